@@ -1,0 +1,148 @@
+"""A2A messages: the envelope, its types, its causal metadata, and its bytes. No I/O.
+
+A message is one JSON body that is encoded once; the bytes that are signed are the bytes that travel (`signing`). One
+message carries all that one step has to say to one recipient about one action: `payload["tasks"]` is a list. The
+form with a single `payload["task"]` is understood as well.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from enum import StrEnum
+from typing import Any, Self
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from core.errors import BadTask, MalformedMessage, MessageTooLarge
+
+__all__ = [
+    "DEPTH_LIMIT",
+    "MESSAGE_LIMIT_BYTES",
+    "VERSION",
+    "A2AMessage",
+    "MessageType",
+    "Metadata",
+]
+
+VERSION = "v1"
+#: Largest body. A sender splits what it has to say; a larger message is refused before it is parsed.
+MESSAGE_LIMIT_BYTES = 4 * 1024 * 1024
+#: Deepest nesting of lists and objects in a body.
+DEPTH_LIMIT = 64
+
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+class MessageType(StrEnum):
+    REQUEST = "request"
+    RESPONSE = "response"
+    HEARTBEAT = "heartbeat"
+    EVENT = "event"
+    ACK = "ack"
+    ERROR = "error"
+
+
+class Metadata(BaseModel):
+    """Where a message comes from and what it follows from."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    origin: str  #: the agent that began this exchange
+    version: str = VERSION
+    timestamp: int  #: when it was signed, ms, on the server's clock
+    request_id: str = Field(default_factory=lambda: uuid.uuid4().hex)
+    parent_request_id: str | None = None  #: the message this one answers
+    sequence_number: int = Field(
+        ge=0
+    )  #: counts what this sender has sent to this recipient, from 1
+    incarnation: int = Field(
+        ge=0
+    )  #: the sender's start; sequence numbers count anew with each
+    audience: int | None = (
+        None  #: the recipient's incarnation it is meant for; None: whichever lives
+    )
+
+
+class A2AMessage(BaseModel):
+    """A message between two agents. `signature` is the HMAC-SHA256 as hex, once it is signed or was verified."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    type: MessageType
+    sender: str
+    recipient: str
+    payload: dict[str, Any]
+    metadata: Metadata
+    signature: str | None = None
+
+    @property
+    def action(self) -> str:
+        """What it is about, or the empty string."""
+        action = self.payload.get("action", "")
+        return action if isinstance(action, str) else ""
+
+    @property
+    def tasks(self) -> list[Any]:
+        """The items of `payload["tasks"]`, or the one of `payload["task"]`. Raises MalformedMessage when neither fits."""
+        items = self.payload.get("tasks")
+        if items is None:
+            return [self.payload["task"]] if "task" in self.payload else []
+        if not isinstance(items, list):
+            raise MalformedMessage("payload.tasks is not a list")
+        return items
+
+    def encode(self) -> bytes:
+        """The body: the exact bytes to sign and send. Raises BadTask when the payload is no JSON."""
+        try:
+            return orjson.dumps(
+                {
+                    "type": self.type,
+                    "sender": self.sender,
+                    "recipient": self.recipient,
+                    "payload": self.payload,
+                    "metadata": self.metadata.__dict__,
+                }
+            )
+        except TypeError as error:
+            raise BadTask(f"a message payload is not JSON: {error}") from None
+
+    @classmethod
+    def decode(cls, body: bytes, *, limit_bytes: int = MESSAGE_LIMIT_BYTES) -> Self:
+        """The message in `body`. Verify the signature first.
+
+        Raises MessageTooLarge, before anything is parsed; MalformedMessage for all that is not a message of a
+        version we speak. Unknown fields are ignored, so that a newer release can talk to an older one.
+        """
+        if len(body) > limit_bytes:
+            raise MessageTooLarge(f"{len(body)} bytes, over the limit of {limit_bytes}")
+        if nesting_exceeds(body, DEPTH_LIMIT):
+            raise MalformedMessage(f"nested deeper than {DEPTH_LIMIT}")
+        try:
+            message = cls.model_validate(orjson.loads(body))
+        except orjson.JSONDecodeError as error:
+            raise MalformedMessage(f"no JSON: {error}") from None
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise MalformedMessage(
+                f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            ) from None
+        if message.metadata.version.partition(".")[0] != VERSION:
+            raise MalformedMessage(
+                f"version {message.metadata.version[:20]!r}; this release speaks {VERSION}"
+            )
+        return message
+
+
+def nesting_exceeds(body: bytes, limit: int) -> bool:
+    """Whether lists and objects nest deeper than `limit`, without parsing: strings are cut out, then the innermost
+    pairs, level by level. What does not pair up is left to the parser to refuse."""
+    brackets = _STRINGS.sub(b"", body).translate(None, _NOT_BRACKETS)
+    for _ in range(limit):
+        inner = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        if len(inner) == len(brackets):
+            return len(brackets) > 2 * limit
+        brackets = inner
+    return bool(brackets)

@@ -1,0 +1,180 @@
+"""Every error of the system, grouped by whose fault it is and what the catcher should do.
+
+AgentSystemError
+├── PeerError           the sender's fault: reject, acknowledge, count; never retry
+│   ├── MalformedMessage, MessageTooLarge, BadSignature, UnknownKey,
+│   └── StaleMessage, ReplayedMessage, NotPermitted
+├── RaceLost            somebody else was faster: reload, or stand down
+│   ├── StateConflict, LeaseLost, LeaseHeld
+├── WorldError          the surroundings: back off and try again
+│   ├── TransportDown, ServerRefused
+├── UserError           the caller's: the message names the cure
+│   ├── ConfigError, BadTask, TaskRefused, TaskFailed, TaskTimeout, UnknownTask
+└── UnlawfulTransition  ours: a bug, let it surface
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class AgentSystemError(Exception):
+    """The root: catch it to catch everything this package raises on purpose."""
+
+    #: exit code of a command that ends with this error (sysexits where one fits)
+    exit_code: ClassVar[int] = 1
+
+
+class PeerError(AgentSystemError):
+    """A message that must not be acted on. Quarantine it, acknowledge it, count it by ``reason``."""
+
+    exit_code = 77
+    reason: ClassVar[str] = "rejected"
+
+
+class MalformedMessage(PeerError):
+    """The bytes are not an envelope, or the envelope breaks its schema."""
+
+    reason = "malformed"
+
+
+class MessageTooLarge(PeerError):
+    """Larger than the limit, refused before it was parsed."""
+
+    reason = "too_large"
+
+
+class BadSignature(PeerError):
+    """The signature does not match the bytes, the sender, the recipient or the key."""
+
+    reason = "bad_signature"
+
+
+class UnknownKey(PeerError):
+    """Signed with a key id that is neither the current nor the previous one."""
+
+    reason = "unknown_key"
+
+
+class StaleMessage(PeerError):
+    """The time it was signed at and the time it arrived at differ by more than the freshness window,
+    or it comes from an incarnation that has been replaced."""
+
+    reason = "stale"
+
+
+class ReplayedMessage(PeerError):
+    """A sequence number of this sender that has been taken already."""
+
+    reason = "replayed"
+
+
+class NotPermitted(PeerError):
+    """The sender's role may not send this action to this recipient."""
+
+    reason = "not_permitted"
+
+
+class RaceLost(AgentSystemError):
+    """Nothing was written, because somebody else was faster."""
+
+
+class StateConflict(RaceLost):
+    """The stored version is not the expected one and stayed so after every try. Nothing was written: reload."""
+
+
+class LeaseLost(RaceLost):
+    """This process may no longer act for its agent id. Stop acting, discard what is in memory."""
+
+
+class LeaseHeld(RaceLost):
+    """Another live process acts for this agent id, so this one must not start."""
+
+    def __init__(self, agent_id: str, owner: str) -> None:
+        self.agent_id, self.owner = agent_id, owner
+        super().__init__(
+            f"another live process acts as {agent_id!r} ({owner}). Stop it, or start this one with another --id."
+        )
+
+
+class WorldError(AgentSystemError):
+    """The surroundings failed; the same call may succeed later."""
+
+    exit_code = 69
+
+
+class TransportDown(WorldError):
+    """Redis cannot be reached, or did not answer in time. A write may or may not have happened."""
+
+
+class ServerRefused(WorldError):
+    """Redis answered, and refused: out of memory, read-only, loading, or persistence failing. Nothing was written."""
+
+
+class UserError(AgentSystemError):
+    """Something the caller can mend; the message says how."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A setting is unknown, malformed or missing. The message names the variable, the problem and the cure."""
+
+    exit_code = 78
+
+
+class BadTask(UserError):
+    """A task, its payload or its handler breaks a rule; the message names the field."""
+
+
+class TaskRefused(UserError):
+    """The coordinator did not accept the task; nothing of it was kept."""
+
+    exit_code = 1
+
+    def __init__(self, task_id: str, reason: str) -> None:
+        self.task_id, self.reason = task_id, reason
+        super().__init__(f"task {task_id!r} was refused: {reason}")
+
+
+class TaskFailed(UserError):
+    """The task ended without a result.
+
+    ``status`` is ``failed``, ``cancelled`` or ``abandoned``; ``error_type``, ``error_message`` and
+    ``traceback`` are those of the last attempt (empty where there was none).
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        task_id: str,
+        status: str,
+        error_type: str = "",
+        error_message: str = "",
+        traceback: str = "",
+    ) -> None:
+        self.task_id, self.status = task_id, status
+        self.error_type, self.error_message, self.traceback = (
+            error_type,
+            error_message,
+            traceback,
+        )
+        detail = f": {error_type}: {error_message}" if error_type else ""
+        super().__init__(f"task {task_id!r} ended as {status}{detail}")
+
+
+class TaskTimeout(UserError):
+    """The result was not there within the time the caller was willing to wait. The task goes on."""
+
+    exit_code = 75
+
+
+class UnknownTask(UserError):
+    """No task of that id: never submitted here, or ended longer ago than the retention time."""
+
+
+class UnlawfulTransition(AgentSystemError):
+    """A task was asked to change in a way its lifecycle does not allow. The task is unchanged; this is a bug."""
+
+    exit_code = 70

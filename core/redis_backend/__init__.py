@@ -1,0 +1,1 @@
+"""The ports of `core.ports` over plain Redis or Valkey."""

@@ -1,0 +1,205 @@
+"""Every key, once. Nothing else in the system spells a key.
+
+A distributor, its workers' inboxes and its state form a *cell*; a coordinator, its task records and its clients' reply
+streams another. All keys of a cell share one hash slot, since a transaction must stay in one: a key without braces
+hashes by its whole name, so the tag `{shared:distributor:ID}` lies in the slot of the key `shared:distributor:ID`.
+
+    key                                      type    members                                   TTL       writer
+    shared:distributor:D                     hash    distributor_version, coordinator_version,  -         both halves
+                                                     epoch, status, assigned_workers, ...
+    {shared:distributor:D}:tasks:wanted      hash    task id -> what the coordinator wants      -         coordinator
+    {shared:distributor:D}:tasks:actual      hash    task id -> the task's record here          -         distributor
+    {shared:distributor:D}:lease             string  who acts as D now (JSON)                   lease     holder
+    {shared:distributor:D}:fence             string  the highest epoch given out                -         holder
+    {shared:distributor:D}:seen              hash    sender -> replay window                    -         distributor
+    {shared:distributor:D}:inbox             stream  signed messages to D                       -         parents, children
+    {shared:distributor:D}:heartbeats        hash    worker -> its last signed heartbeat        -         workers
+    {shared:distributor:D}:changes           channel "side version": a hint, never truth        -         both
+    {shared:distributor:D}:history           stream  audit trail of state changes, bounded      -         both
+    {shared:distributor:D}:worker:W          hash    W's header: version, epoch                 -         W
+    {shared:distributor:D}:worker:W:lease, :fence, :seen, :inbox    as above, for worker W
+    {coordinator:C}:state                    hash    header: version, epoch, distributors, ...  -         coordinator
+    {coordinator:C}:tasks                    hash    task id -> record, result once ended       -         coordinator
+    {coordinator:C}:open                     zset    open task ids by submit time (ms)          -         coordinator
+    {coordinator:C}:ended                    zset    ended task ids by end time (ms)            -         coordinator
+    {coordinator:C}:lease, :fence, :seen, :inbox, :heartbeats, :history    as above
+    {coordinator:C}:client:X                 stream  signed replies to client X                 1 h       coordinator
+    {coordinator:C}:quarantine, {shared:distributor:D}:quarantine
+                                             stream  rejected messages and why, bounded         -         the reader
+    agents:active                            set     addresses with their cell, for `status`    -         every agent
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.roles import Address, Role
+
+__all__ = ["ACTIVE", "AgentKeys", "CellKeys", "CoordinatorKeys", "keys_of"]
+
+ACTIVE = "agents:active"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentKeys:
+    """The keys that an agent of any role has."""
+
+    header: str  #: hash: its version and epoch; for a distributor the shared state's header
+    lease: str
+    fence: str
+    seen: str
+    inbox: str
+    quarantine: str
+    heartbeats: str  #: where its children's heartbeats lie
+    parent_heartbeats: str | None  #: where its own lies
+    history: str | None  #: audit trail of the state it writes
+    version_field: str = "version"  #: which field of the header counts its commits
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorKeys:
+    """`{coordinator:ID}...`"""
+
+    coordinator_id: str
+
+    def _key(self, name: str) -> str:
+        return f"{{coordinator:{self.coordinator_id}}}:{name}"
+
+    @property
+    def tasks(self) -> str:
+        return self._key("tasks")
+
+    @property
+    def open(self) -> str:
+        return self._key("open")
+
+    @property
+    def ended(self) -> str:
+        return self._key("ended")
+
+    @property
+    def header(self) -> str:
+        return self._key("state")
+
+    @property
+    def inbox(self) -> str:
+        return self._key("inbox")
+
+    @property
+    def heartbeats(self) -> str:
+        return self._key("heartbeats")
+
+    def replies(self, client_id: str) -> str:
+        return self._key(f"client:{client_id}")
+
+    @property
+    def agent(self) -> AgentKeys:
+        return AgentKeys(
+            header=self.header,
+            lease=self._key("lease"),
+            fence=self._key("fence"),
+            seen=self._key("seen"),
+            inbox=self.inbox,
+            quarantine=self._key("quarantine"),
+            heartbeats=self.heartbeats,
+            parent_heartbeats=None,
+            history=self._key("history"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CellKeys:
+    """`shared:distributor:ID` and `{shared:distributor:ID}...`"""
+
+    distributor_id: str
+
+    @property
+    def header(self) -> str:
+        return f"shared:distributor:{self.distributor_id}"
+
+    def _key(self, name: str) -> str:
+        return f"{{{self.header}}}:{name}"
+
+    @property
+    def wanted(self) -> str:
+        return self._key("tasks:wanted")
+
+    @property
+    def actual(self) -> str:
+        return self._key("tasks:actual")
+
+    @property
+    def changes(self) -> str:
+        return self._key("changes")
+
+    @property
+    def history(self) -> str:
+        return self._key("history")
+
+    @property
+    def inbox(self) -> str:
+        return self._key("inbox")
+
+    @property
+    def heartbeats(self) -> str:
+        return self._key("heartbeats")
+
+    @property
+    def lease(self) -> str:
+        return self._key("lease")
+
+    @property
+    def fence(self) -> str:
+        return self._key("fence")
+
+    def worker_inbox(self, worker_id: str) -> str:
+        return self._key(f"worker:{worker_id}:inbox")
+
+    def agent(self, coordinator_id: str) -> AgentKeys:
+        return AgentKeys(
+            header=self.header,
+            lease=self.lease,
+            fence=self.fence,
+            seen=self._key("seen"),
+            inbox=self.inbox,
+            quarantine=self._key("quarantine"),
+            heartbeats=self.heartbeats,
+            parent_heartbeats=CoordinatorKeys(coordinator_id).heartbeats,
+            history=self.history,
+            version_field="distributor_version",
+        )
+
+    def worker(self, worker_id: str) -> AgentKeys:
+        base = self._key(f"worker:{worker_id}")
+        return AgentKeys(
+            header=base,
+            lease=f"{base}:lease",
+            fence=f"{base}:fence",
+            seen=f"{base}:seen",
+            inbox=f"{base}:inbox",
+            quarantine=self._key("quarantine"),
+            heartbeats=f"{base}:heartbeats",
+            parent_heartbeats=self.heartbeats,
+            history=None,
+        )
+
+
+def keys_of(chain: tuple[Address, ...]) -> AgentKeys:
+    """The keys of the last agent of `chain`, which leads down from the coordinator."""
+    me = chain[-1]
+    if me.role is Role.COORDINATOR:
+        return CoordinatorKeys(me.agent_id).agent
+    if me.role is Role.DISTRIBUTOR:
+        return CellKeys(me.agent_id).agent(chain[0].agent_id)
+    return CellKeys(chain[1].agent_id).worker(me.agent_id)
+
+
+def inbox_of(recipient: Address, chain: tuple[Address, ...]) -> str:
+    """The stream that `recipient`, the parent or a child of the last of `chain`, reads."""
+    if recipient.role is Role.CLIENT:
+        return CoordinatorKeys(chain[0].agent_id).replies(recipient.agent_id)
+    if recipient.role is Role.COORDINATOR:
+        return CoordinatorKeys(recipient.agent_id).inbox
+    if recipient.role is Role.DISTRIBUTOR:
+        return CellKeys(recipient.agent_id).inbox
+    return CellKeys(chain[1].agent_id).worker_inbox(recipient.agent_id)

@@ -1,0 +1,101 @@
+"""Who is who, and who may say what to whom.
+
+An address is a role and an id. The chain of command is coordinator > distributor > worker; a client is a child of its
+coordinator. Messages pass between a parent and its child only, and only those that the table allows.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import NamedTuple, Self
+
+from core.errors import ConfigError, MalformedMessage, NotPermitted
+
+__all__ = ["ALLOWED", "Action", "Address", "Role", "check_permitted"]
+
+AGENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+class Role(StrEnum):
+    CLIENT = "client"
+    COORDINATOR = "coordinator"
+    DISTRIBUTOR = "distributor"
+    WORKER = "worker"
+
+
+class Address(NamedTuple):
+    """An agent: its role and its id. As text `worker:worker-1`."""
+
+    role: Role
+    agent_id: str
+
+    def __str__(self) -> str:
+        return f"{self.role.value}:{self.agent_id}"
+
+    @classmethod
+    def of(cls, role: Role, agent_id: str) -> Self:
+        """Raises ConfigError when the id cannot be one: 1 to 64 letters, digits, `_`, `.`, `-`, no sign first."""
+        if not AGENT_ID.fullmatch(agent_id):
+            raise ConfigError(
+                f"agent id {agent_id[:80]!r} is not allowed: use 1 to 64 letters, digits, '_', '.', '-',"
+                " and begin with a letter or digit."
+            )
+        return cls(role, agent_id)
+
+    @classmethod
+    def parse(cls, text: bytes | str) -> Self:
+        """The address written as `role:id`. Raises MalformedMessage."""
+        try:
+            role, _, agent_id = (
+                text.decode("ascii") if isinstance(text, bytes) else text
+            ).partition(":")
+            return cls.of(Role(role), agent_id)
+        except (ValueError, ConfigError):
+            raise MalformedMessage(
+                "the sender is no address of the form role:id"
+            ) from None
+
+
+class Action(StrEnum):
+    """What a message asks for or reports: `payload["action"]`."""
+
+    SUBMIT_TASK = "submit_task"  #: client: run these
+    WATCH_TASK = "watch_task"  #: client: tell me of the end of these
+    CANCEL_TASK = "cancel_task"  #: stop these, with their subtrees
+    TASK_ACCEPTED = "task_accepted"  #: the answer to submit, cancel and watch, with what was refused
+    ASSIGN_TASK = "assign_task"  #: these are yours now
+    TASK_RESULT = "task_result"  #: these have ended, or come back
+    TASK_PROGRESS = "task_progress"  #: how far these are
+    AGENT_JOINED = "agent_joined"  #: I am here, with this capacity
+    AGENT_LEFT = "agent_left"  #: I stop; nothing of yours is left with me
+    BEAT = "beat"  #: the heartbeat
+
+
+C, K, D, W = Role.CLIENT, Role.COORDINATOR, Role.DISTRIBUTOR, Role.WORKER
+
+#: (sender, recipient) -> the actions it may send. What is not here is refused and counted.
+ALLOWED: dict[tuple[Role, Role], frozenset[Action]] = {
+    (C, K): frozenset({Action.SUBMIT_TASK, Action.WATCH_TASK, Action.CANCEL_TASK}),
+    (K, C): frozenset({Action.TASK_ACCEPTED, Action.TASK_RESULT}),
+    (K, D): frozenset({Action.ASSIGN_TASK, Action.CANCEL_TASK}),
+    (D, K): frozenset(
+        {Action.TASK_RESULT, Action.AGENT_JOINED, Action.AGENT_LEFT, Action.BEAT}
+    ),
+    (D, W): frozenset({Action.ASSIGN_TASK, Action.CANCEL_TASK}),
+    (W, D): frozenset(
+        {
+            Action.TASK_RESULT,
+            Action.TASK_PROGRESS,
+            Action.AGENT_JOINED,
+            Action.AGENT_LEFT,
+            Action.BEAT,
+        }
+    ),
+}
+
+
+def check_permitted(sender: Role, recipient: Role, action: str) -> None:
+    """Raises NotPermitted unless the table lets `sender` send `action` to `recipient`."""
+    if action not in ALLOWED.get((sender, recipient), ()):
+        raise NotPermitted(f"a {sender} may not send {action[:40]!r} to a {recipient}")

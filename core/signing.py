@@ -1,0 +1,257 @@
+"""Keys that follow the chain of command, signatures over the exact bytes, freshness and replay.
+
+Every agent's key is derived (HKDF-SHA256, RFC 5869) from its parent's key and its own address, so a parent can derive a
+child's key and never the reverse. A link between a parent and a child has two keys, one for each direction, derived
+from the child's key. Who holds only its own key can speak as itself, to its parent and its own children, and as nobody
+else. What is signed (HMAC-SHA256, RFC 2104) are length-prefixed fields: a label, the key id, sender, recipient, body.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from core.errors import (
+    BadSignature,
+    ConfigError,
+    MalformedMessage,
+    ReplayedMessage,
+    StaleMessage,
+    UnknownKey,
+)
+from core.roles import Address
+
+__all__ = ["Keys", "ReplayWindow", "Signed", "check_fresh", "key_id_of"]
+
+_LABEL = b"agent-system/a2a/v1"
+#: How far back a sequence number may lie and still be told apart from one that was taken.
+WINDOW = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A message as it travels: four fields of a stream entry."""
+
+    sender: Address
+    key_id: str
+    signature: bytes  #: 64 hex digits
+    body: bytes
+
+    def fields(self) -> list[bytes]:
+        """Names and values in turn, as XADD wants them."""
+        return [
+            b"from", str(self.sender).encode(),
+            b"kid", self.key_id.encode(),
+            b"sig", self.signature,
+            b"body", self.body,
+        ]  # fmt: skip
+
+    @classmethod
+    def from_fields(cls, fields: Sequence[bytes]) -> Self:
+        """Raises MalformedMessage when a field is missing."""
+        named = dict(zip(fields[::2], fields[1::2], strict=False))
+        try:
+            return cls(
+                Address.parse(named[b"from"]),
+                named[b"kid"].decode("ascii"),
+                named[b"sig"],
+                named[b"body"],
+            )
+        except (KeyError, UnicodeDecodeError):
+            raise MalformedMessage(
+                "an entry needs the fields from, kid, sig and body"
+            ) from None
+
+    def pack(self) -> bytes:
+        """The four fields in one value, for a hash field."""
+        return b"\n".join(self.fields()[1::2])
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> Self:
+        """Raises MalformedMessage."""
+        parts = packed.split(b"\n", 3)
+        if len(parts) != 4:
+            raise MalformedMessage("a packed message has four parts")
+        return cls.from_fields(
+            [b"from", parts[0], b"kid", parts[1], b"sig", parts[2], b"body", parts[3]]
+        )
+
+
+class Keys:
+    """What one agent can sign and verify with.
+
+    `chain` leads from the coordinator down to this agent. With a previous secret, messages signed under it are
+    accepted; own ones are always signed with the current one.
+    """
+
+    def __init__(self, chain: Sequence[Address], own: dict[str, bytes]) -> None:
+        self._me = chain[-1]
+        self._parent = chain[-2] if len(chain) > 1 else None
+        self._own = own  # key id -> this agent's key; the first one is current
+        self._current = next(iter(own))
+        self._links: dict[tuple[str, Address, Address], bytes] = {}
+
+    @classmethod
+    def from_secret(
+        cls, secret: bytes, chain: Sequence[Address], previous: bytes | None = None
+    ) -> Self:
+        """The keys of the last of `chain`, derived from the root secret."""
+        return cls(
+            chain,
+            {
+                key_id_of(root): _walk(root, chain)
+                for root in (secret, previous)
+                if root
+            },
+        )
+
+    @classmethod
+    def from_agent_key(cls, text: str, chain: Sequence[Address]) -> Self:
+        """The keys of an agent that was given only its own: `export` of it. Raises ConfigError."""
+        try:
+            own = {
+                kid: bytes.fromhex(key)
+                for kid, _, key in (part.partition(":") for part in text.split(","))
+            }
+        except ValueError:
+            own = {}
+        if not own or any(len(key) != 32 for key in own.values()):
+            raise ConfigError(
+                "A2A_AGENT_KEY is not of the form KEYID:64-HEX-DIGITS, as `agents key` prints it."
+            )
+        return cls(chain, own)
+
+    def export(self) -> str:
+        """This agent's own key as text: a secret, from which only its own subtree's keys can be derived."""
+        return ",".join(f"{kid}:{key.hex()}" for kid, key in self._own.items())
+
+    def sign(self, body: bytes, recipient: Address) -> Signed:
+        """`body`, signed as this agent for `recipient`: its parent or a child of its own."""
+        key = self._link(self._current, self._me, recipient)
+        return Signed(
+            self._me,
+            self._current,
+            _mac(key, self._current, self._me, recipient, body),
+            body,
+        )
+
+    def verify(self, signed: Signed) -> None:
+        """Raises UnknownKey before any work on a key nobody gave us; BadSignature when the bytes, the sender, the
+        recipient or the key are not what was signed."""
+        if signed.key_id not in self._own:
+            raise UnknownKey(f"key id {signed.key_id[:16]!r}")
+        key = self._link(signed.key_id, signed.sender, self._me)
+        expected = _mac(key, signed.key_id, signed.sender, self._me, signed.body)
+        if len(signed.signature) != len(expected) or not hmac.compare_digest(
+            signed.signature, expected
+        ):
+            raise BadSignature(f"from {signed.sender}")
+
+    def _link(self, key_id: str, sender: Address, recipient: Address) -> bytes:
+        link = (key_id, sender, recipient)
+        key = self._links.get(link)
+        if key is None:
+            other = recipient if sender == self._me else sender
+            own = self._own[key_id]
+            child_key = own if other == self._parent else _derive(own, f"key {other}")
+            key = _derive(child_key, f"link {sender} {recipient}")
+            if len(self._links) >= 10_000:  # forged senders must not fill the memory
+                self._links.clear()
+            self._links[link] = key
+        return key
+
+
+def key_id_of(secret: bytes) -> str:
+    """The public name of a root secret, 8 hex digits; nothing of the secret can be read from it."""
+    return _derive(secret, "key id").hex()[:8]
+
+
+def _walk(root: bytes, chain: Sequence[Address]) -> bytes:
+    key = root
+    for address in chain:
+        key = _derive(key, f"key {address}")
+    return key
+
+
+def _derive(key: bytes, info: str) -> bytes:
+    return HKDF(
+        algorithm=hashes.SHA256(),
+        length=32,
+        salt=None,
+        info=_LABEL + b" " + info.encode(),
+    ).derive(key)
+
+
+def _mac(
+    key: bytes, key_id: str, sender: Address, recipient: Address, body: bytes
+) -> bytes:
+    parts = (
+        _LABEL,
+        key_id.encode(),
+        str(sender).encode(),
+        str(recipient).encode(),
+        body,
+    )
+    text = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    return hmac.digest(key, text, hashlib.sha256).hex().encode()
+
+
+def check_fresh(signed_ms: int, arrived_ms: int, window_ms: int) -> None:
+    """Raises StaleMessage when a message was signed too long before, or after, it arrived in its stream.
+
+    Both times are the server's, and arrival is the entry id's: a backlog of hours does not make a message stale,
+    posting it anew does.
+    """
+    if abs(arrived_ms - signed_ms) > window_ms:
+        raise StaleMessage(
+            f"signed {(arrived_ms - signed_ms) / 1000:.0f} s before it arrived"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayWindow:
+    """Which sequence numbers of one sender have been taken: the highest, and a bit for each of the 1,024 below."""
+
+    incarnation: int = 0
+    highest: int = 0
+    taken: int = 0  #: bit n: highest - n was taken
+    last_ms: int = 0  #: when the last one was signed; lets silent senders be forgotten after the freshness window
+
+    def take(self, incarnation: int, sequence: int, signed_ms: int) -> ReplayWindow:
+        """The window after taking `sequence`. Raises ReplayedMessage for one taken before, or too old to tell;
+        StaleMessage for an incarnation that has been replaced."""
+        if incarnation < self.incarnation:
+            raise StaleMessage("from an incarnation that has been replaced")
+        if incarnation > self.incarnation:
+            return ReplayWindow(incarnation, sequence, 1, signed_ms)
+        ahead = sequence - self.highest
+        if ahead > 0:
+            taken = (self.taken << min(ahead, WINDOW) | 1) & ((1 << WINDOW) - 1)
+            return ReplayWindow(incarnation, sequence, taken, signed_ms)
+        if ahead <= -WINDOW or self.taken >> -ahead & 1:
+            raise ReplayedMessage(f"sequence number {sequence}")
+        return ReplayWindow(
+            incarnation,
+            self.highest,
+            self.taken | 1 << -ahead,
+            max(self.last_ms, signed_ms),
+        )
+
+    def to_text(self) -> bytes:
+        return b"%d:%d:%x:%d" % (
+            self.incarnation,
+            self.highest,
+            self.taken,
+            self.last_ms,
+        )
+
+    @classmethod
+    def from_text(cls, text: bytes) -> ReplayWindow:
+        incarnation, highest, taken, last_ms = text.split(b":")
+        return cls(int(incarnation), int(highest), int(taken, 16), int(last_ms))

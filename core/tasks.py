@@ -1,0 +1,233 @@
+"""A task, its life, and the table of lawful transitions.
+
+    pending ──▶ in_progress ──▶ completed
+       ▲  ▲         │ │ └─────▶ failed, cancelled, abandoned
+       │  └─ retry ─┘ └─ spawn ─▶ waiting ─┐
+       └───────── children ended ──────────┘
+
+A Task is a value: it never changes; `moved` gives the next one. The same JSON is its durable record, its form on
+the wire, and what people see.
+"""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from core.errors import BadTask, UnlawfulTransition
+
+__all__ = [
+    "PAYLOAD_LIMIT_BYTES",
+    "Priority",
+    "Task",
+    "TaskError",
+    "TaskStatus",
+    "Then",
+    "new_task_id",
+    "utc_now",
+]
+
+#: Largest payload or result, as JSON. Larger data belongs in a store of its own, with a reference in the payload.
+PAYLOAD_LIMIT_BYTES = 256 * 1024
+
+TaskId = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@/+-]{0,199}$")
+]
+TaskType = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$")
+]
+
+
+class TaskStatus(StrEnum):
+    """Where a task stands."""
+
+    PENDING = "pending"  #: accepted, waiting for a worker (or for its next attempt)
+    IN_PROGRESS = "in_progress"  #: handed to a worker
+    WAITING = (
+        "waiting"  #: its handler delegated to children; it goes on when they have ended
+    )
+    COMPLETED = "completed"  #: ended with a result
+    FAILED = "failed"  #: ended by its handler's error, after its last attempt
+    CANCELLED = "cancelled"  #: ended because somebody asked for it
+    ABANDONED = "abandoned"  #: given up by the system: its deadline passed, or its workers died too often
+
+    @property
+    def ended(self) -> bool:
+        return self in ENDED
+
+
+class Priority(StrEnum):
+    """Urgent goes first. Lower ones age, so that none waits for ever (see dispatch_queue)."""
+
+    URGENT = "urgent"
+    CRITICAL = "critical"
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+S = TaskStatus
+ENDED = frozenset({S.COMPLETED, S.FAILED, S.CANCELLED, S.ABANDONED})
+
+LAWFUL: dict[TaskStatus, frozenset[TaskStatus]] = {
+    S.PENDING: frozenset({S.IN_PROGRESS, S.FAILED, S.CANCELLED, S.ABANDONED}),
+    S.IN_PROGRESS: frozenset({S.PENDING, S.WAITING} | ENDED),
+    S.WAITING: frozenset({S.PENDING, S.FAILED, S.CANCELLED, S.ABANDONED}),
+    **dict.fromkeys(ENDED, frozenset[TaskStatus]()),
+}
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def new_task_id() -> str:
+    """A fresh id, 80 random bits: `task-` and 20 hex digits."""
+    return f"task-{secrets.token_hex(10)}"
+
+
+class TaskError(BaseModel):
+    """What went wrong in one attempt."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    type: str  #: class name of the exception, or timeout | worker_lost | process_died | deadline
+    message: str
+    traceback: str = ""
+    attempt: int = 0  #: which attempt it was
+    worker: str = ""  #: who ran it
+    retryable: bool = (
+        True  #: False: another attempt cannot help (a payload that breaks its schema)
+    )
+
+
+class Then(BaseModel):
+    """How a task that delegated goes on: as `task_type`, with `payload`, once its children have ended."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    task_type: TaskType | None = (
+        None  #: None: the result is the list of the children's results
+    )
+    payload: Any = None
+
+
+class Task(BaseModel):
+    """A unit of work with a durable record.
+
+    Raises BadTask when a field is malformed; the message names the field. Times are aware UTC datetimes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    task_id: TaskId = Field(default_factory=new_task_id)
+    task_type: TaskType
+    payload: Any = None
+    status: TaskStatus = TaskStatus.PENDING
+    priority: Priority = Priority.NORMAL
+    created_at: datetime = Field(default_factory=utc_now)
+    updated_at: datetime | None = None
+    started_at: datetime | None = (
+        None  #: when the current attempt was handed to a worker
+    )
+    completed_at: datetime | None = None
+    result: Any = None
+    error: TaskError | None = None  #: of the last attempt that failed
+    retry_count: int = 0  #: attempts that began
+    metadata: dict[str, Any] = Field(
+        default_factory=dict
+    )  #: the caller's own; carried along, never read
+    timeout_s: float | None = Field(
+        default=None, gt=0
+    )  #: longest run of one attempt; None: the handler's own
+    deadline: datetime | None = (
+        None  #: nothing is started after it; children inherit it and can only shorten it
+    )
+    max_attempts: int | None = Field(
+        default=None, ge=1, le=100
+    )  #: None: the handler's own
+    backoff_s: float = Field(
+        default=0.5, ge=0
+    )  #: pause before the 2nd attempt; doubles, at most 60 s
+    capabilities: tuple[str, ...] = ()  #: what its worker must be able to do
+    idempotency_key: str | None = None  #: for effects outside; None: the task_id
+    parent_id: str | None = None
+    root_id: str | None = None  #: the submitted task at the top of the tree
+    children: tuple[str, ...] = ()  #: of a waiting task, and of its continuation
+    then: Then | None = None
+    inputs: tuple[
+        tuple[str, str], ...
+    ] = ()  #: (child id, sha256 of its record), for the continuation
+    attempt: int = 0  #: the fence: grows with every hand-over; only the current attempt's result counts
+    assigned_to: str | None = None  #: the agent below that has it now
+    reply_to: tuple[str, ...] = ()  #: clients that want to hear of its end
+    cancel_requested: bool = False
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise BadTask(_first_problem(error)) from None
+
+    @classmethod
+    def parse(cls, fields: object) -> Self:
+        """A Task from parsed JSON. Raises BadTask, naming the field."""
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise BadTask(_first_problem(error)) from None
+
+    def to_json(self) -> bytes:
+        """The record: every field that differs from its default. `parse` of it gives an equal task."""
+        return self.__pydantic_serializer__.to_json(self, exclude_defaults=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON values, for people."""
+        return self.model_dump(mode="json")
+
+    def evolve(self, **changes: Any) -> Self:
+        """This task with other values; they are not validated, so they come from code, never from outside."""
+        return self.model_copy(update=changes)
+
+    def moved(self, to: TaskStatus, now: datetime, **changes: Any) -> Self:
+        """This task in another status. Raises UnlawfulTransition, and changes nothing, where the table forbids it."""
+        if to not in LAWFUL[self.status]:
+            raise UnlawfulTransition(f"task {self.task_id}: {self.status} -> {to}")
+        changes["status"] = to
+        changes["updated_at"] = now
+        if to in ENDED:
+            changes["completed_at"] = now
+        return self.model_copy(update=changes)
+
+    def retry_delay(self) -> timedelta:
+        """The pause before the next attempt: backoff_s, doubled for each one that began, at most a minute."""
+        return timedelta(
+            seconds=min(60.0, self.backoff_s * 2 ** max(0, self.retry_count - 1))
+        )
+
+
+def check_size(what: str, value: object) -> bytes:
+    """`value` as JSON. Raises BadTask when it is no JSON, or larger than PAYLOAD_LIMIT_BYTES."""
+    try:
+        encoded = orjson.dumps(value)
+    except TypeError as error:
+        raise BadTask(
+            f"{what} is not JSON: {error}. Use dicts, lists, strings, numbers, booleans and None."
+        ) from None
+    if len(encoded) > PAYLOAD_LIMIT_BYTES:
+        raise BadTask(
+            f"{what} has {len(encoded)} bytes as JSON, over the limit of {PAYLOAD_LIMIT_BYTES}."
+            " Store it elsewhere and pass a reference."
+        )
+    return encoded
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(map(str, first["loc"])) or "task"
+    return f"task field {where!r}: {first['msg']} (got {str(first['input'])[:80]!r})"
