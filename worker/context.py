@@ -1,0 +1,193 @@
+"""What a handler can ask and say while it runs: attempt, deadline, cancellation, progress, children.
+
+The same object reaches a handler as its context parameter, a LangGraph node as ``runtime.context``, and any code below
+either of them through ``current_context()``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from core.errors import BadTask, TaskFailed
+from core.tasks import Task, TaskError, TaskStatus, Then, check_size
+
+__all__ = ["ChildOutcome", "Context", "Progress", "Spawn", "current_context"]
+
+#: Largest progress report, as JSON: it travels with every heartbeat while the task runs.
+PROGRESS_LIMIT_BYTES = 4096
+
+#: A sum of steps may overshoot 1 by rounding; more than that is a percentage by mistake.
+ROUNDING = 1.0001
+
+MAX_ID_LENGTH = 200  #: of a task id
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an attempt is. Only the latest one counts; ``fraction`` is 0 to 1, or None where nobody can say."""
+
+    task_id: str
+    attempt: int
+    fraction: float | None = None
+    note: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ChildOutcome:
+    """How one child of a continuation ended: with a ``result`` when completed, with an ``error`` otherwise."""
+
+    task_id: str
+    task_type: str
+    status: TaskStatus
+    result: Any = None
+    error: TaskError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Returned by a handler instead of a result: run ``children``, then go on as ``then`` says."""
+
+    children: tuple[Task, ...]
+    then: Then
+
+
+class Context:
+    """One attempt, as its handler sees it.
+
+    A test of a handler builds one itself: ``Context(task_id="t")``, with ``children=[...]`` for a continuation.
+    """
+
+    __slots__ = (
+        "_cancelled",
+        "_poll",
+        "_report",
+        "attempt",
+        "children",
+        "deadline",
+        "idempotency_key",
+        "task_id",
+        "task_type",
+    )
+
+    def __init__(
+        self,
+        task_id: str,
+        task_type: str = "",
+        attempt: int = 1,
+        deadline: datetime | None = None,
+        idempotency_key: str | None = None,
+        children: Sequence[ChildOutcome] = (),
+        report: Callable[[Progress], None] | None = None,
+        poll: Callable[[], bool] | None = None,
+    ) -> None:
+        self.task_id = task_id
+        self.task_type = task_type
+        self.attempt = attempt  #: 1 for the first
+        self.deadline = deadline  #: aware UTC; the attempt is stopped then
+        #: equal for all attempts of a task: hand it to whatever must happen once although an attempt may run again
+        self.idempotency_key = idempotency_key or task_id
+        self.children = children  #: of a continuation: how each one ended, in the order they were spawned
+        self._report = report
+        self._poll = poll
+        self._cancelled = False
+
+    @property
+    def cancelled(self) -> bool:
+        """True once the attempt is to stop: cancelled by somebody, or out of time.
+
+        Whatever the handler returns from then on is dropped, and about a second later its process is killed
+        (an ``async def`` is cancelled at once): use it to clean up, not to hand in half a result.
+        """
+        if not self._cancelled and self._poll is not None:
+            self._cancelled = self._poll()
+        return self._cancelled
+
+    def cancel(self) -> None:
+        """Makes ``cancelled`` true. For whoever runs the attempt, and for tests."""
+        self._cancelled = True
+
+    def progress(self, fraction: float | None = None, note: str = "", **data: Any) -> None:
+        """Says how far the attempt is; cheap, so call it as often as you like.
+
+        People see the latest report, at most ten a second. ``data`` is anything JSON; a report is at most 4 KiB.
+        Raises BadTask when it is larger, no JSON, or ``fraction`` is not between 0 and 1.
+        """
+        if fraction is not None:
+            if not 0 <= fraction <= ROUNDING:
+                raise BadTask(
+                    f"progress fraction must be from 0 to 1, got {fraction}: divide what is done by the total"
+                )
+            fraction = min(float(fraction), 1.0)
+        size = len(check_size("progress", {"note": note, **data})) if note or data else 0
+        if size > PROGRESS_LIMIT_BYTES:
+            raise BadTask(f"progress has {size} bytes as JSON, over {PROGRESS_LIMIT_BYTES}: report less")
+        if self._report is not None:
+            self._report(Progress(self.task_id, self.attempt, fraction, note, data))
+
+    def results(self) -> list[Any]:
+        """The children's results, in the order they were spawned.
+
+        Raises TaskFailed for the first child that did not complete; read ``children`` to go on without it.
+        """
+        for child in self.children:
+            if child.status is not TaskStatus.COMPLETED:
+                error = child.error or TaskError(type="", message="")
+                raise TaskFailed(child.task_id, child.status, error.type, error.message, error.traceback)
+        return [child.result for child in self.children]
+
+    def spawn(self, children: Sequence[Task], then: str | None = None, payload: Any = None) -> Spawn:
+        """What a handler returns to have ``children`` run first: ``return ctx.spawn([...], then="merge")``.
+
+        Once all have ended, the task goes on as a task of type ``then`` with ``payload``, and finds their outcomes in
+        ``ctx.children``; with no ``then``, its result is the list of theirs. A child without an id of its own is
+        called ``<this task>/<index>``, so that a second attempt names the same children and none runs twice.
+        Raises BadTask for no children, two with one id, or a payload that is no JSON or too large.
+        """
+        named = tuple(self._named(index, child) for index, child in enumerate(children))
+        if not named:
+            raise BadTask("spawn needs at least one child; with nothing to do, return the result itself")
+        seen: set[str] = set()
+        for child in named:
+            if child.task_id in seen:
+                raise BadTask(f"spawn got two children with the id {child.task_id!r}; leave task_id out to have it set")
+            seen.add(child.task_id)
+            check_size(f"payload of child {child.task_id!r}", child.payload)
+        check_size("payload of the continuation", payload)
+        return Spawn(named, Then(task_type=then, payload=payload))
+
+    def _named(self, index: int, child: Task) -> Task:
+        if not isinstance(child, Task):
+            raise BadTask(
+                f"spawn got a {type(child).__name__} as child {index}; make it Task(task_type=..., payload=...)"
+            )
+        if "task_id" in child.model_fields_set:
+            return child
+        task_id = f"{self.task_id}/{index}"
+        if len(task_id) > MAX_ID_LENGTH:
+            raise BadTask(
+                f"the id {task_id[:40]!r}... of child {index} is over {MAX_ID_LENGTH} characters: give it one"
+            )
+        return child.evolve(task_id=task_id)
+
+
+#: Of the attempt that runs here. LangGraph copies context variables into the threads it starts, so nodes see it too.
+running_context: ContextVar[Context] = ContextVar("running_context")
+
+
+def current_context() -> Context:
+    """The context of the attempt this code runs in, wherever below the handler: function, coroutine or graph node.
+
+    Raises BadTask outside an attempt.
+    """
+    try:
+        return running_context.get()
+    except LookupError:
+        raise BadTask(
+            "current_context() works only while a task runs, and only in threads that copy context variables"
+            " (asyncio.to_thread does): elsewhere pass the context along as an argument"
+        ) from None

@@ -1,0 +1,89 @@
+"""The handlers of a process, by task type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from core.errors import BadTask
+
+__all__ = ["HANDLERS", "Handler", "Handlers"]
+
+Kind = Literal["async", "sync", "graph"]
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """How one type of task is run."""
+
+    task_type: str
+    function: Callable[..., Any]  #: of a graph: what gives it, without arguments
+    kind: Kind  #: async: on the worker's loop; sync and graph: in a child process
+    timeout_s: float  #: longest run of one attempt, unless the task has its own
+    max_attempts: int  #: attempts in all, unless the task has its own
+    wants_payload: bool
+    wants_context: bool
+    payload_model: TypeAdapter[Any] | None  #: validates the payload; None: it is handed over as it came
+    capabilities: tuple[str, ...]  #: what a worker with this handler can do, beside its own list
+    module: str  #: where it was registered
+    qualname: str
+    source: str  #: file:line of the registration
+
+    def arguments(self, payload: Any, context: Any) -> tuple[Any, ...]:
+        """What to call ``function`` with. Raises BadTask, naming the field, when the payload breaks its model."""
+        if self.payload_model is not None:
+            payload = _validated(self.payload_model, payload)
+        if self.wants_payload:
+            return (payload, context) if self.wants_context else (payload,)
+        return (context,) if self.wants_context else ()
+
+
+class Handlers:
+    """The handlers of one process, by task type."""
+
+    def __init__(self) -> None:
+        self._by_type: dict[str, Handler] = {}
+
+    def add(self, handler: Handler) -> None:
+        """Raises BadTask when another function has this task type; the same one, imported again, replaces itself."""
+        other = self._by_type.get(handler.task_type)
+        if other is not None and other.source != handler.source:
+            raise BadTask(
+                f"two handlers for task type {handler.task_type!r}: {other.qualname} ({other.source}) and"
+                f" {handler.qualname} ({handler.source}). Rename one of them."
+            )
+        self._by_type[handler.task_type] = handler
+
+    def get(self, task_type: str) -> Handler:
+        """Raises BadTask when there is none; the message lists those there are."""
+        handler = self._by_type.get(task_type)
+        if handler is None:
+            known = ", ".join(self.names()) or "none"
+            raise BadTask(
+                f"no handler for task type {task_type!r} here (known: {known})."
+                " Start the worker with --import MODULE, the module that defines it."
+            )
+        return handler
+
+    def names(self) -> list[str]:
+        """All task types, sorted."""
+        return sorted(self._by_type)
+
+    def __iter__(self) -> Iterator[Handler]:
+        return iter(list(self._by_type.values()))
+
+
+#: What @task and @agent register into.
+HANDLERS = Handlers()
+
+
+def _validated(model: TypeAdapter[Any], payload: Any) -> Any:
+    try:
+        return model.validate_python(payload)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"])) or "payload"
+        raise BadTask(f"payload field {where!r}: {first['msg']} (got {str(first['input'])[:80]!r})") from None
