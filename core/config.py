@@ -1,0 +1,295 @@
+"""What can be configured, as frozen values that were validated when they were made.
+
+`RedisConfig(host="localhost")` can be written in a program; `load` makes the same values from flags, the environment
+and a `.env` file. Each field names its environment variable and what that takes, once, in a `Variable`; reading, error
+messages and the list of known variables all come from there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+
+from core.endpoint import Endpoint, endpoint_of_url
+from core.errors import ConfigError
+from core.roles import AGENT_ID
+from core.variables import BadSetting, Secret, Value, Variable, secret_text
+
+__all__ = [
+    "A2AConfig",
+    "A2ASecrets",
+    "AgentConfig",
+    "RedisConfig",
+    "Setting",
+    "Settings",
+    "data_dir",
+    "load",
+    "with_client_certificate",
+]
+
+#: What `.env.example` has for A2A_TOKEN_SECRET. It is public, so it counts as "not set".
+PLACEHOLDER_SECRET = "your-secret-token"
+MIN_SECRET_CHARACTERS = 16
+NEW_SECRET = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
+
+
+def _agent_id(text: str) -> str:
+    if not AGENT_ID.fullmatch(text):
+        raise ValueError("this is no agent id")
+    return text
+
+
+def _port(value: object) -> object:
+    if isinstance(value, str) and value.startswith("tcp://"):
+        raise ValueError("Kubernetes put it there: set enableServiceLinks to false in the pod, or REDIS_PORT yourself")
+    return value
+
+
+def _root_secret(value: SecretStr | str | None) -> SecretStr | None:
+    text = secret_text(value)
+    if text is None or text == PLACEHOLDER_SECRET:
+        return None
+    if len(text) < MIN_SECRET_CHARACTERS:
+        raise ValueError(f"it has {len(text)} characters, fewer than {MIN_SECRET_CHARACTERS}")
+    return SecretStr(text)
+
+
+AgentId = Annotated[str, AfterValidator(_agent_id)]
+Seconds = Annotated[float, Field(gt=0, le=7 * 86_400)]
+_AN_ID = "1 to 64 letters, digits, '_', '.', '-', the first a letter or digit"
+_ROOT = f"at least {MIN_SECRET_CHARACTERS} characters; {NEW_SECRET} prints a good one"
+
+
+class RedisConfig(Value):
+    """Where Redis or Valkey is. What `url` says goes before the single parts.
+
+    Raises ConfigError when a value is malformed or two contradict each other.
+    """
+
+    host: Annotated[str, Field(min_length=1), Variable("REDIS_HOST", "a host name or address")] = "localhost"
+    port: Annotated[
+        int, Field(ge=1, le=65_535), BeforeValidator(_port), Variable("REDIS_PORT", "a port, 1 to 65535")
+    ] = 6379
+    db: Annotated[int, Field(ge=0, le=65_535), Variable("REDIS_DB", "the number of a database, 0 or more")] = 0
+    username: Annotated[str | None, Variable("REDIS_USERNAME", "the name of an ACL user")] = None
+    password: Annotated[Secret, Variable("REDIS_PASSWORD", "the server's password", secret=True)] = None
+    use_tls: Annotated[bool, Variable("REDIS_USE_TLS", "true or false")] = False
+    ca_path: Annotated[Path | None, Variable("REDIS_CA_PATH", "a PEM file with the CA of the server")] = None
+    cert_path: Path | None = None  #: the client's certificate, if the server asks for one
+    key_path: Path | None = None  #: the private key of `cert_path`
+    url: Annotated[
+        Secret,
+        Variable("REDIS_URL", "redis://, rediss:// or unix://, as in redis://user:password@host:6379/0", secret=True),
+    ] = None
+    mode: Annotated[
+        Literal["auto", "external", "embedded"],
+        Variable("REDIS_MODE", "auto (embedded if nothing answers on this machine), external or embedded"),
+    ] = "auto"
+    #: None: data_dir()
+    data_dir: Annotated[Path | None, Variable("AGENT_DATA_DIR", "a directory of your own, writable by nobody else")] = (
+        None
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        endpoint = self.endpoint
+        if (self.cert_path is None) != (self.key_path is None):
+            raise ConfigError("RedisConfig: cert_path and key_path belong together: give both or neither.")
+        for name, path in (("REDIS_CA_PATH", self.ca_path), ("cert_path", self.cert_path), ("key_path", self.key_path)):
+            if path is not None and not path.is_file():
+                raise BadSetting(name, f"there is no file {str(path)!r}. Set it to the path of a PEM file.")
+        if self.cert_path is not None and not endpoint.use_tls:
+            raise ConfigError("RedisConfig: a client certificate needs TLS: set REDIS_USE_TLS=true (or rediss://).")
+        return self
+
+    @property
+    def endpoint(self) -> Endpoint:
+        password = secret_text(self.password)
+        parts = Endpoint(
+            host=self.host,
+            port=self.port,
+            socket_path=None,
+            db=self.db,
+            username=self.username or None,
+            password=SecretStr(password) if password else None,
+            use_tls=self.use_tls,
+        )
+        url = secret_text(self.url)
+        return endpoint_of_url(url, parts) if url else parts
+
+
+class A2ASecrets(Value):
+    """The secrets of the signed messages, and the client certificate of the connection that carries them."""
+
+    token_secret: Annotated[Secret, AfterValidator(_root_secret), Variable("A2A_TOKEN_SECRET", _ROOT, secret=True)] = (
+        None  #: the root of all keys; None: the one of this machine's data directory
+    )
+    previous_secret: Annotated[
+        Secret, AfterValidator(_root_secret), Variable("A2A_PREVIOUS_SECRET", _ROOT, secret=True)
+    ] = None  #: during a rotation: what signed until now, and is still accepted
+    agent_key: Annotated[
+        Secret, Variable("A2A_AGENT_KEY", "an agent's own key, as `agents key` prints it", secret=True)
+    ] = None  #: instead of the root: enough to be this agent, and nobody else
+    use_mtls: Annotated[bool, Variable("A2A_USE_MTLS", "true or false")] = False
+    cert_path: Annotated[Path | None, Variable("A2A_CERT_PATH", "a PEM file with the client's certificate")] = None
+    key_path: Annotated[Path | None, Variable("A2A_KEY_PATH", "a PEM file with the client's private key")] = None
+
+    @model_validator(mode="after")
+    def _certificate_exists(self) -> Self:
+        pair = (("A2A_CERT_PATH", self.cert_path), ("A2A_KEY_PATH", self.key_path))
+        for name, path in pair if self.use_mtls else ():
+            if path is None:
+                raise BadSetting(name, "A2A_USE_MTLS=true needs it. Set it to a PEM file, or A2A_USE_MTLS=false.")
+            if not path.is_file():
+                raise BadSetting(name, f"there is no file {str(path)!r}. Set it to a PEM file, or A2A_USE_MTLS=false.")
+        return self
+
+
+class A2AConfig(A2ASecrets):
+    """Who an agent is, and what it signs with. `A2AConfig(agent_id="coordinator-1")` is enough on one machine."""
+
+    agent_id: AgentId
+
+
+def with_client_certificate(redis: RedisConfig, a2a: A2ASecrets) -> RedisConfig:
+    """`redis`, presenting the client certificate of `a2a` when that asks for mutual TLS.
+
+    Messages go through Redis, so the TLS connection that can be mutual is the one to Redis.
+    Raises ConfigError when that connection has no TLS.
+    """
+    if not a2a.use_mtls:
+        return redis
+    if not redis.endpoint.use_tls:
+        raise BadSetting(
+            "A2A_USE_MTLS", "the connection to Redis has no TLS. Set REDIS_USE_TLS=true, or use rediss://."
+        )
+    return redis.model_copy(update={"cert_path": a2a.cert_path, "key_path": a2a.key_path})
+
+
+class AgentConfig(Value):
+    """Timings and limits of an agent. Raises ConfigError when they cannot work together."""
+
+    #: between two signs of life; each costs one command
+    heartbeat_s: Annotated[Seconds, Variable("AGENT_HEARTBEAT_S", "seconds between two signs of life")] = 1.0
+    #: silent for so long, an agent counts as gone and its tasks are given to others
+    failure_timeout_s: Annotated[Seconds, Variable("AGENT_FAILURE_TIMEOUT_S", "seconds of silence")] = 5.0
+    #: how long a crashed agent's id stays taken
+    lease_s: Annotated[Seconds, Variable("AGENT_LEASE_S", "seconds a lease lasts without renewal")] = 10.0
+    #: on SIGTERM, how long running tasks may take to end before they are handed back
+    drain_timeout_s: Annotated[float, Field(ge=0), Variable("DRAIN_TIMEOUT", "seconds, 0 or more")] = 25.0
+    #: how long an ended task and its result can be asked for
+    retention_s: Annotated[int, Field(ge=1), Variable("TASK_RETENTION_S", "whole seconds, 1 or more")] = 3600
+    #: how far the time a message was signed at and the time it arrived at may differ
+    freshness_s: Annotated[Seconds, Variable("A2A_FRESHNESS_S", "seconds")] = 600.0
+    #: more are refused at the door, so that the server's memory is never exhausted
+    max_open_tasks: Annotated[int, Field(ge=1), Variable("MAX_OPEN_TASKS", "a number of tasks, 1 or more")] = 200_000
+    #: tasks that one worker runs at the same time
+    concurrency: Annotated[
+        int, Field(ge=1, le=10_000), Variable("WORKER_CONCURRENCY", "a number of tasks, 1 to 10000")
+    ] = 4
+    message_limit_bytes: int = Field(default=1024 * 1024, ge=1024)  #: a larger message is rejected unread
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+        BeforeValidator(lambda text: text.upper() if isinstance(text, str) else text),
+        Variable("LOG_LEVEL", "DEBUG, INFO, WARNING or ERROR"),
+    ] = "INFO"
+    log_format: Annotated[
+        Literal["auto", "console", "json"], Variable("LOG_FORMAT", "auto (console on a terminal), console or json")
+    ] = "auto"
+
+    @model_validator(mode="after")
+    def _timings_fit(self) -> Self:
+        least = 2 * self.heartbeat_s
+        for name, value in (("AGENT_FAILURE_TIMEOUT_S", self.failure_timeout_s), ("AGENT_LEASE_S", self.lease_s)):
+            if value <= least:
+                raise BadSetting(
+                    name,
+                    f"{value:g} s leaves no room for one lost heartbeat."
+                    f" Set it above {least:g}, twice AGENT_HEARTBEAT_S, or lower AGENT_HEARTBEAT_S.",
+                )
+        return self
+
+
+class AgentIds(Value):
+    """Who the three tiers are, unless --id says otherwise."""
+
+    coordinator_id: Annotated[AgentId, Variable("COORDINATOR_ID", _AN_ID)] = "coordinator-1"
+    distributor_id: Annotated[AgentId, Variable("DISTRIBUTOR_ID", _AN_ID)] = "distributor-1"
+    worker_id: Annotated[AgentId, Variable("WORKER_ID", _AN_ID)] = "worker-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One line of `config show`."""
+
+    name: str  #: the variable
+    value_shown: str  #: secrets are masked; empty: not set
+    source: str  #: flag | environment | .env | file | default
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a process was configured with, and where each value came from."""
+
+    redis: RedisConfig
+    a2a: A2ASecrets
+    agent: AgentConfig
+    coordinator_id: str
+    distributor_id: str
+    worker_id: str
+    sources: list[Setting]
+
+    def a2a_for(self, agent_id: str) -> A2AConfig:
+        """The secrets, as those of one agent. Raises ConfigError when that is no agent id."""
+        return A2AConfig(agent_id=agent_id, **dict(self.a2a))
+
+
+def load(
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] = os.environ,
+    dotenv_path: str | Path = ".env",
+) -> Settings:
+    """The settings; of each variable the first that is there: flag, environment, `.env`, default.
+
+    `flags` is keyed by the variable that a flag overrides, `{"REDIS_URL": "redis://..."}`; None means not given. An
+    empty value counts as not set everywhere. Raises ConfigError for a malformed value and for an unknown variable that
+    begins with REDIS_, A2A_ or AGENT_: it names the variable, the place, the problem and the cure.
+    """
+    from core.setting_sources import read  # its libraries take as long to import as all of this module
+
+    return read(flags or {}, environ, Path(dotenv_path))
+
+
+def data_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """This user's directory for the embedded server's data and the secrets of this machine, made (mode 700) if missing.
+
+    AGENT_DATA_DIR, else `agent-system` below XDG_DATA_HOME or the platform's usual place.
+    """
+    if environ.get("AGENT_DATA_DIR"):
+        return private_directory(Path(environ["AGENT_DATA_DIR"]))
+    if sys.platform == "darwin":
+        return private_directory(Path.home() / "Library" / "Application Support" / "agent-system")
+    shared = environ.get("XDG_DATA_HOME") or ""
+    base = Path(shared) if os.path.isabs(shared) else Path.home() / ".local" / "share"
+    return private_directory(base / "agent-system")
+
+
+def private_directory(path: Path) -> Path:
+    """`path`, absolute and made (mode 700) if missing. Raises ConfigError when others could write to it."""
+    path = path.expanduser().absolute()
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.stat()
+    except OSError as error:
+        raise BadSetting(
+            "AGENT_DATA_DIR", f"{path} cannot be used: {error.strerror}. Set it to a directory you own."
+        ) from error
+    if found.st_uid not in {os.geteuid(), 0} or found.st_mode & 0o022:
+        raise BadSetting("AGENT_DATA_DIR", f"others can write to {path}. Set another one, or: chmod 700 {path}")
+    return path

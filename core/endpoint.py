@@ -1,0 +1,77 @@
+"""Where a Redis server is: REDIS_URL, or the single parts, taken apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from pydantic import SecretStr
+
+from core.variables import BadSetting
+
+__all__ = ["Endpoint", "endpoint_of_url", "is_loopback"]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the server is and how to enter, with REDIS_URL taken apart."""
+
+    host: str
+    port: int
+    socket_path: str | None  #: set: a Unix socket, and host and port say nothing
+    db: int
+    username: str | None
+    password: SecretStr | None
+    use_tls: bool
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can be at the other end: a Unix socket or a loopback address."""
+        return self.socket_path is not None or is_loopback(self.host)
+
+    def __str__(self) -> str:
+        """As a URL, without user and password."""
+        if self.socket_path is not None:
+            return f"unix://{quote(self.socket_path)}?db={self.db}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'rediss' if self.use_tls else 'redis'}://{host}:{self.port}/{self.db}"
+
+
+def is_loopback(host: str) -> bool:
+    """Names are not looked up: of those, only localhost is known to be this machine."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.rstrip(".").lower() == "localhost"
+
+
+def endpoint_of_url(url: str, parts: Endpoint) -> Endpoint:
+    """What the URL says, completed from `parts`. Its text is in no error, since it may hold a password."""
+    try:
+        split = urlsplit(url)
+        port, options = split.port or 6379, dict(parse_qsl(split.query, strict_parsing=bool(split.query)))
+        path = "" if split.scheme == "unix" else split.path.strip("/")
+        db = int(options.pop("db", path or parts.db))
+    except ValueError:
+        raise BadSetting("REDIS_URL", f"its port, database or options are malformed. {_URL_CURE}") from None
+    if options or split.fragment:
+        raise BadSetting("REDIS_URL", f"it has options other than db, which nothing here reads. {_URL_CURE}")
+    if split.scheme not in {"redis", "rediss", "unix"}:
+        raise BadSetting("REDIS_URL", f"it begins with {split.scheme[:20]!r}. {_URL_CURE}")
+    if not (split.path.strip("/") if split.scheme == "unix" else split.hostname) or not 0 <= db <= 65_535:
+        raise BadSetting("REDIS_URL", f"it names no server, or no possible database. {_URL_CURE}")
+    if parts.use_tls and split.scheme != "rediss":
+        raise BadSetting("REDIS_URL", "it asks for no TLS, but REDIS_USE_TLS=true does. Write rediss://, or unset one.")
+    return Endpoint(
+        host=split.hostname or parts.host,
+        port=port,
+        socket_path=unquote(split.path) if split.scheme == "unix" else None,
+        db=db,
+        username=unquote(split.username) if split.username else parts.username,
+        password=SecretStr(unquote(split.password)) if split.password else parts.password,
+        use_tls=split.scheme == "rediss",
+    )
+
+
+_URL_CURE = "Write redis://user:password@host:6379/0, rediss://... for TLS, or unix:///path/to/socket?db=0."

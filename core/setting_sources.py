@@ -1,0 +1,198 @@
+"""Where settings come from: flags, the environment, a `.env` file, secret files. `core.config.load` is the way in.
+
+Each place becomes a layer of raw values; pydantic-settings lays them over each other and validates the outcome.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from dotenv.parser import parse_stream
+from pydantic import BaseModel, SecretStr
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from core.config import (
+    A2ASecrets,
+    AgentConfig,
+    AgentIds,
+    RedisConfig,
+    Setting,
+    Settings,
+)
+from core.errors import ConfigError
+from core.variables import BadSetting, Variable, secret_text, variable_of
+
+__all__ = ["read"]
+
+PREFIXES = ("REDIS_", "A2A_", "AGENT_")
+#: Kubernetes puts these into every container beside a service that is called redis.
+_SERVICE_LINK = re.compile(r"REDIS_(SERVICE_(HOST|PORT).*|PORT_\d+_(TCP|UDP).*)")
+_SECRET_FILE_LIMIT_BYTES = 64 * 1024
+
+
+class _Tree(BaseSettings):
+    """All settings, merged from the layers that it is given as `layers`, the first of them strongest."""
+
+    model_config = SettingsConfigDict(extra="forbid")
+
+    redis: RedisConfig = RedisConfig()
+    a2a: A2ASecrets = A2ASecrets()
+    agent: AgentConfig = AgentConfig()
+    ids: AgentIds = AgentIds()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        layers = cast(InitSettingsSource, init_settings).init_kwargs["layers"]
+        return tuple(InitSettingsSource(settings_cls, init_kwargs=layer.tree()) for layer in layers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A variable, and the field that it sets: `group` of _Tree, `field` in that."""
+
+    variable: Variable
+    group: str
+    field: str
+
+
+def _catalogue() -> Iterator[tuple[str, _Known]]:
+    for group, info in _Tree.model_fields.items():
+        model = cast(type[BaseModel], info.annotation)
+        for field in model.model_fields:
+            if variable := variable_of(model, field):
+                yield variable.name, _Known(variable, group, field)
+
+
+#: every variable there is, in the order in which people see them
+KNOWN: dict[str, _Known] = dict(_catalogue())
+_FILES = {f"{name}_FILE": name for name, known in KNOWN.items() if known.variable.secret}
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """What one place says."""
+
+    place: str  #: flag | environment | .env
+    values: dict[str, object]  #: variable -> raw value; those of secret files read in
+    from_files: frozenset[str]  #: the variables whose value came out of a file
+
+    def tree(self) -> dict[str, dict[str, object]]:
+        groups: dict[str, dict[str, object]] = {}
+        for name, value in self.values.items():
+            known = KNOWN[name]
+            groups.setdefault(known.group, {})[known.field] = value
+        return groups
+
+
+def read(flags: Mapping[str, object], environ: Mapping[str, str], dotenv_path: Path) -> Settings:
+    """See `core.config.load`."""
+    layers = [
+        _layer("flag", {name: value for name, value in flags.items() if value is not None}),
+        _layer("environment", {name: value for name, value in environ.items() if not _SERVICE_LINK.fullmatch(name)}),
+        _layer(".env", dict(_dotenv(dotenv_path))),
+    ]
+    try:
+        tree = _Tree(**cast(dict[str, Any], {"layers": layers}))
+    except BadSetting as error:
+        place = next(
+            (f"from {_place(layer, error.variable)}" for layer in layers if error.variable in layer.values), ""
+        )
+        raise BadSetting(error.variable, error.problem, place) from None
+    return Settings(
+        redis=tree.redis,
+        a2a=tree.a2a,
+        agent=tree.agent,
+        coordinator_id=tree.ids.coordinator_id,
+        distributor_id=tree.ids.distributor_id,
+        worker_id=tree.ids.worker_id,
+        sources=[_setting(name, tree, layers) for name in KNOWN],
+    )
+
+
+def _layer(place: str, raw: Mapping[str, object]) -> _Layer:
+    values = {name: value for name, value in raw.items() if name in KNOWN and value != ""}
+    from_files: set[str] = set()
+    for name, value in raw.items():
+        if name in KNOWN or value == "":
+            continue
+        if name not in _FILES:
+            _refuse_unknown(name, place)
+            continue
+        secret = _FILES[name]
+        if secret in values:
+            raise BadSetting(name, f"{secret} is set as well. Keep one of the two.", f"from {place}")
+        values[secret] = _secret_of(name, str(value), place)
+        from_files.add(secret)
+    return _Layer(place, values, frozenset(from_files))
+
+
+def _refuse_unknown(name: str, place: str) -> None:
+    """Raises ConfigError when the name is one of ours by its prefix: most likely it is misspelt."""
+    if not name.startswith(PREFIXES) and place != "flag":
+        return
+    close = difflib.get_close_matches(name, [*KNOWN, *_FILES], n=1, cutoff=0.75)
+    hint = f"Did you mean {close[0]}?" if close else "`agents config show` lists those there are."
+    raise BadSetting(
+        name, f"there is no such setting. {hint} If it belongs to another program, unset it here.", f"from {place}"
+    )
+
+
+def _secret_of(name: str, path: str, place: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            secret = file.read(_SECRET_FILE_LIMIT_BYTES + 1).decode().strip()
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise BadSetting(name, f"{path!r} cannot be read: {why}. Set it to a text file.", f"from {place}") from None
+    if not 0 < len(secret) <= _SECRET_FILE_LIMIT_BYTES:
+        raise BadSetting(name, f"{path!r} is empty or far too long. Put only the secret there.", f"from {place}")
+    return secret
+
+
+def _dotenv(path: Path) -> Iterator[tuple[str, str]]:
+    """The pairs of a `.env` file, without any substitution; none when there is no such file."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            bindings = list(parse_stream(file))
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}). Mend it, or remove it.") from error
+    for binding in bindings:
+        if binding.error or (binding.key is not None and binding.value is None):
+            raise ConfigError(f"{path}, line {binding.original.line}: this is not NAME=value. Mend or remove the line.")
+        if binding.key is not None:
+            yield binding.key, binding.value or ""
+
+
+def _setting(name: str, tree: _Tree, layers: list[_Layer]) -> Setting:
+    known = KNOWN[name]
+    value = getattr(getattr(tree, known.group), known.field)
+    if name == "REDIS_URL" and value is not None:
+        shown = _url_shown(secret_text(value) or "")
+    elif isinstance(value, SecretStr):
+        shown = "********"
+    else:
+        shown = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    place = next((_place(layer, name) for layer in layers if name in layer.values), "default")
+    return Setting(name, shown, place)
+
+
+def _place(layer: _Layer, name: str) -> str:
+    return "file" if name in layer.from_files else layer.place
+
+
+def _url_shown(url: str) -> str:
+    return re.sub(r"(?<=://)[^/?#]*@", "********@", url)
