@@ -1,0 +1,260 @@
+"""The one place that opens connections to Redis.
+
+`client` is for small commands that may be repeated: a pool, with retries. `Wire` is for everything whose outcome
+matters: one connection, many commands in one write, their replies in order, and never a retry behind the caller's back,
+since a command that is sent twice may take effect twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import hiredis
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import ResponseError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from core.config import RedisConfig
+from core.endpoint import Endpoint
+from core.errors import ConfigError, TransportDown
+from core.variables import secret_text
+
+__all__ = ["Part", "Wire", "client"]
+
+CONNECT_TIMEOUT_S = 2.0
+
+#: one part of a command
+Part = bytes | str | int | float
+
+
+def client(config: RedisConfig, *, timeout_s: float = 5.0) -> Redis:
+    """A client for small idempotent commands: replies are bytes, each command is tried up to four times.
+
+    It connects with its first command, and belongs to the event loop that runs then; `aclose()` it. It must not be used
+    for a command that blocks as long as `timeout_s`.
+    """
+    endpoint = config.endpoint
+    return Redis(
+        host=endpoint.host,
+        port=endpoint.port,
+        unix_socket_path=endpoint.socket_path,
+        db=endpoint.db,
+        username=endpoint.username,
+        password=secret_text(endpoint.password),
+        socket_timeout=timeout_s,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        retry=Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.02), retries=3),
+        ssl=endpoint.use_tls,
+        ssl_ca_certs=str(config.ca_path) if config.ca_path else None,
+        ssl_certfile=str(config.cert_path) if config.cert_path else None,
+        ssl_keyfile=str(config.key_path) if config.key_path else None,
+        # A feature of one vendor's managed servers; asking for it costs a command and a warning on all others.
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
+    )
+
+
+class Wire:
+    """One connection for raw exchanges, one at a time, in the reply shapes of RESP2.
+
+    It belongs to one task of one event loop. After TransportDown or a cancellation it is closed, and `connect` opens it
+    again: a reply that arrives late can never be taken for the answer to another command.
+    """
+
+    __slots__ = ("_config", "_link", "_timeout_s")
+
+    def __init__(self, config: RedisConfig, *, timeout_s: float = 5.0) -> None:
+        self._config = config
+        self._timeout_s = timeout_s
+        self._link: _Link | None = None
+
+    @property
+    def connected(self) -> bool:
+        return self._link is not None and self._link.is_open
+
+    async def connect(self) -> None:
+        """Opens the connection, enters and selects the database; nothing happens when it is open.
+
+        Raises TransportDown when the server cannot be reached within 2 s, is loading or is busy; ConfigError when it
+        refuses the password, the user or the certificate.
+        """
+        if self.connected:
+            return
+        await self.close()
+        endpoint = self._config.endpoint
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                self._link = await _open(self._config)
+                replies = await self._link.exchange(_greeting(endpoint), CONNECT_TIMEOUT_S)
+        except ssl.SSLCertVerificationError as error:
+            raise ConfigError(
+                f"the certificate of {endpoint} is not trusted: {error.verify_message}."
+                " Set REDIS_CA_PATH to the CA that signed it."
+            ) from error
+        except OSError as error:  # the timeout is one as well
+            await self.close()
+            why = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
+            raise TransportDown(f"{endpoint} cannot be reached: {why}") from error
+        except BaseException:
+            await self.close()
+            raise
+        refusal = next((reply for reply in replies if isinstance(reply, ResponseError)), None)
+        if refusal is not None:
+            await self.close()
+            raise _refused(endpoint, str(refusal))
+
+    async def exchange(self, commands: Sequence[Sequence[Part]], *, timeout_s: float | None = None) -> list[Any]:
+        """The replies to `commands`, in order, which travel in one write.
+
+        Replies are bytes, int, None or lists of them; where the server refused a command, a
+        `redis.exceptions.ResponseError` with its whole text ("NOGROUP No such key ...") stands in its place. Raises
+        TransportDown when the connection is not open, breaks, or the replies are not complete after `timeout_s`
+        (default: that of the wire): commands that were sent may or may not have been carried out.
+        """
+        if self._link is None:
+            raise TransportDown(f"the connection to {self._config.endpoint} is closed")
+        return await self._link.exchange(commands, self._timeout_s if timeout_s is None else timeout_s)
+
+    async def close(self) -> None:
+        """Closes the connection, at once; an exchange that is waiting raises TransportDown."""
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
+
+_pack = cast(Callable[[tuple[Part, ...]], bytes], hiredis.pack_command)  # declared for one part only
+_MORE = object()  # what the parser says when a reply is not complete
+
+
+class _Link(asyncio.Protocol):
+    """An open connection. Without streams between socket and parser, which would cost as much as all the rest."""
+
+    __slots__ = ("_expected", "_loop", "_lost", "_name", "_reader", "_replies", "_transport", "_waiter", "is_open")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._loop = asyncio.get_running_loop()
+        self._reader = hiredis.Reader(protocolError=_NotRedis, replyError=ResponseError, notEnoughData=_MORE)
+        self._transport: asyncio.Transport | None = None
+        self._lost: asyncio.Future[None] = self._loop.create_future()
+        self._waiter: asyncio.Future[list[Any]] | None = None
+        self._replies: list[Any] = []
+        self._expected = 0
+        self.is_open = False
+
+    async def exchange(self, commands: Sequence[Sequence[Part]], timeout_s: float) -> list[Any]:
+        if self._waiter is not None:
+            raise RuntimeError("a wire carries one exchange at a time")
+        packed = b"".join([_pack(tuple(command)) for command in commands])
+        if self._transport is None or not self.is_open:
+            raise TransportDown(f"the connection to {self._name} is closed")
+        if not commands:
+            return []
+        self._replies, self._expected = [], len(commands)
+        waiter: asyncio.Future[list[Any]] = self._loop.create_future()
+        self._waiter = waiter
+        self._transport.write(packed)
+        timer = self._loop.call_later(timeout_s, self._fail, f"did not answer within {timeout_s:g} s")
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            self._fail("was left in the middle of an exchange")
+            raise
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+    async def close(self) -> None:
+        self._fail("was closed")
+        await asyncio.shield(self._lost)
+
+    def _fail(self, why: str) -> None:
+        """Ends the connection; who waits for replies gets TransportDown."""
+        self.is_open = False
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(TransportDown(f"{self._name} {why}"))
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport, self.is_open = transport, True
+        raw = transport.get_extra_info("socket")
+        if raw.family != socket.AF_UNIX:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def data_received(self, data: bytes) -> None:
+        reader, replies = self._reader, self._replies
+        try:
+            reader.feed(data)
+            while (reply := reader.gets()) is not _MORE:
+                replies.append(reply)
+        except _NotRedis:
+            self._fail("does not speak the protocol of Redis")
+            return
+        waiter = self._waiter
+        if waiter is None or len(replies) > self._expected:
+            self._fail("said something it was not asked for")
+        elif len(replies) == self._expected and not waiter.done():
+            waiter.set_result(replies)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._fail(f"broke the connection: {exc}" if exc else "closed the connection")
+        if not self._lost.done():
+            self._lost.set_result(None)
+
+
+class _NotRedis(Exception):
+    """The bytes that came are no reply."""
+
+
+async def _open(config: RedisConfig) -> _Link:
+    endpoint, loop = config.endpoint, asyncio.get_running_loop()
+    name = str(endpoint)
+    if endpoint.socket_path is not None:
+        _, link = await loop.create_unix_connection(lambda: _Link(name), endpoint.socket_path)
+    else:
+        tls = _tls(config) if endpoint.use_tls else None
+        _, link = await loop.create_connection(lambda: _Link(name), endpoint.host, endpoint.port, ssl=tls)
+    return link
+
+
+def _tls(config: RedisConfig) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=config.ca_path)
+        if config.cert_path is not None:
+            context.load_cert_chain(config.cert_path, config.key_path)
+    except OSError as error:
+        raise ConfigError(
+            f"the TLS files cannot be used ({error}). Set REDIS_CA_PATH, A2A_CERT_PATH and A2A_KEY_PATH to PEM files."
+        ) from error
+    return context
+
+
+def _greeting(endpoint: Endpoint) -> list[tuple[Part, ...]]:
+    """What is said on a new connection. The PING at the end is refused while the server loads or is busy."""
+    greeting: list[tuple[Part, ...]] = []
+    if endpoint.password is not None:
+        user = (endpoint.username,) if endpoint.username else ()
+        greeting.append(("AUTH", *user, endpoint.password.get_secret_value()))
+    if endpoint.db:
+        greeting.append(("SELECT", endpoint.db))
+    return [*greeting, ("PING",)]
+
+
+def _refused(endpoint: Endpoint, text: str) -> ConfigError | TransportDown:
+    code = text.partition(" ")[0]
+    if text.startswith("ERR AUTH"):
+        return ConfigError(f"{endpoint} has no password, but REDIS_PASSWORD or REDIS_URL gives one. Unset it.")
+    if code in {"NOAUTH", "WRONGPASS", "DENIED"}:
+        return ConfigError(
+            f"{endpoint} refuses to let us in ({code}). Set REDIS_PASSWORD and REDIS_USERNAME, or REDIS_URL."
+        )
+    if code == "NOPERM" or "DB index" in text:
+        return ConfigError(f"{endpoint}: {text}. Use another user or another REDIS_DB.")
+    return TransportDown(f"{endpoint} is not ready: {text}")
