@@ -1,0 +1,237 @@
+"""Who may import whom, and what the files that think must not touch. Read from the source, nothing is imported.
+
+In `core/` a file is a rule and a folder acts on the world; in a tier `rules.py` and `graph.py` think, the rest acts.
+What thinks gets the time, ids and seeds as arguments, so that it can be tested with tables and replayed.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("core", "coordinator", "distributor", "worker")
+TIERS = ("coordinator", "distributor", "worker")
+LONGEST_MODULE_LINES = 500
+NAMES_THAT_SAY_NOTHING = {"common", "helper", "helpers", "manager", "misc", "util", "utils"}
+
+#: Modules that reach for the world. Ids (uuid, secrets) are made in some core files, as defaults of their fields.
+WORLD = (
+    *("asyncio", "ctypes", "fcntl", "glob", "io", "logging", "multiprocessing", "os", "pathlib", "psutil", "random"),
+    *("select", "shutil", "signal", "socket", "structlog", "subprocess", "tempfile", "threading", "time"),
+)
+#: Calls that need no import of their own, or come through one that values need as well.
+WORLD_CALLS = {"open", "input", "print", "utc_now", "new_task_id"}
+CLOCK_METHODS = {"now", "utcnow", "today"}
+
+FOLDERS_OF_CORE = ("core.redis_backend", "core.memory_backend", "core.runtime", "core.engine", "core.cli")
+#: The files of core that act: they open connections, or read the environment and files.
+ACTING_FILES = ("core/redis_client.py", "core/client.py", "core/config.py", "core/setting_sources.py")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Files that match `where`, `unless` they match that, import nothing from `never`."""
+
+    where: str
+    never: tuple[str, ...]
+    because: str
+    unless: tuple[str, ...] = ()
+    #: an import inside a function (or for type checkers only) is allowed
+    on_import_only: bool = False
+
+    def applies(self, path: str) -> bool:
+        return fnmatchcase(path, self.where) and not any(fnmatchcase(path, pattern) for pattern in self.unless)
+
+
+def _thinking_file_rules(tier: str) -> Iterator[Rule]:
+    acting = (*FOLDERS_OF_CORE, "core.redis_client", "core.client", "core.config")
+    think = f"{tier}/rules.py and {tier}/graph.py think: what they need from the world comes in as an argument"
+    for file in ("rules", "graph"):
+        yield Rule(f"{tier}/{file}.py", (*WORLD, *acting, "secrets", "uuid"), think)
+    yield Rule(f"{tier}/rules.py", (f"{tier}.graph", f"{tier}.agent"), "rules know no graph and no agent")
+    yield Rule(f"{tier}/graph.py", (f"{tier}.agent",), "a graph knows its rules, never its agent")
+
+
+def _tier_rules(tier: str) -> Iterator[Rule]:
+    others = tuple(other for other in TIERS if other != tier)
+    yield Rule(f"{tier}/*", others, "tiers speak to each other in messages only, so that each can be replaced")
+    yield Rule(f"{tier}/*", ("redis",), "only core/redis_client.py and core/redis_backend/ speak to Redis")
+    yield Rule(
+        f"{tier}/*",
+        ("langgraph",),
+        f"only {tier}/graph.py needs LangGraph to start; it takes half a second (user code: inside a function)",
+        unless=(f"{tier}/graph.py",),
+        on_import_only=tier == "worker",
+    )
+    yield from _thinking_file_rules(tier)
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("core/*", TIERS, "core is what the tiers stand on; it knows none of them"),
+    Rule(
+        "core/*",
+        ("langgraph",),
+        "only core/step.py and the graphs of the tiers run LangGraph",
+        unless=("core/step.py",),
+    ),
+    Rule(
+        "core/*",
+        ("redis",),
+        "only core/redis_client.py and core/redis_backend/ speak to Redis",
+        unless=("core/redis_client.py", "core/redis_backend/*"),
+    ),
+    Rule("core/redis_backend/*", ("core.runtime", "core.cli", "core.client"), "a backend knows nothing of who uses it"),
+    Rule("core/runtime/*", ("core.cli", "core.client"), "the runtime knows nothing of who starts it"),
+    Rule(
+        "core/*",
+        FOLDERS_OF_CORE,
+        "a file of core is a rule and needs no folder that acts on the world",
+        unless=("core/*/*", "core/client.py"),
+    ),
+    Rule(
+        "core/*",
+        WORLD,
+        "a file of core is a rule: no I/O, clock, randomness, logging or environment",
+        unless=("core/*/*", *ACTING_FILES),
+    ),
+    *(rule for tier in TIERS for rule in _tier_rules(tier)),
+)
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module, `a.b` for `from a import b` too, since b may be a module."""
+
+    names: tuple[str, ...]
+    line: int
+    on_import: bool
+
+    def reaches(self, module: str) -> bool:
+        return any(name == module or name.startswith(module + ".") for name in self.names)
+
+
+def sources() -> list[Path]:
+    return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def imports_of(path: Path, tree: ast.Module) -> Iterator[Import]:
+    """Every import statement, wherever it stands."""
+    lazy = set(_lazy_nodes(tree))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield Import(tuple(alias.name for alias in node.names), node.lineno, node not in lazy)
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute(path, node)
+            yield Import((base, *(f"{base}.{alias.name}" for alias in node.names)), node.lineno, node not in lazy)
+
+
+def _lazy_nodes(tree: ast.Module) -> Iterator[ast.AST]:
+    """What does not run when the module is imported: bodies of functions, and what is for type checkers only."""
+    for node in ast.walk(tree):
+        for_types = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        if for_types or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from ast.walk(node)
+
+
+def _absolute(path: Path, node: ast.ImportFrom) -> str:
+    if not node.level:
+        return node.module or ""
+    package = path.relative_to(ROOT).parts[: -node.level]
+    return ".".join((*package, *filter(None, [node.module])))
+
+
+def violations(path: Path, tree: ast.Module) -> Iterator[str]:
+    """One line for each import that a rule forbids: where, what, why."""
+    name = path.relative_to(ROOT).as_posix()
+    for rule in (rule for rule in RULES if rule.applies(name)):
+        for found in imports_of(path, tree):
+            if rule.on_import_only and not found.on_import:
+                continue
+            for module in filter(found.reaches, rule.never):
+                yield f"{name}:{found.line} imports {module}: {rule.because}"
+
+
+def calls_to_the_world(path: Path, tree: ast.Module) -> Iterator[str]:
+    """One line for each call in a thinking file that reads the clock, makes an id, or does I/O."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id=name)) if name in WORLD_CALLS:
+                called = name
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=owner), attr=name)) if (
+                owner in {"datetime", "date"} and name in CLOCK_METHODS
+            ):
+                called = f"{owner}.{name}"
+            case _:
+                continue
+        yield f"{path.relative_to(ROOT)}:{node.lineno} calls {called}(): rules.py and graph.py get it as an argument"
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_imports_only_what_its_place_allows(path: Path) -> None:
+    found = list(violations(path, ast.parse(path.read_bytes())))
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("file", ["rules.py", "graph.py"])
+def test_what_thinks_in_a_tier_reads_no_clock_makes_no_ids_and_does_no_io(tier: str, file: str) -> None:
+    path = ROOT / tier / file
+    found = list(calls_to_the_world(path, ast.parse(path.read_bytes())))
+    assert not found, "\n".join(found)
+
+
+def test_no_module_is_too_long_to_hold_in_the_head() -> None:
+    everything = [*sources(), *(ROOT / "tests").rglob("*.py"), *ROOT.glob("*.py")]
+    long = [
+        f"{path.relative_to(ROOT)} has {lines} lines, over {LONGEST_MODULE_LINES}: more than one thing?"
+        for path in everything
+        if (lines := path.read_bytes().count(b"\n")) > LONGEST_MODULE_LINES
+    ]
+    assert not long, "\n".join(long)
+
+
+def test_every_module_is_named_after_what_it_is_about() -> None:
+    vague = [str(path.relative_to(ROOT)) for path in sources() if path.stem in NAMES_THAT_SAY_NOTHING]
+    assert not vague, f"say what is in them: {vague}"
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "module"),
+    [
+        ("core/tasks.py", "import worker", "worker"),
+        ("core/runtime/agent_loop.py", "from redis.asyncio import Redis", "redis"),
+        ("core/tasks.py", "from core import redis_backend", "core.redis_backend"),
+        ("core/tasks.py", "def f():\n    import time", "time"),
+        ("core/agents.py", "from .runtime import agent_loop", "core.runtime"),
+        ("core/events.py", "import langgraph.graph", "langgraph"),
+        ("distributor/agent.py", "from coordinator.rules import next_task", "coordinator"),
+        ("distributor/rules.py", "import logging", "logging"),
+        ("coordinator/graph.py", "from core.redis_client import client", "core.redis_client"),
+        ("worker/executor.py", "from langgraph.graph import StateGraph", "langgraph"),
+    ],
+)
+def test_a_forbidden_import_is_found_and_explained(file: str, line: str, module: str) -> None:
+    found = list(violations(ROOT / file, ast.parse(line)))
+    assert any(f"{file}:{line.count(chr(10)) + 1} imports {module}: " in text for text in found), found
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("core/redis_client.py", "import redis.asyncio"),
+        ("core/redis_backend/commit.py", "import redis, asyncio\nfrom core.tasks import Task"),
+        ("core/step.py", "from langgraph.graph.state import CompiledStateGraph"),
+        ("core/tasks.py", "import redislike\nfrom datetime import datetime"),
+        ("worker/census/review.py", "def build():\n    from langgraph.graph import StateGraph"),
+        ("worker/graph.py", "from langgraph.graph import StateGraph\nfrom worker.rules import step"),
+        ("worker/agent.py", "from core.runtime.agent_loop import run\nimport asyncio"),
+    ],
+)
+def test_a_lawful_import_is_let_through(file: str, line: str) -> None:
+    assert list(violations(ROOT / file, ast.parse(line))) == []
