@@ -55,15 +55,9 @@ class Metadata(BaseModel):
     timestamp: int  #: when it was signed, ms, on the server's clock
     request_id: str = Field(default_factory=lambda: uuid.uuid4().hex)
     parent_request_id: str | None = None  #: the message this one answers
-    sequence_number: int = Field(
-        ge=0
-    )  #: counts what this sender has sent to this recipient, from 1
-    incarnation: int = Field(
-        ge=0
-    )  #: the sender's start; sequence numbers count anew with each
-    audience: int | None = (
-        None  #: the recipient's incarnation it is meant for; None: whichever lives
-    )
+    sequence_number: int = Field(ge=0)  #: counts what this sender has sent to this recipient, from 1
+    incarnation: int = Field(ge=0)  #: the sender's start; sequence numbers count anew with each
+    audience: int | None = None  #: the recipient's incarnation it is meant for; None: whichever lives
 
 
 class A2AMessage(BaseModel):
@@ -126,13 +120,9 @@ class A2AMessage(BaseModel):
             raise MalformedMessage(f"no JSON: {error}") from None
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            raise MalformedMessage(
-                f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-            ) from None
+            raise MalformedMessage(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
         if message.metadata.version.partition(".")[0] != VERSION:
-            raise MalformedMessage(
-                f"version {message.metadata.version[:20]!r}; this release speaks {VERSION}"
-            )
+            raise MalformedMessage(f"version {message.metadata.version[:20]!r}; this release speaks {VERSION}")
         return message
 
 

@@ -47,14 +47,10 @@ class Address(NamedTuple):
     def parse(cls, text: bytes | str) -> Self:
         """The address written as `role:id`. Raises MalformedMessage."""
         try:
-            role, _, agent_id = (
-                text.decode("ascii") if isinstance(text, bytes) else text
-            ).partition(":")
+            role, _, agent_id = (text.decode("ascii") if isinstance(text, bytes) else text).partition(":")
             return cls.of(Role(role), agent_id)
         except (ValueError, ConfigError):
-            raise MalformedMessage(
-                "the sender is no address of the form role:id"
-            ) from None
+            raise MalformedMessage("the sender is no address of the form role:id") from None
 
 
 class Action(StrEnum):
@@ -69,6 +65,7 @@ class Action(StrEnum):
     TASK_PROGRESS = "task_progress"  #: how far these are
     AGENT_JOINED = "agent_joined"  #: I am here, with this capacity
     AGENT_LEFT = "agent_left"  #: I stop; nothing of yours is left with me
+    CAPACITY = "capacity"  #: what I can take has changed
     BEAT = "beat"  #: the heartbeat
 
 
@@ -79,9 +76,7 @@ ALLOWED: dict[tuple[Role, Role], frozenset[Action]] = {
     (C, K): frozenset({Action.SUBMIT_TASK, Action.WATCH_TASK, Action.CANCEL_TASK}),
     (K, C): frozenset({Action.TASK_ACCEPTED, Action.TASK_RESULT}),
     (K, D): frozenset({Action.ASSIGN_TASK, Action.CANCEL_TASK}),
-    (D, K): frozenset(
-        {Action.TASK_RESULT, Action.AGENT_JOINED, Action.AGENT_LEFT, Action.BEAT}
-    ),
+    (D, K): frozenset({Action.TASK_RESULT, Action.AGENT_JOINED, Action.AGENT_LEFT, Action.CAPACITY, Action.BEAT}),
     (D, W): frozenset({Action.ASSIGN_TASK, Action.CANCEL_TASK}),
     (W, D): frozenset(
         {

@@ -64,9 +64,7 @@ class Signed:
                 named[b"body"],
             )
         except (KeyError, UnicodeDecodeError):
-            raise MalformedMessage(
-                "an entry needs the fields from, kid, sig and body"
-            ) from None
+            raise MalformedMessage("an entry needs the fields from, kid, sig and body") from None
 
     def pack(self) -> bytes:
         """The four fields in one value, for a hash field."""
@@ -78,9 +76,7 @@ class Signed:
         parts = packed.split(b"\n", 3)
         if len(parts) != 4:
             raise MalformedMessage("a packed message has four parts")
-        return cls.from_fields(
-            [b"from", parts[0], b"kid", parts[1], b"sig", parts[2], b"body", parts[3]]
-        )
+        return cls.from_fields([b"from", parts[0], b"kid", parts[1], b"sig", parts[2], b"body", parts[3]])
 
 
 class Keys:
@@ -98,33 +94,22 @@ class Keys:
         self._links: dict[tuple[str, Address, Address], bytes] = {}
 
     @classmethod
-    def from_secret(
-        cls, secret: bytes, chain: Sequence[Address], previous: bytes | None = None
-    ) -> Self:
+    def from_secret(cls, secret: bytes, chain: Sequence[Address], previous: bytes | None = None) -> Self:
         """The keys of the last of `chain`, derived from the root secret."""
         return cls(
             chain,
-            {
-                key_id_of(root): _walk(root, chain)
-                for root in (secret, previous)
-                if root
-            },
+            {key_id_of(root): _walk(root, chain) for root in (secret, previous) if root},
         )
 
     @classmethod
     def from_agent_key(cls, text: str, chain: Sequence[Address]) -> Self:
         """The keys of an agent that was given only its own: `export` of it. Raises ConfigError."""
         try:
-            own = {
-                kid: bytes.fromhex(key)
-                for kid, _, key in (part.partition(":") for part in text.split(","))
-            }
+            own = {kid: bytes.fromhex(key) for kid, _, key in (part.partition(":") for part in text.split(","))}
         except ValueError:
             own = {}
         if not own or any(len(key) != 32 for key in own.values()):
-            raise ConfigError(
-                "A2A_AGENT_KEY is not of the form KEYID:64-HEX-DIGITS, as `agents key` prints it."
-            )
+            raise ConfigError("A2A_AGENT_KEY is not of the form KEYID:64-HEX-DIGITS, as `agents key` prints it.")
         return cls(chain, own)
 
     def export(self) -> str:
@@ -148,9 +133,7 @@ class Keys:
             raise UnknownKey(f"key id {signed.key_id[:16]!r}")
         key = self._link(signed.key_id, signed.sender, self._me)
         expected = _mac(key, signed.key_id, signed.sender, self._me, signed.body)
-        if len(signed.signature) != len(expected) or not hmac.compare_digest(
-            signed.signature, expected
-        ):
+        if len(signed.signature) != len(expected) or not hmac.compare_digest(signed.signature, expected):
             raise BadSignature(f"from {signed.sender}")
 
     def _link(self, key_id: str, sender: Address, recipient: Address) -> bytes:
@@ -188,9 +171,7 @@ def _derive(key: bytes, info: str) -> bytes:
     ).derive(key)
 
 
-def _mac(
-    key: bytes, key_id: str, sender: Address, recipient: Address, body: bytes
-) -> bytes:
+def _mac(key: bytes, key_id: str, sender: Address, recipient: Address, body: bytes) -> bytes:
     parts = (
         _LABEL,
         key_id.encode(),
@@ -209,9 +190,7 @@ def check_fresh(signed_ms: int, arrived_ms: int, window_ms: int) -> None:
     posting it anew does.
     """
     if abs(arrived_ms - signed_ms) > window_ms:
-        raise StaleMessage(
-            f"signed {(arrived_ms - signed_ms) / 1000:.0f} s before it arrived"
-        )
+        raise StaleMessage(f"signed {(arrived_ms - signed_ms) / 1000:.0f} s before it arrived")
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,12 +35,8 @@ __all__ = [
 #: Largest payload or result, as JSON. Larger data belongs in a store of its own, with a reference in the payload.
 PAYLOAD_LIMIT_BYTES = 256 * 1024
 
-TaskId = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@/+-]{0,199}$")
-]
-TaskType = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$")
-]
+TaskId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@/+-]{0,199}$")]
+TaskType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$")]
 
 
 class TaskStatus(StrEnum):
@@ -48,9 +44,7 @@ class TaskStatus(StrEnum):
 
     PENDING = "pending"  #: accepted, waiting for a worker (or for its next attempt)
     IN_PROGRESS = "in_progress"  #: handed to a worker
-    WAITING = (
-        "waiting"  #: its handler delegated to children; it goes on when they have ended
-    )
+    WAITING = "waiting"  #: its handler delegated to children; it goes on when they have ended
     COMPLETED = "completed"  #: ended with a result
     FAILED = "failed"  #: ended by its handler's error, after its last attempt
     CANCELLED = "cancelled"  #: ended because somebody asked for it
@@ -101,9 +95,7 @@ class TaskError(BaseModel):
     traceback: str = ""
     attempt: int = 0  #: which attempt it was
     worker: str = ""  #: who ran it
-    retryable: bool = (
-        True  #: False: another attempt cannot help (a payload that breaks its schema)
-    )
+    retryable: bool = True  #: False: another attempt cannot help (a payload that breaks its schema)
 
 
 class Then(BaseModel):
@@ -111,10 +103,9 @@ class Then(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    task_type: TaskType | None = (
-        None  #: None: the result is the list of the children's results
-    )
+    task_type: TaskType | None = None  #: None: the result is the list of the children's results
     payload: Any = None
+    spawned: int = 0  #: how many children, the last ones in the task's list, it waits for
 
 
 class Task(BaseModel):
@@ -132,37 +123,23 @@ class Task(BaseModel):
     priority: Priority = Priority.NORMAL
     created_at: datetime = Field(default_factory=utc_now)
     updated_at: datetime | None = None
-    started_at: datetime | None = (
-        None  #: when the current attempt was handed to a worker
-    )
+    started_at: datetime | None = None  #: when the current attempt was handed to a worker
     completed_at: datetime | None = None
     result: Any = None
     error: TaskError | None = None  #: of the last attempt that failed
     retry_count: int = 0  #: attempts that began
-    metadata: dict[str, Any] = Field(
-        default_factory=dict
-    )  #: the caller's own; carried along, never read
-    timeout_s: float | None = Field(
-        default=None, gt=0
-    )  #: longest run of one attempt; None: the handler's own
-    deadline: datetime | None = (
-        None  #: nothing is started after it; children inherit it and can only shorten it
-    )
-    max_attempts: int | None = Field(
-        default=None, ge=1, le=100
-    )  #: None: the handler's own
-    backoff_s: float = Field(
-        default=0.5, ge=0
-    )  #: pause before the 2nd attempt; doubles, at most 60 s
+    metadata: dict[str, Any] = Field(default_factory=dict)  #: the caller's own; carried along, never read
+    timeout_s: float | None = Field(default=None, gt=0)  #: longest run of one attempt; None: the handler's own
+    deadline: datetime | None = None  #: nothing is started after it; children inherit it and can only shorten it
+    max_attempts: int | None = Field(default=None, ge=1, le=100)  #: None: the handler's own
+    backoff_s: float = Field(default=0.5, ge=0)  #: pause before the 2nd attempt; doubles, at most 60 s
     capabilities: tuple[str, ...] = ()  #: what its worker must be able to do
     idempotency_key: str | None = None  #: for effects outside; None: the task_id
     parent_id: str | None = None
     root_id: str | None = None  #: the submitted task at the top of the tree
     children: tuple[str, ...] = ()  #: of a waiting task, and of its continuation
     then: Then | None = None
-    inputs: tuple[
-        tuple[str, str], ...
-    ] = ()  #: (child id, sha256 of its record), for the continuation
+    inputs: tuple[tuple[str, str], ...] = ()  #: (child id, sha256 of its record), for the continuation
     attempt: int = 0  #: the fence: grows with every hand-over; only the current attempt's result counts
     assigned_to: str | None = None  #: the agent below that has it now
     reply_to: tuple[str, ...] = ()  #: clients that want to hear of its end
@@ -206,9 +183,7 @@ class Task(BaseModel):
 
     def retry_delay(self) -> timedelta:
         """The pause before the next attempt: backoff_s, doubled for each one that began, at most a minute."""
-        return timedelta(
-            seconds=min(60.0, self.backoff_s * 2 ** max(0, self.retry_count - 1))
-        )
+        return timedelta(seconds=min(60.0, self.backoff_s * 2 ** max(0, self.retry_count - 1)))
 
 
 def check_size(what: str, value: object) -> bytes:
@@ -216,15 +191,18 @@ def check_size(what: str, value: object) -> bytes:
     try:
         encoded = orjson.dumps(value)
     except TypeError as error:
-        raise BadTask(
-            f"{what} is not JSON: {error}. Use dicts, lists, strings, numbers, booleans and None."
-        ) from None
+        raise BadTask(f"{what} is not JSON: {error}. Use dicts, lists, strings, numbers, booleans and None.") from None
     if len(encoded) > PAYLOAD_LIMIT_BYTES:
         raise BadTask(
             f"{what} has {len(encoded)} bytes as JSON, over the limit of {PAYLOAD_LIMIT_BYTES}."
             " Store it elsewhere and pass a reference."
         )
     return encoded
+
+
+def skills_needed(task: Task) -> tuple[str, ...]:
+    """What a worker must know and be able to do: the type of the task, and its capabilities."""
+    return (f"task:{task.task_type}", *task.capabilities)
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -53,6 +53,7 @@ class AgentKeys:
     heartbeats: str  #: where its children's heartbeats lie
     parent_heartbeats: str | None  #: where its own lies
     history: str | None  #: audit trail of the state it writes
+    changes: str | None = None  #: channel for hints that the state has a new version
     version_field: str = "version"  #: which field of the header counts its commits
 
 
@@ -166,6 +167,7 @@ class CellKeys:
             heartbeats=self.heartbeats,
             parent_heartbeats=CoordinatorKeys(coordinator_id).heartbeats,
             history=self.history,
+            changes=self.changes,
             version_field="distributor_version",
         )
 

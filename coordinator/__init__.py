@@ -1,0 +1,1 @@
+"""The coordinator: rules and graph think, agent and __main__ act."""

@@ -1,0 +1,221 @@
+"""The coordinator at work: its graph on the loop, and hands for what the graph decides."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from coordinator.graph import build
+from coordinator.rules import CoordinatorState, NotTaken, Sweep, TakenOver, TakeOver, recall
+from core.agents import Beat
+from core.config import A2AConfig, AgentConfig, RedisConfig
+from core.errors import AgentSystemError, LeaseHeld
+from core.langgraph_state import SharedAgentState
+from core.redis_backend.commit import Committer
+from core.redis_backend.keys import CellKeys, CoordinatorKeys
+from core.redis_backend.shared_state import read_shared_state
+from core.redis_client import Wire
+from core.roles import Address, Role
+from core.runtime.agent import Agent
+from core.runtime.agent_loop import AgentLoop
+from core.runtime.portal import operation
+from core.step import Batch, Received, Step, run
+from core.tasks import Task, TaskStatus
+
+__all__ = ["CoordinatorAgent"]
+
+log = logging.getLogger(__name__)
+
+#: Records read, or swept, at once.
+PAGE = 500
+
+
+class CoordinatorMind:
+    """State, graph and hands of a coordinator."""
+
+    def __init__(self, coordinator_id: str, redis: RedisConfig, config: AgentConfig) -> None:
+        self.redis = redis
+        self._config = config
+        self._graph = build()
+        self._keys = CoordinatorKeys(coordinator_id)
+        self._chores: set[asyncio.Task[None]] = set()
+        self._loop: AgentLoop | None = None
+        self.state = self._new_state()
+
+    def _new_state(self) -> CoordinatorState:
+        return CoordinatorState(
+            self._keys.coordinator_id,
+            failure_timeout_ms=int(self._config.failure_timeout_s * 1000),
+            max_open_tasks=self._config.max_open_tasks,
+        )
+
+    def think(self, batch: Batch) -> Step:
+        return run(self._graph, self.state, batch)
+
+    def beat(self) -> Beat:
+        return Beat()
+
+    def looked_up(self, received: Sequence[Received]) -> list[str]:
+        """Ids that clients name and that are not open: they may have ended."""
+        ids = []
+        for one in received:
+            if one.sender.role is not Role.CLIENT:
+                continue
+            for item in one.message.tasks:
+                task_id = item.get("task_id") if isinstance(item, dict) else item
+                if isinstance(task_id, str) and task_id not in self.state.local_tasks:
+                    ids.append(task_id)
+        return ids
+
+    def next_wake_ms(self) -> int | None:
+        return None
+
+    @property
+    def drained(self) -> bool:
+        return self.state.draining
+
+    async def load(self, loop: AgentLoop) -> None:
+        """Reads the open tasks in the order they were submitted, and the ended children of waiting ones."""
+        self._loop = loop
+        self.state = self._new_state()
+        [ids] = await loop.committer.run(("ZRANGE", self._keys.open, 0, -1))
+        records = [Task.parse(orjson.loads(record)) for record in await self._records(loop, ids) if record]
+        children = [
+            child
+            for task in records
+            if task.status is TaskStatus.WAITING and task.then
+            for child in task.children[len(task.children) - task.then.spawned :]
+        ]
+        found = dict(zip(children, await self._records(loop, children), strict=True))
+        open_ids = {task.task_id for task in records}
+        digests = {
+            child: hashlib.sha256(record).hexdigest()
+            for child, record in found.items()
+            if record is not None and child not in open_ids
+        }
+        recall(self.state, records, digests, int(asyncio.get_running_loop().time() * 1000))
+
+    async def _records(self, loop: AgentLoop, ids: Sequence[Any]) -> list[bytes | None]:
+        records: list[bytes | None] = []
+        for start in range(0, len(ids), PAGE):
+            [page] = await loop.committer.run(("HMGET", self._keys.tasks, *ids[start : start + PAGE]))
+            records += page
+        return records
+
+    async def perform(self, effects: Sequence[Any]) -> None:
+        for effect in effects:
+            chore = self._take_over(effect) if isinstance(effect, TakeOver) else self._sweep(effect)
+            task = asyncio.get_running_loop().create_task(chore)
+            self._chores.add(task)
+            task.add_done_callback(self._chores.discard)
+
+    async def stop_chores(self) -> None:
+        for chore in list(self._chores):
+            chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
+
+    async def _take_over(self, effect: TakeOver) -> None:
+        """Takes the cell of a distributor that is gone, under its lease and so with a higher fence than it had."""
+        assert self._loop
+        cell = CellKeys(effect.distributor_id)
+        address = Address(Role.DISTRIBUTOR, effect.distributor_id)
+        committer = Committer(
+            Wire(self.redis), address, cell.agent(self._keys.coordinator_id), self._loop.clock,
+            lease_ms=int(self._config.lease_s * 1000),
+        )  # fmt: skip
+        try:
+            await committer.acquire()
+            [actual] = await committer.run(("HGETALL", cell.actual))
+            begun = {}
+            for task_id, record in zip(actual[::2], actual[1::2], strict=True):
+                task = orjson.loads(record)
+                begun[task_id.decode()] = (task.get("attempt", 0), task.get("retry_count", 0))
+            await committer.commit(
+                [("DEL", cell.actual, cell.inbox, cell.heartbeats), ("HSET", cell.header, "status", "idle")],
+                dict.fromkeys(begun, "moved"),
+            )
+            await committer.release()
+            self._loop.tell(TakenOver(effect.distributor_id, begun))
+        except LeaseHeld as error:
+            log.info("%s still acts: %s", address, error, extra={"action": "takeover_refused"})
+            self._loop.tell(NotTaken(effect.distributor_id))
+        except AgentSystemError as error:
+            log.warning("takeover of %s failed: %s", address, error, extra={"action": "takeover_failed"})
+            self._loop.tell(NotTaken(effect.distributor_id))
+        finally:
+            await committer.close()
+
+    async def _sweep(self, effect: Sweep) -> None:
+        """Forgets the records of tasks that ended longer ago than the retention time."""
+        assert self._loop
+        before_ms = effect.before_ms - int(self._config.retention_s * 1000)
+        try:
+            [ids] = await self._loop.committer.run(
+                ("ZRANGEBYSCORE", self._keys.ended, "-inf", before_ms, "LIMIT", 0, PAGE)
+            )
+            gone = [task_id for task_id in ids if task_id.decode() not in effect.keep]
+            if gone:
+                await self._loop.committer.commit(
+                    [("HDEL", self._keys.tasks, *gone), ("ZREM", self._keys.ended, *gone)], {}
+                )
+        except AgentSystemError as error:
+            log.warning("sweep put off: %s", error, extra={"action": "sweep_put_off"})
+
+
+class CoordinatorAgent(Agent):
+    """The top of the hierarchy, in this process. `initialize` starts it; see Agent for its end."""
+
+    def __init__(
+        self,
+        agent_id: str,
+        redis_config: RedisConfig | None = None,
+        a2a_config: A2AConfig | None = None,
+        config: AgentConfig | None = None,
+    ) -> None:
+        config = config or AgentConfig()
+        self._coordinator_mind = CoordinatorMind(agent_id, redis_config or RedisConfig(), config)
+        super().__init__(
+            (Address.of(Role.COORDINATOR, agent_id),), self._coordinator_mind, redis_config, a2a_config, config
+        )
+
+    async def _initialize(self) -> bool:
+        done = await super()._initialize()
+        self._coordinator_mind.redis = self._redis
+        return done
+
+    @operation
+    async def assign_task_to_distributor(self, task: Task, distributor_id: str) -> bool:
+        """Records the task and hands it to that distributor, which need not be running yet: it finds the task when
+        it starts. Returns True once both are stored; a task that was assigned before stays where it is.
+
+        Raises BadTask: malformed, too large, or its id is in use for something else; nothing was kept.
+        """
+        Address.of(Role.DISTRIBUTOR, distributor_id)
+        answer = await self.loop.call("assign", (task, distributor_id))
+        if isinstance(answer, Exception):
+            raise answer
+        return bool(answer)
+
+    @operation
+    async def register_distributor(self, distributor_id: str) -> bool:
+        """Notes a distributor as belonging to this coordinator, whether or not it runs. Returns True."""
+        Address.of(Role.DISTRIBUTOR, distributor_id)
+        return bool(await self.loop.call("register", distributor_id))
+
+    @operation
+    async def get_distributor_state(self, distributor_id: str) -> SharedAgentState | None:
+        """The shared state of a distributor as it is stored now; None where there is none."""
+        return await read_shared_state(self.loop.committer, distributor_id)
+
+    @operation
+    async def monitor_distributors(self) -> None:
+        """Looks at the distributors' heartbeats now, beside the regular look each heartbeat interval."""
+        await self.loop.send_beat()
+
+    async def _release(self) -> None:
+        await self._coordinator_mind.stop_chores()

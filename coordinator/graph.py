@@ -1,0 +1,33 @@
+"""The coordinator's graph: listen to the batch, then hand out what can be handed out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Command
+
+from coordinator.rules import dispatch, has_work, listen
+from core.step import Turn
+
+__all__ = ["build"]
+
+
+def build() -> CompiledStateGraph[Turn, None, Turn, Turn]:
+    """The compiled graph. Its nodes fill the turn's step in place, so they have nothing to merge."""
+    graph = StateGraph(Turn)
+    graph.add_node("listen", _listen)
+    graph.add_node("dispatch", _dispatch)
+    graph.add_edge(START, "listen")
+    graph.add_edge("dispatch", END)
+    return graph.compile(name="coordinator")
+
+
+def _listen(turn: Turn) -> Command[Literal["dispatch", "__end__"]]:
+    listen(turn["state"], turn["batch"], turn["step"])
+    return Command(goto="dispatch" if has_work(turn["state"]) else END)
+
+
+def _dispatch(turn: Turn) -> None:
+    dispatch(turn["state"], turn["batch"], turn["step"])

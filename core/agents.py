@@ -1,0 +1,138 @@
+"""What a parent knows of a child: capacity, load, and whether it still lives.
+
+A child is judged by its heartbeats alone, on the observer's own monotonic clock: suspect when the heartbeat's sequence
+number has not moved for half of the failure timeout, gone when for all of it. Wall clocks are never compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from core.roles import Address
+
+__all__ = ["Beat", "Child", "Health", "prefetch_window"]
+
+#: A worker is handed as much beyond its concurrency as it finishes in this time: enough to never run dry between two
+#: ticks, little enough that a long task does not hold others up.
+PREFETCH_MS = 60.0
+MOST_PREFETCHED = 1024
+
+
+class Health(StrEnum):
+    ACTIVE = "active"
+    SUSPECT = "suspect"  #: silent for a while: gets nothing new
+    DRAINING = "draining"  #: leaves by its own will: gets nothing new
+    GONE = "gone"
+
+
+class Beat(BaseModel):
+    """The payload of a heartbeat, and of `agent_joined`: who it is, what it can take, how far it is."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    action: str = "beat"
+    beat: int = 0  #: counts the heartbeats of this incarnation
+    concurrency: int = 0  #: attempts it runs at once
+    capacity: int = 0  #: tasks it wants to have at most; a distributor's follows from its workers'
+    capabilities: tuple[str, ...] = ()
+    draining: bool = False
+    holding: tuple[tuple[str, int], ...] = ()  #: (task id, attempt) of all it has
+    parent_incarnation: int = 0  #: whose messages `received` counts
+    received: int = 0  #: the last sequence number it has taken from that incarnation of its parent
+    sent: int = 0  #: the last sequence number it has sent to its parent
+    running: int = 0
+    queued: int = 0
+    done: int = 0  #: tasks since its start
+    failed: int = 0
+    pid: int = 0
+    host: str = ""
+    started_ms: int = 0
+    ticks: int = 0  #: steps since its start: whether its loop moves
+    children: dict[str, dict[str, Any]] = Field(default_factory=dict)  #: a distributor's workers, for `status`
+
+
+class Probe(NamedTuple):
+    """A question to a child's next heartbeats: of these tasks, which do you have?"""
+
+    sent: int  #: the last sequence number sent to it when the question was asked
+    tasks: frozenset[str]
+
+
+@dataclass(slots=True)
+class Child:
+    """One child, as its parent sees it."""
+
+    address: Address
+    incarnation: int
+    beat: Beat
+    moved_ms: int  #: observer's monotonic time at which its heartbeat last moved
+    health: Health = Health.ACTIVE
+    in_flight: dict[str, int] = field(default_factory=dict)  #: task id -> attempt, in the order handed over
+    mean_run_ms: float | None = None  #: of its recent tasks; None: not known yet
+    probe: Probe | None = None
+    skills: frozenset[str] = frozenset()  #: what its heartbeat says it can do
+
+    @property
+    def window(self) -> int:
+        """How many tasks it may hold at once."""
+        return self.beat.capacity or prefetch_window(self.beat.concurrency, self.mean_run_ms)
+
+    @property
+    def free(self) -> int:
+        return max(0, self.window - len(self.in_flight)) if self.health is Health.ACTIVE else 0
+
+    @property
+    def load(self) -> float:
+        return len(self.in_flight) / (self.window or 1)
+
+    def can(self, needs: tuple[str, ...]) -> bool:
+        return self.skills.issuperset(needs)
+
+    def heard(self, beat: Beat, mono_ms: int) -> None:
+        """Takes a heartbeat that moved on from the last one."""
+        if beat.capabilities != self.beat.capabilities or not self.skills:
+            self.skills = frozenset(beat.capabilities)
+        self.beat = beat
+        self.moved_ms = mono_ms
+        self.health = Health.DRAINING if beat.draining else Health.ACTIVE
+
+    def missing(self, beat: Beat, incarnation: int, sent: int, taken: int) -> list[str]:
+        """Tasks that were handed to it and that it does not have, nor has reported: their message was lost.
+
+        Sound without comparing clocks: the child has taken everything that was sent up to the probe, we have taken
+        everything that it sent up to this heartbeat, and still it does not hold them.
+        """
+        received = beat.received if beat.parent_incarnation == incarnation else 0
+        lost: list[str] = []
+        if self.probe and received >= self.probe.sent and taken >= beat.sent:
+            holding = dict(beat.holding)
+            lost = [one for one in self.in_flight if one in self.probe.tasks and one not in holding]
+            self.probe = None
+        if self.probe is None:
+            self.probe = Probe(sent, frozenset(self.in_flight))
+        return lost
+
+    def ran(self, run_ms: float) -> None:
+        """Takes a run's duration into the moving mean."""
+        self.mean_run_ms = run_ms if self.mean_run_ms is None else self.mean_run_ms * 0.9 + run_ms * 0.1
+
+    def judge(self, mono_ms: int, failure_timeout_ms: int) -> Health:
+        """Its health by now. A child that drains stays so until it is gone."""
+        silent_ms = mono_ms - self.moved_ms
+        if silent_ms >= failure_timeout_ms:
+            return Health.GONE
+        if self.beat.draining:
+            return Health.DRAINING
+        return Health.SUSPECT if silent_ms >= failure_timeout_ms // 2 else Health.ACTIVE
+
+
+def prefetch_window(concurrency: int, mean_run_ms: float | None) -> int:
+    """How many tasks a worker may hold: those it runs, and what it finishes in PREFETCH_MS beyond them."""
+    if mean_run_ms is None:
+        return concurrency * 4
+    beyond = concurrency * PREFETCH_MS / max(mean_run_ms, 0.05)
+    return concurrency + min(MOST_PREFETCHED - concurrency, max(1, int(beyond))) if concurrency else 0

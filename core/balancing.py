@@ -1,0 +1,50 @@
+"""Who gets the next task."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+
+from core.agents import Child
+
+__all__ = ["LeastLoaded"]
+
+
+class LeastLoaded:
+    """Chooses among children by load: the one with the smallest share of its window in use.
+
+    Built anew for each step, it counts what the step has handed out itself.
+    """
+
+    def __init__(self, children: Iterable[Child]) -> None:
+        self._heap = [(child.load, child.address.agent_id, child) for child in children if child.free > 0]
+        heapq.heapify(self._heap)
+
+    def can_serve(self, needs: tuple[str, ...]) -> bool:
+        """Whether somebody with room has all the capabilities."""
+        return any(child.can(needs) for _, _, child in self._heap) if needs else bool(self._heap)
+
+    def choose(self, needs: tuple[str, ...], avoid: str | None = None) -> Child | None:
+        """The child to hand one task to; count it as handed over with `took`. `avoid` is taken only if nobody else
+        can: a retry goes elsewhere when there is an elsewhere. None: nobody has room."""
+        put_back = []
+        fallback = chosen = None
+        while self._heap and chosen is None:
+            entry = heapq.heappop(self._heap)
+            child = entry[2]
+            if not child.can(needs):
+                put_back.append(entry)
+            elif child.address.agent_id == avoid:
+                fallback = entry
+            else:
+                chosen = entry
+        if chosen is None:
+            chosen, fallback = fallback, None
+        for entry in (*put_back, *([fallback] if fallback else [])):
+            heapq.heappush(self._heap, entry)
+        return chosen[2] if chosen else None
+
+    def took(self, child: Child) -> None:
+        """Call after the task is in `child.in_flight`: puts the child back in line if it still has room."""
+        if child.free > 0:
+            heapq.heappush(self._heap, (child.load, child.address.agent_id, child))

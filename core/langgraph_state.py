@@ -1,0 +1,122 @@
+"""What an agent knows (local state) and what the upper tiers share (shared state).
+
+Local state lives in the agent's memory and goes through its graph; each tier adds its own fields to it. Shared state
+lies in Redis in two halves with one writer each, like a specification and its status: the coordinator writes what it
+wants of a distributor, the distributor what is. Each half has a version that counts its commits, 1, 2, 3 without gaps.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict
+
+from core.tasks import Task, utc_now
+
+__all__ = ["AgentStatus", "Lease", "LocalAgentState", "SharedAgentState"]
+
+#: How many of its last events an agent remembers itself; the full trail is in Redis.
+HISTORY_KEPT = 100
+
+
+class AgentStatus(StrEnum):
+    IDLE = "idle"  #: nothing to do
+    BUSY = "busy"  #: has tasks
+    ERROR = "error"  #: its last step failed
+    RECOVERING = "recovering"  #: reading its state back, or waiting for Redis
+
+
+@dataclass(slots=True)
+class LocalAgentState:
+    """One agent's own memory: its tasks, its variables, what happened lately."""
+
+    agent_id: str
+    status: AgentStatus = AgentStatus.IDLE
+    local_tasks: dict[str, Task] = field(default_factory=dict)  #: by task id
+    last_heartbeat: datetime | None = None  #: when it last sent one
+    local_vars: dict[str, Any] = field(default_factory=dict)
+    history: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=HISTORY_KEPT))
+    metadata: dict[str, Any] = field(default_factory=dict)
+    created_at: datetime = field(default_factory=utc_now)
+    updated_at: datetime = field(default_factory=utc_now)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The state as JSON values, tasks as a list."""
+        return {
+            "agent_id": self.agent_id,
+            "status": self.status.value,
+            "local_tasks": [task.to_dict() for task in self.local_tasks.values()],
+            "last_heartbeat": self.last_heartbeat.isoformat() if self.last_heartbeat else None,
+            "local_vars": self.local_vars,
+            "history": list(self.history),
+            "metadata": self.metadata,
+            "created_at": self.created_at.isoformat(),
+            "updated_at": self.updated_at.isoformat(),
+        }
+
+
+class Lease(BaseModel):
+    """Who may act for an agent id now. It lies under its own key, whose TTL is what really ends it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    owner: str  #: the agent's address
+    process: str  #: the process that acts for it
+    host: str = ""
+    incarnation: int  #: the number of that process's start
+    epoch: int  #: the fence: grows with every grant, and every write carries it
+    acquired_at: datetime
+    expires_at: datetime
+    commits: int = 0  #: written under this lease so far; makes every renewal visible
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Lease:
+        return cls.model_validate_json(text)
+
+
+class SharedAgentState(BaseModel):
+    """The state of one distributor as both upper tiers see it, put together from its keys on reading."""
+
+    model_config = ConfigDict(frozen=True)
+
+    distributor_id: str
+    coordinator_version: int = 0
+    distributor_version: int = 0
+    status: AgentStatus = AgentStatus.IDLE
+    assigned_workers: tuple[str, ...] = ()
+    tasks: tuple[Task, ...] = ()
+    wanted: dict[str, str] = {}  #: task id -> assigned | cancelled, the coordinator's half
+    lease: Lease | None = None
+
+    @classmethod
+    def assemble(
+        cls,
+        distributor_id: str,
+        header: dict[bytes, bytes],
+        wanted: dict[bytes, bytes],
+        actual: dict[bytes, bytes],
+        lease: bytes | None,
+    ) -> SharedAgentState | None:
+        """The state from what its keys hold; None where nothing was ever written."""
+        if not header:
+            return None
+        return cls(
+            distributor_id=distributor_id,
+            coordinator_version=int(header.get(b"coordinator_version", 0)),
+            distributor_version=int(header.get(b"distributor_version", 0)),
+            status=AgentStatus(header.get(b"status", b"idle").decode()),
+            assigned_workers=tuple(orjson.loads(header.get(b"assigned_workers", b"[]"))),
+            tasks=tuple(Task.parse(orjson.loads(record)) for record in actual.values()),
+            wanted={task_id.decode(): str(orjson.loads(want)["want"]) for task_id, want in wanted.items()},
+            lease=Lease.from_json(lease) if lease else None,
+        )
+
+
+def from_ms(ms: int) -> datetime:
+    """A moment given in milliseconds since 1970, as an aware datetime."""
+    return datetime.fromtimestamp(ms / 1000, UTC)

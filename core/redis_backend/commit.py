@@ -1,0 +1,329 @@
+"""The one transaction: everything an agent writes goes through here, under its lease.
+
+    WATCH lease · GET lease · HMGET header       ← sent with the previous EXEC: the watch is armed ahead of time
+    MULTI · SET lease (renewed) · HSET header version+1 · writes · messages · XDEL what was read · EXEC
+
+Every commit writes the lease anew, so one SET renews it, carries the count of commits, and spoils the watch of whoever
+else believes to hold it. A WATCH on the lease alone therefore guards all that is written under it: a commit by a
+successor, the lease's expiry, and an EXEC of our own that a cut connection delivered late all abort the transaction.
+
+After a lost connection the outcome of an EXEC is unknown. The version in the header tells: it is either the one
+before, and the same commands are sent again, or the one after, and they have happened. So a commit happens once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from redis.exceptions import ResponseError
+
+from core.errors import LeaseHeld, LeaseLost, ServerRefused, StateConflict, TransportDown
+from core.langgraph_state import Lease
+from core.redis_backend.clock import ServerClock
+from core.redis_backend.keys import AgentKeys
+from core.redis_backend.process_identity import provably_dead, this_process
+from core.redis_client import Wire
+from core.roles import Address
+
+__all__ = ["Committer", "Grant"]
+
+log = logging.getLogger(__name__)
+
+#: How often a commit is tried again when something changed under it.
+TRIES = 8
+#: A holder stops acting this long before its lease can end.
+MARGIN_SHARE = 0.1
+BACKOFF_S, MOST_BACKOFF_S = 0.05, 2.0
+
+Command = Sequence[bytes | str | int | float]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What acquiring a lease found: the fence it gave, and the version of the state it guards (0: none yet)."""
+
+    epoch: int
+    version: int
+
+
+class Committer:
+    """Holds one agent's lease and commits under it, over a connection of its own.
+
+    Not for several tasks at once: callers are served one after the other.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        me: Address,
+        keys: AgentKeys,
+        clock: ServerClock,
+        *,
+        lease_ms: int,
+        on_transport: Callable[[bool, str], None] = lambda up, why: None,
+    ) -> None:
+        self._wire = wire
+        self._me = me
+        self._keys = keys
+        self._clock = clock
+        self._lease_ms = lease_ms
+        self._on_transport = on_transport
+        self._lock = asyncio.Lock()
+        self._process = this_process()
+        self._host = socket.gethostname()
+        self._armed = False  # whether the lease is being watched, and was ours when the watch began
+        self._renewed_s = 0.0  # monotonic, from before the last renewal was sent
+        self._acquired_ms = 0
+        self._written_epoch = 0  # the epoch that the header is known to carry
+        self._commits = 0
+        self._closing = False
+        self.incarnation = 0
+        self.epoch = 0
+        self.version = 0
+        self.conflicts = 0  #: transactions that had to be sent again
+        self.fenced = 0  #: commits refused because the lease was lost
+
+    # ---- the lease ----
+
+    @property
+    def may_act(self) -> bool:
+        """Whether the lease certainly still holds, by this process's own monotonic clock."""
+        held_s = self._lease_ms / 1000 * (1 - MARGIN_SHARE)
+        return self.epoch > 0 and time.monotonic() < self._renewed_s + held_s
+
+    @property
+    def renewal_due(self) -> bool:
+        """Whether a third of the lease time has passed since it was renewed, by a commit or otherwise."""
+        return time.monotonic() - self._renewed_s > self._lease_ms / 3000
+
+    async def acquire(self) -> Grant:
+        """Takes the lease, waiting for a dead holder's to run out.
+
+        Raises LeaseHeld when another live process renews it, which shows within a third of the lease time; it is
+        taken over at once from a process of this machine that exists no more. Raises TransportDown.
+        """
+        seen: bytes | None = None
+        while True:
+            held = await self._try_acquire()
+            if held is None:
+                return Grant(self.epoch, self.version)
+            if seen is not None and held != seen:
+                holder = Lease.from_json(held)
+                raise LeaseHeld(self._me.agent_id, f"process {holder.process.rsplit('/', 2)[-2]} on {holder.host}")
+            seen = held
+            await asyncio.sleep(0.1)
+
+    async def _try_acquire(self) -> bytes | None:
+        """One attempt. Returns None when the lease is ours, else what the other holder's says."""
+        async with self._lock:
+            asked_s = time.monotonic()
+            replies = await self._exchange(
+                ("WATCH", self._keys.lease, self._keys.fence),
+                ("GET", self._keys.lease),
+                ("GET", self._keys.fence),
+                ("HMGET", self._keys.header, self._keys.version_field, "epoch"),
+                ("TIME",),
+            )
+            self._clock.sync(replies[4], asked_s)
+            held, fence, (version, epoch) = replies[1], replies[2], replies[3]
+            if held is not None and not provably_dead(Lease.from_json(held).process):
+                await self._exchange(("UNWATCH",))
+                return bytes(held)
+            self.version = int(version or 0)
+            # The server's clock in ms also outgrows every fence that was given out before its memory was lost.
+            self.epoch = max(int(fence or 0), int(epoch or 0), self._clock.now_ms() - 1) + 1
+            self.incarnation = self.incarnation or self.epoch
+            self._acquired_ms = self._clock.now_ms()
+            done = await self._send(
+                [("SET", self._keys.fence, self.epoch), ("HSET", self._keys.header, "epoch", self.epoch)]
+            )
+            return None if done else (held or b"contended")
+
+    async def renew(self) -> None:
+        """Renews the lease. Raises LeaseLost, TransportDown."""
+        await self._transact([], 0)
+
+    async def release(self) -> None:
+        """Gives the lease back, so that a successor need not wait. What was committed stays."""
+        async with self._lock:
+            self._closing = True
+            if self.epoch and self._wire.connected:
+                if self._armed or await self._arm():
+                    await self._exchange(("MULTI",), ("DEL", self._keys.lease), ("EXEC",))
+            self.epoch = 0
+
+    async def close(self) -> None:
+        await self._wire.close()
+
+    def stop_waiting(self) -> None:
+        """Lets a commit that waits for Redis to come back give up with TransportDown."""
+        self._closing = True
+
+    # ---- commits ----
+
+    async def commit(self, commands: Sequence[Command], changes: dict[str, str]) -> int:
+        """Executes `commands` if the lease is still ours, all or nothing. Returns the new version, from 1 on.
+
+        `changes` (task id -> status) goes into the audit trail. While Redis is away it waits and goes on by itself;
+        what was sent before the connection broke is looked up first and never done twice. Raises LeaseLost: nothing
+        was written and this process may no longer act; StateConflict: nothing was written; ServerRefused: Redis is
+        out of memory, read-only or cannot persist, nothing was written.
+        """
+        version = self.version + 1
+        head: list[Command] = [("HSET", self._keys.header, self._keys.version_field, version, "epoch", self.epoch)]
+        if self._keys.history and changes:
+            head.append(self.history_entry(self._keys.history, self._me.role.value, version, changes))
+        if self._keys.changes:
+            head.append(("PUBLISH", self._keys.changes, f"{self._me.role} {version}"))
+        await self._transact([*head, *commands], 1)
+        return self.version
+
+    def history_entry(self, key: str, side: str, version: int, changes: dict[str, str]) -> Command:
+        """An entry of the audit trail: who wrote which version under which fence, and the first tasks it changed."""
+        shown = dict(list(changes.items())[:20])
+        return (
+            "XADD", key, "MAXLEN", "~", 1000, "*",
+            "side", side, "by", self._me.agent_id, "version", version, "epoch", self.epoch,
+            "changed", len(changes), "changes", orjson.dumps(shown),
+        )  # fmt: skip
+
+    async def run(self, *commands: Command) -> list[Any]:
+        """Plain commands outside a transaction (heartbeats, look-ups), on the same connection."""
+        async with self._lock:
+            return await self._exchange(*commands)
+
+    async def _transact(self, commands: Sequence[Command], versions: int) -> None:
+        async with self._lock:
+            target, backoff_s, conflicts = self.version + versions, BACKOFF_S, 0
+            while True:
+                try:
+                    if not (self._armed and self._wire.connected):
+                        if not await self._arm():
+                            await self._reacquire(target)
+                        if versions and self.version == target:
+                            return  # it had happened before the connection broke
+                    if await self._send(commands):
+                        self.version = target
+                        return
+                    conflicts += 1
+                    self.conflicts += 1
+                    if conflicts == TRIES:
+                        raise StateConflict(f"{self._me}: {TRIES} transactions in a row were aborted")
+                    await asyncio.sleep(random.uniform(0, 0.002 * 2**conflicts))
+                except TransportDown as error:
+                    self._armed = False
+                    if self._closing:
+                        raise
+                    self._on_transport(False, str(error))
+                    await asyncio.sleep(random.uniform(0, backoff_s))
+                    backoff_s = min(MOST_BACKOFF_S, backoff_s * 2)
+                except LeaseLost:
+                    self.fenced += 1
+                    self.epoch = 0
+                    raise
+
+    async def _send(self, commands: Sequence[Command]) -> bool:
+        """MULTI..EXEC, and the watch for the next one in the same write. False: aborted, and nothing was written."""
+        renewed_s = time.monotonic()
+        replies = await self._exchange(
+            ("MULTI",),
+            ("SET", self._keys.lease, self._lease_value(), "PX", self._lease_ms),
+            *commands,
+            ("EXEC",),
+            *self._watching(),
+        )
+        outcome = replies[len(commands) + 2]
+        self._armed = False
+        if isinstance(outcome, ResponseError):
+            causes = [reply for reply in replies[: len(commands) + 2] if isinstance(reply, ResponseError)]
+            raise ServerRefused(f"Redis refused a commit: {causes[0] if causes else outcome}")
+        if outcome is None:
+            return False
+        for reply in outcome:
+            if isinstance(reply, ResponseError):
+                raise StateConflict(f"a key has an unexpected type: {reply}")
+        self._renewed_s = renewed_s
+        self._written_epoch = self.epoch
+        self._commits += 1
+        self._armed = self._is_ours(replies[-2])
+        return True
+
+    def _watching(self) -> tuple[Command, ...]:
+        return (
+            ("WATCH", self._keys.lease),
+            ("GET", self._keys.lease),
+            ("HMGET", self._keys.header, self._keys.version_field, "epoch"),
+        )
+
+    async def _arm(self) -> bool:
+        """Begins to watch the lease. True: it is ours. False: nobody's. Raises LeaseLost when it is another's."""
+        _, held, (version, epoch) = await self._exchange(*self._watching())
+        if held is not None and not self._is_ours(held):
+            raise LeaseLost(f"{self._me}: {Lease.from_json(held).process} holds the lease now")
+        if held is not None:
+            self._note_version(int(version or 0))
+        self._armed = held is not None
+        return self._armed
+
+    async def _reacquire(self, target: int) -> None:
+        """Takes a lease that ran out while Redis was away, if nobody wrote in between. Raises LeaseLost otherwise."""
+        before = self.epoch, self.version
+        replies = await self._exchange(
+            ("WATCH", self._keys.lease, self._keys.fence),
+            ("GET", self._keys.lease),
+            ("GET", self._keys.fence),
+            ("HMGET", self._keys.header, self._keys.version_field, "epoch"),
+        )
+        held, fence, (version, epoch) = replies[1], replies[2], replies[3]
+        ours = int(epoch or 0) in (self._written_epoch, self.epoch) and int(version or 0) in (self.version, target)
+        if held is not None or not ours:
+            raise LeaseLost(f"{self._me}: somebody else acted, or the server lost its data, while Redis was away")
+        self.epoch = max(int(fence or 0), self.epoch) + 1
+        self._note_version(int(version or 0))
+        if not await self._send(
+            [("SET", self._keys.fence, self.epoch), ("HSET", self._keys.header, "epoch", self.epoch)]
+        ):
+            raise LeaseLost(f"{self._me}: another process took the lease while Redis was away")
+        log.info("lease taken again", extra={"action": "lease_reacquired", "before": before, "epoch": self.epoch})
+
+    def _note_version(self, stored: int) -> None:
+        if stored not in (self.version, self.version + 1):
+            raise LeaseLost(f"{self._me}: version {stored} is stored, {self.version} was expected")
+        self.version = stored
+
+    def _is_ours(self, held: bytes | None) -> bool:
+        if held is None:
+            return False
+        lease = orjson.loads(held)
+        return bool(lease["epoch"] == self.epoch and lease["process"] == self._process)
+
+    def _lease_value(self) -> bytes:
+        now_ms = self._clock.now_ms()
+        return orjson.dumps(
+            {
+                "owner": str(self._me),
+                "process": self._process,
+                "host": self._host,
+                "incarnation": self.incarnation,
+                "epoch": self.epoch,
+                "acquired_at": self._acquired_ms / 1000,
+                "expires_at": (now_ms + self._lease_ms) / 1000,
+                "commits": self._commits,
+            }
+        )
+
+    async def _exchange(self, *commands: Command) -> list[Any]:
+        if not self._wire.connected:
+            self._armed = False
+            await self._wire.connect()
+        replies = await self._wire.exchange(commands)
+        self._on_transport(True, "")
+        return replies

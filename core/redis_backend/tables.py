@@ -1,0 +1,67 @@
+"""A step's writes as Redis commands: which table is which key, and how it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from core.redis_backend.commit import Command, Committer
+from core.redis_backend.keys import CellKeys, CoordinatorKeys
+from core.roles import Address
+from core.step import Step, Table
+
+__all__ = ["Tables"]
+
+SORTED_SETS = frozenset({Table.OPEN, Table.ENDED})
+
+
+class Tables:
+    """The tables of one agent. Knows the version of the coordinator's half of each cell it has written to."""
+
+    def __init__(self, me: Address, committer: Committer, header: str) -> None:
+        self._me = me
+        self._committer = committer
+        self._header = header
+        self._wanted_versions: dict[str, int] = {}
+
+    async def commands(self, step: Step) -> list[Command]:
+        """All writes of `step`. Raises TransportDown: the version of a half had to be looked up, nothing was written."""
+        commands: list[Command] = []
+        for (table, whose), values in step.writes.items():
+            commands += _write(table, self._key(table, whose), values)
+            if table is Table.WANTED:
+                commands += await self._sign_off(whose, values)
+        return commands
+
+    async def _sign_off(self, distributor_id: str, values: Mapping[str, bytes | int | None]) -> list[Command]:
+        """The coordinator's half of a cell has a version and a trail of its own, and a hint for whoever listens."""
+        cell = CellKeys(distributor_id)
+        if distributor_id not in self._wanted_versions:
+            [stored] = await self._committer.run(("HGET", cell.header, "coordinator_version"))
+            self._wanted_versions[distributor_id] = int(stored or 0)
+        version = self._wanted_versions[distributor_id] = self._wanted_versions[distributor_id] + 1
+        changes = {task_id: "wanted" if value else "settled" for task_id, value in values.items()}
+        return [
+            ("HSET", cell.header, "coordinator_version", version, "coordinator_epoch", self._committer.epoch),
+            self._committer.history_entry(cell.history, "coordinator", version, changes),
+            ("PUBLISH", cell.changes, f"coordinator {version}"),
+        ]
+
+    def _key(self, table: Table, whose: str) -> str:
+        if table is Table.HEADER:
+            return self._header
+        if table is Table.WANTED:
+            return CellKeys(whose).wanted
+        if table is Table.ACTUAL:
+            return CellKeys(self._me.agent_id).actual
+        coordinator = CoordinatorKeys(self._me.agent_id)
+        return {Table.TASKS: coordinator.tasks, Table.OPEN: coordinator.open, Table.ENDED: coordinator.ended}[table]
+
+
+def _write(table: Table, key: str, values: Mapping[str, bytes | int | None]) -> list[Command]:
+    """One command for what is put, one for what is removed, however many there are."""
+    removed = [name for name, value in values.items() if value is None]
+    if table in SORTED_SETS:
+        put = [part for name, value in values.items() if value is not None for part in (value, name)]
+        return ([("ZADD", key, *put)] if put else []) + ([("ZREM", key, *removed)] if removed else [])
+    put = [part for name, value in values.items() if value is not None for part in (name, value)]
+    return ([("HSET", key, *put)] if put else []) + ([("HDEL", key, *removed)] if removed else [])

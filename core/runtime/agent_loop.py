@@ -1,0 +1,397 @@
+"""The only loop: every agent of every tier runs on it.
+
+    inbox ─▶ verify ─▶ graph ─▶ commit {state, messages, acknowledgements} ─▶ effects
+                └ bad: quarantined in the next commit, never seen by the graph
+
+A tier gives the loop a Mind: its state, its compiled graph, and hands for the effects. The loop gives the mind batches,
+and what a step decided either happens as a whole or not at all. When a commit is refused for good, the memory is
+discarded and the stored state is read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import socket
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from core.a2a_messaging import A2AMessage
+from core.agents import Beat
+from core.config import AgentConfig, RedisConfig
+from core.errors import (
+    MalformedMessage,
+    NotPermitted,
+    PeerError,
+    RaceLost,
+    ServerRefused,
+    TransportDown,
+)
+from core.langgraph_state import AgentStatus, LocalAgentState
+from core.redis_backend.clock import ServerClock
+from core.redis_backend.commit import Command, Committer
+from core.redis_backend.keys import ACTIVE, AgentKeys, CoordinatorKeys, keys_of
+from core.redis_backend.tables import Tables
+from core.redis_client import Wire
+from core.roles import Action, Address, check_permitted
+from core.runtime.inbox import Entry, Inbox
+from core.runtime.outbox import Outbox
+from core.signing import Keys, Signed
+from core.step import Batch, Call, Received, Sending, Step, Tick
+
+__all__ = ["AgentLoop", "Mind"]
+
+log = logging.getLogger(__name__)
+
+#: After a step with this many items or more the loop pauses briefly, so that the next one finds a fuller batch.
+BUSY_ITEMS, BUSY_PAUSE_S = 24, 0.003
+BACKOFF_S, MOST_BACKOFF_S = 0.05, 2.0
+
+
+class Mind(Protocol):
+    """What a tier adds to the loop."""
+
+    state: LocalAgentState
+
+    def think(self, batch: Batch) -> Step:
+        """Runs the tier's graph. No I/O."""
+
+    def beat(self) -> Beat:
+        """The heartbeat's payload by now; the loop fills in its own counts."""
+
+    def looked_up(self, received: Sequence[Received]) -> list[str]:
+        """Ids of task records that the graph needs to see for these messages."""
+
+    async def load(self, loop: AgentLoop) -> None:
+        """Builds the state anew from what is stored."""
+
+    async def perform(self, effects: Sequence[Any]) -> None:
+        """Does what the committed step asked for."""
+
+    def next_wake_ms(self) -> int | None:
+        """When (server's clock) the graph wants to run again even if nothing comes; None: no such time."""
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing is left to finish or to hand back."""
+
+
+class AgentLoop:
+    """Runs one agent until it is stopped. `chain` leads from the coordinator down to it."""
+
+    def __init__(
+        self,
+        mind: Mind,
+        chain: tuple[Address, ...],
+        signing: Keys,
+        redis: RedisConfig,
+        config: AgentConfig,
+    ) -> None:
+        self.me = chain[-1]
+        self.parent = chain[-2] if len(chain) > 1 else None
+        self.chain = chain
+        self.clock = ServerClock()
+        self.config = config
+        self.keys: AgentKeys = keys_of(chain)
+        self._mind = mind
+        self._signing = signing
+        self._reader_wire = Wire(redis)
+        self.committer = Committer(
+            Wire(redis), self.me, self.keys, self.clock,
+            lease_ms=int(config.lease_s * 1000), on_transport=self._transport,
+        )  # fmt: skip
+        self._inbox = Inbox(
+            self._reader_wire, self.me, signing, self.keys,
+            freshness_ms=int(config.freshness_s * 1000), limit_bytes=config.message_limit_bytes,
+        )  # fmt: skip
+        self.outbox = Outbox(chain, signing)
+        self._tables = Tables(self.me, self.committer, self.keys.header)
+        self._entries: list[Entry] = []
+        self._room = asyncio.Event()
+        self._room.set()
+        self._events: list[Any] = []
+        self._beats: list[Received] = []
+        self._beats_seen: dict[bytes, bytes] = {}
+        self._wake = asyncio.Event()
+        self._up = True
+        self._stopping = False
+        self._beat_number = 0
+        self.ticks = 0
+        self.started_ms = 0
+
+    # ---- for the tier ----
+
+    def tell(self, event: Any) -> None:
+        """Hands the graph something that happened in this process. Only from the loop's own thread."""
+        self._events.append(event)
+        self._wake.set()
+
+    async def call(self, name: str, argument: Any = None) -> Any:
+        """Asks the graph for something; returns its answer once the step that gave it is committed."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.tell(Call(name, argument, future))
+        return await future
+
+    # ---- life ----
+
+    async def start(self) -> None:
+        """Takes the lease and reads the state. Raises LeaseHeld, TransportDown."""
+        await self.committer.acquire()
+        self.outbox.incarnation = self.committer.incarnation
+        self.started_ms = self.clock.now_ms()
+        [seen] = await self.committer.run(("HGETALL", self.keys.seen))
+        self._inbox.load(seen)
+        await self._mind.load(self)
+        await self.committer.run(("SADD", ACTIVE, "/".join(str(address) for address in self.chain)))
+        await self.send_beat()
+        if self.parent:
+            await self._announce(Action.AGENT_JOINED)
+        log.info(
+            "%s is up", self.me, extra={"action": "agent_started", "epoch": self.committer.epoch, "pid": os.getpid()}
+        )
+
+    async def run(self) -> None:
+        """Turns until `stop`, or until the mind has drained. Raises LeaseLost when another process acts now."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                reader = group.create_task(self._read())
+                beater = group.create_task(self._beat())
+                try:
+                    await self._turns()
+                finally:
+                    reader.cancel()
+                    beater.cancel()
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from failures
+
+    async def finish(self) -> None:
+        """Says goodbye and gives the lease back. What was committed stays for a successor."""
+        try:
+            if self.committer.epoch:
+                if self.parent:
+                    await self._announce(Action.AGENT_LEFT)
+                    assert self.keys.parent_heartbeats
+                    await self.committer.run(("HDEL", self.keys.parent_heartbeats, self.me.agent_id))
+                await self.committer.run(("SREM", ACTIVE, "/".join(str(address) for address in self.chain)))
+                await self.committer.release()
+        except (TransportDown, RaceLost) as error:
+            log.warning("left without a goodbye: %s", error, extra={"action": "agent_left_silently"})
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Closes both connections, whatever state they are in."""
+        await self._reader_wire.close()
+        await self.committer.close()
+
+    def stop(self) -> None:
+        """Ends `run` after the step under way."""
+        self._stopping = True
+        self.committer.stop_waiting()
+        self._wake.set()
+
+    # ---- the turn ----
+
+    async def _turns(self) -> None:
+        while not self._stopping and not self._mind.drained:
+            await self._something()
+            entries, self._entries = self._entries, []
+            self._room.set()
+            events, self._events = self._events, []
+            beats, self._beats = self._beats, []
+            received = self._inbox.verify(entries, self.committer.incarnation)
+            try:
+                size = await self._turn(received, beats, events)
+            except (PeerError, RaceLost, TransportDown):
+                raise
+            except Exception:
+                log.exception("a step failed", extra={"action": "step_failed", "messages": len(received)})
+                size = await self._one_by_one(received, events)
+            if size >= BUSY_ITEMS:
+                await asyncio.sleep(BUSY_PAUSE_S)
+
+    async def _turn(self, received: Sequence[Received], beats: Sequence[Received], events: Sequence[Any]) -> int:
+        """One batch through graph, commit and effects. Returns how many items it had."""
+        batch = Batch(
+            now=self.clock.now(),
+            mono_ms=int(time.monotonic() * 1000),
+            messages=received,
+            beats=beats,
+            events=events,
+            stored=await self._look_up(received),
+            sent=self.outbox.sent,
+            windows=self._inbox.windows,
+        )
+        step = self._mind.think(batch)
+        self.ticks += 1
+        for action, fields in step.notes:
+            log.info(action, extra={"action": action, **fields})
+        if step.commits or (self._inbox.unsettled and any(isinstance(event, Tick) for event in events)):
+            await self._commit(step)
+        for event in events:
+            if isinstance(event, Call) and not event.future.done():
+                event.future.set_result(event.answer)
+        await self._mind.perform(step.effects)
+        return sum(len(one.message.payload.get("tasks", ())) for one in received) + len(events)
+
+    async def _commit(self, step: Step) -> None:
+        commands = [*await self._tables.commands(step), *self.outbox.commands(step, self.clock.now_ms())]
+        commands += self._inbox.settle()
+        backoff_s = BACKOFF_S
+        while True:
+            try:
+                await self.committer.commit(commands, step.changes)
+                return
+            except ServerRefused as error:
+                # Nothing was written, and the same step will be committed: what was decided stays decided.
+                self._transport(False, str(error))
+                if self._stopping:
+                    raise TransportDown(str(error)) from error
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(MOST_BACKOFF_S, backoff_s * 2)
+
+    async def _one_by_one(self, received: Sequence[Received], events: Sequence[Any]) -> int:
+        """After a step failed half way: reads the state again and gives the messages singly, so that only the one
+        that breaks the graph is put aside. Local events are dropped; who waits for a call among them is told."""
+        for event in events:
+            if isinstance(event, Call) and not event.future.done():
+                event.future.set_exception(RuntimeError(f"{event.name} failed; the log of {self.me} says why"))
+        await self._mind.load(self)
+        for one in received:
+            try:
+                await self._turn([one], [], [])
+            except (RaceLost, TransportDown):
+                raise
+            except Exception as error:
+                log.exception("message put aside", extra={"action": "message_put_aside", "entry": one.entry_id})
+                self._inbox.reject(one, MalformedMessage(f"a step failed on it: {type(error).__name__}: {error}"))
+                await self._mind.load(self)
+                await self._commit(Step())
+        return len(received)
+
+    async def _something(self) -> None:
+        """Returns when there is something to do."""
+        while not (self._entries or self._events or self._beats or self._stopping):
+            self._wake.clear()
+            wake_ms = self._mind.next_wake_ms()
+            delay_s = None if wake_ms is None else max(0.0, (wake_ms - self.clock.now_ms()) / 1000)
+            if delay_s == 0.0:
+                return
+            try:
+                async with asyncio.timeout(delay_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                return
+
+    async def _look_up(self, received: Sequence[Received]) -> dict[str, bytes]:
+        ids = self._mind.looked_up(received) if received else []
+        if not ids:
+            return {}
+        [records] = await self.committer.run(("HMGET", CoordinatorKeys(self.me.agent_id).tasks, *ids))
+        return {task_id: record for task_id, record in zip(ids, records, strict=True) if record is not None}
+
+    # ---- beside the turn ----
+
+    async def _read(self) -> None:
+        """Fetches the next entries while a turn is under way, one read ahead."""
+        backoff_s = BACKOFF_S
+        while True:
+            await self._room.wait()
+            try:
+                entries = await self._inbox.read()
+            except (TransportDown, ServerRefused) as error:
+                self._transport(False, str(error))
+                await asyncio.sleep(random.uniform(backoff_s / 2, backoff_s))
+                backoff_s = min(MOST_BACKOFF_S, backoff_s * 2)
+                continue
+            backoff_s = BACKOFF_S
+            if entries:
+                self._room.clear()
+                self._entries = entries
+                self._wake.set()
+
+    async def _beat(self) -> None:
+        """Renews the lease, sends this agent's heartbeat and looks at its children's, until cancelled."""
+        loop = asyncio.get_running_loop()
+        due_s = loop.time()
+        while True:
+            due_s = max(due_s + self.config.heartbeat_s, loop.time())
+            await asyncio.sleep(due_s - loop.time())
+            try:
+                if self.committer.renewal_due:
+                    await self.committer.renew()
+                await self.send_beat()
+            except TransportDown as error:
+                self._transport(False, str(error))
+
+    async def send_beat(self) -> None:
+        """One heartbeat to the parent, and one look at the children's. Raises TransportDown."""
+        self._beat_number += 1
+        commands: list[Command] = [("TIME",), ("HGETALL", self.keys.heartbeats)]
+        if self.parent and self.keys.parent_heartbeats:
+            packed = self.outbox.beat(self.parent, self._beat_payload(), self._beat_number, self.clock.now_ms())
+            commands.append(("HSET", self.keys.parent_heartbeats, self.me.agent_id, packed))
+        asked_s = time.monotonic()
+        replies = await self.committer.run(*commands)
+        self.clock.sync(replies[0], asked_s)
+        self._mind.state.last_heartbeat = self.clock.now()
+        children = dict(zip(replies[1][::2], replies[1][1::2], strict=True))
+        self._beats += [
+            beat
+            for name, packed in children.items()
+            if self._beats_seen.get(name) != packed and (beat := self._verified_beat(name, packed))
+        ]
+        self._beats_seen = children
+        self.tell(Tick())
+
+    def _verified_beat(self, name: bytes, packed: bytes) -> Received | None:
+        try:
+            signed = Signed.unpack(packed)
+            self._signing.verify(signed)
+            message = A2AMessage.decode(signed.body)
+            check_permitted(signed.sender.role, self.me.role, message.action)
+            if message.action != Action.BEAT or signed.sender.agent_id.encode() != name:
+                raise NotPermitted("this is nobody's heartbeat")
+        except PeerError as error:
+            log.warning("heartbeat rejected: %s", error, extra={"action": "beat_rejected", "reason": error.reason})
+            self._inbox.rejected[error.reason] += 1
+            return None
+        return Received(signed.sender, message, b"")
+
+    def _beat_payload(self) -> dict[str, Any]:
+        beat = self._mind.beat()
+        parent = self.parent or self.me
+        window = self._inbox.windows.get(str(parent))
+        return {
+            **beat.model_dump(exclude_defaults=True),
+            "action": Action.BEAT.value,
+            "beat": self._beat_number,
+            "parent_incarnation": window.incarnation if window else 0,
+            "received": window.highest if window else 0,
+            "sent": self.outbox.sent.get(parent, 0),
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "started_ms": self.started_ms,
+            "ticks": self.ticks,
+        }
+
+    async def _announce(self, action: Action) -> None:
+        """Tells the parent that this agent has come, or goes, in a message of its own."""
+        assert self.parent
+        step = Step()
+        step.extras[Sending(self.parent, action)] = {**self._beat_payload(), "action": action.value}
+        await self._commit(step)
+
+    def _transport(self, up: bool, why: str) -> None:
+        """One line in the log for each change, not for each try."""
+        if up == self._up:
+            return
+        self._up = up
+        self._mind.state.status = AgentStatus.IDLE if up else AgentStatus.RECOVERING
+        if up:
+            log.info("Redis is back", extra={"action": "transport_up"})
+        else:
+            log.warning("Redis is away: %s", why, extra={"action": "transport_down"})

@@ -1,0 +1,380 @@
+"""The client of a hierarchy: submits tasks, and is told how they ended.
+
+    async with AgentClient() as client:
+        ids = await client.submit_many([Task(task_type="word_count", payload=text) for text in texts])
+        async for task in client.as_completed(ids):
+            print(task.task_id, task.result)
+
+A client speaks to its coordinator over a signed link of its own and reads a reply stream of its own. A task that was
+accepted is recorded; a client that dies and comes back asks for its end by id, and submitting an id twice is one task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from typing import Any, Self
+
+import orjson
+
+from core.a2a_messaging import A2AMessage
+from core.config import A2AConfig, A2ASecrets, RedisConfig
+from core.errors import (
+    PeerError,
+    TaskFailed,
+    TaskRefused,
+    TaskTimeout,
+    TransportDown,
+    UnknownTask,
+)
+from core.redis_backend.clock import ServerClock
+from core.redis_backend.keys import CoordinatorKeys
+from core.redis_client import Wire
+from core.roles import Action, Address, Role, check_permitted
+from core.runtime.outbox import Outbox
+from core.runtime.portal import Resident, operation, portal_loop
+from core.runtime.wiring import keys_for, server_for
+from core.signing import Keys, ReplayWindow, Signed
+from core.step import Sending, Step
+from core.tasks import Task, check_size
+
+__all__ = ["AgentClient"]
+
+log = logging.getLogger(__name__)
+
+BLOCK_MS = 2000
+#: A task whose end nobody has told of is looked up after this long without news; what is lost is only the telling.
+LOOK_UP_S = 5.0
+#: How long the coordinator may take to answer before the submission is sent again (it is one task all the same).
+ANSWER_S = 5.0
+BACKOFF_S, MOST_BACKOFF_S = 0.05, 2.0
+
+
+class AgentClient(Resident):
+    """A client of one coordinator. Use it as a context manager, in a script or in a coroutine; or `open` and `close`.
+
+    `client_id` names its link and its reply stream; leave it out and it is one nobody else has.
+    """
+
+    def __init__(
+        self,
+        redis_config: RedisConfig | None = None,
+        a2a_config: A2ASecrets | None = None,
+        coordinator_id: str = "coordinator-1",
+        client_id: str | None = None,
+    ) -> None:
+        self._redis = redis_config or RedisConfig()
+        self.client_id = client_id or f"client-{secrets.token_hex(6)}"
+        self._a2a = a2a_config or A2AConfig(agent_id=self.client_id)
+        self._coordinator = Address.of(Role.COORDINATOR, coordinator_id)
+        self._me = Address.of(Role.CLIENT, self.client_id)
+        self._chain = (self._coordinator, self._me)
+        self._keys = CoordinatorKeys(coordinator_id)
+        self._clock = ServerClock()
+        self._signing: Keys | None = None
+        self._outbox: Outbox | None = None
+        self._wire: Wire | None = None
+        self._lock = asyncio.Lock()
+        self._reader: asyncio.Task[None] | None = None
+        self._last = b"0"
+        self._window = ReplayWindow()
+        self._ended: dict[str, Task] = {}  # ended, told, and not yet fetched
+        self._open: dict[str, None] = {}  # submitted or watched, not known to have ended
+        self._answers: dict[str, asyncio.Future[list[dict[str, str]]]] = {}  # request id -> what was refused
+        self._news = asyncio.Condition()
+
+    # ---- opening and closing ----
+
+    @operation
+    async def open(self) -> None:
+        """Connects. Raises TransportDown, ConfigError."""
+        if self._reader:
+            return
+        self._redis = await server_for(self._redis, self._a2a)
+        self._signing = keys_for(self._chain, self._a2a, self._redis)
+        self._outbox = Outbox(self._chain, self._signing)
+        self._wire = Wire(self._redis)
+        await self._synchronise()
+        self._outbox.incarnation = self._clock.now_ms()
+        self._reader = asyncio.get_running_loop().create_task(self._read(), name=str(self._me))
+
+    @operation
+    async def close(self) -> None:
+        """Disconnects. Tasks go on; their ends can be asked for by id."""
+        if self._reader:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+            self._reader = None
+        if self._wire:
+            await self._wire.close()
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open.aio()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close.aio()
+
+    # ---- what a program asks ----
+
+    @operation
+    async def submit(self, task: Task, timeout_s: float = 30.0) -> str:
+        """Submits one task; returns its id once the coordinator has recorded it.
+
+        Raises TaskRefused with the reason: nothing was kept; BadTask: its payload is no JSON or too large;
+        TaskTimeout: no answer within `timeout_s`, submitting the same task again is safe; TransportDown.
+        """
+        [task_id] = await self._submit([task], timeout_s)
+        return task_id
+
+    @operation
+    async def submit_many(self, tasks: Sequence[Task], timeout_s: float = 60.0) -> list[str]:
+        """Submits tasks in few messages; returns their ids, in order, once all are recorded. Raises as `submit`: on
+        TaskRefused the others were accepted all the same, and asking for their results works."""
+        return await self._submit(tasks, timeout_s)
+
+    @operation
+    async def result(self, task_id: str, timeout_s: float | None = None) -> Task:
+        """The ended task, whoever submitted it: look at its `status`, `result` and `error`.
+
+        Raises TaskTimeout when it has not ended within `timeout_s` (None: waits as long as it takes); UnknownTask.
+        """
+        async for task in self._as_completed([task_id], timeout_s):
+            return task
+        raise UnknownTask(task_id)
+
+    @operation
+    async def value(self, task_id: str, timeout_s: float | None = None) -> Any:
+        """The result of a completed task. Raises TaskFailed when it ended otherwise; and as `result`."""
+        task = await self.result.aio(task_id, timeout_s)
+        if task.status != "completed":
+            error = task.error
+            raise TaskFailed(
+                task_id,
+                task.status,
+                error.type if error else "",
+                error.message if error else "",
+                error.traceback if error else "",
+            )
+        return task.result
+
+    @operation
+    async def cancel(self, task_id: str, timeout_s: float = 30.0) -> bool:
+        """Asks for the end of a task and of all it has spawned. True: the coordinator has noted it, `result` tells
+        the end; a task that has ended before stays as it is. Raises UnknownTask, TaskTimeout."""
+        refused = await self._ask(Action.CANCEL_TASK, [orjson.dumps(task_id)], timeout_s)
+        if refused:
+            raise UnknownTask(f"no task {task_id!r}: never submitted here, or ended longer ago than its retention")
+        return True
+
+    def as_completed(self, task_ids: Iterable[str], timeout_s: float | None = None) -> Completed:
+        """Ended tasks in the order in which they end, each once. To be iterated with `for` or with `async for`.
+
+        Raises TaskTimeout when nothing has ended for `timeout_s`; UnknownTask.
+        """
+        return Completed(self, list(task_ids), timeout_s)
+
+    # ---- how ----
+
+    async def _submit(self, tasks: Sequence[Task], timeout_s: float) -> list[str]:
+        items = []
+        for task in tasks:
+            check_size(f"payload of task {task.task_id!r}", task.payload)
+            items.append(task.to_json())
+        ids = [task.task_id for task in tasks]
+        self._open.update(dict.fromkeys(ids))
+        refused = await self._ask(Action.SUBMIT_TASK, items, timeout_s)
+        if refused:
+            for one in refused:
+                self._open.pop(one["task_id"], None)
+            raise TaskRefused(refused[0]["task_id"], refused[0]["reason"])
+        return ids
+
+    async def _ask(self, action: Action, items: list[bytes], timeout_s: float) -> list[dict[str, str]]:
+        """Sends a request and waits for its answer: what was refused. Sent again when no answer comes, which a
+        coordinator that has it already answers anew."""
+        await self.open.aio()
+        deadline = time.monotonic() + timeout_s
+        while True:
+            futures = await self._send(action, items)
+            left_s = deadline - time.monotonic()
+            done, waiting = await asyncio.wait(futures.values(), timeout=max(0.0, min(left_s, ANSWER_S)))
+            for request_id in futures:
+                self._answers.pop(request_id, None)
+            if not waiting:
+                return [one for future in done for one in future.result()]
+            if time.monotonic() >= deadline:
+                raise TaskTimeout(
+                    f"{self._coordinator} did not answer within {timeout_s:g} s."
+                    " Is it running? `agents status` shows it, `agents up` starts one."
+                )
+
+    async def _send(self, action: Action, items: list[bytes]) -> dict[str, asyncio.Future[list[dict[str, str]]]]:
+        assert self._outbox and self._wire
+        step = Step()
+        step.sends[Sending(self._coordinator, action)] = items
+        first = self._outbox.sent.get(self._coordinator, 0) + 1
+        commands = self._outbox.commands(step, self._clock.now_ms())
+        loop = asyncio.get_running_loop()
+        futures = {}
+        for number in range(first, first + len(commands)):
+            request_id = self._outbox.request_id(self._coordinator, number)
+            futures[request_id] = self._answers[request_id] = loop.create_future()
+        async with self._lock:
+            if not self._wire.connected:
+                await self._wire.connect()
+            for reply in await self._wire.exchange(commands):
+                if isinstance(reply, Exception):
+                    raise TransportDown(f"Redis refused a message: {reply}")
+        return futures
+
+    async def _as_completed(self, task_ids: Sequence[str], timeout_s: float | None) -> AsyncIterator[Task]:
+        await self.open.aio()
+        wanted = dict.fromkeys(task_ids)
+        for task_id in wanted:
+            if task_id not in self._open and task_id not in self._ended:
+                await self._watch([task_id])
+        last_news_s = time.monotonic()
+        while wanted:
+            ready = [task_id for task_id in self._ended if task_id in wanted] if self._ended else []
+            for task_id in ready:
+                del wanted[task_id]
+                yield self._ended.pop(task_id)
+            if ready:
+                last_news_s = time.monotonic()
+                continue
+            silent_s = time.monotonic() - last_news_s
+            if timeout_s is not None and silent_s >= timeout_s:
+                raise TaskTimeout(f"{len(wanted)} task(s) have not ended within {timeout_s:g} s; they go on")
+            patience_s = LOOK_UP_S if timeout_s is None else min(LOOK_UP_S, timeout_s - silent_s)
+            try:
+                async with asyncio.timeout(patience_s), self._news:
+                    await self._news.wait_for(lambda: any(task_id in wanted for task_id in self._ended))
+            except TimeoutError:
+                await self._look_up(list(wanted))
+
+    async def _watch(self, task_ids: list[str]) -> None:
+        """Asks to be told of the end of tasks that somebody else submitted, or an earlier life of this client."""
+        self._open.update(dict.fromkeys(task_ids))
+        refused = await self._ask(Action.WATCH_TASK, [orjson.dumps(task_id) for task_id in task_ids], 30.0)
+        if refused:
+            self._open.pop(refused[0]["task_id"], None)
+            raise UnknownTask(
+                f"no task {refused[0]['task_id']!r}: never submitted here, or ended longer ago than its retention"
+            )
+
+    async def _look_up(self, task_ids: list[str]) -> None:
+        """Reads the records: the reply may have been trimmed, or gone to an earlier reader."""
+        assert self._wire
+        try:
+            async with self._lock:
+                if not self._wire.connected:
+                    await self._wire.connect()
+                [records] = await self._wire.exchange([("HMGET", self._keys.tasks, *task_ids[:1000])])
+        except TransportDown:
+            return  # the reader reports it, and comes back
+        for record in records:
+            if record is not None and (task := Task.parse(orjson.loads(record))).status.ended:
+                await self._note_ended([task])
+
+    async def _note_ended(self, tasks: list[Task]) -> None:
+        news = False
+        for task in tasks:
+            if task.task_id in self._open:  # told once, whether by a reply, by two, or by the record
+                del self._open[task.task_id]
+                self._ended[task.task_id] = task
+                news = True
+        if news:
+            async with self._news:
+                self._news.notify_all()
+
+    # ---- the reply stream ----
+
+    async def _read(self) -> None:
+        wire = Wire(self._redis)
+        key = self._keys.replies(self.client_id)
+        backoff_s, up = BACKOFF_S, True
+        try:
+            while True:
+                try:
+                    if not wire.connected:
+                        await wire.connect()
+                        await self._synchronise()
+                    trim = [("XTRIM", key, "MINID", self._last)] if self._last != b"0" else []
+                    read = ("XREAD", "COUNT", 64, "BLOCK", BLOCK_MS, "STREAMS", key, self._last)
+                    replies = await wire.exchange([*trim, read], timeout_s=BLOCK_MS / 1000 + 3)
+                    backoff_s, up = BACKOFF_S, True
+                except TransportDown as error:
+                    if up:
+                        log.warning("Redis is away: %s", error, extra={"action": "transport_down"})
+                    up = False
+                    await asyncio.sleep(random.uniform(backoff_s / 2, backoff_s))
+                    backoff_s = min(MOST_BACKOFF_S, backoff_s * 2)
+                    continue
+                if isinstance(replies[-1], Exception):
+                    raise TransportDown(f"cannot read {key}: {replies[-1]}")
+                for entry_id, fields in replies[-1][0][1] if replies[-1] else ():
+                    self._last = entry_id
+                    await self._take(fields)
+        finally:
+            await wire.close()
+
+    async def _take(self, fields: list[bytes]) -> None:
+        """One reply: verified like every message, and dropped with a line in the log when it is not good."""
+        assert self._signing
+        try:
+            signed = Signed.from_fields(fields)
+            self._signing.verify(signed)
+            message = A2AMessage.decode(signed.body)
+            check_permitted(signed.sender.role, Role.CLIENT, message.action)
+            metadata = message.metadata
+            self._window = self._window.take(metadata.incarnation, metadata.sequence_number, metadata.timestamp)
+        except PeerError as error:
+            log.warning("reply rejected: %s", error, extra={"action": "reply_rejected", "reason": error.reason})
+            return
+        if message.action == Action.TASK_ACCEPTED:
+            future = self._answers.pop(metadata.parent_request_id or "", None)
+            if future and not future.done():
+                future.set_result(list(message.payload.get("refused", ())))
+        else:
+            await self._note_ended([Task.parse(item) for item in message.tasks if item["task_id"] in self._open])
+
+    async def _synchronise(self) -> None:
+        assert self._wire
+        async with self._lock:
+            if not self._wire.connected:
+                await self._wire.connect()
+            asked_s = time.monotonic()
+            [reply] = await self._wire.exchange([("TIME",)])
+            self._clock.sync(reply, asked_s)
+
+
+class Completed:
+    """Ended tasks as they end; see AgentClient.as_completed."""
+
+    def __init__(self, client: AgentClient, task_ids: list[str], timeout_s: float | None) -> None:
+        self._client = client
+        self._source = client._as_completed(task_ids, timeout_s)
+
+    def __aiter__(self) -> AsyncIterator[Task]:
+        return self._source
+
+    def __iter__(self) -> Iterator[Task]:
+        home = self._client._home or portal_loop()
+        while True:
+            step = asyncio.run_coroutine_threadsafe(anext(self._source, None), home)  # type: ignore[arg-type]
+            task = step.result()
+            if task is None:
+                return
+            yield task

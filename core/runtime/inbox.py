@@ -1,0 +1,162 @@
+"""An agent's inbox: reads the stream, verifies, and keeps what must not be acted on away from the graph.
+
+An inbox has one lawful reader, the holder of its agent's lease, so it needs no consumer group: what has been dealt with
+is deleted in the commit that dealt with it, and what is still in the stream has not been. A reader that starts, or
+comes back, begins at the first entry.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from core.a2a_messaging import A2AMessage
+from core.errors import NotPermitted, PeerError, ServerRefused, StaleMessage
+from core.redis_backend.commit import Command
+from core.redis_backend.keys import AgentKeys
+from core.redis_client import Wire
+from core.roles import Address, check_permitted
+from core.signing import Keys, ReplayWindow, Signed, check_fresh
+from core.step import Received
+
+__all__ = ["Inbox"]
+
+log = logging.getLogger(__name__)
+
+#: Longest wait for a message. The connection's own time limit lies above it.
+BLOCK_MS = 2000
+#: Messages read at once; with the items a message may have it bounds the work of one step.
+MOST_MESSAGES = 16
+#: How much of a rejected body is kept as evidence, and how many rejected messages.
+EVIDENCE_BYTES, MOST_QUARANTINED = 4096, 1000
+
+Entry = tuple[bytes, list[bytes]]
+
+
+class Inbox:
+    """Reads and verifies what one agent is sent. What it has taken is acknowledged by `settle`'s commands."""
+
+    def __init__(
+        self, wire: Wire, me: Address, signing: Keys, keys: AgentKeys, *, freshness_ms: int, limit_bytes: int
+    ) -> None:
+        self._wire = wire
+        self._me = me
+        self._signing = signing
+        self._keys = keys
+        self._freshness_ms = freshness_ms
+        self._limit_bytes = limit_bytes
+        self._last = b"0"
+        self.windows: dict[str, ReplayWindow] = {}  #: by sender
+        self._moved: set[str] = set()  # senders whose window changed since the last settle
+        self._done: list[bytes] = []  # entries dealt with since the last settle
+        self._bad: list[tuple[Entry, PeerError]] = []
+        self.rejected: Counter[str] = Counter()
+
+    async def read(self) -> list[Entry]:
+        """The next entries, after at most BLOCK_MS; none when nothing came. Raises TransportDown, ServerRefused."""
+        if not self._wire.connected:
+            await self._wire.connect()
+        command: Command = (
+            "XREAD", "COUNT", MOST_MESSAGES, "BLOCK", BLOCK_MS, "STREAMS", self._keys.inbox, self._last
+        )  # fmt: skip
+        [reply] = await self._wire.exchange([command], timeout_s=BLOCK_MS / 1000 + 3)
+        if isinstance(reply, ResponseError):
+            raise ServerRefused(f"cannot read {self._keys.inbox}: {reply}")
+        if not reply:
+            return []
+        entries: list[Entry] = reply[0][1]
+        self._last = entries[-1][0]
+        return entries
+
+    def load(self, seen: Sequence[bytes]) -> None:
+        """Starts anew from what is stored: replay windows as HGETALL gives them; unread is all that is in the stream."""
+        self.windows = {
+            sender.decode(): ReplayWindow.from_text(text) for sender, text in zip(seen[::2], seen[1::2], strict=True)
+        }
+        self._last = b"0"
+        self._moved.clear()
+        self._done.clear()
+        self._bad.clear()
+
+    def verify(self, entries: Sequence[Entry], incarnation: int) -> list[Received]:
+        """The messages among `entries` that may be acted on. The others are rejected, each with its reason."""
+        received = []
+        for entry in entries:
+            entry_id, fields = entry
+            self._done.append(entry_id)
+            try:
+                signed = Signed.from_fields(fields or [])
+                self._signing.verify(signed)
+                message = A2AMessage.decode(signed.body, limit_bytes=self._limit_bytes)
+                self._check(signed.sender, message, entry_id)
+            except PeerError as error:
+                self.rejected[error.reason] += 1
+                self._bad.append((entry, error))
+                continue
+            if message.metadata.audience not in (None, incarnation):
+                self.rejected[StaleMessage.reason] += 1  # meant for this agent's predecessor: no fault of the sender
+                continue
+            received.append(Received(signed.sender, message, entry_id))
+        return received
+
+    def reject(self, received: Received, error: PeerError) -> None:
+        """Quarantines a message that was verified but cannot be dealt with."""
+        self.rejected[error.reason] += 1
+        body = received.message.encode()
+        self._bad.append(((received.entry_id, [b"from", str(received.sender).encode(), b"body", body]), error))
+        self._done.append(received.entry_id)
+
+    @property
+    def unsettled(self) -> int:
+        """Entries that are dealt with and wait for a commit to delete them."""
+        return len(self._done)
+
+    def settle(self) -> list[Command]:
+        """Commands that acknowledge all that was dealt with. Call once for each commit."""
+        commands: list[Command] = []
+        if self._done:
+            commands.append(("XDEL", self._keys.inbox, *self._done))
+        if self._moved:
+            fields = [part for sender in self._moved for part in (sender, self.windows[sender].to_text())]
+            commands.append(("HSET", self._keys.seen, *fields))
+        for (entry_id, entry_fields), error in self._bad:
+            evidence = {bytes(k): bytes(v) for k, v in zip(entry_fields[::2], entry_fields[1::2], strict=False)}
+            log.warning(
+                "message rejected: %s",
+                error,
+                extra={"action": "message_rejected", "reason": error.reason, "entry": entry_id.decode()},
+            )
+            commands.append(
+                (
+                    "XADD", self._keys.quarantine, "MAXLEN", "~", MOST_QUARANTINED, "*",
+                    "reason", error.reason, "detail", str(error)[:200], "entry", entry_id,
+                    "inbox", self._keys.inbox, "from", evidence.get(b"from", b"")[:200],
+                    "kid", evidence.get(b"kid", b"")[:64], "body", evidence.get(b"body", b"")[:EVIDENCE_BYTES],
+                )
+            )  # fmt: skip
+            commands.append(("HINCRBY", self._keys.header, f"rejected:{error.reason}", 1))
+        self._done, self._moved, self._bad = [], set(), []
+        return commands
+
+    def forget_silent(self, now_ms: int) -> Command | None:
+        """Drops the windows of senders silent for so long that freshness alone refuses their old messages."""
+        gone = [sender for sender, window in self.windows.items() if window.last_ms < now_ms - 2 * self._freshness_ms]
+        for sender in gone:
+            del self.windows[sender]
+            self._moved.discard(sender)
+        return ("HDEL", self._keys.seen, *gone) if gone else None
+
+    def _check(self, sender: Address, message: A2AMessage, entry_id: bytes) -> None:
+        metadata: Any = message.metadata
+        if message.sender != sender.agent_id or message.recipient != self._me.agent_id:
+            raise NotPermitted("sender or recipient inside the message are not those it was signed for")
+        check_permitted(sender.role, self._me.role, message.action)
+        check_fresh(metadata.timestamp, int(entry_id.partition(b"-")[0]), self._freshness_ms)
+        name = str(sender)
+        window = self.windows.get(name, ReplayWindow())
+        self.windows[name] = window.take(metadata.incarnation, metadata.sequence_number, metadata.timestamp)
+        self._moved.add(name)

@@ -1,0 +1,93 @@
+"""A tier as a process: flags, logs, signals, exit codes.
+
+The first SIGTERM or SIGINT drains: nothing new is taken, what runs is finished or handed back within the drain
+timeout. A second one ends the process at once; what it had is finished by others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from core.config import Settings, load
+from core.errors import AgentSystemError
+from core.runtime.agent import Agent
+from core.runtime.logs import configure_logging
+
+__all__ = ["EXIT_HANDED_BACK", "arguments", "run_agent"]
+
+EXIT_HANDED_BACK = 75
+
+Flags = Mapping[str, object]
+Build = Callable[[argparse.Namespace, Settings], Agent]
+
+
+def arguments(role: str, id_variable: str) -> argparse.ArgumentParser:
+    """The flags that every tier has; a tier adds its own. A flag's `dest` is the variable it goes before."""
+    parser = argparse.ArgumentParser(prog=f"python -m {role}", description=f"Runs one {role} until it is stopped.")
+    parser.add_argument("--id", dest=id_variable, metavar="ID", help=f"its id (default: {id_variable}, or {role}-1)")
+    parser.add_argument("--redis-url", dest="REDIS_URL", metavar="URL", help="redis://, rediss:// or unix://")
+    parser.add_argument("--log-level", dest="LOG_LEVEL", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR")
+    parser.add_argument("--log-format", dest="LOG_FORMAT", choices=["auto", "console", "json"])
+    parser.add_argument(
+        "--drain-timeout",
+        dest="DRAIN_TIMEOUT",
+        metavar="S",
+        help="seconds that running tasks get to finish after SIGTERM (default: 25)",
+    )
+    return parser
+
+
+def run_agent(parser: argparse.ArgumentParser, build: Build, argv: Sequence[str] | None = None) -> int:
+    """Runs an agent to its end. Returns the exit code: 0 drained, 75 drained with tasks handed back, 69 no Redis,
+    78 configuration, 1 another process holds the id, 70 a bug."""
+    flags = vars(parser.parse_args(argv))
+    variables = {name: value for name, value in flags.items() if name.isupper()}
+    try:
+        settings = load(variables)
+        configure_logging(settings.agent.log_level, settings.agent.log_format)
+        agent = build(argparse.Namespace(**flags), settings)
+        return asyncio.run(_run(agent, settings))
+    except AgentSystemError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+async def _run(agent: Agent, settings: Settings) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def asked_to_stop() -> None:
+        if stop.is_set():
+            os._exit(130)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked_to_stop)
+    starting = loop.create_task(agent.initialize.aio())
+    stopping = loop.create_task(stop.wait())
+    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        return 0
+    starting.result()
+    # What start-up has made lives as long as the process; the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    ended = loop.create_task(agent.wait())
+    await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        if ended.done():
+            ended.result()
+            return 0
+        return 0 if await agent.drain(settings.agent.drain_timeout_s) else EXIT_HANDED_BACK
+    finally:
+        stopping.cancel()
+        await agent.close.aio()

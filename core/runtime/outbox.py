@@ -1,0 +1,104 @@
+"""Turns what a step has to say into signed messages, in the order of its recipients' sequence numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from core.a2a_messaging import A2AMessage, MessageType, Metadata
+from core.redis_backend.commit import Command
+from core.redis_backend.keys import inbox_of
+from core.roles import Action, Address, Role
+from core.signing import Keys, Signed
+from core.step import TYPE_OF_ACTION, Sending, Step
+
+__all__ = ["Outbox"]
+
+#: Most items, and about the most bytes of items, in one message.
+MOST_ITEMS, MOST_BYTES = 128, 512 * 1024
+#: A client's reply stream: a client that stops reading finds the results in the records instead.
+REPLIES_KEPT, REPLIES_TTL_S = 20_000, 3600
+
+
+class Outbox:
+    """Signs and numbers one agent's messages."""
+
+    def __init__(self, chain: tuple[Address, ...], signing: Keys) -> None:
+        self._chain = chain
+        self._me = chain[-1]
+        self._signing = signing
+        self.sent: dict[Address, int] = {}  #: last sequence number used, by recipient
+        self.incarnation = 0
+
+    def commands(self, step: Step, now_ms: int) -> list[Command]:
+        """One XADD for each message of `step`. Numbers are used up: send these commands until they are committed."""
+        commands: list[Command] = []
+        for sending in dict.fromkeys((*step.sends, *step.extras)):
+            key = inbox_of(sending.recipient, self._chain)
+            to_client = sending.recipient.role is Role.CLIENT
+            head = ("XADD", key, "MAXLEN", "~", REPLIES_KEPT, "*") if to_client else ("XADD", key, "*")
+            extra = step.extras.get(sending, {})
+            for items in _chunks(step.sends.get(sending, ())):
+                signed = self._message(sending, items, extra, now_ms)
+                commands.append((*head, *signed.fields()))
+            if to_client:
+                commands.append(("EXPIRE", key, REPLIES_TTL_S))
+        return commands
+
+    def request_id(self, recipient: Address, number: int) -> str:
+        """The id of the message with that sequence number; its answer names it as `parent_request_id`."""
+        return f"{self._me.agent_id}-{self.incarnation}-{recipient.agent_id}-{number}"
+
+    def beat(self, parent: Address, payload: Mapping[str, Any], number: int, now_ms: int) -> bytes:
+        """A heartbeat for `parent`, packed for a hash field. Its number counts beats, apart from the inbox's."""
+        return self._sign(parent, MessageType.HEARTBEAT, payload, number, now_ms, None, None).pack()
+
+    def _message(self, sending: Sending, items: Sequence[bytes], extra: Mapping[str, Any], now_ms: int) -> Signed:
+        number = self.sent[sending.recipient] = self.sent.get(sending.recipient, 0) + 1
+        payload = {"action": sending.action, **extra, "tasks": [orjson.Fragment(item) for item in items]}
+        kind = TYPE_OF_ACTION[sending.action]
+        if sending.action is Action.TASK_ACCEPTED and extra.get("refused"):
+            kind = MessageType.ERROR
+        return self._sign(sending.recipient, kind, payload, number, now_ms, sending.parent_request_id, sending.audience)
+
+    def _sign(
+        self,
+        recipient: Address,
+        kind: MessageType,
+        payload: Mapping[str, Any],
+        number: int,
+        now_ms: int,
+        parent_request_id: str | None,
+        audience: int | None,
+    ) -> Signed:
+        metadata = Metadata.model_construct(
+            origin=self._me.agent_id,
+            version="v1",
+            timestamp=now_ms,
+            request_id=self.request_id(recipient, number),
+            parent_request_id=parent_request_id,
+            sequence_number=number,
+            incarnation=self.incarnation,
+            audience=audience,
+        )
+        message = A2AMessage.model_construct(
+            type=kind,
+            sender=self._me.agent_id,
+            recipient=recipient.agent_id,
+            payload=payload,
+            metadata=metadata,
+        )
+        return self._signing.sign(message.encode(), recipient)
+
+
+def _chunks(items: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """`items` in order, cut so that no message exceeds its limits; one empty chunk when there are none."""
+    start = size = 0
+    for index, item in enumerate(items):
+        if index > start and (index - start == MOST_ITEMS or size + len(item) > MOST_BYTES):
+            yield items[start:index]
+            start, size = index, 0
+        size += len(item)
+    yield items[start:]

@@ -1,0 +1,30 @@
+"""Where the ports meet their adapters: which server, and which keys."""
+
+from __future__ import annotations
+
+from core.config import A2ASecrets, RedisConfig, with_client_certificate
+from core.redis_backend.embedded import ensure_server
+from core.redis_backend.local_secrets import resolve_secret
+from core.roles import Address
+from core.signing import Keys
+from core.variables import secret_text
+
+__all__ = ["keys_for", "server_for"]
+
+
+async def server_for(redis: RedisConfig, a2a: A2ASecrets) -> RedisConfig:
+    """How to reach the server: the configured one, or the embedded one, started if need be.
+
+    Raises TransportDown when there is none; ConfigError."""
+    return await ensure_server(with_client_certificate(redis, a2a))
+
+
+def keys_for(chain: tuple[Address, ...], a2a: A2ASecrets, redis: RedisConfig) -> Keys:
+    """The keys of the last agent of `chain`: from its own key if it was given one, else from the root secret.
+
+    Raises ConfigError when there is no secret and the server is not on this machine."""
+    own = secret_text(a2a.agent_key)
+    if own:
+        return Keys.from_agent_key(own, chain)
+    previous = secret_text(a2a.previous_secret)
+    return Keys.from_secret(resolve_secret(a2a, redis), chain, previous.encode() if previous else None)

@@ -1,0 +1,164 @@
+"""One turn of an agent's mind: a batch goes in, a Step comes out.
+
+The graph of a tier is compiled once and run once per batch, however many messages are in it, since a run costs about
+half a millisecond whatever it sees. What a run decides is collected in its Step: what is to be written, said and
+done. Nothing of it has happened until the step is committed. A step that was committed and one that will be
+committed again after a lost connection are the same value.
+
+The state that is handed to a run is the agent's own; the run may change it in place, because nobody else holds it:
+should the commit be refused for good, the process discards its memory and reads the stored state again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NamedTuple, Protocol, TypedDict
+
+from core.a2a_messaging import A2AMessage, MessageType
+from core.roles import Action, Address
+from core.signing import ReplayWindow
+
+__all__ = [
+    "Batch", "Call", "CompiledGraph", "Drain", "Received", "Sending", "Step", "Table", "Tick", "Turn", "run",
+]  # fmt: skip
+
+TYPE_OF_ACTION = {
+    Action.SUBMIT_TASK: MessageType.REQUEST,
+    Action.WATCH_TASK: MessageType.REQUEST,
+    Action.CANCEL_TASK: MessageType.REQUEST,
+    Action.ASSIGN_TASK: MessageType.REQUEST,
+    Action.TASK_ACCEPTED: MessageType.ACK,
+    Action.TASK_RESULT: MessageType.RESPONSE,
+    Action.TASK_PROGRESS: MessageType.EVENT,
+    Action.AGENT_JOINED: MessageType.EVENT,
+    Action.AGENT_LEFT: MessageType.EVENT,
+    Action.CAPACITY: MessageType.EVENT,
+    Action.BEAT: MessageType.HEARTBEAT,
+}
+
+
+class Table(StrEnum):
+    """The collections a step can write to. `wanted` belongs to a distributor, named beside it; the others to the
+    agent itself. All map a task id to a value, but for `header`, which maps a field's name."""
+
+    HEADER = "header"
+    TASKS = "tasks"
+    OPEN = "open"
+    ENDED = "ended"
+    WANTED = "wanted"
+    ACTUAL = "actual"
+
+
+class Received(NamedTuple):
+    """A message that was verified, and where it lay."""
+
+    sender: Address
+    message: A2AMessage
+    entry_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """All that an agent knows at the moment of one run."""
+
+    now: datetime  #: on the server's clock, which all agents share
+    mono_ms: int  #: this process's monotonic clock: for judging silence, never sent anywhere
+    messages: Sequence[Received] = ()  #: from the inbox, in order
+    beats: Sequence[Received] = ()  #: children's heartbeats that are new since the last look
+    events: Sequence[Any] = ()  #: what happened in this process: outcomes of effects, calls of its API
+    stored: Mapping[str, bytes] = field(default_factory=dict)  #: records that were looked up for these messages
+    sent: Mapping[Address, int] = field(default_factory=dict)  #: last sequence number used, by recipient
+    windows: Mapping[str, ReplayWindow] = field(default_factory=dict)  #: sequence numbers taken, by sender
+
+    @property
+    def now_ms(self) -> int:
+        return int(self.now.timestamp() * 1000)
+
+    def taken_from(self, sender: Address) -> int:
+        """The highest sequence number taken from `sender`, this batch included; 0: none."""
+        window = self.windows.get(str(sender))
+        return window.highest if window else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Event: take nothing new, finish or hand back what there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Event: a heartbeat's time has passed; look whether somebody has fallen silent."""
+
+
+@dataclass(slots=True)
+class Call:
+    """Event: something asked of the agent by its own process. The step that sees it sets `answer`; the caller is
+    told once that step is committed."""
+
+    name: str
+    argument: Any
+    future: Any  #: where the caller waits; the graph does not touch it
+    answer: Any = None
+
+
+class Sending(NamedTuple):
+    """What messages are grouped by: one message for each, however many items it has."""
+
+    recipient: Address
+    action: Action
+    parent_request_id: str | None = None
+    audience: int | None = None  #: the incarnation of the recipient that it is meant for
+
+
+@dataclass(slots=True)
+class Step:
+    """What one run asks of the world: first the writes and the sends, in one transaction, then the effects."""
+
+    #: (table, whose) -> key -> JSON or score to put, None to remove
+    writes: dict[tuple[Table, str], dict[str, bytes | int | None]] = field(default_factory=dict)
+    sends: dict[Sending, list[bytes]] = field(default_factory=dict)  #: items, each encoded as JSON
+    extras: dict[Sending, dict[str, Any]] = field(default_factory=dict)  #: more payload fields
+    effects: list[Any] = field(default_factory=list)  #: for the tier's own hands, in order
+    notes: list[tuple[str, dict[str, Any]]] = field(default_factory=list)  #: (action, fields) for the log
+    changes: dict[str, str] = field(default_factory=dict)  #: task id -> new status, for the audit trail
+
+    def put(self, table: Table, key: str, value: bytes | int, whose: str = "") -> None:
+        self.writes.setdefault((table, whose), {})[key] = value
+
+    def remove(self, table: Table, key: str, whose: str = "") -> None:
+        self.writes.setdefault((table, whose), {})[key] = None
+
+    def send(self, sending: Sending, item: bytes) -> None:
+        self.sends.setdefault(sending, []).append(item)
+
+    def note(self, action: str, **fields: Any) -> None:
+        self.notes.append((action, fields))
+
+    @property
+    def commits(self) -> bool:
+        """Whether there is anything to write or to say."""
+        return bool(self.writes or self.sends or self.extras)
+
+
+class Turn(TypedDict):
+    """The state of a tier's graph: what a run is given, and the step it fills."""
+
+    state: Any
+    batch: Batch
+    step: Step
+
+
+class CompiledGraph(Protocol):
+    """What is needed of a compiled LangGraph graph."""
+
+    def invoke(self, input: Any, /) -> Any: ...
+
+
+def run(graph: CompiledGraph, state: object, batch: Batch) -> Step:
+    """The step that `graph` takes on `batch`. Nodes are plain functions without I/O, so the run never blocks."""
+    step = Step()
+    graph.invoke(Turn(state=state, batch=batch, step=step))
+    return step

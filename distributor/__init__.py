@@ -1,0 +1,1 @@
+"""The distributor: rules and graph think, agent and __main__ act."""

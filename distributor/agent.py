@@ -1,0 +1,143 @@
+"""The distributor at work: its graph on the loop, and its part of the Python API."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from core.agents import Beat
+from core.config import A2AConfig, AgentConfig, RedisConfig
+from core.errors import LeaseLost
+from core.redis_backend.keys import CellKeys
+from core.roles import Address, Role
+from core.runtime.agent import Agent
+from core.runtime.agent_loop import AgentLoop
+from core.runtime.portal import operation
+from core.step import Batch, Received, Step, run
+from core.tasks import Task
+from distributor.graph import build
+from distributor.rules import DistributorState, capacity, recall, skills
+
+__all__ = ["DistributorAgent"]
+
+
+class DistributorMind:
+    """State and graph of a distributor. It has no hands: all it does is written and said."""
+
+    def __init__(self, me: Address, coordinator: Address, config: AgentConfig) -> None:
+        self._me = me
+        self._coordinator = coordinator
+        self._config = config
+        self._graph = build()
+        self.state = self._new_state()
+
+    def _new_state(self) -> DistributorState:
+        return DistributorState(
+            self._me.agent_id,
+            coordinator=self._coordinator,
+            failure_timeout_ms=int(self._config.failure_timeout_s * 1000),
+        )
+
+    def think(self, batch: Batch) -> Step:
+        return run(self._graph, self.state, batch)
+
+    def beat(self) -> Beat:
+        state = self.state
+        in_hand = sum(len(worker.in_flight) for worker in state.workers.values())
+        return Beat(
+            capacity=capacity(state),
+            capabilities=tuple(skills(state)),
+            draining=state.draining,
+            running=in_hand,
+            queued=len(state.queue),
+            done=state.counts.get("completed", 0),
+            failed=state.counts.get("failed", 0),
+            children={
+                name: {
+                    "health": worker.health, "in_flight": len(worker.in_flight), "done": worker.beat.done,
+                    "failed": worker.beat.failed, "concurrency": worker.beat.concurrency, "pid": worker.beat.pid,
+                    "incarnation": worker.incarnation, "running": worker.beat.running,
+                }
+                for name, worker in state.workers.items()
+            },
+        )  # fmt: skip
+
+    def looked_up(self, received: Sequence[Received]) -> list[str]:
+        return []
+
+    def next_wake_ms(self) -> int | None:
+        return self.state.queue.next_wake_ms()
+
+    @property
+    def drained(self) -> bool:
+        return self.state.draining and not self.state.local_tasks
+
+    async def load(self, loop: AgentLoop) -> None:
+        """Reads its half of the cell."""
+        self.state = self._new_state()
+        self.state.incarnation = loop.committer.incarnation
+        [actual] = await loop.committer.run(("HVALS", CellKeys(self._me.agent_id).actual))
+        records = [Task.parse(orjson.loads(record)) for record in actual]
+        recall(self.state, records, int(asyncio.get_running_loop().time() * 1000))
+
+    async def perform(self, effects: Sequence[Any]) -> None:
+        assert not effects
+
+
+class DistributorAgent(Agent):
+    """The middle tier, in this process. `initialize` starts it; see Agent for its end."""
+
+    def __init__(
+        self,
+        agent_id: str,
+        redis_config: RedisConfig | None = None,
+        a2a_config: A2AConfig | None = None,
+        coordinator_id: str = "coordinator-1",
+        config: AgentConfig | None = None,
+    ) -> None:
+        coordinator = Address.of(Role.COORDINATOR, coordinator_id)
+        me = Address.of(Role.DISTRIBUTOR, agent_id)
+        mind = DistributorMind(me, coordinator, config or AgentConfig())
+        super().__init__((coordinator, me), mind, redis_config, a2a_config, config)
+
+    @operation
+    async def register_worker(self, worker_id: str) -> bool:
+        """Notes a worker as belonging to this distributor, whether or not it runs. Returns True."""
+        Address.of(Role.WORKER, worker_id)
+        return bool(await self.loop.call("register", worker_id))
+
+    @operation
+    async def assign_task_to_worker(self, task: Task, worker_id: str) -> bool:
+        """Hands a task to one worker, past the queue. False: no such worker is here, or the task is here already.
+
+        Such a task is this distributor's own: its end shows in the shared state, and no client is told.
+        """
+        return bool(await self.loop.call("assign", (task, worker_id)))
+
+    @operation
+    async def monitor_workers(self) -> None:
+        """Looks at the workers' heartbeats now, beside the regular look each heartbeat interval."""
+        await self.loop.send_beat()
+
+    @operation
+    async def acquire_shared_state_lease(self) -> bool:
+        """Whether this agent holds the lease of its shared state; takes it if it is not at work yet.
+
+        Raises LeaseHeld when another live process holds it."""
+        await self._initialize()
+        return self.loop.committer.may_act
+
+    @operation
+    async def renew_shared_state_lease(self) -> bool:
+        """Renews the lease, beside the regular renewal. False: it is another's now."""
+        try:
+            await self.loop.committer.renew()
+        except LeaseLost:
+            return False
+        return True
+
+    async def _hand_back(self) -> None:
+        await self.loop.call("hand_back")

@@ -1,0 +1,1 @@
+"""The worker: rules and graph think, agent and __main__ act."""

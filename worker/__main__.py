@@ -1,0 +1,51 @@
+"""`python -m worker`"""
+
+from __future__ import annotations
+
+import sys
+
+from core.runtime.main import arguments, run_agent
+from worker.agent import WorkerAgent
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a worker to its end; returns the exit code."""
+    parser = arguments("worker", "WORKER_ID")
+    parser.add_argument(
+        "--distributor", dest="DISTRIBUTOR_ID", metavar="ID", help="whose it is (default: distributor-1)"
+    )
+    parser.add_argument(
+        "--coordinator", dest="COORDINATOR_ID", metavar="ID", help="whose its distributor is (default: coordinator-1)"
+    )
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a module, or ./file.py, that defines tasks; may be given several times",
+    )
+    parser.add_argument(
+        "--concurrency", dest="WORKER_CONCURRENCY", metavar="N", help="tasks at the same time (default: 4)"
+    )
+    parser.add_argument(
+        "--capabilities", default="", metavar="A,B", help="what its tasks may ask for beside their type"
+    )
+    return run_agent(
+        parser,
+        lambda flags, settings: WorkerAgent(
+            settings.worker_id,
+            settings.redis,
+            settings.a2a_for(settings.worker_id),
+            settings.distributor_id,
+            settings.coordinator_id,
+            settings.agent,
+            modules=flags.modules,
+            capabilities=[name for name in flags.capabilities.split(",") if name],
+        ),
+        argv,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

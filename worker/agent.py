@@ -1,0 +1,227 @@
+"""The worker at work: its graph on the loop, and an executor for its tasks."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from core.agents import Beat
+from core.config import A2AConfig, AgentConfig, RedisConfig
+from core.errors import BadTask
+from core.redis_backend.keys import CoordinatorKeys
+from core.roles import Address, Role
+from core.runtime.agent import Agent
+from core.runtime.agent_loop import AgentLoop
+from core.runtime.portal import operation
+from core.step import Batch, Received, Step, run
+from core.tasks import Task
+from worker.context import ChildOutcome, Context, Progress
+from worker.executor import Executor, Finished
+from worker.graph import build
+from worker.handlers import HANDLERS, Handlers, load_modules, task
+from worker.rules import CancelRun, Outcome, ProgressMade, RunTask, Withdraw, Withdrawn, WorkerState
+
+__all__ = ["WorkerAgent"]
+
+log = logging.getLogger(__name__)
+
+
+@task("agents.gather")
+async def gather(ctx: Context) -> list[Any]:
+    """The continuation of a task that spawned without naming one: its result is the list of its children's."""
+    return ctx.results()
+
+
+class WorkerMind:
+    """State, graph and hands of a worker."""
+
+    def __init__(
+        self,
+        chain: tuple[Address, ...],
+        config: AgentConfig,
+        handlers: Handlers,
+        modules: Sequence[str],
+        capabilities: Sequence[str],
+    ) -> None:
+        self._chain = chain
+        self._config = config
+        self._handlers = handlers
+        self._capabilities = tuple(capabilities)
+        self._graph = build()
+        self._loop: AgentLoop | None = None
+        self.executor = Executor(
+            handlers,
+            concurrency=config.concurrency,
+            on_finished=self._finished,
+            on_progress=self._progressed,
+            modules=modules,
+            fetch_inputs=self._fetch_inputs,
+        )
+        self.state = self._new_state()
+
+    def _new_state(self) -> WorkerState:
+        return WorkerState(self._chain[-1].agent_id, distributor=self._chain[1])
+
+    def think(self, batch: Batch) -> Step:
+        return run(self._graph, self.state, batch)
+
+    def beat(self) -> Beat:
+        """What it can do are its capabilities, and the types of task it has handlers for."""
+        skills = {*self._capabilities, *(f"task:{name}" for name in self._handlers.names())}
+        for handler in self._handlers:
+            skills.update(handler.capabilities)
+        return Beat(
+            concurrency=self._config.concurrency,
+            capabilities=tuple(sorted(skills)),
+            draining=self.state.draining,
+            holding=tuple((one.task_id, one.attempt) for one in self.state.local_tasks.values()),
+            running=len(self.executor.running),
+            queued=self.executor.queued,
+            done=self.state.done,
+            failed=self.state.failed,
+        )
+
+    def looked_up(self, received: Sequence[Received]) -> list[str]:
+        return []
+
+    def next_wake_ms(self) -> int | None:
+        return None
+
+    @property
+    def drained(self) -> bool:
+        return self.state.draining and not self.state.local_tasks
+
+    async def load(self, loop: AgentLoop) -> None:
+        """A worker stores nothing: it begins empty, and its distributor gives anew what it had."""
+        self._loop = loop
+        for running in [*self.executor.running.values()]:
+            self.executor.cancel(running.task.task_id, running.task.attempt)
+        self.executor.withdraw()
+        self.state = self._new_state()
+
+    async def perform(self, effects: Sequence[Any]) -> None:
+        assert self._loop
+        for effect in effects:
+            if isinstance(effect, RunTask):
+                self.executor.submit(effect.task)
+            elif isinstance(effect, CancelRun):
+                self.executor.cancel(effect.task_id, effect.attempt)
+            elif isinstance(effect, Withdraw):
+                self._loop.tell(Withdrawn(tuple(self.executor.withdraw())))
+
+    def _finished(self, finished: Finished) -> None:
+        assert self._loop
+        self._loop.tell(Outcome(finished.task_id, finished.attempt, self._item(finished)))
+
+    def _item(self, finished: Finished) -> dict[str, Any]:
+        """An outcome as it is reported: only what there is."""
+        item: dict[str, Any] = {
+            "task_id": finished.task_id,
+            "attempt": finished.attempt,
+            "status": finished.status,
+            "run_ms": finished.run_ms,
+            "started_at": finished.started_at,
+        }
+        if finished.result is not None:
+            item["result"] = finished.result
+        if finished.error is not None:
+            item["error"] = finished.error.model_dump()
+            running = self.state.local_tasks.get(finished.task_id)
+            if running is not None and running.task_type in self._handlers.names():
+                item["max_attempts"] = self._handlers.get(running.task_type).max_attempts
+        if finished.spawn is not None:
+            item["children"] = [orjson.Fragment(child.to_json()) for child in finished.spawn.children]
+            item["then"] = finished.spawn.then.model_dump()
+        return item
+
+    def _progressed(self, progress: Progress) -> None:
+        assert self._loop
+        shown = {"fraction": progress.fraction, "note": progress.note, **progress.data}
+        self._loop.tell(ProgressMade(progress.task_id, progress.attempt, shown))
+
+    async def _fetch_inputs(self, continuation: Task) -> list[ChildOutcome]:
+        """The records of the children a continuation is told of. Raises BadTask when one is not what was signed."""
+        assert self._loop
+        ids = [child_id for child_id, _ in continuation.inputs]
+        key = CoordinatorKeys(self._chain[0].agent_id).tasks
+        [records] = await self._loop.committer.run(("HMGET", key, *ids))
+        outcomes = []
+        for (child_id, digest), record in zip(continuation.inputs, records, strict=True):
+            if record is None or hashlib.sha256(record).hexdigest() != digest:
+                raise BadTask(f"the record of child {child_id!r} is not the one its coordinator signed for")
+            child = Task.parse(orjson.loads(record))
+            outcomes.append(ChildOutcome(child_id, child.task_type, child.status, child.result, child.error))
+        return outcomes
+
+
+class WorkerAgent(Agent):
+    """The tier that runs user code, in this process. `initialize` starts it; see Agent for its end.
+
+    It runs what is registered in `handlers` (all that @task and @agent have seen), after importing `modules`.
+    """
+
+    def __init__(
+        self,
+        agent_id: str,
+        redis_config: RedisConfig | None = None,
+        a2a_config: A2AConfig | None = None,
+        distributor_id: str = "distributor-1",
+        coordinator_id: str = "coordinator-1",
+        config: AgentConfig | None = None,
+        modules: Sequence[str] = (),
+        capabilities: Sequence[str] = (),
+        handlers: Handlers = HANDLERS,
+    ) -> None:
+        load_modules(modules)
+        chain = (
+            Address.of(Role.COORDINATOR, coordinator_id),
+            Address.of(Role.DISTRIBUTOR, distributor_id),
+            Address.of(Role.WORKER, agent_id),
+        )
+        self._worker_mind = WorkerMind(chain, config or AgentConfig(), handlers, modules, capabilities)
+        self._handlers = handlers
+        super().__init__(chain, self._worker_mind, redis_config, a2a_config, config)
+
+    async def _initialize(self) -> bool:
+        await self._worker_mind.executor.start()
+        return await super()._initialize()
+
+    @operation
+    async def execute_task(self, task: Task) -> dict[str, Any]:
+        """Runs a task here and now, past every queue, and returns its outcome: `task_id`, `status`, `run_ms`, and
+        `result` or `error`. Nothing is recorded and nobody is told. Works without `initialize`."""
+        import asyncio
+
+        outcome: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
+        executor = Executor(
+            self._handlers, concurrency=1, on_finished=outcome.set_result, on_progress=lambda progress: None,
+            modules=(),
+        )  # fmt: skip
+        await executor.start()
+        try:
+            executor.submit(task.evolve(attempt=task.attempt + 1))
+            finished = await outcome
+        finally:
+            await executor.close()
+        item = self._worker_mind._item(finished)
+        item["started_at"] = finished.started_at.isoformat()
+        return item
+
+    @operation
+    async def send_heartbeat(self) -> bool:
+        """Sends a heartbeat now, beside the regular one. Returns True; raises TransportDown."""
+        await self.loop.send_beat()
+        return True
+
+    async def _hand_back(self) -> None:
+        """Stops what runs and returns it: the attempts do not count."""
+        tasks = tuple(self._worker_mind.state.local_tasks.values())
+        self.loop.tell(Withdrawn(tasks))
+        await self._worker_mind.executor.close()
+
+    async def _release(self) -> None:
+        await self._worker_mind.executor.close()
