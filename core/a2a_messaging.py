@@ -7,7 +7,6 @@ form with a single `payload["task"]` is understood as well.
 
 from __future__ import annotations
 
-import re
 import uuid
 from enum import StrEnum
 from typing import Any, Self
@@ -29,11 +28,6 @@ __all__ = [
 VERSION = "v1"
 #: Largest body. A sender splits what it has to say; a larger message is refused before it is parsed.
 MESSAGE_LIMIT_BYTES = 4 * 1024 * 1024
-#: Deepest nesting of lists and objects in a body.
-DEPTH_LIMIT = 64
-
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 class MessageType(StrEnum):
@@ -108,12 +102,10 @@ class A2AMessage(BaseModel):
         """The message in `body`. Verify the signature first.
 
         Raises MessageTooLarge, before anything is parsed; MalformedMessage for all that is not a message of a
-        version we speak. Unknown fields are ignored, so that a newer release can talk to an older one.
+        version we speak (the parser refuses NaN, bad UTF-8 and nesting beyond 1,024). Unknown fields are ignored, so that a newer release can talk to an older one.
         """
         if len(body) > limit_bytes:
             raise MessageTooLarge(f"{len(body)} bytes, over the limit of {limit_bytes}")
-        if nesting_exceeds(body, DEPTH_LIMIT):
-            raise MalformedMessage(f"nested deeper than {DEPTH_LIMIT}")
         try:
             message = cls.model_validate(orjson.loads(body))
         except orjson.JSONDecodeError as error:
@@ -124,15 +116,3 @@ class A2AMessage(BaseModel):
         if message.metadata.version.partition(".")[0] != VERSION:
             raise MalformedMessage(f"version {message.metadata.version[:20]!r}; this release speaks {VERSION}")
         return message
-
-
-def nesting_exceeds(body: bytes, limit: int) -> bool:
-    """Whether lists and objects nest deeper than `limit`, without parsing: strings are cut out, then the innermost
-    pairs, level by level. What does not pair up is left to the parser to refuse."""
-    brackets = _STRINGS.sub(b"", body).translate(None, _NOT_BRACKETS)
-    for _ in range(limit):
-        inner = brackets.replace(b"[]", b"").replace(b"{}", b"")
-        if len(inner) == len(brackets):
-            return len(brackets) > 2 * limit
-        brackets = inner
-    return bool(brackets)

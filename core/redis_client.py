@@ -23,6 +23,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from core.config import RedisConfig
 from core.endpoint import Endpoint
 from core.errors import ConfigError, TransportDown
+from core.tls import tls_context, untrusted
 from core.variables import secret_text
 
 __all__ = ["Part", "Wire", "client"]
@@ -92,10 +93,7 @@ class Wire:
                 self._link = await _open(self._config)
                 replies = await self._link.exchange(_greeting(endpoint), CONNECT_TIMEOUT_S)
         except ssl.SSLCertVerificationError as error:
-            raise ConfigError(
-                f"the certificate of {endpoint} is not trusted: {error.verify_message}."
-                " Set REDIS_CA_PATH to the CA that signed it."
-            ) from error
+            raise untrusted(self._config, error) from error
         except OSError as error:  # the timeout is one as well
             await self.close()
             why = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
@@ -219,21 +217,9 @@ async def _open(config: RedisConfig) -> _Link:
     if endpoint.socket_path is not None:
         _, link = await loop.create_unix_connection(lambda: _Link(name), endpoint.socket_path)
     else:
-        tls = _tls(config) if endpoint.use_tls else None
+        tls = tls_context(config) if endpoint.use_tls else None
         _, link = await loop.create_connection(lambda: _Link(name), endpoint.host, endpoint.port, ssl=tls)
     return link
-
-
-def _tls(config: RedisConfig) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=config.ca_path)
-        if config.cert_path is not None:
-            context.load_cert_chain(config.cert_path, config.key_path)
-    except OSError as error:
-        raise ConfigError(
-            f"the TLS files cannot be used ({error}). Set REDIS_CA_PATH, A2A_CERT_PATH and A2A_KEY_PATH to PEM files."
-        ) from error
-    return context
 
 
 def _greeting(endpoint: Endpoint) -> list[tuple[Part, ...]]:
