@@ -1,6 +1,6 @@
 """A Redis or Valkey server that belongs to one test process (or to the benchmark) alone.
 
-It listens on a Unix socket only, in a directory with a short name (a socket's path may have about 107 bytes), asks for
+It listens on a Unix socket, in a directory with a short name (a socket's path may have about 107 bytes), asks for
 a password, and dies with the process that started it, even when that is killed (on Linux; elsewhere it is stopped at
 the end).
 """
@@ -52,9 +52,11 @@ def installed_redis() -> Path | None:
 class RedisServer:
     """One server process with its directory. As a context manager: running inside, gone without a trace after."""
 
-    def __init__(self, binary: Path, *, append_only: bool = False) -> None:
+    def __init__(self, binary: Path, *, append_only: bool = False, port: int = 0) -> None:
+        """`port`: it listens there, on the loopback address, as well; 0: on its socket only."""
         self.binary = binary
         self.append_only = append_only
+        self.port = port
         self.directory = Path(tempfile.mkdtemp(prefix="ar-", dir="/tmp"))
         self.password = secrets.token_hex(16)
         self._process: subprocess.Popen[bytes] | None = None
@@ -72,6 +74,8 @@ class RedisServer:
     @property
     def url(self) -> str:
         """For REDIS_URL; the password goes beside it, in REDIS_PASSWORD."""
+        if self.port:
+            return f"redis://127.0.0.1:{self.port}/0"
         return f"unix://{self.directory / 'socket'}?db=0"
 
     @property
@@ -117,7 +121,8 @@ class RedisServer:
 
     def _settings(self) -> str:
         settings = {
-            "port": "0",
+            "port": f"{self.port}",
+            "bind": "127.0.0.1",
             "unixsocket": f"{self.directory / 'socket'}",
             "unixsocketperm": "700",
             "dir": f"{self.directory}",

@@ -31,7 +31,7 @@ CLOCK_METHODS = {"now", "utcnow", "today"}
 
 FOLDERS_OF_CORE = ("core.redis_backend", "core.memory_backend", "core.runtime", "core.engine", "core.cli")
 #: The files of core that act: they open connections, or read the environment and files.
-ACTING_FILES = ("core/redis_client.py", "core/client.py", "core/config.py", "core/setting_sources.py")
+ACTING_FILES = ("core/redis_client.py", "core/config.py", "core/setting_sources.py")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Rule:
 
 
 def _thinking_file_rules(tier: str) -> Iterator[Rule]:
-    acting = (*FOLDERS_OF_CORE, "core.redis_client", "core.client", "core.config")
+    acting = (*FOLDERS_OF_CORE, "core.redis_client", "core.config")
     think = f"{tier}/rules.py and {tier}/graph.py think: what they need from the world comes in as an argument"
     for file in ("rules", "graph"):
         yield Rule(f"{tier}/{file}.py", (*WORLD, *acting, "secrets", "uuid"), think)
@@ -86,13 +86,13 @@ RULES: tuple[Rule, ...] = (
         "only core/redis_client.py and core/redis_backend/ speak to Redis",
         unless=("core/redis_client.py", "core/redis_backend/*"),
     ),
-    Rule("core/redis_backend/*", ("core.runtime", "core.cli", "core.client"), "a backend knows nothing of who uses it"),
-    Rule("core/runtime/*", ("core.cli", "core.client"), "the runtime knows nothing of who starts it"),
+    Rule("core/redis_backend/*", ("core.runtime", "core.cli"), "a backend knows nothing of who uses it"),
+    Rule("core/runtime/*", ("core.cli",), "the runtime knows nothing of who starts it"),
     Rule(
         "core/*",
         FOLDERS_OF_CORE,
         "a file of core is a rule and needs no folder that acts on the world",
-        unless=("core/*/*", "core/client.py"),
+        unless=("core/*/*", "core/__init__.py"),  # which collects the names that programs use
     ),
     Rule(
         "core/*",

@@ -1,0 +1,94 @@
+"""Our three tiers: one coordinator, one distributor, two workers, each started as a user would, with the defaults."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+
+import psutil
+
+from core import AgentClient, RedisConfig, Task
+from core.config import A2AConfig
+from tests.bench.noop import TASK_TYPE
+from tests.bench.processes import ProcessGroup
+from tests.bench.workload import check, payload
+from tests.redis_server import RedisServer
+
+__all__ = ["OurSystem"]
+
+WORKERS = ("worker-1", "worker-2")
+#: Tasks in flight per worker, as many as the peer has threads.
+CONCURRENCY = "32"
+
+
+class OurSystem:
+    name = "agent-system"
+
+    def __init__(self, server: RedisServer, *, workers: bool = True) -> None:
+        secret = secrets.token_urlsafe(32)
+        environment = {**server.environment, "A2A_TOKEN_SECRET": secret, "LOG_LEVEL": "WARNING"}
+        environment["AGENT_DATA_DIR"] = str(server.directory)
+        self._group = ProcessGroup(server.directory, environment)
+        self._group.start("coordinator", "-m", "coordinator", "--id", "coordinator-1")
+        self._group.start("distributor", "-m", "distributor", "--id", "distributor-1")
+        if workers:
+            self.start_workers()
+        self._runner = asyncio.Runner()
+        redis = RedisConfig(url=server.url, password=server.password, mode="external")
+        self._client = AgentClient(redis, A2AConfig(agent_id="bench", token_secret=secret), client_id="bench")
+        self._runner.run(self._client.open.aio())
+
+    def start_workers(self) -> None:
+        for worker in WORKERS:
+            self._group.start(
+                worker, "-m", "worker", "--id", worker, "--import", "tests.bench.noop", "--concurrency", CONCURRENCY
+            )
+
+    @property
+    def processes(self) -> dict[str, psutil.Process]:
+        return self._group.processes
+
+    def run(self, count: int) -> None:
+        self._group.complain_if_one_ended()
+        self._runner.run(self._run(count))
+
+    async def _run(self, count: int) -> None:
+        ids = await self.submit(count)
+        check([result async for result in self._results(ids)], count)
+
+    async def submit(self, count: int) -> list[str]:
+        return await self._client.submit_many.aio([Task(task_type=TASK_TYPE, payload=payload(n)) for n in range(count)])
+
+    async def _results(self, ids: list[str]) -> AsyncIterator[object]:
+        async for task in self._client.as_completed(ids, timeout_s=60):
+            if task.status != "completed":
+                raise AssertionError(f"{task.task_id} {task.status}: {task.error}")
+            yield task.result
+
+    def submit_all(self, count: int) -> list[str]:
+        """Leaves `count` tasks open where no worker runs; their ids."""
+        return self._runner.run(self.submit(count))
+
+    def stream(self, ids: list[str]) -> SynchronousResults:
+        return SynchronousResults(self._runner, self._results(ids))
+
+    def close(self) -> None:
+        self._runner.run(self._client.close.aio())
+        self._runner.close()
+        self._group.close()
+
+
+class SynchronousResults:
+    """Results as they come, a number at a time, so that a measurement can begin in the middle."""
+
+    def __init__(self, runner: asyncio.Runner, results: AsyncIterator[object]) -> None:
+        self._runner = runner
+        self._results = results
+
+    def take(self, count: int) -> None:
+        self._runner.run(self._take(count))
+
+    async def _take(self, count: int) -> None:
+        for _ in range(count):
+            await anext(self._results)

@@ -1,0 +1,118 @@
+"""The four questions: how many a second, how long does one take, what does nothing cost, what does a backlog cost."""
+
+from __future__ import annotations
+
+import socket
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any, TypeVar
+
+from tests.bench.dramatiq_system import Dramatiq
+from tests.bench.measure import Cost, commands_by_role, measured
+from tests.bench.our_system import OurSystem
+from tests.bench.processes import memory_mb
+from tests.bench.workload import System
+from tests.redis_server import RedisServer, bundled_server
+
+__all__ = ["backlog", "idle", "latency", "throughput"]
+
+S = TypeVar("S", bound=System)
+
+WARM_UP_TASKS = 500
+LATENCY_TASKS = 500
+IDLE_S = 10
+#: A measurement begins after this many results of a backlog, when the workers are at full speed.
+BACKLOG_WARM_UP = 500
+BACKLOG_MEASURED = 3_000
+BACKLOGS = (1_000, 10_000, 50_000)
+
+SYSTEMS: tuple[Callable[[RedisServer], System], ...] = (Dramatiq, OurSystem)
+
+
+@contextmanager
+def running(make: Callable[[RedisServer], S]) -> Iterator[tuple[S, RedisServer]]:
+    """A system on an empty server of its own, with the persistence that the product has by default."""
+    with RedisServer(bundled_server(), append_only=True, port=_free_port()) as server, closing(make(server)) as system:
+        yield system, server
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def throughput(tasks: int, repeats: int) -> list[Cost]:
+    """Each system by turns, so that what else the machine does meets both."""
+    costs = []
+    for _ in range(repeats):
+        for make in SYSTEMS:
+            with running(make) as (system, server):
+                system.run(WARM_UP_TASKS)
+                with measured(system, server, tasks) as cost:
+                    system.run(tasks)
+                costs.append(cost)
+    return costs
+
+
+def latency(repeats: int) -> list[dict[str, Any]]:
+    """One task at a time: from before it is submitted until its result is verified."""
+    found = []
+    for _ in range(repeats):
+        for make in SYSTEMS:
+            with running(make) as (system, _):
+                system.run(WARM_UP_TASKS)
+                took_ms = sorted(_timed_ms(system) for _ in range(LATENCY_TASKS))
+            cuts = statistics.quantiles(took_ms, n=100)
+            found.append({"system": system.name, "tasks": LATENCY_TASKS, "p50_ms": cuts[49], "p99_ms": cuts[98]})
+    return found
+
+
+def _timed_ms(system: System) -> float:
+    began = time.perf_counter()
+    system.run(1)
+    return (time.perf_counter() - began) * 1000
+
+
+def idle() -> dict[str, Any]:
+    """Ten seconds in which nobody wants anything, after the system has worked: commands and CPU by process, memory."""
+    with running(OurSystem) as (system, server):
+        system.run(WARM_UP_TASKS)
+        before = commands_by_role(system, server)
+        with measured(system, server, 1) as cost:
+            time.sleep(IDLE_S)
+        after = commands_by_role(system, server)
+        return {
+            "seconds": IDLE_S,
+            "commands_per_s": {role: (after[role] - before[role]) / IDLE_S for role in after},
+            "cpu_percent": {role: used / 1e4 / IDLE_S for role, used in cost.cpu_us_per_task.items()},
+            "memory_mb": {role: memory_mb(process) for role, process in system.processes.items()},
+        }
+
+
+def backlog(repeats: int) -> list[dict[str, Any]]:
+    """The cost per task while so many more are open. They are submitted first; then the workers come."""
+    return [{"open": size, **_with_backlog(size)} for _ in range(repeats) for size in BACKLOGS]
+
+
+def _with_backlog(size: int) -> dict[str, Any]:
+    with running(lambda server: OurSystem(server, workers=False)) as (system, server):
+        count = size + BACKLOG_WARM_UP + BACKLOG_MEASURED
+        with measured(system, server, count) as submitting:
+            ids = system.submit_all(count)
+        system.start_workers()
+        results = system.stream(ids)
+        results.take(BACKLOG_WARM_UP)
+        with measured(system, server, BACKLOG_MEASURED) as finishing:
+            results.take(BACKLOG_MEASURED)
+        return {
+            "submit_cpu_us_per_task": submitting.cpu_us_per_task,
+            "submit_tasks_per_s": submitting.tasks_per_s,
+            "cpu_us_per_task": finishing.cpu_us_per_task,
+            "cpu_us_per_task_total": finishing.cpu_us_per_task_total,
+            "tasks_per_s": finishing.tasks_per_s,
+            "commands_per_task": finishing.commands_per_task,
+        }

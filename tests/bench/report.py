@@ -1,0 +1,101 @@
+"""The numbers as tables, medians over the repetitions."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench.measure import Cost
+
+__all__ = ["backlog_table", "idle_table", "latency_table", "summary", "throughput_table"]
+
+PEER, OURS = "dramatiq", "agent-system"
+
+
+def throughput_table(costs: list[Cost], console: Console) -> None:
+    """Rates, and where the time goes."""
+    peer, ours = _of(costs, PEER), _of(costs, OURS)
+    table = Table(title=f"Throughput: {costs[0].tasks:,} no-op tasks, medians of {len(ours)}", title_justify="left")
+    _columns(table, "", PEER, OURS, "ratio")
+    rows: list[tuple[str, Callable[[Cost], float], str]] = [
+        ("tasks per second", lambda cost: cost.tasks_per_s, ",.0f"),
+        ("CPU per task, µs", lambda cost: cost.cpu_us_per_task_total, ",.0f"),
+        ("Redis commands per task", lambda cost: cost.commands_per_task, ".2f"),
+    ]
+    for label, value, form in rows:
+        theirs, mine = _median(map(value, peer)), _median(map(value, ours))
+        table.add_row(label, f"{theirs:{form}}", f"{mine:{form}}", f"{mine / theirs:.2f}")
+    console.print(table)
+    for name, group in ((PEER, peer), (OURS, ours)):
+        table = Table(title=f"{name}: where the time goes", title_justify="left")
+        _columns(table, "process", "CPU µs per task", "share of one CPU", "memory, MB")
+        for role in group[0].cpu_us_per_task:
+            cpu_us = _median(cost.cpu_us_per_task[role] for cost in group)
+            share = _median(cost.cpu_us_per_task[role] * cost.tasks_per_s / 1e6 for cost in group)
+            memory = _median(cost.memory_mb.get(role, 0.0) for cost in group)
+            table.add_row(role, f"{cpu_us:,.1f}", f"{share:.0%}", f"{memory:,.0f}" if memory else "")
+        console.print(table)
+
+
+def latency_table(found: list[dict[str, Any]], console: Console) -> None:
+    table = Table(title=f"One task at a time, {found[0]['tasks']} of them, medians", title_justify="left")
+    _columns(table, "", "p50, ms", "p99, ms")
+    for name in (PEER, OURS):
+        runs = [run for run in found if run["system"] == name]
+        table.add_row(name, *(f"{_median(run[key] for run in runs):.2f}" for key in ("p50_ms", "p99_ms")))
+    console.print(table)
+
+
+def idle_table(found: dict[str, Any], console: Console) -> None:
+    table = Table(title=f"Nothing to do for {found['seconds']} s", title_justify="left")
+    _columns(table, "process", "commands per second", "CPU, %", "memory, MB")
+    for role, rate in found["commands_per_s"].items():
+        table.add_row(role, f"{rate:.1f}", f"{found['cpu_percent'][role]:.1f}", f"{found['memory_mb'][role]:.0f}")
+    console.print(table)
+
+
+def backlog_table(found: list[dict[str, Any]], console: Console) -> None:
+    table = Table(title="With a backlog, medians", title_justify="left")
+    _columns(table, "open tasks, at least", "CPU µs per task", "tasks per second", "commands per task")
+    for size in sorted({run["open"] for run in found}):
+        runs = [run for run in found if run["open"] == size]
+        cpu_us, rate, sent = (
+            _median(run[key] for run in runs) for key in ("cpu_us_per_task_total", "tasks_per_s", "commands_per_task")
+        )
+        table.add_row(f"{size:,}", f"{cpu_us:,.0f}", f"{rate:,.0f}", f"{sent:.2f}")
+    console.print(table)
+
+
+def summary(costs: list[Cost]) -> dict[str, Any]:
+    """The medians that people quote."""
+    peer, ours = _of(costs, PEER), _of(costs, OURS)
+    rate = {name: _median(cost.tasks_per_s for cost in group) for name, group in ((PEER, peer), (OURS, ours))}
+    return {
+        "tasks_per_s": rate,
+        "ratio": rate[OURS] / rate[PEER],
+        "ratios_by_turn": [mine.tasks_per_s / theirs.tasks_per_s for theirs, mine in zip(peer, ours, strict=True)],
+        "cpu_us_per_task": {
+            name: _median(cost.cpu_us_per_task_total for cost in group) for name, group in ((PEER, peer), (OURS, ours))
+        },
+        "commands_per_task": {
+            name: _median(cost.commands_per_task for cost in group) for name, group in ((PEER, peer), (OURS, ours))
+        },
+    }
+
+
+def _of(costs: list[Cost], system: str) -> list[Cost]:
+    return [cost for cost in costs if cost.system == system]
+
+
+def _median(values: Iterable[float]) -> float:
+    return statistics.median(values)
+
+
+def _columns(table: Table, first: str, *others: str) -> None:
+    table.add_column(first)
+    for other in others:
+        table.add_column(other, justify="right")
