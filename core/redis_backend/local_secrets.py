@@ -1,0 +1,27 @@
+"""Which root secret an agent signs with."""
+
+from __future__ import annotations
+
+from core.config import NEW_SECRET, A2ASecrets, RedisConfig, directory_of
+from core.errors import ConfigError
+from core.redis_backend.private_files import kept_secret
+from core.variables import secret_text
+
+__all__ = ["resolve_secret"]
+
+
+def resolve_secret(a2a: A2ASecrets, redis: RedisConfig) -> bytes:
+    """The root secret: the one that is set, else the one of this machine, made on first use.
+
+    Only agents of one machine can share the latter, so it takes a Redis that is reached by a Unix socket or a loopback
+    address. Raises ConfigError at any other one.
+    """
+    text = secret_text(a2a.token_secret)
+    if text is not None:
+        return text.encode()
+    if not redis.endpoint.is_local:
+        raise ConfigError(
+            f"A2A_TOKEN_SECRET is not set, and agents that meet at {redis.endpoint} need the same one everywhere."
+            f"\nMake one with  {NEW_SECRET}  and set A2A_TOKEN_SECRET, or A2A_TOKEN_SECRET_FILE, on each machine."
+        )
+    return kept_secret(directory_of(redis) / "a2a-secret").encode()
