@@ -45,7 +45,7 @@ class CoordinatorMind:
         self._keys = CoordinatorKeys(coordinator_id)
         self._chores: set[asyncio.Task[None]] = set()
         self._loop: AgentLoop | None = None
-        self.state = self._new_state()
+        self.state: CoordinatorState = self._new_state()
 
     def _new_state(self) -> CoordinatorState:
         return CoordinatorState(

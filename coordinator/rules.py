@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -87,35 +88,15 @@ class Sweep:
 
 
 def listen(state: CoordinatorState, batch: Batch, step: Step) -> None:
-    """Takes a batch into the state: heartbeats, messages in order, then what happened in this process."""
+    """Takes a batch into the state: messages in order, then heartbeats, which are younger than the messages that lay
+    in the inbox before them, then what happened in this process."""
     for received in batch.messages:
-        action = received.message.action
-        if action == Action.TASK_RESULT:
-            for item in received.message.tasks:
-                on_task_result(state, received.sender.agent_id, item, batch, step)
-        elif action == Action.SUBMIT_TASK:
-            on_submit_task(state, received, batch, step)
-        elif action == Action.CANCEL_TASK:
-            on_cancel_task(state, received, batch, step)
-        elif action == Action.WATCH_TASK:
-            on_watch_task(state, received, batch, step)
-        elif action == Action.AGENT_JOINED:
-            on_beat(state, received, batch, step)
-        elif action == Action.CAPACITY:
-            on_capacity(state, received)
-        elif action == Action.AGENT_LEFT:
-            on_agent_left(state, received.sender.agent_id, step)
+        ON_MESSAGE[received.message.action](state, received, batch, step)
     for beat in batch.beats:
         on_beat(state, beat, batch, step)
     for event in batch.events:
-        if isinstance(event, TakenOver):
-            on_taken_over(state, event, batch, step)
-        elif isinstance(event, NotTaken):
-            state.moving.discard(event.distributor_id)
-        elif isinstance(event, Call):
-            on_call(state, event, batch, step)
-        elif isinstance(event, Drain):
-            state.draining = True
+        if on_event := ON_EVENT.get(type(event)):
+            on_event(state, event, batch, step)
     judge_distributors(state, batch, step)
     expire(state, batch, step)
     state.queue.wake(batch.now_ms)
@@ -245,6 +226,11 @@ def cancel(state: CoordinatorState, task_id: str, batch: Batch, step: Step) -> N
         step.send(Sending(address, Action.CANCEL_TASK), orjson.dumps(task_id))
     else:
         end(state, task, S.CANCELLED, batch, step)
+
+
+def on_task_results(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
+    for item in received.message.tasks:
+        on_task_result(state, received.sender.agent_id, item, batch, step)
 
 
 def on_task_result(
@@ -392,7 +378,7 @@ def on_beat(state: CoordinatorState, received: Received, batch: Batch, step: Ste
     child.heard(beat, batch.mono_ms)
 
 
-def on_capacity(state: CoordinatorState, received: Received) -> None:
+def on_capacity(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
     """A distributor can take more, or less, than its last heartbeat said."""
     child = state.distributors.get(received.sender.agent_id)
     if child and child.incarnation == received.message.metadata.incarnation:
@@ -403,8 +389,9 @@ def on_capacity(state: CoordinatorState, received: Received) -> None:
         child.heard(beat, child.moved_ms)
 
 
-def on_agent_left(state: CoordinatorState, name: str, step: Step) -> None:
+def on_agent_left(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
     """A distributor has handed everything back and stops."""
+    name = received.sender.agent_id
     child = state.distributors.get(name)
     if child and not child.in_flight:
         del state.distributors[name]
@@ -466,7 +453,16 @@ def expire(state: CoordinatorState, batch: Batch, step: Step) -> None:
         step.effects.append(Sweep(batch.now_ms, frozenset(state.digests)))
 
 
-# ---- calls of the Python API ----
+# ---- what happened in this process ----
+
+
+def on_not_taken(state: CoordinatorState, event: NotTaken, batch: Batch, step: Step) -> None:
+    state.moving.discard(event.distributor_id)
+
+
+def on_drain(state: CoordinatorState, event: Drain, batch: Batch, step: Step) -> None:
+    """Hands nothing out any more; all it has is stored for its successor."""
+    state.draining = True
 
 
 def on_call(state: CoordinatorState, call: Call, batch: Batch, step: Step) -> None:
@@ -551,3 +547,23 @@ def recall(state: CoordinatorState, records: list[Task], digests: dict[str, str]
             if name not in state.distributors:
                 state.distributors[name] = Child(Address(Role.DISTRIBUTOR, name), 0, Beat(), mono_ms)
             state.distributors[name].in_flight[task.task_id] = task.attempt
+
+
+#: What may come in a message: `core.roles.ALLOWED` lets nothing else through.
+ON_MESSAGE: dict[str, Callable[[CoordinatorState, Received, Batch, Step], None]] = {
+    Action.SUBMIT_TASK: on_submit_task,
+    Action.WATCH_TASK: on_watch_task,
+    Action.CANCEL_TASK: on_cancel_task,
+    Action.TASK_RESULT: on_task_results,
+    Action.AGENT_JOINED: on_beat,
+    Action.CAPACITY: on_capacity,
+    Action.AGENT_LEFT: on_agent_left,
+    Action.BEAT: on_beat,
+}
+
+ON_EVENT: dict[type, Callable[[CoordinatorState, Any, Batch, Step], None]] = {
+    TakenOver: on_taken_over,
+    NotTaken: on_not_taken,
+    Call: on_call,
+    Drain: on_drain,
+}

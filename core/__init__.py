@@ -1,5 +1,5 @@
-"""A three-tier hierarchy of LangGraph agents over Redis. What programs use is collected here; each name is imported when
-it is first asked for, so that a command that needs none of them starts at once."""
+"""A three-tier hierarchy of LangGraph agents over Redis. What programs use is collected here; each name is imported
+when it is first asked for, so that a command that needs none of them starts at once."""
 
 from __future__ import annotations
 

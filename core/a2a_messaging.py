@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from core.errors import BadTask, MalformedMessage, MessageTooLarge
 
 __all__ = [
-    "DEPTH_LIMIT",
     "MESSAGE_LIMIT_BYTES",
     "VERSION",
     "A2AMessage",
@@ -74,7 +73,9 @@ class A2AMessage(BaseModel):
 
     @property
     def tasks(self) -> list[Any]:
-        """The items of `payload["tasks"]`, or the one of `payload["task"]`. Raises MalformedMessage when neither fits."""
+        """The items of `payload["tasks"]`, or the one of `payload["task"]`.
+
+        Raises MalformedMessage when neither fits."""
         items = self.payload.get("tasks")
         if items is None:
             return [self.payload["task"]] if "task" in self.payload else []
@@ -102,7 +103,8 @@ class A2AMessage(BaseModel):
         """The message in `body`. Verify the signature first.
 
         Raises MessageTooLarge, before anything is parsed; MalformedMessage for all that is not a message of a
-        version we speak (the parser refuses NaN, bad UTF-8 and nesting beyond 1,024). Unknown fields are ignored, so that a newer release can talk to an older one.
+        version we speak; the parser refuses NaN, bad UTF-8 and nesting beyond 1,024. Unknown fields are ignored, so
+        that a newer release can talk to an older one.
         """
         if len(body) > limit_bytes:
             raise MessageTooLarge(f"{len(body)} bytes, over the limit of {limit_bytes}")

@@ -2,8 +2,8 @@
 
 Order: a task is due at the time it came plus the patience of its priority, and the earliest due goes first. So urgent
 work overtakes normal work, and normal work that has waited a minute longer overtakes urgent work: none waits for ever.
-Tasks of one type that need the same capabilities share a lane, so that a task nobody can run now holds up only its like, and one
-decision costs the same whether ten tasks wait or a million.
+Tasks of one type that need the same capabilities share a lane, so that a task nobody can run now holds up only its
+like, and one decision costs the same whether ten tasks wait or a million.
 """
 
 from __future__ import annotations

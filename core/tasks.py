@@ -83,6 +83,7 @@ class Priority(StrEnum):
 
 
 S = TaskStatus
+NOT_GIVEN = datetime.min.replace(tzinfo=UTC)
 ENDED = frozenset({S.COMPLETED, S.FAILED, S.CANCELLED, S.ABANDONED})
 
 LAWFUL: dict[TaskStatus, frozenset[TaskStatus]] = {
@@ -138,7 +139,7 @@ class Task(BaseModel):
     payload: Any = None
     status: TaskStatus = TaskStatus.PENDING
     priority: Priority = Priority.NORMAL
-    created_at: datetime = datetime.min  #: left out: now
+    created_at: datetime = NOT_GIVEN  #: left out: now
     updated_at: datetime | None = None
     started_at: datetime | None = None  #: when the current attempt was handed to a worker
     completed_at: datetime | None = None
@@ -172,14 +173,15 @@ class Task(BaseModel):
         # Not as default factories: those would be called for every record that leaves defaults out.
         if not task.task_id:
             task.__dict__["task_id"] = new_task_id()
-        if task.created_at is datetime.min:
+        if task.created_at is NOT_GIVEN:
             task.__dict__["created_at"] = utc_now()
         return task
 
     @classmethod
     def parse(cls, fields: object) -> Self:
         """A Task from parsed JSON. Raises BadTask, naming the field."""
-        return cls.__pydantic_validator__.validate_python(fields)  # type: ignore[return-value]
+        task: Self = cls.__pydantic_validator__.validate_python(fields)
+        return task
 
     def to_json(self) -> bytes:
         """The record: every field that differs from its default. `parse` of it gives an equal task."""

@@ -32,7 +32,7 @@ class DistributorMind:
         self._coordinator = coordinator
         self._config = config
         self._graph = build()
-        self.state = self._new_state()
+        self.state: DistributorState = self._new_state()
 
     def _new_state(self) -> DistributorState:
         return DistributorState(

@@ -13,6 +13,8 @@ from distributor.rules import dispatch, has_work, listen
 
 __all__ = ["build"]
 
+Next = Literal["dispatch", "__end__"]
+
 
 def build() -> CompiledStateGraph[Turn, None, Turn, Turn]:
     """The compiled graph. Its nodes fill the turn's step in place, so they have nothing to merge."""
@@ -24,10 +26,10 @@ def build() -> CompiledStateGraph[Turn, None, Turn, Turn]:
     return graph.compile(name="distributor")
 
 
-def _listen(turn: Turn) -> Command[Literal["dispatch", "__end__"]]:
-    listen(turn["state"], turn["batch"], turn["step"])
-    return Command(goto="dispatch" if has_work(turn["state"]) else END)
+def _listen(state: Turn) -> Command[Next]:
+    listen(state["state"], state["batch"], state["step"])
+    return Command(goto="dispatch" if has_work(state["state"]) else "__end__")
 
 
-def _dispatch(turn: Turn) -> None:
-    dispatch(turn["state"], turn["batch"], turn["step"])
+def _dispatch(state: Turn) -> None:
+    dispatch(state["state"], state["batch"], state["step"])

@@ -8,6 +8,7 @@ attempt's number is its fence.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +37,7 @@ AHEAD = 2
 class DistributorState(LocalAgentState):
     """The memory of a distributor: `local_tasks` are those it has from its coordinator."""
 
-    coordinator: Address = Address(Role.COORDINATOR, "coordinator-1")
+    coordinator: Address = field(kw_only=True)
     failure_timeout_ms: int = 5_000
     queue: DispatchQueue = field(default_factory=DispatchQueue)
     workers: dict[str, Child] = field(default_factory=dict)
@@ -75,33 +76,15 @@ def tell_capacity(state: DistributorState, step: Step) -> None:
 
 
 def listen(state: DistributorState, batch: Batch, step: Step) -> None:
-    """Takes a batch into the state: heartbeats, messages in order, then what happened in this process."""
+    """Takes a batch into the state: messages in order, then heartbeats, which are younger than the results that lay
+    in the inbox before them, then what happened in this process."""
     for received in batch.messages:
-        action = received.message.action
-        name = received.sender.agent_id
-        if action == Action.TASK_RESULT:
-            for item in received.message.tasks:
-                on_task_result(state, name, item, batch, step)
-        elif action == Action.ASSIGN_TASK:
-            for item in received.message.tasks:
-                on_assign_task(state, Task.parse(item), step)
-        elif action == Action.CANCEL_TASK:
-            for item in received.message.tasks:
-                on_cancel_task(state, str(item), batch, step)
-        elif action == Action.TASK_PROGRESS:
-            for item in received.message.tasks:
-                on_task_progress(state, name, item, batch, step)
-        elif action == Action.AGENT_JOINED:
-            on_beat(state, received, batch, step)
-        elif action == Action.AGENT_LEFT:
-            forget_worker(state, name, batch, step, died=False)
-    for beat in batch.beats:  # after the results that lay before them in the inbox
+        ON_MESSAGE[received.message.action](state, received, batch, step)
+    for beat in batch.beats:
         on_beat(state, beat, batch, step)
     for event in batch.events:
-        if isinstance(event, Call):
-            on_call(state, event, batch, step)
-        elif isinstance(event, Drain):
-            on_drain(state, batch, step)
+        if on_event := ON_EVENT.get(type(event)):
+            on_event(state, event, batch, step)
     judge_workers(state, batch, step)
     tell_capacity(state, step)
     state.queue.wake(batch.now_ms)
@@ -110,6 +93,11 @@ def listen(state: DistributorState, batch: Batch, step: Step) -> None:
         state.status = status
         step.put(Table.HEADER, "status", status.value.encode())
     state.updated_at = batch.now
+
+
+def on_assign_tasks(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
+    for item in received.message.tasks:
+        on_assign_task(state, Task.parse(item), step)
 
 
 def on_assign_task(state: DistributorState, task: Task, step: Step) -> None:
@@ -126,6 +114,11 @@ def on_assign_task(state: DistributorState, task: Task, step: Step) -> None:
     state.count("assigned")
 
 
+def on_cancel_tasks(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
+    for item in received.message.tasks:
+        on_cancel_task(state, str(item), batch, step)
+
+
 def on_cancel_task(state: DistributorState, task_id: str, batch: Batch, step: Step) -> None:
     """Stops a task wherever it is. One that is not here has ended, or never came: either way it does not run."""
     task = state.local_tasks.get(task_id)
@@ -138,6 +131,11 @@ def on_cancel_task(state: DistributorState, task_id: str, batch: Batch, step: St
         step.send(Sending(worker.address, Action.CANCEL_TASK, None, worker.incarnation), item)
     else:
         conclude(state, task, {"status": S.CANCELLED.value}, batch, step)
+
+
+def on_task_results(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
+    for item in received.message.tasks:
+        on_task_result(state, received.sender.agent_id, item, batch, step)
 
 
 def on_task_result(state: DistributorState, name: str, item: dict[str, Any], batch: Batch, step: Step) -> None:
@@ -176,12 +174,13 @@ def on_failure(state: DistributorState, task: Task, name: str, item: dict[str, A
         conclude(state, task, failed, batch, step)
 
 
-def on_task_progress(state: DistributorState, name: str, item: dict[str, Any], batch: Batch, step: Step) -> None:
-    """How far an attempt is: shown in the shared state until the task ends."""
-    task = state.local_tasks.get(item["task_id"])
-    if task and task.attempt == item["attempt"] and task.assigned_to == name:
-        metadata = {**task.metadata, "progress": item["progress"]}
-        save(state, task.evolve(metadata=metadata, updated_at=batch.now), step)
+def on_task_progress(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
+    """How far attempts are: shown in the shared state until the task ends."""
+    for item in received.message.tasks:
+        task = state.local_tasks.get(item["task_id"])
+        if task and task.attempt == item["attempt"] and task.assigned_to == received.sender.agent_id:
+            metadata = {**task.metadata, "progress": item["progress"]}
+            save(state, task.evolve(metadata=metadata, updated_at=batch.now), step)
 
 
 def attempts_allowed(state: DistributorState, task: Task) -> int:
@@ -296,6 +295,12 @@ def judge_workers(state: DistributorState, batch: Batch, step: Step) -> None:
             forget_worker(state, name, batch, step, died=True)
 
 
+def on_agent_left(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
+    """A worker stops by its own will."""
+    step.note("worker_left", worker=received.sender.agent_id)
+    forget_worker(state, received.sender.agent_id, batch, step, died=False)
+
+
 def forget_worker(state: DistributorState, name: str, batch: Batch, step: Step, *, died: bool) -> None:
     """Takes back what a worker had. Of one that died, as many as it runs at once may have begun: those attempts
     count. One that left by its own will has returned what it had begun."""
@@ -334,7 +339,7 @@ def write_workers(state: DistributorState, step: Step) -> None:
 # ---- draining, and calls of the Python API ----
 
 
-def on_drain(state: DistributorState, batch: Batch, step: Step) -> None:
+def on_drain(state: DistributorState, event: Drain, batch: Batch, step: Step) -> None:
     """Takes nothing new; what no worker has goes back at once."""
     state.draining = True
     for task in list(state.local_tasks.values()):
@@ -385,9 +390,9 @@ def dispatch(state: DistributorState, batch: Batch, step: Step) -> None:
             hand_over(state, task, worker, batch, step)
             spread.took(worker)
     for task_id in state.fresh:
-        task = state.local_tasks.get(task_id)  # type: ignore[assignment]
-        if task is not None and task.status is S.PENDING:
-            save(state, task, step)
+        fresh = state.local_tasks.get(task_id)
+        if fresh is not None and fresh.status is S.PENDING:
+            save(state, fresh, step)
     state.fresh.clear()
 
 
@@ -422,3 +427,17 @@ def recall(state: DistributorState, records: list[Task], mono_ms: int) -> None:
             state.workers[name].in_flight[task.task_id] = task.attempt
         else:
             state.queue.push(task)
+
+
+#: What may come in a message: `core.roles.ALLOWED` lets nothing else through.
+ON_MESSAGE: dict[str, Callable[[DistributorState, Received, Batch, Step], None]] = {
+    Action.ASSIGN_TASK: on_assign_tasks,
+    Action.CANCEL_TASK: on_cancel_tasks,
+    Action.TASK_RESULT: on_task_results,
+    Action.TASK_PROGRESS: on_task_progress,
+    Action.AGENT_JOINED: on_beat,
+    Action.AGENT_LEFT: on_agent_left,
+    Action.BEAT: on_beat,
+}
+
+ON_EVENT: dict[type, Callable[[DistributorState, Any, Batch, Step], None]] = {Call: on_call, Drain: on_drain}

@@ -61,7 +61,7 @@ class WorkerMind:
             modules=modules,
             fetch_inputs=self._fetch_inputs,
         )
-        self.state = self._new_state()
+        self.state: WorkerState = self._new_state()
 
     def _new_state(self) -> WorkerState:
         return WorkerState(self._chain[-1].agent_id, distributor=self._chain[1])

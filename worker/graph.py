@@ -20,5 +20,5 @@ def build() -> CompiledStateGraph[Turn, None, Turn, Turn]:
     return graph.compile(name="worker")
 
 
-def _listen(turn: Turn) -> None:
-    listen(turn["state"], turn["batch"], turn["step"])
+def _listen(state: Turn) -> None:
+    listen(state["state"], state["batch"], state["step"])

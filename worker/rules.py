@@ -6,14 +6,15 @@ outcome is reported, the task is the distributor's to give to somebody else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from core.langgraph_state import AgentStatus, LocalAgentState
-from core.roles import Action, Address, Role
-from core.step import Batch, Drain, Sending, Step
+from core.roles import Action, Address
+from core.step import Batch, Drain, Received, Sending, Step
 from core.tasks import Task
 
 __all__ = ["CancelRun", "Outcome", "ProgressMade", "RunTask", "Withdraw", "Withdrawn", "WorkerState", "listen"]
@@ -23,10 +24,14 @@ __all__ = ["CancelRun", "Outcome", "ProgressMade", "RunTask", "Withdraw", "Withd
 class WorkerState(LocalAgentState):
     """The memory of a worker: `local_tasks` are those it has taken and not reported yet."""
 
-    distributor: Address = Address(Role.DISTRIBUTOR, "distributor-1")
+    distributor: Address = field(kw_only=True)
+    report: Sending = field(init=False)  #: what its results are grouped by
     draining: bool = False
     done: int = 0
     failed: int = 0
+
+    def __post_init__(self) -> None:
+        self.report = Sending(self.distributor, Action.TASK_RESULT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,27 +82,17 @@ class ProgressMade:
 def listen(state: WorkerState, batch: Batch, step: Step) -> None:
     """Takes a batch into the state: messages in order, then what happened in this process."""
     for received in batch.messages:
-        action = received.message.action
-        if action == Action.ASSIGN_TASK:
-            for item in received.message.tasks:
-                on_assign_task(state, Task.parse(item), step)
-        elif action == Action.CANCEL_TASK:
-            for item in received.message.tasks:
-                on_cancel_task(state, item["task_id"], item["attempt"], step)
-    report = Sending(state.distributor, Action.TASK_RESULT)
+        ON_MESSAGE[received.message.action](state, received, step)
     for event in batch.events:
-        if isinstance(event, Outcome):
-            on_outcome(state, event, report, step)
-        elif isinstance(event, ProgressMade):
-            on_progress(state, event, step)
-        elif isinstance(event, Withdrawn):
-            for task in event.tasks:
-                hand_back(state, task, report, step)
-        elif isinstance(event, Drain):
-            state.draining = True
-            step.effects.append(Withdraw())
+        if on_event := ON_EVENT.get(type(event)):
+            on_event(state, event, step)
     state.status = AgentStatus.BUSY if state.local_tasks else AgentStatus.IDLE
     state.updated_at = batch.now
+
+
+def on_assign_tasks(state: WorkerState, received: Received, step: Step) -> None:
+    for item in received.message.tasks:
+        on_assign_task(state, Task.parse(item), step)
 
 
 def on_assign_task(state: WorkerState, task: Task, step: Step) -> None:
@@ -106,7 +101,7 @@ def on_assign_task(state: WorkerState, task: Task, step: Step) -> None:
     if known and known.attempt >= task.attempt:
         return
     if state.draining:
-        hand_back(state, task, Sending(state.distributor, Action.TASK_RESULT), step)
+        hand_back(state, task, step)
         return
     if known:
         step.effects.append(CancelRun(known.task_id, known.attempt))
@@ -114,13 +109,14 @@ def on_assign_task(state: WorkerState, task: Task, step: Step) -> None:
     step.effects.append(RunTask(task))
 
 
-def on_cancel_task(state: WorkerState, task_id: str, attempt: int, step: Step) -> None:
-    task = state.local_tasks.get(task_id)
-    if task and task.attempt == attempt:
-        step.effects.append(CancelRun(task_id, attempt))
+def on_cancel_tasks(state: WorkerState, received: Received, step: Step) -> None:
+    for item in received.message.tasks:
+        task = state.local_tasks.get(item["task_id"])
+        if task and task.attempt == item["attempt"]:
+            step.effects.append(CancelRun(task.task_id, task.attempt))
 
 
-def on_outcome(state: WorkerState, outcome: Outcome, report: Sending, step: Step) -> None:
+def on_outcome(state: WorkerState, outcome: Outcome, step: Step) -> None:
     """Reports how the current attempt ended; one that was superseded says nothing."""
     task = state.local_tasks.get(outcome.task_id)
     if task is None or task.attempt != outcome.attempt:
@@ -130,7 +126,7 @@ def on_outcome(state: WorkerState, outcome: Outcome, report: Sending, step: Step
         state.failed += 1
     else:
         state.done += 1
-    step.send(report, orjson.dumps(outcome.item))
+    step.send(state.report, orjson.dumps(outcome.item))
 
 
 def on_progress(state: WorkerState, event: ProgressMade, step: Step) -> None:
@@ -139,7 +135,32 @@ def on_progress(state: WorkerState, event: ProgressMade, step: Step) -> None:
         step.send(Sending(state.distributor, Action.TASK_PROGRESS), orjson.dumps(item))
 
 
-def hand_back(state: WorkerState, task: Task, report: Sending, step: Step) -> None:
+def on_drain(state: WorkerState, event: Drain, step: Step) -> None:
+    """Takes nothing new; what has not begun goes back."""
+    state.draining = True
+    step.effects.append(Withdraw())
+
+
+def on_withdrawn(state: WorkerState, event: Withdrawn, step: Step) -> None:
+    for task in event.tasks:
+        hand_back(state, task, step)
+
+
+def hand_back(state: WorkerState, task: Task, step: Step) -> None:
     """Returns a task that was not finished here; the attempt does not count against it."""
     state.local_tasks.pop(task.task_id, None)
-    step.send(report, orjson.dumps({"task_id": task.task_id, "attempt": task.attempt, "status": "returned"}))
+    step.send(state.report, orjson.dumps({"task_id": task.task_id, "attempt": task.attempt, "status": "returned"}))
+
+
+#: What may come in a message: `core.roles.ALLOWED` lets nothing else through.
+ON_MESSAGE: dict[str, Callable[[WorkerState, Received, Step], None]] = {
+    Action.ASSIGN_TASK: on_assign_tasks,
+    Action.CANCEL_TASK: on_cancel_tasks,
+}
+
+ON_EVENT: dict[type, Callable[[WorkerState, Any, Step], None]] = {
+    Outcome: on_outcome,
+    ProgressMade: on_progress,
+    Drain: on_drain,
+    Withdrawn: on_withdrawn,
+}

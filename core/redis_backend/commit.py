@@ -265,7 +265,7 @@ class Committer:
 
     async def _arm(self) -> bool:
         """Begins to watch the lease. True: it is ours. False: nobody's. Raises LeaseLost when it is another's."""
-        _, held, (version, epoch) = await self._exchange(*self._watching())
+        _, held, (version, _epoch) = await self._exchange(*self._watching())
         if held is not None and not self._is_ours(held):
             raise LeaseLost(f"{self._me}: {Lease.from_json(held).process} holds the lease now")
         if held is not None:

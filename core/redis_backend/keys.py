@@ -5,14 +5,14 @@ streams another. All keys of a cell share one hash slot, since a transaction mus
 hashes by its whole name, so the tag `{shared:distributor:ID}` lies in the slot of the key `shared:distributor:ID`.
 
     key                                      type    members                                   TTL       writer
-    shared:distributor:D                     hash    distributor_version, coordinator_version,  -         both halves
+    shared:distributor:D                     hash    distributor_version, coordinator_version, -         both halves
                                                      epoch, status, assigned_workers, ...
     {shared:distributor:D}:tasks:wanted      hash    task id -> what the coordinator wants      -         coordinator
     {shared:distributor:D}:tasks:actual      hash    task id -> the task's record here          -         distributor
     {shared:distributor:D}:lease             string  who acts as D now (JSON)                   lease     holder
     {shared:distributor:D}:fence             string  the highest epoch given out                -         holder
     {shared:distributor:D}:seen              hash    sender -> replay window                    -         distributor
-    {shared:distributor:D}:inbox             stream  signed messages to D                       -         parents, children
+    {shared:distributor:D}:inbox             stream  signed messages to D                       -         C, workers
     {shared:distributor:D}:heartbeats        hash    worker -> its last signed heartbeat        -         workers
     {shared:distributor:D}:changes           channel "side version": a hint, never truth        -         both
     {shared:distributor:D}:history           stream  audit trail of state changes, bounded      -         both

@@ -24,7 +24,7 @@ class Tables:
         self._wanted_versions: dict[str, int] = {}
 
     async def commands(self, step: Step) -> list[Command]:
-        """All writes of `step`. Raises TransportDown: the version of a half had to be looked up, nothing was written."""
+        """All writes of `step`. Raises TransportDown (a version had to be looked up): nothing was written."""
         commands: list[Command] = []
         for (table, whose), values in step.writes.items():
             commands += _write(table, self._key(table, whose), values)
@@ -60,8 +60,13 @@ class Tables:
 def _write(table: Table, key: str, values: Mapping[str, bytes | int | None]) -> list[Command]:
     """One command for what is put, one for what is removed, however many there are."""
     removed = [name for name, value in values.items() if value is None]
+    commands: list[Command] = []
     if table in SORTED_SETS:
         put = [part for name, value in values.items() if value is not None for part in (value, name)]
-        return ([("ZADD", key, *put)] if put else []) + ([("ZREM", key, *removed)] if removed else [])
-    put = [part for name, value in values.items() if value is not None for part in (name, value)]
-    return ([("HSET", key, *put)] if put else []) + ([("HDEL", key, *removed)] if removed else [])
+    else:
+        put = [part for name, value in values.items() if value is not None for part in (name, value)]
+    if put:
+        commands.append(("ZADD" if table in SORTED_SETS else "HSET", key, *put))
+    if removed:
+        commands.append(("ZREM" if table in SORTED_SETS else "HDEL", key, *removed))
+    return commands

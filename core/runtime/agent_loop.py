@@ -54,7 +54,9 @@ BACKOFF_S, MOST_BACKOFF_S = 0.05, 2.0
 class Mind(Protocol):
     """What a tier adds to the loop."""
 
-    state: LocalAgentState
+    @property
+    def state(self) -> LocalAgentState:
+        """The agent's memory; a new one after each `load`."""
 
     def think(self, batch: Batch) -> Step:
         """Runs the tier's graph. No I/O."""

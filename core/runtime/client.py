@@ -221,7 +221,8 @@ class AgentClient(Resident):
                 )
 
     async def _send(self, action: Action, items: list[bytes]) -> dict[str, asyncio.Future[list[dict[str, str]]]]:
-        assert self._outbox and self._wire
+        assert self._outbox
+        assert self._wire
         step = Step()
         step.sends[Sending(self._coordinator, action)] = items
         first = self._outbox.sent.get(self._coordinator, 0) + 1
@@ -373,7 +374,7 @@ class Completed:
     def __iter__(self) -> Iterator[Task]:
         home = self._client._home or portal_loop()
         while True:
-            step = asyncio.run_coroutine_threadsafe(anext(self._source, None), home)  # type: ignore[arg-type]
+            step = asyncio.run_coroutine_threadsafe(anext(self._source, None), home)
             task = step.result()
             if task is None:
                 return

@@ -73,7 +73,7 @@ class Inbox:
         return entries
 
     def load(self, seen: Sequence[bytes]) -> None:
-        """Starts anew from what is stored: replay windows as HGETALL gives them; unread is all that is in the stream."""
+        """Starts anew from what is stored: replay windows as HGETALL gives them; the whole stream is unread."""
         self.windows = {
             sender.decode(): ReplayWindow.from_text(text) for sender, text in zip(seen[::2], seen[1::2], strict=True)
         }

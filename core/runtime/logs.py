@@ -14,7 +14,7 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 def configure_logging(level: str, format_name: str) -> None:
-    """Sends everything to stderr: `console` for people, `json` one object a line, `auto` by whether it is a terminal."""
+    """Sends everything to stderr: `console` for people, `json` one object a line, `auto`: by whether it is one."""
     as_json = format_name == "json" or (format_name == "auto" and not sys.stderr.isatty())
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if as_json else Console())
@@ -43,7 +43,7 @@ class Console(logging.Formatter):
     """A line for people: time, level, sentence, fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
+        time = datetime.fromtimestamp(record.created, UTC).astimezone().strftime("%H:%M:%S")
         fields = " ".join(f"{name}={value}" for name, value in _fields(record).items() if name != "action")
         text = f"{record.getMessage()}  {fields}".rstrip()
         line = f"{time} {record.levelname.lower():7} {_printable(text)}"

@@ -54,7 +54,7 @@ def run_agent(parser: argparse.ArgumentParser, build: Build, argv: Sequence[str]
         agent = build(argparse.Namespace(**flags), settings)
         return asyncio.run(_run(agent, settings))
     except AgentSystemError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        sys.stderr.write(f"{parser.prog}: {error}\n")
         return error.exit_code
 
 
