@@ -10,6 +10,7 @@ import psutil
 
 from core import AgentClient, RedisConfig, Task
 from core.config import A2AConfig
+from core.errors import AgentSystemError
 from tests.bench.noop import TASK_TYPE
 from tests.bench.processes import ProcessGroup
 from tests.bench.workload import check, payload
@@ -50,8 +51,11 @@ class OurSystem:
         return self._group.processes
 
     def run(self, count: int) -> None:
-        self._group.complain_if_one_ended()
-        self._runner.run(self._run(count))
+        try:
+            self._runner.run(self._run(count))
+        except AgentSystemError:
+            self._group.complain_if_one_ended()  # that explains more
+            raise
 
     async def _run(self, count: int) -> None:
         ids = await self.submit(count)
