@@ -22,7 +22,7 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 import core
-from core.config import RedisConfig, directory_of
+from core.config import RedisConfig, directory_of, private_directory
 from core.endpoint import Endpoint
 from core.errors import ConfigError, TransportDown
 from core.redis_backend.embedded_server.binary import server_binary
@@ -69,7 +69,7 @@ def ensure_server_blocking(config: RedisConfig, *, _idle_s: float = IDLE_S, _gua
         return config
     if config.mode == "external" or not can_embed:
         raise _no_server(endpoint, found)
-    home = Home.of(directory_of(config), endpoint.port)
+    home = _home(config)
     if found.kind is not Kind.NOTHING and not is_locked(home.alive_lock):
         raise _port_taken(endpoint, found)
     return _way_in(config, home, _running(home) or _started(home, config, _idle_s, _guard))
@@ -104,13 +104,13 @@ def stop(timeout_s: float = 15.0, config: RedisConfig | None = None) -> bool:
 
 def leftovers(config: RedisConfig | None = None) -> list[EmbeddedStatus]:
     """Servers of ours that live though their supervisor is gone. `stop` ends one, and so does the next start."""
-    alive = (home.answering(_REPLY_S) for home in Home.all_in(directory_of(config or RedisConfig())))
+    alive = (Home(path).answering(_REPLY_S) for path in directory_of(config or RedisConfig()).glob("embedded-*/"))
     return [server for server in alive if server is not None and not server.supervised]
 
 
 def _home(config: RedisConfig | None) -> Home:
     config = config or RedisConfig()
-    return Home.of(directory_of(config), config.endpoint.port)
+    return Home(private_directory(directory_of(config) / f"embedded-{config.endpoint.port}"))
 
 
 def _running(home: Home) -> EmbeddedStatus | None:

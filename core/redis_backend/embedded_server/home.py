@@ -18,9 +18,7 @@ import os
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
 
-from core.directories import private_directory
 from core.redis_backend.embedded_server.conversation import Conversation, NotRedis, Refusal
 from core.redis_backend.private_files import kept_secret, write_private
 from core.redis_backend.process_identity import provably_dead
@@ -62,15 +60,6 @@ class Home:
     """The directory of one embedded server."""
 
     path: Path
-
-    @classmethod
-    def of(cls, data: Path, port: int) -> Self:
-        """Made (mode 700) if missing. Raises ConfigError when others could write there."""
-        return cls(private_directory(data / f"embedded-{port}"))
-
-    @classmethod
-    def all_in(cls, data: Path) -> list[Self]:
-        return [cls(path) for path in sorted(data.glob("embedded-*")) if path.is_dir()]
 
     @property
     def start_lock(self) -> Path:
