@@ -162,7 +162,7 @@ def _start(home: Home, config: RedisConfig, idle_s: float, guard: Guard, deadlin
     orders = Orders(str(home.path), endpoint.port, bind, str(binary), idle_s, guard, write_end)
     log_begins = _rotated(home.log)
     try:
-        with open(home.log, "ab") as log:
+        with os.fdopen(os.open(home.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as log:
             subprocess.run(
                 [sys.executable, "-m", "core.redis_backend.embedded_server", json.dumps(asdict(orders))],
                 cwd=home.path,

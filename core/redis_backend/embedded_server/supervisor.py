@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,8 +34,8 @@ __all__ = ["Orders", "Supervisor"]
 
 _READY_POLL_S = 0.005
 _ANSWER_S = 5.0
-#: A server that dies sooner after its start would only die again.
-_WORTH_A_RESTART_S = 5.0
+#: A server that dies more often than so many times within so many seconds will not be mended by another start.
+_RESTARTS, _RESTARTS_WITHIN_S = 5, 60.0
 #: How long a server may take to write its last data when it is asked to end.
 _END_S = 10.0
 _PR_SET_PDEATHSIG = 1
@@ -64,6 +65,7 @@ class Supervisor:
         self._lock = lock
         self._socket_path = self._home.socket_path()
         self._stop = False
+        self._deaths_s: deque[float] = deque(maxlen=_RESTARTS)
         self._ready_fd: int | None = orders.ready_fd
         self._wake, alarm = socket.socketpair()
         self._alarm = alarm  # kept open for the interpreter, which writes to it on every signal
@@ -83,7 +85,6 @@ class Supervisor:
 
     def _serve_once(self) -> bool:
         """From start to end of one server; True when another one is to follow."""
-        began_s = time.monotonic()
         server = self._spawn()
         guard = _Guard.over(server.pid, self._lock) if self._orders.guard == "process" else None
         try:
@@ -97,12 +98,18 @@ class Supervisor:
                 _log.info("serving port %s as process %s", status.port, status.server_pid)
                 self._watch(server, use, status)
             died = server.poll() is not None
-            return died and not self._stop and time.monotonic() - began_s > _WORTH_A_RESTART_S
+            return died and not self._stop and self._worth_a_restart()
         finally:
             self._home.forget()
             _end(server)
             if guard is not None:
                 guard.dismiss()
+
+    def _worth_a_restart(self) -> bool:
+        now_s = time.monotonic()
+        often = len(self._deaths_s) == _RESTARTS and now_s - self._deaths_s[0] < _RESTARTS_WITHIN_S
+        self._deaths_s.append(now_s)
+        return not often
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         text = server_conf(self._orders.port, self._orders.bind, self._socket_path, self._home)
