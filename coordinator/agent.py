@@ -19,7 +19,6 @@ from core.langgraph_state import SharedAgentState
 from core.redis_backend.commit import Committer
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.redis_backend.shared_state import read_shared_state
-from core.redis_client import Wire
 from core.roles import Address, Role
 from core.runtime.agent import Agent
 from core.runtime.agent_loop import AgentLoop
@@ -38,8 +37,7 @@ PAGE = 500
 class CoordinatorMind:
     """State, graph and hands of a coordinator."""
 
-    def __init__(self, coordinator_id: str, redis: RedisConfig, config: AgentConfig) -> None:
-        self.redis = redis
+    def __init__(self, coordinator_id: str, config: AgentConfig) -> None:
         self._config = config
         self._graph = build()
         self._keys = CoordinatorKeys(coordinator_id)
@@ -125,7 +123,7 @@ class CoordinatorMind:
         cell = CellKeys(effect.distributor_id)
         address = Address(Role.DISTRIBUTOR, effect.distributor_id)
         committer = Committer(
-            Wire(self.redis), address, cell.agent(self._keys.coordinator_id), self._loop.clock,
+            self._loop.open_connection(), address, cell.agent(self._keys.coordinator_id), self._loop.clock,
             lease_ms=int(self._config.lease_s * 1000),
         )  # fmt: skip
         try:
@@ -178,15 +176,10 @@ class CoordinatorAgent(Agent):
         config: AgentConfig | None = None,
     ) -> None:
         config = config or AgentConfig()
-        self._coordinator_mind = CoordinatorMind(agent_id, redis_config or RedisConfig(), config)
+        self._coordinator_mind = CoordinatorMind(agent_id, config)
         super().__init__(
             (Address.of(Role.COORDINATOR, agent_id),), self._coordinator_mind, redis_config, a2a_config, config
         )
-
-    async def _initialize(self) -> bool:
-        done = await super()._initialize()
-        self._coordinator_mind.redis = self._redis
-        return done
 
     @operation
     async def assign_task_to_distributor(self, task: Task, distributor_id: str) -> bool:

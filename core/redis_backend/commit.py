@@ -27,10 +27,10 @@ from redis.exceptions import ResponseError
 
 from core.errors import LeaseHeld, LeaseLost, ServerRefused, StateConflict, TransportDown
 from core.langgraph_state import Lease
+from core.ports import Command, Connection
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.keys import AgentKeys
 from core.redis_backend.process_identity import provably_dead, this_process
-from core.redis_client import Wire
 from core.roles import Address
 
 __all__ = ["Committer", "Grant"]
@@ -42,8 +42,6 @@ TRIES = 8
 #: A holder stops acting this long before its lease can end.
 MARGIN_SHARE = 0.1
 BACKOFF_S, MOST_BACKOFF_S = 0.05, 2.0
-
-Command = Sequence[bytes | str | int | float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ class Committer:
 
     def __init__(
         self,
-        wire: Wire,
+        wire: Connection,
         me: Address,
         keys: AgentKeys,
         clock: ServerClock,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from core.langgraph_state import SharedAgentState
+from core.ports import Command
 from core.redis_backend.keys import CellKeys
 
 __all__ = ["read_shared_state"]
@@ -17,7 +18,7 @@ TRIES = 5
 class Runs(Protocol):
     """Anything that executes plain commands: a Committer, or a Wire behind one."""
 
-    async def run(self, *commands: Sequence[bytes | str | int | float]) -> list[Any]: ...
+    async def run(self, *commands: Command) -> list[Any]: ...
 
 
 async def read_shared_state(source: Runs, distributor_id: str) -> SharedAgentState | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from core.redis_backend.commit import Command, Committer
+from core.ports import Command
+from core.redis_backend.commit import Committer
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.roles import Address
 from core.step import Step, Table

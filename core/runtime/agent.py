@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from core.config import A2AConfig, AgentConfig, RedisConfig
 from core.errors import AgentSystemError, LeaseLost
+from core.redis_client import Wire
 from core.roles import Address
 from core.runtime.agent_loop import AgentLoop, Mind
 from core.runtime.portal import Resident, operation, portal_loop
@@ -64,7 +65,7 @@ class Agent(Resident):
             return True
         self._redis = await server_for(self._redis, self._a2a)
         keys = keys_for(self._chain, self._a2a, self._redis)
-        self._loop = AgentLoop(self._mind, self._chain, keys, self._redis, self.config)
+        self._loop = AgentLoop(self._mind, self._chain, keys, lambda: Wire(self._redis), self.config)
         try:
             await self._loop.start()
         except BaseException:

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from core.a2a_messaging import A2AMessage
 from core.agents import Beat
-from core.config import AgentConfig, RedisConfig
+from core.config import AgentConfig
 from core.errors import (
     MalformedMessage,
     NotPermitted,
@@ -31,11 +31,11 @@ from core.errors import (
     TransportDown,
 )
 from core.langgraph_state import AgentStatus, LocalAgentState
+from core.ports import Command, OpenConnection
 from core.redis_backend.clock import ServerClock
-from core.redis_backend.commit import Command, Committer
+from core.redis_backend.commit import Committer
 from core.redis_backend.keys import ACTIVE, AgentKeys, CoordinatorKeys, keys_of
 from core.redis_backend.tables import Tables
-from core.redis_client import Wire
 from core.roles import Action, Address, check_permitted
 from core.runtime.inbox import Entry, Inbox
 from core.runtime.outbox import Outbox
@@ -89,7 +89,7 @@ class AgentLoop:
         mind: Mind,
         chain: tuple[Address, ...],
         signing: Keys,
-        redis: RedisConfig,
+        open_connection: OpenConnection,
         config: AgentConfig,
     ) -> None:
         self.me = chain[-1]
@@ -100,9 +100,10 @@ class AgentLoop:
         self.keys: AgentKeys = keys_of(chain)
         self._mind = mind
         self._signing = signing
-        self._reader_wire = Wire(redis)
+        self.open_connection = open_connection
+        self._reader_wire = open_connection()
         self.committer = Committer(
-            Wire(redis), self.me, self.keys, self.clock,
+            open_connection(), self.me, self.keys, self.clock,
             lease_ms=int(config.lease_s * 1000), on_transport=self._transport,
         )  # fmt: skip
         self._inbox = Inbox(

@@ -16,9 +16,8 @@ from redis.exceptions import ResponseError
 
 from core.a2a_messaging import A2AMessage
 from core.errors import NotPermitted, PeerError, ServerRefused, StaleMessage
-from core.redis_backend.commit import Command
+from core.ports import Command
 from core.redis_backend.keys import AgentKeys
-from core.redis_client import Wire
 from core.roles import Address, check_permitted
 from core.signing import Keys, ReplayWindow, Signed, check_fresh
 from core.step import Received
@@ -41,7 +40,7 @@ class Inbox:
     """Reads and verifies what one agent is sent. What it has taken is acknowledged by `settle`'s commands."""
 
     def __init__(
-        self, wire: Wire, me: Address, signing: Keys, keys: AgentKeys, *, freshness_ms: int, limit_bytes: int
+        self, wire: Connection, me: Address, signing: Keys, keys: AgentKeys, *, freshness_ms: int, limit_bytes: int
     ) -> None:
         self._wire = wire
         self._me = me

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from core.a2a_messaging import A2AMessage, MessageType, Metadata
-from core.redis_backend.commit import Command
+from core.ports import Command
 from core.redis_backend.keys import inbox_of
 from core.roles import Action, Address, Role
 from core.signing import Keys, Signed
