@@ -16,7 +16,7 @@ from redis.exceptions import ResponseError
 
 from core.a2a_messaging import A2AMessage
 from core.errors import NotPermitted, PeerError, ServerRefused, StaleMessage
-from core.ports import Command
+from core.ports import Command, Connection
 from core.redis_backend.keys import AgentKeys
 from core.roles import Address, check_permitted
 from core.signing import Keys, ReplayWindow, Signed, check_fresh
