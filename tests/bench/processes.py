@@ -25,7 +25,8 @@ class ProcessGroup:
 
     @property
     def processes(self) -> dict[str, psutil.Process]:
-        return {role: psutil.Process(running.pid) for role, running in self._running.items()}
+        """Those that still run."""
+        return {role: psutil.Process(started.pid) for role, started in self._running.items() if started.poll() is None}
 
     def start(self, role: str, *arguments: str) -> None:
         with (self._directory / f"{role}.log").open("wb") as log:
