@@ -135,4 +135,4 @@ def prefetch_window(concurrency: int, mean_run_ms: float | None) -> int:
     if mean_run_ms is None:
         return concurrency * 4
     beyond = concurrency * PREFETCH_MS / max(mean_run_ms, 0.05)
-    return concurrency + min(MOST_PREFETCHED - concurrency, max(1, int(beyond))) if concurrency else 0
+    return concurrency + max(1, min(MOST_PREFETCHED - concurrency, int(beyond))) if concurrency else 0
