@@ -1,0 +1,104 @@
+"""What a parent knows of a child."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.agents import Beat, Health, prefetch_window
+from tests.builders import a_child
+
+
+@pytest.mark.parametrize(
+    ("silent_ms", "health"),
+    [(0, Health.ACTIVE), (2499, Health.ACTIVE), (2500, Health.SUSPECT), (4999, Health.SUSPECT), (5000, Health.GONE)],
+)
+def test_health_follows_how_long_a_child_has_been_silent(silent_ms: int, health: Health) -> None:
+    assert a_child("a", mono_ms=1000).judge(1000 + silent_ms, failure_timeout_ms=5000) is health
+
+
+@pytest.mark.parametrize(("silent_ms", "health"), [(0, Health.DRAINING), (4000, Health.DRAINING), (5000, Health.GONE)])
+def test_a_child_that_drains_stays_so_until_it_is_gone(silent_ms: int, health: Health) -> None:
+    assert a_child("a", draining=True).judge(silent_ms, failure_timeout_ms=5000) is health
+
+
+def test_a_child_that_was_suspected_is_active_again_with_its_next_heartbeat() -> None:
+    child = a_child("a")
+    child.health = child.judge(4000, 5000)
+
+    child.heard(Beat(beat=2, capabilities=("task:sum",)), 4000)
+
+    assert child.health is Health.ACTIVE
+    assert child.judge(4000, 5000) is Health.ACTIVE
+
+
+def test_what_a_child_can_do_follows_its_latest_heartbeat() -> None:
+    child = a_child("a", capabilities=("task:sum", "gpu"))
+    assert child.can(("task:sum", "gpu"))
+
+    child.heard(Beat(beat=2, capabilities=("task:sum",)), 0)
+
+    assert child.can(("task:sum",))
+    assert not child.can(("task:sum", "gpu"))
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "mean_run_ms", "window"),
+    [
+        (4, None, 16),  # nothing is known yet
+        (4, 1_000_000.0, 5),  # long ones: one waits beside those that run, so that a slot never idles
+        (4, 60.0, 8),  # as many again as it runs
+        (4, 1.0, 244),
+        (4, 0.0001, 1024),  # never more than the bound
+        (0, 5.0, 0),
+    ],
+)
+def test_a_worker_may_hold_what_it_runs_and_what_it_finishes_within_a_tick(
+    concurrency: int, mean_run_ms: float | None, window: int
+) -> None:
+    assert prefetch_window(concurrency, mean_run_ms) == window
+
+
+@pytest.mark.parametrize("concurrency", [1, 64, 1024, 5000, 10_000])
+@pytest.mark.parametrize("mean_run_ms", [None, 0.01, 5.0, 1e6])
+def test_a_worker_may_always_hold_at_least_what_it_runs_at_once(concurrency: int, mean_run_ms: float | None) -> None:
+    assert prefetch_window(concurrency, mean_run_ms) >= concurrency
+
+
+def test_the_room_left_is_the_window_without_what_is_in_flight_and_never_negative() -> None:
+    assert a_child("a", capacity=10, holds=3).free == 7
+    assert a_child("a", capacity=2, holds=3).free == 0
+
+
+class TestMissing:
+    """Tasks that were handed over and whose message was lost."""
+
+    def test_a_task_is_lost_when_the_child_has_read_past_it_and_does_not_hold_it(self) -> None:
+        child = a_child("a", holds=2)
+        assert child.missing(Beat(), incarnation=7, sent=5, taken=0) == []  # only now is the question put
+
+        beat = Beat(parent_incarnation=7, received=5, sent=3, holding=(("a-1", 1),))
+        lost = child.missing(beat, incarnation=7, sent=5, taken=3)
+
+        assert lost == ["a-0"]
+
+    @pytest.mark.parametrize(
+        ("beat", "taken"),
+        [
+            (Beat(parent_incarnation=7, received=4, sent=0), 0),  # it has not read up to the question
+            (Beat(parent_incarnation=6, received=5, sent=0), 0),  # it counts the messages of our predecessor
+            (Beat(parent_incarnation=7, received=5, sent=3), 2),  # its report may still lie in our inbox
+        ],
+        ids=["behind", "other incarnation", "report under way"],
+    )
+    def test_no_task_is_lost_as_long_as_a_message_may_be_under_way(self, beat: Beat, taken: int) -> None:
+        child = a_child("a", holds=1)
+        child.missing(Beat(), incarnation=7, sent=5, taken=0)
+
+        assert child.missing(beat, incarnation=7, sent=5, taken=taken) == []
+
+    def test_a_task_handed_over_after_the_question_is_not_lost_by_its_answer(self) -> None:
+        child = a_child("a")
+        child.missing(Beat(), incarnation=7, sent=5, taken=0)
+        child.in_flight["fresh"] = 1
+
+        assert child.missing(Beat(parent_incarnation=7, received=5), incarnation=7, sent=6, taken=0) == []
