@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -92,7 +93,8 @@ def stop(timeout_s: float = 15.0, config: RedisConfig | None = None) -> bool:
         found = True
         if not asked and (recorded := home.recorded()) is not None:
             if recorded.supervised:
-                os.kill(recorded.supervisor_pid, signal.SIGTERM)
+                with suppress(ProcessLookupError):
+                    os.kill(recorded.supervisor_pid, signal.SIGTERM)
                 asked = True
             else:
                 _end_leftover(home)
@@ -146,9 +148,8 @@ def _end_leftover(home: Home) -> bool:
     server = home.answering(_REPLY_S)
     if server is None or server.supervised:
         return False
-    os.kill(server.server_pid, signal.SIGKILL)  # it has just proved, on its private socket, which process it is
-    while is_locked(home.alive_lock):
-        time.sleep(_POLL_S)
+    with suppress(ProcessLookupError):
+        os.kill(server.server_pid, signal.SIGKILL)  # it has just proved, on its private socket, which process it is
     return True
 
 
@@ -177,7 +178,9 @@ def _start(home: Home, config: RedisConfig, idle_s: float, guard: Guard, deadlin
     finally:
         os.close(write_end)
     with open(read_end, "rb", buffering=0) as report:
-        said = report.read(16) if select.select([report], [], [], deadline_s - time.monotonic())[0] else b"late"
+        said = (
+            report.read(16) if select.select([report], [], [], max(0.0, deadline_s - time.monotonic()))[0] else b"late"
+        )
     if said == b"":
         _explain(home, config, log_begins)
 

@@ -217,6 +217,19 @@ def test_a_data_directory_too_deep_for_a_socket_gets_it_elsewhere_and_cleans_up(
     assert not folder.exists()
 
 
+async def test_without_a_server_on_the_path_the_bundled_one_runs_and_keeps_the_data_it_wrote(
+    config: RedisConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as bare:
+        bare.setenv("PATH", "")
+        await ask(ensure_server_blocking(config), "SET", "kept", "yes")
+        assert running(config).binary == str(bundled_server())
+    stop(config=config)
+
+    assert await ask(ensure_server_blocking(config), "GET", "kept") == b"yes"
+    assert running(config).binary == str(bundled_server())
+
+
 async def test_a_redis_that_answers_at_the_configured_address_is_used_as_it_is(config: RedisConfig) -> None:
     with RedisServer(bundled_server(), port=config.port) as server:
         mine = config.model_copy(update={"password": server.password})

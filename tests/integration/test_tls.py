@@ -1,0 +1,121 @@
+"""TLS and client certificates to a real server, behind a TLS endpoint of the test, since not every build speaks TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from core.config import A2AConfig, RedisConfig, with_client_certificate
+from core.errors import AgentSystemError, ConfigError
+from core.redis_backend.embedded import ensure_server
+from core.redis_client import Wire, client
+from tests.redis_server import RedisServer
+
+
+@dataclass(frozen=True)
+class Pem:
+    cert: Path
+    key: Path
+
+
+def self_signed(folder: Path, name: str) -> Pem:
+    """A certificate for 127.0.0.1 that is its own CA."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=5))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = Pem(folder / f"{name}.crt", folder / f"{name}.key")
+    pem.cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    pem.key.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return pem
+
+
+@dataclass(frozen=True)
+class Terminator:
+    """Takes TLS from those who show the client's certificate, and passes the bytes on to the server."""
+
+    port: int
+    server: Pem
+    client: Pem
+    password: str
+
+    def config(self, **more: object) -> RedisConfig:
+        base = RedisConfig(host="127.0.0.1", port=self.port, use_tls=True, password=self.password)
+        return base.model_copy(update=more)
+
+
+@pytest.fixture
+async def terminator(tmp_path: Path, redis_server: RedisServer) -> AsyncIterator[Terminator]:
+    server, mine = self_signed(tmp_path, "server"), self_signed(tmp_path, "client")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(mine.cert))
+    context.load_cert_chain(server.cert, server.key)
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(65536):
+                sink.write(data)
+        except OSError:
+            pass  # the client broke off: that is what some tests are about
+        finally:
+            sink.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_unix_connection(redis_server.directory / "socket")
+        await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer))
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as listening:
+        yield Terminator(listening.sockets[0].getsockname()[1], server, mine, redis_server.password)
+
+
+async def test_a_client_certificate_opens_every_kind_of_connection(terminator: Terminator) -> None:
+    mutual = A2AConfig(agent_id="a", use_mtls=True, cert_path=terminator.client.cert, key_path=terminator.client.key)
+    config = with_client_certificate(terminator.config(ca_path=terminator.server.cert), mutual)
+
+    assert await ensure_server(config) is config
+    wire = Wire(config)
+    await wire.connect()
+    assert await wire.exchange([("PING",)]) == [b"PONG"]
+    await wire.close()
+    async with client(config) as redis:
+        assert await redis.echo("x") == b"x"
+
+
+async def test_without_the_client_certificate_nobody_gets_in(terminator: Terminator) -> None:
+    config = terminator.config(ca_path=terminator.server.cert)
+
+    with pytest.raises(AgentSystemError):
+        await Wire(config).connect()
+    with pytest.raises(AgentSystemError):
+        await ensure_server(config)
+
+
+async def test_a_server_whose_certificate_nobody_vouches_for_is_refused_with_the_cure(terminator: Terminator) -> None:
+    for attempt in (Wire(terminator.config()).connect(), ensure_server(terminator.config())):
+        with pytest.raises(ConfigError, match="REDIS_CA_PATH"):
+            await attempt
+
+
+async def test_files_that_are_no_pem_are_a_config_error(terminator: Terminator, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    with pytest.raises(ConfigError, match="PEM"):
+        await Wire(terminator.config(ca_path=tmp_path / "empty")).connect()
