@@ -1,0 +1,106 @@
+"""An attempt while it runs, and how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+import orjson
+
+from core.tasks import Task, TaskError, utc_now
+from worker.child_pool import Child
+from worker.context import ChildOutcome, Context, Progress, Spawn
+
+__all__ = ["Finished", "Running", "Status", "run_request"]
+
+Status = Literal["completed", "failed", "cancelled", "delegated"]
+
+
+class Finished(NamedTuple):
+    """How an attempt ended. A named tuple, since one is made for each task and it costs a third of a dataclass."""
+
+    task_id: str
+    attempt: int
+    status: Status
+    started_at: datetime  #: aware UTC; of one that never began, its end
+    run_ms: float
+    result: Any = None  #: of a completed one: JSON values within the payload limit
+    error: TaskError | None = None  #: of a failed one
+    spawn: Spawn | None = None  #: of a delegated one
+
+
+class Running:
+    """An attempt that runs."""
+
+    __slots__ = (
+        "_latest",
+        "cancelled",
+        "child",
+        "context",
+        "due_s",
+        "killed",
+        "reported_s",
+        "slot",
+        "started_at",
+        "started_monotonic",
+        "stopped_s",
+        "task",
+        "unreported",
+    )
+
+    def __init__(self, task: Task, slot: asyncio.Task[None], started_monotonic: float) -> None:
+        self.task = task
+        self.slot = slot  #: what runs it
+        self.started_monotonic = started_monotonic
+        self.started_at = utc_now()
+        self.due_s = float("inf")  #: monotonic time at which it is stopped
+        self.context: Context | None = None
+        self.child: Child | None = None  #: the process that runs it; None: the loop does
+        self.stopped_s: float | None = None  #: monotonic time at which it was told to stop
+        self.cancelled = False  #: told so because somebody asked for it, not because its time was up
+        self.killed = False  #: because it did not listen
+        self.unreported = False  #: there is a report that was not passed on yet
+        self.reported_s = 0.0  #: monotonic time at which one was
+        self._latest: Progress | bytes | None = None
+
+    @property
+    def progress(self) -> Progress | None:
+        """The latest report; None before the first."""
+        if isinstance(self._latest, bytes):
+            self._latest = self._parsed(self._latest)
+        return self._latest
+
+    def report(self, progress: Progress | bytes) -> None:
+        """Takes note, from any thread. One in JSON, as a child sends it, is parsed if somebody comes to read it."""
+        self._latest = progress
+        self.unreported = True
+
+    def _parsed(self, body: bytes) -> Progress:
+        fields = orjson.loads(body)
+        return Progress(self.task.task_id, self.task.attempt, fields["fraction"], fields["note"], fields["data"])
+
+
+def run_request(task: Task, children: Sequence[ChildOutcome]) -> dict[str, Any]:
+    """What a child has to know to run an attempt of ``task``."""
+    return {
+        "task": {
+            "task_id": task.task_id,
+            "task_type": task.task_type,
+            "payload": task.payload,
+            "attempt": task.attempt,
+            "deadline": task.deadline,
+            "idempotency_key": task.idempotency_key,
+        },
+        "children": [
+            {
+                "task_id": child.task_id,
+                "task_type": child.task_type,
+                "status": child.status,
+                "result": child.result,
+                "error": child.error.model_dump() if child.error else None,
+            }
+            for child in children
+        ],
+    }

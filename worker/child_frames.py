@@ -1,0 +1,95 @@
+"""Frames between the worker, its nursery and its children: four bytes of length, then one JSON object.
+
+    worker ─▶ nursery   {setup}, {fork: N} with two descriptors, {kill: N}
+    nursery ─▶ worker   {ready} or {failed: message}, {forked: N, pid}, {exited: N, status}
+    worker ─▶ child     {run: K, task, children}, {cancel: K}
+    child ─▶ worker     {progress: K, ...}, {done: K, result | error | spawn}
+
+N numbers the children of a nursery, K the runs of a child, so that a late word about one is never taken for another.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+__all__ = ["FRAME_LIMIT_BYTES", "Frames", "encode", "read_frame", "wrap"]
+
+#: A child that spawns very many children sends the largest ones.
+FRAME_LIMIT_BYTES = 64 * 1024 * 1024
+
+LENGTH = struct.Struct("!I")
+
+
+def wrap(body: bytes) -> bytes:
+    """``body``, JSON already, as a frame."""
+    return LENGTH.pack(len(body)) + body
+
+
+def encode(message: Mapping[str, Any]) -> bytes:
+    """``message`` as a frame."""
+    return wrap(orjson.dumps(message))
+
+
+class Frames:
+    """Cuts a stream of bytes into the bodies of its frames."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The bodies completed by ``data``. Raises ValueError for one over FRAME_LIMIT_BYTES."""
+        buffer = self._buffer
+        buffer += data
+        bodies = []
+        start = 0
+        while len(buffer) - start >= LENGTH.size:
+            length = LENGTH.unpack_from(buffer, start)[0]
+            if length > FRAME_LIMIT_BYTES:
+                raise ValueError(f"a frame of {length} bytes, over {FRAME_LIMIT_BYTES}")
+            end = start + LENGTH.size + length
+            if len(buffer) < end:
+                break
+            bodies.append(bytes(buffer[start + LENGTH.size : end]))
+            start = end
+        del buffer[:start]
+        return bodies
+
+
+def read_frame(source: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """The next message of a blocking socket, with the descriptors that came with it; None when the other end is gone.
+
+    It reads the length alone first: descriptors come with the first byte of their frame, and must not be taken for
+    those of the frame before.
+    """
+    try:
+        head, descriptors, _, _ = socket.recv_fds(source, LENGTH.size, 2)
+        head += _read(source, LENGTH.size - len(head)) if head else b""
+        if len(head) < LENGTH.size:
+            return None
+        length = LENGTH.unpack(head)[0]
+        body = _read(source, length)
+    except ConnectionError:
+        return None
+    if len(body) < length:
+        return None
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    message: dict[str, Any] = orjson.loads(body)
+    return message, list(descriptors)
+
+
+def _read(source: socket.socket, count: int) -> bytes:
+    """``count`` bytes, or fewer when the other end is gone before."""
+    data = bytearray()
+    while len(data) < count:
+        part = source.recv(min(count - len(data), 1 << 20))
+        if not part:
+            break
+        data += part
+    return bytes(data)

@@ -1,0 +1,164 @@
+"""What a child process does: run one attempt after the other, in its main thread, until it is killed.
+
+Nothing reads the socket while a handler runs, until it asks ``ctx.cancelled``: no thread is needed, and one that holds
+the interpreter lock in a tight C loop is killed from outside all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from contextvars import copy_context
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from core.errors import BadTask
+from core.tasks import TaskError, TaskStatus
+from worker.child_frames import FRAME_LIMIT_BYTES, Frames, wrap
+from worker.context import ChildOutcome, Context, Progress, Spawn, running_context
+from worker.graph_runner import GraphRunner
+from worker.handler_registry import Handler, Handlers
+from worker.outcome import failure, result_json
+
+__all__ = ["serve"]
+
+READ_BYTES = 256 * 1024
+
+
+class Channel:
+    """This child's end of its socket. Sending and polling are safe from any thread of the handler."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._frames = Frames()
+        self._waiting: list[dict[str, Any]] = []
+        self._lock = threading.Lock()
+        self.fileno = connection.fileno()
+
+    def receive(self) -> dict[str, Any]:
+        """The next message; blocks. Ends the process when the worker is gone."""
+        while not self._waiting:
+            self._read(0)
+        return self._waiting.pop(0)
+
+    def cancelled(self, run: int) -> bool:
+        """Whether the worker has asked for the end of ``run``; does not block."""
+        with self._lock:
+            try:
+                self._read(socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return False
+            asked = any(message.get("cancel") == run for message in self._waiting)
+            self._waiting = [message for message in self._waiting if "run" in message]
+            return asked
+
+    def send(self, body: bytes) -> None:
+        with self._lock:
+            self._connection.sendall(wrap(body))
+
+    def _read(self, flags: int) -> None:
+        try:
+            data = self._connection.recv(READ_BYTES, flags)
+        except ConnectionError:
+            data = b""
+        if not data:
+            os._exit(0)  # the worker let go of this child, or died: nobody wants the rest
+        self._waiting += [orjson.loads(body) for body in self._frames.feed(data)]
+
+
+def serve(connection: socket.socket, handlers: Handlers) -> None:
+    """Runs what comes; never returns. Ends the process when the other end of ``connection`` is closed."""
+    channel = Channel(connection)
+    graphs = GraphRunner()
+    while True:
+        message = channel.receive()
+        if "run" in message:  # else a cancel that came too late
+            channel.send(_attempt(message, channel, handlers, graphs))
+
+
+def _attempt(message: dict[str, Any], channel: Channel, handlers: Handlers, graphs: GraphRunner) -> bytes:
+    run = message["run"]
+    context = _context(message, channel)
+    try:
+        handler = handlers.get(context.task_type)
+        # A copy for each attempt, so that no context variable set by one is seen by the next.
+        value = copy_context().run(_call, handler, message["task"]["payload"], context, channel, run, graphs)
+        reply = _reply(run, value)
+    except BaseException as error:  # SystemExit and KeyboardInterrupt of user code too: the attempt failed
+        problem = failure(error, context.attempt)
+        reply = orjson.dumps({"done": run, "error": problem.model_dump()})
+    _flush()
+    return reply
+
+
+def _call(handler: Handler, payload: Any, context: Context, channel: Channel, run: int, graphs: GraphRunner) -> Any:
+    running_context.set(context)
+    if handler.kind == "graph":
+        return graphs.run(handler, payload, context, channel.fileno, lambda: channel.cancelled(run))
+    value = handler.function(*handler.arguments(payload, context))
+    if asyncio.iscoroutine(value):
+        value.close()
+        raise BadTask(
+            f"handler of {handler.task_type!r} is a plain function but returned a coroutine: make it an async def"
+        )
+    return value
+
+
+def _reply(run: int, value: Any) -> bytes:
+    if not isinstance(value, Spawn):
+        return b'{"done":%d,"result":%b}' % (run, result_json(value))
+    children = b",".join(child.to_json() for child in value.children)
+    reply = b'{"done":%d,"spawn":{"children":[%b],"then":%b}}' % (run, children, value.then.model_dump_json().encode())
+    if len(reply) > FRAME_LIMIT_BYTES:
+        raise BadTask(f"spawn has {len(reply)} bytes, over {FRAME_LIMIT_BYTES}: give the children smaller payloads")
+    return reply
+
+
+def _context(message: dict[str, Any], channel: Channel) -> Context:
+    task, run = message["task"], message["run"]
+
+    def report(progress: Progress) -> None:
+        channel.send(
+            orjson.dumps({"progress": run, "fraction": progress.fraction, "note": progress.note, "data": progress.data})
+        )
+
+    return Context(
+        task_id=task["task_id"],
+        task_type=task["task_type"],
+        attempt=task["attempt"],
+        deadline=datetime.fromisoformat(task["deadline"]) if task["deadline"] else None,
+        idempotency_key=task["idempotency_key"],
+        children=[_child_outcome(child) for child in message["children"]],
+        report=report,
+        poll=_poller(channel, run),
+    )
+
+
+def _poller(channel: Channel, run: int) -> Callable[[], bool]:
+    return lambda: channel.cancelled(run)
+
+
+def _child_outcome(fields: dict[str, Any]) -> ChildOutcome:
+    error = fields["error"]
+    return ChildOutcome(
+        task_id=fields["task_id"],
+        task_type=fields["task_type"],
+        status=TaskStatus(fields["status"]),
+        result=fields["result"],
+        error=TaskError(**error) if error else None,
+    )
+
+
+def _flush() -> None:
+    """What was printed belongs to this attempt, so it goes out before the reply."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            continue  # the handler closed or replaced it, which is its own affair

@@ -1,0 +1,96 @@
+"""What a child prints, line by line on the worker's stderr, marked with its task and limited."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+
+__all__ = ["OUTPUT_LIMIT_BYTES", "ChildOutput"]
+
+#: Of one attempt. The rest is read and dropped, so that whoever prints is never blocked.
+OUTPUT_LIMIT_BYTES = 64 * 1024
+
+READ_BYTES = 64 * 1024
+
+#: Reads at the end of an attempt to find what it printed last: enough for a full pipe, and no more for a flood.
+LAST_READS = 4
+
+#: A line longer than this is cut in pieces.
+LINE_BYTES = 8 * 1024
+
+#: Control characters are shown, not sent to the terminal: they could hide or forge lines.
+ESCAPES = {code: f"\\x{code:02x}" for code in [*range(9), *range(10, 32), *range(127, 160)]}
+
+
+def to_stderr(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+class ChildOutput:
+    """Reads the pipe that is stdout and stderr of a child."""
+
+    def __init__(self, descriptor: int, write: Callable[[str], object] = to_stderr) -> None:
+        self._descriptor = descriptor
+        self._write = write
+        self._task_id = "-"
+        self._left = OUTPUT_LIMIT_BYTES
+        self._line = b""
+        self._loop = asyncio.get_running_loop()
+        os.set_blocking(descriptor, False)
+        self._loop.add_reader(descriptor, self._read)
+
+    def begin(self, task_id: str) -> None:
+        """From now on it is ``task_id`` that prints."""
+        self._task_id, self._left = task_id, OUTPUT_LIMIT_BYTES
+
+    def end(self) -> None:
+        """The attempt is over: what is still in the pipe is its own."""
+        for _ in range(LAST_READS):
+            if self._descriptor < 0 or not self._read():
+                break
+        self._end_line()
+
+    def close(self) -> None:
+        self.end()
+        if self._descriptor >= 0:
+            self._loop.remove_reader(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _read(self) -> bool:
+        """Whether there was something."""
+        try:
+            data = os.read(self._descriptor, READ_BYTES)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._loop.remove_reader(self._descriptor)  # else it would be called again and again
+        elif self._left > 0:
+            self._take(data)
+        return bool(data)
+
+    def _take(self, data: bytes) -> None:
+        capped = len(data) >= self._left
+        data, self._left = data[: self._left], self._left - len(data)
+        *lines, self._line = (self._line + data).split(b"\n")
+        while len(self._line) > LINE_BYTES:
+            lines.append(self._line[:LINE_BYTES])
+            self._line = self._line[LINE_BYTES:]
+        text = "".join(map(self._marked, lines))
+        if capped:
+            text += self._marked(self._line) if self._line else ""
+            text += self._marked(b"output capped at %d KiB" % (OUTPUT_LIMIT_BYTES // 1024))
+            self._line = b""
+        if text:
+            self._write(text)
+
+    def _end_line(self) -> None:
+        if self._line:
+            self._write(self._marked(self._line))
+            self._line = b""
+
+    def _marked(self, line: bytes) -> str:
+        return f"[{self._task_id}] {line.decode(errors='replace').translate(ESCAPES)}\n"

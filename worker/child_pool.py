@@ -1,0 +1,319 @@
+"""The worker's side of its child processes: one nursery, and the children it forked, used again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from core.errors import ConfigError, WorldError
+from worker.child_frames import Frames, encode
+from worker.child_guard import NURSERY_MODULE, refuse_in_child
+from worker.child_output import ChildOutput
+from worker.handler_registry import Handlers
+
+__all__ = ["Child", "ChildDied", "ChildPool"]
+
+#: A child is replaced after so many runs: what user code leaks does not grow for ever.
+RUNS_PER_CHILD = 1000
+
+#: Time to import the user's modules once more, in the nursery.
+IMPORT_TIMEOUT_S = 60.0
+
+#: For the nursery to end, with all of its children, after it was told to.
+CLOSE_TIMEOUT_S = 5.0
+
+#: What opens the way to the system itself. User code in a child needs none of it.
+SECRETS = frozenset({"A2A_TOKEN_SECRET", "A2A_PREVIOUS_SECRET", "REDIS_PASSWORD", "REDIS_URL"})
+
+READ_BYTES = 64 * 1024
+PROJECT = str(Path(__file__).resolve().parent.parent)
+PROGRESS = b'{"progress":'
+
+log = logging.getLogger(__name__)
+
+
+class ChildDied(WorldError):
+    """A child ended in the middle of a run; the message says by which exit status or signal."""
+
+
+class Child(asyncio.Protocol):
+    """One child process. It runs one attempt at a time."""
+
+    def __init__(self, number: int, kill: Callable[[int], None], output: ChildOutput) -> None:
+        self.pid: int | None = None  #: once it is known
+        self.runs = 0
+        self.gone = False
+        self._number = number
+        self._kill = kill
+        self._output = output
+        self._frames = Frames()
+        self._transport: asyncio.Transport | None = None
+        self._answer: asyncio.Future[dict[str, Any]] | None = None
+        self._report: Callable[[bytes], None] | None = None
+
+    async def run(self, task_id: str, request: Mapping[str, Any], report: Callable[[bytes], None]) -> dict[str, Any]:
+        """The child's answer to ``request``: its field ``result``, ``error`` or ``spawn`` says which one it is.
+
+        ``report`` gets each progress report, as the JSON it came as. Raises ChildDied.
+        """
+        if self.gone or self._transport is None:
+            raise ChildDied("its process ended before the run began")
+        self.runs += 1
+        self._report = report
+        self._answer = asyncio.get_running_loop().create_future()
+        self._output.begin(task_id)
+        try:
+            self._transport.write(encode({"run": self.runs, **request}))
+            return await self._answer
+        except asyncio.CancelledError:
+            self.kill()  # nobody will wait for what it does
+            self.retire()
+            raise
+        finally:
+            self._answer = self._report = None
+            self._output.end()
+
+    def cancel(self) -> None:
+        """Asks the run to stop; it may not listen."""
+        if self._transport is not None:
+            self._transport.write(encode({"cancel": self.runs}))
+
+    def kill(self) -> None:
+        """Ends the process, now. The run that goes on raises ChildDied once that is done."""
+        self._kill(self._number)
+
+    def retire(self) -> None:
+        """Lets go of it: it ends by itself, as soon as it looks for its next run."""
+        self.gone = True
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            bodies = self._frames.feed(data)
+        except ValueError:
+            log.warning("a child sent an unreadable frame", extra={"action": "child_unreadable", "pid": self.pid})
+            self.kill()
+            return
+        for body in bodies:
+            if body.startswith(PROGRESS):
+                self._on_progress(body)
+            else:
+                self._on_done(orjson.loads(body))
+
+    def _on_progress(self, body: bytes) -> None:
+        # Compared without parsing: most reports are replaced by a later one before anybody reads them.
+        if self._report is not None and body.startswith(b"%b%d," % (PROGRESS, self.runs)):
+            self._report(body)
+
+    def _on_done(self, message: dict[str, Any]) -> None:
+        if self._answer is not None and not self._answer.done() and message.get("done") == self.runs:
+            self._answer.set_result(message)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.gone:
+            self.kill()  # it may live on without its socket; either way the nursery then says how it ended
+
+    def ended(self, how: str) -> None:
+        self.gone = True
+        if self._transport is not None:
+            self._transport.abort()
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(ChildDied(how))
+        self._output.close()
+
+
+class ChildPool:
+    """Starts the nursery when first needed, and hands out children."""
+
+    def __init__(self, handlers: Handlers, modules: Sequence[str]) -> None:
+        """``modules``: names and files as for ``load_modules``, imported before those that ``handlers`` came from.
+
+        Raises ConfigError in a process that only imports handlers.
+        """
+        refuse_in_child("a worker")
+        self._handlers = handlers
+        self._modules = list(modules)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._frames = Frames()
+        self._ready: asyncio.Future[None] | None = None
+        self._children: dict[int, Child] = {}
+        self._idle: list[Child] = []
+        self._forks = 0
+
+    async def start(self) -> None:
+        """Returns when children can be forked. Raises ConfigError when the user's modules cannot be imported there."""
+        if self._ready is None:
+            self._start_nursery()
+        ready = self._ready
+        assert ready is not None
+        # Several attempts may wait for the same import; one that is cancelled must not cancel it for all.
+        try:
+            await asyncio.wait_for(asyncio.shield(ready), IMPORT_TIMEOUT_S)
+        except TimeoutError:
+            raise ConfigError(
+                f"importing the modules of the handlers in a child process took over {IMPORT_TIMEOUT_S:.0f} s."
+                ' Put what runs at import below `if __name__ == "__main__":`.'
+            ) from None
+
+    async def acquire(self) -> Child:
+        """An idle child, or a new one. Give it back with ``release``. Raises ConfigError as ``start`` does."""
+        while self._idle:
+            child = self._idle.pop()
+            if not child.gone:
+                return child
+        await self.start()
+        return await self._fork()
+
+    def release(self, child: Child) -> None:
+        if child.gone:
+            return
+        if child.runs >= RUNS_PER_CHILD:
+            child.retire()
+        else:
+            self._idle.append(child)
+
+    async def close(self) -> None:
+        """Kills all children; returns when they are gone."""
+        process, control = self._process, self._control
+        if process is None or control is None:
+            return
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(control)
+        control.shutdown(socket.SHUT_WR)
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                while await loop.sock_recv(control, READ_BYTES):
+                    continue
+        except (TimeoutError, ConnectionError):
+            log.warning("the process that forks children had to be killed", extra={"action": "nursery_killed"})
+        self._nursery_gone("its worker ended")
+
+    def _start_nursery(self) -> None:
+        setup = encode(self._setup())
+        ours, theirs = socket.socketpair()
+        environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
+        environment["PYTHONPATH"] = os.pathsep.join([PROJECT, *(path or os.getcwd() for path in sys.path)])
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", NURSERY_MODULE, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # what modules print at import is no result of ours
+                start_new_session=True,  # a Ctrl-C in the terminal is for the worker, which then drains
+            )
+        ours.sendall(setup)
+        ours.setblocking(False)
+        self._control, self._frames = ours, Frames()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(ours, self._on_readable)
+        self._ready = loop.create_future()
+
+    def _setup(self) -> dict[str, Any]:
+        main_module = sys.modules["__main__"]
+        names = {handler.module for handler in self._handlers if handler.kind != "async"}
+        main = None
+        if "__main__" in names:
+            names.remove("__main__")
+            spec = getattr(main_module, "__spec__", None)
+            if spec is not None:  # python -m package.module: by its real name it does not start anything
+                names.add(spec.name)
+            else:
+                main = getattr(main_module, "__file__", None)
+                if main is None:
+                    raise ConfigError("handlers typed in at a prompt cannot run in a child process: put them in a file")
+        return {
+            "modules": self._modules,
+            "registered_in": sorted(names),
+            "main": os.path.abspath(main) if main else None,
+            "pythonpath": os.environ.get("PYTHONPATH"),
+        }
+
+    async def _fork(self) -> Child:
+        assert self._control is not None
+        self._forks += 1
+        ours, theirs = socket.socketpair()
+        read_end, write_end = os.pipe()
+        child = Child(self._forks, self._kill, ChildOutput(read_end))
+        self._children[self._forks] = child
+        with theirs, os.fdopen(write_end, "wb") as output:
+            self._ask({"fork": self._forks}, [theirs.fileno(), output.fileno()])
+        await asyncio.get_running_loop().create_unix_connection(lambda: child, sock=ours)
+        return child
+
+    def _kill(self, number: int) -> None:
+        if number in self._children:
+            self._ask({"kill": number}, [])
+
+    def _ask(self, request: Mapping[str, int], descriptors: list[int]) -> None:
+        assert self._control is not None
+        try:
+            socket.send_fds(self._control, [encode(request)], descriptors)
+        except OSError as error:  # dead, or so stuck that it takes no more requests
+            self._nursery_gone(f"the process that forks children takes no requests ({error.strerror})")
+
+    def _on_readable(self) -> None:
+        assert self._control is not None
+        try:
+            data = self._control.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            data = b""
+        if not data:
+            self._nursery_gone("the process that forks children died")
+            return
+        for body in self._frames.feed(data):
+            self._on_message(orjson.loads(body))
+
+    def _on_message(self, message: Mapping[str, Any]) -> None:
+        if "forked" in message:
+            self._children[message["forked"]].pid = message["pid"]
+        elif "exited" in message:
+            child = self._children.pop(message["exited"])
+            child.ended(message.get("problem") or _how_it_ended(message["status"]))
+        elif self._ready is not None and not self._ready.done():
+            if "ready" in message:
+                self._ready.set_result(None)
+            else:
+                self._ready.set_exception(ConfigError(message["failed"]))
+
+    def _nursery_gone(self, why: str) -> None:
+        """Forgets the nursery and its children, which end with it; the next attempt that needs one starts another."""
+        if self._control is None or self._process is None:
+            return
+        log.info("no children from now on: %s", why, extra={"action": "nursery_gone"})
+        asyncio.get_running_loop().remove_reader(self._control)
+        self._control.close()
+        self._process.kill()
+        self._process.wait()
+        self._process = self._control = None
+        children, self._children, self._idle = self._children, {}, []
+        for child in children.values():
+            child.ended(why)
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_exception(ChildDied(why))
+            self._ready.exception()  # seen: perhaps nobody waits for it any more
+        self._ready = None
+
+
+def _how_it_ended(status: int) -> str:
+    if status < 0:
+        return f"its process was killed by {signal.Signals(-status).name}"
+    return f"its process exited with status {status}"

@@ -1,0 +1,69 @@
+"""Runs LangGraph graphs in a child process: built once, on one event loop that lives as long as the child."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Any
+
+from core.errors import BadTask
+from worker.context import Context
+from worker.handler_registry import Handler
+
+__all__ = ["GraphRunner"]
+
+
+class GraphRunner:
+    """The graphs of one child, compiled when first asked for. Its loop outlives the runs, as clients expect."""
+
+    def __init__(self) -> None:
+        self._runner: asyncio.Runner | None = None
+        self._compiled: dict[str, Any] = {}
+
+    def run(
+        self, handler: Handler, payload: Any, context: Context, descriptor: int, cancelled: Callable[[], bool]
+    ) -> Any:
+        """The final state of the handler's graph, started with ``payload``.
+
+        ``descriptor`` becomes readable when there is news for this child; when ``cancelled()`` says so then, the run is
+        cancelled. Raises BadTask when the payload is no dict or the builder gave no graph, else what a node raised.
+        """
+        if not isinstance(payload, dict):
+            raise BadTask(
+                f"payload of {handler.task_type!r} must be an object, the first state of its graph,"
+                f" not {type(payload).__name__}"
+            )
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        graph = self._graph(handler)
+        return self._runner.run(_invoke(graph, payload, context, descriptor, cancelled), context=copy_context())
+
+    def _graph(self, handler: Handler) -> Any:
+        graph = self._compiled.get(handler.task_type)
+        if graph is None:
+            graph = handler.function()
+            if not hasattr(graph, "ainvoke"):
+                if not hasattr(graph, "compile"):
+                    raise BadTask(f"{handler.qualname} must return a LangGraph graph, not a {type(graph).__name__}")
+                graph = graph.compile()
+            self._compiled[handler.task_type] = graph
+        return graph
+
+
+async def _invoke(
+    graph: Any, payload: dict[str, Any], context: Context, descriptor: int, cancelled: Callable[[], bool]
+) -> Any:
+    loop = asyncio.get_running_loop()
+    this_run = asyncio.current_task()
+
+    def on_news() -> None:
+        if cancelled() and this_run is not None:
+            context.cancel()
+            this_run.cancel()
+
+    loop.add_reader(descriptor, on_news)
+    try:
+        return await graph.ainvoke(payload, context=context)
+    finally:
+        loop.remove_reader(descriptor)

@@ -1,0 +1,193 @@
+"""``python -m worker.nursery``: the process that imports the user's modules once and forks a child per slot.
+
+A worker starts one. It has a single thread and no event loop, so that forking it is safe; a worker, with its loop,
+its connections and its keys, is never forked. Only the nursery waits for its children, so a number it is asked to kill
+can never be another process's. It ends, with all of its children, as soon as its worker is gone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+from core.errors import UserError
+from worker.child_frames import encode, read_frame
+from worker.child_main import serve
+from worker.handler_modules import load_file, load_modules
+from worker.handler_registry import HANDLERS
+
+#: What a script's file is imported as, so that its `if __name__ == "__main__":` is not entered again.
+MAIN_NAME = "__mp_main__"
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    parent = os.getppid()
+    control = socket.socket(fileno=int(sys.argv[1]))
+    control.set_inheritable(False)
+    _die_with_parent(parent)
+    received = read_frame(control)
+    if received is None:
+        return
+    problem = _load(received[0])
+    control.sendall(encode({"failed": problem} if problem else {"ready": HANDLERS.names()}))
+    if not problem:
+        # What is imported is never freed: keep the collector from touching, and so copying, the shared pages.
+        gc.collect()
+        gc.freeze()
+        Nursery(control).run()
+
+
+class Nursery:
+    """Forks, kills and reaps on request, and says what became of each child."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._pids: dict[int, int] = {}  #: pid -> the worker's number for that child
+        # Has to be there for the wake-up descriptor to be written; what it says is read in run().
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._wake, wake = socket.socketpair()
+        self._wake.setblocking(False)
+        wake.setblocking(False)
+        self._wake_end = wake
+        signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+
+    def run(self) -> None:
+        """Serves until the worker is gone, then kills all that is left."""
+        while True:
+            readable, _, _ = select.select([self._control, self._wake], [], [])
+            if self._wake in readable:
+                self._reap()
+            if self._control in readable:
+                received = read_frame(self._control)
+                if received is None:
+                    break
+                self._obey(*received)
+        for pid in self._pids:
+            _kill(pid)
+        for pid in self._pids:  # so that whoever waits for this process knows that they are gone too
+            os.waitpid(pid, 0)
+
+    def _obey(self, request: Mapping[str, int], descriptors: list[int]) -> None:
+        if "fork" in request:
+            self._fork(request["fork"], *descriptors)
+        else:
+            for pid, number in self._pids.items():
+                if number == request["kill"]:
+                    _kill(pid)
+
+    def _fork(self, number: int, connection: int, output: int) -> None:
+        nursery = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._tell({"exited": number, "status": None, "problem": f"no new process: {error.strerror}"})
+        else:
+            if pid == 0:
+                self._become_child(nursery, connection, output)
+            with suppress(OSError):  # the child does the same; whoever is first
+                os.setpgid(pid, pid)
+            self._pids[pid] = number
+            self._tell({"forked": number, "pid": pid})
+        os.close(connection)
+        os.close(output)
+
+    def _become_child(self, nursery: int, connection: int, output: int) -> NoReturn:
+        try:
+            # A group of its own: what it starts is killed along with it, a Ctrl-C in the terminal does not reach it.
+            os.setpgid(0, 0)
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for end in (self._control, self._wake, self._wake_end):
+                end.close()
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            os.close(output)
+            _die_with_parent(nursery)
+            channel = socket.socket(fileno=connection)
+            if sys.platform != "linux":
+                threading.Thread(target=_die_with_connection, args=(channel,), daemon=True).start()
+            for stream in (sys.stdout, sys.stderr):
+                stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+            serve(channel, HANDLERS)
+        finally:
+            os._exit(70)  # not reached: serve() ends the process itself
+
+    def _reap(self) -> None:
+        with suppress(BlockingIOError):
+            while self._wake.recv(4096):
+                continue
+        for pid, number in list(self._pids.items()):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                del self._pids[pid]
+                # What it started and left behind; a group's number is not given away while it has members.
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(pid, signal.SIGKILL)
+                self._tell({"exited": number, "status": os.waitstatus_to_exitcode(status)})
+
+    def _tell(self, message: Mapping[str, Any]) -> None:
+        with suppress(ConnectionError):  # the worker is gone: run() sees it too, and ends
+            self._control.sendall(encode(message))
+
+
+def _load(setup: Mapping[str, Any]) -> str:
+    """Imports what the worker imported. Returns what went wrong, or ''."""
+    _restore(setup["pythonpath"])
+    try:
+        load_modules(setup["modules"])
+        if setup["main"]:
+            load_file(Path(setup["main"]), MAIN_NAME)
+        for name in setup["registered_in"]:
+            importlib.import_module(name)
+    except UserError as error:
+        return str(error)
+    except (Exception, SystemExit) as error:
+        return f"importing the handlers for a child process raised {type(error).__name__}: {error}"
+    return ""
+
+
+def _restore(pythonpath: str | None) -> None:
+    """The worker's own setting back; it was changed only for this process to find the same modules."""
+    if pythonpath is None:
+        os.environ.pop("PYTHONPATH", None)
+    else:
+        os.environ["PYTHONPATH"] = pythonpath
+
+
+def _kill(pid: int) -> None:
+    for kill in (os.killpg, os.kill):
+        with suppress(ProcessLookupError):  # no group yet, or dead already and about to be reaped
+            kill(pid, signal.SIGKILL)
+
+
+def _die_with_parent(parent: int) -> None:
+    """On Linux the kernel kills this process when its parent ends, whatever it is doing."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(0)
+
+
+def _die_with_connection(connection: socket.socket) -> None:
+    """Where the kernel has no such signal: ends this process when the other end of ``connection`` is closed."""
+    hung_up = select.poll()
+    hung_up.register(connection, 0)
+    hung_up.poll()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

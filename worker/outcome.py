@@ -1,0 +1,93 @@
+"""What a handler returned or raised, as JSON values that can travel."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from types import TracebackType
+from typing import Any
+
+import orjson
+from pydantic_core import to_jsonable_python
+
+from core.errors import BadTask
+from core.tasks import TaskError, check_size
+
+__all__ = ["failure", "result_json"]
+
+#: Longest error message and traceback kept, in characters. Of a traceback the middle goes: both ends tell most.
+MESSAGE_LIMIT = 4_000
+TRACEBACK_LIMIT = 16_000
+
+OUR_FOLDER = os.path.dirname(os.path.abspath(__file__))
+OUR_FILES = frozenset(
+    os.path.join(OUR_FOLDER, name)
+    for name in ("child_main.py", "executor.py", "isolation.py", "handler_registry.py", "nursery.py", "graph_runner.py")
+)
+
+
+def result_json(value: Any) -> bytes:
+    """A handler's result as JSON, within the payload limit.
+
+    Pydantic models (and so LangChain messages) and dataclasses are dumped, wherever they are inside.
+    Raises BadTask when something in it is no JSON, or when it is too large.
+    """
+    try:
+        encoded = orjson.dumps(value, default=to_jsonable_python, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError as error:
+        cause = f"{error}: {error.__cause__}" if error.__cause__ else str(error)
+        raise BadTask(
+            f"result is not JSON: {cause}. Return dicts, lists, strings, numbers, booleans, None, pydantic models"
+            " or dataclasses."
+        ) from None
+    return check_size("result", orjson.Fragment(encoded))
+
+
+def failure(error: BaseException, attempt: int) -> TaskError:
+    """What ``error``, raised by a handler, becomes in the task's record.
+
+    A BadTask (a payload that breaks its model, a result that is no JSON) would be the same in another attempt.
+    """
+    return TaskError(
+        type=type(error).__name__,
+        message=_valid(_message(error))[:MESSAGE_LIMIT],
+        traceback=_shortened(_valid(_traceback(error))),
+        attempt=attempt,
+        retryable=not isinstance(error, BadTask),
+    )
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as second:  # the user's __str__: report that instead
+        return f"its message cannot be shown: {type(second).__name__}"
+
+
+def _traceback(error: BaseException) -> str:
+    if isinstance(error, BadTask):
+        return ""
+    error.__traceback__ = _from_user_code(error.__traceback__)
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception as second:  # the user's __str__ or __repr__ again
+        return f"its traceback cannot be shown: {type(second).__name__}"
+
+
+def _from_user_code(frames: TracebackType | None) -> TracebackType | None:
+    """Without our own frames on top, which tell the user nothing."""
+    while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename in OUR_FILES:
+        frames = frames.tb_next
+    return frames
+
+
+def _valid(text: str) -> str:
+    """Lone surrogates escaped: JSON cannot carry them."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= TRACEBACK_LIMIT:
+        return text
+    half = TRACEBACK_LIMIT // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
