@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import deque
 from collections.abc import AsyncIterator
 
 import psutil
@@ -16,11 +17,13 @@ from tests.bench.processes import ProcessGroup
 from tests.bench.workload import check, payload
 from tests.redis_server import RedisServer
 
-__all__ = ["OurSystem"]
+__all__ = ["BATCH", "OurSystem"]
 
 WORKERS = ("worker-1", "worker-2")
 #: Tasks in flight per worker, as many as the peer has threads.
 CONCURRENCY = "32"
+#: Tasks that are submitted together where a backlog is kept.
+BATCH = 1_000
 
 
 class OurSystem:
@@ -39,6 +42,7 @@ class OurSystem:
         redis = RedisConfig(url=server.url, password=server.password, mode="external")
         self._client = AgentClient(redis, A2AConfig(agent_id="bench", token_secret=secret), client_id="bench")
         self._runner.run(self._client.open.aio())
+        self._open_batches: deque[list[str]] = deque()
 
     def start_workers(self) -> None:
         for worker in WORKERS:
@@ -70,29 +74,24 @@ class OurSystem:
                 raise AssertionError(f"{task.task_id} {task.status}: {task.error}")
             yield task.result
 
-    def submit_all(self, count: int) -> list[str]:
-        """Leaves `count` tasks open where no worker runs; their ids."""
-        return self._runner.run(self.submit(count))
+    def fill(self, batches: int) -> None:
+        """Submits so many batches and leaves them open."""
+        self._runner.run(self._fill(batches))
 
-    def stream(self, ids: list[str]) -> SynchronousResults:
-        return SynchronousResults(self._runner, self._results(ids))
+    async def _fill(self, batches: int) -> None:
+        for _ in range(batches):
+            self._open_batches.append(await self.submit(BATCH))
+
+    def turn_over(self, batches: int) -> None:
+        """Collects the oldest batch and submits a new one, so many times: as many stay open as there were."""
+        self._runner.run(self._turn_over(batches))
+
+    async def _turn_over(self, batches: int) -> None:
+        for _ in range(batches):
+            check([result async for result in self._results(self._open_batches.popleft())], BATCH)
+            await self._fill(1)
 
     def close(self) -> None:
         self._runner.run(self._client.close.aio())
         self._runner.close()
         self._group.close()
-
-
-class SynchronousResults:
-    """Results as they come, a number at a time, so that a measurement can begin in the middle."""
-
-    def __init__(self, runner: asyncio.Runner, results: AsyncIterator[object]) -> None:
-        self._runner = runner
-        self._results = results
-
-    def take(self, count: int) -> None:
-        self._runner.run(self._take(count))
-
-    async def _take(self, count: int) -> None:
-        for _ in range(count):
-            await anext(self._results)

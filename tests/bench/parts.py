@@ -7,11 +7,12 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 from tests.bench.dramatiq_system import Dramatiq
 from tests.bench.measure import Cost, commands_by_role, measured
-from tests.bench.our_system import OurSystem
+from tests.bench.our_system import BATCH, OurSystem
 from tests.bench.processes import memory_mb
 from tests.bench.workload import System
 from tests.redis_server import RedisServer, bundled_server
@@ -23,9 +24,8 @@ S = TypeVar("S", bound=System)
 WARM_UP_TASKS = 500
 LATENCY_TASKS = 500
 IDLE_S = 10
-#: A measurement begins after this many results of a backlog, when the workers are at full speed.
-BACKLOG_WARM_UP = 500
-BACKLOG_MEASURED = 3_000
+BACKLOG_WARM_UP_BATCHES = 3
+BACKLOG_BATCHES = 10
 BACKLOGS = (1_000, 10_000, 50_000)
 
 SYSTEMS: tuple[Callable[[RedisServer], System], ...] = (Dramatiq, OurSystem)
@@ -97,25 +97,15 @@ def idle() -> dict[str, Any]:
 
 
 def backlog(repeats: int) -> list[dict[str, Any]]:
-    """The cost per task while so many more are open. They are submitted first; then the workers come."""
-    return [{"open": size, **_with_backlog(size)} for _ in range(repeats) for size in BACKLOGS]
+    """What a task costs, from submission to result, while so many more are open all the time."""
+    return [{"open": size, **asdict(_with_backlog(size))} for _ in range(repeats) for size in BACKLOGS]
 
 
-def _with_backlog(size: int) -> dict[str, Any]:
+def _with_backlog(size: int) -> Cost:
     with running(lambda server: OurSystem(server, workers=False)) as (system, server):
-        count = size + BACKLOG_WARM_UP + BACKLOG_MEASURED
-        with measured(system, server, count) as submitting:
-            ids = system.submit_all(count)
+        system.fill(size // BATCH + 1)
         system.start_workers()
-        results = system.stream(ids)
-        results.take(BACKLOG_WARM_UP)
-        with measured(system, server, BACKLOG_MEASURED) as finishing:
-            results.take(BACKLOG_MEASURED)
-        return {
-            "submit_cpu_us_per_task": submitting.cpu_us_per_task,
-            "submit_tasks_per_s": submitting.tasks_per_s,
-            "cpu_us_per_task": finishing.cpu_us_per_task,
-            "cpu_us_per_task_total": finishing.cpu_us_per_task_total,
-            "tasks_per_s": finishing.tasks_per_s,
-            "commands_per_task": finishing.commands_per_task,
-        }
+        system.turn_over(BACKLOG_WARM_UP_BATCHES)
+        with measured(system, server, BACKLOG_BATCHES * BATCH) as cost:
+            system.turn_over(BACKLOG_BATCHES)
+        return cost
