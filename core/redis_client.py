@@ -26,7 +26,7 @@ from core.errors import ConfigError, TransportDown
 from core.tls import tls_context, untrusted
 from core.variables import secret_text
 
-__all__ = ["Part", "Wire", "client"]
+__all__ = ["Part", "ResponseError", "Wire", "client"]
 
 CONNECT_TIMEOUT_S = 2.0
 
