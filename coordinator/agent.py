@@ -11,10 +11,10 @@ from typing import Any
 import orjson
 
 from coordinator.graph import build
-from coordinator.rules import CoordinatorState, NotTaken, Sweep, TakenOver, TakeOver, recall
-from core.agents import Beat
+from coordinator.rules import Audit, Audited, CoordinatorState, NotTaken, Sweep, TakenOver, TakeOver, recall
+from core.agents import Beat, Held
 from core.config import A2AConfig, AgentConfig, RedisConfig
-from core.errors import AgentSystemError, LeaseHeld
+from core.errors import AgentSystemError
 from core.langgraph_state import SharedAgentState
 from core.redis_backend.commit import Committer
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
@@ -23,6 +23,7 @@ from core.roles import Address, Role
 from core.runtime.agent import Agent
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.portal import operation
+from core.signing import Signed
 from core.step import Batch, Received, Step, run
 from core.tasks import Task, TaskStatus
 
@@ -81,6 +82,7 @@ class CoordinatorMind:
         """Reads the open tasks in the order they were submitted, and the ended children of waiting ones."""
         self._loop = loop
         self.state = self._new_state()
+        self.state.incarnation = loop.committer.incarnation
         [ids] = await loop.committer.run(("ZRANGE", self._keys.open, 0, -1))
         records = [Task.parse(orjson.loads(record)) for record in await self._records(loop, ids) if record]
         children = [
@@ -107,8 +109,7 @@ class CoordinatorMind:
 
     async def perform(self, effects: Sequence[Any]) -> None:
         for effect in effects:
-            chore = self._take_over(effect) if isinstance(effect, TakeOver) else self._sweep(effect)
-            task = asyncio.get_running_loop().create_task(chore)
+            task = asyncio.get_running_loop().create_task(self._chore(effect))
             self._chores.add(task)
             task.add_done_callback(self._chores.discard)
 
@@ -116,6 +117,29 @@ class CoordinatorMind:
         for chore in list(self._chores):
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
+
+    async def _chore(self, effect: Any) -> None:
+        """One effect, beside the loop. What fails is put off: the graph asks for it again."""
+        try:
+            if isinstance(effect, TakeOver):
+                await self._take_over(effect)
+            elif isinstance(effect, Audit):
+                await self._audit(effect)
+            else:
+                await self._sweep(effect)
+        except AgentSystemError as error:
+            log.warning("%s put off: %s", type(effect).__name__, error, extra={"action": "chore_put_off"})
+
+    async def _audit(self, effect: Audit) -> None:
+        """Looks at the cell and at the heartbeat in one write, so at one moment."""
+        assert self._loop
+        stored, packed = await self._loop.committer.run(
+            ("HKEYS", CellKeys(effect.distributor_id).actual), ("HGET", self._keys.heartbeats, effect.distributor_id)
+        )
+        if packed is not None:
+            beat = orjson.loads(Signed.unpack(packed).body)["payload"]["beat"]
+            held = Held(beat, frozenset(task_id.decode() for task_id in stored))
+            self._loop.tell(Audited(effect.distributor_id, held))
 
     async def _take_over(self, effect: TakeOver) -> None:
         """Takes the cell of a distributor that is gone, under its lease and so with a higher fence than it had."""
@@ -139,12 +163,9 @@ class CoordinatorMind:
             )
             await committer.release()
             self._loop.tell(TakenOver(effect.distributor_id, begun))
-        except LeaseHeld as error:
-            log.info("%s still acts: %s", address, error, extra={"action": "takeover_refused"})
+        except AgentSystemError:
             self._loop.tell(NotTaken(effect.distributor_id))
-        except AgentSystemError as error:
-            log.warning("takeover of %s failed: %s", address, error, extra={"action": "takeover_failed"})
-            self._loop.tell(NotTaken(effect.distributor_id))
+            raise
         finally:
             await committer.close()
 
@@ -152,17 +173,12 @@ class CoordinatorMind:
         """Forgets the records of tasks that ended longer ago than the retention time."""
         assert self._loop
         before_ms = effect.before_ms - int(self._config.retention_s * 1000)
-        try:
-            [ids] = await self._loop.committer.run(
-                ("ZRANGEBYSCORE", self._keys.ended, "-inf", before_ms, "LIMIT", 0, PAGE)
+        [ids] = await self._loop.committer.run(("ZRANGEBYSCORE", self._keys.ended, "-inf", before_ms, "LIMIT", 0, PAGE))
+        gone = [task_id for task_id in ids if task_id.decode() not in effect.keep]
+        if gone:
+            await self._loop.committer.commit(
+                [("HDEL", self._keys.tasks, *gone), ("ZREM", self._keys.ended, *gone)], {}
             )
-            gone = [task_id for task_id in ids if task_id.decode() not in effect.keep]
-            if gone:
-                await self._loop.committer.commit(
-                    [("HDEL", self._keys.tasks, *gone), ("ZREM", self._keys.ended, *gone)], {}
-                )
-        except AgentSystemError as error:
-            log.warning("sweep put off: %s", error, extra={"action": "sweep_put_off"})
 
 
 class CoordinatorAgent(Agent):

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from core.agents import Beat, Child, Health
+from core.agents import Beat, Child, Health, Held
 from core.balancing import LeastLoaded
 from core.dispatch_queue import DispatchQueue
 from core.errors import BadTask
@@ -24,7 +24,19 @@ from core.roles import Action, Address, Role
 from core.step import Batch, Call, Drain, Received, Sending, Step, Table
 from core.tasks import Task, TaskError, TaskStatus, Then, check_size, skills_needed
 
-__all__ = ["CoordinatorState", "NotTaken", "Sweep", "TakeOver", "TakenOver", "dispatch", "has_work", "listen", "recall"]
+__all__ = [
+    "Audit",
+    "Audited",
+    "CoordinatorState",
+    "NotTaken",
+    "Sweep",
+    "TakeOver",
+    "TakenOver",
+    "dispatch",
+    "has_work",
+    "listen",
+    "recall",
+]
 
 S = TaskStatus
 #: What the coordinator wants of a task it has handed over.
@@ -45,6 +57,7 @@ class CoordinatorState(LocalAgentState):
     digests: dict[str, str] = field(default_factory=dict)  #: ended child of an open parent -> sha256 of its record
     deadlines: list[tuple[int, str]] = field(default_factory=list)  #: heap of (ms, task id)
     moving: set[str] = field(default_factory=set)  #: distributors whose tasks are being taken over
+    incarnation: int = 0  #: of this coordinator
     draining: bool = False
     unsaved: bool = False  #: a task has changed in this step and its record is to be written at its end
     sweep_due_ms: int = 0
@@ -67,6 +80,21 @@ class TakenOver:
 
     distributor_id: str
     begun: dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Effect: read which tasks are stored with a distributor, and the number of its heartbeat."""
+
+    distributor_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """Event: what was found."""
+
+    distributor_id: str
+    held: Held
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,9 +401,34 @@ def on_beat(state: CoordinatorState, received: Received, batch: Batch, step: Ste
         return  # an older heartbeat than the one we know
     if child.incarnation != incarnation:
         child.incarnation = incarnation
+        child.probe = child.held = None
         step.note("distributor_joined", distributor=name, capacity=beat.capacity)
         step.put(Table.HEADER, "distributors", orjson.dumps(sorted(state.distributors)))
     child.heard(beat, batch.mono_ms)
+    if received.message.action == Action.BEAT:
+        audit(state, child, batch, step)
+
+
+def audit(state: CoordinatorState, child: Child, batch: Batch, step: Step) -> None:
+    """Finds what a distributor was handed and neither has nor has reported: a stream that was emptied, a hash that
+    was deleted. Over several heartbeats: first it must have read what was sent, then its cell is looked at, then all
+    that it had sent by a later heartbeat must have been taken."""
+    if child.held is not None and child.probe is not None:
+        if child.beat.beat > child.held.beat and batch.taken_from(child.address) >= child.beat.sent:
+            for task_id in child.missing(child.held.tasks.difference(child.beat.ended)):
+                child.in_flight.pop(task_id)
+                state.count("missing")
+                step.remove(Table.WANTED, task_id, child.address.agent_id)
+                requeue(state, state.local_tasks[task_id], batch, step)
+    elif child.has_read(state.incarnation):
+        step.effects.append(Audit(child.address.agent_id))
+    child.ask(batch.sent.get(child.address, 0))
+
+
+def on_audited(state: CoordinatorState, event: Audited, batch: Batch, step: Step) -> None:
+    child = state.distributors.get(event.distributor_id)
+    if child is not None and child.probe is not None:
+        child.held = event.held
 
 
 def on_capacity(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
@@ -566,4 +619,5 @@ ON_EVENT: dict[type, Callable[[CoordinatorState, Any, Batch, Step], None]] = {
     NotTaken: on_not_taken,
     Call: on_call,
     Drain: on_drain,
+    Audited: on_audited,
 }

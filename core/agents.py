@@ -6,6 +6,7 @@ number has not moved for half of the failure timeout, gone when for all of it. W
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -40,7 +41,8 @@ class Beat(BaseModel):
     capacity: int = 0  #: tasks it wants to have at most; a distributor's follows from its workers'
     capabilities: tuple[str, ...] = ()
     draining: bool = False
-    holding: tuple[tuple[str, int], ...] = ()  #: (task id, attempt) of all it has
+    holding: tuple[tuple[str, int], ...] = ()  #: (task id, attempt) of all a worker has
+    ended: tuple[str, ...] = ()  #: tasks a distributor has reported as ended and still shows
     parent_incarnation: int = 0  #: whose messages `received` counts
     received: int = 0  #: the last sequence number it has taken from that incarnation of its parent
     sent: int = 0  #: the last sequence number it has sent to its parent
@@ -62,6 +64,13 @@ class Probe(NamedTuple):
     tasks: frozenset[str]
 
 
+class Held(NamedTuple):
+    """What was found stored with a distributor, and the number of its heartbeat at that moment."""
+
+    beat: int
+    tasks: frozenset[str]
+
+
 @dataclass(slots=True)
 class Child:
     """One child, as its parent sees it."""
@@ -74,6 +83,7 @@ class Child:
     in_flight: dict[str, int] = field(default_factory=dict)  #: task id -> attempt, in the order handed over
     mean_run_ms: float | None = None  #: of its recent tasks; None: not known yet
     probe: Probe | None = None
+    held: Held | None = None
     skills: frozenset[str] = frozenset()  #: what its heartbeat says it can do
 
     @property
@@ -100,20 +110,25 @@ class Child:
         self.moved_ms = mono_ms
         self.health = Health.DRAINING if beat.draining else Health.ACTIVE
 
-    def missing(self, beat: Beat, incarnation: int, sent: int, taken: int) -> list[str]:
-        """Tasks that were handed to it and that it does not have, nor has reported: their message was lost.
-
-        Sound without comparing clocks: the child has taken everything that was sent up to the probe, we have taken
-        everything that it sent up to this heartbeat, and still it does not hold them.
-        """
-        received = beat.received if beat.parent_incarnation == incarnation else 0
-        lost: list[str] = []
-        if self.probe and received >= self.probe.sent and taken >= beat.sent:
-            holding = dict(beat.holding)
-            lost = [one for one in self.in_flight if one in self.probe.tasks and one not in holding]
-            self.probe = None
-        if self.probe is None:
+    def ask(self, sent: int) -> None:
+        """Begins a probe, unless one is under way: which of what it has been handed does it have?"""
+        if self.probe is None and self.in_flight:
             self.probe = Probe(sent, frozenset(self.in_flight))
+
+    def has_read(self, incarnation: int) -> bool:
+        """Whether it has taken all that its parent's `incarnation` had sent when the probe began."""
+        received = self.beat.received if self.beat.parent_incarnation == incarnation else 0
+        return self.probe is not None and received >= self.probe.sent
+
+    def missing(self, holding: Container[str]) -> list[str]:
+        """Ends the probe: the tasks it was handed, does not hold and has not reported. Their message was lost.
+
+        Sound without comparing clocks, if it had read all that was sent before the probe when it said what it holds,
+        and all that it had sent by then has been taken.
+        """
+        assert self.probe
+        lost = [one for one in self.in_flight if one in self.probe.tasks and one not in holding]
+        self.probe = self.held = None
         return lost
 
     def ran(self, run_ms: float) -> None:

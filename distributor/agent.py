@@ -51,6 +51,7 @@ class DistributorMind:
             capacity=capacity(state),
             capabilities=tuple(skills(state)),
             draining=state.draining,
+            ended=tuple(state.ended),
             running=in_hand,
             queued=len(state.queue),
             done=state.counts.get("completed", 0),

@@ -278,10 +278,12 @@ def on_beat(state: DistributorState, received: Received, batch: Batch, step: Ste
     for task_type, attempts in payload.get("handlers", {}).items():
         state.max_attempts[task_type] = attempts
     if received.message.action == Action.BEAT:
-        sent, taken = batch.sent.get(worker.address, 0), batch.taken_from(worker.address)
-        for task_id in worker.missing(beat, state.incarnation, sent, taken):
-            worker.in_flight.pop(task_id)
-            lost(state, state.local_tasks[task_id], name, batch, step, began=False)
+        if worker.has_read(state.incarnation) and batch.taken_from(worker.address) >= beat.sent:
+            for task_id in worker.missing(dict(beat.holding)):
+                worker.in_flight.pop(task_id)
+                state.count("missing")
+                lost(state, state.local_tasks[task_id], name, batch, step, began=False)
+        worker.ask(batch.sent.get(worker.address, 0))
 
 
 def judge_workers(state: DistributorState, batch: Batch, step: Step) -> None:
