@@ -73,9 +73,9 @@ def family(process: psutil.Process) -> Iterator[psutil.Process]:
 
 
 def cpu_s(process: psutil.Process) -> float:
-    """Seconds of CPU, user and system, of the process and of all below it."""
+    """Seconds of CPU, user and system, of the process and of all below it, the ended ones too."""
     used = [member.cpu_times() for member in family(process)]
-    return float(sum(times.user + times.system for times in used))
+    return float(sum(t.user + t.system + t.children_user + t.children_system for t in used))
 
 
 def memory_mb(process: psutil.Process) -> float:
