@@ -11,7 +11,8 @@ from typing import Any
 import orjson
 
 from coordinator.graph import build
-from coordinator.rules import Audit, Audited, CoordinatorState, NotTaken, Sweep, TakenOver, TakeOver, recall
+from coordinator.rules import recall
+from coordinator.state import Audit, Audited, CoordinatorState, NotTaken, Sweep, TakenOver, TakeOver
 from core.agents import Beat, Held
 from core.config import A2AConfig, AgentConfig, RedisConfig
 from core.errors import AgentSystemError

@@ -92,6 +92,7 @@ def run_request(task: Task, children: Sequence[ChildOutcome]) -> dict[str, Any]:
             "attempt": task.attempt,
             "deadline": task.deadline,
             "idempotency_key": task.idempotency_key,
+            "spawned": len(task.children),
         },
         "children": [
             {

@@ -135,6 +135,7 @@ def _context(message: dict[str, Any], channel: Channel) -> Context:
         deadline=datetime.fromisoformat(task["deadline"]) if task["deadline"] else None,
         idempotency_key=task["idempotency_key"],
         children=[_child_outcome(child) for child in message["children"]],
+        spawned=task["spawned"],
         report=report,
         poll=_poller(channel, run),
     )

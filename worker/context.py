@@ -66,6 +66,7 @@ class Context:
         "_cancelled",
         "_poll",
         "_report",
+        "_spawned",
         "attempt",
         "children",
         "deadline",
@@ -82,6 +83,7 @@ class Context:
         deadline: datetime | None = None,
         idempotency_key: str | None = None,
         children: Sequence[ChildOutcome] = (),
+        spawned: int = 0,
         report: Callable[[Progress], None] | None = None,
         poll: Callable[[], bool] | None = None,
     ) -> None:
@@ -92,6 +94,7 @@ class Context:
         #: equal for all attempts of a task: hand it to whatever must happen once although an attempt may run again
         self.idempotency_key = idempotency_key or task_id
         self.children = children  #: of a continuation: how each one ended, in the order they were spawned
+        self._spawned = spawned  # children of earlier spawns of this task: new ones are numbered on from there
         self._report = report
         self._poll = poll
         self._cancelled = False
@@ -148,7 +151,7 @@ class Context:
         called ``<this task>/<index>``, so that a second attempt names the same children and none runs twice.
         Raises BadTask for no children, two with one id, or a payload that is no JSON or too large.
         """
-        named = tuple(self._named(index, child) for index, child in enumerate(children))
+        named = tuple(self._named(index, child) for index, child in enumerate(children, self._spawned))
         if not named:
             raise BadTask("spawn needs at least one child; with nothing to do, return the result itself")
         seen: set[str] = set()

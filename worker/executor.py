@@ -244,6 +244,7 @@ class Executor:
             task.deadline,
             task.idempotency_key,
             children,
+            len(task.children),
             running.report,
         )
         arguments = handler.arguments(task.payload, context)

@@ -12,8 +12,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from redis.exceptions import ResponseError
-
 from core.a2a_messaging import A2AMessage
 from core.errors import NotPermitted, PeerError, ServerRefused, StaleMessage
 from core.ports import Command, Connection
@@ -63,7 +61,7 @@ class Inbox:
             "XREAD", "COUNT", MOST_MESSAGES, "BLOCK", BLOCK_MS, "STREAMS", self._keys.inbox, self._last
         )  # fmt: skip
         [reply] = await self._wire.exchange([command], timeout_s=BLOCK_MS / 1000 + 3)
-        if isinstance(reply, ResponseError):
+        if isinstance(reply, Exception):
             raise ServerRefused(f"cannot read {self._keys.inbox}: {reply}")
         if not reply:
             return []

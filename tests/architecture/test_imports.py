@@ -17,6 +17,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("core", "coordinator", "distributor", "worker")
 TIERS = ("coordinator", "distributor", "worker")
+#: The files of a tier that think; those that a tier does not have are simply not there.
+THINKING_FILES = ("rules", "state", "task_life", "liveness", "graph")
 LONGEST_MODULE_LINES = 500
 NAMES_THAT_SAY_NOTHING = {"common", "helper", "helpers", "manager", "misc", "util", "utils"}
 
@@ -51,8 +53,8 @@ class Rule:
 
 def _thinking_file_rules(tier: str) -> Iterator[Rule]:
     acting = (*FOLDERS_OF_CORE, "core.redis_client", "core.config")
-    think = f"{tier}/rules.py and {tier}/graph.py think: what they need from the world comes in as an argument"
-    for file in ("rules", "graph"):
+    think = f"what is beside {tier}/agent.py thinks: what it needs from the world comes in as an argument"
+    for file in THINKING_FILES:
         yield Rule(f"{tier}/{file}.py", (*WORLD, *acting, "secrets", "uuid"), think)
     yield Rule(f"{tier}/rules.py", (f"{tier}.graph", f"{tier}.agent"), "rules know no graph and no agent")
     yield Rule(f"{tier}/graph.py", (f"{tier}.agent",), "a graph knows its rules, never its agent")

@@ -1,0 +1,122 @@
+"""What a coordinator thinks of its distributors: who is here, who is gone, what they have lost. No I/O, no clock."""
+
+from __future__ import annotations
+
+import orjson
+
+from coordinator.state import Audit, Audited, CoordinatorState, NotTaken, TakenOver, TakeOver
+from coordinator.task_life import requeue
+from core.agents import Beat, Child, Health
+from core.roles import Action
+from core.step import Batch, Received, Step, Table
+from core.tasks import TaskStatus
+
+__all__ = [
+    "judge_distributors", "on_agent_left", "on_audited", "on_beat", "on_capacity", "on_not_taken", "on_taken_over",
+]  # fmt: skip
+
+S = TaskStatus
+
+
+def on_beat(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
+    """A distributor is here, or still here."""
+    beat = Beat.model_validate(received.message.payload)
+    incarnation = received.message.metadata.incarnation
+    name = received.sender.agent_id
+    child = state.distributors.get(name)
+    if child is None:
+        child = state.distributors[name] = Child(received.sender, 0, beat, batch.mono_ms)
+        child.in_flight = {
+            task.task_id: task.attempt for task in state.local_tasks.values() if task.assigned_to == name
+        }
+    elif (incarnation, beat.beat) < (child.incarnation, child.beat.beat):
+        return  # an older heartbeat than the one we know
+    if child.incarnation != incarnation:
+        child.incarnation = incarnation
+        child.probe = child.held = None
+        step.note("distributor_joined", distributor=name, capacity=beat.capacity)
+        step.put(Table.HEADER, "distributors", orjson.dumps(sorted(state.distributors)))
+    child.heard(beat, batch.mono_ms)
+    if received.message.action == Action.BEAT:
+        audit(state, child, batch, step)
+
+
+def audit(state: CoordinatorState, child: Child, batch: Batch, step: Step) -> None:
+    """Finds what a distributor was handed and neither has nor has reported: a stream that was emptied, a hash that
+    was deleted. Over several heartbeats: first it must have read what was sent, then its cell is looked at, then all
+    that it had sent by a later heartbeat must have been taken."""
+    if child.held is not None and child.probe is not None:
+        if child.beat.beat > child.held.beat and batch.taken_from(child.address) >= child.beat.sent:
+            for task_id in child.missing(child.held.tasks.difference(child.beat.ended)):
+                child.in_flight.pop(task_id)
+                state.count("missing")
+                step.remove(Table.WANTED, task_id, child.address.agent_id)
+                requeue(state, state.local_tasks[task_id], batch, step)
+    elif child.has_read(state.incarnation):
+        step.effects.append(Audit(child.address.agent_id))
+    child.ask(batch.sent.get(child.address, 0))
+
+
+def on_audited(state: CoordinatorState, event: Audited, batch: Batch, step: Step) -> None:
+    child = state.distributors.get(event.distributor_id)
+    if child is not None and child.probe is not None:
+        child.held = event.held
+
+
+def on_capacity(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
+    """A distributor can take more, or less, than its last heartbeat said."""
+    child = state.distributors.get(received.sender.agent_id)
+    if child and child.incarnation == received.message.metadata.incarnation:
+        payload = received.message.payload
+        beat = child.beat.model_copy(
+            update={"capacity": int(payload["capacity"]), "capabilities": tuple(payload["capabilities"])}
+        )
+        child.heard(beat, child.moved_ms)
+
+
+def on_agent_left(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
+    """A distributor has handed everything back and stops."""
+    name = received.sender.agent_id
+    child = state.distributors.get(name)
+    if child and not child.in_flight:
+        del state.distributors[name]
+        step.put(Table.HEADER, "distributors", orjson.dumps(sorted(state.distributors)))
+    elif child:
+        child.health = Health.GONE
+    step.note("distributor_left", distributor=name)
+
+
+def judge_distributors(state: CoordinatorState, batch: Batch, step: Step) -> None:
+    """Notices who has fallen silent; the tasks of one that is gone are taken over, if anybody else could have them."""
+    for name, child in list(state.distributors.items()):
+        health = Health.GONE if child.health is Health.GONE else child.judge(batch.mono_ms, state.failure_timeout_ms)
+        if health is not child.health:
+            step.note("distributor_" + health, distributor=name, in_flight=len(child.in_flight))
+            child.health = health
+        if health is Health.GONE and name not in state.moving:
+            others = any(other.health is Health.ACTIVE for other in state.distributors.values())
+            if not child.in_flight:
+                del state.distributors[name]
+            elif others:  # without another, its own successor is the best hope its tasks have
+                state.moving.add(name)
+                step.effects.append(TakeOver(name))
+
+
+def on_taken_over(state: CoordinatorState, event: TakenOver, batch: Batch, step: Step) -> None:
+    """The cell of a distributor that is gone is empty: its tasks go back in line, with the attempts they have had."""
+    state.moving.discard(event.distributor_id)
+    state.distributors.pop(event.distributor_id, None)
+    moved = 0
+    for task in list(state.local_tasks.values()):
+        if task.assigned_to != event.distributor_id or task.status is not S.IN_PROGRESS:
+            continue
+        attempt, began = event.begun.get(task.task_id, (task.attempt, task.retry_count))
+        step.remove(Table.WANTED, task.task_id, event.distributor_id)
+        requeue(state, task, batch, step, attempt=attempt, retry_count=began)
+        moved += 1
+    state.count("moved", moved)
+    step.note("tasks_moved", distributor=event.distributor_id, tasks=moved)
+
+
+def on_not_taken(state: CoordinatorState, event: NotTaken, batch: Batch, step: Step) -> None:
+    state.moving.discard(event.distributor_id)

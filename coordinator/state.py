@@ -1,0 +1,78 @@
+"""The memory of a coordinator, what it asks of its hands, and what comes back from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from core.agents import Child, Held
+from core.dispatch_queue import DispatchQueue
+from core.langgraph_state import LocalAgentState
+
+__all__ = ["Audit", "Audited", "CoordinatorState", "NotTaken", "Sweep", "TakeOver", "TakenOver"]
+
+
+@dataclass(slots=True)
+class CoordinatorState(LocalAgentState):
+    """The memory of a coordinator: `local_tasks` are all open tasks."""
+
+    failure_timeout_ms: int = 5_000
+    max_open_tasks: int = 200_000
+    queue: DispatchQueue = field(default_factory=DispatchQueue)
+    distributors: dict[str, Child] = field(default_factory=dict)
+    families: dict[str, set[str]] = field(default_factory=dict)  #: waiting task -> its children that are open
+    digests: dict[str, str] = field(default_factory=dict)  #: ended child of an open parent -> sha256 of its record
+    deadlines: list[tuple[int, str]] = field(default_factory=list)  #: heap of (ms, task id)
+    moving: set[str] = field(default_factory=set)  #: distributors whose tasks are being taken over
+    incarnation: int = 0  #: of this coordinator
+    draining: bool = False
+    unsaved: bool = False  #: a task has changed in this step and its record is to be written at its end
+    sweep_due_ms: int = 0
+    counts: dict[str, int] = field(default_factory=dict)  #: since the start: accepted, completed, failed, ...
+
+    def count(self, name: str, by: int = 1) -> None:
+        self.counts[name] = self.counts.get(name, 0) + by
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """Effect: take the cell of a distributor that is gone, empty it, and tell how far its tasks were."""
+
+    distributor_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakenOver:
+    """Event: the cell is empty and fenced. `begun`: task id -> (attempt, attempts that began), where known."""
+
+    distributor_id: str
+    begun: dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class NotTaken:
+    """Event: the distributor still holds its lease, or Redis was away; it is judged again."""
+
+    distributor_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Effect: read which tasks are stored with a distributor, and the number of its heartbeat."""
+
+    distributor_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """Event: what was found."""
+
+    distributor_id: str
+    held: Held
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Effect: forget tasks that ended before `before_ms`; those in `keep` are inputs of an open parent."""
+
+    before_ms: int
+    keep: frozenset[str]

@@ -1,0 +1,256 @@
+"""The life of a task from the coordinator's side: accepted, handed over, delegated, ended, told. No I/O, no clock."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from coordinator.state import CoordinatorState, Sweep
+from core.errors import BadTask
+from core.roles import Action, Address, Role
+from core.step import Batch, Sending, Step, Table
+from core.tasks import Task, TaskError, TaskStatus, Then, check_size
+
+__all__ = [
+    "accept", "cancel", "conclude", "delegate", "end", "expire", "hand_over", "proceed", "requeue", "save", "watch",
+]  # fmt: skip
+
+S = TaskStatus
+#: What the coordinator wants of a task it has handed over.
+WANT_RUN, WANT_STOP = b'{"want":"assigned"}', b'{"want":"cancelled"}'
+#: How often ended tasks beyond their retention are looked for.
+SWEEP_EVERY_MS = 10_000
+
+
+def accept(state: CoordinatorState, task: Task, client: Address | None, batch: Batch, step: Step) -> None:
+    """Makes `task` an open one, or joins `client` to it if it is. Raises BadTask: nothing of it is kept."""
+    known = state.local_tasks.get(task.task_id)
+    ended = batch.stored.get(task.task_id)
+    if known is None and ended is not None:
+        known = Task.parse(orjson.loads(ended))
+    if known is not None:
+        same = known.children or (known.task_type, known.payload) == (task.task_type, task.payload)
+        if known.parent_id or not same:
+            raise BadTask(f"task id {task.task_id!r} is in use for another task; choose another id")
+        if client:
+            watch(state, known, client, step)
+        return
+    if state.draining:
+        raise BadTask("the coordinator is draining; submit again when it is back")
+    if len(state.local_tasks) >= state.max_open_tasks:
+        raise BadTask(
+            f"{len(state.local_tasks)} tasks are open, the most this coordinator admits (MAX_OPEN_TASKS);"
+            " submit again when some have ended"
+        )
+    check_size(f"payload of task {task.task_id!r}", task.payload)
+    if task.deadline and task.deadline.tzinfo is None:
+        raise BadTask("task field 'deadline': needs a time zone, such as datetime.now(UTC)")
+    admit(
+        state,
+        task.evolve(
+            status=S.PENDING, created_at=batch.now, root_id=task.task_id, parent_id=None, retry_count=0,
+            attempt=0, result=None, error=None, assigned_to=None, children=(), then=None, inputs=(),
+            started_at=None, completed_at=None, cancel_requested=False,
+            reply_to=(client.agent_id,) if client else (),
+        ),
+        batch,
+        step,
+    )  # fmt: skip
+
+
+def admit(state: CoordinatorState, task: Task, batch: Batch, step: Step) -> None:
+    """Opens a task that was checked, and lines it up."""
+    state.queue.push(task)
+    if task.deadline:
+        heapq.heappush(state.deadlines, (int(task.deadline.timestamp() * 1000), task.task_id))
+    step.put(Table.OPEN, task.task_id, batch.now_ms)
+    save(state, task, step)
+    state.count("accepted")
+
+
+def watch(state: CoordinatorState, task: Task, client: Address, step: Step) -> None:
+    if task.status.ended:
+        step.send(Sending(client, Action.TASK_RESULT), task.to_json())
+    elif client.agent_id not in task.reply_to:
+        save(state, task.evolve(reply_to=(*task.reply_to, client.agent_id)), step)
+
+
+def cancel(state: CoordinatorState, task_id: str, batch: Batch, step: Step) -> None:
+    """Ends a task that nobody runs, asks for the end of one that somebody does; its children likewise."""
+    task = state.local_tasks.get(task_id)
+    if task is None or task.cancel_requested:
+        return
+    for child_id in sorted(state.families.get(task_id, ())):
+        cancel(state, child_id, batch, step)
+    task = state.local_tasks.get(task_id)
+    if task is None:
+        return  # ended with the last of its children
+    if task.status is S.IN_PROGRESS and task.assigned_to:
+        save(state, task.evolve(cancel_requested=True), step)
+        step.put(Table.WANTED, task_id, WANT_STOP, task.assigned_to)
+        address = Address(Role.DISTRIBUTOR, task.assigned_to)
+        step.send(Sending(address, Action.CANCEL_TASK), orjson.dumps(task_id))
+    else:
+        end(state, task, S.CANCELLED, batch, step)
+
+
+def conclude(state: CoordinatorState, distributor_id: str, item: dict[str, Any], batch: Batch, step: Step) -> None:
+    """Records how a task ended, the first time its distributor says so; everything later is counted and dropped."""
+    task = state.local_tasks.get(item["task_id"])
+    if task is None or task.assigned_to != distributor_id:
+        state.count("late_results")
+        return
+    child = state.distributors.get(distributor_id)
+    if child:
+        child.in_flight.pop(task.task_id, None)
+    step.remove(Table.WANTED, task.task_id, distributor_id)
+    status = item["status"]
+    attempts = {"retry_count": item.get("retry_count", task.retry_count), "attempt": item.get("attempt", task.attempt)}
+    if status == "returned":
+        requeue(state, task, batch, step, **attempts)
+    elif status == "delegated":
+        delegate(state, task.evolve(**attempts), item, batch, step)
+    else:
+        error = item.get("error")
+        if status == S.CANCELLED and task.deadline and task.deadline <= batch.now:
+            status, error = S.ABANDONED, {"type": "deadline", "message": "the deadline passed while it was run"}
+        end(
+            state, task, S(status), batch, step,
+            result=item.get("result"),
+            error=TaskError.model_validate(error) if error else None,
+            started_at=datetime.fromisoformat(item["started_at"]) if item.get("started_at") else task.started_at,
+            worker=item.get("worker"), **attempts,
+        )  # fmt: skip
+
+
+def requeue(state: CoordinatorState, task: Task, batch: Batch, step: Step, **changes: Any) -> None:
+    """Back in line, for any distributor; a task that is to be cancelled ends here instead."""
+    if task.cancel_requested:
+        end(state, task, S.CANCELLED, batch, step, **changes)
+        return
+    again = task.moved(S.PENDING, batch.now, assigned_to=None, **changes)
+    save(state, again, step)
+    state.queue.push(again)
+
+
+def delegate(state: CoordinatorState, task: Task, item: dict[str, Any], batch: Batch, step: Step) -> None:
+    """Opens the children of a task that spawned; it waits for them."""
+    try:
+        children = [Task.parse(child) for child in item["children"]]
+        ids = [child.task_id for child in children]
+        taken = [child_id for child_id in ids if child_id in state.local_tasks or ids.count(child_id) > 1]
+        if taken:
+            raise BadTask(f"child id {taken[0]!r} is in use already")
+        for child in children:
+            check_size(f"payload of child {child.task_id!r}", child.payload)
+    except BadTask as error:
+        problem = TaskError(type="BadTask", message=f"spawn: {error}", attempt=task.attempt, retryable=False)
+        end(state, task, S.FAILED, batch, step, error=problem)
+        return
+    then = Then.model_validate({**(item.get("then") or {}), "spawned": len(children)})
+    if task.cancel_requested:
+        end(state, task, S.CANCELLED, batch, step)
+        return
+    waiting = task.moved(S.WAITING, batch.now, children=(*task.children, *ids), then=then, inputs=(), assigned_to=None)
+    save(state, waiting, step)
+    state.families[task.task_id] = set(ids)
+    for child in children:
+        deadlines = [moment for moment in (task.deadline, child.deadline) if moment]
+        admit(
+            state,
+            child.evolve(
+                parent_id=task.task_id, root_id=task.root_id or task.task_id, created_at=batch.now,
+                deadline=min(deadlines) if deadlines else None, status=S.PENDING, reply_to=(), attempt=0,
+                retry_count=0, result=None, error=None, assigned_to=None, cancel_requested=False,
+            ),
+            batch,
+            step,
+        )  # fmt: skip
+    if not children:
+        proceed(state, waiting, batch, step)
+
+
+def proceed(state: CoordinatorState, parent: Task, batch: Batch, step: Step) -> None:
+    """All children have ended: the parent goes on as its continuation, which is told their records' digests."""
+    assert parent.then
+    state.families.pop(parent.task_id, None)
+    newest = parent.children[len(parent.children) - parent.then.spawned :]
+    inputs = tuple((child, state.digests.pop(child)) for child in newest)
+    again = parent.moved(
+        S.PENDING, batch.now, task_type=parent.then.task_type or "agents.gather", payload=parent.then.payload,
+        inputs=inputs, retry_count=0,
+    )  # fmt: skip
+    save(state, again, step)
+    state.queue.push(again)
+
+
+def end(
+    state: CoordinatorState, task: Task, status: TaskStatus, batch: Batch, step: Step, *, worker: str | None = None,
+    **changes: Any,
+) -> None:  # fmt: skip
+    """Records the end of a task, tells who asked, and lets its parent go on."""
+    if worker:
+        changes["assigned_to"] = f"{task.assigned_to}/{worker}"
+    ended = task.moved(status, batch.now, **changes)
+    record = ended.to_json()
+    del state.local_tasks[task.task_id]
+    state.queue.remove(task.task_id)
+    state.families.pop(task.task_id, None)
+    for child_id in task.children:
+        state.digests.pop(child_id, None)
+    step.put(Table.TASKS, task.task_id, record)
+    step.remove(Table.OPEN, task.task_id)
+    step.put(Table.ENDED, task.task_id, batch.now_ms)
+    step.changes[task.task_id] = status
+    state.count(status)
+    for client_id in task.reply_to:
+        step.send(Sending(Address(Role.CLIENT, client_id), Action.TASK_RESULT), record)
+    parent = state.local_tasks.get(task.parent_id) if task.parent_id else None
+    if parent is not None and parent.status is S.WAITING:
+        state.digests[task.task_id] = hashlib.sha256(record).hexdigest()
+        siblings = state.families[parent.task_id]
+        siblings.discard(task.task_id)
+        if not siblings and not parent.cancel_requested:
+            proceed(state, parent, batch, step)
+
+
+def hand_over(state: CoordinatorState, task: Task, distributor_id: str, batch: Batch, step: Step) -> None:
+    handed = task.moved(S.IN_PROGRESS, batch.now, assigned_to=distributor_id)
+    state.local_tasks[task.task_id] = handed
+    child = state.distributors.get(distributor_id)
+    if child:
+        child.in_flight[task.task_id] = handed.attempt
+    record = handed.to_json()
+    step.put(Table.TASKS, task.task_id, record)
+    step.put(Table.WANTED, task.task_id, WANT_RUN, distributor_id)
+    step.send(Sending(Address(Role.DISTRIBUTOR, distributor_id), Action.ASSIGN_TASK), record)
+    step.changes[task.task_id] = S.IN_PROGRESS
+
+
+def save(state: CoordinatorState, task: Task, step: Step) -> None:
+    """Remembers a changed task; its record is written at the end of the step, as it is then."""
+    state.local_tasks[task.task_id] = task
+    state.unsaved = True
+    step.put(Table.TASKS, task.task_id, b"")
+    step.changes[task.task_id] = task.status
+
+
+def expire(state: CoordinatorState, batch: Batch, step: Step) -> None:
+    """Abandons what is past its deadline and has the records of long ended tasks swept."""
+    while state.deadlines and state.deadlines[0][0] <= batch.now_ms:
+        task_id = heapq.heappop(state.deadlines)[1]
+        task = state.local_tasks.get(task_id)
+        if task is None:
+            continue
+        if task.status is S.IN_PROGRESS or task.status is S.WAITING:
+            cancel(state, task_id, batch, step)  # running parts end first; the deadline is their time limit too
+        else:
+            problem = TaskError(type="deadline", message="the deadline passed before it was run", retryable=False)
+            end(state, task, S.ABANDONED, batch, step, error=problem)
+    if batch.now_ms >= state.sweep_due_ms:
+        state.sweep_due_ms = batch.now_ms + SWEEP_EVERY_MS
+        step.effects.append(Sweep(batch.now_ms, frozenset(state.digests)))
