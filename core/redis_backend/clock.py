@@ -1,32 +1,42 @@
 """The server's clock, as this process sees it.
 
 All agents of a hierarchy share one clock, that of the server, so neither a wrong wall clock nor a jump of it moves a
-deadline or makes a message stale. Between two looks at it, this process's monotonic clock carries it on.
+deadline or makes a message stale. Between two looks at it, this process's monotonic clock carries it on: that of the
+running event loop, so that a loop on virtual time has everything that runs on it live in virtual time.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-__all__ = ["ServerClock"]
+__all__ = ["ServerClock", "monotonic_s"]
+
+
+def monotonic_s() -> float:
+    """The clock of the running event loop, in seconds; asyncio's own loops take it from time.monotonic."""
+    return asyncio.get_running_loop().time()
 
 
 class ServerClock:
     """Synchronised by every reply to TIME; before the first, the wall clock stands in."""
 
     def __init__(self) -> None:
-        self._offset_s = time.time() - time.monotonic()
+        self._offset_s: float | None = None
 
     def sync(self, reply: Sequence[bytes], asked_s: float) -> None:
         """Takes a reply to TIME that was asked for at `asked_s` (monotonic): half the round trip is taken off."""
-        answered_s = time.monotonic()
+        answered_s = monotonic_s()
         server_s = int(reply[0]) + int(reply[1]) / 1e6
         self._offset_s = server_s - (asked_s + answered_s) / 2
 
     def now(self) -> datetime:
-        return datetime.fromtimestamp(self._offset_s + time.monotonic(), UTC)
+        return datetime.fromtimestamp(self._now_s(), UTC)
 
     def now_ms(self) -> int:
-        return int((self._offset_s + time.monotonic()) * 1000)
+        return int(self._now_s() * 1000)
+
+    def _now_s(self) -> float:
+        return time.time() if self._offset_s is None else self._offset_s + monotonic_s()

@@ -17,7 +17,6 @@ import asyncio
 import logging
 import random
 import socket
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +27,7 @@ from redis.exceptions import ResponseError
 from core.errors import LeaseHeld, LeaseLost, ServerRefused, StateConflict, TransportDown
 from core.langgraph_state import Lease
 from core.ports import Command, Connection
-from core.redis_backend.clock import ServerClock
+from core.redis_backend.clock import ServerClock, monotonic_s
 from core.redis_backend.keys import AgentKeys
 from core.redis_backend.process_identity import provably_dead, this_process
 from core.roles import Address
@@ -95,12 +94,12 @@ class Committer:
     def may_act(self) -> bool:
         """Whether the lease certainly still holds, by this process's own monotonic clock."""
         held_s = self._lease_ms / 1000 * (1 - MARGIN_SHARE)
-        return self.epoch > 0 and time.monotonic() < self._renewed_s + held_s
+        return self.epoch > 0 and monotonic_s() < self._renewed_s + held_s
 
     @property
     def renewal_due(self) -> bool:
         """Whether a third of the lease time has passed since it was renewed, by a commit or otherwise."""
-        return time.monotonic() - self._renewed_s > self._lease_ms / 3000
+        return monotonic_s() - self._renewed_s > self._lease_ms / 3000
 
     async def acquire(self) -> Grant:
         """Takes the lease, waiting for a dead holder's to run out.
@@ -122,7 +121,7 @@ class Committer:
     async def _try_acquire(self) -> bytes | None:
         """One attempt. Returns None when the lease is ours, else what the other holder's says."""
         async with self._lock:
-            asked_s = time.monotonic()
+            asked_s = monotonic_s()
             replies = await self._exchange(
                 ("WATCH", self._keys.lease, self._keys.fence),
                 ("GET", self._keys.lease),
@@ -230,7 +229,7 @@ class Committer:
 
     async def _send(self, commands: Sequence[Command]) -> bool:
         """MULTI..EXEC, and the watch for the next one in the same write. False: aborted, and nothing was written."""
-        renewed_s = time.monotonic()
+        renewed_s = monotonic_s()
         replies = await self._exchange(
             ("MULTI",),
             ("SET", self._keys.lease, self._lease_value(), "PX", self._lease_ms),

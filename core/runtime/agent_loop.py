@@ -15,7 +15,6 @@ import logging
 import os
 import random
 import socket
-import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -32,7 +31,7 @@ from core.errors import (
 )
 from core.langgraph_state import AgentStatus, LocalAgentState
 from core.ports import Command, OpenConnection
-from core.redis_backend.clock import ServerClock
+from core.redis_backend.clock import ServerClock, monotonic_s
 from core.redis_backend.commit import Committer
 from core.redis_backend.keys import ACTIVE, AgentKeys, CoordinatorKeys, keys_of
 from core.redis_backend.tables import Tables
@@ -220,7 +219,7 @@ class AgentLoop:
         """One batch through graph, commit and effects. Returns how many items it had."""
         batch = Batch(
             now=self.clock.now(),
-            mono_ms=int(time.monotonic() * 1000),
+            mono_ms=int(monotonic_s() * 1000),
             messages=received,
             beats=beats,
             events=events,
@@ -337,7 +336,7 @@ class AgentLoop:
         if self.parent and self.keys.parent_heartbeats:
             packed = self.outbox.beat(self.parent, self._beat_payload(), self._beat_number, self.clock.now_ms())
             commands.append(("HSET", self.keys.parent_heartbeats, self.me.agent_id, packed))
-        asked_s = time.monotonic()
+        asked_s = monotonic_s()
         replies = await self.committer.run(*commands)
         self.clock.sync(replies[0], asked_s)
         self._mind.state.last_heartbeat = self.clock.now()
