@@ -24,6 +24,10 @@ def on_beat(state: CoordinatorState, received: Received, batch: Batch, step: Ste
     incarnation = received.message.metadata.incarnation
     name = received.sender.agent_id
     child = state.distributors.get(name)
+    if (child is None or not child.incarnation) and batch.age_ms(received) >= state.failure_timeout_ms:
+        if child is None:
+            bury(state, name, step)
+        return  # left behind by one that died before this coordinator began to look
     if child is None:
         child = state.distributors[name] = Child(received.sender, 0, beat, batch.mono_ms)
         child.in_flight = {
@@ -39,6 +43,13 @@ def on_beat(state: CoordinatorState, received: Received, batch: Batch, step: Ste
     child.heard(beat, batch.mono_ms)
     if received.message.action == Action.BEAT:
         audit(state, child, batch, step)
+
+
+def bury(state: CoordinatorState, name: str, step: Step) -> None:
+    """Forgets a distributor that is gone, with its last heartbeat."""
+    if state.distributors.pop(name, None):
+        step.put(Table.HEADER, "distributors", orjson.dumps(sorted(state.distributors)))
+    step.remove(Table.HEARTBEATS, name)
 
 
 def audit(state: CoordinatorState, child: Child, batch: Batch, step: Step) -> None:
@@ -79,8 +90,7 @@ def on_agent_left(state: CoordinatorState, received: Received, batch: Batch, ste
     name = received.sender.agent_id
     child = state.distributors.get(name)
     if child and not child.in_flight:
-        del state.distributors[name]
-        step.put(Table.HEADER, "distributors", orjson.dumps(sorted(state.distributors)))
+        bury(state, name, step)
     elif child:
         child.health = Health.GONE
     step.note("distributor_left", distributor=name)
@@ -96,7 +106,7 @@ def judge_distributors(state: CoordinatorState, batch: Batch, step: Step) -> Non
         if health is Health.GONE and name not in state.moving:
             others = any(other.health is Health.ACTIVE for other in state.distributors.values())
             if not child.in_flight:
-                del state.distributors[name]
+                bury(state, name, step)
             elif others:  # without another, its own successor is the best hope its tasks have
                 state.moving.add(name)
                 step.effects.append(TakeOver(name))
@@ -105,7 +115,7 @@ def judge_distributors(state: CoordinatorState, batch: Batch, step: Step) -> Non
 def on_taken_over(state: CoordinatorState, event: TakenOver, batch: Batch, step: Step) -> None:
     """The cell of a distributor that is gone is empty: its tasks go back in line, with the attempts they have had."""
     state.moving.discard(event.distributor_id)
-    state.distributors.pop(event.distributor_id, None)
+    bury(state, event.distributor_id, step)
     moved = 0
     for task in list(state.local_tasks.values()):
         if task.assigned_to != event.distributor_id or task.status is not S.IN_PROGRESS:

@@ -23,7 +23,7 @@ from coordinator.liveness import (
     on_taken_over,
 )
 from coordinator.state import Audited, CoordinatorState, NotTaken, TakenOver
-from coordinator.task_life import accept, cancel, conclude, expire, hand_over, watch
+from coordinator.task_life import accept, cancel, conclude, expire, hand_over, known_task, watch
 from core.agents import Beat, Child
 from core.balancing import LeastLoaded
 from core.errors import BadTask
@@ -42,7 +42,7 @@ def listen(state: CoordinatorState, batch: Batch, step: Step) -> None:
     in the inbox before them, then what happened in this process."""
     for received in batch.messages:
         ON_MESSAGE[received.message.action](state, received, batch, step)
-    for beat in batch.beats:
+    for beat in batch.living_beats:
         on_beat(state, beat, batch, step)
     for event in batch.events:
         if on_event := ON_EVENT.get(type(event)):
@@ -80,9 +80,7 @@ def on_watch_task(state: CoordinatorState, received: Received, batch: Batch, ste
     refused = []
     for item in received.message.tasks:
         task_id = str(item)
-        known = state.local_tasks.get(task_id)
-        if known is None and (record := batch.stored.get(task_id)):
-            known = Task.parse(orjson.loads(record))
+        known = known_task(state, task_id, batch, step)
         if known is None:
             refused.append({"task_id": task_id, "reason": "unknown task"})
         else:
@@ -99,7 +97,7 @@ def on_cancel_task(state: CoordinatorState, received: Received, batch: Batch, st
         task_id = str(item)
         if task_id in state.local_tasks:
             cancel(state, task_id, batch, step)
-        elif task_id not in batch.stored:
+        elif known_task(state, task_id, batch, step) is None:
             refused.append({"task_id": task_id, "reason": "unknown task"})
     step.extras[Sending(received.sender, Action.TASK_ACCEPTED, received.message.metadata.request_id)] = {
         "refused": refused
@@ -162,6 +160,7 @@ def recall(state: CoordinatorState, records: list[Task], digests: dict[str, str]
     state.local_tasks = {task.task_id: task for task in records}
     state.digests = digests
     for task in records:
+        state.digests.update(task.inputs)
         if task.deadline:
             heapq.heappush(state.deadlines, (int(task.deadline.timestamp() * 1000), task.task_id))
         if task.status is S.PENDING:

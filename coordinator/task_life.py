@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+from collections import Counter
 from datetime import datetime
 from typing import Any
 
@@ -28,10 +29,7 @@ SWEEP_EVERY_MS = 10_000
 
 def accept(state: CoordinatorState, task: Task, client: Address | None, batch: Batch, step: Step) -> None:
     """Makes `task` an open one, or joins `client` to it if it is. Raises BadTask: nothing of it is kept."""
-    known = state.local_tasks.get(task.task_id)
-    ended = batch.stored.get(task.task_id)
-    if known is None and ended is not None:
-        known = Task.parse(orjson.loads(ended))
+    known = known_task(state, task.task_id, batch, step)
     if known is not None:
         same = known.children or (known.task_type, known.payload) == (task.task_type, task.payload)
         if known.parent_id or not same:
@@ -62,6 +60,15 @@ def accept(state: CoordinatorState, task: Task, client: Address | None, batch: B
     )  # fmt: skip
 
 
+def known_task(state: CoordinatorState, task_id: str, batch: Batch, step: Step) -> Task | None:
+    """The task of that id: open, ended in this very step, or ended before and looked up for it; None: unknown."""
+    task = state.local_tasks.get(task_id)
+    if task is None:
+        record = step.writes.get((Table.TASKS, ""), {}).get(task_id) or batch.stored.get(task_id)
+        task = Task.parse(orjson.loads(record)) if isinstance(record, bytes) else None
+    return task
+
+
 def admit(state: CoordinatorState, task: Task, batch: Batch, step: Step) -> None:
     """Opens a task that was checked, and lines it up."""
     state.queue.push(task)
@@ -80,22 +87,30 @@ def watch(state: CoordinatorState, task: Task, client: Address, step: Step) -> N
 
 
 def cancel(state: CoordinatorState, task_id: str, batch: Batch, step: Step) -> None:
-    """Ends a task that nobody runs, asks for the end of one that somebody does; its children likewise."""
-    task = state.local_tasks.get(task_id)
-    if task is None or task.cancel_requested:
-        return
-    for child_id in sorted(state.families.get(task_id, ())):
-        cancel(state, child_id, batch, step)
-    task = state.local_tasks.get(task_id)
-    if task is None:
-        return  # ended with the last of its children
-    if task.status is S.IN_PROGRESS and task.assigned_to:
-        save(state, task.evolve(cancel_requested=True), step)
-        step.put(Table.WANTED, task_id, WANT_STOP, task.assigned_to)
-        address = Address(Role.DISTRIBUTOR, task.assigned_to)
-        step.send(Sending(address, Action.CANCEL_TASK), orjson.dumps(task_id))
+    """Stops a task and all below it, the lowest first: what nobody runs ends, what somebody runs is asked to."""
+    below, order = [task_id], []
+    while below:
+        task = state.local_tasks.get(below.pop())
+        if task is not None and not task.cancel_requested:
+            order.append(task.task_id)
+            below += sorted(state.families.get(task.task_id, ()))
+    for one in reversed(order):
+        task = state.local_tasks[one]
+        if task.status is S.IN_PROGRESS and task.assigned_to:
+            save(state, task.evolve(cancel_requested=True), step)
+            step.put(Table.WANTED, one, WANT_STOP, task.assigned_to)
+            step.send(Sending(Address(Role.DISTRIBUTOR, task.assigned_to), Action.CANCEL_TASK), orjson.dumps(one))
+        else:
+            stopped(state, task, batch, step)
+
+
+def stopped(state: CoordinatorState, task: Task, batch: Batch, step: Step, **changes: Any) -> None:
+    """The end of a task that was stopped: abandoned when its deadline has passed, cancelled otherwise."""
+    if task.deadline and task.deadline <= batch.now:
+        problem = TaskError(type="deadline", message="the deadline passed before it had ended", retryable=False)
+        end(state, task, S.ABANDONED, batch, step, error=problem, **changes)
     else:
-        end(state, task, S.CANCELLED, batch, step)
+        end(state, task, S.CANCELLED, batch, step, **changes)
 
 
 def conclude(state: CoordinatorState, distributor_id: str, item: dict[str, Any], batch: Batch, step: Step) -> None:
@@ -109,28 +124,32 @@ def conclude(state: CoordinatorState, distributor_id: str, item: dict[str, Any],
         child.in_flight.pop(task.task_id, None)
     step.remove(Table.WANTED, task.task_id, distributor_id)
     status = item["status"]
-    attempts = {"retry_count": item.get("retry_count", task.retry_count), "attempt": item.get("attempt", task.attempt)}
+    attempts: dict[str, Any] = {
+        "retry_count": item.get("retry_count", task.retry_count),
+        "attempt": item.get("attempt", task.attempt),
+    }
     if status == "returned":
+        if child:
+            child.gave_back()
         requeue(state, task, batch, step, **attempts)
-    elif status == "delegated":
+        return
+    if status == "delegated":
         delegate(state, task.evolve(**attempts), item, batch, step)
+        return
+    if item.get("started_at"):
+        attempts["started_at"] = datetime.fromisoformat(item["started_at"])
+    if status == S.CANCELLED:
+        stopped(state, task, batch, step, worker=item.get("worker"), **attempts)
     else:
-        error = item.get("error")
-        if status == S.CANCELLED and task.deadline and task.deadline <= batch.now:
-            status, error = S.ABANDONED, {"type": "deadline", "message": "the deadline passed while it was run"}
-        end(
-            state, task, S(status), batch, step,
-            result=item.get("result"),
-            error=TaskError.model_validate(error) if error else None,
-            started_at=datetime.fromisoformat(item["started_at"]) if item.get("started_at") else task.started_at,
-            worker=item.get("worker"), **attempts,
-        )  # fmt: skip
+        error = TaskError.model_validate(item["error"]) if item.get("error") else None
+        result, worker = item.get("result"), item.get("worker")
+        end(state, task, S(status), batch, step, result=result, error=error, worker=worker, **attempts)
 
 
 def requeue(state: CoordinatorState, task: Task, batch: Batch, step: Step, **changes: Any) -> None:
     """Back in line, for any distributor; a task that is to be cancelled ends here instead."""
     if task.cancel_requested:
-        end(state, task, S.CANCELLED, batch, step, **changes)
+        stopped(state, task, batch, step, **changes)
         return
     again = task.moved(S.PENDING, batch.now, assigned_to=None, **changes)
     save(state, again, step)
@@ -142,7 +161,8 @@ def delegate(state: CoordinatorState, task: Task, item: dict[str, Any], batch: B
     try:
         children = [Task.parse(child) for child in item["children"]]
         ids = [child.task_id for child in children]
-        taken = [child_id for child_id in ids if child_id in state.local_tasks or ids.count(child_id) > 1]
+        once = Counter(ids)
+        taken = [child_id for child_id in ids if child_id in state.local_tasks or once[child_id] > 1]
         if taken:
             raise BadTask(f"child id {taken[0]!r} is in use already")
         for child in children:
@@ -153,12 +173,13 @@ def delegate(state: CoordinatorState, task: Task, item: dict[str, Any], batch: B
         return
     then = Then.model_validate({**(item.get("then") or {}), "spawned": len(children)})
     if task.cancel_requested:
-        end(state, task, S.CANCELLED, batch, step)
+        stopped(state, task, batch, step)
         return
     waiting = task.moved(S.WAITING, batch.now, children=(*task.children, *ids), then=then, inputs=(), assigned_to=None)
     save(state, waiting, step)
     state.families[task.task_id] = set(ids)
     for child in children:
+        step.remove(Table.ENDED, child.task_id)  # the id may be that of a child of an earlier attempt
         deadlines = [moment for moment in (task.deadline, child.deadline) if moment]
         admit(
             state,
@@ -179,7 +200,8 @@ def proceed(state: CoordinatorState, parent: Task, batch: Batch, step: Step) -> 
     assert parent.then
     state.families.pop(parent.task_id, None)
     newest = parent.children[len(parent.children) - parent.then.spawned :]
-    inputs = tuple((child, state.digests.pop(child)) for child in newest)
+    # The digests stay until the parent has ended: it will read these records, so they must not be swept.
+    inputs = tuple((child, state.digests[child]) for child in newest)
     again = parent.moved(
         S.PENDING, batch.now, task_type=parent.then.task_type or "agents.gather", payload=parent.then.payload,
         inputs=inputs, retry_count=0,
@@ -242,15 +264,7 @@ def save(state: CoordinatorState, task: Task, step: Step) -> None:
 def expire(state: CoordinatorState, batch: Batch, step: Step) -> None:
     """Abandons what is past its deadline and has the records of long ended tasks swept."""
     while state.deadlines and state.deadlines[0][0] <= batch.now_ms:
-        task_id = heapq.heappop(state.deadlines)[1]
-        task = state.local_tasks.get(task_id)
-        if task is None:
-            continue
-        if task.status is S.IN_PROGRESS or task.status is S.WAITING:
-            cancel(state, task_id, batch, step)  # running parts end first; the deadline is their time limit too
-        else:
-            problem = TaskError(type="deadline", message="the deadline passed before it was run", retryable=False)
-            end(state, task, S.ABANDONED, batch, step, error=problem)
+        cancel(state, heapq.heappop(state.deadlines)[1], batch, step)
     if batch.now_ms >= state.sweep_due_ms:
         state.sweep_due_ms = batch.now_ms + SWEEP_EVERY_MS
         step.effects.append(Sweep(batch.now_ms, frozenset(state.digests)))

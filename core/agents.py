@@ -110,6 +110,11 @@ class Child:
         self.moved_ms = mono_ms
         self.health = Health.DRAINING if beat.draining else Health.ACTIVE
 
+    def gave_back(self) -> None:
+        """Only one that drains gives a task back: it gets nothing new unless its next heartbeat says otherwise."""
+        self.beat = self.beat.model_copy(update={"draining": True})
+        self.health = Health.DRAINING
+
     def ask(self, sent: int) -> None:
         """Begins a probe, unless one is under way: which of what it has been handed does it have?"""
         if self.probe is None and self.in_flight:

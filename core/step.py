@@ -11,7 +11,7 @@ should the commit be refused for good, the process discards its memory and reads
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -42,7 +42,8 @@ TYPE_OF_ACTION = {
 
 class Table(StrEnum):
     """The collections a step can write to. `wanted` belongs to a distributor, named beside it; the others to the
-    agent itself. All map a task id to a value, but for `header`, which maps a field's name."""
+    agent itself. All map a task id to a value, but for `header`, which maps a field's
+    name, and `heartbeats`, of its children, which only removes those of the dead."""
 
     HEADER = "header"
     TASKS = "tasks"
@@ -50,6 +51,7 @@ class Table(StrEnum):
     ENDED = "ended"
     WANTED = "wanted"
     ACTUAL = "actual"
+    HEARTBEATS = "heartbeats"
 
 
 class Received(NamedTuple):
@@ -76,6 +78,16 @@ class Batch:
     @property
     def now_ms(self) -> int:
         return int(self.now.timestamp() * 1000)
+
+    @property
+    def living_beats(self) -> Iterator[Received]:
+        """The heartbeats, without those of agents whose goodbye is in this batch: they are older than that."""
+        left = {one.sender for one in self.messages if one.message.action == Action.AGENT_LEFT}
+        return (beat for beat in self.beats if beat.sender not in left)
+
+    def age_ms(self, received: Received) -> int:
+        """How long ago it was signed; both times are the server's."""
+        return self.now_ms - received.message.metadata.timestamp
 
     def taken_from(self, sender: Address) -> int:
         """The highest sequence number taken from `sender`, this batch included; 0: none."""

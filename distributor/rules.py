@@ -80,7 +80,7 @@ def listen(state: DistributorState, batch: Batch, step: Step) -> None:
     in the inbox before them, then what happened in this process."""
     for received in batch.messages:
         ON_MESSAGE[received.message.action](state, received, batch, step)
-    for beat in batch.beats:
+    for beat in batch.living_beats:
         on_beat(state, beat, batch, step)
     for event in batch.events:
         if on_event := ON_EVENT.get(type(event)):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from core.ports import Command
 from core.redis_backend.commit import Committer
-from core.redis_backend.keys import CellKeys, CoordinatorKeys
+from core.redis_backend.keys import AgentKeys, CellKeys, CoordinatorKeys
 from core.roles import Address
 from core.step import Step, Table
 
@@ -18,10 +18,10 @@ SORTED_SETS = frozenset({Table.OPEN, Table.ENDED})
 class Tables:
     """The tables of one agent. Knows the version of the coordinator's half of each cell it has written to."""
 
-    def __init__(self, me: Address, committer: Committer, header: str) -> None:
+    def __init__(self, me: Address, committer: Committer, keys: AgentKeys) -> None:
         self._me = me
         self._committer = committer
-        self._header = header
+        self._keys = keys
         self._wanted_versions: dict[str, int] = {}
 
     async def commands(self, step: Step) -> list[Command]:
@@ -49,7 +49,9 @@ class Tables:
 
     def _key(self, table: Table, whose: str) -> str:
         if table is Table.HEADER:
-            return self._header
+            return self._keys.header
+        if table is Table.HEARTBEATS:
+            return self._keys.heartbeats
         if table is Table.WANTED:
             return CellKeys(whose).wanted
         if table is Table.ACTUAL:

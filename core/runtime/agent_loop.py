@@ -110,7 +110,7 @@ class AgentLoop:
             freshness_ms=int(config.freshness_s * 1000), limit_bytes=config.message_limit_bytes,
         )  # fmt: skip
         self.outbox = Outbox(chain, signing)
-        self._tables = Tables(self.me, self.committer, self.keys.header)
+        self._tables = Tables(self.me, self.committer, self.keys)
         self._entries: list[Entry] = []
         self._room = asyncio.Event()
         self._room.set()
@@ -174,9 +174,10 @@ class AgentLoop:
         try:
             if self.committer.epoch:
                 if self.parent:
-                    await self._announce(Action.AGENT_LEFT)
                     assert self.keys.parent_heartbeats
-                    await self.committer.run(("HDEL", self.keys.parent_heartbeats, self.me.agent_id))
+                    # In one transaction, so that no heartbeat of ours can be found after the goodbye.
+                    gone = ("HDEL", self.keys.parent_heartbeats, self.me.agent_id)
+                    await self._announce(Action.AGENT_LEFT, gone)
                 await self.committer.run(("SREM", ACTIVE, "/".join(str(address) for address in self.chain)))
                 await self.committer.release()
         except (TransportDown, RaceLost) as error:
@@ -239,8 +240,8 @@ class AgentLoop:
         await self._mind.perform(step.effects)
         return sum(len(one.message.payload.get("tasks", ())) for one in received) + len(events)
 
-    async def _commit(self, step: Step) -> None:
-        commands = [*await self._tables.commands(step), *self.outbox.commands(step, self.clock.now_ms())]
+    async def _commit(self, step: Step, *also: Command) -> None:
+        commands = [*also, *await self._tables.commands(step), *self.outbox.commands(step, self.clock.now_ms())]
         commands += self._inbox.settle()
         backoff_s = BACKOFF_S
         while True:
@@ -380,12 +381,12 @@ class AgentLoop:
             "ticks": self.ticks,
         }
 
-    async def _announce(self, action: Action) -> None:
+    async def _announce(self, action: Action, *also: Command) -> None:
         """Tells the parent that this agent has come, or goes, in a message of its own."""
         assert self.parent
         step = Step()
         step.extras[Sending(self.parent, action)] = {**self._beat_payload(), "action": action.value}
-        await self._commit(step)
+        await self._commit(step, *also)
 
     def _transport(self, up: bool, why: str) -> None:
         """One line in the log for each change, not for each try."""
