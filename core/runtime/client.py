@@ -17,6 +17,7 @@ import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Self
 
 import orjson
@@ -31,11 +32,12 @@ from core.errors import (
     TransportDown,
     UnknownTask,
 )
+from core.ports import Command
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.keys import CoordinatorKeys
 from core.redis_client import Wire
 from core.roles import Action, Address, Role, check_permitted
-from core.runtime.outbox import Outbox
+from core.runtime.outbox import MOST_ITEMS, Outbox, chunks
 from core.runtime.portal import Resident, operation, portal_loop
 from core.runtime.wiring import keys_for, server_for
 from core.signing import Keys, ReplayWindow, Signed
@@ -49,9 +51,11 @@ log = logging.getLogger(__name__)
 BLOCK_MS = 2000
 #: A task whose end nobody has told of is looked up after this long without news; what is lost is only the telling.
 LOOK_UP_S = 5.0
-#: How long the coordinator may take to answer before the submission is sent again (it is one task all the same).
+#: How long the coordinator may say nothing before what it has not answered is sent again (one task all the same).
 ANSWER_S = 5.0
 BACKOFF_S, MOST_BACKOFF_S = 0.05, 2.0
+#: Messages of one submission that go out in one write.
+MESSAGES_AT_ONCE = 4
 
 
 class AgentClient(Resident):
@@ -188,50 +192,64 @@ class AgentClient(Resident):
     # ---- how ----
 
     async def _submit(self, tasks: Sequence[Task], timeout_s: float) -> list[str]:
-        items = []
         for task in tasks:
             check_size(f"payload of task {task.task_id!r}", task.payload)
-            items.append(task.to_json())
         ids = [task.task_id for task in tasks]
         self._open.update(dict.fromkeys(ids))
-        refused = await self._ask(Action.SUBMIT_TASK, items, timeout_s)
+        refused = await self._ask(Action.SUBMIT_TASK, (task.to_json() for task in tasks), timeout_s)
         if refused:
             for one in refused:
                 self._open.pop(one["task_id"], None)
             raise TaskRefused(refused[0]["task_id"], refused[0]["reason"])
         return ids
 
-    async def _ask(self, action: Action, items: list[bytes], timeout_s: float) -> list[dict[str, str]]:
-        """Sends a request and waits for its answer: what was refused. Sent again when no answer comes, which a
-        coordinator that has it already answers anew."""
+    async def _ask(self, action: Action, items: Iterable[bytes], timeout_s: float) -> list[dict[str, str]]:
+        """Sends requests and waits for their answers: what was refused. One that is not answered is sent again, which
+        a coordinator that has dealt with it answers anew. `items` is consumed as it is sent, so that the first are
+        worked on while the last are still being encoded."""
         await self.open.aio()
         deadline = time.monotonic() + timeout_s
+        source = iter(items)
+        unanswered: dict[str, list[bytes]] = {}
+        futures: dict[str, asyncio.Future[list[dict[str, str]]]] = {}
+        while part := list(islice(source, MOST_ITEMS * MESSAGES_AT_ONCE)):
+            futures |= await self._send(action, part, unanswered)
+        refused: list[dict[str, str]] = []
         while True:
-            futures = await self._send(action, items)
-            left_s = deadline - time.monotonic()
-            done, waiting = await asyncio.wait(futures.values(), timeout=max(0.0, min(left_s, ANSWER_S)))
-            for request_id in futures:
-                self._answers.pop(request_id, None)
-            if not waiting:
-                return [one for future in done for one in future.result()]
+            left_s = max(0.0, min(deadline - time.monotonic(), ANSWER_S))
+            await asyncio.wait(futures.values(), timeout=left_s)
+            answered = [request_id for request_id, future in futures.items() if future.done()]
+            for request_id in answered:
+                refused += futures.pop(request_id).result()
+                del unanswered[request_id]
+            if not futures:
+                return refused
             if time.monotonic() >= deadline:
                 raise TaskTimeout(
                     f"{self._coordinator} did not answer within {timeout_s:g} s."
                     " Is it running? `agents status` shows it, `agents up` starts one."
                 )
+            if not answered:
+                again, unanswered = unanswered, {}
+                for part in again.values():
+                    futures |= await self._send(action, part, unanswered)
 
-    async def _send(self, action: Action, items: list[bytes]) -> dict[str, asyncio.Future[list[dict[str, str]]]]:
+    async def _send(
+        self, action: Action, items: list[bytes], unanswered: dict[str, list[bytes]]
+    ) -> dict[str, asyncio.Future[list[dict[str, str]]]]:
+        """Sends one message for each chunk of `items`, in one write; notes each by its request id."""
         assert self._outbox
         assert self._wire
-        step = Step()
-        step.sends[Sending(self._coordinator, action)] = items
-        first = self._outbox.sent.get(self._coordinator, 0) + 1
-        commands = self._outbox.commands(step, self._clock.now_ms())
         loop = asyncio.get_running_loop()
-        futures = {}
-        for number in range(first, first + len(commands)):
-            request_id = self._outbox.request_id(self._coordinator, number)
+        futures: dict[str, asyncio.Future[list[dict[str, str]]]] = {}
+        commands: list[Command] = []
+        for chunk in chunks(items):
+            step = Step()
+            step.sends[Sending(self._coordinator, action)] = list(chunk)
+            commands += self._outbox.commands(step, self._clock.now_ms())
+            request_id = self._outbox.request_id(self._coordinator, self._outbox.sent[self._coordinator])
             futures[request_id] = self._answers[request_id] = loop.create_future()
+            unanswered[request_id] = list(chunk)
         async with self._lock:
             if not self._wire.connected:
                 await self._wire.connect()

@@ -14,7 +14,7 @@ from core.roles import Action, Address, Role
 from core.signing import Keys, Signed
 from core.step import TYPE_OF_ACTION, Sending, Step
 
-__all__ = ["Outbox"]
+__all__ = ["MOST_ITEMS", "Outbox", "chunks"]
 
 #: Most items, and about the most bytes of items, in one message.
 MOST_ITEMS, MOST_BYTES = 128, 512 * 1024
@@ -40,7 +40,7 @@ class Outbox:
             to_client = sending.recipient.role is Role.CLIENT
             head = ("XADD", key, "MAXLEN", "~", REPLIES_KEPT, "*") if to_client else ("XADD", key, "*")
             extra = step.extras.get(sending, {})
-            for items in _chunks(step.sends.get(sending, ())):
+            for items in chunks(step.sends.get(sending, ())):
                 signed = self._message(sending, items, extra, now_ms)
                 commands.append((*head, *signed.fields()))
             if to_client:
@@ -93,7 +93,7 @@ class Outbox:
         return self._signing.sign(message.encode(), recipient)
 
 
-def _chunks(items: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+def chunks(items: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     """`items` in order, cut so that no message exceeds its limits; one empty chunk when there are none."""
     start = size = 0
     for index, item in enumerate(items):
