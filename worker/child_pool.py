@@ -195,6 +195,8 @@ class ChildPool:
             return
         loop = asyncio.get_running_loop()
         loop.remove_reader(control)
+        for child in self._children.values():
+            child.gone = True  # it ends with the nursery, which takes no request to kill it any longer
         control.shutdown(socket.SHUT_WR)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
