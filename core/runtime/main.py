@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from core.config import Settings, load
 from core.errors import AgentSystemError
@@ -40,6 +41,8 @@ def arguments(role: str, id_variable: str) -> argparse.ArgumentParser:
         metavar="S",
         help="seconds that running tasks get to finish after SIGTERM (default: 25)",
     )
+    # For a supervisor: a file that holds, by the time of SIGTERM, the seconds that go before DRAIN_TIMEOUT.
+    parser.add_argument("--drain-order", type=Path, help=argparse.SUPPRESS)
     return parser
 
 
@@ -52,13 +55,13 @@ def run_agent(parser: argparse.ArgumentParser, build: Build, argv: Sequence[str]
         settings = load(variables)
         configure_logging(settings.agent.log_level, settings.agent.log_format)
         agent = build(argparse.Namespace(**flags), settings)
-        return asyncio.run(_run(agent, settings))
+        return asyncio.run(_run(agent, settings.agent.drain_timeout_s, flags["drain_order"]))
     except AgentSystemError as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")
         return error.exit_code
 
 
-async def _run(agent: Agent, settings: Settings) -> int:
+async def _run(agent: Agent, drain_timeout_s: float, drain_order: Path | None) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -87,7 +90,12 @@ async def _run(agent: Agent, settings: Settings) -> int:
         if ended.done():
             ended.result()
             return 0
-        return 0 if await agent.drain(settings.agent.drain_timeout_s) else EXIT_HANDED_BACK
+        return 0 if await agent.drain(_drain_s(drain_timeout_s, drain_order)) else EXIT_HANDED_BACK
     finally:
         stopping.cancel()
         await agent.close.aio()
+
+
+def _drain_s(configured_s: float, order: Path | None) -> float:
+    """What the supervisor's file says by now, else what is configured."""
+    return float(order.read_text()) if order is not None and order.exists() else configured_s

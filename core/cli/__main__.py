@@ -1,0 +1,28 @@
+"""`agents`, or `python -m core.cli`"""
+
+from __future__ import annotations
+
+import sys
+
+from core.cli.app import app
+from core.errors import AgentSystemError
+
+EXIT_INTERRUPTED = 130
+
+
+def main() -> int:
+    """Runs one command; returns its exit code. What is wrong with it is one message on stderr, with the cure."""
+    try:
+        app(prog_name="agents")
+    except AgentSystemError as error:
+        print(f"agents: {error}", file=sys.stderr)
+        return error.exit_code
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else 1
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

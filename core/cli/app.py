@@ -1,0 +1,32 @@
+"""The commands of `agents`, put together."""
+
+from __future__ import annotations
+
+import typer
+
+from core.cli import config, doctor, key, redis_server, state, status, submit, tasks, up_down, version
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Runs, watches and mends a hierarchy of agents: a coordinator, its distributors, their workers."
+    " Which Redis and which coordinator: REDIS_URL and COORDINATOR_ID, in the environment or in .env."
+    " Exit codes: 0 ok, 1 task failed, 2 usage, 69 Redis unavailable, 75 not ended in time or handed back,"
+    " 77 refused, 78 configuration.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # the frames that rich draws cost as much time as all the rest
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(up_down.up)
+app.command()(up_down.down)
+app.command()(status.status)
+app.command()(submit.submit)
+app.add_typer(tasks.app, name="tasks")
+app.add_typer(state.app, name="state")
+app.add_typer(redis_server.app, name="redis")
+app.add_typer(config.app, name="config")
+app.command()(key.key)
+app.command()(doctor.doctor)
+app.command()(version.version)

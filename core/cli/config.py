@@ -1,0 +1,30 @@
+"""`agents config`: what is configured, and where each value came from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from core.cli.render import print_json, print_table
+from core.cli.session import settings
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Show the settings.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps `show` a command of its own, though it is the only one."""
+
+
+@app.command()
+def show(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Show every setting with its value and its source; secrets are masked."""
+    sources = settings().sources
+    if as_json:
+        print_json([asdict(one) for one in sources])
+    else:
+        print_table(("SETTING", "VALUE", "SOURCE"), [(one.name, one.value_shown, one.source) for one in sources])

@@ -1,0 +1,7 @@
+"""`agents doctor`"""
+
+from __future__ import annotations
+
+
+def doctor() -> None:
+    """stub"""

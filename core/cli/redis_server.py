@@ -1,0 +1,59 @@
+"""`agents redis`: the embedded server, which agents start by themselves when no other Redis answers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from core.cli.render import note, print_json, print_table
+from core.cli.session import settings
+
+__all__ = ["app"]
+
+app = typer.Typer(help="The server of this machine's own, for when no other Redis answers.", no_args_is_help=True)
+
+
+@app.command()
+def start() -> None:
+    """Start it, if nothing answers at the configured address. It ends 30 s after its last client has gone."""
+    from core.config import with_client_certificate
+    from core.redis_backend.embedded import ensure_server_blocking, status
+
+    configured = settings()
+    ensure_server_blocking(with_client_certificate(configured.redis, configured.a2a))
+    server = status(configured.redis)
+    if server is None:
+        note(f"nothing to start: a Redis answers at {configured.redis.endpoint}.")
+    else:
+        note(
+            f"{server.version} listens on port {server.port} (process {server.server_pid}); data in {server.directory}"
+        )
+
+
+@app.command()
+def stop() -> None:
+    """Write its data and end it. Agents that still use it wait for its return."""
+    from core.redis_backend.embedded import stop
+
+    note("ended; its data are kept." if stop(config=settings().redis) else "none was running.")
+
+
+@app.command()
+def status(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Show whether it runs, and where its data lie. Exit code 69 when it does not."""
+    from core.errors import WorldError
+    from core.redis_backend.embedded import status
+
+    server = status(settings().redis)
+    if as_json:
+        print_json(asdict(server) if server else None)
+    elif server:
+        print_table(
+            ("FIELD", "VALUE"), [(name.replace("_", " "), f"{value}") for name, value in asdict(server).items()]
+        )
+    else:
+        note("it does not run. It starts by itself when it is needed, or with: agents redis start")
+    if server is None:
+        raise typer.Exit(WorldError.exit_code)

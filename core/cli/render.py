@@ -1,0 +1,73 @@
+"""How results look: tables for people, JSON for programs. On stdout; `note` is for everything else."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["duration", "note", "print_json", "print_table"]
+
+#: So wide that nothing is folded when a program reads.
+_PIPED_WIDTH = 1000
+
+
+def note(text: str) -> None:
+    """A line for people, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_json(value: Any) -> None:
+    """A result as JSON."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table without lines around it. A column whose name ends in `>` stands to the right.
+
+    Folded to the terminal's width; where there is none, one line for each row, without colours.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
+    for column in columns:
+        table.add_column(
+            column.rstrip(">"), justify="right" if column.endswith(">") else "left", overflow="fold", no_wrap=False
+        )
+    for row in rows:
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+    with console.capture() as captured:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+#: Words that stand out on a terminal.
+_STYLES = {
+    "active": "green",
+    "completed": "green",
+    "ok": "green",
+    "draining": "yellow",
+    "suspect": "yellow",
+    "warn": "yellow",
+    "gone": "red",
+    "failed": "red",
+    "fail": "red",
+    "abandoned": "red",
+}
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `5 min`, `3.2 h`, `12 d`: two digits are enough to judge by."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86_400:.0f} d"

@@ -1,0 +1,42 @@
+"""What most commands begin with: the settings, and a connection to look at what is stored."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from core.config import Settings
+    from core.runtime.client import AgentClient
+    from core.runtime.reader import Reader
+
+__all__ = ["client_of", "looking", "settings"]
+
+
+def settings() -> Settings:
+    """The settings of this directory and environment. Raises ConfigError."""
+    from core.config import load
+
+    return load()
+
+
+@asynccontextmanager
+async def looking(configured: Settings) -> AsyncIterator[Reader]:
+    """A connection for reading; the embedded server is started if that is where the data lie.
+
+    Raises TransportDown when there is no Redis, ConfigError."""
+    from core.runtime.reader import reading
+    from core.runtime.wiring import server_for
+
+    async with reading(await server_for(configured.redis, configured.a2a)) as reader:
+        yield reader
+
+
+@asynccontextmanager
+async def client_of(configured: Settings) -> AsyncIterator[AgentClient]:
+    """A client of the configured coordinator, connected. Raises TransportDown, ConfigError."""
+    from core.runtime.client import AgentClient
+
+    async with AgentClient(configured.redis, configured.a2a, configured.coordinator_id) as client:
+        yield client

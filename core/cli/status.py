@@ -1,0 +1,106 @@
+"""`agents status`: who is there, who holds which lease, what waits, what was rejected."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from core.cli.render import duration, note, print_json, print_table
+from core.cli.session import looking, settings
+
+if TYPE_CHECKING:
+    from core.config import Settings
+    from core.overview import AgentView, Overview
+
+__all__ = ["overview_json", "status"]
+
+
+def status(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Show every agent: its health, lease, tasks; and how many tasks are open."""
+    configured = settings()
+    overview = asyncio.run(_read(configured))
+    if as_json:
+        print_json(overview_json(overview))
+        return
+    if not any(agent.up for agent in overview.agents):
+        note(f"No agent of {overview.coordinator_id} is up at {configured.redis.endpoint}. Next: agents up")
+    print_table(
+        ("AGENT", "HEALTH", "PROCESS", "UP>", "IN FLIGHT>", "DONE>", "FAILED>", "FENCE>"),
+        [_row(agent, overview) for agent in overview.agents],
+    )
+    print()
+    for line in _totals(overview):
+        print(line)
+
+
+async def _read(configured: Settings) -> Overview:
+    from core.runtime.overview import read_overview
+
+    async with looking(configured) as reader:
+        return await read_overview(reader, configured.coordinator_id, configured.agent)
+
+
+def _row(agent: AgentView, overview: Overview) -> tuple[str, ...]:
+    indent = "  " * (len(agent.chain) - 1)
+    here = agent.host in ("", socket.gethostname())
+    process = "" if agent.pid is None else f"{agent.pid}" if here else f"{agent.pid}@{agent.host}"
+    now_ms = overview.at.timestamp() * 1000
+    since = duration((now_ms - agent.started_ms) / 1000) if agent.lease and agent.started_ms else ""
+    beat = agent.beat if agent.lease else None
+    counts = ("", "", "") if beat is None else (f"{beat.running + beat.queued}", f"{beat.done}", f"{beat.failed}")
+    return (f"{indent}{agent.agent_id}", agent.health.value, process, since, *counts, f"{agent.fence or ''}")
+
+
+def _totals(overview: Overview) -> list[str]:
+    lines = [f"{overview.open_tasks} open task(s), {overview.ended_tasks} ended whose results are kept"]
+    unread = {agent.agent_id: agent.inbox for agent in overview.agents if agent.inbox}
+    if unread:
+        lines.append("unread messages: " + ", ".join(f"{name} {count}" for name, count in unread.items()))
+    for agent in overview.agents:
+        if agent.rejected:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(agent.rejected.items()))
+            lines.append(f"messages rejected by {agent.agent_id}: {reasons}")
+    if overview.quarantined:
+        kept = ", ".join(f"{reader} {count}" for reader, count in overview.quarantined.items())
+        lines.append(f"rejected messages kept as evidence: {kept}")
+    return lines
+
+
+def overview_json(overview: Overview) -> dict[str, Any]:
+    """An overview as JSON values."""
+    return {
+        "coordinator_id": overview.coordinator_id,
+        "at": overview.at.isoformat(),
+        "open_tasks": overview.open_tasks,
+        "ended_tasks": overview.ended_tasks,
+        "task_types": overview.task_types,
+        "quarantined": overview.quarantined,
+        "agents": [_agent_json(agent) for agent in overview.agents],
+    }
+
+
+def _agent_json(agent: AgentView) -> dict[str, Any]:
+    beat = agent.beat
+    return {
+        "role": agent.role.value,
+        "agent_id": agent.agent_id,
+        "parent_id": agent.chain[-2].agent_id if len(agent.chain) > 1 else None,
+        "health": agent.health.value,
+        "pid": agent.pid,
+        "host": agent.host,
+        "started_ms": agent.started_ms,
+        "silent_ms": agent.silent_ms,
+        "running": beat.running if beat else 0,
+        "queued": beat.queued if beat else 0,
+        "done": beat.done if beat else 0,
+        "failed": beat.failed if beat else 0,
+        "task_types": sorted(agent.task_types),
+        "inbox": agent.inbox,
+        "version": agent.version,
+        "fence": agent.fence,
+        "lease": agent.lease.model_dump(mode="json") if agent.lease else None,
+        "rejected": agent.rejected,
+    }

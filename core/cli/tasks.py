@@ -1,0 +1,137 @@
+"""`agents tasks`: the tasks that are kept."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from core.cli.render import duration, note, print_json, print_table
+from core.cli.session import client_of, looking, settings
+from core.cli.submit import explain_waiting, finish
+
+if TYPE_CHECKING:
+    from core.config import Settings
+    from core.tasks import Task
+
+__all__ = ["app"]
+
+app = typer.Typer(help="List, show, wait for and cancel tasks.", no_args_is_help=True)
+
+TaskId = Annotated[str, typer.Argument(metavar="ID")]
+Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+@app.command("list")
+def list_tasks(
+    status: Annotated[str | None, typer.Option(help="Only these: pending, in_progress, completed, ...")] = None,
+    task_type: Annotated[str | None, typer.Option("--type", help="Only those of this type.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """List tasks: open ones first, each kind from the newest."""
+    _check_status(status)
+    tasks = asyncio.run(_list(settings(), status, task_type, limit))
+    if as_json:
+        print_json([task.to_dict() for task in tasks])
+        return
+    print_table(("ID", "TYPE", "STATUS", "AGE>", "TRIES>", "WHERE"), [_row(task) for task in tasks])
+    if len(tasks) == limit:
+        note(f"(the newest {limit}; --limit shows more)")
+
+
+def _check_status(status: str | None) -> None:
+    from core.tasks import TaskStatus
+
+    if status is not None and status not in set(TaskStatus):
+        raise typer.BadParameter(f"{status!r} is none of {', '.join(TaskStatus)}", param_hint="--status")
+
+
+async def _list(configured: Settings, status: str | None, task_type: str | None, limit: int) -> list[Task]:
+    from core.runtime.task_records import newest_tasks
+
+    found: list[Task] = []
+    async with looking(configured) as reader, aclosing(newest_tasks(reader, configured.coordinator_id)) as tasks:
+        async for task in tasks:
+            if (status is None or task.status == status) and (task_type is None or task.task_type == task_type):
+                found.append(task)
+                if len(found) == limit:
+                    break
+    return found
+
+
+def _row(task: Task) -> tuple[str, ...]:
+    from core.tasks import utc_now
+
+    age_s = (utc_now() - task.created_at).total_seconds()
+    status, tries = task.status.value, f"{task.retry_count}"
+    return (task.task_id, task.task_type, status, duration(max(0.0, age_s)), tries, task.assigned_to or "")
+
+
+@app.command()
+def show(task_id: TaskId, as_json: Json = False) -> None:
+    """Show one task: its record, where it is, and why it waits."""
+    task, reason = asyncio.run(_show(settings(), task_id))
+    if as_json:
+        print_json({**task.to_dict(), "waiting_reason": reason or None})
+        return
+    rows = [(name, value if isinstance(value, str) else _short(value)) for name, value in task.to_dict().items()
+            if value not in (None, [], {}, 0, False)]  # fmt: skip
+    print_table(("FIELD", "VALUE"), rows)
+    if reason:
+        print(f"\n{reason}")
+
+
+def _short(value: Any) -> str:
+    import json
+
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 400 else f"{text[:400]}... ({len(text)} characters; --json shows all)"
+
+
+async def _show(configured: Settings, task_id: str) -> tuple[Task, str]:
+    from core.errors import UnknownTask
+    from core.runtime.overview import read_overview
+    from core.runtime.task_records import read_task
+    from core.waiting_reason import waiting_reason
+
+    async with looking(configured) as reader:
+        task, in_cell = await read_task(reader, configured.coordinator_id, task_id)
+        if task is None:
+            raise UnknownTask(f"no task {task_id!r}: never submitted here, or ended longer ago than its retention")
+        overview = await read_overview(reader, configured.coordinator_id, configured.agent)
+        return (in_cell if in_cell and not task.status.ended else task), waiting_reason(task, in_cell, overview)
+
+
+@app.command()
+def wait(
+    task_id: TaskId,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Longest wait in seconds.")] = None,
+) -> None:
+    """Wait for the end of a task and print its result as JSON."""
+    finish(asyncio.run(_wait(settings(), task_id, timeout)))
+
+
+async def _wait(configured: Settings, task_id: str, timeout_s: float | None) -> Task:
+    async with client_of(configured) as client:
+        telling = asyncio.create_task(explain_waiting(configured, task_id))
+        try:
+            return await client.result.aio(task_id, timeout_s)
+        finally:
+            telling.cancel()
+            with suppress(asyncio.CancelledError):
+                await telling
+
+
+@app.command()
+def cancel(task_id: TaskId) -> None:
+    """Cancel a task, and all it has spawned. One that has ended stays as it is."""
+    asyncio.run(_cancel(settings(), task_id))
+    note(f"cancelled, or ended before: {task_id}. `agents tasks show {task_id}` tells which.")
+
+
+async def _cancel(configured: Settings, task_id: str) -> None:
+    async with client_of(configured) as client:
+        await client.cancel.aio(task_id)

@@ -1,0 +1,33 @@
+"""`agents version`"""
+
+from __future__ import annotations
+
+import platform
+from typing import Annotated
+
+import typer
+
+from core.cli.render import print_json
+
+__all__ = ["installed_version", "version"]
+
+
+def version(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Print the version."""
+    ours = installed_version()
+    if as_json:
+        print_json({"agent-system": ours, "python": platform.python_version()})
+    else:
+        print(f"agent-system {ours}")
+
+
+def installed_version() -> str:
+    """The version of the installed package, or of the checkout that this file lies in."""
+    import tomllib
+    from importlib import metadata
+    from pathlib import Path
+
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    if project.is_file():
+        return str(tomllib.loads(project.read_text())["project"]["version"])
+    return metadata.version("agent-system")

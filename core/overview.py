@@ -1,0 +1,97 @@
+"""What a hierarchy looks like from outside at one moment: who is there, who holds which lease, what waits.
+
+Values and one rule. `core.runtime.overview` reads them from Redis; the command line and the live view show them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from core.agents import Beat, Health
+from core.langgraph_state import Lease
+from core.roles import Address, Role
+
+__all__ = ["AgentView", "Overview", "health_at"]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentView:
+    """One agent, as its lease, its last heartbeat and its keys show it. Heartbeats are taken as stored, unverified."""
+
+    chain: tuple[Address, ...]  #: from the coordinator down to it
+    health: Health
+    lease: Lease | None  #: None: nobody acts for this id now
+    beat: Beat | None  #: its last heartbeat; None: none is there (a coordinator sends none)
+    silent_ms: int | None  #: since that heartbeat, for a coordinator since its lease was renewed; server's clock
+    started_ms: int | None  #: start of the process that acts, ms since 1970 on the server's clock
+    inbox: int  #: messages that wait to be read
+    version: int  #: commits so far
+    fence: int  #: the epoch that its state was last written under
+    rejected: dict[str, int] = field(default_factory=dict)  #: messages it refused, by reason
+
+    @property
+    def address(self) -> Address:
+        return self.chain[-1]
+
+    @property
+    def role(self) -> Role:
+        return self.chain[-1].role
+
+    @property
+    def agent_id(self) -> str:
+        return self.chain[-1].agent_id
+
+    @property
+    def pid(self) -> int | None:
+        """The process that holds the lease, on `host`."""
+        parts = self.lease.process.rsplit("/", 2) if self.lease else []
+        return int(parts[-2]) if len(parts) == 3 and parts[-2].isdigit() else None
+
+    @property
+    def host(self) -> str:
+        return self.lease.host if self.lease else self.beat.host if self.beat else ""
+
+    @property
+    def up(self) -> bool:
+        """Whether it can be expected to do something: it acts, or drains."""
+        return self.health in (Health.ACTIVE, Health.DRAINING)
+
+    @property
+    def task_types(self) -> frozenset[str]:
+        """The types of task that it, or its workers, have handlers for."""
+        names = self.beat.capabilities if self.beat else ()
+        return frozenset(name.removeprefix("task:") for name in names if name.startswith("task:"))
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """One hierarchy at one moment."""
+
+    coordinator_id: str
+    at: datetime  #: the server's clock
+    agents: tuple[AgentView, ...]  #: as a tree: the coordinator, each distributor with its workers below it
+    open_tasks: int
+    ended_tasks: int  #: whose records are still kept
+    quarantined: dict[str, int]  #: rejected messages kept as evidence, by the agent whose cell they lie in
+
+    def of_role(self, role: Role) -> tuple[AgentView, ...]:
+        return tuple(agent for agent in self.agents if agent.role is role)
+
+    def agent(self, role: Role, agent_id: str) -> AgentView | None:
+        return next((one for one in self.agents if one.address == (role, agent_id)), None)
+
+    @property
+    def task_types(self) -> list[str]:
+        """What the workers that are up have handlers for, but for what the system brings along itself."""
+        types = {name for worker in self.of_role(Role.WORKER) if worker.up for name in worker.task_types}
+        return sorted(name for name in types if not name.startswith("agents."))
+
+
+def health_at(lease: Lease | None, beat: Beat | None, silent_ms: int | None, failure_timeout_ms: int) -> Health:
+    """The health that a single look can tell: without a lease nobody acts; with one, but silent, it is suspect."""
+    if lease is None:
+        return Health.GONE
+    if silent_ms is None or silent_ms >= failure_timeout_ms:
+        return Health.SUSPECT
+    return Health.DRAINING if beat is not None and beat.draining else Health.ACTIVE

@@ -1,0 +1,43 @@
+"""A connection for looking: plain commands, no lease, nothing is written under it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from core.config import RedisConfig
+from core.errors import ServerRefused
+from core.redis_client import Part, Wire
+
+__all__ = ["Reader", "reading"]
+
+
+class Reader:
+    """Runs commands one batch at a time, and connects again by itself when the connection was lost before."""
+
+    def __init__(self, redis: RedisConfig) -> None:
+        self._wire = Wire(redis)
+
+    async def run(self, *commands: Sequence[Part]) -> list[Any]:
+        """The replies, in order. Raises TransportDown; ServerRefused when one of the commands was refused."""
+        if not self._wire.connected:
+            await self._wire.connect()
+        replies = await self._wire.exchange(commands)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise ServerRefused(f"Redis refused to be read: {reply}")
+        return replies
+
+    async def close(self) -> None:
+        await self._wire.close()
+
+
+@asynccontextmanager
+async def reading(redis: RedisConfig) -> AsyncIterator[Reader]:
+    """A Reader that is closed at the end of the block."""
+    reader = Reader(redis)
+    try:
+        yield reader
+    finally:
+        await reader.close()

@@ -1,0 +1,56 @@
+"""Waiting until every agent of a hierarchy is at work, as Redis shows it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import psutil
+
+from core.config import Settings
+from core.overview import AgentView, Overview
+from core.runtime.hierarchy import AgentPlan
+from core.runtime.overview import read_overview
+from core.runtime.reader import reading
+from core.runtime.wiring import server_for
+
+__all__ = ["wait_until_ready"]
+
+LOOK_AGAIN_S = 0.05
+#: Until people are told what is still missing.
+PATIENCE_S = 20.0
+
+
+async def wait_until_ready(
+    plans: Sequence[AgentPlan], settings: Settings, supervisor: int, say: Callable[[str], None]
+) -> Overview:
+    """The first overview in which every planned agent is up, as a process that `supervisor` has started.
+
+    Says what is missing after 20 s, and goes on waiting. Raises TransportDown when there is no Redis, ConfigError.
+    """
+    redis = await server_for(settings.redis, settings.a2a)
+    loop = asyncio.get_running_loop()
+    patience_ends_s = loop.time() + PATIENCE_S
+    async with reading(redis) as reader:
+        while True:
+            overview = await read_overview(reader, plans[0].address.agent_id, settings.agent)
+            missing = [plan for plan in plans if not _at_work(overview, plan, supervisor)]
+            if not missing:
+                return overview
+            if loop.time() >= patience_ends_s:
+                say(f"not ready yet: {', '.join(str(plan.address) for plan in missing)}")
+                patience_ends_s = float("inf")
+            await asyncio.sleep(LOOK_AGAIN_S)
+
+
+def _at_work(overview: Overview, plan: AgentPlan, supervisor: int) -> bool:
+    agent = overview.agent(plan.address.role, plan.address.agent_id)
+    return agent is not None and agent.up and _is_child(agent, supervisor)
+
+
+def _is_child(agent: AgentView, supervisor: int) -> bool:
+    """Not the lease and the last heartbeat of a predecessor that died a moment ago."""
+    try:
+        return agent.pid is not None and psutil.Process(agent.pid).ppid() == supervisor
+    except psutil.Error:
+        return False

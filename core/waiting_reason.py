@@ -1,0 +1,102 @@
+"""Where a task is, and why it waits, in a sentence for people. A rule: everything it judges by is an argument."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from core.agents import Health
+from core.overview import AgentView, Overview
+from core.roles import Role
+from core.tasks import Task, TaskStatus, skills_needed
+
+__all__ = ["waiting_reason"]
+
+S = TaskStatus
+
+
+def waiting_reason(task: Task | None, in_cell: Task | None, overview: Overview) -> str:
+    """One sentence, with the cure where the reader has one; empty for a task that has ended.
+
+    `task` is the coordinator's record (None: there is none), `in_cell` the record in the cell of the distributor it is
+    assigned to, if it is there.
+    """
+    coordinator = overview.agents[0]
+    if task is not None and task.status.ended:
+        return ""
+    if not coordinator.up:
+        return _nobody(coordinator, "coordinator")
+    if task is None:
+        return f"the coordinator has not recorded it yet ({coordinator.inbox} message(s) unread)"
+    if task.status is S.WAITING:
+        return f"it waits for its children: {len(task.children)} task(s), see `agents tasks list`"
+    if task.cancel_requested:
+        return "it is being cancelled; its worker has to stop first"
+    if task.assigned_to is None:
+        return _nobody_can(task, overview) or _all_busy(overview)
+    distributor = overview.agent(Role.DISTRIBUTOR, task.assigned_to)
+    if distributor is None or not distributor.up:
+        return f"{task.assigned_to}, which has it, is silent; another distributor gets it, or it goes on with a restart"
+    if in_cell is not None and in_cell.status is S.IN_PROGRESS:
+        return _running(in_cell, distributor, overview)
+    return _in_line(task, in_cell, distributor, overview)
+
+
+def _nobody(agent: AgentView, role: str) -> str:
+    if agent.health is Health.SUSPECT:
+        return f"the {role} is silent; if it died, its successor takes over when the lease ends"
+    return f"no {role} is up: run `agents up`"
+
+
+def _nobody_can(task: Task, overview: Overview) -> str:
+    """Why no worker at all can run it; empty: at least one can."""
+    if not any(agent.up for agent in overview.of_role(Role.DISTRIBUTOR)):
+        return "no distributor is up: run `agents up`"
+    workers = [worker for worker in overview.of_role(Role.WORKER) if worker.up and worker.beat]
+    if not workers:
+        return "no worker is up: run `agents up`, or python -m worker"
+    needed = skills_needed(task)
+    skills = [set(worker.beat.capabilities) for worker in workers if worker.beat]
+    if not any(needed[0] in known for known in skills):
+        types = overview.task_types
+        return (
+            f"no worker knows task type {task.task_type!r};"
+            f" known: {', '.join(types) if types else 'none, start workers with --import YOUR_MODULE'}"
+        )
+    if not any(known.issuperset(needed) for known in skills):
+        return f"no worker that knows {task.task_type!r} has the capabilities it asks for: {', '.join(needed[1:])}"
+    return ""
+
+
+def _all_busy(overview: Overview) -> str:
+    running = sum(worker.beat.running for worker in overview.of_role(Role.WORKER) if worker.up and worker.beat)
+    return f"it is in line: {overview.open_tasks} task(s) are open, {running} running"
+
+
+def _running(in_cell: Task, distributor: AgentView, overview: Overview) -> str:
+    chain = (*distributor.chain,)
+    worker = next(
+        (one for one in overview.agents if one.chain[:2] == chain and one.agent_id == in_cell.assigned_to), None
+    )
+    since = _clock(in_cell.started_at)
+    if worker is None or not worker.up:
+        return f"{in_cell.assigned_to}, which ran attempt {in_cell.attempt}, is silent; another worker gets it soon"
+    progress = in_cell.metadata.get("progress")
+    return (
+        f"{in_cell.assigned_to} has had attempt {in_cell.attempt} since {since}"
+        + (f", progress {progress}" if progress is not None else "")
+        + ("; it drains" if worker.health is Health.DRAINING else "")
+    )
+
+
+def _in_line(task: Task, in_cell: Task | None, distributor: AgentView, overview: Overview) -> str:
+    if in_cell is not None and in_cell.error is not None and in_cell.updated_at is not None:
+        error = in_cell.error
+        again = _clock(in_cell.updated_at + in_cell.retry_delay())
+        return f"attempt {error.attempt} failed ({error.type}: {error.message[:120]}); the next one begins at {again}"
+    if distributor.inbox and in_cell is None:
+        return f"{distributor.agent_id} has not read it yet ({distributor.inbox} message(s) unread)"
+    return _nobody_can(task, overview) or f"it is in line at {distributor.agent_id}: all its workers are busy"
+
+
+def _clock(moment: datetime | None) -> str:
+    return f"{moment:%H:%M:%S} UTC" if moment else "a moment ago"
