@@ -69,36 +69,49 @@ def test_the_room_left_is_the_window_without_what_is_in_flight_and_never_negativ
     assert a_child("a", capacity=2, holds=3).free == 0
 
 
-class TestMissing:
-    """Tasks that were handed over and whose message was lost."""
+class TestAProbe:
+    """Finds tasks that were handed over and whose message was lost."""
 
     def test_a_task_is_lost_when_the_child_has_read_past_it_and_does_not_hold_it(self) -> None:
         child = a_child("a", holds=2)
-        assert child.missing(Beat(), incarnation=7, sent=5, taken=0) == []  # only now is the question put
+        child.ask(sent=5)
 
-        beat = Beat(parent_incarnation=7, received=5, sent=3, holding=(("a-1", 1),))
-        lost = child.missing(beat, incarnation=7, sent=5, taken=3)
+        child.heard(Beat(beat=2, parent_incarnation=7, received=5), 0)
 
-        assert lost == ["a-0"]
+        assert child.has_read(incarnation=7)
+        assert child.missing({"a-1"}) == ["a-0"]
 
     @pytest.mark.parametrize(
-        ("beat", "taken"),
-        [
-            (Beat(parent_incarnation=7, received=4, sent=0), 0),  # it has not read up to the question
-            (Beat(parent_incarnation=6, received=5, sent=0), 0),  # it counts the messages of our predecessor
-            (Beat(parent_incarnation=7, received=5, sent=3), 2),  # its report may still lie in our inbox
-        ],
-        ids=["behind", "other incarnation", "report under way"],
+        "beat",
+        [Beat(parent_incarnation=7, received=4), Beat(parent_incarnation=6, received=5)],
+        ids=["it has not read so far", "it counts the messages of our predecessor"],
     )
-    def test_no_task_is_lost_as_long_as_a_message_may_be_under_way(self, beat: Beat, taken: int) -> None:
+    def test_a_child_has_not_read_what_was_sent_before_it_says_so(self, beat: Beat) -> None:
         child = a_child("a", holds=1)
-        child.missing(Beat(), incarnation=7, sent=5, taken=0)
+        child.ask(sent=5)
 
-        assert child.missing(beat, incarnation=7, sent=5, taken=taken) == []
+        child.heard(beat, 0)
 
-    def test_a_task_handed_over_after_the_question_is_not_lost_by_its_answer(self) -> None:
-        child = a_child("a")
-        child.missing(Beat(), incarnation=7, sent=5, taken=0)
+        assert not child.has_read(incarnation=7)
+
+    def test_what_is_handed_over_after_the_question_is_not_lost_by_its_answer(self) -> None:
+        child = a_child("a", holds=1)
+        child.ask(sent=5)
         child.in_flight["fresh"] = 1
 
-        assert child.missing(Beat(parent_incarnation=7, received=5), incarnation=7, sent=6, taken=0) == []
+        assert child.missing(()) == ["a-0"]
+
+    def test_a_second_question_waits_for_the_answer_to_the_first(self) -> None:
+        child = a_child("a", holds=1)
+        child.ask(sent=5)
+        child.ask(sent=6)
+        child.heard(Beat(beat=2, parent_incarnation=7, received=5), 0)
+
+        assert child.has_read(incarnation=7)
+
+    def test_nothing_is_asked_of_a_child_that_has_nothing(self) -> None:
+        child = a_child("a")
+        child.ask(sent=5)
+        child.heard(Beat(beat=2, parent_incarnation=7, received=5), 0)
+
+        assert not child.has_read(incarnation=7)

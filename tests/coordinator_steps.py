@@ -1,0 +1,63 @@
+"""Steps of a coordinator, in few words: one is made, told something, and what it wants is looked at."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from coordinator.graph import build
+from coordinator.state import CoordinatorState
+from core.roles import Action, Address, Role
+from core.step import Step, Table, run
+from core.tasks import Task
+from tests.builders import CLIENT, COORDINATOR, DISTRIBUTOR, a_batch, a_beat, message_to
+
+__all__ = [
+    "CLIENT_2", "OTHER", "a_coordinator", "alive", "digest", "refusals",
+    "result", "stored", "submitted", "take", "to_me",
+]  # fmt: skip
+
+to_me = message_to(COORDINATOR)
+GRAPH = build()
+OTHER = Address(Role.DISTRIBUTOR, "distributor-2")
+CLIENT_2 = Address(Role.CLIENT, "client-2")
+
+
+def take(state: CoordinatorState, *messages: Any, **fields: Any) -> Step:
+    return run(GRAPH, state, a_batch(*messages, **fields))
+
+
+def a_coordinator(*distributors: Address, capacity: int = 100, **fields: Any) -> CoordinatorState:
+    state = CoordinatorState("coordinator-1", **fields)
+    take(state, beats=[alive(one, capacity=capacity) for one in distributors])
+    return state
+
+
+def alive(distributor: Address, **fields: Any) -> Any:
+    """A heartbeat of a distributor whose workers know all types of these tests."""
+    skills = ["task:sum", "task:merge", "task:x", "task:agents.gather"]
+    return a_beat(distributor, COORDINATOR, **{"capacity": 100, "capabilities": skills, **fields})
+
+
+def submitted(*tasks: Any, client: Address = CLIENT, **fields: Any) -> Any:
+    return to_me(client, Action.SUBMIT_TASK, tasks, **fields)
+
+
+def result(task_id: str, status: str = "completed", sender: Address = DISTRIBUTOR, **fields: Any) -> Any:
+    item = {"task_id": task_id, "status": status, "attempt": 1, "retry_count": 1, **fields}
+    return to_me(sender, Action.TASK_RESULT, [item])
+
+
+def refusals(step: Step, client: Address = CLIENT) -> list[Any]:
+    [extra] = [extra for sending, extra in step.extras.items() if sending[:2] == (client, Action.TASK_ACCEPTED)]
+    return list(extra.get("refused", []))
+
+
+def stored(task: Task) -> dict[str, bytes]:
+    return {task.task_id: task.to_json()}
+
+
+def digest(step: Step, task_id: str) -> str:
+    written = step.writes[Table.TASKS, ""][task_id]
+    assert isinstance(written, bytes)
+    return hashlib.sha256(written).hexdigest()

@@ -1,0 +1,129 @@
+"""What a coordinator thinks of its distributors, and what becomes of their tasks."""
+
+from __future__ import annotations
+
+from coordinator.state import NotTaken, TakenOver, TakeOver
+from core.roles import Action
+from tests.builders import CLIENT, DISTRIBUTOR, a_task, sent
+from tests.coordinator_steps import (
+    OTHER,
+    a_coordinator,
+    alive,
+    result,
+    submitted,
+    take,
+    to_me,
+)
+
+
+def test_the_tasks_of_a_distributor_that_has_fallen_silent_are_taken_over_once() -> None:
+    state = a_coordinator(DISTRIBUTOR, failure_timeout_ms=5000)
+    take(state, submitted(a_task()))
+
+    steps = {
+        seconds: take(state, beats=[alive(OTHER)] if seconds == 4 else [], later_s=seconds)
+        for seconds in (4, 4.9, 5, 5.1)
+    }
+
+    takeovers = {seconds: [one for one in step.effects if isinstance(one, TakeOver)] for seconds, step in steps.items()}
+    assert takeovers == {4: [], 4.9: [], 5: [TakeOver("distributor-1")], 5.1: []}
+
+
+def test_a_lone_distributor_that_has_fallen_silent_keeps_its_tasks_for_its_successor() -> None:
+    state = a_coordinator(DISTRIBUTOR, failure_timeout_ms=5000)
+    take(state, submitted(a_task()))
+
+    step = take(state, later_s=6)
+    take(state, beats=[alive(DISTRIBUTOR, incarnation=2, capacity=4)], later_s=7)
+    end = take(state, result("t"), later_s=8)
+
+    assert not any(isinstance(one, TakeOver) for one in step.effects)
+    assert sent(end, CLIENT, Action.TASK_RESULT)[0]["status"] == "completed"
+
+
+def test_tasks_that_were_taken_over_go_to_others_with_the_attempts_they_have_had() -> None:
+    state = a_coordinator(DISTRIBUTOR)
+    take(state, submitted(a_task("begun"), a_task("not-begun")))
+    take(state, beats=[alive(OTHER, capacity=100)], later_s=4)
+    take(state, later_s=5)
+
+    step = take(state, events=[TakenOver("distributor-1", {"begun": (2, 1)})], later_s=5)
+
+    items = {item["task_id"]: item for item in sent(step, OTHER, Action.ASSIGN_TASK)}
+    assert (items["begun"]["attempt"], items["begun"]["retry_count"]) == (2, 1)
+    assert items["not-begun"].get("attempt", 0) == 0
+    assert "distributor-1" not in state.distributors
+    assert state.moving == set()
+
+
+def test_a_takeover_that_did_not_happen_is_tried_again() -> None:
+    state = a_coordinator(DISTRIBUTOR)
+    take(state, submitted(a_task()))
+    take(state, beats=[alive(OTHER, capacity=100)], later_s=4)
+    take(state, later_s=5)
+
+    step = take(state, events=[NotTaken("distributor-1")], later_s=6)
+
+    assert TakeOver("distributor-1") in step.effects
+
+
+def test_a_late_result_of_a_distributor_whose_tasks_were_moved_counts_for_nothing() -> None:
+    state = a_coordinator(DISTRIBUTOR)
+    take(state, submitted(a_task()))
+    take(state, beats=[alive(OTHER, capacity=100)], later_s=4)
+    take(state, later_s=5)
+    take(state, events=[TakenOver("distributor-1", {})], later_s=5)
+
+    assert sent(take(state, result("t", result="late")), CLIENT, Action.TASK_RESULT) == []
+    assert (
+        sent(take(state, result("t", result="good", sender=OTHER)), CLIENT, Action.TASK_RESULT)[0]["result"] == "good"
+    )
+
+
+def test_a_distributor_that_has_left_gets_nothing_even_if_its_last_heartbeat_is_seen_after_its_goodbye() -> None:
+    state = a_coordinator(DISTRIBUTOR)
+    goodbye = to_me(DISTRIBUTOR, Action.AGENT_LEFT, number=2)
+    last_beat = alive(DISTRIBUTOR, capacity=4, beat=2)
+
+    take(state, goodbye, beats=[last_beat])
+    step = take(state, submitted(a_task()))
+
+    assert sent(step, DISTRIBUTOR, Action.ASSIGN_TASK) == []
+
+
+def test_a_heartbeat_left_behind_by_a_distributor_that_died_long_ago_makes_nobody_of_it() -> None:
+    state = a_coordinator(failure_timeout_ms=5000)
+
+    take(state, beats=[alive(DISTRIBUTOR, capacity=4)], later_s=3600)
+    step = take(state, submitted(a_task()), later_s=3600)
+
+    assert sent(step, DISTRIBUTOR, Action.ASSIGN_TASK) == []
+
+
+def test_an_older_heartbeat_does_not_replace_a_newer_one() -> None:
+    state = a_coordinator()
+    take(state, beats=[alive(DISTRIBUTOR, incarnation=2, beat=1, capacity=1)])
+
+    take(state, beats=[alive(DISTRIBUTOR, incarnation=1, beat=9, capacity=50)])
+
+    assert state.distributors["distributor-1"].window == 1
+
+
+def test_a_distributor_whose_capacity_has_grown_gets_more_at_once() -> None:
+    state = a_coordinator(DISTRIBUTOR, capacity=1)
+    take(state, submitted(*[a_task(f"t{n}") for n in range(3)]))
+
+    step = take(state, to_me(DISTRIBUTOR, Action.CAPACITY, capacity=3, capabilities=["task:sum"]))
+
+    assert len(sent(step, DISTRIBUTOR, Action.ASSIGN_TASK)) == 2
+
+
+def test_a_distributor_that_gives_a_task_back_is_given_nothing_until_its_next_heartbeat() -> None:
+    state = a_coordinator(DISTRIBUTOR)
+    take(state, submitted(a_task()))
+
+    back = take(state, result("t", "returned"))
+    again = take(state, beats=[alive(DISTRIBUTOR, beat=2, capacity=100)])
+
+    assert sent(back, DISTRIBUTOR, Action.ASSIGN_TASK) == []
+    assert len(sent(again, DISTRIBUTOR, Action.ASSIGN_TASK)) == 1
