@@ -1,7 +1,42 @@
-"""`agents doctor`"""
+"""`agents doctor`: what is wrong here, and how to mend it."""
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
-def doctor() -> None:
-    """stub"""
+import typer
+
+from core.cli.render import print_json, print_table
+
+if TYPE_CHECKING:
+    from core.runtime.checkup import Finding
+
+__all__ = ["doctor"]
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Find what is wrong, and how to mend it.
+
+    Looks at Python, packages, settings, secret, server, leases, agents and rejected messages; changes nothing.
+    The exit code is not 0 when something has failed.
+    """
+    from core.runtime.checkup import worst
+
+    findings = asyncio.run(_findings())
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        rows = [
+            (finding.check, finding.state, finding.what + (f"\nCure: {finding.cure}" if finding.cure else ""))
+            for finding in findings
+        ]
+        print_table(("CHECK", "STATE", "WHAT"), rows)
+    raise typer.Exit(worst(findings))
+
+
+async def _findings() -> list[Finding]:
+    from core.runtime.checkup import check_all
+
+    return [finding async for finding in check_all()]

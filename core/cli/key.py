@@ -18,7 +18,10 @@ def key(
     coordinator: Annotated[str | None, typer.Option(metavar="ID", help="Default: COORDINATOR_ID.")] = None,
     distributor: Annotated[str | None, typer.Option(metavar="ID", help="A worker's; default: DISTRIBUTOR_ID.")] = None,
 ) -> None:
-    """Print an agent's own key, for A2A_AGENT_KEY. With it, it can be itself and nobody else."""
+    """Print an agent's own key, for A2A_AGENT_KEY.
+
+    With it, an agent can be itself and nobody else; it needs no A2A_TOKEN_SECRET.
+    """
     from core.roles import Address, Role
     from core.runtime.wiring import keys_for
 

@@ -12,7 +12,7 @@ from core.cli.session import settings
 
 __all__ = ["app"]
 
-app = typer.Typer(help="The server of this machine's own, for when no other Redis answers.", no_args_is_help=True)
+app = typer.Typer(help="This machine's own server.", no_args_is_help=True)
 
 
 @app.command()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Show the shared state of a distributor, and its changes.", no_args_is_help=True)
+app = typer.Typer(help="Show a distributor's shared state.", no_args_is_help=True)
 
 DistributorId = Annotated[str, typer.Argument(metavar="DISTRIBUTOR")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]

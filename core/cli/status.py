@@ -19,7 +19,10 @@ __all__ = ["overview_json", "status"]
 
 
 def status(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """Show every agent: its health, lease, tasks; and how many tasks are open."""
+    """Show every agent and how many tasks are open.
+
+    Its health, process, tasks, and the fence of its lease; who is gone; which messages were rejected.
+    """
     configured = settings()
     overview = asyncio.run(_read(configured))
     if as_json:

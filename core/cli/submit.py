@@ -5,27 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.cli.render import note, print_json
-from core.cli.session import client_of, looking, settings
+from core.cli.awaiting import finish, waiting_client
+from core.cli.session import settings
 
 if TYPE_CHECKING:
     from core.config import Settings
     from core.tasks import Task
 
-__all__ = ["explain_waiting", "finish", "submit"]
-
-#: Silence that nobody wonders about.
-PATIENCE_S = 2.0
-LOOK_AGAIN_S = 1.0
-#: How long a coordinator may take to record a task.
-ACCEPT_S = 30.0
-EXIT_FAILED = 1
+__all__ = ["submit"]
 
 
 def submit(
@@ -40,7 +32,10 @@ def submit(
     ] = None,
     priority: Annotated[str, typer.Option(help="urgent, critical, high, normal or low.")] = "normal",
 ) -> None:
-    """Submit a task. Prints its id, or with --wait its result as JSON."""
+    """Submit a task; with --wait print its result.
+
+    Without --wait it prints the id. While it waits, stderr says what for.
+    """
     from core.tasks import Task
 
     fields: dict[str, Any] = {"task_type": task_type, "payload": _payload(payload), "priority": priority}
@@ -68,50 +63,6 @@ def _payload(text: str) -> Any:
 
 
 async def _submit(configured: Settings, task: Task, wait: bool, timeout_s: float | None) -> Task | None:
-    async with client_of(configured) as client:
-        telling = asyncio.create_task(explain_waiting(configured, task.task_id))
-        try:
-            await client.submit.aio(task, min(ACCEPT_S, timeout_s or ACCEPT_S))
-            return await client.result.aio(task.task_id, timeout_s) if wait else None
-        except asyncio.CancelledError:
-            note(f"agents: left; the task goes on. Its result: agents tasks wait {task.task_id}")
-            raise
-        finally:
-            telling.cancel()
-            with suppress(asyncio.CancelledError):
-                await telling
-
-
-async def explain_waiting(configured: Settings, task_id: str) -> None:
-    """Until cancelled: after a moment of silence says on stderr what the task waits for, again when that changes."""
-    from core.errors import WorldError
-    from core.runtime.overview import read_overview
-    from core.runtime.task_records import read_task
-    from core.waiting_reason import waiting_reason
-
-    await asyncio.sleep(PATIENCE_S)
-    async with looking(configured) as reader:
-        said = ""
-        while True:
-            with suppress(WorldError):  # the client itself tells that Redis is away
-                overview = await read_overview(reader, configured.coordinator_id, configured.agent)
-                task, in_cell = await read_task(reader, configured.coordinator_id, task_id)
-                reason = waiting_reason(task, in_cell, overview)
-                if reason and reason != said:
-                    note(f"waiting: {reason}")
-                    said = reason
-            await asyncio.sleep(LOOK_AGAIN_S)
-
-
-def finish(task: Task) -> None:
-    """Prints the result of an ended task; for one that failed says why, and leaves with exit code 1."""
-    if task.status == "completed":
-        print_json(task.result)
-        return
-    note(f"agents: task {task.task_id} ended as {task.status}")
-    if task.error is not None:
-        where = f" on {task.error.worker}" if task.error.worker else ""
-        if task.error.traceback:
-            note(task.error.traceback.rstrip())
-        note(f"attempt {task.error.attempt}{where}: {task.error.type}: {task.error.message}")
-    raise typer.Exit(EXIT_FAILED)
+    async with waiting_client(configured, task.task_id, timeout_s) as client:
+        await client.submit.aio(task)
+        return await client.result.aio(task.task_id) if wait else None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from core.cli.awaiting import finish, waiting_client
 from core.cli.render import duration, note, print_json, print_table
 from core.cli.session import client_of, looking, settings
-from core.cli.submit import explain_waiting, finish
 
 if TYPE_CHECKING:
     from core.config import Settings
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="List, show, wait for and cancel tasks.", no_args_is_help=True)
+app = typer.Typer(help="List, show, wait for, cancel tasks.", no_args_is_help=True)
 
 TaskId = Annotated[str, typer.Argument(metavar="ID")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
@@ -115,14 +115,8 @@ def wait(
 
 
 async def _wait(configured: Settings, task_id: str, timeout_s: float | None) -> Task:
-    async with client_of(configured) as client:
-        telling = asyncio.create_task(explain_waiting(configured, task_id))
-        try:
-            return await client.result.aio(task_id, timeout_s)
-        finally:
-            telling.cancel()
-            with suppress(asyncio.CancelledError):
-                await telling
+    async with waiting_client(configured, task_id, timeout_s) as client:
+        return await client.result.aio(task_id)
 
 
 @app.command()

@@ -44,10 +44,11 @@ def up(
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return when all are ready; they go on.")] = False,
 ) -> None:
-    """Start a coordinator, distributors and workers, as processes of this machine.
+    """Run a hierarchy as processes of this machine.
 
-    Runs until Ctrl-C, which drains: running tasks are finished or handed back, and kept. With --detach it returns
-    once all are at work; `agents down` ends them. An agent that dies is started again.
+    One coordinator, its distributors, their workers. Runs until Ctrl-C, which drains: running tasks are finished or
+    handed back, and kept. With --detach it returns once all are at work; `agents down` ends them. An agent that dies is
+    started again.
     """
     from core.redis_backend.file_lock import try_lock
     from core.runtime.hierarchy import HierarchyHome, plan_agents
@@ -94,6 +95,7 @@ def _supervise(
     """Is the supervisor from here on; returns its exit code. `report`: detached, and who waits for "ready" there."""
     from core.runtime.supervisor import Supervisor, import_tiers
 
+    began_s = time.monotonic()
     import_tiers(plans)
     supervisor = Supervisor(
         plans,
@@ -103,7 +105,7 @@ def _supervise(
         drain_timeout_s=configured.agent.drain_timeout_s,
         logs=home.logs() if report is not None else None,
         say=note,
-        ready=partial(_announce, plans, configured, os.getpid()),
+        ready=partial(_announce, plans, configured, os.getpid(), began_s),
         on_ready=partial(_report_ready, report) if report is not None else lambda: None,
     )
     return supervisor.run()
@@ -114,12 +116,11 @@ def _report_ready(report: int) -> None:
     os.close(report)
 
 
-def _announce(plans: Sequence[AgentPlan], configured: Settings, supervisor: int) -> int:
+def _announce(plans: Sequence[AgentPlan], configured: Settings, supervisor: int, began_s: float) -> int:
     """In a process of its own: waits until all are at work, and says so."""
     from core.errors import AgentSystemError
     from core.runtime.readiness import wait_until_ready
 
-    began_s = time.monotonic()
     try:
         overview = asyncio.run(wait_until_ready(plans, configured, supervisor, note))
     except AgentSystemError as error:
@@ -226,10 +227,11 @@ def down(
         typer.Option(min=0, help="Seconds that running tasks get to finish (default: DRAIN_TIMEOUT, 25)."),
     ] = None,
 ) -> None:
-    """End what `agents up` has started: drain workers, then distributors, then the coordinator.
+    """Drain and end what `agents up` has started.
 
-    Tasks that are not finished in time are handed back and kept; the next `agents up` goes on with them. Agents that
-    were started by hand are left alone. Exit code 75 when something was handed back.
+    Workers first, then distributors, then the coordinator. Tasks that are not finished in time are handed back and
+    kept; the next `agents up` goes on with them. Agents that were started by hand are left alone. Exit code 75 when
+    something was handed back.
     """
     from core.redis_backend.private_files import write_private
     from core.runtime.hierarchy import HierarchyHome

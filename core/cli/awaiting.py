@@ -1,0 +1,85 @@
+"""What commands that wait for a task have in common: one time limit for all, and why it takes so long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+import typer
+
+from core.cli.render import note, print_json
+from core.cli.session import client_of, looking
+
+if TYPE_CHECKING:
+    from core.config import Settings
+    from core.runtime.client import AgentClient
+    from core.tasks import Task
+
+__all__ = ["finish", "waiting_client"]
+
+#: Silence that nobody wonders about.
+PATIENCE_S = 2.0
+LOOK_AGAIN_S = 1.0
+EXIT_FAILED = 1
+
+
+@asynccontextmanager
+async def waiting_client(configured: Settings, task_id: str, timeout_s: float | None) -> AsyncIterator[AgentClient]:
+    """A client; while it is open, stderr is told what the task waits for.
+
+    Raises TaskTimeout when the block takes longer than `timeout_s` (None: as long as it takes), and what it raises.
+    """
+    from core.errors import TaskTimeout
+
+    goes_on = f"Its result: agents tasks wait {task_id}"
+    async with client_of(configured) as client:
+        telling = asyncio.create_task(_tell_why(configured, task_id))
+        try:
+            async with asyncio.timeout(timeout_s):
+                yield client
+        except TimeoutError:
+            raise TaskTimeout(f"task {task_id} has not ended within {timeout_s:g} s; it goes on. {goes_on}") from None
+        except asyncio.CancelledError:
+            note(f"agents: left; the task goes on. {goes_on}")
+            raise
+        finally:
+            telling.cancel()
+            with suppress(asyncio.CancelledError):
+                await telling
+
+
+async def _tell_why(configured: Settings, task_id: str) -> None:
+    """After a moment of silence says what the task waits for, and again whenever that changes."""
+    from core.errors import WorldError
+    from core.runtime.overview import read_overview
+    from core.runtime.task_records import read_task
+    from core.waiting_reason import waiting_reason
+
+    await asyncio.sleep(PATIENCE_S)
+    async with looking(configured) as reader:
+        said = ""
+        while True:
+            with suppress(WorldError):  # the client itself tells that Redis is away
+                overview = await read_overview(reader, configured.coordinator_id, configured.agent)
+                task, in_cell = await read_task(reader, configured.coordinator_id, task_id)
+                reason = waiting_reason(task, in_cell, overview)
+                if reason and reason != said:
+                    note(f"waiting: {reason}")
+                    said = reason
+            await asyncio.sleep(LOOK_AGAIN_S)
+
+
+def finish(task: Task) -> None:
+    """Prints the result of an ended task; for one that failed says why, and leaves with exit code 1."""
+    if task.status == "completed":
+        print_json(task.result)
+        return
+    if task.error is not None and task.error.traceback:
+        note(task.error.traceback.rstrip())
+    note(f"agents: task {task.task_id} ended as {task.status}")
+    if task.error is not None:
+        where = f" on {task.error.worker}" if task.error.worker else ""
+        note(f"attempt {task.error.attempt}{where}: {task.error.type}: {task.error.message}")
+    raise typer.Exit(EXIT_FAILED)

@@ -1,0 +1,201 @@
+"""What is wrong with an installation, and how to mend it. Looks only: nothing is started, written or repaired."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal
+
+from core.agents import Health
+from core.config import RedisConfig, Settings, load, with_client_certificate
+from core.errors import AgentSystemError, ConfigError
+from core.overview import Overview
+from core.redis_backend.embedded import ensure_server_blocking, leftovers, status
+from core.redis_backend.embedded_server.probe import Kind, look
+from core.redis_backend.process_identity import provably_dead
+from core.runtime.overview import read_overview
+from core.runtime.reader import Reader, reading
+from core.variables import secret_text
+
+__all__ = ["Finding", "check_all", "check_info", "check_overview", "worst"]
+
+NEEDED = ("cryptography", "hiredis", "langgraph", "orjson", "psutil", "pydantic", "redis", "rich", "typer")
+OLDEST_REDIS = (6, 2)
+#: Clocks that differ by more make logs hard to compare. Nothing else depends on them: agents use the server's.
+CLOCK_S = 2.0
+_FULL_SHARE = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    check: str
+    state: Literal["ok", "warn", "fail"]
+    what: str
+    cure: str = ""  #: for what is not ok
+    exit_code: int = 0  #: of a command that fails because of it
+
+
+async def check_all() -> AsyncIterator[Finding]:
+    """Everything, from the interpreter to the agents. What cannot be looked at because of an earlier failure is left
+    out."""
+    yield _check_python()
+    yield _check_packages()
+    try:
+        settings = load()
+    except ConfigError as error:
+        yield Finding("settings", "fail", f"{error}", exit_code=error.exit_code)
+        return
+    yield Finding("settings", "ok", "every value is well-formed; `agents config show` lists them")
+    yield _check_secret(settings)
+    for server in leftovers(settings.redis):
+        yield Finding(
+            "embedded server", "warn", f"one on port {server.port} has lost its supervisor", "agents redis stop"
+        )
+    redis: RedisConfig | None = None
+    try:
+        redis = _server(settings)
+    except AgentSystemError as error:
+        yield Finding("redis", "fail", f"{error}", exit_code=error.exit_code)
+        return
+    if redis is None:
+        yield Finding("redis", "ok", "none runs; a server of this machine's own is started when it is needed")
+        return
+    async with reading(redis) as reader:
+        try:
+            async for finding in _check_server(reader, settings):
+                yield finding
+        except AgentSystemError as error:
+            yield Finding("redis", "fail", f"{error}", exit_code=error.exit_code)
+
+
+def _check_python() -> Finding:
+    # An older one than 3.11 cannot import what runs here; this line is for reports.
+    return Finding("python", "ok", f"{'.'.join(map(str, sys.version_info[:3]))}, {sys.executable}")
+
+
+def _check_packages() -> Finding:
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        return Finding(
+            "packages", "fail", f"not installed: {', '.join(missing)}", "pip install -r requirements.txt", 78
+        )
+    return Finding("packages", "ok", "all that are needed are installed")
+
+
+def _check_secret(settings: Settings) -> Finding:
+    if secret_text(settings.a2a.agent_key):
+        return Finding("secret", "ok", "A2A_AGENT_KEY: this environment speaks as one agent only")
+    if secret_text(settings.a2a.token_secret):
+        return Finding("secret", "ok", "A2A_TOKEN_SECRET is set")
+    if settings.redis.endpoint.is_local:
+        return Finding("secret", "ok", "not set: one of this machine's own is made, for agents on this machine")
+    return Finding(
+        "secret", "fail", "A2A_TOKEN_SECRET is not set, and Redis is not on this machine",
+        'python -c "import secrets; print(secrets.token_urlsafe(32))", the same on each machine', 78,
+    )  # fmt: skip
+
+
+def _server(settings: Settings) -> RedisConfig | None:
+    """How to reach the server that runs now; None: none does, and one would be started. Raises TransportDown,
+    ConfigError when agents would fail as well."""
+    redis = with_client_certificate(settings.redis, settings.a2a)
+    endpoint = redis.endpoint
+    may_start = redis.mode != "external" and endpoint.is_local and endpoint.socket_path is None
+    if may_start and look(redis, 0.5, 2.0).kind is Kind.NOTHING and status(redis) is None:
+        return None
+    return ensure_server_blocking(redis)
+
+
+async def _check_server(reader: Reader, settings: Settings) -> AsyncIterator[Finding]:
+    asked_s = time.time()
+    info, server_time = await reader.run(("INFO",), ("TIME",))
+    yield Finding("redis", "ok", f"answers at {settings.redis.endpoint}")
+    for finding in check_info(_fields(info)):
+        yield finding
+    ahead_s = int(server_time[0]) + int(server_time[1]) / 1e6 - (asked_s + time.time()) / 2
+    if abs(ahead_s) > CLOCK_S:
+        yield Finding("clock", "warn", f"this machine's differs from the server's by {abs(ahead_s):.0f} s", "use NTP")
+    else:
+        yield Finding("clock", "ok", f"within {CLOCK_S:g} s of the server's")
+    for finding in check_overview(await read_overview(reader, settings.coordinator_id, settings.agent)):
+        yield finding
+
+
+def _fields(info: bytes) -> dict[str, str]:
+    lines = info.decode(errors="replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+def check_info(info: Mapping[str, str]) -> Iterator[Finding]:
+    """What the fields of INFO say about a server as a place for work that must not be lost."""
+    name = "valkey" if "valkey_version" in info else "redis"
+    version = info.get("valkey_version") or info.get("redis_version", "0")
+    if name == "redis" and tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < OLDEST_REDIS:
+        yield Finding("version", "fail", f"Redis {version}", "use Redis 6.2 or newer, or Valkey 8 or newer", 78)
+    else:
+        yield Finding("version", "ok", f"{name.capitalize()} {version}")
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        cure = "redis-cli config set maxmemory-policy noeviction, and the same in its configuration file"
+        yield Finding("eviction", "fail", f"maxmemory-policy is {policy}: the server may delete tasks", cure, 78)
+    else:
+        yield Finding("eviction", "ok", "maxmemory-policy is noeviction")
+    used, most = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+    if most and used > most * _FULL_SHARE:
+        cure = "raise maxmemory; lower TASK_RETENTION_S"
+        yield Finding("memory", "warn", f"{used / most:.0%} of maxmemory is used; a full server refuses work", cure)
+    yield _check_persistence(info)
+
+
+def _check_persistence(info: Mapping[str, str]) -> Finding:
+    if "err" in (info.get("aof_last_write_status"), info.get("rdb_last_bgsave_status")):
+        cure = "see its log: most often the disk is full"
+        return Finding("persistence", "fail", "the server's last write to disk failed", cure, 69)
+    if info.get("aof_enabled") == "1":
+        return Finding("persistence", "ok", "append-only file")
+    cure = "redis-cli config set appendonly yes, and the same in its configuration file"
+    return Finding("persistence", "warn", "no append-only file: a restart of the server loses tasks", cure)
+
+
+def check_overview(overview: Overview) -> Iterator[Finding]:
+    """What the agents, their leases and their rejected messages say."""
+    dead = [agent for agent in overview.agents if agent.lease and provably_dead(agent.lease.process)]
+    for agent in dead:
+        yield Finding(
+            "leases", "warn", f"{agent.address} died and its lease runs on",
+            "nothing to do: it ends within AGENT_LEASE_S, or with the start of a successor",
+        )  # fmt: skip
+    if not dead:
+        yield Finding("leases", "ok", f"{sum(agent.lease is not None for agent in overview.agents)} held")
+    yield _check_agents(overview)
+    if overview.quarantined:
+        reasons = sorted({reason for agent in overview.agents for reason in agent.rejected})
+        yield Finding(
+            "messages", "warn",
+            f"{sum(overview.quarantined.values())} rejected and kept as evidence: {', '.join(reasons)}",
+            "bad_signature, unknown_key: set the same A2A_TOKEN_SECRET everywhere; others: see the agent's log",
+        )  # fmt: skip
+    else:
+        yield Finding("messages", "ok", "none was rejected")
+
+
+def _check_agents(overview: Overview) -> Finding:
+    silent = [agent for agent in overview.agents if agent.health is Health.SUSPECT]
+    gone = [agent for agent in overview.agents if agent.health is Health.GONE and agent.beat is not None]
+    up = sum(agent.up for agent in overview.agents)
+    if silent or gone:
+        names = ", ".join(str(agent.address) for agent in [*silent, *gone])
+        return Finding("agents", "warn", f"{up} up; silent or gone without a goodbye: {names}", "start them again")
+    if not up and overview.open_tasks:
+        return Finding("agents", "warn", f"none is up, and {overview.open_tasks} task(s) wait", "agents up")
+    return Finding("agents", "ok", f"{up} up")
+
+
+def worst(findings: Sequence[Finding]) -> int:
+    """The exit code of the first failure, 0 when there is none."""
+    return next((finding.exit_code or 1 for finding in findings if finding.state == "fail"), 0)
