@@ -11,7 +11,6 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable
 from contextvars import copy_context
 from datetime import datetime
 from typing import Any
@@ -133,16 +132,12 @@ def _context(message: dict[str, Any], channel: Channel) -> Context:
         task_type=task["task_type"],
         attempt=task["attempt"],
         deadline=datetime.fromisoformat(task["deadline"]) if task["deadline"] else None,
-        idempotency_key=task["idempotency_key"],
+        idempotency_key=task["idempotency_key"] or "",
         children=[_child_outcome(child) for child in message["children"]],
         spawned=task["spawned"],
-        report=report,
-        poll=_poller(channel, run),
+        on_progress=report,
+        asks_cancelled=lambda: channel.cancelled(run),
     )
-
-
-def _poller(channel: Channel, run: int) -> Callable[[], bool]:
-    return lambda: channel.cancelled(run)
 
 
 def _child_outcome(fields: dict[str, Any]) -> ChildOutcome:

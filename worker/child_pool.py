@@ -155,6 +155,7 @@ class ChildPool:
         self._children: dict[int, Child] = {}
         self._idle: list[Child] = []
         self._forks = 0
+        self._hung_up = False  #: the nursery was told to end, with all of its children
 
     async def start(self) -> None:
         """Returns when children can be forked. Raises ConfigError when the user's modules cannot be imported there."""
@@ -195,8 +196,7 @@ class ChildPool:
             return
         loop = asyncio.get_running_loop()
         loop.remove_reader(control)
-        for child in self._children.values():
-            child.gone = True  # it ends with the nursery, which takes no request to kill it any longer
+        self._hung_up = True
         control.shutdown(socket.SHUT_WR)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
@@ -222,7 +222,7 @@ class ChildPool:
             )
         ours.sendall(setup)
         ours.setblocking(False)
-        self._control, self._frames = ours, Frames()
+        self._control, self._frames, self._hung_up = ours, Frames(), False
         loop = asyncio.get_running_loop()
         loop.add_reader(ours, self._on_readable)
         self._ready = loop.create_future()
@@ -260,7 +260,7 @@ class ChildPool:
         return child
 
     def _kill(self, number: int) -> None:
-        if number in self._children:
+        if number in self._children and not self._hung_up:  # else they all end already, and no request is taken
             self._ask({"kill": number}, [])
 
     def _ask(self, request: Mapping[str, int], descriptors: list[int]) -> None:

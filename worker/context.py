@@ -56,48 +56,28 @@ class Spawn:
     then: Then
 
 
+@dataclass(slots=True, eq=False)
 class Context:
     """One attempt, as its handler sees it.
 
-    A test of a handler builds one itself: ``Context(task_id="t")``, with ``children=[...]`` for a continuation.
+    A test of a handler builds one itself: ``Context("t")``, with ``children=[...]`` for a continuation.
     """
 
-    __slots__ = (
-        "_cancelled",
-        "_poll",
-        "_report",
-        "_spawned",
-        "attempt",
-        "children",
-        "deadline",
-        "idempotency_key",
-        "task_id",
-        "task_type",
-    )
+    task_id: str
+    task_type: str = ""
+    attempt: int = 1  #: 1 for the first
+    deadline: datetime | None = None  #: aware UTC; the attempt is stopped then
+    #: equal for all attempts of a task: hand it to whatever must happen once although an attempt may run again
+    idempotency_key: str = ""
+    children: Sequence[ChildOutcome] = ()  #: of a continuation: how each one ended, in the order they were spawned
+    spawned: int = field(default=0, repr=False)  #: children of its earlier spawns: new ones are numbered on from there
+    on_progress: Callable[[Progress], None] | None = field(default=None, repr=False)  #: hears of each report
+    asks_cancelled: Callable[[], bool] | None = field(default=None, repr=False)  #: tells whether to stop
+    _cancelled: bool = field(default=False, init=False, repr=False)
 
-    def __init__(
-        self,
-        task_id: str,
-        task_type: str = "",
-        attempt: int = 1,
-        deadline: datetime | None = None,
-        idempotency_key: str | None = None,
-        children: Sequence[ChildOutcome] = (),
-        spawned: int = 0,
-        report: Callable[[Progress], None] | None = None,
-        poll: Callable[[], bool] | None = None,
-    ) -> None:
-        self.task_id = task_id
-        self.task_type = task_type
-        self.attempt = attempt  #: 1 for the first
-        self.deadline = deadline  #: aware UTC; the attempt is stopped then
-        #: equal for all attempts of a task: hand it to whatever must happen once although an attempt may run again
-        self.idempotency_key = idempotency_key or task_id
-        self.children = children  #: of a continuation: how each one ended, in the order they were spawned
-        self._spawned = spawned  # children of earlier spawns of this task: new ones are numbered on from there
-        self._report = report
-        self._poll = poll
-        self._cancelled = False
+    def __post_init__(self) -> None:
+        if not self.idempotency_key:
+            self.idempotency_key = self.task_id
 
     @property
     def cancelled(self) -> bool:
@@ -106,8 +86,8 @@ class Context:
         Whatever the handler returns from then on is dropped, and about a second later its process is killed
         (an ``async def`` is cancelled at once): use it to clean up, not to hand in half a result.
         """
-        if not self._cancelled and self._poll is not None:
-            self._cancelled = self._poll()
+        if not self._cancelled and self.asks_cancelled is not None:
+            self._cancelled = self.asks_cancelled()
         return self._cancelled
 
     def cancel(self) -> None:
@@ -129,8 +109,8 @@ class Context:
         size = len(check_size("progress", {"note": note, **data})) if note or data else 0
         if size > PROGRESS_LIMIT_BYTES:
             raise BadTask(f"progress has {size} bytes as JSON, over {PROGRESS_LIMIT_BYTES}: report less")
-        if self._report is not None:
-            self._report(Progress(self.task_id, self.attempt, fraction, note, data))
+        if self.on_progress is not None:
+            self.on_progress(Progress(self.task_id, self.attempt, fraction, note, data))
 
     def results(self) -> list[Any]:
         """The children's results, in the order they were spawned.
@@ -151,7 +131,7 @@ class Context:
         called ``<this task>/<index>``, so that a second attempt names the same children and none runs twice.
         Raises BadTask for no children, two with one id, or a payload that is no JSON or too large.
         """
-        named = tuple(self._named(index, child) for index, child in enumerate(children, self._spawned))
+        named = tuple(self._named(index, child) for index, child in enumerate(children, self.spawned))
         if not named:
             raise BadTask("spawn needs at least one child; with nothing to do, return the result itself")
         seen: set[str] = set()

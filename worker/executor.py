@@ -242,7 +242,7 @@ class Executor:
             task.task_type,
             max(1, task.attempt),
             task.deadline,
-            task.idempotency_key,
+            task.idempotency_key or "",
             children,
             len(task.children),
             running.report,

@@ -331,7 +331,7 @@ def test_results_raise_for_the_first_child_that_failed() -> None:
 def test_progress_reaches_whoever_listens() -> None:
     heard: list[Progress] = []
 
-    Context("job", attempt=2, report=heard.append).progress(0.5, "half", files=3)
+    Context("job", attempt=2, on_progress=heard.append).progress(0.5, "half", files=3)
 
     assert heard == [Progress("job", 2, 0.5, "half", {"files": 3})]
 
@@ -344,7 +344,7 @@ def test_progress_outside_0_to_1_is_refused(fraction: float) -> None:
 
 def test_progress_that_overshoots_by_rounding_counts_as_done() -> None:
     heard: list[Progress] = []
-    Context("job", report=heard.append).progress(1.00001)
+    Context("job", on_progress=heard.append).progress(1.00001)
 
     assert heard[0].fraction == 1.0
 
@@ -356,7 +356,7 @@ def test_progress_too_large_is_refused() -> None:
 
 def test_cancelled_stays_true_once_it_was() -> None:
     answers = iter([False, True])
-    context = Context("job", poll=lambda: next(answers))
+    context = Context("job", asks_cancelled=lambda: next(answers))
 
     assert [context.cancelled, context.cancelled, context.cancelled] == [False, True, True]
 
