@@ -40,6 +40,7 @@ class Beat(BaseModel):
     concurrency: int = 0  #: attempts it runs at once
     capacity: int = 0  #: tasks it wants to have at most; a distributor's follows from its workers'
     capabilities: tuple[str, ...] = ()
+    attempts: dict[str, int] = Field(default_factory=dict)  #: by task type, how often a worker's handler may be tried
     draining: bool = False
     holding: tuple[tuple[str, int], ...] = ()  #: (task id, attempt) of all a worker has
     ended: tuple[str, ...] = ()  #: tasks a distributor has reported as ended and still shows

@@ -126,7 +126,7 @@ def on_cancel_task(state: DistributorState, task_id: str, batch: Batch, step: St
         report(state, {"task_id": task_id, "status": S.CANCELLED.value}, step)
     elif task.status is S.IN_PROGRESS and task.assigned_to in state.workers:
         worker = state.workers[task.assigned_to]
-        state.local_tasks[task_id] = task.evolve(cancel_requested=True)
+        save(state, task.evolve(cancel_requested=True), step)
         item = orjson.dumps({"task_id": task_id, "attempt": task.attempt})
         step.send(Sending(worker.address, Action.CANCEL_TASK, None, worker.incarnation), item)
     else:
@@ -147,6 +147,8 @@ def on_task_result(state: DistributorState, name: str, item: dict[str, Any], bat
     worker = state.workers.get(name)
     if worker:
         worker.in_flight.pop(task.task_id, None)
+        if item["status"] == "returned":
+            worker.gave_back()
         if "run_ms" in item:
             worker.ran(item["run_ms"])
     status = item["status"]
@@ -161,7 +163,8 @@ def on_task_result(state: DistributorState, name: str, item: dict[str, Any], bat
 def on_failure(state: DistributorState, task: Task, name: str, item: dict[str, Any], batch: Batch, step: Step) -> None:
     """A failed attempt: again after a pause and elsewhere, or the end of the task."""
     error = TaskError.model_validate({**item["error"], "attempt": task.attempt, "worker": name})
-    state.max_attempts.setdefault(task.task_type, item.get("max_attempts") or DEFAULT_MAX_ATTEMPTS)
+    if item.get("max_attempts"):
+        state.max_attempts[task.task_type] = item["max_attempts"]
     if task.cancel_requested:
         conclude(state, task, {"status": S.CANCELLED.value, "worker": name}, batch, step)
     elif error.retryable and task.retry_count < attempts_allowed(state, task):
@@ -258,14 +261,17 @@ def save(state: DistributorState, task: Task, step: Step) -> None:
 
 def on_beat(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
     """A worker is here, or still here. One that was started anew has none of the tasks its predecessor had."""
-    payload = received.message.payload
-    beat = Beat.model_validate(payload)
+    beat = Beat.model_validate(received.message.payload)
     incarnation = received.message.metadata.incarnation
     name = received.sender.agent_id
     worker = state.workers.get(name)
     if worker is not None and worker.incarnation and incarnation > worker.incarnation:
         forget_worker(state, name, batch, step, died=True)
         worker = None
+    if (worker is None or not worker.incarnation) and batch.age_ms(received) >= state.failure_timeout_ms:
+        if worker is None:
+            step.remove(Table.HEARTBEATS, name)
+        return  # left behind by one that died before this distributor began to look
     if worker is None:
         worker = state.workers[name] = Child(received.sender, 0, beat, batch.mono_ms)
     elif (incarnation, beat.beat) < (worker.incarnation, worker.beat.beat):
@@ -275,8 +281,7 @@ def on_beat(state: DistributorState, received: Received, batch: Batch, step: Ste
         step.note("worker_joined", worker=name, incarnation=incarnation)
         write_workers(state, step)
     worker.heard(beat, batch.mono_ms)
-    for task_type, attempts in payload.get("handlers", {}).items():
-        state.max_attempts[task_type] = attempts
+    state.max_attempts.update(beat.attempts)
     if received.message.action == Action.BEAT:
         if worker.has_read(state.incarnation) and batch.taken_from(worker.address) >= beat.sent:
             for task_id in worker.missing(dict(beat.holding)):
@@ -295,6 +300,7 @@ def judge_workers(state: DistributorState, batch: Batch, step: Step) -> None:
             worker.health = health
         if health is Health.GONE:
             forget_worker(state, name, batch, step, died=True)
+            step.remove(Table.HEARTBEATS, name)
 
 
 def on_agent_left(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
@@ -335,7 +341,8 @@ def lost(state: DistributorState, task: Task, name: str, batch: Batch, step: Ste
 
 
 def write_workers(state: DistributorState, step: Step) -> None:
-    step.put(Table.HEADER, "assigned_workers", orjson.dumps(sorted(state.workers)))
+    known = {*state.metadata.get("registered", ()), *state.workers}
+    step.put(Table.HEADER, "assigned_workers", orjson.dumps(sorted(known)))
 
 
 # ---- draining, and calls of the Python API ----
@@ -355,7 +362,7 @@ def on_call(state: DistributorState, call: Call, batch: Batch, step: Step) -> No
         known = state.metadata.setdefault("registered", [])
         if call.argument not in known:
             known.append(call.argument)
-        step.put(Table.HEADER, "assigned_workers", orjson.dumps(sorted({*known, *state.workers})))
+        write_workers(state, step)
         call.answer = True
     elif call.name == "assign":
         task, name = call.argument

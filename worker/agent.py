@@ -17,7 +17,7 @@ from core.roles import Address, Role
 from core.runtime.agent import Agent
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.portal import operation
-from core.step import Batch, Received, Step, run
+from core.step import Batch, Received, Step
 from core.tasks import Task
 from worker.context import ChildOutcome, Context, Progress
 from worker.executor import Executor, Finished
@@ -67,7 +67,7 @@ class WorkerMind:
         return WorkerState(self._chain[-1].agent_id, distributor=self._chain[1])
 
     def think(self, batch: Batch) -> Step:
-        return run(self._graph, self.state, batch)
+        return self._graph.run(self.state, batch)
 
     def beat(self) -> Beat:
         """What it can do are its capabilities, and the types of task it has handlers for."""
@@ -77,6 +77,7 @@ class WorkerMind:
         return Beat(
             concurrency=self._config.concurrency,
             capabilities=tuple(sorted(skills)),
+            attempts={handler.task_type: handler.max_attempts for handler in self._handlers},
             draining=self.state.draining,
             holding=tuple((one.task_id, one.attempt) for one in self.state.local_tasks.values()),
             running=len(self.executor.running),
