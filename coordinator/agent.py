@@ -25,7 +25,7 @@ from core.runtime.agent import Agent
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.portal import operation
 from core.signing import Signed
-from core.step import Batch, Received, Step, run
+from core.step import Batch, Received, Step
 from core.tasks import Task, TaskStatus
 
 __all__ = ["CoordinatorAgent"]
@@ -55,7 +55,7 @@ class CoordinatorMind:
         )
 
     def think(self, batch: Batch) -> Step:
-        return run(self._graph, self.state, batch)
+        return self._graph.run(self.state, batch)
 
     def beat(self) -> Beat:
         return Beat()

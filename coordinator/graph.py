@@ -5,25 +5,24 @@ from __future__ import annotations
 from typing import Literal
 
 from langgraph.graph import END, START, StateGraph
-from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
 
 from coordinator.rules import dispatch, has_work, listen
-from core.step import Turn
+from core.step import Thought, Turn
 
 __all__ = ["build"]
 
 Next = Literal["dispatch", "__end__"]
 
 
-def build() -> CompiledStateGraph[Turn, None, Turn, Turn]:
-    """The compiled graph. Its nodes fill the turn's step in place, so they have nothing to merge."""
+def build() -> Thought:
+    """The compiled graph, ready to run. Its nodes fill the turn's step in place, so they have nothing to merge."""
     graph = StateGraph(Turn)
     graph.add_node("listen", _listen)
     graph.add_node("dispatch", _dispatch)
     graph.add_edge(START, "listen")
     graph.add_edge("dispatch", END)
-    return graph.compile(name="coordinator")
+    return Thought(graph.compile(name="coordinator"), "listen")
 
 
 def _listen(state: Turn) -> Command[Next]:

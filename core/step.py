@@ -22,7 +22,7 @@ from core.roles import Action, Address
 from core.signing import ReplayWindow
 
 __all__ = [
-    "Batch", "Call", "CompiledGraph", "Drain", "Received", "Sending", "Step", "Table", "Tick", "Turn", "run",
+    "Batch", "Call", "Drain", "Received", "Sending", "Step", "Table", "Tick", "Turn",
 ]  # fmt: skip
 
 TYPE_OF_ACTION = {
@@ -163,14 +163,29 @@ class Turn(TypedDict):
     step: Step
 
 
-class CompiledGraph(Protocol):
+class Thought:
+    """A tier's compiled graph, entered at its first node.
+
+    LangGraph runs START as a node of its own, at a third of the cost of a run. Here the input goes straight to the
+    channels that node would write: those of the state, and the one that triggers the first node.
+    """
+
+    def __init__(self, graph: Compiled, first: str) -> None:
+        [self._trigger] = graph.nodes[first].triggers
+        graph.input_channels = [*Turn.__annotations__, self._trigger]
+        self._graph = graph
+
+    def run(self, state: object, batch: Batch) -> Step:
+        """The step that the graph takes on `batch`. Nodes are plain functions without I/O, so this never blocks."""
+        step = Step()
+        self._graph.invoke({"state": state, "batch": batch, "step": step, self._trigger: None})
+        return step
+
+
+class Compiled(Protocol):
     """What is needed of a compiled LangGraph graph."""
 
+    nodes: Any
+    input_channels: Any
+
     def invoke(self, input: Any, /) -> Any: ...
-
-
-def run(graph: CompiledGraph, state: object, batch: Batch) -> Step:
-    """The step that `graph` takes on `batch`. Nodes are plain functions without I/O, so the run never blocks."""
-    step = Step()
-    graph.invoke(Turn(state=state, batch=batch, step=step))
-    return step

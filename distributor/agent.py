@@ -16,7 +16,7 @@ from core.roles import Address, Role
 from core.runtime.agent import Agent
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.portal import operation
-from core.step import Batch, Received, Step, run
+from core.step import Batch, Received, Step
 from core.tasks import Task
 from distributor.graph import build
 from distributor.rules import DistributorState, capacity, recall, skills
@@ -42,7 +42,7 @@ class DistributorMind:
         )
 
     def think(self, batch: Batch) -> Step:
-        return run(self._graph, self.state, batch)
+        return self._graph.run(self.state, batch)
 
     def beat(self) -> Beat:
         state = self.state

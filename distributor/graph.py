@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 from langgraph.graph import END, START, StateGraph
-from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
 
-from core.step import Turn
+from core.step import Thought, Turn
 from distributor.rules import dispatch, has_work, listen
 
 __all__ = ["build"]
@@ -16,14 +15,14 @@ __all__ = ["build"]
 Next = Literal["dispatch", "__end__"]
 
 
-def build() -> CompiledStateGraph[Turn, None, Turn, Turn]:
-    """The compiled graph. Its nodes fill the turn's step in place, so they have nothing to merge."""
+def build() -> Thought:
+    """The compiled graph, ready to run. Its nodes fill the turn's step in place, so they have nothing to merge."""
     graph = StateGraph(Turn)
     graph.add_node("listen", _listen)
     graph.add_node("dispatch", _dispatch)
     graph.add_edge(START, "listen")
     graph.add_edge("dispatch", END)
-    return graph.compile(name="distributor")
+    return Thought(graph.compile(name="distributor"), "listen")
 
 
 def _listen(state: Turn) -> Command[Next]:
