@@ -1,0 +1,155 @@
+"""Keys, what lies under them, and when they end. Every change is told to whoever watches."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from core.redis_client import ResponseError
+
+__all__ = ["Hash", "Keyspace", "Members", "SortedSet", "Stream", "StreamId", "Text"]
+
+StreamId = tuple[int, int]  #: milliseconds and number within them
+
+
+class Text(bytes):
+    """A string value."""
+
+
+class Hash(dict[bytes, bytes]):
+    """Field -> value, in the order in which the fields came."""
+
+
+class Members(dict[bytes, None]):
+    """A set that keeps its order, so that a run can be repeated."""
+
+
+class SortedSet(dict[bytes, float]):
+    """Member -> score."""
+
+    def in_order(self) -> list[tuple[float, bytes]]:
+        return sorted((score, member) for member, score in self.items())
+
+
+class Stream:
+    """Entries by id. Ids only grow, also when the clock steps back and when entries are deleted."""
+
+    def __init__(self) -> None:
+        self._ids: list[StreamId] = []
+        self._fields: dict[StreamId, list[bytes]] = {}
+        self._last: StreamId = (0, 0)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def add(self, now_ms: int, fields: Sequence[bytes]) -> StreamId:
+        self._last = (now_ms, 0) if now_ms > self._last[0] else (self._last[0], self._last[1] + 1)
+        self._ids.append(self._last)
+        self._fields[self._last] = list(fields)
+        return self._last
+
+    def between(self, first: StreamId, last: StreamId, count: int | None) -> list[tuple[StreamId, list[bytes]]]:
+        """Entries from `first` to `last`, both included, at most `count`."""
+        start, stop = bisect_left(self._ids, first), bisect_right(self._ids, last)
+        if count is not None:
+            stop = min(stop, start + count)
+        return [(one, self._fields[one]) for one in self._ids[start:stop]]
+
+    def delete(self, one: StreamId) -> bool:
+        if self._fields.pop(one, None) is None:
+            return False
+        del self._ids[bisect_left(self._ids, one)]
+        return True
+
+    def trim(self, *, keep: int | None = None, from_id: StreamId = (0, 0)) -> int:
+        """Drops the oldest beyond `keep`, and what is older than `from_id`. Returns how many."""
+        dropped = bisect_left(self._ids, from_id) if keep is None else max(0, len(self._ids) - keep)
+        for one in self._ids[:dropped]:
+            del self._fields[one]
+        del self._ids[:dropped]
+        return dropped
+
+
+Value = Text | Hash | Members | SortedSet | Stream
+T = TypeVar("T", Text, Hash, Members, SortedSet, Stream)
+
+
+class Keyspace:
+    """`clock` gives seconds since 1970; it may step. `on_change` is called with every key that changes or ends."""
+
+    def __init__(self, clock: Callable[[], float], on_change: Callable[[bytes], None]) -> None:
+        self._clock = clock
+        self._on_change = on_change
+        self._values: dict[bytes, Value] = {}
+        self._ends_ms: dict[bytes, int] = {}
+
+    def now_s(self) -> float:
+        return self._clock()
+
+    def now_ms(self) -> int:
+        return int(self._clock() * 1000)
+
+    def exists(self, key: bytes) -> bool:
+        """Whether the key is there; one whose time has come is gone from here on."""
+        if key in self._ends_ms and self._ends_ms[key] <= self.now_ms():
+            self.drop(key)
+        return key in self._values
+
+    def find(self, key: bytes, kind: type[T]) -> T | None:
+        """What lies under `key`; None: nothing. Raises ResponseError when it is of another kind."""
+        if not self.exists(key):
+            return None
+        value = self._values[key]
+        if not isinstance(value, kind):
+            raise ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
+        return value
+
+    def demand(self, key: bytes, kind: type[T]) -> T:
+        """As `find`, and where there is nothing it is made."""
+        value = self.find(key, kind)
+        if value is None:
+            value = kind()
+            self._values[key] = value
+        return value
+
+    def put(self, key: bytes, value: Value) -> None:
+        """Replaces whatever is there, with its time limit."""
+        self._ends_ms.pop(key, None)
+        self._values[key] = value
+        self._on_change(key)
+
+    def replace(self, key: bytes, value: Value) -> None:
+        """As `put`, but the time limit stays."""
+        self._values[key] = value
+        self._on_change(key)
+
+    def changed(self, key: bytes) -> None:
+        """To be called after a collection was changed in place: an empty one goes, but for a stream."""
+        value = self._values[key]
+        if not value and not isinstance(value, Stream | Text):
+            self.drop(key)
+        else:
+            self._on_change(key)
+
+    def drop(self, key: bytes) -> bool:
+        self._ends_ms.pop(key, None)
+        if self._values.pop(key, None) is None:
+            return False
+        self._on_change(key)
+        return True
+
+    def end_at(self, key: bytes, moment_ms: int) -> bool:
+        """Limits the key's life. False: there is no such key."""
+        if not self.exists(key):
+            return False
+        self._ends_ms[key] = moment_ms
+        self._on_change(key)
+        self.exists(key)
+        return True
+
+    def left_ms(self, key: bytes) -> int:
+        """How long the key will live; -1: for ever; -2: there is none."""
+        if not self.exists(key):
+            return -2
+        return self._ends_ms[key] - self.now_ms() if key in self._ends_ms else -1

@@ -1,0 +1,183 @@
+"""A store in memory that answers as Redis does, as far as this system asks.
+
+It carries out one command at a time and never waits; what has to wait is told apart as a BlockedRead. What it does not
+know it refuses, as a server would. Keys end when the clock says so. Nothing outlives the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from core.memory_backend.arguments import wrong_number
+from core.memory_backend.commands import COMMANDS, OK, Known
+from core.memory_backend.keyspace import Keyspace
+from core.memory_backend.stream_commands import STREAM_COMMANDS, block_ms_of
+from core.redis_client import ResponseError
+
+__all__ = ["BlockedRead", "MemoryStore", "Session"]
+
+KNOWN = {**COMMANDS, **STREAM_COMMANDS}
+QUEUED = b"QUEUED"
+
+Request = tuple[str, Sequence[bytes]]
+
+
+class Session:
+    """What the store remembers of one connection: what it watches, and the transaction it is in."""
+
+    def __init__(self) -> None:
+        self.watched: set[bytes] = set()
+        self.disturbed = False  #: something that it watches has changed
+        self.queued: list[Request] | None = None  #: None: it is in no transaction
+        self.refused = False  #: a command of the transaction was refused already
+
+
+class BlockedRead:
+    """A read that found nothing and is willing to wait: `answer` is called once, as soon as there is something."""
+
+    def __init__(self, arguments: Sequence[bytes], block_ms: int) -> None:
+        self.arguments = arguments
+        self.block_ms = block_ms  #: 0: for ever
+        self.answer: Callable[[Any], None] = lambda reply: None
+
+
+class MemoryStore:
+    """The data, for any number of connections. `clock` gives seconds since 1970, and may step back and forth."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._space = Keyspace(clock, self._changed)
+        self._sessions: set[Session] = set()
+        self._blocked: list[BlockedRead] = []
+        self._any_change = False
+
+    # ---- for connections ----
+
+    def open_session(self) -> Session:
+        session = Session()
+        self._sessions.add(session)
+        return session
+
+    def close_session(self, session: Session) -> None:
+        """Forgets what it watched and had queued."""
+        self._sessions.discard(session)
+
+    def execute(self, session: Session, name: str, arguments: Sequence[bytes]) -> Any:
+        """The reply: bytes, int, None or lists of them; a refusal as ResponseError, returned; or a BlockedRead."""
+        name = name.upper()
+        try:
+            reply = self._execute(session, name, arguments)
+        except ResponseError as refusal:
+            if session.queued is not None and name not in ("MULTI", "WATCH"):
+                session.refused = True
+            reply = refusal
+        if self._any_change:
+            self._any_change = False
+            self._serve()
+        return reply
+
+    def block(self, read: BlockedRead, answer: Callable[[Any], None]) -> None:
+        """Has `answer` called with the reply as soon as there is one. End it with `unblock`."""
+        read.answer = answer
+        self._blocked.append(read)
+
+    def unblock(self, read: BlockedRead) -> None:
+        if read in self._blocked:
+            self._blocked.remove(read)
+
+    # ---- one command ----
+
+    def _execute(self, session: Session, name: str, arguments: Sequence[bytes]) -> Any:
+        if name in CONTROL:
+            if bool(arguments) is not (name == "WATCH"):
+                raise wrong_number(name)
+            return CONTROL[name](self, session, arguments)
+        known = _known(name, arguments)
+        if session.queued is not None:
+            session.queued.append((name, arguments))
+            return QUEUED
+        reply = known.carry_out(self._space, arguments)
+        if reply is None and name == "XREAD" and (block_ms := block_ms_of(arguments)) is not None:
+            return BlockedRead(arguments, block_ms)
+        return reply
+
+    def _watch(self, session: Session, keys: Sequence[bytes]) -> bytes:
+        if session.queued is not None:
+            raise ResponseError("ERR WATCH inside MULTI is not allowed")
+        for key in keys:
+            self._space.exists(key)  # one that has ended by now is watched as missing
+        session.watched.update(keys)
+        return OK
+
+    def _unwatch(self, session: Session, arguments: Sequence[bytes]) -> bytes:
+        if session.queued is not None:
+            session.queued.append(("UNWATCH", arguments))
+            return QUEUED
+        session.watched.clear()
+        session.disturbed = False
+        return OK
+
+    def _multi(self, session: Session, arguments: Sequence[bytes]) -> bytes:
+        if session.queued is not None:
+            raise ResponseError("ERR MULTI calls can not be nested")
+        session.queued, session.refused = [], False
+        return OK
+
+    def _exec(self, session: Session, arguments: Sequence[bytes]) -> list[Any] | None:
+        """All that was queued; None, and nothing of it, when something that is watched has changed or ended."""
+        if session.queued is None:
+            raise ResponseError("ERR EXEC without MULTI")
+        for key in session.watched:
+            self._space.exists(key)
+        queued, session.queued = session.queued, None
+        disturbed, refused = session.disturbed, session.refused
+        self._unwatch(session, ())
+        if refused:
+            raise ResponseError("EXECABORT Transaction discarded because of previous errors.")
+        return None if disturbed else [self._queued(session, name, arguments) for name, arguments in queued]
+
+    def _queued(self, session: Session, name: str, arguments: Sequence[bytes]) -> Any:
+        """One command of a transaction: it never waits, and its failure stands in its place."""
+        if name == "UNWATCH":
+            return self._unwatch(session, arguments)
+        try:
+            return KNOWN[name].carry_out(self._space, arguments)
+        except ResponseError as refusal:
+            return refusal
+
+    # ---- what follows from a change ----
+
+    def _changed(self, key: bytes) -> None:
+        self._any_change = True
+        for session in self._sessions:
+            if key in session.watched:
+                session.disturbed = True
+
+    def _serve(self) -> None:
+        """Answers the reads that wait and that there is something for now, those that waited longest first."""
+        for read in list(self._blocked):
+            reply: Any
+            try:
+                reply = KNOWN["XREAD"].carry_out(self._space, read.arguments)
+            except ResponseError as refusal:
+                reply = refusal
+            if reply is not None:
+                self._blocked.remove(read)
+                read.answer(reply)
+
+
+def _known(name: str, arguments: Sequence[bytes]) -> Known:
+    known = KNOWN.get(name)
+    if known is None:
+        raise ResponseError(f"ERR unknown command '{name}'")
+    if not known.takes(len(arguments)):
+        raise wrong_number(name)
+    return known
+
+
+CONTROL: dict[str, Callable[[MemoryStore, Session, Sequence[bytes]], Any]] = {
+    "WATCH": MemoryStore._watch,
+    "UNWATCH": MemoryStore._unwatch,
+    "MULTI": MemoryStore._multi,
+    "EXEC": MemoryStore._exec,
+}

@@ -1,0 +1,150 @@
+"""The commands on streams, with the options that the system uses. Ids are given by the server (`*`) alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core.memory_backend.arguments import integer_of, pairs_of, stream_id_of, stream_id_text, syntax_error
+from core.memory_backend.commands import Arguments, Known
+from core.memory_backend.keyspace import Keyspace, Stream, StreamId
+from core.redis_client import ResponseError
+
+__all__ = ["STREAM_COMMANDS", "block_ms_of"]
+
+HIGHEST = 2**64 - 1
+LAST: StreamId = (HIGHEST, HIGHEST)
+NAMES_AND_VALUES = frozenset({b"COUNT", b"BLOCK"})
+
+
+def xadd(space: Keyspace, given: Arguments) -> bytes:
+    """XADD key [MAXLEN [~ | =] count] * field value ...; with ~ as well it keeps exactly as many as are asked for."""
+    key, rest = given[0], list(given[1:])
+    keep: int | None = None
+    if rest[0].upper() == b"MAXLEN":
+        keep, rest = _limit(rest[1:])
+    if not rest or rest.pop(0) != b"*":
+        raise ResponseError("ERR Invalid stream ID specified as stream command argument")
+    fields = [part for pair in pairs_of("xadd", rest) for part in pair]
+    stream = space.demand(key, Stream)
+    added = stream.add(space.now_ms(), fields)
+    if keep is not None:
+        stream.trim(keep=keep)
+    space.changed(key)
+    return stream_id_text(added)
+
+
+def _limit(parts: Sequence[bytes]) -> tuple[int, list[bytes]]:
+    """The number behind MAXLEN, and what follows."""
+    parts = list(parts)
+    if parts and parts[0] in (b"~", b"="):
+        parts.pop(0)
+    if not parts:
+        raise syntax_error()
+    keep = integer_of(parts.pop(0))
+    if keep < 0:
+        raise ResponseError("ERR The MAXLEN argument must be >= 0.")
+    return keep, parts
+
+
+def xtrim(space: Keyspace, given: Arguments) -> int:
+    """XTRIM key MAXLEN [~ | =] count, or XTRIM key MINID id"""
+    key, kind, *rest = given
+    stream = space.find(key, Stream)
+    if kind.upper() == b"MAXLEN":
+        keep, rest = _limit(rest)
+        dropped = stream.trim(keep=keep) if stream is not None else 0
+    elif kind.upper() == b"MINID":
+        from_id = stream_id_of(rest.pop(0))
+        dropped = stream.trim(from_id=from_id) if stream is not None else 0
+    else:
+        raise syntax_error()
+    if rest:
+        raise syntax_error()
+    if dropped:
+        space.changed(key)
+    return dropped
+
+
+def xdel(space: Keyspace, given: Arguments) -> int:
+    stream = space.find(given[0], Stream)
+    ids = [stream_id_of(text) for text in given[1:]]
+    deleted = sum(stream.delete(one) for one in ids) if stream is not None else 0
+    if deleted:
+        space.changed(given[0])
+    return deleted
+
+
+def xlen(space: Keyspace, given: Arguments) -> int:
+    return len(space.find(given[0], Stream) or ())
+
+
+def xrange(space: Keyspace, given: Arguments) -> list[list[Any]] | None:
+    """XRANGE key first last [COUNT count]"""
+    key, first, last, *options = given
+    low = (0, 0) if first == b"-" else stream_id_of(first)
+    high = LAST if last == b"+" else stream_id_of(last, number=HIGHEST)
+    if options and (len(options) != 2 or options[0].upper() != b"COUNT"):
+        raise syntax_error()
+    count = integer_of(options[1]) if options else None
+    if count is not None and count <= 0:
+        return None
+    return _entries(space.find(key, Stream) or Stream(), low, high, count)
+
+
+def xread(space: Keyspace, given: Arguments) -> list[list[Any]] | None:
+    """XREAD [COUNT count] [BLOCK milliseconds] STREAMS key id; the waiting is the connection's part."""
+    wanted = _wanted(given)
+    stream = space.find(wanted.key, Stream) or Stream()
+    entries = _entries(stream, wanted.first, LAST, wanted.count)
+    return [[wanted.key, entries]] if entries else None
+
+
+def block_ms_of(given: Arguments) -> int | None:
+    """How long an XREAD is willing to wait; 0: for ever; None: not at all. Raises ResponseError."""
+    return _wanted(given).block_ms
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    key: bytes
+    first: StreamId
+    count: int | None
+    block_ms: int | None
+
+
+def _wanted(given: Arguments) -> _Wanted:
+    options: dict[bytes, bytes] = {}
+    rest = list(given)
+    while len(rest) > 1 and rest[0].upper() in NAMES_AND_VALUES:
+        options[rest[0].upper()] = rest[1]
+        del rest[:2]
+    if len(rest) != 3 or rest[0].upper() != b"STREAMS":
+        raise syntax_error()
+    milliseconds, number = stream_id_of(rest[2])
+    count = integer_of(options[b"COUNT"]) if b"COUNT" in options else 0
+    return _Wanted(rest[1], (milliseconds, number + 1), count if count > 0 else None, _block_ms(options.get(b"BLOCK")))
+
+
+def _block_ms(text: bytes | None) -> int | None:
+    if text is None:
+        return None
+    block_ms = integer_of(text, "ERR timeout is not an integer or out of range")
+    if block_ms < 0:
+        raise ResponseError("ERR timeout is negative")
+    return block_ms
+
+
+def _entries(stream: Stream, first: StreamId, last: StreamId, count: int | None) -> list[list[Any]]:
+    return [[stream_id_text(one), list(fields)] for one, fields in stream.between(first, last, count)]
+
+
+STREAM_COMMANDS: dict[str, Known] = {
+    "XADD": Known(xadd, 4),
+    "XTRIM": Known(xtrim, 3),
+    "XDEL": Known(xdel, 2),
+    "XLEN": Known(xlen, 1, 1),
+    "XRANGE": Known(xrange, 3),
+    "XREAD": Known(xread, 3),
+}
