@@ -8,7 +8,7 @@ from typing import Any
 from coordinator.graph import build
 from coordinator.state import CoordinatorState
 from core.roles import Action, Address, Role
-from core.step import Step, Table, run
+from core.step import Step, Table
 from core.tasks import Task
 from tests.builders import CLIENT, COORDINATOR, DISTRIBUTOR, a_batch, a_beat, message_to
 
@@ -24,7 +24,7 @@ CLIENT_2 = Address(Role.CLIENT, "client-2")
 
 
 def take(state: CoordinatorState, *messages: Any, **fields: Any) -> Step:
-    return run(GRAPH, state, a_batch(*messages, **fields))
+    return GRAPH.run(state, a_batch(*messages, **fields))
 
 
 def a_coordinator(*distributors: Address, capacity: int = 100, **fields: Any) -> CoordinatorState:

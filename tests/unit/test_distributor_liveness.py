@@ -1,0 +1,179 @@
+"""What a distributor thinks of its workers, and what becomes of their tasks; and how it comes back itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core.agents import Health
+from core.roles import Action
+from core.step import Sending, Table
+from core.tasks import Task
+from distributor.rules import DistributorState, recall
+from tests.builders import (
+    COORDINATOR,
+    WORKER,
+    a_beat,
+    a_task,
+    record,
+    taken,
+)
+from tests.distributor_steps import WORKER_2, a_distributor, assigned, handed, outcome, reports, take, to_me
+
+
+def test_the_tasks_of_a_worker_that_has_fallen_silent_go_to_others() -> None:
+    state = a_distributor(WORKER)
+    take(state, assigned(a_task()))
+    take(state, beats=[a_beat(WORKER_2)], later_s=4)
+
+    early, late = take(state, later_s=4.9), take(state, later_s=5)
+
+    assert handed(early, WORKER_2) == []
+    assert handed(late, WORKER_2) == [("t", 2)]
+    assert record(late, Table.HEADER, "assigned_workers") == ["worker-2"]
+    assert record(late, Table.HEARTBEATS, "worker-1") is None
+
+
+def test_a_worker_that_is_suspected_gets_nothing_new() -> None:
+    state = a_distributor(WORKER)
+    take(state, later_s=3)
+
+    step = take(state, assigned(a_task()), later_s=3)
+
+    assert handed(step) == []
+    assert state.workers["worker-1"].health is Health.SUSPECT
+
+
+def test_only_attempts_that_may_have_begun_count_when_a_worker_is_gone() -> None:
+    state = a_distributor(WORKER, concurrency=2, capacity=4)
+    take(state, assigned(*[a_task(f"t{n}") for n in range(4)]))
+
+    take(state, later_s=5)
+
+    assert {task.task_id: task.retry_count for task in state.local_tasks.values()} == {
+        "t0": 1,
+        "t1": 1,
+        "t2": 0,
+        "t3": 0,
+    }
+
+
+def test_a_task_whose_workers_were_gone_too_often_is_abandoned() -> None:
+    state = a_distributor(WORKER)
+    take(state, assigned(a_task(max_attempts=1)))
+
+    [report] = reports(take(state, later_s=5))
+
+    assert (report["status"], report["error"]["type"]) == ("abandoned", "worker_lost")
+
+
+def test_a_task_whose_handler_allows_no_second_attempt_gets_none_when_its_worker_is_gone() -> None:
+    state = a_distributor(WORKER, attempts={"sum": 1})
+    take(state, assigned(a_task()))
+    take(state, beats=[a_beat(WORKER_2)], later_s=4)
+
+    step = take(state, later_s=5)
+
+    assert [one["status"] for one in reports(step)] == ["abandoned"]
+    assert handed(step, WORKER_2) == []
+
+
+def test_what_a_worker_had_is_given_out_again_when_it_was_started_anew() -> None:
+    state = a_distributor(WORKER)
+    take(state, assigned(a_task()))
+
+    step = take(state, a_beat(WORKER, incarnation=2, action=Action.AGENT_JOINED))
+    late = take(state, outcome("t", attempt=1))
+
+    assert handed(step) == [("t", 2)]
+    assert reports(late) == []
+
+
+def test_an_attempt_that_a_worker_returned_does_not_count_and_it_gets_nothing_new_before_its_next_heartbeat() -> None:
+    state = a_distributor(WORKER)
+    take(state, assigned(a_task()))
+
+    back = take(state, outcome("t", "returned"))
+    still = take(state, later_s=0.1)
+    again = take(state, beats=[a_beat(WORKER, beat=2)])
+
+    assert handed(back) + handed(still) == []
+    assert handed(again) == [("t", 2)]
+    assert state.local_tasks["t"].retry_count == 1
+
+
+def test_a_worker_that_has_left_gets_nothing_even_if_its_last_heartbeat_is_seen_after_its_goodbye() -> None:
+    state = a_distributor(WORKER)
+
+    take(state, to_me(WORKER, Action.AGENT_LEFT, number=2), beats=[a_beat(WORKER, beat=2)])
+
+    assert handed(take(state, assigned(a_task()))) == []
+
+
+def test_a_heartbeat_left_behind_by_a_worker_that_died_long_ago_makes_nobody_of_it() -> None:
+    state = a_distributor()
+
+    step = take(state, assigned(a_task()), beats=[a_beat(WORKER)], later_s=3600)
+
+    assert handed(step) == []
+    assert record(step, Table.HEARTBEATS, "worker-1") is None
+
+
+def test_a_task_that_never_reached_its_worker_is_handed_over_again() -> None:
+    state = a_distributor(WORKER)
+    take(state, assigned(a_task()))
+    answer: dict[str, Any] = {"parent_incarnation": 1, "received": 1, "sent": 3}
+
+    asked = take(state, beats=[a_beat(WORKER, beat=2, **answer)], sent={WORKER: 1}, windows=taken(WORKER, 3))
+    again = take(state, beats=[a_beat(WORKER, beat=3, **answer)], sent={WORKER: 1}, windows=taken(WORKER, 3))
+
+    assert handed(asked) == []
+    assert handed(again) == [("t", 2)]
+    assert state.local_tasks["t"].retry_count == 1
+
+
+def test_a_task_whose_report_may_still_be_under_way_is_not_handed_over_again() -> None:
+    state = a_distributor(WORKER)
+    take(state, assigned(a_task()))
+    answer: dict[str, Any] = {"parent_incarnation": 1, "received": 1, "sent": 4}
+
+    take(state, beats=[a_beat(WORKER, beat=2, **answer)], sent={WORKER: 1}, windows=taken(WORKER, 3))
+    step = take(state, beats=[a_beat(WORKER, beat=3, **answer)], sent={WORKER: 1}, windows=taken(WORKER, 3))
+
+    assert handed(step) == []
+
+
+def test_the_coordinator_hears_at_once_when_there_is_much_more_or_less_room() -> None:
+    state = DistributorState("distributor-1", coordinator=COORDINATOR)
+
+    joined = take(state, beats=[a_beat(WORKER, capacity=8)])
+    same = take(state, beats=[a_beat(WORKER, beat=2, capacity=8)])
+    gone = take(state, later_s=5)
+
+    capacity = Sending(COORDINATOR, Action.CAPACITY)
+    assert joined.extras[capacity] == {"capacity": 16, "capabilities": ["task:sum"]}
+    assert capacity not in same.extras
+    assert gone.extras[capacity]["capacity"] == 0
+
+
+def test_a_distributor_that_comes_back_keeps_what_runs_and_hands_out_what_waits() -> None:
+    before = a_distributor(WORKER, capacity=1)
+    take(before, assigned(a_task("runs"), a_task("waits")))
+    records = [Task.parse(task.to_dict()) for task in before.local_tasks.values()]
+
+    after = DistributorState("distributor-1", coordinator=COORDINATOR, incarnation=2)
+    recall(after, [*records, a_task("ended", status="completed")], mono_ms=0)
+    beat = take(after, beats=[a_beat(WORKER, beat=9, capacity=1, holding=[["runs", 1]])])
+    end = take(after, outcome("runs", result=3))
+
+    assert handed(beat) == []
+    assert [(one["task_id"], one["result"]) for one in reports(end)] == [("runs", 3)]
+    assert handed(end) == [("waits", 1)]
+    assert "ended" not in after.local_tasks
+
+
+def test_a_worker_that_does_not_come_back_after_the_distributor_did_loses_its_tasks() -> None:
+    after = DistributorState("distributor-1", coordinator=COORDINATOR, incarnation=2)
+    recall(after, [a_task(status="in_progress", assigned_to="worker-1", attempt=1, retry_count=1)], mono_ms=0)
+    take(after, beats=[a_beat(WORKER_2)], later_s=4)
+
+    assert handed(take(after, later_s=5), WORKER_2) == [("t", 2)]
