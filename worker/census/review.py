@@ -118,8 +118,8 @@ def _files_of(state: Review) -> list[SourceFile]:
     files = source_files(state["root"], state["first"], state["last"])
     if len(files) != state["files"]:
         raise BadTask(
-            f"from {state['first']!r} to {state['last']!r} {state['files']} files were planned, and there are {len(files)} now."
-            f" Run the census on a tree that nobody changes meanwhile."
+            f"{state['files']} files were planned from {state['first']!r} to {state['last']!r}, {len(files)} are there now."
+            " Run the census on a tree that nobody changes meanwhile."
         )
     return files
 

@@ -31,10 +31,8 @@ def plan(payload: PlanRequest, ctx: Context) -> Spawn:
     if not files:
         raise BadTask(f"there is no *.py file below {payload.root!r}. Give the path of a Python source tree.")
     ctx.progress(1.0, f"{len(files)} files")
-    reviews = [
-        Task(task_type="census.review", payload=chunk.model_dump())
-        for chunk in cut(payload.root, files, payload.chunks)
-    ]
+    chunks = cut(payload.root, files, payload.chunks)
+    reviews = [Task(task_type="census.review", payload=chunk.model_dump()) for chunk in chunks]
     return ctx.spawn(reviews, then="census.reduce")
 
 

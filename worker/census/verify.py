@@ -66,8 +66,8 @@ def comparison_table(comparisons: Sequence[Comparison]) -> list[str]:
         verdict = {True: "yes", False: "NO", None: "-"}[one.equal]
         remark = f"{one.tool}: {one.note}" if one.note else one.tool
         rows.append((one.total, _shown(one.ours), _shown(one.theirs), verdict, remark))
-    first, ours, theirs, verdict, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
-    return [f"{a:<{first}}  {b:>{ours}}  {c:>{theirs}}  {d:<{verdict}}  {e}" for a, b, c, d, e in rows]
+    first, second, third, fourth, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return [f"{a:<{first}}  {b:>{second}}  {c:>{third}}  {d:<{fourth}}  {e}" for a, b, c, d, e in rows]
 
 
 def _shown(value: int | str | None) -> str:
