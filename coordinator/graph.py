@@ -1,4 +1,4 @@
-"""The coordinator's graph: listen to the batch, then hand out what can be handed out."""
+"""The coordinator's graph: work off the batch; once a heartbeat, watch who is there as well."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from typing import Literal
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
 
-from coordinator.rules import dispatch, has_work, listen
+from coordinator.rules import watch, work
 from core.step import Thought, Turn
 
 __all__ = ["build"]
 
-Next = Literal["dispatch", "__end__"]
+Next = Literal["watch", "__end__"]
 
 
 def build() -> Thought:
     """The compiled graph, ready to run. Its nodes fill the turn's step in place, so they have nothing to merge."""
     graph = StateGraph(Turn)
-    graph.add_node("listen", _listen)
-    graph.add_node("dispatch", _dispatch)
-    graph.add_edge(START, "listen")
-    graph.add_edge("dispatch", END)
-    return Thought(graph.compile(name="coordinator"), "listen")
+    graph.add_node("work", _work)
+    graph.add_node("watch", _watch)
+    graph.add_edge(START, "work")
+    graph.add_edge("watch", END)
+    return Thought(graph.compile(name="coordinator"), "work")
 
 
-def _listen(state: Turn) -> Command[Next]:
-    listen(state["state"], state["batch"], state["step"])
-    return Command(goto="dispatch" if has_work(state["state"]) else "__end__")
+def _work(state: Turn) -> Command[Next]:
+    work(state["state"], state["batch"], state["step"])
+    return Command(goto="watch" if state["batch"].beating else "__end__")
 
 
-def _dispatch(state: Turn) -> None:
-    dispatch(state["state"], state["batch"], state["step"])
+def _watch(state: Turn) -> None:
+    watch(state["state"], state["batch"], state["step"])

@@ -23,7 +23,7 @@ from coordinator.liveness import (
     on_taken_over,
 )
 from coordinator.state import Audited, CoordinatorState, NotTaken, TakenOver
-from coordinator.task_life import accept, cancel, conclude, expire, hand_over, known_task, watch
+from coordinator.task_life import accept, cancel, conclude, expire, follow, hand_over, known_task
 from core.agents import Beat, Child
 from core.balancing import LeastLoaded
 from core.errors import BadTask
@@ -32,31 +32,29 @@ from core.roles import Action, Address, Role
 from core.step import Batch, Call, Drain, Received, Sending, Step, Table
 from core.tasks import Task, TaskStatus, skills_needed
 
-__all__ = ["dispatch", "has_work", "listen", "recall"]
+__all__ = ["recall", "watch", "work"]
 
 S = TaskStatus
 
 
-def listen(state: CoordinatorState, batch: Batch, step: Step) -> None:
-    """Takes a batch into the state: messages in order, then heartbeats, which are younger than the messages that lay
-    in the inbox before them, then what happened in this process."""
+def work(state: CoordinatorState, batch: Batch, step: Step) -> None:
+    """Takes messages, in order, and what happened in this process into the state, and hands out what it can."""
     for received in batch.messages:
         ON_MESSAGE[received.message.action](state, received, batch, step)
-    for beat in batch.living_beats:
-        on_beat(state, beat, batch, step)
     for event in batch.events:
         if on_event := ON_EVENT.get(type(event)):
             on_event(state, event, batch, step)
+    dispatch(state, batch, step)
+
+
+def watch(state: CoordinatorState, batch: Batch, step: Step) -> None:
+    """Looks at the distributors and at the deadlines, once a heartbeat, and hands out what that has freed. Heartbeats
+    come after the messages of their batch: those lay in the inbox before."""
+    for beat in batch.living_beats:
+        on_beat(state, beat, batch, step)
     judge_distributors(state, batch, step)
     expire(state, batch, step)
-    state.queue.wake(batch.now_ms)
-    state.status = AgentStatus.BUSY if state.local_tasks else AgentStatus.IDLE
-    state.updated_at = batch.now
-
-
-def has_work(state: CoordinatorState) -> bool:
-    """Whether `dispatch` has anything to do after `listen`."""
-    return state.unsaved or bool(state.queue.lanes)
+    dispatch(state, batch, step)
 
 
 def on_submit_task(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
@@ -84,7 +82,7 @@ def on_watch_task(state: CoordinatorState, received: Received, batch: Batch, ste
         if known is None:
             refused.append({"task_id": task_id, "reason": "unknown task"})
         else:
-            watch(state, known, received.sender, step)
+            follow(state, known, received.sender, step)
     step.extras[Sending(received.sender, Action.TASK_ACCEPTED, received.message.metadata.request_id)] = {
         "refused": refused
     }
@@ -137,8 +135,9 @@ def on_call(state: CoordinatorState, call: Call, batch: Batch, step: Step) -> No
 
 
 def dispatch(state: CoordinatorState, batch: Batch, step: Step) -> None:
-    """Hands waiting tasks to distributors that have room, and writes the records of this step's new and changed
-    tasks, each once and as it is now."""
+    """Hands waiting tasks to distributors that have room, and writes the records of new and changed tasks, each once
+    and as it is now."""
+    state.queue.wake(batch.now_ms)
     if state.queue.lanes and not state.draining:
         spread = LeastLoaded(state.distributors.values())
         while (task_id := state.queue.pop(spread.can_serve)) is not None:
@@ -147,11 +146,14 @@ def dispatch(state: CoordinatorState, batch: Batch, step: Step) -> None:
             assert child
             hand_over(state, task, child.address.agent_id, batch, step)
             spread.took(child)
-    records = step.writes.get((Table.TASKS, ""), {})
-    for task_id, record in records.items():
-        if record == b"":
-            records[task_id] = state.local_tasks[task_id].to_json()
-    state.unsaved = False
+    if state.unsaved:
+        state.unsaved = False
+        records = step.writes[Table.TASKS, ""]
+        for task_id, record in records.items():
+            if record == b"":
+                records[task_id] = state.local_tasks[task_id].to_json()
+    state.status = AgentStatus.BUSY if state.local_tasks else AgentStatus.IDLE
+    state.updated_at = batch.now
 
 
 def recall(state: CoordinatorState, records: list[Task], digests: dict[str, str], mono_ms: int) -> None:

@@ -17,8 +17,17 @@ from core.step import Batch, Sending, Step, Table
 from core.tasks import Task, TaskError, TaskStatus, Then, check_size
 
 __all__ = [
-    "accept", "cancel", "conclude", "delegate", "end", "expire", "hand_over", "proceed", "requeue", "save", "watch",
-]  # fmt: skip
+    "accept",
+    "cancel",
+    "conclude",
+    "delegate",
+    "end",
+    "expire",
+    "follow",
+    "hand_over",
+    "proceed",
+    "requeue",
+    "save", ]  # fmt: skip
 
 S = TaskStatus
 #: What the coordinator wants of a task it has handed over.
@@ -35,7 +44,7 @@ def accept(state: CoordinatorState, task: Task, client: Address | None, batch: B
         if known.parent_id or not same:
             raise BadTask(f"task id {task.task_id!r} is in use for another task; choose another id")
         if client:
-            watch(state, known, client, step)
+            follow(state, known, client, step)
         return
     if state.draining:
         raise BadTask("the coordinator is draining; submit again when it is back")
@@ -79,7 +88,7 @@ def admit(state: CoordinatorState, task: Task, batch: Batch, step: Step) -> None
     state.count("accepted")
 
 
-def watch(state: CoordinatorState, task: Task, client: Address, step: Step) -> None:
+def follow(state: CoordinatorState, task: Task, client: Address, step: Step) -> None:
     if task.status.ended:
         step.send(Sending(client, Action.TASK_RESULT), task.to_json())
     elif client.agent_id not in task.reply_to:

@@ -89,6 +89,11 @@ class Batch:
         """How long ago it was signed; both times are the server's."""
         return self.now_ms - received.message.metadata.timestamp
 
+    @property
+    def beating(self) -> bool:
+        """Whether a heartbeat's time has passed: whether to look who has fallen silent."""
+        return bool(self.beats) or any(isinstance(event, Tick) for event in self.events)
+
     def taken_from(self, sender: Address) -> int:
         """The highest sequence number taken from `sender`, this batch included; 0: none."""
         window = self.windows.get(str(sender))

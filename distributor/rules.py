@@ -22,7 +22,7 @@ from core.roles import Action, Address, Role
 from core.step import Batch, Call, Drain, Received, Sending, Step, Table
 from core.tasks import Task, TaskError, TaskStatus, skills_needed
 
-__all__ = ["DistributorState", "capacity", "dispatch", "has_work", "listen", "recall", "skills"]
+__all__ = ["DistributorState", "capacity", "recall", "skills", "watch", "work"]
 
 S = TaskStatus
 #: Attempts of a task whose handler nobody has told the limit of yet.
@@ -75,24 +75,23 @@ def tell_capacity(state: DistributorState, step: Step) -> None:
 # ---- what comes in ----
 
 
-def listen(state: DistributorState, batch: Batch, step: Step) -> None:
-    """Takes a batch into the state: messages in order, then heartbeats, which are younger than the results that lay
-    in the inbox before them, then what happened in this process."""
+def work(state: DistributorState, batch: Batch, step: Step) -> None:
+    """Takes messages, in order, and what happened in this process into the state, and hands out what it can."""
     for received in batch.messages:
         ON_MESSAGE[received.message.action](state, received, batch, step)
-    for beat in batch.living_beats:
-        on_beat(state, beat, batch, step)
     for event in batch.events:
         if on_event := ON_EVENT.get(type(event)):
             on_event(state, event, batch, step)
+    dispatch(state, batch, step)
+
+
+def watch(state: DistributorState, batch: Batch, step: Step) -> None:
+    """Looks at the workers, once a heartbeat, and hands out what that has freed. Heartbeats come after the messages
+    of their batch: the results among those lay in the inbox before."""
+    for beat in batch.living_beats:
+        on_beat(state, beat, batch, step)
     judge_workers(state, batch, step)
-    tell_capacity(state, step)
-    state.queue.wake(batch.now_ms)
-    status = AgentStatus.BUSY if state.local_tasks else AgentStatus.IDLE
-    if status is not state.status:
-        state.status = status
-        step.put(Table.HEADER, "status", status.value.encode())
-    state.updated_at = batch.now
+    dispatch(state, batch, step)
 
 
 def on_assign_tasks(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
@@ -383,13 +382,10 @@ def on_call(state: DistributorState, call: Call, batch: Batch, step: Step) -> No
 # ---- handing over ----
 
 
-def has_work(state: DistributorState) -> bool:
-    """Whether `dispatch` has anything to do after `listen`."""
-    return bool(state.fresh) or bool(state.queue.lanes)
-
-
 def dispatch(state: DistributorState, batch: Batch, step: Step) -> None:
     """Hands waiting tasks to workers that have room, and writes those that arrived in this step."""
+    tell_capacity(state, step)
+    state.queue.wake(batch.now_ms)
     if state.queue.lanes:
         spread = LeastLoaded(state.workers.values())
         while (task_id := state.queue.pop(spread.can_serve)) is not None:
@@ -403,6 +399,11 @@ def dispatch(state: DistributorState, batch: Batch, step: Step) -> None:
         if fresh is not None and fresh.status is S.PENDING:
             save(state, fresh, step)
     state.fresh.clear()
+    status = AgentStatus.BUSY if state.local_tasks else AgentStatus.IDLE
+    if status is not state.status:
+        state.status = status
+        step.put(Table.HEADER, "status", status.value.encode())
+    state.updated_at = batch.now
 
 
 def hand_over(state: DistributorState, task: Task, worker: Child, batch: Batch, step: Step) -> None:

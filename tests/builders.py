@@ -12,7 +12,7 @@ from core.a2a_messaging import A2AMessage, MessageType, Metadata
 from core.agents import Beat, Child
 from core.roles import Action, Address, Role
 from core.signing import ReplayWindow
-from core.step import TYPE_OF_ACTION, Batch, Received, Step, Table
+from core.step import Batch, Received, Step, TYPE_OF_ACTION, Table, Tick
 from core.tasks import Task
 
 __all__ = [
@@ -89,13 +89,14 @@ def a_child(name: str, *, role: Role = Role.WORKER, mono_ms: int = 0, holds: int
 def a_batch(
     *messages: Received, beats: Sequence[Received] = (), events: Sequence[Any] = (), later_s: float = 0.0, **fields: Any
 ) -> Batch:
-    """What an agent knows `later_s` seconds after NOW, on the server's clock and its own alike."""
+    """What an agent knows `later_s` seconds after NOW, on the server's clock and its own alike. With nothing in it, it
+    is the tick of a heartbeat."""
     return Batch(
         now=NOW + timedelta(seconds=later_s),
         mono_ms=round(later_s * 1000),
         messages=messages,
         beats=beats,
-        events=events,
+        events=events or (() if messages else (Tick(),)),
         **fields,
     )
 

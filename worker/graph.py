@@ -1,11 +1,11 @@
-"""The worker's graph. One node: a worker only listens; what it does are effects."""
+"""The worker's graph. One node: it takes and reports; running tasks is an effect."""
 
 from __future__ import annotations
 
 from langgraph.graph import END, START, StateGraph
 
 from core.step import Thought, Turn
-from worker.rules import listen
+from worker.rules import work
 
 __all__ = ["build"]
 
@@ -13,11 +13,11 @@ __all__ = ["build"]
 def build() -> Thought:
     """The compiled graph, ready to run. Its node fills the turn's step in place, so it has nothing to merge."""
     graph = StateGraph(Turn)
-    graph.add_node("listen", _listen)
-    graph.add_edge(START, "listen")
-    graph.add_edge("listen", END)
-    return Thought(graph.compile(name="worker"), "listen")
+    graph.add_node("work", _work)
+    graph.add_edge(START, "work")
+    graph.add_edge("work", END)
+    return Thought(graph.compile(name="worker"), "work")
 
 
-def _listen(state: Turn) -> None:
-    listen(state["state"], state["batch"], state["step"])
+def _work(state: Turn) -> None:
+    work(state["state"], state["batch"], state["step"])

@@ -17,7 +17,7 @@ from core.roles import Action, Address
 from core.step import Batch, Drain, Received, Sending, Step
 from core.tasks import Task
 
-__all__ = ["CancelRun", "Outcome", "ProgressMade", "RunTask", "Withdraw", "Withdrawn", "WorkerState", "listen"]
+__all__ = ["CancelRun", "Outcome", "ProgressMade", "RunTask", "Withdraw", "Withdrawn", "WorkerState", "work"]
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ class ProgressMade:
     progress: dict[str, Any]
 
 
-def listen(state: WorkerState, batch: Batch, step: Step) -> None:
+def work(state: WorkerState, batch: Batch, step: Step) -> None:
     """Takes a batch into the state: messages in order, then what happened in this process."""
     for received in batch.messages:
         ON_MESSAGE[received.message.action](state, received, step)

@@ -62,7 +62,7 @@ def test_a_takeover_that_did_not_happen_is_tried_again() -> None:
     take(state, beats=[alive(OTHER, capacity=100)], later_s=4)
     take(state, later_s=5)
 
-    step = take(state, events=[NotTaken("distributor-1")], later_s=6)
+    step = take(state, events=[NotTaken("distributor-1"), Tick()], later_s=6)
 
     assert TakeOver("distributor-1") in step.effects
 
