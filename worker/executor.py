@@ -240,7 +240,7 @@ class Executor:
         context = running.context = Context(
             task.task_id,
             task.task_type,
-            max(1, task.attempt),
+            task.attempt,
             task.deadline,
             task.idempotency_key or "",
             children,

@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -122,8 +123,10 @@ class Nursery:
             for stream in (sys.stdout, sys.stderr):
                 stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
             serve(channel, HANDLERS)
+        except BaseException:  # a bug of ours: serve() reports all that handlers raise
+            traceback.print_exc()
         finally:
-            os._exit(70)  # not reached: serve() ends the process itself
+            os._exit(70)
 
     def _reap(self) -> None:
         with suppress(BlockingIOError):
