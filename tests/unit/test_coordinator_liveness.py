@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from coordinator.state import NotTaken, TakenOver, TakeOver
 from core.roles import Action
+from core.step import Tick
 from tests.builders import CLIENT, DISTRIBUTOR, a_task, sent
 from tests.coordinator_steps import (
     OTHER,
