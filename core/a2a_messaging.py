@@ -8,6 +8,7 @@ form with a single `payload["task"]` is understood as well.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Self
 
@@ -85,18 +86,7 @@ class A2AMessage(BaseModel):
 
     def encode(self) -> bytes:
         """The body: the exact bytes to sign and send. Raises BadTask when the payload is no JSON."""
-        try:
-            return orjson.dumps(
-                {
-                    "type": self.type,
-                    "sender": self.sender,
-                    "recipient": self.recipient,
-                    "payload": self.payload,
-                    "metadata": self.metadata.__dict__,
-                }
-            )
-        except TypeError as error:
-            raise BadTask(f"a message payload is not JSON: {error}") from None
+        return encode_body(self.type, self.sender, self.recipient, self.payload, self.metadata.__dict__)
 
     @classmethod
     def decode(cls, body: bytes, *, limit_bytes: int = MESSAGE_LIMIT_BYTES) -> Self:
@@ -118,3 +108,15 @@ class A2AMessage(BaseModel):
         if message.metadata.version.partition(".")[0] != VERSION:
             raise MalformedMessage(f"version {message.metadata.version[:20]!r}; this release speaks {VERSION}")
         return message
+
+
+def encode_body(
+    kind: MessageType, sender: str, recipient: str, payload: Mapping[str, Any], metadata: Mapping[str, Any]
+) -> bytes:
+    """The body of a message, from its parts; see A2AMessage.encode."""
+    try:
+        return orjson.dumps(
+            {"type": kind, "sender": sender, "recipient": recipient, "payload": payload, "metadata": metadata}
+        )
+    except TypeError as error:
+        raise BadTask(f"a message payload is not JSON: {error}") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple, Self
 
 from core.errors import ConfigError, MalformedMessage, NotPermitted
@@ -46,11 +47,16 @@ class Address(NamedTuple):
     @classmethod
     def parse(cls, text: bytes | str) -> Self:
         """The address written as `role:id`. Raises MalformedMessage."""
-        try:
-            role, _, agent_id = (text.decode("ascii") if isinstance(text, bytes) else text).partition(":")
-            return cls.of(Role(role), agent_id)
-        except (ValueError, ConfigError):
-            raise MalformedMessage("the sender is no address of the form role:id") from None
+        return cls(*_parse(text))
+
+
+@lru_cache(maxsize=4096)
+def _parse(text: bytes | str) -> tuple[Role, str]:
+    try:
+        role, _, agent_id = (text.decode("ascii") if isinstance(text, bytes) else text).partition(":")
+        return Address.of(Role(role), agent_id)
+    except (ValueError, ConfigError):
+        raise MalformedMessage("the sender is no address of the form role:id") from None
 
 
 class Action(StrEnum):

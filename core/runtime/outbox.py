@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from core.a2a_messaging import A2AMessage, MessageType, Metadata
+from core.a2a_messaging import VERSION, MessageType, encode_body
 from core.ports import Command
 from core.redis_backend.keys import inbox_of
 from core.roles import Action, Address, Role
@@ -73,24 +73,18 @@ class Outbox:
         parent_request_id: str | None,
         audience: int | None,
     ) -> Signed:
-        metadata = Metadata.model_construct(
-            origin=self._me.agent_id,
-            version="v1",
-            timestamp=now_ms,
-            request_id=self.request_id(recipient, number),
-            parent_request_id=parent_request_id,
-            sequence_number=number,
-            incarnation=self.incarnation,
-            audience=audience,
-        )
-        message = A2AMessage.model_construct(
-            type=kind,
-            sender=self._me.agent_id,
-            recipient=recipient.agent_id,
-            payload=payload,
-            metadata=metadata,
-        )
-        return self._signing.sign(message.encode(), recipient)
+        me = self._me.agent_id
+        metadata = {
+            "origin": me,
+            "version": VERSION,
+            "timestamp": now_ms,
+            "request_id": self.request_id(recipient, number),
+            "parent_request_id": parent_request_id,
+            "sequence_number": number,
+            "incarnation": self.incarnation,
+            "audience": audience,
+        }
+        return self._signing.sign(encode_body(kind, me, recipient.agent_id, payload, metadata), recipient)
 
 
 def chunks(items: Sequence[bytes]) -> Iterator[Sequence[bytes]]:

@@ -118,7 +118,7 @@ def _files_of(state: Review) -> list[SourceFile]:
     files = source_files(state["root"], state["first"], state["last"])
     if len(files) != state["files"]:
         raise BadTask(
-            f"{state['files']} files were planned from {state['first']!r} to {state['last']!r}, {len(files)} are there now."
+            f"{state['files']} files were planned from {state['first']!r} to {state['last']!r}, {len(files)} found now."
             " Run the census on a tree that nobody changes meanwhile."
         )
     return files
