@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from core.cli.render import print_json, print_table
+from core.cli.session import run
 
 if TYPE_CHECKING:
     from core.runtime.checkup import Finding
@@ -24,7 +24,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
     """
     from core.runtime.checkup import worst
 
-    findings = asyncio.run(_findings())
+    findings = run(_findings())
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from core.config import Settings
     from core.runtime.client import AgentClient
     from core.runtime.reader import Reader
 
-__all__ = ["client_of", "looking", "settings"]
+__all__ = ["client_of", "looking", "run", "settings"]
+
+T = TypeVar("T")
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """What the coroutine returns or raises."""
+    import asyncio
+
+    return asyncio.run(coroutine)
 
 
 def settings() -> Settings:

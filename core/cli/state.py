@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from core.cli.render import note, print_json, print_table
-from core.cli.session import looking, settings
+from core.cli.session import looking, run, settings
 
 if TYPE_CHECKING:
     from core.config import Settings
@@ -29,7 +28,7 @@ def show(distributor_id: DistributorId, as_json: Json = False) -> None:
     """Show both halves of the state, their versions, and who holds the lease."""
     from core.errors import UserError
 
-    state = asyncio.run(_read(settings(), distributor_id))
+    state = run(_read(settings(), distributor_id))
     if state is None:
         raise UserError(f"there is no state of {distributor_id!r}. `agents status` lists the distributors there are.")
     if as_json:
@@ -72,7 +71,7 @@ def history(
     as_json: Json = False,
 ) -> None:
     """Show the last changes of the state: who wrote which version, under which fence."""
-    entries = asyncio.run(_history(settings(), distributor_id, limit))
+    entries = run(_history(settings(), distributor_id, limit))
     if as_json:
         print_json(entries)
         return

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from core.cli.render import duration, note, print_json, print_table
-from core.cli.session import looking, settings
+from core.cli.session import looking, run, settings
 
 if TYPE_CHECKING:
     from core.config import Settings
@@ -24,7 +23,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
     Its health, process, tasks, and the fence of its lease; who is gone; which messages were rejected.
     """
     configured = settings()
-    overview = asyncio.run(_read(configured))
+    overview = run(_read(configured))
     if as_json:
         print_json(overview_json(overview))
         return

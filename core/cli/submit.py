@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from pathlib import Path
@@ -10,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.cli.awaiting import finish, waiting_client
-from core.cli.session import settings
+from core.cli.session import run, settings
 
 if TYPE_CHECKING:
     from core.config import Settings
@@ -36,11 +34,12 @@ def submit(
 
     Without --wait it prints the id. While it waits, stderr says what for.
     """
+    from core.cli.awaiting import finish
     from core.tasks import Task
 
     fields: dict[str, Any] = {"task_type": task_type, "payload": _payload(payload), "priority": priority}
     task = Task.parse(fields | ({"task_id": task_id} if task_id else {}))
-    ended = asyncio.run(_submit(settings(), task, wait, timeout))
+    ended = run(_submit(settings(), task, wait, timeout))
     if ended is None:
         print(task.task_id)
     else:
@@ -63,6 +62,8 @@ def _payload(text: str) -> Any:
 
 
 async def _submit(configured: Settings, task: Task, wait: bool, timeout_s: float | None) -> Task | None:
+    from core.cli.awaiting import waiting_client
+
     async with waiting_client(configured, task.task_id, timeout_s) as client:
         await client.submit.aio(task)
         return await client.result.aio(task.task_id) if wait else None

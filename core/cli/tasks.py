@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.cli.awaiting import finish, waiting_client
 from core.cli.render import duration, note, print_json, print_table
-from core.cli.session import client_of, looking, settings
+from core.cli.session import client_of, looking, run, settings
 
 if TYPE_CHECKING:
     from core.config import Settings
@@ -33,7 +31,7 @@ def list_tasks(
 ) -> None:
     """List tasks: open ones first, each kind from the newest."""
     _check_status(status)
-    tasks = asyncio.run(_list(settings(), status, task_type, limit))
+    tasks = run(_list(settings(), status, task_type, limit))
     if as_json:
         print_json([task.to_dict() for task in tasks])
         return
@@ -73,7 +71,7 @@ def _row(task: Task) -> tuple[str, ...]:
 @app.command()
 def show(task_id: TaskId, as_json: Json = False) -> None:
     """Show one task: its record, where it is, and why it waits."""
-    task, reason = asyncio.run(_show(settings(), task_id))
+    task, reason = run(_show(settings(), task_id))
     if as_json:
         print_json({**task.to_dict(), "waiting_reason": reason or None})
         return
@@ -111,10 +109,14 @@ def wait(
     timeout: Annotated[float | None, typer.Option(min=0, help="Longest wait in seconds.")] = None,
 ) -> None:
     """Wait for the end of a task and print its result as JSON."""
-    finish(asyncio.run(_wait(settings(), task_id, timeout)))
+    from core.cli.awaiting import finish
+
+    finish(run(_wait(settings(), task_id, timeout)))
 
 
 async def _wait(configured: Settings, task_id: str, timeout_s: float | None) -> Task:
+    from core.cli.awaiting import waiting_client
+
     async with waiting_client(configured, task_id, timeout_s) as client:
         return await client.result.aio(task_id)
 
@@ -122,7 +124,7 @@ async def _wait(configured: Settings, task_id: str, timeout_s: float | None) -> 
 @app.command()
 def cancel(task_id: TaskId) -> None:
     """Cancel a task, and all it has spawned. One that has ended stays as it is."""
-    asyncio.run(_cancel(settings(), task_id))
+    run(_cancel(settings(), task_id))
     note(f"cancelled, or ended before: {task_id}. `agents tasks show {task_id}` tells which.")
 
 

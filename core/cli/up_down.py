@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from core.cli.render import note
-from core.cli.session import settings
+from core.cli.session import looking, run, settings
 
 if TYPE_CHECKING:
     from core.config import Settings
@@ -122,7 +121,7 @@ def _announce(plans: Sequence[AgentPlan], configured: Settings, supervisor: int,
     from core.runtime.readiness import wait_until_ready
 
     try:
-        overview = asyncio.run(wait_until_ready(plans, configured, supervisor, note))
+        overview = run(wait_until_ready(plans, configured, supervisor, note))
     except AgentSystemError as error:
         note(f"agents: {error}")
         return error.exit_code
@@ -255,11 +254,10 @@ def down(
         time.sleep(_POLL_S)
     record = home.read()
     assert record is not None
-    raise typer.Exit(_tell_end(record, asyncio.run(_open_tasks(configured))))
+    raise typer.Exit(_tell_end(record, run(_open_tasks(configured))))
 
 
 async def _open_tasks(configured: Settings) -> int:
-    from core.cli.session import looking
     from core.redis_backend.keys import CoordinatorKeys
 
     async with looking(configured) as reader:

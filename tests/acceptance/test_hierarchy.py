@@ -1,0 +1,184 @@
+"""A hierarchy under its supervisor: real processes, real signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from tests.installation import Installation
+from tests.waiting import until
+
+ALL = ["coordinator:coordinator-1", "distributor:distributor-1", "worker:worker-1", "worker:worker-2"]
+
+
+@pytest.fixture
+def here() -> Iterator[Installation]:
+    with Installation.opened() as installation:
+        yield installation
+
+
+def test_up_returns_when_every_agent_is_at_work_and_down_ends_them_all(here: Installation) -> None:
+    # When
+    up = here.up("--distributors", "2", "--workers", "3")
+    # Then
+    assert "ready" in up.stderr
+    assert "Next: agents submit" in up.stderr
+    status = here.json("status")
+    parents = {agent["agent_id"]: agent["parent_id"] for agent in status["agents"]}
+    assert parents == {
+        "coordinator-1": None,
+        "distributor-1": "coordinator-1",
+        "distributor-2": "coordinator-1",
+        "worker-1": "distributor-1",
+        "worker-2": "distributor-2",
+        "worker-3": "distributor-1",
+    }
+    assert {agent["health"] for agent in status["agents"]} == {"active"}
+    # When
+    pids = here.pids()
+    down = here.agents("down")
+    # Then
+    assert down.returncode == 0, down.stderr
+    assert not any(psutil.pid_exists(pid) for pid in pids.values())
+    assert here.agent_health() == {"coordinator-1": "gone"}
+
+
+def test_a_worker_that_is_killed_is_started_again_and_its_task_is_finished(here: Installation) -> None:
+    here.up("--workers", "1")
+    task_id = here.agents("submit", "hold", '"a"').stdout.strip()
+    here.begun("a")
+    # When
+    first = here.pids()["worker:worker-1"]
+    os.kill(first, signal.SIGKILL)
+    # Then
+    until(lambda: here.pids()["worker:worker-1"] != first, "the worker runs again")
+    here.let_go("a")
+    waited = here.agents("tasks", "wait", task_id, "--timeout", "60")
+    assert waited.returncode == 0, waited.stderr
+    assert '"attempt": 2' in waited.stdout
+
+
+def test_what_is_not_finished_in_time_is_handed_back_and_finished_after_the_next_up(here: Installation) -> None:
+    here.up()
+    task_id = here.agents("submit", "hold", '"a"').stdout.strip()
+    here.begun("a")
+    # When
+    down = here.agents("down", "--timeout", "0.2")
+    # Then
+    assert down.returncode == 75, down.stderr
+    assert "handed back" in down.stderr
+    assert "1 open task(s) are kept" in down.stderr
+    # When
+    assert "1 open task(s) go on" in here.up().stderr
+    here.let_go("a")
+    # Then
+    waited = here.agents("tasks", "wait", task_id, "--timeout", "60")
+    assert waited.returncode == 0, waited.stderr
+    assert here.json("tasks", "show", task_id)["retry_count"] == 1  # what was handed back does not count
+
+
+def test_ctrl_c_drains_from_below_and_what_runs_is_finished(here: Installation) -> None:
+    foreground = here.start("core.cli", "up", "--import", "./tasks.py")
+    read_until(foreground, "are ready")
+    here.agents("submit", "hold", '"a"')
+    here.begun("a")
+    # When
+    foreground.send_signal(signal.SIGINT)
+    read_until(foreground, "draining")
+    here.let_go("a")
+    # Then
+    said, _ = foreground.communicate(timeout=60)
+    assert foreground.returncode == 0, said
+    gone = [line for line in said.splitlines() if "_left" in line]
+    assert ["worker_left" in line for line in gone] == [True, True, False], said
+    assert [task["status"] for task in here.json("tasks", "list")] == ["completed"]
+
+
+def test_a_second_signal_ends_everything_at_once_and_loses_no_task(here: Installation) -> None:
+    foreground = here.start("core.cli", "up", "--import", "./tasks.py")
+    read_until(foreground, "are ready")
+    task_id = here.agents("submit", "hold", '"a"').stdout.strip()
+    here.begun("a")
+    pids = here.pids()
+    # When
+    foreground.send_signal(signal.SIGTERM)
+    read_until(foreground, "draining")
+    foreground.send_signal(signal.SIGTERM)
+    # Then
+    foreground.communicate(timeout=20)
+    assert foreground.returncode == 130
+    assert not any(psutil.pid_exists(pid) for pid in pids.values())
+    here.let_go("a")
+    here.up()
+    assert here.agents("tasks", "wait", task_id, "--timeout", "60").returncode == 0
+
+
+def test_agents_die_with_a_supervisor_that_is_killed_and_a_new_one_goes_on(here: Installation) -> None:
+    here.up()
+    task_id = here.agents("submit", "hold", '"a"').stdout.strip()
+    here.begun("a")
+    pids = here.pids()
+    # When
+    os.kill(here.record()["pid"], signal.SIGKILL)
+    # Then
+    until(lambda: not any(map(psutil.pid_exists, pids.values())), "no agent outlives its supervisor")
+    here.let_go("a")
+    here.up()
+    assert here.agents("tasks", "wait", task_id, "--timeout", "60").returncode == 0
+
+
+@pytest.mark.parametrize("detach", [["--detach"], []])
+def test_up_says_why_it_cannot_start_and_leaves_nothing_behind(here: Installation, detach: list[str]) -> None:
+    # When
+    up = here.agents("up", "--import", "no_such_module", *detach)
+    # Then
+    assert up.returncode == 78, up.stderr
+    assert "there is no module 'no_such_module'" in up.stderr
+    assert not any(map(psutil.pid_exists, here.pids().values()))
+    assert here.agents("down").returncode == 0
+
+
+def test_a_second_up_is_refused_while_the_first_one_runs(here: Installation) -> None:
+    here.up()
+    pids = here.pids()
+    # When
+    second = here.agents("up", "--detach")
+    # Then
+    assert second.returncode == 1
+    assert "is up already" in second.stderr
+    assert here.pids() == pids
+
+
+def test_down_leaves_alone_what_it_did_not_start(here: Installation) -> None:
+    by_hand = here.start("coordinator")
+    until(lambda: here.agent_health().get("coordinator-1") == "active", "the coordinator is at work")
+    # When
+    down = here.agents("down")
+    # Then
+    assert down.returncode == 0
+    assert "nothing to end" in down.stderr
+    assert by_hand.poll() is None
+    by_hand.terminate()
+    by_hand.communicate(timeout=20)
+
+
+def test_each_distributor_needs_a_worker(here: Installation) -> None:
+    up = here.agents("up", "--distributors", "3", "--workers", "2")
+    assert up.returncode == 78
+    assert "2 workers cannot serve 3 distributors" in up.stderr
+
+
+def read_until(process: subprocess.Popen[str], words: str) -> None:
+    """Reads what a process says up to the line with `words`."""
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if words in line:
+            return
+    raise AssertionError(f"it ended without saying {words!r}:\n{''.join(said)}")
