@@ -146,7 +146,7 @@ class Committer:
 
     async def renew(self) -> None:
         """Renews the lease. Raises LeaseLost, TransportDown."""
-        await self._transact([], 0)
+        await self._transact((), None)
 
     async def release(self) -> None:
         """Gives the lease back, so that a successor need not wait. What was committed stays."""
@@ -174,14 +174,17 @@ class Committer:
         was written and this process may no longer act; StateConflict: nothing was written; ServerRefused: Redis is
         out of memory, read-only or cannot persist, nothing was written.
         """
-        version = self.version + 1
+        return await self._transact(commands, changes)
+
+    def _head(self, version: int, changes: dict[str, str]) -> list[Command]:
+        """What a commit writes beside its commands. Made anew for each try: the version is that of this moment, and
+        the lease may have been taken again, with a higher fence, since the last one."""
         head: list[Command] = [("HSET", self._keys.header, self._keys.version_field, version, "epoch", self.epoch)]
         if self._keys.history and changes:
             head.append(self.history_entry(self._keys.history, self._me.role.value, version, changes))
         if self._keys.changes:
             head.append(("PUBLISH", self._keys.changes, f"{self._me.role} {version}"))
-        await self._transact([*head, *commands], 1)
-        return self.version
+        return head
 
     def history_entry(self, key: str, side: str, version: int, changes: dict[str, str]) -> Command:
         """An entry of the audit trail: who wrote which version under which fence, and the first tasks it changed."""
@@ -197,19 +200,21 @@ class Committer:
         async with self._lock:
             return await self._exchange(*commands)
 
-    async def _transact(self, commands: Sequence[Command], versions: int) -> None:
+    async def _transact(self, commands: Sequence[Command], changes: dict[str, str] | None) -> int:
+        """Executes `commands` as the next version, or with no `changes` as none, and returns the version by then."""
         async with self._lock:
-            target, backoff_s, conflicts = self.version + versions, BACKOFF_S, 0
+            target, backoff_s, conflicts = self.version + (changes is not None), BACKOFF_S, 0
             while True:
                 try:
                     if not (self._armed and self._wire.connected):
                         if not await self._arm():
                             await self._reacquire(target)
-                        if versions and self.version == target:
-                            return  # it had happened before the connection broke
-                    if await self._send(commands):
+                        if changes is not None and self.version == target:
+                            return target  # it had happened before the connection broke
+                    head = [] if changes is None else self._head(target, changes)
+                    if await self._send([*head, *commands]):
                         self.version = target
-                        return
+                        return target
                     conflicts += 1
                     self.conflicts += 1
                     if conflicts == TRIES:
