@@ -86,7 +86,7 @@ class Agent(Resident):
         if not self._loop or not self._running or self._running.done():
             return True
         self._loop.tell(Drain())
-        finished = bool(await asyncio.wait([self._running], timeout=timeout_s))
+        await asyncio.wait([self._running], timeout=timeout_s)
         finished = self._running.done()
         if not finished:
             await self._hand_back()

@@ -208,7 +208,7 @@ class AgentLoop:
             received = self._inbox.verify(entries, self.committer.incarnation)
             try:
                 size = await self._turn(received, beats, events)
-            except (PeerError, RaceLost, TransportDown):
+            except (RaceLost, TransportDown):
                 raise
             except Exception:
                 log.exception("a step failed", extra={"action": "step_failed", "messages": len(received)})
@@ -242,7 +242,7 @@ class AgentLoop:
 
     async def _commit(self, step: Step, *also: Command) -> None:
         commands = [*also, *await self._tables.commands(step), *self.outbox.commands(step, self.clock.now_ms())]
-        commands += self._inbox.settle()
+        commands += self._inbox.settle(self.clock.now_ms())
         backoff_s = BACKOFF_S
         while True:
             try:
@@ -270,7 +270,8 @@ class AgentLoop:
                 raise
             except Exception as error:
                 log.exception("message put aside", extra={"action": "message_put_aside", "entry": one.entry_id})
-                self._inbox.reject(one, MalformedMessage(f"a step failed on it: {type(error).__name__}: {error}"))
+                bad = error if isinstance(error, PeerError) else MalformedMessage(f"{type(error).__name__}: {error}")
+                self._inbox.reject(one, bad)
                 await self._mind.load(self)
                 await self._commit(Step())
         return len(received)

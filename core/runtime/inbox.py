@@ -49,6 +49,7 @@ class Inbox:
         self._last = b"0"
         self.windows: dict[str, ReplayWindow] = {}  #: by sender
         self._moved: set[str] = set()  # senders whose window changed since the last settle
+        self._forget_due_ms = 0
         self._done: list[bytes] = []  # entries dealt with since the last settle
         self._bad: list[tuple[Entry, PeerError]] = []
         self.rejected: Counter[str] = Counter()
@@ -112,9 +113,9 @@ class Inbox:
         """Entries that are dealt with and wait for a commit to delete them."""
         return len(self._done)
 
-    def settle(self) -> list[Command]:
+    def settle(self, now_ms: int) -> list[Command]:
         """Commands that acknowledge all that was dealt with. Call once for each commit."""
-        commands: list[Command] = []
+        commands = self._forget_silent(now_ms)
         if self._done:
             commands.append(("XDEL", self._keys.inbox, *self._done))
         if self._moved:
@@ -139,13 +140,18 @@ class Inbox:
         self._done, self._moved, self._bad = [], set(), []
         return commands
 
-    def forget_silent(self, now_ms: int) -> Command | None:
-        """Drops the windows of senders silent for so long that freshness alone refuses their old messages."""
-        gone = [sender for sender, window in self.windows.items() if window.last_ms < now_ms - 2 * self._freshness_ms]
-        for sender in gone:
+    def _forget_silent(self, now_ms: int) -> list[Command]:
+        """Now and then, drops the windows of senders that have been silent for so long that freshness alone refuses
+        their old messages: clients come and go."""
+        if now_ms < self._forget_due_ms:
+            return []
+        self._forget_due_ms = now_ms + self._freshness_ms
+        horizon_ms = now_ms - 2 * self._freshness_ms
+        silent = [sender for sender, window in self.windows.items() if window.last_ms < horizon_ms]
+        for sender in silent:
             del self.windows[sender]
             self._moved.discard(sender)
-        return ("HDEL", self._keys.seen, *gone) if gone else None
+        return [("HDEL", self._keys.seen, *silent)] if silent else []
 
     def _check(self, sender: Address, message: A2AMessage, entry_id: bytes) -> None:
         metadata: Any = message.metadata
