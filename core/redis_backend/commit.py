@@ -41,6 +41,8 @@ TRIES = 8
 #: A holder stops acting this long before its lease can end.
 MARGIN_SHARE = 0.1
 BACKOFF_S, MOST_BACKOFF_S = 0.05, 2.0
+#: Instead of the holder's lease: somebody was faster, and the next look shows who.
+CONTENDED = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,8 @@ class Committer:
             held = await self._try_acquire()
             if held is None:
                 return Grant(self.epoch, self.version)
+            if held == CONTENDED:
+                continue
             if seen is not None and held != seen:
                 holder = Lease.from_json(held)
                 raise LeaseHeld(self._me.agent_id, f"process {holder.process.rsplit('/', 2)[-2]} on {holder.host}")
@@ -142,7 +146,7 @@ class Committer:
             done = await self._send(
                 [("SET", self._keys.fence, self.epoch), ("HSET", self._keys.header, "epoch", self.epoch)]
             )
-            return None if done else (held or b"contended")
+            return None if done else CONTENDED
 
     async def renew(self) -> None:
         """Renews the lease. Raises LeaseLost, TransportDown."""
@@ -203,14 +207,16 @@ class Committer:
     async def _transact(self, commands: Sequence[Command], changes: dict[str, str] | None) -> int:
         """Executes `commands` as the next version, or with no `changes` as none, and returns the version by then."""
         async with self._lock:
-            target, backoff_s, conflicts = self.version + (changes is not None), BACKOFF_S, 0
+            target: int | None = None  # until something was sent: what a cancelled caller has sent is not ours
+            backoff_s, conflicts = BACKOFF_S, 0
             while True:
                 try:
                     if not (self._armed and self._wire.connected):
                         if not await self._arm():
-                            await self._reacquire(target)
+                            await self._reacquire()
                         if changes is not None and self.version == target:
                             return target  # it had happened before the connection broke
+                    target = self.version + (changes is not None)
                     head = [] if changes is None else self._head(target, changes)
                     if await self._send([*head, *commands]):
                         self.version = target
@@ -275,7 +281,7 @@ class Committer:
         self._armed = held is not None
         return self._armed
 
-    async def _reacquire(self, target: int) -> None:
+    async def _reacquire(self) -> None:
         """Takes a lease that ran out while Redis was away, if nobody wrote in between. Raises LeaseLost otherwise."""
         before = self.epoch, self.version
         replies = await self._exchange(
@@ -285,8 +291,7 @@ class Committer:
             ("HMGET", self._keys.header, self._keys.version_field, "epoch"),
         )
         held, fence, (version, epoch) = replies[1], replies[2], replies[3]
-        ours = int(epoch or 0) in (self._written_epoch, self.epoch) and int(version or 0) in (self.version, target)
-        if held is not None or not ours:
+        if held is not None or int(epoch or 0) not in (self._written_epoch, self.epoch):
             raise LeaseLost(f"{self._me}: somebody else acted, or the server lost its data, while Redis was away")
         self.epoch = max(int(fence or 0), self.epoch) + 1
         self._note_version(int(version or 0))
