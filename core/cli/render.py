@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 __all__ = ["duration", "note", "print_json", "print_table"]
 
@@ -24,19 +24,22 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table without lines around it. A column whose name ends in `>` stands to the right.
+    """A table without lines around it; nothing when there are no rows. A column whose name ends in `>` stands to the
+    right.
 
-    Folded to the terminal's width; where there is none, one line for each row, without colours.
+    Folded to the terminal's width, but for the first column, which is what people copy. Where there is no terminal, one
+    line for each row, without colours.
     """
+    if not rows:
+        return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
-    for column in columns:
-        table.add_column(
-            column.rstrip(">"), justify="right" if column.endswith(">") else "left", overflow="fold", no_wrap=False
-        )
+    for index, column in enumerate(columns):
+        justify: Literal["right", "left"] = "right" if column.endswith(">") else "left"
+        table.add_column(column.rstrip(">"), justify=justify, overflow="fold", no_wrap=index == 0)
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)

@@ -47,13 +47,14 @@ def show(distributor_id: DistributorId, as_json: Json = False) -> None:
             ("lease", f"{lease.process.rsplit('/', 2)[-2]}@{lease.host}, fence {lease.epoch}" if lease else "nobody's"),
         ],
     )
-    print()
     rows = [
         (task.task_id, task.task_type, state.wanted.get(task.task_id, ""), task.status.value, task.assigned_to or "")
         for task in state.tasks
     ]
     known = {task.task_id for task in state.tasks}
     rows += [(task_id, "", want, "not read yet", "") for task_id, want in state.wanted.items() if task_id not in known]
+    if rows:
+        print()
     print_table(("TASK", "TYPE", "WANTED", "ACTUAL", "WORKER"), rows)
 
 

@@ -36,6 +36,8 @@ def list_tasks(
         print_json([task.to_dict() for task in tasks])
         return
     print_table(("ID", "TYPE", "STATUS", "AGE>", "TRIES>", "WHERE"), [_row(task) for task in tasks])
+    if not tasks:
+        note("no task is kept that this asks for.")
     if len(tasks) == limit:
         note(f"(the newest {limit}; --limit shows more)")
 
@@ -64,8 +66,10 @@ def _row(task: Task) -> tuple[str, ...]:
     from core.tasks import utc_now
 
     age_s = (utc_now() - task.created_at).total_seconds()
-    status, tries = task.status.value, f"{task.retry_count}"
-    return (task.task_id, task.task_type, status, duration(max(0.0, age_s)), tries, task.assigned_to or "")
+    where = (task.assigned_to or "").rpartition("/")[2]  # of an ended one the worker; the distributor is in `show`
+    return (
+        task.task_id, task.task_type, task.status.value, duration(max(0.0, age_s)), f"{task.retry_count}", where,
+    )  # fmt: skip
 
 
 @app.command()

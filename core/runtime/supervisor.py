@@ -91,6 +91,7 @@ class Supervisor:
         self._say = say
         self._ready = ready
         self._on_ready = on_ready
+        self._name_width = max(len(str(plan.address)) for plan in plans)
         self._children: dict[int, _Child] = {}  # by pid, those that live
         self._all: list[_Child] = []
         self._watcher = 0
@@ -238,7 +239,7 @@ class Supervisor:
                 lines += [child.pending] if child.pending else []
                 child.pending = b""
             for line in lines:
-                self._say(f"{child.name:<24} {line.decode(errors='replace')}")
+                self._say(f"{child.name:<{self._name_width}} | {line.decode(errors='replace')}")
 
     # ---- stopping ----
 
