@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, overload
 
 __all__ = ["until", "until_async"]
 
@@ -25,6 +25,10 @@ def until(condition: Callable[[], T], what: str, timeout_s: float = 20) -> T:
     return value
 
 
+@overload
+async def until_async(condition: Callable[[], Awaitable[T]], what: str, timeout_s: float = 20) -> T: ...
+@overload
+async def until_async(condition: Callable[[], T], what: str, timeout_s: float = 20) -> T: ...
 async def until_async(condition: Callable[[], T | Awaitable[T]], what: str, timeout_s: float = 20) -> T:
     """As `until`, for a running loop; `condition` may be a coroutine function."""
     deadline = time.monotonic() + timeout_s

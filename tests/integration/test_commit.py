@@ -1,0 +1,447 @@
+"""The one transaction: lease, fence, versions, and commits whose outcome nobody was told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import orjson
+import pytest
+
+from core.config import RedisConfig
+from core.errors import LeaseHeld, LeaseLost, ServerRefused, StateConflict, TransportDown
+from core.redis_backend.clock import ServerClock
+from core.redis_backend.commit import Committer
+from core.redis_backend.keys import CellKeys
+from core.redis_client import Wire
+from core.roles import Address, Role
+from tests.redis_server import RedisServer
+from tests.waiting import until_async
+
+CELL = CellKeys("d")
+KEYS = CELL.agent("c")
+ME = Address(Role.DISTRIBUTOR, "d")
+LIST = "{shared:distributor:d}:list"
+
+Redis = Any  # the types of redis-py tell neither bytes from text nor all of its commands
+Make = Callable[..., Committer]
+
+
+@pytest.fixture
+async def make(redis_config: RedisConfig) -> AsyncIterator[Make]:
+    """Committers for one agent, each as another process would have it."""
+    async with AsyncExitStack() as stack:
+
+        def committer(*, lease_ms: int = 60_000, **fields: Any) -> Committer:
+            made = Committer(Wire(redis_config), ME, KEYS, ServerClock(), lease_ms=lease_ms, **fields)
+            made._process = f"elsewhere/{len(made_so_far)}/0"  # all tests run in one process, which is alive
+            made_so_far.append(made)
+            stack.push_async_callback(made.close)
+            return made
+
+        made_so_far: list[Committer] = []
+        yield committer
+
+
+def push(value: str) -> tuple[str, str, str]:
+    return ("RPUSH", LIST, value)
+
+
+async def pushed(client: Redis) -> list[bytes]:
+    return list(await client.lrange(LIST, 0, -1))
+
+
+async def header(client: Redis) -> tuple[int, int]:
+    """(version, epoch) as stored."""
+    version, epoch = await client.hmget(CELL.header, "distributor_version", "epoch")
+    return int(version or 0), int(epoch or 0)
+
+
+async def history(client: Redis) -> list[tuple[int, int]]:
+    return [(int(entry[b"version"]), int(entry[b"epoch"])) for _, entry in await client.xrange(CELL.history)]
+
+
+async def connection_of(client: Redis, committer: Committer) -> int:
+    """The server's number for its connection."""
+    [number] = await committer.run(("CLIENT", "ID"))
+    return int(number)
+
+
+async def expire(client: Redis) -> None:
+    """Lets the lease run out now."""
+    await client.pexpire(CELL.lease, 1)
+    await until_async(lambda: _gone(client), "the lease has run out")
+
+
+async def _gone(client: Redis) -> bool:
+    return not await client.exists(CELL.lease)
+
+
+# ---- committing ----
+
+
+async def test_a_commit_writes_all_it_was_given_under_the_next_version(make: Make, client: Redis) -> None:
+    committer = make()
+    grant = await committer.acquire()
+
+    versions = [await committer.commit([push(name)], {name: "pending"}) for name in ("a", "b", "c")]
+
+    assert (grant.version, versions) == (0, [1, 2, 3])
+    assert await pushed(client) == [b"a", b"b", b"c"]
+    assert await header(client) == (3, grant.epoch)
+    assert await history(client) == [(1, grant.epoch), (2, grant.epoch), (3, grant.epoch)]
+
+
+async def test_a_successor_goes_on_from_the_stored_version_under_a_higher_fence(make: Make, client: Redis) -> None:
+    first = make()
+    before = await first.acquire()
+    await first.commit([], {})
+    await first.release()
+
+    second = make()
+    after = await second.acquire()
+
+    assert after.version == 1
+    assert after.epoch > before.epoch
+    assert await second.commit([], {}) == 2
+
+
+async def test_a_commit_tells_who_listens_of_the_new_version(make: Make, client: Redis) -> None:
+    committer = make()
+    await committer.acquire()
+    async with client.pubsub() as channel:
+        await channel.subscribe(CELL.changes)
+        await until_async(channel.get_message, "the subscription is confirmed")
+
+        await committer.commit([], {})
+
+        message = await until_async(channel.get_message, "a hint comes")
+    assert message["data"] == b"distributor 1"
+
+
+async def test_commits_of_several_tasks_are_served_one_after_the_other_without_a_gap(make: Make, client: Redis) -> None:
+    committer = make()
+    grant = await committer.acquire()
+
+    versions = await asyncio.gather(*[committer.commit([push(str(n))], {str(n): "pending"}) for n in range(20)])
+
+    assert sorted(versions) == list(range(1, 21))
+    assert await history(client) == [(version, grant.epoch) for version in range(1, 21)]
+    assert await header(client) == (20, grant.epoch)
+    assert len(await pushed(client)) == 20
+
+
+async def test_every_commit_renews_the_lease(make: Make, client: Redis) -> None:
+    committer = make()
+    await committer.acquire()
+    await client.pexpire(CELL.lease, 5_000)
+
+    await committer.commit([], {})
+
+    assert await client.pttl(CELL.lease) > 50_000
+
+
+async def test_a_renewal_changes_no_version(make: Make, client: Redis) -> None:
+    committer = make()
+    await committer.acquire()
+    await client.pexpire(CELL.lease, 5_000)
+
+    await committer.renew()
+
+    assert await client.pttl(CELL.lease) > 50_000
+    assert committer.version == (await header(client))[0] == 0
+
+
+async def test_what_redis_refuses_was_not_written_and_goes_through_once_it_can(make: Make, client: Redis) -> None:
+    committer = make()
+    await committer.acquire()
+    await client.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(ServerRefused, match="OOM"):
+            await committer.commit([push("a")], {})
+    finally:
+        await client.config_set("maxmemory", "0")
+
+    assert await pushed(client) == []
+    assert await committer.commit([push("a")], {}) == 1
+
+
+async def test_a_key_of_another_type_is_a_conflict_and_names_it(make: Make, client: Redis) -> None:
+    committer = make()
+    await committer.acquire()
+    await client.set(LIST, "no list")
+
+    with pytest.raises(StateConflict, match="WRONGTYPE"):
+        await committer.commit([push("a")], {})
+
+
+# ---- broken connections ----
+
+
+async def test_a_connection_that_is_cut_between_two_commits_is_not_noticed(make: Make, client: Redis) -> None:
+    committer = make()
+    await committer.acquire()
+    await committer.commit([push("a")], {})
+    await client.client_kill_filter(_id=str(await connection_of(client, committer)))
+
+    assert await committer.commit([push("b")], {}) == 2
+    assert await pushed(client) == [b"a", b"b"]
+
+
+async def test_a_commit_that_happened_though_the_connection_broke_is_not_repeated(make: Make, client: Redis) -> None:
+    """The server ends the connection from within the transaction: it is carried out, and nobody hears of it."""
+    committer = make()
+    await committer.acquire()
+    number = await connection_of(client, committer)
+
+    version = await committer.commit([push("a"), ("CLIENT", "KILL", "ID", number, "SKIPME", "no")], {"t": "pending"})
+
+    assert version == 1
+    assert await pushed(client) == [b"a"]
+    assert await committer.commit([push("b")], {"t": "pending"}) == 2
+    assert [version for version, _ in await history(client)] == [1, 2]
+
+
+async def test_a_commit_that_did_not_happen_when_the_connection_broke_is_sent_again(make: Make, client: Redis) -> None:
+    committer = make()
+    await committer.acquire()
+    number = await connection_of(client, committer)
+    # While the server carries out nothing, the commit is sent and its connection cut: its bytes are thrown away.
+    await client.execute_command("CLIENT", "PAUSE", 10_000, "WRITE")
+    committing = asyncio.create_task(committer.commit([push("a")], {}))
+    await until_async(lambda: _blocked(client, number), "the commit has been sent")
+
+    await client.client_kill_filter(_id=str(number))
+    await client.execute_command("CLIENT", "UNPAUSE")
+
+    assert await committing == 1
+    assert await pushed(client) == [b"a"]
+
+
+async def _blocked(client: Redis, number: int) -> bool:
+    listed = await client.client_list()
+    return any(one["id"] == str(number) and ("b" in one["flags"] or one["cmd"].startswith("exec")) for one in listed)
+
+
+@pytest.mark.parametrize("happens", [True, False])
+async def test_a_commit_that_was_cancelled_is_not_taken_for_the_next_one(
+    make: Make, client: Redis, redis_server: RedisServer, happens: bool
+) -> None:
+    committer = make()
+    await committer.acquire()
+    number = await connection_of(client, committer)
+    if happens:  # the server has its bytes, and works them off later
+        os.kill(redis_server.pid, signal.SIGSTOP)
+    else:  # the server throws them away with the connection
+        await client.execute_command("CLIENT", "PAUSE", 10_000, "WRITE")
+    committing = asyncio.create_task(committer.commit([push("cancelled")], {}))
+    await asyncio.sleep(0)
+    if not happens:
+        await until_async(lambda: _blocked(client, number), "the commit has been sent")
+    committing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await committing
+    if happens:
+        os.kill(redis_server.pid, signal.SIGCONT)
+    else:
+        await client.execute_command("CLIENT", "UNPAUSE")
+
+    version = await committer.commit([push("next")], {})
+
+    assert await pushed(client) == ([b"cancelled", b"next"] if happens else [b"next"])
+    assert version == (2 if happens else 1)
+
+
+async def test_a_commit_waits_for_redis_to_come_back(make: Make, client: Redis) -> None:
+    told: list[bool] = []
+    committer = make(on_transport=lambda up, why: told.append(up))
+    await committer.acquire()
+    number = await connection_of(client, committer)
+    await client.config_set("maxclients", "1")  # nobody else gets in
+    await client.client_kill_filter(_id=str(number))
+    del told[:]
+
+    committing = asyncio.create_task(committer.commit([push("a")], {}))
+    await until_async(lambda: told, "it has noticed")
+    assert told == [False]
+    await client.config_set("maxclients", "10000")
+
+    assert await committing == 1
+    assert told[-1] is True
+    assert await pushed(client) == [b"a"]
+
+
+async def test_who_closes_does_not_wait_for_redis(make: Make, client: Redis, redis_server: RedisServer) -> None:
+    committer = make()
+    await committer.acquire()
+    redis_server.kill()
+    committing = asyncio.create_task(committer.commit([push("a")], {}))
+
+    committer.stop_waiting()
+
+    with pytest.raises(TransportDown):
+        await committing
+
+
+# ---- the lease ----
+
+
+async def test_a_second_live_process_is_refused_and_told_who_holds_the_id(make: Make, client: Redis) -> None:
+    holder, second = make(), make()
+    await holder.acquire()
+    acquiring = asyncio.create_task(second.acquire())
+    while not acquiring.done():
+        await holder.renew()
+
+    with pytest.raises(LeaseHeld, match=r"'d'.*another --id"):
+        await acquiring
+
+
+async def test_a_lease_that_is_not_renewed_is_waited_for(make: Make, client: Redis) -> None:
+    holder, second = make(), make()
+    before = await holder.acquire()
+    acquiring = asyncio.create_task(second.acquire())
+    await expire(client)
+
+    assert (await acquiring).epoch > before.epoch
+
+
+async def test_the_lease_of_a_process_that_exists_no_more_is_taken_over_at_once(make: Make, client: Redis) -> None:
+    from core.redis_backend.process_identity import this_process
+
+    holder, second = make(), make()
+    holder._process = this_process().rsplit("/", 2)[0] + "/4194304/1"  # beyond the largest process id
+    await holder.acquire()
+
+    await second.acquire()
+
+    with pytest.raises(LeaseLost):
+        await holder.commit([push("late")], {})
+    assert await pushed(client) == []
+
+
+async def test_a_released_lease_can_be_taken_at_once(make: Make, client: Redis) -> None:
+    holder, second = make(), make()
+    await holder.acquire()
+    await holder.release()
+
+    assert await _gone(client)
+    await second.acquire()
+
+
+async def test_releasing_a_lease_that_is_anothers_by_now_leaves_it_alone(make: Make, client: Redis) -> None:
+    holder, second = make(), make()
+    await holder.acquire()
+    await expire(client)
+    await second.acquire()
+
+    await holder.release()
+
+    assert await second.commit([push("a")], {}) == 1
+
+
+async def test_who_lost_the_lease_writes_nothing_and_stays_out(make: Make, client: Redis) -> None:
+    zombie, successor = make(), make()
+    await zombie.acquire()
+    await zombie.commit([push("a")], {})
+    await expire(client)
+    await successor.acquire()
+
+    for _ in range(2):
+        with pytest.raises(LeaseLost):
+            await zombie.commit([push("late")], {})
+
+    assert zombie.fenced == 2
+    assert not zombie.may_act
+    assert await pushed(client) == [b"a"]
+    assert await successor.commit([push("b")], {}) == 2
+
+
+async def test_a_lease_that_ran_out_is_taken_again_when_nobody_wrote_meanwhile(make: Make, client: Redis) -> None:
+    committer = make()
+    before = await committer.acquire()
+    await committer.commit([push("a")], {"t": "pending"})
+
+    for version, value in ((2, "b"), (3, "c"), (4, "d")):
+        await expire(client)
+        assert await committer.commit([push(value)], {"t": "pending"}) == version
+
+    stored = await header(client)
+    assert stored == (4, committer.epoch)
+    assert committer.epoch > before.epoch
+    epochs = [epoch for _, epoch in await history(client)]
+    assert epochs == sorted(set(epochs))  # each under its own fence
+    assert int(await client.get(CELL.fence) or 0) == committer.epoch
+
+
+async def test_a_lease_that_ran_out_is_not_taken_again_when_somebody_acted_meanwhile(make: Make, client: Redis) -> None:
+    committer, other = make(), make()
+    await committer.acquire()
+    await expire(client)
+    await other.acquire()
+    await other.release()
+
+    with pytest.raises(LeaseLost):
+        await committer.commit([push("late")], {})
+
+
+async def test_who_finds_the_servers_memory_gone_stands_down(make: Make, client: Redis) -> None:
+    committer = make()
+    await committer.acquire()
+    await committer.commit([push("a")], {})
+    await client.flushall()
+
+    with pytest.raises(LeaseLost):
+        await committer.commit([push("b")], {})
+    assert await pushed(client) == []
+
+
+async def test_fences_grow_though_the_server_lost_its_memory(make: Make, client: Redis) -> None:
+    first, second = make(), make()
+    before = await first.acquire()
+    await client.flushall()
+
+    assert (await second.acquire()).epoch > before.epoch
+
+
+async def test_of_many_that_want_a_free_lease_one_gets_it(make: Make, client: Redis) -> None:
+    crowd = [make() for _ in range(8)]
+    waiting = {asyncio.create_task(one.acquire()): one for one in crowd}
+
+    done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    winners = [waiting[task] for task in done if not task.exception()]
+    assert len(winners) == 1
+    while any(not task.done() for task in waiting):
+        await winners[0].renew()
+
+    refused = [task.exception() for task in waiting if waiting[task] is not winners[0]]
+    assert [type(error) for error in refused] == [LeaseHeld] * 7
+
+
+async def test_the_lease_says_who_acts_since_when_and_how_often_it_wrote(make: Make, client: Redis) -> None:
+    committer = make()
+    grant = await committer.acquire()
+    await committer.commit([], {})
+
+    lease = orjson.loads(await client.get(CELL.lease) or b"")
+
+    assert lease["owner"] == "distributor:d"
+    assert (lease["epoch"], lease["incarnation"], lease["commits"]) == (grant.epoch, committer.incarnation, 1)
+    assert lease["expires_at"] - lease["acquired_at"] > 59
+
+
+async def test_a_holder_stops_acting_before_its_lease_can_end(make: Make, client: Redis) -> None:
+    committer = make(lease_ms=300)
+    await committer.acquire()
+    at_first = committer.may_act
+
+    await until_async(lambda: not committer.may_act, "it stops acting")
+
+    assert at_first
+    assert await client.exists(CELL.lease)
+    await committer.renew()
+    assert committer.may_act
