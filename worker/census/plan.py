@@ -57,7 +57,7 @@ def cut(root: str, files: Sequence[SourceFile], chunks: int) -> list[Chunk]:
     About `chunks` of them; more where one would get larger than a worker should hold, or its result should be.
     """
     total = sum(map(_weight, files))
-    share = total / max(chunks, -(-total // CHUNK_BYTES)) if files else 1.0
+    share = total / max(chunks, -(-total // CHUNK_BYTES), -(-len(files) // CHUNK_FILES)) if files else 1.0
     parts: list[list[SourceFile]] = []
     before, current, room = 0, -1, 0  # weight before this file, share of the last part, path bytes it has left
     for file in files:

@@ -1,0 +1,66 @@
+"""The few shapes that the pictures are made of, as SVG text. Every text that comes from outside is escaped here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from xml.sax.saxutils import escape, quoteattr
+
+__all__ = ["FAINT", "INK", "LOST", "MUTED", "element", "elided", "hint", "label", "page", "width_px"]
+
+INK, MUTED, FAINT, LOST = "#1b1f24", "#59636e", "#d8dee4", "#c4261d"
+FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
+#: Width of an average letter of such a font, as a part of its size; on the safe side.
+LETTER = 0.6
+#: What XML cannot carry at all, escaped or not.
+UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+
+
+def page(width: float, height: float, title: str, parts: Iterable[str], definitions: str = "") -> str:
+    """A whole picture on a white sheet, so that it can be read on a page of any colour."""
+    body = "\n".join(parts)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}"'
+        f' viewBox="0 0 {width:g} {height:g}" role="img" font-family="{FONT}" font-size="12">\n'
+        f"<title>{_text(title)}</title>\n<defs>{definitions}</defs>\n"
+        f'<rect width="100%" height="100%" rx="8" fill="#ffffff"/>\n{body}\n</svg>\n'
+    )
+
+
+def element(name: str, content: str = "", /, **attributes: float | str) -> str:
+    """One element; `content` is SVG, an underscore in an attribute's name stands for a dash."""
+    given = "".join(f" {key.rstrip('_').replace('_', '-')}={_value(value)}" for key, value in attributes.items())
+    return f"<{name}{given}>{content}</{name}>" if content else f"<{name}{given}/>"
+
+
+def label(x: float, y: float, words: str, **attributes: float | str) -> str:
+    """A line of text; `y` is its base line."""
+    return element("text", _text(words), x=x, y=y, **{"fill": INK, **attributes})
+
+
+def hint(words: str) -> str:
+    """What a browser shows when the pointer rests on the element that this is put into."""
+    return element("title", _text(words))
+
+
+def elided(words: str, room_px: float, size: float = 12) -> str:
+    """`words`, or its two ends, short enough for `room_px`; empty where not even three letters fit."""
+    fits = int(room_px / (LETTER * size))
+    if len(words) <= fits:
+        return words
+    return f"{words[: fits // 2]}…{words[len(words) - (fits - 1) // 2 :]}" if fits >= 3 else ""
+
+
+def width_px(words: str, size: float = 12) -> float:
+    """An upper estimate of how wide `words` are."""
+    return len(words) * LETTER * size
+
+
+def _text(words: str) -> str:
+    return escape(UNPRINTABLE.sub("\ufffd", words))
+
+
+def _value(value: float | str) -> str:
+    if isinstance(value, str):
+        return quoteattr(UNPRINTABLE.sub("\ufffd", value))
+    return f'"{round(value, 2):g}"'
