@@ -11,7 +11,7 @@ should the commit be refused for good, the process discards its memory and reads
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -183,7 +183,9 @@ class Thought:
     def run(self, state: object, batch: Batch) -> Step:
         """The step that the graph takes on `batch`. Nodes are plain functions without I/O, so this never blocks."""
         step = Step()
-        self._graph.invoke({"state": state, "batch": batch, "step": step, self._trigger: None})
+        turn = {"state": state, "batch": batch, "step": step, self._trigger: None}
+        for _ in self._graph.stream(turn, stream_mode="values"):
+            pass  # nothing streams: the nodes fill the step
         return step
 
 
@@ -193,4 +195,4 @@ class Compiled(Protocol):
     nodes: Any
     input_channels: Any
 
-    def invoke(self, input: Any, /) -> Any: ...
+    def stream(self, input: Any, /, *, stream_mode: Any) -> Iterable[Any]: ...

@@ -284,6 +284,9 @@ class AgentLoop:
             delay_s = None if wake_ms is None else max(0.0, (wake_ms - self.clock.now_ms()) / 1000)
             if delay_s == 0.0:
                 return
+            if delay_s is None:
+                await self._wake.wait()
+                continue
             try:
                 async with asyncio.timeout(delay_s):
                     await self._wake.wait()

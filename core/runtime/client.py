@@ -17,6 +17,7 @@ import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any, Self
 
@@ -89,7 +90,7 @@ class AgentClient(Resident):
         self._ended: dict[str, Task] = {}  # ended, told, and not yet fetched
         self._open: dict[str, None] = {}  # submitted or watched, not known to have ended
         self._answers: dict[str, asyncio.Future[list[dict[str, str]]]] = {}  # request id -> what was refused
-        self._news = asyncio.Condition()
+        self._news = asyncio.Event()  # set when something has ended; each waiter looks whether it was its own
 
     # ---- opening and closing ----
 
@@ -207,7 +208,8 @@ class AgentClient(Resident):
         """Sends requests and waits for their answers: what was refused. One that is not answered is sent again, which
         a coordinator that has dealt with it answers anew. `items` is consumed as it is sent, so that the first are
         worked on while the last are still being encoded."""
-        await self.open.aio()
+        if not self._reader:
+            await self.open.aio()
         deadline = time.monotonic() + timeout_s
         source = iter(items)
         unanswered: dict[str, list[bytes]] = {}
@@ -259,29 +261,35 @@ class AgentClient(Resident):
         return futures
 
     async def _as_completed(self, task_ids: Sequence[str], timeout_s: float | None) -> AsyncIterator[Task]:
-        await self.open.aio()
+        if not self._reader:
+            await self.open.aio()
         wanted = dict.fromkeys(task_ids)
         for task_id in wanted:
             if task_id not in self._open and task_id not in self._ended:
                 await self._watch([task_id])
-        last_news_s = time.monotonic()
+        last_news_s = last_look_s = time.monotonic()
         while wanted:
             ready = [task_id for task_id in self._ended if task_id in wanted] if self._ended else []
             for task_id in ready:
                 del wanted[task_id]
                 yield self._ended.pop(task_id)
+            now_s = time.monotonic()
             if ready:
-                last_news_s = time.monotonic()
+                last_news_s = now_s
                 continue
-            silent_s = time.monotonic() - last_news_s
-            if timeout_s is not None and silent_s >= timeout_s:
+            if timeout_s is not None and now_s - last_news_s >= timeout_s:
                 raise TaskTimeout(f"{len(wanted)} task(s) have not ended within {timeout_s:g} s; they go on")
-            patience_s = LOOK_UP_S if timeout_s is None else min(LOOK_UP_S, timeout_s - silent_s)
-            try:
-                async with asyncio.timeout(patience_s), self._news:
-                    await self._news.wait_for(lambda: any(task_id in wanted for task_id in self._ended))
-            except TimeoutError:
+            if now_s - last_look_s >= LOOK_UP_S:
+                last_look_s = now_s
                 await self._look_up(list(wanted))
+                continue
+            until_s = last_look_s + LOOK_UP_S
+            if timeout_s is not None:
+                until_s = min(until_s, last_news_s + timeout_s)
+            self._news.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(until_s - now_s):
+                    await self._news.wait()
 
     async def _watch(self, task_ids: list[str]) -> None:
         """Asks to be told of the end of tasks that somebody else submitted, or an earlier life of this client."""
@@ -305,9 +313,9 @@ class AgentClient(Resident):
             return  # the reader reports it, and comes back
         for record in records:
             if record is not None and (task := Task.parse(orjson.loads(record))).status.ended:
-                await self._note_ended([task])
+                self._note_ended([task])
 
-    async def _note_ended(self, tasks: list[Task]) -> None:
+    def _note_ended(self, tasks: list[Task]) -> None:
         news = False
         for task in tasks:
             if task.task_id in self._open:  # told once, whether by a reply, by two, or by the record
@@ -315,8 +323,7 @@ class AgentClient(Resident):
                 self._ended[task.task_id] = task
                 news = True
         if news:
-            async with self._news:
-                self._news.notify_all()
+            self._news.set()
 
     # ---- the reply stream ----
 
@@ -345,11 +352,11 @@ class AgentClient(Resident):
                     raise TransportDown(f"cannot read {key}: {replies[-1]}")
                 for entry_id, fields in replies[-1][0][1] if replies[-1] else ():
                     self._last = entry_id
-                    await self._take(fields)
+                    self._take(fields)
         finally:
             await wire.close()
 
-    async def _take(self, fields: list[bytes]) -> None:
+    def _take(self, fields: list[bytes]) -> None:
         """One reply: verified like every message, and dropped with a line in the log when it is not good."""
         assert self._signing
         try:
@@ -367,7 +374,7 @@ class AgentClient(Resident):
             if future and not future.done():
                 future.set_result(list(message.payload.get("refused", ())))
         else:
-            await self._note_ended([Task.parse(item) for item in message.tasks if item["task_id"] in self._open])
+            self._note_ended([Task.parse(item) for item in message.tasks if item["task_id"] in self._open])
 
     async def _synchronise(self) -> None:
         assert self._wire
