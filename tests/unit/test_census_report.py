@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -165,7 +166,7 @@ def test_boxes_of_one_tier_never_overlap() -> None:
     for x, y in re.findall(r'<rect x="([^"]*)" y="([^"]*)" width="168" height="5"', svg):
         tiers.setdefault(y, []).append(float(x))
     assert [len(tier) for tier in tiers.values()] == [1, 3, 6]
-    assert all(after - before >= 168 for tier in tiers.values() for before, after in zip(tier, tier[1:], strict=False))
+    assert all(after - before >= 168 for tier in tiers.values() for before, after in pairwise(tier))
 
 
 # ---- the live view ----
