@@ -84,7 +84,7 @@ class CoordinatorMind:
         self._loop = loop
         self.state = self._new_state()
         self.state.incarnation = loop.committer.incarnation
-        [ids] = await loop.committer.run(("ZRANGE", self._keys.open, 0, -1))
+        [ids] = await loop.committer.look_up(("ZRANGE", self._keys.open, 0, -1))
         records = [Task.parse(orjson.loads(record)) for record in await self._records(loop, ids) if record]
         children = [
             child
@@ -104,7 +104,7 @@ class CoordinatorMind:
     async def _records(self, loop: AgentLoop, ids: Sequence[Any]) -> list[bytes | None]:
         records: list[bytes | None] = []
         for start in range(0, len(ids), PAGE):
-            [page] = await loop.committer.run(("HMGET", self._keys.tasks, *ids[start : start + PAGE]))
+            [page] = await loop.committer.look_up(("HMGET", self._keys.tasks, *ids[start : start + PAGE]))
             records += page
         return records
 

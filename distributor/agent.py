@@ -80,7 +80,7 @@ class DistributorMind:
         """Reads its half of the cell."""
         self.state = self._new_state()
         self.state.incarnation = loop.committer.incarnation
-        [actual] = await loop.committer.run(("HVALS", CellKeys(self._me.agent_id).actual))
+        [actual] = await loop.committer.look_up(("HVALS", CellKeys(self._me.agent_id).actual))
         records = [Task.parse(orjson.loads(record)) for record in actual]
         recall(self.state, records, int(asyncio.get_running_loop().time() * 1000))
 

@@ -149,7 +149,7 @@ class WorkerMind:
         assert self._loop
         ids = [child_id for child_id, _ in continuation.inputs]
         key = CoordinatorKeys(self._chain[0].agent_id).tasks
-        [records] = await self._loop.committer.run(("HMGET", key, *ids))
+        [records] = await self._loop.committer.look_up(("HMGET", key, *ids))
         outcomes = []
         for (child_id, digest), record in zip(continuation.inputs, records, strict=True):
             if record is None or hashlib.sha256(record).hexdigest() != digest:

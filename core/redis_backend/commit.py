@@ -204,6 +204,26 @@ class Committer:
         async with self._lock:
             return await self._exchange(*commands)
 
+    async def look_up(self, *commands: Command) -> list[Any]:
+        """The replies to commands that only read. While Redis is away it waits and goes on by itself, as a commit.
+
+        Raises TransportDown only when it is to wait no longer."""
+        backoff_s = BACKOFF_S
+        while True:
+            try:
+                return await self.run(*commands)
+            except TransportDown as error:
+                backoff_s = await self._outlast(error, backoff_s)
+
+    async def _outlast(self, error: TransportDown, backoff_s: float) -> float:
+        """Waits a while after the connection broke. Returns how long to wait the next time. Raises `error` instead
+        when it is to wait no longer."""
+        if self._closing:
+            raise error
+        self._on_transport(False, str(error))
+        await asyncio.sleep(random.uniform(0, backoff_s))
+        return min(MOST_BACKOFF_S, backoff_s * 2)
+
     async def _transact(self, commands: Sequence[Command], changes: dict[str, str] | None) -> int:
         """Executes `commands` as the next version, or with no `changes` as none, and returns the version by then."""
         async with self._lock:
@@ -228,11 +248,7 @@ class Committer:
                     await asyncio.sleep(random.uniform(0, 0.002 * 2**conflicts))
                 except TransportDown as error:
                     self._armed = False
-                    if self._closing:
-                        raise
-                    self._on_transport(False, str(error))
-                    await asyncio.sleep(random.uniform(0, backoff_s))
-                    backoff_s = min(MOST_BACKOFF_S, backoff_s * 2)
+                    backoff_s = await self._outlast(error, backoff_s)
                 except LeaseLost:
                     self.fenced += 1
                     self.epoch = 0

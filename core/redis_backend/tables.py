@@ -25,7 +25,7 @@ class Tables:
         self._wanted_versions: dict[str, int] = {}
 
     async def commands(self, step: Step) -> list[Command]:
-        """All writes of `step`. Raises TransportDown (a version had to be looked up): nothing was written."""
+        """All writes of `step`. Raises TransportDown only when it is to wait no longer: nothing was written."""
         commands: list[Command] = []
         for (table, whose), values in step.writes.items():
             commands += _write(table, self._key(table, whose), values)
@@ -37,7 +37,7 @@ class Tables:
         """The coordinator's half of a cell has a version and a trail of its own, and a hint for whoever listens."""
         cell = CellKeys(distributor_id)
         if distributor_id not in self._wanted_versions:
-            [stored] = await self._committer.run(("HGET", cell.header, "coordinator_version"))
+            [stored] = await self._committer.look_up(("HGET", cell.header, "coordinator_version"))
             self._wanted_versions[distributor_id] = int(stored or 0)
         version = self._wanted_versions[distributor_id] = self._wanted_versions[distributor_id] + 1
         changes = {task_id: "wanted" if value else "settled" for task_id, value in values.items()}

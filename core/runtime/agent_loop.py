@@ -297,7 +297,7 @@ class AgentLoop:
         ids = self._mind.looked_up(received) if received else []
         if not ids:
             return {}
-        [records] = await self.committer.run(("HMGET", CoordinatorKeys(self.me.agent_id).tasks, *ids))
+        [records] = await self.committer.look_up(("HMGET", CoordinatorKeys(self.me.agent_id).tasks, *ids))
         return {task_id: record for task_id, record in zip(ids, records, strict=True) if record is not None}
 
     # ---- beside the turn ----
