@@ -12,7 +12,7 @@ from core.a2a_messaging import A2AMessage, MessageType, Metadata
 from core.agents import Beat, Child
 from core.roles import Action, Address, Role
 from core.signing import ReplayWindow
-from core.step import Batch, Received, Step, TYPE_OF_ACTION, Table, Tick
+from core.step import TYPE_OF_ACTION, Batch, Received, Step, Table, Tick
 from core.tasks import Task
 
 __all__ = [
@@ -45,7 +45,7 @@ def a_message(sender: Address, recipient: Address, action: str, *, number: int =
         **{name: fields.pop(name) for name in known if name in fields},
     }
     return A2AMessage(
-        type=TYPE_OF_ACTION.get(Action(action), MessageType.EVENT),
+        type=TYPE_OF_ACTION[Action(action)] if action in list(Action) else MessageType.EVENT,
         sender=sender.agent_id,
         recipient=recipient.agent_id,
         payload={"action": action, **fields},
