@@ -1,0 +1,115 @@
+"""Simulated processes: agents of every tier that are killed, drained, and started again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+from coordinator.agent import CoordinatorMind
+from core.config import AgentConfig
+from core.errors import RaceLost, WorldError
+from core.roles import Address, Role
+from core.runtime.agent_loop import AgentLoop, Mind
+from core.signing import Keys
+from core.step import Drain
+from distributor.agent import DistributorMind
+from tests.simulation.user_code import user_code
+from tests.simulation.virtual_executor import VirtualExecutor
+from tests.simulation.world import COORDINATOR, SECRET, World
+from worker.agent import WorkerMind
+from worker.executor import Executor
+
+__all__ = ["SimulatedAgent", "coordinator", "distributor", "worker"]
+
+CONFIG = AgentConfig(heartbeat_s=1.0, failure_timeout_s=4.0, lease_s=5.0, concurrency=2)
+
+Chain = tuple[Address, ...]
+
+
+class SimulatedAgent:
+    """One agent id, for which somebody sees to it that a process acts, until it is `gone` for good."""
+
+    def __init__(self, world: World, chain: Chain, new_mind: Callable[[World, Chain], Mind]) -> None:
+        self.chain = chain
+        self.gone = False
+        self.mind: Mind | None = None
+        self.loop: AgentLoop | None = None  #: None: no process acts now
+        self._world = world
+        self._new_mind = new_mind
+        self._life: asyncio.Task[None] | None = None
+
+    def __str__(self) -> str:
+        return str(self.chain[-1])
+
+    async def supervise(self) -> None:
+        """Starts the agent again and again, as the supervisor of its machine would."""
+        while not self.gone:
+            self._life = asyncio.get_running_loop().create_task(self._live())
+            await asyncio.wait({self._life})
+            self.loop = None
+            await asyncio.sleep(self._world.chance.uniform(0.1, 3.0))
+
+    def kill(self) -> None:
+        """SIGKILL: what it was about to say is said or not, and it does nothing any more."""
+        if self._life is not None:
+            self._life.cancel()
+
+    def kill_for_good(self) -> None:
+        self.gone = True
+        self.kill()
+
+    def drain(self) -> None:
+        if self.loop is not None:
+            self.loop.tell(Drain())
+
+    async def _live(self) -> None:
+        mind = self._new_mind(self._world, self.chain)
+        keys = Keys.from_secret(SECRET, self.chain)
+        loop = AgentLoop(mind, self.chain, keys, self._world.open_connection, CONFIG)
+        try:
+            await loop.start()
+            self.mind, self.loop = mind, loop
+            await loop.run()
+            await loop.finish()
+        except (RaceLost, WorldError) as error:
+            self._world.endings[f"{self.chain[-1].role}: {type(error).__name__}"] += 1
+            if self.loop is loop and isinstance(error, WorldError):
+                self._world.problems.append(f"{self} did not outlast: {error}")
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self._world.problems.append(f"{self} ended with {type(error).__name__}: {error}")
+        finally:
+            await _stop(mind)
+            await loop.close()
+
+
+async def _stop(mind: Mind) -> None:
+    if isinstance(mind, CoordinatorMind):
+        await mind.stop_chores()
+    elif isinstance(mind, WorkerMind):
+        await mind.executor.close()
+
+
+def coordinator(world: World) -> SimulatedAgent:
+    return SimulatedAgent(world, (COORDINATOR,), lambda world, chain: CoordinatorMind(COORDINATOR.agent_id, CONFIG))
+
+
+def distributor(world: World, name: str) -> SimulatedAgent:
+    chain = (COORDINATOR, Address(Role.DISTRIBUTOR, name))
+    return SimulatedAgent(world, chain, lambda world, chain: DistributorMind(chain[1], COORDINATOR, CONFIG))
+
+
+def worker(world: World, name: str, distributor_name: str) -> SimulatedAgent:
+    chain = (COORDINATOR, Address(Role.DISTRIBUTOR, distributor_name), Address(Role.WORKER, name))
+    return SimulatedAgent(world, chain, _worker_mind)
+
+
+def _worker_mind(world: World, chain: Chain) -> Mind:
+    """With an executor for virtual time in the place of the one that keeps child processes."""
+    handlers = user_code(world.began)
+    mind: Any = WorkerMind(chain, CONFIG, handlers, (), ())
+    executor = VirtualExecutor(handlers, CONFIG.concurrency, world.time, mind._finished, mind._fetch_inputs)
+    mind.executor = cast(Executor, executor)
+    return cast(Mind, mind)

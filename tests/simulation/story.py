@@ -1,0 +1,249 @@
+"""What happens to a simulated hierarchy, as a seed will have it, and what must be true in the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from random import Random
+from typing import Any
+
+import orjson
+
+from coordinator.agent import CoordinatorMind
+from core.memory_backend.clock import run_virtual
+from core.memory_backend.faulty_connection import CALM, Faults
+from core.redis_backend.keys import CellKeys, CoordinatorKeys, keys_of
+from core.tasks import Task, TaskStatus
+from distributor.agent import DistributorMind
+from tests.simulation.agents import SimulatedAgent, coordinator, distributor, worker
+from tests.simulation.world import COORDINATOR, SimulatedClient, World
+from worker.agent import WorkerMind
+
+__all__ = ["Story", "tell"]
+
+DISTRIBUTORS = ("distributor-1", "distributor-2")
+WORKERS = tuple((name, f"worker-{name[-1]}{letter}") for name in DISTRIBUTORS for letter in "ab")
+#: Virtual seconds: how long it may storm, and how long all that was submitted may take, and what follows from it.
+LONGEST_STORM_S, PATIENCE_S, SETTLED_S = 25.0, 900.0, 60.0
+TOP = CoordinatorKeys(COORDINATOR.agent_id)
+
+
+def tell(seed: int) -> Story:
+    """Runs the story of that seed to its end."""
+    story = Story(seed)
+    run_virtual(story.run(), seed)
+    return story
+
+
+class Story:
+    """One coordinator, two distributors with two workers each, one client, and a storm."""
+
+    def __init__(self, seed: int) -> None:
+        cells = [CellKeys(name) for name in DISTRIBUTORS]
+        self.world = World(seed, cells, WORKERS)
+        self.chance = Random(f"story {seed}")
+        self.client = SimulatedClient(self.world)
+        self.agents = [
+            coordinator(self.world),
+            *(distributor(self.world, name) for name in DISTRIBUTORS),
+            *(worker(self.world, name, parent) for parent, name in WORKERS),
+        ]
+        self.log: list[str] = []
+        self.cancelled: set[str] = set()
+        self.duration_s = 0.0
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        async with asyncio.TaskGroup() as group:
+            supervised = [group.create_task(agent.supervise()) for agent in self.agents]
+            await self._storm()
+            self.world.faults = CALM
+            await self._until(lambda: not self.client.waits, PATIENCE_S, "the client is told of the end of every task")
+            await self._until(lambda: not any(self._left_open()), SETTLED_S, "nothing is left open")
+            self.duration_s = loop.time() - began_s
+            self.world.problems += [*self._left_open(), *self._wrong_ends()]
+            for task in supervised:
+                task.cancel()
+            for agent in self.agents:
+                agent.kill_for_good()
+
+    # ---- the storm ----
+
+    async def _storm(self) -> None:
+        """Everything that is to happen, each at a moment of its own."""
+        chance = self.chance
+        self.length_s = chance.uniform(3.0, LONGEST_STORM_S)
+        strength = chance.choice([0.0, 0.02, 0.05, 0.15])
+        self.world.faults = Faults(**dict.fromkeys(Faults.KINDS, strength / 3), slow=chance.choice([0.0, 0.5]))
+        self._note(f"storm of strength {strength} for {self.length_s:.1f} s")
+        async with asyncio.TaskGroup() as group:
+            for happening in self._happenings():
+                group.create_task(happening)
+
+    def _happenings(self) -> Iterator[Coroutine[Any, Any, None]]:
+        chance = self.chance
+        for number in range(chance.randrange(1, 5)):
+            yield self._submit(number)
+        for _ in range(chance.choice([0, 1, 2, 5])):
+            yield self._kill(chance.choice(self.agents))
+        if chance.random() < 0.3:
+            yield self._lose_for_good(self.agents[2])
+        if chance.random() < 0.3:
+            yield self._drain(chance.choice(self.agents[1:]))
+        if chance.random() < 0.3:
+            yield self._cut_off(chance.uniform(1.0, 12.0))
+        for _ in range(chance.choice([0, 0, 3])):
+            yield self._cancel()
+        for _ in range(chance.choice([0, 0, 2])):
+            yield self._repeat()
+
+    async def _some_time(self) -> None:
+        await asyncio.sleep(self.chance.uniform(0.0, self.length_s))
+
+    async def _submit(self, number: int) -> None:
+        await self._some_time()
+        tasks = [self._task(f"t{number}.{index}") for index in range(self.chance.randrange(1, 12))]
+        self._note(f"submits {[f'{task.task_id} {task.task_type}' for task in tasks]}")
+        self.client.submit(tasks)
+
+    def _task(self, task_id: str) -> Task:
+        chance = self.chance
+        kind = chance.choice(["noop", "noop", "flaky", "tree"])
+        payload: dict[str, Any] = {"run_s": chance.choice([0.0, 0.0, 0.01, 0.5, 3.0])}
+        if kind == "flaky":
+            payload["fails"] = chance.choice([1, 2, 99])
+        elif kind == "tree":
+            payload.update(depth=chance.choice([1, 1, 2]), width=chance.choice([1, 2, 3]))
+        return Task(task_id=task_id, task_type=kind, payload=payload)
+
+    async def _kill(self, agent: SimulatedAgent) -> None:
+        await self._some_time()
+        self._note(f"{agent} is killed")
+        agent.kill()
+
+    async def _lose_for_good(self, agent: SimulatedAgent) -> None:
+        await self._some_time()
+        self._note(f"{agent} is gone for good")
+        agent.kill_for_good()
+
+    async def _drain(self, agent: SimulatedAgent) -> None:
+        await self._some_time()
+        self._note(f"{agent} drains")
+        agent.drain()
+
+    async def _cut_off(self, seconds: float) -> None:
+        await self._some_time()
+        self._note(f"nobody reaches the store for {seconds:.1f} s")
+        before, self.world.faults = self.world.faults, Faults(cut=1.0)
+        await asyncio.sleep(seconds)
+        self.world.faults = before
+
+    async def _cancel(self) -> None:
+        await self._some_time()
+        if self.client.submitted:
+            task_id = self.chance.choice(list(self.client.submitted))
+            self._note(f"asks for the end of {task_id}")
+            self.cancelled.add(task_id)
+            self.client.cancel(task_id)
+
+    async def _repeat(self) -> None:
+        await self._some_time()
+        self._note("an old message is posted again")
+        self.client.repeat()
+
+    # ---- the end ----
+
+    async def _until(self, condition: Any, limit_s: float, what: str) -> None:
+        loop = asyncio.get_running_loop()
+        ends_s = loop.time() + limit_s
+        while not condition():
+            if loop.time() > ends_s:
+                self.world.problems.append(f"within {limit_s:g} s it did not come true that {what}")
+                return
+            await asyncio.sleep(0.5)
+
+    def _left_open(self) -> Iterator[str]:
+        """What should not be there any more when all has ended."""
+        ask = self.world.store.ask
+        if open_tasks := ask("ZRANGE", TOP.open, 0, -1):
+            yield f"open: {open_tasks}"
+        for name in DISTRIBUTORS:
+            if wanted := ask("HGETALL", CellKeys(name).wanted):
+                yield f"wanted of {name}: {wanted}"
+            for record in ask("HVALS", CellKeys(name).actual):
+                if (status := orjson.loads(record).get("status", "pending")) in ("pending", "in_progress"):
+                    yield f"actual of {name}: {orjson.loads(record)['task_id']} {status}"
+        for agent in self.agents:
+            if not agent.gone:
+                yield from self._left_in(agent)
+
+    def _left_in(self, agent: SimulatedAgent) -> Iterator[str]:
+        if waiting := self.world.store.ask("XLEN", keys_of(agent.chain).inbox):
+            yield f"{waiting} messages wait for {agent}"
+        if agent.loop is None:
+            return
+        state = agent.mind.state if agent.mind else None
+        if state is not None and state.local_tasks:
+            yield f"{agent} remembers {[(one.task_id, one.status.value, one.assigned_to) for one in state.local_tasks.values()]}"
+        mind: Any = agent.mind
+        children: Any = {}
+        if isinstance(mind, CoordinatorMind):
+            children = mind.state.distributors
+            if mind.state.families or mind.state.moving or len(mind.state.queue):
+                yield f"{agent} waits: {mind.state.families} {mind.state.moving} {mind.state.queue}"
+        elif isinstance(mind, DistributorMind):
+            children = mind.state.workers
+        elif isinstance(mind, WorkerMind) and (mind.executor.running or mind.executor.queued):
+            yield f"{agent} runs {list(mind.executor.running)}"
+        for name, child in children.items():
+            if child.in_flight:
+                yield f"{agent} believes {name} has {child.in_flight}"
+
+    def _wrong_ends(self) -> Iterator[str]:
+        """Tasks whose record, replies and runs do not fit together."""
+        records = self.world.store.ask("HGETALL", TOP.tasks)
+        ends = {
+            key.decode(): Task.parse(orjson.loads(record))
+            for key, record in zip(records[::2], records[1::2], strict=True)
+        }
+        for task_id, ended in ends.items():
+            if not ended.status.ended:
+                yield f"the record of {task_id} says {ended.status}"
+            if ended.status is TaskStatus.COMPLETED and not self.world.began[task_id]:
+                yield f"{task_id} completed, and never ran"
+        for task_id, task in self.client.submitted.items():
+            if task_id in self.client.refused:
+                continue
+            if task_id not in ends:
+                yield f"{task_id} has no record"
+            else:
+                yield from self._wrong_end(task, ends[task_id])
+        if repeated := {request: times for request, times in self.client.answers.items() if times > 1}:
+            yield f"answered more than once: {repeated}"
+
+    def _wrong_end(self, task: Task, ended: Task) -> Iterator[str]:
+        told = self.client.results.get(task.task_id, [])
+        if len(told) != 1:
+            yield f"{len(told)} replies tell of the end of {task.task_id}: {[one['status'] for one in told]}"
+        elif Task.parse(told[0]) != ended:
+            yield f"the reply for {task.task_id} is not its record"
+        expected = _result(task)
+        if ended.status is TaskStatus.COMPLETED and ended.result != expected:
+            yield f"{task.task_id} completed with {ended.result}, not with {expected}"
+        if ended.status is TaskStatus.CANCELLED and task.task_id not in self.cancelled:
+            yield f"{task.task_id} was cancelled, and nobody had asked for it"
+        if ended.status is TaskStatus.FAILED and task.task_type == "noop":
+            yield f"{task.task_id} failed: {ended.error}"
+
+    def _note(self, text: str) -> None:
+        self.log.append(f"{asyncio.get_running_loop().time() - 1000:6.2f}  {text}")
+
+
+def _result(task: Task) -> Any:
+    if task.task_type != "tree":
+        return task.payload
+    nodes = 1
+    for _ in range(task.payload["depth"]):
+        nodes = 1 + task.payload["width"] * nodes
+    return nodes
