@@ -232,7 +232,9 @@ class AgentClient(Resident):
                     " Is it running? `agents status` shows it, `agents up` starts one."
                 )
             if not answered:
-                again, unanswered = unanswered, {}
+                for request_id in futures:
+                    self._answers.pop(request_id, None)
+                again, unanswered, futures = unanswered, {}, {}
                 for part in again.values():
                     futures |= await self._send(action, part, unanswered)
 

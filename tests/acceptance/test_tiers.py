@@ -1,0 +1,212 @@
+"""Each tier as a process of its own, started by hand, killed and stopped under load."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core import AgentClient, RedisConfig, Task
+from tests.tiers import SECRET, Tiers
+from tests.waiting import until
+
+#: Every run leaves a line in a file that the system knows nothing of.
+TASKS = """
+import os, time
+from pathlib import Path
+from worker import Context, task
+
+def note(ctx: Context) -> None:
+    with open("ledger", "a") as ledger:
+        ledger.write(f"{ctx.task_id} {ctx.attempt}\\n")
+
+@task("square", retries=9)
+def square(payload: int, ctx: Context) -> int:
+    note(ctx)
+    time.sleep(0.005)
+    return payload * payload
+
+@task("cube", retries=9)
+async def cube(payload: int, ctx: Context) -> int:
+    note(ctx)
+    return payload ** 3
+
+@task("hold", retries=9)
+def hold(payload: str, ctx: Context) -> int:
+    Path(f"{payload}.begun").touch()
+    while not Path(f"{payload}.go").exists():
+        time.sleep(0.01)
+    return ctx.attempt
+"""
+
+
+@pytest.fixture
+def tiers(redis_config: RedisConfig, tmp_path: Path) -> Iterator[Tiers]:
+    (tmp_path / "load.py").write_text(TASKS)
+    with Tiers(redis_config, tmp_path) as running:
+        yield running
+
+
+def hierarchy(tiers: Tiers, *, distributors: int, workers: int) -> None:
+    """`workers` workers for each of the distributors, started before those above them."""
+    for d in range(1, distributors + 1):
+        for w in range(1, workers + 1):
+            tiers.start("worker", f"worker-{d}{w}", "--distributor", f"distributor-{d}", "--import", "load")
+        tiers.start("distributor", f"distributor-{d}")
+    tiers.start("coordinator", "coordinator-1")
+
+
+def load(count: int) -> list[Task]:
+    kinds = ("square", "cube")
+    return [Task(task_id=f"t-{n}", task_type=kinds[n % 2], payload=n, backoff_s=0.1) for n in range(count)]
+
+
+def check(ended: list[Task], count: int) -> None:
+    """Every task ended once, with the right result."""
+    assert Counter(task.task_id for task in ended) == Counter({f"t-{n}": 1 for n in range(count)})
+    results = {task.task_id: task.result for task in ended}
+    assert results == {f"t-{n}": n ** (3 if n % 2 else 2) for n in range(count)}
+
+
+def test_tiers_that_start_in_any_order_find_each_other_and_run_a_task(tiers: Tiers) -> None:
+    with AgentClient(tiers.redis, tiers.secrets) as client:
+        # Given a task that is submitted before anybody is there
+        hierarchy(tiers, distributors=1, workers=1)
+        task_id = client.submit(Task(task_type="square", payload=7))
+        # Then
+        assert client.value(task_id, timeout_s=60) == 49
+
+
+def test_every_task_ends_once_and_right_although_a_worker_is_killed_under_load(tiers: Tiers) -> None:
+    hierarchy(tiers, distributors=1, workers=2)
+    with AgentClient(tiers.redis, tiers.secrets) as client:
+        ids = client.submit_many(load(600))
+        ended = []
+        # When
+        for task in client.as_completed(ids, timeout_s=60):
+            ended.append(task)
+            if len(ended) == 100:
+                tiers.kill("worker-11")
+        # Then
+        check(ended, 600)
+
+
+def test_every_task_ends_once_and_right_although_a_distributor_is_killed_for_good_under_load(tiers: Tiers) -> None:
+    hierarchy(tiers, distributors=2, workers=1)
+    with AgentClient(tiers.redis, tiers.secrets) as client:
+        ids = client.submit_many(load(600))
+        ended = []
+        # When
+        for task in client.as_completed(ids, timeout_s=60):
+            ended.append(task)
+            if len(ended) == 100:
+                tiers.kill("distributor-1")
+        # Then
+        check(ended, 600)
+
+
+def test_a_distributor_that_is_killed_and_started_again_goes_on_with_its_tasks(tiers: Tiers) -> None:
+    hierarchy(tiers, distributors=1, workers=2)
+    with AgentClient(tiers.redis, tiers.secrets) as client:
+        ids = client.submit_many(load(400))
+        ended = []
+        for task in client.as_completed(ids, timeout_s=60):
+            ended.append(task)
+            if len(ended) == 50:
+                # When
+                tiers.kill("distributor-1")
+                tiers.start("distributor", "distributor-1")
+        # Then
+        check(ended, 400)
+
+
+def test_a_coordinator_that_is_killed_and_started_again_loses_nothing_it_accepted(tiers: Tiers) -> None:
+    hierarchy(tiers, distributors=1, workers=2)
+    with AgentClient(tiers.redis, tiers.secrets) as client:
+        ids = client.submit_many(load(400))
+        ended = []
+        for task in client.as_completed(ids, timeout_s=60):
+            ended.append(task)
+            if len(ended) == 50:
+                # When
+                tiers.kill("coordinator-1")
+                tiers.start("coordinator", "coordinator-1")
+        # Then
+        check(ended, 400)
+
+
+def test_all_tiers_killed_at_once_and_started_again_finish_what_was_accepted(tiers: Tiers) -> None:
+    hierarchy(tiers, distributors=1, workers=2)
+    with AgentClient(tiers.redis, tiers.secrets) as client:
+        ids = client.submit_many(load(400))
+        ended = []
+        for task in client.as_completed(ids, timeout_s=60):
+            ended.append(task)
+            if len(ended) == 50:
+                # When
+                for agent_id in ("coordinator-1", "distributor-1", "worker-11", "worker-12"):
+                    tiers.kill(agent_id)
+                hierarchy(tiers, distributors=1, workers=2)
+        # Then
+        check(ended, 400)
+
+
+def test_a_worker_that_is_asked_to_stop_finishes_what_runs_and_ends_with_0(tiers: Tiers, tmp_path: Path) -> None:
+    hierarchy(tiers, distributors=1, workers=1)
+    with AgentClient(tiers.redis, tiers.secrets) as client:
+        task_id = client.submit(Task(task_type="hold", payload="one"))
+        until((tmp_path / "one.begun").exists, "the task runs")
+        # When
+        tiers.terminate("worker-11")
+        (tmp_path / "one.go").touch()
+        # Then
+        assert tiers.exit_code("worker-11") == 0, tiers.log("worker-11")
+        assert client.value(task_id, timeout_s=30) == 1
+
+
+def test_a_worker_that_must_stop_before_its_task_has_ended_hands_it_back_and_ends_with_75(
+    tiers: Tiers, tmp_path: Path
+) -> None:
+    # Given
+    tiers.start("coordinator", "coordinator-1")
+    tiers.start("distributor", "distributor-1")
+    tiers.start("worker", "worker-1", "--import", "load", "--drain-timeout", "0.2")
+    with AgentClient(tiers.redis, tiers.secrets) as client:
+        task_id = client.submit(Task(task_type="hold", payload="one"))
+        until((tmp_path / "one.begun").exists, "the task runs")
+        # When
+        tiers.terminate("worker-1")
+        # Then
+        assert tiers.exit_code("worker-1") == 75, tiers.log("worker-1")
+        (tmp_path / "one.go").touch()
+        tiers.start("worker", "worker-2", "--import", "load")
+        ended = client.result(task_id, timeout_s=60)
+        assert ended.status == "completed"
+        assert ended.retry_count == 1  # what was handed back does not count
+        assert ended.attempt == 2
+
+
+def test_a_second_process_with_the_same_id_refuses_to_start(tiers: Tiers) -> None:
+    tiers.start("coordinator", "coordinator-1")
+    with AgentClient(tiers.redis, tiers.secrets) as client:
+        client.submit(Task(task_type="square", payload=1))  # it is at work
+        first = tiers._running["coordinator-1"]
+        # When
+        tiers.start("coordinator", "coordinator-1")
+        # Then
+        assert tiers.exit_code("coordinator-1") == 1
+        assert "another live process acts as 'coordinator-1'" in tiers.log("coordinator-1")
+        assert first.poll() is None
+        first.kill()
+        first.wait()
+
+
+def test_no_log_of_any_tier_holds_the_secret_or_a_payload(tiers: Tiers) -> None:
+    hierarchy(tiers, distributors=1, workers=1)
+    with AgentClient(tiers.redis, tiers.secrets) as client:
+        client.result(client.submit(Task(task_type="square", payload=918273645)), timeout_s=60)
+    for agent_id in ("coordinator-1", "distributor-1", "worker-11"):
+        assert "918273645" not in tiers.log(agent_id)
+        assert SECRET not in tiers.log(agent_id)
