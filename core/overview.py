@@ -23,7 +23,9 @@ class AgentView:
     health: Health
     lease: Lease | None  #: None: nobody acts for this id now
     beat: Beat | None  #: its last heartbeat; None: none is there (a coordinator sends none)
-    silent_ms: int | None  #: since that heartbeat, for a coordinator since its lease was renewed; server's clock
+    silent_ms: (
+        int | None
+    )  #: since that heartbeat, for a coordinator since its lease was due for renewal; server's clock
     started_ms: int | None  #: start of the process that acts, ms since 1970 on the server's clock
     inbox: int  #: messages that wait to be read
     version: int  #: commits so far

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 import time
-from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,13 +13,12 @@ from core.cli.session import looking, run, settings
 
 if TYPE_CHECKING:
     from core.config import Settings
-    from core.overview import Overview
-    from core.runtime.hierarchy import AgentPlan, HierarchyHome, HierarchyRecord
+    from core.runtime.hierarchy import HierarchyHome, HierarchyRecord
 
 __all__ = ["down", "up"]
 
-#: Longest wait for a detached hierarchy to be ready; what starts slower goes on starting.
-READY_S = 60.0
+#: Longest time from a supervisor's first moment to the record by which it is found.
+STARTING_S = 10.0
 EXIT_NOT_ENDED = 75
 _POLL_S = 0.05
 
@@ -49,7 +43,7 @@ def up(
     handed back, and kept. With --detach it returns once all are at work; `agents down` ends them. An agent that dies is
     started again.
     """
-    from core.redis_backend.file_lock import try_lock
+    from core.cli.supervise import supervise, supervise_detached
     from core.runtime.hierarchy import HierarchyHome, plan_agents
 
     configured = settings()
@@ -64,7 +58,7 @@ def up(
         concurrency=concurrency,
         flags=("--drain-order", str(home.drain_order), "--log-format", log_format),
     )
-    lock = try_lock(home.lock)
+    lock = _lock(home)
     if lock is None:
         record = home.read()
         note(
@@ -73,11 +67,19 @@ def up(
         )
         raise typer.Exit(1)
     _check_server(configured)
-    if detach:
-        _up_detached(plans, configured, home, lock)
-    else:
-        code = _supervise(plans, configured, home, lock)
-        raise typer.Exit(code)
+    raise typer.Exit((supervise_detached if detach else supervise)(plans, configured, home, lock))
+
+
+def _lock(home: HierarchyHome) -> int | None:
+    """A descriptor that holds the home's lock; None: another supervisor has it."""
+    from core.redis_backend.file_lock import try_lock
+
+    for _ in range(5):  # who only looks whether it is taken takes it for a moment
+        lock = try_lock(home.lock)
+        if lock is not None:
+            return lock
+        time.sleep(_POLL_S)
+    return None
 
 
 def _check_server(configured: Settings) -> None:
@@ -86,138 +88,6 @@ def _check_server(configured: Settings) -> None:
     from core.redis_backend.embedded import ensure_server_blocking
 
     ensure_server_blocking(with_client_certificate(configured.redis, configured.a2a))
-
-
-def _supervise(
-    plans: Sequence[AgentPlan], configured: Settings, home: HierarchyHome, lock: int, report: int | None = None
-) -> int:
-    """Is the supervisor from here on; returns its exit code. `report`: detached, and who waits for "ready" there."""
-    from core.runtime.supervisor import Supervisor, import_tiers
-
-    began_s = time.monotonic()
-    import_tiers(plans)
-    supervisor = Supervisor(
-        plans,
-        home,
-        lock,
-        redis=str(configured.redis.endpoint),
-        drain_timeout_s=configured.agent.drain_timeout_s,
-        logs=home.logs() if report is not None else None,
-        say=note,
-        ready=partial(_announce, plans, configured, os.getpid(), began_s),
-        on_ready=partial(_report_ready, report) if report is not None else lambda: None,
-    )
-    return supervisor.run()
-
-
-def _report_ready(report: int) -> None:
-    os.write(report, b"ready")
-    os.close(report)
-
-
-def _announce(plans: Sequence[AgentPlan], configured: Settings, supervisor: int, began_s: float) -> int:
-    """In a process of its own: waits until all are at work, and says so."""
-    from core.errors import AgentSystemError
-    from core.runtime.readiness import wait_until_ready
-
-    try:
-        overview = run(wait_until_ready(plans, configured, supervisor, note))
-    except AgentSystemError as error:
-        note(f"agents: {error}")
-        return error.exit_code
-    note(_ready_text(plans, overview, time.monotonic() - began_s))
-    return 0
-
-
-def _ready_text(plans: Sequence[AgentPlan], overview: Overview, took_s: float) -> str:
-    """Who is ready, and the one obvious next command."""
-    workers = sum(plan.address.role == "worker" for plan in plans)
-    distributors = len(plans) - workers - 1
-    who = f"{plans[0].address.agent_id}, {distributors} distributor(s) and {workers} worker(s) are ready"
-    known = overview.task_types
-    waiting = f" {overview.open_tasks} open task(s) go on." if overview.open_tasks else ""
-    if not known:
-        return f"{who}.{waiting}\nThey know no task types yet. Next: agents up --import YOUR_MODULE"
-    shown = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
-    return f"{who} ({took_s:.1f} s). They know: {shown}.{waiting}\nNext: agents submit {known[0]} '{{}}' --wait"
-
-
-# ---- detached ----
-
-
-def _up_detached(plans: Sequence[AgentPlan], configured: Settings, home: HierarchyHome, lock: int) -> None:
-    """Leaves a supervisor behind, in a session of its own; returns when it reports that all are ready."""
-    log = home.log_of(f"supervisor-{configured.coordinator_id}")
-    log_begins = log.stat().st_size if log.exists() else 0
-    readable, writable = os.pipe()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    pid = os.fork()
-    if pid == 0:
-        _become_daemon(plans, configured, home, lock, writable, log)
-    os.close(writable)
-    os.close(lock)
-    code = _wait_for_report(pid, readable)
-    said = log.read_bytes()[log_begins:].decode(errors="replace").strip()
-    note(said)
-    if code is None:
-        note(f"agents: not all are ready after {READY_S:g} s; they go on starting. `agents status` shows them.")
-        raise typer.Exit(EXIT_NOT_ENDED)
-    if code != 0:
-        for line in _last_words(home):
-            note(line)
-        note(f"agents: the hierarchy did not start. Its logs are in {home.logs()}")
-        raise typer.Exit(code)
-
-
-def _become_daemon(
-    plans: Sequence[AgentPlan], configured: Settings, home: HierarchyHome, lock: int, report: int, log: Path
-) -> None:
-    """Never returns. Keeps nothing of the caller's open, so that nobody waits for us by a pipe."""
-    from core.runtime.forked import redirect
-
-    code = 70
-    try:
-        os.setsid()
-        said = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        redirect(said, said)
-        kept = sorted((lock, report))
-        os.closerange(3, kept[0])
-        os.closerange(kept[0] + 1, kept[1])
-        os.closerange(kept[1] + 1, os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < 65_536 else 65_536)
-        code = _supervise(plans, configured, home, lock, report)
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def _wait_for_report(pid: int, readable: int) -> int | None:
-    """0: ready; the supervisor's exit code when it ended instead; None: neither within READY_S."""
-    import select
-
-    if not select.select([readable], [], [], READY_S)[0]:
-        return None
-    if os.read(readable, 16) == b"ready":
-        return 0
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) or 1
-
-
-def _last_words(home: HierarchyHome) -> list[str]:
-    """The last line of each agent that could not run."""
-    record = home.read()
-    words = []
-    for agent in record.agents if record else ():
-        if agent.exit_code is not None and agent.exit_code > 0:
-            lines = home.log_of(agent.name).read_text(errors="replace").strip().splitlines()
-            words += [f"{agent.name}: {line}" for line in lines[-1:]]
-    return words
-
-
-# ---- down ----
 
 
 def down(
@@ -240,9 +110,12 @@ def down(
     where = f"{configured.coordinator_id} at {configured.redis.endpoint}"
     if timeout is not None and home.running:
         write_private(home.drain_order, f"{timeout}")
-    if not home.signal(signal.SIGTERM):
-        note(f"nothing to end: `agents up` runs nothing for {where}.")
-        return
+    starting_ends_s = time.monotonic() + STARTING_S
+    while not home.signal(signal.SIGTERM):
+        if not home.running or time.monotonic() > starting_ends_s:
+            note(f"nothing to end: `agents up` runs nothing for {where}.")
+            return
+        time.sleep(_POLL_S)
     drain_s = configured.agent.drain_timeout_s if timeout is None else timeout
     # Three tiers, one after the other, each with the supervisor's grace on top; only the workers' takes its time.
     deadline_s = time.monotonic() + 3 * (drain_s + 15)

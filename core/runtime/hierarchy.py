@@ -20,6 +20,7 @@ from core.config import RedisConfig, directory_of, private_directory
 from core.errors import ConfigError
 from core.redis_backend.file_lock import is_locked
 from core.redis_backend.private_files import write_private
+from core.redis_backend.process_identity import provably_dead
 from core.roles import Address, Role
 
 __all__ = ["AgentPlan", "AgentRecord", "HierarchyHome", "HierarchyRecord", "plan_agents"]
@@ -159,9 +160,9 @@ class HierarchyHome:
             ) from error
 
     def signal(self, number: int) -> bool:
-        """Sends a signal to the supervisor. False: none runs."""
+        """Sends a signal to the supervisor. False: none runs, or one is starting and has not written its record."""
         record = self.read()
-        if record is None or not self.running:
+        if record is None or not self.running or provably_dead(record.process):
             return False
         os.kill(record.pid, number)
         return True

@@ -101,7 +101,8 @@ def _view(
     silent_ms = now_ms - sent_ms if sent_ms is not None else None
     started_ms = beat.started_ms if beat else None
     if lease is not None and len(chain) == 1:
-        silent_ms = now_ms - int(lease.expires_at.timestamp() * 1000 - config.lease_s * 1000)
+        # It is renewed when a third of its time has passed, so two thirds of it are left when the next sign is due.
+        silent_ms = max(0, now_ms - int((lease.expires_at.timestamp() - config.lease_s * 2 / 3) * 1000))
         started_ms = int(lease.acquired_at.timestamp() * 1000)
     return AgentView(
         chain=chain,

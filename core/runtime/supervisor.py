@@ -65,7 +65,7 @@ class _Child:
 
 
 class Supervisor:
-    """Runs the agents of one hierarchy. `lock` is the descriptor that holds the home's lock.
+    """Runs the agents of one hierarchy. `private`: descriptors that no agent may hold, such as the home's lock.
 
     `say` takes lines for people; `on_ready` is called once, when `ready` (run in a process of its own) has returned 0.
     """
@@ -74,8 +74,8 @@ class Supervisor:
         self,
         plans: Sequence[AgentPlan],
         home: HierarchyHome,
-        lock: int,
         *,
+        private: Sequence[int],
         redis: str,
         drain_timeout_s: float,
         logs: Path | None,
@@ -85,7 +85,7 @@ class Supervisor:
     ) -> None:
         self._plans = plans
         self._home = home
-        self._lock = lock
+        self._private = tuple(private)
         self._drain_timeout_s = drain_timeout_s
         self._logs = logs
         self._say = say
@@ -95,6 +95,7 @@ class Supervisor:
         self._children: dict[int, _Child] = {}  # by pid, those that live
         self._all: list[_Child] = []
         self._watcher = 0
+        self._unheard = False  # whether nobody reads what we say
         self._signals = 0  # how often we were asked to stop
         self._stage: Role | None = None  # the tier that drains
         self._stage_ends_s = 0.0
@@ -168,7 +169,7 @@ class Supervisor:
     def _descriptors(self) -> list[int]:
         """Ours, which a child must not hold: the lock would stay taken, an end of a pipe would never close."""
         outputs = [child.output for child in self._all if child.output is not None]
-        return [self._lock, self._wake.fileno(), self._alarm.fileno(), *outputs]
+        return [*self._private, self._wake.fileno(), self._alarm.fileno(), *outputs]
 
     # ---- starting and dying ----
 
@@ -212,15 +213,15 @@ class Supervisor:
             return
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         if not self._record.ready and code > 0:
-            self._say(f"{child.name} could not start (exit code {code}); stopping the others")
+            self._tell(f"{child.name} could not start (exit code {code}); stopping the others")
             self._failure = code
             self._asked_to_stop()
             return
         pause_s = child.restarts.pause_s(code, time.monotonic())
         if pause_s is None:
-            self._say(f"{child.name} {how}: {child.restarts.why_not(code)}")
+            self._tell(f"{child.name} {how}: {child.restarts.why_not(code)}")
         else:
-            self._say(f"{child.name} {how}; it is started again in {pause_s:.1f} s")
+            self._tell(f"{child.name} {how}; it is started again in {pause_s:.1f} s")
             child.due_s = time.monotonic() + pause_s
 
     def _on_output(self, child: _Child) -> None:
@@ -239,7 +240,7 @@ class Supervisor:
                 lines += [child.pending] if child.pending else []
                 child.pending = b""
             for line in lines:
-                self._say(f"{child.name:<{self._name_width}} | {line.decode(errors='replace')}")
+                self._tell(f"{child.name:<{self._name_width}} | {line.decode(errors='replace')}")
 
     # ---- stopping ----
 
@@ -249,7 +250,7 @@ class Supervisor:
             child.due_s = None
         self._end_watcher()
         if self._signals > 1:
-            self._say(
+            self._tell(
                 "asked a second time: ending everything at once; what was running is finished after the next start"
             )
             for role in DRAIN_ORDER:
@@ -257,7 +258,7 @@ class Supervisor:
             return
         if self._home.drain_order.exists():
             self._drain_timeout_s = float(self._home.drain_order.read_text())
-        self._say(f"draining: running tasks get {self._drain_timeout_s:g} s (a second signal ends everything at once)")
+        self._tell(f"draining: running tasks get {self._drain_timeout_s:g} s (a second signal ends everything at once)")
         self._next_stage()
 
     def _next_stage(self) -> None:
@@ -277,7 +278,7 @@ class Supervisor:
             if child.plan.address.role is role:
                 os.kill(pid, signal.SIGKILL)
                 if why:
-                    self._say(f"{child.name} {why}")
+                    self._tell(f"{child.name} {why}")
         self._stage_ends_s = time.monotonic() + GRACE_S
 
     def _end_watcher(self) -> None:
@@ -289,7 +290,23 @@ class Supervisor:
     def _save(self) -> None:
         for child in self._all:
             self._record = self._record.with_agent(child.record)
-        self._home.write(self._record)
+        try:
+            self._home.write(self._record)
+        except OSError as error:  # a full disk is no reason to end agents
+            self._tell(f"the record of what runs could not be written: {error}")
+
+    def _tell(self, text: str) -> None:
+        """A line for people. When nobody reads any longer, it is as if the terminal had been closed."""
+        if self._unheard:
+            return
+        try:
+            self._say(text)
+        except BrokenPipeError:
+            self._unheard = True
+            if not self._signals:
+                self._asked_to_stop()
+        except OSError:
+            pass  # the log's disk is full; agents go on
 
     def _exit_code(self) -> int:
         if self._failure:

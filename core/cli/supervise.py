@@ -1,0 +1,156 @@
+"""Being the supervisor of a hierarchy, in the terminal or left behind in the background."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+from core.cli.render import note
+from core.cli.session import run
+from core.config import Settings
+from core.errors import AgentSystemError
+from core.overview import Overview
+from core.roles import Role
+from core.runtime.forked import redirect
+from core.runtime.hierarchy import AgentPlan, HierarchyHome
+from core.runtime.readiness import wait_until_ready
+from core.runtime.supervisor import Supervisor, import_tiers
+
+__all__ = ["supervise", "supervise_detached"]
+
+#: Longest wait for a detached hierarchy to be ready; what starts slower goes on starting.
+READY_S = 60.0
+EXIT_NOT_READY, EXIT_BUG = 75, 70
+#: A process may have far more descriptors, but none that a shell or make hands down is higher.
+_HIGHEST_INHERITED = 4096
+
+
+def supervise(
+    plans: Sequence[AgentPlan], configured: Settings, home: HierarchyHome, lock: int, report: int | None = None
+) -> int:
+    """Is the supervisor from here on; returns its exit code. `lock` holds the home's lock.
+
+    `report`: nobody watches, so agents write logs; "ready" is written there once all are.
+    """
+    began_s = time.monotonic()
+    import_tiers(plans)
+    supervisor = Supervisor(
+        plans,
+        home,
+        private=[lock] if report is None else [lock, report],
+        redis=str(configured.redis.endpoint),
+        drain_timeout_s=configured.agent.drain_timeout_s,
+        logs=home.logs() if report is not None else None,
+        say=note if report is None else _note_with_time,
+        ready=partial(_announce, plans, configured, os.getpid(), began_s),
+        on_ready=partial(_report_ready, report) if report is not None else lambda: None,
+    )
+    return supervisor.run()
+
+
+def _note_with_time(text: str) -> None:
+    note(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text}")
+
+
+def _report_ready(report: int) -> None:
+    os.write(report, b"ready")
+    os.close(report)
+
+
+def _announce(plans: Sequence[AgentPlan], configured: Settings, supervisor: int, began_s: float) -> int:
+    """In a process of its own: waits until all are at work, and says so."""
+    try:
+        overview = run(wait_until_ready(plans, configured, supervisor, note))
+    except AgentSystemError as error:
+        note(f"agents: {error}")
+        return error.exit_code
+    note(_ready_text(plans, overview, time.monotonic() - began_s))
+    return 0
+
+
+def _ready_text(plans: Sequence[AgentPlan], overview: Overview, took_s: float) -> str:
+    """Who is ready, and the one obvious next command."""
+    workers = sum(plan.address.role is Role.WORKER for plan in plans)
+    distributors = len(plans) - workers - 1
+    who = f"{plans[0].address.agent_id}, {distributors} distributor(s) and {workers} worker(s) are ready"
+    known = overview.task_types
+    waiting = f" {overview.open_tasks} open task(s) go on." if overview.open_tasks else ""
+    if not known:
+        return f"{who}.{waiting}\nThey know no task types yet. Next: agents up --import YOUR_MODULE"
+    shown = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
+    return f"{who} ({took_s:.1f} s). They know: {shown}.{waiting}\nNext: agents submit {known[0]} '{{}}' --wait"
+
+
+def supervise_detached(plans: Sequence[AgentPlan], configured: Settings, home: HierarchyHome, lock: int) -> int:
+    """Leaves a supervisor behind, in a session of its own. Returns 0 when all are ready; 75: not yet, they go on
+    starting; its exit code when it has ended, and why is said."""
+    log = home.log_of(f"supervisor-{configured.coordinator_id}")
+    log_begins = log.stat().st_size if log.exists() else 0
+    readable, writable = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        _become_daemon(plans, configured, home, lock, writable, log)
+    os.close(writable)
+    os.close(lock)
+    code = _wait_for_report(pid, readable)
+    said = log.read_bytes()[log_begins:].decode(errors="replace").strip()
+    note(said)
+    if code is None:
+        note(f"agents: not all are ready after {READY_S:g} s; they go on starting. `agents status` shows them.")
+        return EXIT_NOT_READY
+    if code != 0:
+        for line in _last_words(home):
+            note(line)
+        note(f"agents: the hierarchy did not start. Its logs are in {home.logs()}")
+    return code
+
+
+def _become_daemon(
+    plans: Sequence[AgentPlan], configured: Settings, home: HierarchyHome, lock: int, report: int, log: Path
+) -> NoReturn:
+    """The other process. Keeps nothing of the caller's open, so that nobody waits for us by a pipe."""
+    code = EXIT_BUG
+    try:
+        os.setsid()
+        said = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        redirect(said, said)
+        kept = sorted((lock, report))
+        os.closerange(3, kept[0])
+        os.closerange(kept[0] + 1, kept[1])
+        os.closerange(kept[1] + 1, _HIGHEST_INHERITED)
+        code = supervise(plans, configured, home, lock, report)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _wait_for_report(pid: int, readable: int) -> int | None:
+    """0: ready; the supervisor's exit code when it ended instead; None: neither within READY_S."""
+    if not select.select([readable], [], [], READY_S)[0]:
+        return None
+    if os.read(readable, 16) == b"ready":
+        return 0
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) or 1
+
+
+def _last_words(home: HierarchyHome) -> list[str]:
+    """The last line of each agent that could not run."""
+    record = home.read()
+    words = []
+    for agent in record.agents if record else ():
+        if agent.exit_code is not None and agent.exit_code > 0:
+            lines = home.log_of(agent.name).read_text(errors="replace").strip().splitlines()
+            words += [f"{agent.name}: {line}" for line in lines[-1:]]
+    return words
