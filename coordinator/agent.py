@@ -157,16 +157,18 @@ class CoordinatorMind:
             begun = {}
             for task_id, record in zip(actual[::2], actual[1::2], strict=True):
                 task = orjson.loads(record)
-                begun[task_id.decode()] = (task.get("attempt", 0), task.get("retry_count", 0))
+                if task.get("attempt"):  # otherwise it has not begun, or only its end is still shown
+                    begun[task_id.decode()] = (task["attempt"], task.get("retry_count", 0))
             await committer.commit(
                 [("DEL", cell.actual, cell.inbox, cell.heartbeats), ("HSET", cell.header, "status", "idle")],
                 dict.fromkeys(begun, "moved"),
             )
-            await committer.release()
-            self._loop.tell(TakenOver(effect.distributor_id, begun))
         except AgentSystemError:
             self._loop.tell(NotTaken(effect.distributor_id))
             raise
+        else:
+            self._loop.tell(TakenOver(effect.distributor_id, begun))
+            await committer.release()
         finally:
             await committer.close()
 
@@ -174,12 +176,15 @@ class CoordinatorMind:
         """Forgets the records of tasks that ended longer ago than the retention time."""
         assert self._loop
         before_ms = effect.before_ms - int(self._config.retention_s * 1000)
-        [ids] = await self._loop.committer.run(("ZRANGEBYSCORE", self._keys.ended, "-inf", before_ms, "LIMIT", 0, PAGE))
-        gone = [task_id for task_id in ids if task_id.decode() not in effect.keep]
-        if gone:
-            await self._loop.committer.commit(
-                [("HDEL", self._keys.tasks, *gone), ("ZREM", self._keys.ended, *gone)], {}
-            )
+        committer, kept = self._loop.committer, 0
+        while True:
+            [ids] = await committer.run(("ZRANGEBYSCORE", self._keys.ended, "-inf", before_ms, "LIMIT", kept, PAGE))
+            gone = [task_id for task_id in ids if task_id.decode() not in effect.keep]
+            if gone:
+                await committer.commit([("HDEL", self._keys.tasks, *gone), ("ZREM", self._keys.ended, *gone)], {})
+            if len(ids) < PAGE:
+                return
+            kept += len(ids) - len(gone)
 
 
 class CoordinatorAgent(Agent):
