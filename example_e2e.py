@@ -10,6 +10,7 @@ not or the job failed, 2 wrong usage, 130 Ctrl-C; others as of the `agents` comm
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import sys
@@ -19,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from core.errors import AgentSystemError, ConfigError
+from core.errors import AgentSystemError
+from worker.census.conduct import conduct
 from worker.census.hierarchy_picture import AgentBox, Traffic, hierarchy_svg
 from worker.census.live import LiveView, wants_decoration
 from worker.census.merge import Census
@@ -113,13 +115,20 @@ def parse(arguments: Sequence[str] | None) -> Options:
 
 
 def run_census(options: Options, view: LiveView) -> Run:
-    """Starts the hierarchy, has the census taken, kills one agent in the middle if asked to, and ends the hierarchy.
-
-    The job is one task: `Task(task_type="census.plan", payload=PlanRequest(root=options.root,
-    chunks=chunks_for(options.workers)).model_dump())` for workers started with `--import worker.census.tasks`; its
-    result is a `Census`. `view.show` wants a Snapshot a few times a second, `view.say` what happened.
-    """
-    raise ConfigError("the hierarchy is not connected to the example yet")
+    """Starts the hierarchy, has the census taken, kills one agent in the middle if asked to, and ends the hierarchy."""
+    done = asyncio.run(
+        conduct(
+            options.root,
+            distributors=options.distributors,
+            workers=options.workers,
+            kill=options.kill,
+            view=view,
+        )
+    )
+    retried = sum(attempt.outcome in ("lost", "failed") for attempt in done.attempts)
+    completed = sum(task.status == "completed" for task in done.tasks)
+    counts = TaskCounts(len(done.tasks), completed, len(done.tasks) - completed, retried)
+    return Run(done.census, counts, done.wall_s, done.attempts, done.marks, done.agents, done.traffic)
 
 
 def tell(report: Report, written: Sequence[Path], as_json: bool) -> None:

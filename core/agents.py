@@ -54,6 +54,7 @@ class Beat(BaseModel):
     pid: int = 0
     host: str = ""
     started_ms: int = 0
+    messages: dict[str, dict[str, int]] = Field(default_factory=dict)  #: sent to | received from its parent, by action
     ticks: int = 0  #: steps since its start: whether its loop moves
     children: dict[str, dict[str, Any]] = Field(default_factory=dict)  #: a distributor's workers, for `status`
 

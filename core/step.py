@@ -140,7 +140,7 @@ class Step:
     extras: dict[Sending, dict[str, Any]] = field(default_factory=dict)  #: more payload fields
     effects: list[Any] = field(default_factory=list)  #: for the tier's own hands, in order
     notes: list[tuple[str, dict[str, Any]]] = field(default_factory=list)  #: (action, fields) for the log
-    changes: dict[str, str] = field(default_factory=dict)  #: task id -> new status, for the audit trail
+    changes: dict[str, str] = field(default_factory=dict)  #: task id -> its new status first, for the audit trail
 
     def put(self, table: Table, key: str, value: bytes | int, whose: str = "") -> None:
         self.writes.setdefault((table, whose), {})[key] = value

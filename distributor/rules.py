@@ -237,12 +237,17 @@ def conclude(state: DistributorState, task: Task, item: dict[str, Any], batch: B
         "created_at": task.created_at, "updated_at": batch.now, "assigned_to": task.assigned_to,
     }  # fmt: skip
     step.put(Table.ACTUAL, task_id, orjson.dumps(shown))
-    step.changes[task_id] = status
+    step.changes[task_id] = attempt_of(task, status)
     state.ended.append(task_id)
     while len(state.ended) > ENDED_KEPT:
         oldest = state.ended.popleft()
         if oldest not in state.local_tasks and oldest not in state.ended:
             step.remove(Table.ACTUAL, oldest)
+
+
+def attempt_of(task: Task, status: TaskStatus) -> str:
+    """For the audit trail: `STATUS WORKER ATTEMPT`, or the status alone of a task that nobody had."""
+    return f"{status} {task.assigned_to} {task.attempt}" if task.assigned_to else status
 
 
 def report(state: DistributorState, item: dict[str, Any], step: Step) -> None:
@@ -252,7 +257,7 @@ def report(state: DistributorState, item: dict[str, Any], step: Step) -> None:
 def save(state: DistributorState, task: Task, step: Step) -> None:
     state.local_tasks[task.task_id] = task
     step.put(Table.ACTUAL, task.task_id, task.to_json())
-    step.changes[task.task_id] = task.status
+    step.changes[task.task_id] = f"{task.status} {task.error.type}" if task.error else task.status
 
 
 # ---- the workers ----
@@ -421,7 +426,7 @@ def hand_over(state: DistributorState, task: Task, worker: Child, batch: Batch, 
     record = handed.to_json()
     step.put(Table.ACTUAL, task.task_id, record)
     step.send(Sending(worker.address, Action.ASSIGN_TASK, None, worker.incarnation), record)
-    step.changes[task.task_id] = S.IN_PROGRESS
+    step.changes[task.task_id] = attempt_of(handed, S.IN_PROGRESS)
 
 
 def recall(state: DistributorState, records: list[Task], mono_ms: int) -> None:

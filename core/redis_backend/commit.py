@@ -19,6 +19,7 @@ import random
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -41,6 +42,8 @@ TRIES = 8
 #: A holder stops acting this long before its lease can end.
 MARGIN_SHARE = 0.1
 BACKOFF_S, MOST_BACKOFF_S = 0.05, 2.0
+#: How many of a commit's changes its entry in the audit trail lists, and how many entries are kept.
+CHANGES_SHOWN, HISTORY_KEPT = 64, 1000
 #: Instead of the holder's lease: somebody was faster, and the next look shows who.
 CONTENDED = b""
 
@@ -192,9 +195,9 @@ class Committer:
 
     def history_entry(self, key: str, side: str, version: int, changes: dict[str, str]) -> Command:
         """An entry of the audit trail: who wrote which version under which fence, and the first tasks it changed."""
-        shown = dict(list(changes.items())[:20])
+        shown = dict(islice(changes.items(), CHANGES_SHOWN))
         return (
-            "XADD", key, "MAXLEN", "~", 1000, "*",
+            "XADD", key, "MAXLEN", "~", HISTORY_KEPT, "*",
             "side", side, "by", self._me.agent_id, "version", version, "epoch", self.epoch,
             "changed", len(changes), "changes", orjson.dumps(shown),
         )  # fmt: skip

@@ -382,6 +382,10 @@ class AgentLoop:
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "started_ms": self.started_ms,
+            "messages": {
+                "sent": {action: count for (to, action), count in self.outbox.counts.items() if to == parent},
+                "received": {action: count for (of, action), count in self._inbox.counts.items() if of == parent},
+            },
             "ticks": self.ticks,
         }
 

@@ -59,14 +59,21 @@ def plan_agents(
         worker_flags += ["--concurrency", str(concurrency)]
     plans = [AgentPlan(Address.of(Role.COORDINATOR, coordinator_id), ("--id", coordinator_id, *flags))]
     for number in range(1, distributors + 1):
-        name = f"distributor-{number}"
+        name = distributor_name(coordinator_id, number)
         plans.append(AgentPlan(Address.of(Role.DISTRIBUTOR, name), ("--id", name, *common)))
     for number in range(1, workers + 1):
-        name, whose = f"worker-{number}", f"distributor-{(number - 1) % distributors + 1}"
+        name, whose = f"worker-{number}", distributor_name(coordinator_id, (number - 1) % distributors + 1)
         plans.append(
             AgentPlan(Address.of(Role.WORKER, name), ("--id", name, "--distributor", whose, *common, *worker_flags))
         )
     return tuple(plans)
+
+
+def distributor_name(coordinator_id: str, number: int) -> str:
+    """Distributors of different coordinators lie side by side in one Redis; those of the default one have the short
+    names."""
+    first = coordinator_id == "coordinator-1"
+    return f"distributor-{number}" if first else f"{coordinator_id}.distributor-{number}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from core.a2a_messaging import A2AMessage
 from core.errors import NotPermitted, PeerError, ServerRefused, StaleMessage
 from core.ports import Command, Connection
 from core.redis_backend.keys import AgentKeys
-from core.roles import Address, check_permitted
+from core.roles import Address, Role, check_permitted
 from core.signing import Keys, ReplayWindow, Signed, check_fresh
 from core.step import Received
 
@@ -53,6 +53,7 @@ class Inbox:
         self._done: list[bytes] = []  # entries dealt with since the last settle
         self._bad: list[tuple[Entry, PeerError]] = []
         self.rejected: Counter[str] = Counter()
+        self.counts: Counter[tuple[Address, str]] = Counter()  #: messages taken, by sender and action, but for clients'
 
     async def read(self) -> list[Entry]:
         """The next entries, after at most BLOCK_MS; none when nothing came. Raises TransportDown, ServerRefused."""
@@ -98,6 +99,8 @@ class Inbox:
             if message.metadata.audience not in (None, incarnation):
                 self.rejected[StaleMessage.reason] += 1  # meant for this agent's predecessor: no fault of the sender
                 continue
+            if signed.sender.role is not Role.CLIENT:
+                self.counts[signed.sender, message.action] += 1
             received.append(Received(signed.sender, message, entry_id))
         return received
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ __all__ = ["MOST_ITEMS", "Outbox", "chunks"]
 MOST_ITEMS, MOST_BYTES = 128, 512 * 1024
 #: A client's reply stream: a client that stops reading finds the results in the records instead.
 REPLIES_KEPT, REPLIES_TTL_S = 20_000, 3600
+CLIENTS = Address(Role.CLIENT, "*")
 
 
 class Outbox:
@@ -31,6 +33,7 @@ class Outbox:
         self._signing = signing
         self.sent: dict[Address, int] = {}  #: last sequence number used, by recipient
         self.incarnation = 0
+        self.counts: Counter[tuple[Address, str]] = Counter()  #: messages by recipient and action, but for clients'
 
     def commands(self, step: Step, now_ms: int) -> list[Command]:
         """One XADD for each message of `step`. Numbers are used up: send these commands until they are committed."""
@@ -56,8 +59,13 @@ class Outbox:
         return self._sign(parent, MessageType.HEARTBEAT, payload, number, now_ms, None, None).pack()
 
     def _message(self, sending: Sending, items: Sequence[bytes], extra: Mapping[str, Any], now_ms: int) -> Signed:
-        number = self.sent[sending.recipient] = self.sent.get(sending.recipient, 0) + 1
+        to_client = sending.recipient.role is Role.CLIENT
+        # Clients come and go: they share one sequence, each seeing it with gaps, so that none needs to be remembered.
+        counter = CLIENTS if to_client else sending.recipient
+        number = self.sent[counter] = self.sent.get(counter, 0) + 1
         payload = {"action": sending.action, **extra, "tasks": [orjson.Fragment(item) for item in items]}
+        if not to_client:
+            self.counts[sending.recipient, sending.action.value] += 1
         kind = TYPE_OF_ACTION[sending.action]
         if sending.action is Action.TASK_ACCEPTED and extra.get("refused"):
             kind = MessageType.ERROR
