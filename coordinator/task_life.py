@@ -14,7 +14,7 @@ from coordinator.state import CoordinatorState, Sweep
 from core.errors import BadTask
 from core.roles import Action, Address, Role
 from core.step import Batch, Sending, Step, Table
-from core.tasks import Task, TaskError, TaskStatus, Then, check_size
+from core.tasks import Task, TaskError, TaskStatus, Then, check_sizes
 
 __all__ = [
     "accept",
@@ -53,7 +53,7 @@ def accept(state: CoordinatorState, task: Task, client: Address | None, batch: B
             f"{len(state.local_tasks)} tasks are open, the most this coordinator admits (MAX_OPEN_TASKS);"
             " submit again when some have ended"
         )
-    check_size(f"payload of task {task.task_id!r}", task.payload)
+    check_sizes(task)
     if task.deadline and task.deadline.tzinfo is None:
         raise BadTask("task field 'deadline': needs a time zone, such as datetime.now(UTC)")
     admit(
@@ -175,7 +175,7 @@ def delegate(state: CoordinatorState, task: Task, item: dict[str, Any], batch: B
         if taken:
             raise BadTask(f"child id {taken[0]!r} is in use already")
         for child in children:
-            check_size(f"payload of child {child.task_id!r}", child.payload)
+            check_sizes(child)
     except BadTask as error:
         problem = TaskError(type="BadTask", message=f"spawn: {error}", attempt=task.attempt, retryable=False)
         end(state, task, S.FAILED, batch, step, error=problem)

@@ -195,7 +195,8 @@ class AgentConfig(Value):
     concurrency: Annotated[
         int, Field(ge=1, le=10_000), Variable("WORKER_CONCURRENCY", "a number of tasks, 1 to 10000")
     ] = 4
-    message_limit_bytes: int = Field(default=1024 * 1024, ge=1024)  #: a larger message is rejected unread
+    #: a larger message is rejected unread; it must hold the children of one spawn, and so the record of their parent
+    message_limit_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"],
         BeforeValidator(lambda text: text.upper() if isinstance(text, str) else text),

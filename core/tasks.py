@@ -39,6 +39,7 @@ __all__ = [
     "TaskStatus",
     "Then",
     "check_size",
+    "check_sizes",
     "new_task_id",
     "skills_needed",
     "utc_now",
@@ -53,6 +54,7 @@ _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 TaskId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@/+-]{0,199}$")]
+Name = Annotated[str, StringConstraints(max_length=200)]
 TaskType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$")]
 
 
@@ -151,8 +153,8 @@ class Task(BaseModel):
     deadline: datetime | None = None  #: nothing is started after it; children inherit it and can only shorten it
     max_attempts: int | None = Field(default=None, ge=1, le=100)  #: None: the handler's own
     backoff_s: float = Field(default=0.5, ge=0)  #: pause before the 2nd attempt; doubles, at most 60 s
-    capabilities: tuple[str, ...] = ()  #: what its worker must be able to do
-    idempotency_key: str | None = None  #: for effects outside; None: the task_id
+    capabilities: tuple[Name, ...] = Field(default=(), max_length=32)  #: what its worker must be able to do
+    idempotency_key: Name | None = None  #: for effects outside; None: the task_id
     parent_id: str | None = None
     root_id: str | None = None  #: the submitted task at the top of the tree
     children: tuple[str, ...] = ()  #: of a waiting task, and of its continuation
@@ -231,6 +233,13 @@ def check_size(what: str, value: object) -> bytes:
     if encoded.count(b"[") + encoded.count(b"{") > DEPTH_LIMIT and _nesting_exceeds(encoded, DEPTH_LIMIT):
         raise BadTask(f"{what} nests lists and objects deeper than {DEPTH_LIMIT}; flatten it.")
     return encoded
+
+
+def check_sizes(task: Task) -> None:
+    """Raises BadTask, as `check_size`, when what its caller put into `task` cannot travel."""
+    check_size(f"payload of task {task.task_id!r}", task.payload)
+    if task.metadata:
+        check_size(f"metadata of task {task.task_id!r}", task.metadata)
 
 
 def _nesting_exceeds(encoded: bytes, limit: int) -> bool:

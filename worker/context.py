@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from core.errors import BadTask, TaskFailed
-from core.tasks import Task, TaskError, TaskStatus, Then, check_size
+from core.tasks import Task, TaskError, TaskStatus, Then, check_size, check_sizes
 
 __all__ = ["ChildOutcome", "Context", "Progress", "Spawn", "current_context"]
 
@@ -24,6 +24,9 @@ PROGRESS_LIMIT_BYTES = 4096
 ROUNDING = 1.0001
 
 MAX_ID_LENGTH = 200  #: of a task id
+
+#: All children of one spawn travel in one message, and their parent's record names each, with a digest of its outcome.
+SPAWN_LIMIT_BYTES, CHILD_OVERHEAD_BYTES = 2 * 1024 * 1024, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +132,7 @@ class Context:
         Once all have ended, the task goes on as a task of type ``then`` with ``payload``, and finds their outcomes in
         ``ctx.children``; with no ``then``, its result is the list of theirs. A child without an id of its own is
         called ``<this task>/<index>``, so that a second attempt names the same children and none runs twice.
-        Raises BadTask for no children, two with one id, or a payload that is no JSON or too large.
+        Raises BadTask for no children, two with one id, a payload that is no JSON or too large, or over 2 MiB in all.
         """
         named = tuple(self._named(index, child) for index, child in enumerate(children, self.spawned))
         if not named:
@@ -139,8 +142,14 @@ class Context:
             if child.task_id in seen:
                 raise BadTask(f"spawn got two children with the id {child.task_id!r}; leave task_id out to have it set")
             seen.add(child.task_id)
-            check_size(f"payload of child {child.task_id!r}", child.payload)
+            check_sizes(child)
         check_size("payload of the continuation", payload)
+        size = sum(len(child.to_json()) + CHILD_OVERHEAD_BYTES for child in named)
+        if size > SPAWN_LIMIT_BYTES:
+            raise BadTask(
+                f"spawn got {len(named)} children of {size} bytes in all, over the limit of {SPAWN_LIMIT_BYTES}."
+                " Store their payloads elsewhere and pass references, or spawn in two levels."
+            )
         return Spawn(named, Then(task_type=then, payload=payload))
 
     def _named(self, index: int, child: Task) -> Task:

@@ -43,7 +43,7 @@ from core.runtime.portal import Resident, operation, portal_loop
 from core.runtime.wiring import keys_for, server_for
 from core.signing import Keys, ReplayWindow, Signed
 from core.step import Sending, Step
-from core.tasks import Task, check_size
+from core.tasks import Task, check_sizes
 
 __all__ = ["AgentClient"]
 
@@ -194,7 +194,7 @@ class AgentClient(Resident):
 
     async def _submit(self, tasks: Sequence[Task], timeout_s: float) -> list[str]:
         for task in tasks:
-            check_size(f"payload of task {task.task_id!r}", task.payload)
+            check_sizes(task)
         ids = [task.task_id for task in tasks]
         self._open.update(dict.fromkeys(ids))
         refused = await self._ask(Action.SUBMIT_TASK, (task.to_json() for task in tasks), timeout_s)
@@ -217,16 +217,16 @@ class AgentClient(Resident):
         while part := list(islice(source, MOST_ITEMS * MESSAGES_AT_ONCE)):
             futures |= await self._send(action, part, unanswered)
         refused: list[dict[str, str]] = []
-        while True:
+        while futures:
             left_s = max(0.0, min(deadline - time.monotonic(), ANSWER_S))
             await asyncio.wait(futures.values(), timeout=left_s)
             answered = [request_id for request_id, future in futures.items() if future.done()]
             for request_id in answered:
                 refused += futures.pop(request_id).result()
                 del unanswered[request_id]
-            if not futures:
-                return refused
-            if time.monotonic() >= deadline:
+            if futures and time.monotonic() >= deadline:
+                for request_id in futures:
+                    self._answers.pop(request_id, None)
                 raise TaskTimeout(
                     f"{self._coordinator} did not answer within {timeout_s:g} s."
                     " Is it running? `agents status` shows it, `agents up` starts one."
@@ -237,6 +237,7 @@ class AgentClient(Resident):
                 again, unanswered, futures = unanswered, {}, {}
                 for part in again.values():
                     futures |= await self._send(action, part, unanswered)
+        return refused
 
     async def _send(
         self, action: Action, items: list[bytes], unanswered: dict[str, list[bytes]]
