@@ -51,17 +51,18 @@ def _limit(parts: Sequence[bytes]) -> tuple[int, list[bytes]]:
 def xtrim(space: Keyspace, given: Arguments) -> int:
     """XTRIM key MAXLEN [~ | =] count, or XTRIM key MINID id"""
     key, kind, *rest = given
-    stream = space.find(key, Stream)
+    keep: int | None = None
+    from_id: StreamId = (0, 0)
     if kind.upper() == b"MAXLEN":
         keep, rest = _limit(rest)
-        dropped = stream.trim(keep=keep) if stream is not None else 0
     elif kind.upper() == b"MINID":
         from_id = stream_id_of(rest.pop(0))
-        dropped = stream.trim(from_id=from_id) if stream is not None else 0
     else:
         raise syntax_error()
     if rest:
         raise syntax_error()
+    stream = space.find(key, Stream)
+    dropped = 0 if stream is None else stream.trim(keep=keep, from_id=from_id)
     if dropped:
         space.changed(key)
     return dropped
@@ -69,8 +70,9 @@ def xtrim(space: Keyspace, given: Arguments) -> int:
 
 def xdel(space: Keyspace, given: Arguments) -> int:
     stream = space.find(given[0], Stream)
-    ids = [stream_id_of(text) for text in given[1:]]
-    deleted = sum(stream.delete(one) for one in ids) if stream is not None else 0
+    if stream is None:
+        return 0
+    deleted = sum(map(stream.delete, [stream_id_of(text) for text in given[1:]]))
     if deleted:
         space.changed(given[0])
     return deleted
@@ -88,16 +90,18 @@ def xrange(space: Keyspace, given: Arguments) -> list[list[Any]] | None:
     if options and (len(options) != 2 or options[0].upper() != b"COUNT"):
         raise syntax_error()
     count = integer_of(options[1]) if options else None
-    if count is not None and count <= 0:
+    stream = space.find(key, Stream)
+    if stream is not None and count is not None and count <= 0:
         return None
-    return _entries(space.find(key, Stream) or Stream(), low, high, count)
+    return [] if stream is None else _entries(stream, low, high, count)
 
 
 def xread(space: Keyspace, given: Arguments) -> list[list[Any]] | None:
     """XREAD [COUNT count] [BLOCK milliseconds] STREAMS key id; the waiting is the connection's part."""
     wanted = _wanted(given)
     stream = space.find(wanted.key, Stream) or Stream()
-    entries = _entries(stream, wanted.first, LAST, wanted.count)
+    milliseconds, number = stream_id_of(wanted.after)
+    entries = _entries(stream, (milliseconds, number + 1), LAST, wanted.count)
     return [[wanted.key, entries]] if entries else None
 
 
@@ -109,7 +113,7 @@ def block_ms_of(given: Arguments) -> int | None:
 @dataclass(frozen=True, slots=True)
 class _Wanted:
     key: bytes
-    first: StreamId
+    after: bytes
     count: int | None
     block_ms: int | None
 
@@ -122,9 +126,8 @@ def _wanted(given: Arguments) -> _Wanted:
         del rest[:2]
     if len(rest) != 3 or rest[0].upper() != b"STREAMS":
         raise syntax_error()
-    milliseconds, number = stream_id_of(rest[2])
     count = integer_of(options[b"COUNT"]) if b"COUNT" in options else 0
-    return _Wanted(rest[1], (milliseconds, number + 1), count if count > 0 else None, _block_ms(options.get(b"BLOCK")))
+    return _Wanted(rest[1], rest[2], count if count > 0 else None, _block_ms(options.get(b"BLOCK")))
 
 
 def _block_ms(text: bytes | None) -> int | None:

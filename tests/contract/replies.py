@@ -1,4 +1,4 @@
-"""Sequences of commands, and their replies in a form that can be compared between stores."""
+"""Replies in a form that can be compared between stores."""
 
 from __future__ import annotations
 
@@ -9,47 +9,58 @@ from typing import Any, NamedTuple
 from core.ports import Connection, Part
 from core.redis_client import ResponseError
 
-__all__ = ["Nth", "Script", "replies_to"]
+__all__ = ["Nth", "Speaker"]
 
 UNORDERED = frozenset({"HGETALL", "HKEYS", "HVALS", "SMEMBERS"})
 STREAM_ID = re.compile(rb"[0-9]{13}-[0-9]+")
 
 
 class Nth(NamedTuple):
-    """Stands for the n-th stream id that this run has been given, from 0 on."""
+    """Stands for the n-th stream id that a store has given, from 0 on."""
 
     number: int
 
 
-Script = Sequence[Sequence[Part | Nth]]
+class Speaker:
+    """Sends commands one by one over one connection. `ids` is shared by all connections to the same store."""
+
+    def __init__(self, connection: Connection, ids: list[bytes]) -> None:
+        self._connection = connection
+        self._ids = ids
+        self._queued: list[str] = []
+
+    async def say(self, command: Sequence[Part | Nth]) -> Any:
+        """The reply: what has no order is sorted, ids are numbered as they came, of a refusal only its code is left,
+        since the words behind it differ from release to release."""
+        name = str(command[0])
+        sent = [self._id(part.number) if isinstance(part, Nth) else part for part in command]
+        [reply] = await self._connection.exchange([sent])
+        if reply == b"QUEUED":
+            self._queued.append(name)
+        elif name == "EXEC":
+            queued, self._queued = self._queued, []
+            if isinstance(reply, list):
+                reply = [_sorted(name, one) for name, one in zip(queued, reply, strict=True)]
+        return self._comparable(_sorted(name, reply))
+
+    def _id(self, number: int) -> bytes:
+        return self._ids[number] if number < len(self._ids) else b"5-5"
+
+    def _comparable(self, reply: Any) -> Any:
+        if isinstance(reply, ResponseError):
+            return f"refused: {str(reply).partition(' ')[0]}"
+        if isinstance(reply, list):
+            return [self._comparable(part) for part in reply]
+        if isinstance(reply, bytes) and STREAM_ID.fullmatch(reply):
+            if reply not in self._ids:
+                self._ids.append(reply)
+            return Nth(self._ids.index(reply))
+        return reply
 
 
-async def replies_to(script: Script, connection: Connection) -> list[Any]:
-    """The replies, sent one by one, with stream ids numbered in the order in which they were first seen."""
-    ids: list[bytes] = []
-    replies = []
-    for command in script:
-        sent = [ids[part.number] if isinstance(part, Nth) else part for part in command]
-        [reply] = await connection.exchange([sent])
-        if command[0] in UNORDERED and isinstance(reply, list):
-            reply = _sorted(reply, pairs=command[0] == "HGETALL")
-        replies.append(_comparable(reply, ids))
-    return replies
-
-
-def _sorted(reply: list[Any], *, pairs: bool) -> list[Any]:
-    if not pairs:
+def _sorted(name: str, reply: Any) -> Any:
+    if name not in UNORDERED or not isinstance(reply, list):
+        return reply
+    if name != "HGETALL":
         return sorted(reply)
     return [part for pair in sorted(zip(reply[::2], reply[1::2], strict=True)) for part in pair]
-
-
-def _comparable(reply: Any, ids: list[bytes]) -> Any:
-    if isinstance(reply, ResponseError):
-        return f"refused: {str(reply).partition(' ')[0]}"  # the words behind the code differ from release to release
-    if isinstance(reply, list):
-        return [_comparable(part, ids) for part in reply]
-    if isinstance(reply, bytes) and STREAM_ID.fullmatch(reply):
-        if reply not in ids:
-            ids.append(reply)
-        return Nth(ids.index(reply))
-    return reply

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pytest
 
 from core.memory_backend.connection import MemoryConnection
 from core.memory_backend.store import MemoryStore
+from core.ports import Connection, Part
 from core.redis_client import Wire
-from tests.contract.replies import Nth, Script, replies_to
+from tests.contract.replies import Nth, Speaker
 
 if TYPE_CHECKING:
     from core.config import RedisConfig
 
 FAR_MS = 1_000_000
+
+Script = Sequence[Sequence[Part | Nth]]
 
 SCRIPTS: dict[str, Script] = {
     "parts of every type": [
@@ -156,13 +160,15 @@ SCRIPTS: dict[str, Script] = {
 
 @pytest.mark.parametrize("name", SCRIPTS)
 async def test_the_store_in_memory_gives_the_replies_of_a_server_to(name: str, redis_config: RedisConfig) -> None:
-    wire, memory = Wire(redis_config), MemoryConnection(MemoryStore(time.time))
-    await wire.connect()
-    await memory.connect()
+    theirs = await _replies(Wire(redis_config), SCRIPTS[name])
+    ours = await _replies(MemoryConnection(MemoryStore(time.time)), SCRIPTS[name])
 
-    theirs = await replies_to(SCRIPTS[name], wire)
-    ours = await replies_to(SCRIPTS[name], memory)
+    assert ours == theirs
 
-    await wire.close()
-    shown = [f"{command}: {reply!r}" for command, reply in zip(SCRIPTS[name], ours, strict=True)]
-    assert shown == [f"{command}: {reply!r}" for command, reply in zip(SCRIPTS[name], theirs, strict=True)]
+
+async def _replies(connection: Connection, script: Script) -> list[str]:
+    await connection.connect()
+    speaker = Speaker(connection, [])
+    replies = [f"{' '.join(map(str, command))}: {await speaker.say(command)!r}" for command in script]
+    await connection.close()
+    return replies
