@@ -141,4 +141,8 @@ class DistributorAgent(Agent):
         return True
 
     async def _hand_back(self) -> None:
-        await self.loop.call("hand_back")
+        assert self._running
+        asking = asyncio.ensure_future(self.loop.call("hand_back"))
+        # It may have drained just now, and then nobody is left to answer.
+        await asyncio.wait({asking, self._running}, return_when=asyncio.FIRST_COMPLETED)
+        asking.cancel()
