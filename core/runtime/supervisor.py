@@ -19,6 +19,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+from core.redis_backend.private_files import write_private
 from core.redis_backend.process_identity import this_process
 from core.roles import Role
 from core.runtime.forked import fork
@@ -30,6 +31,9 @@ __all__ = ["EXIT_KILLED", "Supervisor", "import_tiers"]
 EXIT_HANDED_BACK, EXIT_KILLED = 75, 130
 #: Beyond the drain timeout, for what comes after it: handing back, the goodbye. Then it is killed.
 GRACE_S = 10.0
+#: Even if no time is given for running tasks, what has none needs a moment to say goodbye; and the upper tiers, which
+#: run nothing themselves, have to pass on what the workers have just handed back.
+LEAST_DRAIN_S = {Role.WORKER: 0.5, Role.DISTRIBUTOR: 5.0, Role.COORDINATOR: 5.0}
 #: From below, so that nobody is left with work and nobody to give it to.
 DRAIN_ORDER = (Role.WORKER, Role.DISTRIBUTOR, Role.COORDINATOR)
 
@@ -268,7 +272,9 @@ class Supervisor:
         if stage is self._stage or self._signals > 1:
             return
         self._stage = stage
-        self._stage_ends_s = time.monotonic() + self._drain_timeout_s + GRACE_S
+        drain_s = max(self._drain_timeout_s, LEAST_DRAIN_S[stage]) if stage else 0.0
+        write_private(self._home.drain_order, f"{drain_s}")
+        self._stage_ends_s = time.monotonic() + drain_s + GRACE_S
         for pid, child in self._children.items():
             if child.plan.address.role is stage:
                 os.kill(pid, signal.SIGTERM)

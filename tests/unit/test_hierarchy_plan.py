@@ -9,9 +9,9 @@ from core.runtime.hierarchy import plan_agents
 
 
 def test_workers_are_dealt_out_to_the_distributors_in_turn() -> None:
-    plans = plan_agents("c", distributors=2, workers=3)
+    plans = plan_agents("coordinator-1", distributors=2, workers=3)
     assert [str(plan.address) for plan in plans] == [
-        "coordinator:c", "distributor:distributor-1", "distributor:distributor-2",
+        "coordinator:coordinator-1", "distributor:distributor-1", "distributor:distributor-2",
         "worker:worker-1", "worker:worker-2", "worker:worker-3",
     ]  # fmt: skip
     whose = [plan.flags[plan.flags.index("--distributor") + 1] for plan in plans[3:]]
@@ -22,9 +22,9 @@ def test_every_agent_is_told_its_id_and_only_workers_what_to_import() -> None:
     plans = plan_agents(
         "c", distributors=1, workers=1, modules=["a", "b"], concurrency=7, flags=["--log-format", "json"]
     )
-    common = ("--coordinator", "c", "--log-format", "json")
+    common = ("--coordinator", "coordinator-1", "--log-format", "json")
     assert [plan.flags for plan in plans] == [
-        ("--id", "c", "--log-format", "json"),
+        ("--id", "coordinator-1", "--log-format", "json"),
         ("--id", "distributor-1", *common),
         ("--id", "worker-1", "--distributor", "distributor-1", *common,
          "--import", "a", "--import", "b", "--concurrency", "7"),
@@ -34,4 +34,4 @@ def test_every_agent_is_told_its_id_and_only_workers_what_to_import() -> None:
 @pytest.mark.parametrize(("distributors", "workers"), [(2, 1), (0, 1), (1, 0)])
 def test_a_tier_without_an_agent_is_refused(distributors: int, workers: int) -> None:
     with pytest.raises(ConfigError, match="each needs one at least"):
-        plan_agents("c", distributors=distributors, workers=workers)
+        plan_agents("coordinator-1", distributors=distributors, workers=workers)
