@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core.errors import ConfigError
+from core.roles import Role
 from core.runtime.hierarchy import plan_agents
 
 
@@ -20,7 +21,7 @@ def test_workers_are_dealt_out_to_the_distributors_in_turn() -> None:
 
 def test_every_agent_is_told_its_id_and_only_workers_what_to_import() -> None:
     plans = plan_agents(
-        "c", distributors=1, workers=1, modules=["a", "b"], concurrency=7, flags=["--log-format", "json"]
+        "coordinator-1", distributors=1, workers=1, modules=["a", "b"], concurrency=7, flags=["--log-format", "json"]
     )
     common = ("--coordinator", "coordinator-1", "--log-format", "json")
     assert [plan.flags for plan in plans] == [
@@ -35,3 +36,13 @@ def test_every_agent_is_told_its_id_and_only_workers_what_to_import() -> None:
 def test_a_tier_without_an_agent_is_refused(distributors: int, workers: int) -> None:
     with pytest.raises(ConfigError, match="each needs one at least"):
         plan_agents("coordinator-1", distributors=distributors, workers=workers)
+
+
+def test_distributors_of_two_coordinators_have_names_of_their_own() -> None:
+    names = [
+        plan.address.agent_id
+        for coordinator in ("coordinator-1", "coordinator-2")
+        for plan in plan_agents(coordinator, distributors=2, workers=2)
+        if plan.address.role is Role.DISTRIBUTOR
+    ]
+    assert len(set(names)) == 4
