@@ -201,6 +201,8 @@ def requeue(
         return
     again = task.moved(S.PENDING, batch.now, assigned_to=None, **changes)
     save(state, again, step)
+    if "error" in changes:
+        step.changes[task.task_id] = f"{again.status} {changes['error'].type}"
     if state.draining:
         give_back(state, again, step)
     else:
@@ -237,7 +239,7 @@ def conclude(state: DistributorState, task: Task, item: dict[str, Any], batch: B
         "created_at": task.created_at, "updated_at": batch.now, "assigned_to": task.assigned_to,
     }  # fmt: skip
     step.put(Table.ACTUAL, task_id, orjson.dumps(shown))
-    step.changes[task_id] = attempt_of(task, status)
+    step.changes[task_id] = trail(status, task.assigned_to, task.attempt, round(item.get("run_ms", 0)))
     state.ended.append(task_id)
     while len(state.ended) > ENDED_KEPT:
         oldest = state.ended.popleft()
@@ -245,9 +247,9 @@ def conclude(state: DistributorState, task: Task, item: dict[str, Any], batch: B
             step.remove(Table.ACTUAL, oldest)
 
 
-def attempt_of(task: Task, status: TaskStatus) -> str:
-    """For the audit trail: `STATUS WORKER ATTEMPT`, or the status alone of a task that nobody had."""
-    return f"{status} {task.assigned_to} {task.attempt}" if task.assigned_to else status
+def trail(status: TaskStatus, worker: str | None, *facts: object) -> str:
+    """A change as the audit trail tells it: its status, then who had the task and facts about that, if anybody did."""
+    return " ".join(map(str, (status, worker, *facts))) if worker else status
 
 
 def report(state: DistributorState, item: dict[str, Any], step: Step) -> None:
@@ -257,7 +259,7 @@ def report(state: DistributorState, item: dict[str, Any], step: Step) -> None:
 def save(state: DistributorState, task: Task, step: Step) -> None:
     state.local_tasks[task.task_id] = task
     step.put(Table.ACTUAL, task.task_id, task.to_json())
-    step.changes[task.task_id] = f"{task.status} {task.error.type}" if task.error else task.status
+    step.changes[task.task_id] = trail(task.status, task.assigned_to, task.attempt, task.task_type)
 
 
 # ---- the workers ----
@@ -426,7 +428,7 @@ def hand_over(state: DistributorState, task: Task, worker: Child, batch: Batch, 
     record = handed.to_json()
     step.put(Table.ACTUAL, task.task_id, record)
     step.send(Sending(worker.address, Action.ASSIGN_TASK, None, worker.incarnation), record)
-    step.changes[task.task_id] = attempt_of(handed, S.IN_PROGRESS)
+    step.changes[task.task_id] = trail(S.IN_PROGRESS, handed.assigned_to, handed.attempt, handed.task_type)
 
 
 def recall(state: DistributorState, records: list[Task], mono_ms: int) -> None:

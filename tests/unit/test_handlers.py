@@ -303,8 +303,8 @@ def test_spawned_children_without_an_id_are_named_after_their_parent() -> None:
         ([], "at least one child"),
         ([{"task_type": "part"}], "got a dict as child 0"),
         ([Task(task_type="part", task_id="a"), Task(task_type="part", task_id="a")], "two children with the id 'a'"),
-        ([Task(task_type="part", payload="x" * PAYLOAD_LIMIT_BYTES)], "payload of child 'job/0' has"),
-        ([Task(task_type="part", payload=object())], "payload of child 'job/0' is not JSON"),
+        ([Task(task_type="part", payload="x" * PAYLOAD_LIMIT_BYTES)], "payload of task 'job/0' has"),
+        ([Task(task_type="part", payload=object())], "payload of task 'job/0' is not JSON"),
     ],
 )
 def test_children_that_cannot_run_are_refused(children: list[Any], problem: str) -> None:

@@ -23,11 +23,11 @@ def test_every_agent_is_told_its_id_and_only_workers_what_to_import() -> None:
     plans = plan_agents(
         "coordinator-1", distributors=1, workers=1, modules=["a", "b"], concurrency=7, flags=["--log-format", "json"]
     )
-    common = ("--coordinator", "coordinator-1", "--log-format", "json")
+    common = ("--coordinator", "c", "--log-format", "json")
     assert [plan.flags for plan in plans] == [
-        ("--id", "coordinator-1", "--log-format", "json"),
-        ("--id", "distributor-1", *common),
-        ("--id", "worker-1", "--distributor", "distributor-1", *common,
+        ("--id", "c", "--log-format", "json"),
+        ("--id", "c.distributor-1", *common),
+        ("--id", "worker-1", "--distributor", "c.distributor-1", *common,
          "--import", "a", "--import", "b", "--concurrency", "7"),
     ]  # fmt: skip
 

@@ -161,7 +161,7 @@ async def _take(
         census=census,
         tasks=tasks,
         wall_s=wall_s,
-        attempts=await attempts_of(reader, cells, {task.task_id: task.task_type for task in tasks}),
+        attempts=await attempts_of(reader, cells),
         marks=watch.marks,
         agents=_boxes(watch, coordinator_id),
         traffic=_traffic(watch),
@@ -175,7 +175,7 @@ def _look(watch: _Watch, overview: Overview, view: LiveView) -> None:
             watch.last[agent.agent_id, agent.beat.started_ms] = agent
     rows = [
         AgentRow(
-            agent.agent_id, agent.role.value, agent.health.value,
+            _short(agent.agent_id), agent.role.value, agent.health.value,
             in_flight=len(agent.beat.holding) if agent.role is Role.WORKER else agent.beat.running,
             done=agent.beat.done, failed=agent.beat.failed, rate=_rate(watch, agent),
         )
@@ -212,9 +212,9 @@ def _strike(watch: _Watch, overview: Overview, victim: Victim, view: LiveView) -
         agent = busy[0]
         assert agent.pid is not None
         os.kill(agent.pid, signal.SIGKILL)
-        watch.marks.append(Mark(time.time(), f"{agent.agent_id} killed"))
+        watch.marks.append(Mark(overview.at.timestamp(), f"{_short(agent.agent_id)} killed"))
         watch.killed.add(agent.agent_id)
-        view.say(f"killed {agent.agent_id} (process {agent.pid}) with SIGKILL")
+        view.say(f"killed {_short(agent.agent_id)} (process {agent.pid}) with SIGKILL")
 
 
 async def _last_heartbeats(watch: _Watch, reader: Reader, coordinator_id: str, view: LiveView) -> None:
@@ -234,12 +234,12 @@ def _boxes(watch: _Watch, coordinator_id: str) -> list[AgentBox]:
     boxes = [AgentBox(coordinator_id, "coordinator", None)]
     for (agent_id, _), agent in watch.last.items():
         assert agent.beat
-        remark = "killed, and started again" if agent_id in watch.killed else ""
+        remark = "killed, restarted" if agent_id in watch.killed else ""
         counts = {"done": _done(watch, agent_id), "failed": agent.beat.failed}
         parent = agent.chain[-2].agent_id
-        boxes = [box for box in boxes if box.agent_id != agent_id]
-        boxes.append(AgentBox(agent_id, agent.role.value, parent, counts, remark))
-    return boxes
+        boxes = [box for box in boxes if box.agent_id != _short(agent_id)]
+        boxes.append(AgentBox(_short(agent_id), agent.role.value, _short(parent), counts, remark))
+    return sorted(boxes, key=lambda box: box.agent_id)
 
 
 def _done(watch: _Watch, agent_id: str) -> int:
@@ -256,4 +256,12 @@ def _traffic(watch: _Watch) -> list[Traffic]:
             sums[agent_id, parent, action] = sums.get((agent_id, parent, action), 0) + count
         for action, count in agent.beat.messages.get("received", {}).items():
             sums[parent, agent_id, action] = sums.get((parent, agent_id, action), 0) + count
-    return [Traffic(*link, count) for link, count in sorted(sums.items())]
+    return [
+        Traffic(_short(sender), _short(recipient), action, count)
+        for (sender, recipient, action), count in sorted(sums.items())
+    ]
+
+
+def _short(agent_id: str) -> str:
+    """An id without the coordinator's, after which distributors are named."""
+    return agent_id.rpartition(".")[2]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import orjson
 
@@ -12,14 +12,16 @@ from worker.census.timeline import Attempt, Outcome
 
 __all__ = ["attempts_in", "attempts_of"]
 
-#: What a change says, as the outcome of the attempt before it; what is not here has lost its worker.
+#: What a change says, as the outcome of the attempt before it.
 OUTCOMES: dict[str, Outcome] = {
     "completed": "completed", "waiting": "delegated", "failed": "failed", "cancelled": "cancelled",
 }  # fmt: skip
 
+Changes = Sequence[tuple[float, str, str]]
 
-async def attempts_of(source: Runs, distributor_ids: Sequence[str], types: Mapping[str, str]) -> list[Attempt]:
-    """All attempts of the tasks in `types` (task id -> type) that the trails of these cells tell of."""
+
+async def attempts_of(source: Runs, distributor_ids: Sequence[str]) -> list[Attempt]:
+    """All attempts that the trails of these cells tell of."""
     changes: list[tuple[float, str, str]] = []
     for distributor_id in distributor_ids:
         [entries] = await source.run(("XRANGE", CellKeys(distributor_id).history, "-", "+"))
@@ -28,25 +30,28 @@ async def attempts_of(source: Runs, distributor_ids: Sequence[str], types: Mappi
             if fields[b"side"] == b"distributor":
                 at_s = int(entry_id.partition(b"-")[0]) / 1000
                 changes += [(at_s, task, what) for task, what in orjson.loads(fields[b"changes"]).items()]
-    return attempts_in(sorted(changes), types)
+    return attempts_in(sorted(changes))
 
 
-def attempts_in(changes: Sequence[tuple[float, str, str]], types: Mapping[str, str]) -> list[Attempt]:
-    """The attempts in a trail of (seconds, task id, `STATUS [WORKER ATTEMPT]`), in the order in which they ended.
+def attempts_in(changes: Changes) -> list[Attempt]:
+    """The attempts in a trail of (seconds, task id, change), in the order in which they ended.
 
-    One whose next change is neither an outcome nor there at all was lost with its worker.
+    A change is `in_progress WORKER ATTEMPT TYPE`, told again with every progress; `OUTCOME WORKER ATTEMPT RUN_MS`;
+    `pending ERROR` after an attempt that failed or was lost; `pending` after one that had not begun.
     """
-    begun: dict[str, tuple[float, str, int]] = {}
-    attempts: list[Attempt] = []
-
-    def ended(task_id: str, at_s: float, outcome: Outcome) -> None:
-        if task_id in begun and task_id in types:
-            started_s, worker, number = begun.pop(task_id)
-            attempts.append(Attempt(task_id, types[task_id], worker, number, started_s, at_s, outcome))
-
+    handed: dict[str, tuple[float, str, int, str]] = {}
+    attempts = []
     for at_s, task_id, what in changes:
-        status, *who = what.split()
-        ended(task_id, at_s, OUTCOMES.get(status, "lost"))
-        if status == "in_progress" and len(who) == 2:
-            begun[task_id] = (at_s, who[0], int(who[1]))
+        status, *facts = what.split()
+        if status == "in_progress":
+            worker, number, task_type = facts[0], int(facts[1]), facts[2]
+            if handed.get(task_id, (0.0, "", -1, ""))[2] != number:
+                handed[task_id] = (at_s, worker, number, task_type)
+            continue
+        since_s, worker, number, task_type = handed.pop(task_id, (0.0, "", 0, ""))
+        if not worker or what == "pending":
+            continue
+        outcome = OUTCOMES.get(status, "lost" if facts == ["worker_lost"] else "failed")
+        started_s = at_s - int(facts[2]) / 1000 if len(facts) == 3 else since_s
+        attempts.append(Attempt(task_id, task_type, worker, number, max(since_s, started_s), at_s, outcome))
     return attempts
