@@ -31,6 +31,7 @@ class Faults:
     slow: float = 0.0  #: beside those: it takes up to `most_delay_s` each way
     most_delay_s: float = 0.05
     most_late_s: float = 1.0
+    most_silence_s: float = 5.0  #: after which the other side resets a connection on which no reply comes
 
     KINDS: ClassVar[tuple[str, ...]] = ("cut", "request_lost", "part_lost", "late", "reply_lost", "split")
 
@@ -95,7 +96,7 @@ class FaultyConnection:
                 replies = await inner.exchange(commands, timeout_s=timeout_s)
             await self._delay(faults)
             if fault == "reply_lost":
-                await self._silence(limit_s)
+                await self._silence(limit_s, faults)
             return replies
         except TransportDown:
             await self.close()
@@ -119,7 +120,7 @@ class FaultyConnection:
         if fault == "cut":
             raise TransportDown("the connection broke")
         if fault == "request_lost":
-            await self._silence(limit_s)
+            await self._silence(limit_s, faults)
         if fault == "part_lost":
             await inner.exchange(commands[: self._chance.randrange(len(commands))], timeout_s=limit_s)
             raise TransportDown("the connection broke half way")
@@ -139,9 +140,9 @@ class FaultyConnection:
         if faults.slow and self._chance.random() < faults.slow:
             await asyncio.sleep(self._chance.uniform(0, faults.most_delay_s))
 
-    async def _silence(self, limit_s: float) -> None:
+    async def _silence(self, limit_s: float, faults: Faults) -> None:
         """The caller waits until the other side resets the connection, or the time is over."""
-        waited_s = self._chance.uniform(0, limit_s)
+        waited_s = min(limit_s, self._chance.uniform(0, faults.most_silence_s))
         await asyncio.sleep(waited_s)
         raise TransportDown(f"no reply within {waited_s:.3g} s")
 

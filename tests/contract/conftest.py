@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import pytest
 
 from core.memory_backend.connection import MemoryConnection
 from core.memory_backend.store import MemoryStore
+from core.ports import Connection
 from core.redis_client import Wire
 
 if TYPE_CHECKING:
@@ -17,9 +19,14 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(params=["memory", "server"])
-def open_connection(request: pytest.FixtureRequest, redis_config: RedisConfig) -> OpenConnection:
-    """Gives connections to one store that is empty: in memory, or of a server. Whoever opens one closes it."""
-    if request.param == "memory":
-        store = MemoryStore(time.time)
-        return lambda: MemoryConnection(store)
-    return lambda: Wire(redis_config)
+async def open_connection(request: pytest.FixtureRequest, redis_config: RedisConfig) -> AsyncIterator[OpenConnection]:
+    """Gives connections to one store that is empty: in memory, or of a server. They are closed at the end."""
+    store, opened = MemoryStore(time.time), list[Connection]()
+
+    def new_connection() -> Connection:
+        opened.append(MemoryConnection(store) if request.param == "memory" else Wire(redis_config))
+        return opened[-1]
+
+    yield new_connection
+    for connection in opened:
+        await connection.close()
