@@ -21,7 +21,7 @@ def test_workers_are_dealt_out_to_the_distributors_in_turn() -> None:
 
 def test_every_agent_is_told_its_id_and_only_workers_what_to_import() -> None:
     plans = plan_agents(
-        "coordinator-1", distributors=1, workers=1, modules=["a", "b"], concurrency=7, flags=["--log-format", "json"]
+        "c", distributors=1, workers=1, modules=["a", "b"], concurrency=7, flags=["--log-format", "json"]
     )
     common = ("--coordinator", "c", "--log-format", "json")
     assert [plan.flags for plan in plans] == [
