@@ -81,11 +81,16 @@ def history(
     rows = [
         (
             entry["at"][11:23], entry["side"], f"{entry['version']}", f"{entry['epoch']}", f"{entry['changed']}",
-            ", ".join(f"{task} {what}" for task, what in list(entry["changes"].items())[:3]),
+            ", ".join(f"{task} {_brief(what)}" for task, what in list(entry["changes"].items())[:3]),
         )
         for entry in entries
     ]  # fmt: skip
     print_table(("TIME (UTC)", "HALF", "VERSION>", "FENCE>", "TASKS>", "FIRST CHANGES"), rows)
+
+
+def _brief(what: str) -> str:
+    """The status, and who ran it; what else the trail keeps of a change is for --json."""
+    return " ".join(what.split()[:2])
 
 
 async def _history(configured: Settings, distributor_id: str, limit: int) -> list[dict[str, Any]]:
