@@ -15,6 +15,7 @@ import re
 import secrets
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any, Self
 
 import orjson
@@ -252,7 +253,12 @@ def _nesting_exceeds(encoded: bytes, limit: int) -> bool:
 
 def skills_needed(task: Task) -> tuple[str, ...]:
     """What a worker must know and be able to do: the type of the task, and its capabilities."""
-    return (f"task:{task.task_type}", *task.capabilities)
+    return _skills(task.task_type, task.capabilities)
+
+
+@lru_cache(maxsize=1024)
+def _skills(task_type: str, capabilities: tuple[str, ...]) -> tuple[str, ...]:
+    return (f"task:{task_type}", *capabilities)
 
 
 def _first_problem(error: ValidationError) -> str:

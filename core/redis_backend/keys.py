@@ -22,7 +22,7 @@ hashes by its whole name, so the tag `{shared:distributor:ID}` lies in the slot 
     {coordinator:C}:tasks                    hash    task id -> record, result once ended       -         coordinator
     {coordinator:C}:open                     zset    open task ids by submit time (ms)          -         coordinator
     {coordinator:C}:ended                    zset    ended task ids by end time (ms)            -         coordinator
-    {coordinator:C}:lease, :fence, :seen, :inbox, :heartbeats, :history    as above
+    {coordinator:C}:lease, :fence, :seen, :inbox, :heartbeats    as above
     {coordinator:C}:client:X                 stream  signed replies to client X                 1 h       coordinator
     {coordinator:C}:quarantine, {shared:distributor:D}:quarantine
                                              stream  rejected messages and why, bounded         -         the reader
@@ -104,7 +104,7 @@ class CoordinatorKeys:
             quarantine=self._key("quarantine"),
             heartbeats=self.heartbeats,
             parent_heartbeats=None,
-            history=self._key("history"),
+            history=None,
         )
 
 
