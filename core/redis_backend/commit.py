@@ -292,7 +292,8 @@ class Committer:
 
     async def _arm(self) -> bool:
         """Begins to watch the lease. True: it is ours. False: nobody's. Raises LeaseLost when it is another's."""
-        _, held, (version, _epoch) = await self._exchange(*self._watching())
+        # What was watched since a commit that Redis refused may have changed long ago, and would spoil the next one.
+        _, _, held, (version, _epoch) = await self._exchange(("UNWATCH",), *self._watching())
         if held is not None and not self._is_ours(held):
             raise LeaseLost(f"{self._me}: {Lease.from_json(held).process} holds the lease now")
         if held is not None:
