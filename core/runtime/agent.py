@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import logging
 import weakref
 from typing import Any, Self
@@ -89,7 +90,8 @@ class Agent(Resident):
         await asyncio.wait([self._running], timeout=timeout_s)
         finished = self._running.done()
         if not finished:
-            await self._hand_back()
+            with contextlib.suppress(LeaseLost):  # it may have drained in this very moment
+                await self._hand_back()
             await asyncio.wait([self._running], timeout=5)
         await self._close()
         return finished

@@ -18,27 +18,20 @@ import socket
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from core.a2a_messaging import A2AMessage
 from core.agents import Beat
 from core.config import AgentConfig
-from core.errors import (
-    MalformedMessage,
-    NotPermitted,
-    PeerError,
-    RaceLost,
-    ServerRefused,
-    TransportDown,
-)
+from core.errors import LeaseLost, MalformedMessage, PeerError, RaceLost, ServerRefused, TransportDown
 from core.langgraph_state import AgentStatus, LocalAgentState
 from core.ports import Command, OpenConnection
 from core.redis_backend.clock import ServerClock, monotonic_s
 from core.redis_backend.commit import Committer
 from core.redis_backend.keys import ACTIVE, AgentKeys, CoordinatorKeys, keys_of
 from core.redis_backend.tables import Tables
-from core.roles import Action, Address, check_permitted
+from core.roles import Action, Address
+from core.runtime.heartbeats import Heartbeats
 from core.runtime.inbox import Entry, Inbox
 from core.runtime.outbox import Outbox
-from core.signing import Keys, Signed
+from core.signing import Keys
 from core.step import Batch, Call, Received, Sending, Step, Tick
 
 __all__ = ["AgentLoop", "Mind"]
@@ -98,7 +91,6 @@ class AgentLoop:
         self.config = config
         self.keys: AgentKeys = keys_of(chain)
         self._mind = mind
-        self._signing = signing
         self.open_connection = open_connection
         self._reader_wire = open_connection()
         self.committer = Committer(
@@ -109,6 +101,7 @@ class AgentLoop:
             self._reader_wire, self.me, signing, self.keys,
             freshness_ms=int(config.freshness_s * 1000), limit_bytes=config.message_limit_bytes,
         )  # fmt: skip
+        self._heartbeats = Heartbeats(self.me, signing, self._inbox.rejected)
         self.outbox = Outbox(chain, signing)
         self._tables = Tables(self.me, self.committer, self.keys)
         self._entries: list[Entry] = []
@@ -116,10 +109,10 @@ class AgentLoop:
         self._room.set()
         self._events: list[Any] = []
         self._beats: list[Received] = []
-        self._beats_seen: dict[bytes, bytes] = {}
         self._wake = asyncio.Event()
         self._up = True
         self._stopping = False
+        self._over = False
         self._beat_number = 0
         self.ticks = 0
         self.started_ms = 0
@@ -132,7 +125,11 @@ class AgentLoop:
         self._wake.set()
 
     async def call(self, name: str, argument: Any = None) -> Any:
-        """Asks the graph for something; returns its answer once the step that gave it is committed."""
+        """Asks the graph for something; returns its answer once the step that gave it is committed.
+
+        Raises LeaseLost when this agent ends, or has ended, without an answer."""
+        if self._over:
+            raise LeaseLost(f"{self.me} is no longer at work")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.tell(Call(name, argument, future))
         return await future
@@ -168,6 +165,9 @@ class AgentLoop:
                     beater.cancel()
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from failures
+        finally:
+            self._over = True
+            _turn_away(self._events, LeaseLost(f"{self.me} is no longer at work"))
 
     async def finish(self) -> None:
         """Says goodbye and gives the lease back. What was committed stays for a successor."""
@@ -208,11 +208,12 @@ class AgentLoop:
             received = self._inbox.verify(entries, self.committer.incarnation)
             try:
                 size = await self._turn(received, beats, events)
-            except (RaceLost, TransportDown):
+            except (RaceLost, TransportDown) as error:
+                _turn_away(events, LeaseLost(f"{self.me} has ended: {error}"))
                 raise
             except Exception:
                 log.exception("a step failed", extra={"action": "step_failed", "messages": len(received)})
-                size = await self._one_by_one(received, events)
+                size = await self._one_by_one(entries, events)
             if size >= BUSY_ITEMS:
                 await asyncio.sleep(BUSY_PAUSE_S)
 
@@ -256,25 +257,27 @@ class AgentLoop:
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(MOST_BACKOFF_S, backoff_s * 2)
 
-    async def _one_by_one(self, received: Sequence[Received], events: Sequence[Any]) -> int:
-        """After a step failed half way: reads the state again and gives the messages singly, so that only the one
-        that breaks the graph is put aside. Local events are dropped; who waits for a call among them is told."""
-        for event in events:
-            if isinstance(event, Call) and not event.future.done():
-                event.future.set_exception(RuntimeError(f"{event.name} failed; the log of {self.me} says why"))
+    async def _one_by_one(self, entries: Sequence[Entry], events: Sequence[Any]) -> int:
+        """After a step failed half way: reads the state again and takes the entries singly, so that each is
+        acknowledged by its own commit and only the one that breaks the graph is put aside. Local events are dropped;
+        who waits for a call among them is told."""
+        _turn_away(events, RuntimeError(f"a step failed; the log of {self.me} says why"))
         await self._mind.load(self)
-        for one in received:
+        self._inbox.rewind(*await self.committer.look_up(("HGETALL", self.keys.seen)))
+        for entry in entries:
+            if not (received := self._inbox.verify([entry], self.committer.incarnation)):
+                continue
             try:
-                await self._turn([one], [], [])
+                await self._turn(received, [], [])
             except (RaceLost, TransportDown):
                 raise
             except Exception as error:
-                log.exception("message put aside", extra={"action": "message_put_aside", "entry": one.entry_id})
+                log.exception("message put aside", extra={"action": "message_put_aside", "entry": entry[0]})
                 bad = error if isinstance(error, PeerError) else MalformedMessage(f"{type(error).__name__}: {error}")
-                self._inbox.reject(one, bad)
+                self._inbox.reject(received[0], bad)
                 await self._mind.load(self)
                 await self._commit(Step())
-        return len(received)
+        return len(entries)
 
     async def _something(self) -> None:
         """Returns when there is something to do."""
@@ -331,7 +334,7 @@ class AgentLoop:
                 if self.committer.renewal_due:
                     await self.committer.renew()
                 await self.send_beat()
-            except TransportDown as error:
+            except (TransportDown, ServerRefused) as error:
                 self._transport(False, str(error))
 
     async def send_beat(self) -> None:
@@ -345,28 +348,8 @@ class AgentLoop:
         replies = await self.committer.run(*commands)
         self.clock.sync(replies[0], asked_s)
         self._mind.state.last_heartbeat = self.clock.now()
-        children = dict(zip(replies[1][::2], replies[1][1::2], strict=True))
-        self._beats += [
-            beat
-            for name, packed in children.items()
-            if self._beats_seen.get(name) != packed and (beat := self._verified_beat(name, packed))
-        ]
-        self._beats_seen = children
+        self._beats += self._heartbeats.new(replies[1])
         self.tell(Tick())
-
-    def _verified_beat(self, name: bytes, packed: bytes) -> Received | None:
-        try:
-            signed = Signed.unpack(packed)
-            self._signing.verify(signed)
-            message = A2AMessage.decode(signed.body)
-            check_permitted(signed.sender.role, self.me.role, message.action)
-            if message.action != Action.BEAT or signed.sender.agent_id.encode() != name:
-                raise NotPermitted("this is nobody's heartbeat")
-        except PeerError as error:
-            log.warning("heartbeat rejected: %s", error, extra={"action": "beat_rejected", "reason": error.reason})
-            self._inbox.rejected[error.reason] += 1
-            return None
-        return Received(signed.sender, message, b"")
 
     def _beat_payload(self) -> dict[str, Any]:
         beat = self._mind.beat()
@@ -406,3 +389,10 @@ class AgentLoop:
             log.info("Redis is back", extra={"action": "transport_up"})
         else:
             log.warning("Redis is away: %s", why, extra={"action": "transport_down"})
+
+
+def _turn_away(events: Sequence[Any], error: Exception) -> None:
+    """Whoever waits for a call among `events` gets `error`."""
+    for event in events:
+        if isinstance(event, Call) and not event.future.done():
+            event.future.set_exception(error)

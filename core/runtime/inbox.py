@@ -73,10 +73,14 @@ class Inbox:
 
     def load(self, seen: Sequence[bytes]) -> None:
         """Starts anew from what is stored: replay windows as HGETALL gives them; the whole stream is unread."""
+        self.rewind(seen)
+        self._last = b"0"
+
+    def rewind(self, seen: Sequence[bytes]) -> None:
+        """Forgets what was verified since the last settle, as if it were not read yet; `seen` as for `load`."""
         self.windows = {
             sender.decode(): ReplayWindow.from_text(text) for sender, text in zip(seen[::2], seen[1::2], strict=True)
         }
-        self._last = b"0"
         self._moved.clear()
         self._done.clear()
         self._bad.clear()

@@ -1,0 +1,51 @@
+"""Which heartbeats of its children an agent has not heard yet."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+
+from core.a2a_messaging import A2AMessage
+from core.errors import NotPermitted, PeerError
+from core.roles import Action, Address, check_permitted
+from core.signing import Keys, Signed
+from core.step import Received
+
+__all__ = ["Heartbeats"]
+
+log = logging.getLogger(__name__)
+
+
+class Heartbeats:
+    """Compares what is stored with what was there the last time, and verifies what is new."""
+
+    def __init__(self, me: Address, signing: Keys, rejected: Counter[str]) -> None:
+        self._me = me
+        self._signing = signing
+        self._rejected = rejected
+        self._seen: dict[bytes, bytes] = {}  # by agent id
+
+    def new(self, stored: Sequence[bytes]) -> list[Received]:
+        """The good ones among those that have changed; `stored` is as HGETALL gives it. Bad ones are counted."""
+        children = dict(zip(stored[::2], stored[1::2], strict=True))
+        before, self._seen = self._seen, children
+        return [
+            beat
+            for name, packed in children.items()
+            if before.get(name) != packed and (beat := self._verified(name, packed))
+        ]
+
+    def _verified(self, name: bytes, packed: bytes) -> Received | None:
+        try:
+            signed = Signed.unpack(packed)
+            self._signing.verify(signed)
+            message = A2AMessage.decode(signed.body)
+            check_permitted(signed.sender.role, self._me.role, message.action)
+            if message.action != Action.BEAT or signed.sender.agent_id.encode() != name:
+                raise NotPermitted("this is nobody's heartbeat")
+        except PeerError as error:
+            log.warning("heartbeat rejected: %s", error, extra={"action": "beat_rejected", "reason": error.reason})
+            self._rejected[error.reason] += 1
+            return None
+        return Received(signed.sender, message, b"")
