@@ -23,7 +23,7 @@ from coordinator.liveness import (
     on_taken_over,
 )
 from coordinator.state import Audited, CoordinatorState, NotTaken, TakenOver
-from coordinator.task_life import accept, cancel, conclude, expire, follow, hand_over, known_task
+from coordinator.task_life import accept, cancel, conclude, due_ms, expire, follow, hand_over, known_task
 from core.agents import Beat, Child
 from core.balancing import LeastLoaded
 from core.errors import BadTask
@@ -164,7 +164,7 @@ def recall(state: CoordinatorState, records: list[Task], digests: dict[str, str]
     for task in records:
         state.digests.update(task.inputs)
         if task.deadline:
-            heapq.heappush(state.deadlines, (int(task.deadline.timestamp() * 1000), task.task_id))
+            heapq.heappush(state.deadlines, (due_ms(task.deadline), task.task_id))
         if task.status is S.PENDING:
             state.queue.push(task)
         elif task.status is S.WAITING and task.then:

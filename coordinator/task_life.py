@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import math
 from collections import Counter
 from datetime import datetime
 from typing import Any
@@ -21,6 +22,7 @@ __all__ = [
     "cancel",
     "conclude",
     "delegate",
+    "due_ms",
     "end",
     "expire",
     "follow",
@@ -78,11 +80,16 @@ def known_task(state: CoordinatorState, task_id: str, batch: Batch, step: Step) 
     return task
 
 
+def due_ms(deadline: datetime) -> int:
+    """The first millisecond at which a deadline has passed."""
+    return math.ceil(deadline.timestamp() * 1000)
+
+
 def admit(state: CoordinatorState, task: Task, batch: Batch, step: Step) -> None:
     """Opens a task that was checked, and lines it up."""
     state.queue.push(task)
     if task.deadline:
-        heapq.heappush(state.deadlines, (int(task.deadline.timestamp() * 1000), task.task_id))
+        heapq.heappush(state.deadlines, (due_ms(task.deadline), task.task_id))
     step.put(Table.OPEN, task.task_id, batch.now_ms)
     save(state, task, step)
     state.count("accepted")
