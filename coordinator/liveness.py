@@ -8,7 +8,7 @@ from coordinator.state import Audit, Audited, CoordinatorState, NotTaken, TakenO
 from coordinator.task_life import requeue
 from core.agents import Beat, Child, Health
 from core.roles import Action
-from core.step import Batch, Received, Step, Table
+from core.step import Batch, Received, Sending, Step, Table
 from core.tasks import TaskStatus
 
 __all__ = [
@@ -65,7 +65,9 @@ def audit(state: CoordinatorState, child: Child, batch: Batch, step: Step) -> No
                 requeue(state, state.local_tasks[task_id], batch, step)
     elif child.has_read(state.incarnation):
         step.effects.append(Audit(child.address.agent_id))
-    child.ask(batch.sent.get(child.address, 0))
+    if child.unanswered(batch.mono_ms, state.failure_timeout_ms):
+        step.extras.setdefault(Sending(child.address, Action.ASSIGN_TASK), {})
+    child.ask(batch.sent.get(child.address, 0), batch.mono_ms)
 
 
 def on_audited(state: CoordinatorState, event: Audited, batch: Batch, step: Step) -> None:

@@ -64,6 +64,7 @@ class Probe(NamedTuple):
 
     sent: int  #: the last sequence number sent to it when the question was asked
     tasks: frozenset[str]
+    since_ms: int  #: observer's monotonic time at which it was asked
 
 
 class Held(NamedTuple):
@@ -117,10 +118,18 @@ class Child:
         self.beat = self.beat.model_copy(update={"draining": True})
         self.health = Health.DRAINING
 
-    def ask(self, sent: int) -> None:
+    def ask(self, sent: int, mono_ms: int) -> None:
         """Begins a probe, unless one is under way: which of what it has been handed does it have?"""
         if self.probe is None and self.in_flight:
-            self.probe = Probe(sent, frozenset(self.in_flight))
+            self.probe = Probe(sent, frozenset(self.in_flight), mono_ms)
+
+    def unanswered(self, mono_ms: int, patience_ms: int) -> bool:
+        """Whether a probe is so old that the last message to the child, or from it, must have been lost. It ends then:
+        say something, which the child answers, and the sequence numbers move on for the next one."""
+        if self.probe is None or mono_ms - self.probe.since_ms < patience_ms:
+            return False
+        self.probe = self.held = None
+        return True
 
     def has_read(self, incarnation: int) -> bool:
         """Whether it has taken all that its parent's `incarnation` had sent when the probe began."""

@@ -95,6 +95,9 @@ def watch(state: DistributorState, batch: Batch, step: Step) -> None:
 
 
 def on_assign_tasks(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
+    """With no tasks in it, the coordinator asks whether it is heard, and is answered likewise."""
+    if not received.message.tasks:
+        step.extras.setdefault(Sending(state.coordinator, Action.TASK_RESULT), {})
     for item in received.message.tasks:
         on_assign_task(state, Task.parse(item), step)
 
@@ -289,12 +292,19 @@ def on_beat(state: DistributorState, received: Received, batch: Batch, step: Ste
     worker.heard(beat, batch.mono_ms)
     state.max_attempts.update(beat.attempts)
     if received.message.action == Action.BEAT:
-        if worker.has_read(state.incarnation) and batch.taken_from(worker.address) >= beat.sent:
-            for task_id in worker.missing(dict(beat.holding)):
-                worker.in_flight.pop(task_id)
-                state.count("missing")
-                lost(state, state.local_tasks[task_id], name, batch, step, began=False)
-        worker.ask(batch.sent.get(worker.address, 0))
+        audit(state, worker, batch, step)
+
+
+def audit(state: DistributorState, worker: Child, batch: Batch, step: Step) -> None:
+    """Finds what a worker was handed and neither has nor has reported: a stream that was emptied."""
+    if worker.has_read(state.incarnation) and batch.taken_from(worker.address) >= worker.beat.sent:
+        for task_id in worker.missing(dict(worker.beat.holding)):
+            worker.in_flight.pop(task_id)
+            state.count("missing")
+            lost(state, state.local_tasks[task_id], worker.address.agent_id, batch, step, began=False)
+    if worker.unanswered(batch.mono_ms, state.failure_timeout_ms):
+        step.extras.setdefault(Sending(worker.address, Action.ASSIGN_TASK, None, worker.incarnation), {})
+    worker.ask(batch.sent.get(worker.address, 0), batch.mono_ms)
 
 
 def judge_workers(state: DistributorState, batch: Batch, step: Step) -> None:

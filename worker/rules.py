@@ -91,6 +91,9 @@ def work(state: WorkerState, batch: Batch, step: Step) -> None:
 
 
 def on_assign_tasks(state: WorkerState, received: Received, step: Step) -> None:
+    """With no tasks in it, the distributor asks whether it is heard, and is answered likewise."""
+    if not received.message.tasks:
+        step.extras.setdefault(state.report, {})
     for item in received.message.tasks:
         on_assign_task(state, Task.parse(item), step)
 

@@ -74,7 +74,7 @@ class TestAProbe:
 
     def test_a_task_is_lost_when_the_child_has_read_past_it_and_does_not_hold_it(self) -> None:
         child = a_child("a", holds=2)
-        child.ask(sent=5)
+        child.ask(sent=5, mono_ms=0)
 
         child.heard(Beat(beat=2, parent_incarnation=7, received=5), 0)
 
@@ -88,7 +88,7 @@ class TestAProbe:
     )
     def test_a_child_has_not_read_what_was_sent_before_it_says_so(self, beat: Beat) -> None:
         child = a_child("a", holds=1)
-        child.ask(sent=5)
+        child.ask(sent=5, mono_ms=0)
 
         child.heard(beat, 0)
 
@@ -96,22 +96,34 @@ class TestAProbe:
 
     def test_what_is_handed_over_after_the_question_is_not_lost_by_its_answer(self) -> None:
         child = a_child("a", holds=1)
-        child.ask(sent=5)
+        child.ask(sent=5, mono_ms=0)
         child.in_flight["fresh"] = 1
 
         assert child.missing(()) == ["a-0"]
 
     def test_a_second_question_waits_for_the_answer_to_the_first(self) -> None:
         child = a_child("a", holds=1)
-        child.ask(sent=5)
-        child.ask(sent=6)
+        child.ask(sent=5, mono_ms=0)
+        child.ask(sent=6, mono_ms=0)
         child.heard(Beat(beat=2, parent_incarnation=7, received=5), 0)
 
         assert child.has_read(incarnation=7)
 
+    def test_a_question_that_nobody_answers_is_asked_anew_after_a_while(self) -> None:
+        child = a_child("a", holds=1)
+        child.ask(sent=5, mono_ms=1000)
+
+        assert not child.unanswered(mono_ms=1999, patience_ms=1000)
+        assert child.unanswered(mono_ms=2000, patience_ms=1000)
+
+        child.ask(sent=6, mono_ms=2000)
+        child.heard(Beat(beat=2, parent_incarnation=7, received=5), 0)
+        assert not child.has_read(incarnation=7)
+        assert not child.unanswered(mono_ms=2999, patience_ms=1000)
+
     def test_nothing_is_asked_of_a_child_that_has_nothing(self) -> None:
         child = a_child("a")
-        child.ask(sent=5)
+        child.ask(sent=5, mono_ms=0)
         child.heard(Beat(beat=2, parent_incarnation=7, received=5), 0)
 
         assert not child.has_read(incarnation=7)
