@@ -15,6 +15,12 @@ from datetime import UTC, datetime
 __all__ = ["ServerClock", "monotonic_s"]
 
 
+#: A reply that tells the server's time as exactly as this is always taken, since its clock may have been set.
+EXACT_S = 0.25
+#: How many seconds a second what is known becomes less exact.
+DRIFT = 0.01
+
+
 def monotonic_s() -> float:
     """The clock of the running event loop, in seconds; asyncio's own loops take it from time.monotonic."""
     return asyncio.get_running_loop().time()
@@ -25,10 +31,20 @@ class ServerClock:
 
     def __init__(self) -> None:
         self._offset_s: float | None = None
+        self._error_s = 0.0  # at most so much was the offset off when it was taken
+        self._taken_s = 0.0  # monotonic
 
     def sync(self, reply: Sequence[bytes], asked_s: float) -> None:
-        """Takes a reply to TIME that was asked for at `asked_s` (monotonic): half the round trip is taken off."""
+        """Takes a reply to TIME that was asked for at `asked_s` (monotonic): half the round trip is taken off.
+
+        One that was held up is passed over when what is known already is more exact: the clock could be off by half
+        of that time, and deadlines with it."""
         answered_s = monotonic_s()
+        error_s = (answered_s - asked_s) / 2
+        known_to_s = max(EXACT_S, self._error_s + DRIFT * (answered_s - self._taken_s))
+        if self._offset_s is not None and error_s > known_to_s:
+            return
+        self._error_s, self._taken_s = error_s, answered_s
         server_s = int(reply[0]) + int(reply[1]) / 1e6
         self._offset_s = server_s - (asked_s + answered_s) / 2
 
