@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, cast
 
 from coordinator.agent import CoordinatorMind
@@ -27,6 +28,14 @@ CONFIG = AgentConfig(heartbeat_s=1.0, failure_timeout_s=4.0, lease_s=5.0, concur
 Chain = tuple[Address, ...]
 
 
+@dataclass(slots=True)
+class Life:
+    """One process: from its start to its end. While `cut_off` it reaches the store hardly ever, or late."""
+
+    running: asyncio.Task[None] | None = None
+    cut_off: bool = False
+
+
 class SimulatedAgent:
     """One agent id, for which somebody sees to it that a process acts, until it is `gone` for good."""
 
@@ -37,23 +46,30 @@ class SimulatedAgent:
         self.loop: AgentLoop | None = None  #: None: no process acts now
         self._world = world
         self._new_mind = new_mind
-        self._life: asyncio.Task[None] | None = None
+        self._lives: list[Life] = []
+        self._replaced = asyncio.Event()
 
     def __str__(self) -> str:
         return str(self.chain[-1])
 
     async def supervise(self) -> None:
         """Starts the agent again and again, as the supervisor of its machine would."""
+        loop = asyncio.get_running_loop()
         while not self.gone:
-            self._life = asyncio.get_running_loop().create_task(self._live())
-            await asyncio.wait({self._life})
+            life = Life()
+            self._lives.append(life)
+            self._replaced.clear()
+            life.running, replaced = loop.create_task(self._live(life)), loop.create_task(self._replaced.wait())
+            await asyncio.wait({life.running, replaced}, return_when=asyncio.FIRST_COMPLETED)
+            replaced.cancel()
             self.loop = None
             await asyncio.sleep(self._world.chance.uniform(0.1, 3.0))
 
     def kill(self) -> None:
         """SIGKILL: what it was about to say is said or not, and it does nothing any more."""
-        if self._life is not None:
-            self._life.cancel()
+        for life in self._lives:
+            if life.running is not None:
+                life.running.cancel()
 
     def kill_for_good(self) -> None:
         self.gone = True
@@ -63,13 +79,23 @@ class SimulatedAgent:
         if self.loop is not None:
             self.loop.tell(Drain())
 
-    async def _live(self) -> None:
+    async def haunt(self, seconds: float) -> None:
+        """Its process is cut off and taken for dead; while another acts in its place, it comes back."""
+        life = self._lives[-1]
+        life.cut_off = True
+        self._replaced.set()
+        await asyncio.sleep(seconds)
+        life.cut_off = False
+
+    async def _live(self, life: Life) -> None:
         mind = self._new_mind(self._world, self.chain)
         keys = Keys.from_secret(SECRET, self.chain)
-        loop = AgentLoop(mind, self.chain, keys, self._world.open_connection, CONFIG)
+        connections = self._world.connections(lambda: life.cut_off)
+        loop = AgentLoop(mind, self.chain, keys, connections, CONFIG)
         try:
             await loop.start()
-            self.mind, self.loop = mind, loop
+            if life is self._lives[-1]:
+                self.mind, self.loop = mind, loop
             await loop.run()
             await loop.finish()
         except (RaceLost, WorldError) as error:

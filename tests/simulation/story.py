@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterator
+from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
@@ -85,6 +86,14 @@ class Story:
         chance = self.chance
         for number in range(chance.randrange(1, 5)):
             yield self._submit(number)
+        for _ in range(chance.choice([0, 0, 3])):
+            yield self._cancel()
+        for _ in range(chance.choice([0, 0, 2])):
+            yield self._repeat()
+        yield from self._disasters()
+
+    def _disasters(self) -> Iterator[Coroutine[Any, Any, None]]:
+        chance = self.chance
         for _ in range(chance.choice([0, 1, 2, 5])):
             yield self._kill(chance.choice(self.agents))
         if chance.random() < 0.3:
@@ -93,10 +102,13 @@ class Story:
             yield self._drain(chance.choice(self.agents[1:]))
         if chance.random() < 0.3:
             yield self._cut_off(chance.uniform(1.0, 12.0))
-        for _ in range(chance.choice([0, 0, 3])):
-            yield self._cancel()
-        for _ in range(chance.choice([0, 0, 2])):
-            yield self._repeat()
+        if chance.random() < 0.3:
+            yield self._haunt(chance.choice(self.agents), chance.uniform(4.0, 15.0))
+        if chance.random() < 0.2:
+            yield self._step_clock(chance.choice([-120.0, -2.0, 2.0, 60.0]))
+            return  # a stream that is made anew while the clock is set back begins with ids that are old already
+        for _ in range(chance.choice([0, 0, 1, 3])):
+            yield self._vandalise()
 
     async def _some_time(self) -> None:
         await asyncio.sleep(self.chance.uniform(0.0, self.length_s))
@@ -115,7 +127,10 @@ class Story:
             payload["fails"] = chance.choice([1, 2, 99])
         elif kind == "tree":
             payload.update(depth=chance.choice([1, 1, 2]), width=chance.choice([1, 2, 3]))
-        return Task(task_id=task_id, task_type=kind, payload=payload)
+        deadline = None
+        if chance.random() < 0.1:
+            deadline = datetime.fromtimestamp(self.world.time() + chance.uniform(0.0, 20.0), UTC)
+        return Task(task_id=task_id, task_type=kind, payload=payload, deadline=deadline)
 
     async def _kill(self, agent: SimulatedAgent) -> None:
         await self._some_time()
@@ -138,6 +153,26 @@ class Story:
         before, self.world.faults = self.world.faults, Faults(cut=1.0)
         await asyncio.sleep(seconds)
         self.world.faults = before
+
+    async def _haunt(self, agent: SimulatedAgent, seconds: float) -> None:
+        await self._some_time()
+        if not agent.gone:
+            self._note(f"{agent} is cut off for {seconds:.1f} s, and replaced meanwhile")
+            await agent.haunt(seconds)
+
+    async def _step_clock(self, seconds: float) -> None:
+        await self._some_time()
+        self._note(f"the clock of the store steps by {seconds:g} s")
+        self.world.time.step(seconds)
+
+    async def _vandalise(self) -> None:
+        """Somebody deletes what the audits of parents are there to find."""
+        await self._some_time()
+        agent = self.chance.choice(self.agents[1:])
+        keys = [keys_of(agent.chain).inbox, CellKeys(self.chance.choice(DISTRIBUTORS)).actual]
+        key = self.chance.choice(keys)
+        self._note(f"{key} is deleted")
+        self.world.store.ask("DEL", key)
 
     async def _cancel(self) -> None:
         await self._some_time()
@@ -185,7 +220,8 @@ class Story:
             return
         state = agent.mind.state if agent.mind else None
         if state is not None and state.local_tasks:
-            yield f"{agent} remembers {[(one.task_id, one.status.value, one.assigned_to) for one in state.local_tasks.values()]}"
+            tasks = [(one.task_id, one.status.value, one.assigned_to) for one in state.local_tasks.values()]
+            yield f"{agent} remembers {tasks}"
         mind: Any = agent.mind
         children: Any = {}
         if isinstance(mind, CoordinatorMind):

@@ -12,8 +12,8 @@ import pytest
 
 from tests.simulation.story import tell
 
-#: A fifth of a second each.
-SEEDS = range(200)
+#: A quarter of a second each.
+SEEDS = range(150)
 
 
 @pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: f"seed-{seed}-")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -14,7 +14,7 @@ from core.memory_backend.clock import ServerTime
 from core.memory_backend.connection import MemoryConnection, packed
 from core.memory_backend.faulty_connection import CALM, Faults, FaultyConnection
 from core.memory_backend.store import MemoryStore, Session
-from core.ports import Command, Part
+from core.ports import Command, OpenConnection, Part
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.roles import Action, Address, Role
 from core.runtime.outbox import Outbox
@@ -26,6 +26,7 @@ __all__ = ["COORDINATOR", "SECRET", "ObservedStore", "SimulatedClient", "World"]
 
 SECRET = b"a secret of simulated agents"
 COORDINATOR = Address(Role.COORDINATOR, "coordinator-1")
+CUT_OFF = Faults(cut=0.5, request_lost=0.3, late=0.2, most_late_s=4.0)
 CLIENT = Address(Role.CLIENT, "client-1")
 
 
@@ -82,8 +83,11 @@ class World:
         headers += [CellKeys(distributor).worker(worker).header for distributor, worker in workers]
         self.store = ObservedStore(self.time, headers, self.problems)
 
-    def open_connection(self) -> FaultyConnection:
-        return FaultyConnection(lambda: MemoryConnection(self.store), self.chance, lambda: self.faults)
+    def connections(self, cut_off: Callable[[], bool]) -> OpenConnection:
+        """Those of one process, which may be cut off from the store while others are not."""
+        return lambda: FaultyConnection(
+            lambda: MemoryConnection(self.store), self.chance, lambda: CUT_OFF if cut_off() else self.faults
+        )
 
 
 class SimulatedClient:
