@@ -61,7 +61,7 @@ class LocalAgentState:
 
 
 class Lease(BaseModel):
-    """Who may act for an agent id now. It lies under its own key, whose TTL is what really ends it."""
+    """Who may act for an agent id now. It lies under its own key, whose TTL is what ends it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -73,6 +73,7 @@ class Lease(BaseModel):
     acquired_at: datetime
     expires_at: datetime
     commits: int = 0  #: written under this lease so far; makes every renewal visible
+    lease_ms: int = 0  #: how long it lasts without renewal, whatever the server's clock does meanwhile; 0: not said
 
     @classmethod
     def from_json(cls, text: bytes) -> Lease:

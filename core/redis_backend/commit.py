@@ -110,11 +110,13 @@ class Committer:
         """Takes the lease, waiting for a dead holder's to run out.
 
         Raises LeaseHeld when another live process renews it, which shows within a third of the lease time; it is
-        taken over at once from a process of this machine that exists no more. Raises TransportDown.
+        taken over at once from a process of this machine that exists no more, and from whoever has not renewed it for
+        its whole time, though it may have longer to live: a server's clock that is set back prolongs every key's life.
+        Raises TransportDown.
         """
-        seen: bytes | None = None
+        seen, ends_s = None, 0.0
         while True:
-            held = await self._try_acquire()
+            held = await self._try_acquire(seen if monotonic_s() > ends_s else None)
             if held is None:
                 return Grant(self.epoch, self.version)
             if held == CONTENDED:
@@ -122,11 +124,12 @@ class Committer:
             if seen is not None and held != seen:
                 holder = Lease.from_json(held)
                 raise LeaseHeld(self._me.agent_id, f"process {holder.process.rsplit('/', 2)[-2]} on {holder.host}")
-            seen = held
+            if seen is None:
+                seen, ends_s = held, monotonic_s() + (Lease.from_json(held).lease_ms or self._lease_ms) / 1000
             await asyncio.sleep(0.1)
 
-    async def _try_acquire(self) -> bytes | None:
-        """One attempt. Returns None when the lease is ours, else what the other holder's says."""
+    async def _try_acquire(self, lapsed: bytes | None) -> bytes | None:
+        """One attempt. Returns None when the lease is ours, else what the other holder's says; `lapsed` is nobody's."""
         async with self._lock:
             asked_s = monotonic_s()
             replies = await self._exchange(
@@ -138,7 +141,7 @@ class Committer:
             )
             self._clock.sync(replies[4], asked_s)
             held, fence, (version, epoch) = replies[1], replies[2], replies[3]
-            if held is not None and not provably_dead(Lease.from_json(held).process):
+            if held is not None and held != lapsed and not provably_dead(Lease.from_json(held).process):
                 await self._exchange(("UNWATCH",))
                 return bytes(held)
             self.version = int(version or 0)
@@ -344,6 +347,7 @@ class Committer:
                 "acquired_at": self._acquired_ms / 1000,
                 "expires_at": (now_ms + self._lease_ms) / 1000,
                 "commits": self._commits,
+                "lease_ms": self._lease_ms,
             }
         )
 

@@ -9,13 +9,18 @@ from typing import Any
 
 import pytest
 
-from core.errors import TransportDown
+from core.errors import LeaseLost, TransportDown
 from core.memory_backend.clock import EPOCH_S, NothingLeft, ServerTime, run_virtual
 from core.memory_backend.connection import MemoryConnection
 from core.memory_backend.faulty_connection import CALM, Faults, FaultyConnection
 from core.memory_backend.store import MemoryStore
+from core.redis_backend.clock import ServerClock
+from core.redis_backend.commit import Committer
+from core.redis_backend.keys import CellKeys
+from tests.builders import COORDINATOR, DISTRIBUTOR
 
 HOUR_S = 3600.0
+KEYS = CellKeys(DISTRIBUTOR.agent_id).agent(COORDINATOR.agent_id)
 
 
 async def connected(store: MemoryStore) -> MemoryConnection:
@@ -83,6 +88,25 @@ def test_ids_of_entries_grow_although_the_clock_steps_back() -> None:
     assert run_virtual(main(), seed=1) == [
         b"%d-0" % epoch_ms, b"%d-1" % epoch_ms, 1, b"%d-2" % epoch_ms, b"%d-0" % (epoch_ms + 1000),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("step_s", [-HOUR_S, 0.0, HOUR_S])
+def test_a_dead_holders_lease_is_free_after_its_time_whatever_the_clock_of_the_store_does(step_s: float) -> None:
+    async def main() -> float:
+        clock = ServerTime()
+        store = MemoryStore(clock)
+        first, second = (
+            Committer(MemoryConnection(store), DISTRIBUTOR, KEYS, ServerClock(), lease_ms=5000) for _ in range(2)
+        )
+        await first.acquire()
+        clock.step(step_s)
+        began_s = asyncio.get_running_loop().time()
+        await second.acquire()
+        with pytest.raises(LeaseLost):
+            await first.commit([("SET", "k", "late")], {})
+        return asyncio.get_running_loop().time() - began_s
+
+    assert run_virtual(main(), seed=1) < 5.5
 
 
 @pytest.mark.parametrize(
