@@ -49,6 +49,7 @@ class Contenders(RuleBasedStateMachine):
         self.plain: redis.Redis = self.server.connect()
         self.contenders: list[Committer] = []
         self.told: list[tuple[int, int]] = []  # (version, epoch) of commits that were told to have happened
+        self.lapsed = False  # the lease ran out, and nobody has taken it since
         self.epochs: list[int] = []  # in the order in which they were granted
 
     def do(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -73,10 +74,11 @@ class Contenders(RuleBasedStateMachine):
         free = not self.plain.exists(CELL.lease)
         if self.contenders[who].epoch:
             return  # it believes that it has it
-        while (held := self.do(self.contenders[who]._try_acquire())) == CONTENDED:
+        while (held := self.do(self.contenders[who]._try_acquire(None))) == CONTENDED:
             pass
         assert (held is None) == free
         if held is None:
+            self.lapsed = False
             self.epochs.append(self.contenders[who].epoch)
         else:
             self.contenders[who].epoch = 0
@@ -92,8 +94,9 @@ class Contenders(RuleBasedStateMachine):
         except LeaseLost:
             assert not committer.epoch
             return
-        if committer.epoch != before:
-            self.epochs.append(committer.epoch)  # it had run out, and was taken again
+        if self.lapsed or committer.epoch != before:
+            self.epochs.append(committer.epoch)  # it had run out, and was taken again under a fence of its own
+            self.lapsed = False
         self.told.append((version, committer.epoch))
 
     @rule(who=ONE)
@@ -106,8 +109,9 @@ class Contenders(RuleBasedStateMachine):
             self.do(committer.renew())
         except LeaseLost:
             return
-        if committer.epoch != before:
+        if self.lapsed or committer.epoch != before:
             self.epochs.append(committer.epoch)
+            self.lapsed = False
 
     @rule(who=ONE)
     def loses_its_connection(self, who: int) -> None:
@@ -126,13 +130,14 @@ class Contenders(RuleBasedStateMachine):
             version = self.do(committer.commit([("RPUSH", DONE, f"{committer.version + 1}"), kill], {"t": "pending"}))
         except LeaseLost:
             return
-        if committer.epoch != before:
+        if self.lapsed or committer.epoch != before:
             self.epochs.append(committer.epoch)
+            self.lapsed = False
         self.told.append((version, committer.epoch))
 
     @rule()
     def the_lease_runs_out(self) -> None:
-        self.plain.delete(CELL.lease)
+        self.lapsed = bool(self.plain.delete(CELL.lease)) or self.lapsed
 
     @rule(who=ONE)
     def gives_the_lease_back(self, who: int) -> None:
