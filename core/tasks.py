@@ -53,6 +53,7 @@ PAYLOAD_LIMIT_BYTES = 256 * 1024
 DEPTH_LIMIT = 64
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_ALL_SQUARE = bytes.maketrans(b"{}", b"[]")
 
 TaskId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@/+-]{0,199}$")]
 Name = Annotated[str, StringConstraints(max_length=200)]
@@ -245,9 +246,9 @@ def check_sizes(task: Task) -> None:
 
 def _nesting_exceeds(encoded: bytes, limit: int) -> bool:
     """Whether JSON nests deeper than `limit`: strings are cut out, then the innermost pairs, level by level."""
-    brackets = _STRINGS.sub(b"", encoded).translate(None, _NOT_BRACKETS)
+    brackets = _STRINGS.sub(b"", encoded).translate(_ALL_SQUARE, _NOT_BRACKETS)
     for _ in range(limit):
-        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        brackets = brackets.replace(b"[]", b"")
     return bool(brackets)
 
 
