@@ -14,7 +14,7 @@ from coordinator.graph import build
 from coordinator.rules import recall
 from coordinator.state import Audit, Audited, CoordinatorState, NotTaken, Sweep, TakenOver, TakeOver
 from core.agents import Beat, Held
-from core.config import A2AConfig, AgentConfig, RedisConfig
+from core.config import A2AConfig, AgentConfig, RedisConfig, load
 from core.errors import AgentSystemError
 from core.langgraph_state import SharedAgentState
 from core.redis_backend.commit import Committer
@@ -197,7 +197,7 @@ class CoordinatorAgent(Agent):
         a2a_config: A2AConfig | None = None,
         config: AgentConfig | None = None,
     ) -> None:
-        config = config or AgentConfig()
+        config = config or load().agent
         self._coordinator_mind = CoordinatorMind(agent_id, config)
         super().__init__(
             (Address.of(Role.COORDINATOR, agent_id),), self._coordinator_mind, redis_config, a2a_config, config

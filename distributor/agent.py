@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from core.agents import Beat
-from core.config import A2AConfig, AgentConfig, RedisConfig
+from core.config import A2AConfig, AgentConfig, RedisConfig, load
 from core.errors import LeaseLost
 from core.redis_backend.keys import CellKeys
 from core.roles import Address, Role
@@ -96,12 +96,13 @@ class DistributorAgent(Agent):
         agent_id: str,
         redis_config: RedisConfig | None = None,
         a2a_config: A2AConfig | None = None,
-        coordinator_id: str = "coordinator-1",
+        coordinator_id: str | None = None,
         config: AgentConfig | None = None,
     ) -> None:
-        coordinator = Address.of(Role.COORDINATOR, coordinator_id)
+        config = config or load().agent
+        coordinator = Address.of(Role.COORDINATOR, coordinator_id or load().coordinator_id)
         me = Address.of(Role.DISTRIBUTOR, agent_id)
-        mind = DistributorMind(me, coordinator, config or AgentConfig())
+        mind = DistributorMind(me, coordinator, config)
         super().__init__((coordinator, me), mind, redis_config, a2a_config, config)
 
     @operation

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from core.agents import Beat
-from core.config import A2AConfig, AgentConfig, RedisConfig
+from core.config import A2AConfig, AgentConfig, RedisConfig, load
 from core.errors import BadTask
 from core.redis_backend.keys import CoordinatorKeys
 from core.roles import Address, Role
@@ -170,20 +170,21 @@ class WorkerAgent(Agent):
         agent_id: str,
         redis_config: RedisConfig | None = None,
         a2a_config: A2AConfig | None = None,
-        distributor_id: str = "distributor-1",
-        coordinator_id: str = "coordinator-1",
+        distributor_id: str | None = None,
+        coordinator_id: str | None = None,
         config: AgentConfig | None = None,
         modules: Sequence[str] = (),
         capabilities: Sequence[str] = (),
         handlers: Handlers = HANDLERS,
     ) -> None:
         load_modules(modules)
+        config = config or load().agent
         chain = (
-            Address.of(Role.COORDINATOR, coordinator_id),
-            Address.of(Role.DISTRIBUTOR, distributor_id),
+            Address.of(Role.COORDINATOR, coordinator_id or load().coordinator_id),
+            Address.of(Role.DISTRIBUTOR, distributor_id or load().distributor_id),
             Address.of(Role.WORKER, agent_id),
         )
-        self._worker_mind = WorkerMind(chain, config or AgentConfig(), handlers, modules, capabilities)
+        self._worker_mind = WorkerMind(chain, config, handlers, modules, capabilities)
         self._handlers = handlers
         super().__init__(chain, self._worker_mind, redis_config, a2a_config, config)
 

@@ -15,7 +15,7 @@ from core.redis_client import Wire
 from core.roles import Address
 from core.runtime.agent_loop import AgentLoop, Mind
 from core.runtime.portal import Resident, operation, portal_loop
-from core.runtime.wiring import keys_for, server_for
+from core.runtime.wiring import keys_for, redis_or_configured, secrets_or_configured, server_for
 from core.step import Drain
 
 __all__ = ["Agent"]
@@ -32,13 +32,13 @@ class Agent(Resident):
         mind: Mind,
         redis_config: RedisConfig | None,
         a2a_config: A2AConfig | None,
-        config: AgentConfig | None,
+        config: AgentConfig,
     ) -> None:
         self._chain = chain
         self._mind = mind
-        self._redis = redis_config or RedisConfig()
-        self._a2a = a2a_config or A2AConfig(agent_id=chain[-1].agent_id)
-        self.config = config or AgentConfig()
+        self._redis = redis_or_configured(redis_config)
+        self._a2a = secrets_or_configured(a2a_config or A2AConfig(agent_id=chain[-1].agent_id))
+        self.config = config
         self._loop: AgentLoop | None = None
         self._running: asyncio.Task[None] | None = None
         atexit.register(_close_at_exit, weakref.ref(self))

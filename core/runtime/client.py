@@ -24,7 +24,7 @@ from typing import Any, Self
 import orjson
 
 from core.a2a_messaging import A2AMessage
-from core.config import A2AConfig, A2ASecrets, RedisConfig
+from core.config import A2AConfig, A2ASecrets, RedisConfig, load
 from core.errors import (
     PeerError,
     TaskFailed,
@@ -40,7 +40,7 @@ from core.redis_client import Wire
 from core.roles import Action, Address, Role, check_permitted
 from core.runtime.outbox import MOST_ITEMS, Outbox, chunks
 from core.runtime.portal import Resident, operation, portal_loop
-from core.runtime.wiring import keys_for, server_for
+from core.runtime.wiring import keys_for, redis_or_configured, secrets_or_configured, server_for
 from core.signing import Keys, ReplayWindow, Signed
 from core.step import Sending, Step
 from core.tasks import Task, check_sizes
@@ -62,19 +62,21 @@ MESSAGES_AT_ONCE = 4
 class AgentClient(Resident):
     """A client of one coordinator. Use it as a context manager, in a script or in a coroutine; or `open` and `close`.
 
-    `client_id` names its link and its reply stream; leave it out and it is one nobody else has.
+    What is left out comes from the environment and `.env`, as for the agents. `client_id` names its link and its reply
+    stream; leave it out and it is one nobody else has. Raises ConfigError.
     """
 
     def __init__(
         self,
         redis_config: RedisConfig | None = None,
         a2a_config: A2ASecrets | None = None,
-        coordinator_id: str = "coordinator-1",
+        coordinator_id: str | None = None,
         client_id: str | None = None,
     ) -> None:
-        self._redis = redis_config or RedisConfig()
+        self._redis = redis_or_configured(redis_config)
         self.client_id = client_id or f"client-{secrets.token_hex(6)}"
-        self._a2a = a2a_config or A2AConfig(agent_id=self.client_id)
+        self._a2a = secrets_or_configured(a2a_config or A2AConfig(agent_id=self.client_id))
+        coordinator_id = coordinator_id or load().coordinator_id
         self._coordinator = Address.of(Role.COORDINATOR, coordinator_id)
         self._me = Address.of(Role.CLIENT, self.client_id)
         self._chain = (self._coordinator, self._me)
@@ -228,7 +230,7 @@ class AgentClient(Resident):
                 for request_id in futures:
                     self._answers.pop(request_id, None)
                 raise TaskTimeout(
-                    f"{self._coordinator} did not answer within {timeout_s:g} s."
+                    f"{self._coordinator} did not answer at {self._redis.endpoint} within {timeout_s:g} s."
                     " Is it running? `agents status` shows it, `agents up` starts one."
                 )
             if not answered:

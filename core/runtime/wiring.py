@@ -1,15 +1,34 @@
-"""Where the ports meet their adapters: which server, and which keys."""
+"""Where the ports meet their adapters: which server, and which keys; and what a program left to its surroundings."""
 
 from __future__ import annotations
 
-from core.config import A2ASecrets, RedisConfig, with_client_certificate
+from typing import TypeVar
+
+from core.config import A2ASecrets, RedisConfig, load, with_client_certificate
 from core.redis_backend.embedded import ensure_server
 from core.redis_backend.local_secrets import resolve_secret
 from core.roles import Address
 from core.signing import Keys
 from core.variables import secret_text
 
-__all__ = ["keys_for", "server_for"]
+__all__ = ["keys_for", "redis_or_configured", "secrets_or_configured", "server_for"]
+
+S = TypeVar("S", bound=A2ASecrets)
+
+
+def redis_or_configured(given: RedisConfig | None) -> RedisConfig:
+    """`given` as a whole, else what the environment and `.env` say. Raises ConfigError."""
+    return given or load().redis
+
+
+def secrets_or_configured(given: S) -> S:
+    """`given`; if it names no secret, with those of the environment and `.env`: a program that only says who it is
+    signs as the agents around it do. Raises ConfigError."""
+    if given.token_secret or given.agent_key:
+        return given
+    names = ("token_secret", "previous_secret", "agent_key")
+    found = load().a2a
+    return given.model_copy(update={name: getattr(found, name) for name in names})
 
 
 async def server_for(redis: RedisConfig, a2a: A2ASecrets) -> RedisConfig:
