@@ -264,7 +264,7 @@ class Story:
             yield f"{len(told)} replies tell of the end of {task.task_id}: {[one['status'] for one in told]}"
         elif Task.parse(told[0]) != ended:
             yield f"the reply for {task.task_id} is not its record"
-        expected = _result(task)
+        expected = _result(task, ended.attempt)
         if ended.status is TaskStatus.COMPLETED and ended.result != expected:
             yield f"{task.task_id} completed with {ended.result}, not with {expected}"
         if ended.status is TaskStatus.CANCELLED and task.task_id not in self.cancelled:
@@ -276,9 +276,10 @@ class Story:
         self.log.append(f"{asyncio.get_running_loop().time() - 1000:6.2f}  {text}")
 
 
-def _result(task: Task) -> Any:
+def _result(task: Task, attempt: int) -> Any:
+    """What comes out of a task, if it is the attempt that counts whose result was recorded."""
     if task.task_type != "tree":
-        return task.payload
+        return {**task.payload, "attempt": attempt}
     nodes = 1
     for _ in range(task.payload["depth"]):
         nodes = 1 + task.payload["width"] * nodes

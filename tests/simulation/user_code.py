@@ -20,10 +20,10 @@ def user_code(began: Counter[str]) -> Handlers:
     """The handlers; `began` counts, by task id, the attempts that really began, whoever lived to hear of them."""
 
     async def noop(payload: dict[str, Any], ctx: Context) -> Any:
-        """Takes as long as it is told to and gives back its payload."""
+        """Takes as long as it is told to and gives back its payload, and which attempt it was."""
         began[ctx.task_id] += 1
         await asyncio.sleep(payload["run_s"])
-        return payload
+        return {**payload, "attempt": ctx.attempt}
 
     async def flaky(payload: dict[str, Any], ctx: Context) -> Any:
         """Fails as often as it is told to."""
@@ -31,7 +31,7 @@ def user_code(began: Counter[str]) -> Handlers:
         await asyncio.sleep(payload["run_s"])
         if began[ctx.task_id] <= payload["fails"]:
             raise ValueError("not yet")
-        return payload
+        return {**payload, "attempt": ctx.attempt}
 
     async def tree(payload: dict[str, Any], ctx: Context) -> Spawn:
         """Has as many children as it is told to, down to a depth; their number comes back."""
