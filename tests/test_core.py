@@ -1,4 +1,4 @@
-"""The core without a server: messages and their signatures, an agent's state, a task's life, and what is written of them."""
+"""The core without a server: messages and signatures, an agent's state, a task's life, and what is written of them."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ class TestSizes:
 # ---- what is written ----
 
 
-FULL = {
+FULL: dict[str, Any] = {
     "payload": {"a": [1, None, "ü"]},
     "status": "waiting",
     "priority": "urgent",
@@ -307,9 +307,8 @@ class TestSharedState:
             b"assigned_workers": b'["w1","w2"]',
         }  # fmt: skip
 
-        state = SharedAgentState.assemble(
-            "d", header, {b"t": b'{"want":"assigned"}'}, {b"t": a_task().to_json()}, self.LEASE
-        )
+        wanted, actual = {b"t": b'{"want":"assigned"}'}, {b"t": a_task().to_json()}
+        state = SharedAgentState.assemble("d", header, wanted, actual, self.LEASE)
 
         assert state
         assert (state.coordinator_version, state.distributor_version, state.status) == (4, 9, "busy")

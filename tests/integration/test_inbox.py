@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -13,10 +13,13 @@ from coordinator.agent import CoordinatorAgent
 from core.a2a_messaging import A2AMessage
 from core.config import A2AConfig, AgentConfig, RedisConfig
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
+from core.redis_client import Wire
 from core.roles import Action, Address, Role
+from core.runtime.inbox import Inbox
 from core.signing import Keys, Signed
 from distributor.agent import DistributorAgent
-from tests.builders import CLIENT, COORDINATOR, DISTRIBUTOR, SECRET, WORKER, a_message, a_task
+from tests.builders import CLIENT, COORDINATOR, DISTRIBUTOR, SECRET, WORKER, a_task
+from tests.integration.speaker import Speaker
 from tests.waiting import until_async
 
 Redis = Any  # the types of redis-py tell neither bytes from text nor all of its commands
@@ -26,37 +29,6 @@ CELL = CellKeys("distributor-1")
 FAST = AgentConfig(heartbeat_s=0.1, failure_timeout_s=1.0, lease_s=1.0, message_limit_bytes=64 * 1024)
 A2A = A2AConfig(agent_id="coordinator-1", token_secret=SECRET.decode())
 FORGED = Address(Role.CLIENT, "client-2")
-
-
-@dataclass
-class Speaker:
-    """Says things to an agent, rightly or wrongly: straight into its stream, without an agent of its own."""
-
-    client: Redis
-    chain: tuple[Address, ...]  #: who speaks
-    recipient: Address
-    inbox: str
-    number: int = 0
-    incarnation: int = 1
-
-    async def signed(self, action: str, *, body: bytes | None = None, secret: bytes = SECRET, **fields: Any) -> Signed:
-        """The next message, signed now; `fields` are those of its payload and metadata, `body` replaces all of it."""
-        seconds, micros = await self.client.time()
-        self.number += 1
-        metadata = {"timestamp": seconds * 1000 + micros // 1000, "incarnation": self.incarnation}
-        number = fields.pop("number", self.number)
-        message = a_message(self.chain[-1], self.recipient, action, number=number, **{**metadata, **fields})
-        return Keys.from_secret(secret, self.chain).sign(body or message.encode(), self.recipient)
-
-    async def post(self, signed: Signed) -> bytes:
-        fields = signed.fields()
-        return bytes(await self.client.xadd(self.inbox, dict(zip(fields[::2], fields[1::2], strict=True))))
-
-    async def say(self, action: str, **fields: Any) -> bytes:
-        return await self.post(await self.signed(action, **fields))
-
-    async def submit(self, task_id: str, **fields: Any) -> bytes:
-        return await self.say(Action.SUBMIT_TASK, tasks=[orjson.loads(a_task(task_id).to_json())], **fields)
 
 
 Start = Callable[[], Any]
@@ -396,3 +368,24 @@ async def test_a_message_on_which_a_step_fails_is_put_aside_and_those_beside_it_
 
     assert {"before", "after"} <= await known(client)
     assert await quarantined(client) == ["malformed"]
+
+
+async def test_what_was_verified_and_then_rewound_is_neither_acknowledged_nor_a_replay(
+    redis_config: RedisConfig, client: Redis, friend: Speaker
+) -> None:
+    """When a step fails, the entries are taken singly; the last must not be deleted with the first."""
+    signing = Keys.from_secret(SECRET, (COORDINATOR,))
+    wire = Wire(redis_config)
+    inbox = Inbox(wire, COORDINATOR, signing, KEYS.agent, freshness_ms=600_000, limit_bytes=10_000)
+    ids = [await friend.submit(name) for name in ("a", "b")]
+    entries = await inbox.read()
+    await wire.close()
+    assert len(inbox.verify(entries, 1)) == 2
+
+    inbox.rewind([])
+    assert len(inbox.verify(entries[:1], 1)) == 1
+    commands = inbox.settle(now_ms=0)
+
+    assert ("XDEL", KEYS.inbox, ids[0]) in commands
+    assert len(inbox.verify(entries[1:], 1)) == 1
+    assert inbox.rejected == {}
