@@ -26,7 +26,7 @@ from core.runtime.agent_loop import AgentLoop
 from core.runtime.portal import operation
 from core.signing import Signed
 from core.step import Batch, Received, Step
-from core.tasks import Task, TaskStatus
+from core.tasks import Task, TaskStatus, check_sizes
 
 __all__ = ["CoordinatorAgent"]
 
@@ -211,6 +211,7 @@ class CoordinatorAgent(Agent):
         Raises BadTask: malformed, too large, or its id is in use for something else; nothing was kept.
         """
         Address.of(Role.DISTRIBUTOR, distributor_id)
+        check_sizes(task)
         answer = await self.loop.call("assign", (task, distributor_id))
         if isinstance(answer, Exception):
             raise answer

@@ -11,12 +11,14 @@ the wire, and what people see.
 
 from __future__ import annotations
 
+import difflib
+import math
 import re
 import secrets
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import orjson
 from pydantic import (
@@ -41,6 +43,7 @@ __all__ = [
     "Then",
     "check_size",
     "check_sizes",
+    "holds_no_number",
     "new_task_id",
     "skills_needed",
     "utc_now",
@@ -167,6 +170,17 @@ class Task(BaseModel):
     reply_to: tuple[str, ...] = ()  #: clients that want to hear of its end
     cancel_requested: bool = False
 
+    if not TYPE_CHECKING:  # a checker knows the fields by name and type
+
+        def __init__(self, **fields: Any) -> None:
+            # Only what a program writes is held to the names: a record may come from a later version.
+            if not TASK_FIELDS.issuperset(fields):
+                raise BadTask(_no_such_field(next(name for name in fields if name not in TASK_FIELDS)))
+            super().__init__(**fields)
+
+        # Else `parse` and every nested validation would come through __init__ as well.
+        __init__.__pydantic_base_init__ = True
+
     @model_validator(mode="wrap")
     @classmethod
     def _checked(cls, fields: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
@@ -220,6 +234,15 @@ class Task(BaseModel):
         return timedelta(seconds=min(60.0, self.backoff_s * 2 ** max(0, self.retry_count - 1)))
 
 
+TASK_FIELDS = frozenset(Task.model_fields)
+
+
+def _no_such_field(name: str) -> str:
+    close = difflib.get_close_matches(name, Task.model_fields, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(Task.model_fields)}"
+    return f"task field {name!r}: no such field; {hint}"
+
+
 def check_size(what: str, value: object) -> bytes:
     """`value` as JSON. Raises BadTask when it is no JSON, larger than PAYLOAD_LIMIT_BYTES or nested deeper than
     DEPTH_LIMIT. Called wherever data of users enters; what is inside was checked there."""
@@ -232,13 +255,31 @@ def check_size(what: str, value: object) -> bytes:
             f"{what} has {len(encoded)} bytes as JSON, over the limit of {PAYLOAD_LIMIT_BYTES}."
             " Store it elsewhere and pass a reference."
         )
+    if b"null" in encoded and holds_no_number(value):
+        raise BadTask(f"{what} holds nan or infinity, which JSON does not have. Use None or a string.")
     if encoded.count(b"[") + encoded.count(b"{") > DEPTH_LIMIT and _nesting_exceeds(encoded, DEPTH_LIMIT):
         raise BadTask(f"{what} nests lists and objects deeper than {DEPTH_LIMIT}; flatten it.")
     return encoded
 
 
+def holds_no_number(value: object) -> bool:
+    """Whether nan or infinity is anywhere in lists and dicts: as JSON it would silently become null."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, float) and not math.isfinite(one):
+            return True
+        if isinstance(one, dict):
+            left += one.values()
+        elif isinstance(one, list | tuple):
+            left += one
+    return False
+
+
 def check_sizes(task: Task) -> None:
-    """Raises BadTask, as `check_size`, when what its caller put into `task` cannot travel."""
+    """Raises BadTask, as `check_size`, when what its caller put into `task` cannot travel, or when it is no Task."""
+    if not isinstance(task, Task):
+        raise BadTask(f"this is a {type(task).__name__}, not a task; make it Task(task_type=..., payload=...)")
     check_size(f"payload of task {task.task_id!r}", task.payload)
     if task.metadata:
         check_size(f"metadata of task {task.task_id!r}", task.metadata)

@@ -17,7 +17,7 @@ from core.runtime.agent import Agent
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.portal import operation
 from core.step import Batch, Received, Step
-from core.tasks import Task
+from core.tasks import Task, check_sizes
 from distributor.graph import build
 from distributor.rules import DistributorState, capacity, recall, skills
 
@@ -116,7 +116,9 @@ class DistributorAgent(Agent):
         """Hands a task to one worker, past the queue. False: no such worker is here, or the task is here already.
 
         Such a task is this distributor's own: its end shows in the shared state, and no client is told.
+        Raises BadTask: it is no task, or too large.
         """
+        check_sizes(task)
         return bool(await self.loop.call("assign", (task, worker_id)))
 
     @operation

@@ -18,7 +18,7 @@ from core.runtime.agent import Agent
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.portal import operation
 from core.step import Batch, Received, Step
-from core.tasks import Task
+from core.tasks import Task, check_sizes
 from worker.context import ChildOutcome, Context, Progress
 from worker.executor import Executor, Finished
 from worker.graph import build
@@ -195,9 +195,12 @@ class WorkerAgent(Agent):
     @operation
     async def execute_task(self, task: Task) -> dict[str, Any]:
         """Runs a task here and now, past every queue, and returns its outcome: `task_id`, `status`, `run_ms`, and
-        `result` or `error`. Nothing is recorded and nobody is told. Works without `initialize`."""
+        `result` or `error`. Nothing is recorded and nobody is told. Works without `initialize`.
+
+        Raises BadTask: it is no task, or too large."""
         import asyncio
 
+        check_sizes(task)
         outcome: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
         executor = Executor(
             self._handlers, concurrency=1, on_finished=outcome.set_result, on_progress=lambda progress: None,

@@ -11,7 +11,7 @@ import orjson
 from pydantic_core import to_jsonable_python
 
 from core.errors import BadTask
-from core.tasks import TaskError, check_size
+from core.tasks import TaskError, check_size, holds_no_number
 
 __all__ = ["failure", "result_json"]
 
@@ -40,6 +40,8 @@ def result_json(value: Any) -> bytes:
             f"result is not JSON: {cause}. Return dicts, lists, strings, numbers, booleans, None, pydantic models"
             " or dataclasses."
         ) from None
+    if b"null" in encoded and holds_no_number(to_jsonable_python(value)):
+        raise BadTask("result holds nan or infinity, which JSON does not have. Return None or a string in its place.")
     return check_size("result", orjson.Fragment(encoded))
 
 

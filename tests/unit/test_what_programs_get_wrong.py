@@ -1,0 +1,65 @@
+"""Mistakes that a program makes with tasks: each is refused where it is made, and nothing is changed on the quiet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from coordinator.agent import CoordinatorAgent
+from core.errors import BadTask
+from core.runtime.client import AgentClient
+from core.tasks import Task, check_size
+from distributor.agent import DistributorAgent
+from worker.agent import WorkerAgent
+from worker.outcome import result_json
+
+NAN, INFINITY = float("nan"), float("inf")
+
+
+@dataclass
+class Measured:
+    mean: float | None
+
+
+@pytest.mark.parametrize("value", [NAN, -INFINITY, {"a": [1, (2.5, NAN)]}], ids=repr)
+def test_a_number_that_json_does_not_have_is_refused_and_not_turned_into_null(value: object) -> None:
+    with pytest.raises(BadTask, match="nan or infinity"):
+        check_size("payload", value)
+    with pytest.raises(BadTask, match="nan or infinity"):
+        result_json({"deep": [Measured(3.5), value]})
+
+
+def test_a_null_that_was_given_stays_one() -> None:
+    assert check_size("payload", {"a": None, "b": "null", "c": 1.5}) == b'{"a":null,"b":"null","c":1.5}'
+    assert result_json(Measured(None)) == b'{"mean":null}'
+
+
+def test_nan_inside_of_a_dataclass_is_refused_as_well() -> None:
+    with pytest.raises(BadTask, match="nan or infinity"):
+        result_json([Measured(NAN)])
+
+
+@pytest.mark.parametrize(
+    ("field", "hint"), [("timeout", "did you mean 'timeout_s'"), ("colour", "there are task_id, task_type, ")]
+)
+def test_a_field_that_a_task_does_not_have_is_refused_with_those_it_has(field: str, hint: str) -> None:
+    fields: dict[str, Any] = {"task_type": "t", field: 3}
+
+    with pytest.raises(BadTask, match=f"'{field}': no such field; {hint}"):
+        Task(**fields)
+    assert Task.parse(fields).task_type == "t"  # a record may come from a later version
+
+
+def test_what_is_no_task_is_refused_by_whoever_is_asked_to_take_it() -> None:
+    nothing: Any = {"task_type": "t"}
+
+    for take in (
+        AgentClient().submit_many,
+        lambda tasks: CoordinatorAgent("k").assign_task_to_distributor(tasks[0], "d"),
+        lambda tasks: DistributorAgent("d").assign_task_to_worker(tasks[0], "w"),
+        lambda tasks: WorkerAgent("w").execute_task(tasks[0]),
+    ):
+        with pytest.raises(BadTask, match="this is a dict, not a task"):
+            take([nothing])
