@@ -10,17 +10,21 @@ from typing import Any, TypeVar
 
 from coordinator.agent import CoordinatorAgent
 from core.config import A2AConfig, AgentConfig, RedisConfig
+from core.redis_backend.keys import CoordinatorKeys
 from core.runtime.agent import Agent
 from core.runtime.client import AgentClient
 from core.tasks import Task
 from distributor.agent import DistributorAgent
 from tests.builders import SECRET
+from tests.waiting import until_async
 from worker.agent import WorkerAgent, gather
 from worker.context import Context, Spawn
 from worker.handler_registry import Handlers
 from worker.handlers import HANDLERS, task
 
-__all__ = ["FAST", "House", "house", "signed_as"]
+__all__ = [
+    "FAST", "House", "add", "house", "is_empty", "runs", "signed_as", "spawn", "status", "wait",
+]  # fmt: skip
 
 #: One second without a sign of life, and an agent is gone.
 FAST = AgentConfig(heartbeat_s=0.1, failure_timeout_s=1.0, lease_s=1.0)
@@ -149,3 +153,28 @@ def _define_spawning(home: House) -> None:
 async def house(redis: RedisConfig) -> AsyncIterator[House]:
     async with AsyncExitStack() as stack:
         yield House(redis, stack)
+
+
+async def runs(house: House, task_id: str, attempts: int = 1) -> None:
+    await until_async(lambda: house.runs[task_id] >= attempts, f"{task_id} runs")
+
+
+async def status(client: Any, task_id: str) -> str:
+    """As the coordinator has recorded it."""
+    return Task.model_validate_json(await client.hget(CoordinatorKeys("k").tasks, task_id)).status
+
+
+def add(task_id: str, *numbers: int, **fields: Any) -> Task:
+    return Task(task_id=task_id, task_type="add", payload=list(numbers), **fields)
+
+
+def wait(task_id: str, payload: Any = None, **fields: Any) -> Task:
+    return Task(task_id=task_id, task_type="wait", payload=payload, **fields)
+
+
+def spawn(task_id: str, children: list[dict[str, Any]], **then: Any) -> Task:
+    return Task(task_id=task_id, task_type="spawn", payload={"children": children, **then})
+
+
+async def is_empty(client: Any, key: str) -> bool:
+    return not await client.exists(key)
