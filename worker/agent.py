@@ -116,6 +116,19 @@ class WorkerMind:
 
     def _finished(self, finished: Finished) -> None:
         assert self._loop
+        if finished.error is not None:
+            # Its message may quote the payload, so that stays in the record.
+            running = self.state.local_tasks.get(finished.task_id)
+            log.warning(
+                "an attempt failed; `agents tasks show %s` tells why",
+                finished.task_id,
+                extra={
+                    "action": "attempt_failed",
+                    "task_type": running.task_type if running else "",
+                    "attempt": finished.attempt,
+                    "error": finished.error.type,
+                },
+            )
         self._loop.tell(Outcome(finished.task_id, finished.attempt, self._item(finished)))
 
     def _item(self, finished: Finished) -> dict[str, Any]:

@@ -300,7 +300,8 @@ class ChildPool:
         """Forgets the nursery and its children, which end with it; the next attempt that needs one starts another."""
         if self._control is None or self._process is None:
             return
-        log.info("no children from now on: %s", why, extra={"action": "nursery_gone"})
+        if not self._hung_up:  # else it was asked to end
+            log.warning("no children until the next one is needed: %s", why, extra={"action": "nursery_gone"})
         asyncio.get_running_loop().remove_reader(self._control)
         self._control.close()
         self._process.kill()

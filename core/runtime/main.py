@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import logging
 import os
 import signal
 import sys
@@ -23,6 +24,8 @@ from core.runtime.logs import configure_logging
 __all__ = ["EXIT_HANDED_BACK", "arguments", "run_agent"]
 
 EXIT_HANDED_BACK = 75
+
+log = logging.getLogger(__name__)
 
 Flags = Mapping[str, object]
 Build = Callable[[argparse.Namespace, Settings], Agent]
@@ -90,7 +93,13 @@ async def _run(agent: Agent, drain_timeout_s: float, drain_order: Path | None) -
         if ended.done():
             ended.result()
             return 0
-        return 0 if await agent.drain(_drain_s(drain_timeout_s, drain_order)) else EXIT_HANDED_BACK
+        limit_s = _drain_s(drain_timeout_s, drain_order)
+        log.info("draining: what runs gets %g s; a second signal ends at once", limit_s, extra={"action": "draining"})
+        if await agent.drain(limit_s):
+            log.info("drained", extra={"action": "drained"})
+            return 0
+        log.warning("drained: what was not finished is handed back", extra={"action": "drained_with_hand_back"})
+        return EXIT_HANDED_BACK
     finally:
         stopping.cancel()
         await agent.close.aio()

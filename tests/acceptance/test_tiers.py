@@ -39,6 +39,10 @@ def hold(payload: str, ctx: Context) -> int:
     while not Path(f"{payload}.go").exists():
         time.sleep(0.01)
     return ctx.attempt
+
+@task("break", retries=0)
+def break_(payload: str) -> None:
+    raise ValueError(f"cannot break {payload}")
 """
 
 
@@ -180,12 +184,25 @@ def test_a_worker_that_must_stop_before_its_task_has_ended_hands_it_back_and_end
         tiers.terminate("worker-1")
         # Then
         assert tiers.exit_code("worker-1") == 75, tiers.log("worker-1")
+        assert "handed back" in tiers.log("worker-1")
         (tmp_path / "one.go").touch()
         tiers.start("worker", "worker-2", "--import", "load")
         ended = client.result(task_id, timeout_s=60)
         assert ended.status == "completed"
         assert ended.retry_count == 1  # what was handed back does not count
         assert ended.attempt == 2
+
+
+def test_a_worker_says_which_attempt_failed_and_leaves_what_may_be_private_to_the_record(tiers: Tiers) -> None:
+    hierarchy(tiers, distributors=1, workers=1)
+    with AgentClient(tiers.redis, tiers.secrets) as client:
+        task_id = client.submit(Task(task_type="break", payload="the bank"))
+        ended = client.result(task_id, timeout_s=60)
+    assert ended.error
+    assert ended.error.message == "cannot break the bank"
+    assert f"agents tasks show {task_id}" in tiers.log("worker-11")
+    assert "ValueError" in tiers.log("worker-11")
+    assert "the bank" not in tiers.log("worker-11")
 
 
 def test_a_second_process_with_the_same_id_refuses_to_start(tiers: Tiers) -> None:
