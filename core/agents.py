@@ -51,6 +51,7 @@ class Beat(BaseModel):
     queued: int = 0
     done: int = 0  #: tasks since its start
     failed: int = 0
+    retried: int = 0  #: attempts a distributor has had made again, since its start
     pid: int = 0
     host: str = ""
     started_ms: int = 0

@@ -56,6 +56,7 @@ class DistributorMind:
             queued=len(state.queue),
             done=state.counts.get("completed", 0),
             failed=state.counts.get("failed", 0),
+            retried=state.counts.get("retried", 0),
             children={
                 name: {
                     "health": worker.health, "in_flight": len(worker.in_flight), "done": worker.beat.done,

@@ -173,29 +173,31 @@ def _look(watch: _Watch, overview: Overview, view: LiveView) -> None:
     for agent in overview.agents:
         if agent.beat:
             watch.last[agent.agent_id, agent.beat.started_ms] = agent
-    rows = [
-        AgentRow(
-            _short(agent.agent_id), agent.role.value, agent.health.value,
-            in_flight=len(agent.beat.holding) if agent.role is Role.WORKER else agent.beat.running,
-            done=agent.beat.done, failed=agent.beat.failed, rate=_rate(watch, agent),
-        )
-        for agent in overview.agents
-        if agent.beat
-    ]  # fmt: skip
     done = overview.ended_tasks
-    view.show(Snapshot(rows, done, done + overview.open_tasks))
+    rows = [_row(watch, agent, overview) for agent in overview.agents if agent.beat or agent.role is Role.COORDINATOR]
+    retried = sum(agent.beat.retried for agent in watch.last.values() if agent.beat)
+    view.show(Snapshot(rows, done, done + overview.open_tasks, retried=retried))
 
 
-def _rate(watch: _Watch, agent: AgentView) -> float:
-    """Tasks a second between the last two heartbeats that differ."""
-    assert agent.beat
+def _row(watch: _Watch, agent: AgentView, overview: Overview) -> AgentRow:
+    """A coordinator sends no heartbeat: what it has done are the tasks that have ended."""
+    name, role, state = _short(agent.agent_id), agent.role.value, agent.health.value
+    if agent.beat is None:
+        rate = _rate(watch, agent.agent_id, overview.ended_tasks)
+        return AgentRow(name, role, state, overview.open_tasks, overview.ended_tasks, 0, rate)
+    in_flight = len(agent.beat.holding) if agent.role is Role.WORKER else agent.beat.running
+    rate = _rate(watch, agent.agent_id, agent.beat.done)
+    return AgentRow(name, role, state, in_flight, agent.beat.done, agent.beat.failed, rate)
+
+
+def _rate(watch: _Watch, agent_id: str, done: int) -> float:
+    """Tasks a second between the last two looks that differ."""
     now_s = time.monotonic()
-    then_s, done, rate = watch.done_before.get(agent.agent_id, (now_s, agent.beat.done, 0.0))
-    if agent.beat.done != done:
-        rate = max(0.0, (agent.beat.done - done) / max(now_s - then_s, LOOK_S))
-        watch.done_before[agent.agent_id] = (now_s, agent.beat.done, rate)
-    else:
-        watch.done_before.setdefault(agent.agent_id, (now_s, done, rate))
+    then_s, before, rate = watch.done_before.get(agent_id, (now_s, done, 0.0))
+    if done != before:
+        rate = max(0.0, (done - before) / max(now_s - then_s, LOOK_S))
+    if done != before or agent_id not in watch.done_before:
+        watch.done_before[agent_id] = (now_s, done, rate)
     return rate
 
 
