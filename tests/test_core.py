@@ -190,7 +190,11 @@ class TestSizes:
     def test_many_lists_side_by_side_are_not_deep(self) -> None:
         check_size("payload", [[], {}] * 1000)
 
-    @pytest.mark.parametrize("value", [{1, 2}, object(), b"bytes", {"a": 2**70}, "\ud800"], ids=repr)
+    @pytest.mark.parametrize(
+        "value",
+        [{1, 2}, object(), b"bytes", {"a": 2**70}, "\ud800"],
+        ids=["set", "object", "bytes", "large", "surrogate"],
+    )
     def test_what_is_no_json_is_refused(self, value: object) -> None:
         with pytest.raises(BadTask, match="not JSON"):
             check_size("payload", value)
