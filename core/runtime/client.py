@@ -16,7 +16,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any, Self
@@ -38,8 +38,10 @@ from core.redis_backend.clock import ServerClock
 from core.redis_backend.keys import CoordinatorKeys
 from core.redis_client import Wire
 from core.roles import Action, Address, Role, check_permitted
+from core.runtime.completed import Completed
 from core.runtime.outbox import MOST_ITEMS, Outbox, chunks
-from core.runtime.portal import Resident, operation, portal_loop
+from core.runtime.portal import Resident, operation
+from core.runtime.rejection import LATEST, rejection_of
 from core.runtime.wiring import keys_for, redis_or_configured, secrets_or_configured, server_for
 from core.signing import Keys, ReplayWindow, Signed
 from core.step import Sending, Step
@@ -49,11 +51,17 @@ __all__ = ["AgentClient"]
 
 log = logging.getLogger(__name__)
 
+#: By request id: what was refused of it, once the coordinator has answered; and what it asks.
+Answers = dict[str, asyncio.Future[list[dict[str, str]]]]
+Parts = dict[str, list[bytes]]
+
 BLOCK_MS = 2000
 #: A task whose end nobody has told of is looked up after this long without news; what is lost is only the telling.
 LOOK_UP_S = 5.0
 #: How long the coordinator may say nothing before what it has not answered is sent again (one task all the same).
 ANSWER_S = 5.0
+#: How long it may say nothing before the client looks whether its message was rejected.
+REJECTED_S = 0.5
 BACKOFF_S, MOST_BACKOFF_S = 0.05, 2.0
 #: Messages of one submission that go out in one write.
 MESSAGES_AT_ONCE = 4
@@ -91,7 +99,7 @@ class AgentClient(Resident):
         self._window = ReplayWindow()
         self._ended: dict[str, Task] = {}  # ended, told, and not yet fetched
         self._open: dict[str, None] = {}  # submitted or watched, not known to have ended
-        self._answers: dict[str, asyncio.Future[list[dict[str, str]]]] = {}  # request id -> what was refused
+        self._answers: Answers = {}  # request id -> what was refused
         self._news = asyncio.Event()  # set when something has ended; each waiter looks whether it was its own
 
     # ---- opening and closing ----
@@ -140,7 +148,8 @@ class AgentClient(Resident):
         """Submits one task; returns its id once the coordinator has recorded it.
 
         Raises TaskRefused with the reason: nothing was kept; BadTask: its payload is no JSON or too large;
-        TaskTimeout: no answer within `timeout_s`, submitting the same task again is safe; TransportDown.
+        TaskTimeout: no answer within `timeout_s`, submitting the same task again is safe; PeerError: the coordinator
+        rejected the message, most likely for another secret; TransportDown.
         """
         [task_id] = await self._submit([task], timeout_s)
         return task_id
@@ -190,7 +199,7 @@ class AgentClient(Resident):
 
         Raises TaskTimeout when nothing has ended for `timeout_s`; UnknownTask.
         """
-        return Completed(self, list(task_ids), timeout_s)
+        return Completed(self._as_completed(list(task_ids), timeout_s), lambda: self._home)
 
     # ---- how ----
 
@@ -214,41 +223,63 @@ class AgentClient(Resident):
             await self.open.aio()
         deadline = time.monotonic() + timeout_s
         source = iter(items)
-        unanswered: dict[str, list[bytes]] = {}
-        futures: dict[str, asyncio.Future[list[dict[str, str]]]] = {}
+        unanswered: Parts = {}
+        futures: Answers = {}
         while part := list(islice(source, MOST_ITEMS * MESSAGES_AT_ONCE)):
             futures |= await self._send(action, part, unanswered)
         refused: list[dict[str, str]] = []
+        patience_s = REJECTED_S
         while futures:
-            left_s = max(0.0, min(deadline - time.monotonic(), ANSWER_S))
-            await asyncio.wait(futures.values(), timeout=left_s)
-            answered = [request_id for request_id, future in futures.items() if future.done()]
-            for request_id in answered:
+            left_s = max(0.0, min(deadline - time.monotonic(), patience_s))
+            answered, _ = await asyncio.wait(futures.values(), timeout=left_s)
+            for request_id in [request_id for request_id, future in futures.items() if future.done()]:
                 refused += futures.pop(request_id).result()
                 del unanswered[request_id]
             if futures and time.monotonic() >= deadline:
-                for request_id in futures:
-                    self._answers.pop(request_id, None)
+                self._forget(futures)
                 raise TaskTimeout(
                     f"{self._coordinator} did not answer at {self._redis.endpoint} within {timeout_s:g} s."
                     " Is it running? `agents status` shows it, `agents up` starts one."
                 )
             if not answered:
-                for request_id in futures:
-                    self._answers.pop(request_id, None)
-                again, unanswered, futures = unanswered, {}, {}
-                for part in again.values():
-                    futures |= await self._send(action, part, unanswered)
+                await self._raise_if_rejected(futures)
+                if patience_s == ANSWER_S:
+                    futures, unanswered = await self._send_again(action, futures, unanswered)
+            patience_s = ANSWER_S
         return refused
 
-    async def _send(
-        self, action: Action, items: list[bytes], unanswered: dict[str, list[bytes]]
-    ) -> dict[str, asyncio.Future[list[dict[str, str]]]]:
+    def _forget(self, request_ids: Iterable[str]) -> None:
+        for request_id in request_ids:
+            self._answers.pop(request_id, None)
+
+    async def _send_again(self, action: Action, old: Answers, unanswered: Parts) -> tuple[Answers, Parts]:
+        """Under new request ids, so that a late answer to an old one counts for nothing."""
+        self._forget(old)
+        futures: Answers = {}
+        sent: Parts = {}
+        for part in unanswered.values():
+            futures |= await self._send(action, part, sent)
+        return futures, sent
+
+    async def _raise_if_rejected(self, waiting: Answers) -> None:
+        """Raises the PeerError for which there is no answer, when the coordinator rejected what this client sent."""
+        assert self._wire
+        assert self._outbox
+        async with self._lock:
+            if not self._wire.connected:
+                await self._wire.connect()
+            look = ("XREVRANGE", self._keys.agent.quarantine, "+", "-", "COUNT", LATEST)
+            [entries] = await self._wire.exchange([look])
+        if not isinstance(entries, Exception) and (error := rejection_of(entries, self._me, self._outbox.incarnation)):
+            self._forget(waiting)
+            raise error
+
+    async def _send(self, action: Action, items: list[bytes], unanswered: Parts) -> Answers:
         """Sends one message for each chunk of `items`, in one write; notes each by its request id."""
         assert self._outbox
         assert self._wire
         loop = asyncio.get_running_loop()
-        futures: dict[str, asyncio.Future[list[dict[str, str]]]] = {}
+        futures: Answers = {}
         commands: list[Command] = []
         for chunk in chunks(items):
             step = Step()
@@ -389,23 +420,3 @@ class AgentClient(Resident):
             asked_s = time.monotonic()
             [reply] = await self._wire.exchange([("TIME",)])
             self._clock.sync(reply, asked_s)
-
-
-class Completed:
-    """Ended tasks as they end; see AgentClient.as_completed."""
-
-    def __init__(self, client: AgentClient, task_ids: list[str], timeout_s: float | None) -> None:
-        self._client = client
-        self._source = client._as_completed(task_ids, timeout_s)
-
-    def __aiter__(self) -> AsyncIterator[Task]:
-        return self._source
-
-    def __iter__(self) -> Iterator[Task]:
-        home = self._client._home or portal_loop()
-        while True:
-            step = asyncio.run_coroutine_threadsafe(anext(self._source, None), home)
-            task = step.result()
-            if task is None:
-                return
-            yield task

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from core import AgentClient, RedisConfig, Task
+from core.config import A2ASecrets
+from core.errors import UnknownKey
 from tests.tiers import SECRET, Tiers
 from tests.waiting import until
 
@@ -227,3 +229,14 @@ def test_no_log_of_any_tier_holds_the_secret_or_a_payload(tiers: Tiers) -> None:
     for agent_id in ("coordinator-1", "distributor-1", "worker-11"):
         assert "918273645" not in tiers.log(agent_id)
         assert SECRET not in tiers.log(agent_id)
+
+
+def test_a_client_with_another_secret_is_told_that_it_was_rejected(tiers: Tiers) -> None:
+    hierarchy(tiers, distributors=1, workers=1)
+    with AgentClient(tiers.redis, tiers.secrets) as client:
+        client.submit(Task(task_type="square", payload=1))  # the coordinator is at work
+    with (
+        AgentClient(tiers.redis, A2ASecrets(token_secret="some other secret, long enough")) as stranger,
+        pytest.raises(UnknownKey, match="A2A_TOKEN_SECRET"),
+    ):
+        stranger.submit(Task(task_type="square", payload=1))
