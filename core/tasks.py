@@ -67,7 +67,7 @@ class TaskStatus(StrEnum):
     """Where a task stands."""
 
     PENDING = "pending"  #: accepted, waiting for a worker (or for its next attempt)
-    IN_PROGRESS = "in_progress"  #: handed to a worker
+    IN_PROGRESS = "in_progress"  #: handed down: to a distributor, where it may wait its turn, and by that to a worker
     WAITING = "waiting"  #: its handler delegated to children; it goes on when they have ended
     COMPLETED = "completed"  #: ended with a result
     FAILED = "failed"  #: ended by its handler's error, after its last attempt

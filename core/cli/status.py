@@ -1,4 +1,4 @@
-"""`agents status`: who is there, who holds which lease, what waits, what was rejected."""
+"""`agents status`: who is there, what waits, what was rejected."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["overview_json", "status"]
 def status(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Show every agent and how many tasks are open.
 
-    Its health, process, tasks, and the fence of its lease; who is gone; which messages were rejected.
+    Its health, process and tasks; who is gone; which messages were rejected. With --json also leases and fences.
     """
     configured = settings()
     overview = run(_read(configured))
@@ -30,7 +30,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
     if not any(agent.up for agent in overview.agents):
         note(f"No agent of {overview.coordinator_id} is up at {configured.redis.endpoint}. Next: agents up")
     print_table(
-        ("AGENT", "HEALTH", "PROCESS", "UP>", "IN FLIGHT>", "DONE>", "FAILED>", "FENCE>"),
+        ("AGENT", "HEALTH", "PROCESS", "UP>", "IN FLIGHT>", "DONE>", "FAILED>"),
         [_row(agent, overview) for agent in overview.agents],
     )
     print()
@@ -53,7 +53,7 @@ def _row(agent: AgentView, overview: Overview) -> tuple[str, ...]:
     since = duration((now_ms - agent.started_ms) / 1000) if agent.lease and agent.started_ms else ""
     beat = agent.beat if agent.lease else None
     counts = ("", "", "") if beat is None else (f"{beat.running + beat.queued}", f"{beat.done}", f"{beat.failed}")
-    return (f"{indent}{agent.agent_id}", agent.health.value, process, since, *counts, f"{agent.fence or ''}")
+    return (f"{indent}{agent.agent_id}", agent.health.value, process, since, *counts)
 
 
 def _totals(overview: Overview) -> list[str]:

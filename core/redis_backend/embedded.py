@@ -217,7 +217,7 @@ def _environment() -> dict[str, str]:
 def _no_server(endpoint: Endpoint, found: Found) -> ConfigError | TransportDown:
     if found.kind is Kind.NO_ENTRY:
         return ConfigError(
-            f"Redis at {endpoint} refuses to let us in: {found.why}."
+            f"Redis at {endpoint} refuses to let us in: {found.why.rstrip('.')}."
             "\nSet REDIS_PASSWORD (and REDIS_USERNAME), or REDIS_URL, to what it wants."
         )
     return TransportDown(
@@ -234,4 +234,4 @@ def _port_taken(endpoint: Endpoint, found: Found) -> ConfigError:
         cure = "Set REDIS_PORT to the port of Redis, or to a free one for a server of our own."
     else:
         cure = "Set REDIS_PORT to a free port, or REDIS_MODE=auto to use the Redis that is there."
-    return ConfigError(f"the port of {endpoint} is taken: {found.why}.\n{cure}")
+    return ConfigError(f"the port of {endpoint} is taken: {found.why.rstrip('.')}.\n{cure}")
