@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -84,4 +85,6 @@ def _cure(name: str, error: Exception) -> str:
         )
     if missing:
         return f"it needs the module {missing!r}, which is not installed here"
-    return f"importing it raised {type(error).__name__}: {error}"
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"importing it raised {type(error).__name__}: {error}{where}"

@@ -275,6 +275,13 @@ def test_a_file_named_like_a_loaded_module_is_refused(tmp_path: Path) -> None:
         load_modules([str(tmp_path / "json.py")])
 
 
+def test_a_module_that_fails_on_import_is_refused_with_the_line_that_failed(tmp_path: Path) -> None:
+    (tmp_path / "made_failing.py").write_text("ok = 1\nint('x')\n")
+
+    with pytest.raises(ConfigError, match=r"ValueError: .*made_failing\.py:2\)"):
+        load_modules([str(tmp_path / "made_failing.py")])
+
+
 def test_registering_handlers_imports_no_langgraph() -> None:
     code = "import sys, worker.handlers; sys.exit('langgraph' in sys.modules or 'langchain_core' in sys.modules)"
     root = Path(__file__).parents[2]

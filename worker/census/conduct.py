@@ -151,6 +151,8 @@ async def _take(
     finally:
         job.cancel()
     wall_s = time.monotonic() - started_s
+    if kill and not watch.killed:
+        view.say(f"no {kill} was killed: the job was over before its middle was seen; give it a larger tree")
     await _last_heartbeats(watch, reader, coordinator_id, view)
     tasks = [task async for task in newest_tasks(reader, coordinator_id)]
     failed = next((task for task in tasks if task.status is not TaskStatus.COMPLETED), None)
