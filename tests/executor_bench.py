@@ -88,5 +88,6 @@ async def written(path: Path) -> int:
 
 
 def children() -> list[psutil.Process]:
-    found: list[psutil.Process] = psutil.Process().children(recursive=True)
-    return found
+    """The nurseries of this process and what they have forked; the servers of the tests are its children as well."""
+    nurseries = [child for child in psutil.Process().children() if "worker.nursery" in child.cmdline()]
+    return [process for nursery in nurseries for process in (nursery, *nursery.children(recursive=True))]

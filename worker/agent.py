@@ -203,7 +203,11 @@ class WorkerAgent(Agent):
 
     async def _initialize(self) -> bool:
         await self._worker_mind.executor.start()
-        return await super()._initialize()
+        try:
+            return await super()._initialize()
+        except BaseException:
+            await self._worker_mind.executor.close()  # its slots and its nursery would outlive a worker that never was
+            raise
 
     @operation
     async def execute_task(self, task: Task) -> dict[str, Any]:

@@ -89,7 +89,7 @@ async def test_the_death_of_the_nursery_fails_what_runs_and_the_next_task_starts
 ) -> None:
     task = bench.submit("deaf", str(tmp_path / "pid"))
     pid = await written(tmp_path / "pid")
-    [nursery] = psutil.Process().children()
+    nursery = children()[0]
     nursery.kill()
 
     assert error_of(await bench.end_of(task)).type == "process_died"
