@@ -279,7 +279,7 @@ class Committer:
             return False
         for reply in outcome:
             if isinstance(reply, ResponseError):
-                raise StateConflict(f"a key has an unexpected type: {reply}")
+                raise StateConflict(f"a key has a type that is not ours, and only the rest was written: {reply}")
         self._renewed_s = renewed_s
         self._written_epoch = self.epoch
         self._commits += 1

@@ -64,6 +64,8 @@ class Agent(Resident):
     async def _initialize(self) -> bool:
         if self._running and not self._running.done():
             return True
+        if self._loop:  # of a life that ended with its lease
+            await self._loop.close()
         self._redis = await server_for(self._redis, self._a2a)
         keys = keys_for(self._chain, self._a2a, self._redis)
         self._loop = AgentLoop(self._mind, self._chain, keys, lambda: Wire(self._redis), self.config)

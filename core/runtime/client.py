@@ -63,6 +63,8 @@ ANSWER_S = 5.0
 #: How long it may say nothing before the client looks whether its message was rejected.
 REJECTED_S = 0.5
 BACKOFF_S, MOST_BACKOFF_S = 0.05, 2.0
+#: Records asked for with one command.
+LOOKED_UP_AT_ONCE = 500
 #: Messages of one submission that go out in one write.
 MESSAGES_AT_ONCE = 4
 
@@ -344,10 +346,13 @@ class AgentClient(Resident):
             async with self._lock:
                 if not self._wire.connected:
                     await self._wire.connect()
-                [records] = await self._wire.exchange([("HMGET", self._keys.tasks, *task_ids[:1000])])
+                pages = [
+                    task_ids[start : start + LOOKED_UP_AT_ONCE] for start in range(0, len(task_ids), LOOKED_UP_AT_ONCE)
+                ]
+                replies = await self._wire.exchange([("HMGET", self._keys.tasks, *page) for page in pages])
         except TransportDown:
             return  # the reader reports it, and comes back
-        for record in records:
+        for record in (record for reply in replies if isinstance(reply, list) for record in reply):
             if record is not None and (task := Task.parse(orjson.loads(record))).status.ended:
                 self._note_ended([task])
 
@@ -376,6 +381,8 @@ class AgentClient(Resident):
                     trim = [("XTRIM", key, "MINID", self._last)] if self._last != b"0" else []
                     read = ("XREAD", "COUNT", 64, "BLOCK", BLOCK_MS, "STREAMS", key, self._last)
                     replies = await wire.exchange([*trim, read], timeout_s=BLOCK_MS / 1000 + 3)
+                    if isinstance(replies[-1], Exception):
+                        raise TransportDown(f"Redis refused to be read: {replies[-1]}")
                     backoff_s, up = BACKOFF_S, True
                 except TransportDown as error:
                     if up:
@@ -384,8 +391,6 @@ class AgentClient(Resident):
                     await asyncio.sleep(random.uniform(backoff_s / 2, backoff_s))
                     backoff_s = min(MOST_BACKOFF_S, backoff_s * 2)
                     continue
-                if isinstance(replies[-1], Exception):
-                    raise TransportDown(f"cannot read {key}: {replies[-1]}")
                 for entry_id, fields in replies[-1][0][1] if replies[-1] else ():
                     self._last = entry_id
                     self._take(fields)
