@@ -282,6 +282,16 @@ def test_a_module_that_fails_on_import_is_refused_with_the_line_that_failed(tmp_
         load_modules([str(tmp_path / "made_failing.py")])
 
 
+@pytest.mark.parametrize("first", ["", "import worker.agent", "from worker.agent import WorkerAgent", "import worker"])
+def test_the_decorator_called_agent_is_found_whatever_was_imported_before(first: str) -> None:
+    code = (
+        f"{first}\nfrom worker import agent, task\nagent('write'), task('count')\nfrom worker.agent import WorkerAgent"
+    )
+    root = Path(__file__).parents[2]
+
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
 def test_registering_handlers_imports_no_langgraph() -> None:
     code = "import sys, worker.handlers; sys.exit('langgraph' in sys.modules or 'langchain_core' in sys.modules)"
     root = Path(__file__).parents[2]
