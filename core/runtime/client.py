@@ -39,6 +39,7 @@ from core.redis_backend.keys import CoordinatorKeys
 from core.redis_client import Wire
 from core.roles import Action, Address, Role, check_permitted
 from core.runtime.completed import Completed
+from core.runtime.endings import Endings
 from core.runtime.outbox import MOST_ITEMS, Outbox, chunks
 from core.runtime.portal import Resident, operation
 from core.runtime.rejection import LATEST, rejection_of
@@ -63,7 +64,7 @@ ANSWER_S = 5.0
 #: How long it may say nothing before the client looks whether its message was rejected.
 REJECTED_S = 0.5
 BACKOFF_S, MOST_BACKOFF_S = 0.05, 2.0
-#: Records asked for with one command.
+#: Records asked for with one look: those of the tasks that were asked about first.
 LOOKED_UP_AT_ONCE = 500
 #: Messages of one submission that go out in one write.
 MESSAGES_AT_ONCE = 4
@@ -99,10 +100,8 @@ class AgentClient(Resident):
         self._reader: asyncio.Task[None] | None = None
         self._last = b"0"
         self._window = ReplayWindow()
-        self._ended: dict[str, Task] = {}  # ended, told, and not yet fetched
-        self._open: dict[str, None] = {}  # submitted or watched, not known to have ended
+        self._endings = Endings()
         self._answers: Answers = {}  # request id -> what was refused
-        self._news = asyncio.Event()  # set when something has ended; each waiter looks whether it was its own
 
     # ---- opening and closing ----
 
@@ -209,11 +208,11 @@ class AgentClient(Resident):
         for task in tasks:
             check_sizes(task)
         ids = [task.task_id for task in tasks]
-        self._open.update(dict.fromkeys(ids))
+        self._endings.expect(ids)
         refused = await self._ask(Action.SUBMIT_TASK, (task.to_json() for task in tasks), timeout_s)
         if refused:
             for one in refused:
-                self._open.pop(one["task_id"], None)
+                self._endings.forget(one["task_id"])
             raise TaskRefused(refused[0]["task_id"], refused[0]["reason"])
         return ids
 
@@ -301,70 +300,59 @@ class AgentClient(Resident):
     async def _as_completed(self, task_ids: Sequence[str], timeout_s: float | None) -> AsyncIterator[Task]:
         if not self._reader:
             await self.open.aio()
-        wanted = dict.fromkeys(task_ids)
-        for task_id in wanted:
-            if task_id not in self._open and task_id not in self._ended:
+        for task_id in task_ids:
+            if task_id not in self._endings:
                 await self._watch([task_id])
+        listener = self._endings.listen(task_ids)
         last_news_s = last_look_s = time.monotonic()
-        while wanted:
-            ready = [task_id for task_id in self._ended if task_id in wanted] if self._ended else []
-            for task_id in ready:
-                del wanted[task_id]
-                yield self._ended.pop(task_id)
-            now_s = time.monotonic()
-            if ready:
-                last_news_s = now_s
-                continue
-            if timeout_s is not None and now_s - last_news_s >= timeout_s:
-                raise TaskTimeout(f"{len(wanted)} task(s) have not ended within {timeout_s:g} s; they go on")
-            if now_s - last_look_s >= LOOK_UP_S:
-                last_look_s = now_s
-                await self._look_up(list(wanted))
-                continue
-            until_s = last_look_s + LOOK_UP_S
-            if timeout_s is not None:
-                until_s = min(until_s, last_news_s + timeout_s)
-            self._news.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(until_s - now_s):
-                    await self._news.wait()
+        try:
+            while listener.waiting or listener.ended:
+                while listener.ended:
+                    last_news_s = time.monotonic()
+                    yield listener.ended.popleft()
+                now_s = time.monotonic()
+                if listener.waiting and timeout_s is not None and now_s - last_news_s >= timeout_s:
+                    raise TaskTimeout(
+                        f"{len(listener.waiting)} task(s) have not ended within {timeout_s:g} s; they go on"
+                    )
+                if now_s - last_look_s >= LOOK_UP_S:
+                    last_look_s = now_s
+                    await self._look_up(list(islice(listener.waiting, LOOKED_UP_AT_ONCE)))
+                elif listener.waiting and not listener.ended:
+                    until_s = last_look_s + LOOK_UP_S
+                    if timeout_s is not None:
+                        until_s = min(until_s, last_news_s + timeout_s)
+                    listener.news.clear()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(until_s - now_s):
+                            await listener.news.wait()
+        finally:
+            self._endings.leave(listener)
 
     async def _watch(self, task_ids: list[str]) -> None:
         """Asks to be told of the end of tasks that somebody else submitted, or an earlier life of this client."""
-        self._open.update(dict.fromkeys(task_ids))
+        self._endings.expect(task_ids)
         refused = await self._ask(Action.WATCH_TASK, [orjson.dumps(task_id) for task_id in task_ids], 30.0)
         if refused:
-            self._open.pop(refused[0]["task_id"], None)
+            self._endings.forget(refused[0]["task_id"])
             raise UnknownTask(
                 f"no task {refused[0]['task_id']!r}: never submitted here, or ended longer ago than its retention"
             )
 
     async def _look_up(self, task_ids: list[str]) -> None:
-        """Reads the records: the reply may have been trimmed, or gone to an earlier reader."""
+        """Reads the records of those that have been waited for the longest: a reply may have been trimmed, or gone to
+        an earlier reader."""
         assert self._wire
         try:
             async with self._lock:
                 if not self._wire.connected:
                     await self._wire.connect()
-                pages = [
-                    task_ids[start : start + LOOKED_UP_AT_ONCE] for start in range(0, len(task_ids), LOOKED_UP_AT_ONCE)
-                ]
-                replies = await self._wire.exchange([("HMGET", self._keys.tasks, *page) for page in pages])
+                [records] = await self._wire.exchange([("HMGET", self._keys.tasks, *task_ids)])
         except TransportDown:
             return  # the reader reports it, and comes back
-        for record in (record for reply in replies if isinstance(reply, list) for record in reply):
+        for record in records if isinstance(records, list) else ():
             if record is not None and (task := Task.parse(orjson.loads(record))).status.ended:
-                self._note_ended([task])
-
-    def _note_ended(self, tasks: list[Task]) -> None:
-        news = False
-        for task in tasks:
-            if task.task_id in self._open:  # told once, whether by a reply, by two, or by the record
-                del self._open[task.task_id]
-                self._ended[task.task_id] = task
-                news = True
-        if news:
-            self._news.set()
+                self._endings.tell(task)
 
     # ---- the reply stream ----
 
@@ -415,7 +403,9 @@ class AgentClient(Resident):
             if future and not future.done():
                 future.set_result(list(message.payload.get("refused", ())))
         else:
-            self._note_ended([Task.parse(item) for item in message.tasks if item["task_id"] in self._open])
+            for item in message.tasks:
+                if self._endings.is_open(item["task_id"]):
+                    self._endings.tell(Task.parse(item))
 
     async def _synchronise(self) -> None:
         assert self._wire

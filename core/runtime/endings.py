@@ -1,0 +1,84 @@
+"""What a client waits for, and the ends it has been told of. Handing one over costs the same however many are open."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from core.tasks import Task
+
+__all__ = ["Endings", "Listener"]
+
+
+@dataclass(slots=True, eq=False)
+class Listener:
+    """Somebody who waits for the ends of some tasks."""
+
+    waiting: dict[str, None]  #: ids whose end it has not been given yet, in the order asked for
+    ended: deque[Task] = field(default_factory=deque)  #: given, and not yet taken
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def give(self, task: Task) -> None:
+        del self.waiting[task.task_id]
+        self.ended.append(task)
+        self.news.set()
+
+
+class Endings:
+    """The ends of one client's tasks, each kept once, whether a reply tells it, two do, or the record."""
+
+    def __init__(self) -> None:
+        self._open: set[str] = set()  # submitted or watched, and not known to have ended
+        self._ended: dict[str, Task] = {}  # told, and nobody has asked for them yet
+        self._listeners: dict[str, list[Listener]] = {}
+
+    def __contains__(self, task_id: str) -> bool:
+        """Whether its end is known, or will be told."""
+        return task_id in self._open or task_id in self._ended
+
+    def expect(self, task_ids: Iterable[str]) -> None:
+        """These will be told of."""
+        self._open.update(task_ids)
+
+    def forget(self, task_id: str) -> None:
+        """This one will not be told of after all."""
+        self._open.discard(task_id)
+
+    def is_open(self, task_id: str) -> bool:
+        return task_id in self._open
+
+    def tell(self, task: Task) -> None:
+        """Takes the end of a task, if it is awaited, and gives it to all who listen for it."""
+        if task.task_id not in self._open:
+            return
+        self._open.discard(task.task_id)
+        listeners = self._listeners.pop(task.task_id, None)
+        if listeners is None:
+            self._ended[task.task_id] = task
+        else:
+            for listener in listeners:
+                listener.give(task)
+
+    def listen(self, task_ids: Iterable[str]) -> Listener:
+        """Somebody who is given the ends of these, those that are known already at once. Call `leave` afterwards."""
+        listener = Listener(dict.fromkeys(task_ids))
+        for task_id in list(listener.waiting):
+            known = self._ended.pop(task_id, None)
+            if known is not None:
+                listener.give(known)
+            else:
+                self._listeners.setdefault(task_id, []).append(listener)
+        return listener
+
+    def leave(self, listener: Listener) -> None:
+        """It listens no more; what it has not taken can be asked for again."""
+        for task in listener.ended:
+            self._ended[task.task_id] = task
+        for task_id in listener.waiting:
+            others = self._listeners.get(task_id, [])
+            if listener in others:
+                others.remove(listener)
+            if not others:
+                self._listeners.pop(task_id, None)

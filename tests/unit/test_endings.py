@@ -1,0 +1,58 @@
+"""What a client has been told of, and who hears of it."""
+
+from __future__ import annotations
+
+from core.runtime.endings import Endings
+from core.tasks import Task, TaskStatus
+
+
+def ended(task_id: str) -> Task:
+    return Task(task_id=task_id, task_type="sum", status=TaskStatus.COMPLETED)
+
+
+def test_an_end_is_given_to_everybody_who_listens_for_it() -> None:
+    endings = Endings()
+    endings.expect(["a", "b"])
+    first, second = endings.listen(["a", "b"]), endings.listen(["a"])
+
+    endings.tell(ended("a"))
+
+    assert [task.task_id for task in first.ended] == ["a"]
+    assert [task.task_id for task in second.ended] == ["a"]
+    assert list(first.waiting) == ["b"]
+    assert not second.waiting
+
+
+def test_an_end_that_was_told_before_anybody_listened_is_given_at_once_and_only_once() -> None:
+    endings = Endings()
+    endings.expect(["a"])
+    endings.tell(ended("a"))
+    endings.tell(ended("a"))
+
+    assert [task.task_id for task in endings.listen(["a"]).ended] == ["a"]
+    assert "a" not in endings
+
+
+def test_the_end_of_a_task_that_nobody_expects_is_dropped() -> None:
+    endings = Endings()
+    endings.tell(ended("a"))
+    assert "a" not in endings
+
+
+def test_what_a_listener_has_not_taken_can_be_asked_for_again() -> None:
+    endings = Endings()
+    endings.expect(["a", "b"])
+    listener = endings.listen(["a", "b"])
+    endings.tell(ended("a"))
+
+    endings.leave(listener)
+    endings.tell(ended("b"))
+
+    assert {task.task_id for task in endings.listen(["a", "b"]).ended} == {"a", "b"}
+
+
+def test_a_task_that_was_refused_is_not_expected_any_more() -> None:
+    endings = Endings()
+    endings.expect(["a"])
+    endings.forget("a")
+    assert "a" not in endings
