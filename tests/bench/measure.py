@@ -32,7 +32,8 @@ class Cost:
 
 @contextmanager
 def measured(system: System, server: RedisServer, tasks: int) -> Iterator[Cost]:
-    """Fills the Cost that it yields with what happened inside."""
+    """Fills the Cost that it yields with what happened inside, per task; who knows the number of tasks only at the end
+    of the block sets `tasks` there."""
     processes = {**system.processes, "server": psutil.Process(server.pid)}
     cost = Cost(system.name, tasks)
     commands_before = commands(server)
@@ -42,10 +43,10 @@ def measured(system: System, server: RedisServer, tasks: int) -> Iterator[Cost]:
     cost.wall_s = time.perf_counter() - began
     spent = {"client": time.process_time() - client_before}
     spent |= {role: cpu_s(process) - cpu_before[role] for role, process in processes.items()}
-    cost.tasks_per_s = tasks / cost.wall_s
-    cost.cpu_us_per_task = {role: seconds * 1e6 / tasks for role, seconds in spent.items()}
+    cost.tasks_per_s = cost.tasks / cost.wall_s
+    cost.cpu_us_per_task = {role: seconds * 1e6 / cost.tasks for role, seconds in spent.items()}
     cost.cpu_us_per_task_total = sum(cost.cpu_us_per_task.values())
-    cost.commands_per_task = (commands(server) - commands_before) / tasks
+    cost.commands_per_task = (commands(server) - commands_before) / cost.tasks
     cost.memory_mb = {role: memory_mb(process) for role, process in processes.items()}
 
 

@@ -60,7 +60,7 @@ def idle_table(found: dict[str, Any], console: Console) -> None:
 
 def backlog_table(found: list[dict[str, Any]], console: Console) -> None:
     table = Table(title="With a backlog, medians", title_justify="left")
-    _columns(table, "open tasks, at least", "CPU µs per task", "tasks per second", "commands per task")
+    _columns(table, "open at the beginning", "CPU µs per task", "tasks per second", "commands per task")
     for size in sorted({run["open"] for run in found}):
         runs = [run for run in found if run["open"] == size]
         cpu_us, rate, sent = (
