@@ -176,6 +176,8 @@ def on_failure(state: DistributorState, task: Task, name: str, item: dict[str, A
         requeue(state, task, batch, step, not_before_ms=batch.now_ms + delay_ms, error=error)
     else:
         failed = {**item, "error": error.model_dump(), "worker": name}
+        if error.type == "deadline":  # it was never run: nobody's handler has failed
+            failed["status"] = S.ABANDONED.value
         conclude(state, task, failed, batch, step)
 
 
