@@ -240,7 +240,8 @@ class AgentClient(Resident):
                 self._forget(futures)
                 raise TaskTimeout(
                     f"{self._coordinator} did not answer at {self._redis.endpoint} within {timeout_s:g} s."
-                    " Is it running? `agents status` shows it, `agents up` starts one."
+                    " Is it running? `agents status` shows it, `agents up` starts one. It finds the request in its"
+                    " inbox when it starts; asking again for the same ids is safe, and one task."
                 )
             if not answered:
                 await self._raise_if_rejected(futures)

@@ -174,6 +174,16 @@ def test_the_only_worker_gets_a_task_again_that_failed_there() -> None:
     assert handed(take(state, failure("t"))) == [("t", 2)]
 
 
+def test_a_task_whose_deadline_had_passed_before_it_was_run_is_abandoned() -> None:
+    state = a_distributor(WORKER)
+    take(state, assigned(a_task()))
+    error = {"type": "deadline", "message": "too late", "retryable": False}
+
+    [report] = reports(take(state, outcome("t", "failed", error=error)))
+
+    assert report["status"] == "abandoned"
+
+
 @pytest.mark.parametrize(
     ("task", "fields", "attempts"),
     [
