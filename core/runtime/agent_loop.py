@@ -233,6 +233,7 @@ class AgentLoop:
         self.ticks += 1
         for action, fields in step.notes:
             log.info(action, extra={"action": action, **fields})
+            self._mind.state.history.append({"at": batch.now.isoformat(), "action": action, **fields})
         if step.commits or (self._inbox.unsettled and any(isinstance(event, Tick) for event in events)):
             await self._commit(step)
         for event in events:
@@ -372,6 +373,7 @@ class AgentLoop:
                 "received": {action: count for (of, action), count in self._inbox.counts.items() if of == parent},
             },
             "ticks": self.ticks,
+            "conflicts": self.committer.conflicts,
         }
 
     async def _announce(self, action: Action, *also: Command) -> None:
