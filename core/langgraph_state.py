@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -116,8 +116,3 @@ class SharedAgentState(BaseModel):
             wanted={task_id.decode(): str(orjson.loads(want)["want"]) for task_id, want in wanted.items()},
             lease=Lease.from_json(lease) if lease else None,
         )
-
-
-def from_ms(ms: int) -> datetime:
-    """A moment given in milliseconds since 1970, as an aware datetime."""
-    return datetime.fromtimestamp(ms / 1000, UTC)

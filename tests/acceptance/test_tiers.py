@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -85,78 +85,45 @@ def test_tiers_that_start_in_any_order_find_each_other_and_run_a_task(tiers: Tie
         assert client.value(task_id, timeout_s=60) == 49
 
 
+def disturbed(tiers: Tiers, count: int, after: int, disturb: Callable[[], None]) -> None:
+    """Submits `count` tasks, disturbs the tiers when `after` of them have ended, and checks how all of them ended."""
+    with AgentClient(tiers.redis, tiers.secrets) as client:
+        ended = []
+        for task in client.as_completed(client.submit_many(load(count)), timeout_s=60):
+            ended.append(task)
+            if len(ended) == after:
+                disturb()
+        check(ended, count)
+
+
 def test_every_task_ends_once_and_right_although_a_worker_is_killed_under_load(tiers: Tiers) -> None:
     hierarchy(tiers, distributors=1, workers=2)
-    with AgentClient(tiers.redis, tiers.secrets) as client:
-        ids = client.submit_many(load(600))
-        ended = []
-        # When
-        for task in client.as_completed(ids, timeout_s=60):
-            ended.append(task)
-            if len(ended) == 100:
-                tiers.kill("worker-11")
-        # Then
-        check(ended, 600)
+    disturbed(tiers, 600, 100, lambda: tiers.kill("worker-11"))
 
 
 def test_every_task_ends_once_and_right_although_a_distributor_is_killed_for_good_under_load(tiers: Tiers) -> None:
     hierarchy(tiers, distributors=2, workers=1)
-    with AgentClient(tiers.redis, tiers.secrets) as client:
-        ids = client.submit_many(load(600))
-        ended = []
-        # When
-        for task in client.as_completed(ids, timeout_s=60):
-            ended.append(task)
-            if len(ended) == 100:
-                tiers.kill("distributor-1")
-        # Then
-        check(ended, 600)
+    disturbed(tiers, 600, 100, lambda: tiers.kill("distributor-1"))
 
 
-def test_a_distributor_that_is_killed_and_started_again_goes_on_with_its_tasks(tiers: Tiers) -> None:
+@pytest.mark.parametrize("role", ["distributor", "coordinator"])
+def test_an_upper_tier_that_is_killed_and_started_again_goes_on_with_its_tasks(tiers: Tiers, role: str) -> None:
+    def restart() -> None:
+        tiers.kill(f"{role}-1")
+        tiers.start(role, f"{role}-1")
+
     hierarchy(tiers, distributors=1, workers=2)
-    with AgentClient(tiers.redis, tiers.secrets) as client:
-        ids = client.submit_many(load(400))
-        ended = []
-        for task in client.as_completed(ids, timeout_s=60):
-            ended.append(task)
-            if len(ended) == 50:
-                # When
-                tiers.kill("distributor-1")
-                tiers.start("distributor", "distributor-1")
-        # Then
-        check(ended, 400)
-
-
-def test_a_coordinator_that_is_killed_and_started_again_loses_nothing_it_accepted(tiers: Tiers) -> None:
-    hierarchy(tiers, distributors=1, workers=2)
-    with AgentClient(tiers.redis, tiers.secrets) as client:
-        ids = client.submit_many(load(400))
-        ended = []
-        for task in client.as_completed(ids, timeout_s=60):
-            ended.append(task)
-            if len(ended) == 50:
-                # When
-                tiers.kill("coordinator-1")
-                tiers.start("coordinator", "coordinator-1")
-        # Then
-        check(ended, 400)
+    disturbed(tiers, 400, 50, restart)
 
 
 def test_all_tiers_killed_at_once_and_started_again_finish_what_was_accepted(tiers: Tiers) -> None:
+    def restart() -> None:
+        for agent_id in ("coordinator-1", "distributor-1", "worker-11", "worker-12"):
+            tiers.kill(agent_id)
+        hierarchy(tiers, distributors=1, workers=2)
+
     hierarchy(tiers, distributors=1, workers=2)
-    with AgentClient(tiers.redis, tiers.secrets) as client:
-        ids = client.submit_many(load(400))
-        ended = []
-        for task in client.as_completed(ids, timeout_s=60):
-            ended.append(task)
-            if len(ended) == 50:
-                # When
-                for agent_id in ("coordinator-1", "distributor-1", "worker-11", "worker-12"):
-                    tiers.kill(agent_id)
-                hierarchy(tiers, distributors=1, workers=2)
-        # Then
-        check(ended, 400)
+    disturbed(tiers, 400, 50, restart)
 
 
 def test_a_worker_that_is_asked_to_stop_finishes_what_runs_and_ends_with_0(tiers: Tiers, tmp_path: Path) -> None:
