@@ -121,6 +121,7 @@ class TaskError(BaseModel):
     attempt: int = 0  #: which attempt it was
     worker: str = ""  #: who ran it
     retryable: bool = True  #: False: another attempt cannot help (a payload that breaks its schema)
+    output: str = ""  #: the tail of what it printed, or how far it said it was
 
 
 class Then(BaseModel):
