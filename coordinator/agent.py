@@ -13,6 +13,7 @@ import orjson
 from coordinator.graph import build
 from coordinator.rules import recall
 from coordinator.state import Audit, Audited, CoordinatorState, NotTaken, Sweep, TakenOver, TakeOver
+from core import failpoints
 from core.agents import Beat, Held
 from core.config import A2AConfig, AgentConfig, RedisConfig, load
 from core.errors import AgentSystemError
@@ -153,6 +154,7 @@ class CoordinatorMind:
         )  # fmt: skip
         try:
             await committer.acquire()
+            failpoints.hit("takeover")
             [actual] = await committer.run(("HGETALL", cell.actual))
             begun = {}
             for task_id, record in zip(actual[::2], actual[1::2], strict=True):
@@ -167,6 +169,7 @@ class CoordinatorMind:
             self._loop.tell(NotTaken(effect.distributor_id))
             raise
         else:
+            failpoints.hit("taken")
             self._loop.tell(TakenOver(effect.distributor_id, begun))
             await committer.release()
         finally:

@@ -183,6 +183,8 @@ class AgentConfig(Value):
     failure_timeout_s: Annotated[Seconds, Variable("AGENT_FAILURE_TIMEOUT_S", "seconds of silence")] = 5.0
     #: how long a crashed agent's id stays taken
     lease_s: Annotated[Seconds, Variable("AGENT_LEASE_S", "seconds a lease lasts without renewal")] = 10.0
+    #: while another process acts for the same id, wait to take over from it instead of ending
+    standby: Annotated[bool, Variable("AGENT_STANDBY", "true or false")] = False
     #: on SIGTERM, how long running tasks may take to end before they are handed back
     drain_timeout_s: Annotated[float, Field(ge=0), Variable("DRAIN_TIMEOUT", "seconds, 0 or more")] = 25.0
     #: how long an ended task and its result can be asked for
@@ -197,6 +199,8 @@ class AgentConfig(Value):
     ] = 4
     #: a larger message is rejected unread; it must hold the children of one spawn, and so the record of their parent
     message_limit_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
+    #: for tests of what happens when a process dies or stands still at a point of its work: see core/failpoints
+    failpoints: Annotated[str, Variable("AGENT_FAILPOINTS", "NAME:NTH:ACTION, separated by commas")] = ""
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"],
         BeforeValidator(lambda text: text.upper() if isinstance(text, str) else text),

@@ -25,6 +25,7 @@ from typing import Any
 import orjson
 from redis.exceptions import ResponseError
 
+from core import failpoints
 from core.errors import LeaseHeld, LeaseLost, ServerRefused, StateConflict, TransportDown
 from core.langgraph_state import Lease
 from core.ports import Command, Connection
@@ -156,6 +157,7 @@ class Committer:
 
     async def renew(self) -> None:
         """Renews the lease. Raises LeaseLost, TransportDown."""
+        failpoints.hit("renew")
         await self._transact((), None)
 
     async def release(self) -> None:
@@ -243,8 +245,7 @@ class Committer:
                         if changes is not None and self.version == target:
                             return target  # it had happened before the connection broke
                     target = self.version + (changes is not None)
-                    head = [] if changes is None else self._head(target, changes)
-                    if await self._send([*head, *commands]):
+                    if await (self._send(()) if changes is None else self._write(target, commands, changes)):
                         self.version = target
                         return target
                     conflicts += 1
@@ -259,6 +260,16 @@ class Committer:
                     self.fenced += 1
                     self.epoch = 0
                     raise
+
+    async def _write(self, version: int, commands: Sequence[Command], changes: dict[str, str]) -> bool:
+        """`_send` of a commit."""
+        failpoints.hit("watch")
+        commands = [*self._head(version, changes), *commands]
+        failpoints.hit("before-exec")
+        failpoints.hit_soon("exec-sent")
+        done = await self._send(commands)
+        failpoints.hit("exec")
+        return done
 
     async def _send(self, commands: Sequence[Command]) -> bool:
         """MULTI..EXEC, and the watch for the next one in the same write. False: aborted, and nothing was written."""

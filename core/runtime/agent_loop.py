@@ -18,6 +18,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from core import failpoints
 from core.agents import Beat
 from core.config import AgentConfig
 from core.errors import LeaseLost, MalformedMessage, PeerError, RaceLost, ServerRefused, TransportDown
@@ -139,6 +140,7 @@ class AgentLoop:
     async def start(self) -> None:
         """Takes the lease and reads the state. Raises LeaseHeld, TransportDown."""
         await self.committer.acquire()
+        failpoints.hit("lease")
         self.outbox.incarnation = self.committer.incarnation
         self.started_ms = self.clock.now_ms()
         [seen] = await self.committer.run(("HGETALL", self.keys.seen))
@@ -205,6 +207,8 @@ class AgentLoop:
             self._room.set()
             events, self._events = self._events, []
             beats, self._beats = self._beats, []
+            if entries:
+                failpoints.hit("read")
             received = self._inbox.verify(entries, self.committer.incarnation)
             try:
                 size = await self._turn(received, beats, events)
@@ -229,6 +233,8 @@ class AgentLoop:
             sent=self.outbox.sent,
             windows=self._inbox.windows,
         )
+        if received:
+            failpoints.hit("verify")
         step = self._mind.think(batch)
         self.ticks += 1
         for action, fields in step.notes:
@@ -245,6 +251,7 @@ class AgentLoop:
         return sum(len(one.message.payload.get("tasks", ())) for one in received) + len(events)
 
     async def _commit(self, step: Step, *also: Command) -> None:
+        failpoints.hit("graph")
         commands = [*also, *await self._tables.commands(step), *self.outbox.commands(step, self.clock.now_ms())]
         commands += self._inbox.settle(self.clock.now_ms())
         backoff_s = BACKOFF_S

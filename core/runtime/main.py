@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from core import failpoints
 from core.config import Settings, load
 from core.errors import AgentSystemError
 from core.runtime.agent import Agent
@@ -57,6 +58,7 @@ def run_agent(parser: argparse.ArgumentParser, build: Build, argv: Sequence[str]
     try:
         settings = load(variables)
         configure_logging(settings.agent.log_level, settings.agent.log_format)
+        failpoints.arm(settings.agent.failpoints)
         agent = build(argparse.Namespace(**flags), settings)
         return asyncio.run(_run(agent, settings.agent.drain_timeout_s, flags["drain_order"]))
     except AgentSystemError as error:
