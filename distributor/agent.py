@@ -19,7 +19,8 @@ from core.runtime.portal import operation
 from core.step import Batch, Received, Step
 from core.tasks import Task, check_sizes
 from distributor.graph import build
-from distributor.rules import DistributorState, capacity, recall, skills
+from distributor.rules import recall
+from distributor.state import DistributorState, capacity, skills
 
 __all__ = ["DistributorAgent"]
 

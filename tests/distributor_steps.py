@@ -8,7 +8,7 @@ from core.roles import Action, Address, Role
 from core.step import Step
 from core.tasks import Task
 from distributor.graph import build
-from distributor.rules import DistributorState
+from distributor.state import DistributorState
 from tests.builders import (
     COORDINATOR,
     DISTRIBUTOR,

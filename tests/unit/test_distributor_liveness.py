@@ -8,7 +8,8 @@ from core.agents import Health
 from core.roles import Action
 from core.step import Sending, Table
 from core.tasks import Task
-from distributor.rules import DistributorState, recall
+from distributor.rules import recall
+from distributor.state import DistributorState
 from tests.builders import (
     COORDINATOR,
     WORKER,

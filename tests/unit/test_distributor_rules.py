@@ -11,7 +11,7 @@ from core.langgraph_state import AgentStatus
 from core.roles import Action
 from core.step import Call, Drain, Sending, Table
 from core.tasks import Priority, Task
-from distributor.rules import ENDED_KEPT
+from distributor.task_life import ENDED_KEPT
 from tests.builders import (
     COORDINATOR,
     NOW,

@@ -1,0 +1,90 @@
+"""What a distributor thinks of its workers: who is here, who is gone, what they have lost. No I/O, no clock."""
+
+from __future__ import annotations
+
+import orjson
+
+from core.agents import Beat, Child, Health
+from core.roles import Action
+from core.step import Batch, Received, Sending, Step, Table
+from distributor.state import DistributorState
+from distributor.task_life import lose
+
+__all__ = ["judge_workers", "on_agent_left", "on_beat", "write_workers"]
+
+
+def on_beat(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
+    """A worker is here, or still here. One that was started anew has none of the tasks its predecessor had."""
+    beat = Beat.model_validate(received.message.payload)
+    incarnation = received.message.metadata.incarnation
+    name = received.sender.agent_id
+    worker = state.workers.get(name)
+    if worker is not None and worker.incarnation and incarnation > worker.incarnation:
+        forget_worker(state, name, batch, step, died=True)
+        worker = None
+    if (worker is None or not worker.incarnation) and batch.age_ms(received) >= state.failure_timeout_ms:
+        if worker is None:
+            step.remove(Table.HEARTBEATS, name)
+        return  # left behind by one that died before this distributor began to look
+    if worker is None:
+        worker = state.workers[name] = Child(received.sender, 0, beat, batch.mono_ms)
+    elif (incarnation, beat.beat) < (worker.incarnation, worker.beat.beat):
+        return  # an older heartbeat than the one we know
+    if not worker.incarnation:
+        worker.incarnation = incarnation
+        step.note("worker_joined", worker=name, incarnation=incarnation)
+        write_workers(state, step)
+    worker.heard(beat, batch.mono_ms)
+    state.max_attempts.update(beat.attempts)
+    if received.message.action == Action.BEAT:
+        audit(state, worker, batch, step)
+
+
+def audit(state: DistributorState, worker: Child, batch: Batch, step: Step) -> None:
+    """Finds what a worker was handed and neither has nor has reported: a stream that was emptied."""
+    if worker.has_read(state.incarnation) and batch.taken_from(worker.address) >= worker.beat.sent:
+        for task_id in worker.missing(dict(worker.beat.holding)):
+            worker.in_flight.pop(task_id)
+            state.count("missing")
+            lose(state, state.local_tasks[task_id], worker.address.agent_id, batch, step, began=False)
+    if worker.unanswered(batch.mono_ms, state.failure_timeout_ms):
+        step.extras.setdefault(Sending(worker.address, Action.ASSIGN_TASK, None, worker.incarnation), {})
+    worker.ask(batch.sent.get(worker.address, 0), batch.mono_ms)
+
+
+def judge_workers(state: DistributorState, batch: Batch, step: Step) -> None:
+    """Notices who has fallen silent; the tasks of one that is gone go to others."""
+    for name, worker in list(state.workers.items()):
+        health = worker.judge(batch.mono_ms, state.failure_timeout_ms)
+        if health is not worker.health:
+            step.note("worker_" + health, worker=name, in_flight=len(worker.in_flight))
+            worker.health = health
+        if health is Health.GONE:
+            forget_worker(state, name, batch, step, died=True)
+            step.remove(Table.HEARTBEATS, name)
+
+
+def on_agent_left(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
+    """A worker stops by its own will."""
+    step.note("worker_left", worker=received.sender.agent_id)
+    forget_worker(state, received.sender.agent_id, batch, step, died=False)
+
+
+def forget_worker(state: DistributorState, name: str, batch: Batch, step: Step, *, died: bool) -> None:
+    """Takes back what a worker had. Of one that died, as many as it runs at once may have begun: those attempts
+    count. One that left by its own will has returned what it had begun."""
+    worker = state.workers.pop(name, None)
+    if worker is None:
+        return
+    for index, task_id in enumerate(worker.in_flight):
+        task = state.local_tasks.get(task_id)
+        if task and task.assigned_to == name:
+            lose(state, task, name, batch, step, began=died and index < worker.beat.concurrency)
+    if died:
+        state.count("workers_lost")
+    write_workers(state, step)
+
+
+def write_workers(state: DistributorState, step: Step) -> None:
+    known = {*state.metadata.get("registered", ()), *state.workers}
+    step.put(Table.HEADER, "assigned_workers", orjson.dumps(sorted(known)))

@@ -1,0 +1,47 @@
+"""The memory of a distributor."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from core.agents import Child, Health
+from core.dispatch_queue import DispatchQueue
+from core.langgraph_state import LocalAgentState
+from core.roles import Address
+
+__all__ = ["DistributorState", "capacity", "skills"]
+
+#: A distributor wants this many times what its workers may hold, so that they find the next task waiting.
+AHEAD = 2
+
+
+@dataclass(slots=True)
+class DistributorState(LocalAgentState):
+    """The memory of a distributor: `local_tasks` are those it has from its coordinator."""
+
+    coordinator: Address = field(kw_only=True)
+    failure_timeout_ms: int = 5_000
+    queue: DispatchQueue = field(default_factory=DispatchQueue)
+    workers: dict[str, Child] = field(default_factory=dict)
+    fresh: list[str] = field(default_factory=list)  #: arrived in this step; written once it is known where they go
+    ended: deque[str] = field(default_factory=deque)  #: ended tasks that are still shown, oldest first
+    max_attempts: dict[str, int] = field(default_factory=dict)  #: by task type, as the workers say
+    last_worker: dict[str, str] = field(default_factory=dict)  #: task id -> who failed it last; a retry goes elsewhere
+    incarnation: int = 0  #: of this distributor
+    told_capacity: int = 0  #: what the coordinator was last told
+    draining: bool = False
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def count(self, name: str, by: int = 1) -> None:
+        self.counts[name] = self.counts.get(name, 0) + by
+
+
+def capacity(state: DistributorState) -> int:
+    """How many tasks it wants to hold, given its workers."""
+    return AHEAD * sum(child.window for child in state.workers.values() if child.health is Health.ACTIVE)
+
+
+def skills(state: DistributorState) -> list[str]:
+    """What its workers can do, all together."""
+    return sorted({skill for child in state.workers.values() for skill in child.skills})

@@ -1,0 +1,151 @@
+"""The life of a task from the distributor's side: handed over, tried again, given back, ended. No I/O, no clock.
+
+A result counts only for the attempt that is current: the attempt's number is its fence.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from core.agents import Child
+from core.roles import Action
+from core.step import Batch, Sending, Step, Table
+from core.tasks import Task, TaskError, TaskStatus
+from distributor.state import DistributorState
+
+__all__ = ["conclude", "fail", "give_back", "hand_over", "lose", "report", "requeue", "save"]
+
+S = TaskStatus
+#: Attempts of a task whose handler nobody has told the limit of yet.
+DEFAULT_MAX_ATTEMPTS = 3
+#: How many ended tasks stay visible in the shared state.
+ENDED_KEPT = 50
+
+
+def hand_over(state: DistributorState, task: Task, worker: Child, batch: Batch, step: Step) -> None:
+    """A new attempt, with the next number, for this start of this worker."""
+    handed = task.moved(
+        S.IN_PROGRESS,
+        batch.now,
+        assigned_to=worker.address.agent_id,
+        started_at=batch.now,
+        attempt=task.attempt + 1,
+        retry_count=task.retry_count + 1,
+    )
+    state.local_tasks[task.task_id] = handed
+    worker.in_flight[task.task_id] = handed.attempt
+    record = handed.to_json()
+    step.put(Table.ACTUAL, task.task_id, record)
+    step.send(Sending(worker.address, Action.ASSIGN_TASK, None, worker.incarnation), record)
+    step.changes[task.task_id] = trail(S.IN_PROGRESS, handed.assigned_to, handed.attempt, handed.task_type)
+
+
+def fail(state: DistributorState, task: Task, name: str, item: dict[str, Any], batch: Batch, step: Step) -> None:
+    """A failed attempt: again after a pause and elsewhere, or the end of the task."""
+    error = TaskError.model_validate({**item["error"], "attempt": task.attempt, "worker": name})
+    if item.get("max_attempts"):
+        state.max_attempts[task.task_type] = item["max_attempts"]
+    if task.cancel_requested:
+        conclude(state, task, {"status": S.CANCELLED.value, "worker": name}, batch, step)
+    elif error.retryable and task.retry_count < attempts_allowed(state, task):
+        state.last_worker[task.task_id] = name
+        delay_ms = int(task.retry_delay().total_seconds() * 1000)
+        state.count("retried")
+        requeue(state, task, batch, step, not_before_ms=batch.now_ms + delay_ms, error=error)
+    else:
+        failed = {**item, "error": error.model_dump(), "worker": name}
+        if error.type == "deadline":  # it was never run: nobody's handler has failed
+            failed["status"] = S.ABANDONED.value
+        conclude(state, task, failed, batch, step)
+
+
+def lose(state: DistributorState, task: Task, name: str, batch: Batch, step: Step, *, began: bool) -> None:
+    """An attempt whose worker is gone: again elsewhere, or given up when that happened too often."""
+    if not began:
+        requeue(state, task, batch, step, retry_count=task.retry_count - 1)
+        return
+    message = f"worker {name} was gone before it reported"
+    error = TaskError(type="worker_lost", message=message, attempt=task.attempt, worker=name)
+    if task.retry_count < attempts_allowed(state, task):
+        state.last_worker[task.task_id] = name
+        state.count("retried")
+        requeue(state, task, batch, step, error=error)
+    else:
+        item = {"status": S.ABANDONED.value, "error": error.model_dump(), "worker": name}
+        conclude(state, task, item, batch, step)
+
+
+def attempts_allowed(state: DistributorState, task: Task) -> int:
+    return task.max_attempts or state.max_attempts.get(task.task_type, DEFAULT_MAX_ATTEMPTS)
+
+
+def requeue(
+    state: DistributorState, task: Task, batch: Batch, step: Step, *, not_before_ms: int = 0, **changes: Any
+) -> None:
+    """Back in line for another attempt, or back to the coordinator while draining."""
+    if task.cancel_requested:
+        conclude(state, task, {"status": S.CANCELLED.value}, batch, step)
+        return
+    again = task.moved(S.PENDING, batch.now, assigned_to=None, **changes)
+    save(state, again, step)
+    if "error" in changes:
+        step.changes[task.task_id] = f"{again.status} {changes['error'].type}"
+    if state.draining:
+        give_back(state, again, step)
+    else:
+        state.queue.push(again, not_before_ms=not_before_ms)
+
+
+def give_back(state: DistributorState, task: Task, step: Step) -> None:
+    """Returns a task to the coordinator, which gives it to somebody else."""
+    del state.local_tasks[task.task_id]
+    state.queue.remove(task.task_id)
+    state.last_worker.pop(task.task_id, None)
+    step.remove(Table.ACTUAL, task.task_id)
+    report(
+        state,
+        {"task_id": task.task_id, "status": "returned", "attempt": task.attempt, "retry_count": task.retry_count},
+        step,
+    )
+
+
+def conclude(state: DistributorState, task: Task, item: dict[str, Any], batch: Batch, step: Step) -> None:
+    """The task leaves the cell; its outcome goes to the coordinator. A few ended ones stay visible."""
+    task_id = task.task_id
+    del state.local_tasks[task_id]
+    state.queue.remove(task_id)
+    state.last_worker.pop(task_id, None)
+    item["task_id"], item["attempt"], item["retry_count"] = task_id, task.attempt, task.retry_count
+    if task.started_at:
+        item["started_at"] = item.get("started_at") or task.started_at
+    report(state, item, step)
+    status = S.WAITING if item["status"] == "delegated" else S(item["status"])
+    state.count(item["status"])
+    shown = {
+        "task_id": task_id, "task_type": task.task_type, "status": status, "retry_count": task.retry_count,
+        "created_at": task.created_at, "updated_at": batch.now, "assigned_to": task.assigned_to,
+    }  # fmt: skip
+    step.put(Table.ACTUAL, task_id, orjson.dumps(shown))
+    step.changes[task_id] = trail(status, task.assigned_to, task.attempt, round(item.get("run_ms", 0)))
+    state.ended.append(task_id)
+    while len(state.ended) > ENDED_KEPT:
+        oldest = state.ended.popleft()
+        if oldest not in state.local_tasks and oldest not in state.ended:
+            step.remove(Table.ACTUAL, oldest)
+
+
+def trail(status: TaskStatus, worker: str | None, *facts: object) -> str:
+    """A change as the audit trail tells it: its status, then who had the task and facts about that, if anybody did."""
+    return " ".join(map(str, (status, worker, *facts))) if worker else status
+
+
+def report(state: DistributorState, item: dict[str, Any], step: Step) -> None:
+    step.send(Sending(state.coordinator, Action.TASK_RESULT), orjson.dumps(item))
+
+
+def save(state: DistributorState, task: Task, step: Step) -> None:
+    state.local_tasks[task.task_id] = task
+    step.put(Table.ACTUAL, task.task_id, task.to_json())
+    step.changes[task.task_id] = trail(task.status, task.assigned_to, task.attempt, task.task_type)
