@@ -7,10 +7,11 @@ AgentSystemError
 ├── RaceLost            somebody else was faster: reload, or stand down
 │   ├── StateConflict, LeaseLost, LeaseHeld
 ├── WorldError          the surroundings: back off and try again
-│   ├── TransportDown, ServerRefused
+│   ├── TransportDown (ReplyTooLarge), ServerRefused
 ├── UserError           the caller's: the message names the cure
 │   ├── ConfigError, BadTask, TaskRefused, TaskFailed, TaskTimeout, UnknownTask
-└── UnlawfulTransition  ours: a bug, let it surface
+├── UnlawfulTransition  ours: a bug, let it surface
+└── Wedged              ours: this process must be replaced by another
 """
 
 from __future__ import annotations
@@ -97,6 +98,12 @@ class LeaseHeld(RaceLost):
         )
 
 
+class Wedged(AgentSystemError):
+    """The agent lives and does nothing though there is work: it has stopped itself so that another takes over."""
+
+    exit_code = 70
+
+
 class WorldError(AgentSystemError):
     """The surroundings failed; the same call may succeed later."""
 
@@ -105,6 +112,10 @@ class WorldError(AgentSystemError):
 
 class TransportDown(WorldError):
     """Redis cannot be reached, or did not answer in time. A write may or may not have happened."""
+
+
+class ReplyTooLarge(TransportDown):
+    """More bytes came than the caller was ready to hold; the connection is closed."""
 
 
 class ServerRefused(WorldError):

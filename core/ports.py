@@ -23,10 +23,13 @@ class Connection(Protocol):
     async def connect(self) -> None:
         """Opens it; nothing happens when it is open. Raises TransportDown, ConfigError."""
 
-    async def exchange(self, commands: Sequence[Command], *, timeout_s: float | None = None) -> list[Any]:
+    async def exchange(
+        self, commands: Sequence[Command], *, timeout_s: float | None = None, most_bytes: int | None = None
+    ) -> list[Any]:
         """The replies to `commands`, in order; a refusal stands in its place as an exception that is not raised.
 
-        Raises TransportDown: the commands may or may not have been carried out."""
+        Raises TransportDown: the commands may or may not have been carried out; ReplyTooLarge, which is one, when more
+        than `most_bytes` came in reply (a store in this process has nothing to come)."""
 
     async def close(self) -> None:
         """Closes it, at once."""

@@ -22,7 +22,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from core.config import RedisConfig
 from core.endpoint import Endpoint
-from core.errors import ConfigError, TransportDown
+from core.errors import ConfigError, ReplyTooLarge, TransportDown
 from core.tls import tls_context, untrusted
 from core.variables import secret_text
 
@@ -106,17 +106,20 @@ class Wire:
             await self.close()
             raise _refused(endpoint, str(refusal))
 
-    async def exchange(self, commands: Sequence[Sequence[Part]], *, timeout_s: float | None = None) -> list[Any]:
+    async def exchange(
+        self, commands: Sequence[Sequence[Part]], *, timeout_s: float | None = None, most_bytes: int | None = None
+    ) -> list[Any]:
         """The replies to `commands`, in order, which travel in one write.
 
         Replies are bytes, int, None or lists of them; where the server refused a command, a
         `redis.exceptions.ResponseError` with its whole text ("NOGROUP No such key ...") stands in its place. Raises
         TransportDown when the connection is not open, breaks, or the replies are not complete after `timeout_s`
-        (default: that of the wire): commands that were sent may or may not have been carried out.
+        (default: that of the wire): commands that were sent may or may not have been carried out. Raises ReplyTooLarge,
+        which is one, when they are more than `most_bytes`: no more than about twice that is ever held in memory.
         """
         if self._link is None:
             raise TransportDown(f"the connection to {self._config.endpoint} is closed")
-        return await self._link.exchange(commands, self._timeout_s if timeout_s is None else timeout_s)
+        return await self._link.exchange(commands, self._timeout_s if timeout_s is None else timeout_s, most_bytes)
 
     async def close(self) -> None:
         """Closes the connection, at once; an exchange that is waiting raises TransportDown."""
@@ -132,7 +135,9 @@ _MORE = object()  # what the parser says when a reply is not complete
 class _Link(asyncio.Protocol):
     """An open connection. Without streams between socket and parser, which would cost as much as all the rest."""
 
-    __slots__ = ("_expected", "_loop", "_lost", "_name", "_reader", "_replies", "_transport", "_waiter", "is_open")
+    __slots__ = (
+        "_expected", "_left", "_loop", "_lost", "_name", "_reader", "_replies", "_transport", "_waiter", "is_open"
+    )  # fmt: skip
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -143,9 +148,12 @@ class _Link(asyncio.Protocol):
         self._waiter: asyncio.Future[list[Any]] | None = None
         self._replies: list[Any] = []
         self._expected = 0
+        self._left: float = 0  # bytes that the replies may still have
         self.is_open = False
 
-    async def exchange(self, commands: Sequence[Sequence[Part]], timeout_s: float) -> list[Any]:
+    async def exchange(
+        self, commands: Sequence[Sequence[Part]], timeout_s: float, most_bytes: int | None = None
+    ) -> list[Any]:
         if self._waiter is not None:
             raise RuntimeError("a wire carries one exchange at a time")
         packed = b"".join([_pack(tuple(command)) for command in commands])
@@ -154,6 +162,7 @@ class _Link(asyncio.Protocol):
         if not commands:
             return []
         self._replies, self._expected = [], len(commands)
+        self._left = float("inf") if most_bytes is None else most_bytes
         waiter: asyncio.Future[list[Any]] = self._loop.create_future()
         self._waiter = waiter
         self._transport.write(packed)
@@ -171,11 +180,11 @@ class _Link(asyncio.Protocol):
         self._fail("was closed")
         await asyncio.shield(self._lost)
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, why: str, kind: type[TransportDown] = TransportDown) -> None:
         """Ends the connection; who waits for replies gets TransportDown."""
         self.is_open = False
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(TransportDown(f"{self._name} {why}"))
+            self._waiter.set_exception(kind(f"{self._name} {why}"))
         if self._transport is not None:
             self._transport.abort()
 
@@ -188,6 +197,10 @@ class _Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         reader, replies = self._reader, self._replies
+        self._left -= len(data)
+        if self._left < 0:
+            self._fail("sent a larger reply than there is room for", ReplyTooLarge)
+            return
         try:
             reader.feed(data)
             while (reply := reader.gets()) is not _MORE:

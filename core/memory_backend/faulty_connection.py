@@ -77,7 +77,9 @@ class FaultyConnection:
         await inner.connect()
         self._inner = inner
 
-    async def exchange(self, commands: Sequence[Command], *, timeout_s: float | None = None) -> list[Any]:
+    async def exchange(
+        self, commands: Sequence[Command], *, timeout_s: float | None = None, most_bytes: int | None = None
+    ) -> list[Any]:
         """As that of the connection below, if nothing happens to it. Raises TransportDown."""
         inner = self._inner
         if inner is None:

@@ -39,8 +39,7 @@ class Heartbeats:
     def _verified(self, name: bytes, packed: bytes) -> Received | None:
         try:
             signed = Signed.unpack(packed)
-            self._signing.verify(signed)
-            message = A2AMessage.decode(signed.body)
+            message = A2AMessage.opened(signed, self._signing)
             check_permitted(signed.sender.role, self._me.role, message.action)
             if message.action != Action.BEAT or signed.sender.agent_id.encode() != name:
                 raise NotPermitted("this is nobody's heartbeat")

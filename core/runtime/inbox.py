@@ -13,23 +13,38 @@ from collections.abc import Sequence
 from typing import Any
 
 from core.a2a_messaging import A2AMessage
-from core.errors import NotPermitted, PeerError, ServerRefused, StaleMessage
+from core.errors import NotPermitted, PeerError, ReplyTooLarge, ServerRefused, StaleMessage
 from core.ports import Command, Connection
 from core.redis_backend.keys import AgentKeys
-from core.roles import Address, Role, check_permitted
+from core.roles import Action, Address, Role, check_permitted
 from core.signing import Keys, ReplayWindow, Signed, check_fresh
 from core.step import Received
 
-__all__ = ["Inbox"]
+__all__ = ["READ_WITHIN_S", "Inbox"]
 
 log = logging.getLogger(__name__)
 
 #: Longest wait for a message. The connection's own time limit lies above it.
 BLOCK_MS = 2000
+#: A read that takes longer has no connection any more.
+READ_WITHIN_S = BLOCK_MS / 1000 + 3
 #: Messages read at once; with the items a message may have it bounds the work of one step.
 MOST_MESSAGES = 16
 #: How much of a rejected body is kept as evidence, and how many rejected messages.
 EVIDENCE_BYTES, MOST_QUARANTINED = 4096, 1000
+#: More than this is not read at once, so that nobody who can write to the stream can fill this process's memory.
+READ_BYTES = 24 * 1024 * 1024
+#: The first entry after ARGV[1], and of that no more than ARGV[2] bytes: the server keeps what nobody wants to hold.
+ONE_ENTRY = """
+local entry = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', 1)[1]
+if not entry then return {} end
+local fields, left = {}, tonumber(ARGV[2])
+for i = 1, math.min(#entry[2], 64) do
+    fields[i] = string.sub(entry[2][i], 1, left)
+    left = left - #fields[i]
+end
+return {{entry[1], fields}}
+"""
 
 Entry = tuple[bytes, list[bytes]]
 
@@ -62,13 +77,26 @@ class Inbox:
         command: Command = (
             "XREAD", "COUNT", MOST_MESSAGES, "BLOCK", BLOCK_MS, "STREAMS", self._keys.inbox, self._last
         )  # fmt: skip
-        [reply] = await self._wire.exchange([command], timeout_s=BLOCK_MS / 1000 + 3)
+        try:
+            [reply] = await self._wire.exchange([command], timeout_s=READ_WITHIN_S, most_bytes=READ_BYTES)
+        except ReplyTooLarge:
+            return await self._read_one()
         if isinstance(reply, Exception):
             raise ServerRefused(f"cannot read {self._keys.inbox}: {reply}")
-        if not reply:
-            return []
-        entries: list[Entry] = reply[0][1]
-        self._last = entries[-1][0]
+        return self._noted(reply[0][1] if reply else [])
+
+    async def _read_one(self) -> list[Entry]:
+        """The next entry; of one that is too large no more than shows that it is."""
+        await self._wire.connect()
+        most_bytes = self._limit_bytes + EVIDENCE_BYTES
+        [reply] = await self._wire.exchange([("EVAL", ONE_ENTRY, 1, self._keys.inbox, self._last, most_bytes)])
+        if isinstance(reply, Exception):
+            raise ServerRefused(f"cannot read {self._keys.inbox} one by one: {reply}")
+        return self._noted(reply)
+
+    def _noted(self, entries: list[Entry]) -> list[Entry]:
+        if entries:
+            self._last = entries[-1][0]
         return entries
 
     def load(self, seen: Sequence[bytes]) -> None:
@@ -93,8 +121,7 @@ class Inbox:
             self._done.append(entry_id)
             try:
                 signed = Signed.from_fields(fields or [])
-                self._signing.verify(signed)
-                message = A2AMessage.decode(signed.body, limit_bytes=self._limit_bytes)
+                message = A2AMessage.opened(signed, self._signing, limit_bytes=self._limit_bytes)
                 self._check(signed.sender, message, entry_id)
             except PeerError as error:
                 self.rejected[error.reason] += 1
@@ -165,6 +192,8 @@ class Inbox:
         if message.sender != sender.agent_id or message.recipient != self._me.agent_id:
             raise NotPermitted("sender or recipient inside the message are not those it was signed for")
         check_permitted(sender.role, self._me.role, message.action)
+        if message.action == Action.BEAT:  # those have numbers of their own, and lie elsewhere
+            raise NotPermitted("a heartbeat is no message for an inbox")
         check_fresh(metadata.timestamp, int(entry_id.partition(b"-")[0]), self._freshness_ms)
         name = str(sender)
         window = self.windows.get(name, ReplayWindow())
