@@ -61,10 +61,7 @@ class WorkerMind:
             modules=modules,
             fetch_inputs=self._fetch_inputs,
         )
-        self.state: WorkerState = self._new_state()
-
-    def _new_state(self) -> WorkerState:
-        return WorkerState(self._chain[-1].agent_id, distributor=self._chain[1])
+        self.state = WorkerState(chain[-1].agent_id, distributor=chain[1])
 
     def think(self, batch: Batch) -> Step:
         return self._graph.run(self.state, batch)
@@ -98,11 +95,10 @@ class WorkerMind:
 
     async def load(self, loop: AgentLoop) -> None:
         """A worker stores nothing: it begins empty, and its distributor gives anew what it had."""
-        self._loop = loop
-        for running in [*self.executor.running.values()]:
-            self.executor.cancel(running.task.task_id, running.task.attempt)
-        self.executor.withdraw()
-        self.state = self._new_state()
+        before, same_loop, self._loop = self.state, loop is self._loop, loop
+        self.executor.forget_all()
+        self.state = WorkerState(before.agent_id, distributor=before.distributor, life=before.life + 1)
+        self.state.draining = before.draining and same_loop  # a step that failed is no reason to take tasks again
 
     async def perform(self, effects: Sequence[Any]) -> None:
         assert self._loop
@@ -112,7 +108,7 @@ class WorkerMind:
             elif isinstance(effect, CancelRun):
                 self.executor.cancel(effect.task_id, effect.attempt)
             elif isinstance(effect, Withdraw):
-                self._loop.tell(Withdrawn(tuple(self.executor.withdraw())))
+                self._loop.tell(Withdrawn(tuple(self.executor.withdraw()), self.state.life))
 
     def _finished(self, finished: Finished) -> None:
         assert self._loop
@@ -129,7 +125,7 @@ class WorkerMind:
                     "error": finished.error.type,
                 },
             )
-        self._loop.tell(Outcome(finished.task_id, finished.attempt, self._item(finished)))
+        self._loop.tell(Outcome(finished.task_id, finished.attempt, self._item(finished), self.state.life))
 
     def _item(self, finished: Finished) -> dict[str, Any]:
         """An outcome as it is reported: only what there is."""
@@ -155,7 +151,7 @@ class WorkerMind:
     def _progressed(self, progress: Progress) -> None:
         assert self._loop
         shown = {"fraction": progress.fraction, "note": progress.note, **progress.data}
-        self._loop.tell(ProgressMade(progress.task_id, progress.attempt, shown))
+        self._loop.tell(ProgressMade(progress.task_id, progress.attempt, shown, self.state.life))
 
     async def _fetch_inputs(self, continuation: Task) -> list[ChildOutcome]:
         """The records of the children a continuation is told of. Raises BadTask when one is not what was signed."""
@@ -241,8 +237,8 @@ class WorkerAgent(Agent):
 
     async def _hand_back(self) -> None:
         """Stops what runs and returns it: the attempts do not count."""
-        tasks = tuple(self._worker_mind.state.local_tasks.values())
-        self.loop.tell(Withdrawn(tasks))
+        state = self._worker_mind.state
+        self.loop.tell(Withdrawn(tuple(state.local_tasks.values()), state.life))
         await self._worker_mind.executor.close()
 
     async def _release(self) -> None:

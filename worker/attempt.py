@@ -40,6 +40,7 @@ class Running:
         "child",
         "context",
         "due_s",
+        "forgotten",
         "killed",
         "reported_s",
         "slot",
@@ -61,6 +62,7 @@ class Running:
         self.stopped_s: float | None = None  #: monotonic time at which it was told to stop
         self.cancelled = False  #: told so because somebody asked for it, not because its time was up
         self.killed = False  #: because it did not listen
+        self.forgotten = False  #: nobody is to hear how it ends
         self.unreported = False  #: there is a report that was not passed on yet
         self.reported_s = 0.0  #: monotonic time at which one was
         self._latest: Progress | bytes | None = None

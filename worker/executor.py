@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from core import failpoints
 from core.errors import BadTask
 from core.tasks import Task, TaskError, Then, utc_now
 from worker.attempt import Finished, Running, Status, run_request
@@ -51,8 +52,8 @@ class Executor:
     """At most ``concurrency`` attempts at a time; the next is the most urgent, then the oldest.
 
     Everything is called in one event loop's thread, and so are ``on_finished``, once for each attempt that was not
-    withdrawn, and ``on_progress``, at most ten times a second for each. Nothing is written anywhere: after a crash
-    whoever gave the tasks gives them again. Raises ConfigError in a process that only imports handlers.
+    withdrawn or forgotten, and ``on_progress``, at most ten times a second for each. Nothing is written anywhere: after
+    a crash whoever gave the tasks gives them again. Raises ConfigError in a process that only imports handlers.
     """
 
     def __init__(
@@ -99,9 +100,12 @@ class Executor:
             self._open_slot()
 
     async def close(self) -> None:
-        """Ends everything that runs; nothing is reported any more. Afterwards no child process is left."""
+        """Ends everything that runs; nothing is reported any more. Afterwards no child process is left, and it may be
+        started again."""
         if self._sweeper is not None:
             self._sweeper.cancel()
+            self._sweeper = None
+        self.withdraw()
         slots = self._slots | self._left_behind
         self._slots.clear()  # whoever does not find itself in there stops
         for slot in slots:
@@ -111,12 +115,13 @@ class Executor:
             _, stuck = await asyncio.wait(slots, timeout=GRACE_S)
             if stuck:
                 log.warning("%d handlers do not end when cancelled", len(stuck), extra={"action": "handlers_stuck"})
+        self._running.clear()
 
     def submit(self, task: Task) -> None:
         """Queues an attempt. One that is here already is not queued again; a newer one of a task that runs
-        cancels that, and begins when it has ended."""
+        cancels that, and begins when it has ended; so does the same one where the run that goes on is forgotten."""
         here = self._running.get(task.task_id)
-        known = here.task if here is not None else self._queue.get(task.task_id)
+        known = here.task if here is not None and not here.forgotten else self._queue.get(task.task_id)
         held = self._held.get(task.task_id)
         if task.attempt <= max(one.attempt if one else -1 for one in (known, held)):
             return
@@ -145,6 +150,14 @@ class Executor:
         tasks = [*self._queue.drain(), *self._held.values()]
         self._held.clear()
         return tasks
+
+    def forget_all(self) -> None:
+        """Stops everything, and nobody hears how it ended: whoever asked for it knows nothing of it any more."""
+        self.withdraw()
+        for running in self._running.values():
+            running.forgotten = True
+            if running.stopped_s is None:
+                self._stop(running)
 
     # Slots
 
@@ -210,16 +223,11 @@ class Executor:
     # One attempt
 
     async def _attempt(self, running: Running) -> Finished:
-        task = running.task
         try:
-            handler = self._handlers.get(task.task_type)
-            if task.deadline is not None and task.deadline <= running.started_at:
-                return _failed(running, _too_late(task))
-            _set_due(running, handler)
-            children = await self._inputs(running) if task.inputs or task.children else ()
-            if handler.kind == "async":
-                return await self._on_loop(running, handler, children)
-            return await self._in_child(running, children)
+            failpoints.hit("spawn")
+            finished = await self._handled(running)
+            failpoints.hit("ran")
+            return finished
         except asyncio.CancelledError as error:
             if running.stopped_s is None and running.slot.cancelling():
                 raise  # not this attempt: the slot itself is to end
@@ -228,6 +236,17 @@ class Executor:
             raise
         except BaseException as error:  # whatever user code raises, SystemExit and KeyboardInterrupt too
             return self._raised(running, error)
+
+    async def _handled(self, running: Running) -> Finished:
+        task = running.task
+        handler = self._handlers.get(task.task_type)
+        if task.deadline is not None and task.deadline <= running.started_at:
+            return _failed(running, _too_late(task))
+        _set_due(running, handler)
+        children = await self._inputs(running) if task.inputs or task.children else ()
+        if handler.kind == "async":
+            return await self._on_loop(running, handler, children)
+        return await self._in_child(running, children)
 
     async def _inputs(self, running: Running) -> Sequence[ChildOutcome]:
         if self._fetch_inputs is None:
@@ -291,7 +310,8 @@ class Executor:
         if (held := self._held.pop(task_id, None)) is not None:
             self._queue.add(held)
             self._wake()
-        self._on_finished(finished)
+        if not running.forgotten:
+            self._on_finished(finished)
 
     # Time
 
@@ -305,7 +325,7 @@ class Executor:
     def _sweep(self) -> None:
         now = monotonic()
         for running in [*self._running.values()]:
-            if running.unreported and now >= running.reported_s + PROGRESS_S:
+            if running.unreported and not running.forgotten and now >= running.reported_s + PROGRESS_S:
                 running.unreported, running.reported_s = False, now
                 progress = running.progress
                 assert progress is not None

@@ -26,6 +26,7 @@ class WorkerState(LocalAgentState):
 
     distributor: Address = field(kw_only=True)
     report: Sending = field(init=False)  #: what its results are grouped by
+    life: int = 0  #: counts how often it began anew; what was told in an earlier one is about runs it never began
     draining: bool = False
     done: int = 0
     failed: int = 0
@@ -59,6 +60,7 @@ class Withdrawn:
     """Event: these have not begun and will not."""
 
     tasks: tuple[Task, ...]
+    life: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Outcome:
     task_id: str
     attempt: int
     item: dict[str, Any]
+    life: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class ProgressMade:
     task_id: str
     attempt: int
     progress: dict[str, Any]
+    life: int = 0
 
 
 def work(state: WorkerState, batch: Batch, step: Step) -> None:
@@ -84,7 +88,8 @@ def work(state: WorkerState, batch: Batch, step: Step) -> None:
     for received in batch.messages:
         ON_MESSAGE[received.message.action](state, received, step)
     for event in batch.events:
-        if on_event := ON_EVENT.get(type(event)):
+        on_event = ON_EVENT.get(type(event))
+        if on_event and getattr(event, "life", state.life) == state.life:
             on_event(state, event, step)
     state.status = AgentStatus.BUSY if state.local_tasks else AgentStatus.IDLE
     state.updated_at = batch.now

@@ -237,6 +237,37 @@ async def test_what_has_not_begun_can_be_taken_back() -> None:
     await bench.executor.close()
 
 
+@pytest.mark.parametrize("task_type", ["wait_async", "deaf"])
+async def test_nobody_hears_how_a_forgotten_run_ended_and_the_same_attempt_runs_anew(
+    bench: Bench, tmp_path: Path, task_type: str
+) -> None:
+    forgotten = [bench.submit(task_type, str(tmp_path / "pid"), task_id="same")]
+    await bench.begun(forgotten[0])
+    forgotten += [bench.submit("wait_async") for _ in range(2)]  # one that runs, one that has not begun
+
+    bench.executor.forget_all()
+    again = bench.submit("echo", "anew", task_id="same")
+    assert bench.executor.queued == 1  # behind the run that goes on
+
+    assert (await bench.end_of(again)).result == "anew"
+    await until_async(lambda: not bench.executor.running, "the others have ended")
+    assert [finished.task_id for finished in bench.finished] == ["same"]
+
+
+async def test_an_executor_that_was_closed_can_be_started_again() -> None:
+    bench = Bench(concurrency=1)
+    await bench.executor.start()
+    await bench.begun(bench.submit("wait_async", task_id="same"))
+    await bench.executor.close()
+
+    await bench.executor.start()
+    again = await bench.run("wait_async", task_id="same", timeout_s=0.1)
+    assert error_of(again).type == "timeout"
+    assert (await bench.run("pid")).status == "completed"
+
+    await bench.executor.close()
+
+
 async def test_no_more_run_at_a_time_than_asked_for(bench: Bench) -> None:
     for _ in range(5):
         bench.submit("wait_async")

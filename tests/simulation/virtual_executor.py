@@ -22,6 +22,7 @@ __all__ = ["VirtualExecutor"]
 class Running:
     task: Task
     attempt: asyncio.Task[Any]
+    forgotten: bool = False
 
 
 class VirtualExecutor:
@@ -66,6 +67,12 @@ class VirtualExecutor:
         withdrawn, self._waiting = self._waiting, []
         return withdrawn
 
+    def forget_all(self) -> None:
+        self._waiting.clear()
+        for running in self.running.values():
+            running.forgotten = True
+            running.attempt.cancel()
+
     async def close(self) -> None:
         """Ends everything; nothing is reported any more."""
         self._on_finished = lambda finished: None
@@ -84,7 +91,9 @@ class VirtualExecutor:
                 attempt.add_done_callback(partial(self._ended, task, self._now_s()))
 
     def _ended(self, task: Task, began_s: float, attempt: asyncio.Task[Any]) -> None:
-        del self.running[task.task_id]
+        if self.running.pop(task.task_id).forgotten:
+            self._go_on()
+            return
         began, run_ms = datetime.fromtimestamp(began_s, UTC), (self._now_s() - began_s) * 1000
         finished = partial(Finished, task.task_id, task.attempt, started_at=began, run_ms=run_ms)
         if attempt.cancelled():
