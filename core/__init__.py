@@ -4,9 +4,11 @@ when it is first asked for, so that a command that needs none of them starts at 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as in `typing`, whose import would be half of what a probe (`agents healthcheck`) costs
 if TYPE_CHECKING:
+    from typing import Any
+
     from core.a2a_messaging import A2AMessage, MessageType
     from core.config import A2AConfig, AgentConfig, RedisConfig
     from core.langgraph_state import LocalAgentState, SharedAgentState

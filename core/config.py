@@ -193,6 +193,17 @@ class AgentConfig(Value):
     freshness_s: Annotated[Seconds, Variable("A2A_FRESHNESS_S", "seconds")] = 600.0
     #: more are refused at the door, so that the server's memory is never exhausted
     max_open_tasks: Annotated[int, Field(ge=1), Variable("MAX_OPEN_TASKS", "a number of tasks, 1 or more")] = 200_000
+    #: share of the server's maxmemory above which new tasks are refused, so that the accepted ones can always finish
+    memory_high_water: Annotated[
+        float, Field(gt=0, le=1), Variable("MEMORY_HIGH_WATER", "a share of the server's maxmemory, such as 0.8")
+    ] = 0.8
+    #: where an agent answers probes; None: nowhere
+    health_port: Annotated[int | None, Field(ge=1, le=65_535), Variable("AGENT_HEALTH_PORT", "a port, 1 to 65535")] = (
+        None
+    )
+    health_host: Annotated[
+        str, Field(min_length=1), Variable("AGENT_HEALTH_HOST", "an address of this machine, 0.0.0.0 for all")
+    ] = "127.0.0.1"
     #: tasks that one worker runs at the same time
     concurrency: Annotated[
         int, Field(ge=1, le=10_000), Variable("WORKER_CONCURRENCY", "a number of tasks, 1 to 10000")

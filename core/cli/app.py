@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from core.cli import config, doctor, key, redis_server, state, status, submit, tasks, up_down, version
+from core.cli import config, doctor, healthcheck, key, redis_server, state, status, submit, tasks, up_down, version
 
 __all__ = ["app"]
 
@@ -29,4 +29,5 @@ app.add_typer(redis_server.app, name="redis")
 app.add_typer(config.app, name="config")
 app.command()(key.key)
 app.command()(doctor.doctor)
+app.command()(healthcheck.healthcheck)
 app.command()(version.version)

@@ -1,0 +1,108 @@
+"""What a probe asks an agent: whether it lives, and whether it is ready for work. A few lines of HTTP/1.1.
+
+    GET /livez     200 while the agent's loop turns, whatever Redis does; 503 when it is wedged: replace the process
+    GET /readyz    200 ready, or waiting for a lease as a standby; 503 otherwise, such as while Redis is away
+
+Both answer with {"status": "...", "reasons": ["..."]}. A process whose event loop is blocked answers neither, and that
+is an answer as well. Whoever asks gets nothing else out of the agent: requests are short, few at a time, soon over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Protocol
+
+import orjson
+
+from core.errors import ConfigError
+
+__all__ = ["Readiness", "health_server"]
+
+#: A request's head may be as long as this, and take this long to come.
+HEAD_BYTES, REQUEST_S = 4096, 2.0
+#: Connections that are open at once; further ones are closed unheard.
+MOST_CONNECTIONS = 32
+_REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
+
+
+class Readiness(Protocol):
+    """What an agent knows about itself now."""
+
+    @property
+    def alive(self) -> bool:
+        """False: it is wedged, and only a new process helps."""
+
+    @property
+    def ready(self) -> bool: ...
+
+    @property
+    def status(self) -> str:
+        """In a word: ready, standby, starting, ..."""
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why it is not ready, in sentences; empty when it is."""
+
+
+@asynccontextmanager
+async def health_server(look: Callable[[], Readiness], host: str, port: int) -> AsyncIterator[int]:
+    """Answers probes until the end of the block, from what `look` returns at that moment. Gives the port that it
+    listens on, one that is free where `port` is 0. Raises ConfigError when the port cannot be had."""
+    talks: set[asyncio.Task[Any]] = set()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        me = asyncio.current_task()
+        assert me
+        talks.add(me)
+        try:
+            if len(talks) <= MOST_CONNECTIONS:
+                with suppress(TimeoutError, OSError):
+                    async with asyncio.timeout(REQUEST_S):
+                        writer.write(await _answer(reader, look))
+                        await writer.drain()
+        finally:
+            writer.close()
+            talks.discard(me)
+
+    try:
+        server = await asyncio.start_server(talk, host, port, limit=HEAD_BYTES)
+    except OSError as error:
+        raise ConfigError(
+            f"AGENT_HEALTH_PORT: {host}:{port} cannot be listened on: {error.strerror or error}."
+            " Give each agent of a machine a port of its own (--health-port), or none."
+        ) from error
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for one in talks:
+            one.cancel()
+        await asyncio.gather(*talks, return_exceptions=True)
+
+
+async def _answer(reader: asyncio.StreamReader, look: Callable[[], Readiness]) -> bytes:
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        return _response(400, {"status": "bad request", "reasons": [f"no request of at most {HEAD_BYTES} bytes"]})
+    method, _, rest = head.partition(b" ")
+    if method != b"GET":
+        return _response(405, {"status": "bad request", "reasons": ["GET only"]})
+    path = rest.partition(b" ")[0].partition(b"?")[0]
+    if path not in (b"/livez", b"/readyz"):
+        return _response(404, {"status": "not found", "reasons": ["there are /livez and /readyz"]})
+    now = look()
+    good = now.alive if path == b"/livez" else now.ready
+    return _response(200 if good else 503, {"status": now.status, "reasons": now.reasons})
+
+
+def _response(code: int, body: dict[str, Any]) -> bytes:
+    content = orjson.dumps(body)
+    allow = "Allow: GET\r\n" if code == 405 else ""
+    head = (
+        f"HTTP/1.1 {code} {_REASONS[code]}\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n"
+        f"Cache-Control: no-store\r\n{allow}Connection: close\r\n\r\n"
+    )
+    return head.encode() + content

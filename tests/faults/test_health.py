@@ -1,0 +1,169 @@
+"""What an agent tells a probe, and what `agents healthcheck` makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from core.cli.probe import probe, target
+from core.errors import ConfigError
+from core.runtime.health import HEAD_BYTES, MOST_CONNECTIONS, health_server
+
+
+@dataclass
+class Knows:
+    alive: bool = True
+    ready: bool = True
+    status: str = "ready"
+    reasons: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def agent() -> Knows:
+    return Knows()
+
+
+@pytest.fixture
+async def port(agent: Knows) -> AsyncIterator[int]:
+    async with health_server(lambda: agent, "127.0.0.1", 0) as port:
+        yield port
+
+
+async def asked(port: int, request: bytes) -> tuple[int, str]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        async with asyncio.timeout(10):
+            head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+    finally:
+        writer.close()
+    return int(head.split()[1]) if head else 0, body
+
+
+async def got(port: int, path: str) -> tuple[int, dict[str, object]]:
+    code, body = await asked(port, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    return code, json.loads(body)
+
+
+async def test_a_ready_agent_answers_200_to_both_questions(port: int) -> None:
+    for path in ("/livez", "/readyz", "/readyz?verbose"):
+        assert await got(port, path) == (200, {"status": "ready", "reasons": []})
+
+
+async def test_an_agent_without_redis_lives_and_is_not_ready_and_says_why(port: int, agent: Knows) -> None:
+    agent.ready, agent.status, agent.reasons = False, "recovering", ["Redis is away"]
+
+    assert await got(port, "/readyz") == (503, {"status": "recovering", "reasons": ["Redis is away"]})
+    assert (await got(port, "/livez"))[0] == 200
+
+
+async def test_a_wedged_agent_does_not_live(port: int, agent: Knows) -> None:
+    agent.alive = agent.ready = False
+
+    assert ((await got(port, "/livez"))[0], (await got(port, "/readyz"))[0]) == (503, 503)
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "code"),
+    [
+        (b"POST /livez HTTP/1.1\r\n\r\n", 405),
+        (b"GET / HTTP/1.1\r\n\r\n", 404),
+        (b"GET /livezz HTTP/1.1\r\n\r\n", 404),
+        (b"GET /../livez HTTP/1.1\r\n\r\n", 404),
+        (b"GET /livez HTTP/1.1\r\nX: " + b"x" * HEAD_BYTES + b"\r\n\r\n", 400),
+        (b"\r\n\r\n", 405),
+    ],
+)
+async def test_whatever_else_is_asked_is_refused_and_the_next_probe_answered(
+    port: int, request_bytes: bytes, code: int
+) -> None:
+    assert (await asked(port, request_bytes))[0] == code
+    assert (await got(port, "/livez"))[0] == 200
+
+
+async def test_who_connects_and_says_nothing_is_cut_off_and_further_ones_are_not_let_in(port: int) -> None:
+    silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MOST_CONNECTIONS)]
+
+    assert (await asked(port, b""))[0] == 0
+    async with asyncio.timeout(10):
+        assert [await reader.read() for reader, _ in silent] == [b""] * MOST_CONNECTIONS
+    assert (await got(port, "/livez"))[0] == 200
+    for _, writer in silent:
+        writer.close()
+
+
+async def test_a_port_that_is_taken_is_an_error_that_names_the_cure(port: int, agent: Knows) -> None:
+    with pytest.raises(ConfigError, match=rf"AGENT_HEALTH_PORT: 127.0.0.1:{port} .* port of its own"):
+        async with health_server(lambda: agent, "127.0.0.1", port):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("url", "port", "live", "expected"),
+    [
+        ("", "80", False, ("127.0.0.1", 80, "/readyz")),
+        ("", "80", True, ("127.0.0.1", 80, "/livez")),
+        ("http://far:81", "80", True, ("far", 81, "/livez")),
+        ("http://[::1]:81/readyz", "", True, ("::1", 81, "/readyz")),
+        ("far:81", "", False, ("far", 81, "/readyz")),
+    ],
+)
+def test_a_probe_asks_where_it_is_told_to(url: str, port: str, live: bool, expected: tuple[str, int, str]) -> None:
+    assert target(url, port, live) == expected
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--help"], ["--port"], ["--port", "x"], ["https://far:81"], ["http://far"], ["a:1", "b:1"]]
+)
+def test_what_a_probe_does_not_understand_is_left_to_who_can_explain_it(arguments: list[str]) -> None:
+    assert probe(arguments) is None
+
+
+async def healthcheck(*arguments: str) -> tuple[int | None, str, str]:
+    running = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "core.cli", "healthcheck", *arguments,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await running.communicate()
+    return running.returncode, out.decode(), err.decode()
+
+
+async def test_the_command_ends_with_0_or_1_and_passes_on_what_the_agent_says(port: int, agent: Knows) -> None:
+    code, out, _ = await healthcheck("--port", f"{port}")
+    assert (code, json.loads(out)["status"]) == (0, "ready")
+
+    agent.ready, agent.reasons = False, ["no Redis"]
+    code, out, err = await healthcheck(f"http://127.0.0.1:{port}")
+    assert (code, out, json.loads(err)["reasons"]) == (1, "", ["no Redis"])
+    assert (await healthcheck("--live", "--port", f"{port}"))[0] == 0
+
+
+async def test_the_command_explains_itself_and_says_that_nobody_answers(agent: Knows) -> None:
+    async with health_server(lambda: agent, "127.0.0.1", 0) as port:
+        pass
+    code, _, err = await healthcheck("--port", f"{port}")
+    assert code == 1
+    assert f"no answer at 127.0.0.1:{port}" in err
+
+    code, _, err = await healthcheck()
+    assert code == 2
+    assert "AGENT_HEALTH_PORT" in err
+
+
+def test_a_probe_imports_next_to_nothing() -> None:
+    """It costs two bare starts of Python, of which importing `socket` is a half."""
+    look = "import sys; bare = set(sys.modules); import core.cli.__main__; print(*set(sys.modules) - bare)"
+    loaded = subprocess.run([sys.executable, "-c", look], env=os.environ, capture_output=True, check=True, text=True)
+
+    modules = set(loaded.stdout.split())
+    assert {name for name in modules if name.startswith("core")} == {
+        "core", "core.cli", "core.cli.__main__", "core.cli.probe",
+    }  # fmt: skip
+    assert not modules & {"typing", "typer", "rich", "pydantic", "redis", "asyncio", "argparse", "json", "re"}
