@@ -7,13 +7,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Generic, Self, TypeVar
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.live import Live
     from rich.table import Table
 
-__all__ = ["AgentRow", "LiveView", "Snapshot", "wants_decoration"]
+__all__ = ["AgentRow", "LiveView", "Snapshot", "View", "wants_decoration"]
+
+Shown = TypeVar("Shown")
 
 #: Between two pictures: more often is more than anybody reads.
 TABLE_INTERVAL_S = 0.25
@@ -49,18 +52,26 @@ def wants_decoration(stream: IO[str], environment: Mapping[str, str] = os.enviro
     return stream.isatty() and not environment.get("NO_COLOR") and not environment.get("CI")
 
 
-class LiveView:
+class View(Generic[Shown]):
     """Shows snapshots on `stream`, as often as makes sense; the last one is always shown in the end.
 
     A context manager: the terminal is its old self afterwards, whatever happened inside.
     """
 
+    def line(self, snapshot: Shown) -> str:
+        """The snapshot where there is no terminal."""
+        raise NotImplementedError
+
+    def picture(self, snapshot: Shown) -> RenderableType:
+        """The snapshot on a terminal."""
+        raise NotImplementedError
+
     def __init__(self, stream: IO[str], decorated: bool) -> None:
         self._stream = stream
         self._decorated = decorated
         self._live: Live | None = None
-        self._latest: Snapshot | None = None
-        self._shown: Snapshot | None = None
+        self._latest: Shown | None = None
+        self._shown: Shown | None = None
         self._shown_at_s = -LINE_INTERVAL_S
         self._started_s = time.monotonic()
 
@@ -83,12 +94,13 @@ class LiveView:
             self._live.stop()
             self._live = None
 
-    def show(self, snapshot: Snapshot, now_s: float | None = None) -> None:
+    def show(self, snapshot: Shown, now_s: float | None = None) -> None:
         """Takes a snapshot, and draws it unless the last drawing is too fresh (`now_s`: a monotonic clock's)."""
         now_s = time.monotonic() if now_s is None else now_s
         self._latest = snapshot
         interval_s = TABLE_INTERVAL_S if self._live is not None else LINE_INTERVAL_S
-        news = snapshot != self._shown if self._live is not None else _line(snapshot) != _line(self._shown)
+        drawn, plain = self._shown, self._live is None
+        news = drawn is None or (self.line(snapshot) != self.line(drawn) if plain else snapshot != drawn)
         if news and now_s - self._shown_at_s >= interval_s:
             self._shown_at_s = now_s
             self._draw(snapshot)
@@ -100,18 +112,26 @@ class LiveView:
         else:
             print(words, file=self._stream, flush=True)
 
-    def _draw(self, snapshot: Snapshot) -> None:
+    def _draw(self, snapshot: Shown) -> None:
         self._shown = snapshot
         if self._live is None:
-            print(f"{time.monotonic() - self._started_s:5.1f} s  {_line(snapshot)}", file=self._stream, flush=True)
+            print(f"{time.monotonic() - self._started_s:5.1f} s  {self.line(snapshot)}", file=self._stream, flush=True)
         else:
-            self._live.update(_table(snapshot), refresh=True)
+            self._live.update(self.picture(snapshot), refresh=True)
 
 
-def _line(snapshot: Snapshot | None) -> str:
+class LiveView(View[Snapshot]):
+    """The census as it goes on."""
+
+    def line(self, snapshot: Snapshot) -> str:
+        return _line(snapshot)
+
+    def picture(self, snapshot: Snapshot) -> RenderableType:
+        return _table(snapshot)
+
+
+def _line(snapshot: Snapshot) -> str:
     """A snapshot in one line: the sum, and what each worker has done."""
-    if snapshot is None:
-        return ""
     parts = [f"{snapshot.done}/{snapshot.total} tasks", f"{snapshot.failed} failed"]
     parts += [f"{snapshot.retried} retried"] if snapshot.retried else []
     parts += [
