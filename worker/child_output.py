@@ -22,6 +22,7 @@ LINE_BYTES = 8 * 1024
 
 #: Control characters are shown, not sent to the terminal: they could hide or forge lines.
 ESCAPES = {code: f"\\x{code:02x}" for code in [*range(9), *range(10, 32), *range(127, 160)]}
+ESCAPES |= {code: f"\\u{code:x}" for code in (0x2028, 0x2029)}  # some take these for the end of a line
 
 
 def to_stderr(text: str) -> None:

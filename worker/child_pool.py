@@ -33,7 +33,7 @@ IMPORT_TIMEOUT_S = 60.0
 CLOSE_TIMEOUT_S = 5.0
 
 #: What opens the way to the system itself. User code in a child needs none of it.
-SECRETS = frozenset({"A2A_TOKEN_SECRET", "A2A_PREVIOUS_SECRET", "REDIS_PASSWORD", "REDIS_URL"})
+SECRETS = frozenset({"A2A_TOKEN_SECRET", "A2A_PREVIOUS_SECRET", "A2A_AGENT_KEY", "REDIS_PASSWORD", "REDIS_URL"})
 
 READ_BYTES = 64 * 1024
 PROJECT = str(Path(__file__).resolve().parent.parent)

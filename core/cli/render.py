@@ -7,20 +7,27 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
-__all__ = ["duration", "note", "print_json", "print_table"]
+from core.printable import escaped_json, printable, printable_lines
+
+__all__ = ["duration", "note", "print_json", "print_table", "say"]
 
 #: So wide that nothing is folded when a program reads.
 _PIPED_WIDTH = 1000
 
 
 def note(text: str) -> None:
-    """A line for people, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """Lines for people, on stderr."""
+    print(printable_lines(text), file=sys.stderr, flush=True)
+
+
+def say(text: str) -> None:
+    """Lines for people that are a result."""
+    print(printable_lines(text))
 
 
 def print_json(value: Any) -> None:
     """A result as JSON."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(escaped_json(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -41,7 +48,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         justify: Literal["right", "left"] = "right" if column.endswith(">") else "left"
         table.add_column(column.rstrip(">"), justify=justify, overflow="fold", no_wrap=index == 0)
     for row in rows:
-        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+        table.add_row(*(Text(printable(cell), style=_STYLES.get(cell, "")) for cell in row))
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
     with console.capture() as captured:
         console.print(table)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.cli.render import duration, note, print_json, print_table
+from core.cli.render import duration, note, print_json, print_table, say
 from core.cli.session import looking, run, settings
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
     )
     print()
     for line in _totals(overview):
-        print(line)
+        say(line)
 
 
 async def _read(configured: Settings) -> Overview:

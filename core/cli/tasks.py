@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.cli.render import duration, note, print_json, print_table
+from core.cli.render import duration, note, print_json, print_table, say
 from core.cli.session import client_of, looking, run, settings
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def show(task_id: TaskId, as_json: Json = False) -> None:
             if value not in (None, [], {}, 0, False)]  # fmt: skip
     print_table(("FIELD", "VALUE"), rows)
     if reason:
-        print(f"\n{reason}")
+        say(f"\n{reason}")
 
 
 def _short(value: Any) -> str:

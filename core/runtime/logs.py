@@ -7,6 +7,8 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+from core.printable import escaped_json, printable
+
 __all__ = ["configure_logging"]
 
 #: What a LogRecord has without being given anything.
@@ -24,7 +26,7 @@ def configure_logging(level: str, format_name: str) -> None:
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object per record. JSON escapes control characters, so no value can forge a line."""
+    """One JSON object per record, in which no value can forge a line, whatever takes for a line's end."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -36,23 +38,21 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return escaped_json(json.dumps(line, default=str, ensure_ascii=False))
 
 
 class Console(logging.Formatter):
-    """A line for people: time, level, sentence, fields."""
+    """A line for people: time, level, sentence, fields. The lines of a traceback are indented below it."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).astimezone().strftime("%H:%M:%S")
         fields = " ".join(f"{name}={value}" for name, value in _fields(record).items() if name != "action")
         text = f"{record.getMessage()}  {fields}".rstrip()
-        line = f"{time} {record.levelname.lower():7} {_printable(text)}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        lines = [f"{time} {record.levelname.lower():7} {printable(text)}"]
+        if record.exc_info:
+            lines += [f"    {printable(line)}" for line in self.formatException(record.exc_info).split("\n")]
+        return "\n".join(lines)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
     return {name: value for name, value in vars(record).items() if name not in _STANDARD}
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
