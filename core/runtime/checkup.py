@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -11,16 +12,19 @@ from typing import Literal
 
 from core.agents import Health
 from core.config import RedisConfig, Settings, load, with_client_certificate
-from core.errors import AgentSystemError, ConfigError
+from core.errors import AgentSystemError, ConfigError, ServerRefused
 from core.overview import Overview
 from core.redis_backend.embedded import ensure_server_blocking, leftovers, status
 from core.redis_backend.embedded_server.probe import Kind, look
 from core.redis_backend.process_identity import provably_dead
+from core.redis_backend.server_info import fields_of, memory_of
 from core.runtime.overview import read_overview
 from core.runtime.reader import Reader, reading
 from core.variables import secret_text
 
-__all__ = ["Finding", "check_all", "check_info", "check_overview", "worst"]
+__all__ = ["Finding", "check_all", "check_info", "check_overview", "check_server", "worst"]
+
+log = logging.getLogger(__name__)
 
 NEEDED = ("cryptography", "hiredis", "langgraph", "orjson", "psutil", "pydantic", "redis", "rich", "typer")
 OLDEST_REDIS = (6, 2)
@@ -115,7 +119,7 @@ async def _check_server(reader: Reader, settings: Settings) -> AsyncIterator[Fin
     asked_s = time.time()
     info, server_time = await reader.run(("INFO",), ("TIME",))
     yield Finding("redis", "ok", f"answers at {settings.redis.endpoint}")
-    for finding in check_info(_fields(info)):
+    for finding in check_info(fields_of(info), await _snapshots(reader)):
         yield finding
     ahead_s = int(server_time[0]) + int(server_time[1]) / 1e6 - (asked_s + time.time()) / 2
     if abs(ahead_s) > CLOCK_S:
@@ -126,17 +130,49 @@ async def _check_server(reader: Reader, settings: Settings) -> AsyncIterator[Fin
         yield finding
 
 
-def _fields(info: bytes) -> dict[str, str]:
-    lines = info.decode(errors="replace").splitlines()
-    return dict(line.split(":", 1) for line in lines if ":" in line)
+async def check_server(reader: Reader) -> None:
+    """Whether work that must not be lost can be left with this server: asked once, when an agent starts.
+
+    Raises ConfigError when it may delete tasks or is too old; what else is not well is one warning each, with its
+    cure. A server that does not let itself be asked is taken as it is, with a warning. Raises TransportDown.
+    """
+    try:
+        [info] = await reader.run(("INFO",))
+    except ServerRefused as error:
+        log.warning(
+            "whether this server may delete tasks, or forgets them in a restart, is not known: %s."
+            " Cure: let our user ask, ACL SETUSER NAME +info",
+            error,
+            extra={"action": "server_unchecked"},
+        )
+        return
+    for finding in check_info(fields_of(info), await _snapshots(reader)):
+        if finding.state == "fail" and finding.exit_code == ConfigError.exit_code:
+            raise ConfigError(f"{finding.what}. Cure: {finding.cure}")
+        if finding.state != "ok":
+            log.warning(
+                "%s. Cure: %s", finding.what, finding.cure, extra={"action": "server_check", "check": finding.check}
+            )
 
 
-def check_info(info: Mapping[str, str]) -> Iterator[Finding]:
-    """What the fields of INFO say about a server as a place for work that must not be lost."""
+async def _snapshots(reader: Reader) -> bool:
+    """Whether the server writes snapshots by itself; False also where it does not let that be asked."""
+    try:
+        [reply] = await reader.run(("CONFIG", "GET", "save"))
+    except ServerRefused:
+        return False
+    return isinstance(reply, list) and len(reply) == 2 and bool(reply[1])
+
+
+def check_info(info: Mapping[str, str], snapshots: bool = False) -> Iterator[Finding]:
+    """What the fields of INFO say about a server as a place for work that must not be lost; `snapshots`: whether it
+    writes them by itself, which INFO does not tell."""
     name = "valkey" if "valkey_version" in info else "redis"
     version = info.get("valkey_version") or info.get("redis_version", "0")
     if name == "redis" and tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < OLDEST_REDIS:
-        yield Finding("version", "fail", f"Redis {version}", "use Redis 6.2 or newer, or Valkey 8 or newer", 78)
+        yield Finding(
+            "version", "fail", f"Redis {version} is too old", "use Redis 6.2 or newer, or Valkey 8 or newer", 78
+        )
     else:
         yield Finding("version", "ok", f"{name.capitalize()} {version}")
     policy = info.get("maxmemory_policy", "noeviction")
@@ -145,21 +181,26 @@ def check_info(info: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding("eviction", "fail", f"maxmemory-policy is {policy}: the server may delete tasks", cure, 78)
     else:
         yield Finding("eviction", "ok", "maxmemory-policy is noeviction")
-    used, most = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
-    if most and used > most * _FULL_SHARE:
+    memory = memory_of(info)
+    if memory.share > _FULL_SHARE:
         cure = "raise maxmemory; lower TASK_RETENTION_S"
-        yield Finding("memory", "warn", f"{used / most:.0%} of maxmemory is used; a full server refuses work", cure)
-    yield _check_persistence(info)
+        yield Finding("memory", "warn", f"{memory.share:.0%} of maxmemory is used; a full server refuses work", cure)
+    yield _check_persistence(info, snapshots)
 
 
-def _check_persistence(info: Mapping[str, str]) -> Finding:
+def _check_persistence(info: Mapping[str, str], snapshots: bool) -> Finding:
     if "err" in (info.get("aof_last_write_status"), info.get("rdb_last_bgsave_status")):
         cure = "see its log: most often the disk is full"
         return Finding("persistence", "fail", "the server's last write to disk failed", cure, 69)
     if info.get("aof_enabled") == "1":
         return Finding("persistence", "ok", "append-only file")
     cure = "redis-cli config set appendonly yes, and the same in its configuration file"
-    return Finding("persistence", "warn", "no append-only file: a restart of the server loses tasks", cure)
+    what = (
+        "there are snapshots and no append-only file: a crash of the server loses what came after the last one"
+        if snapshots
+        else "the server writes nothing to disk: when it restarts, every task is lost"
+    )
+    return Finding("persistence", "warn", what, cure)
 
 
 def check_overview(overview: Overview) -> Iterator[Finding]:

@@ -27,14 +27,25 @@ def test_a_good_server_passes_every_check() -> None:
         ({"redis_version": "6.0.0", "valkey_version": "8.1.0"}, "version", "ok"),
         ({"maxmemory_policy": "volatile-lru"}, "eviction", "fail"),
         ({"maxmemory": "12"}, "memory", "warn"),
+        ({"maxmemory": "12", "mem_not_counted_for_evict": "1"}, "memory", None),
         ({"aof_enabled": "0"}, "persistence", "warn"),
         ({"aof_last_write_status": "err"}, "persistence", "fail"),
     ],
 )
-def test_what_endangers_tasks_is_found_with_its_cure(changed: dict[str, str], check: str, state: str) -> None:
-    [found] = [finding for finding in check_info(GOOD | changed) if finding.check == check]
-    assert found.state == state
-    assert bool(found.cure) == (state != "ok")
+def test_what_endangers_tasks_is_found_with_its_cure(changed: dict[str, str], check: str, state: str | None) -> None:
+    found = [finding for finding in check_info(GOOD | changed) if finding.check == check]
+    assert [one.state for one in found] == ([state] if state else [])
+    assert all(bool(one.cure) == (state != "ok") for one in found)
+
+
+def test_a_server_that_only_writes_snapshots_is_told_from_one_that_writes_nothing() -> None:
+    said = [
+        finding.what
+        for snapshots in (True, False)
+        for finding in check_info(GOOD | {"aof_enabled": "0"}, snapshots)
+        if finding.check == "persistence"
+    ]
+    assert ["after the last one" in said[0], "every task is lost" in said[1]] == [True, True]
 
 
 def test_the_exit_code_is_that_of_the_first_failure() -> None:

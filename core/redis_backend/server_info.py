@@ -1,0 +1,48 @@
+"""What a server says about itself, and why it refuses to write: out of its own words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["Memory", "fields_of", "memory_of", "why_refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """How full a server is, in bytes."""
+
+    used: int
+    most: int  #: its maxmemory; 0: it has none
+
+    @property
+    def share(self) -> float:
+        """Used of what there may be; 0.0 where there is no limit."""
+        return self.used / self.most if self.most else 0.0
+
+
+def fields_of(info: bytes) -> dict[str, str]:
+    """The fields of a reply to INFO."""
+    lines = info.decode(errors="replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+def memory_of(info: Mapping[str, str]) -> Memory:
+    """How full the server is, as it counts when it decides whether to refuse a write."""
+    uncounted = int(info.get("mem_not_counted_for_evict", 0))
+    return Memory(max(0, int(info.get("used_memory", 0)) - uncounted), int(info.get("maxmemory", 0)))
+
+
+_REFUSALS = {
+    "OOM": "it has no memory left. Raise its maxmemory, or wait until there is room again",
+    "READONLY": "it is a replica, which only reads. Set REDIS_URL to the primary",
+    "MISCONF": "it cannot write to its disk, and takes nothing until it can. Free space there, or see its log",
+    "NOREPLICAS": "it has fewer replicas than its min-replicas-to-write asks for. Bring them back",
+    "NOPERM": "its user may not do this. See ACL SETUSER, or set REDIS_USERNAME to another one",
+}
+
+
+def why_refused(text: str) -> str:
+    """Why a server refused a command, with the cure, for a refusal that it gives to every write just now; else its own
+    words. `text` is its error reply, which begins with a code."""
+    return _REFUSALS.get(text.partition(" ")[0], text)
