@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 #: Records read, or swept, at once.
 PAGE = 500
+#: What a task's record in a cell says of its attempts.
+OF_ATTEMPTS = ("attempt", "retry_count", "errors", "not_before", "status", "assigned_to")
 
 
 class CoordinatorMind:
@@ -74,7 +76,7 @@ class CoordinatorMind:
         return ids
 
     def next_wake_ms(self) -> int | None:
-        return None
+        return self.state.queue.next_wake_ms()
 
     @property
     def drained(self) -> bool:
@@ -156,21 +158,21 @@ class CoordinatorMind:
             await committer.acquire()
             failpoints.hit("takeover")
             [actual] = await committer.run(("HGETALL", cell.actual))
-            begun = {}
+            had = {}
             for task_id, record in zip(actual[::2], actual[1::2], strict=True):
                 task = orjson.loads(record)
                 if task.get("attempt"):  # otherwise it has not begun, or only its end is still shown
-                    begun[task_id.decode()] = (task["attempt"], task.get("retry_count", 0))
+                    had[task_id.decode()] = {name: task[name] for name in OF_ATTEMPTS if name in task}
             await committer.commit(
                 [("DEL", cell.actual, cell.inbox, cell.heartbeats), ("HSET", cell.header, "status", "idle")],
-                dict.fromkeys(begun, "moved"),
+                dict.fromkeys(had, "moved"),
             )
         except AgentSystemError:
             self._loop.tell(NotTaken(effect.distributor_id))
             raise
         else:
             failpoints.hit("taken")
-            self._loop.tell(TakenOver(effect.distributor_id, begun))
+            self._loop.tell(TakenOver(effect.distributor_id, had))
             await committer.release()
         finally:
             await committer.close()

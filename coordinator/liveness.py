@@ -5,11 +5,11 @@ from __future__ import annotations
 import orjson
 
 from coordinator.state import Audit, Audited, CoordinatorState, NotTaken, TakenOver, TakeOver
-from coordinator.task_life import requeue
+from coordinator.task_life import attempts_had, requeue
 from core.agents import Beat, Child, Health
 from core.roles import Action
 from core.step import Batch, Received, Sending, Step, Table
-from core.tasks import TaskStatus
+from core.tasks import TaskError, TaskStatus, errors_with
 
 __all__ = [
     "judge_distributors", "on_agent_left", "on_audited", "on_beat", "on_capacity", "on_not_taken", "on_taken_over",
@@ -122,9 +122,16 @@ def on_taken_over(state: CoordinatorState, event: TakenOver, batch: Batch, step:
     for task in list(state.local_tasks.values()):
         if task.assigned_to != event.distributor_id or task.status is not S.IN_PROGRESS:
             continue
-        attempt, began = event.begun.get(task.task_id, (task.attempt, task.retry_count))
+        told = event.had.get(task.task_id, {})
+        had = attempts_had(task, told)
+        if told.get("status") == S.IN_PROGRESS:
+            error = TaskError(
+                type="distributor_lost", message=f"distributor {event.distributor_id} was gone before it reported",
+                attempt=had["attempt"], worker=told["assigned_to"],
+            )  # fmt: skip
+            had["errors"] = errors_with(had.get("errors", ()), error)
         step.remove(Table.WANTED, task.task_id, event.distributor_id)
-        requeue(state, task, batch, step, attempt=attempt, retry_count=began)
+        requeue(state, task, batch, step, **had)
         moved += 1
     state.count("moved", moved)
     step.note("tasks_moved", distributor=event.distributor_id, tasks=moved)

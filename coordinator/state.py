@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from core.agents import Child, Held
 from core.dispatch_queue import DispatchQueue
@@ -42,10 +43,11 @@ class TakeOver:
 
 @dataclass(frozen=True, slots=True)
 class TakenOver:
-    """Event: the cell is empty and fenced. `begun`: task id -> (attempt, attempts that began), where known."""
+    """Event: the cell is empty and fenced. `had`: task id -> what its record there says of its attempts, if it had
+    any."""
 
     distributor_id: str
-    begun: dict[str, tuple[int, int]]
+    had: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)

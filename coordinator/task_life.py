@@ -6,6 +6,7 @@ import hashlib
 import heapq
 import math
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +16,7 @@ from coordinator.state import CoordinatorState, Sweep
 from core.errors import BadTask
 from core.roles import Action, Address, Role
 from core.step import Batch, Sending, Step, Table
-from core.tasks import Task, TaskError, TaskStatus, Then, check_sizes
+from core.tasks import Task, TaskError, TaskStatus, Then, check_sizes, errors_with
 
 __all__ = [
     "accept",
@@ -62,8 +63,8 @@ def accept(state: CoordinatorState, task: Task, client: Address | None, batch: B
         state,
         task.evolve(
             status=S.PENDING, created_at=batch.now, root_id=task.task_id, parent_id=None, retry_count=0,
-            attempt=0, result=None, error=None, assigned_to=None, children=(), then=None, inputs=(),
-            started_at=None, completed_at=None, cancel_requested=False,
+            attempt=0, result=None, error=None, errors=(), assigned_to=None, not_before=None, children=(), then=None,
+            inputs=(), started_at=None, completed_at=None, cancel_requested=False,
             reply_to=(client.agent_id,) if client else (),
         ),
         batch,
@@ -140,10 +141,7 @@ def conclude(state: CoordinatorState, distributor_id: str, item: dict[str, Any],
         child.in_flight.pop(task.task_id, None)
     step.remove(Table.WANTED, task.task_id, distributor_id)
     status = item["status"]
-    attempts: dict[str, Any] = {
-        "retry_count": item.get("retry_count", task.retry_count),
-        "attempt": item.get("attempt", task.attempt),
-    }
+    attempts = attempts_had(task, item)
     if status == "returned":
         if child:
             child.gave_back()
@@ -160,6 +158,19 @@ def conclude(state: CoordinatorState, distributor_id: str, item: dict[str, Any],
         error = TaskError.model_validate(item["error"]) if item.get("error") else None
         result, worker = item.get("result"), item.get("worker")
         end(state, task, S(status), batch, step, result=result, error=error, worker=worker, **attempts)
+
+
+def attempts_had(task: Task, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `task` that tell of its attempts, as a distributor's report or record has them."""
+    had: dict[str, Any] = {
+        "retry_count": told.get("retry_count", task.retry_count),
+        "attempt": told.get("attempt", task.attempt),
+    }
+    if told.get("errors"):
+        had["errors"] = tuple(TaskError.model_validate(error) for error in told["errors"])
+    if told.get("not_before"):
+        had["not_before"] = datetime.fromisoformat(told["not_before"])
+    return had
 
 
 def requeue(state: CoordinatorState, task: Task, batch: Batch, step: Step, **changes: Any) -> None:
@@ -185,7 +196,7 @@ def delegate(state: CoordinatorState, task: Task, item: dict[str, Any], batch: B
             check_sizes(child)
     except BadTask as error:
         problem = TaskError(type="BadTask", message=f"spawn: {error}", attempt=task.attempt, retryable=False)
-        end(state, task, S.FAILED, batch, step, error=problem)
+        end(state, task, S.FAILED, batch, step, error=problem, errors=errors_with(task.errors, problem))
         return
     then = Then.model_validate({**(item.get("then") or {}), "spawned": len(children)})
     if task.cancel_requested:
@@ -202,7 +213,8 @@ def delegate(state: CoordinatorState, task: Task, item: dict[str, Any], batch: B
             child.evolve(
                 parent_id=task.task_id, root_id=task.root_id or task.task_id, created_at=batch.now,
                 deadline=min(deadlines) if deadlines else None, status=S.PENDING, reply_to=(), attempt=0,
-                retry_count=0, result=None, error=None, assigned_to=None, cancel_requested=False,
+                retry_count=0, result=None, error=None, errors=(), assigned_to=None, not_before=None,
+                cancel_requested=False,
             ),
             batch,
             step,
@@ -257,7 +269,7 @@ def end(
 
 
 def hand_over(state: CoordinatorState, task: Task, distributor_id: str, batch: Batch, step: Step) -> None:
-    handed = task.moved(S.IN_PROGRESS, batch.now, assigned_to=distributor_id)
+    handed = task.moved(S.IN_PROGRESS, batch.now, assigned_to=distributor_id, not_before=None)
     state.local_tasks[task.task_id] = handed
     child = state.distributors.get(distributor_id)
     if child:

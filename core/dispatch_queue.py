@@ -43,12 +43,12 @@ class DispatchQueue:
     def __contains__(self, task_id: str) -> bool:
         return task_id in self.waiting
 
-    def push(self, task: Task, *, not_before_ms: int = 0) -> None:
-        """Adds `task`, or moves it. With `not_before_ms` it is not offered earlier (see `wake`)."""
+    def push(self, task: Task) -> None:
+        """Adds `task`, or moves it. Before its `not_before` it is not offered (see `wake`)."""
         self.arrivals += 1
         self.waiting[task.task_id] = self.arrivals
-        if not_before_ms:
-            heapq.heappush(self.later, (not_before_ms, self.arrivals, task))
+        if task.not_before:
+            heapq.heappush(self.later, (int(task.not_before.timestamp() * 1000), self.arrivals, task))
         else:
             self._line_up(task, self.arrivals)
 

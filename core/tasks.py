@@ -43,6 +43,7 @@ __all__ = [
     "Then",
     "check_size",
     "check_sizes",
+    "errors_with",
     "holds_no_number",
     "new_task_id",
     "skills_needed",
@@ -51,6 +52,9 @@ __all__ = [
 
 #: Largest payload or result, as JSON. Larger data belongs in a store of its own, with a reference in the payload.
 PAYLOAD_LIMIT_BYTES = 256 * 1024
+
+#: What the errors of all attempts of one task take at most, as JSON.
+ERRORS_LIMIT_BYTES = 64 * 1024
 
 #: Deepest nesting of lists and objects in a payload or result.
 DEPTH_LIMIT = 64
@@ -115,7 +119,7 @@ class TaskError(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    type: str  #: class name of the exception, or timeout | worker_lost | process_died | deadline
+    type: str  #: class name of the exception, or timeout | worker_lost | distributor_lost | process_died | deadline
     message: str
     traceback: str = ""
     attempt: int = 0  #: which attempt it was
@@ -153,6 +157,7 @@ class Task(BaseModel):
     completed_at: datetime | None = None
     result: Any = None
     error: TaskError | None = None  #: of the last attempt that failed
+    errors: tuple[TaskError, ...] = ()  #: of all attempts that failed, the oldest first (see errors_with)
     retry_count: int = 0  #: attempts that began
     metadata: dict[str, Any] = Field(default_factory=dict)  #: the caller's own; carried along, never read
     timeout_s: float | None = Field(default=None, gt=0)  #: longest run of one attempt; None: the handler's own
@@ -168,6 +173,7 @@ class Task(BaseModel):
     inputs: tuple[tuple[str, str], ...] = ()  #: (child id, sha256 of its record), for the continuation
     attempt: int = 0  #: the fence: grows with every hand-over; only the current attempt's result counts
     assigned_to: str | None = None  #: the agent below that has it now
+    not_before: datetime | None = None  #: when the pause before its next attempt ends
     reply_to: tuple[str, ...] = ()  #: clients that want to hear of its end
     cancel_requested: bool = False
 
@@ -242,6 +248,27 @@ def _no_such_field(name: str) -> str:
     close = difflib.get_close_matches(name, Task.model_fields, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(Task.model_fields)}"
     return f"task field {name!r}: no such field; {hint}"
+
+
+def errors_with(earlier: tuple[TaskError, ...], latest: TaskError) -> tuple[TaskError, ...]:
+    """The errors of a task's attempts, the last of which failed with `latest`.
+
+    Within ERRORS_LIMIT_BYTES: the newest, up to half of that, are kept whole; of those before only the first words."""
+    kept: list[TaskError] = []
+    left, left_for_whole = ERRORS_LIMIT_BYTES, ERRORS_LIMIT_BYTES // 2
+    for error in (latest, *reversed(earlier)):
+        left_for_whole -= _size(error)
+        if left_for_whole < 0:
+            error = error.model_copy(update={"message": error.message[:100], "traceback": "", "output": ""})
+        left -= _size(error)
+        if left < 0:
+            break
+        kept.append(error)
+    return tuple(reversed(kept))
+
+
+def _size(error: TaskError) -> int:
+    return len(error.__pydantic_serializer__.to_json(error))
 
 
 def check_size(what: str, value: object) -> bytes:

@@ -12,7 +12,7 @@ import orjson
 from core.agents import Child
 from core.roles import Action
 from core.step import Batch, Sending, Step, Table
-from core.tasks import Task, TaskError, TaskStatus
+from core.tasks import Task, TaskError, TaskStatus, errors_with
 from distributor.state import DistributorState
 
 __all__ = ["conclude", "fail", "give_back", "hand_over", "lose", "report", "requeue", "save"]
@@ -22,6 +22,8 @@ S = TaskStatus
 DEFAULT_MAX_ATTEMPTS = 3
 #: How many ended tasks stay visible in the shared state.
 ENDED_KEPT = 50
+#: How much of an attempt's last progress is kept as its output, when its worker is gone and can tell no more.
+PROGRESS_KEPT = 2048
 
 
 def hand_over(state: DistributorState, task: Task, worker: Child, batch: Batch, step: Step) -> None:
@@ -33,6 +35,7 @@ def hand_over(state: DistributorState, task: Task, worker: Child, batch: Batch, 
         started_at=batch.now,
         attempt=task.attempt + 1,
         retry_count=task.retry_count + 1,
+        not_before=None,
     )
     state.local_tasks[task.task_id] = handed
     worker.in_flight[task.task_id] = handed.attempt
@@ -47,13 +50,13 @@ def fail(state: DistributorState, task: Task, name: str, item: dict[str, Any], b
     error = TaskError.model_validate({**item["error"], "attempt": task.attempt, "worker": name})
     if item.get("max_attempts"):
         state.max_attempts[task.task_type] = item["max_attempts"]
+    task = task.evolve(errors=errors_with(task.errors, error))
     if task.cancel_requested:
         conclude(state, task, {"status": S.CANCELLED.value, "worker": name}, batch, step)
     elif error.retryable and task.retry_count < attempts_allowed(state, task):
         state.last_worker[task.task_id] = name
-        delay_ms = int(task.retry_delay().total_seconds() * 1000)
         state.count("retried")
-        requeue(state, task, batch, step, not_before_ms=batch.now_ms + delay_ms, error=error)
+        requeue(state, task, batch, step, not_before=batch.now + task.retry_delay(), error=error)
     else:
         failed = {**item, "error": error.model_dump(), "worker": name}
         if error.type == "deadline":  # it was never run: nobody's handler has failed
@@ -67,7 +70,10 @@ def lose(state: DistributorState, task: Task, name: str, batch: Batch, step: Ste
         requeue(state, task, batch, step, retry_count=task.retry_count - 1)
         return
     message = f"worker {name} was gone before it reported"
-    error = TaskError(type="worker_lost", message=message, attempt=task.attempt, worker=name)
+    error = TaskError(
+        type="worker_lost", message=message, attempt=task.attempt, worker=name, output=last_progress(task)
+    )
+    task = task.evolve(errors=errors_with(task.errors, error))
     if task.retry_count < attempts_allowed(state, task):
         state.last_worker[task.task_id] = name
         state.count("retried")
@@ -77,13 +83,18 @@ def lose(state: DistributorState, task: Task, name: str, batch: Batch, step: Ste
         conclude(state, task, item, batch, step)
 
 
+def last_progress(task: Task) -> str:
+    """How far the current attempt said it was; empty: it said nothing."""
+    if task.updated_at is None or task.started_at is None or task.updated_at <= task.started_at:
+        return ""
+    return f"progress: {orjson.dumps(task.metadata.get('progress')).decode()}"[:PROGRESS_KEPT]
+
+
 def attempts_allowed(state: DistributorState, task: Task) -> int:
     return task.max_attempts or state.max_attempts.get(task.task_type, DEFAULT_MAX_ATTEMPTS)
 
 
-def requeue(
-    state: DistributorState, task: Task, batch: Batch, step: Step, *, not_before_ms: int = 0, **changes: Any
-) -> None:
+def requeue(state: DistributorState, task: Task, batch: Batch, step: Step, **changes: Any) -> None:
     """Back in line for another attempt, or back to the coordinator while draining."""
     if task.cancel_requested:
         conclude(state, task, {"status": S.CANCELLED.value}, batch, step)
@@ -95,7 +106,7 @@ def requeue(
     if state.draining:
         give_back(state, again, step)
     else:
-        state.queue.push(again, not_before_ms=not_before_ms)
+        state.queue.push(again)
 
 
 def give_back(state: DistributorState, task: Task, step: Step) -> None:
@@ -104,11 +115,15 @@ def give_back(state: DistributorState, task: Task, step: Step) -> None:
     state.queue.remove(task.task_id)
     state.last_worker.pop(task.task_id, None)
     step.remove(Table.ACTUAL, task.task_id)
-    report(
-        state,
-        {"task_id": task.task_id, "status": "returned", "attempt": task.attempt, "retry_count": task.retry_count},
-        step,
-    )
+    report(state, {"status": "returned", "not_before": task.not_before, **attempts_of(task)}, step)
+
+
+def attempts_of(task: Task) -> dict[str, Any]:
+    """What the coordinator is told of a task's attempts, however they ended."""
+    had: dict[str, Any] = {"task_id": task.task_id, "attempt": task.attempt, "retry_count": task.retry_count}
+    if task.errors:
+        had["errors"] = [error.model_dump(exclude_defaults=True) for error in task.errors]
+    return had
 
 
 def conclude(state: DistributorState, task: Task, item: dict[str, Any], batch: Batch, step: Step) -> None:
@@ -117,7 +132,7 @@ def conclude(state: DistributorState, task: Task, item: dict[str, Any], batch: B
     del state.local_tasks[task_id]
     state.queue.remove(task_id)
     state.last_worker.pop(task_id, None)
-    item["task_id"], item["attempt"], item["retry_count"] = task_id, task.attempt, task.retry_count
+    item |= attempts_of(task)
     if task.started_at:
         item["started_at"] = item.get("started_at") or task.started_at
     report(state, item, step)

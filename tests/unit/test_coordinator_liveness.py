@@ -48,7 +48,7 @@ def test_tasks_that_were_taken_over_go_to_others_with_the_attempts_they_have_had
     take(state, beats=[alive(OTHER, capacity=100)], later_s=4)
     take(state, later_s=5)
 
-    step = take(state, events=[TakenOver("distributor-1", {"begun": (2, 1)})], later_s=5)
+    step = take(state, events=[TakenOver("distributor-1", {"begun": {"attempt": 2, "retry_count": 1}})], later_s=5)
 
     items = {item["task_id"]: item for item in sent(step, OTHER, Action.ASSIGN_TASK)}
     assert (items["begun"]["attempt"], items["begun"]["retry_count"]) == (2, 1)

@@ -100,7 +100,7 @@ def test_a_task_that_is_pushed_twice_comes_out_once_with_its_new_place() -> None
 
 def test_a_task_that_pauses_is_not_offered_before_its_pause_is_over() -> None:
     queue = DispatchQueue()
-    queue.push(a_task("later"), not_before_ms=NOW_MS + 1000)
+    queue.push(a_task("later", not_before=NOW + timedelta(seconds=1)))
 
     assert queue.next_wake_ms() == NOW_MS + 1000
     queue.wake(NOW_MS + 999)
@@ -112,7 +112,7 @@ def test_a_task_that_pauses_is_not_offered_before_its_pause_is_over() -> None:
 
 def test_a_task_removed_during_its_pause_does_not_line_up() -> None:
     queue = DispatchQueue()
-    queue.push(a_task("later"), not_before_ms=NOW_MS + 1000)
+    queue.push(a_task("later", not_before=NOW + timedelta(seconds=1)))
     queue.remove("later")
 
     queue.wake(NOW_MS + 2000)
@@ -123,7 +123,7 @@ def test_a_task_removed_during_its_pause_does_not_line_up() -> None:
 def test_a_queue_that_was_emptied_keeps_nothing_of_what_went_through_it() -> None:
     queue = DispatchQueue()
     for number in range(100):
-        queue.push(a_task(f"t{number}"), not_before_ms=NOW_MS if number % 2 else 0)
+        queue.push(a_task(f"t{number}", not_before=NOW if number % 2 else None))
     queue.wake(NOW_MS)
     queue.remove("t7")
     drained(queue)
