@@ -58,6 +58,7 @@ class Beat(BaseModel):
     messages: dict[str, dict[str, int]] = Field(default_factory=dict)  #: sent to | received from its parent, by action
     conflicts: int = 0  #: transactions it had to send again
     ticks: int = 0  #: steps since its start: whether its loop moves
+    stalled_ms: int = 0  #: for how long there has been work and none was done
     children: dict[str, dict[str, Any]] = Field(default_factory=dict)  #: a distributor's workers, for `status`
 
 

@@ -79,6 +79,11 @@ class Lease(BaseModel):
     def from_json(cls, text: bytes) -> Lease:
         return cls.model_validate_json(text)
 
+    @property
+    def holder(self) -> str:
+        """Who acts, for people."""
+        return f"process {self.process.rsplit('/', 2)[-2]} on {self.host}"
+
 
 class SharedAgentState(BaseModel):
     """The state of one distributor as both upper tiers see it, put together from its keys on reading."""

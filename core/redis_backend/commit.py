@@ -43,6 +43,8 @@ TRIES = 8
 #: A holder stops acting this long before its lease can end.
 MARGIN_SHARE = 0.1
 BACKOFF_S, MOST_BACKOFF_S = 0.05, 2.0
+#: Who waits for a lease looks at it so often.
+LOOK_AGAIN_S = 0.2
 #: How many of a commit's changes its entry in the audit trail lists, and how many entries are kept.
 CHANGES_SHOWN, HISTORY_KEPT = 64, 1000
 #: Instead of the holder's lease: somebody was faster, and the next look shows who.
@@ -71,8 +73,10 @@ class Committer:
         clock: ServerClock,
         *,
         lease_ms: int,
+        after_epoch: int = 0,
         on_transport: Callable[[bool, str], None] = lambda up, why: None,
     ) -> None:
+        """`after_epoch`: an epoch that this process held before; a new one is higher whatever the server remembers."""
         self._wire = wire
         self._me = me
         self._keys = keys
@@ -90,6 +94,7 @@ class Committer:
         self._closing = False
         self.incarnation = 0
         self.epoch = 0
+        self.highest_epoch = after_epoch  #: of those that this process has held
         self.version = 0
         self.conflicts = 0  #: transactions that had to be sent again
         self.fenced = 0  #: commits refused because the lease was lost
@@ -107,30 +112,36 @@ class Committer:
         """Whether a third of the lease time has passed since it was renewed, by a commit or otherwise."""
         return monotonic_s() - self._renewed_s > self._lease_ms / 3000
 
-    async def acquire(self) -> Grant:
+    async def acquire(self, *, standby: bool = False) -> Grant:
         """Takes the lease, waiting for a dead holder's to run out.
 
-        Raises LeaseHeld when another live process renews it, which shows within a third of the lease time; it is
-        taken over at once from a process of this machine that exists no more, and from whoever has not renewed it for
-        its whole time, though it may have longer to live: a server's clock that is set back prolongs every key's life.
-        Raises TransportDown.
+        When another live process renews it, which shows within a third of the lease time, raises LeaseHeld, or as a
+        standby waits for as long as that goes on. It is taken over at once from a process of this machine that exists
+        no more, and from whoever has not renewed it for its whole time, though it may have longer to live: a server's
+        clock that is set back prolongs every key's life. Raises TransportDown.
         """
-        seen, ends_s = None, 0.0
+        seen, ends_s, backoff_s = None, 0.0, BACKOFF_S
         while True:
-            held = await self._try_acquire(seen if monotonic_s() > ends_s else None)
-            if held is None:
-                return Grant(self.epoch, self.version)
-            if held == CONTENDED:
-                continue
-            if seen is not None and held != seen:
-                holder = Lease.from_json(held)
-                raise LeaseHeld(self._me.agent_id, f"process {holder.process.rsplit('/', 2)[-2]} on {holder.host}")
-            if seen is None:
-                seen, ends_s = held, monotonic_s() + (Lease.from_json(held).lease_ms or self._lease_ms) / 1000
-            await asyncio.sleep(0.1)
+            try:
+                held = await self._try_acquire(seen if monotonic_s() > ends_s else None)
+                if held is None:
+                    return Grant(self.epoch, self.version)
+                while held and not (held == seen and monotonic_s() > ends_s) and not self._is_dead(held):
+                    if held != seen:
+                        lease = Lease.from_json(held)
+                        if seen is not None and not standby:
+                            raise LeaseHeld(self._me.agent_id, lease.holder)
+                        seen, ends_s = held, monotonic_s() + (lease.lease_ms or self._lease_ms) / 1000
+                    await asyncio.sleep(LOOK_AGAIN_S)
+                    [held] = await self.run(("GET", self._keys.lease))
+                backoff_s = BACKOFF_S
+            except TransportDown as error:
+                if not standby or seen is None:
+                    raise
+                backoff_s = await self._outlast(error, backoff_s)
 
     async def _try_acquire(self, lapsed: bytes | None) -> bytes | None:
-        """One attempt. Returns None when the lease is ours, else what the other holder's says; `lapsed` is nobody's."""
+        """One attempt. None: the lease is ours; else what another holder's says, or CONTENDED. `lapsed` is nobody's."""
         async with self._lock:
             asked_s = monotonic_s()
             replies = await self._exchange(
@@ -142,12 +153,13 @@ class Committer:
             )
             self._clock.sync(replies[4], asked_s)
             held, fence, (version, epoch) = replies[1], replies[2], replies[3]
-            if held is not None and held != lapsed and not provably_dead(Lease.from_json(held).process):
+            if held is not None and held != lapsed and not self._is_dead(held):
                 await self._exchange(("UNWATCH",))
                 return bytes(held)
             self.version = int(version or 0)
             # The server's clock in ms also outgrows every fence that was given out before its memory was lost.
-            self.epoch = max(int(fence or 0), int(epoch or 0), self._clock.now_ms() - 1) + 1
+            self.epoch = max(int(fence or 0), int(epoch or 0), self.highest_epoch, self._clock.now_ms() - 1) + 1
+            self.highest_epoch = self.epoch
             self.incarnation = self.incarnation or self.epoch
             self._acquired_ms = self._clock.now_ms()
             done = await self._send(
@@ -327,7 +339,7 @@ class Committer:
         held, fence, (version, epoch) = replies[1], replies[2], replies[3]
         if held is not None or int(epoch or 0) not in (self._written_epoch, self.epoch):
             raise LeaseLost(f"{self._me}: somebody else acted, or the server lost its data, while Redis was away")
-        self.epoch = max(int(fence or 0), self.epoch) + 1
+        self.epoch = self.highest_epoch = max(int(fence or 0), self.epoch) + 1
         self._note_version(int(version or 0))
         if not await self._send(
             [("SET", self._keys.fence, self.epoch), ("HSET", self._keys.header, "epoch", self.epoch)]
@@ -339,6 +351,10 @@ class Committer:
         if stored not in (self.version, self.version + 1):
             raise LeaseLost(f"{self._me}: version {stored} is stored, {self.version} was expected")
         self.version = stored
+
+    @staticmethod
+    def _is_dead(held: bytes) -> bool:
+        return provably_dead(Lease.from_json(held).process)
 
     def _is_ours(self, held: bytes | None) -> bool:
         if held is None:

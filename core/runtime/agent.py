@@ -6,17 +6,19 @@ import asyncio
 import atexit
 import contextlib
 import logging
+import random
 import weakref
 from typing import Any, Self
 
 from core.config import A2AConfig, AgentConfig, RedisConfig
-from core.errors import AgentSystemError, LeaseLost
+from core.errors import AgentSystemError, LeaseHeld, LeaseLost, RaceLost, TransportDown
+from core.redis_backend.clock import monotonic_s
 from core.redis_client import Wire
 from core.roles import Address
-from core.runtime.agent_loop import AgentLoop, Mind
+from core.runtime.agent_loop import BACKOFF_S, MOST_BACKOFF_S, AgentLoop, Mind
 from core.runtime.portal import Resident, operation, portal_loop
+from core.runtime.progress import Condition
 from core.runtime.wiring import keys_for, redis_or_configured, secrets_or_configured, server_for
-from core.step import Drain
 
 __all__ = ["Agent"]
 
@@ -41,6 +43,7 @@ class Agent(Resident):
         self.config = config
         self._loop: AgentLoop | None = None
         self._running: asyncio.Task[None] | None = None
+        self._at_work = False  # false while it starts, or starts over
         atexit.register(_close_at_exit, weakref.ref(self))
 
     @property
@@ -57,6 +60,9 @@ class Agent(Resident):
         """Connects (starting the embedded server if that is configured), takes the lease, reads the stored state and
         begins to work. Returns True; called again while it works it changes nothing.
 
+        A standby (`config.standby`) returns when it acts: it waits as long as another process does. Who loses its lease
+        later on, because it stood still for too long or because Redis lost its data, starts over by itself.
+
         Raises TransportDown: no Redis to be had; LeaseHeld: another live process acts for this id; ConfigError.
         """
         return await self._initialize()
@@ -67,18 +73,63 @@ class Agent(Resident):
         if self._loop:  # of a life that ended with its lease
             await self._loop.close()
         self._redis = await server_for(self._redis, self._a2a)
-        keys = keys_for(self._chain, self._a2a, self._redis)
-        self._loop = AgentLoop(self._mind, self._chain, keys, lambda: Wire(self._redis), self.config)
-        try:
-            await self._loop.start()
-        except BaseException:
-            await self._loop.close()
-            raise
-        self._running = asyncio.get_running_loop().create_task(self._loop.run(), name=str(self._chain[-1]))
+        await self._begin(0)
+        self._running = asyncio.get_running_loop().create_task(self._live(), name=str(self._chain[-1]))
         return True
 
+    async def _begin(self, after_epoch: int) -> None:
+        keys = keys_for(self._chain, self._a2a, self._redis)
+        loop = self._loop = AgentLoop(
+            self._mind, self._chain, keys, lambda: Wire(self._redis), self.config, after_epoch=after_epoch
+        )
+        try:
+            await loop.start()
+        except BaseException:
+            await loop.close()
+            raise
+        self._at_work = True
+
+    async def _live(self) -> None:
+        """Works until it has drained or is stopped, and starts over whenever it has lost its lease."""
+        backoff_s = BACKOFF_S
+        while True:
+            began_s = monotonic_s()
+            try:
+                await self.loop.run()
+                return
+            except RaceLost as error:
+                log.warning("%s starts over: %s", self._chain[-1], error, extra={"action": "agent_starts_over"})
+            self._at_work = False
+            await self.loop.close()
+            if monotonic_s() - began_s > self.config.lease_s:
+                backoff_s = BACKOFF_S
+            backoff_s = await self._begin_again(self.loop.committer.highest_epoch, backoff_s)
+
+    async def _begin_again(self, after_epoch: int, backoff_s: float) -> float:
+        """Takes the lease as soon as there is a Redis and nobody has it. Returns the pause before the next time."""
+        while True:
+            await asyncio.sleep(random.uniform(backoff_s / 2, backoff_s))
+            backoff_s = min(MOST_BACKOFF_S, backoff_s * 2)
+            try:
+                await self._begin(after_epoch)
+                return backoff_s
+            except LeaseHeld:
+                raise
+            except (TransportDown, RaceLost) as error:
+                log.debug("not yet: %s", error)
+
+    @property
+    def condition(self) -> Condition:
+        """Whether it does its work, for whoever probes it."""
+        if self._running is not None and self._running.done():
+            return Condition("ended")
+        if self._loop is None or not self._at_work:
+            return Condition("standby" if self.config.standby else "starting")
+        return self._loop.condition
+
     async def wait(self) -> None:
-        """Returns when the agent has ended by draining. Raises LeaseLost when another process acts now."""
+        """Returns when the agent has ended by draining. Raises LeaseHeld when it had lost its lease and another process
+        acts now; Wedged: there is work and it does nothing, so that another process has to take over."""
         assert self._running
         await self._running
 
@@ -88,9 +139,10 @@ class Agent(Resident):
         Returns whether everything was finished: False when something was handed back."""
         if not self._loop or not self._running or self._running.done():
             return True
-        self._loop.tell(Drain())
-        await asyncio.wait([self._running], timeout=timeout_s)
-        finished = self._running.done()
+        if self._at_work:
+            self._loop.drain()
+            await asyncio.wait([self._running], timeout=timeout_s)
+        finished = self._running.done() or not self._at_work
         if not finished:
             with contextlib.suppress(LeaseLost):  # it may have drained in this very moment
                 await self._hand_back()
@@ -112,6 +164,8 @@ class Agent(Resident):
         loop, self._loop = self._loop, None
         loop.stop()
         if self._running:
+            if not self._at_work:
+                self._running.cancel()
             await asyncio.wait([self._running], timeout=5)
             if not self._running.done():
                 self._running.cancel()

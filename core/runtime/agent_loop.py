@@ -21,7 +21,16 @@ from typing import Any, Protocol
 from core import failpoints
 from core.agents import Beat
 from core.config import AgentConfig
-from core.errors import LeaseLost, MalformedMessage, PeerError, RaceLost, ServerRefused, TransportDown
+from core.errors import (
+    LeaseLost,
+    MalformedMessage,
+    PeerError,
+    RaceLost,
+    ServerRefused,
+    TransportDown,
+    Wedged,
+    WorldError,
+)
 from core.langgraph_state import AgentStatus, LocalAgentState
 from core.ports import Command, OpenConnection
 from core.redis_backend.clock import ServerClock, monotonic_s
@@ -32,8 +41,10 @@ from core.roles import Action, Address
 from core.runtime.heartbeats import Heartbeats
 from core.runtime.inbox import Entry, Inbox
 from core.runtime.outbox import Outbox
+from core.runtime.progress import Condition, Progress
+from core.server_info import fields_of, memory_of
 from core.signing import Keys
-from core.step import Batch, Call, Received, Sending, Step, Tick
+from core.step import Batch, Call, Drain, Received, Sending, Step, Tick
 
 __all__ = ["AgentLoop", "Mind"]
 
@@ -84,7 +95,10 @@ class AgentLoop:
         signing: Keys,
         open_connection: OpenConnection,
         config: AgentConfig,
+        *,
+        after_epoch: int = 0,
     ) -> None:
+        """`after_epoch`: the highest fence of an earlier life of this agent in this process."""
         self.me = chain[-1]
         self.parent = chain[-2] if len(chain) > 1 else None
         self.chain = chain
@@ -93,10 +107,11 @@ class AgentLoop:
         self.keys: AgentKeys = keys_of(chain)
         self._mind = mind
         self.open_connection = open_connection
+        self.progress = Progress(config.failure_timeout_s)
         self._reader_wire = open_connection()
         self.committer = Committer(
             open_connection(), self.me, self.keys, self.clock,
-            lease_ms=int(config.lease_s * 1000), on_transport=self._transport,
+            lease_ms=int(config.lease_s * 1000), after_epoch=after_epoch, on_transport=self._transport,
         )  # fmt: skip
         self._inbox = Inbox(
             self._reader_wire, self.me, signing, self.keys,
@@ -111,8 +126,7 @@ class AgentLoop:
         self._events: list[Any] = []
         self._beats: list[Received] = []
         self._wake = asyncio.Event()
-        self._up = True
-        self._stopping = False
+        self._draining = self._stopping = False
         self._over = False
         self._beat_number = 0
         self.ticks = 0
@@ -138,8 +152,8 @@ class AgentLoop:
     # ---- life ----
 
     async def start(self) -> None:
-        """Takes the lease and reads the state. Raises LeaseHeld, TransportDown."""
-        await self.committer.acquire()
+        """Takes the lease, as a standby once it is free, and reads the state. Raises LeaseHeld, TransportDown."""
+        await self.committer.acquire(standby=self.config.standby)
         failpoints.hit("lease")
         self.outbox.incarnation = self.committer.incarnation
         self.started_ms = self.clock.now_ms()
@@ -155,21 +169,23 @@ class AgentLoop:
         )
 
     async def run(self) -> None:
-        """Turns until `stop`, or until the mind has drained. Raises LeaseLost when another process acts now."""
+        """Turns until `stop`, or until the mind has drained. Raises LeaseLost when another process acts now, or nobody
+        and the stored state is not the one that is remembered; Wedged."""
         try:
             async with asyncio.TaskGroup() as group:
                 reader = group.create_task(self._read())
                 beater = group.create_task(self._beat())
+                overseer = group.create_task(self._oversee())
                 try:
                     await self._turns()
                 finally:
                     reader.cancel()
                     beater.cancel()
+                    overseer.cancel()
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from failures
         finally:
-            self._over = True
-            _turn_away(self._events, LeaseLost(f"{self.me} is no longer at work"))
+            self._end()
 
     async def finish(self) -> None:
         """Says goodbye and gives the lease back. What was committed stays for a successor."""
@@ -189,8 +205,27 @@ class AgentLoop:
 
     async def close(self) -> None:
         """Closes both connections, whatever state they are in."""
+        self._end()
         await self._reader_wire.close()
         await self.committer.close()
+
+    def _end(self) -> None:
+        self._over = True
+        _turn_away(self._events, LeaseLost(f"{self.me} is no longer at work"))
+
+    @property
+    def condition(self) -> Condition:
+        """What this agent says of itself now."""
+        if self.progress.wedged:
+            return Condition("wedged", self.progress.problems)
+        if self.progress.problems or not self.committer.may_act:
+            return Condition("unready", self.progress.problems or ("its lease may have run out",))
+        return Condition("draining" if self._draining or self._stopping else "ready")
+
+    def drain(self) -> None:
+        """Takes nothing new; `run` ends when what there is has been finished or handed back."""
+        self._draining = True
+        self.tell(Drain())
 
     def stop(self) -> None:
         """Ends `run` after the step under way."""
@@ -202,7 +237,9 @@ class AgentLoop:
 
     async def _turns(self) -> None:
         while not self._stopping and not self._mind.drained:
+            self.progress.turns(busy=False)
             await self._something()
+            self.progress.turns(busy=True)
             entries, self._entries = self._entries, []
             self._room.set()
             events, self._events = self._events, []
@@ -258,10 +295,11 @@ class AgentLoop:
         while True:
             try:
                 await self.committer.commit(commands, step.changes)
+                self.progress.refused("")
                 return
             except ServerRefused as error:
                 # Nothing was written, and the same step will be committed: what was decided stays decided.
-                self._transport(False, str(error))
+                self.progress.refused(str(error))
                 if self._stopping:
                     raise TransportDown(str(error)) from error
                 await asyncio.sleep(backoff_s)
@@ -320,14 +358,16 @@ class AgentLoop:
         backoff_s = BACKOFF_S
         while True:
             await self._room.wait()
+            self.progress.listens(reading=True)
             try:
                 entries = await self._inbox.read()
             except (TransportDown, ServerRefused) as error:
-                self._transport(False, str(error))
+                self._went_wrong(error)
                 await asyncio.sleep(random.uniform(backoff_s / 2, backoff_s))
                 backoff_s = min(MOST_BACKOFF_S, backoff_s * 2)
                 continue
             backoff_s = BACKOFF_S
+            self.progress.listens(reading=False)
             if entries:
                 self._room.clear()
                 self._entries = entries
@@ -343,9 +383,17 @@ class AgentLoop:
             try:
                 if self.committer.renewal_due:
                     await self.committer.renew()
+                    self.progress.refused("")
                 await self.send_beat()
             except (TransportDown, ServerRefused) as error:
-                self._transport(False, str(error))
+                self._went_wrong(error)
+
+    async def _oversee(self) -> None:
+        """Looks whether the loop gets on, until cancelled. Raises Wedged when it does not."""
+        while True:
+            await asyncio.sleep(self.config.heartbeat_s)
+            if self.progress.wedged:
+                raise Wedged(f"{self.me} is wedged: {self.progress.problems[-1]}. Another process has to take over")
 
     async def send_beat(self) -> None:
         """One heartbeat to the parent, and one look at the children's. Raises TransportDown."""
@@ -354,12 +402,14 @@ class AgentLoop:
         if self.parent and self.keys.parent_heartbeats:
             packed = self.outbox.beat(self.parent, self._beat_payload(), self._beat_number, self.clock.now_ms())
             commands.append(("HSET", self.keys.parent_heartbeats, self.me.agent_id, packed))
+        else:
+            commands.append(("INFO", "memory"))
         asked_s = monotonic_s()
         replies = await self.committer.run(*commands)
         self.clock.sync(replies[0], asked_s)
         self._mind.state.last_heartbeat = self.clock.now()
         self._beats += self._heartbeats.new(replies[1])
-        self.tell(Tick())
+        self.tell(Tick(memory_of(fields_of(replies[2])) if not self.parent and isinstance(replies[2], bytes) else None))
 
     def _beat_payload(self) -> dict[str, Any]:
         beat = self._mind.beat()
@@ -380,6 +430,7 @@ class AgentLoop:
                 "received": {action: count for (of, action), count in self._inbox.counts.items() if of == parent},
             },
             "ticks": self.ticks,
+            "stalled_ms": round(self.progress.stalled_s * 1000),
             "conflicts": self.committer.conflicts,
         }
 
@@ -390,16 +441,17 @@ class AgentLoop:
         step.extras[Sending(self.parent, action)] = {**self._beat_payload(), "action": action.value}
         await self._commit(step, *also)
 
-    def _transport(self, up: bool, why: str) -> None:
-        """One line in the log for each change, not for each try."""
-        if up == self._up:
-            return
-        self._up = up
-        self._mind.state.status = AgentStatus.IDLE if up else AgentStatus.RECOVERING
-        if up:
-            log.info("Redis is back", extra={"action": "transport_up"})
+    def _went_wrong(self, error: WorldError) -> None:
+        if isinstance(error, ServerRefused):
+            self.progress.refused(str(error))
         else:
-            log.warning("Redis is away: %s", why, extra={"action": "transport_down"})
+            self._transport(False, str(error))
+
+    def _transport(self, up: bool, why: str) -> None:
+        was_up = not self.progress.away
+        self.progress.transport(up, why)
+        if up != was_up:
+            self._mind.state.status = AgentStatus.IDLE if up else AgentStatus.RECOVERING
 
 
 def _turn_away(events: Sequence[Any], error: Exception) -> None:

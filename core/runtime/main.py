@@ -1,13 +1,15 @@
 """A tier as a process: flags, logs, signals, exit codes.
 
 The first SIGTERM or SIGINT drains: nothing new is taken, what runs is finished or handed back within the drain
-timeout. A second one ends the process at once; what it had is finished by others.
+timeout. A second one ends the process at once; what it had is finished by others. So does the process itself when its
+event loop has stood still for so long that others have long taken over.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import gc
 import logging
 import os
@@ -25,6 +27,8 @@ from core.runtime.logs import configure_logging
 __all__ = ["EXIT_HANDED_BACK", "arguments", "run_agent"]
 
 EXIT_HANDED_BACK = 75
+#: An event loop that stands still for so many failure timeouts ends its process.
+STANDSTILL_TIMEOUTS = 3
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +40,10 @@ def arguments(role: str, id_variable: str) -> argparse.ArgumentParser:
     """The flags that every tier has; a tier adds its own. A flag's `dest` is the variable it goes before."""
     parser = argparse.ArgumentParser(prog=f"python -m {role}", description=f"Runs one {role} until it is stopped.")
     parser.add_argument("--id", dest=id_variable, metavar="ID", help=f"its id (default: {id_variable}, or {role}-1)")
+    parser.add_argument(
+        "--standby", dest="AGENT_STANDBY", action="store_const", const="true",
+        help="while another process acts for this id, wait to take over from it",
+    )  # fmt: skip
     parser.add_argument("--redis-url", dest="REDIS_URL", metavar="URL", help="redis://, rediss:// or unix://")
     parser.add_argument("--log-level", dest="LOG_LEVEL", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR")
     parser.add_argument("--log-format", dest="LOG_FORMAT", choices=["auto", "console", "json"])
@@ -52,7 +60,8 @@ def arguments(role: str, id_variable: str) -> argparse.ArgumentParser:
 
 def run_agent(parser: argparse.ArgumentParser, build: Build, argv: Sequence[str] | None = None) -> int:
     """Runs an agent to its end. Returns the exit code: 0 drained, 75 drained with tasks handed back, 69 no Redis,
-    78 configuration, 1 another process holds the id, 70 a bug."""
+    78 configuration, 1 another process holds the id, 70 a bug, or wedged: it lived and did nothing. Where its event loop
+    stands still for three failure timeouts, the process says on stderr where, and exits with 1."""
     flags = vars(parser.parse_args(argv))
     variables = {name: value for name, value in flags.items() if name.isupper()}
     try:
@@ -77,12 +86,14 @@ async def _run(agent: Agent, drain_timeout_s: float, drain_order: Path | None) -
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop)
+    watchdog = loop.create_task(_stay_awake(STANDSTILL_TIMEOUTS * agent.config.failure_timeout_s))
     starting = loop.create_task(agent.initialize.aio())
     stopping = loop.create_task(stop.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
+        watchdog.cancel()
         return 0
     starting.result()
     # What start-up has made lives as long as the process; the collector need not look at it again and again.
@@ -104,7 +115,21 @@ async def _run(agent: Agent, drain_timeout_s: float, drain_order: Path | None) -
         return EXIT_HANDED_BACK
     finally:
         stopping.cancel()
+        watchdog.cancel()
         await agent.close.aio()
+
+
+async def _stay_awake(limit_s: float) -> None:
+    """Has the process end when this loop does not turn for `limit_s`, until cancelled.
+
+    The timer runs in a thread of C, which needs no interpreter lock: not even a regex that holds it can outlast that.
+    """
+    try:
+        while True:
+            faulthandler.dump_traceback_later(limit_s, exit=True)
+            await asyncio.sleep(limit_s / 10)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _drain_s(configured_s: float, order: Path | None) -> float:

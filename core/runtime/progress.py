@@ -1,0 +1,105 @@
+"""Whether an agent gets on with its work, as it knows itself: what it waits for, and when that is too long.
+
+A process may live, renew its lease and send heartbeats while its loop has stopped taking what lies in its inbox. To
+those around it such an agent looks healthy, so it has to notice by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from core.redis_backend.clock import monotonic_s
+from core.runtime.inbox import READ_WITHIN_S
+
+__all__ = ["Condition", "Progress"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What an agent says of itself to whoever probes it."""
+
+    status: str  #: starting | standby | ready | draining | unready | wedged | ended
+    reasons: tuple[str, ...] = ()  #: why it is not ready
+
+    @property
+    def ready(self) -> bool:
+        """Whether it does its work, or as a standby waits for its turn."""
+        return self.status in ("ready", "standby")
+
+    @property
+    def alive(self) -> bool:
+        """False: only another process can help."""
+        return self.status not in ("wedged", "ended")
+
+
+class Progress:
+    """Notes when the loop takes up work and when it is done, when it listens and when it hears, and whether Redis is
+    there. One line in the log for each change, not for each try."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._busy_s: float | None = None  # since when a turn is under way
+        self._deaf_s: float | None = None  # since when a read is under way
+        self.away = ""  #: why Redis cannot be reached; empty: it can
+        self.refusal = ""  #: why Redis refuses what it is asked to write; empty: it does not
+
+    def turns(self, busy: bool) -> None:
+        """A turn begins, or the loop has nothing to do."""
+        self._busy_s = monotonic_s() if busy else None
+
+    def listens(self, reading: bool) -> None:
+        """A read begins, or is over."""
+        self._deaf_s = monotonic_s() if reading else None
+
+    def transport(self, up: bool, why: str) -> None:
+        """Redis could, or could not, be reached."""
+        if up == (not self.away):
+            return
+        self.away = "" if up else why or "unknown"
+        if up:
+            log.info("Redis is back", extra={"action": "transport_up"})
+            self._forgive()
+        else:
+            log.warning("Redis is away: %s", why, extra={"action": "transport_down"})
+
+    def refused(self, why: str) -> None:
+        """Redis refused to write; with an empty `why`, it has written."""
+        if bool(why) == bool(self.refusal):
+            return
+        self.refusal = why
+        if why:
+            log.warning("what is to be written is kept until it can be: %s", why, extra={"action": "writes_refused"})
+        else:
+            log.info("Redis writes again", extra={"action": "writes_accepted"})
+            self._forgive()
+
+    @property
+    def stalled_s(self) -> float:
+        """For how long there has been something to do, and nothing was done. Waiting for Redis does not count."""
+        if self.away or self.refusal:
+            return 0.0
+        now_s = monotonic_s()
+        busy_s = now_s - self._busy_s if self._busy_s is not None else 0.0
+        deaf_s = now_s - self._deaf_s - READ_WITHIN_S if self._deaf_s is not None else 0.0
+        return max(busy_s, deaf_s, 0.0)
+
+    @property
+    def wedged(self) -> bool:
+        return self.stalled_s > self._patience_s
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why it cannot work now; none: it can."""
+        stalled_s = self.stalled_s
+        found = [self.away, self.refusal, f"nothing has moved for {stalled_s:.0f} s" if self.wedged else ""]
+        return tuple(filter(None, found))
+
+    def _forgive(self) -> None:
+        """While Redis was away nothing could be done."""
+        if self._busy_s is not None:
+            self._busy_s = monotonic_s()
+        if self._deaf_s is not None:
+            self._deaf_s = monotonic_s()

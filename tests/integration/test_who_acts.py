@@ -1,0 +1,123 @@
+"""Who acts for an agent id: one process while its standbys wait; and one that has lost its lease, or is stuck."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+
+from coordinator.agent import CoordinatorAgent
+from core.config import RedisConfig
+from core.errors import LeaseHeld, LeaseLost, Wedged
+from core.langgraph_state import Lease
+from core.redis_backend.clock import ServerClock
+from core.redis_backend.commit import Committer
+from core.redis_backend.keys import CoordinatorKeys
+from core.redis_client import Wire
+from core.roles import Address, Role
+from tests.integration.hierarchy import FAST, House, add
+from tests.integration.speaker import Redis
+from tests.waiting import until_async
+
+ME, KEYS = Address(Role.COORDINATOR, "k"), CoordinatorKeys("k").agent
+STANDBY = FAST.model_copy(update={"standby": True})
+
+
+async def epoch(client: Redis) -> int:
+    held = await client.get(KEYS.lease)
+    return Lease.from_json(held).epoch if held else 0
+
+
+@pytest.fixture
+async def rival(redis_config: RedisConfig) -> AsyncIterator[Committer]:
+    """Another holder of the coordinator's lease, which has not taken it yet."""
+    committer = Committer(Wire(redis_config), ME, KEYS, ServerClock(), lease_ms=1000)
+    yield committer
+    await committer.close()
+
+
+async def test_a_second_live_agent_of_the_same_id_is_refused(full: House) -> None:
+    with pytest.raises(LeaseHeld, match="'d'"):
+        await full.distributor("d")
+
+
+async def test_a_standby_waits_and_takes_over_with_a_higher_fence(agents: House, client: Redis) -> None:
+    first = await agents.coordinator()
+    before = await epoch(client)
+    second = CoordinatorAgent("k", agents.redis, first._a2a, STANDBY)
+    waiting = asyncio.create_task(second.initialize.aio())
+    await until_async(lambda: second.condition.status == "standby", "the second one waits for the lease")
+    # For longer than a holder takes to renew, so that one which is no standby would have given up.
+    commits = Lease.from_json(await client.get(KEYS.lease)).commits
+
+    async def renewed_twice() -> bool:
+        return Lease.from_json(await client.get(KEYS.lease)).commits >= commits + 2
+
+    await until_async(renewed_twice, "the first one has renewed its lease")
+    assert not waiting.done()
+    assert second.condition.ready
+
+    await first.close.aio()
+    await waiting
+    try:
+        assert second.condition.status == "ready"
+        assert await epoch(client) > before
+    finally:
+        await second.close.aio()
+
+
+async def test_an_agent_starts_over_with_a_higher_fence_when_the_server_has_lost_its_memory(
+    full: House, client: Redis
+) -> None:
+    before = await epoch(client)
+    me = await full.client()
+    assert await me.value.aio(await me.submit.aio(add("before", 1, 2))) == 3
+
+    await client.flushall()
+
+    async def acts_again() -> bool:
+        return await epoch(client) > before
+
+    await until_async(acts_again, "the coordinator acts again")
+    # All of them: an answer needs the distributor and a worker as well.
+    assert await me.value.aio(await me.submit.aio(add("after", 2, 2)), timeout_s=20) == 4
+
+
+async def test_an_agent_whose_place_was_taken_ends_and_who_asks_it_is_told(
+    agents: House, client: Redis, rival: Committer
+) -> None:
+    coordinator = await agents.coordinator()
+
+    async def taken() -> bool:
+        if not rival.epoch:
+            await client.delete(KEYS.lease)  # as if it had run out while that process stood still
+            await rival.acquire()
+        await rival.renew()
+        return coordinator.condition.status == "ended"
+
+    await until_async(taken, "the first one has found out")
+    with pytest.raises(LeaseHeld):
+        await coordinator.wait()
+    with pytest.raises(LeaseLost):
+        await coordinator.assign_task_to_distributor.aio(add("t", 1), "d")
+    assert coordinator.condition.status == "ended"
+
+
+async def test_an_agent_that_does_nothing_though_there_is_work_ends_itself(agents: House, client: Redis) -> None:
+    coordinator = await agents.coordinator()
+
+    async def stuck(effects: Sequence[Any]) -> None:
+        await asyncio.Event().wait()
+
+    coordinator._mind.perform = stuck  # type: ignore[method-assign]
+    before = await epoch(client)
+
+    with pytest.raises(Wedged, match="nothing has moved"):
+        async with asyncio.timeout(20):
+            await coordinator.wait()
+
+    second = await agents.coordinator()  # nobody renews the lease any more
+    assert second.condition.ready
+    assert await epoch(client) > before
