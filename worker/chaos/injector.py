@@ -1,0 +1,126 @@
+"""What goes wrong when: a schedule of faults that a seed determines, and nothing else.
+
+The same seed, time, interval and targets give the same schedule on every machine. Targets are named by what they do at
+the time (the process that acts for an id, the one that waits to), so who they are is found out when the moment comes.
+What is down comes back after a while, and never is more than half of the agents away at once.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+__all__ = ["LINK", "SERVER", "Fault", "Kind", "Target", "schedule"]
+
+
+class Kind(StrEnum):
+    KILL = "kill"  #: SIGKILL to an agent, which is started again after a while
+    TERMINATE = "terminate"  #: SIGTERM, which drains it; started again once it has ended
+    STOP = "stop"  #: SIGSTOP, and SIGCONT later: it wakes up with everything it knew
+    CUT = "cut"  #: its connections are reset, and so is every new one
+    DELAY = "delay"  #: all that it sends and hears takes longer
+    BLACK_HOLE = "black-hole"  #: what is sent in one direction, or both, does not arrive, and nobody is told
+    SERVER_KILL = "server-kill"  #: SIGKILL to the server, which comes back on its append-only file
+    SERVER_STOP = "server-stop"  #: SIGSTOP to the server, and SIGCONT later
+
+
+#: Faults of the link between an agent and the server.
+LINK = frozenset({Kind.CUT, Kind.DELAY, Kind.BLACK_HOLE})
+_OF_SERVER = frozenset({Kind.SERVER_KILL, Kind.SERVER_STOP})
+
+#: How many of a hundred faults are of the kind, and how long it lasts: from, to (seconds). A death lasts until the new
+#: start; twice the test profile's lease of 2 s is enough for whoever stands still to have been replaced.
+PROFILE = {
+    Kind.KILL: (66, 0.1, 0.5),
+    Kind.TERMINATE: (9, 0.1, 0.5),
+    Kind.STOP: (9, 0.5, 4.0),
+    Kind.CUT: (5, 0.3, 4.0),
+    Kind.DELAY: (4, 1.0, 4.0),
+    Kind.BLACK_HOLE: (4, 1.0, 5.0),
+    Kind.SERVER_KILL: (2, 0.2, 1.5),
+    Kind.SERVER_STOP: (1, 0.5, 4.0),
+}
+#: Added each way by a delay: a near network, a far one, and one that is ill.
+DELAYS_S = (0.005, 0.05, 0.5)
+#: What was hit is left alone for so long after it is back: time to start, and for the server to show that all recover.
+REST_S, SERVER_REST_S = 0.2, 4.0
+#: No pause is longer than so many intervals, so that a short run has its faults.
+LONGEST_PAUSE = 4.0
+
+Towards = Literal["both", "server", "client"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a fault befalls: of the processes with an agent's id the one that acts, or one that waits to; the server."""
+
+    agent_id: str
+    standby: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.agent_id}'s standby" if self.standby else self.agent_id
+
+
+SERVER = Target("server")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that goes wrong."""
+
+    at_s: float  #: since the first moment of the schedule
+    kind: Kind
+    target: Target
+    lasts_s: float  #: until it is started again, goes on, is healed
+    delay_s: float = 0.0  #: of a delay: each way
+    towards: Towards = "both"  #: of a black hole: what does not arrive
+
+    def __str__(self) -> str:
+        how = {
+            Kind.DELAY: f" by {self.delay_s * 1000:g} ms each way",
+            Kind.BLACK_HOLE: "" if self.towards == "both" else f" towards the {self.towards}",
+        }.get(self.kind, "")
+        return f"{self.kind} {self.target}{how} for {self.lasts_s:.1f} s"
+
+
+def schedule(
+    seed: int,
+    seconds: float,
+    interval_s: float,
+    targets: Sequence[Target],
+    kinds: Collection[Kind] = frozenset(Kind),
+) -> tuple[Fault, ...]:
+    """The faults of `seconds`, in order; on average one begins every `interval_s`. Only of `kinds`."""
+    return tuple(_faults(random.Random(seed), seconds, interval_s, targets, [kind for kind in Kind if kind in kinds]))
+
+
+def _faults(
+    chance: random.Random, seconds: float, interval_s: float, targets: Sequence[Target], kinds: Sequence[Kind]
+) -> Iterator[Fault]:
+    weights = [PROFILE[kind][0] for kind in kinds]
+    whole_s: dict[Target, float] = {}  # when what was hit can be hit again
+    at_s = 0.0
+    while True:
+        at_s += min(chance.expovariate(1 / interval_s), LONGEST_PAUSE * interval_s)
+        if at_s >= seconds:
+            return
+        [kind] = chance.choices(kinds, weights)
+        ill = [target for target, until_s in whole_s.items() if until_s > at_s]
+        among = [SERVER] if kind in _OF_SERVER else targets
+        well = [target for target in among if target not in ill]
+        if not well or (kind not in _OF_SERVER and 2 * len([one for one in ill if one != SERVER]) >= len(targets)):
+            continue
+        fault = _fault(chance, at_s, kind, chance.choice(well))
+        whole_s[fault.target] = at_s + fault.lasts_s + (SERVER_REST_S if fault.target == SERVER else REST_S)
+        yield fault
+
+
+def _fault(chance: random.Random, at_s: float, kind: Kind, target: Target) -> Fault:
+    _, shortest_s, longest_s = PROFILE[kind]
+    lasts_s = round(chance.uniform(shortest_s, longest_s), 3)
+    delay_s = chance.choice(DELAYS_S) if kind is Kind.DELAY else 0.0
+    towards: Towards = chance.choice(("both", "server", "client")) if kind is Kind.BLACK_HOLE else "both"
+    return Fault(round(at_s, 3), kind, target, lasts_s, delay_s, towards)
