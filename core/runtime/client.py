@@ -26,6 +26,8 @@ import orjson
 from core.a2a_messaging import A2AMessage
 from core.config import A2AConfig, A2ASecrets, RedisConfig, load
 from core.errors import (
+    BadTask,
+    MalformedMessage,
     PeerError,
     TaskFailed,
     TaskRefused,
@@ -387,26 +389,39 @@ class AgentClient(Resident):
             await wire.close()
 
     def _take(self, fields: list[bytes]) -> None:
-        """One reply: verified like every message, and dropped with a line in the log when it is not good."""
+        """One reply: verified like every message, and dropped with a line in the log when it is not good; what it would
+        have told is looked up."""
         assert self._signing
         try:
             signed = Signed.from_fields(fields)
-            self._signing.verify(signed)
-            message = A2AMessage.decode(signed.body)
+            message = A2AMessage.opened(signed, self._signing)
             check_permitted(signed.sender.role, Role.CLIENT, message.action)
             metadata = message.metadata
             self._window = self._window.take(metadata.incarnation, metadata.sequence_number, metadata.timestamp)
+            if message.action == Action.TASK_ACCEPTED:
+                self._on_accepted(message)
+            else:
+                for item in message.tasks:
+                    self._on_result(item)
         except PeerError as error:
             log.warning("reply rejected: %s", error, extra={"action": "reply_rejected", "reason": error.reason})
-            return
-        if message.action == Action.TASK_ACCEPTED:
-            future = self._answers.pop(metadata.parent_request_id or "", None)
-            if future and not future.done():
-                future.set_result(list(message.payload.get("refused", ())))
-        else:
-            for item in message.tasks:
-                if self._endings.is_open(item["task_id"]):
-                    self._endings.tell(Task.parse(item))
+
+    def _on_accepted(self, message: A2AMessage) -> None:
+        refused = message.payload.get("refused", [])
+        if not isinstance(refused, list) or not all(isinstance(one, dict) for one in refused):
+            raise MalformedMessage("payload.refused is not a list of objects")
+        future = self._answers.pop(message.metadata.parent_request_id or "", None)
+        if future and not future.done():
+            future.set_result(refused)
+
+    def _on_result(self, item: Any) -> None:
+        if not isinstance(item, dict):
+            raise MalformedMessage("a task in a reply is no object")
+        if self._endings.is_open(str(item.get("task_id"))):
+            try:
+                self._endings.tell(Task.parse(item))
+            except BadTask as error:
+                raise MalformedMessage(str(error)) from error
 
     async def _synchronise(self) -> None:
         assert self._wire

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from core.a2a_messaging import A2AMessage
-from core.errors import NotPermitted, PeerError
+from core.errors import NotPermitted, PeerError, ReplayedMessage
 from core.roles import Action, Address, check_permitted
 from core.signing import Keys, Signed
 from core.step import Received
@@ -15,6 +15,9 @@ from core.step import Received
 __all__ = ["Heartbeats"]
 
 log = logging.getLogger(__name__)
+
+#: Of how many children is remembered which heartbeat was the last; of more, those that were heard most recently.
+MOST_REMEMBERED = 10_000
 
 
 class Heartbeats:
@@ -25,6 +28,7 @@ class Heartbeats:
         self._signing = signing
         self._rejected = rejected
         self._seen: dict[bytes, bytes] = {}  # by agent id
+        self._latest: dict[bytes, tuple[int, int]] = {}  # by agent id: incarnation and number of the last good one
 
     def new(self, stored: Sequence[bytes]) -> list[Received]:
         """The good ones among those that have changed; `stored` is as HGETALL gives it. Bad ones are counted."""
@@ -43,8 +47,18 @@ class Heartbeats:
             check_permitted(signed.sender.role, self._me.role, message.action)
             if message.action != Action.BEAT or signed.sender.agent_id.encode() != name:
                 raise NotPermitted("this is nobody's heartbeat")
+            self._note(name, (message.metadata.incarnation, message.metadata.sequence_number))
         except PeerError as error:
             log.warning("heartbeat rejected: %s", error, extra={"action": "beat_rejected", "reason": error.reason})
             self._rejected[error.reason] += 1
             return None
         return Received(signed.sender, message, b"")
+
+    def _note(self, name: bytes, number: tuple[int, int]) -> None:
+        """Raises ReplayedMessage: an old heartbeat would bring back to life who has said goodbye."""
+        latest = self._latest.pop(name, (0, 0))
+        self._latest[name] = max(latest, number)
+        if len(self._latest) > MOST_REMEMBERED:
+            del self._latest[next(iter(self._latest))]
+        if number <= latest:
+            raise ReplayedMessage(f"heartbeat {number[1]}")
