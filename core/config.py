@@ -189,6 +189,10 @@ class AgentConfig(Value):
     drain_timeout_s: Annotated[float, Field(ge=0), Variable("DRAIN_TIMEOUT", "seconds, 0 or more")] = 25.0
     #: how long an ended task and its result can be asked for
     retention_s: Annotated[int, Field(ge=1), Variable("TASK_RETENTION_S", "whole seconds, 1 or more")] = 3600
+    #: how long a task that failed for good is kept as a dead letter
+    dead_letter_retention_s: Annotated[int, Field(ge=1), Variable("DEAD_LETTER_RETENTION_S", "whole seconds")] = (
+        7 * 86_400
+    )
     #: how far the time a message was signed at and the time it arrived at may differ
     freshness_s: Annotated[Seconds, Variable("A2A_FRESHNESS_S", "seconds")] = 600.0
     #: more are refused at the door, so that the server's memory is never exhausted
@@ -208,6 +212,8 @@ class AgentConfig(Value):
     concurrency: Annotated[
         int, Field(ge=1, le=10_000), Variable("WORKER_CONCURRENCY", "a number of tasks, 1 to 10000")
     ] = 4
+    #: what an attempt in a child process may allocate there, unless its handler says otherwise
+    child_memory_mb: Annotated[int, Field(ge=1), Variable("WORKER_CHILD_MEMORY_MB", "MiB, 1 or more")] = 2048
     #: a larger message is rejected unread; it must hold the children of one spawn, and so the record of their parent
     message_limit_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
     #: for tests of what happens when a process dies or stands still at a point of its work: see core/failpoints

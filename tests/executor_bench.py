@@ -24,12 +24,19 @@ USER_GRAPHS = str(INTEGRATION / "executor_user_graphs.py")
 class Bench:
     """An executor, and what came out of it."""
 
-    def __init__(self, concurrency: int = 2, handlers: Handlers | None = None, code: str = USER_CODE) -> None:
+    def __init__(
+        self,
+        concurrency: int = 2,
+        handlers: Handlers | None = None,
+        code: str = USER_CODE,
+        child_memory_mb: int = 2048,
+    ) -> None:
         self.finished: list[Finished] = []
         self.progress: list[Progress] = []
         self.executor = Executor(
             handlers or user_handlers(code),
             concurrency=concurrency,
+            child_memory_mb=child_memory_mb,
             on_finished=self.finished.append,
             on_progress=self.progress.append,
             modules=[code],

@@ -56,6 +56,7 @@ class WorkerMind:
         self.executor = Executor(
             handlers,
             concurrency=config.concurrency,
+            child_memory_mb=config.child_memory_mb,
             on_finished=self._finished,
             on_progress=self._progressed,
             modules=modules,
@@ -216,8 +217,8 @@ class WorkerAgent(Agent):
         check_sizes(task)
         outcome: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
         executor = Executor(
-            self._handlers, concurrency=1, on_finished=outcome.set_result, on_progress=lambda progress: None,
-            modules=(),
+            self._handlers, concurrency=1, child_memory_mb=self.config.child_memory_mb,
+            on_finished=outcome.set_result, on_progress=lambda progress: None,
         )  # fmt: skip
         await executor.start()
         try:

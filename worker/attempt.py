@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import orjson
 
 from core.tasks import Task, TaskError, utc_now
+from worker.child_output import TAIL_BYTES
 from worker.child_pool import Child
 from worker.context import ChildOutcome, Context, Progress, Spawn
 
@@ -42,6 +43,7 @@ class Running:
         "due_s",
         "forgotten",
         "killed",
+        "printed",
         "reported_s",
         "slot",
         "started_at",
@@ -62,6 +64,7 @@ class Running:
         self.stopped_s: float | None = None  #: monotonic time at which it was told to stop
         self.cancelled = False  #: told so because somebody asked for it, not because its time was up
         self.killed = False  #: because it did not listen
+        self.printed = b""  #: the end of what it printed, once its child is released
         self.forgotten = False  #: nobody is to hear how it ends
         self.unreported = False  #: there is a report that was not passed on yet
         self.reported_s = 0.0  #: monotonic time at which one was
@@ -78,6 +81,15 @@ class Running:
         """Takes note, from any thread. One in JSON, as a child sends it, is parsed if somebody comes to read it."""
         self._latest = progress
         self.unreported = True
+
+    @property
+    def output(self) -> str:
+        """The end of what it printed in a child, else the note of the latest report: at most TAIL_BYTES of UTF-8."""
+        printed = self.child.printed if self.child is not None else self.printed
+        if not printed and self.progress is not None:
+            printed = self.progress.note.encode(errors="replace")
+        # Twice: in the place of a byte that is no UTF-8, cut in half perhaps, stands a mark of three.
+        return printed.decode(errors="replace").encode()[-TAIL_BYTES:].decode(errors="ignore")
 
     def _parsed(self, body: bytes) -> Progress:
         fields = orjson.loads(body)

@@ -1,9 +1,9 @@
 """Frames between the worker, its nursery and its children: four bytes of length, then one JSON object.
 
     worker ─▶ nursery   {setup}, {fork: N} with two descriptors, {kill: N}
-    nursery ─▶ worker   {ready} or {failed: message}, {forked: N, pid}, {exited: N, status}
+    nursery ─▶ worker   {ready} or {failed: message}, {forked: N, pid}, {exited: N, status, peak_mb}
     worker ─▶ child     {run: K, task, children}, {cancel: K}
-    child ─▶ worker     {progress: K, ...}, {done: K, result | error | spawn}
+    child ─▶ worker     {progress: K, ...}, {done: K, result | error | spawn, worn: why it wants to be replaced}
 
 N numbers the children of a nursery, K the runs of a child, so that a late word about one is never taken for another.
 """

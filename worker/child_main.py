@@ -13,6 +13,7 @@ import sys
 import threading
 from contextvars import copy_context
 from datetime import datetime
+from time import monotonic
 from typing import Any
 
 import orjson
@@ -20,14 +21,19 @@ import orjson
 from core.errors import BadTask
 from core.tasks import TaskError, TaskStatus
 from worker.child_frames import FRAME_LIMIT_BYTES, Frames, wrap
+from worker.child_limits import Limits
 from worker.context import ChildOutcome, Context, Progress, Spawn, running_context
+from worker.descendants import end_children
 from worker.graph_runner import GraphRunner
 from worker.handler_registry import Handler, Handlers
-from worker.outcome import failure, result_json
+from worker.outcome import failure, out_of_memory, result_json
 
 __all__ = ["serve"]
 
 READ_BYTES = 256 * 1024
+
+#: A shorter attempt has started no other process.
+START_OF_A_PROCESS_S = 0.0001
 
 
 class Channel:
@@ -71,29 +77,46 @@ class Channel:
         self._waiting += [orjson.loads(body) for body in self._frames.feed(data)]
 
 
-def serve(connection: socket.socket, handlers: Handlers) -> None:
-    """Runs what comes; never returns. Ends the process when the other end of ``connection`` is closed."""
+def serve(connection: socket.socket, handlers: Handlers, memory_mb: int) -> None:
+    """Runs what comes; never returns. Ends the process when the other end of ``connection`` is closed.
+
+    ``memory_mb``: what an attempt may allocate unless its handler says otherwise.
+    """
     channel = Channel(connection)
+    limits = Limits(memory_mb)
     graphs = GraphRunner()
     while True:
         message = channel.receive()
         if "run" in message:  # else a cancel that came too late
-            channel.send(_attempt(message, channel, handlers, graphs))
+            began_s = monotonic()
+            reply, failed = _attempt(message, channel, handlers, graphs, limits)
+            _flush()
+            took_s = monotonic() - began_s
+            left_processes = took_s >= START_OF_A_PROCESS_S and end_children()
+            worn = "it left processes behind" if left_processes else limits.worn(took_s, failed)
+            channel.send(reply[:-1] + b',"worn":%b}' % orjson.dumps(worn) if worn else reply)
 
 
-def _attempt(message: dict[str, Any], channel: Channel, handlers: Handlers, graphs: GraphRunner) -> bytes:
+def _attempt(
+    message: dict[str, Any], channel: Channel, handlers: Handlers, graphs: GraphRunner, limits: Limits
+) -> tuple[bytes, bool]:
+    """The reply, and whether it tells of a failure."""
     run = message["run"]
     context = _context(message, channel)
     try:
         handler = handlers.get(context.task_type)
+        limits.allow_memory(handler.memory_mb)
         # A copy for each attempt, so that no context variable set by one is seen by the next.
         value = copy_context().run(_call, handler, message["task"]["payload"], context, channel, run, graphs)
-        reply = _reply(run, value)
+        return _reply(run, value), False
     except BaseException as error:  # SystemExit and KeyboardInterrupt of user code too: the attempt failed
+        exhausted = isinstance(error, MemoryError)
+        if exhausted:
+            limits.lift()
         problem = failure(error, context.attempt)
-        reply = orjson.dumps({"done": run, "error": problem.model_dump()})
-    _flush()
-    return reply
+        if exhausted:
+            problem = out_of_memory(problem, limits.allowed_mb)
+        return orjson.dumps({"done": run, "error": problem.model_dump()}), True
 
 
 def _call(handler: Handler, payload: Any, context: Context, channel: Channel, run: int, graphs: GraphRunner) -> Any:

@@ -7,10 +7,13 @@ import os
 import sys
 from collections.abc import Callable
 
-__all__ = ["OUTPUT_LIMIT_BYTES", "ChildOutput"]
+__all__ = ["OUTPUT_LIMIT_BYTES", "TAIL_BYTES", "ChildOutput"]
 
 #: Of one attempt. The rest is read and dropped, so that whoever prints is never blocked.
 OUTPUT_LIMIT_BYTES = 64 * 1024
+
+#: Of the end of what an attempt prints, kept for the record of its failure.
+TAIL_BYTES = 2048
 
 READ_BYTES = 64 * 1024
 
@@ -39,13 +42,14 @@ class ChildOutput:
         self._task_id = "-"
         self._left = OUTPUT_LIMIT_BYTES
         self._line = b""
+        self.tail = b""  #: the last TAIL_BYTES of the attempt, beyond the limit as well
         self._loop = asyncio.get_running_loop()
         os.set_blocking(descriptor, False)
         self._loop.add_reader(descriptor, self._read)
 
     def begin(self, task_id: str) -> None:
         """From now on it is ``task_id`` that prints."""
-        self._task_id, self._left = task_id, OUTPUT_LIMIT_BYTES
+        self._task_id, self._left, self.tail = task_id, OUTPUT_LIMIT_BYTES, b""
 
     def end(self) -> None:
         """The attempt is over: what is still in the pipe is its own."""
@@ -69,9 +73,11 @@ class ChildOutput:
             return False
         if not data:
             self._loop.remove_reader(self._descriptor)  # else it would be called again and again
-        elif self._left > 0:
+            return False
+        self.tail = (self.tail + data[-TAIL_BYTES:])[-TAIL_BYTES:]
+        if self._left > 0:
             self._take(data)
-        return bool(data)
+        return True
 
     def _take(self, data: bytes) -> None:
         capped = len(data) >= self._left

@@ -45,6 +45,10 @@ log = logging.getLogger(__name__)
 class ChildDied(WorldError):
     """A child ended in the middle of a run; the message says by which exit status or signal."""
 
+    def __init__(self, how: str, peak_mb: int = 0) -> None:
+        super().__init__(how)
+        self.peak_mb = peak_mb  #: most memory it had in use at a time, imports included; 0: not known
+
 
 class Child(asyncio.Protocol):
     """One child process. It runs one attempt at a time."""
@@ -53,6 +57,7 @@ class Child(asyncio.Protocol):
         self.pid: int | None = None  #: once it is known
         self.runs = 0
         self.gone = False
+        self.worn = ""  #: why it should not run another attempt
         self._number = number
         self._kill = kill
         self._output = output
@@ -82,6 +87,11 @@ class Child(asyncio.Protocol):
         finally:
             self._answer = self._report = None
             self._output.end()
+
+    @property
+    def printed(self) -> bytes:
+        """The end of what the run has printed so far."""
+        return self._output.tail
 
     def cancel(self) -> None:
         """Asks the run to stop; it may not listen."""
@@ -122,32 +132,35 @@ class Child(asyncio.Protocol):
 
     def _on_done(self, message: dict[str, Any]) -> None:
         if self._answer is not None and not self._answer.done() and message.get("done") == self.runs:
+            self.worn = message.get("worn", "")
             self._answer.set_result(message)
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self.gone:
             self.kill()  # it may live on without its socket; either way the nursery then says how it ended
 
-    def ended(self, how: str) -> None:
+    def ended(self, how: str, peak_mb: int = 0) -> None:
         self.gone = True
         if self._transport is not None:
             self._transport.abort()
         if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(ChildDied(how))
+            self._answer.set_exception(ChildDied(how, peak_mb))
         self._output.close()
 
 
 class ChildPool:
     """Starts the nursery when first needed, and hands out children."""
 
-    def __init__(self, handlers: Handlers, modules: Sequence[str]) -> None:
+    def __init__(self, handlers: Handlers, modules: Sequence[str], memory_mb: int) -> None:
         """``modules``: names and files as for ``load_modules``, imported before those that ``handlers`` came from.
+        ``memory_mb``: what an attempt may allocate unless its handler says otherwise.
 
         Raises ConfigError in a process that only imports handlers.
         """
         refuse_in_child("a worker")
         self._handlers = handlers
         self._modules = list(modules)
+        self._memory_mb = memory_mb
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._frames = Frames()
@@ -184,7 +197,8 @@ class ChildPool:
     def release(self, child: Child) -> None:
         if child.gone:
             return
-        if child.runs >= RUNS_PER_CHILD:
+        if child.worn or child.runs >= RUNS_PER_CHILD:
+            log.debug("a child is replaced: %s", child.worn or "its runs are over", extra={"action": "child_replaced"})
             child.retire()
         else:
             self._idle.append(child)
@@ -245,6 +259,7 @@ class ChildPool:
             "registered_in": sorted(names),
             "main": os.path.abspath(main) if main else None,
             "pythonpath": os.environ.get("PYTHONPATH"),
+            "memory_mb": self._memory_mb,
         }
 
     async def _fork(self) -> Child:
@@ -289,7 +304,7 @@ class ChildPool:
             self._children[message["forked"]].pid = message["pid"]
         elif "exited" in message:
             child = self._children.pop(message["exited"])
-            child.ended(message.get("problem") or _how_it_ended(message["status"]))
+            child.ended(message.get("problem") or _how_it_ended(message["status"]), message.get("peak_mb", 0))
         elif self._ready is not None and not self._ready.done():
             if "ready" in message:
                 self._ready.set_result(None)

@@ -25,7 +25,7 @@ from worker.child_pool import ChildDied, ChildPool
 from worker.context import ChildOutcome, Context, Progress, Spawn, running_context
 from worker.handler_registry import Handler, Handlers
 from worker.isolation import isolated
-from worker.outcome import failure, result_json
+from worker.outcome import failure, out_of_memory, result_json
 from worker.task_queue import TaskQueue
 
 __all__ = ["Executor", "Finished", "Running"]
@@ -38,6 +38,9 @@ GRACE_S = 1.0
 
 #: Between being told to stop and being given up, for what cannot even be killed.
 GIVE_UP_S = 3.0
+
+#: A child that died with this share of its limit in memory is taken to have died of that.
+NEAR_LIMIT = 0.9
 
 #: Between two progress reports of one attempt that are passed on.
 PROGRESS_S = 0.1
@@ -61,6 +64,7 @@ class Executor:
         handlers: Handlers,
         *,
         concurrency: int,
+        child_memory_mb: int,
         on_finished: Callable[[Finished], None],
         on_progress: Callable[[Progress], None],
         modules: Sequence[str] = (),
@@ -71,7 +75,8 @@ class Executor:
         self._on_finished = on_finished
         self._on_progress = on_progress
         self._fetch_inputs = fetch_inputs
-        self._pool = ChildPool(handlers, modules)
+        self._child_memory_mb = child_memory_mb
+        self._pool = ChildPool(handlers, modules, child_memory_mb)
         self._queue = TaskQueue()
         self._held: dict[str, Task] = {}  #: new attempts of tasks whose old one still runs
         self._running: dict[str, Running] = {}
@@ -283,7 +288,7 @@ class Executor:
         try:
             answer = await child.run(running.task.task_id, run_request(running.task, children), running.report)
         finally:
-            running.child = None
+            running.printed, running.child = child.printed, None
             self._pool.release(child)
         if "error" in answer:
             return _failed(running, TaskError(**answer["error"]))
@@ -300,6 +305,9 @@ class Executor:
         problem = failure(error, running.task.attempt)
         if isinstance(error, ChildDied):
             problem = problem.model_copy(update={"type": "process_died", "traceback": ""})
+            limit_mb = self._handlers.get(running.task.task_type).memory_mb or self._child_memory_mb
+            if error.peak_mb >= limit_mb * NEAR_LIMIT:
+                problem = out_of_memory(problem, limit_mb)
         return _failed(running, problem)
 
     def _finish(self, running: Running, finished: Finished) -> None:
@@ -382,7 +390,7 @@ def _stopped(running: Running) -> Finished:
 
 
 def _failed(running: Running, error: TaskError) -> Finished:
-    return _ended(running, "failed", error=error)
+    return _ended(running, "failed", error=error.model_copy(update={"output": running.output}))
 
 
 def _ended(

@@ -24,6 +24,7 @@ class Handler:
     kind: Kind  #: async: on the worker's loop; sync and graph: in a child process
     timeout_s: float  #: longest run of one attempt, unless the task has its own
     max_attempts: int  #: attempts in all, unless the task has its own
+    memory_mb: int | None  #: what an attempt may allocate in its child process; None: what all may
     wants_payload: bool
     wants_context: bool
     payload_model: TypeAdapter[Any] | None  #: validates the payload; None: it is handed over as it came

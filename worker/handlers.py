@@ -49,6 +49,7 @@ def task(
     *,
     timeout: float = DEFAULT_TIMEOUT_S,
     retries: int = DEFAULT_RETRIES,
+    memory_mb: int | None = None,
     capabilities: Sequence[str] = (),
 ) -> Callable[[F], F]:
     """Registers a function as the handler of ``task_type`` and gives it back unchanged.
@@ -56,7 +57,8 @@ def task(
     It takes ``(payload)``, ``(payload, ctx)``, ``(ctx)`` or nothing. A payload annotated with a pydantic model is
     validated before the run. An ``async def`` runs on the worker's event loop and must not block it; a plain function
     runs in a child process, which is killed when its time is up. It returns JSON, a pydantic model, a dataclass, or
-    ``ctx.spawn(...)``. ``timeout``: seconds, one attempt. ``retries``: attempts after the first.
+    ``ctx.spawn(...)``. ``timeout``: seconds, one attempt. ``retries``: attempts after the first. ``memory_mb``: what a
+    plain function may allocate, in MiB, instead of WORKER_CHILD_MEMORY_MB. Processes it starts end with the attempt.
     Raises BadTask for a signature, name or number that cannot work.
     """
 
@@ -67,14 +69,25 @@ def task(
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise BadTask(f"@task({task_type!r}): a generator cannot be a handler; report with ctx.progress and return")
         kind: Kind = "async" if inspect.iscoroutinefunction(function) else "sync"
+        if kind == "async" and memory_mb is not None:
+            raise BadTask(
+                f"@task({task_type!r}): memory_mb limits a child process, but an async def runs in the worker itself."
+                " Make it a plain function, or leave memory_mb out."
+            )
         signature = read_signature(task_type, function, place.f_locals if place else {})
-        _register(task_type, function, kind, signature, timeout, retries, tuple(capabilities), place)
+        _register(task_type, function, kind, signature, timeout, retries, memory_mb, tuple(capabilities), place)
         return function
 
     return register
 
 
-def agent(task_type: str, *, timeout: float = DEFAULT_TIMEOUT_S, retries: int = DEFAULT_RETRIES) -> Callable[[G], G]:
+def agent(
+    task_type: str,
+    *,
+    timeout: float = DEFAULT_TIMEOUT_S,
+    retries: int = DEFAULT_RETRIES,
+    memory_mb: int | None = None,
+) -> Callable[[G], G]:
     """Registers a LangGraph graph as the handler of ``task_type`` and gives back what it stands on.
 
     It stands on a function without arguments that returns the graph, or is applied to one: ``agent("review")(graph)``;
@@ -85,7 +98,8 @@ def agent(task_type: str, *, timeout: float = DEFAULT_TIMEOUT_S, retries: int = 
 
     def register(graph: G) -> G:
         place = inspect.currentframe().f_back  # type: ignore[union-attr]
-        _register(task_type, _builder(task_type, graph), "graph", GRAPH_SIGNATURE, timeout, retries, (), place)
+        builder = _builder(task_type, graph)
+        _register(task_type, builder, "graph", GRAPH_SIGNATURE, timeout, retries, memory_mb, (), place)
         return graph
 
     return register
@@ -112,10 +126,11 @@ def _register(
     signature: Signature,
     timeout: float,
     retries: int,
+    memory_mb: int | None,
     capabilities: tuple[str, ...],
     place: FrameType | None,
 ) -> None:
-    _check_settings(task_type, timeout, retries)
+    _check_settings(task_type, timeout, retries, memory_mb)
     # The place of the decorator, not of the function: a wrapped function would name the place of its wrapper.
     frame = place or sys._getframe()
     HANDLERS.add(
@@ -125,6 +140,7 @@ def _register(
             kind=kind,
             timeout_s=float(timeout),
             max_attempts=retries + 1,
+            memory_mb=memory_mb,
             wants_payload=signature.wants_payload,
             wants_context=signature.wants_context,
             payload_model=signature.payload_model,
@@ -136,7 +152,7 @@ def _register(
     )
 
 
-def _check_settings(task_type: str, timeout: float, retries: int) -> None:
+def _check_settings(task_type: str, timeout: float, retries: int, memory_mb: int | None) -> None:
     try:
         TASK_TYPE.validate_python(task_type)
     except ValidationError:
@@ -147,3 +163,5 @@ def _check_settings(task_type: str, timeout: float, retries: int) -> None:
         raise BadTask(f"{task_type}: timeout is in seconds and above 0, got {timeout}")
     if not 0 <= retries < MAX_ATTEMPTS:
         raise BadTask(f"{task_type}: retries is a number from 0 to {MAX_ATTEMPTS - 1}, got {retries}")
+    if memory_mb is not None and not memory_mb > 0:
+        raise BadTask(f"{task_type}: memory_mb is in MiB and above 0, got {memory_mb}")

@@ -2,12 +2,12 @@
 
 A worker starts one. It has a single thread and no event loop, so that forking it is safe; a worker, with its loop,
 its connections and its keys, is never forked. Only the nursery waits for its children, so a number it is asked to kill
-can never be another process's. It ends, with all of its children, as soon as its worker is gone.
+can never be another process's. It ends, with all of its children and what those have started, as soon as its worker is
+gone.
 """
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import os
@@ -25,13 +25,15 @@ from typing import Any, NoReturn
 from core.errors import UserError
 from worker.child_frames import encode, read_frame
 from worker.child_main import serve
+from worker.descendants import adopt_orphans, children, end_children, end_strangers, send_when_parent_ends
 from worker.handler_modules import load_file, load_modules
 from worker.handler_registry import HANDLERS
 
 #: What a script's file is imported as, so that its `if __name__ == "__main__":` is not entered again.
 MAIN_NAME = "__mp_main__"
 
-PR_SET_PDEATHSIG = 1
+#: ru_maxrss counts KiB on Linux and bytes on macOS.
+PEAK_UNITS_PER_MIB = 1 << 10 if sys.platform == "linux" else 1 << 20
 
 
 def main() -> None:
@@ -48,26 +50,33 @@ def main() -> None:
         # What is imported is never freed: keep the collector from touching, and so copying, the shared pages.
         gc.collect()
         gc.freeze()
-        Nursery(control).run()
+        Nursery(control, parent, received[0]["memory_mb"]).run()
 
 
 class Nursery:
     """Forks, kills and reaps on request, and says what became of each child."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, worker: int, memory_mb: int) -> None:
         self._control = control
+        self._worker = worker
+        self._memory_mb = memory_mb
         self._pids: dict[int, int] = {}  #: pid -> the worker's number for that child
-        # Has to be there for the wake-up descriptor to be written; what it says is read in run().
+        self._of_modules = children()  #: processes that the user's modules have started at import
+        # Have to be there for the wake-up descriptor to be written; what it says is read in run().
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._sigterm_of_modules = signal.signal(signal.SIGTERM, lambda *_: None)
         self._wake, wake = socket.socketpair()
         self._wake.setblocking(False)
         wake.setblocking(False)
         self._wake_end = wake
         signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+        # From now on a dead worker does not end this process but wakes it: there may be processes to be ended first.
+        send_when_parent_ends(signal.SIGTERM)
+        adopt_orphans()
 
     def run(self) -> None:
         """Serves until the worker is gone, then kills all that is left."""
-        while True:
+        while os.getppid() == self._worker:
             readable, _, _ = select.select([self._control, self._wake], [], [])
             if self._wake in readable:
                 self._reap()
@@ -80,6 +89,7 @@ class Nursery:
             _kill(pid)
         for pid in self._pids:  # so that whoever waits for this process knows that they are gone too
             os.waitpid(pid, 0)
+        end_children()
 
     def _obey(self, request: Mapping[str, int], descriptors: list[int]) -> None:
         if "fork" in request:
@@ -111,18 +121,20 @@ class Nursery:
             os.setpgid(0, 0)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, self._sigterm_of_modules or signal.SIG_DFL)
             for end in (self._control, self._wake, self._wake_end):
                 end.close()
             os.dup2(output, 1)
             os.dup2(output, 2)
             os.close(output)
             _die_with_parent(nursery)
+            adopt_orphans()
             channel = socket.socket(fileno=connection)
             if sys.platform != "linux":
                 threading.Thread(target=_die_with_connection, args=(channel,), daemon=True).start()
             for stream in (sys.stdout, sys.stderr):
                 stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-            serve(channel, HANDLERS)
+            serve(channel, HANDLERS, self._memory_mb)
         except BaseException:  # a bug of ours: serve() reports all that handlers raise
             traceback.print_exc()
         finally:
@@ -132,14 +144,19 @@ class Nursery:
         with suppress(BlockingIOError):
             while self._wake.recv(4096):
                 continue
+        exited = []
         for pid, number in list(self._pids.items()):
-            ended, status = os.waitpid(pid, os.WNOHANG)
+            ended, status, usage = os.wait4(pid, os.WNOHANG)
             if ended:
                 del self._pids[pid]
                 # What it started and left behind; a group's number is not given away while it has members.
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(pid, signal.SIGKILL)
-                self._tell({"exited": number, "status": os.waitstatus_to_exitcode(status)})
+                peak_mb = usage.ru_maxrss // PEAK_UNITS_PER_MIB
+                exited.append({"exited": number, "status": os.waitstatus_to_exitcode(status), "peak_mb": peak_mb})
+        end_strangers({*self._pids, *self._of_modules})  # what it started outside of its group, or they in turn
+        for message in exited:
+            self._tell(message)
 
     def _tell(self, message: Mapping[str, Any]) -> None:
         with suppress(ConnectionError):  # the worker is gone: run() sees it too, and ends
@@ -177,11 +194,9 @@ def _kill(pid: int) -> None:
 
 
 def _die_with_parent(parent: int) -> None:
-    """On Linux the kernel kills this process when its parent ends, whatever it is doing."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(0)
+    send_when_parent_ends(signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
 
 
 def _die_with_connection(connection: socket.socket) -> None:

@@ -13,7 +13,7 @@ from pydantic_core import to_jsonable_python
 from core.errors import BadTask
 from core.tasks import TaskError, check_size, holds_no_number
 
-__all__ = ["failure", "result_json"]
+__all__ = ["failure", "out_of_memory", "result_json"]
 
 #: Longest error message and traceback kept, in characters. Of a traceback the middle goes: both ends tell most.
 MESSAGE_LIMIT = 4_000
@@ -57,6 +57,13 @@ def failure(error: BaseException, attempt: int) -> TaskError:
         attempt=attempt,
         retryable=not isinstance(error, BadTask),
     )
+
+
+def out_of_memory(problem: TaskError, limit_mb: int) -> TaskError:
+    """``problem`` of an attempt that was allowed ``limit_mb`` and came up against it."""
+    cure = "give its @task or @agent memory_mb=..., or raise WORKER_CHILD_MEMORY_MB"
+    message = f"it needed more than its {limit_mb} MiB ({problem.message or 'MemoryError'}): {cure}"
+    return problem.model_copy(update={"type": "memory", "message": message})
 
 
 def _message(error: BaseException) -> str:

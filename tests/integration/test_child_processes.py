@@ -242,7 +242,8 @@ def script(folder: Path, *lines: str, guarded: bool = True) -> Path:
         *lines,
         "async def main():",
         "    ended = asyncio.get_running_loop().create_future()",
-        "    executor = Executor(HANDLERS, concurrency=1, on_finished=ended.set_result, on_progress=print)",
+        "    executor = Executor(HANDLERS, concurrency=1, child_memory_mb=2048,",
+        "                        on_finished=ended.set_result, on_progress=print)",
         "    await executor.start()",
         "    executor.submit(Task(task_type='job', task_id='job', attempt=1))",
         "    finished = await ended",
@@ -302,7 +303,8 @@ async def test_modules_that_cannot_be_imported_in_a_child_are_refused_at_the_sta
     broken = tmp_path / "made_broken.py"
     broken.write_text("raise RuntimeError('only here')")
     executor = Executor(
-        user_handlers(), concurrency=1, on_finished=print, on_progress=print, modules=[str(broken)]
+        user_handlers(), concurrency=1, child_memory_mb=2048, on_finished=print, on_progress=print,
+        modules=[str(broken)],
     )  # fmt: skip
 
     with pytest.raises(ConfigError, match="RuntimeError: only here"):

@@ -57,7 +57,7 @@ def user_code(began: Counter[str]) -> Handlers:
 
 def _handler(name: str, function: Callable[..., Any], wants_payload: bool, wants_context: bool) -> Handler:
     return Handler(
-        task_type=name, function=function, kind="async", timeout_s=60.0, max_attempts=MAX_ATTEMPTS,
+        task_type=name, function=function, kind="async", timeout_s=60.0, max_attempts=MAX_ATTEMPTS, memory_mb=None,
         wants_payload=wants_payload, wants_context=wants_context, payload_model=None, capabilities=(),
         module=__name__, qualname=name, source=f"{__file__}:{name}",
     )  # fmt: skip

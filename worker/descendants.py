@@ -1,0 +1,68 @@
+"""Processes that user code starts: none outlives the attempt."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Collection
+from contextlib import suppress
+from time import monotonic, sleep
+
+__all__ = ["adopt_orphans", "children", "end_children", "end_strangers", "send_when_parent_ends"]
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+
+#: For processes that were killed to be gone. Longer only if they are made faster than they are killed.
+END_TIMEOUT_S = 1.0
+
+
+def send_when_parent_ends(number: int) -> None:
+    """On Linux the kernel sends this process the signal when its parent ends, whatever it is doing then."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
+
+
+def adopt_orphans() -> None:
+    """Makes this process the parent of every descendant whose own has ended, so that none gets away. Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def children() -> set[int]:
+    """Their pids; those of dead ones too that nobody has waited for."""
+    if not _has_children():
+        return set()
+    import psutil  # seldom needed, and heavy
+
+    return {child.pid for child in psutil.Process().children()}
+
+
+def end_children() -> bool:
+    """Kills every child of this process, and every descendant that becomes one by that. Returns whether there were
+    any; costs 3 µs when not."""
+    if not _has_children():
+        return False
+    until_s = monotonic() + END_TIMEOUT_S
+    while _has_children() and monotonic() < until_s:
+        end_strangers(())
+        sleep(0.001)
+    return True
+
+
+def end_strangers(known: Collection[int]) -> None:
+    """Kills the children of this process whose pids are not `known`, and reaps those that are dead. The children of a
+    killed one come after, as orphans."""
+    for pid in children().difference(known):
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, os.WNOHANG)
+
+
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
