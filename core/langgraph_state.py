@@ -80,9 +80,10 @@ class Lease(BaseModel):
         return cls.model_validate_json(text)
 
     @property
-    def holder(self) -> str:
-        """Who acts, for people."""
-        return f"process {self.process.rsplit('/', 2)[-2]} on {self.host}"
+    def pid(self) -> int | None:
+        """The process that acts, on `host`."""
+        parts = self.process.rsplit("/", 2)
+        return int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else None
 
 
 class SharedAgentState(BaseModel):

@@ -31,6 +31,7 @@ class AgentView:
     version: int  #: commits so far
     fence: int  #: the epoch that its state was last written under
     rejected: dict[str, int] = field(default_factory=dict)  #: messages it refused, by reason
+    standbys: tuple[str, ...] = ()  #: processes that wait to act for this id, as `pid@host`
 
     @property
     def address(self) -> Address:
@@ -47,8 +48,7 @@ class AgentView:
     @property
     def pid(self) -> int | None:
         """The process that holds the lease, on `host`."""
-        parts = self.lease.process.rsplit("/", 2) if self.lease else []
-        return int(parts[-2]) if len(parts) == 3 and parts[-2].isdigit() else None
+        return self.lease.pid if self.lease else None
 
     @property
     def host(self) -> str:

@@ -44,7 +44,7 @@ def show(distributor_id: DistributorId, as_json: Json = False) -> None:
             ("coordinator's version", f"{state.coordinator_version}"),
             ("distributor's version", f"{state.distributor_version}"),
             ("workers", ", ".join(state.assigned_workers)),
-            ("lease", f"{lease.process.rsplit('/', 2)[-2]}@{lease.host}, fence {lease.epoch}" if lease else "nobody's"),
+            ("lease", f"{lease.pid}@{lease.host}, fence {lease.epoch}" if lease else "nobody's"),
         ],
     )
     rows = [

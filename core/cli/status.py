@@ -20,7 +20,8 @@ __all__ = ["overview_json", "status"]
 def status(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Show every agent and how many tasks are open.
 
-    Its health, process and tasks; who is gone; which messages were rejected. With --json also leases and fences.
+    Its health; which process holds its lease, since when and with which fence; its tasks; who waits to take over; which
+    messages were rejected.
     """
     configured = settings()
     overview = run(_read(configured))
@@ -30,7 +31,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
     if not any(agent.up for agent in overview.agents):
         note(f"No agent of {overview.coordinator_id} is up at {configured.redis.endpoint}. Next: agents up")
     print_table(
-        ("AGENT", "HEALTH", "PROCESS", "UP>", "IN FLIGHT>", "DONE>", "FAILED>"),
+        ("AGENT", "HEALTH", "HELD BY", "SINCE>", "FENCE>", "IN FLIGHT>", "DONE>", "FAILED>"),
         [_row(agent, overview) for agent in overview.agents],
     )
     print()
@@ -49,11 +50,11 @@ def _row(agent: AgentView, overview: Overview) -> tuple[str, ...]:
     indent = "  " * (len(agent.chain) - 1)
     here = agent.host in ("", socket.gethostname())
     process = "" if agent.pid is None else f"{agent.pid}" if here else f"{agent.pid}@{agent.host}"
-    now_ms = overview.at.timestamp() * 1000
-    since = duration((now_ms - agent.started_ms) / 1000) if agent.lease and agent.started_ms else ""
+    since = duration((overview.at - agent.lease.acquired_at).total_seconds()) if agent.lease else ""
+    fence = f"{agent.lease.epoch}" if agent.lease else ""
     beat = agent.beat if agent.lease else None
     counts = ("", "", "") if beat is None else (f"{beat.running + beat.queued}", f"{beat.done}", f"{beat.failed}")
-    return (f"{indent}{agent.agent_id}", agent.health.value, process, since, *counts)
+    return (f"{indent}{agent.agent_id}", agent.health.value, process, since, fence, *counts)
 
 
 def _totals(overview: Overview) -> list[str]:
@@ -62,6 +63,8 @@ def _totals(overview: Overview) -> list[str]:
     if unread:
         lines.append("unread messages: " + ", ".join(f"{name} {count}" for name, count in unread.items()))
     for agent in overview.agents:
+        if agent.standbys:
+            lines.append(f"waiting to take over as {agent.agent_id}: {', '.join(agent.standbys)}")
         if agent.rejected:
             reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(agent.rejected.items()))
             lines.append(f"messages rejected by {agent.agent_id}: {reasons}")
@@ -103,6 +106,7 @@ def _agent_json(agent: AgentView) -> dict[str, Any]:
         "inbox": agent.inbox,
         "version": agent.version,
         "fence": agent.fence,
+        "standbys": list(agent.standbys),
         "lease": agent.lease.model_dump(mode="json") if agent.lease else None,
         "rejected": agent.rejected,
     }

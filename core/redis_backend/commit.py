@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import socket
 from collections.abc import Callable, Sequence
@@ -43,8 +44,8 @@ TRIES = 8
 #: A holder stops acting this long before its lease can end.
 MARGIN_SHARE = 0.1
 BACKOFF_S, MOST_BACKOFF_S = 0.05, 2.0
-#: Who waits for a lease looks at it so often.
-LOOK_AGAIN_S = 0.2
+#: Who waits for a lease looks at it so often, and is shown for so long after it has stopped.
+LOOK_AGAIN_S, SHOWN_MS = 0.2, 10_000
 #: How many of a commit's changes its entry in the audit trail lists, and how many entries are kept.
 CHANGES_SHOWN, HISTORY_KEPT = 64, 1000
 #: Instead of the holder's lease: somebody was faster, and the next look shows who.
@@ -86,12 +87,14 @@ class Committer:
         self._lock = asyncio.Lock()
         self._process = this_process()
         self._host = socket.gethostname()
+        self._name = f"{os.getpid()}@{self._host}"
         self._armed = False  # whether the lease is being watched, and was ours when the watch began
         self._renewed_s = 0.0  # monotonic, from before the last renewal was sent
         self._acquired_ms = 0
         self._written_epoch = 0  # the epoch that the header is known to carry
         self._commits = 0
         self._closing = False
+        self._seen_waiting_ms = 0
         self.incarnation = 0
         self.epoch = 0
         self.highest_epoch = after_epoch  #: of those that this process has held
@@ -130,15 +133,28 @@ class Committer:
                     if held != seen:
                         lease = Lease.from_json(held)
                         if seen is not None and not standby:
-                            raise LeaseHeld(self._me.agent_id, lease.holder)
+                            raise LeaseHeld(self._me.agent_id, f"process {lease.pid} on {lease.host}")
                         seen, ends_s = held, monotonic_s() + (lease.lease_ms or self._lease_ms) / 1000
                     await asyncio.sleep(LOOK_AGAIN_S)
-                    [held] = await self.run(("GET", self._keys.lease))
+                    [held, *_] = await self.run(("GET", self._keys.lease), *(self._waiting() if standby else ()))
                 backoff_s = BACKOFF_S
             except TransportDown as error:
                 if not standby or seen is None:
                     raise
                 backoff_s = await self._outlast(error, backoff_s)
+
+    def _waiting(self) -> tuple[Command, ...]:
+        """Now and then: makes it seen that this process waits, for as long as it does."""
+        now_ms = self._clock.now_ms()
+        if now_ms - self._seen_waiting_ms < SHOWN_MS / 5:
+            return ()
+        self._seen_waiting_ms = now_ms
+        key = self._keys.standbys
+        return (
+            ("ZREMRANGEBYSCORE", key, "-inf", now_ms - SHOWN_MS),
+            ("ZADD", key, now_ms, self._name),
+            ("PEXPIRE", key, SHOWN_MS),
+        )
 
     async def _try_acquire(self, lapsed: bytes | None) -> bytes | None:
         """One attempt. None: the lease is ours; else what another holder's says, or CONTENDED. `lapsed` is nobody's."""
@@ -163,7 +179,11 @@ class Committer:
             self.incarnation = self.incarnation or self.epoch
             self._acquired_ms = self._clock.now_ms()
             done = await self._send(
-                [("SET", self._keys.fence, self.epoch), ("HSET", self._keys.header, "epoch", self.epoch)]
+                [
+                    ("SET", self._keys.fence, self.epoch),
+                    ("HSET", self._keys.header, "epoch", self.epoch),
+                    ("ZREM", self._keys.standbys, self._name),
+                ]
             )
             return None if done else CONTENDED
 

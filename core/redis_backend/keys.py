@@ -17,12 +17,16 @@ hashes by its whole name, so the tag `{shared:distributor:ID}` lies in the slot 
     {shared:distributor:D}:changes           channel "side version": a hint, never truth        -         both
     {shared:distributor:D}:history           stream  audit trail of state changes, bounded      -         both
     {shared:distributor:D}:worker:W          hash    W's header: version, epoch                 -         W
-    {shared:distributor:D}:worker:W:lease, :fence, :seen, :inbox    as above, for worker W
+    {shared:distributor:D}:standbys          zset    who waits for the lease, by last look      10 s      who waits
+    {shared:distributor:D}:worker:W:lease, :fence, :seen, :inbox, :standbys    as above, for worker W
     {coordinator:C}:state                    hash    header: version, epoch, distributors, ...  -         coordinator
     {coordinator:C}:tasks                    hash    task id -> record, result once ended       -         coordinator
     {coordinator:C}:open                     zset    open task ids by submit time (ms)          -         coordinator
     {coordinator:C}:ended                    zset    ended task ids by end time (ms)            -         coordinator
-    {coordinator:C}:lease, :fence, :seen, :inbox, :heartbeats    as above
+    {coordinator:C}:dead                     zset    dead letters: ended task ids, by end time   -         coordinator
+    {coordinator:C}:submissions              hash    entry id -> the message as it was signed,   -         coordinator
+                                                     while a task of it is open or dead
+    {coordinator:C}:lease, :fence, :seen, :inbox, :heartbeats, :standbys    as above
     {coordinator:C}:client:X                 stream  signed replies to client X                 1 h       coordinator
     {coordinator:C}:quarantine, {shared:distributor:D}:quarantine
                                              stream  rejected messages and why, bounded         -         the reader
@@ -52,6 +56,7 @@ class AgentKeys:
     quarantine: str
     heartbeats: str  #: where its children's heartbeats lie
     parent_heartbeats: str | None  #: where its own lies
+    standbys: str
     history: str | None  #: audit trail of the state it writes
     changes: str | None = None  #: channel for hints that the state has a new version
     version_field: str = "version"  #: which field of the header counts its commits
@@ -79,6 +84,14 @@ class CoordinatorKeys:
         return self._key("ended")
 
     @property
+    def dead(self) -> str:
+        return self._key("dead")
+
+    @property
+    def submissions(self) -> str:
+        return self._key("submissions")
+
+    @property
     def header(self) -> str:
         return self._key("state")
 
@@ -104,6 +117,7 @@ class CoordinatorKeys:
             quarantine=self._key("quarantine"),
             heartbeats=self.heartbeats,
             parent_heartbeats=None,
+            standbys=self._key("standbys"),
             history=None,
         )
 
@@ -166,6 +180,7 @@ class CellKeys:
             quarantine=self._key("quarantine"),
             heartbeats=self.heartbeats,
             parent_heartbeats=CoordinatorKeys(coordinator_id).heartbeats,
+            standbys=self._key("standbys"),
             history=self.history,
             changes=self.changes,
             version_field="distributor_version",
@@ -182,6 +197,7 @@ class CellKeys:
             quarantine=self._key("quarantine"),
             heartbeats=f"{base}:heartbeats",
             parent_heartbeats=self.heartbeats,
+            standbys=f"{base}:standbys",
             history=None,
         )
 

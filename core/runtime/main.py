@@ -60,8 +60,8 @@ def arguments(role: str, id_variable: str) -> argparse.ArgumentParser:
 
 def run_agent(parser: argparse.ArgumentParser, build: Build, argv: Sequence[str] | None = None) -> int:
     """Runs an agent to its end. Returns the exit code: 0 drained, 75 drained with tasks handed back, 69 no Redis,
-    78 configuration, 1 another process holds the id, 70 a bug, or wedged: it lived and did nothing. Where its event loop
-    stands still for three failure timeouts, the process says on stderr where, and exits with 1."""
+    78 configuration, 1 another process holds the id, 70 a bug, or wedged: it lived and did nothing. Where its event
+    loop stands still for three failure timeouts, the process says on stderr where, and exits with 1."""
     flags = vars(parser.parse_args(argv))
     variables = {name: value for name, value in flags.items() if name.isupper()}
     try:

@@ -12,6 +12,7 @@ from core.config import AgentConfig
 from core.errors import PeerError
 from core.langgraph_state import Lease
 from core.overview import AgentView, Overview, health_at
+from core.ports import Command
 from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys, keys_of
 from core.redis_backend.shared_state import Runs
 from core.roles import Address, Role
@@ -21,7 +22,7 @@ __all__ = ["read_overview"]
 
 _REJECTED = b"rejected:"
 #: Commands that are sent for each agent.
-_LOOKS = 3
+_LOOKS = 4
 
 Chain = tuple[Address, ...]
 
@@ -44,10 +45,10 @@ async def read_overview(source: Runs, coordinator_id: str, config: AgentConfig |
     now_ms = int(time_reply[0]) * 1000 + int(time_reply[1]) // 1000
     chains = _tree(coordinator_id, members, _pairs(distributor_beats))
     cells = [CellKeys(chain[-1].agent_id) for chain in chains if len(chain) == 2]
-    looks: list[Sequence[str]] = []
+    looks: list[Command] = []
     for chain in chains:
         keys = keys_of(chain)
-        looks += [("GET", keys.lease), ("HGETALL", keys.header), ("XLEN", keys.inbox)]
+        looks += [("GET", keys.lease), ("HGETALL", keys.header), ("XLEN", keys.inbox), ("ZRANGE", keys.standbys, 0, -1)]
     looks += [("HGETALL", cell.heartbeats) for cell in cells]
     looks += [("XLEN", cell.agent(coordinator_id).quarantine) for cell in cells]
     looks.append(("XLEN", top.agent.quarantine))
@@ -93,7 +94,7 @@ def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
 def _view(
     chain: Chain, looks: Sequence[Any], beats: Mapping[tuple[str, bytes], bytes], now_ms: int, config: AgentConfig
 ) -> AgentView:
-    stored_lease, flat_header, inbox = looks
+    stored_lease, flat_header, inbox, standbys = looks
     lease = Lease.from_json(stored_lease) if stored_lease else None
     header = _pairs(flat_header)
     parent_id = chain[1].agent_id if len(chain) == 3 else ""
@@ -119,6 +120,7 @@ def _view(
             for name, count in header.items()
             if name.startswith(_REJECTED)
         },
+        standbys=tuple(name.decode() for name in standbys),
     )
 
 

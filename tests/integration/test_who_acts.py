@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -17,6 +19,8 @@ from core.redis_backend.commit import Committer
 from core.redis_backend.keys import CoordinatorKeys
 from core.redis_client import Wire
 from core.roles import Address, Role
+from core.runtime.overview import read_overview
+from core.runtime.reader import reading
 from tests.integration.hierarchy import FAST, House, add
 from tests.integration.speaker import Redis
 from tests.waiting import until_async
@@ -28,6 +32,11 @@ STANDBY = FAST.model_copy(update={"standby": True})
 async def epoch(client: Redis) -> int:
     held = await client.get(KEYS.lease)
     return Lease.from_json(held).epoch if held else 0
+
+
+async def shown_standbys(agents: House) -> tuple[str, ...]:
+    async with reading(agents.redis) as reader:
+        return (await read_overview(reader, "k")).agents[0].standbys
 
 
 @pytest.fixture
@@ -58,12 +67,14 @@ async def test_a_standby_waits_and_takes_over_with_a_higher_fence(agents: House,
     await until_async(renewed_twice, "the first one has renewed its lease")
     assert not waiting.done()
     assert second.condition.ready
+    assert await shown_standbys(agents) == (f"{os.getpid()}@{socket.gethostname()}",)
 
     await first.close.aio()
     await waiting
     try:
         assert second.condition.status == "ready"
         assert await epoch(client) > before
+        assert await shown_standbys(agents) == ()
     finally:
         await second.close.aio()
 
