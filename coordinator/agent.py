@@ -55,6 +55,7 @@ class CoordinatorMind:
             self._keys.coordinator_id,
             failure_timeout_ms=int(self._config.failure_timeout_s * 1000),
             max_open_tasks=self._config.max_open_tasks,
+            memory_high_water=self._config.memory_high_water,
         )
 
     def think(self, batch: Batch) -> Step:

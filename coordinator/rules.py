@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from coordinator.admission import note_memory
 from coordinator.liveness import (
     judge_distributors,
     on_agent_left,
@@ -29,7 +30,7 @@ from core.balancing import LeastLoaded
 from core.errors import BadTask
 from core.langgraph_state import AgentStatus
 from core.roles import Action, Address, Role
-from core.step import Batch, Call, Drain, Received, Sending, Step, Table
+from core.step import Batch, Call, Drain, Received, Sending, Step, Table, Tick
 from core.tasks import Task, TaskStatus, skills_needed
 
 __all__ = ["recall", "watch", "work"]
@@ -105,6 +106,11 @@ def on_cancel_task(state: CoordinatorState, received: Received, batch: Batch, st
 def on_task_results(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
     for item in received.message.tasks:
         conclude(state, received.sender.agent_id, item, batch, step)
+
+
+def on_tick(state: CoordinatorState, event: Tick, batch: Batch, step: Step) -> None:
+    if event.memory:
+        note_memory(state, event.memory)
 
 
 def on_drain(state: CoordinatorState, event: Drain, batch: Batch, step: Step) -> None:
@@ -193,6 +199,7 @@ ON_EVENT: dict[type, Callable[[CoordinatorState, Any, Batch, Step], None]] = {
     TakenOver: on_taken_over,
     NotTaken: on_not_taken,
     Call: on_call,
+    Tick: on_tick,
     Drain: on_drain,
     Audited: on_audited,
 }

@@ -8,6 +8,7 @@ from typing import Any
 from core.agents import Child, Held
 from core.dispatch_queue import DispatchQueue
 from core.langgraph_state import LocalAgentState
+from core.server_info import Memory
 
 __all__ = ["Audit", "Audited", "CoordinatorState", "NotTaken", "Sweep", "TakeOver", "TakenOver"]
 
@@ -18,6 +19,9 @@ class CoordinatorState(LocalAgentState):
 
     failure_timeout_ms: int = 5_000
     max_open_tasks: int = 200_000
+    memory_high_water: float = 0.8  #: share of the server's memory above which nothing new is admitted
+    memory: Memory = field(default_factory=Memory)  #: of the server, at the last heartbeat
+    admitted_bytes: tuple[int, int] = (0, 0)  #: what new tasks take up, those of the heartbeat before last and since
     queue: DispatchQueue = field(default_factory=DispatchQueue)
     distributors: dict[str, Child] = field(default_factory=dict)
     families: dict[str, set[str]] = field(default_factory=dict)  #: waiting task -> its children that are open

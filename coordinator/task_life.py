@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from coordinator.admission import refusal
 from coordinator.state import CoordinatorState, Sweep
 from core.errors import BadTask
 from core.roles import Action, Address, Role
@@ -49,16 +50,11 @@ def accept(state: CoordinatorState, task: Task, client: Address | None, batch: B
         if client:
             follow(state, known, client, step)
         return
-    if state.draining:
-        raise BadTask("the coordinator is draining; submit again when it is back")
-    if len(state.local_tasks) >= state.max_open_tasks:
-        raise BadTask(
-            f"{len(state.local_tasks)} tasks are open, the most this coordinator admits (MAX_OPEN_TASKS);"
-            " submit again when some have ended"
-        )
     check_sizes(task)
     if task.deadline and task.deadline.tzinfo is None:
         raise BadTask("task field 'deadline': needs a time zone, such as datetime.now(UTC)")
+    if why := refusal(state, task):
+        raise BadTask(why)
     admit(
         state,
         task.evolve(

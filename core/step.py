@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol, TypedDict
 
 from core.a2a_messaging import A2AMessage, MessageType
 from core.roles import Action, Address
+from core.server_info import Memory
 from core.signing import ReplayWindow
 
 __all__ = [
@@ -108,6 +109,8 @@ class Drain:
 @dataclass(frozen=True, slots=True)
 class Tick:
     """Event: a heartbeat's time has passed; look whether somebody has fallen silent."""
+
+    memory: Memory | None = None  #: of the server, for a coordinator; None: not known
 
 
 @dataclass(slots=True)

@@ -17,9 +17,9 @@ from core.overview import Overview
 from core.redis_backend.embedded import ensure_server_blocking, leftovers, status
 from core.redis_backend.embedded_server.probe import Kind, look
 from core.redis_backend.process_identity import provably_dead
-from core.redis_backend.server_info import fields_of, memory_of
 from core.runtime.overview import read_overview
 from core.runtime.reader import Reader, reading
+from core.server_info import fields_of, memory_of
 from core.variables import secret_text
 
 __all__ = ["Finding", "check_all", "check_info", "check_overview", "check_server", "worst"]

@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 
 from core.errors import ConfigError
+from core.runtime.progress import Condition
 
-__all__ = ["Readiness", "health_server"]
+__all__ = ["health_server"]
 
 #: A request's head may be as long as this, and take this long to come.
 HEAD_BYTES, REQUEST_S = 4096, 2.0
@@ -27,27 +28,8 @@ MOST_CONNECTIONS = 32
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
 
 
-class Readiness(Protocol):
-    """What an agent knows about itself now."""
-
-    @property
-    def alive(self) -> bool:
-        """False: it is wedged, and only a new process helps."""
-
-    @property
-    def ready(self) -> bool: ...
-
-    @property
-    def status(self) -> str:
-        """In a word: ready, standby, starting, ..."""
-
-    @property
-    def reasons(self) -> list[str]:
-        """Why it is not ready, in sentences; empty when it is."""
-
-
 @asynccontextmanager
-async def health_server(look: Callable[[], Readiness], host: str, port: int) -> AsyncIterator[int]:
+async def health_server(look: Callable[[], Condition], host: str, port: int) -> AsyncIterator[int]:
     """Answers probes until the end of the block, from what `look` returns at that moment. Gives the port that it
     listens on, one that is free where `port` is 0. Raises ConfigError when the port cannot be had."""
     talks: set[asyncio.Task[Any]] = set()
@@ -82,7 +64,7 @@ async def health_server(look: Callable[[], Readiness], host: str, port: int) -> 
         await asyncio.gather(*talks, return_exceptions=True)
 
 
-async def _answer(reader: asyncio.StreamReader, look: Callable[[], Readiness]) -> bytes:
+async def _answer(reader: asyncio.StreamReader, look: Callable[[], Condition]) -> bytes:
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):

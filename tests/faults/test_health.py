@@ -8,31 +8,29 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 
 import pytest
 
 from core.cli.probe import probe, target
 from core.errors import ConfigError
 from core.runtime.health import HEAD_BYTES, MOST_CONNECTIONS, health_server
+from core.runtime.progress import Condition
 
 
-@dataclass
-class Knows:
-    alive: bool = True
-    ready: bool = True
-    status: str = "ready"
-    reasons: list[str] = field(default_factory=list)
+class Agent:
+    """What it says of itself is up to the test."""
 
-
-@pytest.fixture
-def agent() -> Knows:
-    return Knows()
+    condition = Condition("ready")
 
 
 @pytest.fixture
-async def port(agent: Knows) -> AsyncIterator[int]:
-    async with health_server(lambda: agent, "127.0.0.1", 0) as port:
+def agent() -> Agent:
+    return Agent()
+
+
+@pytest.fixture
+async def port(agent: Agent) -> AsyncIterator[int]:
+    async with health_server(lambda: agent.condition, "127.0.0.1", 0) as port:
         yield port
 
 
@@ -57,15 +55,24 @@ async def test_a_ready_agent_answers_200_to_both_questions(port: int) -> None:
         assert await got(port, path) == (200, {"status": "ready", "reasons": []})
 
 
-async def test_an_agent_without_redis_lives_and_is_not_ready_and_says_why(port: int, agent: Knows) -> None:
-    agent.ready, agent.status, agent.reasons = False, "recovering", ["Redis is away"]
+async def test_an_agent_without_redis_lives_and_is_not_ready_and_says_why(port: int, agent: Agent) -> None:
+    agent.condition = Condition("unready", ("Redis is away",))
 
-    assert await got(port, "/readyz") == (503, {"status": "recovering", "reasons": ["Redis is away"]})
+    assert await got(port, "/readyz") == (503, {"status": "unready", "reasons": ["Redis is away"]})
     assert (await got(port, "/livez"))[0] == 200
 
 
-async def test_a_wedged_agent_does_not_live(port: int, agent: Knows) -> None:
-    agent.alive = agent.ready = False
+async def test_a_standby_is_ready_and_one_that_starts_or_drains_is_not(port: int, agent: Agent) -> None:
+    codes = []
+    for status in ("standby", "starting", "draining"):
+        agent.condition = Condition(status)
+        codes.append((await got(port, "/readyz"))[0])
+
+    assert codes == [200, 503, 503]
+
+
+async def test_a_wedged_agent_does_not_live(port: int, agent: Agent) -> None:
+    agent.condition = Condition("wedged", ("nothing has moved for 6 s",))
 
     assert ((await got(port, "/livez"))[0], (await got(port, "/readyz"))[0]) == (503, 503)
 
@@ -99,9 +106,9 @@ async def test_who_connects_and_says_nothing_is_cut_off_and_further_ones_are_not
         writer.close()
 
 
-async def test_a_port_that_is_taken_is_an_error_that_names_the_cure(port: int, agent: Knows) -> None:
+async def test_a_port_that_is_taken_is_an_error_that_names_the_cure(port: int, agent: Agent) -> None:
     with pytest.raises(ConfigError, match=rf"AGENT_HEALTH_PORT: 127.0.0.1:{port} .* port of its own"):
-        async with health_server(lambda: agent, "127.0.0.1", port):
+        async with health_server(lambda: agent.condition, "127.0.0.1", port):
             pass
 
 
@@ -135,18 +142,18 @@ async def healthcheck(*arguments: str) -> tuple[int | None, str, str]:
     return running.returncode, out.decode(), err.decode()
 
 
-async def test_the_command_ends_with_0_or_1_and_passes_on_what_the_agent_says(port: int, agent: Knows) -> None:
+async def test_the_command_ends_with_0_or_1_and_passes_on_what_the_agent_says(port: int, agent: Agent) -> None:
     code, out, _ = await healthcheck("--port", f"{port}")
     assert (code, json.loads(out)["status"]) == (0, "ready")
 
-    agent.ready, agent.reasons = False, ["no Redis"]
+    agent.condition = Condition("unready", ("no Redis",))
     code, out, err = await healthcheck(f"http://127.0.0.1:{port}")
     assert (code, out, json.loads(err)["reasons"]) == (1, "", ["no Redis"])
     assert (await healthcheck("--live", "--port", f"{port}"))[0] == 0
 
 
-async def test_the_command_explains_itself_and_says_that_nobody_answers(agent: Knows) -> None:
-    async with health_server(lambda: agent, "127.0.0.1", 0) as port:
+async def test_the_command_explains_itself_and_says_that_nobody_answers(agent: Agent) -> None:
+    async with health_server(lambda: agent.condition, "127.0.0.1", 0) as port:
         pass
     code, _, err = await healthcheck("--port", f"{port}")
     assert code == 1

@@ -12,8 +12,8 @@ __all__ = ["Memory", "fields_of", "memory_of", "why_refused"]
 class Memory:
     """How full a server is, in bytes."""
 
-    used: int
-    most: int  #: its maxmemory; 0: it has none
+    used: int = 0
+    most: int = 0  #: its maxmemory; 0: it has none
 
     @property
     def share(self) -> float:
