@@ -199,6 +199,7 @@ class _Link(asyncio.Protocol):
         reader, replies = self._reader, self._replies
         self._left -= len(data)
         if self._left < 0:
+            self._reader, self._replies = hiredis.Reader(), []  # what they hold goes now, and not with this link
             self._fail("sent a larger reply than there is room for", ReplyTooLarge)
             return
         try:

@@ -66,6 +66,9 @@ class Tiers:
     def runs(self, agent_id: str) -> bool:
         return self._running[agent_id].poll() is None
 
+    def pid(self, agent_id: str) -> int:
+        return self._running[agent_id].pid
+
     def log_file(self, agent_id: str) -> Path:
         return self._directory / f"{agent_id}.log"
 

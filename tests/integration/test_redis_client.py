@@ -8,7 +8,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from core.config import RedisConfig
-from core.errors import ConfigError, TransportDown
+from core.errors import ConfigError, ReplyTooLarge, TransportDown
 from core.redis_client import Wire, client
 from tests.redis_server import RedisServer, bundled_server
 from tests.waiting import until_async
@@ -126,3 +126,19 @@ async def test_the_client_with_retries_speaks_bytes(redis_config: RedisConfig) -
     async with client(redis_config) as redis:
         await redis.set("k", "v")
         assert await redis.get("k") == b"v"
+
+
+async def test_a_reply_larger_than_there_is_room_for_ends_the_connection_and_is_not_kept(
+    redis_config: RedisConfig,
+) -> None:
+    wire = await open_wire(redis_config)
+    await wire.exchange([("SET", "large", b"x" * 1_000_000)])
+
+    with pytest.raises(ReplyTooLarge):
+        await wire.exchange([("GET", "large")], most_bytes=500_000)
+    assert not wire.connected
+
+    await wire.connect()
+    [reply] = await wire.exchange([("GET", "large")], most_bytes=1_100_000)
+    assert len(reply) == 1_000_000
+    await wire.close()
