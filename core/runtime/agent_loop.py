@@ -16,6 +16,7 @@ import os
 import random
 import socket
 from collections.abc import Sequence
+from itertools import count
 from typing import Any, Protocol
 
 from core import failpoints
@@ -37,12 +38,12 @@ from core.redis_backend.clock import ServerClock, monotonic_s
 from core.redis_backend.commit import Committer
 from core.redis_backend.keys import ACTIVE, AgentKeys, CoordinatorKeys, keys_of
 from core.redis_backend.tables import Tables
-from core.roles import Action, Address
+from core.roles import Action, Address, Role
 from core.runtime.heartbeats import Heartbeats
 from core.runtime.inbox import Entry, Inbox
 from core.runtime.outbox import Outbox
 from core.runtime.progress import Condition, Progress
-from core.server_info import fields_of, memory_of
+from core.server_info import Memory, fields_of, memory_of
 from core.signing import Keys
 from core.step import Batch, Call, Drain, Received, Sending, Step, Tick
 
@@ -53,6 +54,8 @@ log = logging.getLogger(__name__)
 #: After a step with this many items or more the loop pauses briefly, so that the next one finds a fuller batch.
 BUSY_ITEMS, BUSY_PAUSE_S = 24, 0.003
 BACKOFF_S, MOST_BACKOFF_S = 0.05, 2.0
+#: How long the keys of a worker outlive it, and after how many heartbeats they are told so anew.
+OUTLIVE_MS, OUTLIVE_BEATS = 24 * 3600 * 1000, 10
 
 
 class Mind(Protocol):
@@ -195,7 +198,7 @@ class AgentLoop:
                     assert self.keys.parent_heartbeats
                     # In one transaction, so that no heartbeat of ours can be found after the goodbye.
                     gone = ("HDEL", self.keys.parent_heartbeats, self.me.agent_id)
-                    await self._announce(Action.AGENT_LEFT, gone)
+                    await self._announce(Action.AGENT_LEFT, gone, *self._outlive())
                 await self.committer.run(("SREM", ACTIVE, "/".join(str(address) for address in self.chain)))
                 await self.committer.release()
         except (TransportDown, RaceLost) as error:
@@ -374,13 +377,21 @@ class AgentLoop:
                 self._wake.set()
 
     async def _beat(self) -> None:
-        """Renews the lease, sends this agent's heartbeat and looks at its children's, until cancelled."""
+        """Renews the lease, sends this agent's heartbeat and looks at its children's, until cancelled.
+
+        A parent looks once more between two heartbeats, so that a death is known a heartbeat after the failure timeout.
+        """
         loop = asyncio.get_running_loop()
+        looks = 1 if self.me.role is Role.WORKER else 2
         due_s = loop.time()
-        while True:
-            due_s = max(due_s + self.config.heartbeat_s, loop.time())
+        for number in count(1):
+            due_s = max(due_s + self.config.heartbeat_s / looks, loop.time())
             await asyncio.sleep(due_s - loop.time())
             try:
+                if number % looks:
+                    [beats] = await self.committer.run(("HGETALL", self.keys.heartbeats))
+                    self._hear(beats)
+                    continue
                 if self.committer.renewal_due:
                     await self.committer.renew()
                     self.progress.refused("")
@@ -404,12 +415,25 @@ class AgentLoop:
             commands.append(("HSET", self.keys.parent_heartbeats, self.me.agent_id, packed))
         else:
             commands.append(("INFO", "memory"))
+        if self._beat_number % OUTLIVE_BEATS == 1:
+            commands += self._outlive()
         asked_s = monotonic_s()
         replies = await self.committer.run(*commands)
         self.clock.sync(replies[0], asked_s)
         self._mind.state.last_heartbeat = self.clock.now()
-        self._beats += self._heartbeats.new(replies[1])
-        self.tell(Tick(memory_of(fields_of(replies[2])) if not self.parent and isinstance(replies[2], bytes) else None))
+        info = replies[2]
+        self._hear(replies[1], memory_of(fields_of(info)) if not self.parent and isinstance(info, bytes) else None)
+
+    def _hear(self, beats: Sequence[bytes], memory: Memory | None = None) -> None:
+        self._beats += self._heartbeats.new(beats)
+        self.tell(Tick(memory))
+
+    def _outlive(self) -> list[Command]:
+        """Workers come and go under ever new names: what one leaves behind goes a day after it."""
+        if self.me.role is not Role.WORKER:
+            return []
+        left_behind = (self.keys.header, self.keys.fence, self.keys.seen, self.keys.inbox)
+        return [("PEXPIRE", key, OUTLIVE_MS) for key in left_behind]
 
     def _beat_payload(self) -> dict[str, Any]:
         beat = self._mind.beat()

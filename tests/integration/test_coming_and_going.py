@@ -142,6 +142,18 @@ async def test_agents_outlast_a_server_that_has_no_memory_left(full: House, clie
     assert await me.value.aio("t", timeout_s=10) == 3
 
 
+async def test_what_a_worker_leaves_behind_is_gone_a_day_after_it(full: House, client: Redis) -> None:
+    me = await full.client()
+    third = await full.worker("w3", capabilities=["here"])
+    await me.value.aio(await me.submit.aio(add("t", 1, capabilities=("here",))))
+
+    await third.close.aio()
+
+    left = [key async for key in client.scan_iter("*:worker:w3*")]
+    assert left
+    assert all([0 < await client.ttl(key) <= 24 * 3600 for key in left]), left
+
+
 # ---- keys ----
 
 
