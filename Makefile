@@ -2,7 +2,7 @@
 # under a minute, later ones nothing. PYTHON=... chooses the interpreter it is made from.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types bench clean
+.PHONY: help demo chaos test faults soak lint format types bench clean
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
@@ -10,6 +10,7 @@ RUNTIME := .venv/runtime-is-ready
 DEV := .venv/dev-is-ready
 BENCH := .venv/bench-is-ready
 export PYTHON
+MINUTES ?= 30
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,8 +18,17 @@ help:  ## this list
 demo: $(RUNTIME)  ## the whole hierarchy on a real job, result verified; ARGS="--kill worker" passes on
 	@$(BIN)/python example_e2e.py $(ARGS)
 
-test: $(DEV)  ## all tests; PYTEST_ARGS="-n 4" runs them in parallel
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+chaos: $(RUNTIME)  ## kills, cuts and restarts at random for a minute, and a verdict; ARGS="--minutes 10 --seed 7"
+	@$(BIN)/agents chaos $(ARGS)
+
+test: $(DEV)  ## all tests but those of `faults`; PYTEST_ARGS="-n 4" runs them in parallel
+	@$(BIN)/python -m pytest --ignore tests/faults $(PYTEST_ARGS)
+
+faults: $(DEV)  ## the fault matrix: every tier, the server and the network fail at every step
+	@$(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)
+
+soak: $(DEV)  ## constant load, and nothing may grow; MINUTES=30
+	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES)
 
 lint: $(DEV)  ## ruff: rules and formatting
 	@$(BIN)/ruff check .
