@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 import redis.asyncio
 
-from tests.redis_server import RedisServer, bundled_server, installed_redis
-
 if TYPE_CHECKING:
     from core.config import RedisConfig
+    from tests.redis_server import RedisServer
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,6 +27,7 @@ OURS = (
     "DISTRIBUTOR_",
     "WORKER_",
     "TASK_",
+    "DEAD_LETTER_",
     "LOG_",
     "LANGCHAIN_",
     "LANGSMITH_",
@@ -63,11 +63,16 @@ def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 
     What uses it runs twice: on the bundled Valkey and on the Redis of this machine.
     """
-    with RedisServer(_installed_or_skip() if request.param == "redis" else bundled_server()) as server:
+    from tests.redis_server import RedisServer, bundled_server
+
+    with RedisServer(installed_or_skip() if request.param == "redis" else bundled_server()) as server:
         yield server
 
 
-def _installed_or_skip() -> Path:
+def installed_or_skip() -> Path:
+    """redis-server of this machine; where there is none the test is skipped, in CI it fails."""
+    from tests.redis_server import installed_redis
+
     found = installed_redis()
     if found is None:
         cure = "there is no redis-server on the PATH (Debian, Ubuntu: apt install redis-server)"

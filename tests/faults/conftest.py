@@ -1,0 +1,81 @@
+"""What the lines of the fault matrix run on: servers that keep a history, and one process that forks all agents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import installed_or_skip
+
+if TYPE_CHECKING:
+    from tests.faults.stage import Stage
+    from tests.redis_server import RedisServer
+    from worker.chaos.processes import Processes
+
+
+@pytest.fixture(scope="session", params=["bundled", pytest.param("redis", marks=pytest.mark.real_redis)])
+def chaos_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A server whose append-only file holds all that was ever written; what uses it runs twice, as `redis_server`."""
+    from tests.redis_server import RedisServer, bundled_server
+
+    binary = installed_or_skip() if request.param == "redis" else bundled_server()
+    with RedisServer(binary, append_only=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    """What agents are forked from."""
+    from worker.chaos.processes import Processes
+
+    with Processes(tmp_path_factory.mktemp("agents"), {}) as processes:
+        yield processes
+
+
+@pytest.fixture
+def stage(chaos_server: RedisServer, zygote: Processes, tmp_path: Path) -> Iterator[Stage]:
+    """An empty server and nobody on it."""
+    from tests.faults.stage import Stage
+
+    opened = Stage(chaos_server, zygote, tmp_path)
+    yield opened
+    opened.close()
+
+
+class Lasting:
+    """A hierarchy that lasts from test to test, as long as they find nothing wrong with it."""
+
+    def __init__(self) -> None:
+        self.stage: Stage | None = None
+
+    def close(self) -> None:
+        if self.stage:
+            self.stage.close()
+            self.stage = None
+
+
+@pytest.fixture(scope="module")
+def _lasting(chaos_server: RedisServer) -> Iterator[Lasting]:
+    lasting = Lasting()
+    yield lasting
+    lasting.close()
+
+
+@pytest.fixture
+def hierarchy(
+    chaos_server: RedisServer, zygote: Processes, _lasting: Lasting, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
+    """The profile at work, shared by the tests of a module; whoever kills somebody starts him again."""
+    from tests.faults.stage import Stage
+
+    if _lasting.stage is None:
+        _lasting.stage = Stage(chaos_server, zygote, tmp_path_factory.mktemp("stage"))
+        _lasting.stage.start()
+        _lasting.stage.ready()
+    _lasting.stage.healthy = False
+    yield _lasting.stage
+    if not _lasting.stage.healthy:
+        _lasting.close()

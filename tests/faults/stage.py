@@ -1,0 +1,215 @@
+"""A hierarchy for the fault matrix: a small one with short times, a client that writes down all it asks and is told.
+
+coordinator-1 with a standby, two distributors, four workers. Every process has a name: its agent's id, with a `b` for
+the one that waits to take its place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from core.config import A2ASecrets, RedisConfig
+from core.errors import TaskTimeout, WorldError
+from core.redis_backend.keys import CellKeys, CoordinatorKeys
+from core.runtime.client import AgentClient
+from core.tasks import Task
+from tests.redis_server import RedisServer
+from tests.waiting import until
+from worker.chaos.append_log import AppendLog
+from worker.chaos.history import TO_DO
+from worker.chaos.judge import Verdict, judge
+from worker.chaos.ledger import Ledger, read_ledger
+from worker.chaos.processes import Processes
+from worker.chaos.work import LEDGER_VARIABLE
+
+__all__ = ["COORDINATOR", "LEASE_S", "PROFILE", "SECRET", "Stage", "role_of"]
+
+SECRET = "a secret of the fault matrix, long enough"
+LEASE_S = 2.0
+PROFILE_ENVIRONMENT = {
+    "AGENT_LEASE_S": f"{LEASE_S:g}",
+    "AGENT_HEARTBEAT_S": "0.4",
+    "AGENT_FAILURE_TIMEOUT_S": f"{LEASE_S:g}",
+    "LOG_FORMAT": "json",
+    "A2A_TOKEN_SECRET": SECRET,
+}
+COORDINATOR = "coordinator-1"
+DISTRIBUTORS = ("distributor-1", "distributor-2")
+WORKERS = ("worker-1", "worker-2", "worker-3", "worker-4")
+PROFILE = (COORDINATOR, f"{COORDINATOR}b", *DISTRIBUTORS, *WORKERS)
+#: So many tasks each worker runs at a time. What it has and has not begun beside them is bounded by its distributor.
+CONCURRENCY = 4
+#: A task that has not ended by then has been lost.
+PATIENCE_S = 30.0
+#: Then their cells are emptied and the last messages read; what is still there is told by the verdict.
+SETTLE_S = 5.0
+
+
+def role_of(name: str) -> str:
+    return name.partition("-")[0]
+
+
+class Stage:
+    """Agents on one server. `close` kills what runs."""
+
+    def __init__(self, server: RedisServer, processes: Processes, directory: Path) -> None:
+        server.clean()
+        self.server = server
+        self.processes = processes
+        processes.directory = directory
+        processes.environment = {
+            **os.environ,
+            **PROFILE_ENVIRONMENT,
+            **server.environment,
+            LEDGER_VARIABLE: str(directory / "ledger"),
+        }
+        self.redis = RedisConfig(url=server.url, password=server.password, mode="external")
+        self.secrets = A2ASecrets(token_secret=SECRET)
+        self.ledger = Ledger(directory / "ledger")
+        self.client = AgentClient(self.redis, self.secrets, COORDINATOR)
+        self.healthy = True  #: the last verdict was clean
+        self._since = AppendLog(server.append_directory).end()
+        self._ledger_path = directory / "ledger"
+        self._number = 0
+        self._open: set[str] = set()
+
+    # ---- processes ----
+
+    def start(self, *names: str, failpoints: str = "", **environment: str) -> None:
+        """Starts these, by default the whole profile."""
+        if failpoints:
+            environment["AGENT_FAILPOINTS"] = failpoints
+        for name in names or PROFILE:
+            agent_id, standby = name.removesuffix("b"), name.endswith("b")
+            flags = ["--standby"] if standby or role_of(name) == "coordinator" else []
+            flags += [] if role_of(name) == "coordinator" else ["--coordinator", COORDINATOR]
+            if role_of(name) == "worker":
+                whose = DISTRIBUTORS[(int(name.partition("-")[2]) - 1) % len(DISTRIBUTORS)]
+                flags += ["--distributor", whose, "--import", "worker.chaos.work", "--concurrency", f"{CONCURRENCY}"]
+            self.processes.start(role_of(name), agent_id, *flags, name=name, environment=environment)
+
+    def replace(self, name: str, failpoints: str = "") -> None:
+        """Kills a process, and starts it again with these failpoints."""
+        self.processes.kill(name)
+        self.start(name, failpoints=failpoints)
+
+    def ready(self, *names: str) -> None:
+        """Returns when each of these acts for its id."""
+        for name in names or [name for name in PROFILE if not name.endswith("b")]:
+            until(lambda name=name: self.acts(name), f"{name} acts")  # type: ignore[misc]
+
+    def acts(self, name: str) -> bool:
+        """Whether this very process holds its agent's lease."""
+        return self.holder(name) == self.processes.pid(name)
+
+    def holder(self, name: str) -> int | None:
+        """The pid of who holds the lease of this process's agent; None: nobody does."""
+        agent_id = name.removesuffix("b")
+        with self.server.connect() as client:
+            [lease] = client.mget(lease_key(agent_id))
+        return int(json.loads(lease)["process"].split("/")[-2]) if lease else None
+
+    def acting(self, agent_id: str) -> str:
+        """The name of the process that acts for an agent, once there is one."""
+        names = [name for name in (agent_id, f"{agent_id}b") if name in self.processes.names()]
+        return until(lambda: next((name for name in names if self.acts(name)), ""), f"somebody acts for {agent_id}")
+
+    # ---- load ----
+
+    def submit(self, count: int, **payload: Any) -> list[str]:
+        """Submits tasks until they are accepted, under the same ids if nobody answers; returns the ids."""
+        tasks = []
+        for _ in range(count):
+            self._number += 1
+            fields = {"number": self._number, **payload}
+            tasks.append(Task(task_id=f"t{self._number}", task_type="chaos.work", payload=fields))
+        return self.submit_tasks(tasks)
+
+    def submit_tasks(self, tasks: Sequence[Task]) -> list[str]:
+        ids = [task.task_id for task in tasks]
+        for task_id in ids:
+            self.ledger.note("submitted", task_id)
+        deadline_s = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                self.client.submit_many(tasks, timeout_s=PATIENCE_S)
+                break
+            except (TaskTimeout, WorldError):
+                if time.monotonic() > deadline_s:
+                    raise
+        for task_id in ids:
+            self.ledger.note("accepted", task_id)
+        self._open.update(ids)
+        return ids
+
+    def load_until(self, condition: Callable[[], bool], what: str, *, least: int = 120, most: int = 1200) -> int:
+        """Submits, a few at a time and never too many open, until it comes true and `least` are submitted. Returns how
+        many that were. Fails when `most` were not enough."""
+        count = 0
+        while count < least or not condition():
+            assert count < most, f"{count} tasks, and it did not come true that {what}"
+            self.submit(20)
+            count += 20
+            if len(self._open) >= 100:
+                self.collect(leave=60)
+        return count
+
+    def collect(self, leave: int = 0) -> None:
+        """Waits until no more than `leave` tasks are open; notes what the client is told of the others."""
+        for task in self.client.as_completed(sorted(self._open), timeout_s=PATIENCE_S):
+            self.ledger.note("result", task.task_id, status=task.status.value, result=task.result)
+            self._open.discard(task.task_id)
+            if len(self._open) <= leave:
+                return
+
+    # ---- the end ----
+
+    def verdict(self) -> Verdict:
+        """Waits for the ends of all tasks, a while for what is left to be done beside them, and judges all since the
+        start."""
+        if self._open:
+            self.collect()
+        deadline_s = time.monotonic() + SETTLE_S
+        while self.left() and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        verdict = judge(
+            read_ledger(self._ledger_path), AppendLog(self.server.append_directory).transactions(self._since)
+        )
+        self.healthy = verdict.clean
+        return verdict
+
+    def left(self) -> dict[str, int]:
+        """What there is still to be done, by key."""
+        coordinator = CoordinatorKeys(COORDINATOR)
+        cells = [CellKeys(name) for name in DISTRIBUTORS]
+        with self.server.connect() as client:
+            counts: Mapping[str, int] = {
+                coordinator.open: client.zcard(coordinator.open),
+                **{key: client.xlen(key) for key in (coordinator.inbox, *(cell.inbox for cell in cells))},
+                **{cell.wanted: client.hlen(cell.wanted) for cell in cells},
+                **{cell.actual: sum(map(_to_do, client.hvals(cell.actual))) for cell in cells},
+            }
+        return {key: count for key, count in counts.items() if count}
+
+    def close(self) -> None:
+        self.client.close()
+        self.processes.forget_all()
+        self.ledger.close()
+
+
+def _to_do(record: bytes) -> bool:
+    return json.loads(record).get("status", "pending") in TO_DO
+
+
+def lease_key(agent_id: str) -> str:
+    if role_of(agent_id) == "coordinator":
+        return CoordinatorKeys(agent_id).agent.lease
+    if role_of(agent_id) == "distributor":
+        return CellKeys(agent_id).lease
+    whose = DISTRIBUTORS[(int(agent_id.partition("-")[2]) - 1) % len(DISTRIBUTORS)]
+    return CellKeys(whose).worker(agent_id).lease

@@ -1,0 +1,69 @@
+"""What happened, written down outside Redis by everybody who saw it: clients, handlers, whoever injects faults.
+
+A line is one JSON object, appended with a single write, so that processes share a ledger and one that is killed leaves
+no half of a line between those of others.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import orjson
+
+__all__ = ["Entry", "Kind", "Ledger", "read_ledger"]
+
+#: submitted, accepted, refused: what the client asked and was answered · began, ended: an execution, by its handler ·
+#: reply: a message that tells of an end · result: an end as the client was told it · fault: what was done to the system
+Kind = Literal["submitted", "accepted", "refused", "began", "ended", "reply", "result", "fault"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a ledger."""
+
+    kind: str
+    task_id: str  #: empty where it is about no task
+    at_ns: int  #: CLOCK_MONOTONIC, which all processes of a machine share
+    pid: int
+    facts: dict[str, Any]
+
+
+class Ledger:
+    """Appends to the file at `path`, which it makes where there is none."""
+
+    def __init__(self, path: Path | str) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def note(self, kind: Kind, task_id: str = "", **facts: Any) -> None:
+        """One line, which stays when this process is killed the moment after."""
+        line = {"kind": kind, "task_id": task_id, "at_ns": time.monotonic_ns(), "pid": os.getpid(), **facts}
+        os.write(self._file, orjson.dumps(line) + b"\n")
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_ledger(path: Path | str) -> list[Entry]:
+    """All lines, in the order in which they were written; none where there is no file."""
+    try:
+        lines = Path(path).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    return [_entry(orjson.loads(line)) for line in lines]
+
+
+def _entry(line: dict[str, Any]) -> Entry:
+    return Entry(line.pop("kind"), line.pop("task_id"), line.pop("at_ns"), line.pop("pid"), line)
