@@ -23,14 +23,12 @@ DESCRIPTORS = 1024
 #: A child is replaced when it has so many more than it began with.
 DESCRIPTORS_LEFT_OPEN = 64
 
-#: Looking costs 50 µs: it is done after an attempt that took this long, one that failed, and now and then.
+#: Looking at memory costs 30 µs: it is done after an attempt that took this long, one that failed, and now and then.
 LOOK_AFTER_S = 0.01
 LOOK_AFTER_RUNS = 64
 
 #: The kernel ends a process with a higher score first when memory runs out: a child, and not an agent.
 OOM_SCORE = "500"
-
-HELD_OPEN = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
 
 
 class Limits:
@@ -39,50 +37,44 @@ class Limits:
 
     def __init__(self, memory_mb: int) -> None:
         self._memory_mb = memory_mb
-        self.allowed_mb = 0  #: to the attempt that runs
-        self._lifted = False
+        self.allowed_mb = memory_mb  #: to the attempt that runs, or the last one
+        self.exhausted = False  #: an attempt has come up against it
         self._runs_unseen = 0
         self._start_bytes = _memory_bytes()
-        self._start_descriptors = _descriptors()
-        if not 0 <= resource.getrlimit(resource.RLIMIT_NOFILE)[0] <= DESCRIPTORS:
-            _set_soft(resource.RLIMIT_NOFILE, DESCRIPTORS)
+        self._most_bytes = resource.getrlimit(resource.RLIMIT_DATA)[1]  #: negative: there is no limit
+        self._start_descriptor = _next_descriptor()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if not 0 <= soft <= DESCRIPTORS:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, hard))
         if sys.platform == "linux":
             with suppress(OSError):
                 Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
 
     def allow_memory(self, memory_mb: int | None) -> None:
-        """For the attempt that comes; None: what all attempts may have."""
-        wanted_mb = memory_mb or self._memory_mb
-        if wanted_mb != self.allowed_mb:
-            _set_soft(resource.RLIMIT_DATA, self._start_bytes + wanted_mb * MIB)
-            self.allowed_mb = wanted_mb
+        """From now on, until `lift`; None: what all attempts may have."""
+        self.allowed_mb = memory_mb or self._memory_mb
+        wanted_bytes = self._start_bytes + self.allowed_mb * MIB
+        if not 0 <= self._most_bytes < wanted_bytes:
+            resource.setrlimit(resource.RLIMIT_DATA, (wanted_bytes, self._most_bytes))
 
     def lift(self) -> None:
-        """Makes room to tell what went wrong when memory was exhausted. This process is worn then."""
-        _set_soft(resource.RLIMIT_DATA, None)
-        self._lifted = True
+        """Makes room to tell what came of the attempt: libraries in C crash for want of memory, orjson among them."""
+        resource.setrlimit(resource.RLIMIT_DATA, (self._most_bytes, self._most_bytes))
 
     def worn(self, took_s: float, failed: bool) -> str:
         """Why this process should be replaced after an attempt; '' as far as is known, when not."""
+        left_open = _next_descriptor() - self._start_descriptor
+        if left_open > DESCRIPTORS_LEFT_OPEN:
+            return f"it holds {left_open} descriptors"
         self._runs_unseen += 1
         usual = self.allowed_mb == self._memory_mb and not failed and took_s < LOOK_AFTER_S
         if usual and self._runs_unseen < LOOK_AFTER_RUNS:
             return ""
         self._runs_unseen = 0
         held_mb = (_memory_bytes() - self._start_bytes) // MIB
-        left_open = _descriptors() - self._start_descriptors
-        if self._lifted or held_mb > self._memory_mb / 2:
+        if self.exhausted or held_mb > self._memory_mb / 2:
             return f"it holds {held_mb} MiB"
-        if left_open > DESCRIPTORS_LEFT_OPEN:
-            return f"it holds {left_open} descriptors"
         return ""
-
-
-def _set_soft(which: int, wanted: int | None) -> None:
-    """``None``: as high as may be."""
-    hard = resource.getrlimit(which)[1]
-    soft = hard if wanted is None or 0 <= hard < wanted else wanted  # a negative one is no limit
-    resource.setrlimit(which, (soft, hard))
 
 
 def _memory_bytes() -> int:
@@ -94,8 +86,11 @@ def _memory_bytes() -> int:
     return int(Path("/proc/self/statm").read_bytes().split()[5]) * resource.getpagesize()
 
 
-def _descriptors() -> int:
+def _next_descriptor() -> int:
+    """The lowest that is free: as many are open below it, and asking costs 1 µs."""
     try:
-        return len(os.listdir(HELD_OPEN))
-    except OSError:  # there is none left to look with
+        descriptor = os.dup(1)
+    except OSError:  # there is none left, or the handler has closed the standard output
         return DESCRIPTORS
+    os.close(descriptor)
+    return descriptor

@@ -106,15 +106,16 @@ def _attempt(
     try:
         handler = handlers.get(context.task_type)
         limits.allow_memory(handler.memory_mb)
-        # A copy for each attempt, so that no context variable set by one is seen by the next.
-        value = copy_context().run(_call, handler, message["task"]["payload"], context, channel, run, graphs)
+        try:
+            # A copy for each attempt, so that no context variable set by one is seen by the next.
+            value = copy_context().run(_call, handler, message["task"]["payload"], context, channel, run, graphs)
+        finally:
+            limits.lift()
         return _reply(run, value), False
     except BaseException as error:  # SystemExit and KeyboardInterrupt of user code too: the attempt failed
-        exhausted = isinstance(error, MemoryError)
-        if exhausted:
-            limits.lift()
         problem = failure(error, context.attempt)
-        if exhausted:
+        if isinstance(error, MemoryError):
+            limits.exhausted = True
             problem = out_of_memory(problem, limits.allowed_mb)
         return orjson.dumps({"done": run, "error": problem.model_dump()}), True
 

@@ -1,0 +1,150 @@
+"""Handlers that do to a worker what the authors of tasks do by mistake, for the tests of faults."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from worker.context import Context
+from worker.handlers import task
+
+MIB = 1 << 20
+
+hoard: list[bytearray] = []
+opened: list[int] = []
+
+
+@task("quick")
+async def quick(payload: Any) -> Any:
+    return payload
+
+
+@task("pid")
+def pid() -> int:
+    return os.getpid()
+
+
+# what takes for ever
+
+
+@task("regex_bomb", retries=0)
+def regex_bomb() -> bool:
+    return bool(re.match(r"(a+)+$", "a" * 60 + "b"))
+
+
+@task("hold_loop")
+async def hold_loop(payload: dict[str, Any], ctx: Context) -> int:
+    """Blocks the worker's loop in its first attempt, with or without the interpreter lock."""
+    note(payload["ledger"], ctx)
+    if ctx.attempt == 1 and payload.get("for_ever"):
+        re.match(r"(a+)+$", "a" * 60 + "b")
+    elif ctx.attempt == 1:
+        time.sleep(payload["hold_s"])  # noqa: ASYNC251
+    return ctx.attempt
+
+
+@task("hang")
+def hang(payload: str, ctx: Context) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    note(payload, ctx)
+    while True:
+        time.sleep(60)
+
+
+def note(ledger: str, ctx: Context) -> None:
+    with Path(ledger).open("a") as file:
+        file.write(f"{ctx.attempt} {os.getpid()} {time.monotonic()}\n")
+
+
+# what takes too much
+
+
+@task("grow", retries=0)
+def grow() -> None:
+    """8 MiB at a time, until somebody says no. A local variable: what it held is free again afterwards."""
+    held = []
+    while True:
+        held.append(bytearray(8 * MIB))
+        print(f"{len(held) * 8} MiB", flush=True)  # noqa: T201
+
+
+@task("grow_and_abort", retries=0)
+def grow_and_abort() -> None:
+    """As a library in C does that cannot go on without memory."""
+    held = []
+    try:
+        while True:
+            held.append(bytearray(MIB))
+    except MemoryError:
+        os.abort()
+
+
+@task("allocate", retries=0)
+def allocate(payload: int) -> int:
+    return len(bytearray(payload * MIB))
+
+
+@task("allocate_more", retries=0, memory_mb=512)
+def allocate_more(payload: int) -> int:
+    return len(bytearray(payload * MIB))
+
+
+@task("leak_memory")
+def leak_memory(payload: int) -> int:
+    hoard.append(bytearray(payload * MIB))
+    return os.getpid()
+
+
+@task("leak_descriptors")
+def leak_descriptors(payload: int) -> int:
+    opened.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(payload))
+    return os.getpid()
+
+
+# what gives too much
+
+
+@task("print_much")
+def print_much(payload: int) -> str:
+    line = b"x" * 1023 + b"\n"
+    for _ in range(payload):
+        sys.stdout.buffer.write(line * 1024)
+    return "done"
+
+
+@task("return_much", memory_mb=512)
+def return_much(payload: int) -> str:
+    return "x" * (payload * MIB)
+
+
+# what leaves something behind
+
+
+@task("fork", retries=0)
+def fork(payload: dict[str, Any]) -> str:
+    """Starts processes that sleep, every second one in a session of its own with nobody as its parent."""
+    read_end, write_end = os.pipe()
+    for number in range(payload["processes"]):
+        if os.fork() == 0:
+            if number % 2:
+                os.setsid()
+                if os.fork():
+                    os._exit(0)
+            os.write(write_end, b"%d\n" % os.getpid())
+            os.close(write_end)
+            time.sleep(600)
+    os.close(write_end)
+    pids = b""
+    while pids.count(b"\n") < payload["processes"]:
+        pids += os.read(read_end, 4096)
+    Path(payload["ledger"]).write_bytes(pids)
+    if payload["end"] == "sleep":
+        time.sleep(600)
+    if payload["end"] == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "done"
