@@ -10,12 +10,26 @@ from typing import Any
 
 import orjson
 
+from coordinator.dead_letters import recall_letters
 from coordinator.graph import build
 from coordinator.rules import recall
-from coordinator.state import Audit, Audited, CoordinatorState, NotTaken, Sweep, TakenOver, TakeOver
+from coordinator.state import (
+    Audit,
+    Audited,
+    CoordinatorState,
+    DeadLetter,
+    Fetch,
+    Fetched,
+    Found,
+    NotTaken,
+    Sweep,
+    TakenOver,
+    TakeOver,
+)
 from core import failpoints
 from core.agents import Beat, Held
 from core.config import A2AConfig, AgentConfig, RedisConfig, load
+from core.dead_letters import origin_of, submitted_in, successors_of
 from core.errors import AgentSystemError
 from core.langgraph_state import SharedAgentState
 from core.redis_backend.commit import Committer
@@ -35,6 +49,8 @@ log = logging.getLogger(__name__)
 
 #: Records read, or swept, at once.
 PAGE = 500
+#: Ids of replays of one task that are looked at together.
+SUCCESSORS = 8
 #: What a task's record in a cell says of its attempts.
 OF_ATTEMPTS = ("attempt", "retry_count", "errors", "not_before", "status", "assigned_to")
 
@@ -55,6 +71,7 @@ class CoordinatorMind:
             self._keys.coordinator_id,
             failure_timeout_ms=int(self._config.failure_timeout_s * 1000),
             max_open_tasks=self._config.max_open_tasks,
+            dead_letter_retention_ms=self._config.dead_letter_retention_s * 1000,
             memory_high_water=self._config.memory_high_water,
         )
 
@@ -104,6 +121,26 @@ class CoordinatorMind:
             if record is not None and child not in open_ids
         }
         recall(self.state, records, digests, int(asyncio.get_running_loop().time() * 1000))
+        await self._load_letters(loop)
+
+    async def _load_letters(self, loop: AgentLoop) -> None:
+        """Reads the dead letters, the oldest first, and how long each message is that is kept."""
+        [ids, entries] = await loop.committer.look_up(
+            ("ZRANGE", self._keys.dead, 0, -1), ("HKEYS", self._keys.submissions)
+        )
+        letters = {}
+        for task_id, record in zip(ids, await self._records(loop, ids), strict=True):
+            task = Task.parse(orjson.loads(record)) if record else None
+            died = task.completed_at if task else None
+            letters[task_id.decode()] = DeadLetter(
+                int(died.timestamp() * 1000) if died else 0, len(record or b""), task.submission if task else None
+            )
+        sizes: dict[str, int] = {}
+        for start in range(0, len(entries), PAGE):
+            page = entries[start : start + PAGE]
+            lengths = await loop.committer.look_up(*(("HSTRLEN", self._keys.submissions, entry) for entry in page))
+            sizes |= zip((entry.decode() for entry in page), lengths, strict=True)
+        recall_letters(self.state, letters, sizes)
 
     async def _records(self, loop: AgentLoop, ids: Sequence[Any]) -> list[bytes | None]:
         records: list[bytes | None] = []
@@ -130,6 +167,8 @@ class CoordinatorMind:
                 await self._take_over(effect)
             elif isinstance(effect, Audit):
                 await self._audit(effect)
+            elif isinstance(effect, Fetch):
+                await self._fetch(effect)
             else:
                 await self._sweep(effect)
         except AgentSystemError as error:
@@ -177,6 +216,33 @@ class CoordinatorMind:
             await committer.release()
         finally:
             await committer.close()
+
+    async def _fetch(self, effect: Fetch) -> None:
+        assert self._loop
+        messages: dict[str, dict[str, dict[str, Any]]] = {}  # what each has, so that none is read twice
+        found = tuple([await self._found(task_id, messages) for task_id in effect.task_ids])
+        self._loop.tell(Fetched(effect.reply, found))
+
+    async def _found(self, task_id: str, messages: dict[str, dict[str, dict[str, Any]]]) -> Found:
+        assert self._loop
+        committer = self._loop.committer
+        [record] = await committer.run(("HGET", self._keys.tasks, task_id))
+        if record is None:
+            return Found(task_id)
+        task = Task.parse(orjson.loads(record))
+        if task.submission and task.submission not in messages:
+            [packed] = await committer.run(("HGET", self._keys.submissions, task.submission))
+            messages[task.submission] = submitted_in(packed) if packed else {}
+        original = messages.get(task.submission or "", {}).get(origin_of(task))
+        latest, start = None, 0
+        while True:
+            ids = successors_of(task, start, SUCCESSORS)
+            [records] = await committer.run(("HMGET", self._keys.tasks, *ids))
+            for next_id, known in zip(ids, records, strict=True):
+                if known is None:
+                    return Found(task_id, record, original, next_id, latest)
+                latest = known
+            start += SUCCESSORS
 
     async def _sweep(self, effect: Sweep) -> None:
         """Forgets the records of tasks that ended longer ago than the retention time."""

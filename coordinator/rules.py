@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from coordinator.admission import note_memory
+from coordinator.dead_letters import drop_surplus, keep_message
 from coordinator.liveness import (
     judge_distributors,
     on_agent_left,
@@ -23,7 +24,8 @@ from coordinator.liveness import (
     on_not_taken,
     on_taken_over,
 )
-from coordinator.state import Audited, CoordinatorState, NotTaken, TakenOver
+from coordinator.redrive import on_fetched, on_purge_task, on_replay_task
+from coordinator.state import Audited, CoordinatorState, Fetched, NotTaken, TakenOver
 from coordinator.task_life import accept, cancel, conclude, due_ms, expire, follow, hand_over, known_task
 from core.agents import Beat, Child
 from core.balancing import LeastLoaded
@@ -45,6 +47,7 @@ def work(state: CoordinatorState, batch: Batch, step: Step) -> None:
     for event in batch.events:
         if on_event := ON_EVENT.get(type(event)):
             on_event(state, event, batch, step)
+    drop_surplus(state, batch, step)
     dispatch(state, batch, step)
 
 
@@ -62,14 +65,18 @@ def on_submit_task(state: CoordinatorState, received: Received, batch: Batch, st
     """Accepts new tasks. One that is known already is not run again: its end is told to this client as well."""
     client, message = received.sender, received.message
     refused: list[dict[str, str]] = []
+    entry = received.entry_id.decode() if received.signed else None
+    before = len(state.local_tasks)
     for item in message.tasks:
         try:
             task = Task.parse(item)
-            accept(state, task, client, batch, step)
+            accept(state, task, client, batch, step, entry)
         except BadTask as error:
             task_id = item.get("task_id") if isinstance(item, dict) else None
             refused.append({"task_id": str(task_id), "reason": str(error)})
             state.count("refused")
+    if entry and received.signed and len(state.local_tasks) > before:
+        keep_message(state, entry, received.signed.pack(), len(state.local_tasks) - before, step)
     reply = Sending(client, Action.TASK_ACCEPTED, message.metadata.request_id)
     step.extras[reply] = {"refused": refused} if refused else {}
 
@@ -188,6 +195,8 @@ ON_MESSAGE: dict[str, Callable[[CoordinatorState, Received, Batch, Step], None]]
     Action.SUBMIT_TASK: on_submit_task,
     Action.WATCH_TASK: on_watch_task,
     Action.CANCEL_TASK: on_cancel_task,
+    Action.REPLAY_TASK: on_replay_task,
+    Action.PURGE_TASK: on_purge_task,
     Action.TASK_RESULT: on_task_results,
     Action.AGENT_JOINED: on_beat,
     Action.CAPACITY: on_capacity,
@@ -202,4 +211,5 @@ ON_EVENT: dict[type, Callable[[CoordinatorState, Any, Batch, Step], None]] = {
     Tick: on_tick,
     Drain: on_drain,
     Audited: on_audited,
+    Fetched: on_fetched,
 }

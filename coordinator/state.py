@@ -9,8 +9,35 @@ from core.agents import Child, Held
 from core.dispatch_queue import DispatchQueue
 from core.langgraph_state import LocalAgentState
 from core.server_info import Memory
+from core.step import Sending
 
-__all__ = ["Audit", "Audited", "CoordinatorState", "NotTaken", "Sweep", "TakeOver", "TakenOver"]
+__all__ = [
+    "Audit", "Audited", "CoordinatorState", "DeadLetter", "Fetch", "Fetched", "Found", "NotTaken", "Submission",
+    "Sweep", "TakeOver", "TakenOver",
+]  # fmt: skip
+
+
+@dataclass(slots=True)
+class Submission:
+    """A message that tasks were submitted with, kept as it was signed."""
+
+    size: int  #: bytes
+    opened: int = 0  #: its tasks that are open
+    died: int = 0  #: its tasks that are dead letters
+
+    @property
+    def held_bytes(self) -> int:
+        """What is kept for the sake of dead letters alone."""
+        return self.size if self.died and not self.opened else 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A submitted task that failed for good and waits for somebody to look at it."""
+
+    died_ms: int
+    size: int  #: bytes of its record
+    submission: str | None  #: the message it came with; None: a program handed it in
 
 
 @dataclass(slots=True)
@@ -27,6 +54,10 @@ class CoordinatorState(LocalAgentState):
     families: dict[str, set[str]] = field(default_factory=dict)  #: waiting task -> its children that are open
     digests: dict[str, str] = field(default_factory=dict)  #: ended child of an open parent -> sha256 of its record
     deadlines: list[tuple[int, str]] = field(default_factory=list)  #: heap of (ms, task id)
+    submissions: dict[str, Submission] = field(default_factory=dict)  #: by entry id
+    dead: dict[str, DeadLetter] = field(default_factory=dict)  #: by task id, the oldest first
+    dead_bytes: int = 0  #: of their records, and of the messages kept for their sake
+    dead_letter_retention_ms: int = 7 * 86_400_000
     moving: set[str] = field(default_factory=set)  #: distributors whose tasks are being taken over
     incarnation: int = 0  #: of this coordinator
     draining: bool = False
@@ -77,8 +108,36 @@ class Audited:
 
 
 @dataclass(frozen=True, slots=True)
+class Fetch:
+    """Effect: read what is stored of these tasks, which a client wants replayed; `reply` is to answer it."""
+
+    reply: Sending
+    task_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is stored of a task that is to be replayed."""
+
+    task_id: str
+    record: bytes | None = None  #: None: there is none
+    original: dict[str, Any] | None = None  #: as its client wrote it; None: that message is not kept
+    next_id: str = ""  #: the first id for a replay of it that is not taken
+    latest: bytes | None = None  #: the record of the replay before that; None: it was never replayed
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Event: what was found."""
+
+    reply: Sending
+    found: tuple[Found, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Sweep:
-    """Effect: forget tasks that ended before `before_ms`; those in `keep` are inputs of an open parent."""
+    """Effect: forget tasks that ended before `before_ms`; those in `keep` are inputs of an open parent, or dead
+    letters."""
 
     before_ms: int
     keep: frozenset[str]

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from coordinator.admission import refusal
+from coordinator.dead_letters import note_end, take_off
 from coordinator.state import CoordinatorState, Sweep
 from core.errors import BadTask
 from core.roles import Action, Address, Role
@@ -40,8 +41,12 @@ WANT_RUN, WANT_STOP = b'{"want":"assigned"}', b'{"want":"cancelled"}'
 SWEEP_EVERY_MS = 10_000
 
 
-def accept(state: CoordinatorState, task: Task, client: Address | None, batch: Batch, step: Step) -> None:
-    """Makes `task` an open one, or joins `client` to it if it is. Raises BadTask: nothing of it is kept."""
+def accept(
+    state: CoordinatorState, task: Task, client: Address | None, batch: Batch, step: Step, submission: str | None = None
+) -> None:
+    """Makes `task` an open one, or joins `client` to it if it is. Raises BadTask: nothing of it is kept.
+
+    `submission` is the message it came with, by which that is kept (see dead_letters)."""
     known = known_task(state, task.task_id, batch, step)
     if known is not None:
         same = known.children or (known.task_type, known.payload) == (task.task_type, task.payload)
@@ -60,7 +65,7 @@ def accept(state: CoordinatorState, task: Task, client: Address | None, batch: B
         task.evolve(
             status=S.PENDING, created_at=batch.now, root_id=task.task_id, parent_id=None, retry_count=0,
             attempt=0, result=None, error=None, errors=(), assigned_to=None, not_before=None, children=(), then=None,
-            inputs=(), started_at=None, completed_at=None, cancel_requested=False,
+            inputs=(), started_at=None, completed_at=None, cancel_requested=False, submission=submission,
             reply_to=(client.agent_id,) if client else (),
         ),
         batch,
@@ -203,6 +208,8 @@ def delegate(state: CoordinatorState, task: Task, item: dict[str, Any], batch: B
     state.families[task.task_id] = set(ids)
     for child in children:
         step.remove(Table.ENDED, child.task_id)  # the id may be that of a child of an earlier attempt
+        if child.task_id in state.dead:
+            take_off(state, child.task_id, step)
         deadlines = [moment for moment in (task.deadline, child.deadline) if moment]
         admit(
             state,
@@ -210,7 +217,7 @@ def delegate(state: CoordinatorState, task: Task, item: dict[str, Any], batch: B
                 parent_id=task.task_id, root_id=task.root_id or task.task_id, created_at=batch.now,
                 deadline=min(deadlines) if deadlines else None, status=S.PENDING, reply_to=(), attempt=0,
                 retry_count=0, result=None, error=None, errors=(), assigned_to=None, not_before=None,
-                cancel_requested=False,
+                submission=None, cancel_requested=False,
             ),
             batch,
             step,
@@ -252,6 +259,7 @@ def end(
     step.remove(Table.OPEN, task.task_id)
     step.put(Table.ENDED, task.task_id, batch.now_ms)
     step.changes[task.task_id] = status
+    note_end(state, ended, record, batch, step)
     state.count(status)
     for client_id in task.reply_to:
         step.send(Sending(Address(Role.CLIENT, client_id), Action.TASK_RESULT), record)
@@ -291,4 +299,4 @@ def expire(state: CoordinatorState, batch: Batch, step: Step) -> None:
         cancel(state, heapq.heappop(state.deadlines)[1], batch, step)
     if batch.now_ms >= state.sweep_due_ms:
         state.sweep_due_ms = batch.now_ms + SWEEP_EVERY_MS
-        step.effects.append(Sweep(batch.now_ms, frozenset(state.digests)))
+        step.effects.append(Sweep(batch.now_ms, frozenset((*state.digests, *state.dead))))

@@ -65,6 +65,8 @@ class Action(StrEnum):
     SUBMIT_TASK = "submit_task"  #: client: run these
     WATCH_TASK = "watch_task"  #: client: tell me of the end of these
     CANCEL_TASK = "cancel_task"  #: stop these, with their subtrees
+    REPLAY_TASK = "replay_task"  #: run these dead letters again, each as a new task
+    PURGE_TASK = "purge_task"  #: these dead letters are done with
     TASK_ACCEPTED = "task_accepted"  #: the answer to submit, cancel and watch, with what was refused
     ASSIGN_TASK = "assign_task"  #: these are yours now
     TASK_RESULT = "task_result"  #: these have ended, or come back
@@ -79,7 +81,15 @@ C, K, D, W = Role.CLIENT, Role.COORDINATOR, Role.DISTRIBUTOR, Role.WORKER
 
 #: (sender, recipient) -> the actions it may send. What is not here is refused and counted.
 ALLOWED: dict[tuple[Role, Role], frozenset[Action]] = {
-    (C, K): frozenset({Action.SUBMIT_TASK, Action.WATCH_TASK, Action.CANCEL_TASK}),
+    (C, K): frozenset(
+        {
+            Action.SUBMIT_TASK,
+            Action.WATCH_TASK,
+            Action.CANCEL_TASK,
+            Action.REPLAY_TASK,
+            Action.PURGE_TASK,
+        }
+    ),
     (K, C): frozenset({Action.TASK_ACCEPTED, Action.TASK_RESULT}),
     (K, D): frozenset({Action.ASSIGN_TASK, Action.CANCEL_TASK}),
     (D, K): frozenset({Action.TASK_RESULT, Action.AGENT_JOINED, Action.AGENT_LEFT, Action.CAPACITY, Action.BEAT}),

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol, TypedDict
 from core.a2a_messaging import A2AMessage, MessageType
 from core.roles import Action, Address
 from core.server_info import Memory
-from core.signing import ReplayWindow
+from core.signing import ReplayWindow, Signed
 
 __all__ = [
     "Batch", "Call", "Drain", "Received", "Sending", "Step", "Table", "Tick", "Turn",
@@ -30,6 +30,8 @@ TYPE_OF_ACTION = {
     Action.SUBMIT_TASK: MessageType.REQUEST,
     Action.WATCH_TASK: MessageType.REQUEST,
     Action.CANCEL_TASK: MessageType.REQUEST,
+    Action.REPLAY_TASK: MessageType.REQUEST,
+    Action.PURGE_TASK: MessageType.REQUEST,
     Action.ASSIGN_TASK: MessageType.REQUEST,
     Action.TASK_ACCEPTED: MessageType.ACK,
     Action.TASK_RESULT: MessageType.RESPONSE,
@@ -44,12 +46,14 @@ TYPE_OF_ACTION = {
 class Table(StrEnum):
     """The collections a step can write to. `wanted` belongs to a distributor, named beside it; the others to the
     agent itself. All map a task id to a value, but for `header`, which maps a field's
-    name, and `heartbeats`, of its children, which only removes those of the dead."""
+    name, `submissions`, an entry id, and `heartbeats`, of its children, which only removes those of the dead."""
 
     HEADER = "header"
     TASKS = "tasks"
     OPEN = "open"
     ENDED = "ended"
+    DEAD = "dead"
+    SUBMISSIONS = "submissions"
     WANTED = "wanted"
     ACTUAL = "actual"
     HEARTBEATS = "heartbeats"
@@ -61,6 +65,7 @@ class Received(NamedTuple):
     sender: Address
     message: A2AMessage
     entry_id: bytes
+    signed: Signed | None = None  #: as it came, for who keeps it; None: it is a heartbeat
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,6 +168,7 @@ class Task(BaseModel):
     idempotency_key: Name | None = None  #: for effects outside; None: the task_id
     parent_id: str | None = None
     root_id: str | None = None  #: the submitted task at the top of the tree
+    submission: str | None = None  #: the message it was submitted with, by its entry id; the coordinator keeps it
     children: tuple[str, ...] = ()  #: of a waiting task, and of its continuation
     then: Then | None = None
     inputs: tuple[tuple[str, str], ...] = ()  #: (child id, sha256 of its record), for the continuation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from core.cli import config, doctor, healthcheck, key, redis_server, state, status, submit, tasks, up_down, version
+from core.cli import chaos, config, dlq, doctor, healthcheck, key, redis_server, state, status, submit, tasks, up_down, version
 
 __all__ = ["app"]
 
@@ -24,10 +24,12 @@ app.command()(up_down.down)
 app.command()(status.status)
 app.command()(submit.submit)
 app.add_typer(tasks.app, name="tasks")
+app.add_typer(dlq.app, name="dlq")
 app.add_typer(state.app, name="state")
 app.add_typer(redis_server.app, name="redis")
 app.add_typer(config.app, name="config")
 app.command()(key.key)
 app.command()(doctor.doctor)
 app.command()(healthcheck.healthcheck)
+app.command()(chaos.chaos)
 app.command()(version.version)

@@ -139,6 +139,10 @@ def hgetall(space: Keyspace, given: Arguments) -> list[bytes]:
     return [part for pair in (space.find(given[0], Hash) or Hash()).items() for part in pair]
 
 
+def hstrlen(space: Keyspace, given: Arguments) -> int:
+    return len((space.find(given[0], Hash) or Hash()).get(given[1], b""))
+
+
 def hkeys(space: Keyspace, given: Arguments) -> list[bytes]:
     return list(space.find(given[0], Hash) or ())
 
@@ -258,6 +262,7 @@ COMMANDS: dict[str, Known] = {
     "HGETALL": Known(hgetall, 1, 1),
     "HKEYS": Known(hkeys, 1, 1),
     "HVALS": Known(hvals, 1, 1),
+    "HSTRLEN": Known(hstrlen, 2, 2),
     "HDEL": Known(hdel, 2),
     "HINCRBY": Known(hincrby, 3, 3),
     "SADD": Known(sadd, 2),

@@ -12,7 +12,7 @@ from core.step import Step, Table
 
 __all__ = ["Tables"]
 
-SORTED_SETS = frozenset({Table.OPEN, Table.ENDED})
+SORTED_SETS = frozenset({Table.OPEN, Table.ENDED, Table.DEAD})
 
 
 class Tables:
@@ -57,7 +57,13 @@ class Tables:
         if table is Table.ACTUAL:
             return CellKeys(self._me.agent_id).actual
         coordinator = CoordinatorKeys(self._me.agent_id)
-        return {Table.TASKS: coordinator.tasks, Table.OPEN: coordinator.open, Table.ENDED: coordinator.ended}[table]
+        return {
+            Table.TASKS: coordinator.tasks,
+            Table.OPEN: coordinator.open,
+            Table.ENDED: coordinator.ended,
+            Table.DEAD: coordinator.dead,
+            Table.SUBMISSIONS: coordinator.submissions,
+        }[table]
 
 
 def _write(table: Table, key: str, values: Mapping[str, bytes | int | None]) -> list[Command]:

@@ -104,6 +104,7 @@ class AgentClient(Resident):
         self._window = ReplayWindow()
         self._endings = Endings()
         self._answers: Answers = {}  # request id -> what was refused
+        self._replayed: dict[str, str] = {}  # dead letter -> the task it runs again as
 
     # ---- opening and closing ----
 
@@ -195,6 +196,27 @@ class AgentClient(Resident):
         refused = await self._ask(Action.CANCEL_TASK, [orjson.dumps(task_id)], timeout_s)
         if refused:
             raise UnknownTask(f"no task {task_id!r}: never submitted here, or ended longer ago than its retention")
+        return True
+
+    @operation
+    async def replay(self, task_id: str, timeout_s: float = 30.0) -> str:
+        """Has a dead letter run again as it was submitted; returns the id of that new task, ORIGINAL.replayN.
+
+        It has the idempotency key of the original, so that effects outside are not made twice, and no deadline that has
+        passed. Asked again for the same dead letter it is the same task. Raises TaskRefused, which leaves the dead
+        letter as it is; TaskTimeout."""
+        refused = await self._ask(Action.REPLAY_TASK, [orjson.dumps(task_id)], timeout_s)
+        if refused:
+            raise TaskRefused(task_id, refused[0]["reason"])
+        return self._replayed[task_id]
+
+    @operation
+    async def purge_dead_letter(self, task_id: str, timeout_s: float = 30.0) -> bool:
+        """Takes a task off the queue of dead letters; its record is forgotten as those of other ended tasks. True: it
+        is not there any more. Raises TaskRefused when there is no such dead letter; TaskTimeout."""
+        refused = await self._ask(Action.PURGE_TASK, [orjson.dumps(task_id)], timeout_s)
+        if refused:
+            raise TaskRefused(task_id, refused[0]["reason"])
         return True
 
     def as_completed(self, task_ids: Iterable[str], timeout_s: float | None = None) -> Completed:
@@ -410,6 +432,10 @@ class AgentClient(Resident):
         refused = message.payload.get("refused", [])
         if not isinstance(refused, list) or not all(isinstance(one, dict) for one in refused):
             raise MalformedMessage("payload.refused is not a list of objects")
+        replayed = message.payload.get("replayed", {})
+        if not isinstance(replayed, dict) or not all(isinstance(new_id, str) for new_id in replayed.values()):
+            raise MalformedMessage("payload.replayed is not an object of ids")
+        self._replayed |= replayed
         future = self._answers.pop(message.metadata.parent_request_id or "", None)
         if future and not future.done():
             future.set_result(refused)

@@ -132,7 +132,7 @@ class Inbox:
                 continue
             if signed.sender.role is not Role.CLIENT:
                 self.counts[signed.sender, message.action] += 1
-            received.append(Received(signed.sender, message, entry_id))
+            received.append(Received(signed.sender, message, entry_id, signed))
         return received
 
     def reject(self, received: Received, error: PeerError) -> None:

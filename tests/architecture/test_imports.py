@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("core", "coordinator", "distributor", "worker")
 TIERS = ("coordinator", "distributor", "worker")
 #: The files of a tier that think; those that a tier does not have are simply not there.
-THINKING_FILES = ("rules", "state", "admission", "task_life", "liveness", "graph")
+THINKING_FILES = ("rules", "state", "admission", "dead_letters", "redrive", "task_life", "liveness", "graph")
 LONGEST_MODULE_LINES = 500
 NAMES_THAT_SAY_NOTHING = {"common", "helper", "helpers", "manager", "misc", "util", "utils"}
 

@@ -53,6 +53,7 @@ SCRIPTS: dict[str, Script] = {
     "hashes": [
         ("HSET", "h", "a", 1), ("HSET", "h", "a", 2, "b", 3), ("HSET", "h", "c", 4, "c", 5), ("HGET", "h", "c"),
         ("HGET", "h", "x"), ("HGET", "x", "x"), ("HMGET", "h", "a", "x", "a"), ("HMGET", "x", "a", "b"),
+        ("HSTRLEN", "h", "b"), ("HSTRLEN", "h", "x"), ("HSTRLEN", "x", "f"),
         ("HGETALL", "h"), ("HGETALL", "x"), ("HKEYS", "h"), ("HKEYS", "x"), ("HVALS", "h"), ("HVALS", "x"),
         ("HDEL", "h", "a", "x", "a"), ("HDEL", "x", "a"), ("HGETALL", "h"), ("HDEL", "h", "b", "c"), ("DEL", "h"),
     ],

@@ -1,0 +1,103 @@
+"""Dead letters that a client asks for again, or has done with. No I/O, no clock.
+
+To replay a dead letter its record and its message must be read, so the answer comes a step later than the request. A
+request that was lost in between is sent again, as one that was never answered; a dead letter that was replayed already
+is known by its successor, whose id follows from its own: however often it is asked, it is one task.
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from coordinator.dead_letters import take_off
+from coordinator.state import CoordinatorState, Fetch, Fetched, Found
+from coordinator.task_life import accept, known_task
+from core.dead_letters import REPLAY_OF, is_dead, origin_of
+from core.errors import BadTask
+from core.roles import Action
+from core.step import Batch, Received, Sending, Step
+from core.tasks import Task
+
+__all__ = ["on_fetched", "on_purge_task", "on_replay_task"]
+
+NO_DEAD_LETTER = "it is no dead letter; `agents dlq list` shows those there are"
+
+
+def on_replay_task(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
+    reply = Sending(received.sender, Action.TASK_ACCEPTED, received.message.metadata.request_id)
+    step.effects.append(Fetch(reply, tuple(str(item) for item in received.message.tasks)))
+
+
+def on_fetched(state: CoordinatorState, event: Fetched, batch: Batch, step: Step) -> None:
+    """Opens a task for each of these dead letters. The answer names the new ids, and what was refused."""
+    replayed: dict[str, str] = {}
+    refused = []
+    for found in event.found:
+        try:
+            replayed[found.task_id] = replay(state, found, batch, step)
+        except BadTask as error:
+            refused.append({"task_id": found.task_id, "reason": str(error)})
+    step.extras[event.reply] = {"replayed": replayed, "refused": refused}
+
+
+def replay(state: CoordinatorState, found: Found, batch: Batch, step: Step) -> str:
+    """The id of the task that runs instead of a dead letter. Raises BadTask: it stays as it is."""
+    letter = state.dead.get(found.task_id)
+    if letter is None or found.record is None:
+        return successor(state, found)
+    dead = Task.parse(orjson.loads(found.record))
+    original = original_of(found, dead)
+    if found.next_id in state.local_tasks:
+        raise BadTask(f"task id {found.next_id!r} is in use for another task")
+    task = Task.parse({**original.to_dict(), "task_id": found.next_id})
+    accept(
+        state,
+        task.evolve(
+            idempotency_key=original.idempotency_key or original.task_id,
+            metadata={**original.metadata, REPLAY_OF: original.task_id},
+            deadline=original.deadline if original.deadline and original.deadline > batch.now else None,
+        ),
+        None,
+        batch,
+        step,
+        submission=letter.submission,
+    )
+    take_off(state, found.task_id, step, opened=1)
+    state.count("replayed")
+    step.note("dead_letter_replayed", task_id=found.task_id, replayed_as=found.next_id)
+    return found.next_id
+
+
+def successor(state: CoordinatorState, found: Found) -> str:
+    """The task that this was replayed as before: the request was asked again. Raises BadTask: it was not."""
+    latest = state.local_tasks.get(found.next_id) if found.next_id else None
+    if latest is None and found.latest is not None:
+        latest = Task.parse(orjson.loads(found.latest))
+    if latest is None or origin_of(latest) == latest.task_id:
+        raise BadTask(NO_DEAD_LETTER)
+    return latest.task_id
+
+
+def on_purge_task(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
+    """Takes dead letters off their queue. One that is off it already was purged, or replayed, before."""
+    refused = []
+    for item in received.message.tasks:
+        task_id = str(item)
+        if task_id in state.dead:
+            take_off(state, task_id, step)
+            step.note("dead_letter_purged", task_id=task_id)
+            continue
+        known = known_task(state, task_id, batch, step)
+        if known is None or not is_dead(known):
+            refused.append({"task_id": task_id, "reason": NO_DEAD_LETTER})
+    reply = Sending(received.sender, Action.TASK_ACCEPTED, received.message.metadata.request_id)
+    step.extras[reply] = {"refused": refused}
+
+
+def original_of(found: Found, dead: Task) -> Task:
+    """The task as it was submitted; it may have gone on as another type since. Raises BadTask: that is not known."""
+    if found.original is not None:
+        return Task.parse(found.original)
+    if dead.children:
+        raise BadTask("the message it was submitted with is not kept, and it had delegated since; submit it anew")
+    return dead.evolve(task_id=origin_of(dead))

@@ -1,0 +1,291 @@
+"""`agents dlq`: tasks that failed for good, and messages that were rejected."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from core.cli.render import duration, note, print_json, print_table, say
+from core.cli.session import client_of, looking, run, settings
+
+if TYPE_CHECKING:
+    from core.config import Settings
+    from core.runtime.client import AgentClient
+    from core.runtime.dead_letters import RejectedMessage
+    from core.runtime.reader import Reader
+    from core.signing import Signed
+    from core.tasks import Task, TaskError
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Look at tasks that failed for good, replay or purge them; look at messages that were rejected.",
+    no_args_is_help=True,
+)
+
+EXIT_REFUSED = 1
+#: Requests that are under way at once.
+AT_ONCE = 100
+
+Request = Callable[["AgentClient", str], Awaitable[Any]]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", show_default=False)]
+All = Annotated[bool, typer.Option("--all", help="All dead letters there are.")]
+Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+Quarantined = Annotated[bool, typer.Option("--quarantined", help="Messages that were rejected, in place of tasks.")]
+
+
+# ---- list ----
+
+
+@app.command("list")
+def list_dead_letters(
+    quarantined: Quarantined = False,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """List the dead letters, the newest first: tasks that were submitted and ended as failed or abandoned."""
+    if quarantined:
+        messages = run(_list_rejected(settings(), limit))
+        if as_json:
+            print_json([_rejected_json(one) for one in messages])
+        else:
+            print_table(("ENTRY", "REASON", "FROM", "AT (UTC)", "DETAIL"), [_rejected_row(one) for one in messages])
+            if not messages:
+                note("no message was rejected, or none is kept.")
+        return
+    tasks = run(_list(settings(), limit))
+    if as_json:
+        print_json([task.to_dict() for task in tasks])
+        return
+    print_table(("ID", "TYPE", "TRIES>", "ENDED (UTC)", "AGE>", "LAST ERROR"), [_row(task) for task in tasks])
+    if not tasks:
+        note("there is no dead letter.")
+    if len(tasks) == limit:
+        note(f"(the newest {limit}; --limit shows more)")
+
+
+async def _list(configured: Settings, limit: int) -> list[Task]:
+    from core.runtime.dead_letters import dead_letters
+
+    async with looking(configured) as reader:
+        return await dead_letters(reader, configured.coordinator_id, limit)
+
+
+def _row(task: Task) -> tuple[str, ...]:
+    from core.tasks import utc_now
+
+    ended = task.completed_at or task.created_at
+    age_s = max(0.0, (utc_now() - ended).total_seconds())
+    error = _brief(task.error) if task.error else task.status.value
+    return task.task_id, task.task_type, f"{task.retry_count}", _moment(ended), duration(age_s), error
+
+
+def _brief(error: TaskError) -> str:
+    return f"{error.type}: {error.message}".partition("\n")[0][:120]
+
+
+def _moment(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+async def _list_rejected(configured: Settings, limit: int) -> list[RejectedMessage]:
+    from core.roles import Role
+    from core.runtime.dead_letters import rejected_messages
+    from core.runtime.overview import read_overview
+
+    async with looking(configured) as reader:
+        overview = await read_overview(reader, configured.coordinator_id, configured.agent)
+        distributors = [agent.agent_id for agent in overview.of_role(Role.DISTRIBUTOR)]
+        return await rejected_messages(reader, configured.coordinator_id, distributors, limit)
+
+
+def _rejected_row(message: RejectedMessage) -> tuple[str, ...]:
+    return message.name, message.reason, message.sender, _moment(message.at), message.detail
+
+
+def _rejected_json(message: RejectedMessage) -> dict[str, Any]:
+    return {**asdict(message), "at": message.at.isoformat()}
+
+
+# ---- show ----
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="ID")], quarantined: Quarantined = False, as_json: Json = False
+) -> None:
+    """Show a dead letter: its attempts, with error and output, and the message it was submitted with.
+
+    With --quarantined: a rejected message, by its ENTRY in the list; why, and the beginning of what it said.
+    """
+    configured = settings()
+    if quarantined:
+        found = _rejected_json(run(_read_rejected(configured, name)))
+        if as_json:
+            print_json(found)
+        else:
+            print_table(("FIELD", "VALUE"), [(field, value) for field, value in found.items() if field != "body"])
+            say(f"\nIt began with:\n{found['body']}")
+        return
+    task, signed = run(_read(configured, name))
+    message = _message_json(configured, task, signed) if signed else None
+    if as_json:
+        print_json({"task": task.to_dict(), "message": message})
+    else:
+        _print(task, message)
+
+
+async def _read_rejected(configured: Settings, name: str) -> RejectedMessage:
+    from core.errors import UserError
+    from core.runtime.dead_letters import rejected_message
+
+    async with looking(configured) as reader:
+        found = await rejected_message(reader, configured.coordinator_id, name)
+    if found is None:
+        raise UserError(f"no rejected message {name!r} is kept. `agents dlq list --quarantined` lists them.")
+    return found
+
+
+async def _read(configured: Settings, task_id: str) -> tuple[Task, Signed | None]:
+    from core.errors import UserError
+    from core.runtime.dead_letters import is_dead_letter, original_message
+    from core.runtime.task_records import read_task
+
+    async with looking(configured) as reader:
+        task, _ = await read_task(reader, configured.coordinator_id, task_id)
+        if task is None or not await is_dead_letter(reader, configured.coordinator_id, task_id):
+            raise UserError(f"{task_id!r} is no dead letter. `agents dlq list` shows those there are.")
+        return task, await original_message(reader, configured.coordinator_id, task)
+
+
+def _message_json(configured: Settings, task: Task, signed: Signed) -> dict[str, Any]:
+    """What is known of the message a task was submitted with; `task`: as its client wrote it there."""
+    from core.a2a_messaging import A2AMessage
+    from core.dead_letters import origin_of, submitted_in
+    from core.runtime.dead_letters import signature_found
+
+    metadata = A2AMessage.decode(signed.body).metadata
+    arrived_ms = int((task.submission or "0").partition("-")[0])
+    return {
+        "from": str(signed.sender),
+        "key_id": signed.key_id,
+        "signature": signature_found(signed, configured.coordinator_id, configured.a2a, configured.redis),
+        "signed_at": datetime.fromtimestamp(metadata.timestamp / 1000, UTC).isoformat(),
+        "arrived_at": datetime.fromtimestamp(arrived_ms / 1000, UTC).isoformat(),
+        "request_id": metadata.request_id,
+        "entry": task.submission,
+        "bytes": len(signed.body),
+        "task": submitted_in(signed.pack()).get(origin_of(task)),
+    }
+
+
+def _print(task: Task, message: dict[str, Any] | None) -> None:
+    record = task.to_dict()
+    left_out = ("payload", "error", "errors", "submission")
+    print_table(
+        ("FIELD", "VALUE"),
+        [
+            (field, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+            for field, value in record.items()
+            if field not in left_out and value not in (None, [], {}, 0, False)
+        ],
+    )
+    for error in task.errors or filter(None, (task.error,)):
+        where = f" on {error.worker}" if error.worker else ""
+        say(f"\nAttempt {error.attempt}{where}: {error.type}: {error.message}")
+        for title, text in (("", error.traceback), ("It had printed:\n", error.output)):
+            if text:
+                say(f"{title}{text.rstrip()}")
+    if message is None:
+        say("\nNo message of a client is kept for it.")
+    else:
+        say("\nThe message it was submitted with:")
+        print_table(("FIELD", "VALUE"), [(field, f"{value}") for field, value in message.items() if field != "task"])
+    original = message["task"] if message and message["task"] else record
+    say("\nPayload:")
+    print_json(original.get("payload"))
+
+
+# ---- replay, purge ----
+
+
+@app.command()
+def replay(ids: Ids = None, everything: All = False, as_json: Json = False) -> None:
+    """Run dead letters again, each as a new task; print the new ids.
+
+    A new task has what was submitted then and the idempotency key of the first; its id is that one's with .replayN.
+    """
+    replayed, refused = _ask(ids, everything, lambda client, task_id: client.replay.aio(task_id))
+    if as_json:
+        print_json(replayed)
+    else:
+        for new_id in replayed.values():
+            print(new_id)
+    _leave(refused)
+
+
+@app.command()
+def purge(ids: Ids = None, everything: All = False, as_json: Json = False) -> None:
+    """Take tasks off the queue of dead letters; what is kept of them is forgotten in time, as of any ended task."""
+    purged, refused = _ask(ids, everything, lambda client, task_id: client.purge_dead_letter.aio(task_id))
+    if as_json:
+        print_json(list(purged))
+    else:
+        note(f"purged: {len(purged)}")
+    _leave(refused)
+
+
+def _ask(ids: Sequence[str] | None, everything: bool, request: Request) -> tuple[dict[str, Any], list[str]]:
+    """The answers by id, and what was refused."""
+    if bool(ids) == everything:
+        raise typer.BadParameter("give the ids of dead letters, or --all", param_hint="ID")
+    return run(_requests(settings(), ids, request))
+
+
+async def _requests(
+    configured: Settings, ids: Sequence[str] | None, request: Request
+) -> tuple[dict[str, Any], list[str]]:
+    from core.errors import TaskRefused
+    from core.runtime.dead_letters import dead_letter_ids
+
+    answered: dict[str, Any] = {}
+    refused: list[str] = []
+    async with looking(configured) as reader, client_of(configured) as client:
+        wanted = ids or await dead_letter_ids(reader, configured.coordinator_id)
+        for start in range(0, len(wanted), AT_ONCE):
+            some = wanted[start : start + AT_ONCE]
+            answers = await asyncio.gather(*(request(client, task_id) for task_id in some), return_exceptions=True)
+            for task_id, answer in zip(some, answers, strict=True):
+                if isinstance(answer, TaskRefused):
+                    refused.append(await _why_rejected(reader, configured, task_id) or str(answer))
+                elif isinstance(answer, BaseException):
+                    raise answer
+                else:
+                    answered[task_id] = answer
+    return answered, refused
+
+
+async def _why_rejected(reader: Reader, configured: Settings, name: str) -> str:
+    """Why it is no dead letter, when it is a message that was rejected; empty: it is no such message."""
+    from core.runtime.dead_letters import rejected_message
+
+    found = await rejected_message(reader, configured.coordinator_id, name)
+    if found is None:
+        return ""
+    return (
+        f"{name} is a message that was rejected ({found.reason}: {found.detail})."
+        " Such a one is never replayed: its sender has to send it anew"
+    )
+
+
+def _leave(refused: Sequence[str]) -> None:
+    for why in refused:
+        note(f"agents: {why}")
+    if refused:
+        raise typer.Exit(EXIT_REFUSED)

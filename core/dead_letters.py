@@ -1,0 +1,47 @@
+"""What a dead letter is, what it was submitted as, and under which ids it is replayed. Rules, no I/O.
+
+A dead letter is a submitted task that ended as failed or abandoned: somebody should look at it. A failed child is its
+parent's to deal with.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from core.a2a_messaging import A2AMessage
+from core.errors import PeerError
+from core.signing import Signed
+from core.tasks import Task, TaskStatus
+
+__all__ = ["REPLAY_OF", "is_dead", "origin_of", "submitted_in", "successors_of"]
+
+#: Where a task's metadata name the submitted task it is a replay of.
+REPLAY_OF = "replay_of"
+DEAD = frozenset({TaskStatus.FAILED, TaskStatus.ABANDONED})
+
+
+def is_dead(task: Task) -> bool:
+    return task.status in DEAD and task.parent_id is None
+
+
+def origin_of(task: Task) -> str:
+    """The id of the task that was submitted; `task` may be a replay of it."""
+    origin = task.metadata.get(REPLAY_OF)
+    return origin if isinstance(origin, str) else task.task_id
+
+
+def successors_of(task: Task, start: int, count: int) -> list[str]:
+    """The ids under which it may be replayed: ORIGIN.replayN, `count` of them, from `start` behind the next one."""
+    number = re.fullmatch(rf"{re.escape(origin_of(task))}\.replay(\d+)", task.task_id)
+    first = 1 + start + (int(number[1]) if number else 0)
+    return [f"{origin_of(task)}.replay{n}" for n in range(first, first + count)]
+
+
+def submitted_in(packed: bytes) -> dict[str, dict[str, Any]]:
+    """The tasks in a message as it was signed, by id, each as its client wrote it; none where it is no message."""
+    try:
+        items = A2AMessage.decode(Signed.unpack(packed).body).tasks
+    except PeerError:
+        return {}  # what was kept had been verified: somebody has written to Redis behind our back
+    return {item["task_id"]: item for item in items if isinstance(item, dict) and isinstance(item.get("task_id"), str)}

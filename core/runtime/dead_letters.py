@@ -1,0 +1,134 @@
+"""Reads dead letters and rejected messages, for those who only look."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import orjson
+
+from core.config import A2ASecrets, RedisConfig
+from core.errors import BadSignature, ConfigError, PeerError, UnknownKey
+from core.redis_backend.keys import CellKeys, CoordinatorKeys
+from core.redis_backend.shared_state import Runs
+from core.roles import Address, Role
+from core.runtime.wiring import keys_for
+from core.signing import Signed
+from core.tasks import Task
+
+__all__ = [
+    "RejectedMessage", "dead_letter_ids", "dead_letters", "is_dead_letter", "original_message", "rejected_message",
+    "rejected_messages", "signature_found",
+]  # fmt: skip
+
+#: A rejected message is named by who rejected it and its entry there.
+REJECTED = re.compile(r"(coordinator|distributor):([^/]+)/(\d+-\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedMessage:
+    """A message that its reader put aside. What it says of itself is unproven: that may be why."""
+
+    name: str  #: READER/ENTRY, as in `coordinator:coordinator-1/1700000000000-0`
+    at: datetime  #: when it was put aside, on the server's clock
+    reason: str  #: bad_signature | unknown_key | stale | replayed | not_permitted | malformed | too_large
+    detail: str
+    sender: str
+    key_id: str
+    inbox: str  #: the stream it came in
+    entry: str  #: its id there
+    body: str  #: the beginning of it
+
+
+async def dead_letters(source: Runs, coordinator_id: str, limit: int) -> list[Task]:
+    """The last tasks that became dead letters, the newest first."""
+    keys = CoordinatorKeys(coordinator_id)
+    [ids] = await source.run(("ZREVRANGE", keys.dead, 0, limit - 1))
+    if not ids:
+        return []
+    [records] = await source.run(("HMGET", keys.tasks, *ids))
+    return [Task.parse(orjson.loads(record)) for record in records if record is not None]
+
+
+async def dead_letter_ids(source: Runs, coordinator_id: str) -> list[str]:
+    """The ids of all dead letters, the oldest first."""
+    [ids] = await source.run(("ZRANGE", CoordinatorKeys(coordinator_id).dead, 0, -1))
+    return [task_id.decode() for task_id in ids]
+
+
+async def is_dead_letter(source: Runs, coordinator_id: str, task_id: str) -> bool:
+    [died_ms] = await source.run(("ZSCORE", CoordinatorKeys(coordinator_id).dead, task_id))
+    return died_ms is not None
+
+
+async def original_message(source: Runs, coordinator_id: str, task: Task) -> Signed | None:
+    """The message a task was submitted with, as it was signed; None: it came with none, or it is not kept."""
+    if task.submission is None:
+        return None
+    [packed] = await source.run(("HGET", CoordinatorKeys(coordinator_id).submissions, task.submission))
+    try:
+        return Signed.unpack(packed) if packed is not None else None
+    except PeerError:
+        return None
+
+
+def signature_found(signed: Signed, coordinator_id: str, a2a: A2ASecrets, redis: RedisConfig) -> str:
+    """`valid`, or why not: judged anew, with the secret that is configured here and now."""
+    try:
+        keys_for((Address.of(Role.COORDINATOR, coordinator_id),), a2a, redis).verify(signed)
+    except (UnknownKey, BadSignature, ConfigError) as error:
+        if a2a.agent_key or isinstance(error, ConfigError):
+            return "cannot be checked here: that takes A2A_TOKEN_SECRET"
+        if isinstance(error, UnknownKey):
+            return f"cannot be checked any more: key {signed.key_id} is neither the present nor the previous one"
+        return "does not match: the message was changed since"
+    return "valid"
+
+
+async def rejected_messages(
+    source: Runs, coordinator_id: str, distributor_ids: Sequence[str], limit: int
+) -> list[RejectedMessage]:
+    """The last messages that the coordinator, these distributors and their workers put aside, the newest first."""
+    streams = {f"coordinator:{coordinator_id}": _quarantine(Role.COORDINATOR, coordinator_id, coordinator_id)}
+    for distributor_id in distributor_ids:
+        streams[f"distributor:{distributor_id}"] = _quarantine(Role.DISTRIBUTOR, distributor_id, coordinator_id)
+    replies = await source.run(*(("XREVRANGE", stream, "+", "-", "COUNT", limit) for stream in streams.values()))
+    found = [_message(reader, *entry) for reader, entries in zip(streams, replies, strict=True) for entry in entries]
+    return sorted(found, key=lambda one: one.at, reverse=True)[:limit]
+
+
+async def rejected_message(source: Runs, coordinator_id: str, name: str) -> RejectedMessage | None:
+    """The one of that name; None: that is no such name, or nothing is kept under it."""
+    parts = REJECTED.fullmatch(name)
+    if parts is None:
+        return None
+    role, agent_id, entry = parts.groups()
+    [entries] = await source.run(("XRANGE", _quarantine(role, agent_id, coordinator_id), entry, entry))
+    return _message(f"{role}:{agent_id}", *entries[0]) if entries else None
+
+
+def _quarantine(role: str, agent_id: str, coordinator_id: str) -> str:
+    if role == Role.COORDINATOR:
+        return CoordinatorKeys(agent_id).agent.quarantine
+    return CellKeys(agent_id).agent(coordinator_id).quarantine
+
+
+def _message(reader: str, entry_id: bytes, flat: Sequence[bytes]) -> RejectedMessage:
+    named = dict(zip(flat[::2], flat[1::2], strict=True))
+
+    def text(field: bytes) -> str:
+        return named.get(field, b"").decode(errors="replace")
+
+    return RejectedMessage(
+        name=f"{reader}/{entry_id.decode()}",
+        at=datetime.fromtimestamp(int(entry_id.partition(b"-")[0]) / 1000, UTC),
+        reason=text(b"reason"),
+        detail=text(b"detail"),
+        sender=text(b"from"),
+        key_id=text(b"kid"),
+        inbox=text(b"inbox"),
+        entry=text(b"entry"),
+        body=text(b"body"),
+    )
