@@ -66,6 +66,7 @@ class Struck:
     fault: Fault
     at_s: float
     lane: str  #: the process that it befell
+    pid: int
     acting: bool  #: whether that process held the lease of its id
     healed_s: float | None = None  #: when it was undone: started again, continued, connected
 

@@ -1,0 +1,52 @@
+"""`agents chaos`: a hierarchy of its own under load, with faults at random, and the verdict on what came of it."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["chaos"]
+
+
+def chaos(
+    minutes: Annotated[float, typer.Option(min=0.1, max=10_000, help="How long, calm and faults together.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Decides which faults happen, and when.")] = 7,
+    distributors: Annotated[int, typer.Option(min=1, max=20, help="How many distributors.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, max=100, help="How many workers in all.")] = 4,
+    interval: Annotated[float, typer.Option(min=0.05, help="Seconds between two faults, on average.")] = 0.3,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="KIND", help="Only faults of this kind; repeatable.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report there.")] = None,
+    svg_file: Annotated[Path | None, typer.Option("--svg", metavar="FILE", help="Write the timeline there.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the agents' logs and the ledger.")] = False,
+) -> None:
+    """Break a hierarchy at random under load, and prove that nothing is lost.
+
+    It starts a server and a hierarchy of its own, in a temporary directory: a coordinator and a standby, distributors,
+    workers. After a calm while, agents and server are killed, stopped and cut off. Exit code 0: every accepted task
+    ended once and every invariant held; 1: otherwise. Ctrl-C ends it early, with the verdict so far.
+    """
+    from importlib import import_module
+
+    program = import_module("worker.chaos.program")  # the tiers are above core, which may not know them
+    again = ["agents", "chaos", "--minutes", f"{minutes:g}", "--seed", str(seed)]
+    again += ["--distributors", str(distributors), "--workers", str(workers), "--interval", f"{interval:g}"]
+    again += [part for kind in only or () for part in ("--only", kind)]
+    raise typer.Exit(
+        program.run(
+            seconds=60 * minutes,
+            seed=seed,
+            distributors=distributors,
+            workers=workers,
+            interval_s=interval,
+            only=only or (),
+            json_file=json_file,
+            svg_file=svg_file,
+            keep=keep,
+            command=shlex.join(again),
+        )
+    )
