@@ -60,8 +60,7 @@ class ChaosView(View[Moment]):
     def line(self, snapshot: Moment) -> str:
         rate = snapshot.rates[-1] if snapshot.rates else 0.0
         parts = [
-            f"{snapshot.phase:8}",
-            f"{snapshot.open} open, {snapshot.done} done, {rate:.0f}/s",
+            f"{snapshot.phase:8}  {snapshot.open} open, {snapshot.done} done, {rate:.0f}/s",
             f"{snapshot.faults} faults, {sum(agent.takeovers for agent in snapshot.agents)} takeovers",
             *([f"server {snapshot.server}"] if snapshot.server != "up" else []),
             *(f"{name} {what}" for agent in snapshot.agents for name, what in agent.processes if _is_ill(what)),
