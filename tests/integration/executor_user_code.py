@@ -216,6 +216,28 @@ def close_everything() -> None:
     time.sleep(60)
 
 
+@task("say_and_end")
+def say_and_end(payload: dict[str, str], ctx: Context) -> None:
+    """Says something, on its way to an end that is none of the good ones."""
+    ctx.progress(note="a note that is not needed")
+    os.write(1, payload["text"].encode(payload.get("encoding", "utf-8")))
+    if payload["end"] == "raise":
+        raise ValueError("enough")
+    if payload["end"] == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    while True:
+        time.sleep(60)
+
+
+@task("note_and_end")
+async def note_and_end(payload: dict[str, str], ctx: Context) -> None:
+    ctx.progress(note="a note that comes too early")
+    ctx.progress(note=payload["text"])
+    if payload["end"] == "raise":
+        raise ValueError("enough")
+    await asyncio.Event().wait()
+
+
 @task("talk")
 def talk(payload: str) -> None:
     print(payload)  # noqa: T201

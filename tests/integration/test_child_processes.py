@@ -12,8 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from core.config import A2ASecrets, AgentConfig, RedisConfig
 from core.errors import ConfigError
 from core.tasks import utc_now
+from core.variables import variable_of
 from tests.executor_bench import Bench, children, error_of, user_handlers, written
 from tests.waiting import until, until_async
 from worker.executor import Executor
@@ -215,17 +217,55 @@ async def test_a_flood_of_output_is_capped_and_does_not_stop_the_task(
     assert len(shown) < 80 * 1024
 
 
+@pytest.mark.parametrize("end", ["raise", "hang", "die"])
+async def test_a_failed_attempt_tells_what_it_printed_last(bench: Bench, end: str) -> None:
+    ends = {"raise": "ValueError", "hang": "timeout", "die": "process_died"}
+    text = "x" * 10_000 + "\nthe last line, über alles"
+
+    error = error_of(await bench.run("say_and_end", {"text": text, "end": end}, timeout_s=0.5))
+    silent = error_of(await bench.run("fail", "x"))
+
+    assert error.type == ends[end]
+    assert error.output.endswith("xxx\nthe last line, über alles")
+    assert 2000 < len(error.output.encode()) <= 2048
+    assert silent.output == ""  # what others printed is not its own
+
+
+async def test_bytes_that_are_no_text_take_no_more_room_in_a_failure_than_text(bench: Bench) -> None:
+    error = error_of(await bench.run("say_and_end", {"text": "ÿ" * 5000, "encoding": "latin-1", "end": "raise"}))
+
+    assert set(error.output) == {"\ufffd"}
+    assert len(error.output.encode()) <= 2048
+
+
+@pytest.mark.parametrize("end", ["raise", "hang"])
+async def test_a_failed_attempt_that_printed_nothing_tells_how_far_it_said_it_was(bench: Bench, end: str) -> None:
+    failed = await bench.run("note_and_end", {"text": "halfway", "end": end}, timeout_s=0.2)
+
+    assert error_of(failed).output == "halfway"
+
+
 async def test_children_do_not_inherit_the_keys_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    secrets = {"A2A_TOKEN_SECRET", "A2A_PREVIOUS_SECRET", "REDIS_PASSWORD", "REDIS_URL"}
+    secrets = {
+        variable.name
+        for model in (RedisConfig, A2ASecrets, AgentConfig)
+        for field in model.model_fields
+        if (variable := variable_of(model, field)) and variable.secret
+    }
+    assert {"A2A_TOKEN_SECRET", "REDIS_URL"} < secrets
     for name in secrets | {"OF_THE_USER"}:
-        monkeypatch.setenv(name, "x")
+        monkeypatch.setenv(name, "the-secret")
     bench = Bench()
     await bench.executor.start()
     names = set((await bench.run("environment")).result)
+    processes = children()
+    environs = [process.environ() for process in processes]  # as they began, and as anybody of this user can read it
     await bench.executor.close()
 
     assert "OF_THE_USER" in names
     assert not names & secrets
+    assert len(processes) == 2  # nursery and child
+    assert not any(secrets & set(environ) for environ in environs)
 
 
 # the worker's own process
@@ -297,6 +337,26 @@ def test_children_end_when_their_worker_is_killed(tmp_path: Path, loop: str) -> 
 
 def lives(process: psutil.Process) -> bool:
     return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+
+
+def test_what_a_child_has_started_ends_when_the_worker_is_killed(tmp_path: Path) -> None:
+    handler = [
+        "@task('job')",
+        "def job():",
+        "    import subprocess",
+        "    sleeper = subprocess.Popen(['sleep', '600'], start_new_session=True)",
+        "    open('made', 'w').write(str(sleeper.pid))",
+        "    os.rename('made', 'pid')",
+        "    sleeper.wait()",
+    ]
+    worker = subprocess.Popen([sys.executable, str(script(tmp_path, *handler))], cwd=tmp_path)
+    until((tmp_path / "pid").exists, "the handler runs")
+    sleeper = psutil.Process(int((tmp_path / "pid").read_text()))
+
+    worker.kill()
+    worker.wait()
+
+    until(lambda: not lives(sleeper), "it is gone")
 
 
 async def test_modules_that_cannot_be_imported_in_a_child_are_refused_at_the_start(tmp_path: Path) -> None:

@@ -47,13 +47,13 @@ def outcome(child: str, status: TaskStatus = TaskStatus.COMPLETED, result: Any =
 
 
 def test_a_registered_function_stays_what_it_was(registry: Handlers) -> None:
-    @task("double", timeout=30, retries=2)
+    @task("double", timeout=30, retries=2, memory_mb=512)
     def double(payload: int) -> int:
         return payload * 2
 
     assert double(4) == 8
     handler = registry.get("double")
-    assert (handler.kind, handler.timeout_s, handler.max_attempts) == ("sync", 30.0, 3)
+    assert (handler.kind, handler.timeout_s, handler.max_attempts, handler.memory_mb) == ("sync", 30.0, 3, 512)
     assert handler.function is double
 
 
@@ -115,11 +115,20 @@ def test_arguments_that_cannot_work_are_refused() -> None:
         task("count", timeout=0)(nothing)
     with pytest.raises(BadTask, match="retries"):
         task("count", retries=-1)(nothing)
+    with pytest.raises(BadTask, match="memory_mb is in MiB"):
+        task("count", memory_mb=0)(nothing)
     with pytest.raises(BadTask, match="generator"):
 
         @task("count")
         def produce() -> Iterator[int]:
             yield 1
+
+
+def test_memory_cannot_be_limited_for_what_runs_in_the_worker_itself() -> None:
+    async def nothing() -> None: ...
+
+    with pytest.raises(BadTask, match="Make it a plain function"):
+        task("count", memory_mb=64)(nothing)
 
 
 def test_an_agent_must_be_a_graph_or_a_builder_without_arguments() -> None:
