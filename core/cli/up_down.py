@@ -57,6 +57,7 @@ def up(
         modules=modules or (),
         concurrency=concurrency,
         flags=("--drain-order", str(home.drain_order), "--log-format", log_format),
+        health_port=configured.agent.health_port,
     )
     lock = _lock(home)
     if lock is None:

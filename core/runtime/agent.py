@@ -16,8 +16,10 @@ from core.redis_backend.clock import monotonic_s
 from core.redis_client import Wire
 from core.roles import Address
 from core.runtime.agent_loop import BACKOFF_S, MOST_BACKOFF_S, AgentLoop, Mind
+from core.runtime.checkup import check_server
 from core.runtime.portal import Resident, operation, portal_loop
 from core.runtime.progress import Condition
+from core.runtime.reader import reading
 from core.runtime.wiring import keys_for, redis_or_configured, secrets_or_configured, server_for
 
 __all__ = ["Agent"]
@@ -63,7 +65,8 @@ class Agent(Resident):
         A standby (`config.standby`) returns when it acts: it waits as long as another process does. Who loses its lease
         later on, because it stood still for too long or because Redis lost its data, starts over by itself.
 
-        Raises TransportDown: no Redis to be had; LeaseHeld: another live process acts for this id; ConfigError.
+        Raises TransportDown: no Redis to be had; LeaseHeld: another live process acts for this id; ConfigError,
+        also when the server may delete tasks by itself.
         """
         return await self._initialize()
 
@@ -73,6 +76,8 @@ class Agent(Resident):
         if self._loop:  # of a life that ended with its lease
             await self._loop.close()
         self._redis = await server_for(self._redis, self._a2a)
+        async with reading(self._redis) as reader:
+            await check_server(reader)
         await self._begin(0)
         self._running = asyncio.get_running_loop().create_task(self._live(), name=str(self._chain[-1]))
         return True

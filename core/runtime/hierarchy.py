@@ -42,9 +42,11 @@ def plan_agents(
     modules: Sequence[str] = (),
     concurrency: int | None = None,
     flags: Sequence[str] = (),
+    health_port: int | None = None,
 ) -> tuple[AgentPlan, ...]:
     """One coordinator, that many distributors, and `workers` workers in all, dealt out to the distributors in turn;
     in the order in which they are started. `flags` are those that every tier understands.
+    The first one answers probes at `health_port`, the second one at the port after that, and so on.
 
     Raises ConfigError when a distributor would be left without a worker.
     """
@@ -66,6 +68,11 @@ def plan_agents(
         plans.append(
             AgentPlan(Address.of(Role.WORKER, name), ("--id", name, "--distributor", whose, *common, *worker_flags))
         )
+    if health_port is not None:
+        plans = [
+            replace(plan, flags=(*plan.flags, "--health-port", f"{health_port + index}"))
+            for index, plan in enumerate(plans)
+        ]
     return tuple(plans)
 
 

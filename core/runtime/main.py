@@ -22,6 +22,7 @@ from core import failpoints
 from core.config import Settings, load
 from core.errors import AgentSystemError
 from core.runtime.agent import Agent
+from core.runtime.health import health_server
 from core.runtime.logs import configure_logging
 
 __all__ = ["EXIT_HANDED_BACK", "arguments", "run_agent"]
@@ -53,6 +54,12 @@ def arguments(role: str, id_variable: str) -> argparse.ArgumentParser:
         metavar="S",
         help="seconds that running tasks get to finish after SIGTERM (default: 25)",
     )
+    parser.add_argument(
+        "--health-port", dest="AGENT_HEALTH_PORT", metavar="PORT", help="answer probes there: /livez and /readyz"
+    )
+    parser.add_argument(
+        "--health-host", dest="AGENT_HEALTH_HOST", metavar="HOST", help="at this address (default: 127.0.0.1)"
+    )
     # For a supervisor: a file that holds, by the time of SIGTERM, the seconds that go before DRAIN_TIMEOUT.
     parser.add_argument("--drain-order", type=Path, help=argparse.SUPPRESS)
     return parser
@@ -69,10 +76,20 @@ def run_agent(parser: argparse.ArgumentParser, build: Build, argv: Sequence[str]
         configure_logging(settings.agent.log_level, settings.agent.log_format)
         failpoints.arm(settings.agent.failpoints)
         agent = build(argparse.Namespace(**flags), settings)
-        return asyncio.run(_run(agent, settings.agent.drain_timeout_s, flags["drain_order"]))
+        return asyncio.run(_probed(agent, settings.agent.drain_timeout_s, flags["drain_order"]))
     except AgentSystemError as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")
         return error.exit_code
+
+
+async def _probed(agent: Agent, drain_timeout_s: float, drain_order: Path | None) -> int:
+    """`_run`, and from before the start to after the end answers for whoever probes it, if that is configured."""
+    if agent.config.health_port is None:
+        return await _run(agent, drain_timeout_s, drain_order)
+    host, port = agent.config.health_host, agent.config.health_port
+    async with health_server(lambda: agent.condition, host, port):
+        log.info("answers probes at http://%s:%d", host, port, extra={"action": "health_server_started"})
+        return await _run(agent, drain_timeout_s, drain_order)
 
 
 async def _run(agent: Agent, drain_timeout_s: float, drain_order: Path | None) -> int:

@@ -5,16 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from core.cli.probe import probe, target
+from core.config import RedisConfig
 from core.errors import ConfigError
+from core.redis_backend.keys import CoordinatorKeys
 from core.runtime.health import HEAD_BYTES, MOST_CONNECTIONS, health_server
 from core.runtime.progress import Condition
+from tests.integration.speaker import Redis
+from tests.redis_server import RedisServer
+from tests.tiers import Tiers
+from tests.waiting import until_async
 
 
 class Agent:
@@ -162,6 +170,48 @@ async def test_the_command_explains_itself_and_says_that_nobody_answers(agent: A
     code, _, err = await healthcheck()
     assert code == 2
     assert "AGENT_HEALTH_PORT" in err
+
+
+async def answer(port: int, path: str = "/readyz") -> tuple[int, str]:
+    """Nobody there: 0."""
+    try:
+        code, said = await got(port, path)
+    except OSError:
+        return 0, ""
+    return code, str(said["status"])
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+async def test_a_process_is_ready_while_it_works_and_its_standby_while_it_waits_and_without_redis_both_only_live(
+    redis_config: RedisConfig, redis_server: RedisServer, client: Redis, tmp_path: Path
+) -> None:
+    acting, waiting = free_port(), free_port()
+    with Tiers(redis_config, tmp_path) as tiers:
+        tiers.start("coordinator", "c", "--health-port", f"{acting}")
+        await until_async(lambda: is_answer(acting, (200, "ready")), "the coordinator is ready")
+        tiers.start("coordinator", "waiting", "--id", "c", "--standby", "--health-port", f"{waiting}")
+        standbys = CoordinatorKeys("c").agent.standbys
+        await until_async(lambda: client.exists(standbys), "the standby has seen who acts, and waits")
+        assert await answer(waiting) == (200, "standby")
+
+        redis_server.kill()
+
+        await until_async(lambda: is_answer(acting, (503, "unready")), "without Redis it is not ready")
+        assert (await answer(acting, "/livez"))[0] == (await answer(waiting, "/livez"))[0] == 200
+        redis_server.start()
+        await until_async(lambda: either_is_ready(acting, waiting), "one of them acts again")
+
+
+async def is_answer(port: int, expected: tuple[int, str]) -> bool:
+    return await answer(port) == expected
+
+
+async def either_is_ready(*ports: int) -> bool:
+    return (200, "ready") in [await answer(port) for port in ports]
 
 
 def test_a_probe_imports_next_to_nothing() -> None:

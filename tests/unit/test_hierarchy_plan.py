@@ -32,6 +32,11 @@ def test_every_agent_is_told_its_id_and_only_workers_what_to_import() -> None:
     ]  # fmt: skip
 
 
+def test_every_agent_answers_probes_at_a_port_of_its_own() -> None:
+    plans = plan_agents("c", distributors=1, workers=1, health_port=8080)
+    assert [plan.flags[-2:] for plan in plans] == [("--health-port", f"{port}") for port in (8080, 8081, 8082)]
+
+
 @pytest.mark.parametrize(("distributors", "workers"), [(2, 1), (0, 1), (1, 0)])
 def test_a_tier_without_an_agent_is_refused(distributors: int, workers: int) -> None:
     with pytest.raises(ConfigError, match="each needs one at least"):
