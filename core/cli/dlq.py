@@ -34,7 +34,7 @@ EXIT_REFUSED = 1
 AT_ONCE = 100
 
 Request = Callable[["AgentClient", str], Awaitable[Any]]
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", show_default=False)]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", show_default=False)]
 All = Annotated[bool, typer.Option("--all", help="All dead letters there are.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 Quarantined = Annotated[bool, typer.Option("--quarantined", help="Messages that were rejected, in place of tasks.")]

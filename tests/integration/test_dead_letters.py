@@ -44,9 +44,9 @@ async def test_a_dead_letter_has_each_attempts_error_and_the_message_as_its_clie
     await home.distributor()
     await home.worker()
     submitter = await home.client("me")
-    await submitter.submit_many([flaky("bad", 9, max_attempts=3), add("good", 1, 2)])
-    await submitter.result("bad", 20)
-    await submitter.result("good", 20)
+    await submitter.submit_many.aio([flaky("bad", 9, max_attempts=3), add("good", 1, 2)])
+    await submitter.result.aio("bad", 20)
+    await submitter.result.aio("good", 20)
 
     async with reading(redis_config) as reader:
         [dead] = await dead_letters(reader, "k", 10)
@@ -69,9 +69,9 @@ async def test_a_dead_letter_outlives_its_coordinator_and_the_retention_and_runs
     await home.distributor()
     await home.worker()
     submitter = await home.client()
-    await submitter.submit_many([flaky("bad", 1, max_attempts=1, idempotency_key="once"), add("good", 1)])
-    await submitter.result("bad", 20)
-    await submitter.result("good", 20)
+    await submitter.submit_many.aio([flaky("bad", 1, max_attempts=1, idempotency_key="once"), add("good", 1)])
+    await submitter.result.aio("bad", 20)
+    await submitter.result.aio("good", 20)
     await first.close.aio()
     await home.coordinator(config=config)
 
@@ -80,8 +80,8 @@ async def test_a_dead_letter_outlives_its_coordinator_and_the_retention_and_runs
 
     await until_async(forgotten, "a task that ended well is forgotten after its retention", 30)
     home.runs.clear()
-    new_id = await submitter.replay("bad")
-    ended = await submitter.result(new_id, 20)
+    new_id = await submitter.replay.aio("bad")
+    ended = await submitter.result.aio(new_id, 20)
 
     assert new_id == "bad.replay1"
     assert (ended.status, ended.idempotency_key, ended.metadata) == ("failed", "once", {"replay_of": "bad"})
@@ -96,15 +96,15 @@ async def test_a_task_that_missed_its_deadline_is_replayed_without_it_and_once_h
     await home.distributor()
     await home.worker()
     submitter = await home.client()
-    await submitter.submit(wait("late", "done", deadline=utc_now() + timedelta(seconds=0.5)))
-    assert (await submitter.result("late", 20)).status == "abandoned"
+    await submitter.submit.aio(wait("late", "done", deadline=utc_now() + timedelta(seconds=0.5)))
+    assert (await submitter.result.aio("late", 20)).status == "abandoned"
     home.door("late.replay1").set()
 
-    again = [await submitter.replay("late"), await submitter.replay("late")]
-    value = await submitter.value(again[0], 20)
+    again = [await submitter.replay.aio("late"), await submitter.replay.aio("late")]
+    value = await submitter.value.aio(again[0], 20)
 
     assert again == ["late.replay1"] * 2
-    assert await submitter.replay("late") == "late.replay1"
+    assert await submitter.replay.aio("late") == "late.replay1"
     assert value == "done"
     assert home.runs["late.replay1"] == 1
     assert await is_empty(client, KEYS.dead)
@@ -117,7 +117,7 @@ async def test_when_all_tasks_have_ended_well_nothing_is_kept_beside_their_recor
     await home.worker()
     submitter = await home.client()
 
-    ids = await submitter.submit_many([*(add(f"a{n}", n) for n in range(300)), flaky("f", 1)])
+    ids = await submitter.submit_many.aio([*(add(f"a{n}", n) for n in range(300)), flaky("f", 1)])
     async for _ in submitter.as_completed(ids, 30):
         pass
 
@@ -130,16 +130,16 @@ async def test_what_is_purged_is_gone_and_what_is_no_dead_letter_is_refused(home
     await home.distributor()
     await home.worker()
     submitter = await home.client()
-    await submitter.submit_many([flaky("bad", 1, max_attempts=1), add("good", 1)])
-    await submitter.result("bad", 20)
-    await submitter.result("good", 20)
+    await submitter.submit_many.aio([flaky("bad", 1, max_attempts=1), add("good", 1)])
+    await submitter.result.aio("bad", 20)
+    await submitter.result.aio("good", 20)
 
-    assert await submitter.purge_dead_letter("bad")
+    assert await submitter.purge_dead_letter.aio("bad")
 
     assert await dead_ids(client) == []
     assert await is_empty(client, KEYS.submissions)
     for no_dead_letter in ("bad", "good", "nobody"):
         with pytest.raises(TaskRefused, match="no dead letter"):
-            await submitter.replay(no_dead_letter)
+            await submitter.replay.aio(no_dead_letter)
     with pytest.raises(TaskRefused, match="no dead letter"):
-        await submitter.purge_dead_letter("good")
+        await submitter.purge_dead_letter.aio("good")

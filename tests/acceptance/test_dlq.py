@@ -1,0 +1,134 @@
+"""`agents dlq` on a hierarchy of processes, as an operator types it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from core.redis_backend.keys import CoordinatorKeys
+from tests.installation import Installation
+from tests.waiting import until
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[Installation]:
+    """A hierarchy at work, which the tests of this module share."""
+    with Installation.opened() as installation:
+        installation.up()
+        yield installation
+
+
+def failed(here: Installation, task_id: str, payload: str = '"x"') -> None:
+    done = here.agents("submit", "boom", payload, "--id", task_id, "--wait")
+    assert done.returncode == 1, done.stderr
+
+
+def listed(here: Installation) -> list[str]:
+    return [task["task_id"] for task in here.json("dlq", "list")]
+
+
+def ended(here: Installation, task_id: str) -> dict[str, Any]:
+    """The record of a task that was started by a replay, once it has ended."""
+    here.agents("tasks", "wait", task_id)
+    record: dict[str, Any] = here.json("tasks", "show", task_id)
+    return record
+
+
+def test_a_dead_letter_is_listed_and_shown_with_its_attempts_and_the_message_it_came_with(here: Installation) -> None:
+    failed(here, "shown", '{"a": [1, 2]}')
+
+    table = here.agents("dlq", "list").stdout
+    text = here.agents("dlq", "show", "shown").stdout
+    shown = here.json("dlq", "show", "shown")
+
+    assert "ValueError: no good: {'a': [1, 2]}" in next(line for line in table.splitlines() if line.startswith("shown"))
+    assert "Attempt 1 on worker-" in text
+    assert 'raise ValueError(f"no good: {payload}")' in text
+    assert [error["attempt"] for error in shown["task"]["errors"]] == [1]
+    assert (shown["message"]["signature"], shown["message"]["task"]["payload"]) == ("valid", {"a": [1, 2]})
+    assert shown["message"]["from"].startswith("client:")
+
+
+def test_the_signature_is_judged_with_the_secret_that_is_configured_now(here: Installation) -> None:
+    failed(here, "signed")
+
+    rotated = {"A2A_TOKEN_SECRET": "another secret, long enough"}
+    message = json.loads(here.agents("dlq", "show", "signed", "--json", **rotated).stdout)["message"]
+
+    assert "cannot be checked any more" in message["signature"]
+
+
+def test_a_dead_letter_runs_again_under_a_new_id_and_leaves_the_queue(here: Installation) -> None:
+    failed(here, "again")
+
+    done = here.agents("dlq", "replay", "again")
+
+    assert (done.returncode, done.stdout) == (0, "again.replay1\n")
+    assert ended(here, "again.replay1")["metadata"] == {"replay_of": "again"}
+    assert "again" not in listed(here)
+    assert "again.replay1" in listed(here)
+
+
+def test_all_dead_letters_are_replayed_or_purged_at_once(here: Installation) -> None:
+    for task_id in ("one", "two"):
+        failed(here, task_id)
+    before = listed(here)
+
+    replayed = here.json("dlq", "replay", "--all")
+    for new_id in replayed.values():
+        ended(here, new_id)
+    purged = here.json("dlq", "purge", "--all")
+
+    assert set(replayed) == set(before) >= {"one", "two"}
+    assert set(purged) == set(replayed.values())
+    assert listed(here) == []
+    assert "there is no dead letter" in here.agents("dlq", "list").stderr
+
+
+def test_what_is_no_dead_letter_is_refused_with_exit_code_1_and_the_others_are_done(here: Installation) -> None:
+    failed(here, "good-one")
+
+    done = here.agents("dlq", "purge", "good-one", "nobody-knows-it")
+
+    assert done.returncode == 1
+    assert "'nobody-knows-it' was refused: it is no dead letter" in done.stderr
+    assert "good-one" not in listed(here)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["replay"], "or --all"),
+        (["purge", "x", "--all"], "or --all"),
+        (["show", "nobody-knows-it"], "'nobody-knows-it' is no dead letter"),
+        (["show", "--quarantined", "coordinator:coordinator-1/1-1"], "no rejected message"),
+    ],
+)
+def test_what_is_typed_wrong_is_explained_with_exit_code_2(
+    here: Installation, arguments: list[str], words: str
+) -> None:
+    done = here.agents("dlq", *arguments)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+
+
+def test_a_rejected_message_is_listed_and_shown_with_its_reason_and_never_replayed(here: Installation) -> None:
+    forged = {"from": "client:mallory", "kid": "0" * 8, "sig": "0" * 64, "body": '{"evil": "\x1b[2J"}'}
+    with redis.Redis.from_url(here.environment["REDIS_URL"], password=here.environment.get("REDIS_PASSWORD")) as server:
+        server.xadd(CoordinatorKeys("coordinator-1").inbox, {**forged})
+    [found] = until(lambda: here.json("dlq", "list", "--quarantined"), "the message is rejected")
+
+    text = here.agents("dlq", "show", "--quarantined", found["name"]).stdout
+    refused = here.agents("dlq", "replay", found["name"])
+
+    assert (found["reason"], found["sender"], found["body"]) == ("unknown_key", "client:mallory", forged["body"])
+    assert "unknown_key" in text
+    assert r'{"evil": "\x1b[2J"}' in text
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "rejected (unknown_key" in refused.stderr
+    assert "never replayed" in refused.stderr
