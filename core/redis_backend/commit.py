@@ -43,7 +43,9 @@ log = logging.getLogger(__name__)
 TRIES = 8
 #: A holder stops acting this long before its lease can end.
 MARGIN_SHARE = 0.1
-BACKOFF_S, MOST_BACKOFF_S = 0.05, 2.0
+#: Pauses while Redis is away double up to the most, and to no more than this share of the lease: who pauses for long
+#: when Redis is back long since is silent for so long that others take it for dead.
+BACKOFF_S, MOST_BACKOFF_S, MOST_BACKOFF_SHARE = 0.05, 2.0, 0.2
 #: Who waits for a lease looks at it so often, and is shown for so long after it has stopped.
 LOOK_AGAIN_S, SHOWN_MS = 0.2, 10_000
 #: How many of a commit's changes its entry in the audit trail lists, and how many entries are kept.
@@ -95,6 +97,7 @@ class Committer:
         self._commits = 0
         self._closing = False
         self._seen_waiting_ms = 0
+        self.most_backoff_s = min(MOST_BACKOFF_S, lease_ms / 1000 * MOST_BACKOFF_SHARE)
         self.incarnation = 0
         self.epoch = 0
         self.highest_epoch = after_epoch  #: of those that this process has held
@@ -262,7 +265,7 @@ class Committer:
             raise error
         self._on_transport(False, str(error))
         await asyncio.sleep(random.uniform(0, backoff_s))
-        return min(MOST_BACKOFF_S, backoff_s * 2)
+        return min(self.most_backoff_s, backoff_s * 2)
 
     async def _transact(self, commands: Sequence[Command], changes: dict[str, str] | None) -> int:
         """Executes `commands` as the next version, or with no `changes` as none, and returns the version by then."""

@@ -15,7 +15,7 @@ from core.errors import AgentSystemError, LeaseHeld, LeaseLost, RaceLost, Transp
 from core.redis_backend.clock import monotonic_s
 from core.redis_client import Wire
 from core.roles import Address
-from core.runtime.agent_loop import BACKOFF_S, MOST_BACKOFF_S, AgentLoop, Mind
+from core.runtime.agent_loop import BACKOFF_S, AgentLoop, Mind
 from core.runtime.checkup import check_server
 from core.runtime.portal import Resident, operation, portal_loop
 from core.runtime.progress import Condition
@@ -114,7 +114,7 @@ class Agent(Resident):
         """Takes the lease as soon as there is a Redis and nobody has it. Returns the pause before the next time."""
         while True:
             await asyncio.sleep(random.uniform(backoff_s / 2, backoff_s))
-            backoff_s = min(MOST_BACKOFF_S, backoff_s * 2)
+            backoff_s = min(self.loop.committer.most_backoff_s, backoff_s * 2)
             try:
                 await self._begin(after_epoch)
                 return backoff_s

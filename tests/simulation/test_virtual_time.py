@@ -109,6 +109,39 @@ def test_a_dead_holders_lease_is_free_after_its_time_whatever_the_clock_of_the_s
     assert run_virtual(main(), seed=1) < 5.5
 
 
+class Refusing(MemoryConnection):
+    """Nobody listens where it connects to, while it is so."""
+
+    away = False
+
+    async def connect(self) -> None:
+        if self.away:
+            raise TransportDown("refused")
+        await super().connect()
+
+
+@pytest.mark.parametrize(("lease_s", "within_s"), [(2.0, 0.4), (10.0, 2.0)])
+def test_however_long_a_store_was_away_a_commit_that_waits_for_it_comes_within_a_fifth_of_the_lease(
+    lease_s: float, within_s: float
+) -> None:
+    async def main() -> float:
+        loop, connection = asyncio.get_running_loop(), Refusing(MemoryStore(ServerTime()))
+        committer = Committer(connection, DISTRIBUTOR, KEYS, ServerClock(), lease_ms=int(lease_s * 1000))
+        await committer.acquire()
+        slowest_s = 0.0
+        for away_s in range(1, 60):
+            connection.away = True
+            await connection.close()
+            committing = asyncio.ensure_future(committer.commit([("SET", "k", away_s)], {}))
+            await asyncio.sleep(away_s)
+            connection.away, back_s = False, loop.time()
+            await committing
+            slowest_s = max(slowest_s, loop.time() - back_s)
+        return slowest_s
+
+    assert run_virtual(main(), seed=1) <= within_s
+
+
 @pytest.mark.parametrize(
     ("fault", "raised", "at_once", "in_the_end"),
     [
