@@ -74,8 +74,7 @@ def hierarchy(
     if _lasting.stage is None:
         _lasting.stage = Stage(chaos_server, zygote, tmp_path_factory.mktemp("stage"))
         _lasting.stage.start()
-        _lasting.stage.ready()
-    _lasting.stage.healthy = False
+    _lasting.stage.ready()
     yield _lasting.stage
     if not _lasting.stage.healthy:
         _lasting.close()

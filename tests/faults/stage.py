@@ -72,7 +72,8 @@ class Stage:
         self.secrets = A2ASecrets(token_secret=SECRET)
         self.ledger = Ledger(directory / "ledger")
         self.client = AgentClient(self.redis, self.secrets, COORDINATOR)
-        self.healthy = True  #: the last verdict was clean
+        self.healthy = False  #: what was submitted has ended, and the verdict was clean
+        server.write_log()
         self._since = AppendLog(server.append_directory).end()
         self._ledger_path = directory / "ledger"
         self._number = 0
@@ -99,9 +100,11 @@ class Stage:
         self.start(name, failpoints=failpoints)
 
     def ready(self, *names: str) -> None:
-        """Returns when each of these acts for its id."""
-        for name in names or [name for name in PROFILE if not name.endswith("b")]:
+        """Returns when each of these acts for its id; by default, when somebody acts for each id of the profile."""
+        for name in names:
             until(lambda name=name: self.acts(name), f"{name} acts")  # type: ignore[misc]
+        for agent_id in () if names else sorted({name.removesuffix("b") for name in PROFILE}):
+            self.acting(agent_id)
 
     def acts(self, name: str) -> bool:
         """Whether this very process holds its agent's lease."""
@@ -132,6 +135,7 @@ class Stage:
 
     def submit_tasks(self, tasks: Sequence[Task]) -> list[str]:
         ids = [task.task_id for task in tasks]
+        self.healthy = False
         for task_id in ids:
             self.ledger.note("submitted", task_id)
         deadline_s = time.monotonic() + PATIENCE_S
@@ -147,12 +151,11 @@ class Stage:
         self._open.update(ids)
         return ids
 
-    def load_until(self, condition: Callable[[], bool], what: str, *, least: int = 120, most: int = 1200) -> int:
-        """Submits, a few at a time and never too many open, until it comes true and `least` are submitted. Returns how
-        many that were. Fails when `most` were not enough."""
+    def load(self, enough: Callable[[], bool] = lambda: True, *, least: int = 120, most: int = 400) -> int:
+        """Submits a few tasks at a time, with never too many open, until it is `enough` and `least` are submitted, but
+        no more than `most`. Returns how many that were."""
         count = 0
-        while count < least or not condition():
-            assert count < most, f"{count} tasks, and it did not come true that {what}"
+        while count < least or (count < most and not enough()):
             self.submit(20)
             count += 20
             if len(self._open) >= 100:
@@ -182,6 +185,10 @@ class Stage:
         )
         self.healthy = verdict.clean
         return verdict
+
+    def executions(self) -> int:
+        """How many have begun so far."""
+        return sum(entry.kind == "began" for entry in read_ledger(self._ledger_path))
 
     def left(self) -> dict[str, int]:
         """What there is still to be done, by key."""

@@ -129,10 +129,11 @@ class Processes:
         self.wait(name)
 
     def kill_all(self, *names: str) -> None:
-        """SIGKILL to these, by default to all, in one go; returns when they are gone."""
-        for name in names or self._processes:
+        """SIGKILL to those of these that live, by default of all, in one go; returns when they are gone."""
+        living = [name for name in names or self._processes if self.alive(name)]
+        for name in living:
             self.signal(name, signal.SIGKILL)
-        for name in names or self._processes:
+        for name in living:
             self.wait(name)
 
     def forget_all(self) -> None:

@@ -96,8 +96,11 @@ class RedisServer:
 
     def ask(self, *command: str) -> str:
         """The reply to one command that has a simple one: a status, a number or a text. Raises OSError, Refusal."""
-        with Conversation.over_unix_socket(str(self.socket), self.password, REPLY_S) as talk:
+        with self._conversation() as talk:
             return talk.ask(*command)
+
+    def _conversation(self) -> Conversation:
+        return Conversation.over_unix_socket(str(self.socket), self.password, REPLY_S)
 
     # ---- what is done to it ----
 
@@ -151,6 +154,13 @@ class RedisServer:
     def append_directory(self) -> Path:
         """Where its append-only file lies, in several parts."""
         return self.directory / "appendonlydir"
+
+    def write_log(self) -> None:
+        """Returns when all that it has answered is in its append-only file: while the disk is busy with what was there
+        before, it answers first and writes up to two seconds later."""
+        with self._conversation() as talk:
+            while talk.info("persistence")["aof_buffer_length"] != "0":
+                time.sleep(LOOK_AGAIN_S)
 
     def log(self) -> str:
         return (self.directory / "log").read_text(errors="replace")

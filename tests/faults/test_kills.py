@@ -1,0 +1,74 @@
+"""Whoever dies, wherever: SIGKILL at every point of every tier's turn, and SIGKILL to all at once."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from core.agents import prefetch_window
+from tests.faults.stage import CONCURRENCY, COORDINATOR, LEASE_S, Stage
+from tests.waiting import until
+from worker.chaos.work import SHORT_MS
+
+#: The points of a turn, and which hit of them kills: one in the middle of the load, or of the idleness after it.
+TURN = ("lease:1", "read:5", "verify:5", "graph:6", "watch:6", "before-exec:6", "exec-sent:6", "exec:6", "renew:2")
+#: What a worker can have begun and told nobody of.
+PREFETCH = prefetch_window(CONCURRENCY, SHORT_MS)
+
+
+def strike(stage: Stage, victim: str, point: str, *successor: str) -> tuple[int, float]:
+    """A process at work is replaced by one that dies at `point`, under load. Returns how many tasks were submitted
+    meanwhile, and how long it took from its death until its successor, a standby or its next start, acted."""
+    stage.processes.kill_all(victim, *successor)
+    stage.start(victim, failpoints=f"{point}:kill")
+    until(lambda: stage.acts(victim) or not stage.processes.alive(victim), f"{victim} acts")
+    if successor:
+        stage.start(*successor)
+    count = stage.load(lambda: not stage.processes.alive(victim))
+    assert stage.processes.wait(victim) == -9, stage.processes.log(victim)
+    died_s = time.monotonic()
+    if not successor:
+        stage.start(victim)
+    stage.ready(*(successor or (victim,)))
+    return count, time.monotonic() - died_s
+
+
+@pytest.mark.matrix(1)
+@pytest.mark.parametrize("point", [*TURN, "spawn:9", "ran:9"])
+def test_a_worker_that_dies_anywhere_loses_nothing_and_repeats_no_more_than_it_had(
+    hierarchy: Stage, point: str
+) -> None:
+    before = hierarchy.executions()
+
+    count, _ = strike(hierarchy, "worker-1", point)
+
+    verdict = hierarchy.verdict()
+    assert verdict.clean, verdict
+    assert count <= verdict.executed - before <= count + PREFETCH
+
+
+@pytest.mark.matrix(2)
+@pytest.mark.parametrize("point", TURN)
+def test_a_distributor_that_dies_anywhere_is_followed_by_its_standby(hierarchy: Stage, point: str) -> None:
+    before = hierarchy.executions()
+
+    count, took_s = strike(hierarchy, "distributor-1", point, "distributor-1b")
+
+    verdict = hierarchy.verdict()
+    assert verdict.clean, verdict
+    assert verdict.executed - before == count
+    assert took_s <= LEASE_S + 1
+
+
+@pytest.mark.matrix(3)
+@pytest.mark.parametrize("point", TURN)
+def test_a_coordinator_that_dies_anywhere_is_followed_by_its_standby(hierarchy: Stage, point: str) -> None:
+    before = hierarchy.executions()
+
+    count, took_s = strike(hierarchy, COORDINATOR, point, f"{COORDINATOR}b")
+
+    verdict = hierarchy.verdict()
+    assert verdict.clean, verdict
+    assert verdict.executed - before == count
+    assert took_s <= LEASE_S + 1
