@@ -186,8 +186,8 @@ def _mac(key: bytes, key_id: str, sender: Address, recipient: Address, body: byt
 def check_fresh(signed_ms: int, arrived_ms: int, window_ms: int) -> None:
     """Raises StaleMessage when a message was signed too long before, or after, it arrived in its stream.
 
-    Both times are the server's, and arrival is the entry id's: a backlog of hours does not make a message stale,
-    posting it anew does.
+    Both times are the server's, and arrival is the entry id's, though never later than now: a backlog of hours does
+    not make a message stale, posting it anew does.
     """
     if abs(arrived_ms - signed_ms) > window_ms:
         raise StaleMessage(f"signed {(arrived_ms - signed_ms) / 1000:.0f} s before it arrived")

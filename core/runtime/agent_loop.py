@@ -117,7 +117,7 @@ class AgentLoop:
             lease_ms=int(config.lease_s * 1000), after_epoch=after_epoch, on_transport=self._transport,
         )  # fmt: skip
         self._inbox = Inbox(
-            self._reader_wire, self.me, signing, self.keys,
+            self._reader_wire, self.me, signing, self.keys, self.clock,
             freshness_ms=int(config.freshness_s * 1000), limit_bytes=config.message_limit_bytes,
         )  # fmt: skip
         self._heartbeats = Heartbeats(self.me, signing, self._inbox.rejected)

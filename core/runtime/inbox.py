@@ -15,6 +15,7 @@ from typing import Any
 from core.a2a_messaging import A2AMessage
 from core.errors import NotPermitted, PeerError, ReplyTooLarge, ServerRefused, StaleMessage
 from core.ports import Command, Connection
+from core.redis_backend.clock import ServerClock
 from core.redis_backend.keys import AgentKeys
 from core.roles import Action, Address, Role, check_permitted
 from core.signing import Keys, ReplayWindow, Signed, check_fresh
@@ -32,8 +33,9 @@ READ_WITHIN_S = BLOCK_MS / 1000 + 3
 MOST_MESSAGES = 16
 #: How much of a rejected body is kept as evidence, and how many rejected messages.
 EVIDENCE_BYTES, MOST_QUARANTINED = 4096, 1000
-#: More than this is not read at once, so that nobody who can write to the stream can fill this process's memory.
-READ_BYTES = 24 * 1024 * 1024
+#: More than this is not read at once, so that nobody who can write to the stream can fill this process's memory. As
+#: many messages as are read at once, of the size that our agents give them, fit.
+READ_BYTES = 13 * 1024 * 1024
 #: The first entry after ARGV[1], and of that no more than ARGV[2] bytes: the server keeps what nobody wants to hold.
 ONE_ENTRY = """
 local entry = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', 1)[1]
@@ -53,12 +55,21 @@ class Inbox:
     """Reads and verifies what one agent is sent. What it has taken is acknowledged by `settle`'s commands."""
 
     def __init__(
-        self, wire: Connection, me: Address, signing: Keys, keys: AgentKeys, *, freshness_ms: int, limit_bytes: int
+        self,
+        wire: Connection,
+        me: Address,
+        signing: Keys,
+        keys: AgentKeys,
+        clock: ServerClock,
+        *,
+        freshness_ms: int,
+        limit_bytes: int,
     ) -> None:
         self._wire = wire
         self._me = me
         self._signing = signing
         self._keys = keys
+        self._clock = clock
         self._freshness_ms = freshness_ms
         self._limit_bytes = limit_bytes
         self._last = b"0"
@@ -194,7 +205,9 @@ class Inbox:
         check_permitted(sender.role, self._me.role, message.action)
         if message.action == Action.BEAT:  # those have numbers of their own, and lie elsewhere
             raise NotPermitted("a heartbeat is no message for an inbox")
-        check_fresh(metadata.timestamp, int(entry_id.partition(b"-")[0]), self._freshness_ms)
+        # Ids only grow: after the server's clock was set back they lie in the future until it has caught up with them.
+        arrived_ms = min(int(entry_id.partition(b"-")[0]), self._clock.now_ms())
+        check_fresh(metadata.timestamp, arrived_ms, self._freshness_ms)
         name = str(sender)
         window = self.windows.get(name, ReplayWindow())
         self.windows[name] = window.take(metadata.incarnation, metadata.sequence_number, metadata.timestamp)

@@ -35,7 +35,9 @@ def a_committer(open_connection: OpenConnection, *, lease_ms: int = 60_000) -> C
 
 def an_inbox(open_connection: OpenConnection) -> Inbox:
     signing = Keys.from_secret(SECRET, CHAIN)
-    return Inbox(open_connection(), DISTRIBUTOR, signing, KEYS, freshness_ms=600_000, limit_bytes=1 << 20)
+    return Inbox(
+        open_connection(), DISTRIBUTOR, signing, KEYS, ServerClock(), freshness_ms=600_000, limit_bytes=1 << 20
+    )
 
 
 def faulty(open_connection: OpenConnection, *faults: Faults) -> OpenConnection:

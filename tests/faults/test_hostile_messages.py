@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from core.config import RedisConfig
+from core.redis_backend.clock import ServerClock
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.redis_client import Wire
 from core.roles import Action, Address, Role
@@ -50,6 +51,11 @@ def speaker(client: Redis, sender: Address, recipient: Address) -> Speaker:
 def fields_of(signed: Signed) -> Fields:
     fields = signed.fields()
     return dict(zip(fields[::2], fields[1::2], strict=True))
+
+
+def coordinators_inbox(wire: Wire) -> Inbox:
+    signing = Keys.from_secret(SECRET, CHAINS[K])
+    return Inbox(wire, K, signing, KEYS.agent, ServerClock(), freshness_ms=600_000, limit_bytes=4 * 1024 * 1024)
 
 
 @pytest.fixture
@@ -161,7 +167,7 @@ async def test_of_10_000_forged_messages_none_is_taken_and_none_ends_the_reader(
     await post(client, KEYS.inbox, forged)
     await friend.post(good)
     wire = Wire(redis_config)
-    inbox = Inbox(wire, K, Keys.from_secret(SECRET, CHAINS[K]), KEYS.agent, freshness_ms=600_000, limit_bytes=64 * 1024)
+    inbox = coordinators_inbox(wire)
 
     taken = []
     while await client.xlen(KEYS.inbox):
@@ -320,7 +326,7 @@ async def test_good_messages_that_are_too_much_together_are_taken_one_by_one_bes
             KEYS.inbox, {**fields_of(await friend.signed("x")), b"body": b"[" * HUGE if number == 3 else b""}
         )
     wire = Wire(redis_config)
-    inbox = Inbox(wire, K, Keys.from_secret(SECRET, CHAINS[K]), KEYS.agent, freshness_ms=600_000, limit_bytes=4 << 20)
+    inbox = coordinators_inbox(wire)
 
     taken: list[str] = []
     while len(taken) < 8:

@@ -12,6 +12,7 @@ import pytest
 from coordinator.agent import CoordinatorAgent
 from core.a2a_messaging import A2AMessage
 from core.config import A2AConfig, AgentConfig, RedisConfig
+from core.redis_backend.clock import ServerClock
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.redis_client import Wire
 from core.roles import Action, Address, Role
@@ -376,7 +377,7 @@ async def test_what_was_verified_and_then_rewound_is_neither_acknowledged_nor_a_
     """When a step fails, the entries are taken singly; the last must not be deleted with the first."""
     signing = Keys.from_secret(SECRET, (COORDINATOR,))
     wire = Wire(redis_config)
-    inbox = Inbox(wire, COORDINATOR, signing, KEYS.agent, freshness_ms=600_000, limit_bytes=10_000)
+    inbox = Inbox(wire, COORDINATOR, signing, KEYS.agent, ServerClock(), freshness_ms=600_000, limit_bytes=10_000)
     ids = [await friend.submit(name) for name in ("a", "b")]
     entries = await inbox.read()
     await wire.close()
