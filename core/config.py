@@ -134,7 +134,7 @@ class A2ASecrets(Value):
     )
     previous_secret: Annotated[
         Secret, AfterValidator(_root_secret), Variable("A2A_PREVIOUS_SECRET", _ROOT, secret=True)
-    ] = None  #: during a rotation: what signed until now, and is still accepted
+    ] = None  #: during a rotation: accepted as well, whether it signed before or is to sign next
     agent_key: Annotated[
         Secret, Variable("A2A_AGENT_KEY", "an agent's own key, as `agents key` prints it", secret=True)
     ] = None  #: instead of the root: enough to be this agent, and nobody else
