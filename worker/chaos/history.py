@@ -171,6 +171,8 @@ class History:
                 members.difference_update(name for name, record in _pairs(arguments[1:]) if not _to_do(record))
         elif name in _REMOVES:
             members.difference_update(arguments[1:])
+        elif name == b"XTRIM" and arguments[-1] == b"0":  # no agent trims an inbox; an operator may
+            members.clear()
 
     def _breach(self, what: str) -> None:
         self.broken.append(what)
