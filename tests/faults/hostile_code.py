@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -22,6 +23,13 @@ opened: list[int] = []
 @task("quick")
 async def quick(payload: Any) -> Any:
     return payload
+
+
+@task("nap")
+async def nap(payload: dict[str, Any], ctx: Context) -> str:
+    note(payload["ledger"], ctx)
+    await asyncio.sleep(payload["nap_s"])
+    return "slept"
 
 
 @task("pid")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -13,14 +14,15 @@ from typing import Any
 import psutil
 import pytest
 
-from core.config import RedisConfig
+from core.config import A2ASecrets, RedisConfig
 from core.redis_backend.keys import CellKeys
 from core.runtime.client import AgentClient
 from core.tasks import Task
 from tests.executor_bench import Bench, error_of
+from tests.faults.stage import LEASE_S, PROFILE_ENVIRONMENT, SECRET
 from tests.redis_server import RedisServer, bundled_server
-from tests.tiers import Tiers
 from tests.waiting import until_async
+from worker.chaos.processes import Processes
 
 HOSTILE_CODE = str(Path(__file__).parent / "hostile_code.py")
 
@@ -29,10 +31,7 @@ LIMIT_MB = 64
 MIB = 1 << 20
 
 WORKERS = ("worker-1", "worker-2")
-
-#: The profile of the matrix: lease and failure timeout.
-L = 2.0
-PROFILE = {"AGENT_LEASE_S": "2", "AGENT_HEARTBEAT_S": "0.4", "AGENT_FAILURE_TIMEOUT_S": "2"}
+ON_WORKER_1 = ("is-worker-1",)
 
 
 @pytest.fixture
@@ -117,14 +116,19 @@ class Home:
     """A coordinator, a distributor and two workers; what is in question here does not depend on the server."""
 
     server: RedisServer
-    tiers: Tiers
+    agents: Processes
 
-    def start_worker(self, worker: str) -> None:
+    @property
+    def client(self) -> AgentClient:
+        redis = RedisConfig(url=self.server.url, password=self.server.password, mode="external")
+        return AgentClient(redis, A2ASecrets(token_secret=SECRET))
+
+    def start_worker(self, worker: str, **environment: str) -> None:
         flags = ("--import", HOSTILE_CODE, "--concurrency", "4", "--capabilities", f"is-{worker}")
-        self.tiers.start("worker", worker, *flags)
+        self.agents.start("worker", worker, *flags, environment=environment)
 
     def rss_mb(self, worker: str) -> float:
-        return float(psutil.Process(self.tiers.pid(worker)).memory_info().rss / MIB)
+        return float(psutil.Process(self.agents.pid(worker)).memory_info().rss / MIB)
 
     def beat(self, worker: str) -> bytes | None:
         with self.server.connect() as redis:
@@ -133,22 +137,23 @@ class Home:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    directory = tmp_path_factory.mktemp("home")
+def home(zygote: Processes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     with RedisServer(bundled_server()) as server:
-        redis = RedisConfig(url=server.url, password=server.password, mode="external")
-        with Tiers(redis, directory, **PROFILE, WORKER_CHILD_MEMORY_MB=str(LIMIT_MB)) as tiers:
-            home = Home(server, tiers)
-            tiers.start("coordinator", "coordinator-1")
-            tiers.start("distributor", "distributor-1")
-            for worker in WORKERS:
-                home.start_worker(worker)
-            yield home
+        zygote.directory = tmp_path_factory.mktemp("home")
+        limit = {"WORKER_CHILD_MEMORY_MB": f"{LIMIT_MB}"}
+        zygote.environment = {**os.environ, **PROFILE_ENVIRONMENT, **server.environment, **limit}
+        home = Home(server, zygote)
+        zygote.start("coordinator", "coordinator-1")
+        zygote.start("distributor", "distributor-1")
+        for worker in WORKERS:
+            home.start_worker(worker)
+        yield home
+        zygote.forget_all()
 
 
 @pytest.fixture
 async def client(home: Home) -> AsyncIterator[AgentClient]:
-    async with AgentClient(home.tiers.redis, home.tiers.secrets) as client:
+    async with home.client as client:
         for worker in WORKERS:  # both are there, and consume
             await run(client, "quick", capabilities=(f"is-{worker}",))
         yield client
@@ -175,12 +180,12 @@ async def test_a_function_that_holds_the_interpreter_is_killed_at_its_deadline_a
     home: Home, client: AgentClient
 ) -> None:
     bombs = [
-        asyncio.create_task(run(client, "regex_bomb", timeout_s=2 * L, capabilities=("is-worker-1",))) for _ in range(2)
+        asyncio.create_task(run(client, "regex_bomb", timeout_s=2 * LEASE_S, capabilities=ON_WORKER_1)) for _ in "ab"
     ]
-    beside = asyncio.create_task(run(client, "pid", capabilities=("is-worker-1",)))
+    beside = asyncio.create_task(run(client, "pid", capabilities=ON_WORKER_1))
     silence_s = await longest_silence_s(home, "worker-1", bombs[0])
 
-    assert silence_s < L
+    assert silence_s < LEASE_S
     assert (await beside).status == "completed"
     for bomb in bombs:
         ended = await bomb
@@ -200,13 +205,13 @@ async def test_a_hanging_function_is_killed_a_second_after_its_deadline_each_tim
     await until_async(lambda: not any(psutil.pid_exists(int(pid)) for _, pid, _ in lines), "they are gone")
     began_s = [float(when) for _, _, when in lines]
     # It is killed 1 s after its time is up; the rest is the way to the coordinator and back.
-    assert all(limit_s + 1 <= later - earlier < limit_s + 1 + L for earlier, later in pairwise(began_s))
+    assert all(limit_s + 1 <= later - earlier < limit_s + 1 + LEASE_S for earlier, later in pairwise(began_s))
 
 
 @pytest.mark.matrix(33)
 async def test_a_worker_does_not_grow_with_the_tasks_that_outgrow_their_limit(home: Home, client: AgentClient) -> None:
     async def outgrow(count: int) -> None:
-        tasks = [Task(task_type="grow", capabilities=("is-worker-1",)) for _ in range(count)]
+        tasks = [Task(task_type="grow", capabilities=ON_WORKER_1) for _ in range(count)]
         ended = [await client.result.aio(task_id, 60) for task_id in await client.submit_many.aio(tasks)]
         assert {(one.status, one.error and one.error.type) for one in ended} == {("failed", "memory")}
 
@@ -221,18 +226,17 @@ async def test_a_worker_does_not_grow_with_the_tasks_that_outgrow_their_limit(ho
 async def test_a_flood_of_output_and_a_result_beyond_all_bounds_cost_a_worker_nothing(
     home: Home, client: AgentClient
 ) -> None:
-    only = {"capabilities": ("is-worker-1",)}
-    await run(client, "print_much", 16, **only)
-    before_mb, log_before = home.rss_mb("worker-1"), len(home.tiers.log("worker-1"))
-    flood = asyncio.create_task(run(client, "print_much", 1024, **only))
+    await run(client, "print_much", 16, capabilities=ON_WORKER_1)
+    before_mb, log_before = home.rss_mb("worker-1"), len(home.agents.log("worker-1"))
+    flood = asyncio.create_task(run(client, "print_much", 1024, capabilities=ON_WORKER_1))
     most_mb = before_mb
     while not flood.done():
         await asyncio.sleep(0.02)
         most_mb = max(most_mb, home.rss_mb("worker-1"))
-    huge = await run(client, "return_much", 100, **only)
+    huge = await run(client, "return_much", 100, capabilities=ON_WORKER_1)
 
     assert (await flood).status == "completed"
-    assert len(home.tiers.log("worker-1")) - log_before < 80 * 1024
+    assert len(home.agents.log("worker-1")) - log_before < 80 * 1024
     assert (huge.status, huge.error and huge.error.type, len(huge.errors)) == ("failed", "BadTask", 1)
     assert "over the limit of 262144" in (huge.error.message if huge.error else "")
     assert max(most_mb, home.rss_mb("worker-1")) - before_mb < 32
@@ -244,21 +248,41 @@ async def test_a_coroutine_that_blocks_the_loop_loses_its_task_to_another_worker
     home: Home, client: AgentClient, tmp_path: Path, for_ever: bool
 ) -> None:
     ledger = tmp_path / "ledger"
-    payload = {"ledger": str(ledger), "hold_s": 2 * L, "for_ever": for_ever}
+    payload = {"ledger": str(ledger), "hold_s": 2 * LEASE_S, "for_ever": for_ever}
     began_s = time.monotonic()
     ended = await run(client, "hold_loop", payload, max_attempts=2)
     moved_s = time.monotonic() - began_s
 
     assert (ended.status, ended.result, ended.attempt) == ("completed", 2, 2)
-    assert moved_s < 2 * L + 1  # the failure timeout, and what it takes to notice and to run
+    assert moved_s < 2 * LEASE_S + 1  # the failure timeout, and what it takes to notice and to run
     [(_, blocked, _), (_, other, _)] = [line.split() for line in ledger.read_text().splitlines()]
     assert blocked != other
-    [worker] = [worker for worker in WORKERS if home.tiers.pid(worker) == int(blocked)]
+    [worker] = [worker for worker in WORKERS if home.agents.pid(worker) == int(blocked)]
     if for_ever:
-        assert home.tiers.exit_code(worker) == 1
-        assert "hostile_code.py" in home.tiers.log(worker)  # where it stood still
+        assert home.agents.wait(worker) == 1
+        assert "hostile_code.py" in home.agents.log(worker)  # where it stood still
         home.start_worker(worker)
     probe = await run(client, "quick", capabilities=(f"is-{worker}",))  # deaf it is not, once it turns again
     assert probe.status == "completed"
     after = await client.result.aio(ended.task_id, 10)
     assert (after.result, after.attempt, len(ledger.read_text().splitlines())) == (2, 2, 2)
+
+
+# a worker that begins anew
+
+
+async def test_a_worker_whose_step_failed_half_way_tells_nothing_of_what_it_ran_before(
+    home: Home, client: AgentClient, tmp_path: Path
+) -> None:
+    home.agents.kill("worker-2")
+    home.start_worker("worker-2", AGENT_FAILPOINTS="graph:4:raise")  # it has come, told of an end or two, and then
+    ledger = tmp_path / "ledger"
+    naps = [
+        Task(task_type="nap", payload={"ledger": str(ledger), "nap_s": nap_s}, capabilities=("is-worker-2",))
+        for nap_s in (0.2, 0.4, 0.6, 0.8, 0.2, 0.4, 0.6, 0.8)
+    ]
+    ended = [await client.result.aio(task_id, 30) for task_id in await client.submit_many.aio(naps)]
+
+    await until_async(lambda: '"action": "step_failed"' in home.agents.log("worker-2"), "a step fails")
+    assert {(one.status, one.result) for one in ended} == {("completed", "slept")}
+    assert len(naps) < len(ledger.read_text().splitlines()) <= 2 * len(naps)  # what ran then ran again
