@@ -82,7 +82,11 @@ def on_capacity(state: CoordinatorState, received: Received, batch: Batch, step:
     if child and child.incarnation == received.message.metadata.incarnation:
         payload = received.message.payload
         beat = child.beat.model_copy(
-            update={"capacity": int(payload["capacity"]), "capabilities": tuple(payload["capabilities"])}
+            update={
+                "capacity": int(payload["capacity"]),
+                "capabilities": tuple(payload["capabilities"]),
+                "skill_sets": tuple(map(tuple, payload.get("skill_sets", ()))),
+            }
         )
         child.heard(beat, child.moved_ms)
 

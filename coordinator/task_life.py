@@ -144,7 +144,7 @@ def conclude(state: CoordinatorState, distributor_id: str, item: dict[str, Any],
     status = item["status"]
     attempts = attempts_had(task, item)
     if status == "returned":
-        if child:
+        if child and not item.get("stranded"):
             child.gave_back()
         requeue(state, task, batch, step, **attempts)
         return

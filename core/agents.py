@@ -39,7 +39,8 @@ class Beat(BaseModel):
     beat: int = 0  #: counts the heartbeats of this incarnation
     concurrency: int = 0  #: attempts it runs at once
     capacity: int = 0  #: tasks it wants to have at most; a distributor's follows from its workers'
-    capabilities: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()  #: what it can do; a distributor: what its workers can, all together
+    skill_sets: tuple[tuple[str, ...], ...] = ()  #: what single workers of a distributor can; empty: one can do it all
     attempts: dict[str, int] = Field(default_factory=dict)  #: by task type, how often a worker's handler may be tried
     draining: bool = False
     holding: tuple[tuple[str, int], ...] = ()  #: (task id, attempt) of all a worker has
@@ -90,7 +91,7 @@ class Child:
     mean_run_ms: float | None = None  #: of its recent tasks; None: not known yet
     probe: Probe | None = None
     held: Held | None = None
-    skills: frozenset[str] = frozenset()  #: what its heartbeat says it can do
+    skills: tuple[frozenset[str], ...] = ()  #: what its heartbeat says one worker can do; of a distributor, each kind
 
     @property
     def window(self) -> int:
@@ -106,12 +107,17 @@ class Child:
         return len(self.in_flight) / (self.window or 1)
 
     def can(self, needs: tuple[str, ...]) -> bool:
-        return self.skills.issuperset(needs)
+        """Whether it, or one of its workers, has all of these skills."""
+        for one in self.skills:  # noqa: SIM110 - asked several times for each task, and `any` costs as much again
+            if one.issuperset(needs):
+                return True
+        return False
 
     def heard(self, beat: Beat, mono_ms: int) -> None:
         """Takes a heartbeat that moved on from the last one."""
-        if beat.capabilities != self.beat.capabilities or not self.skills:
-            self.skills = frozenset(beat.capabilities)
+        before = self.beat
+        if not self.skills or (beat.capabilities, beat.skill_sets) != (before.capabilities, before.skill_sets):
+            self.skills = tuple(frozenset(one) for one in beat.skill_sets or (beat.capabilities,))
         self.beat = beat
         self.moved_ms = mono_ms
         self.health = Health.DRAINING if beat.draining else Health.ACTIVE

@@ -88,6 +88,10 @@ class DispatchQueue:
         """What the waiting tasks need, one entry per lane."""
         return set(self.lanes)
 
+    def in_lane(self, needs: Needs) -> list[str]:
+        """The ids that wait for somebody with these skills, in no particular order."""
+        return [task_id for _, arrival, task_id in self.lanes.get(needs, ()) if self.waiting.get(task_id) == arrival]
+
     def _line_up(self, task: Task, arrival: int) -> None:
         due = int(task.created_at.timestamp() * 1000) + PATIENCE_MS[task.priority]
         heapq.heappush(self.lanes.setdefault(skills_needed(task), []), (due, arrival, task.task_id))

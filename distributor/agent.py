@@ -20,7 +20,7 @@ from core.step import Batch, Received, Step
 from core.tasks import Task, check_sizes
 from distributor.graph import build
 from distributor.rules import recall
-from distributor.state import DistributorState, capacity, skills
+from distributor.state import DistributorState, capacity, skill_sets, skills
 
 __all__ = ["DistributorAgent"]
 
@@ -51,6 +51,7 @@ class DistributorMind:
         return Beat(
             capacity=capacity(state),
             capabilities=tuple(skills(state)),
+            skill_sets=tuple(skill_sets(state)),
             draining=state.draining,
             ended=tuple(state.ended),
             running=in_hand,

@@ -8,9 +8,9 @@ from core.agents import Beat, Child, Health
 from core.roles import Action
 from core.step import Batch, Received, Sending, Step, Table
 from distributor.state import DistributorState
-from distributor.task_life import lose
+from distributor.task_life import give_back, lose
 
-__all__ = ["judge_workers", "on_agent_left", "on_beat", "write_workers"]
+__all__ = ["give_back_stranded", "judge_workers", "on_agent_left", "on_beat", "write_workers"]
 
 
 def on_beat(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
@@ -62,6 +62,19 @@ def judge_workers(state: DistributorState, batch: Batch, step: Step) -> None:
         if health is Health.GONE:
             forget_worker(state, name, batch, step, died=True)
             step.remove(Table.HEARTBEATS, name)
+
+
+def give_back_stranded(state: DistributorState, batch: Batch, step: Step) -> None:
+    """Returns what no worker here can do, once that has been so for the failure timeout: the last one that could has
+    left, or died, and another distributor may have one. Until then it may come back, or be yet to be heard."""
+    workers = state.workers.values()
+    nobodys = [needs for needs in sorted(state.queue.needs()) if not any(worker.can(needs) for worker in workers)]
+    state.stranded = {needs: state.stranded.get(needs, batch.mono_ms) for needs in nobodys}
+    for needs, since_ms in state.stranded.items():
+        if batch.mono_ms - since_ms >= state.failure_timeout_ms and (waiting := state.queue.in_lane(needs)):
+            step.note("tasks_stranded", needs=list(needs), tasks=len(waiting))
+            for task_id in waiting:
+                give_back(state, state.local_tasks[task_id], step, stranded=True)
 
 
 def on_agent_left(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:

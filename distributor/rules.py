@@ -18,8 +18,8 @@ from core.langgraph_state import AgentStatus
 from core.roles import Action, Address, Role
 from core.step import Batch, Call, Drain, Received, Sending, Step, Table
 from core.tasks import Task, TaskStatus, skills_needed
-from distributor.liveness import judge_workers, on_agent_left, on_beat, write_workers
-from distributor.state import DistributorState, capacity, skills
+from distributor.liveness import give_back_stranded, judge_workers, on_agent_left, on_beat, write_workers
+from distributor.state import DistributorState, capacity, skill_sets, skills
 from distributor.task_life import conclude, fail, give_back, hand_over, report, requeue, save
 
 __all__ = ["recall", "watch", "work"]
@@ -32,7 +32,9 @@ def tell_capacity(state: DistributorState, step: Step) -> None:
     now = capacity(state)
     if abs(now - state.told_capacity) * 4 > state.told_capacity:
         state.told_capacity = now
-        step.extras[Sending(state.coordinator, Action.CAPACITY)] = {"capacity": now, "capabilities": skills(state)}
+        step.extras[Sending(state.coordinator, Action.CAPACITY)] = {
+            "capacity": now, "capabilities": skills(state), "skill_sets": skill_sets(state),
+        }  # fmt: skip
 
 
 def work(state: DistributorState, batch: Batch, step: Step) -> None:
@@ -51,6 +53,7 @@ def watch(state: DistributorState, batch: Batch, step: Step) -> None:
     for beat in batch.living_beats:
         on_beat(state, beat, batch, step)
     judge_workers(state, batch, step)
+    give_back_stranded(state, batch, step)
     dispatch(state, batch, step)
 
 

@@ -10,7 +10,7 @@ from core.dispatch_queue import DispatchQueue
 from core.langgraph_state import LocalAgentState
 from core.roles import Address
 
-__all__ = ["DistributorState", "capacity", "skills"]
+__all__ = ["DistributorState", "capacity", "skill_sets", "skills"]
 
 #: A distributor wants this many times what its workers may hold, so that they find the next task waiting.
 AHEAD = 2
@@ -28,6 +28,7 @@ class DistributorState(LocalAgentState):
     ended: deque[str] = field(default_factory=deque)  #: ended tasks that are still shown, oldest first
     max_attempts: dict[str, int] = field(default_factory=dict)  #: by task type, as the workers say
     last_worker: dict[str, str] = field(default_factory=dict)  #: task id -> who failed it last; a retry goes elsewhere
+    stranded: dict[tuple[str, ...], int] = field(default_factory=dict)  #: what no worker here can do -> since when (ms)
     incarnation: int = 0  #: of this distributor
     told_capacity: int = 0  #: what the coordinator was last told
     draining: bool = False
@@ -44,4 +45,11 @@ def capacity(state: DistributorState) -> int:
 
 def skills(state: DistributorState) -> list[str]:
     """What its workers can do, all together."""
-    return sorted({skill for child in state.workers.values() for skill in child.skills})
+    return sorted({skill for child in state.workers.values() for skill in child.beat.capabilities})
+
+
+def skill_sets(state: DistributorState) -> list[tuple[str, ...]]:
+    """What single workers can do, without those that can no more than another; none when one can do it all."""
+    kinds = {frozenset(child.beat.capabilities) for child in state.workers.values()}
+    best = [one for one in kinds if not any(one < other for other in kinds)]
+    return sorted(tuple(sorted(one)) for one in best) if len(best) > 1 else []

@@ -109,13 +109,15 @@ def requeue(state: DistributorState, task: Task, batch: Batch, step: Step, **cha
         state.queue.push(again)
 
 
-def give_back(state: DistributorState, task: Task, step: Step) -> None:
-    """Returns a task to the coordinator, which gives it to somebody else."""
+def give_back(state: DistributorState, task: Task, step: Step, *, stranded: bool = False) -> None:
+    """Returns a task to the coordinator, which gives it to somebody else. `stranded`: nobody here can do this one, but
+    others are welcome."""
     del state.local_tasks[task.task_id]
     state.queue.remove(task.task_id)
     state.last_worker.pop(task.task_id, None)
     step.remove(Table.ACTUAL, task.task_id)
-    report(state, {"status": "returned", "not_before": task.not_before, **attempts_of(task)}, step)
+    returned = {"status": "returned", "not_before": task.not_before, "stranded": stranded}
+    report(state, {**returned, **attempts_of(task)}, step)
 
 
 def attempts_of(task: Task) -> dict[str, Any]:

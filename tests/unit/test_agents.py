@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core.agents import Beat, Health, prefetch_window
+from core.roles import Role
 from tests.builders import a_child
 
 
@@ -39,6 +40,31 @@ def test_what_a_child_can_do_follows_its_latest_heartbeat() -> None:
 
     assert child.can(("task:sum",))
     assert not child.can(("task:sum", "gpu"))
+
+
+@pytest.mark.parametrize(
+    ("needs", "can"),
+    [
+        (("task:sum", "gpu"), True),
+        (("task:sum", "net"), True),
+        (("task:sum",), True),
+        (("task:sum", "gpu", "net"), False),
+    ],
+)
+def test_a_distributor_can_do_what_one_of_its_workers_can(needs: tuple[str, ...], can: bool) -> None:
+    both = (("gpu", "task:sum"), ("net", "task:sum"))
+    child = a_child("d", role=Role.DISTRIBUTOR, capabilities=("gpu", "net", "task:sum"), skill_sets=both)
+
+    assert child.can(needs) == can
+
+
+def test_a_distributor_whose_workers_have_changed_can_do_what_its_latest_heartbeat_says() -> None:
+    everything = ("gpu", "net", "task:sum")
+    child = a_child("d", role=Role.DISTRIBUTOR, capabilities=everything, skill_sets=(("gpu",), ("net", "task:sum")))
+
+    child.heard(Beat(beat=2, capabilities=everything), 0)
+
+    assert child.can(everything)
 
 
 @pytest.mark.parametrize(

@@ -128,3 +128,28 @@ def test_a_distributor_that_gives_a_task_back_is_given_nothing_until_its_next_he
 
     assert sent(back, DISTRIBUTOR, Action.ASSIGN_TASK) == []
     assert len(sent(again, DISTRIBUTOR, Action.ASSIGN_TASK)) == 1
+
+
+def test_a_task_waits_for_one_worker_with_all_it_needs() -> None:
+    state = a_coordinator()
+    both = {"capabilities": ["gpu", "net", "task:sum"], "skill_sets": [["gpu", "task:sum"], ["net", "task:sum"]]}
+    take(state, beats=[alive(DISTRIBUTOR, **both)])
+
+    nobody = take(state, submitted(a_task(capabilities=("gpu", "net"))))
+    news = {"capacity": 10, "capabilities": ["gpu", "net", "task:sum"], "skill_sets": []}
+    somebody = take(state, to_me(DISTRIBUTOR, Action.CAPACITY, **news))
+
+    assert sent(nobody, DISTRIBUTOR, Action.ASSIGN_TASK) == []
+    assert [item["task_id"] for item in sent(somebody, DISTRIBUTOR, Action.ASSIGN_TASK)] == ["t"]
+
+
+def test_a_distributor_that_gives_back_what_it_cannot_do_gets_other_tasks_at_once() -> None:
+    state = a_coordinator(DISTRIBUTOR)
+    take(state, submitted(a_task()))
+    take(state, beats=[alive(DISTRIBUTOR, beat=2, capabilities=["task:x"])])
+
+    step = take(state, result("t", "returned", stranded=True), submitted(a_task("other", task_type="x"), number=2))
+
+    assert [item["task_id"] for item in sent(step, DISTRIBUTOR, Action.ASSIGN_TASK)] == ["other"]
+    assert list(state.local_tasks["t"].reply_to) == [CLIENT.agent_id]
+    assert state.local_tasks["t"].status == "pending"

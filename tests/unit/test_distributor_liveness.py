@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from core.agents import Health
-from core.roles import Action
+from core.roles import Action, Address, Role
 from core.step import Sending, Table
 from core.tasks import Task
 from distributor.rules import recall
 from distributor.state import DistributorState
 from tests.builders import (
     COORDINATOR,
+    NOW,
     WORKER,
     a_beat,
     a_task,
@@ -151,7 +152,7 @@ def test_the_coordinator_hears_at_once_when_there_is_much_more_or_less_room() ->
     gone = take(state, later_s=5)
 
     capacity = Sending(COORDINATOR, Action.CAPACITY)
-    assert joined.extras[capacity] == {"capacity": 16, "capabilities": ["task:sum"]}
+    assert joined.extras[capacity] == {"capacity": 16, "capabilities": ["task:sum"], "skill_sets": []}
     assert capacity not in same.extras
     assert gone.extras[capacity]["capacity"] == 0
 
@@ -178,3 +179,59 @@ def test_a_worker_that_does_not_come_back_after_the_distributor_did_loses_its_ta
     take(after, beats=[a_beat(WORKER_2)], later_s=4)
 
     assert handed(take(after, later_s=5), WORKER_2) == [("t", 2)]
+
+
+# ---- what no worker here can do ----
+
+
+def test_the_coordinator_hears_what_single_workers_can_do_when_none_can_do_it_all() -> None:
+    state = DistributorState("distributor-1", coordinator=COORDINATOR)
+    kinds = [["task:sum", "gpu"], ["task:sum"], ["task:sum", "net"]]
+
+    step = take(state, beats=[a_beat(Address(Role.WORKER, f"w{n}"), capabilities=one) for n, one in enumerate(kinds)])
+
+    told = step.extras[Sending(COORDINATOR, Action.CAPACITY)]
+    assert told["capabilities"] == ["gpu", "net", "task:sum"]
+    assert told["skill_sets"] == [("gpu", "task:sum"), ("net", "task:sum")]
+
+
+def test_a_task_whose_last_worker_has_left_is_given_back_after_the_failure_timeout() -> None:
+    state = a_distributor(WORKER)
+    take(state, beats=[a_beat(WORKER_2, capabilities=["task:other"])])
+    take(state, to_me(WORKER, Action.AGENT_LEFT))
+    take(state, assigned(a_task("a"), a_task("b", task_type="other", max_attempts=1)))
+    take(state)
+
+    early = take(state, beats=[a_beat(WORKER_2, beat=2, capabilities=["task:other"])], later_s=4.9)
+    late = take(state, later_s=5)
+
+    assert reports(early) == []
+    assert [(one["task_id"], one["status"], one["stranded"]) for one in reports(late)] == [("a", "returned", True)]
+    assert record(late, Table.ACTUAL, "a") is None
+    assert list(state.local_tasks) == ["b"]
+
+
+def test_a_worker_that_comes_in_time_gets_what_waited_for_one_like_it() -> None:
+    state = a_distributor()
+    take(state, assigned(a_task()))
+    take(state)
+    came = take(state, beats=[a_beat(WORKER, concurrency=1, capacity=1)], later_s=4)
+    take(state, assigned(a_task("next")), later_s=4)
+
+    step = take(state, beats=[a_beat(WORKER, beat=2, concurrency=1, capacity=1)], later_s=8)
+
+    assert handed(came) == [("t", 1)]
+    assert reports(step) == []
+    assert state.stranded == {}
+
+
+def test_a_distributor_that_was_restarted_waits_for_its_workers_before_it_gives_their_tasks_back() -> None:
+    after = DistributorState("distributor-1", coordinator=COORDINATOR, incarnation=2)
+    recall(after, [a_task()], mono_ms=0)
+
+    first = take(after, later_s=100)
+    early = take(after, later_s=104.9)
+    heard = take(after, beats=[a_beat(WORKER, timestamp=int(NOW.timestamp() * 1000) + 104_900)], later_s=104.9)
+
+    assert reports(first) + reports(early) + reports(heard) == []
+    assert handed(heard) == [("t", 1)]
