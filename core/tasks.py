@@ -119,7 +119,7 @@ class TaskError(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    type: str  #: class name of the exception, or timeout | worker_lost | distributor_lost | process_died | deadline
+    type: str  #: the exception's class, or timeout | memory | worker_lost | distributor_lost | process_died | deadline
     message: str
     traceback: str = ""
     attempt: int = 0  #: which attempt it was
