@@ -35,16 +35,6 @@ def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
         yield processes
 
 
-@pytest.fixture
-def stage(chaos_server: RedisServer, zygote: Processes, tmp_path: Path) -> Iterator[Stage]:
-    """An empty server and nobody on it."""
-    from tests.faults.stage import Stage
-
-    opened = Stage(chaos_server, zygote, tmp_path)
-    yield opened
-    opened.close()
-
-
 class Lasting:
     """A hierarchy that lasts from test to test, as long as they find nothing wrong with it."""
 
@@ -65,6 +55,17 @@ def _lasting(chaos_server: RedisServer) -> Iterator[Lasting]:
 
 
 @pytest.fixture
+def stage(chaos_server: RedisServer, zygote: Processes, _lasting: Lasting, tmp_path: Path) -> Iterator[Stage]:
+    """An empty server and nobody on it."""
+    from tests.faults.stage import Stage
+
+    _lasting.close()
+    opened = Stage(chaos_server, zygote, tmp_path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
 def hierarchy(
     chaos_server: RedisServer, zygote: Processes, _lasting: Lasting, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stage]:
@@ -78,3 +79,16 @@ def hierarchy(
     yield _lasting.stage
     if not _lasting.stage.healthy:
         _lasting.close()
+
+
+@pytest.fixture
+def linked(hierarchy: Stage) -> Iterator[Stage]:
+    """The same, and each process and the client have a link of their own to the server; afterwards all are whole."""
+    from tests.faults.stage import CLIENT, PROFILE
+
+    if not hierarchy.links:
+        hierarchy.link(*PROFILE, CLIENT)
+        hierarchy.ready()
+    yield hierarchy
+    for link in hierarchy.links.values():
+        link.heal()

@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from tests.waiting import until
 from worker.chaos.append_log import AppendLog
 from worker.chaos.history import TO_DO
 from worker.chaos.judge import Verdict, judge
-from worker.chaos.ledger import Ledger, read_ledger
+from worker.chaos.ledger import Entry, Ledger, read_ledger
 from worker.chaos.processes import Processes
+from worker.chaos.proxy import Proxy
 from worker.chaos.work import LEDGER_VARIABLE
 
-__all__ = ["COORDINATOR", "LEASE_S", "PROFILE", "SECRET", "Stage", "role_of"]
+__all__ = ["CLIENT", "COORDINATOR", "LEASE_S", "PROFILE", "SECRET", "Stage", "flags_of", "role_of"]
 
 SECRET = "a secret of the fault matrix, long enough"
 LEASE_S = 2.0
@@ -38,7 +40,7 @@ PROFILE_ENVIRONMENT = {
     "LOG_FORMAT": "json",
     "A2A_TOKEN_SECRET": SECRET,
 }
-COORDINATOR = "coordinator-1"
+COORDINATOR, CLIENT = "coordinator-1", "client"
 DISTRIBUTORS = ("distributor-1", "distributor-2")
 WORKERS = ("worker-1", "worker-2", "worker-3", "worker-4")
 PROFILE = (COORDINATOR, f"{COORDINATOR}b", *DISTRIBUTORS, *WORKERS)
@@ -74,10 +76,12 @@ class Stage:
         self.client = AgentClient(self.redis, self.secrets, COORDINATOR)
         self.healthy = False  #: what was submitted has ended, and the verdict was clean
         server.write_log()
+        self.links: dict[str, Proxy] = {}  #: by process, and the client's
         self._since = AppendLog(server.append_directory).end()
         self._ledger_path = directory / "ledger"
         self._number = 0
         self._open: set[str] = set()
+        self._resources = ExitStack()
 
     # ---- processes ----
 
@@ -86,18 +90,33 @@ class Stage:
         if failpoints:
             environment["AGENT_FAILPOINTS"] = failpoints
         for name in names or PROFILE:
-            agent_id, standby = name.removesuffix("b"), name.endswith("b")
-            flags = ["--standby"] if standby or role_of(name) == "coordinator" else []
-            flags += [] if role_of(name) == "coordinator" else ["--coordinator", COORDINATOR]
-            if role_of(name) == "worker":
-                whose = DISTRIBUTORS[(int(name.partition("-")[2]) - 1) % len(DISTRIBUTORS)]
-                flags += ["--distributor", whose, "--import", "worker.chaos.work", "--concurrency", f"{CONCURRENCY}"]
-            self.processes.start(role_of(name), agent_id, *flags, name=name, environment=environment)
+            waits = name.endswith("b") or name == COORDINATOR
+            way = {"REDIS_URL": self.links[name].url} if name in self.links else {}
+            self.processes.start(
+                role_of(name),
+                name.removesuffix("b"),
+                *(["--standby"] if waits else []),
+                *flags_of(name),
+                name=name,
+                environment={**environment, **way},
+            )
 
     def replace(self, name: str, failpoints: str = "") -> None:
         """Kills a process, and starts it again with these failpoints."""
         self.processes.kill(name)
         self.start(name, failpoints=failpoints)
+
+    def link(self, *names: str) -> None:
+        """From now on these have a link of their own to the server, by which they can be parted from it: processes, and
+        the `client`. Those that run are started again."""
+        for name in names:
+            self.links[name] = link = self._resources.enter_context(Proxy(self.server.socket))
+            if name == CLIENT:
+                self.client.close()
+                through = RedisConfig(url=link.url, password=self.server.password, mode="external")
+                self.client = AgentClient(through, self.secrets, COORDINATOR)
+            elif self.processes.alive(name):
+                self.replace(name)
 
     def ready(self, *names: str) -> None:
         """Returns when each of these acts for its id; by default, when somebody acts for each id of the profile."""
@@ -121,6 +140,10 @@ class Stage:
         """The name of the process that acts for an agent, once there is one."""
         names = [name for name in (agent_id, f"{agent_id}b") if name in self.processes.names()]
         return until(lambda: next((name for name in names if self.acts(name)), ""), f"somebody acts for {agent_id}")
+
+    def said(self, name: str, action: str) -> int:
+        """How often the processes of this name have logged that action."""
+        return self.processes.log(name).count(f'"action": "{action}"')
 
     # ---- load ----
 
@@ -180,15 +203,17 @@ class Stage:
         deadline_s = time.monotonic() + SETTLE_S
         while self.left() and time.monotonic() < deadline_s:
             time.sleep(0.01)
-        verdict = judge(
-            read_ledger(self._ledger_path), AppendLog(self.server.append_directory).transactions(self._since)
-        )
+        verdict = judge(self.entries(), AppendLog(self.server.append_directory).transactions(self._since))
         self.healthy = verdict.clean
         return verdict
 
     def executions(self) -> int:
         """How many have begun so far."""
         return sum(entry.kind == "began" for entry in read_ledger(self._ledger_path))
+
+    def entries(self) -> list[Entry]:
+        """All that was written down outside Redis so far."""
+        return read_ledger(self._ledger_path)
 
     def left(self) -> dict[str, int]:
         """What there is still to be done, by key."""
@@ -206,6 +231,7 @@ class Stage:
     def close(self) -> None:
         self.client.close()
         self.processes.forget_all()
+        self._resources.close()
         self.ledger.close()
 
 
@@ -213,10 +239,24 @@ def _to_do(record: bytes) -> bool:
     return json.loads(record).get("status", "pending") in TO_DO
 
 
+def flags_of(name: str) -> list[str]:
+    """Those that every process of this agent has."""
+    if role_of(name) == "coordinator":
+        return []
+    if role_of(name) == "distributor":
+        return ["--coordinator", COORDINATOR]
+    whose = ["--coordinator", COORDINATOR, "--distributor", _distributor_of(name)]
+    return [*whose, "--import", "worker.chaos.work", "--concurrency", f"{CONCURRENCY}"]
+
+
+def _distributor_of(worker: str) -> str:
+    number = int(worker.removesuffix("b").partition("-")[2])
+    return DISTRIBUTORS[(number - 1) % len(DISTRIBUTORS)]
+
+
 def lease_key(agent_id: str) -> str:
     if role_of(agent_id) == "coordinator":
         return CoordinatorKeys(agent_id).agent.lease
     if role_of(agent_id) == "distributor":
         return CellKeys(agent_id).lease
-    whose = DISTRIBUTORS[(int(agent_id.partition("-")[2]) - 1) % len(DISTRIBUTORS)]
-    return CellKeys(whose).worker(agent_id).lease
+    return CellKeys(_distributor_of(agent_id)).worker(agent_id).lease
