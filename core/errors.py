@@ -9,7 +9,7 @@ AgentSystemError
 ├── WorldError          the surroundings: back off and try again
 │   ├── TransportDown (ReplyTooLarge), ServerRefused
 ├── UserError           the caller's: the message names the cure
-│   ├── ConfigError, BadTask, TaskRefused, TaskFailed, TaskTimeout, UnknownTask
+│   ├── ConfigError, BadTask, TaskRefused, TaskFailed, TaskTimeout, UnknownTask, TaskLost
 ├── UnlawfulTransition  ours: a bug, let it surface
 └── Wedged              ours: this process must be replaced by another
 """
@@ -183,6 +183,21 @@ class TaskTimeout(UserError):
 
 class UnknownTask(UserError):
     """No task of that id: never submitted here, or ended longer ago than the retention time."""
+
+
+class TaskLost(UserError):
+    """Tasks that were accepted are gone, and will not end: Redis lost its data, or the last second of it."""
+
+    exit_code = 1
+
+    def __init__(self, *task_ids: str) -> None:
+        self.task_ids = task_ids
+        shown = ", ".join(map(repr, task_ids[:3])) + (f" and {len(task_ids) - 3} more" if len(task_ids) > 3 else "")
+        super().__init__(
+            f"accepted, and gone: task {shown}. Redis lost its data, all or the last second of it."
+            " Submit it again with the same id, which is safe: it is one task."
+            " (Was it accepted longer ago than TASK_RETENTION_S, then it may have ended, and been forgotten.)"
+        )
 
 
 class UnlawfulTransition(AgentSystemError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["Memory", "fields_of", "memory_of", "why_refused"]
+__all__ = ["Memory", "fields_of", "memory_of", "passes_soon", "why_refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,13 @@ _REFUSALS = {
     "NOREPLICAS": "it has fewer replicas than its min-replicas-to-write asks for. Bring them back",
     "NOPERM": "its user may not do this. See ACL SETUSER, or set REDIS_USERNAME to another one",
 }
+
+_PASSING = {"LOADING", "BUSY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN"}
+
+
+def passes_soon(text: str) -> bool:
+    """Whether an error reply says that the server cannot yet, or just now not, do what it was asked."""
+    return text.partition(" ")[0] in _PASSING
 
 
 def why_refused(text: str) -> str:

@@ -9,7 +9,7 @@ from core.overview import AgentView, Overview
 from core.roles import Role
 from core.tasks import Task, TaskStatus, skills_needed
 
-__all__ = ["waiting_reason"]
+__all__ = ["stuck_reason", "waiting_reason"]
 
 S = TaskStatus
 
@@ -39,6 +39,18 @@ def waiting_reason(task: Task | None, in_cell: Task | None, overview: Overview) 
     if in_cell is not None and in_cell.status is S.IN_PROGRESS:
         return _running(in_cell, distributor, overview)
     return _in_line(task, in_cell, distributor, overview)
+
+
+def stuck_reason(task: Task | None, in_cell: Task | None, overview: Overview) -> str:
+    """Why a task waits for as long as nobody does anything about it, with the cure; empty: it gets on, or is only in
+    line. Arguments as for `waiting_reason`."""
+    coordinator = overview.agents[0]
+    if task is not None and task.status.ended:
+        return ""
+    if not coordinator.up:
+        return _nobody(coordinator, "coordinator")
+    runs = in_cell is not None and in_cell.status is S.IN_PROGRESS
+    return _nobody_can(task, overview) if task is not None and task.status is not S.WAITING and not runs else ""
 
 
 def _nobody(agent: AgentView, role: str) -> str:

@@ -7,6 +7,7 @@
 
 A client speaks to its coordinator over a signed link of its own and reads a reply stream of its own. A task that was
 accepted is recorded; a client that dies and comes back asks for its end by id, and submitting an id twice is one task.
+While Redis is away every call waits for as long as it was asked to, and goes on by itself.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import islice
+from math import inf
 from typing import Any, Self
 
 import orjson
@@ -27,49 +29,53 @@ from core.a2a_messaging import A2AMessage
 from core.config import A2AConfig, A2ASecrets, RedisConfig, load
 from core.errors import (
     BadTask,
+    ConfigError,
     MalformedMessage,
     PeerError,
     TaskFailed,
+    TaskLost,
     TaskRefused,
     TaskTimeout,
     TransportDown,
     UnknownTask,
+    WorldError,
 )
-from core.ports import Command
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.keys import CoordinatorKeys
 from core.redis_client import Wire
 from core.roles import Action, Address, Role, check_permitted
 from core.runtime.completed import Completed
-from core.runtime.endings import Endings
-from core.runtime.outbox import MOST_ITEMS, Outbox, chunks
+from core.runtime.endings import Endings, Listener
 from core.runtime.portal import Resident, operation
-from core.runtime.rejection import LATEST, rejection_of
+from core.runtime.requests import BACKOFF_S, MOST_BACKOFF_S, Refused, Requests
+from core.runtime.waiting import WaitingReason
 from core.runtime.wiring import keys_for, redis_or_configured, secrets_or_configured, server_for
 from core.signing import Keys, ReplayWindow, Signed
-from core.step import Sending, Step
 from core.tasks import Task, check_sizes
 
 __all__ = ["AgentClient"]
 
 log = logging.getLogger(__name__)
 
-#: By request id: what was refused of it, once the coordinator has answered; and what it asks.
-Answers = dict[str, asyncio.Future[list[dict[str, str]]]]
-Parts = dict[str, list[bytes]]
-
 BLOCK_MS = 2000
 #: A task whose end nobody has told of is looked up after this long without news; what is lost is only the telling.
 LOOK_UP_S = 5.0
-#: How long the coordinator may say nothing before what it has not answered is sent again (one task all the same).
-ANSWER_S = 5.0
-#: How long it may say nothing before the client looks whether its message was rejected.
-REJECTED_S = 0.5
-BACKOFF_S, MOST_BACKOFF_S = 0.05, 2.0
 #: Records asked for with one look: those of the tasks that were asked about first.
 LOOKED_UP_AT_ONCE = 500
-#: Messages of one submission that go out in one write.
-MESSAGES_AT_ONCE = 4
+
+
+@dataclass(slots=True)
+class Search:
+    """What somebody who waits for ends has found out about the tasks."""
+
+    strange: list[str]  #: those the coordinator is to be asked for
+    missing: set[str] = field(default_factory=set)  #: those that had no record at the last look
+    looked_s: float = field(default_factory=time.monotonic)
+
+    def found_missing(self, task_ids: set[str]) -> None:
+        """Those that were missing before as well may be lost."""
+        self.strange += [one for one in task_ids & self.missing if one not in self.strange]
+        self.missing = task_ids
 
 
 class AgentClient(Resident):
@@ -96,29 +102,27 @@ class AgentClient(Resident):
         self._keys = CoordinatorKeys(coordinator_id)
         self._clock = ServerClock()
         self._signing: Keys | None = None
-        self._outbox: Outbox | None = None
-        self._wire: Wire | None = None
-        self._lock = asyncio.Lock()
+        self._requests: Requests | None = None
+        self._waiting: WaitingReason | None = None
         self._reader: asyncio.Task[None] | None = None
         self._last = b"0"
         self._window = ReplayWindow()
         self._endings = Endings()
-        self._answers: Answers = {}  # request id -> what was refused
+        self._away = ""  # why Redis cannot be reached; empty: it can
         self._replayed: dict[str, str] = {}  # dead letter -> the task it runs again as
 
     # ---- opening and closing ----
 
     @operation
     async def open(self) -> None:
-        """Connects. Raises TransportDown, ConfigError."""
+        """Connects. Raises TransportDown at once when there is no Redis, ConfigError."""
         if self._reader:
             return
         self._redis = await server_for(self._redis, self._a2a)
         self._signing = keys_for(self._chain, self._a2a, self._redis)
-        self._outbox = Outbox(self._chain, self._signing)
-        self._wire = Wire(self._redis)
-        await self._synchronise()
-        self._outbox.incarnation = self._clock.now_ms()
+        self._requests = Requests(self._redis, self._coordinator, self._me, self._signing, self._clock)
+        self._waiting = WaitingReason(self._redis, self._coordinator.agent_id)
+        await self._requests.open()
         self._reader = asyncio.get_running_loop().create_task(self._read(), name=str(self._me))
 
     @operation
@@ -128,8 +132,8 @@ class AgentClient(Resident):
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
             self._reader = None
-        if self._wire:
-            await self._wire.close()
+        if self._requests:
+            await self._requests.close()
 
     def __enter__(self) -> Self:
         self.open()
@@ -152,8 +156,9 @@ class AgentClient(Resident):
         """Submits one task; returns its id once the coordinator has recorded it.
 
         Raises TaskRefused with the reason: nothing was kept; BadTask: its payload is no JSON or too large;
-        TaskTimeout: no answer within `timeout_s`, submitting the same task again is safe; PeerError: the coordinator
-        rejected the message, most likely for another secret; TransportDown.
+        TaskTimeout: no answer within `timeout_s`; TransportDown: Redis was away until then; after either, submitting
+        the same task again is safe; ServerRefused: Redis is full, read-only or cannot write to its disk; PeerError: the
+        coordinator rejected the message, most likely for another secret.
         """
         [task_id] = await self._submit([task], timeout_s)
         return task_id
@@ -168,7 +173,9 @@ class AgentClient(Resident):
     async def result(self, task_id: str, timeout_s: float | None = None) -> Task:
         """The ended task, whoever submitted it: look at its `status`, `result` and `error`.
 
-        Raises TaskTimeout when it has not ended within `timeout_s` (None: waits as long as it takes); UnknownTask.
+        Raises TaskTimeout when it has not ended within `timeout_s` (None: waits as long as it takes, while Redis is
+        away or nobody is there to run it as well, and one line in the log says why); UnknownTask; TaskLost: it was
+        accepted, and Redis lost it.
         """
         async for task in self._as_completed([task_id], timeout_s):
             return task
@@ -222,7 +229,8 @@ class AgentClient(Resident):
     def as_completed(self, task_ids: Iterable[str], timeout_s: float | None = None) -> Completed:
         """Ended tasks in the order in which they end, each once. To be iterated with `for` or with `async for`.
 
-        Raises TaskTimeout when nothing has ended for `timeout_s`; UnknownTask.
+        Raises TaskTimeout when nothing has ended for `timeout_s`; UnknownTask; TaskLost. Asking again for the others
+        works.
         """
         return Completed(self._as_completed(list(task_ids), timeout_s), lambda: self._home)
 
@@ -234,181 +242,142 @@ class AgentClient(Resident):
         ids = [task.task_id for task in tasks]
         self._endings.expect(ids)
         refused = await self._ask(Action.SUBMIT_TASK, (task.to_json() for task in tasks), timeout_s)
+        for one in refused:
+            self._endings.forget(one["task_id"])
+        self._endings.confirm(ids)
         if refused:
-            for one in refused:
-                self._endings.forget(one["task_id"])
             raise TaskRefused(refused[0]["task_id"], refused[0]["reason"])
         return ids
 
-    async def _ask(self, action: Action, items: Iterable[bytes], timeout_s: float) -> list[dict[str, str]]:
-        """Sends requests and waits for their answers: what was refused. One that is not answered is sent again, which
-        a coordinator that has dealt with it answers anew. `items` is consumed as it is sent, so that the first are
-        worked on while the last are still being encoded."""
+    async def _ask(self, action: Action, items: Iterable[bytes], timeout_s: float) -> Refused:
         if not self._reader:
             await self.open.aio()
-        deadline = time.monotonic() + timeout_s
-        source = iter(items)
-        unanswered: Parts = {}
-        futures: Answers = {}
-        while part := list(islice(source, MOST_ITEMS * MESSAGES_AT_ONCE)):
-            futures |= await self._send(action, part, unanswered)
-        refused: list[dict[str, str]] = []
-        patience_s = REJECTED_S
-        while futures:
-            left_s = max(0.0, min(deadline - time.monotonic(), patience_s))
-            answered, _ = await asyncio.wait(futures.values(), timeout=left_s)
-            for request_id in [request_id for request_id, future in futures.items() if future.done()]:
-                refused += futures.pop(request_id).result()
-                del unanswered[request_id]
-            if futures and time.monotonic() >= deadline:
-                self._forget(futures)
-                raise TaskTimeout(
-                    f"{self._coordinator} did not answer at {self._redis.endpoint} within {timeout_s:g} s."
-                    " Is it running? `agents status` shows it, `agents up` starts one. It finds the request in its"
-                    " inbox when it starts; asking again for the same ids is safe, and one task."
-                )
-            if not answered:
-                await self._raise_if_rejected(futures)
-                if patience_s == ANSWER_S:
-                    futures, unanswered = await self._send_again(action, futures, unanswered)
-            patience_s = ANSWER_S
-        return refused
-
-    def _forget(self, request_ids: Iterable[str]) -> None:
-        for request_id in request_ids:
-            self._answers.pop(request_id, None)
-
-    async def _send_again(self, action: Action, old: Answers, unanswered: Parts) -> tuple[Answers, Parts]:
-        """Under new request ids, so that a late answer to an old one counts for nothing."""
-        self._forget(old)
-        futures: Answers = {}
-        sent: Parts = {}
-        for part in unanswered.values():
-            futures |= await self._send(action, part, sent)
-        return futures, sent
-
-    async def _raise_if_rejected(self, waiting: Answers) -> None:
-        """Raises the PeerError for which there is no answer, when the coordinator rejected what this client sent."""
-        assert self._wire
-        assert self._outbox
-        async with self._lock:
-            if not self._wire.connected:
-                await self._wire.connect()
-            look = ("XREVRANGE", self._keys.agent.quarantine, "+", "-", "COUNT", LATEST)
-            [entries] = await self._wire.exchange([look])
-        if not isinstance(entries, Exception) and (error := rejection_of(entries, self._me, self._outbox.incarnation)):
-            self._forget(waiting)
-            raise error
-
-    async def _send(self, action: Action, items: list[bytes], unanswered: Parts) -> Answers:
-        """Sends one message for each chunk of `items`, in one write; notes each by its request id."""
-        assert self._outbox
-        assert self._wire
-        loop = asyncio.get_running_loop()
-        futures: Answers = {}
-        commands: list[Command] = []
-        for chunk in chunks(items):
-            step = Step()
-            step.sends[Sending(self._coordinator, action)] = list(chunk)
-            commands += self._outbox.commands(step, self._clock.now_ms())
-            request_id = self._outbox.request_id(self._coordinator, self._outbox.sent[self._coordinator])
-            futures[request_id] = self._answers[request_id] = loop.create_future()
-            unanswered[request_id] = list(chunk)
-        async with self._lock:
-            if not self._wire.connected:
-                await self._wire.connect()
-            for reply in await self._wire.exchange(commands):
-                if isinstance(reply, Exception):
-                    raise TransportDown(f"Redis refused a message: {reply}")
-        return futures
+        assert self._requests
+        return await self._requests.ask(action, items, timeout_s)
 
     async def _as_completed(self, task_ids: Sequence[str], timeout_s: float | None) -> AsyncIterator[Task]:
         if not self._reader:
             await self.open.aio()
-        for task_id in task_ids:
-            if task_id not in self._endings:
-                await self._watch([task_id])
+        search = Search([task_id for task_id in dict.fromkeys(task_ids) if task_id not in self._endings])
+        self._endings.expect(search.strange)
         listener = self._endings.listen(task_ids)
-        last_news_s = last_look_s = time.monotonic()
+        search.missing = await self._look_up(search.strange)
+        news_s = time.monotonic()
         try:
             while listener.waiting or listener.ended:
                 while listener.ended:
-                    last_news_s = time.monotonic()
+                    news_s = time.monotonic()
                     yield listener.ended.popleft()
-                now_s = time.monotonic()
-                if listener.waiting and timeout_s is not None and now_s - last_news_s >= timeout_s:
-                    raise TaskTimeout(
-                        f"{len(listener.waiting)} task(s) have not ended within {timeout_s:g} s; they go on"
-                    )
-                if now_s - last_look_s >= LOOK_UP_S:
-                    last_look_s = now_s
-                    await self._look_up(list(islice(listener.waiting, LOOKED_UP_AT_ONCE)))
-                elif listener.waiting and not listener.ended:
-                    until_s = last_look_s + LOOK_UP_S
-                    if timeout_s is not None:
-                        until_s = min(until_s, last_news_s + timeout_s)
-                    listener.news.clear()
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(until_s - now_s):
-                            await listener.news.wait()
+                if listener.waiting:
+                    left_s = inf if timeout_s is None else news_s + timeout_s - time.monotonic()
+                    if left_s <= 0:
+                        raise TaskTimeout(self._not_ended(len(listener.waiting), timeout_s))
+                    await self._wait_for(listener, search, left_s)
         finally:
             self._endings.leave(listener)
 
-    async def _watch(self, task_ids: list[str]) -> None:
-        """Asks to be told of the end of tasks that somebody else submitted, or an earlier life of this client."""
-        self._endings.expect(task_ids)
-        refused = await self._ask(Action.WATCH_TASK, [orjson.dumps(task_id) for task_id in task_ids], 30.0)
-        if refused:
-            self._endings.forget(refused[0]["task_id"])
-            raise UnknownTask(
-                f"no task {refused[0]['task_id']!r}: never submitted here, or ended longer ago than its retention"
-            )
+    async def _wait_for(self, listener: Listener, search: Search, left_s: float) -> None:
+        """Returns when there may be news, after LOOK_UP_S or `left_s` at most; looks itself when it is time to."""
+        now_s = time.monotonic()
+        if now_s - search.looked_s >= LOOK_UP_S:
+            search.found_missing(await self._look_up(list(islice(listener.waiting, LOOKED_UP_AT_ONCE))))
+            if self._waiting:
+                await self._waiting.tell(next(iter(listener.waiting), None))
+            if not listener.ended:  # otherwise the next ones at once
+                search.looked_s = now_s
+        search.strange = [task_id for task_id in search.strange if task_id in listener.waiting]
+        if search.strange and await self._follow(search.strange, min(left_s, LOOK_UP_S)):
+            search.strange = []
+        elif not listener.ended:
+            await listener.hear(min(left_s, search.looked_s + LOOK_UP_S - now_s))
 
-    async def _look_up(self, task_ids: list[str]) -> None:
-        """Reads the records of those that have been waited for the longest: a reply may have been trimmed, or gone to
-        an earlier reader."""
-        assert self._wire
+    def _not_ended(self, count: int, timeout_s: float | None) -> str:
+        away = f" Redis is away: {self._away}." if self._away else ""
+        return f"{count} task(s) have not ended within {timeout_s:g} s; they go on.{away}"
+
+    async def _follow(self, task_ids: list[str], timeout_s: float) -> bool:
+        """Asks the coordinator to tell of the end of tasks that somebody else submitted, or that have no record.
+        Returns whether it has answered: it has dealt with all that it was sent before then, so whom it does not know is
+        not on the way. Raises UnknownTask; TaskLost when there was such a task."""
         try:
-            async with self._lock:
-                if not self._wire.connected:
-                    await self._wire.connect()
-                [records] = await self._wire.exchange([("HMGET", self._keys.tasks, *task_ids)])
-        except TransportDown:
-            return  # the reader reports it, and comes back
-        for record in records if isinstance(records, list) else ():
-            if record is not None and (task := Task.parse(orjson.loads(record))).status.ended:
+            refused = await self._ask(Action.WATCH_TASK, map(orjson.dumps, task_ids), timeout_s)
+        except (TaskTimeout, WorldError):
+            return False
+        gone = [one["task_id"] for one in refused if self._endings.is_open(one["task_id"])]
+        lost = [task_id for task_id in gone if self._endings.is_confirmed(task_id)]
+        for task_id in gone:
+            self._endings.forget(task_id)
+        self._endings.confirm(task_ids)
+        if lost:
+            raise TaskLost(*lost)
+        if gone:
+            raise UnknownTask(f"no task {gone[0]!r}: never submitted here, or ended longer ago than its retention")
+        return True
+
+    async def _look_up(self, task_ids: Sequence[str]) -> set[str]:
+        """Reads the records of the first ones: a reply may have been trimmed, or gone to an earlier reader. Returns
+        those that have none; none when Redis is away."""
+        assert self._requests
+        if not task_ids:
+            return set()
+        looked_at = task_ids[:LOOKED_UP_AT_ONCE]
+        try:
+            [records] = await self._requests.run(("HMGET", self._keys.tasks, *looked_at))
+        except (TransportDown, ConfigError):
+            return set()  # the reader reports it, and comes back
+        if not isinstance(records, list):
+            return set()
+        found = dict(zip(looked_at, records, strict=True))
+        self._endings.confirm(task_id for task_id, record in found.items() if record is not None)
+        for record in filter(None, records):
+            if (task := Task.parse(orjson.loads(record))).status.ended:
                 self._endings.tell(task)
+        return {task_id for task_id, record in found.items() if record is None}
 
     # ---- the reply stream ----
 
     async def _read(self) -> None:
+        """Takes the replies, until cancelled. When Redis is away, one line in the log says so, and one that it is
+        back; whatever keeps it from being read, a wrong password too, is taken for something that passes."""
+        assert self._requests
         wire = Wire(self._redis)
         key = self._keys.replies(self.client_id)
-        backoff_s, up = BACKOFF_S, True
+        backoff_s = BACKOFF_S
         try:
             while True:
                 try:
                     if not wire.connected:
                         await wire.connect()
-                        await self._synchronise()
+                        await self._requests.synchronise()
+                        [kept] = await wire.exchange([("EXISTS", key)])
+                        if not kept:
+                            self._last = b"0"  # a stream that begins anew may do so with a lower id
                     trim = [("XTRIM", key, "MINID", self._last)] if self._last != b"0" else []
                     read = ("XREAD", "COUNT", 64, "BLOCK", BLOCK_MS, "STREAMS", key, self._last)
                     replies = await wire.exchange([*trim, read], timeout_s=BLOCK_MS / 1000 + 3)
                     if isinstance(replies[-1], Exception):
                         raise TransportDown(f"Redis refused to be read: {replies[-1]}")
-                    backoff_s, up = BACKOFF_S, True
-                except TransportDown as error:
-                    if up:
-                        log.warning("Redis is away: %s", error, extra={"action": "transport_down"})
-                    up = False
+                except (TransportDown, ConfigError) as error:
+                    self._transport(f"{error}")
                     await asyncio.sleep(random.uniform(backoff_s / 2, backoff_s))
                     backoff_s = min(MOST_BACKOFF_S, backoff_s * 2)
                     continue
+                backoff_s = BACKOFF_S
+                self._transport("")
                 for entry_id, fields in replies[-1][0][1] if replies[-1] else ():
                     self._last = entry_id
                     self._take(fields)
         finally:
             await wire.close()
+
+    def _transport(self, away: str) -> None:
+        """One line in the log for each change, not for each try."""
+        if bool(away) != bool(self._away):
+            if away:
+                log.warning("Redis is away: %s", away, extra={"action": "transport_down"})
+            else:
+                log.info("Redis is back", extra={"action": "transport_up"})
+        self._away = away
 
     def _take(self, fields: list[bytes]) -> None:
         """One reply: verified like every message, and dropped with a line in the log when it is not good; what it would
@@ -436,9 +405,8 @@ class AgentClient(Resident):
         if not isinstance(replayed, dict) or not all(isinstance(new_id, str) for new_id in replayed.values()):
             raise MalformedMessage("payload.replayed is not an object of ids")
         self._replayed |= replayed
-        future = self._answers.pop(message.metadata.parent_request_id or "", None)
-        if future and not future.done():
-            future.set_result(refused)
+        if self._requests:
+            self._requests.answer(message.metadata.parent_request_id or "", refused)
 
     def _on_result(self, item: Any) -> None:
         if not isinstance(item, dict):
@@ -448,12 +416,3 @@ class AgentClient(Resident):
                 self._endings.tell(Task.parse(item))
             except BadTask as error:
                 raise MalformedMessage(str(error)) from error
-
-    async def _synchronise(self) -> None:
-        assert self._wire
-        async with self._lock:
-            if not self._wire.connected:
-                await self._wire.connect()
-            asked_s = time.monotonic()
-            [reply] = await self._wire.exchange([("TIME",)])
-            self._clock.sync(reply, asked_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from core.tasks import Task
@@ -25,12 +26,19 @@ class Listener:
         self.ended.append(task)
         self.news.set()
 
+    async def hear(self, timeout_s: float) -> None:
+        """Returns when something has been given, or after that time."""
+        self.news.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self.news.wait()
+
 
 class Endings:
     """The ends of one client's tasks, each kept once, whether a reply tells it, two do, or the record."""
 
     def __init__(self) -> None:
-        self._open: set[str] = set()  # submitted or watched, and not known to have ended
+        self._open: dict[str, bool] = {}  # submitted or watched and not known to have ended -> known to be recorded
         self._ended: dict[str, Task] = {}  # told, and nobody has asked for them yet
         self._listeners: dict[str, list[Listener]] = {}
 
@@ -39,12 +47,20 @@ class Endings:
         return task_id in self._open or task_id in self._ended
 
     def expect(self, task_ids: Iterable[str]) -> None:
-        """These will be told of."""
-        self._open.update(task_ids)
+        """These will be told of, if there are such tasks."""
+        for task_id in task_ids:
+            self._open.setdefault(task_id, False)
+
+    def confirm(self, task_ids: Iterable[str]) -> None:
+        """There are such tasks: the coordinator has said so, or the record was seen."""
+        self._open.update((task_id, True) for task_id in task_ids if task_id in self._open)
+
+    def is_confirmed(self, task_id: str) -> bool:
+        return self._open.get(task_id, False)
 
     def forget(self, task_id: str) -> None:
         """This one will not be told of after all."""
-        self._open.discard(task_id)
+        self._open.pop(task_id, None)
 
     def is_open(self, task_id: str) -> bool:
         return task_id in self._open
@@ -53,7 +69,7 @@ class Endings:
         """Takes the end of a task, if it is awaited, and gives it to all who listen for it."""
         if task.task_id not in self._open:
             return
-        self._open.discard(task.task_id)
+        del self._open[task.task_id]
         listeners = self._listeners.pop(task.task_id, None)
         if listeners is None:
             self._ended[task.task_id] = task

@@ -103,7 +103,8 @@ def _view(
     started_ms = beat.started_ms if beat else None
     if lease is not None and len(chain) == 1:
         # It is renewed when a third of its time has passed, so two thirds of it are left when the next sign is due.
-        silent_ms = max(0, now_ms - int((lease.expires_at.timestamp() - config.lease_s * 2 / 3) * 1000))
+        lease_s = lease.lease_ms / 1000 if lease.lease_ms else config.lease_s
+        silent_ms = max(0, now_ms - int((lease.expires_at.timestamp() - lease_s * 2 / 3) * 1000))
         started_ms = int(lease.acquired_at.timestamp() * 1000)
     return AgentView(
         chain=chain,
