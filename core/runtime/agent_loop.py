@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 #: After a step with this many items or more the loop pauses briefly, so that the next one finds a fuller batch.
 BUSY_ITEMS, BUSY_PAUSE_S = 24, 0.003
-BACKOFF_S, MOST_BACKOFF_S = 0.05, 2.0
+BACKOFF_S = 0.05
 #: How long the keys of a worker outlive it, and after how many heartbeats they are told so anew.
 OUTLIVE_MS, OUTLIVE_BEATS = 24 * 3600 * 1000, 10
 
@@ -306,7 +306,7 @@ class AgentLoop:
                 if self._stopping:
                     raise TransportDown(str(error)) from error
                 await asyncio.sleep(backoff_s)
-                backoff_s = min(MOST_BACKOFF_S, backoff_s * 2)
+                backoff_s = min(self.committer.most_backoff_s, backoff_s * 2)
 
     async def _one_by_one(self, entries: Sequence[Entry], events: Sequence[Any]) -> int:
         """After a step failed half way: reads the state again and takes the entries singly, so that each is
@@ -367,7 +367,7 @@ class AgentLoop:
             except (TransportDown, ServerRefused) as error:
                 self._went_wrong(error)
                 await asyncio.sleep(random.uniform(backoff_s / 2, backoff_s))
-                backoff_s = min(MOST_BACKOFF_S, backoff_s * 2)
+                backoff_s = min(self.committer.most_backoff_s, backoff_s * 2)
                 continue
             backoff_s = BACKOFF_S
             self.progress.listens(reading=False)
@@ -402,7 +402,9 @@ class AgentLoop:
     async def _oversee(self) -> None:
         """Looks whether the loop gets on, until cancelled. Raises Wedged when it does not."""
         while True:
+            due_s = monotonic_s() + self.config.heartbeat_s
             await asyncio.sleep(self.config.heartbeat_s)
+            self.progress.stood_still(monotonic_s() - due_s)
             if self.progress.wedged:
                 raise Wedged(f"{self.me} is wedged: {self.progress.problems[-1]}. Another process has to take over")
 
