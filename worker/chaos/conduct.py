@@ -7,7 +7,7 @@ import os
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -15,12 +15,14 @@ from pathlib import Path
 
 import core
 from core.config import A2AConfig, RedisConfig
+from core.errors import WorldError
 from core.redis_backend.embedded_server.binary import server_binary
 from core.roles import Role
 from core.runtime.client import AgentClient
 from core.runtime.reader import reading
 from core.tasks import Task
 from worker.chaos.append_log import AppendLog
+from worker.chaos.archive import Archive
 from worker.chaos.cast import COORDINATOR, Member, cast
 from worker.chaos.hierarchy import Hierarchy
 from worker.chaos.injector import LINK, Kind, schedule
@@ -38,8 +40,15 @@ from worker.chaos.work import LEDGER_VARIABLE
 
 __all__ = ["Conducted", "Plan", "conduct"]
 
-#: Leases of 2 s: half a minute of faults shows a dozen takeovers.
-PROFILE = {"AGENT_LEASE_S": "2", "AGENT_HEARTBEAT_S": "0.4", "AGENT_FAILURE_TIMEOUT_S": "2", "LOG_FORMAT": "json"}
+#: Leases of 2 s: half a minute of faults shows a dozen takeovers. What has ended is forgotten after a while, so that a
+#: long run does not fill the server; by then its client has heard of it.
+PROFILE = {
+    "AGENT_LEASE_S": "2",
+    "AGENT_HEARTBEAT_S": "0.4",
+    "AGENT_FAILURE_TIMEOUT_S": "2",
+    "TASK_RETENTION_S": "120",
+    "LOG_FORMAT": "json",
+}
 #: Of the process's own environment, what agents may see: nothing that would configure them.
 PASSED_ON = ("HOME", "LANG", "LC_ALL", "PATH", "PYTHONHOME", "PYTHONPATH", "TMPDIR", "TZ")
 #: The part of a run that is left in peace, to compare with.
@@ -50,7 +59,7 @@ CONCURRENCY, OPEN_PER_SLOT = 8, 8
 #: Ended tasks after which everything is warm.
 WARM = 200
 START_S, DRAIN_S, QUIET_S = 60.0, 60.0, 10.0
-LOOK_S = 0.1
+LOOK_S, ARCHIVE_S = 0.1, 1.0
 #: In the live view: the last faults, and the seconds of the curve with the ends that lie in them at most.
 SHOWN_FAULTS, SHOWN_S, SHOWN_DONE = 6, 40, 40_000
 #: Faults that keep the process that acts from acting.
@@ -102,6 +111,7 @@ class _Run:
         self.cast = cast(plan.distributors, plan.workers, CONCURRENCY)
         self.phase, self.ready_s, self.calm_s = "starting", 0.0, 0.0
         self.server = stack.enter_context(RedisServer(server_binary(None), append_only=True))
+        self.archive = Archive(self.server.append_directory, self.server.directory / "archive")
         self.ledger_path = directory / "ledger"
         self.ledger = stack.enter_context(Ledger(self.ledger_path))
         secret = secrets.token_urlsafe(32)
@@ -155,11 +165,28 @@ class _Run:
 
     async def _run(self) -> Phases:
         async with asyncio.TaskGroup() as group:
-            beside = [group.create_task(work) for work in (self.watch.look_on(), self.hierarchy.tend(), self._show())]
+            beside = [group.create_task(work) for work in self._beside()]
             phases = await self._phases(group)
             for task in beside:
                 task.cancel()
         return phases
+
+    def _beside(self) -> Iterator[Coroutine[None, None, None]]:
+        """What goes on all the time."""
+        yield self.watch.look_on()
+        yield self.hierarchy.tend()
+        yield self._archive()
+        yield self._show()
+
+    async def _archive(self) -> None:
+        """Until cancelled."""
+        async with reading(self.redis) as reader:
+            while True:
+                self.archive.collect()
+                if self.archive.wants_rewrite:
+                    with suppress(WorldError):  # it is away, or at it already: another time
+                        await reader.run(("BGREWRITEAOF",))
+                await asyncio.sleep(ARCHIVE_S)
 
     async def _phases(self, group: asyncio.TaskGroup) -> Phases:
         async with asyncio.timeout(START_S):
@@ -219,7 +246,8 @@ class _Run:
         self.story.lanes = (SERVER_LANE, *(member.lane for member in self.cast.members))
         self.story.recoveries += worker_recoveries(self.story.struck, entries, self.origin_ns)
         self.story.recoveries += server_recoveries(self.story.struck, self.story.done_s)
-        verdict = judge(entries, AppendLog(self.server.append_directory).transactions())
+        self.archive.collect()
+        verdict = judge(entries, AppendLog(self.archive.directory).transactions())
         return Conducted(self.story, phases, verdict, self.hierarchy.ended, interrupted=self.stop.is_set())
 
     # ---- what is shown ----

@@ -103,6 +103,10 @@ def report_json(report: Report) -> dict[str, Any]:
             "drain": round(phases.drained_s - phases.faults_s, 2),
         },
         "findings": {name: list(found) for name, found in _findings(verdict)},
+        "recoveries": [
+            {"fault": str(one.fault), "tier": one.tier, "took_s": round(one.took_s, 3)}
+            for one in sorted(report.story.recoveries, key=lambda one: -one.took_s)
+        ],
         "struck": [
             {"at_s": round(one.at_s, 3), "fault": str(one.fault), "process": one.lane, "acting": one.acting}
             for one in report.story.struck

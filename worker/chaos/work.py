@@ -41,7 +41,14 @@ async def work(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
 async def delegate(payload: dict[str, Any], ctx: Context) -> Spawn:
     """`children`: how many, each with this payload."""
     ended(began(payload, ctx), ctx)
-    return ctx.spawn([Task(task_type="chaos.work", payload=payload) for _ in range(payload.get("children", 3))])
+    children = [Task(task_type="chaos.work", payload=payload) for _ in range(payload.get("children", 3))]
+    return ctx.spawn(children, then="chaos.gather")
+
+
+@task("chaos.gather", timeout=60, retries=RETRIES)
+async def gather(ctx: Context) -> list[Any]:
+    """How chaos.delegate goes on. Without it that would be `agents.gather`, which is given up after three attempts."""
+    return ctx.results()
 
 
 def began(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:

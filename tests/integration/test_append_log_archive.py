@@ -1,0 +1,37 @@
+"""The archive of an append-only file that its server rewrites."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.redis_server import RedisServer, bundled_server
+from tests.waiting import until
+from worker.chaos import archive
+from worker.chaos.append_log import AppendLog
+from worker.chaos.archive import Archive
+
+
+def test_what_was_written_before_a_rewrite_is_still_read_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "LONGEST_PART_BYTES", 2000)
+    with RedisServer(bundled_server(), append_only=True) as server, server.connect() as client:
+        kept = Archive(server.append_directory, server.directory / "archive")
+        kept.collect()
+        assert not kept.wants_rewrite
+        for number in range(300):
+            client.set("k", number)
+            if kept.wants_rewrite:
+                parts = set(server.append_directory.glob("*.incr.aof"))
+                client.bgrewriteaof()
+                until(lambda: not parts & set(server.append_directory.glob("*.incr.aof")), "the old part is removed")  # noqa: B023
+                kept.collect()
+            if number == 150:
+                server.kill()
+                server.start()
+        kept.collect()
+
+        transactions = list(AppendLog(kept.directory).transactions())
+        assert len(list(Path(kept.directory).glob("*.incr.aof"))) >= 4
+    written = [int(command[2]) for one in transactions for command in one.commands if command[0] == b"SET"]
+    assert written == list(range(300))

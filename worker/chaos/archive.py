@@ -1,0 +1,47 @@
+"""Keeps every part of a server's append-only file, though the server rewrites it.
+
+A long run writes hundreds of megabytes, and a server that had to load them all after each kill would be away for most
+of the time. So it is told to rewrite the file now and then, as servers do by themselves: it begins a new part, and
+removes the old ones once their sum is written. Each part is linked into the archive before that; `AppendLog` reads the
+archive like the server's own directory.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["Archive"]
+
+#: A part is loaded within a fraction of a second up to here.
+LONGEST_PART_BYTES = 16 * 1024 * 1024
+
+
+class Archive:
+    """Of the append-only file in `source`; lies in `directory`, on the same file system."""
+
+    def __init__(self, source: Path, directory: Path) -> None:
+        self.directory = directory
+        self._source = source
+        directory.mkdir()
+
+    def collect(self) -> None:
+        """Links the parts that are new. To be called at least once between two rewrites."""
+        new = [part for part in self._source.glob("*.incr.aof") if not (self.directory / part.name).exists()]
+        for part in new:
+            os.link(part, self.directory / part.name)
+        if new:
+            parts = sorted(self.directory.glob("*.incr.aof"), key=_number)
+            lines = [f"file {part.name} seq {_number(part)} type i\n" for part in parts]
+            (self.directory / "appendonly.aof.manifest").write_text("".join(lines))
+
+    @property
+    def wants_rewrite(self) -> bool:
+        """Whether the newest part is long enough; `collect` first."""
+        newest = max(self.directory.glob("*.incr.aof"), key=_number, default=None)
+        return newest is not None and newest.stat().st_size > LONGEST_PART_BYTES
+
+
+def _number(part: Path) -> int:
+    """Of `appendonly.aof.7.incr.aof`."""
+    return int(part.name.split(".")[-3])
