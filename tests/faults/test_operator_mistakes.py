@@ -1,0 +1,179 @@
+"""An operator deletes what agents live on, under load: lines 43 to 45 of the matrix.
+
+There are no consumer groups to destroy here, and no consumers to delete with what they have not acknowledged. What an
+operator can do in their place is to delete entries that an agent has not read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from core.redis_backend.keys import CellKeys, CoordinatorKeys
+from core.runtime.requests import ANSWER_S
+from tests.faults.outages import (
+    all_act,
+    history_of,
+    judged_after_loss,
+    log_lines,
+    split_at_flush,
+    told_by_now,
+    under_load,
+)
+from tests.faults.stage import COORDINATOR, LEASE_S, PROFILE_ENVIRONMENT, Stage
+from tests.waiting import until
+from worker.chaos.append_log import AppendLog
+
+Redis = Any
+
+FAILURE_TIMEOUT_S = float(PROFILE_ENVIRONMENT["AGENT_FAILURE_TIMEOUT_S"])
+#: Two cores for a dozen processes.
+SLACK_S = 4.0
+REPAIRED_WITHIN_S = LEASE_S + FAILURE_TIMEOUT_S + SLACK_S
+#: A client looks twice, five seconds apart, before it says that a task is lost.
+NOTICED_S = 30.0
+#: Lines of warnings and errors that an agent may log each second.
+MOST_ERRORS_S = 5
+
+CELL = CellKeys("distributor-1")
+INBOXES = {
+    COORDINATOR: CoordinatorKeys(COORDINATOR).inbox,
+    "distributor-1": CELL.inbox,
+    "worker-1": CELL.worker_inbox("worker-1"),
+}
+HASHES = {
+    "a cell's header": CELL.header,
+    "what is wanted of a cell": CELL.wanted,
+    "what a cell has": CELL.actual,
+    "a cell's heartbeats": CELL.heartbeats,
+    "a coordinator's heartbeats": CoordinatorKeys(COORDINATOR).heartbeats,
+    "a cell's replay windows": CELL.agent(COORDINATOR).seen,
+}
+
+#: What an agent does about it does not depend on the server.
+one_server = pytest.mark.parametrize("chaos_server", ["bundled"], indirect=True)
+
+
+def mistaken(stage: Stage, mistake: Callable[[], None], repaired_within_s: float = REPAIRED_WITHIN_S) -> None:
+    """Under load, makes the mistake; what was open then ends in time, whatever comes after it as well, and nobody
+    fills his log."""
+    all_act(stage)
+    with under_load(stage) as load:
+        load.progress()
+        before, began_s = log_lines(stage), time.monotonic()
+        mistake()
+        load.turnover(repaired_within_s)
+        load.progress()
+        seconds = max(1.0, time.monotonic() - began_s)
+        complaints = log_lines(stage) - before
+
+    verdict = stage.verdict()
+    assert verdict.clean, verdict
+    assert {name: lines / seconds for name, lines in complaints.items() if lines / seconds >= MOST_ERRORS_S} == {}
+
+
+def with_unread(stage: Stage, agent_id: str, mistake: Callable[[Redis, str], object]) -> None:
+    """Makes the mistake at a moment when that agent has not read what lies in its inbox."""
+    name, inbox = stage.acting(agent_id), INBOXES[agent_id]
+    stage.processes.stop(name)
+    try:
+        with stage.server.connect() as client:
+            until(lambda: client.xlen(inbox) >= 2, f"something lies in {inbox}")
+            mistake(client, inbox)
+            assert client.xlen(inbox) == 0
+    finally:
+        stage.processes.cont(name)
+
+
+@one_server
+@pytest.mark.matrix(43)
+@pytest.mark.parametrize("agent_id", INBOXES)
+def test_the_tasks_of_an_inbox_that_is_deleted_are_found_missing_and_handed_over_again(
+    hierarchy: Stage, agent_id: str
+) -> None:
+    mistaken(
+        hierarchy,
+        lambda: with_unread(hierarchy, agent_id, lambda client, inbox: client.delete(inbox)),
+        REPAIRED_WITHIN_S + (ANSWER_S if agent_id == COORDINATOR else 0.0),
+    )
+
+
+@one_server
+@pytest.mark.matrix(44)
+@pytest.mark.parametrize("agent_id", INBOXES)
+def test_entries_that_an_operator_deletes_before_they_are_read_are_found_missing_and_sent_again(
+    hierarchy: Stage, agent_id: str
+) -> None:
+    """In place of a consumer that is deleted with its pending entries."""
+
+    def mistake(client: Redis, inbox: str) -> None:
+        client.xdel(inbox, *(entry_id for entry_id, _ in client.xrange(inbox)))
+
+    mistaken(
+        hierarchy,
+        lambda: with_unread(hierarchy, agent_id, mistake),
+        REPAIRED_WITHIN_S + (ANSWER_S if agent_id == COORDINATOR else 0.0),
+    )
+
+
+@one_server
+@pytest.mark.matrix(45)
+@pytest.mark.parametrize("agent_id", INBOXES)
+def test_the_entries_of_an_inbox_that_is_trimmed_are_found_missing_and_sent_again(
+    hierarchy: Stage, agent_id: str
+) -> None:
+    mistaken(
+        hierarchy,
+        lambda: with_unread(hierarchy, agent_id, lambda client, inbox: client.xtrim(inbox, maxlen=0)),
+        REPAIRED_WITHIN_S + (ANSWER_S if agent_id == COORDINATOR else 0.0),
+    )
+
+
+@one_server
+@pytest.mark.matrix(43)
+@pytest.mark.parametrize("what", HASHES)
+def test_a_hash_that_is_deleted_under_load_is_written_anew_and_no_task_is_lost(hierarchy: Stage, what: str) -> None:
+    def mistake() -> None:
+        with hierarchy.server.connect() as client:
+            client.delete(HASHES[what])
+
+    mistaken(hierarchy, mistake)
+
+
+@pytest.mark.matrix(43)
+def test_everything_is_deleted_and_all_are_at_work_again_within_a_lease_and_tell_what_is_lost(hierarchy: Stage) -> None:
+    server, log = hierarchy.server, AppendLog(hierarchy.server.append_directory)
+    all_act(hierarchy)
+    since = log.end()
+    with under_load(hierarchy) as load:
+        load.progress()
+        complaints = log_lines(hierarchy)
+        server.ask("FLUSHALL")
+        deleted_s = time.monotonic()
+        all_act(hierarchy)
+        took_s = time.monotonic() - deleted_s
+        told = told_by_now(hierarchy)
+        load.turnover(NOTICED_S)
+        load.progress()
+        seconds = time.monotonic() - deleted_s
+        complaints = log_lines(hierarchy) - complaints
+
+    assert took_s <= LEASE_S + SLACK_S
+    before, after = split_at_flush(log.transactions(since))
+    verdict = judged_after_loss(hierarchy, after, told & history_of(before).ends.keys())
+    hierarchy.healthy = verdict.clean
+    assert verdict.clean, verdict
+    assert {name: lines / seconds for name, lines in complaints.items() if lines / seconds >= MOST_ERRORS_S} == {}
+
+
+@one_server
+@pytest.mark.matrix(43)
+def test_scripts_that_are_flushed_are_sent_again(hierarchy: Stage) -> None:
+    def mistake() -> None:
+        with hierarchy.server.connect() as client:
+            client.script_flush()
+
+    mistaken(hierarchy, mistake)
