@@ -35,7 +35,7 @@ from core.redis_backend.keys import AgentKeys
 from core.redis_backend.process_identity import provably_dead, this_process
 from core.roles import Address
 
-__all__ = ["Committer", "Grant"]
+__all__ = ["Committer", "Grant", "Late"]
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,8 @@ LOOK_AGAIN_S, SHOWN_MS = 0.2, 10_000
 CHANGES_SHOWN, HISTORY_KEPT = 64, 1000
 #: Instead of the holder's lease: somebody was faster, and the next look shows who.
 CONTENDED = b""
+#: A command that is made anew for each try of its commit, since it tells the fence.
+Late = Callable[[], Command]
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +215,7 @@ class Committer:
 
     # ---- commits ----
 
-    async def commit(self, commands: Sequence[Command], changes: dict[str, str]) -> int:
+    async def commit(self, commands: Sequence[Command | Late], changes: dict[str, str]) -> int:
         """Executes `commands` if the lease is still ours, all or nothing. Returns the new version, from 1 on.
 
         `changes` (task id -> status) goes into the audit trail. While Redis is away it waits and goes on by itself;
@@ -267,7 +269,7 @@ class Committer:
         await asyncio.sleep(random.uniform(0, backoff_s))
         return min(self.most_backoff_s, backoff_s * 2)
 
-    async def _transact(self, commands: Sequence[Command], changes: dict[str, str] | None) -> int:
+    async def _transact(self, commands: Sequence[Command | Late], changes: dict[str, str] | None) -> int:
         """Executes `commands` as the next version, or with no `changes` as none, and returns the version by then."""
         async with self._lock:
             target: int | None = None  # until something was sent: what a cancelled caller has sent is not ours
@@ -296,13 +298,14 @@ class Committer:
                     self.epoch = 0
                     raise
 
-    async def _write(self, version: int, commands: Sequence[Command], changes: dict[str, str]) -> bool:
+    async def _write(self, version: int, commands: Sequence[Command | Late], changes: dict[str, str]) -> bool:
         """`_send` of a commit."""
         failpoints.hit("watch")
-        commands = [*self._head(version, changes), *commands]
+        made = (command() if callable(command) else command for command in commands)
+        sent = [*self._head(version, changes), *made]
         failpoints.hit("before-exec")
         failpoints.hit_soon("exec-sent")
-        done = await self._send(commands)
+        done = await self._send(sent)
         failpoints.hit("exec")
         return done
 

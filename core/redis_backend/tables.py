@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from core.ports import Command
-from core.redis_backend.commit import Committer
+from core.redis_backend.commit import Committer, Late
 from core.redis_backend.keys import AgentKeys, CellKeys, CoordinatorKeys
 from core.roles import Address
 from core.step import Step, Table
@@ -24,17 +24,18 @@ class Tables:
         self._keys = keys
         self._wanted_versions: dict[str, int] = {}
 
-    async def commands(self, step: Step) -> list[Command]:
+    async def commands(self, step: Step) -> list[Command | Late]:
         """All writes of `step`. Raises TransportDown only when it is to wait no longer: nothing was written."""
-        commands: list[Command] = []
+        commands: list[Command | Late] = []
         for (table, whose), values in step.writes.items():
             commands += _write(table, self._key(table, whose), values)
             if table is Table.WANTED:
                 commands += await self._sign_off(whose, values)
         return commands
 
-    async def _sign_off(self, distributor_id: str, values: Mapping[str, bytes | int | None]) -> list[Command]:
-        """The coordinator's half of a cell has a version and a trail of its own, and a hint for whoever listens."""
+    async def _sign_off(self, distributor_id: str, values: Mapping[str, bytes | int | None]) -> list[Command | Late]:
+        """The coordinator's half of a cell has a version and a trail of its own, with the fence under which they are
+        written in the end, and a hint for whoever listens."""
         cell = CellKeys(distributor_id)
         if distributor_id not in self._wanted_versions:
             [stored] = await self._committer.look_up(("HGET", cell.header, "coordinator_version"))
@@ -42,8 +43,8 @@ class Tables:
         version = self._wanted_versions[distributor_id] = self._wanted_versions[distributor_id] + 1
         changes = {task_id: "wanted" if value else "settled" for task_id, value in values.items()}
         return [
-            ("HSET", cell.header, "coordinator_version", version, "coordinator_epoch", self._committer.epoch),
-            self._committer.history_entry(cell.history, "coordinator", version, changes),
+            lambda: ("HSET", cell.header, "coordinator_version", version, "coordinator_epoch", self._committer.epoch),
+            lambda: self._committer.history_entry(cell.history, "coordinator", version, changes),
             ("PUBLISH", cell.changes, f"coordinator {version}"),
         ]
 

@@ -35,7 +35,7 @@ from core.errors import (
 from core.langgraph_state import AgentStatus, LocalAgentState
 from core.ports import Command, OpenConnection
 from core.redis_backend.clock import ServerClock, monotonic_s
-from core.redis_backend.commit import Committer
+from core.redis_backend.commit import Committer, Late
 from core.redis_backend.keys import ACTIVE, AgentKeys, CoordinatorKeys, keys_of
 from core.redis_backend.tables import Tables
 from core.roles import Action, Address, Role
@@ -292,8 +292,10 @@ class AgentLoop:
 
     async def _commit(self, step: Step, *also: Command) -> None:
         failpoints.hit("graph")
-        commands = [*also, *await self._tables.commands(step), *self.outbox.commands(step, self.clock.now_ms())]
-        commands += self._inbox.settle(self.clock.now_ms())
+        now_ms = self.clock.now_ms()
+        commands: list[Command | Late] = [*also, *await self._tables.commands(step)]
+        commands += self.outbox.commands(step, now_ms)
+        commands += self._inbox.settle(now_ms)
         backoff_s = BACKOFF_S
         while True:
             try:

@@ -392,6 +392,17 @@ async def test_a_lease_that_ran_out_is_taken_again_when_nobody_wrote_meanwhile(m
     assert int(await client.get(CELL.fence) or 0) == committer.epoch
 
 
+async def test_a_command_that_tells_the_fence_tells_the_one_it_was_written_under(make: Make, client: Redis) -> None:
+    committer = make()
+    before = (await committer.acquire()).epoch
+    await client.delete(KEYS.lease)  # it runs out after the commit was put together, and is taken again for it
+
+    await committer.commit([lambda: ("RPUSH", LIST, committer.epoch)], {})
+
+    assert committer.epoch > before
+    assert await pushed(client) == [b"%d" % committer.epoch]
+
+
 async def test_a_lease_that_ran_out_is_not_taken_again_when_somebody_acted_meanwhile(make: Make, client: Redis) -> None:
     committer, other = make(), make()
     await committer.acquire()
