@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
@@ -26,21 +27,21 @@ EXIT_FAILED = 1
 
 
 @asynccontextmanager
-async def waiting_client(configured: Settings, task_id: str, timeout_s: float | None) -> AsyncIterator[AgentClient]:
-    """A client; while it is open, stderr is told what the task waits for.
+async def waiting_client(configured: Settings, task_id: str) -> AsyncIterator[AgentClient]:
+    """A client; while it is open, stderr is told what the task waits for. When the block gives up waiting, stderr is
+    told how to ask again."""
+    from core.errors import TaskTimeout, TransportDown
+    from core.runtime import waiting
 
-    Raises TaskTimeout when the block takes longer than `timeout_s` (None: as long as it takes), and what it raises.
-    """
-    from core.errors import TaskTimeout
-
+    logging.getLogger(waiting.__name__).disabled = True  # it tells programs what is told here anyway, and sooner
     goes_on = f"Its result: agents tasks wait {task_id}"
     async with client_of(configured) as client:
         telling = asyncio.create_task(_tell_why(configured, task_id))
         try:
-            async with asyncio.timeout(timeout_s):
-                yield client
-        except TimeoutError:
-            raise TaskTimeout(f"task {task_id} has not ended within {timeout_s:g} s; it goes on. {goes_on}") from None
+            yield client
+        except (TaskTimeout, TransportDown):
+            note(f"agents: {goes_on}")
+            raise
         except asyncio.CancelledError:
             note(f"agents: left; the task goes on. {goes_on}")
             raise
@@ -58,17 +59,17 @@ async def _tell_why(configured: Settings, task_id: str) -> None:
     from core.waiting_reason import waiting_reason
 
     await asyncio.sleep(PATIENCE_S)
-    async with looking(configured) as reader:
-        said = ""
-        while True:
-            with suppress(WorldError):  # the client itself tells that Redis is away
+    said = ""
+    while True:
+        with suppress(WorldError):  # the client itself tells that Redis is away
+            async with looking(configured) as reader:
                 overview = await read_overview(reader, configured.coordinator_id, configured.agent)
                 task, in_cell = await read_task(reader, configured.coordinator_id, task_id)
-                reason = waiting_reason(task, in_cell, overview)
-                if reason and reason != said:
-                    note(f"waiting: {reason}")
-                    said = reason
-            await asyncio.sleep(LOOK_AGAIN_S)
+            reason = waiting_reason(task, in_cell, overview)
+            if reason and reason != said:
+                note(f"waiting: {reason}")
+                said = reason
+        await asyncio.sleep(LOOK_AGAIN_S)
 
 
 def finish(task: Task) -> None:

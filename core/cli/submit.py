@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from core.cli.render import note
 from core.cli.session import run, settings
 
 if TYPE_CHECKING:
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from core.tasks import Task
 
 __all__ = ["submit"]
+
+#: How long the coordinator may take to accept a task, unless --timeout says otherwise.
+ACCEPTED_S = 30.0
 
 
 def submit(
@@ -63,7 +68,14 @@ def _payload(text: str) -> Any:
 
 async def _submit(configured: Settings, task: Task, wait: bool, timeout_s: float | None) -> Task | None:
     from core.cli.awaiting import waiting_client
+    from core.errors import TaskTimeout, TransportDown
 
-    async with waiting_client(configured, task.task_id, timeout_s) as client:
-        await client.submit.aio(task)
-        return await client.result.aio(task.task_id) if wait else None
+    began_s = time.monotonic()
+    async with waiting_client(configured, task.task_id) as client:
+        try:
+            await client.submit.aio(task, ACCEPTED_S if timeout_s is None else timeout_s)
+        except (TaskTimeout, TransportDown):
+            note(f"agents: nobody has confirmed it yet; --id {task.task_id} submits it again, as the same task.")
+            raise
+        left_s = None if timeout_s is None else max(0.0, began_s + timeout_s - time.monotonic())
+        return await client.result.aio(task.task_id, left_s) if wait else None

@@ -121,8 +121,8 @@ def wait(
 async def _wait(configured: Settings, task_id: str, timeout_s: float | None) -> Task:
     from core.cli.awaiting import waiting_client
 
-    async with waiting_client(configured, task_id, timeout_s) as client:
-        return await client.result.aio(task_id)
+    async with waiting_client(configured, task_id) as client:
+        return await client.result.aio(task_id, timeout_s)
 
 
 @app.command()
