@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from core.errors import TaskRefused, TaskTimeout, UnknownTask, WorldError
+from core.errors import TaskLost, TaskRefused, TaskTimeout, WorldError
 from core.runtime.client import AgentClient
 from core.tasks import Task
 from worker.chaos.ledger import Ledger
@@ -98,7 +98,9 @@ class Load:
                 async for task in self._client.as_completed(sorted(waiting)):
                     waiting.discard(task.task_id)
                     self._ended(task)
-            except (WorldError, UnknownTask):  # a task that is lost is waited for until the run gives up
+            except TaskLost as error:  # which the judge will say as well
+                waiting.difference_update(error.task_ids)
+            except WorldError:
                 await asyncio.sleep(RETRY_S)
 
     async def _submitted(self, tasks: Sequence[Task]) -> bool:

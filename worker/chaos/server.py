@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import psutil
 
@@ -29,7 +29,6 @@ __all__ = ["APPEND_ONLY", "RedisServer"]
 #: Settings under which the append-only file is the whole history, with times, as `append_log` reads it.
 APPEND_ONLY = {
     "appendonly": "yes",
-    "appendfsync": "everysec",
     "aof-use-rdb-preamble": "no",
     "auto-aof-rewrite-percentage": "0",
     "aof-timestamp-enabled": "yes",
@@ -51,11 +50,19 @@ if os.getppid() == int(sys.argv[1]):
 class RedisServer:
     """One server process with its directory. As a context manager: running inside, gone without a trace after."""
 
-    def __init__(self, binary: Path, *, append_only: bool = False, port: int = 0) -> None:
-        """`append_only`: its data survive it, see APPEND_ONLY. `port`: it listens there, on the loopback address, as
-        well; 0: on its socket only."""
+    def __init__(
+        self,
+        binary: Path,
+        *,
+        append_only: bool = False,
+        fsync: Literal["everysec", "always", "no"] = "everysec",
+        port: int = 0,
+    ) -> None:
+        """`append_only`: its data survive it, see APPEND_ONLY. `fsync`: when they do so although the machine fails.
+        `port`: it listens there, on the loopback address, as well; 0: on its socket only."""
         self.binary = binary
         self.append_only = append_only
+        self.fsync = fsync
         self.port = port
         self.directory = Path(tempfile.mkdtemp(prefix="ar-", dir="/tmp"))
         self.password = secrets.token_hex(16)
@@ -173,7 +180,7 @@ class RedisServer:
             "unixsocketperm": "700",
             "dir": f"{self.directory}",
             "requirepass": self.password,
-            **(APPEND_ONLY if self.append_only else {"appendonly": "no"}),
+            **({**APPEND_ONLY, "appendfsync": self.fsync} if self.append_only else {"appendonly": "no"}),
             "save": '""',
             "maxmemory-policy": "noeviction",
             "loglevel": "warning",
