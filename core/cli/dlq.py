@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
@@ -251,6 +250,8 @@ def _ask(ids: Sequence[str] | None, everything: bool, request: Request) -> tuple
 async def _requests(
     configured: Settings, ids: Sequence[str] | None, request: Request
 ) -> tuple[dict[str, Any], list[str]]:
+    import asyncio
+
     from core.errors import TaskRefused
     from core.runtime.dead_letters import dead_letter_ids
 
