@@ -33,7 +33,7 @@ from core.dead_letters import origin_of, submitted_in, successors_of
 from core.errors import AgentSystemError
 from core.langgraph_state import SharedAgentState
 from core.redis_backend.commit import Committer
-from core.redis_backend.keys import CellKeys, CoordinatorKeys
+from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys, keys_of
 from core.redis_backend.shared_state import read_shared_state
 from core.roles import Address, Role
 from core.runtime.agent import Agent
@@ -49,6 +49,8 @@ log = logging.getLogger(__name__)
 
 #: Records read, or swept, at once.
 PAGE = 500
+#: How often workers that have long been gone are looked for.
+FORGET_EVERY_S = 3600.0
 #: Ids of replays of one task that are looked at together.
 SUCCESSORS = 8
 #: What a task's record in a cell says of its attempts.
@@ -63,6 +65,7 @@ class CoordinatorMind:
         self._graph = build()
         self._keys = CoordinatorKeys(coordinator_id)
         self._chores: set[asyncio.Task[None]] = set()
+        self._forget_due_s = 0.0  # this loop's clock
         self._loop: AgentLoop | None = None
         self.state: CoordinatorState = self._new_state()
 
@@ -171,6 +174,7 @@ class CoordinatorMind:
                 await self._fetch(effect)
             else:
                 await self._sweep(effect)
+                await self._forget_workers()
         except AgentSystemError as error:
             log.warning("%s put off: %s", type(effect).__name__, error, extra={"action": "chore_put_off"})
 
@@ -257,6 +261,20 @@ class CoordinatorMind:
             if len(ids) < PAGE:
                 return
             kept += len(ids) - len(gone)
+
+    async def _forget_workers(self) -> None:
+        """Now and then, takes workers that have been gone for so long that their keys are from the list of agents."""
+        assert self._loop
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._forget_due_s:
+            return
+        self._forget_due_s = now_s + FORGET_EVERY_S
+        [members] = await self._loop.committer.run(("SMEMBERS", ACTIVE))
+        chains = {member: tuple(map(Address.parse, member.split(b"/"))) for member in members}
+        mine = [member for member, chain in chains.items() if chain[0] == self._loop.me and len(chain) == 3]
+        epochs = await self._loop.committer.run(*(("HGET", keys_of(chains[member]).header, "epoch") for member in mine))
+        if gone := [member for member, epoch in zip(mine, epochs, strict=True) if epoch is None]:
+            await self._loop.committer.run(("SREM", ACTIVE, *gone))
 
 
 class CoordinatorAgent(Agent):

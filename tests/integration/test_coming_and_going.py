@@ -9,7 +9,7 @@ import pytest
 
 from core.config import AgentConfig
 from core.errors import TaskRefused
-from core.redis_backend.keys import CellKeys, CoordinatorKeys
+from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys
 from core.roles import Address, Role
 from core.signing import Keys
 from tests.builders import SECRET
@@ -159,6 +159,21 @@ async def test_what_a_worker_leaves_behind_is_gone_a_day_after_it(full: House, c
     left = [key async for key in client.scan_iter("*:worker:w3*")]
     assert left
     assert all([0 < await client.ttl(key) <= 24 * 3600 for key in left]), left
+
+
+async def test_workers_that_are_long_gone_are_no_longer_listed(agents: House, client: Redis) -> None:
+    long_gone, of_another = b"coordinator:k/distributor:d/worker:old", b"coordinator:x/distributor:d/worker:old"
+    await client.sadd(ACTIVE, long_gone, of_another)
+
+    await agents.coordinator()
+
+    async def forgotten() -> bool:
+        return not await client.sismember(ACTIVE, long_gone)
+
+    await until_async(forgotten, "its address is gone")
+    assert await client.sismember(ACTIVE, of_another)
+    await agents.distributor()
+    assert await client.scard(ACTIVE) == 3
 
 
 # ---- keys ----
