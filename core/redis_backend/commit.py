@@ -99,6 +99,8 @@ class Committer:
         self._commits = 0
         self._closing = False
         self._seen_waiting_ms = 0
+        self._asked_s: float | None = None  # monotonic, since when an answer is waited for
+        self._waited_s = 0.0
         self.most_backoff_s = min(MOST_BACKOFF_S, lease_ms / 1000 * MOST_BACKOFF_SHARE)
         self.incarnation = 0
         self.epoch = 0
@@ -114,6 +116,11 @@ class Committer:
         """Whether the lease certainly still holds, by this process's own monotonic clock."""
         held_s = self._lease_ms / 1000 * (1 - MARGIN_SHARE)
         return self.epoch > 0 and monotonic_s() < self._renewed_s + held_s
+
+    @property
+    def waited_s(self) -> float:
+        """For how long, all together, it has waited for Redis to answer."""
+        return self._waited_s + (0.0 if self._asked_s is None else monotonic_s() - self._asked_s)
 
     @property
     def renewal_due(self) -> bool:
@@ -405,9 +412,13 @@ class Committer:
         )
 
     async def _exchange(self, *commands: Command) -> list[Any]:
-        if not self._wire.connected:
-            self._armed = False
-            await self._wire.connect()
-        replies = await self._wire.exchange(commands)
+        self._asked_s = monotonic_s()
+        try:
+            if not self._wire.connected:
+                self._armed = False
+                await self._wire.connect()
+            replies = await self._wire.exchange(commands)
+        finally:
+            self._waited_s, self._asked_s = self.waited_s, None
         self._on_transport(True, "")
         return replies

@@ -110,12 +110,12 @@ class AgentLoop:
         self.keys: AgentKeys = keys_of(chain)
         self._mind = mind
         self.open_connection = open_connection
-        self.progress = Progress(config.failure_timeout_s)
         self._reader_wire = open_connection()
         self.committer = Committer(
             open_connection(), self.me, self.keys, self.clock,
             lease_ms=int(config.lease_s * 1000), after_epoch=after_epoch, on_transport=self._transport,
         )  # fmt: skip
+        self.progress = Progress(config.failure_timeout_s, lambda: self.committer.waited_s)
         self._inbox = Inbox(
             self._reader_wire, self.me, signing, self.keys, self.clock,
             freshness_ms=int(config.freshness_s * 1000), limit_bytes=config.message_limit_bytes,

@@ -7,6 +7,7 @@ those around it such an agent looks healthy, so it has to notice by itself.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from core.redis_backend.clock import monotonic_s
@@ -39,16 +40,18 @@ class Progress:
     """Notes when the loop takes up work and when it is done, when it listens and when it hears, and whether Redis is
     there. One line in the log for each change, not for each try."""
 
-    def __init__(self, patience_s: float) -> None:
+    def __init__(self, patience_s: float, waited_s: Callable[[], float]) -> None:
+        """`waited_s` tells for how long, all together, the loop has waited for Redis to answer."""
         self._patience_s = patience_s
-        self._busy_s: float | None = None  # since when a turn is under way
+        self._waited_s = waited_s
+        self._busy_s: float | None = None  # since when a turn is under way, by `_awake_s`
         self._deaf_s: float | None = None  # since when a read is under way
         self.away = ""  #: why Redis cannot be reached; empty: it can
         self.refusal = ""  #: why Redis refuses what it is asked to write; empty: it does not
 
     def turns(self, busy: bool) -> None:
         """A turn begins, or the loop has nothing to do."""
-        self._busy_s = monotonic_s() if busy else None
+        self._busy_s = self._awake_s() if busy else None
 
     def listens(self, reading: bool) -> None:
         """A read begins, or is over."""
@@ -76,14 +79,20 @@ class Progress:
             log.info("Redis writes again", extra={"action": "writes_accepted"})
             self._forgive()
 
+    def stood_still(self, for_s: float) -> None:
+        """The process as a whole was stopped, or not given the processor: what it was doing is no older for that."""
+        if self._busy_s is not None:
+            self._busy_s += for_s
+        if self._deaf_s is not None:
+            self._deaf_s += for_s
+
     @property
     def stalled_s(self) -> float:
         """For how long there has been something to do, and nothing was done. Waiting for Redis does not count."""
         if self.away or self.refusal:
             return 0.0
-        now_s = monotonic_s()
-        busy_s = now_s - self._busy_s if self._busy_s is not None else 0.0
-        deaf_s = now_s - self._deaf_s - READ_WITHIN_S if self._deaf_s is not None else 0.0
+        busy_s = self._awake_s() - self._busy_s if self._busy_s is not None else 0.0
+        deaf_s = monotonic_s() - self._deaf_s - READ_WITHIN_S if self._deaf_s is not None else 0.0
         return max(busy_s, deaf_s, 0.0)
 
     @property
@@ -97,9 +106,13 @@ class Progress:
         found = [self.away, self.refusal, f"nothing has moved for {stalled_s:.0f} s" if self.wedged else ""]
         return tuple(filter(None, found))
 
+    def _awake_s(self) -> float:
+        """A clock that stands still while the loop waits for Redis."""
+        return monotonic_s() - self._waited_s()
+
     def _forgive(self) -> None:
         """While Redis was away nothing could be done."""
         if self._busy_s is not None:
-            self._busy_s = monotonic_s()
+            self._busy_s = self._awake_s()
         if self._deaf_s is not None:
             self._deaf_s = monotonic_s()
