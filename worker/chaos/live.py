@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AgentLine", "ChaosView", "Moment", "sparkline"]
 
+#: What a line names: processes that are not well, so many of them.
+ILL, NAMED = frozenset({"stopped", "ending", "down", "cut", "delay", "black-hole"}), 3
 _BARS = " ▁▂▃▄▅▆▇█"
 _STYLES = {
     "acts": "green",
@@ -59,11 +61,13 @@ class ChaosView(View[Moment]):
 
     def line(self, snapshot: Moment) -> str:
         rate = snapshot.rates[-1] if snapshot.rates else 0.0
+        ill = [f"{name} {what}" for agent in snapshot.agents for name, what in agent.processes if what in ILL]
         parts = [
             f"{snapshot.phase:8}  {snapshot.open} open, {snapshot.done} done, {rate:.0f}/s",
             f"{snapshot.faults} faults, {sum(agent.takeovers for agent in snapshot.agents)} takeovers",
             *([f"server {snapshot.server}"] if snapshot.server != "up" else []),
-            *(f"{name} {what}" for agent in snapshot.agents for name, what in agent.processes if _is_ill(what)),
+            *ill[:NAMED],
+            *([f"{len(ill) - NAMED} more"] if len(ill) > NAMED else []),
         ]
         return ", ".join(parts)
 
@@ -99,7 +103,3 @@ def sparkline(values: Sequence[float]) -> str:
     if most <= 0:
         return _BARS[0] * len(values)
     return "".join(_BARS[round(value / most * (len(_BARS) - 1))] for value in values)
-
-
-def _is_ill(what: str) -> bool:
-    return what in ("stopped", "ending", "down", "cut", "delay", "black-hole")

@@ -39,7 +39,7 @@ def run(
 ) -> int:
     """Runs, judges and tells; returns the exit code. Raises ConfigError for a kind of fault that there is not."""
     plan = Plan(seconds, seed, interval_s, distributors, workers, _kinds(only))
-    logging.getLogger("core.runtime.client").setLevel(logging.ERROR)  # that the server goes away is the point
+    logging.getLogger("core.runtime").setLevel(logging.ERROR)  # that things go wrong is the point
     directory = Path(tempfile.mkdtemp(prefix="agents-chaos-"))
     try:
         with ChaosView(sys.stderr, wants_decoration(sys.stderr)) as view:
