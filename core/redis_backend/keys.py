@@ -28,6 +28,7 @@ hashes by its whole name, so the tag `{shared:distributor:ID}` lies in the slot 
                                                      while a task of it is open or dead
     {coordinator:C}:lease, :fence, :seen, :inbox, :heartbeats, :standbys    as above
     {coordinator:C}:client:X                 stream  signed replies to client X                 1 h       coordinator
+    {coordinator:C}:client:X:mark            string  nothing: X waits until replicas have it    1 min     client X
     {coordinator:C}:quarantine, {shared:distributor:D}:quarantine
                                              stream  rejected messages and why, bounded         -         the reader
     agents:active                            set     addresses with their cell, for `status`    -         every agent
@@ -105,6 +106,9 @@ class CoordinatorKeys:
 
     def replies(self, client_id: str) -> str:
         return self._key(f"client:{client_id}")
+
+    def mark(self, client_id: str) -> str:
+        return self._key(f"client:{client_id}:mark")
 
     @property
     def agent(self) -> AgentKeys:

@@ -40,6 +40,7 @@ from core.errors import (
     UnknownTask,
     WorldError,
 )
+from core.ports import Command
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.keys import CoordinatorKeys
 from core.redis_client import Wire
@@ -62,6 +63,10 @@ BLOCK_MS = 2000
 LOOK_UP_S = 5.0
 #: Records asked for with one look: those of the tasks that were asked about first.
 LOOKED_UP_AT_ONCE = 500
+
+
+#: How long the server holds a question for its replicas, and how long its key stays.
+REPLICAS_MS, MARK_MS = 1000, 60_000
 
 
 @dataclass(slots=True)
@@ -322,10 +327,11 @@ class AgentClient(Resident):
             return set()
         looked_at = task_ids[:LOOKED_UP_AT_ONCE]
         try:
-            [records] = await self._requests.run(("HMGET", self._keys.tasks, *looked_at))
+            look = ("HMGET", self._keys.tasks, *looked_at)
+            records, *confirmed = await self._requests.run(look, *self._asks_replicas())
         except (TransportDown, ConfigError):
             return set()  # the reader reports it, and comes back
-        if not isinstance(records, list):
+        if not isinstance(records, list) or not self._are_replicated(confirmed):
             return set()
         found = dict(zip(looked_at, records, strict=True))
         self._endings.confirm(task_id for task_id, record in found.items() if record is not None)
@@ -357,6 +363,8 @@ class AgentClient(Resident):
                     replies = await wire.exchange([*trim, read], timeout_s=BLOCK_MS / 1000 + 3)
                     if isinstance(replies[-1], Exception):
                         raise TransportDown(f"Redis refused to be read: {replies[-1]}")
+                    if replies[-1] and not self._are_replicated(await wire.exchange(self._asks_replicas())):
+                        raise TransportDown(f"fewer than {self._redis.wait_replicas} replicas keep up with it")
                 except (TransportDown, ConfigError) as error:
                     self._transport(f"{error}")
                     await asyncio.sleep(random.uniform(backoff_s / 2, backoff_s))
@@ -369,6 +377,21 @@ class AgentClient(Resident):
                     self._take(fields)
         finally:
             await wire.close()
+
+    def _asks_replicas(self) -> list[Command]:
+        """What goes behind a read whose outcome counts only once it is on replicas, over the same connection. They take
+        all writes in order: those that have one which comes after the read have all that was read."""
+        if not self._redis.wait_replicas:
+            return []
+        write = ("SET", self._keys.mark(self.client_id), "", "PX", MARK_MS)
+        return [write, ("WAIT", self._redis.wait_replicas, REPLICAS_MS)]
+
+    def _are_replicated(self, answer: Sequence[Any]) -> bool:
+        """Whether they have said so; also when nobody asked them."""
+        if not answer:
+            return True
+        written, replicas = answer
+        return written == b"OK" and isinstance(replicas, int) and replicas >= self._redis.wait_replicas
 
     def _transport(self, away: str) -> None:
         """One line in the log for each change, not for each try."""

@@ -143,9 +143,9 @@ def under_load(stage: Stage, run_ms: int = 3, redis: RedisConfig | None = None) 
         load.running.result()
 
 
-def all_act(stage: Stage) -> None:
-    """Returns when somebody acts for each agent."""
-    for agent_id in AGENTS:
+def all_act(stage: Stage, *agent_ids: str) -> None:
+    """Returns when somebody acts for each of these agents, by default for all."""
+    for agent_id in agent_ids or AGENTS:
         stage.acting(agent_id)
 
 

@@ -220,3 +220,14 @@ def test_nothing_is_left_when_it_ends(redis_server: RedisServer) -> None:
 def test_a_match_has_some_bytes(proxy: Proxy) -> None:
     with pytest.raises(ValueError, match="1 to 256 bytes, not 0"):
         proxy.on_request(b"", "reset")
+
+
+def test_after_a_change_of_target_what_is_open_is_reset_and_who_comes_again_gets_to_the_other_server(
+    proxy: Proxy, redis_server: RedisServer
+) -> None:
+    with RedisServer(redis_server.binary) as other, through(proxy, redis_server.password) as client:
+        client.set("k", "v")
+        other.ask("CONFIG", "SET", "requirepass", redis_server.password)
+        proxy.retarget(other.socket)
+        assert client.get("k") is None
+        assert (proxy.counters.accepted, proxy.counters.reset) == (2, 1)

@@ -161,6 +161,15 @@ class Proxy:
         """Resets the connections that there are; new ones are welcome."""
         self._do(self._reset)
 
+    def retarget(self, upstream: Path | tuple[str, int]) -> None:
+        """From now on it leads to another server, as a name does after a failover; what is open is reset."""
+
+        def change() -> None:
+            self.upstream = upstream
+            self._reset()
+
+        self._do(change)
+
     def heal(self) -> None:
         """All passes again, what was held back first. Rules are forgotten."""
 
