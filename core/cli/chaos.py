@@ -29,6 +29,10 @@ def chaos(
     It starts a server and a hierarchy of its own, in a temporary directory: a coordinator and a standby, distributors,
     workers. After a calm while, agents and server are killed, stopped and cut off. Exit code 0: every accepted task
     ended once and every invariant held; 1: otherwise. Ctrl-C ends it early, with the verdict so far.
+
+    Recovery, of a coordinator or distributor that acted: until another process acts in its place, or itself again. Of
+    a worker: until the last task that it was executing is executed elsewhere, or goes on. Of the server: from when it
+    answers again to the next result that a client is told.
     """
     from importlib import import_module
 

@@ -109,9 +109,17 @@ def test_a_second_ctrl_c_ends_it_at_once_without_a_verdict() -> None:
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_a_kind_that_there_is_not_is_refused_with_the_names_of_those_there_are() -> None:
-    _, err = finished(started("--only", "earthquake"), 78)
-    assert "there is no fault 'earthquake'. There are kill, terminate, stop," in err
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--only", "earthquake"), "there is no fault 'earthquake'. There are kill, terminate, stop,"),
+        (("--distributors", "3", "--workers", "2"), "2 workers cannot serve 3 distributors"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_starts(flags: tuple[str, ...], told: str) -> None:
+    _, err = finished(started(*flags), 78)
+    assert told in err
+    assert list(Path.cwd().iterdir()) == []
 
 
 def test_a_record_that_is_deleted_behind_the_coordinators_back_is_found_and_ends_with_1(

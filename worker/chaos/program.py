@@ -37,7 +37,10 @@ def run(
     keep: bool,
     command: str,
 ) -> int:
-    """Runs, judges and tells; returns the exit code. Raises ConfigError for a kind of fault that there is not."""
+    """Runs, judges and tells; returns the exit code. Raises ConfigError for a kind of fault that there is not, or a
+    distributor without a worker."""
+    if distributors > workers:
+        raise ConfigError(f"{workers} workers cannot serve {distributors} distributors: each needs one at least.")
     plan = Plan(seconds, seed, interval_s, distributors, workers, _kinds(only))
     logging.getLogger("core.runtime").setLevel(logging.ERROR)  # that things go wrong is the point
     directory = Path(tempfile.mkdtemp(prefix="agents-chaos-"))
