@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -153,6 +156,19 @@ async def test_what_one_call_has_not_had_answered_is_bounded(
         await asyncio.gather(asked, return_exceptions=True)
 
         assert await client.memory_usage(KEYS.inbox) < 3_000_000
+
+
+def test_a_command_that_nobody_answers_names_the_id_and_how_to_ask_again(redis_server: RedisServer) -> None:
+    redis_server.clean()
+    done = subprocess.run(
+        [sys.executable, "-m", "core.cli", "submit", "echo", "1", "--id", "t", "--timeout", "0.5"],
+        env={**os.environ, **redis_server.environment}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stdout) == (75, "")
+    assert "--id t submits it again, as the same task" in done.stderr
+    assert "agents tasks wait t" in done.stderr
+    assert "did not answer" in done.stderr
 
 
 # ---- what is lost, and what nobody can do ----
