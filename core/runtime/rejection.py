@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 from core.errors import BadSignature, MalformedMessage, MessageTooLarge, NotPermitted, PeerError, UnknownKey
@@ -20,15 +20,17 @@ _FINAL: dict[bytes, type[PeerError]] = {
 _OTHER_SECRET = (BadSignature, UnknownKey)
 
 
-def rejection_of(entries: Iterable[tuple[bytes, list[bytes]]], sender: Address, since_ms: int) -> PeerError | None:
-    """The error for which a reader has rejected a message that `sender` sent since then; None: it has not.
+def rejection_of(
+    entries: Iterable[tuple[bytes, list[bytes]]], sender: Address, posted: Container[bytes]
+) -> PeerError | None:
+    """The error for which a reader has rejected a message of `sender`, which has `posted` those; None: it has not.
 
-    `entries` are those of the reader's quarantine, the latest first; `since_ms` is on the server's clock."""
+    `entries` are those of the reader's quarantine, the latest first. What they say of themselves counts for nothing:
+    anybody may have put a message that names this sender into the inbox."""
     for _, fields in entries:
         named: dict[bytes, Any] = dict(zip(fields[::2], fields[1::2], strict=False))
         kind = _FINAL.get(named.get(b"reason", b""))
-        arrived_ms = int(named.get(b"entry", b"0").partition(b"-")[0])
-        if kind is None or named.get(b"from") != str(sender).encode() or arrived_ms < since_ms:
+        if kind is None or named.get(b"entry") not in posted:
             continue
         detail = named.get(b"detail", b"").decode(errors="replace")
         cure = (

@@ -52,6 +52,7 @@ class _Asking:
 
     waiting: dict[str, Sequence[bytes]] = field(default_factory=dict)  #: request id -> its items
     size: int = 0  #: bytes of those
+    posted: set[bytes] = field(default_factory=set)  #: the ids that its messages have in the coordinator's inbox
     again: deque[Sequence[bytes]] = field(default_factory=deque)  #: items of requests that are to be sent once more
     refused: Refused = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -137,7 +138,7 @@ class Requests:
                     if asking.waiting and time.monotonic() >= deadline_s:
                         raise TaskTimeout(self._silence(timeout_s))
                     if not heard:
-                        await self._raise_if_rejected()
+                        await self._raise_if_rejected(asking)
                         if patience_s == ANSWER_S:
                             self._send_again(asking)
                     backoff_s, patience_s = BACKOFF_S, ANSWER_S
@@ -165,6 +166,7 @@ class Requests:
             for reply in replies:
                 if isinstance(reply, Exception):
                     raise _refusal(str(reply))
+                asking.posted.add(reply)
 
     def _prepared(self, action: Action, items: Sequence[bytes], asking: _Asking) -> list[Command]:
         step = Step()
@@ -186,10 +188,10 @@ class Requests:
         asking.waiting.clear()
         asking.size = 0
 
-    async def _raise_if_rejected(self) -> None:
-        """Raises the PeerError for which there is no answer, when the coordinator rejected what this client sent."""
+    async def _raise_if_rejected(self, asking: _Asking) -> None:
+        """Raises the PeerError for which there is no answer, when the coordinator rejected what this call has sent."""
         [entries] = await self.run(("XREVRANGE", self._keys.agent.quarantine, "+", "-", "COUNT", LATEST))
-        if not isinstance(entries, Exception) and (error := rejection_of(entries, self._me, self._outbox.incarnation)):
+        if not isinstance(entries, Exception) and (error := rejection_of(entries, self._me, asking.posted)):
             raise error
 
     def _silence(self, timeout_s: float) -> str:

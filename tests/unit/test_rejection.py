@@ -23,21 +23,21 @@ def entry(reason: str = "unknown_key", sender: str = "client:me", arrived: str =
         (entry(reason="not_permitted"), "not_permitted"),
         (entry(reason="stale"), None),  # sent again it is fresh
         (entry(reason="replayed"), None),
-        (entry(sender="client:somebody"), None),
-        (entry(arrived="499-9"), None),  # of an earlier life of this client
+        (entry(sender="client:somebody"), "unknown_key"),  # it is the entry that was posted, whatever it says
+        (entry(arrived="499-9"), None),  # in this client's name, and not by it
         ((b"900-0", [b"reason", b"unknown_key"]), None),
     ],
 )
 def test_only_a_rejection_of_this_clients_own_message_for_good_ends_its_waiting(
     rejected: tuple[bytes, list[bytes]], expected: str | None
 ) -> None:
-    error = rejection_of([entry(sender="client:x"), rejected], ME, since_ms=500)
+    error = rejection_of([entry(arrived="498-0"), rejected], ME, {b"500-0"})
 
     assert (error and error.reason) == expected
 
 
 def test_the_cure_for_another_secret_is_named() -> None:
-    error = rejection_of([entry()], ME, since_ms=0)
+    error = rejection_of([entry()], ME, {b"500-0"})
 
     assert error is not None
     assert "A2A_TOKEN_SECRET" in str(error)
