@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from itertools import count
 from secrets import token_hex
 
+import redis
+
 from core.config import RedisConfig
 from core.errors import ServerRefused, TaskLost, TransportDown
 from core.runtime.client import AgentClient
@@ -27,8 +29,8 @@ from worker.chaos.judge import Verdict, judge
 
 __all__ = [
     "AGENTS", "DOWN_S", "Load", "Submitter", "all_act", "crash", "cut_log", "fences_used_again",
-    "first_commit_s", "history_of", "judged_after_loss", "log_lines", "setting", "split_at_flush", "told_by_now",
-    "under_load",
+    "first_commit_s", "history_of", "judged_after_loss", "log_lines", "refusal", "setting", "split_at_flush",
+    "told_by_now", "under_load",
 ]  # fmt: skip
 
 #: By id, whoever acts for them.
@@ -229,6 +231,16 @@ def fences_used_again(before: Grants, after: Grants) -> dict[str, list[int]]:
         if low:
             found[lease] = low
     return found
+
+
+def refusal(server: RedisServer) -> str:
+    """The code with which it refuses to write; empty: it writes."""
+    with server.connect() as client:
+        try:
+            client.set("probe", "", px=1000)
+        except redis.ResponseError as error:
+            return str(error).split()[0]
+    return ""
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import redis
 
 from core.config import RedisConfig
 from tests.faults.outages import (
@@ -20,6 +19,7 @@ from tests.faults.outages import (
     fences_used_again,
     history_of,
     judged_after_loss,
+    refusal,
     told_by_now,
     under_load,
 )
@@ -175,7 +175,7 @@ def test_an_old_primary_that_lives_on_takes_nothing_for_certain_and_its_agents_c
         stage.start("worker-3", REDIS_URL=pair.other_way.url)  # it takes a lease that only the old primary knows of
         pair.promote()
         pair.lead_to_replica(pair.way)
-        until(lambda: refuses(pair.primary), "the old primary takes no writes")
+        until(lambda: refusal(pair.primary) == "NOREPLICAS", "the old primary takes no writes")
         until(lambda: stage.acts("coordinator-1b"), "a standby acts on the new one")
         winner = pair.history(pair.replica)
         loser = history_of(AppendLog(pair.primary.append_directory).transactions(split_at))
@@ -194,12 +194,3 @@ def test_an_old_primary_that_lives_on_takes_nothing_for_certain_and_its_agents_c
     assert load.submitter.lost == []
     given_out = {(lease, grant.epoch) for lease, grants in loser.grants.items() for grant in grants}
     assert not given_out & {(lease, grant.epoch) for lease, grants in verdict.grants.items() for grant in grants}
-
-
-def refuses(server: RedisServer) -> bool:
-    with server.connect() as client:
-        try:
-            client.set("probe", "", px=1000)
-        except redis.ResponseError as error:
-            return str(error).startswith("NOREPLICAS")
-    return False
