@@ -25,7 +25,8 @@ LINE_BYTES = 8 * 1024
 
 #: Control characters are shown, not sent to the terminal: they could hide or forge lines.
 ESCAPES = {code: f"\\x{code:02x}" for code in [*range(9), *range(10, 32), *range(127, 160)]}
-ESCAPES |= {code: f"\\u{code:x}" for code in (0x2028, 0x2029)}  # some take these for the end of a line
+#: Some take the first two for the end of a line; the others turn the direction of the text.
+ESCAPES |= {code: f"\\u{code:x}" for code in [0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]}
 
 
 def to_stderr(text: str) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from core.cli.render import duration, note, print_json, print_table, say
 from core.cli.session import client_of, looking, run, settings
+from core.printable import printable
 
 if TYPE_CHECKING:
     from core.config import Settings
@@ -83,7 +84,7 @@ def show(task_id: TaskId, as_json: Json = False) -> None:
             if value not in (None, [], {}, 0, False)]  # fmt: skip
     print_table(("FIELD", "VALUE"), rows)
     if reason:
-        say(f"\n{reason}")
+        say(f"\n{printable(reason)}")
 
 
 def _short(value: Any) -> str:

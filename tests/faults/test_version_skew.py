@@ -20,6 +20,9 @@ from tests.integration.hierarchy import House, add, house, runs, wait
 from tests.integration.speaker import Speaker
 from tests.waiting import until_async
 
+#: What is tested here is the same on every server.
+pytestmark = pytest.mark.parametrize("redis_server", ["bundled"], indirect=True, scope="session")
+
 Redis = Any  # the types of redis-py tell neither bytes from text nor all of its commands
 Json = dict[str, Any]
 
