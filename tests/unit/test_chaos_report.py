@@ -159,6 +159,12 @@ def test_a_stopped_worker_that_goes_on_with_its_task_has_recovered() -> None:
     assert recovery.took_s == pytest.approx(1.1)
 
 
+def test_a_recovery_that_a_fault_of_the_server_disturbed_is_not_counted() -> None:
+    entries = [entry("began", "a", 0.9, 7, "1"), entry("began", "a", 3.0, 8, "2")]
+    server = struck(Fault(2.0, Kind.SERVER_KILL, SERVER, 0.5), at_s=2.0)
+    assert worker_recoveries([struck(KILL), server], entries, 0) == []
+
+
 def test_a_worker_that_executed_nothing_interrupted_nothing() -> None:
     assert worker_recoveries([struck(KILL)], [entry("began", "a", 1.2, 7, "1")], 0) == []
 

@@ -236,6 +236,7 @@ class _Run:
     def _tell(self, struck: Struck) -> None:
         fault = struck.fault
         self.ledger.note("fault", fault=str(fault), process=struck.lane, pid_struck=struck.pid, acting=struck.acting)
+        self.watch.disturbed(struck)
         role = next((one.role for one in self.cast.members if one.lane == struck.lane), Role.WORKER)
         if struck.acting and fault.kind in INTERRUPTING and role is not Role.WORKER:
             self.watch.interrupted(struck, role)

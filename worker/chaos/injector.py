@@ -46,7 +46,7 @@ PROFILE = {
 #: Added each way by a delay: a near network, a far one, and one that is ill.
 DELAYS_S = (0.005, 0.05, 0.5)
 #: What was hit is left alone for so long after it is back: time to start, and for the server to show that all recover.
-REST_S, SERVER_REST_S = 0.2, 4.0
+REST_S, SERVER_REST_S = 0.5, 4.0
 #: No pause is longer than so many intervals, so that a short run has its faults.
 LONGEST_PAUSE = 4.0
 

@@ -6,6 +6,9 @@ worker                     it was killed or stopped: until the last of the tasks
                            or goes on; none when it was executing nothing
 server                     it was killed or stopped: from the moment it answers again until a client hears of the next
                            end of a task
+
+A recovery in which another fault of the same agent, or of the server, came between is not counted: how long it took
+would tell when the last of them was, and not how long the system needs.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from worker.chaos.injector import Kind
+from worker.chaos.injector import SERVER, Kind
 from worker.chaos.ledger import Entry
 from worker.chaos.story import Recovery, Struck
 
@@ -31,7 +34,8 @@ def worker_recoveries(struck: Iterable[Struck], entries: Sequence[Entry], origin
             by_pid[entry.pid].append(entry)
         elif entry.kind == "ended":
             ended[entry.facts["execution"]] = entry.at_ns
-    found = []
+    struck, found = list(struck), []
+    server_s = [one.at_s for one in struck if one.fault.target == SERVER]
     for one in struck:
         if one.fault.kind not in (Kind.KILL, Kind.STOP) or not one.fault.target.agent_id.startswith("worker"):
             continue
@@ -41,8 +45,9 @@ def worker_recoveries(struck: Iterable[Struck], entries: Sequence[Entry], origin
             for entry in by_pid[one.pid]
             if entry.at_ns <= at_ns < ended.get(entry.facts["execution"], at_ns + 1)
         ]
-        if times := [time for time in resumed if time is not None]:
-            found.append(Recovery(one.fault, "worker", (max(times) - at_ns) / 1e9))
+        took_s = (max((time for time in resumed if time is not None), default=0) - at_ns) / 1e9
+        if took_s > 0 and not any(one.at_s <= at_s <= one.at_s + took_s for at_s in server_s):
+            found.append(Recovery(one.fault, "worker", took_s))
     return found
 
 

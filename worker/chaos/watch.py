@@ -10,7 +10,7 @@ from core.errors import WorldError
 from core.langgraph_state import Lease
 from core.roles import Role
 from core.runtime.reader import Reader
-from worker.chaos.injector import Kind
+from worker.chaos.injector import SERVER, Kind
 from worker.chaos.story import Hold, Recovery, Story, Struck
 
 __all__ = ["Watch"]
@@ -44,10 +44,10 @@ class Watch:
         self.takeovers: dict[str, int] = dict.fromkeys(leases, -1)  # the first one is no takeover
         self._reader = reader
         self._leases = leases
-        self._story = story
+        self.story = story
         self._clock = clock
         self._lane_of = lane_of
-        self._acting = acting
+        self.acting = acting
         self._seen: dict[str, bytes] = {}
         self._holds: dict[str, Hold] = {}
         self._interrupted: list[_Interrupted] = []
@@ -64,6 +64,14 @@ class Watch:
             for agent_id, lease in zip(self._leases, stored, strict=True):
                 self._take(agent_id, lease, now_s)
             await asyncio.sleep(LOOK_S)
+
+    def disturbed(self, struck: Struck) -> None:
+        """A further fault: what has not recovered from an earlier one of the same agent will tell nothing about that
+        one any more, nor will anything when it befell the server."""
+        hit = struck.fault.target
+        self._interrupted = [
+            one for one in self._interrupted if hit != SERVER and hit.agent_id != one.struck.fault.target.agent_id
+        ]
 
     def interrupted(self, struck: Struck, role: Role) -> None:
         """The process that acted for the target's id cannot do so any more: until somebody does, it is a recovery."""
@@ -95,15 +103,15 @@ class Watch:
             self.takeovers[agent_id] += 1
         lane = self._lane_of(int(lease.process.rsplit("/", 2)[-2]))
         self.epochs[agent_id] = lease.epoch
-        self._acting[agent_id] = lane
+        self.acting[agent_id] = lane
         self._holds[agent_id] = Hold(agent_id, lane, lease.epoch, now_s, now_s)
 
     def _end_hold(self, agent_id: str, now_s: float) -> None:
         hold = self._holds.pop(agent_id, None)
-        self._acting.pop(agent_id, None)
+        self.acting.pop(agent_id, None)
         if hold is not None:
             hold.end_s = now_s
-            self._story.holds.append(hold)
+            self.story.holds.append(hold)
 
     def _resumed(self, one: _Interrupted, agent_id: str, epoch: int, now_s: float) -> bool:
         """Whether this sign of life ends the interruption: that of a new holder, or of the old one who is back."""
@@ -111,6 +119,6 @@ class Watch:
             return False
         is_back = one.struck.healed_s is not None and one.struck.fault.kind is not Kind.KILL
         if epoch > one.epoch or is_back:
-            self._story.recoveries.append(Recovery(one.struck.fault, one.role.value, now_s - one.struck.at_s))
+            self.story.recoveries.append(Recovery(one.struck.fault, one.role.value, now_s - one.struck.at_s))
             return True
         return False
