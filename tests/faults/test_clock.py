@@ -179,7 +179,7 @@ async def noticed(client: Redis, ahead_s: int) -> None:
     """Returns when the server lives by its new clock."""
 
     async def done() -> bool:
-        return abs((await client.time())[0] - time.time() - ahead_s) < 5
+        return bool(abs((await client.time())[0] - time.time() - ahead_s) < 5)
 
     await until_async(done, "the server's clock is set")
 

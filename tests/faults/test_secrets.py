@@ -9,7 +9,6 @@ from typing import Any
 
 import psutil
 import pytest
-import redis
 from typer.testing import CliRunner
 
 from core.cli.app import app
@@ -77,8 +76,8 @@ def needles(password: str) -> list[bytes]:
     return found
 
 
-def everything_in(server: redis.Redis) -> bytes:
-    found = []
+def everything_in(server: Any) -> bytes:
+    found: list[bytes] = []
     for key in server.keys("*"):
         kind = server.type(key)
         if kind == b"stream":
