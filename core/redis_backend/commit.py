@@ -19,6 +19,7 @@ import os
 import random
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -99,6 +100,7 @@ class Committer:
         self._commits = 0
         self._closing = False
         self._seen_waiting_ms = 0
+        self.waits = False  #: whether it has found another process acting, and waits for its turn
         self._asked_s: float | None = None  # monotonic, since when an answer is waited for
         self._waited_s = 0.0
         self.most_backoff_s = min(MOST_BACKOFF_S, lease_ms / 1000 * MOST_BACKOFF_SHARE)
@@ -140,6 +142,7 @@ class Committer:
             try:
                 held = await self._try_acquire(seen if monotonic_s() > ends_s else None)
                 if held is None:
+                    self.waits = False
                     return Grant(self.epoch, self.version)
                 while held and not (held == seen and monotonic_s() > ends_s) and not self._is_dead(held):
                     if held != seen:
@@ -147,6 +150,7 @@ class Committer:
                         if seen is not None and not standby:
                             raise LeaseHeld(self._me.agent_id, f"process {lease.pid} on {lease.host}")
                         seen, ends_s = held, monotonic_s() + (lease.lease_ms or self._lease_ms) / 1000
+                        self.waits = standby
                     await asyncio.sleep(LOOK_AGAIN_S)
                     [held, *_] = await self.run(("GET", self._keys.lease), *(self._waiting() if standby else ()))
                 backoff_s = BACKOFF_S
@@ -211,7 +215,7 @@ class Committer:
             if self.epoch and self._wire.connected:
                 if self._armed or await self._arm():
                     await self._exchange(("MULTI",), ("DEL", self._keys.lease), ("EXEC",))
-            self.epoch = 0
+            self.epoch, self._armed = 0, False
 
     async def close(self) -> None:
         await self._wire.close()
@@ -252,9 +256,20 @@ class Committer:
         )  # fmt: skip
 
     async def run(self, *commands: Command) -> list[Any]:
-        """Plain commands outside a transaction (heartbeats, look-ups), on the same connection."""
+        """Plain commands outside a transaction (heartbeats, look-ups), on the same connection.
+
+        A renewal that is due goes along: waiting for a reply of its own, it would come too late over a slow link. When
+        it fails it stays due.
+        """
         async with self._lock:
-            return await self._exchange(*commands)
+            if not (self._armed and self._wire.connected and self.renewal_due):
+                return await self._exchange(*commands)
+            failpoints.hit("renew")
+            sent_s, renewal = monotonic_s(), self._transaction(())
+            replies = await self._exchange(*renewal, *commands)
+            with suppress(ServerRefused):
+                self._outcome(replies[: len(renewal)], sent_s)
+            return replies[len(renewal) :]
 
     async def look_up(self, *commands: Command) -> list[Any]:
         """The replies to commands that only read. While Redis is away it waits and goes on by itself, as a commit.
@@ -318,25 +333,31 @@ class Committer:
 
     async def _send(self, commands: Sequence[Command]) -> bool:
         """MULTI..EXEC, and the watch for the next one in the same write. False: aborted, and nothing was written."""
-        renewed_s = monotonic_s()
-        replies = await self._exchange(
+        sent_s = monotonic_s()
+        return self._outcome(await self._exchange(*self._transaction(commands)), sent_s)
+
+    def _transaction(self, commands: Sequence[Command]) -> tuple[Command, ...]:
+        return (
             ("MULTI",),
             ("SET", self._keys.lease, self._lease_value(), "PX", self._lease_ms),
             *commands,
             ("EXEC",),
             *self._watching(),
         )
-        outcome = replies[len(commands) + 2]
+
+    def _outcome(self, replies: Sequence[Any], sent_s: float) -> bool:
+        """What became of a `_transaction`, by its replies. False: aborted. Raises ServerRefused, StateConflict."""
+        outcome = replies[-4]
         self._armed = False
         if isinstance(outcome, ResponseError):
-            causes = [reply for reply in replies[: len(commands) + 2] if isinstance(reply, ResponseError)]
+            causes = [reply for reply in replies[:-4] if isinstance(reply, ResponseError)]
             raise ServerRefused(f"Redis refused a commit: {causes[0] if causes else outcome}")
         if outcome is None:
             return False
         for reply in outcome:
             if isinstance(reply, ResponseError):
                 raise StateConflict(f"a key has a type that is not ours, and only the rest was written: {reply}")
-        self._renewed_s = renewed_s
+        self._renewed_s = sent_s
         self._written_epoch = self.epoch
         self._commits += 1
         self._armed = self._is_ours(replies[-2])

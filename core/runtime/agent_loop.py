@@ -393,11 +393,11 @@ class AgentLoop:
                 if number % looks:
                     [beats] = await self.committer.run(("HGETALL", self.keys.heartbeats))
                     self._hear(beats)
-                    continue
-                if self.committer.renewal_due:
+                else:
+                    await self.send_beat()
+                if self.committer.renewal_due:  # it could not go along
                     await self.committer.renew()
                     self.progress.refused("")
-                await self.send_beat()
             except (TransportDown, ServerRefused) as error:
                 self._went_wrong(error)
 
