@@ -129,7 +129,7 @@ class Agent(Resident):
         if self._running is not None and self._running.done():
             return Condition("ended")
         if self._loop is None or not self._at_work:
-            return Condition("standby" if self.config.standby else "starting")
+            return Condition("standby" if self._loop and self._loop.committer.waits else "starting")
         return self._loop.condition
 
     async def wait(self) -> None:
