@@ -122,10 +122,11 @@ def test_no_secret_is_in_a_log_an_argument_the_environment_of_user_code_redis_or
         with AgentClient(redis_config, a2a, "k", "c") as client:
             seen = [client.value(client.submit(Task(task_type="surroundings"), 90), 90) for _ in range(8)]
             failed = client.result(client.submit(Task(task_type="fail", payload="a failure")), 60)
+            until(lambda: tiers.log("d").count('"action": "worker_joined"') == 2, "both workers are there", 60)
             lingering = client.submit_many([Task(task_type="linger") for _ in range(8)])
             agents = {name: psutil.Process(one.pid(name)) for one, name in
                       [(tiers, "k"), (tiers, "d"), (tiers, "w1"), (robbed, "w2")]}  # fmt: skip
-            user_code = until(lambda: _children(agents), "user code runs in both workers")
+            user_code = until(lambda: _children(agents), "user code runs in both workers", 60)
             arguments = [part for one in (*agents.values(), *user_code) for part in one.cmdline()]
             environments = [f"{name}={value}" for one in user_code for name, value in one.environ().items()]
             for task_id in lingering:
