@@ -30,9 +30,9 @@ def on_beat(state: CoordinatorState, received: Received, batch: Batch, step: Ste
         return  # left behind by one that died before this coordinator began to look
     if child is None:
         child = state.distributors[name] = Child(received.sender, 0, beat, batch.mono_ms)
-        child.in_flight = {
-            task.task_id: task.attempt for task in state.local_tasks.values() if task.assigned_to == name
-        }
+        for task in state.local_tasks.values():
+            if task.assigned_to == name:
+                child.take(task.task_id)
     elif (incarnation, beat.beat) < (child.incarnation, child.beat.beat):
         return  # an older heartbeat than the one we know
     if child.incarnation != incarnation:
@@ -67,7 +67,7 @@ def audit(state: CoordinatorState, child: Child, batch: Batch, step: Step) -> No
         step.effects.append(Audit(child.address.agent_id))
     if child.unanswered(batch.mono_ms, state.failure_timeout_ms):
         step.extras.setdefault(Sending(child.address, Action.ASSIGN_TASK), {})
-    child.ask(batch.sent.get(child.address, 0), batch.mono_ms)
+    child.ask(batch.sent.get(child.address, 0), batch.mono_ms, step.changes)
 
 
 def on_audited(state: CoordinatorState, event: Audited, batch: Batch, step: Step) -> None:

@@ -187,7 +187,7 @@ def recall(state: CoordinatorState, records: list[Task], digests: dict[str, str]
             name = task.assigned_to
             if name not in state.distributors:
                 state.distributors[name] = Child(Address(Role.DISTRIBUTOR, name), 0, Beat(), mono_ms)
-            state.distributors[name].in_flight[task.task_id] = task.attempt
+            state.distributors[name].take(task.task_id)
 
 
 #: What may come in a message: `core.roles.ALLOWED` lets nothing else through.

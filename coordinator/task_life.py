@@ -277,7 +277,7 @@ def hand_over(state: CoordinatorState, task: Task, distributor_id: str, batch: B
     state.local_tasks[task.task_id] = handed
     child = state.distributors.get(distributor_id)
     if child:
-        child.in_flight[task.task_id] = handed.attempt
+        child.take(task.task_id)
     record = handed.to_json()
     step.put(Table.TASKS, task.task_id, record)
     step.put(Table.WANTED, task.task_id, WANT_RUN, distributor_id)

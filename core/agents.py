@@ -6,7 +6,7 @@ number has not moved for half of the failure timeout, gone when for all of it. W
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -67,7 +67,7 @@ class Probe(NamedTuple):
     """A question to a child's next heartbeats: of these tasks, which do you have?"""
 
     sent: int  #: the last sequence number sent to it when the question was asked
-    tasks: frozenset[str]
+    tasks: Mapping[str, int]  #: as in Child.in_flight
     since_ms: int  #: observer's monotonic time at which it was asked
 
 
@@ -87,7 +87,8 @@ class Child:
     beat: Beat
     moved_ms: int  #: observer's monotonic time at which its heartbeat last moved
     health: Health = Health.ACTIVE
-    in_flight: dict[str, int] = field(default_factory=dict)  #: task id -> attempt, in the order handed over
+    in_flight: dict[str, int] = field(default_factory=dict)  #: task id -> which hand-over it was, in their order
+    handed: int = 0  #: counts the hand-overs
     mean_run_ms: float | None = None  #: of its recent tasks; None: not known yet
     probe: Probe | None = None
     held: Held | None = None
@@ -103,8 +104,18 @@ class Child:
         return max(0, self.window - len(self.in_flight)) if self.health is Health.ACTIVE else 0
 
     @property
+    def slots(self) -> int:
+        """How many more tasks it would begin at once."""
+        return min(self.free, self.beat.concurrency - len(self.in_flight))
+
+    @property
     def load(self) -> float:
         return len(self.in_flight) / (self.window or 1)
+
+    def take(self, task_id: str) -> None:
+        """Notes that it is handed a task."""
+        self.handed += 1
+        self.in_flight[task_id] = self.handed
 
     def can(self, needs: tuple[str, ...]) -> bool:
         """Whether it, or one of its workers, has all of these skills."""
@@ -127,10 +138,11 @@ class Child:
         self.beat = self.beat.model_copy(update={"draining": True})
         self.health = Health.DRAINING
 
-    def ask(self, sent: int, mono_ms: int) -> None:
-        """Begins a probe, unless one is under way: which of what it has been handed does it have?"""
-        if self.probe is None and self.in_flight:
-            self.probe = Probe(sent, frozenset(self.in_flight), mono_ms)
+    def ask(self, sent: int, mono_ms: int, fresh: Container[str] = ()) -> None:
+        """Begins a probe, unless one is under way: which of what it has been handed does it have? Not asked after are
+        those in `fresh`, handed over in this very step: the message they go by comes after the one numbered `sent`."""
+        if self.probe is None and (asked := {one: at for one, at in self.in_flight.items() if one not in fresh}):
+            self.probe = Probe(sent, asked, mono_ms)
 
     def unanswered(self, mono_ms: int, patience_ms: int) -> bool:
         """Whether a probe is so old that the last message to the child, or from it, must have been lost. It ends then:
@@ -146,13 +158,14 @@ class Child:
         return self.probe is not None and received >= self.probe.sent
 
     def missing(self, holding: Container[str]) -> list[str]:
-        """Ends the probe: the tasks it was handed, does not hold and has not reported. Their message was lost.
+        """Ends the probe: the tasks it was handed then, does not hold and has not reported. Their message was lost.
 
         Sound without comparing clocks, if it had read all that was sent before the probe when it said what it holds,
         and all that it had sent by then has been taken.
         """
         assert self.probe
-        lost = [one for one in self.in_flight if one in self.probe.tasks and one not in holding]
+        asked = self.probe.tasks  # one that has come back since, and was handed over again, is not meant
+        lost = [one for one, at in self.in_flight.items() if asked.get(one) == at and one not in holding]
         self.probe = self.held = None
         return lost
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
+from operator import attrgetter
 
 from core.agents import Child
 
@@ -13,11 +14,13 @@ __all__ = ["LeastLoaded"]
 class LeastLoaded:
     """Chooses among children by load: the one with the smallest share of its window in use.
 
-    Built anew for each step, it counts what the step has handed out itself.
+    Built anew for each step, it counts what the step has handed out itself. With `at_once` a child has room only for
+    what it begins at once.
     """
 
-    def __init__(self, children: Iterable[Child]) -> None:
-        self._heap = [(child.load, child.address.agent_id, child) for child in children if child.free > 0]
+    def __init__(self, children: Iterable[Child], *, at_once: bool = False) -> None:
+        self._room = attrgetter("slots" if at_once else "free")
+        self._heap = [(child.load, child.address.agent_id, child) for child in children if self._room(child) > 0]
         heapq.heapify(self._heap)
 
     def can_serve(self, needs: tuple[str, ...]) -> bool:
@@ -45,6 +48,6 @@ class LeastLoaded:
         return chosen[2] if chosen else None
 
     def took(self, child: Child) -> None:
-        """Call after the task is in `child.in_flight`: puts the child back in line if it still has room."""
-        if child.free > 0:
+        """Call after the child was given the task: puts the child back in line if it still has room."""
+        if self._room(child) > 0:
             heapq.heappush(self._heap, (child.load, child.address.agent_id, child))

@@ -55,7 +55,7 @@ class DistributorMind:
             draining=state.draining,
             ended=tuple(state.ended),
             running=in_hand,
-            queued=len(state.queue),
+            queued=sum(map(len, state.queues)),
             done=state.counts.get("completed", 0),
             failed=state.counts.get("failed", 0),
             retried=state.counts.get("retried", 0),
@@ -73,7 +73,8 @@ class DistributorMind:
         return []
 
     def next_wake_ms(self) -> int | None:
-        return self.state.queue.next_wake_ms()
+        pauses = (queue.next_wake_ms() for queue in self.state.queues)
+        return min((pause for pause in pauses if pause is not None), default=None)
 
     @property
     def drained(self) -> bool:

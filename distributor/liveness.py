@@ -49,7 +49,7 @@ def audit(state: DistributorState, worker: Child, batch: Batch, step: Step) -> N
             lose(state, state.local_tasks[task_id], worker.address.agent_id, batch, step, began=False)
     if worker.unanswered(batch.mono_ms, state.failure_timeout_ms):
         step.extras.setdefault(Sending(worker.address, Action.ASSIGN_TASK, None, worker.incarnation), {})
-    worker.ask(batch.sent.get(worker.address, 0), batch.mono_ms)
+    worker.ask(batch.sent.get(worker.address, 0), batch.mono_ms, step.changes)
 
 
 def judge_workers(state: DistributorState, batch: Batch, step: Step) -> None:
@@ -67,11 +67,12 @@ def judge_workers(state: DistributorState, batch: Batch, step: Step) -> None:
 def give_back_stranded(state: DistributorState, batch: Batch, step: Step) -> None:
     """Returns what no worker here can do, once that has been so for the failure timeout: the last one that could has
     left, or died, and another distributor may have one. Until then it may come back, or be yet to be heard."""
-    workers = state.workers.values()
-    nobodys = [needs for needs in sorted(state.queue.needs()) if not any(worker.can(needs) for worker in workers)]
+    wanted = sorted({needs for queue in state.queues for needs in queue.needs()})
+    nobodys = [needs for needs in wanted if not any(worker.can(needs) for worker in state.workers.values())]
     state.stranded = {needs: state.stranded.get(needs, batch.mono_ms) for needs in nobodys}
     for needs, since_ms in state.stranded.items():
-        if batch.mono_ms - since_ms >= state.failure_timeout_ms and (waiting := state.queue.in_lane(needs)):
+        waiting = [task_id for queue in state.queues for task_id in queue.in_lane(needs)]
+        if waiting and batch.mono_ms - since_ms >= state.failure_timeout_ms:
             step.note("tasks_stranded", needs=list(needs), tasks=len(waiting))
             for task_id in waiting:
                 give_back(state, state.local_tasks[task_id], step, stranded=True)
@@ -92,6 +93,8 @@ def forget_worker(state: DistributorState, name: str, batch: Batch, step: Step, 
     for index, task_id in enumerate(worker.in_flight):
         task = state.local_tasks.get(task_id)
         if task and task.assigned_to == name:
+            if died:
+                state.suspects[task_id] = state.suspects.get(task_id, 0) + 1
             lose(state, task, name, batch, step, began=died and index < worker.beat.concurrency)
     if died:
         state.count("workers_lost")

@@ -14,6 +14,7 @@ import orjson
 
 from core.agents import Beat, Child
 from core.balancing import LeastLoaded
+from core.dispatch_queue import DispatchQueue
 from core.langgraph_state import AgentStatus
 from core.roles import Action, Address, Role
 from core.step import Batch, Call, Drain, Received, Sending, Step, Table
@@ -169,15 +170,12 @@ def on_call(state: DistributorState, call: Call, batch: Batch, step: Step) -> No
 def dispatch(state: DistributorState, batch: Batch, step: Step) -> None:
     """Hands waiting tasks to workers that have room, and writes those that arrived in this step."""
     tell_capacity(state, step)
-    state.queue.wake(batch.now_ms)
+    for queue in state.queues:
+        queue.wake(batch.now_ms)
+    waits = bool(state.suspects) and hand_out_suspects(state, batch, step)
     if state.queue.lanes:
-        spread = LeastLoaded(state.workers.values())
-        while (task_id := state.queue.pop(spread.can_serve)) is not None:
-            task = state.local_tasks[task_id]
-            worker = spread.choose(skills_needed(task), state.last_worker.get(task_id))
-            assert worker
-            hand_over(state, task, worker, batch, step)
-            spread.took(worker)
+        # While a suspect waits for a free slot nobody is handed more than it begins at once: so slots come free.
+        hand_out(state, state.queue, LeastLoaded(state.workers.values(), at_once=waits), batch, step)
     for task_id in state.fresh:
         fresh = state.local_tasks.get(task_id)
         if fresh is not None and fresh.status is S.PENDING:
@@ -190,6 +188,37 @@ def dispatch(state: DistributorState, batch: Batch, step: Step) -> None:
     state.updated_at = batch.now
 
 
+def hand_out_suspects(state: DistributorState, batch: Batch, step: Step) -> bool:
+    """Hands out what workers have died with (see task_life.line_up). Whether one that can be run here still waits."""
+    workers = state.workers.values()
+    if state.careful.lanes:
+        hand_out(state, state.careful, LeastLoaded(workers, at_once=True), batch, step)
+    if state.apart.lanes:
+        without = [one for one in workers if not any(state.suspects.get(task_id, 0) > 1 for task_id in one.in_flight)]
+        hand_out(state, state.apart, LeastLoaded(without, at_once=True), batch, step, one_each=True)
+    wanted = (*state.careful.needs(), *state.apart.needs())
+    return any(worker.can(needs) for needs in wanted for worker in workers)
+
+
+def hand_out(
+    state: DistributorState,
+    queue: DispatchQueue,
+    spread: LeastLoaded,
+    batch: Batch,
+    step: Step,
+    *,
+    one_each: bool = False,
+) -> None:
+    """Hands out what waits in `queue` as far as workers have room; with `one_each` no worker gets two of them."""
+    while (task_id := queue.pop(spread.can_serve)) is not None:
+        task = state.local_tasks[task_id]
+        worker = spread.choose(skills_needed(task), state.last_worker.get(task_id))
+        assert worker
+        hand_over(state, task, worker, batch, step)
+        if not one_each:
+            spread.took(worker)
+
+
 def recall(state: DistributorState, records: list[Task], mono_ms: int) -> None:
     """Builds the memory from the stored records. A worker that has tasks is expected back until it has been silent
     for the failure timeout; its heartbeats tell what it still has."""
@@ -200,7 +229,7 @@ def recall(state: DistributorState, records: list[Task], mono_ms: int) -> None:
             name = task.assigned_to
             if name not in state.workers:
                 state.workers[name] = Child(Address(Role.WORKER, name), 0, Beat(), mono_ms)
-            state.workers[name].in_flight[task.task_id] = task.attempt
+            state.workers[name].take(task.task_id)
         else:
             state.queue.push(task)
 

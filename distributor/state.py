@@ -27,12 +27,20 @@ class DistributorState(LocalAgentState):
     fresh: list[str] = field(default_factory=list)  #: arrived in this step; written once it is known where they go
     ended: deque[str] = field(default_factory=deque)  #: ended tasks that are still shown, oldest first
     max_attempts: dict[str, int] = field(default_factory=dict)  #: by task type, as the workers say
+    suspects: dict[str, int] = field(default_factory=dict)  #: task id -> how many workers have died with it
+    careful: DispatchQueue = field(default_factory=DispatchQueue)  #: where those wait with which one has died
+    apart: DispatchQueue = field(default_factory=DispatchQueue)  #: where those wait with which more have died
     last_worker: dict[str, str] = field(default_factory=dict)  #: task id -> who failed it last; a retry goes elsewhere
     stranded: dict[tuple[str, ...], int] = field(default_factory=dict)  #: what no worker here can do -> since when (ms)
     incarnation: int = 0  #: of this distributor
     told_capacity: int = 0  #: what the coordinator was last told
     draining: bool = False
     counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def queues(self) -> tuple[DispatchQueue, ...]:
+        """Where tasks wait; see task_life.line_up."""
+        return self.queue, self.careful, self.apart
 
     def count(self, name: str, by: int = 1) -> None:
         self.counts[name] = self.counts.get(name, 0) + by

@@ -15,7 +15,7 @@ from core.step import Batch, Sending, Step, Table
 from core.tasks import Task, TaskError, TaskStatus, errors_with
 from distributor.state import DistributorState
 
-__all__ = ["conclude", "fail", "give_back", "hand_over", "lose", "report", "requeue", "save"]
+__all__ = ["conclude", "fail", "give_back", "hand_over", "line_up", "lose", "report", "requeue", "save"]
 
 S = TaskStatus
 #: Attempts of a task whose handler nobody has told the limit of yet.
@@ -38,7 +38,7 @@ def hand_over(state: DistributorState, task: Task, worker: Child, batch: Batch, 
         not_before=None,
     )
     state.local_tasks[task.task_id] = handed
-    worker.in_flight[task.task_id] = handed.attempt
+    worker.take(task.task_id)
     record = handed.to_json()
     step.put(Table.ACTUAL, task.task_id, record)
     step.send(Sending(worker.address, Action.ASSIGN_TASK, None, worker.incarnation), record)
@@ -106,15 +106,31 @@ def requeue(state: DistributorState, task: Task, batch: Batch, step: Step, **cha
     if state.draining:
         give_back(state, again, step)
     else:
-        state.queue.push(again)
+        line_up(state, again)
+
+
+def line_up(state: DistributorState, task: Task) -> None:
+    """Lets a task wait for a worker. One that a worker has died with goes only where it begins at once: of what waited
+    at a worker behind others nobody can say whether it had begun, so that it does not count. One that more have died
+    with goes only to a worker that has no other such: whoever brings them down takes the same ones along no more."""
+    deaths = state.suspects.get(task.task_id, 0)
+    state.queues[min(deaths, 2)].push(task)
+
+
+def take_out(state: DistributorState, task_id: str) -> None:
+    """Forgets a task that leaves the cell."""
+    del state.local_tasks[task_id]
+    state.queue.remove(task_id)
+    if state.suspects.pop(task_id, 0):
+        state.careful.remove(task_id)
+        state.apart.remove(task_id)
+    state.last_worker.pop(task_id, None)
 
 
 def give_back(state: DistributorState, task: Task, step: Step, *, stranded: bool = False) -> None:
     """Returns a task to the coordinator, which gives it to somebody else. `stranded`: nobody here can do this one, but
     others are welcome."""
-    del state.local_tasks[task.task_id]
-    state.queue.remove(task.task_id)
-    state.last_worker.pop(task.task_id, None)
+    take_out(state, task.task_id)
     step.remove(Table.ACTUAL, task.task_id)
     returned = {"status": "returned", "not_before": task.not_before, "stranded": stranded}
     report(state, {**returned, **attempts_of(task)}, step)
@@ -131,9 +147,7 @@ def attempts_of(task: Task) -> dict[str, Any]:
 def conclude(state: DistributorState, task: Task, item: dict[str, Any], batch: Batch, step: Step) -> None:
     """The task leaves the cell; its outcome goes to the coordinator. A few ended ones stay visible."""
     task_id = task.task_id
-    del state.local_tasks[task_id]
-    state.queue.remove(task_id)
-    state.last_worker.pop(task_id, None)
+    take_out(state, task_id)
     item |= attempts_of(task)
     if task.started_at:
         item["started_at"] = item.get("started_at") or task.started_at

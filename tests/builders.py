@@ -81,7 +81,9 @@ def a_beat(sender: Address, recipient: Address = DISTRIBUTOR, *, incarnation: in
 def a_child(name: str, *, role: Role = Role.WORKER, mono_ms: int = 0, holds: int = 0, **fields: Any) -> Child:
     """A child that lives and can do `sum`; `holds` tasks are in its hands already."""
     beat = Beat(**{"beat": 1, "concurrency": 4, "capabilities": ("task:sum",), **fields})
-    child = Child(Address(role, name), 1, beat, mono_ms, in_flight={f"{name}-{n}": 1 for n in range(holds)})
+    child = Child(Address(role, name), 1, beat, mono_ms)
+    for number in range(holds):
+        child.take(f"{name}-{number}")
     child.heard(beat, mono_ms)
     return child
 

@@ -120,10 +120,27 @@ class TestAProbe:
 
         assert not child.has_read(incarnation=7)
 
+    def test_a_task_that_came_back_and_was_handed_over_again_since_the_question_is_not_lost_by_its_answer(self) -> None:
+        child = a_child("a")
+        child.take("t")
+        child.ask(sent=5, mono_ms=0)
+        del child.in_flight["t"]
+        child.take("t")
+
+        assert child.missing(set()) == []
+
+    def test_what_is_handed_over_in_the_step_of_the_question_is_not_asked_after(self) -> None:
+        child = a_child("a")
+        child.take("old")
+        child.take("fresh")
+        child.ask(sent=5, mono_ms=0, fresh={"fresh": "pending"})
+
+        assert child.missing(set()) == ["old"]
+
     def test_what_is_handed_over_after_the_question_is_not_lost_by_its_answer(self) -> None:
         child = a_child("a", holds=1)
         child.ask(sent=5, mono_ms=0)
-        child.in_flight["fresh"] = 1
+        child.take("fresh")
 
         assert child.missing(()) == ["a-0"]
 

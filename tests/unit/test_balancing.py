@@ -20,7 +20,7 @@ def hand_out(children: list[Child], tasks: int) -> Counter[str]:
         child = spread.choose(SUM)
         if child is None:
             break
-        child.in_flight[f"task-{number}"] = 1
+        child.take(f"task-{number}")
         spread.took(child)
         got[child.address.agent_id] += 1
     return got
@@ -66,7 +66,7 @@ def test_the_one_that_was_avoided_stays_in_line() -> None:
     spread = LeastLoaded([a_child("failed"), a_child("other", capacity=1)])
     other = spread.choose(SUM, avoid="failed")
     assert other
-    other.in_flight["t"] = 1
+    other.take("t")
     spread.took(other)
 
     left = spread.choose(SUM)

@@ -19,7 +19,7 @@ from tests.builders import (
     record,
     taken,
 )
-from tests.distributor_steps import WORKER_2, a_distributor, assigned, handed, outcome, reports, take, to_me
+from tests.distributor_steps import WORKER_2, a_distributor, assigned, failure, handed, outcome, reports, take, to_me
 
 
 def test_the_tasks_of_a_worker_that_has_fallen_silent_go_to_others() -> None:
@@ -144,6 +144,29 @@ def test_a_task_whose_report_may_still_be_under_way_is_not_handed_over_again() -
     assert handed(step) == []
 
 
+def test_a_task_is_not_asked_after_in_the_step_that_hands_it_over() -> None:
+    state = a_distributor(WORKER)
+    answer: dict[str, Any] = {"parent_incarnation": 1, "received": 7, "sent": 3}
+
+    take(state, assigned(a_task()), beats=[a_beat(WORKER, beat=2)], sent={WORKER: 7}, windows=taken(WORKER, 3))
+    step = take(state, beats=[a_beat(WORKER, beat=3, **answer)], sent={WORKER: 8}, windows=taken(WORKER, 3))
+
+    assert handed(step) == []  # number 8, by which it travels, is not read yet
+
+
+def test_a_retry_is_not_lost_by_the_answer_to_a_question_about_the_attempt_before() -> None:
+    state = a_distributor(WORKER)
+    take(state, assigned(a_task(backoff_s=0)))
+    take(state, beats=[a_beat(WORKER, beat=2)], sent={WORKER: 1}, windows=taken(WORKER, 3))
+    again = take(state, failure("t"), sent={WORKER: 1})
+
+    answer: dict[str, Any] = {"parent_incarnation": 1, "received": 1, "sent": 4}
+    step = take(state, beats=[a_beat(WORKER, beat=3, **answer)], sent={WORKER: 2}, windows=taken(WORKER, 4))
+
+    assert handed(again) == [("t", 2)]
+    assert handed(step) == []  # it has not read of the second yet
+
+
 def test_the_coordinator_hears_at_once_when_there_is_much_more_or_less_room() -> None:
     state = DistributorState("distributor-1", coordinator=COORDINATOR)
 
@@ -235,3 +258,59 @@ def test_a_distributor_that_was_restarted_waits_for_its_workers_before_it_gives_
 
     assert reports(first) + reports(early) + reports(heard) == []
     assert handed(heard) == [("t", 1)]
+
+
+# ---- what brings its worker down ----
+
+
+def test_a_task_that_brings_down_its_workers_is_given_up_wherever_it_stood_in_line_and_takes_nobody_along() -> None:
+    """Each worker here ends what it was given before `poison`, begins that, and dies before it could report."""
+    state = a_distributor()
+    take(state, assigned(*(a_task(f"t{n}") for n in range(5)), a_task("poison"), *(a_task(f"u{n}") for n in range(5))))
+    executions: list[str] = []
+    ended: dict[str, str] = {}
+
+    for life in range(1, 10):
+        now_ms = int(NOW.timestamp() * 1000) + 1000 * life
+        beat = a_beat(WORKER, incarnation=life, concurrency=2, capacity=8, timestamp=now_ms)
+        step = take(state, beats=[beat], later_s=life)
+        while mine := handed(step):
+            names = list(dict(mine))
+            executions += names[: names.index("poison") + 1] if "poison" in names else names
+            if "poison" in names:
+                break
+            step = take(state, *(outcome(name, attempt=attempt) for name, attempt in mine), later_s=life)
+            ended |= {report["task_id"]: report["status"] for report in reports(step)}
+        ended |= {report["task_id"]: report["status"] for report in reports(step)}
+
+    assert ended == {name: "abandoned" if name == "poison" else "completed" for name in ended}
+    assert len(ended) == 11
+    assert executions.count("poison") == 4  # the first was behind others, and nobody could say that it had begun
+    assert max(executions.count(name) for name in ended if name != "poison") <= 3
+
+
+def test_a_task_that_a_worker_died_with_is_begun_at_once_or_not_handed_over() -> None:
+    state = a_distributor(WORKER, concurrency=1, capacity=3)
+    take(state, assigned(*(a_task(f"t{n}") for n in range(3))))
+    take(state, beats=[a_beat(WORKER_2, concurrency=1, capacity=3)], later_s=4)
+
+    steps = [take(state, assigned(a_task("new-1"), a_task("new-2")), later_s=5), take(state, later_s=5)]
+    for attempt, done in ((1, "new-1"), (1, "new-2"), (2, "t0"), (2, "t1")):
+        steps.append(take(state, outcome(done, attempt=attempt, worker=WORKER_2), later_s=5))
+    take(state, assigned(a_task("new-3"), a_task("new-4"), a_task("new-5")), later_s=5)
+
+    assert [handed(step, WORKER_2) for step in steps] == [
+        [("new-1", 1), ("new-2", 1)], [], [], [("t0", 2)], [("t1", 2)], [("t2", 2)],
+    ]  # fmt: skip
+    assert len(state.workers["worker-2"].in_flight) == 3
+
+
+def test_a_suspect_that_nobody_can_run_does_not_keep_others_from_waiting_at_their_workers() -> None:
+    state = a_distributor(WORKER)
+    take(state, assigned(a_task()))
+    take(state, beats=[a_beat(WORKER_2, capabilities=["task:x"], concurrency=1, capacity=3)], later_s=4)
+    take(state, later_s=5)
+
+    step = take(state, assigned(*(a_task(f"x{n}", task_type="x") for n in range(3))), later_s=5)
+
+    assert len(handed(step, WORKER_2)) == 3
