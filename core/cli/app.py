@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import typer
 
-from core.cli import chaos, config, dlq, doctor, healthcheck, key, redis_server, state, status, submit, tasks, up_down, version
+from core.cli import (
+    chaos,
+    config,
+    dlq,
+    doctor,
+    healthcheck,
+    key,
+    redis_server,
+    state,
+    status,
+    submit,
+    tasks,
+    up_down,
+    version,
+)
 
 __all__ = ["app"]
 
