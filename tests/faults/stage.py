@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,13 @@ from core.tasks import Task
 from tests.redis_server import RedisServer
 from tests.waiting import until
 from worker.chaos.append_log import AppendLog
-from worker.chaos.history import TO_DO
 from worker.chaos.judge import Verdict, judge
 from worker.chaos.ledger import Entry, Ledger, read_ledger
 from worker.chaos.processes import Processes
 from worker.chaos.proxy import Proxy
 from worker.chaos.work import LEDGER_VARIABLE
 
-__all__ = ["CLIENT", "COORDINATOR", "LEASE_S", "PROFILE", "SECRET", "Stage", "flags_of", "role_of"]
+__all__ = ["CLIENT", "COORDINATOR", "LEASE_S", "PROFILE", "SECRET", "Stage", "role_of"]
 
 SECRET = "a secret of the fault matrix, long enough"
 LEASE_S = 2.0
@@ -72,6 +72,7 @@ class Stage:
         }
         self.redis = RedisConfig(url=server.url, password=server.password, mode="external")
         self.secrets = A2ASecrets(token_secret=SECRET)
+        self.distributors: tuple[str, ...] = DISTRIBUTORS  #: workers are dealt out to them
         self.ledger = Ledger(directory / "ledger")
         self.client = AgentClient(self.redis, self.secrets, COORDINATOR)
         self.healthy = False  #: what was submitted has ended, and the verdict was clean
@@ -96,10 +97,32 @@ class Stage:
                 role_of(name),
                 name.removesuffix("b"),
                 *(["--standby"] if waits else []),
-                *flags_of(name),
+                *self.flags_of(name),
                 name=name,
                 environment={**environment, **way},
             )
+
+    def flags_of(self, name: str) -> list[str]:
+        """Those that every process of this agent has."""
+        if role_of(name) == "coordinator":
+            return []
+        if role_of(name) == "distributor":
+            return ["--coordinator", COORDINATOR]
+        whose = ["--coordinator", COORDINATOR, "--distributor", self._distributor_of(name)]
+        return [*whose, "--import", "worker.chaos.work", "--concurrency", f"{CONCURRENCY}"]
+
+    def _distributor_of(self, worker: str) -> str:
+        number = int(worker.removesuffix("b").partition("-")[2])
+        return self.distributors[(number - 1) % len(self.distributors)]
+
+    def lease_key(self, name: str) -> str:
+        """Of the agent that this process acts, or would act, for."""
+        agent_id = name.removesuffix("b")
+        if role_of(name) == "coordinator":
+            return CoordinatorKeys(agent_id).agent.lease
+        if role_of(name) == "distributor":
+            return CellKeys(agent_id).lease
+        return CellKeys(self._distributor_of(name)).worker(agent_id).lease
 
     def replace(self, name: str, failpoints: str = "") -> None:
         """Kills a process, and starts it again with these failpoints."""
@@ -131,9 +154,8 @@ class Stage:
 
     def holder(self, name: str) -> int | None:
         """The pid of who holds the lease of this process's agent; None: nobody does."""
-        agent_id = name.removesuffix("b")
         with self.server.connect() as client:
-            [lease] = client.mget(lease_key(agent_id))
+            [lease] = client.mget(self.lease_key(name))
         return int(json.loads(lease)["process"].split("/")[-2]) if lease else None
 
     def acting(self, agent_id: str) -> str:
@@ -144,6 +166,11 @@ class Stage:
     def said(self, name: str, action: str) -> int:
         """How often the processes of this name have logged that action."""
         return self.processes.log(name).count(f'"action": "{action}"')
+
+    def said_at(self, name: str, action: str) -> list[float]:
+        """When the processes of this name have logged that action: seconds of the wall clock, which is the server's."""
+        lines = [line for line in self.processes.log(name).splitlines() if f'"action": "{action}"' in line]
+        return [datetime.fromisoformat(json.loads(line)["time"]).timestamp() for line in lines]
 
     # ---- load ----
 
@@ -201,11 +228,14 @@ class Stage:
         if self._open:
             self.collect()
         deadline_s = time.monotonic() + SETTLE_S
-        while self.left() and time.monotonic() < deadline_s:
-            time.sleep(0.01)
-        verdict = judge(self.entries(), AppendLog(self.server.append_directory).transactions(self._since))
+        while (verdict := self._judge()).left and time.monotonic() < deadline_s:
+            time.sleep(0.05)  # agents tell each other how they are: there may be a message at any moment
         self.healthy = verdict.clean
         return verdict
+
+    def _judge(self) -> Verdict:
+        self.server.write_log()
+        return judge(self.entries(), AppendLog(self.server.append_directory).transactions(self._since))
 
     def executions(self) -> int:
         """How many have begun so far."""
@@ -215,48 +245,8 @@ class Stage:
         """All that was written down outside Redis so far."""
         return read_ledger(self._ledger_path)
 
-    def left(self) -> dict[str, int]:
-        """What there is still to be done, by key."""
-        coordinator = CoordinatorKeys(COORDINATOR)
-        cells = [CellKeys(name) for name in DISTRIBUTORS]
-        with self.server.connect() as client:
-            counts: Mapping[str, int] = {
-                coordinator.open: client.zcard(coordinator.open),
-                **{key: client.xlen(key) for key in (coordinator.inbox, *(cell.inbox for cell in cells))},
-                **{cell.wanted: client.hlen(cell.wanted) for cell in cells},
-                **{cell.actual: sum(map(_to_do, client.hvals(cell.actual))) for cell in cells},
-            }
-        return {key: count for key, count in counts.items() if count}
-
     def close(self) -> None:
         self.client.close()
         self.processes.forget_all()
         self._resources.close()
         self.ledger.close()
-
-
-def _to_do(record: bytes) -> bool:
-    return json.loads(record).get("status", "pending") in TO_DO
-
-
-def flags_of(name: str) -> list[str]:
-    """Those that every process of this agent has."""
-    if role_of(name) == "coordinator":
-        return []
-    if role_of(name) == "distributor":
-        return ["--coordinator", COORDINATOR]
-    whose = ["--coordinator", COORDINATOR, "--distributor", _distributor_of(name)]
-    return [*whose, "--import", "worker.chaos.work", "--concurrency", f"{CONCURRENCY}"]
-
-
-def _distributor_of(worker: str) -> str:
-    number = int(worker.removesuffix("b").partition("-")[2])
-    return DISTRIBUTORS[(number - 1) % len(DISTRIBUTORS)]
-
-
-def lease_key(agent_id: str) -> str:
-    if role_of(agent_id) == "coordinator":
-        return CoordinatorKeys(agent_id).agent.lease
-    if role_of(agent_id) == "distributor":
-        return CellKeys(agent_id).lease
-    return CellKeys(_distributor_of(agent_id)).worker(agent_id).lease

@@ -57,7 +57,7 @@ def test_a_distributor_that_dies_anywhere_is_followed_by_its_standby(hierarchy: 
 
     verdict = hierarchy.verdict()
     assert verdict.clean, verdict
-    assert verdict.executed - before == count
+    assert count <= verdict.executed - before <= count + PREFETCH
     assert took_s <= LEASE_S + 1
 
 
@@ -70,5 +70,5 @@ def test_a_coordinator_that_dies_anywhere_is_followed_by_its_standby(hierarchy: 
 
     verdict = hierarchy.verdict()
     assert verdict.clean, verdict
-    assert verdict.executed - before == count
+    assert count <= verdict.executed - before <= count + PREFETCH
     assert took_s <= LEASE_S + 1
