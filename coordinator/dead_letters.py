@@ -52,10 +52,12 @@ def count(state: CoordinatorState, entry: str, step: Step, *, opened: int, died:
     message = state.submissions.get(entry)
     if message is None:
         return
-    state.dead_bytes -= message.held_bytes
+    before = message.held_bytes
     message.opened += opened
     message.died += died
-    state.dead_bytes += message.held_bytes
+    if message.opened > 0 and not before:
+        return  # the usual case: it is kept for its open tasks, as it was
+    state.dead_bytes += message.held_bytes - before
     if not message.opened and not message.died:
         del state.submissions[entry]
         step.remove(Table.SUBMISSIONS, entry)

@@ -32,13 +32,13 @@ def waiting_reason(task: Task | None, in_cell: Task | None, overview: Overview) 
     if task.cancel_requested:
         return "it is being cancelled; its worker has to stop first"
     if task.assigned_to is None:
-        return _nobody_can(task, overview) or _all_busy(overview)
+        return _pause(task, overview) or _nobody_can(task, overview) or _all_busy(overview)
     distributor = overview.agent(Role.DISTRIBUTOR, task.assigned_to)
     if distributor is None or not distributor.up:
         return f"{task.assigned_to}, which has it, is silent; another distributor gets it, or it goes on with a restart"
     if in_cell is not None and in_cell.status is S.IN_PROGRESS:
         return _running(in_cell, distributor, overview)
-    return _in_line(task, in_cell, distributor, overview)
+    return _pause(in_cell or task, overview) or _in_line(task, in_cell, distributor, overview)
 
 
 def stuck_reason(task: Task | None, in_cell: Task | None, overview: Overview) -> str:
@@ -84,6 +84,14 @@ def _all_busy(overview: Overview) -> str:
     return f"it is in line: {overview.open_tasks} task(s) are open, {running} running"
 
 
+def _pause(task: Task, overview: Overview) -> str:
+    """When it is tried again, if that is still to come."""
+    if task.not_before is None or task.not_before <= overview.at or not task.errors:
+        return ""
+    error, again = task.errors[-1], _clock(task.not_before)
+    return f"attempt {error.attempt} failed ({error.type}: {error.message[:120]}); the next one begins at {again}"
+
+
 def _running(in_cell: Task, distributor: AgentView, overview: Overview) -> str:
     chain = (*distributor.chain,)
     worker = next(
@@ -101,10 +109,6 @@ def _running(in_cell: Task, distributor: AgentView, overview: Overview) -> str:
 
 
 def _in_line(task: Task, in_cell: Task | None, distributor: AgentView, overview: Overview) -> str:
-    if in_cell is not None and in_cell.error is not None and in_cell.updated_at is not None:
-        error = in_cell.error
-        again = _clock(in_cell.updated_at + in_cell.retry_delay())
-        return f"attempt {error.attempt} failed ({error.type}: {error.message[:120]}); the next one begins at {again}"
     if distributor.inbox and in_cell is None:
         return f"{distributor.agent_id} has not read it yet ({distributor.inbox} message(s) unread)"
     return _nobody_can(task, overview) or f"it is in line at {distributor.agent_id}: all its workers are busy"

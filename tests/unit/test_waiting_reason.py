@@ -80,11 +80,12 @@ def test_a_task_that_runs_is_where_it_runs() -> None:
 
 def test_a_task_between_two_attempts_tells_the_last_error_and_the_next_start() -> None:
     error = TaskError(type="ValueError", message="no good", attempt=2)
-    here = a_task(error=error.model_dump(), retry_count=2, backoff_s=1.5, updated_at=NOW)
-    assert (
-        waiting_reason(HANDED_OVER, here, UP)
-        == "attempt 2 failed (ValueError: no good); the next one begins at 12:00:03 UTC"
-    )
+    here = a_task(errors=[error.model_dump()], not_before=NOW + timedelta(seconds=3))
+    words = "attempt 2 failed (ValueError: no good); the next one begins at 12:00:03 UTC"
+
+    assert waiting_reason(HANDED_OVER, here, UP) == words
+    assert waiting_reason(here, None, UP) == words
+    assert "in line at d" in waiting_reason(HANDED_OVER, here.evolve(not_before=NOW), UP)
 
 
 @pytest.mark.parametrize("status", [status for status in TaskStatus if status.ended])
