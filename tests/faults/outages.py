@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from itertools import count
 from secrets import token_hex
 
+import pytest
 import redis
 
 from core.config import RedisConfig
@@ -29,10 +30,12 @@ from worker.chaos.judge import Verdict, judge
 
 __all__ = [
     "AGENTS", "DOWN_S", "Load", "Submitter", "all_act", "crash", "cut_log", "fences_used_again",
-    "first_commit_s", "history_of", "judged_after_loss", "log_lines", "refusal", "setting", "split_at_flush",
-    "told_by_now", "under_load",
+    "first_commit_s", "history_of", "judged_after_loss", "log_lines", "one_server", "refusal", "setting",
+    "split_at_flush", "told_by_now", "under_load",
 ]  # fmt: skip
 
+#: For what agents do of which the server's kind makes no difference.
+one_server = pytest.mark.parametrize("chaos_server", ["bundled"], indirect=True)
 #: By id, whoever acts for them.
 AGENTS = tuple(name for name in PROFILE if not name.endswith("b"))
 
@@ -162,22 +165,23 @@ def log_lines(stage: Stage) -> Counter[str]:
 
 def crash(server: RedisServer, down_s: float = DOWN_S) -> None:
     """The server's process is killed, and `down_s` later it is back on what it had written."""
+    server.write_log()  # with a disk so slow that it answers before it writes, see line 11
     server.kill()
     time.sleep(down_s)
     server.start()
 
 
-def first_commit_s(server: RedisServer) -> float:
-    """Seconds until somebody commits again. The server has just come back."""
-    log = AppendLog(server.append_directory)
-    began_s, since = time.monotonic(), log.end()
-
-    def committed() -> bool:
-        leases = (key for transaction in log.transactions(since) for key, *_ in transaction.named(b"SET"))
-        return any(key.endswith(b":lease") for key in leases)
-
-    until(committed, "an agent commits")
+def first_commit_s(stage: Stage) -> float:
+    """Seconds until an agent commits. The server has just come back."""
+    began_s, before = time.monotonic(), leases(stage)
+    until(lambda: leases(stage) != before, "an agent commits")
     return time.monotonic() - began_s
+
+
+def leases(stage: Stage) -> list[bytes | None]:
+    """Those of all agents; every commit writes its agent's anew."""
+    with stage.server.connect() as client:
+        return list(client.mget(map(stage.lease_key, AGENTS)))
 
 
 def history_of(log: Iterable[Transaction]) -> History:

@@ -79,7 +79,7 @@ def test_while_the_disk_is_full_agents_keep_what_they_decided_and_go_on_when_the
         until(lambda: len(told_of_refusal(stage)) == len(AGENTS), "every agent has noticed")
         disk.free()
         until(lambda: not refusal(stage.server), "the server writes again")
-        took_s = first_commit_s(stage.server)
+        took_s = first_commit_s(stage)
         load.turnover()
         load.progress()
 
@@ -103,7 +103,7 @@ def test_a_server_that_ends_because_its_disk_is_full_comes_back_to_agents_that_a
         disk.free()
         stage.server.kill()
         stage.server.start()
-        took_s = first_commit_s(stage.server)
+        took_s = first_commit_s(stage)
         load.turnover()
         load.progress()
 

@@ -79,6 +79,7 @@ class Pair:
         self._follow(self.replica, self.primary, self.replication)
 
     def history(self, server: RedisServer) -> History:
+        """All that it has written, or has heard of."""
         return history_of(AppendLog(server.append_directory).transactions())
 
     def _follow(self, leader: RedisServer, follower: RedisServer, replication: Proxy) -> None:
@@ -109,8 +110,10 @@ def test_a_failover_loses_what_had_not_reached_the_replica_which_is_told_and_don
         load.progress(20)
         pair.replication.cut()
         time.sleep(CUT_S)
+        pair.primary.write_log()
         pair.primary.kill()
         pair.way.cut()
+        pair.replica.write_log()
         before, kept = pair.history(pair.primary), pair.history(pair.replica)
         told = told_by_now(stage)
         pair.promote()
@@ -137,8 +140,10 @@ def test_what_a_client_that_waits_for_a_replica_was_told_no_failover_takes_back(
         load.progress()
         pair.replication.cut()
         time.sleep(CUT_S)
+        pair.primary.write_log()
         pair.primary.kill()
         pair.way.cut()
+        pair.replica.write_log()
         before, kept = pair.history(pair.primary), pair.history(pair.replica)
         told = told_by_now(stage)
         pair.promote()
@@ -177,6 +182,8 @@ def test_an_old_primary_that_lives_on_takes_nothing_for_certain_and_its_agents_c
         pair.lead_to_replica(pair.way)
         until(lambda: refusal(pair.primary) == "NOREPLICAS", "the old primary takes no writes")
         until(lambda: stage.acts("coordinator-1b"), "a standby acts on the new one")
+        pair.primary.write_log()
+        pair.replica.write_log()
         winner = pair.history(pair.replica)
         loser = history_of(AppendLog(pair.primary.append_directory).transactions(split_at))
         told = told_by_now(stage)

@@ -19,6 +19,7 @@ from tests.faults.outages import (
     history_of,
     judged_after_loss,
     log_lines,
+    one_server,
     split_at_flush,
     told_by_now,
     under_load,
@@ -52,9 +53,6 @@ HASHES = {
     "a coordinator's heartbeats": CoordinatorKeys(COORDINATOR).heartbeats,
     "a cell's replay windows": CELL.agent(COORDINATOR).seen,
 }
-
-#: What an agent does about it does not depend on the server.
-one_server = pytest.mark.parametrize("chaos_server", ["bundled"], indirect=True)
 
 
 def mistaken(stage: Stage, mistake: Callable[[], None], repaired_within_s: float = REPAIRED_WITHIN_S) -> None:

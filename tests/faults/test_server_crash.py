@@ -47,7 +47,7 @@ def test_a_server_that_is_killed_under_load_comes_back_to_agents_that_go_on_with
         for _ in range(CRASHES):
             load.progress()
             crash(stage.server)
-            times_s.append(first_commit_s(stage.server))
+            times_s.append(first_commit_s(stage))
         load.progress()
 
     verdict = stage.verdict()
@@ -98,6 +98,7 @@ def test_with_fsync_every_second_a_power_loss_takes_a_second_which_is_noticed_an
         load.progress()
         synced = log.end()
         time.sleep(UNSYNCED_S)
+        server.write_log()
         server.kill()
         before = history_of(log.transactions(since))
         cut_log(server, synced + 7)  # in the middle of a command
@@ -124,6 +125,7 @@ def test_a_server_that_comes_back_empty_finds_all_at_work_within_a_lease_and_wha
     all_act(stage)
     with under_load(stage) as load:
         load.progress()
+        server.write_log()
         server.kill()
         before = history_of(log.transactions(since))
         server.lose_data()
