@@ -174,14 +174,17 @@ class Stage:
 
     # ---- load ----
 
+    def tasks(self, count: int, **payload: Any) -> list[Task]:
+        """New tasks of the load, not submitted yet."""
+        first, self._number = self._number + 1, self._number + count
+        return [
+            Task(task_id=f"t{number}", task_type="chaos.work", payload={"number": number, **payload})
+            for number in range(first, self._number + 1)
+        ]
+
     def submit(self, count: int, **payload: Any) -> list[str]:
         """Submits tasks until they are accepted, under the same ids if nobody answers; returns the ids."""
-        tasks = []
-        for _ in range(count):
-            self._number += 1
-            fields = {"number": self._number, **payload}
-            tasks.append(Task(task_id=f"t{self._number}", task_type="chaos.work", payload=fields))
-        return self.submit_tasks(tasks)
+        return self.submit_tasks(self.tasks(count, **payload))
 
     def submit_tasks(self, tasks: Sequence[Task]) -> list[str]:
         ids = [task.task_id for task in tasks]
