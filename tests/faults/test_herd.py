@@ -1,0 +1,92 @@
+"""A great many agents whose heartbeats come all at once. Line 46 of the matrix, with a tenth of the agents that beat ten
+times as often: 1,000 a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from core.agents import Beat
+from core.redis_backend.keys import CellKeys
+from core.roles import Action, Address, Role
+from core.runtime.outbox import Outbox
+from core.signing import Keys
+from tests.faults.stage import COORDINATOR, SECRET, Stage
+from tests.waiting import until
+
+HERD, BEATS, BEAT_S = 1000, 5, 1.0
+#: Of a busy machine, in which a tenth of a second more or less says nothing.
+SLACK_S = 0.5
+
+
+class Herd:
+    """Workers of distributor-1 that can do nothing the load asks for, and say so all at once."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._parent = Address(Role.DISTRIBUTOR, "distributor-1")
+        self._beat = 0
+        self._outboxes = {name: self._outbox(name) for name in (f"herd-{number}" for number in range(HERD))}
+
+    def _outbox(self, name: str) -> Outbox:
+        chain = (Address(Role.COORDINATOR, COORDINATOR), self._parent, Address(Role.WORKER, name))
+        outbox = Outbox(chain, Keys.from_secret(SECRET.encode(), chain))
+        outbox.incarnation = int(time.time() * 1000)
+        return outbox
+
+    def beat(self) -> float:
+        """All of them, in one write. Returns how long it took the server, seconds."""
+        self._beat += 1
+        fields = Beat(beat=self._beat, concurrency=1, capabilities=("task:other",)).model_dump(exclude_defaults=True)
+        payload = {**fields, "action": Action.BEAT.value}
+        now_ms = int(time.time() * 1000)
+        with self._stage.server.connect() as client, client.pipeline(transaction=False) as pipeline:
+            for name, outbox in self._outboxes.items():
+                packed = outbox.beat(self._parent, payload, self._beat, now_ms)
+                pipeline.hset(CellKeys(self._parent.agent_id).heartbeats, name, packed)
+            began_s = time.monotonic()
+            pipeline.execute()
+        return time.monotonic() - began_s
+
+
+def p99_s(stage: Stage, ids: list[str]) -> float:
+    """From when a task was submitted to when its end was told."""
+    at_s = {(entry.kind, entry.task_id): entry.at_ns / 1e9 for entry in stage.entries()}
+    took_s = sorted(at_s["result", task_id] - at_s["submitted", task_id] for task_id in ids)
+    return took_s[int(len(took_s) * 0.99)]
+
+
+def worked(stage: Stage, seconds: float) -> Iterator[str]:
+    """The ids of what a steady load was, ten at a time, for so long."""
+    until_s = time.monotonic() + seconds
+    while time.monotonic() < until_s:
+        yield from stage.submit(10)
+        stage.collect()
+
+
+@pytest.mark.matrix(46)
+def test_a_herd_of_heartbeats_does_not_slow_the_work_down_nor_keep_the_server_busy(stage: Stage) -> None:
+    stage.start()
+    stage.ready()
+    stage.submit(20)
+    stage.collect()
+    calm = list(worked(stage, 2))
+    herd = Herd(stage)
+    server, beaten = psutil.Process(stage.server.pid), []
+
+    used_s, began_s = sum(server.cpu_times()[:2]), time.monotonic()
+    slowest_s = herd.beat()
+    until(lambda: stage.said("distributor-1", "worker_joined") >= HERD, "all of the herd are known")
+    for _ in range(BEATS):
+        slowest_s = max(slowest_s, herd.beat())
+        beaten += list(worked(stage, BEAT_S))
+    used_s, took_s = sum(server.cpu_times()[:2]) - used_s, time.monotonic() - began_s
+
+    verdict = stage.verdict()
+    assert verdict.clean, verdict
+    assert slowest_s < 0.1 + SLACK_S
+    assert p99_s(stage, beaten) < 2 * p99_s(stage, calm) + SLACK_S
+    assert used_s / took_s < 0.1
