@@ -94,7 +94,7 @@ def forget_worker(state: DistributorState, name: str, batch: Batch, step: Step, 
         task = state.local_tasks.get(task_id)
         if task and task.assigned_to == name:
             if died:
-                state.suspects[task_id] = state.suspects.get(task_id, 0) + 1
+                state.suspects.add(task_id)
             lose(state, task, name, batch, step, began=died and index < worker.beat.concurrency)
     if died:
         state.count("workers_lost")

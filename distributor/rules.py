@@ -21,7 +21,7 @@ from core.step import Batch, Call, Drain, Received, Sending, Step, Table
 from core.tasks import Task, TaskStatus, skills_needed
 from distributor.liveness import give_back_stranded, judge_workers, on_agent_left, on_beat, write_workers
 from distributor.state import DistributorState, capacity, skill_sets, skills
-from distributor.task_life import conclude, fail, give_back, hand_over, report, requeue, save
+from distributor.task_life import attempts_allowed, conclude, fail, give_back, hand_over, report, requeue, save
 
 __all__ = ["recall", "watch", "work"]
 
@@ -194,10 +194,18 @@ def hand_out_suspects(state: DistributorState, batch: Batch, step: Step) -> bool
     if state.careful.lanes:
         hand_out(state, state.careful, LeastLoaded(workers, at_once=True), batch, step)
     if state.apart.lanes:
-        without = [one for one in workers if not any(state.suspects.get(task_id, 0) > 1 for task_id in one.in_flight)]
+        without = [one for one in workers if not any(on_last_chance(state, task_id) for task_id in one.in_flight)]
         hand_out(state, state.apart, LeastLoaded(without, at_once=True), batch, step, one_each=True)
     wanted = (*state.careful.needs(), *state.apart.needs())
     return any(worker.can(needs) for needs in wanted for worker in workers)
+
+
+def on_last_chance(state: DistributorState, task_id: str) -> bool:
+    """Whether it runs for the last time, and a worker has died with it before."""
+    if task_id not in state.suspects:
+        return False
+    task = state.local_tasks[task_id]
+    return task.retry_count >= attempts_allowed(state, task)
 
 
 def hand_out(

@@ -27,9 +27,9 @@ class DistributorState(LocalAgentState):
     fresh: list[str] = field(default_factory=list)  #: arrived in this step; written once it is known where they go
     ended: deque[str] = field(default_factory=deque)  #: ended tasks that are still shown, oldest first
     max_attempts: dict[str, int] = field(default_factory=dict)  #: by task type, as the workers say
-    suspects: dict[str, int] = field(default_factory=dict)  #: task id -> how many workers have died with it
-    careful: DispatchQueue = field(default_factory=DispatchQueue)  #: where those wait with which one has died
-    apart: DispatchQueue = field(default_factory=DispatchQueue)  #: where those wait with which more have died
+    suspects: set[str] = field(default_factory=set)  #: tasks that a worker has died with
+    careful: DispatchQueue = field(default_factory=DispatchQueue)  #: where those wait
+    apart: DispatchQueue = field(default_factory=DispatchQueue)  #: where those wait that another death would end
     last_worker: dict[str, str] = field(default_factory=dict)  #: task id -> who failed it last; a retry goes elsewhere
     stranded: dict[tuple[str, ...], int] = field(default_factory=dict)  #: what no worker here can do -> since when (ms)
     incarnation: int = 0  #: of this distributor

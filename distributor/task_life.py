@@ -15,7 +15,9 @@ from core.step import Batch, Sending, Step, Table
 from core.tasks import Task, TaskError, TaskStatus, errors_with
 from distributor.state import DistributorState
 
-__all__ = ["conclude", "fail", "give_back", "hand_over", "line_up", "lose", "report", "requeue", "save"]
+__all__ = [
+    "attempts_allowed", "conclude", "fail", "give_back", "hand_over", "line_up", "lose", "report", "requeue", "save",
+]  # fmt: skip
 
 S = TaskStatus
 #: Attempts of a task whose handler nobody has told the limit of yet.
@@ -111,19 +113,22 @@ def requeue(state: DistributorState, task: Task, batch: Batch, step: Step, **cha
 
 def line_up(state: DistributorState, task: Task) -> None:
     """Lets a task wait for a worker. One that a worker has died with goes only where it begins at once: of what waited
-    at a worker behind others nobody can say whether it had begun, so that it does not count. One that more have died
-    with goes only to a worker that has no other such: whoever brings them down takes the same ones along no more."""
-    deaths = state.suspects.get(task.task_id, 0)
-    state.queues[min(deaths, 2)].push(task)
+    at a worker behind others nobody can say whether it had begun, so that it does not count. One that another death
+    would end goes only to a worker that has no other such: whoever brings workers down takes no innocent along."""
+    if task.task_id not in state.suspects:
+        state.queue.push(task)
+    elif task.retry_count + 1 < attempts_allowed(state, task):
+        state.careful.push(task)
+    else:
+        state.apart.push(task)
 
 
 def take_out(state: DistributorState, task_id: str) -> None:
     """Forgets a task that leaves the cell."""
     del state.local_tasks[task_id]
-    state.queue.remove(task_id)
-    if state.suspects.pop(task_id, 0):
-        state.careful.remove(task_id)
-        state.apart.remove(task_id)
+    state.suspects.discard(task_id)
+    for queue in state.queues:
+        queue.remove(task_id)
     state.last_worker.pop(task_id, None)
 
 

@@ -286,7 +286,7 @@ def test_a_task_that_brings_down_its_workers_is_given_up_wherever_it_stood_in_li
     assert ended == {name: "abandoned" if name == "poison" else "completed" for name in ended}
     assert len(ended) == 11
     assert executions.count("poison") == 4  # the first was behind others, and nobody could say that it had begun
-    assert max(executions.count(name) for name in ended if name != "poison") <= 3
+    assert max(executions.count(name) for name in ended if name != "poison") <= 4
 
 
 def test_a_task_that_a_worker_died_with_is_begun_at_once_or_not_handed_over() -> None:
