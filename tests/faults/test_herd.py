@@ -1,5 +1,5 @@
-"""A great many agents whose heartbeats come all at once. Line 46 of the matrix, with a tenth of the agents that beat ten
-times as often: 1,000 a second."""
+"""A great many agents whose heartbeats come all at once. Line 46 of the matrix, with a tenth of the agents, which beat
+ten times as often: 1,000 a second."""
 
 from __future__ import annotations
 
