@@ -89,6 +89,7 @@ def linked(hierarchy: Stage) -> Iterator[Stage]:
     if not hierarchy.links:
         hierarchy.link(*PROFILE, CLIENT)
         hierarchy.ready()
+    hierarchy.healthy = False  # until a verdict says so
     yield hierarchy
     for link in hierarchy.links.values():
         link.heal()

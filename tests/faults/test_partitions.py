@@ -151,7 +151,8 @@ def test_who_is_in_a_black_hole_notices_and_is_not_deaf_afterwards(
 def test_a_distributor_that_is_parted_from_the_server_is_replaced_and_writes_nothing_more(
     linked: Stage, how: str
 ) -> None:
-    """In a black hole, what it has sent arrives when its successor has long been at work."""
+    """In a black hole, what it has sent arrives when its successor has long been at work. The coordinator may have
+    been there before that one, and have given the tasks to others."""
     old, new = "distributor-1", "distributor-1b"
     keys = CellKeys(old).agent(COORDINATOR)
     linked.processes.kill(old)
@@ -173,9 +174,9 @@ def test_a_distributor_that_is_parted_from_the_server_is_replaced_and_writes_not
 
     verdict = linked.verdict()
     assert verdict.clean, verdict
-    assert [grant.pid for grant in verdict.grants[keys.lease]][-2:] == [
-        linked.processes.pid(name) for name in (old, new)
-    ]
+    held = [grant.pid for grant in verdict.grants[keys.lease]]
+    assert held[-1] == linked.processes.pid(new)
+    assert held.count(linked.processes.pid(old)) == 1
     assert took_s <= LEASE_S + 1 + SLACK_S
     linked.processes.kill_all(old, new)
     linked.start(old)
