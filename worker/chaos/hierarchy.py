@@ -140,6 +140,7 @@ class Hierarchy:
                 await asyncio.sleep(fault.lasts_s)
             finally:
                 await asyncio.to_thread(self._server.start)
+                self._condition(SERVER_LANE, "up")
         else:
             self._server.stop()
             self._condition(SERVER_LANE, "stopped")
@@ -147,7 +148,7 @@ class Hierarchy:
                 await asyncio.sleep(fault.lasts_s)
             finally:
                 self._server.cont()
-        self._condition(SERVER_LANE, "up")
+                self._condition(SERVER_LANE, "up")
 
     async def _strike_link(self, fault: Fault, lane: str) -> None:
         link = self._links[lane]
