@@ -47,6 +47,9 @@ class Faults:
 
 CALM = Faults()
 
+#: What still arrives of connections that nobody has any more.
+_under_way: set[asyncio.Task[None]] = set()
+
 
 class FaultyConnection:
     """A Connection over others that `open_connection` gives, one for each time it is connected.
@@ -60,7 +63,6 @@ class FaultyConnection:
         self._chance = chance
         self._faults = faults
         self._inner: Connection | None = None
-        self._under_way: set[asyncio.Task[None]] = set()
 
     @property
     def connected(self) -> bool:
@@ -152,8 +154,8 @@ class FaultyConnection:
         """Lets the store have `commands` when their sender has given up already."""
         self._inner = None
         arrival = asyncio.get_running_loop().create_task(self._arrive(inner, commands, faults))
-        self._under_way.add(arrival)
-        arrival.add_done_callback(self._under_way.discard)
+        _under_way.add(arrival)
+        arrival.add_done_callback(_under_way.discard)
 
     async def _arrive(self, inner: Connection, commands: Sequence[Command], faults: Faults) -> None:
         await asyncio.sleep(self._chance.uniform(0, faults.most_late_s))

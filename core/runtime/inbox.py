@@ -47,6 +47,13 @@ for i = 1, math.min(#entry[2], 64) do
 end
 return {{entry[1], fields}}
 """
+#: The highest id that the stream has given out; nothing where there is none, or a server that cannot say.
+LAST_ID = """
+local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
+for i = 1, #info - 1, 2 do
+    if info[i] == 'last-generated-id' then return info[i + 1] end
+end
+"""
 
 Entry = tuple[bytes, list[bytes]]
 
@@ -94,7 +101,10 @@ class Inbox:
             return await self._read_one()
         if isinstance(reply, Exception):
             raise ServerRefused(f"cannot read {self._keys.inbox}: {reply}")
-        return self._noted(reply[0][1] if reply else [])
+        if not reply:
+            await self._notice_new_beginning()
+            return []
+        return self._noted(reply[0][1])
 
     async def _read_one(self) -> list[Entry]:
         """The next entry; of one that is too large no more than shows that it is."""
@@ -104,6 +114,13 @@ class Inbox:
         if isinstance(reply, Exception):
             raise ServerRefused(f"cannot read {self._keys.inbox} one by one: {reply}")
         return self._noted(reply)
+
+    async def _notice_new_beginning(self) -> None:
+        """A stream that was deleted begins anew, and while the server's clock is behind what it was, with ids below
+        those that were read before; then it is read from its first entry."""
+        [last] = await self._wire.exchange([("EVAL", LAST_ID, 1, self._keys.inbox)])
+        if isinstance(last, bytes) and _place(last) < _place(self._last):
+            self._last = b"0"
 
     def _noted(self, entries: list[Entry]) -> list[Entry]:
         if entries:
@@ -212,3 +229,9 @@ class Inbox:
         window = self.windows.get(name, ReplayWindow())
         self.windows[name] = window.take(metadata.incarnation, metadata.sequence_number, metadata.timestamp)
         self._moved.add(name)
+
+
+def _place(entry_id: bytes) -> tuple[int, int]:
+    """By which ids are ordered."""
+    ms, _, number = entry_id.partition(b"-")
+    return int(ms), int(number or 0)

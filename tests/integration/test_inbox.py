@@ -390,3 +390,24 @@ async def test_what_was_verified_and_then_rewound_is_neither_acknowledged_nor_a_
     assert ("XDEL", KEYS.inbox, ids[0]) in commands
     assert len(inbox.verify(entries[1:], 1)) == 1
     assert inbox.rejected == {}
+
+
+# ---- a stream that begins anew ----
+
+
+async def test_messages_that_come_to_a_deleted_inbox_while_the_servers_clock_is_behind_are_read(
+    start: Start, client: Redis, friend: Speaker
+) -> None:
+    """Their ids are lower than those that were read before."""
+    await start()
+    before = (await friend.signed(Action.SUBMIT_TASK, tasks=[orjson.loads(a_task("before").to_json())])).fields()
+    seconds, _ = await client.time()
+    await client.xadd(KEYS.inbox, dict(zip(before[::2], before[1::2], strict=True)), id=f"{seconds + 60}000-0")
+
+    async def read() -> bool:
+        return "before" in await known(client) and await client.xlen(KEYS.inbox) == 0
+
+    await until_async(read, "the message from the future is taken")
+    await client.delete(KEYS.inbox)
+
+    await goes_on(client, friend)
