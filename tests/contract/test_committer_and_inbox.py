@@ -20,6 +20,7 @@ from core.runtime.outbox import Outbox
 from core.signing import Keys
 from core.step import Sending, Step
 from tests.builders import COORDINATOR, DISTRIBUTOR, SECRET
+from tests.waiting import until_async
 
 if TYPE_CHECKING:
     from core.ports import Command, OpenConnection
@@ -102,6 +103,21 @@ async def test_a_lease_that_is_renewed_is_refused_to_others(open_connection: Ope
 
     renewing.cancel()
     await asyncio.wait({renewing})
+
+
+async def test_a_renewal_that_is_due_goes_along_with_plain_commands(open_connection: OpenConnection) -> None:
+    holder = a_committer(open_connection, lease_ms=600)
+    await holder.acquire()
+    [before] = await said(open_connection, ("GET", KEYS.lease))
+    await until_async(lambda: holder.renewal_due, "a third of the lease has passed")
+
+    replies = await holder.run(("HGET", KEYS.header, "epoch"), ("GET", KEYS.lease))
+
+    assert replies[0] == str(holder.epoch).encode()
+    assert replies[1] != before
+    assert not holder.renewal_due
+    assert await holder.commit([("SET", "k", 1)], {}) == 1
+    assert holder.conflicts == 0
 
 
 async def test_who_has_lost_its_lease_writes_nothing(open_connection: OpenConnection) -> None:
