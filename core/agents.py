@@ -15,12 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from core.roles import Address
 
-__all__ = ["Beat", "Child", "Health", "prefetch_window"]
+__all__ = ["UNKNOWN_RUN_MS", "Beat", "Child", "Health", "prefetch_window"]
 
 #: A worker is handed as much beyond its concurrency as it finishes in this time: enough to never run dry between two
 #: ticks, little enough that a long task does not hold others up.
 PREFETCH_MS = 60.0
 MOST_PREFETCHED = 1024
+#: What runs are taken to last before the first ones are known: a window of four times the concurrency. It is where the
+#: moving mean begins, too, so that one task of no length, the first after a restart, does not open the window for a
+#: thousand, which would then wait at one worker, and be lost with it.
+UNKNOWN_RUN_MS = PREFETCH_MS / 3
 
 
 class Health(StrEnum):
@@ -89,7 +93,7 @@ class Child:
     health: Health = Health.ACTIVE
     in_flight: dict[str, int] = field(default_factory=dict)  #: task id -> which hand-over it was, in their order
     handed: int = 0  #: counts the hand-overs
-    mean_run_ms: float | None = None  #: of its recent tasks; None: not known yet
+    mean_run_ms: float = UNKNOWN_RUN_MS  #: of its recent tasks
     probe: Probe | None = None
     held: Held | None = None
     skills: tuple[frozenset[str], ...] = ()  #: what its heartbeat says one worker can do; of a distributor, each kind
@@ -171,7 +175,7 @@ class Child:
 
     def ran(self, run_ms: float) -> None:
         """Takes a run's duration into the moving mean."""
-        self.mean_run_ms = run_ms if self.mean_run_ms is None else self.mean_run_ms * 0.9 + run_ms * 0.1
+        self.mean_run_ms = self.mean_run_ms * 0.9 + run_ms * 0.1
 
     def judge(self, mono_ms: int, failure_timeout_ms: int) -> Health:
         """Its health by now. A child that drains stays so until it is gone."""
@@ -183,9 +187,7 @@ class Child:
         return Health.SUSPECT if silent_ms >= failure_timeout_ms // 2 else Health.ACTIVE
 
 
-def prefetch_window(concurrency: int, mean_run_ms: float | None) -> int:
+def prefetch_window(concurrency: int, mean_run_ms: float) -> int:
     """How many tasks a worker may hold: those it runs, and what it finishes in PREFETCH_MS beyond them."""
-    if mean_run_ms is None:
-        return concurrency * 4
     beyond = concurrency * PREFETCH_MS / max(mean_run_ms, 0.05)
     return concurrency + max(1, min(MOST_PREFETCHED - concurrency, int(beyond))) if concurrency else 0

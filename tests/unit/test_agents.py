@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.agents import Beat, Health, prefetch_window
+from core.agents import UNKNOWN_RUN_MS, Beat, Health, prefetch_window
 from core.roles import Role
 from tests.builders import a_child
 
@@ -70,7 +70,7 @@ def test_a_distributor_whose_workers_have_changed_can_do_what_its_latest_heartbe
 @pytest.mark.parametrize(
     ("concurrency", "mean_run_ms", "window"),
     [
-        (4, None, 16),  # nothing is known yet
+        (4, UNKNOWN_RUN_MS, 16),  # nothing is known yet
         (4, 1_000_000.0, 5),  # long ones: one waits beside those that run, so that a slot never idles
         (4, 60.0, 8),  # as many again as it runs
         (4, 1.0, 244),
@@ -79,15 +79,25 @@ def test_a_distributor_whose_workers_have_changed_can_do_what_its_latest_heartbe
     ],
 )
 def test_a_worker_may_hold_what_it_runs_and_what_it_finishes_within_a_tick(
-    concurrency: int, mean_run_ms: float | None, window: int
+    concurrency: int, mean_run_ms: float, window: int
 ) -> None:
     assert prefetch_window(concurrency, mean_run_ms) == window
 
 
 @pytest.mark.parametrize("concurrency", [1, 64, 1024, 5000, 10_000])
-@pytest.mark.parametrize("mean_run_ms", [None, 0.01, 5.0, 1e6])
-def test_a_worker_may_always_hold_at_least_what_it_runs_at_once(concurrency: int, mean_run_ms: float | None) -> None:
+@pytest.mark.parametrize("mean_run_ms", [UNKNOWN_RUN_MS, 0.01, 5.0, 1e6])
+def test_a_worker_may_always_hold_at_least_what_it_runs_at_once(concurrency: int, mean_run_ms: float) -> None:
     assert prefetch_window(concurrency, mean_run_ms) >= concurrency
+
+
+def test_one_task_of_no_length_after_a_restart_does_not_open_the_window_for_a_thousand() -> None:
+    child = a_child("a", concurrency=8)
+    before = child.window
+    child.ran(0.0)
+    assert before <= child.window <= before + 4
+    for _ in range(100):
+        child.ran(0.0)
+    assert child.window == 1024  # that many are what it does in no time
 
 
 def test_the_room_left_is_the_window_without_what_is_in_flight_and_never_negative() -> None:
