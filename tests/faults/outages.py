@@ -21,7 +21,7 @@ from core.config import RedisConfig
 from core.errors import ServerRefused, TaskLost, TransportDown
 from core.runtime.client import AgentClient
 from core.tasks import Task
-from tests.faults.stage import COORDINATOR, PATIENCE_S, PROFILE, Stage
+from tests.faults.stage import COORDINATOR, PATIENCE_S, PROFILE, SETTLE_S, Stage
 from tests.redis_server import RedisServer
 from tests.waiting import until
 from worker.chaos.append_log import AppendLog, Transaction
@@ -217,13 +217,20 @@ def told_by_now(stage: Stage) -> set[str]:
     return {entry.task_id for entry in stage.entries() if entry.kind == "result"}
 
 
-def judged_after_loss(stage: Stage, kept: Iterable[Transaction], forgotten: Container[str]) -> Verdict:
-    """The verdict on what a server has kept that lost something, and on what came after. `forgotten`: tasks whose end
-    it has lost, after the client was told; whatever becomes of them now, they are not waited for any more."""
-    stage.verdict()  # everything is settled then
+def judged_after_loss(stage: Stage, kept: Callable[[], Iterable[Transaction]], forgotten: Container[str]) -> Verdict:
+    """The verdict on what a server has kept that lost something, and on what came after, once all is settled.
+    `forgotten`: tasks whose end it has lost, after the client was told; whatever becomes of them now, they are not
+    waited for any more."""
     asked_and_told = ("accepted", "result")
     entries = [one for one in stage.entries() if not (one.task_id in forgotten and one.kind in asked_and_told)]
-    return judge(entries, kept)
+    deadline_s = time.monotonic() + SETTLE_S
+    while True:
+        stage.server.write_log()
+        verdict = judge(entries, kept())
+        if not verdict.left or time.monotonic() > deadline_s:
+            stage.healthy = verdict.clean
+            return verdict
+        time.sleep(LOOK_S)
 
 
 def fences_used_again(before: Grants, after: Grants) -> dict[str, list[int]]:

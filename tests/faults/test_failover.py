@@ -19,6 +19,7 @@ from tests.faults.outages import (
     fences_used_again,
     history_of,
     judged_after_loss,
+    one_server,
     refusal,
     told_by_now,
     under_load,
@@ -99,6 +100,7 @@ def pair(chaos_server: RedisServer, zygote: Processes, tmp_path: Path) -> Iterat
     pair.close()
 
 
+@one_server
 @pytest.mark.matrix(20)
 def test_a_failover_loses_what_had_not_reached_the_replica_which_is_told_and_done_again(pair: Pair) -> None:
     stage = pair.stage
@@ -123,7 +125,7 @@ def test_a_failover_loses_what_had_not_reached_the_replica_which_is_told_and_don
         load.progress()
 
     gone = before.ends.keys() - kept.ends.keys()
-    verdict = judged_after_loss(stage, AppendLog(pair.replica.append_directory).transactions(), told & gone)
+    verdict = judged_after_loss(stage, AppendLog(pair.replica.append_directory).transactions, told & gone)
     assert verdict.clean, verdict
     assert load.submitter.lost
     assert set(load.submitter.lost) <= before.records.keys() - kept.records.keys()
@@ -156,7 +158,7 @@ def test_what_a_client_that_waits_for_a_replica_was_told_no_failover_takes_back(
 
     assert before.ends.keys() - kept.ends.keys()
     assert told <= kept.ends.keys()
-    verdict = judged_after_loss(stage, AppendLog(pair.replica.append_directory).transactions(), set())
+    verdict = judged_after_loss(stage, AppendLog(pair.replica.append_directory).transactions, set())
     assert verdict.clean, verdict
     assert load.submitter.lost == []
     assert fences_used_again(before.grants, verdict.grants) == {}
@@ -196,7 +198,7 @@ def test_an_old_primary_that_lives_on_takes_nothing_for_certain_and_its_agents_c
 
     assert loser.commits
     assert told <= winner.ends.keys()
-    verdict = judged_after_loss(stage, AppendLog(pair.replica.append_directory).transactions(), set())
+    verdict = judged_after_loss(stage, AppendLog(pair.replica.append_directory).transactions, set())
     assert verdict.clean, verdict
     assert load.submitter.lost == []
     given_out = {(lease, grant.epoch) for lease, grants in loser.grants.items() for grant in grants}

@@ -16,6 +16,7 @@ from tests.faults.outages import (
     first_commit_s,
     history_of,
     judged_after_loss,
+    one_server,
     setting,
     told_by_now,
     under_load,
@@ -108,13 +109,14 @@ def test_with_fsync_every_second_a_power_loss_takes_a_second_which_is_noticed_an
         load.turnover(NOTICED_S)
         load.progress()
 
-    verdict = judged_after_loss(stage, log.transactions(since), told & (before.ends.keys() - kept.ends.keys()))
+    verdict = judged_after_loss(stage, lambda: log.transactions(since), told & (before.ends.keys() - kept.ends.keys()))
     assert verdict.clean, verdict
     assert load.submitter.lost
     assert set(load.submitter.lost) <= before.records.keys() - kept.records.keys()
     assert fences_used_again(before.grants, verdict.grants) == {}
 
 
+@one_server
 @pytest.mark.matrix(12)
 def test_a_server_that_comes_back_empty_finds_all_at_work_within_a_lease_and_what_it_lost_is_told(
     stage: Stage,
@@ -138,7 +140,7 @@ def test_a_server_that_comes_back_empty_finds_all_at_work_within_a_lease_and_wha
         load.turnover(NOTICED_S)
         load.progress()
 
-    verdict = judged_after_loss(stage, log.transactions(), told)
+    verdict = judged_after_loss(stage, log.transactions, told)
     assert verdict.clean, verdict
     assert set(load.submitter.lost) <= before.records.keys()
     assert took_s <= LEASE_S + SLACK_S
