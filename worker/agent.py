@@ -30,9 +30,10 @@ __all__ = ["WorkerAgent"]
 log = logging.getLogger(__name__)
 
 
-@task("agents.gather")
+@task("agents.gather", retries=99)
 async def gather(ctx: Context) -> list[Any]:
-    """The continuation of a task that spawned without naming one: its result is the list of its children's."""
+    """The continuation of a task that spawned without naming one: its result is the list of its children's. Only the
+    deaths of its workers can have it tried again: all that it was about is done, so that is worth the most attempts."""
     return ctx.results()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from pydantic_core import to_jsonable_python
 
-from core.errors import BadTask
+from core.errors import BadTask, TaskFailed
 from core.tasks import TaskError, check_size, holds_no_number
 
 __all__ = ["failure", "out_of_memory", "result_json"]
@@ -48,14 +48,15 @@ def result_json(value: Any) -> bytes:
 def failure(error: BaseException, attempt: int) -> TaskError:
     """What ``error``, raised by a handler, becomes in the task's record.
 
-    A BadTask (a payload that breaks its model, a result that is no JSON) would be the same in another attempt.
+    A BadTask (a payload that breaks its model, a result that is no JSON) would be the same in another attempt, and so
+    would a TaskFailed: the child, or whatever task the handler asked for, has ended.
     """
     return TaskError(
         type=type(error).__name__,
         message=_valid(_message(error))[:MESSAGE_LIMIT],
         traceback=_shortened(_valid(_traceback(error))),
         attempt=attempt,
-        retryable=not isinstance(error, BadTask),
+        retryable=not isinstance(error, BadTask | TaskFailed),
     )
 
 

@@ -46,6 +46,7 @@ class Agent(Resident):
         self._loop: AgentLoop | None = None
         self._running: asyncio.Task[None] | None = None
         self._at_work = False  # false while it starts, or starts over
+        self._draining = False
         atexit.register(_close_at_exit, weakref.ref(self))
 
     @property
@@ -75,6 +76,7 @@ class Agent(Resident):
             return True
         if self._loop:  # of a life that ended with its lease
             await self._loop.close()
+        self._draining = False
         self._redis = await server_for(self._redis, self._a2a)
         async with reading(self._redis) as reader:
             await check_server(reader)
@@ -95,7 +97,8 @@ class Agent(Resident):
         self._at_work = True
 
     async def _live(self) -> None:
-        """Works until it has drained or is stopped, and starts over whenever it has lost its lease."""
+        """Works until it has drained or is stopped, and starts over whenever it has lost its lease. Who was draining by
+        then has nothing left to finish: it is others' now."""
         backoff_s = BACKOFF_S
         while True:
             began_s = monotonic_s()
@@ -103,6 +106,9 @@ class Agent(Resident):
                 await self.loop.run()
                 return
             except RaceLost as error:
+                if self._draining:
+                    log.warning("%s ends: %s", self._chain[-1], error, extra={"action": "agent_ends"})
+                    return
                 log.warning("%s starts over: %s", self._chain[-1], error, extra={"action": "agent_starts_over"})
             self._at_work = False
             await self.loop.close()
@@ -144,6 +150,7 @@ class Agent(Resident):
         Returns whether everything was finished: False when something was handed back."""
         if not self._loop or not self._running or self._running.done():
             return True
+        self._draining = True
         if self._at_work:
             self._loop.drain()
             await asyncio.wait([self._running], timeout=timeout_s)
