@@ -31,7 +31,9 @@ WORLD = (
 WORLD_CALLS = {"open", "input", "print", "utc_now", "new_task_id"}
 CLOCK_METHODS = {"now", "utcnow", "today"}
 
-FOLDERS_OF_CORE = ("core.redis_backend", "core.memory_backend", "core.runtime", "core.engine", "core.cli", "core.failpoints")
+FOLDERS_OF_CORE = (
+    "core.redis_backend", "core.memory_backend", "core.runtime", "core.engine", "core.cli", "core.failpoints",
+)  # fmt: skip
 #: The files of core that act: they open connections, or read the environment and files.
 ACTING_FILES = ("core/redis_client.py", "core/config.py", "core/setting_sources.py")
 
