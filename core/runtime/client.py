@@ -110,6 +110,7 @@ class AgentClient(Resident):
         self._requests: Requests | None = None
         self._waiting: WaitingReason | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._opening = asyncio.Lock()  # several may be the first to use it
         self._last = b"0"
         self._window = ReplayWindow()
         self._endings = Endings()
@@ -121,14 +122,15 @@ class AgentClient(Resident):
     @operation
     async def open(self) -> None:
         """Connects. Raises TransportDown at once when there is no Redis, ConfigError."""
-        if self._reader:
-            return
-        self._redis = await server_for(self._redis, self._a2a)
-        self._signing = keys_for(self._chain, self._a2a, self._redis)
-        self._requests = Requests(self._redis, self._coordinator, self._me, self._signing, self._clock)
-        self._waiting = WaitingReason(self._redis, self._coordinator.agent_id)
-        await self._requests.open()
-        self._reader = asyncio.get_running_loop().create_task(self._read(), name=str(self._me))
+        async with self._opening:
+            if self._reader:
+                return
+            self._redis = await server_for(self._redis, self._a2a)
+            self._signing = keys_for(self._chain, self._a2a, self._redis)
+            self._requests = Requests(self._redis, self._coordinator, self._me, self._signing, self._clock)
+            self._waiting = WaitingReason(self._redis, self._coordinator.agent_id)
+            await self._requests.open()
+            self._reader = asyncio.get_running_loop().create_task(self._read(), name=str(self._me))
 
     @operation
     async def close(self) -> None:
