@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from core.runtime.client import AgentClient
 from core.tasks import Task
 from tests.redis_server import RedisServer
 from tests.waiting import until
-from worker.chaos.append_log import AppendLog
+from worker.chaos.append_log import AppendLog, Transaction
 from worker.chaos.judge import Verdict, judge
 from worker.chaos.ledger import Entry, Ledger, read_ledger
 from worker.chaos.processes import Processes
@@ -237,8 +237,12 @@ class Stage:
         return verdict
 
     def _judge(self) -> Verdict:
+        return judge(self.entries(), self.transactions())
+
+    def transactions(self) -> Iterator[Transaction]:
+        """All that was written to the server since the start."""
         self.server.write_log()
-        return judge(self.entries(), AppendLog(self.server.append_directory).transactions(self._since))
+        return AppendLog(self.server.append_directory).transactions(self._since)
 
     def executions(self) -> int:
         """How many have begun so far."""

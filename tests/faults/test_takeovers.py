@@ -6,7 +6,7 @@ Lines 4, 6, 7, 8, 35 and 36 of the matrix, and those takeovers of lines 2 and 3 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import pytest
 
@@ -92,6 +92,11 @@ def test_who_is_asked_to_leave_under_load_hands_over_at_once_and_nothing_runs_tw
     assert took_s <= 0.3 + SLACK_S
 
 
+def all_froze(stage: Stage, names: Collection[str]) -> Callable[[], bool]:
+    """Whether each of these, started once, has come to its point."""
+    return lambda: all(stage.said_at(name, "failpoint") for name in names)
+
+
 def frozen_for(stage: Stage, names: Collection[str], seconds: float) -> dict[str, float]:
     """Lets each go on `seconds` after it froze. Returns when each went on, wall clock."""
     woke_s: dict[str, float] = {}
@@ -121,7 +126,7 @@ def test_workers_that_froze_anywhere_change_nothing_when_they_wake_up(stage: Sta
         stage.start(name, failpoints=f"{point}:stop")
     stage.ready("worker-1", "worker-2")
 
-    count = stage.load()
+    count = stage.load(all_froze(stage, frozen), most=1000)
     frozen_for(stage, frozen, 2 * LEASE_S)
     stage.ready(*frozen)
 
@@ -142,7 +147,7 @@ def test_distributors_that_froze_anywhere_are_replaced_within_their_lease_and_st
     until(lambda: all(stage.acts(name) or stage.processes.stopped(name) for name in frozen), "all of them act")
     stage.start(*(f"{name}b" for name in frozen), *(f"worker-{n}" for n in range(1, len(stage.distributors) + 1)))
 
-    stage.load()
+    stage.load(all_froze(stage, frozen), most=1000)
     woke_s = frozen_for(stage, frozen, 2 * LEASE_S)
     slowest_s = max(stepped_down_after(stage, name, woke_s[name]) for name in frozen)
 
