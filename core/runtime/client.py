@@ -74,13 +74,11 @@ class Search:
     """What somebody who waits for ends has found out about the tasks."""
 
     strange: list[str]  #: those the coordinator is to be asked for
-    missing: set[str] = field(default_factory=set)  #: those that had no record at the last look
     looked_s: float = field(default_factory=time.monotonic)
 
-    def found_missing(self, task_ids: set[str]) -> None:
-        """Those that were missing before as well may be lost."""
-        self.strange += [one for one in task_ids & self.missing if one not in self.strange]
-        self.missing = task_ids
+    def suspect(self, task_ids: set[str]) -> None:
+        """These may be lost."""
+        self.strange += [one for one in task_ids if one not in self.strange]
 
 
 class AgentClient(Resident):
@@ -114,6 +112,7 @@ class AgentClient(Resident):
         self._last = b"0"
         self._window = ReplayWindow()
         self._endings = Endings()
+        self._missing: dict[str, float] = {}  # tasks that had no record, and since when (monotonic)
         self._away = ""  # why Redis cannot be reached; empty: it can
         self._replayed: dict[str, str] = {}  # dead letter -> the task it runs again as
 
@@ -268,7 +267,7 @@ class AgentClient(Resident):
         search = Search([task_id for task_id in dict.fromkeys(task_ids) if task_id not in self._endings])
         self._endings.expect(search.strange)
         listener = self._endings.listen(task_ids)
-        search.missing = await self._look_up(search.strange)
+        await self._look_up(search.strange)
         news_s = time.monotonic()
         try:
             while listener.waiting or listener.ended:
@@ -278,6 +277,9 @@ class AgentClient(Resident):
                 if listener.waiting:
                     left_s = inf if timeout_s is None else news_s + timeout_s - time.monotonic()
                     if left_s <= 0:
+                        await self._look_before_leaving(listener)
+                        if listener.ended:
+                            continue
                         raise TaskTimeout(self._not_ended(len(listener.waiting), timeout_s))
                     await self._wait_for(listener, search, left_s)
         finally:
@@ -287,7 +289,7 @@ class AgentClient(Resident):
         """Returns when there may be news, after LOOK_UP_S or `left_s` at most; looks itself when it is time to."""
         now_s = time.monotonic()
         if now_s - search.looked_s >= LOOK_UP_S:
-            search.found_missing(await self._look_up(list(islice(listener.waiting, LOOKED_UP_AT_ONCE))))
+            search.suspect(await self._look_up(list(islice(listener.waiting, LOOKED_UP_AT_ONCE))))
             if self._waiting:
                 await self._waiting.tell(next(iter(listener.waiting), None))
             if not listener.ended:  # otherwise the next ones at once
@@ -297,6 +299,11 @@ class AgentClient(Resident):
             search.strange = []
         elif not listener.ended:
             await listener.hear(min(left_s, search.looked_s + LOOK_UP_S - now_s))
+
+    async def _look_before_leaving(self, listener: Listener) -> None:
+        """For who asks again and again, each time for less than it takes to look twice. Raises as `_follow`."""
+        if suspects := await self._look_up(list(islice(listener.waiting, LOOKED_UP_AT_ONCE))):
+            await self._follow(sorted(suspects), LOOK_UP_S)
 
     def _not_ended(self, count: int, timeout_s: float | None) -> str:
         away = f" Redis is away: {self._away}." if self._away else ""
@@ -314,6 +321,7 @@ class AgentClient(Resident):
         lost = [task_id for task_id in gone if self._endings.is_confirmed(task_id)]
         for task_id in gone:
             self._endings.forget(task_id)
+            self._missing.pop(task_id, None)
         self._endings.confirm(task_ids)
         if lost:
             raise TaskLost(*lost)
@@ -323,7 +331,7 @@ class AgentClient(Resident):
 
     async def _look_up(self, task_ids: Sequence[str]) -> set[str]:
         """Reads the records of the first ones: a reply may have been trimmed, or gone to an earlier reader. Returns
-        those that have none; none when Redis is away."""
+        those that have none now, and had none some time ago, in whosever call; none when Redis is away."""
         assert self._requests
         if not task_ids:
             return set()
@@ -340,7 +348,13 @@ class AgentClient(Resident):
         for record in filter(None, records):
             if (task := Task.parse(orjson.loads(record))).status.ended:
                 self._endings.tell(task)
-        return {task_id for task_id, record in found.items() if record is None}
+        now_s = time.monotonic()
+        for task_id, record in found.items():
+            if record is None:
+                self._missing.setdefault(task_id, now_s)
+            else:
+                self._missing.pop(task_id, None)
+        return {one for one, record in found.items() if record is None and now_s - self._missing[one] >= LOOK_UP_S / 2}
 
     # ---- the reply stream ----
 

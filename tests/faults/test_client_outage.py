@@ -195,6 +195,28 @@ async def test_who_waits_for_a_task_that_a_server_has_lost_is_told_and_submits_i
     assert {one.task_id async for one in me.as_completed(["a", "b"], timeout_s=30)} == {"a", "b"}
 
 
+@pytest.mark.matrix(12)
+async def test_who_asks_again_and_again_for_a_short_time_is_told_as_well_that_a_task_is_lost(
+    full: House, redis_server: RedisServer
+) -> None:
+    me = await full.client()
+    await me.submit.aio(wait("a"))
+    await runs(full, "a")
+    redis_server.kill()
+    redis_server.start()
+
+    async def told() -> bool:
+        try:
+            await me.result.aio("a", timeout_s=0.5)
+        except TaskLost:
+            return True
+        except TaskTimeout:
+            pass
+        return False
+
+    await until_async(told, "it is told that the task is lost", timeout_s=60)
+
+
 @pytest.mark.usefixtures("impatient")
 async def test_a_task_whose_record_an_operator_deleted_is_not_lost_while_somebody_works_on_it(
     full: House, client: Redis
