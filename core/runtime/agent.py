@@ -80,7 +80,13 @@ class Agent(Resident):
         self._redis = await server_for(self._redis, self._a2a)
         async with reading(self._redis) as reader:
             await check_server(reader)
-        await self._begin(0)
+        try:
+            await self._begin(0)
+        except LeaseHeld:
+            raise
+        except RaceLost as error:
+            log.warning("%s starts over: %s", self._chain[-1], error, extra={"action": "agent_starts_over"})
+            await self._begin_again(self.loop.committer.highest_epoch, BACKOFF_S)
         self._running = asyncio.get_running_loop().create_task(self._live(), name=str(self._chain[-1]))
         return True
 
