@@ -281,7 +281,7 @@ async def test_a_program_that_waits_for_what_nobody_can_run_is_told_once_what_to
     me = await full.client()
     await me.submit_many.aio([Task(task_id=f"t{n}", task_type="nobody-knows") for n in range(3)])
 
-    ended = await asyncio.gather(*(me.result.aio(f"t{n}", timeout_s=3) for n in range(3)), return_exceptions=True)
+    ended = await asyncio.gather(*(me.result.aio(f"t{n}", timeout_s=8) for n in range(3)), return_exceptions=True)
 
     assert [type(one) for one in ended] == [TaskTimeout] * 3
     [line] = said(caplog, "task_waits", "core.runtime.waiting")
