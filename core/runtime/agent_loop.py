@@ -360,17 +360,21 @@ class AgentLoop:
 
     async def _read(self) -> None:
         """Fetches the next entries while a turn is under way, one read ahead."""
-        backoff_s = BACKOFF_S
+        backoff_s, refused = BACKOFF_S, False
         while True:
             await self._room.wait()
             self.progress.listens(reading=True)
             try:
                 entries = await self._inbox.read()
             except (TransportDown, ServerRefused) as error:
+                refused = isinstance(error, ServerRefused)
                 self._went_wrong(error)
                 await asyncio.sleep(random.uniform(backoff_s / 2, backoff_s))
                 backoff_s = min(self.committer.most_backoff_s, backoff_s * 2)
                 continue
+            if refused:  # who has nothing to write would never learn that it is over
+                refused = False
+                self.progress.refused("")
             backoff_s = BACKOFF_S
             self.progress.listens(reading=False)
             if entries:

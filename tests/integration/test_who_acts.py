@@ -132,3 +132,16 @@ async def test_an_agent_that_does_nothing_though_there_is_work_ends_itself(agent
     second = await agents.coordinator()  # nobody renews the lease any more
     assert second.condition.ready
     assert await epoch(client) > before
+
+
+async def test_an_idle_agent_whose_inbox_could_not_be_read_for_a_while_is_ready_again_afterwards(
+    agents: House, client: Redis
+) -> None:
+    coordinator = await agents.coordinator()
+    await client.delete(KEYS.inbox)
+    await client.set(KEYS.inbox, "no stream")  # an operator's mistake
+    await until_async(lambda: coordinator.condition.status == "unready", "it says that it cannot work")
+
+    await client.delete(KEYS.inbox)
+
+    await until_async(lambda: coordinator.condition.status == "ready", "it says that it can")
