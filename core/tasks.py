@@ -219,12 +219,12 @@ class Task(BaseModel):
 
     def evolve(self, **changes: Any) -> Self:
         """This task with other values; they are not validated, so they come from code, never from outside."""
-        # As model_copy(update=...), at a third of its cost: it is called several times for every task.
-        copy = self.__class__.__new__(self.__class__)
-        object.__setattr__(copy, "__dict__", {**self.__dict__, **changes})
-        object.__setattr__(copy, "__pydantic_fields_set__", self.__pydantic_fields_set__)
-        object.__setattr__(copy, "__pydantic_extra__", None)
-        object.__setattr__(copy, "__pydantic_private__", None)
+        # As model_copy(update=...), at a quarter of its cost.
+        copy = _new(self.__class__)
+        _set(copy, "__dict__", {**self.__dict__, **changes})
+        _set(copy, "__pydantic_fields_set__", self.__pydantic_fields_set__)
+        _set(copy, "__pydantic_extra__", None)
+        _set(copy, "__pydantic_private__", None)
         return copy
 
     def moved(self, to: TaskStatus, now: datetime, **changes: Any) -> Self:
@@ -243,6 +243,7 @@ class Task(BaseModel):
 
 
 TASK_FIELDS = frozenset(Task.model_fields)
+_new, _set = object.__new__, object.__setattr__  # looked up once: `evolve` is called several times for every task
 
 
 def _no_such_field(name: str) -> str:

@@ -231,7 +231,7 @@ def recall(state: DistributorState, records: list[Task], mono_ms: int) -> None:
     """Builds the memory from the stored records. A worker that has tasks is expected back until it has been silent
     for the failure timeout; its heartbeats tell what it still has."""
     state.local_tasks = {task.task_id: task for task in records if not task.status.ended and task.status != S.WAITING}
-    state.ended.extend(task.task_id for task in records if task.task_id not in state.local_tasks)
+    state.ended.update((task.task_id, None) for task in records if task.task_id not in state.local_tasks)
     for task in sorted(state.local_tasks.values(), key=lambda task: task.created_at):
         if task.status is S.IN_PROGRESS and task.assigned_to:
             name = task.assigned_to

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 
 from core.agents import Child, Health
@@ -25,7 +24,7 @@ class DistributorState(LocalAgentState):
     queue: DispatchQueue = field(default_factory=DispatchQueue)
     workers: dict[str, Child] = field(default_factory=dict)
     fresh: list[str] = field(default_factory=list)  #: arrived in this step; written once it is known where they go
-    ended: deque[str] = field(default_factory=deque)  #: ended tasks that are still shown, oldest first
+    ended: dict[str, None] = field(default_factory=dict)  #: ended tasks that are still shown, oldest first
     max_attempts: dict[str, int] = field(default_factory=dict)  #: by task type, as the workers say
     suspects: set[str] = field(default_factory=set)  #: tasks that a worker has died with
     careful: DispatchQueue = field(default_factory=DispatchQueue)  #: where those wait

@@ -126,9 +126,11 @@ def line_up(state: DistributorState, task: Task) -> None:
 def take_out(state: DistributorState, task_id: str) -> None:
     """Forgets a task that leaves the cell."""
     del state.local_tasks[task_id]
-    state.suspects.discard(task_id)
-    for queue in state.queues:
-        queue.remove(task_id)
+    state.queue.remove(task_id)
+    if task_id in state.suspects:
+        state.suspects.remove(task_id)
+        state.careful.remove(task_id)
+        state.apart.remove(task_id)
     state.last_worker.pop(task_id, None)
 
 
@@ -165,16 +167,18 @@ def conclude(state: DistributorState, task: Task, item: dict[str, Any], batch: B
     }  # fmt: skip
     step.put(Table.ACTUAL, task_id, orjson.dumps(shown))
     step.changes[task_id] = trail(status, task.assigned_to, task.attempt, round(item.get("run_ms", 0)))
-    state.ended.append(task_id)
+    state.ended.pop(task_id, None)  # it may have ended here before
+    state.ended[task_id] = None
     while len(state.ended) > ENDED_KEPT:
-        oldest = state.ended.popleft()
-        if oldest not in state.local_tasks and oldest not in state.ended:
+        oldest = next(iter(state.ended))
+        del state.ended[oldest]
+        if oldest not in state.local_tasks:
             step.remove(Table.ACTUAL, oldest)
 
 
-def trail(status: TaskStatus, worker: str | None, *facts: object) -> str:
+def trail(status: TaskStatus, worker: str | None, attempt: int, fact: object) -> str:
     """A change as the audit trail tells it: its status, then who had the task and facts about that, if anybody did."""
-    return " ".join(map(str, (status, worker, *facts))) if worker else status
+    return f"{status} {worker} {attempt} {fact}" if worker else status
 
 
 def report(state: DistributorState, item: dict[str, Any], step: Step) -> None:
