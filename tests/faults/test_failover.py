@@ -64,6 +64,22 @@ class Pair:
         """How a client gets to the server."""
         return RedisConfig(url=way.url, password=self.primary.password, mode="external", wait_replicas=wait_replicas)
 
+    def fail_over(self) -> tuple[History, History, set[str]]:
+        """The primary dies when the replica has heard nothing for a while, and the replica takes its place. Returns
+        what the one had written, what the other had of it, and the tasks whose end the client had been told by then."""
+        self.replication.cut()
+        time.sleep(CUT_S)
+        self.primary.write_log()
+        self.primary.kill()
+        self.way.cut()
+        self.replica.write_log()
+        before, kept = self.history(self.primary), self.history(self.replica)
+        told = told_by_now(self.stage)
+        self.promote()
+        self.lead_to_replica(self.way)
+        self.way.heal()
+        return before, kept, told
+
     def promote(self) -> None:
         """The replica is a primary from now on. Agents are not told."""
         self.replica.ask("REPLICAOF", "NO", "ONE")
@@ -110,17 +126,7 @@ def test_a_failover_loses_what_had_not_reached_the_replica_which_is_told_and_don
         load.progress()
         reached = told_by_now(stage)
         load.progress(20)
-        pair.replication.cut()
-        time.sleep(CUT_S)
-        pair.primary.write_log()
-        pair.primary.kill()
-        pair.way.cut()
-        pair.replica.write_log()
-        before, kept = pair.history(pair.primary), pair.history(pair.replica)
-        told = told_by_now(stage)
-        pair.promote()
-        pair.lead_to_replica(pair.way)
-        pair.way.heal()
+        before, kept, told = pair.fail_over()
         load.turnover(NOTICED_S)
         load.progress()
 
@@ -140,17 +146,7 @@ def test_what_a_client_that_waits_for_a_replica_was_told_no_failover_takes_back(
     all_act(stage)
     with under_load(stage, redis=pair.redis(pair.way, wait_replicas=1)) as load:
         load.progress()
-        pair.replication.cut()
-        time.sleep(CUT_S)
-        pair.primary.write_log()
-        pair.primary.kill()
-        pair.way.cut()
-        pair.replica.write_log()
-        before, kept = pair.history(pair.primary), pair.history(pair.replica)
-        told = told_by_now(stage)
-        pair.promote()
-        pair.lead_to_replica(pair.way)
-        pair.way.heal()
+        before, kept, told = pair.fail_over()
         pair.primary.start()
         pair.follow_replica()
         load.turnover(NOTICED_S)

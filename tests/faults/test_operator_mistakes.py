@@ -74,6 +74,12 @@ def mistaken(stage: Stage, mistake: Callable[[], None], repaired_within_s: float
     assert {name: lines / seconds for name, lines in complaints.items() if lines / seconds >= MOST_ERRORS_S} == {}
 
 
+def mistaken_in_inbox(stage: Stage, agent_id: str, mistake: Callable[[Redis, str], object]) -> None:
+    """As `mistaken`, with what that agent has not read yet."""
+    asked_again_s = ANSWER_S if agent_id == COORDINATOR else 0.0  # it is the client that misses its answer
+    mistaken(stage, lambda: with_unread(stage, agent_id, mistake), REPAIRED_WITHIN_S + asked_again_s)
+
+
 def with_unread(stage: Stage, agent_id: str, mistake: Callable[[Redis, str], object]) -> None:
     """Makes the mistake at a moment when that agent has not read what lies in its inbox."""
     name, inbox = stage.acting(agent_id), INBOXES[agent_id]
@@ -104,11 +110,7 @@ def lies_unread(client: Redis, inbox: str) -> bool:
 def test_the_tasks_of_an_inbox_that_is_deleted_are_found_missing_and_handed_over_again(
     hierarchy: Stage, agent_id: str
 ) -> None:
-    mistaken(
-        hierarchy,
-        lambda: with_unread(hierarchy, agent_id, lambda client, inbox: client.delete(inbox)),
-        REPAIRED_WITHIN_S + (ANSWER_S if agent_id == COORDINATOR else 0.0),
-    )
+    mistaken_in_inbox(hierarchy, agent_id, lambda client, inbox: client.delete(inbox))
 
 
 @one_server
@@ -122,11 +124,7 @@ def test_entries_that_an_operator_deletes_before_they_are_read_are_found_missing
     def mistake(client: Redis, inbox: str) -> None:
         client.xdel(inbox, *(entry_id for entry_id, _ in client.xrange(inbox)))
 
-    mistaken(
-        hierarchy,
-        lambda: with_unread(hierarchy, agent_id, mistake),
-        REPAIRED_WITHIN_S + (ANSWER_S if agent_id == COORDINATOR else 0.0),
-    )
+    mistaken_in_inbox(hierarchy, agent_id, mistake)
 
 
 @one_server
@@ -135,11 +133,7 @@ def test_entries_that_an_operator_deletes_before_they_are_read_are_found_missing
 def test_the_entries_of_an_inbox_that_is_trimmed_are_found_missing_and_sent_again(
     hierarchy: Stage, agent_id: str
 ) -> None:
-    mistaken(
-        hierarchy,
-        lambda: with_unread(hierarchy, agent_id, lambda client, inbox: client.xtrim(inbox, maxlen=0)),
-        REPAIRED_WITHIN_S + (ANSWER_S if agent_id == COORDINATOR else 0.0),
-    )
+    mistaken_in_inbox(hierarchy, agent_id, lambda client, inbox: client.xtrim(inbox, maxlen=0))
 
 
 @one_server
