@@ -23,9 +23,7 @@ class AgentView:
     health: Health
     lease: Lease | None  #: None: nobody acts for this id now
     beat: Beat | None  #: its last heartbeat; None: none is there (a coordinator sends none)
-    silent_ms: (
-        int | None
-    )  #: since that heartbeat, for a coordinator since its lease was due for renewal; server's clock
+    silent_ms: int | None  #: since that heartbeat; for a coordinator, since its lease was due for renewal
     started_ms: int | None  #: start of the process that acts, ms since 1970 on the server's clock
     inbox: int  #: messages that wait to be read
     version: int  #: commits so far
@@ -75,6 +73,7 @@ class Overview:
     agents: tuple[AgentView, ...]  #: as a tree: the coordinator, each distributor with its workers below it
     open_tasks: int
     ended_tasks: int  #: whose records are still kept
+    dead_letters: int  #: those of them that failed, and wait for somebody to replay or purge them
     quarantined: dict[str, int]  #: rejected messages kept as evidence, by the agent whose cell they lie in
 
     def of_role(self, role: Role) -> tuple[AgentView, ...]:

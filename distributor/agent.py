@@ -119,7 +119,9 @@ class DistributorAgent(Agent):
     async def assign_task_to_worker(self, task: Task, worker_id: str) -> bool:
         """Hands a task to one worker, past the queue. False: no such worker is here, or the task is here already.
 
-        Such a task is this distributor's own: its end shows in the shared state, and no client is told.
+        Such a task is this distributor's own: its end shows in the shared state, and no client is told. It is tried
+        again here as others are, also by the distributor that takes over after a crash; when this one drains before the
+        task has ended, it is abandoned.
         Raises BadTask: it is no task, or too large.
         """
         check_sizes(task)

@@ -8,7 +8,7 @@ from core.agents import Beat, Child, Health
 from core.roles import Action
 from core.step import Batch, Received, Sending, Step, Table
 from distributor.state import DistributorState
-from distributor.task_life import give_back, lose
+from distributor.task_life import give_back, is_own, lose
 
 __all__ = ["give_back_stranded", "judge_workers", "on_agent_left", "on_beat", "write_workers"]
 
@@ -71,11 +71,12 @@ def give_back_stranded(state: DistributorState, batch: Batch, step: Step) -> Non
     nobodys = [needs for needs in wanted if not any(worker.can(needs) for worker in state.workers.values())]
     state.stranded = {needs: state.stranded.get(needs, batch.mono_ms) for needs in nobodys}
     for needs, since_ms in state.stranded.items():
-        waiting = [task_id for queue in state.queues for task_id in queue.in_lane(needs)]
+        ids = [task_id for queue in state.queues for task_id in queue.in_lane(needs)]
+        waiting = [task for task_id in ids if not is_own(task := state.local_tasks[task_id])]
         if waiting and batch.mono_ms - since_ms >= state.failure_timeout_ms:
             step.note("tasks_stranded", needs=list(needs), tasks=len(waiting))
-            for task_id in waiting:
-                give_back(state, state.local_tasks[task_id], step, stranded=True)
+            for task in waiting:
+                give_back(state, task, batch, step, stranded=True)
 
 
 def on_agent_left(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:

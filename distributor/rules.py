@@ -63,17 +63,17 @@ def on_assign_tasks(state: DistributorState, received: Received, batch: Batch, s
     if not received.message.tasks:
         step.extras.setdefault(Sending(state.coordinator, Action.TASK_RESULT), {})
     for item in received.message.tasks:
-        on_assign_task(state, Task.parse(item), step)
+        on_assign_task(state, Task.parse(item), batch, step)
 
 
-def on_assign_task(state: DistributorState, task: Task, step: Step) -> None:
+def on_assign_task(state: DistributorState, task: Task, batch: Batch, step: Step) -> None:
     """A task from the coordinator. One that is here already is the same assignment, told again."""
     if task.task_id in state.local_tasks:
         return
     here = task.evolve(status=S.PENDING, assigned_to=None)
     state.local_tasks[task.task_id] = here
     if state.draining:
-        give_back(state, here, step)
+        give_back(state, here, batch, step)
         return
     state.queue.push(here)
     state.fresh.append(task.task_id)
@@ -140,7 +140,7 @@ def on_drain(state: DistributorState, event: Drain, batch: Batch, step: Step) ->
     state.draining = True
     for task in list(state.local_tasks.values()):
         if task.status is S.PENDING:
-            give_back(state, task, step)
+            give_back(state, task, batch, step)
 
 
 def on_call(state: DistributorState, call: Call, batch: Batch, step: Step) -> None:
@@ -156,15 +156,14 @@ def on_call(state: DistributorState, call: Call, batch: Batch, step: Step) -> No
         worker = state.workers.get(name)
         call.answer = worker is not None and task.task_id not in state.local_tasks
         if worker is not None and call.answer:
-            state.local_tasks[task.task_id] = task
-            hand_over(state, task, worker, batch, step)
+            hand_over(state, task.evolve(root_id=None), worker, batch, step)
     elif call.name == "hand_back":
         for task in list(state.local_tasks.values()):
             if task.status is S.IN_PROGRESS and task.assigned_to in state.workers:
                 worker = state.workers[task.assigned_to]
                 item = orjson.dumps({"task_id": task.task_id, "attempt": task.attempt})
                 step.send(Sending(worker.address, Action.CANCEL_TASK, None, worker.incarnation), item)
-            give_back(state, task, step)
+            give_back(state, task, batch, step)
 
 
 def dispatch(state: DistributorState, batch: Batch, step: Step) -> None:

@@ -16,7 +16,8 @@ from core.tasks import Task, TaskError, TaskStatus, errors_with
 from distributor.state import DistributorState
 
 __all__ = [
-    "attempts_allowed", "conclude", "fail", "give_back", "hand_over", "line_up", "lose", "report", "requeue", "save",
+    "attempts_allowed", "conclude", "fail", "give_back", "hand_over", "is_own", "line_up", "lose", "report", "requeue",
+    "save",
 ]  # fmt: skip
 
 S = TaskStatus
@@ -106,7 +107,7 @@ def requeue(state: DistributorState, task: Task, batch: Batch, step: Step, **cha
     if "error" in changes:
         step.changes[task.task_id] = f"{again.status} {changes['error'].type}"
     if state.draining:
-        give_back(state, again, step)
+        give_back(state, again, batch, step)
     else:
         line_up(state, again)
 
@@ -134,9 +135,18 @@ def take_out(state: DistributorState, task_id: str) -> None:
     state.last_worker.pop(task_id, None)
 
 
-def give_back(state: DistributorState, task: Task, step: Step, *, stranded: bool = False) -> None:
+def is_own(task: Task) -> bool:
+    """Whether a program handed it in here: what came through the coordinator has a root."""
+    return task.root_id is None
+
+
+def give_back(state: DistributorState, task: Task, batch: Batch, step: Step, *, stranded: bool = False) -> None:
     """Returns a task to the coordinator, which gives it to somebody else. `stranded`: nobody here can do this one, but
-    others are welcome."""
+    others are welcome. What the coordinator does not know of ends here."""
+    if is_own(task):
+        problem = TaskError(type="drained", message="its distributor stops, and no other has it", retryable=False)
+        conclude(state, task, {"status": S.ABANDONED.value, "error": problem.model_dump()}, batch, step)
+        return
     take_out(state, task.task_id)
     step.remove(Table.ACTUAL, task.task_id)
     returned = {"status": "returned", "not_before": task.not_before, "stranded": stranded}

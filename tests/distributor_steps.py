@@ -39,7 +39,7 @@ def a_distributor(*workers: Address, **beat: Any) -> DistributorState:
 
 
 def assigned(*tasks: Task) -> Any:
-    return to_me(COORDINATOR, Action.ASSIGN_TASK, tasks)
+    return to_me(COORDINATOR, Action.ASSIGN_TASK, [task.evolve(root_id=task.task_id) for task in tasks])
 
 
 def outcome(task_id: str, status: str = "completed", *, attempt: int = 1, worker: Address = WORKER, **more: Any) -> Any:

@@ -45,7 +45,10 @@ def main() -> None:
     if received is None:
         return
     problem = _load(received[0])
-    control.sendall(encode({"failed": problem} if problem else {"ready": HANDLERS.names()}))
+    try:
+        control.sendall(encode({"failed": problem} if problem else {"ready": HANDLERS.names()}))
+    except ConnectionError:
+        return  # its worker has ended meanwhile
     if not problem:
         # What is imported is never freed: keep the collector from touching, and so copying, the shared pages.
         gc.collect()

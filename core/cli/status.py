@@ -59,6 +59,8 @@ def _row(agent: AgentView, overview: Overview) -> tuple[str, ...]:
 
 def _totals(overview: Overview) -> list[str]:
     lines = [f"{overview.open_tasks} open task(s), {overview.ended_tasks} ended whose results are kept"]
+    if overview.dead_letters:
+        lines.append(f"{overview.dead_letters} dead letter(s), see `agents dlq list`")
     unread = {agent.agent_id: agent.inbox for agent in overview.agents if agent.inbox}
     if unread:
         lines.append("unread messages: " + ", ".join(f"{name} {count}" for name, count in unread.items()))
@@ -81,6 +83,7 @@ def overview_json(overview: Overview) -> dict[str, Any]:
         "at": overview.at.isoformat(),
         "open_tasks": overview.open_tasks,
         "ended_tasks": overview.ended_tasks,
+        "dead_letters": overview.dead_letters,
         "task_types": overview.task_types,
         "quarantined": overview.quarantined,
         "agents": [_agent_json(agent) for agent in overview.agents],

@@ -35,11 +35,12 @@ async def read_overview(source: Runs, coordinator_id: str, config: AgentConfig |
     """
     config = config or AgentConfig()
     top = CoordinatorKeys(coordinator_id)
-    time_reply, members, open_tasks, ended_tasks, distributor_beats = await source.run(
+    time_reply, members, open_tasks, ended_tasks, dead_letters, distributor_beats = await source.run(
         ("TIME",),
         ("SMEMBERS", ACTIVE),
         ("ZCARD", top.open),
         ("ZCARD", top.ended),
+        ("ZCARD", top.dead),
         ("HGETALL", top.heartbeats),
     )
     now_ms = int(time_reply[0]) * 1000 + int(time_reply[1]) // 1000
@@ -69,6 +70,7 @@ async def read_overview(source: Runs, coordinator_id: str, config: AgentConfig |
         tuple(agents),
         open_tasks,
         ended_tasks,
+        dead_letters,
         {reader: count for reader, count in quarantined.items() if count},
     )
 

@@ -50,6 +50,7 @@ def test_a_dead_letter_is_listed_and_shown_with_its_attempts_and_the_message_it_
     assert 'raise ValueError(f"no good: {payload}")' in text
     assert [error["attempt"] for error in shown["task"]["errors"]] == [1]
     assert (shown["message"]["signature"], shown["message"]["task"]["payload"]) == ("valid", {"a": [1, 2]})
+    assert f"{len(listed(here))} dead letter(s), see `agents dlq list`" in here.agents("status").stdout
     assert shown["message"]["from"].startswith("client:")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from core.agents import Health
 from core.roles import Action, Address, Role
-from core.step import Sending, Table
+from core.step import Call, Sending, Table
 from core.tasks import Task
 from distributor.rules import recall
 from distributor.state import DistributorState
@@ -250,7 +250,7 @@ def test_a_worker_that_comes_in_time_gets_what_waited_for_one_like_it() -> None:
 
 def test_a_distributor_that_was_restarted_waits_for_its_workers_before_it_gives_their_tasks_back() -> None:
     after = DistributorState("distributor-1", coordinator=COORDINATOR, incarnation=2)
-    recall(after, [a_task()], mono_ms=0)
+    recall(after, [a_task(root_id="t")], mono_ms=0)
 
     first = take(after, later_s=100)
     early = take(after, later_s=104.9)
@@ -258,6 +258,18 @@ def test_a_distributor_that_was_restarted_waits_for_its_workers_before_it_gives_
 
     assert reports(first) + reports(early) + reports(heard) == []
     assert handed(heard) == [("t", 1)]
+
+
+def test_a_task_that_a_program_assigned_is_not_given_back_since_the_coordinator_does_not_know_of_it() -> None:
+    state = a_distributor(WORKER)
+    take(state, events=[Call("assign", (a_task(), "worker-1"), None)])
+    take(state, to_me(WORKER, Action.AGENT_LEFT))
+
+    step = take(state, later_s=100)
+    came = take(state, beats=[a_beat(WORKER_2, timestamp=int(NOW.timestamp() * 1000) + 100_000)], later_s=100)
+
+    assert reports(step) == []
+    assert handed(came, WORKER_2) == [("t", 2)]
 
 
 # ---- what brings its worker down ----

@@ -312,6 +312,18 @@ def test_a_task_can_be_assigned_to_one_worker_past_the_queue() -> None:
     assert (handed(step), handed(step, WORKER_2)) == ([], [("t", 1)])
 
 
+def test_a_task_that_a_program_assigned_ends_with_its_distributor_since_no_other_knows_of_it() -> None:
+    state = a_distributor(WORKER)
+    take(state, events=[Call("assign", (a_task(), "worker-1"), None)])
+
+    step = take(state, events=[Drain(), Call("hand_back", None, None)])
+
+    [report] = reports(step)
+    assert (report["status"], report["error"]["type"]) == ("abandoned", "drained")
+    assert record(step, Table.ACTUAL, "t")["status"] == "abandoned"
+    assert state.local_tasks == {}
+
+
 def test_a_step_without_anything_new_asks_nothing_of_the_world_however_many_tasks_wait() -> None:
     state = a_distributor(WORKER)
     take(state, assigned(*[a_task(f"t{n}") for n in range(200)]))

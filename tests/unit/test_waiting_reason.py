@@ -36,7 +36,7 @@ def a_hierarchy(
         agents.append(an_agent(COORDINATOR, DISTRIBUTOR, health=distributor, inbox=unread))
     if worker:
         agents.append(an_agent(COORDINATOR, DISTRIBUTOR, WORKER, health=worker))
-    return Overview("c", NOW, tuple(agents), 3, 0, {})
+    return Overview("c", NOW, tuple(agents), 3, 0, 0, {})
 
 
 def a_task(status: TaskStatus = TaskStatus.PENDING, **fields: object) -> Task:
