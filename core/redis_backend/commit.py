@@ -154,7 +154,7 @@ class Committer:
                     await asyncio.sleep(LOOK_AGAIN_S)
                     [held, *_] = await self.run(("GET", self._keys.lease), *(self._waiting() if standby else ()))
                 backoff_s = BACKOFF_S
-            except TransportDown as error:
+            except (TransportDown, ServerRefused) as error:
                 if not standby or seen is None:
                     raise
                 backoff_s = await self._outlast(error, backoff_s)
@@ -282,12 +282,13 @@ class Committer:
             except TransportDown as error:
                 backoff_s = await self._outlast(error, backoff_s)
 
-    async def _outlast(self, error: TransportDown, backoff_s: float) -> float:
-        """Waits a while after the connection broke. Returns how long to wait the next time. Raises `error` instead
-        when it is to wait no longer."""
+    async def _outlast(self, error: TransportDown | ServerRefused, backoff_s: float) -> float:
+        """Waits a while after the connection broke, or a write was refused. Returns how long to wait the next time.
+        Raises `error` instead when it is to wait no longer."""
         if self._closing:
             raise error
-        self._on_transport(False, str(error))
+        if isinstance(error, TransportDown):
+            self._on_transport(False, str(error))
         await asyncio.sleep(random.uniform(0, backoff_s))
         return min(self.most_backoff_s, backoff_s * 2)
 

@@ -11,7 +11,7 @@ import weakref
 from typing import Any, Self
 
 from core.config import A2AConfig, AgentConfig, RedisConfig
-from core.errors import AgentSystemError, LeaseHeld, LeaseLost, RaceLost, TransportDown
+from core.errors import AgentSystemError, LeaseHeld, LeaseLost, RaceLost, ServerRefused, TransportDown
 from core.redis_backend.clock import monotonic_s
 from core.redis_client import Wire
 from core.roles import Address
@@ -123,7 +123,8 @@ class Agent(Resident):
             backoff_s = await self._begin_again(self.loop.committer.highest_epoch, backoff_s)
 
     async def _begin_again(self, after_epoch: int, backoff_s: float) -> float:
-        """Takes the lease as soon as there is a Redis and nobody has it. Returns the pause before the next time."""
+        """Takes the lease as soon as there is a Redis that takes writes and nobody has it. Returns the pause before the
+        next time."""
         while True:
             await asyncio.sleep(random.uniform(backoff_s / 2, backoff_s))
             backoff_s = min(self.loop.committer.most_backoff_s, backoff_s * 2)
@@ -132,7 +133,7 @@ class Agent(Resident):
                 return backoff_s
             except LeaseHeld:
                 raise
-            except (TransportDown, RaceLost) as error:
+            except (TransportDown, ServerRefused, RaceLost) as error:
                 log.debug("not yet: %s", error)
 
     @property

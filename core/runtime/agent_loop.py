@@ -286,7 +286,7 @@ class AgentLoop:
             if isinstance(event, Call) and not event.future.done():
                 event.future.set_result(event.answer)
         if step.effects and not self.committer.may_act:
-            await self.committer.renew()  # who is no longer sure of the lease does nothing before it is; or LeaseLost
+            await self._commit(Step())  # who is no longer sure of the lease does nothing before it is; or LeaseLost
         await self._mind.perform(step.effects)
         return sum(len(one.message.payload.get("tasks", ())) for one in received) + len(events)
 

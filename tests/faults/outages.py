@@ -30,7 +30,7 @@ from worker.chaos.judge import Verdict, judge
 
 __all__ = [
     "AGENTS", "DOWN_S", "Load", "Submitter", "all_act", "crash", "cut_log", "fences_used_again",
-    "first_commit_s", "history_of", "judged_after_loss", "log_lines", "one_server", "refusal", "setting",
+    "first_commit_s", "history_of", "judged_after_loss", "leases", "log_lines", "one_server", "refusal", "setting",
     "split_at_flush", "told_by_now", "under_load",
 ]  # fmt: skip
 
@@ -174,7 +174,7 @@ def crash(server: RedisServer, down_s: float = DOWN_S) -> None:
 def first_commit_s(stage: Stage) -> float:
     """Seconds until an agent commits. The server has just come back."""
     began_s, before = time.monotonic(), leases(stage)
-    until(lambda: leases(stage) != before, "an agent commits")
+    until(lambda: any(now not in (None, was) for was, now in zip(before, leases(stage), strict=True)), "a commit")
     return time.monotonic() - began_s
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Literal
 
 import pytest
 
-from tests.faults.outages import AGENTS, all_act, first_commit_s, refusal, under_load
-from tests.faults.stage import Stage
+from tests.faults.outages import AGENTS, all_act, first_commit_s, leases, refusal, under_load
+from tests.faults.stage import LEASE_S, Stage
 from tests.redis_server import RedisServer
 from tests.waiting import until
 from worker.chaos.processes import Processes
@@ -77,6 +78,8 @@ def test_while_the_disk_is_full_agents_keep_what_they_decided_and_go_on_when_the
         disk.fill()
         until(lambda: refusal(stage.server) == "MISCONF", "the server writes no more")
         until(lambda: len(told_of_refusal(stage)) == len(AGENTS), "every agent has noticed")
+        until(lambda: not any(leases(stage)), "no lease is left")
+        time.sleep(LEASE_S)  # part of the fault: standbys reach for the leases, and are refused
         disk.free()
         until(lambda: not refusal(stage.server), "the server writes again")
         took_s = first_commit_s(stage)
@@ -87,6 +90,7 @@ def test_while_the_disk_is_full_agents_keep_what_they_decided_and_go_on_when_the
     assert verdict.clean, verdict
     assert load.submitter.lost == []
     assert took_s <= 1.0 + SLACK_S
+    assert [name for name in stage.processes.names() if not stage.processes.alive(name)] == []
     assert set(told_of_refusal(stage).values()) == {1}
 
 
