@@ -124,10 +124,10 @@ class Stage:
             return CellKeys(agent_id).lease
         return CellKeys(self._distributor_of(name)).worker(agent_id).lease
 
-    def replace(self, name: str, failpoints: str = "") -> None:
-        """Kills a process, and starts it again with these failpoints."""
+    def replace(self, name: str) -> None:
+        """Kills a process, and starts it again."""
         self.processes.kill(name)
-        self.start(name, failpoints=failpoints)
+        self.start(name)
 
     def link(self, *names: str) -> None:
         """From now on these have a link of their own to the server, by which they can be parted from it: processes, and
@@ -171,6 +171,15 @@ class Stage:
         """When the processes of this name have logged that action: seconds of the wall clock, which is the server's."""
         lines = [line for line in self.processes.log(name).splitlines() if f'"action": "{action}"' in line]
         return [datetime.fromisoformat(json.loads(line)["time"]).timestamp() for line in lines]
+
+    def struck_at(self, name: str) -> float:
+        """When the last process of this name came to its failpoint: seconds of the wall clock."""
+        return self.said_at(name, "failpoint")[-1]
+
+    def replaced_after(self, name: str, verdict: Verdict) -> float:
+        """Seconds from when it came to its failpoint until another process was given its lease."""
+        struck_s = self.struck_at(name)
+        return next(grant.at_s for grant in verdict.grants[self.lease_key(name)] if grant.at_s > struck_s) - struck_s
 
     # ---- load ----
 

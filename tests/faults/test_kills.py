@@ -1,8 +1,10 @@
-"""Whoever dies, wherever: SIGKILL at every point of every tier's turn, and SIGKILL to all at once."""
+"""Whoever dies, wherever: SIGKILL at every point of every tier's turn.
+
+Who waits on the same machine sees that a process is dead, and does not wait for its lease to run out; where that is not
+to be seen, lines 8 and 18 hold the same bound.
+"""
 
 from __future__ import annotations
-
-import time
 
 import pytest
 
@@ -17,9 +19,9 @@ TURN = ("lease:1", "read:5", "verify:5", "graph:6", "watch:6", "before-exec:6", 
 PREFETCH = prefetch_window(CONCURRENCY, SHORT_MS)
 
 
-def strike(stage: Stage, victim: str, point: str, *successor: str) -> tuple[int, float]:
-    """A process at work is replaced by one that dies at `point`, under load. Returns how many tasks were submitted
-    meanwhile, and how long it took from its death until its successor, a standby or its next start, acted."""
+def strike(stage: Stage, victim: str, point: str, *successor: str) -> int:
+    """A process at work is replaced by one that dies at `point`, under load; its successor, a standby or its next
+    start, acts. Returns how many tasks were submitted meanwhile: some 120, and until it was dead; the matrix has 300."""
     stage.processes.kill_all(victim, *successor)
     stage.start(victim, failpoints=f"{point}:kill")
     until(lambda: stage.acts(victim) or not stage.processes.alive(victim), f"{victim} acts")
@@ -27,11 +29,10 @@ def strike(stage: Stage, victim: str, point: str, *successor: str) -> tuple[int,
         stage.start(*successor)
     count = stage.load(lambda: not stage.processes.alive(victim))
     assert stage.processes.wait(victim) == -9, stage.processes.log(victim)
-    died_s = time.monotonic()
     if not successor:
         stage.start(victim)
     stage.ready(*(successor or (victim,)))
-    return count, time.monotonic() - died_s
+    return count
 
 
 @pytest.mark.matrix(1)
@@ -41,7 +42,7 @@ def test_a_worker_that_dies_anywhere_loses_nothing_and_repeats_no_more_than_it_h
 ) -> None:
     before = hierarchy.executions()
 
-    count, _ = strike(hierarchy, "worker-1", point)
+    count = strike(hierarchy, "worker-1", point)
 
     verdict = hierarchy.verdict()
     assert verdict.clean, verdict
@@ -53,12 +54,12 @@ def test_a_worker_that_dies_anywhere_loses_nothing_and_repeats_no_more_than_it_h
 def test_a_distributor_that_dies_anywhere_is_followed_by_its_standby(hierarchy: Stage, point: str) -> None:
     before = hierarchy.executions()
 
-    count, took_s = strike(hierarchy, "distributor-1", point, "distributor-1b")
+    count = strike(hierarchy, "distributor-1", point, "distributor-1b")
 
     verdict = hierarchy.verdict()
     assert verdict.clean, verdict
     assert count <= verdict.executed - before <= count + PREFETCH
-    assert took_s <= LEASE_S + 1
+    assert hierarchy.replaced_after("distributor-1", verdict) <= LEASE_S + 1
 
 
 @pytest.mark.matrix(3)
@@ -66,9 +67,9 @@ def test_a_distributor_that_dies_anywhere_is_followed_by_its_standby(hierarchy: 
 def test_a_coordinator_that_dies_anywhere_is_followed_by_its_standby(hierarchy: Stage, point: str) -> None:
     before = hierarchy.executions()
 
-    count, took_s = strike(hierarchy, COORDINATOR, point, f"{COORDINATOR}b")
+    count = strike(hierarchy, COORDINATOR, point, f"{COORDINATOR}b")
 
     verdict = hierarchy.verdict()
     assert verdict.clean, verdict
     assert count <= verdict.executed - before <= count + PREFETCH
-    assert took_s <= LEASE_S + 1
+    assert hierarchy.replaced_after(COORDINATOR, verdict) <= LEASE_S + 1

@@ -14,7 +14,6 @@ from core.redis_backend.keys import CellKeys
 from tests.faults.stage import COORDINATOR, LEASE_S, Stage, role_of
 from tests.faults.test_kills import PREFETCH
 from tests.waiting import until
-from worker.chaos.judge import Verdict
 
 #: Beside what the matrix allows: two cores run a dozen processes, and whoever measures is one of them.
 SLACK_S = 2.0
@@ -48,17 +47,6 @@ def alone(stage: Stage, name: str, failpoints: str = "") -> None:
 def pause(seconds: float, since_s: float) -> None:
     """How long a fault lasts is part of the fault. `since_s`: wall clock."""
     time.sleep(max(0.0, since_s + seconds - time.time()))
-
-
-def froze_at(stage: Stage, name: str) -> float:
-    """Wall clock, as its log says."""
-    return stage.said_at(name, "failpoint")[-1]
-
-
-def replaced_after(stage: Stage, name: str, verdict: Verdict) -> float:
-    """Seconds from when it froze until another process was given its lease."""
-    froze_s = froze_at(stage, name)
-    return next(grant.at_s for grant in verdict.grants[stage.lease_key(name)] if grant.at_s > froze_s) - froze_s
 
 
 @pytest.mark.matrix(4)
@@ -114,7 +102,7 @@ def frozen_for(stage: Stage, names: Collection[str], seconds: float) -> dict[str
 
     def all_woke() -> bool:
         for name in names:
-            if name not in woke_s and stage.processes.stopped(name) and time.time() >= froze_at(stage, name) + seconds:
+            if name not in woke_s and stage.processes.stopped(name) and time.time() >= stage.struck_at(name) + seconds:
                 stage.processes.cont(name)
                 woke_s[name] = time.time()
         return len(woke_s) == len(names)
@@ -184,7 +172,7 @@ def test_distributors_that_froze_anywhere_are_replaced_within_their_lease_and_st
 
     verdict = stage.verdict()
     assert verdict.clean, verdict
-    assert max(replaced_after(stage, name, verdict) for name in frozen) <= LEASE_S + 1
+    assert max(stage.replaced_after(name, verdict) for name in frozen) <= LEASE_S + 1
     assert slowest_s <= LEASE_S / 3 + SLACK_S
 
 
@@ -206,7 +194,7 @@ def test_a_coordinator_that_freezes_is_replaced_within_its_lease_and_steps_down(
 
     verdict = hierarchy.verdict()
     assert verdict.clean, verdict
-    assert replaced_after(hierarchy, COORDINATOR, verdict) <= LEASE_S + 1
+    assert hierarchy.replaced_after(COORDINATOR, verdict) <= LEASE_S + 1
     assert took_s <= LEASE_S / 3 + SLACK_S
 
 
