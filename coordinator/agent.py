@@ -32,6 +32,7 @@ from core.config import A2AConfig, AgentConfig, RedisConfig, load
 from core.dead_letters import origin_of, submitted_in, successors_of
 from core.errors import AgentSystemError
 from core.langgraph_state import SharedAgentState
+from core.ports import Command
 from core.redis_backend.commit import Committer
 from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys, keys_of
 from core.redis_backend.shared_state import read_shared_state
@@ -41,7 +42,7 @@ from core.runtime.agent_loop import AgentLoop
 from core.runtime.portal import operation
 from core.signing import Signed
 from core.step import Batch, Received, Step
-from core.tasks import Task, TaskStatus, check_sizes
+from core.tasks import ENDED, Task, TaskStatus, check_sizes
 
 __all__ = ["CoordinatorAgent"]
 
@@ -164,7 +165,7 @@ class CoordinatorMind:
         await asyncio.gather(*self._chores, return_exceptions=True)
 
     async def _chore(self, effect: Any) -> None:
-        """One effect, beside the loop. What fails is put off: the graph asks for it again."""
+        """One effect, beside the loop. What fails is put off: the graph asks for it again, or the client does."""
         try:
             if isinstance(effect, TakeOver):
                 await self._take_over(effect)
@@ -175,8 +176,10 @@ class CoordinatorMind:
             else:
                 await self._sweep(effect)
                 await self._forget_workers()
-        except AgentSystemError as error:
-            log.warning("%s put off: %s", type(effect).__name__, error, extra={"action": "chore_put_off"})
+        except Exception as error:
+            unforeseen = None if isinstance(error, AgentSystemError) else error
+            what = type(effect).__name__
+            log.warning("%s put off: %s", what, error, extra={"action": "chore_put_off"}, exc_info=unforeseen)
 
     async def _audit(self, effect: Audit) -> None:
         """Looks at the cell and at the heartbeat in one write, so at one moment."""
@@ -187,7 +190,7 @@ class CoordinatorMind:
         if packed is not None:
             beat = orjson.loads(Signed.unpack(packed).body)["payload"]["beat"]
             held = Held(beat, frozenset(task_id.decode() for task_id in stored))
-            self._loop.tell(Audited(effect.distributor_id, held))
+            self._loop.tell(Audited(effect.distributor_id, effect.probe_ms, held))
 
     async def _take_over(self, effect: TakeOver) -> None:
         """Takes the cell of a distributor that is gone, under its lease and so with a higher fence than it had."""
@@ -202,16 +205,21 @@ class CoordinatorMind:
             await committer.acquire()
             failpoints.hit("takeover")
             [actual] = await committer.run(("HGETALL", cell.actual))
-            had = {}
+            had, gone = {}, []
             for task_id, record in zip(actual[::2], actual[1::2], strict=True):
                 task = orjson.loads(record)
+                if task.get("status") not in ENDED and not task.get("root_id"):
+                    continue  # a program assigned it there: its own successor is the only one that can have it
+                gone.append(task_id)
                 if task.get("attempt"):  # otherwise it has not begun, or only its end is still shown
                     had[task_id.decode()] = {name: task[name] for name in OF_ATTEMPTS if name in task}
-            await committer.commit(
-                [("DEL", cell.actual, cell.inbox, cell.heartbeats), ("HSET", cell.header, "status", "idle")],
-                dict.fromkeys(had, "moved"),
-            )
-        except AgentSystemError:
+            commands: list[Command] = [
+                ("DEL", cell.inbox, cell.heartbeats),
+                ("HSET", cell.header, "status", "idle"),
+                *([("HDEL", cell.actual, *gone)] if gone else []),
+            ]
+            await committer.commit(commands, dict.fromkeys(had, "moved"))
+        except Exception:
             self._loop.tell(NotTaken(effect.distributor_id))
             raise
         else:

@@ -63,16 +63,18 @@ def audit(state: CoordinatorState, child: Child, batch: Batch, step: Step) -> No
                 state.count("missing")
                 step.remove(Table.WANTED, task_id, child.address.agent_id)
                 requeue(state, state.local_tasks[task_id], batch, step)
-    elif child.has_read(state.incarnation):
-        step.effects.append(Audit(child.address.agent_id))
+    elif child.probe is not None and child.has_read(state.incarnation):
+        step.effects.append(Audit(child.address.agent_id, child.probe.since_ms))
     if child.unanswered(batch.mono_ms, state.failure_timeout_ms):
         step.extras.setdefault(Sending(child.address, Action.ASSIGN_TASK), {})
     child.ask(batch.sent.get(child.address, 0), batch.mono_ms, step.changes)
 
 
 def on_audited(state: CoordinatorState, event: Audited, batch: Batch, step: Step) -> None:
+    """Takes what was found, if it is for the probe that is under way: what an older one found may lack what was handed
+    over since."""
     child = state.distributors.get(event.distributor_id)
-    if child is not None and child.probe is not None:
+    if child is not None and child.probe is not None and child.probe.since_ms == event.probe_ms:
         child.held = event.held
 
 

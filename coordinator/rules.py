@@ -102,7 +102,7 @@ def on_cancel_task(state: CoordinatorState, received: Received, batch: Batch, st
     for item in received.message.tasks:
         task_id = str(item)
         if task_id in state.local_tasks:
-            cancel(state, task_id, batch, step)
+            cancel(state, task_id, batch, step, again=True)
         elif known_task(state, task_id, batch, step) is None:
             refused.append({"task_id": task_id, "reason": "unknown task"})
     step.extras[Sending(received.sender, Action.TASK_ACCEPTED, received.message.metadata.request_id)] = {

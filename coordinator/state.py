@@ -97,6 +97,7 @@ class Audit:
     """Effect: read which tasks are stored with a distributor, and the number of its heartbeat."""
 
     distributor_id: str
+    probe_ms: int  #: which probe it is for, by its `since_ms`
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ class Audited:
     """Event: what was found."""
 
     distributor_id: str
+    probe_ms: int
     held: Held
 
 

@@ -39,6 +39,8 @@ S = TaskStatus
 WANT_RUN, WANT_STOP = b'{"want":"assigned"}', b'{"want":"cancelled"}'
 #: How often ended tasks beyond their retention are looked for.
 SWEEP_EVERY_MS = 10_000
+#: So many deadlines of tasks that have ended may be remembered, beside twice as many as there are open tasks.
+DEADLINES_KEPT = 1_000
 
 
 def accept(
@@ -92,9 +94,18 @@ def admit(state: CoordinatorState, task: Task, batch: Batch, step: Step) -> None
     state.queue.push(task)
     if task.deadline:
         heapq.heappush(state.deadlines, (due_ms(task.deadline), task.task_id))
+        if len(state.deadlines) > 2 * len(state.local_tasks) + DEADLINES_KEPT:
+            state.deadlines = deadlines_of(state)
     step.put(Table.OPEN, task.task_id, batch.now_ms)
     save(state, task, step)
     state.count("accepted")
+
+
+def deadlines_of(state: CoordinatorState) -> list[tuple[int, str]]:
+    """A heap of the deadlines of the open tasks."""
+    found = [(due_ms(task.deadline), task.task_id) for task in state.local_tasks.values() if task.deadline]
+    heapq.heapify(found)
+    return found
 
 
 def follow(state: CoordinatorState, task: Task, client: Address, step: Step) -> None:
@@ -104,12 +115,13 @@ def follow(state: CoordinatorState, task: Task, client: Address, step: Step) -> 
         save(state, task.evolve(reply_to=(*task.reply_to, client.agent_id)), step)
 
 
-def cancel(state: CoordinatorState, task_id: str, batch: Batch, step: Step) -> None:
-    """Stops a task and all below it, the lowest first: what nobody runs ends, what somebody runs is asked to."""
+def cancel(state: CoordinatorState, task_id: str, batch: Batch, step: Step, *, again: bool = False) -> None:
+    """Stops a task and all below it, the lowest first: what nobody runs ends, what somebody runs is asked to. `again`:
+    also what was asked before; that may have been lost."""
     below, order = [task_id], []
     while below:
         task = state.local_tasks.get(below.pop())
-        if task is not None and not task.cancel_requested:
+        if task is not None and (again or not task.cancel_requested):
             order.append(task.task_id)
             below += sorted(state.families.get(task.task_id, ()))
     for one in reversed(order):
@@ -296,7 +308,9 @@ def save(state: CoordinatorState, task: Task, step: Step) -> None:
 def expire(state: CoordinatorState, batch: Batch, step: Step) -> None:
     """Abandons what is past its deadline and has the records of long ended tasks swept."""
     while state.deadlines and state.deadlines[0][0] <= batch.now_ms:
-        cancel(state, heapq.heappop(state.deadlines)[1], batch, step)
+        task = state.local_tasks.get(heapq.heappop(state.deadlines)[1])
+        if task and task.deadline and task.deadline <= batch.now:  # else it has ended, and the id is another's now
+            cancel(state, task.task_id, batch, step)
     if batch.now_ms >= state.sweep_due_ms:
         state.sweep_due_ms = batch.now_ms + SWEEP_EVERY_MS
         step.effects.append(Sweep(batch.now_ms, frozenset((*state.digests, *state.dead))))

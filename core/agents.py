@@ -157,9 +157,10 @@ class Child:
         return True
 
     def has_read(self, incarnation: int) -> bool:
-        """Whether it has taken all that its parent's `incarnation` had sent when the probe began."""
-        received = self.beat.received if self.beat.parent_incarnation == incarnation else 0
-        return self.probe is not None and received >= self.probe.sent
+        """Whether it has taken all that its parent's `incarnation` had sent when the probe began; and something of it
+        at all, before which there may be messages of an earlier one that it has not read."""
+        heard = self.beat.parent_incarnation == incarnation
+        return heard and self.probe is not None and self.beat.received >= self.probe.sent
 
     def missing(self, holding: Container[str]) -> list[str]:
         """Ends the probe: the tasks it was handed then, does not hold and has not reported. Their message was lost.

@@ -26,16 +26,22 @@ def is_dead(task: Task) -> bool:
 
 
 def origin_of(task: Task) -> str:
-    """The id of the task that was submitted; `task` may be a replay of it."""
+    """The id of the task that was submitted; `task` may be a replay of it. Metadata are the caller's own, so what they
+    say of a replay counts only where the id says the same."""
     origin = task.metadata.get(REPLAY_OF)
-    return origin if isinstance(origin, str) else task.task_id
+    return origin if isinstance(origin, str) and _number(task.task_id, origin) else task.task_id
 
 
 def successors_of(task: Task, start: int, count: int) -> list[str]:
     """The ids under which it may be replayed: ORIGIN.replayN, `count` of them, from `start` behind the next one."""
-    number = re.fullmatch(rf"{re.escape(origin_of(task))}\.replay(\d+)", task.task_id)
-    first = 1 + start + (int(number[1]) if number else 0)
+    first = 1 + start + _number(task.task_id, origin_of(task))
     return [f"{origin_of(task)}.replay{n}" for n in range(first, first + count)]
+
+
+def _number(task_id: str, origin: str) -> int:
+    """Of a replay of `origin`, from 1 on; 0: it is none."""
+    found = re.fullmatch(rf"{re.escape(origin)}\.replay(\d+)", task_id)
+    return int(found[1]) if found else 0
 
 
 def submitted_in(packed: bytes) -> dict[str, dict[str, Any]]:

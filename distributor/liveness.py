@@ -19,25 +19,53 @@ def on_beat(state: DistributorState, received: Received, batch: Batch, step: Ste
     incarnation = received.message.metadata.incarnation
     name = received.sender.agent_id
     worker = state.workers.get(name)
-    if worker is not None and worker.incarnation and incarnation > worker.incarnation:
-        forget_worker(state, name, batch, step, died=True)
-        worker = None
     if (worker is None or not worker.incarnation) and batch.age_ms(received) >= state.failure_timeout_ms:
+        # Left behind by one that died before this distributor began to look.
         if worker is None:
             step.remove(Table.HEARTBEATS, name)
-        return  # left behind by one that died before this distributor began to look
+        else:
+            worker.beat = beat  # how many tasks it ran at once tells which may have begun
+        return
+    if worker is not None and is_successor(state, worker, incarnation, beat):
+        forget_worker(state, name, batch, step, died=True)
+        worker = None
     if worker is None:
         worker = state.workers[name] = Child(received.sender, 0, beat, batch.mono_ms)
     elif (incarnation, beat.beat) < (worker.incarnation, worker.beat.beat):
         return  # an older heartbeat than the one we know
     if not worker.incarnation:
         worker.incarnation = incarnation
+        stop_what_others_have(state, worker, beat, step)
         step.note("worker_joined", worker=name, incarnation=incarnation)
         write_workers(state, step)
     worker.heard(beat, batch.mono_ms)
     state.max_attempts.update(beat.attempts)
     if received.message.action == Action.BEAT:
         audit(state, worker, batch, step)
+
+
+def is_successor(state: DistributorState, worker: Child, incarnation: int, beat: Beat) -> bool:
+    """Whether this is another start than the one that was handed what is in flight. Of one that is only remembered
+    from the stored records that is told by the times: an incarnation is no lower than the server's clock was then."""
+    if worker.incarnation:
+        return incarnation > worker.incarnation
+    holding = dict(beat.holding)
+    handed = [state.local_tasks[task_id] for task_id in worker.in_flight if task_id not in holding]
+    if any(task.started_at and task.started_at.timestamp() * 1000 < incarnation for task in handed):
+        worker.beat = worker.beat if worker.beat.concurrency else beat
+        return True
+    return False
+
+
+def stop_what_others_have(state: DistributorState, worker: Child, beat: Beat, step: Step) -> None:
+    """A worker that was taken for dead is back, or this distributor was: what it still runs has been given to others,
+    or has ended, and nobody would take its result. What has ended there meanwhile it need not be told."""
+    name = worker.address.agent_id
+    for task_id, attempt in beat.holding:
+        task = state.local_tasks.get(task_id)
+        if task is None or (task.attempt, task.assigned_to) != (attempt, name):
+            item = orjson.dumps({"task_id": task_id, "attempt": attempt})
+            step.send(Sending(worker.address, Action.CANCEL_TASK, None, worker.incarnation), item)
 
 
 def audit(state: DistributorState, worker: Child, batch: Batch, step: Step) -> None:
@@ -91,12 +119,13 @@ def forget_worker(state: DistributorState, name: str, batch: Batch, step: Step, 
     worker = state.workers.pop(name, None)
     if worker is None:
         return
+    at_once = worker.beat.concurrency or 1  # it died before this distributor had heard of it
     for index, task_id in enumerate(worker.in_flight):
         task = state.local_tasks.get(task_id)
         if task and task.assigned_to == name:
             if died:
                 state.suspects.add(task_id)
-            lose(state, task, name, batch, step, began=died and index < worker.beat.concurrency)
+            lose(state, task, name, batch, step, began=died and index < at_once)
     if died:
         state.count("workers_lost")
     write_workers(state, step)

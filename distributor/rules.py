@@ -94,7 +94,8 @@ def on_cancel_task(state: DistributorState, task_id: str, batch: Batch, step: St
         worker = state.workers[task.assigned_to]
         save(state, task.evolve(cancel_requested=True), step)
         item = orjson.dumps({"task_id": task_id, "attempt": task.attempt})
-        step.send(Sending(worker.address, Action.CANCEL_TASK, None, worker.incarnation), item)
+        # To whichever start of it there is: that of one not yet heard of is unknown, and the attempt is the fence.
+        step.send(Sending(worker.address, Action.CANCEL_TASK, None, worker.incarnation or None), item)
     else:
         conclude(state, task, {"status": S.CANCELLED.value}, batch, step)
 
@@ -231,7 +232,7 @@ def recall(state: DistributorState, records: list[Task], mono_ms: int) -> None:
     for the failure timeout; its heartbeats tell what it still has."""
     state.local_tasks = {task.task_id: task for task in records if not task.status.ended and task.status != S.WAITING}
     state.ended.update((task.task_id, None) for task in records if task.task_id not in state.local_tasks)
-    for task in sorted(state.local_tasks.values(), key=lambda task: task.created_at):
+    for task in sorted(state.local_tasks.values(), key=lambda task: task.started_at or task.created_at):
         if task.status is S.IN_PROGRESS and task.assigned_to:
             name = task.assigned_to
             if name not in state.workers:

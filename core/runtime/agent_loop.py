@@ -316,6 +316,8 @@ class AgentLoop:
         who waits for a call among them is told."""
         _turn_away(events, RuntimeError(f"a step failed; the log of {self.me} says why"))
         await self._mind.load(self)
+        if self._draining and entries:
+            self.tell(Drain())  # it may have been among them, and the state that was read does not know of it
         self._inbox.rewind(*await self.committer.look_up(("HGETALL", self.keys.seen)))
         for entry in entries:
             if not (received := self._inbox.verify([entry], self.committer.incarnation)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -34,12 +34,16 @@ class Listener:
                 await self.news.wait()
 
 
+#: So many ends that nobody has asked for yet are kept at most. Older ones are still found by their records.
+MOST_UNASKED = 50_000
+
+
 class Endings:
     """The ends of one client's tasks, each kept once, whether a reply tells it, two do, or the record."""
 
     def __init__(self) -> None:
         self._open: dict[str, bool] = {}  # submitted or watched and not known to have ended -> known to be recorded
-        self._ended: dict[str, Task] = {}  # told, and nobody has asked for them yet
+        self._ended: OrderedDict[str, Task] = OrderedDict()  # told, and nobody has asked for them yet
         self._listeners: dict[str, list[Listener]] = {}
 
     def __contains__(self, task_id: str) -> bool:
@@ -72,10 +76,15 @@ class Endings:
         del self._open[task.task_id]
         listeners = self._listeners.pop(task.task_id, None)
         if listeners is None:
-            self._ended[task.task_id] = task
+            self._keep(task)
         else:
             for listener in listeners:
                 listener.give(task)
+
+    def _keep(self, task: Task) -> None:
+        self._ended[task.task_id] = task
+        if len(self._ended) > MOST_UNASKED:
+            self._ended.popitem(last=False)
 
     def listen(self, task_ids: Iterable[str]) -> Listener:
         """Somebody who is given the ends of these, those that are known already at once. Call `leave` afterwards."""
@@ -91,7 +100,7 @@ class Endings:
     def leave(self, listener: Listener) -> None:
         """It listens no more; what it has not taken can be asked for again."""
         for task in listener.ended:
-            self._ended[task.task_id] = task
+            self._keep(task)
         for task_id in listener.waiting:
             others = self._listeners.get(task_id, [])
             if listener in others:

@@ -21,7 +21,7 @@ PREFETCH = prefetch_window(CONCURRENCY, SHORT_MS)
 
 def strike(stage: Stage, victim: str, point: str, *successor: str) -> int:
     """A process at work is replaced by one that dies at `point`, under load; its successor, a standby or its next
-    start, acts. Returns how many tasks were submitted meanwhile: some 120, and until it was dead; the matrix has 300."""
+    start, acts. Returns how many tasks were submitted meanwhile: 120 and until it was dead; the matrix has 300."""
     stage.processes.kill_all(victim, *successor)
     stage.start(victim, failpoints=f"{point}:kill")
     until(lambda: stage.acts(victim) or not stage.processes.alive(victim), f"{victim} acts")

@@ -130,6 +130,14 @@ class TestAProbe:
 
         assert not child.has_read(incarnation=7)
 
+    def test_what_an_earlier_parent_sent_may_lie_unread_until_something_of_this_one_has_been_read(self) -> None:
+        child = a_child("a", holds=1)
+        child.ask(sent=0, mono_ms=0)
+
+        child.heard(Beat(parent_incarnation=6, received=5), 0)
+
+        assert not child.has_read(incarnation=7)
+
     def test_a_task_that_came_back_and_was_handed_over_again_since_the_question_is_not_lost_by_its_answer(self) -> None:
         child = a_child("a")
         child.take("t")

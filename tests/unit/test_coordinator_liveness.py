@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from coordinator.state import NotTaken, TakenOver, TakeOver
+from coordinator.state import Audited, NotTaken, TakenOver, TakeOver
+from core.agents import Held
 from core.roles import Action
 from core.step import Tick
 from tests.builders import CLIENT, DISTRIBUTOR, a_task, sent
@@ -66,6 +67,23 @@ def test_a_takeover_that_did_not_happen_is_tried_again() -> None:
     step = take(state, events=[NotTaken("distributor-1"), Tick()], later_s=6)
 
     assert TakeOver("distributor-1") in step.effects
+
+
+def test_what_was_stored_before_a_task_was_handed_over_does_not_tell_that_it_is_lost() -> None:
+    state = a_coordinator(DISTRIBUTOR)
+    take(state, submitted(a_task("old")))
+    take(state, beats=[alive(DISTRIBUTOR, beat=2)], later_s=1)
+    child = state.distributors["distributor-1"]
+    assert child.probe
+    before = Audited("distributor-1", child.probe.since_ms, Held(2, frozenset({"old"})))
+    child.missing({"old"})  # that was found out meanwhile, by another look
+    take(state, submitted(a_task("new"), number=2), later_s=2)
+    take(state, beats=[alive(DISTRIBUTOR, beat=3)], later_s=3)
+
+    take(state, events=[before], later_s=3)
+
+    assert child.probe.tasks.keys() == {"old", "new"}
+    assert child.held is None
 
 
 def test_a_late_result_of_a_distributor_whose_tasks_were_moved_counts_for_nothing() -> None:

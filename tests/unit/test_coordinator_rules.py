@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from coordinator.task_life import DEADLINES_KEPT
 from core.langgraph_state import AgentStatus
 from core.roles import Action
 from core.step import Call, Drain, Sending, Table
@@ -283,7 +284,7 @@ def test_a_task_that_waits_is_cancelled_at_once() -> None:
     assert "t" not in state.queue
 
 
-def test_the_cancellation_of_a_task_that_runs_is_passed_down_once_and_its_end_awaited() -> None:
+def test_the_cancellation_of_a_task_that_runs_is_passed_down_as_often_as_it_is_asked_for_and_its_end_awaited() -> None:
     state = a_coordinator(DISTRIBUTOR)
     take(state, submitted(a_task()))
 
@@ -294,8 +295,30 @@ def test_the_cancellation_of_a_task_that_runs_is_passed_down_once_and_its_end_aw
     assert sent(step, DISTRIBUTOR, Action.CANCEL_TASK) == ["t"]
     assert record(step, Table.WANTED, "t", "distributor-1") == {"want": "cancelled"}
     assert record(step, Table.TASKS, "t")["cancel_requested"] is True
-    assert sent(again, DISTRIBUTOR, Action.CANCEL_TASK) == []
+    assert sent(again, DISTRIBUTOR, Action.CANCEL_TASK) == ["t"]
     assert sent(end, CLIENT, Action.TASK_RESULT)[0]["status"] == "cancelled"
+
+
+def test_the_deadline_of_a_task_that_has_ended_is_not_that_of_another_under_the_same_id() -> None:
+    state = a_coordinator(DISTRIBUTOR)
+    take(state, submitted(a_task(deadline=NOW + timedelta(seconds=5))))
+    take(state, result("t"))
+    take(state, submitted(a_task("t", deadline=NOW + timedelta(seconds=50)), number=2))
+
+    step = take(state, later_s=10)
+
+    assert sent(step, DISTRIBUTOR, Action.CANCEL_TASK) == []
+
+
+def test_deadlines_are_forgotten_with_the_tasks_that_have_ended() -> None:
+    state = a_coordinator(DISTRIBUTOR)
+    for number in range(30):
+        ids = [f"t{number}-{n}" for n in range(100)]
+        take(state, submitted(*(a_task(one, deadline=NOW + timedelta(days=1)) for one in ids), number=number + 1))
+        for one in ids:
+            take(state, result(one))
+
+    assert len(state.deadlines) <= DEADLINES_KEPT + 2 * 100
 
 
 def test_a_task_that_finished_before_its_cancellation_arrived_keeps_its_result() -> None:

@@ -11,7 +11,7 @@ import pytest
 from coordinator.dead_letters import MOST_BYTES, MOST_LETTERS, recall_letters
 from coordinator.rules import recall
 from coordinator.state import CoordinatorState, DeadLetter, Fetch, Fetched, Found, Submission, Sweep
-from core.dead_letters import submitted_in, successors_of
+from core.dead_letters import origin_of, submitted_in, successors_of
 from core.roles import Action
 from core.signing import Signed
 from core.step import Drain, Received, Sending, Step, Table
@@ -230,6 +230,11 @@ def test_a_replay_that_fails_is_a_dead_letter_and_its_replay_counts_on() -> None
     assert state.local_tasks["t.replay2"].metadata == {"replay_of": "t"}
     assert state.local_tasks["t.replay2"].idempotency_key == "t"
     assert list(state.submissions) == ["5-0"]
+
+
+def test_what_a_caller_wrote_about_a_replay_into_the_metadata_of_another_task_is_not_believed() -> None:
+    assert origin_of(a_task("b", metadata={"replay_of": "a"})) == "b"
+    assert origin_of(a_task("a.replay2", metadata={"replay_of": "a"})) == "a"
 
 
 @pytest.mark.parametrize(("left_s", "kept"), [(60, True), (0, False)])

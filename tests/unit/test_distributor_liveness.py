@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
+
+import pytest
 
 from core.agents import Health
 from core.roles import Action, Address, Role
@@ -17,9 +20,18 @@ from tests.builders import (
     a_beat,
     a_task,
     record,
+    sent,
     taken,
 )
 from tests.distributor_steps import WORKER_2, a_distributor, assigned, failure, handed, outcome, reports, take, to_me
+
+
+def a_running(task_id: str, attempt: int, **fields: Any) -> Task:
+    """As it is stored while worker-1 has it."""
+    return a_task(
+        task_id, status="in_progress", assigned_to="worker-1", attempt=attempt, retry_count=attempt, root_id=task_id,
+        started_at=NOW - timedelta(seconds=1), **fields,
+    )  # fmt: skip
 
 
 def test_the_tasks_of_a_worker_that_has_fallen_silent_go_to_others() -> None:
@@ -270,6 +282,43 @@ def test_a_task_that_a_program_assigned_is_not_given_back_since_the_coordinator_
 
     assert reports(step) == []
     assert handed(came, WORKER_2) == [("t", 2)]
+
+
+def test_a_worker_that_comes_back_after_it_was_given_up_stops_what_others_have_by_now() -> None:
+    state = a_distributor(WORKER)
+    take(state, assigned(a_task("moved"), a_task("waits")))
+    take(state, beats=[a_beat(WORKER_2)], later_s=4)
+    take(state, later_s=6)  # the first one is taken for dead
+
+    now_ms = int(NOW.timestamp() * 1000) + 6000
+    back = take(state, beats=[a_beat(WORKER, beat=2, holding=[("moved", 1), ("gone", 7)], timestamp=now_ms)], later_s=6)
+
+    assert sorted(item["task_id"] for item in sent(back, WORKER, Action.CANCEL_TASK)) == ["gone", "moved"]
+
+
+def test_a_worker_that_a_restarted_distributor_finds_at_work_goes_on_with_what_is_its_own() -> None:
+    after = DistributorState("distributor-1", coordinator=COORDINATOR, incarnation=2)
+    recall(after, [a_running("mine", attempt=2)], mono_ms=0)
+
+    step = take(after, beats=[a_beat(WORKER, incarnation=1, holding=[("mine", 2), ("old", 1)])])
+
+    assert sent(step, WORKER, Action.CANCEL_TASK) == [{"task_id": "old", "attempt": 1}]
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_an_attempt_counts_whose_worker_and_distributor_died_together(comes_back: bool) -> None:
+    after = DistributorState("distributor-1", coordinator=COORDINATOR, incarnation=2)
+    recall(after, [a_running("poison", attempt=1, max_attempts=1)], mono_ms=0)
+    now_ms = int(NOW.timestamp() * 1000)
+
+    if comes_back:
+        end = take(after, beats=[a_beat(WORKER, incarnation=now_ms + 1)])
+    else:
+        take(after, beats=[a_beat(WORKER, concurrency=4, timestamp=now_ms - 60_000)])
+        end = take(after, later_s=6)
+
+    [report] = reports(end)
+    assert (report["task_id"], report["status"]) == ("poison", "abandoned")
 
 
 # ---- what brings its worker down ----

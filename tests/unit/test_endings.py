@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from core.runtime import endings as kept
 from core.runtime.endings import Endings
 from core.tasks import Task, TaskStatus
 
@@ -56,3 +59,14 @@ def test_a_task_that_was_refused_is_not_expected_any_more() -> None:
     endings.expect(["a"])
     endings.forget("a")
     assert "a" not in endings
+
+
+def test_of_what_nobody_asks_for_only_the_newest_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "MOST_UNASKED", 2)
+    endings = Endings()
+    endings.expect(["a", "b", "c"])
+
+    for task_id in ("a", "b", "c"):
+        endings.tell(ended(task_id))
+
+    assert [one in endings for one in ("a", "b", "c")] == [False, True, True]
