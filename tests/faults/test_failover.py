@@ -44,17 +44,19 @@ class Pair:
     """A primary and its replica, and the ways to and between them. Inside, `stage` is on the primary."""
 
     def __init__(self, binary: Path, zygote: Processes, directory: Path) -> None:
-        self._stack = ExitStack()
-        self.primary, self.replica = (
-            self._stack.enter_context(RedisServer(binary, append_only=True)) for _ in range(2)
-        )
+        with ExitStack() as stack:  # closes what there is by then, should one of them fail
+            self._open(stack, binary, zygote, directory)
+            self._stack = stack.pop_all()
+
+    def _open(self, stack: ExitStack, binary: Path, zygote: Processes, directory: Path) -> None:
+        self.primary, self.replica = (stack.enter_context(RedisServer(binary, append_only=True)) for _ in range(2))
         self.replica.kill()
         self.replica.password = self.primary.password
         self.replica.start()
-        self.replication = self._stack.enter_context(Proxy(self.primary.socket))
-        self.way, self.other_way = (self._stack.enter_context(Proxy(self.primary.socket)) for _ in range(2))
+        self.replication = stack.enter_context(Proxy(self.primary.socket))
+        self.way, self.other_way = (stack.enter_context(Proxy(self.primary.socket)) for _ in range(2))
         self.stage = Stage(self.primary, zygote, directory)
-        self._stack.callback(self.stage.close)
+        stack.callback(self.stage.close)
         self._follow(self.primary, self.replica, self.replication)
 
     def close(self) -> None:
@@ -198,4 +200,5 @@ def test_an_old_primary_that_lives_on_takes_nothing_for_certain_and_its_agents_c
     assert verdict.clean, verdict
     assert load.submitter.lost == []
     given_out = {(lease, grant.epoch) for lease, grants in loser.grants.items() for grant in grants}
+    assert given_out
     assert not given_out & {(lease, grant.epoch) for lease, grants in verdict.grants.items() for grant in grants}

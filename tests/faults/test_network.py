@@ -14,7 +14,6 @@ from core.errors import TransportDown
 from tests.faults.outages import under_load
 from tests.faults.stage import CLIENT, COORDINATOR, PROFILE, Stage
 from tests.waiting import until
-from worker.chaos.judge import Verdict
 from worker.chaos.proxy import Action, command
 
 #: It is the network that is tried here, and not the server.
@@ -32,11 +31,6 @@ FLAPS, FLAP_S = 25, 0.2
 MOST_LINES_A_SECOND = 20
 
 
-def holders(verdict: Verdict) -> dict[str, int]:
-    """The pid of each lease's last holder."""
-    return {lease: grants[-1].pid for lease, grants in verdict.grants.items()}
-
-
 @ONE_SERVER
 @pytest.mark.matrix(14)
 @pytest.mark.parametrize("delay_ms", [5, 50])
@@ -50,7 +44,7 @@ def test_a_slow_link_costs_nobody_a_lease_and_no_task_a_second_run(linked: Stage
     verdict = linked.verdict()
     assert verdict.clean, verdict
     assert verdict.executed - before.executed == 100
-    assert holders(verdict) == holders(before)
+    assert verdict.grants == before.grants
 
 
 @ONE_SERVER
@@ -58,7 +52,8 @@ def test_a_slow_link_costs_nobody_a_lease_and_no_task_a_second_run(linked: Stage
 def test_a_link_that_takes_a_second_there_and_back_costs_nobody_a_lease_and_loses_nothing(
     linked: Stage,
 ) -> None:
-    """Half of a lease. Heartbeats come so late that tasks may be given to others; what then runs twice counts once."""
+    """Half of a lease each way. Heartbeats come so late that tasks may be given to others; what then runs twice counts
+    once. Few tasks: each takes many seconds."""
     before = linked.verdict()
     for link in linked.links.values():
         link.delay(to_server_s=0.5, to_client_s=0.5)
@@ -70,7 +65,7 @@ def test_a_link_that_takes_a_second_there_and_back_costs_nobody_a_lease_and_lose
         link.heal()
     verdict = linked.verdict()
     assert verdict.clean, verdict
-    assert holders(verdict) == holders(before)
+    assert verdict.grants == before.grants
 
 
 @pytest.mark.matrix(15, 16)

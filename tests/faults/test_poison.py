@@ -1,4 +1,7 @@
-"""A task that can never succeed ends after its attempts as a dead letter and holds nobody up: line 31 of the matrix."""
+"""A task that can never succeed ends after its attempts as a dead letter and fails nobody else: line 31 of the matrix.
+
+How much the others are slowed down is not measured here: each death costs a start of a process.
+"""
 
 from __future__ import annotations
 

@@ -142,6 +142,7 @@ def test_a_server_that_comes_back_empty_finds_all_at_work_within_a_lease_and_wha
 
     verdict = judged_after_loss(stage, log.transactions, told)
     assert verdict.clean, verdict
+    assert load.submitter.lost
     assert set(load.submitter.lost) <= before.records.keys()
     assert took_s <= LEASE_S + SLACK_S
     assert fences_used_again(before.grants, verdict.grants) == {}
