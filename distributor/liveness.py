@@ -27,6 +27,10 @@ def on_beat(state: DistributorState, received: Received, batch: Batch, step: Ste
             worker.beat = beat  # how many tasks it ran at once tells which may have begun
         return
     if worker is not None and is_successor(state, worker, incarnation, beat):
+        if not worker.incarnation and received.message.action == Action.BEAT:
+            return  # what its predecessor said last may lie unread, before the message with which this one has joined
+        if not worker.beat.concurrency:
+            worker.beat = beat  # nobody remembers how many tasks its predecessor ran at once
         forget_worker(state, name, batch, step, died=True)
         worker = None
     if worker is None:
@@ -51,10 +55,7 @@ def is_successor(state: DistributorState, worker: Child, incarnation: int, beat:
         return incarnation > worker.incarnation
     holding = dict(beat.holding)
     handed = [state.local_tasks[task_id] for task_id in worker.in_flight if task_id not in holding]
-    if any(task.started_at and task.started_at.timestamp() * 1000 < incarnation for task in handed):
-        worker.beat = worker.beat if worker.beat.concurrency else beat
-        return True
-    return False
+    return any(task.started_at and task.started_at.timestamp() * 1000 < incarnation for task in handed)
 
 
 def stop_what_others_have(state: DistributorState, worker: Child, beat: Beat, step: Step) -> None:

@@ -312,13 +312,27 @@ def test_an_attempt_counts_whose_worker_and_distributor_died_together(comes_back
     now_ms = int(NOW.timestamp() * 1000)
 
     if comes_back:
-        end = take(after, beats=[a_beat(WORKER, incarnation=now_ms + 1)])
+        before = take(after, beats=[a_beat(WORKER, incarnation=now_ms + 1)])
+        end = take(after, a_beat(WORKER, incarnation=now_ms + 1, action=Action.AGENT_JOINED))
+        assert reports(before) == []
     else:
         take(after, beats=[a_beat(WORKER, concurrency=4, timestamp=now_ms - 60_000)])
         end = take(after, later_s=6)
 
     [report] = reports(end)
     assert (report["task_id"], report["status"]) == ("poison", "abandoned")
+
+
+def test_what_a_worker_gave_back_before_it_was_restarted_with_its_distributor_does_not_count() -> None:
+    after = DistributorState("distributor-1", coordinator=COORDINATOR, incarnation=2)
+    recall(after, [a_running("t", attempt=1, max_attempts=1)], mono_ms=0)
+    incarnation = int(NOW.timestamp() * 1000) + 1
+
+    take(after, beats=[a_beat(WORKER, incarnation=incarnation)])
+    take(after, outcome("t", "returned"))
+    step = take(after, a_beat(WORKER, incarnation=incarnation, action=Action.AGENT_JOINED))
+
+    assert (reports(step), handed(step)) == ([], [("t", 2)])
 
 
 # ---- what brings its worker down ----
