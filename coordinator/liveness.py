@@ -33,8 +33,8 @@ def on_beat(state: CoordinatorState, received: Received, batch: Batch, step: Ste
         for task in state.local_tasks.values():
             if task.assigned_to == name:
                 child.take(task.task_id)
-    elif (incarnation, beat.beat) < (child.incarnation, child.beat.beat):
-        return  # an older heartbeat than the one we know
+    elif (incarnation, beat.beat) <= (child.incarnation, child.beat.beat):
+        return  # no newer than what we know, and it may be older than the capacity that we were told since
     if child.incarnation != incarnation:
         child.incarnation = incarnation
         child.probe = child.held = None

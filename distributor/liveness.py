@@ -35,8 +35,8 @@ def on_beat(state: DistributorState, received: Received, batch: Batch, step: Ste
         worker = None
     if worker is None:
         worker = state.workers[name] = Child(received.sender, 0, beat, batch.mono_ms)
-    elif (incarnation, beat.beat) < (worker.incarnation, worker.beat.beat):
-        return  # an older heartbeat than the one we know
+    elif (incarnation, beat.beat) <= (worker.incarnation, worker.beat.beat):
+        return  # no newer than what we know
     if not worker.incarnation:
         worker.incarnation = incarnation
         stop_what_others_have(state, worker, beat, step)

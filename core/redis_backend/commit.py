@@ -142,6 +142,8 @@ class Committer:
             try:
                 held = await self._try_acquire(seen if monotonic_s() > ends_s else None)
                 if held is None:
+                    # Not by an attempt that failed: others may have had the lease since, with higher numbers.
+                    self.incarnation = self.epoch
                     self.waits = False
                     return Grant(self.epoch, self.version)
                 while held and not (held == seen and monotonic_s() > ends_s) and not self._is_dead(held):
@@ -192,7 +194,6 @@ class Committer:
             # The server's clock in ms also outgrows every fence that was given out before its memory was lost.
             self.epoch = max(int(fence or 0), int(epoch or 0), self.highest_epoch, self._clock.now_ms() - 1) + 1
             self.highest_epoch = self.epoch
-            self.incarnation = self.incarnation or self.epoch
             self._acquired_ms = self._clock.now_ms()
             done = await self._send(
                 [
@@ -424,7 +425,7 @@ class Committer:
                 "owner": str(self._me),
                 "process": self._process,
                 "host": self._host,
-                "incarnation": self.incarnation,
+                "incarnation": self.incarnation or self.epoch,
                 "epoch": self.epoch,
                 "acquired_at": self._acquired_ms / 1000,
                 "expires_at": (now_ms + self._lease_ms) / 1000,
