@@ -6,7 +6,7 @@ import orjson
 
 from coordinator.state import Audit, Audited, CoordinatorState, NotTaken, TakenOver, TakeOver
 from coordinator.task_life import attempts_had, requeue
-from core.agents import Beat, Child, Health
+from core.agents import Beat, Child, Health, excuse
 from core.roles import Action
 from core.step import Batch, Received, Sending, Step, Table
 from core.tasks import TaskError, TaskStatus, errors_with
@@ -106,6 +106,9 @@ def on_agent_left(state: CoordinatorState, received: Received, batch: Batch, ste
 
 def judge_distributors(state: CoordinatorState, batch: Batch, step: Step) -> None:
     """Notices who has fallen silent; the tasks of one that is gone are taken over, if anybody else could have them."""
+    unseen_ms, state.looked_ms = batch.mono_ms - state.looked_ms, batch.mono_ms
+    if unseen_ms >= state.failure_timeout_ms:
+        excuse(state.distributors.values(), unseen_ms, batch.mono_ms)
     for name, child in list(state.distributors.items()):
         health = Health.GONE if child.health is Health.GONE else child.judge(batch.mono_ms, state.failure_timeout_ms)
         if health is not child.health:

@@ -59,6 +59,7 @@ class CoordinatorState(LocalAgentState):
     dead_bytes: int = 0  #: of their records, and of the messages kept for their sake
     dead_letter_retention_ms: int = 7 * 86_400_000
     moving: set[str] = field(default_factory=set)  #: distributors whose tasks are being taken over
+    looked_ms: int = 0  #: monotonic time of the last look at the distributors
     incarnation: int = 0  #: of this coordinator
     draining: bool = False
     unsaved: bool = False  #: a task has changed in this step and its record is to be written at its end

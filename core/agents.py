@@ -6,7 +6,7 @@ number has not moved for half of the failure timeout, gone when for all of it. W
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from core.roles import Address
 
-__all__ = ["UNKNOWN_RUN_MS", "Beat", "Child", "Health", "prefetch_window"]
+__all__ = ["UNKNOWN_RUN_MS", "Beat", "Child", "Health", "excuse", "prefetch_window"]
 
 #: A worker is handed as much beyond its concurrency as it finishes in this time: enough to never run dry between two
 #: ticks, little enough that a long task does not hold others up.
@@ -186,6 +186,12 @@ class Child:
         if self.beat.draining:
             return Health.DRAINING
         return Health.SUSPECT if silent_ms >= failure_timeout_ms // 2 else Health.ACTIVE
+
+
+def excuse(children: Iterable[Child], unseen_ms: int, mono_ms: int) -> None:
+    """Nobody could be heard for `unseen_ms`, since Redis was away or the observer stood still: that was not silence."""
+    for child in children:
+        child.moved_ms = min(mono_ms, child.moved_ms + unseen_ms)
 
 
 def prefetch_window(concurrency: int, mean_run_ms: float) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from core.agents import Beat, Child, Health
+from core.agents import Beat, Child, Health, excuse
 from core.roles import Action
 from core.step import Batch, Received, Sending, Step, Table
 from distributor.state import DistributorState
@@ -83,6 +83,9 @@ def audit(state: DistributorState, worker: Child, batch: Batch, step: Step) -> N
 
 def judge_workers(state: DistributorState, batch: Batch, step: Step) -> None:
     """Notices who has fallen silent; the tasks of one that is gone go to others."""
+    unseen_ms, state.looked_ms = batch.mono_ms - state.looked_ms, batch.mono_ms
+    if unseen_ms >= state.failure_timeout_ms:
+        excuse(state.workers.values(), unseen_ms, batch.mono_ms)
     for name, worker in list(state.workers.items()):
         health = worker.judge(batch.mono_ms, state.failure_timeout_ms)
         if health is not worker.health:

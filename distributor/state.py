@@ -31,6 +31,7 @@ class DistributorState(LocalAgentState):
     apart: DispatchQueue = field(default_factory=DispatchQueue)  #: where those wait that another death would end
     last_worker: dict[str, str] = field(default_factory=dict)  #: task id -> who failed it last; a retry goes elsewhere
     stranded: dict[tuple[str, ...], int] = field(default_factory=dict)  #: what no worker here can do -> since when (ms)
+    looked_ms: int = 0  #: monotonic time of the last look at the workers
     incarnation: int = 0  #: of this distributor
     told_capacity: int = 0  #: what the coordinator was last told
     draining: bool = False

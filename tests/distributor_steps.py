@@ -20,7 +20,8 @@ from tests.builders import (
 )
 
 __all__ = [
-    "WORKER_2", "a_distributor", "assigned", "failure", "handed", "outcome", "reports", "take", "to_me",
+    "WORKER_2", "a_distributor", "assigned", "failure", "handed", "outcome", "reports", "silence", "take",
+    "to_me",
 ]  # fmt: skip
 
 to_me = message_to(DISTRIBUTOR)
@@ -36,6 +37,12 @@ def a_distributor(*workers: Address, **beat: Any) -> DistributorState:
     state = DistributorState("distributor-1", coordinator=COORDINATOR, incarnation=1)
     take(state, beats=[a_beat(worker, **beat) for worker in workers])
     return state
+
+
+def silence(state: DistributorState) -> Step:
+    """The look at which who has said nothing since the start is taken for dead; there was one before."""
+    take(state, later_s=4)
+    return take(state, later_s=5)
 
 
 def assigned(*tasks: Task) -> Any:

@@ -15,7 +15,7 @@ from core.tasks import ERRORS_LIMIT_BYTES, Task, TaskError, errors_with
 from distributor.rules import recall
 from tests import coordinator_steps as above
 from tests.builders import DISTRIBUTOR, NOW, WORKER, a_beat, a_task, record, sent
-from tests.distributor_steps import a_distributor, assigned, failure, outcome, reports, take, to_me
+from tests.distributor_steps import a_distributor, assigned, failure, outcome, reports, silence, take, to_me
 
 
 def of(item: dict[str, Any]) -> list[tuple[int, str, str]]:
@@ -66,7 +66,7 @@ def test_an_attempt_whose_worker_is_gone_tells_how_far_it_said_it_was() -> None:
     progress = {"task_id": "t", "attempt": 1, "progress": {"fraction": 0.5, "note": "half"}}
     take(state, to_me(WORKER, Action.TASK_PROGRESS, [progress]), later_s=1)
 
-    step = take(state, later_s=5)
+    step = silence(state)
 
     [error] = record(step, Table.ACTUAL, "t")["errors"]
     assert (error["type"], error["attempt"]) == ("worker_lost", 1)
@@ -80,7 +80,7 @@ def test_what_an_earlier_attempt_said_is_not_taken_for_the_output_of_a_later_one
     take(state, to_me(WORKER, Action.TASK_PROGRESS, [progress]), later_s=1)
     take(state, failure("t"), later_s=2)
 
-    step = take(state, later_s=5)
+    step = silence(state)
 
     assert record(step, Table.ACTUAL, "t")["errors"][1] == an_error(
         2, type="worker_lost", message="worker worker-1 was gone before it reported", worker="worker-1"

@@ -23,7 +23,18 @@ from tests.builders import (
     sent,
     taken,
 )
-from tests.distributor_steps import WORKER_2, a_distributor, assigned, failure, handed, outcome, reports, take, to_me
+from tests.distributor_steps import (
+    WORKER_2,
+    a_distributor,
+    assigned,
+    failure,
+    handed,
+    outcome,
+    reports,
+    silence,
+    take,
+    to_me,
+)
 
 
 def a_running(task_id: str, attempt: int, **fields: Any) -> Task:
@@ -47,6 +58,20 @@ def test_the_tasks_of_a_worker_that_has_fallen_silent_go_to_others() -> None:
     assert record(late, Table.HEARTBEATS, "worker-1") is None
 
 
+def test_nobody_is_taken_for_dead_who_could_not_be_heard() -> None:
+    """Redis was away, or the distributor stood still."""
+    state = a_distributor(WORKER)
+    take(state, assigned(a_task()))
+    take(state, later_s=1)
+
+    take(state, later_s=60)
+    take(state, later_s=63)
+    known_then = list(state.workers)
+    take(state, later_s=64)
+
+    assert (known_then, list(state.workers)) == (["worker-1"], [])
+
+
 def test_a_worker_that_is_suspected_gets_nothing_new() -> None:
     state = a_distributor(WORKER)
     take(state, later_s=3)
@@ -61,7 +86,7 @@ def test_only_attempts_that_may_have_begun_count_when_a_worker_is_gone() -> None
     state = a_distributor(WORKER, concurrency=2, capacity=4)
     take(state, assigned(*[a_task(f"t{n}") for n in range(4)]))
 
-    take(state, later_s=5)
+    silence(state)
 
     assert {task.task_id: task.retry_count for task in state.local_tasks.values()} == {
         "t0": 1,
@@ -75,7 +100,7 @@ def test_a_task_whose_workers_were_gone_too_often_is_abandoned() -> None:
     state = a_distributor(WORKER)
     take(state, assigned(a_task(max_attempts=1)))
 
-    [report] = reports(take(state, later_s=5))
+    [report] = reports(silence(state))
 
     assert (report["status"], report["error"]["type"]) == ("abandoned", "worker_lost")
 
@@ -184,6 +209,7 @@ def test_the_coordinator_hears_at_once_when_there_is_much_more_or_less_room() ->
 
     joined = take(state, beats=[a_beat(WORKER, capacity=8)])
     same = take(state, beats=[a_beat(WORKER, beat=2, capacity=8)])
+    take(state, later_s=2)
     gone = take(state, later_s=5)
 
     capacity = Sending(COORDINATOR, Action.CAPACITY)
@@ -317,7 +343,7 @@ def test_an_attempt_counts_whose_worker_and_distributor_died_together(comes_back
         assert reports(before) == []
     else:
         take(after, beats=[a_beat(WORKER, concurrency=4, timestamp=now_ms - 60_000)])
-        end = take(after, later_s=6)
+        end = silence(after)
 
     [report] = reports(end)
     assert (report["task_id"], report["status"]) == ("poison", "abandoned")

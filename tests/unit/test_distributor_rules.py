@@ -21,7 +21,18 @@ from tests.builders import (
     record,
     sent,
 )
-from tests.distributor_steps import WORKER_2, a_distributor, assigned, failure, handed, outcome, reports, take, to_me
+from tests.distributor_steps import (
+    WORKER_2,
+    a_distributor,
+    assigned,
+    failure,
+    handed,
+    outcome,
+    reports,
+    silence,
+    take,
+    to_me,
+)
 
 # ---- handing out ----
 
@@ -250,7 +261,7 @@ def test_a_task_that_is_to_be_cancelled_is_never_tried_again(how: str) -> None:
     step = {
         "failed": lambda: take(state, failure("t")),
         "returned": lambda: take(state, outcome("t", "returned")),
-        "worker gone": lambda: take(state, later_s=60),
+        "worker gone": lambda: silence(state),
     }[how]()
 
     assert [one["status"] for one in reports(step)] == ["cancelled"]
