@@ -16,6 +16,7 @@ __all__ = ["give_back_stranded", "judge_workers", "on_agent_left", "on_beat", "w
 def on_beat(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
     """A worker is here, or still here. One that was started anew has none of the tasks its predecessor had."""
     beat = Beat.model_validate(received.message.payload)
+    state.max_attempts.update(beat.attempts)  # of one that died, too: how often what it had may be tried
     incarnation = received.message.metadata.incarnation
     name = received.sender.agent_id
     worker = state.workers.get(name)
@@ -43,7 +44,6 @@ def on_beat(state: DistributorState, received: Received, batch: Batch, step: Ste
         step.note("worker_joined", worker=name, incarnation=incarnation)
         write_workers(state, step)
     worker.heard(beat, batch.mono_ms)
-    state.max_attempts.update(beat.attempts)
     if received.message.action == Action.BEAT:
         audit(state, worker, batch, step)
 

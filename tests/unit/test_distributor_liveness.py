@@ -349,6 +349,18 @@ def test_an_attempt_counts_whose_worker_and_distributor_died_together(comes_back
     assert (report["task_id"], report["status"]) == ("poison", "abandoned")
 
 
+def test_a_distributor_that_does_not_know_yet_how_often_a_task_may_be_tried_does_not_give_it_up() -> None:
+    after = DistributorState("distributor-1", coordinator=COORDINATOR, incarnation=2)
+    recall(after, [a_running("t", attempt=7)], mono_ms=0)
+
+    unheard = silence(after)
+    now_ms = int(NOW.timestamp() * 1000) + 5000
+    told = take(after, beats=[a_beat(WORKER_2, attempts={"sum": 50}, timestamp=now_ms)], later_s=5)
+
+    assert reports(unheard) == []
+    assert handed(told, WORKER_2) == [("t", 8)]
+
+
 def test_what_a_worker_gave_back_before_it_was_restarted_with_its_distributor_does_not_count() -> None:
     after = DistributorState("distributor-1", coordinator=COORDINATOR, incarnation=2)
     recall(after, [a_running("t", attempt=1, max_attempts=1)], mono_ms=0)
@@ -373,7 +385,7 @@ def test_a_task_that_brings_down_its_workers_is_given_up_wherever_it_stood_in_li
 
     for life in range(1, 10):
         now_ms = int(NOW.timestamp() * 1000) + 1000 * life
-        beat = a_beat(WORKER, incarnation=life, concurrency=2, capacity=8, timestamp=now_ms)
+        beat = a_beat(WORKER, incarnation=life, concurrency=2, capacity=8, attempts={"sum": 3}, timestamp=now_ms)
         step = take(state, beats=[beat], later_s=life)
         while mine := handed(step):
             names = list(dict(mine))

@@ -195,6 +195,8 @@ class Hierarchy:
             await asyncio.sleep(ENDING_LOOK_S)
 
     def _start(self, member: Member) -> None:
+        if self._processes.alive(member.lane):
+            return  # it had ended by itself in the moment it was struck, and was started again by who saw that
         link = self._links.get(member.lane)
         environment = {"REDIS_URL": link.url} if link else {}
         pid = self._processes.start(
