@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,19 @@ def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
 
     with Processes(tmp_path_factory.mktemp("agents"), {}) as processes:
         yield processes
+
+
+@pytest.fixture
+def command_line(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """`agents ...`, run in this process: what it prints."""
+    from typer.testing import CliRunner
+
+    from core.cli.app import app
+    from core.runtime import waiting
+
+    # It silences this for its process, and here that is everybody's; the patch gives it back.
+    monkeypatch.setattr(logging.getLogger(waiting.__name__), "disabled", False)
+    return lambda command: str(CliRunner().invoke(app, command.split()).output)
 
 
 class Lasting:

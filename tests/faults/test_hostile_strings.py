@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from core.cli.app import app
 from core.config import A2AConfig, RedisConfig
 from core.redis_backend.keys import CoordinatorKeys
 from core.roles import Action, Address, Role
@@ -99,7 +97,11 @@ def starts_of_lines(text: str) -> Iterator[str]:
 
 @pytest.mark.matrix(53)
 def test_no_string_forges_a_line_of_a_log_moves_a_cursor_or_becomes_a_key(
-    redis_server: RedisServer, redis_config: RedisConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    redis_server: RedisServer,
+    redis_config: RedisConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command_line: Callable[[str], str],
 ) -> None:
     (tmp_path / "mine.py").write_text(USER_CODE)
     secret = {"A2A_TOKEN_SECRET": SECRET.decode()}
@@ -128,7 +130,7 @@ def test_no_string_forges_a_line_of_a_log_moves_a_cursor_or_becomes_a_key(
                 monkeypatch.setenv(name, value)
             failed = next(task_id for task_id, task in ended.items() if task.status == "failed")
             shown = {
-                command: CliRunner().invoke(app, command.split()).output
+                command: command_line(command)
                 for command in (
                     "tasks list", f"tasks show {ids[0]}", f"tasks show {failed}", "tasks show strange", "status",
                     "state show d", "state history d", "tasks list --json", f"tasks show {ids[0]} --json",

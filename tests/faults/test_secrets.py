@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from typer.testing import CliRunner
 
-from core.cli.app import app
 from core.config import A2AConfig, RedisConfig
 from core.errors import PeerError
 from core.roles import Address, Role
@@ -102,7 +100,11 @@ def _parts(value: Any) -> Iterator[bytes]:
 
 @pytest.mark.matrix(54)
 def test_no_secret_is_in_a_log_an_argument_the_environment_of_user_code_redis_or_what_the_command_prints(
-    redis_server: RedisServer, redis_config: RedisConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    redis_server: RedisServer,
+    redis_config: RedisConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command_line: Callable[[str], str],
 ) -> None:
     """After a run with all tiers, a task that failed, messages that were rejected and a client that was not let in."""
     (tmp_path / "mine.py").write_text(USER_CODE)
@@ -139,7 +141,7 @@ def test_no_secret_is_in_a_log_an_argument_the_environment_of_user_code_redis_or
         for name, value in {**redis_server.environment, **roots, "COORDINATOR_ID": "k"}.items():
             monkeypatch.setenv(name, value)
         printed = [
-            CliRunner().invoke(app, command.split()).output
+            command_line(command)
             for command in (
                 "status --json", "config show", "config show --json", "doctor", "doctor --json", "tasks list --json",
                 f"tasks show {failed.task_id} --json", "state show d --json", "state history d --json",
