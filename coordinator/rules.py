@@ -7,7 +7,6 @@ again, and answers clients. Here is what may come in, and the handing out; `task
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +25,7 @@ from coordinator.liveness import (
 )
 from coordinator.redrive import on_fetched, on_purge_task, on_replay_task
 from coordinator.state import Audited, CoordinatorState, Fetched, NotTaken, TakenOver
-from coordinator.task_life import accept, cancel, conclude, due_ms, expire, follow, hand_over, known_task
+from coordinator.task_life import accept, cancel, conclude, deadlines_of, expire, follow, hand_over, known_task
 from core.agents import Beat, Child
 from core.balancing import LeastLoaded
 from core.errors import BadTask
@@ -173,11 +172,10 @@ def recall(state: CoordinatorState, records: list[Task], digests: dict[str, str]
     """Builds the memory from the stored records of open tasks, in the order they were submitted, and the digests of
     ended children of waiting ones. A distributor that has tasks is expected back for the failure timeout."""
     state.local_tasks = {task.task_id: task for task in records}
+    state.deadlines = deadlines_of(state)
     state.digests = digests
     for task in records:
         state.digests.update(task.inputs)
-        if task.deadline:
-            heapq.heappush(state.deadlines, (due_ms(task.deadline), task.task_id))
         if task.status is S.PENDING:
             state.queue.push(task)
         elif task.status is S.WAITING and task.then:
