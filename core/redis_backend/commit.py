@@ -44,6 +44,9 @@ log = logging.getLogger(__name__)
 TRIES = 8
 #: A holder stops acting this long before its lease can end.
 MARGIN_SHARE = 0.1
+#: A renewal is sent by itself after so much of the lease time, and along with other commands after so much: whatever it
+#: does not go along with, it may have to wait for, and on a link that becomes slow that alone may take half a lease.
+RENEWED_SHARE, RENEWED_ALONG_SHARE = 1 / 3, 0.1
 #: Pauses while Redis is away double up to the most, and to no more than this share of the lease: who pauses for long
 #: when Redis is back long since is silent for so long that others take it for dead.
 BACKOFF_S, MOST_BACKOFF_S, MOST_BACKOFF_SHARE = 0.05, 2.0, 0.2
@@ -127,7 +130,11 @@ class Committer:
     @property
     def renewal_due(self) -> bool:
         """Whether a third of the lease time has passed since it was renewed, by a commit or otherwise."""
-        return monotonic_s() - self._renewed_s > self._lease_ms / 3000
+        return self._unrenewed_share > RENEWED_SHARE
+
+    @property
+    def _unrenewed_share(self) -> float:
+        return (monotonic_s() - self._renewed_s) * 1000 / self._lease_ms
 
     async def acquire(self, *, standby: bool = False) -> Grant:
         """Takes the lease, waiting for a dead holder's to run out.
@@ -259,11 +266,11 @@ class Committer:
     async def run(self, *commands: Command) -> list[Any]:
         """Plain commands outside a transaction (heartbeats, look-ups), on the same connection.
 
-        A renewal that is due goes along: waiting for a reply of its own, it would come too late over a slow link. When
-        it fails it stays due.
+        A renewal goes along: waiting for a reply of its own, it would come too late over a slow link. One that fails
+        is due as before.
         """
         async with self._lock:
-            if not (self._armed and self._wire.connected and self.renewal_due):
+            if not (self._armed and self._wire.connected and self._unrenewed_share > RENEWED_ALONG_SHARE):
                 return await self._exchange(*commands)
             failpoints.hit("renew")
             sent_s, renewal = monotonic_s(), self._transaction(())

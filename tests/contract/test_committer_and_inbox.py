@@ -12,7 +12,7 @@ import pytest
 from core.errors import LeaseHeld, LeaseLost
 from core.memory_backend.faulty_connection import CALM, Faults, FaultyConnection
 from core.redis_backend.clock import ServerClock
-from core.redis_backend.commit import Committer
+from core.redis_backend.commit import RENEWED_ALONG_SHARE, RENEWED_SHARE, Committer
 from core.redis_backend.keys import CellKeys
 from core.roles import Action, Address, Role
 from core.runtime.inbox import Inbox
@@ -105,11 +105,14 @@ async def test_a_lease_that_is_renewed_is_refused_to_others(open_connection: Ope
     await asyncio.wait({renewing})
 
 
-async def test_a_renewal_that_is_due_goes_along_with_plain_commands(open_connection: OpenConnection) -> None:
-    holder = a_committer(open_connection, lease_ms=600)
+@pytest.mark.parametrize("share", [RENEWED_ALONG_SHARE, RENEWED_SHARE])
+async def test_a_renewal_goes_along_with_plain_commands_long_before_it_is_due(
+    open_connection: OpenConnection, share: float
+) -> None:
+    holder = a_committer(open_connection, lease_ms=900)
     await holder.acquire()
     [before] = await said(open_connection, ("GET", KEYS.lease))
-    await until_async(lambda: holder.renewal_due, "a third of the lease has passed")
+    await until_async(lambda: holder._unrenewed_share > share, "so much of the lease has passed")
 
     replies = await holder.run(("HGET", KEYS.header, "epoch"), ("GET", KEYS.lease))
 
