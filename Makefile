@@ -24,8 +24,9 @@ chaos: $(RUNTIME)  ## kills, cuts and restarts at random for a minute, and a ver
 test: $(DEV)  ## all tests but those of `faults`; PYTEST_ARGS="-n 4" runs them in parallel
 	@$(BIN)/python -m pytest --ignore tests/faults $(PYTEST_ARGS)
 
+# Two at a time: they wait more than they work.
 faults: $(DEV)  ## the fault matrix: every tier, the server and the network fail at every step
-	@$(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests/faults -n 2 $(PYTEST_ARGS)
 
 soak: $(DEV)  ## constant load, and nothing may grow; MINUTES=30
 	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES)
