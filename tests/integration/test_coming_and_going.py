@@ -12,6 +12,7 @@ from core.errors import TaskRefused
 from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys
 from core.roles import Address, Role
 from core.signing import Keys
+from core.tasks import Task
 from tests.builders import SECRET
 from tests.integration.hierarchy import FAST, House, add, runs, signed_as, spawn, wait
 from tests.integration.speaker import Redis
@@ -109,6 +110,42 @@ async def test_the_tasks_of_a_distributor_that_is_gone_are_finished_by_another(a
 
     results = [task async for task in me.as_completed(ids, timeout_s=10)]
     assert {task.assigned_to for task in results} == {"d2/w2"}
+
+
+async def test_what_a_program_assigned_waits_for_its_own_distributor_while_the_rest_is_taken_over(
+    agents: House,
+) -> None:
+    coordinator = await agents.coordinator()
+    first = await agents.distributor("d1")
+    await agents.worker("w1", "d1", config=FAST.model_copy(update={"concurrency": 2}))
+    me = await agents.client()
+    await me.submit.aio(wait("t", "moved"))
+    await until_async(lambda: "w1" in first.state.workers, "its worker is there")
+    assert await first.assign_task_to_worker.aio(wait("own"), "w1")
+    await runs(agents, "t")
+    await runs(agents, "own")
+
+    async def own() -> Task:
+        state = await coordinator.get_distributor_state.aio("d1")
+        assert state
+        return next(one for one in state.tasks if one.task_id == "own")
+
+    await first.close.aio()
+    await agents.distributor("d2")
+    await agents.worker("w2", "d2")
+    agents.door("t").set()
+    moved = await me.result.aio("t", timeout_s=10)
+    left = await own()
+    await agents.distributor("d1")
+    agents.door("own").set()
+
+    async def has_ended() -> bool:
+        return (await own()).status.ended
+
+    await until_async(has_ended, "its own distributor goes on with it")
+    assert (moved.assigned_to, moved.result) == ("d2/w2", "moved")
+    assert not left.status.ended
+    assert (await own()).status == "completed"
 
 
 async def test_a_coordinator_that_restarts_keeps_its_tasks(agents: House) -> None:

@@ -324,6 +324,25 @@ async def test_a_lease_that_is_not_renewed_is_waited_for(make: Make, client: Red
     assert (await acquiring).epoch > before.epoch
 
 
+async def test_the_number_of_a_start_is_of_the_try_that_got_the_lease(make: Make, client: Redis) -> None:
+    holder, standby = make(), make()
+    await holder.acquire()
+    acquiring = asyncio.create_task(standby.acquire(standby=True))
+    await until_async(lambda: standby.waits, "it has found the holder")
+    await client.config_set("maxmemory", "1")
+    try:
+        await client.delete(CELL.lease)
+        await until_async(lambda: standby.highest_epoch > 0, "it has reached for the lease in vain")
+        in_vain = standby.highest_epoch
+    finally:
+        await client.config_set("maxmemory", "0")
+
+    grant = await acquiring
+
+    assert standby.incarnation == grant.epoch > in_vain
+    assert orjson.loads(await client.get(CELL.lease) or b"")["incarnation"] == grant.epoch
+
+
 async def test_the_lease_of_a_process_that_exists_no_more_is_taken_over_at_once(make: Make, client: Redis) -> None:
     from core.redis_backend.process_identity import this_process
 

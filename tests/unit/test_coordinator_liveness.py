@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coordinator.state import Audited, NotTaken, TakenOver, TakeOver
-from core.agents import Held
+from core.agents import Health, Held
 from core.roles import Action
 from core.step import Tick
 from tests.builders import CLIENT, DISTRIBUTOR, a_task, sent
@@ -31,14 +31,30 @@ def test_the_tasks_of_a_distributor_that_has_fallen_silent_are_taken_over_once()
     assert takeovers == {4: [], 4.9: [], 5: [TakeOver("distributor-1")], 5.1: []}
 
 
+def test_nobody_is_taken_for_dead_who_could_not_be_heard() -> None:
+    """Redis was away, or the coordinator stood still."""
+    state = a_coordinator(DISTRIBUTOR, OTHER, failure_timeout_ms=5000)
+    take(state, later_s=1)
+
+    take(state, later_s=60)
+    take(state, later_s=63)
+    known_then = list(state.distributors)
+    take(state, later_s=64)
+
+    assert (known_then, list(state.distributors)) == (["distributor-1", "distributor-2"], [])
+
+
 def test_a_lone_distributor_that_has_fallen_silent_keeps_its_tasks_for_its_successor() -> None:
     state = a_coordinator(DISTRIBUTOR, failure_timeout_ms=5000)
     take(state, submitted(a_task()))
 
+    take(state, later_s=4)
     step = take(state, later_s=6)
+    known_then = state.distributors["distributor-1"].health
     take(state, beats=[alive(DISTRIBUTOR, incarnation=2, capacity=4)], later_s=7)
     end = take(state, result("t"), later_s=8)
 
+    assert known_then is Health.GONE
     assert not any(isinstance(one, TakeOver) for one in step.effects)
     assert sent(end, CLIENT, Action.TASK_RESULT)[0]["status"] == "completed"
 
