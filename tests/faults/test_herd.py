@@ -4,7 +4,7 @@ ten times as often: 1,000 a second."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from statistics import median
 
 import psutil
 import pytest
@@ -17,7 +17,7 @@ from core.signing import Keys
 from tests.faults.stage import COORDINATOR, SECRET, Stage
 from tests.waiting import until
 
-HERD, BEATS, BEAT_S = 1000, 5, 1.0
+HERD, CALM, BEATS, BEAT_S = 1000, 3, 5, 1.0
 #: A herd's heartbeats take an agent of one tier some ten times as long as a task takes on its whole way.
 SLACK_S = 0.25
 
@@ -52,19 +52,20 @@ class Herd:
         return time.monotonic() - began_s
 
 
-def p99_s(stage: Stage, ids: list[str]) -> float:
-    """From when a task was submitted to when its end was told."""
+def slowest_s(stage: Stage, rounds: list[list[str]]) -> float:
+    """The slowest task of a round, from when it was submitted to when its end was told. The median of all rounds, so
+    that it is not somebody else on this machine who is measured."""
     at_s = {(entry.kind, entry.task_id): entry.at_ns / 1e9 for entry in stage.entries()}
-    took_s = sorted(at_s["result", task_id] - at_s["submitted", task_id] for task_id in ids)
-    return took_s[int(len(took_s) * 0.99)]
+    return median(max(at_s["result", task_id] - at_s["submitted", task_id] for task_id in ids) for ids in rounds)
 
 
-def worked(stage: Stage, seconds: float) -> Iterator[str]:
-    """The ids of what a steady load was, ten at a time, for so long."""
-    until_s = time.monotonic() + seconds
+def worked(stage: Stage) -> list[str]:
+    """The ids of what a steady load was, ten at a time, for one heartbeat interval."""
+    until_s, ids = time.monotonic() + BEAT_S, []
     while time.monotonic() < until_s:
-        yield from stage.submit(10)
+        ids += stage.submit(10)
         stage.collect()
+    return ids
 
 
 @pytest.mark.matrix(46)
@@ -73,20 +74,20 @@ def test_a_herd_of_heartbeats_does_not_slow_the_work_down_nor_keep_the_server_bu
     stage.ready()
     stage.submit(20)
     stage.collect()
-    calm = list(worked(stage, 2))
+    calm = [worked(stage) for _ in range(CALM)]
     herd = Herd(stage)
-    server, beaten = psutil.Process(stage.server.pid), []
+    server, beats_s, beaten = psutil.Process(stage.server.pid), [], []
 
     used_s, began_s = sum(server.cpu_times()[:2]), time.monotonic()
-    slowest_s = herd.beat()
+    beats_s.append(herd.beat())
     until(lambda: stage.said("distributor-1", "worker_joined") >= HERD, "all of the herd are known")
     for _ in range(BEATS):
-        slowest_s = max(slowest_s, herd.beat())
-        beaten += list(worked(stage, BEAT_S))
+        beats_s.append(herd.beat())
+        beaten.append(worked(stage))
     used_s, took_s = sum(server.cpu_times()[:2]) - used_s, time.monotonic() - began_s
 
     verdict = stage.verdict()
     assert verdict.clean, verdict
-    assert slowest_s < 0.1 + SLACK_S
-    assert p99_s(stage, beaten) < 2 * p99_s(stage, calm) + SLACK_S
+    assert median(beats_s) < 0.1
+    assert slowest_s(stage, beaten) < 2 * slowest_s(stage, calm) + SLACK_S
     assert used_s / took_s < 0.1
