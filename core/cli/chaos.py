@@ -16,7 +16,7 @@ def chaos(
     seed: Annotated[int, typer.Option(help="Decides which faults happen, and when.")] = 7,
     distributors: Annotated[int, typer.Option(min=1, max=20, help="How many distributors.")] = 2,
     workers: Annotated[int, typer.Option(min=1, max=100, help="How many workers in all.")] = 4,
-    interval: Annotated[float, typer.Option(min=0.05, help="Seconds between two faults, on average.")] = 0.3,
+    interval: Annotated[float, typer.Option(min=0.05, max=3600, help="Seconds between two faults, on average.")] = 0.3,
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="KIND", help="Only faults of this kind; repeatable.")
     ] = None,
@@ -28,7 +28,8 @@ def chaos(
 
     It starts a server and a hierarchy of its own, in a temporary directory: a coordinator and a standby, distributors,
     workers. After a calm while, agents and server are killed, stopped and cut off. Exit code 0: every accepted task
-    ended once and every invariant held; 1: otherwise. Ctrl-C ends it early, with the verdict so far.
+    ended once and every invariant held; 1: otherwise, or nothing was tried. Ctrl-C ends it early, with the verdict so
+    far.
 
     Recovery, of a coordinator or distributor that acted: until another process acts in its place, or itself again. Of
     a worker: until the last task that it was executing is executed elsewhere, or goes on. Of the server: from when it

@@ -34,7 +34,7 @@ def commit(epoch: int, version: int, *commands: Command, process: str = "m/1/0",
 
 
 def record(status: str = "completed", **fields: Any) -> Command:
-    fields = {"task_id": "t", "status": status, "result": {"execution": "1.1"}, **fields}
+    fields = {"task_id": "t", "task_type": "chaos.work", "status": status, "result": {"execution": "1.1"}, **fields}
     return command("HSET", f"{C}tasks", "t", json.dumps(fields))
 
 
@@ -48,8 +48,10 @@ LEDGER = (
     Entry("accepted", "t", 2, 1, {}),
     Entry("began", "t", 3, 2, {"execution": "1.1"}),
     Entry("ended", "t", 4, 2, {"execution": "1.1"}),
-    Entry("result", "t", 5, 1, {"result": {"execution": "1.1"}}),
+    Entry("ended", "u", 4, 2, {"execution": "1.2"}),
+    Entry("result", "t", 5, 1, {"status": "completed", "result": {"execution": "1.1"}}),
 )
+WANTED = command("HSET", f"{D}tasks:wanted", "t", "{}")
 ACCEPTED = commit(7, 1, record("pending", result=None), command("ZADD", f"{C}open", 1, "t"), granted=True)
 ENDED = commit(7, 2, record(), command("ZREM", f"{C}open", "t"), reply())
 EXPIRED = Transaction(12, (command("DEL", f"{C}lease"),))
@@ -108,7 +110,14 @@ def test_a_task_that_was_given_up_is_a_finding() -> None:
             [ACCEPTED, commit(7, 2, record(result={"execution": "9.9"}))],
             "execution 9.9, which the ledger does not know",
         ),
-        ([ACCEPTED, commit(7, 2, record(result=None))], "told a result of t that is not the one on record"),
+        ([ACCEPTED, commit(7, 2, record(result=None))], "completed with a result that names no execution"),
+        ([ACCEPTED, commit(7, 2, record(result={"execution": "1.2"}))], "the result of t is that of u"),
+        ([ACCEPTED, commit(7, 2, record(result=[]))], "told an end of t that is not the one on record"),
+        ([ACCEPTED, commit(7, 2, record("failed"))], "told an end of t that is not the one on record"),
+        ([ACCEPTED, ENDED, Transaction(10, (record(),))], "tasks was written outside of its lease"),
+        ([ACCEPTED, Transaction(10, (command("ZREM", f"{C}open", "t"),))], "open was written outside of its lease"),
+        ([ACCEPTED, ENDED, commit(7, 3, WANTED), Transaction(10, (WANTED,))], "tasks:wanted was written outside"),
+        ([ACCEPTED, ENDED, commit(7, 3, command("HDEL", f"{D}tasks:actual", "t"))], "tasks:actual was written outside"),
     ],
 )
 def test_what_must_not_happen_is_named(log: list[Transaction], why: str) -> None:
@@ -142,8 +151,9 @@ def test_what_a_cell_shows_of_tasks_that_ended_is_not_left_to_be_done() -> None:
         for status in ("in_progress", "completed")
     ]
 
-    assert judged(ACCEPTED, ENDED, Transaction(1, (shown[0],))).left == {f"{D}tasks:actual": 1}
-    assert judged(ACCEPTED, ENDED, Transaction(1, tuple(shown))).clean
+    taken = lease(D, 3, granted=True)
+    assert judged(ACCEPTED, ENDED, Transaction(1, (*taken, shown[0]))).left == {f"{D}tasks:actual": 1}
+    assert judged(ACCEPTED, ENDED, Transaction(1, (*taken, *shown))).clean
 
 
 def test_a_message_that_nobody_has_dealt_with_is_left() -> None:

@@ -105,6 +105,25 @@ def test_a_run_in_which_nothing_was_accepted_proves_nothing() -> None:
     assert report_text(nothing)[-1] == "NOTHING PROVED: no task was accepted"
 
 
+def test_a_run_without_a_fault_proves_nothing() -> None:
+    calm = replace(report(), story=Story(lanes=("server",)))
+    assert calm.exit_code == 1
+    assert report_json(calm)["clean"] is False
+    assert report_text(calm)[-1].startswith("NOTHING PROVED: no fault was carried out")
+
+
+def test_who_ended_unasked_is_told_and_is_a_finding_if_it_crashed() -> None:
+    away, crashed = report(), report()
+    away.story.exits = {"worker-1": [69, 69]}
+    crashed.story.exits = {"worker-1": [69, 1], "worker-2": [-11]}
+
+    assert away.exit_code == 0
+    assert "exits       unasked, and started again: worker-1 with 69, 69" in report_text(away)
+    assert crashed.exit_code == 1
+    assert "CRASHED     worker-1 with 1; worker-2 with -11" in report_text(crashed)
+    assert report_json(crashed)["exits"] == {"worker-1": [69, 1], "worker-2": [-11]}
+
+
 def test_many_findings_are_counted_where_they_are_not_shown() -> None:
     lines = report_text(report(replace(CLEAN, lost=tuple(f"chaos-{n}" for n in range(9)))))
     assert "LOST        chaos-0; chaos-1; chaos-2; chaos-3; chaos-4 and 4 more" in lines

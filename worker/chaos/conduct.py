@@ -38,7 +38,7 @@ from worker.chaos.story import SERVER_LANE, Phases, Story, Struck
 from worker.chaos.watch import Watch
 from worker.chaos.work import LEDGER_VARIABLE
 
-__all__ = ["Conducted", "Plan", "conduct"]
+__all__ = ["START_S", "Conducted", "Plan", "conduct"]
 
 #: Leases of 2 s: half a minute of faults shows a dozen takeovers. What has ended is forgotten after a while, so that a
 #: long run does not fill the server; by then its client has heard of it.
@@ -85,7 +85,6 @@ class Conducted:
     story: Story
     phases: Phases
     verdict: Verdict
-    ended: dict[str, list[int]]  #: by process, the exit codes of those that ended by themselves
     interrupted: bool  #: whether somebody asked for its end
 
 
@@ -251,7 +250,7 @@ class _Run:
         self.story.recoveries += server_recoveries(self.story.struck, self.story.done_s)
         self.archive.collect()
         verdict = judge(entries, AppendLog(self.archive.directory).transactions())
-        return Conducted(self.story, phases, verdict, self.hierarchy.ended, interrupted=self.stop.is_set())
+        return Conducted(self.story, phases, verdict, interrupted=self.stop.is_set())
 
     # ---- what is shown ----
 

@@ -42,7 +42,6 @@ class Hierarchy:
         clock: Callable[[], float],
     ) -> None:
         self.acting: dict[str, str] = {}
-        self.ended: dict[str, list[int]] = {}  #: by lane, the exit codes of those that ended by themselves
         self._cast = cast
         self._processes = processes
         self._server = server
@@ -52,6 +51,7 @@ class Hierarchy:
         self._lanes: dict[int, str] = {}  # by pid, of all that were ever started
         self._struck_now: set[str] = set()  # lanes that a fault has in its hands
         self._faults: set[asyncio.Task[None]] = set()
+        self._failed: list[asyncio.Task[None]] = []
 
     @property
     def server_state(self) -> str:
@@ -79,18 +79,24 @@ class Hierarchy:
         self._story.struck.append(struck)
         task = asyncio.get_running_loop().create_task(self._carry_out(struck), name=str(fault))
         self._faults.add(task)
-        task.add_done_callback(self._faults.discard)
+        task.add_done_callback(self._over)
         return struck
 
+    def _over(self, fault: asyncio.Task[None]) -> None:
+        self._faults.discard(fault)
+        if not fault.cancelled() and fault.exception():
+            self._failed.append(fault)
+
     async def settle(self) -> None:
-        """Returns when every fault that began is undone. Raises what went wrong in one of them."""
-        await asyncio.gather(*self._faults)
+        """Returns when every fault that began is undone. Raises what went wrong in one of them, be it long ago."""
+        await asyncio.gather(*self._faults, *self._failed)
 
     async def mend(self) -> None:
-        """Undoes at once what is not undone yet."""
+        """Undoes at once what is not undone yet. Raises what went wrong in a fault before that."""
         for fault in self._faults:
             fault.cancel()
         await asyncio.gather(*self._faults, return_exceptions=True)
+        await asyncio.gather(*self._failed)
 
     async def tend(self) -> None:
         """Starts again whatever ends by itself, until cancelled."""
@@ -98,7 +104,7 @@ class Hierarchy:
             for member in self._cast.members:
                 if member.lane not in self._struck_now and not self._processes.alive(member.lane):
                     self._condition(member.lane, "down")
-                    self.ended.setdefault(member.lane, []).append(self._processes.exit_code(member.lane) or 0)
+                    self._story.exits.setdefault(member.lane, []).append(self._processes.exit_code(member.lane) or 0)
                     with self._in_hand(member.lane):
                         await asyncio.sleep(RESTART_S)
                     self._start(member)

@@ -1,8 +1,8 @@
 """What the system did, out of its append-only file: each write is held against what must be true of it at that moment.
 
 * The versions of each state follow each other without a gap.
-* The fences of each lease grow with every grant; nothing is written under one that has run out, was given back, or is
-  another's by then.
+* The fences of each lease grow with every grant; nothing is written without one, or under one that has run out, was
+  given back, or is another's by then.
 * A task ends once, and stays ended.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,10 @@ _HEADER = re.compile(
     rb"|(?P<worker>\{shared:distributor:[^}]+\}:worker:[^:]+)"
 )
 _LEASE = re.compile(rb".+:lease")
+#: What is written by agents alone, and only under their lease; a distributor's wanted half under the coordinator's.
+_GUARDED = re.compile(
+    rb"(?P<owner>\{[^}]+\}:(worker:[^:]+:)?)(tasks|open|ended|dead|submissions|seen|tasks:actual|(?P<wanted>tasks:wanted))"
+)
 _RECORDS = re.compile(rb"\{coordinator:[^}]+\}:tasks")
 _REPLIES = re.compile(rb"\{coordinator:[^}]+\}:client:.+")
 #: What is empty when nothing is left to be done.
@@ -38,6 +42,8 @@ _WORK = re.compile(rb"\{[^}]+\}:(open|tasks:wanted|tasks:actual|(worker:[^:]+:)?
 #: Commands that put members of a key there, by where the first member stands and how many arguments each takes.
 _PUTS = {b"HSET": (1, 2), b"ZADD": (2, 2), b"XADD": (1, 0)}
 _REMOVES = frozenset({b"HDEL", b"ZREM", b"XDEL"})
+#: Those that a transaction renews or takes, by key.
+Leases = Mapping[bytes, dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +85,10 @@ class History:
         for key in transaction.deleted():
             self._holders.pop(key, None)
             self._work.pop(key, None)
-        self._take_leases(transaction)
+        leases = {key: orjson.loads(value) for key, value, *_ in transaction.named(b"SET") if _LEASE.fullmatch(key)}
+        self._take_leases(transaction, leases)
         for command in transaction.commands:
-            self._take_command(command, transaction)
+            self._take_command(command, leases)
 
     @property
     def left(self) -> dict[str, int]:
@@ -90,14 +97,12 @@ class History:
 
     # ---- leases ----
 
-    def _take_leases(self, transaction: Transaction) -> None:
+    def _take_leases(self, transaction: Transaction, leases: Leases) -> None:
         fences = {key: value for key, value, *_ in transaction.named(b"SET") if key.endswith(b":fence")}
-        for key, value, *_ in transaction.named(b"SET"):
-            if _LEASE.fullmatch(key):
-                self.commits += 1
-                lease = orjson.loads(value)
-                fence = fences.get(key.removesuffix(b"lease") + b"fence")
-                self._take_lease(key, lease["epoch"], lease["process"], lease, fence)
+        for key, lease in leases.items():
+            self.commits += 1
+            fence = fences.get(key.removesuffix(b"lease") + b"fence")
+            self._take_lease(key, lease["epoch"], lease["process"], lease, fence)
 
     def _take_lease(self, key: bytes, epoch: int, process: str, lease: dict[str, Any], fence: bytes | None) -> None:
         name = key.decode()
@@ -113,11 +118,15 @@ class History:
 
     # ---- what was written ----
 
-    def _take_command(self, command: tuple[bytes, ...], transaction: Transaction) -> None:
+    def _take_command(self, command: tuple[bytes, ...], leases: Leases) -> None:
         name, key = command[0], command[1] if len(command) > 1 else b""
+        if (name in _PUTS or name in _REMOVES) and (guarded := _GUARDED.fullmatch(key)):
+            lease = _of_coordinator(leases) if guarded["wanted"] else leases.get(guarded["owner"] + b"lease")
+            if lease is None:
+                self._breach(f"{key.decode()} was written outside of its lease")
         if name == b"HSET":
             if header := _HEADER.fullmatch(key):
-                self._take_header(header, dict(_pairs(command[2:])), transaction)
+                self._take_header(header, dict(_pairs(command[2:])), leases)
             elif _RECORDS.fullmatch(key):
                 for task_id, record in _pairs(command[2:]):
                     self._take_record(task_id.decode(), orjson.loads(record))
@@ -126,7 +135,7 @@ class History:
         if _WORK.fullmatch(key):
             self._take_work(name, key, command[1:])
 
-    def _take_header(self, header: re.Match[bytes], fields: dict[bytes, bytes], transaction: Transaction) -> None:
+    def _take_header(self, header: re.Match[bytes], fields: dict[bytes, bytes], leases: Leases) -> None:
         for field_name in (b"version", b"distributor_version", b"coordinator_version"):
             if field_name not in fields:
                 continue
@@ -134,20 +143,17 @@ class History:
             if version != self.versions.get(name, 0) + 1:
                 self._breach(f"{name}: {version} was written after {self.versions.get(name, 0)}")
             self.versions[name] = version
-            self._check_lease(header, field_name, fields, transaction)
+            self._check_lease(header, field_name, fields, leases)
 
     def _check_lease(
-        self, header: re.Match[bytes], field_name: bytes, fields: dict[bytes, bytes], transaction: Transaction
+        self, header: re.Match[bytes], field_name: bytes, fields: dict[bytes, bytes], leases: Leases
     ) -> None:
         """A version is written in the transaction that renews its writer's lease, and with that lease's fence."""
-        leases = {key: value for key, value, *_ in transaction.named(b"SET") if _LEASE.fullmatch(key)}
         if field_name == b"coordinator_version":
-            fence = fields.get(b"coordinator_epoch")
-            lease = next((value for key, value in leases.items() if key.startswith(b"{coordinator:")), None)
+            fence, lease = fields.get(b"coordinator_epoch"), _of_coordinator(leases)
         else:
-            fence = fields.get(b"epoch")
-            lease = leases.get(_lease_of(header))
-        if lease is None or fence is None or orjson.loads(lease)["epoch"] != int(fence):
+            fence, lease = fields.get(b"epoch"), leases.get(_lease_of(header))
+        if lease is None or fence is None or lease["epoch"] != int(fence):
             self._breach(f"{header[0].decode()}: a {field_name.decode()} was written outside of its lease")
 
     def _take_record(self, task_id: str, record: dict[str, Any]) -> None:
@@ -176,6 +182,10 @@ class History:
 
     def _breach(self, what: str) -> None:
         self.broken.append(what)
+
+
+def _of_coordinator(leases: Leases) -> dict[str, Any] | None:
+    return next((lease for key, lease in leases.items() if key.startswith(b"{coordinator:")), None)
 
 
 def _lease_of(header: re.Match[bytes]) -> bytes:

@@ -21,6 +21,9 @@ from worker.chaos.ledger import Entry
 
 __all__ = ["Verdict", "judge"]
 
+#: The task types whose handlers note each execution, and name it in their result.
+NOTING = "chaos."
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Verdict:
@@ -101,15 +104,23 @@ def _failed(history: History) -> Iterator[str]:
 
 
 def _wrong_results(history: History, of_kind: Mapping[str, Sequence[Entry]]) -> Iterator[str]:
-    """Results on record that no execution gave, and results the client was told that are not those on record."""
-    given = {entry.facts["execution"] for entry in of_kind.get("ended", ())}
+    """Results on record that no execution of their task gave, and ends the client was told that are not those on
+    record."""
+    executed = {entry.facts["execution"]: entry.task_id for entry in of_kind.get("ended", ())}
     for task_id, record in history.records.items():
-        for execution in _executions(record.get("result")):
-            if execution not in given:
+        named = list(_executions(record.get("result")))
+        if not named and record.get("status") == "completed" and str(record.get("task_type")).startswith(NOTING):
+            yield f"{task_id} has completed with a result that names no execution"
+        for execution in named:
+            whose = executed.get(execution)
+            if whose is None:
                 yield f"the result of {task_id} names execution {execution}, which the ledger does not know"
+            elif whose != task_id and history.records.get(whose, {}).get("parent_id") != task_id:
+                yield f"the result of {task_id} is that of {whose}"
     for entry in of_kind.get("result", ()):
-        if entry.facts["result"] != history.records.get(entry.task_id, {}).get("result"):
-            yield f"the client was told a result of {entry.task_id} that is not the one on record"
+        record = history.records.get(entry.task_id, {})
+        if (entry.facts["status"], entry.facts["result"]) != (record.get("status"), record.get("result")):
+            yield f"the client was told an end of {entry.task_id} that is not the one on record"
 
 
 def _executions(result: Any) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -12,9 +13,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.errors import ConfigError
+from core.errors import ConfigError, WorldError
 from worker.census.live import wants_decoration
-from worker.chaos.conduct import Conducted, Plan, conduct
+from worker.chaos.conduct import START_S, Conducted, Plan, conduct
 from worker.chaos.injector import Kind
 from worker.chaos.live import ChaosView
 from worker.chaos.report import Report, report_json, report_svg, report_text
@@ -37,11 +38,13 @@ def run(
     keep: bool,
     command: str,
 ) -> int:
-    """Runs, judges and tells; returns the exit code. Raises ConfigError for a kind of fault that there is not, or a
-    distributor without a worker."""
+    """Runs, judges and tells; returns the exit code. Raises ConfigError for a kind of fault that there is not, a
+    distributor without a worker, or a file that cannot be written; WorldError when the hierarchy does not start."""
     if distributors > workers:
         raise ConfigError(f"{workers} workers cannot serve {distributors} distributors: each needs one at least.")
     plan = Plan(seconds, seed, interval_s, distributors, workers, _kinds(only))
+    for file in filter(None, (json_file, svg_file)):
+        _check(file)
     logging.getLogger("core.runtime").setLevel(logging.ERROR)  # that things go wrong is the point
     directory = Path(tempfile.mkdtemp(prefix="agents-chaos-"))
     try:
@@ -49,18 +52,27 @@ def run(
             done = asyncio.run(_interruptible(plan, directory, view))
     except asyncio.CancelledError:
         return EXIT_INTERRUPTED
+    except TimeoutError as error:
+        keep = True
+        raise WorldError(f"the hierarchy was not ready for work within {START_S:g} s; fewer --workers?") from error
     finally:
         if keep:
             _note(f"logs and ledger: {directory}")
         else:
             shutil.rmtree(directory, ignore_errors=True)
     report = _report(plan, done, command)
+    sys.stdout.write("\n".join(report_text(report)) + "\n")
     if json_file:
         json_file.write_text(json.dumps(report_json(report), indent=2) + "\n", encoding="utf-8")
     if svg_file:
         svg_file.write_text(report_svg(report), encoding="utf-8")
-    sys.stdout.write("\n".join(report_text(report)) + "\n")
     return report.exit_code
+
+
+def _check(file: Path) -> None:
+    """That it can be written, now and not after an hour. Raises ConfigError."""
+    if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise ConfigError(f"{file} cannot be written. Give a file in a directory that exists and is yours.")
 
 
 def _kinds(only: Sequence[str]) -> frozenset[Kind]:

@@ -53,8 +53,25 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0: nothing was lost, nothing was done double, all invariants held; 1: otherwise."""
-        return 0 if self.verdict.clean and self.verdict.accepted else 1
+        """0: something was tried, nothing was lost, nothing was done double, all invariants held; 1: otherwise."""
+        return 0 if self.verdict.accepted and self.story.struck and not self.findings else 1
+
+    @property
+    def findings(self) -> dict[str, Sequence[str]]:
+        """What must not be, by its name."""
+        verdict = self.verdict
+        found: dict[str, Sequence[str]] = {
+            "lost": verdict.lost,
+            "untold": verdict.untold,
+            "double": verdict.double,
+            "failed": verdict.failed,
+            "broken": verdict.broken,
+            "left": [f"{key}: {count}" for key, count in verdict.left.items()],
+            "crashed": [
+                f"{lane} with {code}" for lane, codes in self.story.exits.items() for code in codes if _crashed(code)
+            ],
+        }
+        return {name: named for name, named in found.items() if named}
 
 
 def recovery_times(recoveries: Sequence[Recovery]) -> dict[str, dict[str, float]]:
@@ -102,7 +119,8 @@ def report_json(report: Report) -> dict[str, Any]:
             "faults": round(phases.faults_s - phases.calm_s, 2),
             "drain": round(phases.drained_s - phases.faults_s, 2),
         },
-        "findings": {name: list(found) for name, found in _findings(verdict)},
+        "findings": {name: list(found) for name, found in report.findings.items()},
+        "exits": report.story.exits,
         "recoveries": [
             {"fault": str(one.fault), "tier": one.tier, "took_s": round(one.took_s, 3)}
             for one in sorted(report.story.recoveries, key=lambda one: -one.took_s)
@@ -130,7 +148,10 @@ def report_text(report: Report) -> list[str]:
         if tier != "all":
             counted = f"{times['count']:.0f} time{'s' if times['count'] != 1 else ''}"
             lines.append(f"recovery    {tier}: p50 {times['p50_s']:.2f} s, max {times['max_s']:.2f} s, {counted}")
-    for name, found in _findings(verdict):
+    if story.exits:
+        exits = (f"{lane} with {', '.join(map(str, codes))}" for lane, codes in sorted(story.exits.items()))
+        lines.append(f"exits       unasked, and started again: {'; '.join(exits)}")
+    for name, found in report.findings.items():
         more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         lines.append(f"{name.upper():11} {'; '.join(found[:SHOWN])}{more}")
     lines.append(f"again       {report.command}")
@@ -157,18 +178,9 @@ def _per_task(verdict: Verdict) -> float:
     return round(verdict.executed / len(verdict.executions), 4) if verdict.executions else 0.0
 
 
-def _findings(verdict: Verdict) -> list[tuple[str, Sequence[str]]]:
-    """What must not be, by its name."""
-    left = [f"{key}: {count}" for key, count in verdict.left.items()]
-    found = (
-        ("lost", verdict.lost),
-        ("untold", verdict.untold),
-        ("double", verdict.double),
-        ("failed", verdict.failed),
-        ("broken", verdict.broken),
-        ("left", left),
-    )
-    return [(name, names) for name, names in found if names]
+def _crashed(code: int) -> bool:
+    """Whether an agent ended so as one that meets what it does not know: by its own choice it ends otherwise."""
+    return code == 1 or code < 0
 
 
 def _conclusion(report: Report) -> str:
@@ -177,4 +189,6 @@ def _conclusion(report: Report) -> str:
         return f"NOTHING LOST: every accepted task ended once, and every invariant held{so_far}"
     if not report.verdict.accepted:
         return "NOTHING PROVED: no task was accepted"
-    return f"NOT CLEAN: {', '.join(name for name, _ in _findings(report.verdict))}{so_far}; see above"
+    if not report.findings:
+        return f"NOTHING PROVED: no fault was carried out{so_far}; try a shorter --interval"
+    return f"NOT CLEAN: {', '.join(report.findings)}{so_far}; see above"

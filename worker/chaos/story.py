@@ -101,6 +101,7 @@ class Story:
     struck: list[Struck] = field(default_factory=list)
     done_s: list[float] = field(default_factory=list)  #: when the client heard the end of each task
     recoveries: list[Recovery] = field(default_factory=list)
+    exits: dict[str, list[int]] = field(default_factory=dict)  #: by lane, the exit codes of those that ended unasked
 
     def faults_by_kind(self) -> dict[str, int]:
         counts = {kind.value: sum(one.fault.kind is kind for one in self.struck) for kind in Kind}
