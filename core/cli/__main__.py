@@ -6,13 +6,16 @@ import sys
 
 from core.cli.probe import probe
 
-EXIT_INTERRUPTED = 130
+EXIT_INTERRUPTED, EXIT_USAGE = 130, 2
 
 
 def main() -> int:
     """Runs one command; returns its exit code. What is wrong with it is one message on stderr, with the cure."""
     if sys.argv[1:2] == ["healthcheck"] and (exit_code := probe(sys.argv[2:])) is not None:
         return exit_code
+    if any(map(is_no_text, sys.argv[1:])):
+        print("agents: an argument is not UTF-8. Give it in the encoding of the terminal's locale.", file=sys.stderr)
+        return EXIT_USAGE
     from core.cli.app import app  # takes ten times as long as a probe
     from core.errors import AgentSystemError
 
@@ -26,6 +29,11 @@ def main() -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return 0
+
+
+def is_no_text(argument: str) -> bool:
+    """Whether it holds bytes that are no text, which nothing can be asked for by."""
+    return any("\ud800" <= letter <= "\udfff" for letter in argument)
 
 
 if __name__ == "__main__":

@@ -62,6 +62,8 @@ def test_every_command_explains_itself(empty: Installation) -> None:
         (["nonsense"], 2, "No such command"),
         (["submit", "echo", "{no json"], 2, "the payload is no JSON"),
         (["submit", "echo", "@no/such/file"], 2, "cannot be read"),
+        (["submit", "echo", 90_000 * "["], 2, "the payload nests lists and objects deeper than 64"),
+        (["tasks", "show", "\udcff"], 2, "an argument is not UTF-8"),
         (["submit", "echo", "1", "--priority", "soon"], 2, "'urgent', 'critical'"),
         (["submit", "not a type", "1"], 2, "task_type"),
         (["tasks", "show", "nobody-knows-it"], 2, "no task 'nobody-knows-it'"),
