@@ -67,12 +67,13 @@ class Wire:
     again: a reply that arrives late can never be taken for the answer to another command.
     """
 
-    __slots__ = ("_config", "_link", "_timeout_s")
+    __slots__ = ("_config", "_link", "_timeout_s", "_was_let_in")
 
     def __init__(self, config: RedisConfig, *, timeout_s: float = 5.0) -> None:
         self._config = config
         self._timeout_s = timeout_s
         self._link: _Link | None = None
+        self._was_let_in = False
 
     @property
     def connected(self) -> bool:
@@ -82,10 +83,20 @@ class Wire:
         """Opens the connection, enters and selects the database; nothing happens when it is open.
 
         Raises TransportDown when the server cannot be reached within 2 s, is loading or is busy; ConfigError when it
-        refuses the password, the user or the certificate.
+        refuses the password, the user or the certificate. Who was let in before is not ended by that: somebody is
+        changing them, and it is TransportDown.
         """
         if self.connected:
             return
+        try:
+            await self._enter()
+        except ConfigError as error:
+            if self._was_let_in:
+                raise TransportDown(str(error)) from error
+            raise
+        self._was_let_in = True
+
+    async def _enter(self) -> None:
         await self.close()
         endpoint = self._config.endpoint
         try:

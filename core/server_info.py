@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["Memory", "fields_of", "memory_of", "passes_soon", "why_refused"]
+__all__ = ["Memory", "fields_of", "is_elsewhere", "memory_of", "passes_soon", "why_refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,11 @@ _PASSING = {"LOADING", "BUSY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN"}
 def passes_soon(text: str) -> bool:
     """Whether an error reply says that the server cannot yet, or just now not, do what it was asked."""
     return text.partition(" ")[0] in _PASSING
+
+
+def is_elsewhere(text: str) -> bool:
+    """Whether an error reply says that writes are for another server: this one was demoted."""
+    return text.startswith("READONLY")
 
 
 def why_refused(text: str) -> str:

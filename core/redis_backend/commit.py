@@ -35,6 +35,7 @@ from core.redis_backend.clock import ServerClock, monotonic_s
 from core.redis_backend.keys import AgentKeys
 from core.redis_backend.process_identity import provably_dead, this_process
 from core.roles import Address
+from core.server_info import is_elsewhere, passes_soon, why_refused
 
 __all__ = ["Committer", "Grant", "Late"]
 
@@ -84,14 +85,17 @@ class Committer:
         lease_ms: int,
         after_epoch: int = 0,
         on_transport: Callable[[bool, str], None] = lambda up, why: None,
+        on_written: Callable[[], None] = lambda: None,
     ) -> None:
-        """`after_epoch`: an epoch that this process held before; a new one is higher whatever the server remembers."""
+        """`after_epoch`: an epoch that this process held before; a new one is higher whatever the server remembers.
+        `on_transport` is told whether Redis could be reached and why not, `on_written` that it has taken a write."""
         self._wire = wire
         self._me = me
         self._keys = keys
         self._clock = clock
         self._lease_ms = lease_ms
         self._on_transport = on_transport
+        self._on_written = on_written
         self._lock = asyncio.Lock()
         self._process = this_process()
         self._host = socket.gethostname()
@@ -222,7 +226,7 @@ class Committer:
             self._closing = True
             if self.epoch and self._wire.connected:
                 if self._armed or await self._arm():
-                    await self._exchange(("MULTI",), ("DEL", self._keys.lease), ("EXEC",))
+                    await self._exchange_watched(("MULTI",), ("DEL", self._keys.lease), ("EXEC",))
             self.epoch, self._armed = 0, False
 
     async def close(self) -> None:
@@ -267,17 +271,22 @@ class Committer:
         """Plain commands outside a transaction (heartbeats, look-ups), on the same connection.
 
         A renewal goes along: waiting for a reply of its own, it would come too late over a slow link. One that fails
-        is due as before.
+        is due as before. Raises TransportDown; ServerRefused when one of the commands was refused.
         """
         async with self._lock:
             if not (self._armed and self._wire.connected and self._unrenewed_share > RENEWED_ALONG_SHARE):
-                return await self._exchange(*commands)
-            failpoints.hit("renew")
-            sent_s, renewal = monotonic_s(), self._transaction(())
-            replies = await self._exchange(*renewal, *commands)
-            with suppress(ServerRefused):
-                self._outcome(replies[: len(renewal)], sent_s)
-            return replies[len(renewal) :]
+                replies = await self._exchange(*commands)
+            else:
+                failpoints.hit("renew")
+                sent_s, renewal = monotonic_s(), self._transaction(())
+                replies = await self._exchange_watched(*renewal, *commands)
+                with suppress(ServerRefused):
+                    self._outcome(replies[: len(renewal)], sent_s)
+                del replies[: len(renewal)]
+        for command, reply in zip(commands, replies, strict=True):
+            if isinstance(reply, ResponseError):
+                raise ServerRefused(f"Redis refused {command[0]!r}: {why_refused(str(reply))}")
+        return replies
 
     async def look_up(self, *commands: Command) -> list[Any]:
         """The replies to commands that only read. While Redis is away it waits and goes on by itself, as a commit.
@@ -343,7 +352,7 @@ class Committer:
     async def _send(self, commands: Sequence[Command]) -> bool:
         """MULTI..EXEC, and the watch for the next one in the same write. False: aborted, and nothing was written."""
         sent_s = monotonic_s()
-        return self._outcome(await self._exchange(*self._transaction(commands)), sent_s)
+        return self._outcome(await self._exchange_watched(*self._transaction(commands)), sent_s)
 
     def _transaction(self, commands: Sequence[Command]) -> tuple[Command, ...]:
         return (
@@ -370,6 +379,7 @@ class Committer:
         self._written_epoch = self.epoch
         self._commits += 1
         self._armed = self._is_ours(replies[-2])
+        self._on_written()
         return True
 
     def _watching(self) -> tuple[Command, ...]:
@@ -441,6 +451,14 @@ class Committer:
             }
         )
 
+    async def _exchange_watched(self, *commands: Command) -> list[Any]:
+        """`_exchange` for what must not happen unless the watch holds: a connection that has broken since then, also
+        in the moment before, has taken the watch along, and a new one would know of none."""
+        if not self._wire.connected:
+            self._armed = False
+            raise TransportDown(f"{self._me}: the connection broke, and nothing was sent")
+        return await self._exchange(*commands)
+
     async def _exchange(self, *commands: Command) -> list[Any]:
         self._asked_s = monotonic_s()
         try:
@@ -448,6 +466,12 @@ class Committer:
                 self._armed = False
                 await self._wire.connect()
             replies = await self._wire.exchange(commands)
+            refusals = [str(reply) for reply in replies if isinstance(reply, ResponseError)]
+            if any(map(is_elsewhere, refusals)):
+                await self._wire.close()  # the name may lead to the new primary by now; this connection never will
+            if passing := next(filter(passes_soon, refusals), None):
+                await self._wire.close()
+                raise TransportDown(f"Redis is not ready: {passing}")
         finally:
             self._waited_s, self._asked_s = self.waited_s, None
         self._on_transport(True, "")

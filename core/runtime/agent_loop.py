@@ -16,6 +16,7 @@ import os
 import random
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import count
 from typing import Any, Protocol
 
@@ -114,6 +115,7 @@ class AgentLoop:
         self.committer = Committer(
             open_connection(), self.me, self.keys, self.clock,
             lease_ms=int(config.lease_s * 1000), after_epoch=after_epoch, on_transport=self._transport,
+            on_written=self._written,
         )  # fmt: skip
         self.progress = Progress(config.failure_timeout_s, lambda: self.committer.waited_s)
         self._inbox = Inbox(
@@ -130,6 +132,7 @@ class AgentLoop:
         self._beats: list[Received] = []
         self._wake = asyncio.Event()
         self._draining = self._stopping = False
+        self._unreadable = False  # the server refuses to have the inbox read
         self._over = False
         self._beat_number = 0
         self.ticks = 0
@@ -201,7 +204,7 @@ class AgentLoop:
                     await self._announce(Action.AGENT_LEFT, gone, *self._outlive())
                 await self.committer.run(("SREM", ACTIVE, "/".join(str(address) for address in self.chain)))
                 await self.committer.release()
-        except (TransportDown, RaceLost) as error:
+        except (WorldError, RaceLost) as error:
             log.warning("left without a goodbye: %s", error, extra={"action": "agent_left_silently"})
         finally:
             await self.close()
@@ -300,7 +303,6 @@ class AgentLoop:
         while True:
             try:
                 await self.committer.commit(commands, step.changes)
-                self.progress.refused("")
                 return
             except ServerRefused as error:
                 # Nothing was written, and the same step will be committed: what was decided stays decided.
@@ -362,21 +364,21 @@ class AgentLoop:
 
     async def _read(self) -> None:
         """Fetches the next entries while a turn is under way, one read ahead."""
-        backoff_s, refused = BACKOFF_S, False
+        backoff_s = BACKOFF_S
         while True:
             await self._room.wait()
             self.progress.listens(reading=True)
             try:
                 entries = await self._inbox.read()
             except (TransportDown, ServerRefused) as error:
-                refused = isinstance(error, ServerRefused)
+                self._unreadable = isinstance(error, ServerRefused)
                 self._went_wrong(error)
                 await asyncio.sleep(random.uniform(backoff_s / 2, backoff_s))
                 backoff_s = min(self.committer.most_backoff_s, backoff_s * 2)
                 continue
-            if refused:  # who has nothing to write would never learn that it is over
-                refused = False
-                self.progress.refused("")
+            if self._unreadable:
+                self._unreadable = False
+                self._written()
             backoff_s = BACKOFF_S
             self.progress.listens(reading=False)
             if entries:
@@ -403,7 +405,6 @@ class AgentLoop:
                     await self.send_beat()
                 if self.committer.renewal_due:  # it could not go along
                     await self.committer.renew()
-                    self.progress.refused("")
             except (TransportDown, ServerRefused) as error:
                 self._went_wrong(error)
 
@@ -423,16 +424,20 @@ class AgentLoop:
         if self.parent and self.keys.parent_heartbeats:
             packed = self.outbox.beat(self.parent, self._beat_payload(), self._beat_number, self.clock.now_ms())
             commands.append(("HSET", self.keys.parent_heartbeats, self.me.agent_id, packed))
-        else:
-            commands.append(("INFO", "memory"))
         if self._beat_number % OUTLIVE_BEATS == 1:
             commands += self._outlive()
         asked_s = monotonic_s()
         replies = await self.committer.run(*commands)
         self.clock.sync(replies[0], asked_s)
         self._mind.state.last_heartbeat = self.clock.now()
-        info = replies[2]
-        self._hear(replies[1], memory_of(fields_of(info)) if not self.parent and isinstance(info, bytes) else None)
+        self._hear(replies[1], None if self.parent else await self._memory())
+
+    async def _memory(self) -> Memory | None:
+        """How full the server is; None where its user may not ask."""
+        with suppress(ServerRefused):
+            [info] = await self.committer.run(("INFO", "memory"))
+            return memory_of(fields_of(info))
+        return None
 
     def _hear(self, beats: Sequence[bytes], memory: Memory | None = None) -> None:
         self._beats += self._heartbeats.new(beats)
@@ -480,6 +485,11 @@ class AgentLoop:
             self.progress.refused(str(error))
         else:
             self._transport(False, str(error))
+
+    def _written(self) -> None:
+        """Redis takes writes, and reads unless the inbox cannot be read."""
+        if not self._unreadable:
+            self.progress.refused("")
 
     def _transport(self, up: bool, why: str) -> None:
         was_up = not self.progress.away

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import orjson
 import pytest
+from redis.exceptions import RedisError, ResponseError
 
 from core.config import RedisConfig
 from core.errors import LeaseHeld, LeaseLost, ServerRefused, StateConflict, TransportDown
+from core.ports import Command
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.commit import Committer
 from core.redis_backend.keys import CellKeys
@@ -239,6 +241,106 @@ async def test_a_commit_that_did_not_happen_when_the_connection_broke_is_sent_ag
 async def _blocked(client: Redis, number: int) -> bool:
     listed = await client.client_list()
     return any(one["id"] == str(number) and ("b" in one["flags"] or one["cmd"].startswith("exec")) for one in listed)
+
+
+class BreaksOnce(Wire):
+    """A connection that breaks as soon as its owner has heard that the lease is its own, and watches it. Its owner was
+    stopped in that moment for so long that another process took the lease."""
+
+    def __init__(self, redis: RedisConfig) -> None:
+        super().__init__(redis)
+        self.meanwhile: Callable[[], Awaitable[object]] | None = None
+
+    async def exchange(self, commands: Sequence[Command], **limits: Any) -> list[Any]:
+        replies = await super().exchange(commands, **limits)
+        if self.meanwhile and commands[0] == ("UNWATCH",):
+            meanwhile, self.meanwhile = self.meanwhile, None
+            await meanwhile()
+            await self.close()
+        return replies
+
+
+async def test_a_watch_that_went_with_its_connection_guards_nothing_so_nothing_is_written(
+    make: Make, client: Redis, redis_config: RedisConfig
+) -> None:
+    wire = BreaksOnce(redis_config)
+    holder = Committer(wire, ME, KEYS, ServerClock(), lease_ms=60_000)
+    await holder.acquire()
+    successor = make()
+
+    async def taken() -> None:
+        await expire(client)
+        await successor.acquire()
+
+    await wire.close()
+    wire.meanwhile = taken
+    with pytest.raises(LeaseLost):
+        await holder.commit([push("late")], {})
+
+    assert await pushed(client) == []
+    assert await successor.commit([push("mine")], {}) == 1
+    await wire.close()
+
+
+async def test_a_server_that_is_busy_with_a_script_is_waited_for(make: Make, client: Redis) -> None:
+    committer = make()
+    await committer.acquire()
+    await client.config_set("lua-time-limit", "10")
+    stuck = asyncio.create_task(client.eval("while true do end", 0))
+    try:
+        await until_async(lambda: _is_busy(client), "the script holds the server")
+        committing = asyncio.create_task(committer.commit([push("a")], {}))
+        with pytest.raises(TransportDown, match="BUSY"):
+            await committer.run(("GET", LIST))
+    finally:
+        await until_async(lambda: _script_killed(client), "the script is killed")
+        await client.config_set("lua-time-limit", "5000")
+
+    assert await committing == 1
+    assert await pushed(client) == [b"a"]
+    with pytest.raises(RedisError):
+        await stuck
+
+
+async def _is_busy(client: Redis) -> bool:
+    try:
+        await client.get(LIST)
+    except ResponseError as error:
+        return "BUSY" in str(error)
+    return False
+
+
+async def _script_killed(client: Redis) -> bool:
+    with suppress(RedisError):
+        await client.execute_command("SCRIPT", "KILL")
+    try:
+        await client.get(LIST)
+    except ResponseError:
+        return False
+    return True
+
+
+async def test_a_server_that_became_a_replica_is_left_for_whoever_the_name_leads_to(make: Make, client: Redis) -> None:
+    committer = make()
+    await committer.acquire()
+    before = await connection_of(client, committer)
+    await client.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        with pytest.raises(ServerRefused, match="READONLY"):
+            await committer.commit([push("a")], {})
+    finally:
+        await client.execute_command("REPLICAOF", "NO", "ONE")
+
+    assert await committer.commit([push("a")], {}) == 1
+    assert await connection_of(client, committer) != before
+
+
+async def test_what_redis_refuses_to_tell_is_no_answer(make: Make, client: Redis) -> None:
+    committer = make()
+    await client.set(LIST, "no list")
+
+    with pytest.raises(ServerRefused, match=r"LRANGE.*WRONGTYPE"):
+        await committer.run(("GET", LIST), ("LRANGE", LIST, 0, -1))
 
 
 @pytest.mark.parametrize("happens", [True, False])

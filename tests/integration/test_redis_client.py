@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 from core.config import RedisConfig
 from core.errors import ConfigError, ReplyTooLarge, TransportDown
 from core.redis_client import Wire, client
+from core.variables import secret_text
 from tests.redis_server import RedisServer, bundled_server
 from tests.waiting import until_async
 
@@ -142,3 +143,23 @@ async def test_a_reply_larger_than_there_is_room_for_ends_the_connection_and_is_
     [reply] = await wire.exchange([("GET", "large")], most_bytes=1_100_000)
     assert len(reply) == 1_000_000
     await wire.close()
+
+
+async def test_who_was_let_in_before_takes_a_changed_password_for_something_that_passes(
+    redis_config: RedisConfig,
+) -> None:
+    wire, other, late = await open_wire(redis_config), await open_wire(redis_config), Wire(redis_config)
+    await other.exchange([("CONFIG", "SET", "requirepass", "changed")])
+    try:
+        await wire.close()
+        with pytest.raises(TransportDown, match="REDIS_PASSWORD"):
+            await wire.connect()
+        with pytest.raises(ConfigError, match="REDIS_PASSWORD"):
+            await late.connect()
+    finally:
+        await other.exchange([("CONFIG", "SET", "requirepass", secret_text(redis_config.password) or "")])
+
+    await wire.connect()
+    assert await wire.exchange([("PING",)]) == [b"PONG"]
+    await wire.close()
+    await other.close()

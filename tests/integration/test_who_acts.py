@@ -67,7 +67,11 @@ async def test_a_standby_waits_and_takes_over_with_a_higher_fence(agents: House,
     await until_async(renewed_twice, "the first one has renewed its lease")
     assert not waiting.done()
     assert second.condition.ready
-    assert await shown_standbys(agents) == (f"{os.getpid()}@{socket.gethostname()}",)
+
+    async def shown() -> bool:
+        return await shown_standbys(agents) == (f"{os.getpid()}@{socket.gethostname()}",)
+
+    await until_async(shown, "the second one is shown")
 
     await first.close.aio()
     await waiting
