@@ -246,10 +246,12 @@ class AgentClient(Resident):
         for task in tasks:
             check_sizes(task)
         ids = [task.task_id for task in tasks]
+        new = {task_id for task_id in ids if task_id not in self._endings}  # others may wait for the rest
         self._endings.expect(ids)
         refused = await self._ask(Action.SUBMIT_TASK, (task.to_json() for task in tasks), timeout_s)
         for one in refused:
-            self._endings.forget(one["task_id"])
+            if one["task_id"] in new:
+                self._endings.forget(one["task_id"])
         self._endings.confirm(ids)
         if refused:
             raise TaskRefused(refused[0]["task_id"], refused[0]["reason"])
@@ -295,7 +297,7 @@ class AgentClient(Resident):
             if not listener.ended:  # otherwise the next ones at once
                 search.looked_s = now_s
         search.strange = [task_id for task_id in search.strange if task_id in listener.waiting]
-        if search.strange and await self._follow(search.strange, min(left_s, LOOK_UP_S)):
+        if search.strange and await self._follow(listener, search.strange, min(left_s, LOOK_UP_S)):
             search.strange = []
         elif not listener.ended:
             await listener.hear(min(left_s, search.looked_s + LOOK_UP_S - now_s))
@@ -303,13 +305,13 @@ class AgentClient(Resident):
     async def _look_before_leaving(self, listener: Listener) -> None:
         """For who asks again and again, each time for less than it takes to look twice. Raises as `_follow`."""
         if suspects := await self._look_up(list(islice(listener.waiting, LOOKED_UP_AT_ONCE))):
-            await self._follow(sorted(suspects), LOOK_UP_S)
+            await self._follow(listener, sorted(suspects), LOOK_UP_S)
 
     def _not_ended(self, count: int, timeout_s: float | None) -> str:
         away = f" Redis is away: {self._away}." if self._away else ""
         return f"{count} task(s) have not ended within {timeout_s:g} s; they go on.{away}"
 
-    async def _follow(self, task_ids: list[str], timeout_s: float) -> bool:
+    async def _follow(self, listener: Listener, task_ids: list[str], timeout_s: float) -> bool:
         """Asks the coordinator to tell of the end of tasks that somebody else submitted, or that have no record.
         Returns whether it has answered: it has dealt with all that it was sent before then, so whom it does not know is
         not on the way. Raises UnknownTask; TaskLost when there was such a task."""
@@ -317,12 +319,12 @@ class AgentClient(Resident):
             refused = await self._ask(Action.WATCH_TASK, map(orjson.dumps, task_ids), timeout_s)
         except (TaskTimeout, WorldError):
             return False
-        gone = [one["task_id"] for one in refused if self._endings.is_open(one["task_id"])]
+        gone = [one["task_id"] for one in refused if one["task_id"] in listener.waiting]
         lost = [task_id for task_id in gone if self._endings.is_confirmed(task_id)]
         for task_id in gone:
             self._endings.forget(task_id)
             self._missing.pop(task_id, None)
-        self._endings.confirm(task_ids)
+        self._endings.confirm(task_id for task_id in task_ids if task_id not in gone)
         if lost:
             raise TaskLost(*lost)
         if gone:

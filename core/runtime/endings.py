@@ -63,8 +63,9 @@ class Endings:
         return self._open.get(task_id, False)
 
     def forget(self, task_id: str) -> None:
-        """This one will not be told of after all."""
-        self._open.pop(task_id, None)
+        """This one will not be told of after all. While several listen for it, each has to find that out."""
+        if len(self._listeners.get(task_id, ())) <= 1:
+            self._open.pop(task_id, None)
 
     def is_open(self, task_id: str) -> bool:
         return task_id in self._open

@@ -145,6 +145,27 @@ async def test_an_id_nobody_knows_is_an_error_and_not_a_wait(full: House) -> Non
         await me.cancel.aio("nobody")
 
 
+async def test_each_of_several_who_wait_for_an_id_that_nobody_knows_is_told(full: House) -> None:
+    me = await full.client()
+
+    told = await asyncio.gather(*(me.result.aio("nobody") for _ in range(3)), return_exceptions=True)
+
+    assert [type(one) for one in told] == [UnknownTask] * 3
+
+
+async def test_who_waits_for_a_task_is_told_its_end_though_somebody_else_may_not_have_its_id(full: House) -> None:
+    me = await full.client()
+    await me.submit.aio(wait("t", "mine"))
+    waiting = asyncio.create_task(me.result.aio("t", timeout_s=10))
+    await runs(full, "t")
+
+    with pytest.raises(TaskRefused, match="another task"):
+        await me.submit.aio(wait("t", "another's"))
+    full.door("t").set()
+
+    assert (await waiting).result == "mine"
+
+
 async def test_who_does_not_wait_long_enough_is_told_that_the_task_goes_on(full: House) -> None:
     me = await full.client()
     await me.submit.aio(wait("t", "done"))
