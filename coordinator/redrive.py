@@ -15,7 +15,7 @@ from coordinator.task_life import accept, known_task
 from core.dead_letters import REPLAY_OF, is_dead, origin_of
 from core.errors import BadTask
 from core.roles import Action
-from core.step import Batch, Received, Sending, Step
+from core.step import Batch, Received, Sending, Step, Table
 from core.tasks import Task
 
 __all__ = ["on_fetched", "on_purge_task", "on_replay_task"]
@@ -63,6 +63,7 @@ def replay(state: CoordinatorState, found: Found, batch: Batch, step: Step) -> s
         submission=letter.submission,
     )
     take_off(state, found.task_id, step, opened=1)
+    step.put(Table.ENDED, found.task_id, batch.now_ms)  # who asks again, not having heard the answer, finds it
     state.count("replayed")
     step.note("dead_letter_replayed", task_id=found.task_id, replayed_as=found.next_id)
     return found.next_id
@@ -85,6 +86,7 @@ def on_purge_task(state: CoordinatorState, received: Received, batch: Batch, ste
         task_id = str(item)
         if task_id in state.dead:
             take_off(state, task_id, step)
+            step.put(Table.ENDED, task_id, batch.now_ms)
             step.note("dead_letter_purged", task_id=task_id)
             continue
         known = known_task(state, task_id, batch, step)

@@ -127,7 +127,7 @@ def cancel(state: CoordinatorState, task_id: str, batch: Batch, step: Step, *, a
     for one in reversed(order):
         task = state.local_tasks[one]
         if task.status is S.IN_PROGRESS and task.assigned_to:
-            save(state, task.evolve(cancel_requested=True), step)
+            save(state, task.evolve(cancel_requested=True, error=out_of_time(task, batch)), step)
             step.put(Table.WANTED, one, WANT_STOP, task.assigned_to)
             step.send(Sending(Address(Role.DISTRIBUTOR, task.assigned_to), Action.CANCEL_TASK), orjson.dumps(one))
         else:
@@ -136,11 +136,18 @@ def cancel(state: CoordinatorState, task_id: str, batch: Batch, step: Step, *, a
 
 def stopped(state: CoordinatorState, task: Task, batch: Batch, step: Step, **changes: Any) -> None:
     """The end of a task that was stopped: abandoned when its deadline has passed, cancelled otherwise."""
+    problem = out_of_time(task, batch)
+    end(state, task, S.ABANDONED if problem else S.CANCELLED, batch, step, error=problem, **changes)
+
+
+def out_of_time(task: Task, batch: Batch) -> TaskError | None:
+    """Why a task has to end whose deadline has passed by now, or had when it was asked to stop: the server's clock may
+    have been set back since."""
+    if task.error is not None and task.error.type == "deadline":
+        return task.error
     if task.deadline and task.deadline <= batch.now:
-        problem = TaskError(type="deadline", message="the deadline passed before it had ended", retryable=False)
-        end(state, task, S.ABANDONED, batch, step, error=problem, **changes)
-    else:
-        end(state, task, S.CANCELLED, batch, step, **changes)
+        return TaskError(type="deadline", message="the deadline passed before it had ended", retryable=False)
+    return None
 
 
 def conclude(state: CoordinatorState, distributor_id: str, item: dict[str, Any], batch: Batch, step: Step) -> None:

@@ -53,7 +53,7 @@ class DistributorMind:
             capabilities=tuple(skills(state)),
             skill_sets=tuple(skill_sets(state)),
             draining=state.draining,
-            ended=tuple(state.ended),
+            ended=tuple(task_id for task_id in state.ended if task_id not in state.local_tasks),  # or it is back again
             running=in_hand,
             queued=sum(map(len, state.queues)),
             done=state.counts.get("completed", 0),

@@ -28,7 +28,7 @@ def on_beat(state: DistributorState, received: Received, batch: Batch, step: Ste
             worker.beat = beat  # how many tasks it ran at once tells which may have begun
         return
     if worker is not None and is_successor(state, worker, incarnation, beat):
-        if not worker.incarnation and received.message.action == Action.BEAT:
+        if received.message.action == Action.BEAT:
             return  # what its predecessor said last may lie unread, before the message with which this one has joined
         if not worker.beat.concurrency:
             worker.beat = beat  # nobody remembers how many tasks its predecessor ran at once

@@ -79,7 +79,9 @@ def lose(state: DistributorState, task: Task, name: str, batch: Batch, step: Ste
     task = task.evolve(errors=errors_with(task.errors, error))
     # Just restarted, it may not have been told yet how often this may be tried; whoever runs it next tells that first.
     unknown = not task.max_attempts and task.task_type not in state.max_attempts
-    if unknown or task.retry_count < attempts_allowed(state, task):
+    if task.cancel_requested:
+        conclude(state, task, {"status": S.CANCELLED.value, "worker": name}, batch, step)
+    elif unknown or task.retry_count < attempts_allowed(state, task):
         state.last_worker[task.task_id] = name
         state.count("retried")
         requeue(state, task, batch, step, error=error)

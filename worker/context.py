@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import orjson
+
 from core.errors import BadTask, TaskFailed
 from core.tasks import Task, TaskError, TaskStatus, Then, check_size, check_sizes
 
@@ -109,10 +111,13 @@ class Context:
                     f"progress fraction must be from 0 to 1, got {fraction}: divide what is done by the total"
                 )
             fraction = min(float(fraction), 1.0)
-        size = len(check_size("progress", {"note": note, **data})) if note or data else 0
-        if size > PROGRESS_LIMIT_BYTES:
-            raise BadTask(f"progress has {size} bytes as JSON, over {PROGRESS_LIMIT_BYTES}: report less")
+        said = check_size("progress", {"note": note, **data}) if note or data else b""
+        if len(said) > PROGRESS_LIMIT_BYTES:
+            raise BadTask(f"progress has {len(said)} bytes as JSON, over {PROGRESS_LIMIT_BYTES}: report less")
         if self.on_progress is not None:
+            if data:  # what is told later is what was checked now, whatever becomes of the handler's own objects
+                data = orjson.loads(said)
+                note = data.pop("note")
             self.on_progress(Progress(self.task_id, self.attempt, fraction, note, data))
 
     def results(self) -> list[Any]:

@@ -396,6 +396,17 @@ def test_a_task_that_waits_past_its_deadline_is_abandoned() -> None:
     assert len(state.queue) == 0
 
 
+def test_a_task_that_was_stopped_at_its_deadline_is_abandoned_though_the_clock_was_set_back_since() -> None:
+    state = a_coordinator(DISTRIBUTOR)
+    take(state, submitted(a_task(deadline=NOW + timedelta(seconds=10))))
+    take(state, later_s=10)
+
+    end = take(state, result("t", "cancelled"), later_s=-110)
+
+    [told] = sent(end, CLIENT, Action.TASK_RESULT)
+    assert (told["status"], told["error"]["type"]) == ("abandoned", "deadline")
+
+
 def test_a_task_that_runs_past_its_deadline_is_stopped_and_then_abandoned() -> None:
     state = a_coordinator(DISTRIBUTOR)
     take(state, submitted(a_task(deadline=NOW + timedelta(seconds=10))))

@@ -19,7 +19,7 @@ from core.tasks import Task
 from tests.builders import CLIENT, DISTRIBUTOR, NOW, a_task, record
 from tests.coordinator_steps import a_coordinator, refusals, result, stored, submitted, take, to_me
 
-DEAD, KEPT, TASKS = (Table.DEAD, ""), (Table.SUBMISSIONS, ""), (Table.TASKS, "")
+DEAD, ENDS, KEPT, TASKS = (Table.DEAD, ""), (Table.ENDED, ""), (Table.SUBMISSIONS, ""), (Table.TASKS, "")
 REPLY = Sending(CLIENT, Action.TASK_ACCEPTED, "request-1")
 
 
@@ -161,6 +161,7 @@ def test_a_replay_opens_a_new_task_and_takes_the_dead_letter_off_in_one_step() -
     again = state.local_tasks["t.replay1"]
     assert ids == {"t": "t.replay1"}
     assert step.writes[DEAD] == {"t": None}
+    assert list(step.writes[ENDS]) == ["t"]  # kept anew: who asks again, not having heard, has to find its record
     assert KEPT not in step.writes
     assert (again.payload, again.priority, again.max_attempts) == ([1, 2], "urgent", 5)
     assert (again.attempt, again.retry_count, again.errors, again.submission) == (0, 0, (), "5-0")
@@ -288,6 +289,7 @@ def test_a_purged_dead_letter_is_off_the_queue_and_its_record_is_left_to_the_ret
     [sweep] = [effect for effect in take(state, later_s=60).effects if isinstance(effect, Sweep)]
 
     assert step.writes[DEAD] == {"t": None}
+    assert list(step.writes[ENDS]) == ["t"]
     assert TASKS not in step.writes
     assert refusals(step) == []
     assert "t" not in sweep.keep

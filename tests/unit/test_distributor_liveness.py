@@ -331,6 +331,31 @@ def test_a_worker_that_a_restarted_distributor_finds_at_work_goes_on_with_what_i
     assert sent(step, WORKER, Action.CANCEL_TASK) == [{"task_id": "old", "attempt": 1}]
 
 
+def test_a_heartbeat_that_overtakes_what_the_workers_predecessor_has_reported_does_not_count_as_its_death() -> None:
+    state = a_distributor(WORKER)
+    take(state, assigned(a_task(max_attempts=1)))
+
+    step = take(state, beats=[a_beat(WORKER, incarnation=2)])
+    end = take(state, outcome("t"), a_beat(WORKER, incarnation=2, action=Action.AGENT_JOINED))
+
+    assert reports(step) == []
+    assert [one["status"] for one in reports(end)] == ["completed"]
+    assert state.workers["worker-1"].incarnation == 2
+
+
+def test_a_worker_of_whose_joining_nothing_was_heard_is_taken_in_after_the_failure_timeout() -> None:
+    state = a_distributor(WORKER)
+    take(state, assigned(a_task()))
+
+    steps = []
+    for seconds in range(1, 7):
+        now_ms = int(NOW.timestamp() * 1000) + 1000 * seconds
+        beat = a_beat(WORKER, incarnation=2, beat=seconds, timestamp=now_ms)
+        steps.append(take(state, beats=[beat], later_s=seconds))
+
+    assert [handed(step) for step in steps] == [[], [], [], [], [], [("t", 2)]]
+
+
 @pytest.mark.parametrize("comes_back", [True, False])
 def test_an_attempt_counts_whose_worker_and_distributor_died_together(comes_back: bool) -> None:
     after = DistributorState("distributor-1", coordinator=COORDINATOR, incarnation=2)
@@ -385,8 +410,15 @@ def test_a_task_that_brings_down_its_workers_is_given_up_wherever_it_stood_in_li
 
     for life in range(1, 10):
         now_ms = int(NOW.timestamp() * 1000) + 1000 * life
-        beat = a_beat(WORKER, incarnation=life, concurrency=2, capacity=8, attempts={"sum": 3}, timestamp=now_ms)
-        step = take(state, beats=[beat], later_s=life)
+        fields: dict[str, Any] = {
+            "incarnation": life,
+            "concurrency": 2,
+            "capacity": 8,
+            "attempts": {"sum": 3},
+            "timestamp": now_ms,
+        }
+        joined = a_beat(WORKER, action=Action.AGENT_JOINED, **fields)
+        step = take(state, joined, beats=[a_beat(WORKER, **fields)], later_s=life)
         while mine := handed(step):
             names = list(dict(mine))
             executions += names[: names.index("poison") + 1] if "poison" in names else names

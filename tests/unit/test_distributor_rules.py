@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
+from core.config import AgentConfig
 from core.langgraph_state import AgentStatus
 from core.roles import Action
 from core.step import Call, Drain, Sending, Table
 from core.tasks import Priority, Task
+from distributor.agent import DistributorMind
 from distributor.task_life import ENDED_KEPT
 from tests.builders import (
     COORDINATOR,
+    DISTRIBUTOR,
     NOW,
     WORKER,
     a_beat,
@@ -252,10 +255,11 @@ def test_the_cancellation_of_an_attempt_goes_to_its_worker_and_is_stored() -> No
     assert record(step, Table.ACTUAL, "t")["cancel_requested"] is True
 
 
+@pytest.mark.parametrize("max_attempts", [None, 1])
 @pytest.mark.parametrize("how", ["failed", "returned", "worker gone"])
-def test_a_task_that_is_to_be_cancelled_is_never_tried_again(how: str) -> None:
+def test_a_task_that_is_to_be_cancelled_is_never_tried_again(how: str, max_attempts: int | None) -> None:
     state = a_distributor(WORKER)
-    take(state, assigned(a_task(backoff_s=0)))
+    take(state, assigned(a_task(backoff_s=0, max_attempts=max_attempts)))
     take(state, to_me(COORDINATOR, Action.CANCEL_TASK, ["t"]))
 
     step = {
@@ -340,3 +344,16 @@ def test_a_step_without_anything_new_asks_nothing_of_the_world_however_many_task
     take(state, assigned(*[a_task(f"t{n}") for n in range(200)]))
 
     assert not take(state, later_s=1).commits
+
+
+def test_a_task_that_ended_here_and_is_back_as_its_continuation_is_not_said_to_have_ended() -> None:
+    mind = DistributorMind(DISTRIBUTOR, COORDINATOR, AgentConfig())
+    mind.state = a_distributor(WORKER)
+    take(mind.state, assigned(a_task("parent"), a_task("t")))
+    take(mind.state, outcome("parent", "delegated", children=[]), outcome("t"))
+
+    before = mind.beat().ended
+    take(mind.state, assigned(a_task("parent", attempt=1)))
+
+    assert before == ("parent", "t")
+    assert mind.beat().ended == ("t",)

@@ -362,6 +362,16 @@ def test_progress_reaches_whoever_listens() -> None:
     assert heard == [Progress("job", 2, 0.5, "half", {"files": 3})]
 
 
+def test_progress_is_what_it_was_when_it_was_reported() -> None:
+    heard: list[Progress] = []
+    seen: dict[str, Any] = {"files": []}
+
+    Context("job", on_progress=heard.append).progress(note="so far", seen=seen)
+    seen["files"].append(object())
+
+    assert (heard[0].note, heard[0].data) == ("so far", {"seen": {"files": []}})
+
+
 @pytest.mark.parametrize("fraction", [-0.1, 50, float("nan")])
 def test_progress_outside_0_to_1_is_refused(fraction: float) -> None:
     with pytest.raises(BadTask, match="divide what is done by the total"):
