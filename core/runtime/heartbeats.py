@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
 
 from core.a2a_messaging import A2AMessage
-from core.errors import NotPermitted, PeerError, ReplayedMessage
+from core.agents import Beat
+from core.errors import MalformedMessage, NotPermitted, PeerError, ReplayedMessage
 from core.roles import Action, Address, check_permitted
 from core.signing import Keys, Signed
 from core.step import Received
@@ -47,6 +51,8 @@ class Heartbeats:
             check_permitted(signed.sender.role, self._me.role, message.action)
             if message.action != Action.BEAT or signed.sender.agent_id.encode() != name:
                 raise NotPermitted("this is nobody's heartbeat")
+            if wrong := wrong_fields(message.payload):
+                raise MalformedMessage(f"the heartbeat of a child has fields that are wrong: {wrong}")
             self._note(name, (message.metadata.incarnation, message.metadata.sequence_number))
         except PeerError as error:
             log.warning("heartbeat rejected: %s", error, extra={"action": "beat_rejected", "reason": error.reason})
@@ -62,3 +68,13 @@ class Heartbeats:
             del self._latest[next(iter(self._latest))]
         if number <= latest:
             raise ReplayedMessage(f"heartbeat {number[1]}")
+
+
+def wrong_fields(payload: Mapping[str, Any]) -> str:
+    """The names of those that cannot be a heartbeat's; empty: all is well. A graph that met one would fail, again and
+    again, and with it all that its agent has to do."""
+    try:
+        Beat.model_validate(payload)
+    except ValidationError as error:
+        return ", ".join(sorted({str(one["loc"][0]) if one["loc"] else "all" for one in error.errors()}))
+    return ""
