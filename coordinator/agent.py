@@ -213,6 +213,7 @@ class CoordinatorMind:
                 gone.append(task_id)
                 if task.get("attempt"):  # otherwise it has not begun, or only its end is still shown
                     had[task_id.decode()] = {name: task[name] for name in OF_ATTEMPTS if name in task}
+            await self._loop.call("attempts", (effect.distributor_id, had))  # the cell is the only one to know of them
             commands: list[Command] = [
                 ("DEL", cell.inbox, cell.heartbeats),
                 ("HSET", cell.header, "status", "idle"),

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import orjson
 
 from coordinator.state import Audit, Audited, CoordinatorState, NotTaken, TakenOver, TakeOver
-from coordinator.task_life import attempts_had, requeue
+from coordinator.task_life import attempts_had, requeue, save
 from core.agents import Beat, Child, Health, excuse
 from core.roles import Action
 from core.step import Batch, Received, Sending, Step, Table
 from core.tasks import TaskError, TaskStatus, errors_with
 
 __all__ = [
-    "judge_distributors", "on_agent_left", "on_audited", "on_beat", "on_capacity", "on_not_taken", "on_taken_over",
+    "judge_distributors", "note_attempts", "on_agent_left", "on_audited", "on_beat", "on_capacity", "on_not_taken",
+    "on_taken_over",
 ]  # fmt: skip
 
 S = TaskStatus
@@ -121,6 +125,16 @@ def judge_distributors(state: CoordinatorState, batch: Batch, step: Step) -> Non
             elif others:  # without another, its own successor is the best hope its tasks have
                 state.moving.add(name)
                 step.effects.append(TakeOver(name))
+
+
+def note_attempts(
+    state: CoordinatorState, distributor_id: str, had: Mapping[str, Mapping[str, Any]], step: Step
+) -> None:
+    """Writes down what a cell that is about to be emptied says of its tasks' attempts: whoever empties it may die."""
+    for task_id, told in had.items():
+        task = state.local_tasks.get(task_id)
+        if task is not None and task.assigned_to == distributor_id and task.status is S.IN_PROGRESS:
+            save(state, task.evolve(**attempts_had(task, told)), step)
 
 
 def on_taken_over(state: CoordinatorState, event: TakenOver, batch: Batch, step: Step) -> None:

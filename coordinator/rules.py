@@ -16,6 +16,7 @@ from coordinator.admission import note_memory
 from coordinator.dead_letters import drop_surplus, keep_message
 from coordinator.liveness import (
     judge_distributors,
+    note_attempts,
     on_agent_left,
     on_audited,
     on_beat,
@@ -137,6 +138,10 @@ def on_call(state: CoordinatorState, call: Call, batch: Batch, step: Step) -> No
         if fresh is not None and fresh.task_id in state.queue:
             state.queue.remove(fresh.task_id)
             hand_over(state, fresh, distributor_id, batch, step)
+        call.answer = True
+    elif call.name == "attempts":
+        distributor_id, had = call.argument
+        note_attempts(state, distributor_id, had, step)
         call.answer = True
     elif call.name == "register":
         known = state.metadata.setdefault("registered", [])

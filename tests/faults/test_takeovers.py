@@ -224,10 +224,10 @@ def test_a_coordinator_that_dies_while_it_empties_a_lost_cell_is_followed_by_one
     with hierarchy.server.connect() as client:
 
         def busy() -> bool:
-            submitted.extend(hierarchy.submit(40, ms=20))
-            return bool(client.hlen(CellKeys("distributor-2").wanted))
+            submitted.extend(hierarchy.submit(40, ms=100))
+            return any(b'"in_progress"' in record for record in client.hvals(CellKeys("distributor-2").actual))
 
-        until(busy, "the other distributor has work")
+        until(busy, "the other distributor has handed out work")
 
     hierarchy.processes.kill_all("distributor-2", "distributor-2b")
     hierarchy.collect()
@@ -238,6 +238,8 @@ def test_a_coordinator_that_dies_while_it_empties_a_lost_cell_is_followed_by_one
     verdict = hierarchy.verdict()
     assert verdict.clean, verdict
     assert verdict.executed - before <= len(submitted) + 2 * PREFETCH
+    began = [entry for entry in hierarchy.entries() if entry.kind == "began" and entry.task_id in set(submitted)]
+    assert len({(entry.task_id, entry.facts["attempt"]) for entry in began}) == len(began)  # no number is used twice
 
 
 @pytest.mark.matrix(35, 36)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from coordinator.state import Audited, NotTaken, TakenOver, TakeOver
 from core.agents import Health, Held
 from core.roles import Action
-from core.step import Tick
-from tests.builders import CLIENT, DISTRIBUTOR, a_task, sent
+from core.step import Call, Table, Tick
+from tests.builders import CLIENT, DISTRIBUTOR, a_task, record, sent
 from tests.coordinator_steps import (
     OTHER,
     a_coordinator,
@@ -72,6 +72,19 @@ def test_tasks_that_were_taken_over_go_to_others_with_the_attempts_they_have_had
     assert items["not-begun"].get("attempt", 0) == 0
     assert "distributor-1" not in state.distributors
     assert state.moving == set()
+
+
+def test_what_a_cell_says_of_attempts_is_written_down_before_the_cell_is_emptied() -> None:
+    state = a_coordinator(DISTRIBUTOR)
+    take(state, submitted(a_task("begun"), a_task("elsewhere")))
+    state.local_tasks["elsewhere"] = state.local_tasks["elsewhere"].evolve(assigned_to=OTHER.agent_id)
+    had = {one: {"attempt": 2, "retry_count": 1, "status": "in_progress"} for one in ("begun", "elsewhere", "ended")}
+
+    step = take(state, events=[Call("attempts", ("distributor-1", had), None)])
+
+    known = record(step, Table.TASKS, "begun")
+    assert (known["attempt"], known["retry_count"], known["status"]) == (2, 1, "in_progress")
+    assert list(step.writes[Table.TASKS, ""]) == ["begun"]
 
 
 def test_a_takeover_that_did_not_happen_is_tried_again() -> None:
