@@ -29,14 +29,14 @@ from worker.chaos.processes import Processes
 from worker.chaos.proxy import Proxy
 from worker.chaos.work import LEDGER_VARIABLE
 
-__all__ = ["CLIENT", "COORDINATOR", "LEASE_S", "PROFILE", "SECRET", "Stage", "role_of"]
+__all__ = ["CLIENT", "COORDINATOR", "FAILURE_TIMEOUT_S", "LEASE_S", "PROFILE", "SECRET", "Stage", "role_of"]
 
 SECRET = "a secret of the fault matrix, long enough"
-LEASE_S = 2.0
+LEASE_S = FAILURE_TIMEOUT_S = 2.0
 PROFILE_ENVIRONMENT = {
     "AGENT_LEASE_S": f"{LEASE_S:g}",
     "AGENT_HEARTBEAT_S": "0.4",
-    "AGENT_FAILURE_TIMEOUT_S": f"{LEASE_S:g}",
+    "AGENT_FAILURE_TIMEOUT_S": f"{FAILURE_TIMEOUT_S:g}",
     "LOG_FORMAT": "json",
     "A2A_TOKEN_SECRET": SECRET,
 }

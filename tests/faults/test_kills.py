@@ -6,10 +6,12 @@ to be seen, lines 8 and 18 hold the same bound.
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from core.agents import prefetch_window
-from tests.faults.stage import CONCURRENCY, COORDINATOR, LEASE_S, Stage
+from tests.faults.stage import CONCURRENCY, COORDINATOR, FAILURE_TIMEOUT_S, LEASE_S, Stage
 from tests.waiting import until
 from worker.chaos.work import SHORT_MS
 
@@ -17,6 +19,8 @@ from worker.chaos.work import SHORT_MS
 TURN = ("lease:1", "read:5", "verify:5", "graph:6", "watch:6", "before-exec:6", "exec-sent:6", "exec:6", "renew:2")
 #: What a worker can have begun and told nobody of.
 PREFETCH = prefetch_window(CONCURRENCY, SHORT_MS)
+#: What a busy machine adds.
+SLACK_S = 0.5
 
 
 def strike(stage: Stage, victim: str, point: str, *successor: str) -> int:
@@ -47,6 +51,31 @@ def test_a_worker_that_dies_anywhere_loses_nothing_and_repeats_no_more_than_it_h
     verdict = hierarchy.verdict()
     assert verdict.clean, verdict
     assert count <= verdict.executed - before <= count + PREFETCH
+
+
+@pytest.mark.matrix(1)
+def test_the_tasks_of_a_worker_that_does_not_come_back_begin_elsewhere_a_second_after_the_failure_timeout(
+    hierarchy: Stage,
+) -> None:
+    """The others have room by then: what is waited for is that its death is known."""
+    pid = hierarchy.processes.pid("worker-1")
+
+    def tasks(kind: str) -> set[str]:
+        return {entry.task_id for entry in hierarchy.entries() if (entry.kind, entry.pid) == (kind, pid)}
+
+    hierarchy.submit(4 * CONCURRENCY, ms=1500)
+    until(lambda: tasks("began") - tasks("ended"), "it is at work")
+    hierarchy.processes.kill("worker-1")
+    killed_ns = time.monotonic_ns()
+    lost = tasks("began") - tasks("ended")
+    hierarchy.collect()
+
+    began_ns = {entry.task_id: entry.at_ns for entry in hierarchy.entries() if entry.kind == "began"}  # the last time
+    hierarchy.start("worker-1")
+    hierarchy.ready()
+    verdict = hierarchy.verdict()
+    assert verdict.clean, verdict
+    assert all(0 < began_ns[task_id] - killed_ns <= (FAILURE_TIMEOUT_S + 1 + SLACK_S) * 1e9 for task_id in lost)
 
 
 @pytest.mark.matrix(2)
