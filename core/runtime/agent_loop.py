@@ -112,12 +112,11 @@ class AgentLoop:
         self._mind = mind
         self.open_connection = open_connection
         self._reader_wire = open_connection()
-        self.committer = Committer(
-            open_connection(), self.me, self.keys, self.clock,
-            lease_ms=int(config.lease_s * 1000), after_epoch=after_epoch, on_transport=self._transport,
-            on_written=self._written,
-        )  # fmt: skip
         self.progress = Progress(config.failure_timeout_s, lambda: self.committer.waited_s)
+        self.committer = Committer(
+            open_connection(), self.me, self.keys, self.clock, lease_ms=int(config.lease_s * 1000),
+            after_epoch=after_epoch, on_transport=self._transport, on_written=self.progress.written,
+        )  # fmt: skip
         self._inbox = Inbox(
             self._reader_wire, self.me, signing, self.keys, self.clock,
             freshness_ms=int(config.freshness_s * 1000), limit_bytes=config.message_limit_bytes,
@@ -132,7 +131,6 @@ class AgentLoop:
         self._beats: list[Received] = []
         self._wake = asyncio.Event()
         self._draining = self._stopping = False
-        self._unreadable = False  # the server refuses to have the inbox read
         self._over = False
         self._beat_number = 0
         self.ticks = 0
@@ -371,14 +369,13 @@ class AgentLoop:
             try:
                 entries = await self._inbox.read()
             except (TransportDown, ServerRefused) as error:
-                self._unreadable = isinstance(error, ServerRefused)
+                if isinstance(error, ServerRefused):
+                    self.progress.reads(False)
                 self._went_wrong(error)
                 await asyncio.sleep(random.uniform(backoff_s / 2, backoff_s))
                 backoff_s = min(self.committer.most_backoff_s, backoff_s * 2)
                 continue
-            if self._unreadable:
-                self._unreadable = False
-                self._written()
+            self.progress.reads(True)
             backoff_s = BACKOFF_S
             self.progress.listens(reading=False)
             if entries:
@@ -485,11 +482,6 @@ class AgentLoop:
             self.progress.refused(str(error))
         else:
             self._transport(False, str(error))
-
-    def _written(self) -> None:
-        """Redis takes writes, and reads unless the inbox cannot be read."""
-        if not self._unreadable:
-            self.progress.refused("")
 
     def _transport(self, up: bool, why: str) -> None:
         was_up = not self.progress.away

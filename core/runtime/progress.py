@@ -46,6 +46,7 @@ class Progress:
         self._waited_s = waited_s
         self._busy_s: float | None = None  # since when a turn is under way, by `_awake_s`
         self._deaf_s: float | None = None  # since when a read is under way
+        self._reads = True
         self.away = ""  #: why Redis cannot be reached; empty: it can
         self.refusal = ""  #: why Redis refuses what it is asked to write; empty: it does not
 
@@ -68,8 +69,19 @@ class Progress:
         else:
             log.warning("Redis is away: %s", why, extra={"action": "transport_down"})
 
+    def reads(self, yes: bool) -> None:
+        """Whether Redis lets the inbox be read. Who has nothing to write would never learn that it does again."""
+        was, self._reads = self._reads, yes
+        if yes and not was:
+            self.refused("")
+
+    def written(self) -> None:
+        """Redis has taken a write."""
+        if self._reads:
+            self.refused("")
+
     def refused(self, why: str) -> None:
-        """Redis refused to write; with an empty `why`, it has written."""
+        """Redis refused what it was asked; with an empty `why`, it does so no more."""
         if bool(why) == bool(self.refusal):
             return
         self.refusal = why

@@ -1,12 +1,18 @@
-"""Hierarchies for the tests in this folder."""
+"""Hierarchies, and holders of leases, for the tests in this folder."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
 from core.config import RedisConfig
+from core.redis_backend.clock import ServerClock
+from core.redis_backend.commit import Committer
+from core.redis_client import Wire
+from tests.integration.committers import KEYS, ME, Make
 from tests.integration.hierarchy import House, house
 
 
@@ -25,3 +31,19 @@ async def full(agents: House) -> House:
     await agents.worker("w1")
     await agents.worker("w2")
     return agents
+
+
+@pytest.fixture
+async def make(redis_config: RedisConfig) -> AsyncIterator[Make]:
+    """Committers for one agent, each as another process would have it."""
+    async with AsyncExitStack() as stack:
+
+        def committer(*, lease_ms: int = 60_000, **fields: Any) -> Committer:
+            made = Committer(Wire(redis_config), ME, KEYS, ServerClock(), lease_ms=lease_ms, **fields)
+            made._process = f"elsewhere/{len(made_so_far)}/0"  # all tests run in one process, which is alive
+            made_so_far.append(made)
+            stack.push_async_callback(made.close)
+            return made
+
+        made_so_far: list[Committer] = []
+        yield committer

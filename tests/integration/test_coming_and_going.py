@@ -186,6 +186,19 @@ async def test_agents_outlast_a_server_that_has_no_memory_left(full: House, clie
     assert await me.value.aio("t", timeout_s=10) == 3
 
 
+async def test_agents_with_nothing_to_do_are_ready_again_when_a_full_server_has_room(
+    agents: House, client: Redis
+) -> None:
+    idle = [await agents.coordinator(), await agents.distributor(), await agents.worker()]
+    await client.config_set("maxmemory", "1")
+    try:
+        await until_async(lambda: all(not one.condition.ready for one in idle), "all say that Redis is full")
+    finally:
+        await client.config_set("maxmemory", "0")
+
+    await until_async(lambda: all(one.condition.ready for one in idle), "all are ready")
+
+
 async def test_what_a_worker_leaves_behind_is_gone_a_day_after_it(full: House, client: Redis) -> None:
     me = await full.client()
     third = await full.worker("w3", capabilities=["here"])

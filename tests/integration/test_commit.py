@@ -5,83 +5,35 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
-import orjson
 import pytest
 from redis.exceptions import RedisError, ResponseError
 
 from core.config import RedisConfig
-from core.errors import LeaseHeld, LeaseLost, ServerRefused, StateConflict, TransportDown
+from core.errors import LeaseLost, ServerRefused, StateConflict, TransportDown
 from core.ports import Command
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.commit import Committer
-from core.redis_backend.keys import CellKeys
 from core.redis_client import Wire
-from core.roles import Address, Role
+from tests.integration.committers import (
+    CELL,
+    KEYS,
+    LIST,
+    ME,
+    Make,
+    Redis,
+    connection_of,
+    expire,
+    header,
+    history,
+    push,
+    pushed,
+)  # fmt: skip
 from tests.redis_server import RedisServer
 from tests.waiting import until_async
-
-CELL = CellKeys("d")
-KEYS = CELL.agent("c")
-ME = Address(Role.DISTRIBUTOR, "d")
-LIST = "{shared:distributor:d}:list"
-
-Redis = Any  # the types of redis-py tell neither bytes from text nor all of its commands
-Make = Callable[..., Committer]
-
-
-@pytest.fixture
-async def make(redis_config: RedisConfig) -> AsyncIterator[Make]:
-    """Committers for one agent, each as another process would have it."""
-    async with AsyncExitStack() as stack:
-
-        def committer(*, lease_ms: int = 60_000, **fields: Any) -> Committer:
-            made = Committer(Wire(redis_config), ME, KEYS, ServerClock(), lease_ms=lease_ms, **fields)
-            made._process = f"elsewhere/{len(made_so_far)}/0"  # all tests run in one process, which is alive
-            made_so_far.append(made)
-            stack.push_async_callback(made.close)
-            return made
-
-        made_so_far: list[Committer] = []
-        yield committer
-
-
-def push(value: str) -> tuple[str, str, str]:
-    return ("RPUSH", LIST, value)
-
-
-async def pushed(client: Redis) -> list[bytes]:
-    return list(await client.lrange(LIST, 0, -1))
-
-
-async def header(client: Redis) -> tuple[int, int]:
-    """(version, epoch) as stored."""
-    version, epoch = await client.hmget(CELL.header, "distributor_version", "epoch")
-    return int(version or 0), int(epoch or 0)
-
-
-async def history(client: Redis) -> list[tuple[int, int]]:
-    return [(int(entry[b"version"]), int(entry[b"epoch"])) for _, entry in await client.xrange(CELL.history)]
-
-
-async def connection_of(client: Redis, committer: Committer) -> int:
-    """The server's number for its connection."""
-    [number] = await committer.run(("CLIENT", "ID"))
-    return int(number)
-
-
-async def expire(client: Redis) -> None:
-    """Lets the lease run out now."""
-    await client.pexpire(CELL.lease, 1)
-    await until_async(lambda: _gone(client), "the lease has run out")
-
-
-async def _gone(client: Redis) -> bool:
-    return not await client.exists(CELL.lease)
-
 
 # ---- committing ----
 
@@ -401,199 +353,3 @@ async def test_who_closes_does_not_wait_for_redis(make: Make, client: Redis, red
 
     with pytest.raises(TransportDown):
         await committing
-
-
-# ---- the lease ----
-
-
-async def test_a_second_live_process_is_refused_and_told_who_holds_the_id(make: Make, client: Redis) -> None:
-    holder, second = make(), make()
-    await holder.acquire()
-    acquiring = asyncio.create_task(second.acquire())
-    while not acquiring.done():
-        await holder.renew()
-
-    with pytest.raises(LeaseHeld, match=r"'d'.*another --id"):
-        await acquiring
-
-
-async def test_a_lease_that_is_not_renewed_is_waited_for(make: Make, client: Redis) -> None:
-    holder, second = make(), make()
-    before = await holder.acquire()
-    acquiring = asyncio.create_task(second.acquire())
-    await expire(client)
-
-    assert (await acquiring).epoch > before.epoch
-
-
-async def test_the_number_of_a_start_is_of_the_try_that_got_the_lease(make: Make, client: Redis) -> None:
-    holder, standby = make(), make()
-    await holder.acquire()
-    acquiring = asyncio.create_task(standby.acquire(standby=True))
-    await until_async(lambda: standby.waits, "it has found the holder")
-    await client.config_set("maxmemory", "1")
-    try:
-        await client.delete(CELL.lease)
-        await until_async(lambda: standby.highest_epoch > 0, "it has reached for the lease in vain")
-        in_vain = standby.highest_epoch
-    finally:
-        await client.config_set("maxmemory", "0")
-
-    grant = await acquiring
-
-    assert standby.incarnation == grant.epoch > in_vain
-    assert orjson.loads(await client.get(CELL.lease) or b"")["incarnation"] == grant.epoch
-
-
-async def test_the_lease_of_a_process_that_exists_no_more_is_taken_over_at_once(make: Make, client: Redis) -> None:
-    from core.redis_backend.process_identity import this_process
-
-    holder, second = make(), make()
-    holder._process = this_process().rsplit("/", 2)[0] + "/4194304/1"  # beyond the largest process id
-    await holder.acquire()
-
-    await second.acquire()
-
-    with pytest.raises(LeaseLost):
-        await holder.commit([push("late")], {})
-    assert await pushed(client) == []
-
-
-async def test_a_released_lease_can_be_taken_at_once(make: Make, client: Redis) -> None:
-    holder, second = make(), make()
-    await holder.acquire()
-    await holder.release()
-
-    assert await _gone(client)
-    await second.acquire()
-
-
-async def test_releasing_a_lease_that_is_anothers_by_now_leaves_it_alone(make: Make, client: Redis) -> None:
-    holder, second = make(), make()
-    await holder.acquire()
-    await expire(client)
-    await second.acquire()
-
-    await holder.release()
-
-    assert await second.commit([push("a")], {}) == 1
-
-
-async def test_who_lost_the_lease_writes_nothing_and_stays_out(make: Make, client: Redis) -> None:
-    zombie, successor = make(), make()
-    await zombie.acquire()
-    await zombie.commit([push("a")], {})
-    await expire(client)
-    await successor.acquire()
-
-    for _ in range(2):
-        with pytest.raises(LeaseLost):
-            await zombie.commit([push("late")], {})
-
-    assert zombie.fenced == 2
-    assert not zombie.may_act
-    assert await pushed(client) == [b"a"]
-    assert await successor.commit([push("b")], {}) == 2
-
-
-async def test_a_lease_that_ran_out_is_taken_again_when_nobody_wrote_meanwhile(make: Make, client: Redis) -> None:
-    committer = make()
-    before = await committer.acquire()
-    await committer.commit([push("a")], {"t": "pending"})
-
-    for version, value in ((2, "b"), (3, "c"), (4, "d")):
-        await expire(client)
-        assert await committer.commit([push(value)], {"t": "pending"}) == version
-
-    stored = await header(client)
-    assert stored == (4, committer.epoch)
-    assert committer.epoch > before.epoch
-    epochs = [epoch for _, epoch in await history(client)]
-    assert epochs == sorted(set(epochs))  # each under its own fence
-    assert int(await client.get(CELL.fence) or 0) == committer.epoch
-
-
-async def test_a_command_that_tells_the_fence_tells_the_one_it_was_written_under(make: Make, client: Redis) -> None:
-    committer = make()
-    before = (await committer.acquire()).epoch
-    await client.delete(KEYS.lease)  # it runs out after the commit was put together, and is taken again for it
-
-    await committer.commit([lambda: ("RPUSH", LIST, committer.epoch)], {})
-
-    assert committer.epoch > before
-    assert await pushed(client) == [b"%d" % committer.epoch]
-
-
-async def test_a_lease_that_ran_out_is_not_taken_again_when_somebody_acted_meanwhile(make: Make, client: Redis) -> None:
-    committer, other = make(), make()
-    await committer.acquire()
-    await expire(client)
-    await other.acquire()
-    await other.release()
-
-    with pytest.raises(LeaseLost):
-        await committer.commit([push("late")], {})
-
-
-async def test_who_finds_the_servers_memory_gone_stands_down(make: Make, client: Redis) -> None:
-    committer = make()
-    await committer.acquire()
-    await committer.commit([push("a")], {})
-    await client.flushall()
-
-    with pytest.raises(LeaseLost):
-        await committer.commit([push("b")], {})
-    assert await pushed(client) == []
-
-
-async def test_fences_grow_though_the_server_lost_its_memory(make: Make, client: Redis) -> None:
-    first, second = make(), make()
-    before = await first.acquire()
-    await client.flushall()
-    await until_async(lambda: _clock_has_passed(client, before.epoch), "a millisecond has passed")
-
-    assert (await second.acquire()).epoch > before.epoch
-
-
-async def _clock_has_passed(client: Redis, ms: int) -> bool:
-    seconds, micros = await client.time()
-    return bool(seconds * 1000 + micros // 1000 > ms + 1)
-
-
-async def test_of_many_that_want_a_free_lease_one_gets_it(make: Make, client: Redis) -> None:
-    crowd = [make() for _ in range(8)]
-    waiting = {asyncio.create_task(one.acquire()): one for one in crowd}
-
-    done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    winners = [waiting[task] for task in done if not task.exception()]
-    assert len(winners) == 1
-    while any(not task.done() for task in waiting):
-        await winners[0].renew()
-
-    refused = [task.exception() for task in waiting if waiting[task] is not winners[0]]
-    assert [type(error) for error in refused] == [LeaseHeld] * 7
-
-
-async def test_the_lease_says_who_acts_since_when_and_how_often_it_wrote(make: Make, client: Redis) -> None:
-    committer = make()
-    grant = await committer.acquire()
-    await committer.commit([], {})
-
-    lease = orjson.loads(await client.get(CELL.lease) or b"")
-
-    assert lease["owner"] == "distributor:d"
-    assert (lease["epoch"], lease["incarnation"], lease["commits"]) == (grant.epoch, committer.incarnation, 1)
-    assert lease["expires_at"] - lease["acquired_at"] > 59
-
-
-async def test_a_holder_stops_acting_before_its_lease_can_end(make: Make, client: Redis) -> None:
-    committer = make(lease_ms=300)
-    await committer.acquire()
-    at_first = committer.may_act
-
-    await until_async(lambda: not committer.may_act, "it stops acting")
-
-    assert at_first
-    assert await client.exists(CELL.lease)
-    await committer.renew()
-    assert committer.may_act
