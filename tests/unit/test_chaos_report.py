@@ -118,7 +118,7 @@ def test_who_ended_unasked_is_told_and_is_a_finding_if_it_crashed() -> None:
     crashed.story.exits = {"worker-1": [69, 1], "worker-2": [-11]}
 
     assert away.exit_code == 0
-    assert "exits       unasked, and started again: worker-1 with 69, 69" in report_text(away)
+    assert "exits       unasked, and started again: worker-1 with 69 x 2" in report_text(away)
     assert crashed.exit_code == 1
     assert "CRASHED     worker-1 with 1; worker-2 with -11" in report_text(crashed)
     assert report_json(crashed)["exits"] == {"worker-1": [69, 1], "worker-2": [-11]}

@@ -5,6 +5,7 @@ Recovery times say how long it took until what a fault had interrupted went on; 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -149,7 +150,7 @@ def report_text(report: Report) -> list[str]:
             counted = f"{times['count']:.0f} time{'s' if times['count'] != 1 else ''}"
             lines.append(f"recovery    {tier}: p50 {times['p50_s']:.2f} s, max {times['max_s']:.2f} s, {counted}")
     if story.exits:
-        exits = (f"{lane} with {', '.join(map(str, codes))}" for lane, codes in sorted(story.exits.items()))
+        exits = (_counted(lane, Counter(codes)) for lane, codes in sorted(story.exits.items()))
         lines.append(f"exits       unasked, and started again: {'; '.join(exits)}")
     for name, found in report.findings.items():
         more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
@@ -176,6 +177,10 @@ def _spawned(verdict: Verdict) -> int:
 
 def _per_task(verdict: Verdict) -> float:
     return round(verdict.executed / len(verdict.executions), 4) if verdict.executions else 0.0
+
+
+def _counted(lane: str, codes: Counter[int]) -> str:
+    return f"{lane} with {', '.join(f'{code} x {count}' for code, count in codes.items())}"
 
 
 def _crashed(code: int) -> bool:
