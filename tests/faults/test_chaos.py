@@ -25,8 +25,8 @@ from worker.chaos.ledger import Ledger, read_ledger
 from worker.chaos.report import Report, report_text
 from worker.chaos.story import Phases, Story
 
-#: Of the calm throughput, under one kill every 0.3 s. The matrix asks for 70 %, which two cores that do nothing else
-#: reach (docs/benchmark.md). Where others work beside it, each new start takes its time, and all that can be held is
+#: Of the calm throughput, under one kill every 0.3 s. The matrix asks for 70 %; docs/benchmark.md says what two cores
+#: reach that do nothing else. Where others work beside it, each new start takes its time, and all that can be held is
 #: that work goes on.
 LEAST_SHARE = 0.05
 STARTED: list[subprocess.Popen[str]] = []
