@@ -291,7 +291,7 @@ class Committer:
     async def look_up(self, *commands: Command) -> list[Any]:
         """The replies to commands that only read. While Redis is away it waits and goes on by itself, as a commit.
 
-        Raises TransportDown only when it is to wait no longer."""
+        Raises TransportDown only when it is to wait no longer; ServerRefused."""
         backoff_s = BACKOFF_S
         while True:
             try:

@@ -415,7 +415,7 @@ class AgentLoop:
                 raise Wedged(f"{self.me} is wedged: {self.progress.problems[-1]}. Another process has to take over")
 
     async def send_beat(self) -> None:
-        """One heartbeat to the parent, and one look at the children's. Raises TransportDown."""
+        """One heartbeat to the parent, and one look at the children's. Raises TransportDown, ServerRefused."""
         self._beat_number += 1
         commands: list[Command] = [("TIME",), ("HGETALL", self.keys.heartbeats)]
         if self.parent and self.keys.parent_heartbeats:

@@ -319,7 +319,7 @@ class AgentClient(Resident):
             refused = await self._ask(Action.WATCH_TASK, map(orjson.dumps, task_ids), timeout_s)
         except (TaskTimeout, WorldError):
             return False
-        gone = [one["task_id"] for one in refused if one["task_id"] in listener.waiting]
+        gone = dict.fromkeys(one["task_id"] for one in refused if one["task_id"] in listener.waiting)
         lost = [task_id for task_id in gone if self._endings.is_confirmed(task_id)]
         for task_id in gone:
             self._endings.forget(task_id)
@@ -328,7 +328,9 @@ class AgentClient(Resident):
         if lost:
             raise TaskLost(*lost)
         if gone:
-            raise UnknownTask(f"no task {gone[0]!r}: never submitted here, or ended longer ago than its retention")
+            raise UnknownTask(
+                f"no task {next(iter(gone))!r}: never submitted here, or ended longer ago than its retention"
+            )
         return True
 
     async def _look_up(self, task_ids: Sequence[str]) -> set[str]:
