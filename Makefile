@@ -21,10 +21,10 @@ demo: $(RUNTIME)  ## the whole hierarchy on a real job, result verified; ARGS="-
 chaos: $(RUNTIME)  ## kills, cuts and restarts at random for a minute, and a verdict; ARGS="--minutes 10 --seed 7"
 	@$(BIN)/agents chaos $(ARGS)
 
-test: $(DEV)  ## all tests but those of `faults`; PYTEST_ARGS="-n 4" runs them in parallel
-	@$(BIN)/python -m pytest --ignore tests/faults $(PYTEST_ARGS)
+# Two at a time, here and below: many wait more than they work. More at once, and processes miss bounds in seconds.
+test: $(DEV)  ## all tests but those of `faults`; PYTEST_ARGS="-k lease -n 0" passes on
+	@$(BIN)/python -m pytest --ignore tests/faults -n 2 $(PYTEST_ARGS)
 
-# Two at a time: they wait more than they work.
 faults: $(DEV)  ## the fault matrix: every tier, the server and the network fail at every step
 	@$(BIN)/python -m pytest tests/faults -n 2 $(PYTEST_ARGS)
 

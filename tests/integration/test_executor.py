@@ -163,12 +163,13 @@ async def test_a_builder_that_gives_no_graph_fails_the_attempt(graphs: Bench) ->
 
 
 async def test_a_graph_out_of_time_ends_without_losing_its_process(graphs: Bench) -> None:
-    error = error_of(await graphs.run("stuck_review", {"text": ""}, timeout_s=0.2))
+    assert (await graphs.run("review", {"text": "four"})).status == "completed"
     before = {child.pid for child in children()}
 
-    assert error.type == "timeout"
+    assert error_of(await graphs.run("stuck_review", {"text": ""}, timeout_s=0.2)).type == "timeout"
+
     assert (await graphs.run("review", {"text": "four"})).status == "completed"
-    assert {child.pid for child in children()} == before
+    assert before <= {child.pid for child in children()}  # another one may have been made ready meanwhile
 
 
 # errors

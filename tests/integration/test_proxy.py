@@ -39,6 +39,10 @@ def through(proxy: Proxy, password: str, timeout_s: float = 10.0) -> redis.Redis
     )
 
 
+def connected(proxy: Proxy) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", proxy.port), timeout=10)
+
+
 def test_what_is_sent_arrives_and_is_counted(proxy: Proxy, redis_server: RedisServer, direct: redis.Redis) -> None:
     large = b"x" * 8_000_000
     with through(proxy, redis_server.password) as client:
@@ -187,12 +191,12 @@ def test_a_cut_resets_what_is_there_and_what_comes_until_it_is_healed(proxy: Pro
 
 
 def test_a_reset_ends_the_connections_that_there_are_and_no_others(proxy: Proxy) -> None:
-    with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as before:
+    with connected(proxy) as before:
         until(lambda: proxy.counters.open == 1, "the proxy has the connection")
         proxy.reset()
         with pytest.raises(ConnectionResetError):
             before.recv(100)
-    with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as after:
+    with connected(proxy) as after:
         after.sendall(b"PING\r\n")
         assert after.recv(100).startswith(b"-NOAUTH")
 
@@ -200,11 +204,7 @@ def test_a_reset_ends_the_connections_that_there_are_and_no_others(proxy: Proxy)
 def test_a_server_that_is_away_looks_like_a_port_where_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         away = unused.getsockname()
-    with (
-        Proxy(away) as proxy,
-        socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as raw,
-        pytest.raises(ConnectionResetError),
-    ):
+    with Proxy(away) as proxy, pytest.raises(ConnectionResetError), connected(proxy) as raw:  # or while it connects
         raw.recv(100)
 
 
@@ -215,7 +215,7 @@ def test_nothing_is_left_when_it_ends(redis_server: RedisServer) -> None:
         proxy.black_hole()
     assert (threading.active_count(), proxy.counters.open) == (before, 0)
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", proxy.port), timeout=10)
+        connected(proxy)
 
 
 def test_a_match_has_some_bytes(proxy: Proxy) -> None:
