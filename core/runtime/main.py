@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import core.setting_sources  # noqa: F401 - `load` wants it; a process that forks agents imports it once, not each of them
 from core import failpoints
 from core.config import Settings, load
 from core.errors import AgentSystemError
