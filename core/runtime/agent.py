@@ -11,7 +11,7 @@ import weakref
 from typing import Any, Self
 
 from core.config import A2AConfig, AgentConfig, RedisConfig
-from core.errors import AgentSystemError, LeaseHeld, LeaseLost, RaceLost, ServerRefused, TransportDown
+from core.errors import AgentSystemError, ConfigError, LeaseHeld, LeaseLost, RaceLost, ServerRefused, TransportDown
 from core.redis_backend.clock import monotonic_s
 from core.redis_client import Wire
 from core.roles import Address
@@ -125,6 +125,7 @@ class Agent(Resident):
     async def _begin_again(self, after_epoch: int, backoff_s: float) -> float:
         """Takes the lease as soon as there is a Redis that takes writes and nobody has it. Returns the pause before the
         next time."""
+        said = ""
         while True:
             await asyncio.sleep(random.uniform(backoff_s / 2, backoff_s))
             backoff_s = min(self.loop.committer.most_backoff_s, backoff_s * 2)
@@ -133,8 +134,11 @@ class Agent(Resident):
                 return backoff_s
             except LeaseHeld:
                 raise
-            except (TransportDown, ServerRefused, RaceLost) as error:
-                log.debug("not yet: %s", error)
+            except (TransportDown, ServerRefused, RaceLost, ConfigError) as error:
+                # ConfigError: its password is refused, which was not before, so somebody is changing it.
+                if str(error) != said:
+                    said = str(error)
+                    log.warning("%s waits: %s", self._chain[-1], said, extra={"action": "agent_waits"})
 
     @property
     def condition(self) -> Condition:

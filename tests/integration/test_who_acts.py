@@ -21,6 +21,7 @@ from core.redis_client import Wire
 from core.roles import Address, Role
 from core.runtime.overview import read_overview
 from core.runtime.reader import reading
+from core.variables import secret_text
 from tests.integration.hierarchy import FAST, House, add
 from tests.integration.speaker import Redis
 from tests.waiting import until_async
@@ -98,6 +99,24 @@ async def test_an_agent_starts_over_with_a_higher_fence_when_the_server_has_lost
     await until_async(acts_again, "the coordinator acts again")
     # All of them: an answer needs the distributor and a worker as well.
     assert await me.value.aio(await me.submit.aio(add("after", 2, 2)), timeout_s=20) == 4
+
+
+async def test_an_agent_that_starts_over_while_the_password_is_changed_waits_for_its_own_to_be_taken(
+    agents: House, client: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    coordinator = await agents.coordinator()
+    before = await epoch(client)
+
+    await client.config_set("requirepass", "changed")
+    await client.flushall()  # its lease is gone; its connection is not, and so it finds out
+    try:
+        await until_async(lambda: "refuses to let us in" in caplog.text, "the coordinator has been turned away")
+    finally:
+        await client.config_set("requirepass", secret_text(agents.redis.password) or "")
+
+    await until_async(lambda: coordinator.condition.status == "ready", "the coordinator acts again")
+    assert await epoch(client) > before
+    assert caplog.text.count(" waits: ") == 1
 
 
 async def test_an_agent_whose_place_was_taken_ends_and_who_asks_it_is_told(
