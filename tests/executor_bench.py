@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from core.tasks import Task, TaskError, TaskStatus
+from core.tasks import Task, TaskError, TaskStatus, utc_now
 from tests.waiting import until_async
 from worker.context import ChildOutcome, Progress
 from worker.executor import Executor, Finished
@@ -30,6 +32,7 @@ class Bench:
         handlers: Handlers | None = None,
         code: str = USER_CODE,
         child_memory_mb: int = 2048,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self.finished: list[Finished] = []
         self.progress: list[Progress] = []
@@ -41,6 +44,7 @@ class Bench:
             on_progress=self.progress.append,
             modules=[code],
             fetch_inputs=self.fetch,
+            now=now,
         )
         self._ids = 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -62,6 +63,7 @@ class WorkerMind:
             on_progress=self._progressed,
             modules=modules,
             fetch_inputs=self._fetch_inputs,
+            now=self._server_time,
         )
         self.state = WorkerState(chain[-1].agent_id, distributor=chain[1])
 
@@ -111,6 +113,11 @@ class WorkerMind:
                 self.executor.cancel(effect.task_id, effect.attempt)
             elif isinstance(effect, Withdraw):
                 self._loop.tell(Withdrawn(tuple(self.executor.withdraw()), self.state.life))
+
+    def _server_time(self) -> datetime:
+        """The clock that deadlines are judged by everywhere: this machine's may be wrong."""
+        assert self._loop
+        return self._loop.clock.now()
 
     def _finished(self, finished: Finished) -> None:
         assert self._loop
@@ -242,6 +249,9 @@ class WorkerAgent(Agent):
         state = self._worker_mind.state
         self.loop.tell(Withdrawn(tuple(state.local_tasks.values()), state.life))
         await self._worker_mind.executor.close()
+
+    def _step_down(self) -> None:
+        self._worker_mind.executor.forget_all()
 
     async def _release(self) -> None:
         await self._worker_mind.executor.close()

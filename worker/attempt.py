@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from core.tasks import Task, TaskError, utc_now
+from core.tasks import Task, TaskError
 from worker.child_output import TAIL_BYTES
 from worker.child_pool import Child
 from worker.context import ChildOutcome, Context, Progress, Spawn
@@ -53,11 +53,11 @@ class Running:
         "unreported",
     )
 
-    def __init__(self, task: Task, slot: asyncio.Task[None], started_monotonic: float) -> None:
+    def __init__(self, task: Task, slot: asyncio.Task[None], started_at: datetime, started_monotonic: float) -> None:
         self.task = task
         self.slot = slot  #: what runs it
         self.started_monotonic = started_monotonic
-        self.started_at = utc_now()
+        self.started_at = started_at
         self.due_s = float("inf")  #: monotonic time at which it is stopped
         self.context: Context | None = None
         self.child: Child | None = None  #: the process that runs it; None: the loop does

@@ -35,6 +35,9 @@ READ_BYTES = 256 * 1024
 #: A shorter attempt has started no other process.
 START_OF_A_PROCESS_S = 0.0001
 
+#: Between two runs; the first one has the number 1.
+NO_RUN = 0
+
 
 class Channel:
     """This child's end of its socket. Sending and polling are safe from any thread of the handler."""
@@ -44,6 +47,7 @@ class Channel:
         self._frames = Frames()
         self._waiting: list[dict[str, Any]] = []
         self._lock = threading.Lock()
+        self._run = NO_RUN
         self.fileno = connection.fileno()
 
     def receive(self) -> dict[str, Any]:
@@ -52,9 +56,16 @@ class Channel:
             self._read(0)
         return self._waiting.pop(0)
 
-    def cancelled(self, run: int) -> bool:
-        """Whether the worker has asked for the end of ``run``; does not block."""
+    def begin(self, run: int) -> None:
+        """From now on it is ``run`` that may ask."""
         with self._lock:
+            self._run = run
+
+    def cancelled(self, run: int) -> bool:
+        """Whether the worker has asked for the end of ``run``, or it is over; does not block."""
+        with self._lock:
+            if run != self._run:
+                return True  # a thread that outlived its run: what there is to read is not for it
             try:
                 self._read(socket.MSG_DONTWAIT)
             except BlockingIOError:
@@ -89,7 +100,9 @@ def serve(connection: socket.socket, handlers: Handlers, memory_mb: int) -> None
         message = channel.receive()
         if "run" in message:  # else a cancel that came too late
             began_s = monotonic()
+            channel.begin(message["run"])
             reply, failed = _attempt(message, channel, handlers, graphs, limits)
+            channel.begin(NO_RUN)
             _flush()
             took_s = monotonic() - began_s
             left_processes = took_s >= START_OF_A_PROCESS_S and end_children()

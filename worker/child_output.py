@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 __all__ = ["OUTPUT_LIMIT_BYTES", "TAIL_BYTES", "ChildOutput"]
 
@@ -30,8 +31,10 @@ ESCAPES |= {code: f"\\u{code:x}" for code in [0x2028, 0x2029, *range(0x202A, 0x2
 
 
 def to_stderr(text: str) -> None:
-    sys.stderr.write(text)
-    sys.stderr.flush()
+    """Where nobody reads it any more, or there is no stderr, it is dropped: no reason for an attempt to fail."""
+    with suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 class ChildOutput:

@@ -15,8 +15,8 @@ from typing import Any
 
 import orjson
 
-from core.errors import ConfigError, WorldError
-from worker.child_frames import Frames, encode
+from core.errors import BadTask, ConfigError, WorldError
+from worker.child_frames import FRAME_LIMIT_BYTES, Frames, encode
 from worker.child_guard import NURSERY_MODULE, refuse_in_child
 from worker.child_output import ChildOutput
 from worker.handler_registry import Handlers
@@ -69,16 +69,23 @@ class Child(asyncio.Protocol):
     async def run(self, task_id: str, request: Mapping[str, Any], report: Callable[[bytes], None]) -> dict[str, Any]:
         """The child's answer to ``request``: its field ``result``, ``error`` or ``spawn`` says which one it is.
 
-        ``report`` gets each progress report, as the JSON it came as. Raises ChildDied.
+        ``report`` gets each progress report, as the JSON it came as. Raises ChildDied; BadTask: the request is too
+        large.
         """
         if self.gone or self._transport is None:
             raise ChildDied("its process ended before the run began")
+        request_frame = encode({"run": self.runs + 1, **request})
+        if len(request_frame) > FRAME_LIMIT_BYTES:
+            raise BadTask(
+                f"its payload and its children's results have {len(request_frame)} bytes, over {FRAME_LIMIT_BYTES}: let"
+                " children return less, or a reference, or make this handler an async def, which runs in the worker"
+            )
         self.runs += 1
         self._report = report
         self._answer = asyncio.get_running_loop().create_future()
         self._output.begin(task_id)
         try:
-            self._transport.write(encode({"run": self.runs, **request}))
+            self._transport.write(request_frame)
             return await self._answer
         except asyncio.CancelledError:
             self.kill()  # nobody will wait for what it does

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import copy_context
+from datetime import datetime
 from time import monotonic
 from typing import Any
 
@@ -69,8 +70,11 @@ class Executor:
         on_progress: Callable[[Progress], None],
         modules: Sequence[str] = (),
         fetch_inputs: Callable[[Task], Awaitable[list[ChildOutcome]]] | None = None,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
+        """``now``: the clock that deadlines are of."""
         self._handlers = handlers
+        self._now = now
         self._concurrency = concurrency
         self._on_finished = on_finished
         self._on_progress = on_progress
@@ -98,10 +102,11 @@ class Executor:
         return len(self._queue) + len(self._held)
 
     async def start(self) -> None:
-        """Returns when tasks are taken. Raises ConfigError when a child process cannot import the handlers."""
+        """Returns when tasks are taken; called again it changes nothing. Raises ConfigError when a child process cannot
+        import the handlers."""
         if any(handler.kind != "async" for handler in self._handlers):
             await self._pool.start()
-        for _ in range(self._concurrency):
+        for _ in range(self._concurrency - len(self._slots)):
             self._open_slot()
 
     async def close(self) -> None:
@@ -144,7 +149,7 @@ class Executor:
             if waiting is not None and waiting.attempt == attempt:
                 self._queue.remove(waiting)
                 self._held.pop(task_id, None)
-                self._on_finished(Finished(task_id, attempt, "cancelled", utc_now(), 0.0))
+                self._on_finished(Finished(task_id, attempt, "cancelled", self._now(), 0.0))
         running = self._running.get(task_id)
         if running is not None and running.task.attempt == attempt and running.stopped_s is None:
             running.cancelled = True
@@ -188,7 +193,7 @@ class Executor:
             if task is None:
                 await self._woken()
                 continue
-            running = self._running[task.task_id] = Running(task, slot, monotonic())
+            running = self._running[task.task_id] = Running(task, slot, self._now(), monotonic())
             finished = await self._attempt(running)
             if slot not in self._slots:
                 return

@@ -117,6 +117,7 @@ class Agent(Resident):
                     return
                 log.warning("%s starts over: %s", self._chain[-1], error, extra={"action": "agent_starts_over"})
             self._at_work = False
+            self._step_down()
             await self.loop.close()
             if monotonic_s() - began_s > self.config.lease_s:
                 backoff_s = BACKOFF_S
@@ -175,6 +176,9 @@ class Agent(Resident):
 
     async def _hand_back(self) -> None:
         """Gives back what did not finish in time, so that the mind has drained."""
+
+    def _step_down(self) -> None:
+        """Stops what runs: with the lease it has become others'."""
 
     @operation
     async def close(self) -> None:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import redis.asyncio
 from core.config import AgentConfig, RedisConfig
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.runtime.agent import Agent
-from core.tasks import Task
+from core.tasks import Task, utc_now
 from tests.builders import SECRET
 from tests.faults.keyspace import rejections
 from tests.integration.hierarchy import House, add, house, runs, wait
@@ -130,7 +130,10 @@ async def test_a_step_of_an_agents_wall_clock_is_noticed_by_nobody(
         submitter = await agents.client("c")
 
         async def results(first: int) -> list[Any]:
-            batch = [Task(task_type="plus_one", payload=number) for number in range(first, first + 50)]
+            deadline = utc_now() + timedelta(minutes=5)
+            batch = [
+                Task(task_type="plus_one", payload=number, deadline=deadline) for number in range(first, first + 50)
+            ]
             ids = await submitter.submit_many.aio(batch)
             return sorted([task.result async for task in submitter.as_completed(ids, 60)])
 

@@ -60,6 +60,12 @@ def pid() -> int:
     return os.getpid()
 
 
+@task("mumble")
+def mumble() -> int:
+    """Prints a line that it does not end."""
+    return sys.stdout.write("hm")
+
+
 @task("environment")
 def environment() -> list[str]:
     return list(os.environ)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from core.tasks import Priority, utc_now
 from tests.executor_bench import USER_GRAPHS, Bench, children, error_of
 from tests.waiting import until_async
+from worker import child_pool
 from worker.child_pool import RUNS_PER_CHILD
 from worker.context import Progress
 
@@ -61,6 +63,57 @@ async def test_plain_functions_run_outside_the_worker_in_a_process_used_again(be
     first, second = await bench.run("pid"), await bench.run("pid")
 
     assert first.result == second.result != os.getpid()
+
+
+async def test_to_start_again_opens_no_more_slots() -> None:
+    bench = Bench(concurrency=1)
+    await bench.executor.start()
+    await bench.executor.start()
+    first, second = bench.submit("wait_async"), bench.submit("echo", 2)
+    await bench.begun(first)
+
+    assert (list(bench.executor.running), bench.executor.queued) == ([first.task_id], 1)
+
+    bench.executor.cancel(first.task_id, first.attempt)
+    assert (await bench.end_of(second)).result == 2
+    await bench.executor.close()
+
+
+@pytest.mark.parametrize("task_type", ["count", "count_async"])
+async def test_deadlines_are_of_the_clock_that_is_given_and_not_of_this_machine(task_type: str) -> None:
+    bench = Bench(now=lambda: utc_now() - timedelta(hours=1))
+    await bench.executor.start()
+    ahead, passed = utc_now() - timedelta(minutes=30), utc_now() - timedelta(minutes=61)
+
+    assert (await bench.run(task_type, {"text": "in time"}, deadline=ahead)).status == "completed"
+    late = error_of(await bench.run(task_type, {"text": "late"}, deadline=passed))
+
+    assert (late.type, late.retryable) == ("deadline", False)
+    await bench.executor.close()
+
+
+async def test_a_request_too_large_for_its_process_says_so_and_harms_no_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = (await bench.run("pid")).result
+    monkeypatch.setattr(child_pool, "FRAME_LIMIT_BYTES", 10_000)
+
+    error = error_of(await bench.run("count", {"text": "x" * 10_000}))
+
+    assert (error.type, error.retryable) == ("BadTask", False)
+    assert "return less, or a reference" in error.message
+    assert (await bench.run("pid")).result == pid
+
+
+async def test_what_is_printed_when_stderr_is_gone_is_dropped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone:
+        def write(self, text: str) -> int:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+
+    assert (await bench.run("mumble")).result == 2
+    assert (await bench.run("pid")).status == "completed"
 
 
 async def test_a_process_is_replaced_after_its_thousandth_run() -> None:

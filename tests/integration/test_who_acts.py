@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -16,11 +17,12 @@ from core.errors import LeaseHeld, LeaseLost, Wedged
 from core.langgraph_state import Lease
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.commit import Committer
-from core.redis_backend.keys import CoordinatorKeys
+from core.redis_backend.keys import CoordinatorKeys, keys_of
 from core.redis_client import Wire
 from core.roles import Address, Role
 from core.runtime.overview import read_overview
 from core.runtime.reader import reading
+from core.tasks import Task
 from core.variables import secret_text
 from tests.integration.hierarchy import FAST, House, add
 from tests.integration.speaker import Redis
@@ -40,12 +42,22 @@ async def shown_standbys(agents: House) -> tuple[str, ...]:
         return (await read_overview(reader, "k")).agents[0].standbys
 
 
+@asynccontextmanager
+async def closing_committer(redis: RedisConfig, chain: tuple[Address, ...]) -> AsyncIterator[Committer]:
+    """Another holder of an agent's lease, which has not taken it yet and gives it back in the end."""
+    committer = Committer(Wire(redis), chain[-1], keys_of(chain), ServerClock(), lease_ms=1000)
+    try:
+        yield committer
+        await committer.release()
+    finally:
+        await committer.close()
+
+
 @pytest.fixture
 async def rival(redis_config: RedisConfig) -> AsyncIterator[Committer]:
     """Another holder of the coordinator's lease, which has not taken it yet."""
-    committer = Committer(Wire(redis_config), ME, KEYS, ServerClock(), lease_ms=1000)
-    yield committer
-    await committer.close()
+    async with closing_committer(redis_config, (ME,)) as committer:
+        yield committer
 
 
 async def test_a_second_live_agent_of_the_same_id_is_refused(full: House) -> None:
@@ -137,6 +149,36 @@ async def test_an_agent_whose_place_was_taken_ends_and_who_asks_it_is_told(
     with pytest.raises(LeaseLost):
         await coordinator.assign_task_to_distributor.aio(add("t", 1), "d")
     assert coordinator.condition.status == "ended"
+
+
+async def test_a_worker_that_has_lost_its_lease_runs_nothing_until_it_has_it_again(
+    agents: House, client: Redis
+) -> None:
+    await agents.coordinator()
+    await agents.distributor()
+    worker = await agents.worker(config=STANDBY.model_copy(update={"concurrency": 1}))
+    me = await agents.client()
+    ids = await me.submit_many.aio([Task(task_id=f"t{number}", task_type="wait") for number in range(3)])
+    executor = worker._worker_mind.executor
+    await until_async(lambda: executor.running and executor.queued == 2, "one runs, and the rest wait behind it")
+    chain = (ME, Address(Role.DISTRIBUTOR, "d"), Address(Role.WORKER, "w"))
+    async with closing_committer(agents.redis, chain) as other:
+
+        async def taken() -> bool:
+            if not other.epoch:
+                await client.delete(keys_of(chain).lease)  # as if it had run out while that process stood still
+                await other.acquire()
+            await other.renew()
+            return worker.condition.status == "standby" and not executor.running
+
+        await until_async(taken, "the worker waits, and has stopped what it ran")
+        assert executor.queued == 0
+        assert agents.runs.total() == 1
+    for task_id in ids:
+        agents.door(task_id).set()
+
+    assert {task.task_id async for task in me.as_completed(ids, 20)} == set(ids)
+    assert agents.runs.total() == 4
 
 
 async def test_an_agent_that_does_nothing_though_there_is_work_ends_itself(agents: House, client: Redis) -> None:
