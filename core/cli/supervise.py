@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -61,7 +62,8 @@ def _note_with_time(text: str) -> None:
 
 
 def _report_ready(report: int) -> None:
-    os.write(report, b"ready")
+    with suppress(BrokenPipeError):  # who asked may be gone: it took too long, or their session ended
+        os.write(report, b"ready")
     os.close(report)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import psutil
 
 from core.config import Settings
+from core.errors import ServerRefused, TransportDown
 from core.overview import AgentView, Overview
 from core.runtime.hierarchy import AgentPlan
 from core.runtime.overview import read_overview
@@ -26,21 +28,28 @@ async def wait_until_ready(
 ) -> Overview:
     """The first overview in which every planned agent is up, as a process that `supervisor` has started.
 
-    Says what is missing after 20 s, and goes on waiting. Raises TransportDown when there is no Redis, ConfigError.
+    Says what is missing after 20 s, and goes on waiting; also while there is no Redis: agents outlast that as well, or
+    end and say why. Raises ConfigError.
     """
-    redis = await server_for(settings.redis, settings.a2a)
+    missing = list(plans)
     loop = asyncio.get_running_loop()
-    patience_ends_s = loop.time() + PATIENCE_S
-    async with reading(redis) as reader:
+    telling = loop.call_later(
+        PATIENCE_S, lambda: say(f"not ready yet: {', '.join(str(plan.address) for plan in missing)}")
+    )
+    try:
         while True:
-            overview = await read_overview(reader, plans[0].address.agent_id, settings.agent)
-            missing = [plan for plan in plans if not _at_work(overview, plan, supervisor)]
-            if not missing:
-                return overview
-            if loop.time() >= patience_ends_s:
-                say(f"not ready yet: {', '.join(str(plan.address) for plan in missing)}")
-                patience_ends_s = float("inf")
+            with suppress(TransportDown, ServerRefused):
+                redis = await server_for(settings.redis, settings.a2a)
+                async with reading(redis) as reader:
+                    while True:
+                        overview = await read_overview(reader, plans[0].address.agent_id, settings.agent)
+                        missing = [plan for plan in plans if not _at_work(overview, plan, supervisor)]
+                        if not missing:
+                            return overview
+                        await asyncio.sleep(LOOK_AGAIN_S)
             await asyncio.sleep(LOOK_AGAIN_S)
+    finally:
+        telling.cancel()
 
 
 def _at_work(overview: Overview, plan: AgentPlan, supervisor: int) -> bool:

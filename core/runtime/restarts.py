@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from core.errors import ConfigError, TransportDown, UserError
 
-__all__ = ["Restarts"]
+__all__ = ["LONGEST_PAUSE_S", "ORDERLY_CODES", "Restarts"]
 
 #: An agent that dies more often than this in this time will go on dying.
 MOST_DEATHS, PERIOD_S = 10, 60.0

@@ -13,6 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -24,7 +25,7 @@ from core.redis_backend.process_identity import this_process
 from core.roles import Role
 from core.runtime.forked import fork
 from core.runtime.hierarchy import AgentPlan, AgentRecord, HierarchyHome, HierarchyRecord
-from core.runtime.restarts import ORDERLY_CODES, Restarts
+from core.runtime.restarts import LONGEST_PAUSE_S, ORDERLY_CODES, Restarts
 
 __all__ = ["EXIT_KILLED", "Supervisor", "import_tiers"]
 
@@ -151,7 +152,7 @@ class Supervisor:
         now_s = time.monotonic()
         for child in self._all:
             if child.due_s is not None and child.due_s <= now_s:
-                self._start(child)
+                self._start_again(child)
                 self._save()
         if self._stage is not None and now_s >= self._stage_ends_s:
             self._kill(self._stage, "did not end in time and was killed; others finish its tasks")
@@ -177,16 +178,26 @@ class Supervisor:
 
     # ---- starting and dying ----
 
+    def _start_again(self, child: _Child) -> None:
+        try:
+            self._start(child)
+        except OSError as error:  # no more processes, descriptors, or room for a log: no reason to end the others
+            self._tell(f"{child.name} cannot be started now ({error.strerror}); again in {LONGEST_PAUSE_S:g} s")
+            child.due_s = time.monotonic() + LONGEST_PAUSE_S
+
     def _start(self, child: _Child) -> None:
         child.due_s = None
         if self._logs is not None:
             said = os.open(self._home.log_of(child.name), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         else:
+            self._hang_up(child)
             child.output, said = os.pipe()
             os.set_blocking(child.output, False)
             self._selector.register(child.output, selectors.EVENT_READ, partial(self._on_output, child))
-        pid = fork(partial(_run_tier, child.plan), stdout=said, stderr=said, close=[*self._descriptors(), said])
-        os.close(said)
+        try:
+            pid = fork(partial(_run_tier, child.plan), stdout=said, stderr=said, close=[*self._descriptors(), said])
+        finally:
+            os.close(said)
         child.record = replace(child.record, pid=pid, starts=child.record.starts + 1, exit_code=None)
         self._children[pid] = child
 
@@ -238,13 +249,17 @@ class Supervisor:
             lines = (child.pending + said).split(b"\n")
             child.pending = lines.pop()
             if not said:
-                self._selector.unregister(child.output)
-                os.close(child.output)
-                child.output = None
                 lines += [child.pending] if child.pending else []
-                child.pending = b""
+                self._hang_up(child)
             for line in lines:
                 self._tell(f"{child.name:<{self._name_width}} | {line.decode(errors='replace')}")
+
+    def _hang_up(self, child: _Child) -> None:
+        """Of a process that has ended: what it has left behind may still hold the other end."""
+        if child.output is not None:
+            self._selector.unregister(child.output)
+            os.close(child.output)
+            child.output, child.pending = None, b""
 
     # ---- stopping ----
 
@@ -273,7 +288,8 @@ class Supervisor:
             return
         self._stage = stage
         drain_s = max(self._drain_timeout_s, LEAST_DRAIN_S[stage]) if stage else 0.0
-        write_private(self._home.drain_order, f"{drain_s}")
+        with suppress(OSError):  # the disk is full: they take the time that is configured
+            write_private(self._home.drain_order, f"{drain_s}")
         self._stage_ends_s = time.monotonic() + drain_s + GRACE_S
         for pid, child in self._children.items():
             if child.plan.address.role is stage:

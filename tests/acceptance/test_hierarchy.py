@@ -15,6 +15,28 @@ import pytest
 from tests.installation import Installation
 from tests.waiting import until
 
+SLOW_IMPORT = """
+import time
+from pathlib import Path
+from worker import task
+
+while not Path("import.go").exists():
+    time.sleep(0.01)
+
+@task("slow")
+async def slow(payload):
+    return payload
+"""
+
+LEAVES_A_PROCESS = """
+import subprocess
+from worker import task
+
+@task("leave")
+async def leave():
+    return subprocess.Popen(["sleep", "1000"]).pid
+"""
+
 
 @pytest.fixture
 def here() -> Iterator[Installation]:
@@ -133,6 +155,40 @@ def test_agents_die_with_a_supervisor_that_is_killed_and_a_new_one_goes_on(here:
     here.let_go("a")
     here.up()
     assert here.agents("tasks", "wait", task_id, "--timeout", "60").returncode == 0
+
+
+def test_a_detached_hierarchy_goes_on_when_who_started_it_is_gone_before_it_is_ready(here: Installation) -> None:
+    (here.directory / "slow.py").write_text(SLOW_IMPORT)
+    starter = here.start("core.cli", "up", "--detach", "--import", "./slow.py")
+    until(lambda: list((here.directory / "data" / "hierarchies").glob("*.json")), "the supervisor is at work")
+    # When
+    starter.kill()
+    starter.communicate()
+    here.let_go("import")
+    until(lambda: here.record()["ready"], "all are ready")
+    # Then
+    assert here.agents("submit", "slow", "1", "--wait").stdout.strip() == "1"
+
+
+def test_what_an_agent_that_was_killed_has_left_behind_costs_its_supervisor_nothing(here: Installation) -> None:
+    (here.directory / "leaving.py").write_text(LEAVES_A_PROCESS)
+    foreground = here.start("core.cli", "up", "--workers", "1", "--import", "./leaving.py")
+    read_until(foreground, "are ready")
+    left = psutil.Process(json.loads(here.agents("submit", "leave", "null", "--wait").stdout))
+    supervisor = psutil.Process(here.record()["pid"])
+    before = supervisor.num_fds()
+    first = here.pids()["worker:worker-1"]
+    # When
+    os.kill(first, signal.SIGKILL)
+    # Then
+    try:
+        until(lambda: here.pids()["worker:worker-1"] != first, "it runs again")
+        assert left.is_running()
+        assert supervisor.num_fds() == before
+    finally:
+        left.kill()
+    foreground.send_signal(signal.SIGINT)
+    read_to_end(foreground)
 
 
 @pytest.mark.parametrize("detach", [["--detach"], []])
