@@ -54,6 +54,7 @@ class _Asking:
     size: int = 0  #: bytes of those
     posted: set[bytes] = field(default_factory=set)  #: the ids that its messages have in the coordinator's inbox
     again: deque[Sequence[bytes]] = field(default_factory=deque)  #: items of requests that are to be sent once more
+    before: dict[str, Sequence[bytes]] = field(default_factory=dict)  #: request id -> its items, of what was sent again
     refused: Refused = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -65,9 +66,25 @@ class _Asking:
         """The next messages that are to be sent once more."""
         return [self.again.popleft() for _ in range(min(MESSAGES_AT_ONCE, len(self.again)))]
 
+    def send_all_again(self) -> None:
+        """Everything unanswered is to be sent once more, under new request ids."""
+        self.again.extend(self.waiting.values())
+        self.before.update(self.waiting)
+        self.waiting.clear()
+        self.size = 0
+
     def hears(self, request_id: str, refused: Refused) -> None:
-        self.size -= sum(map(len, self.waiting.pop(request_id)))
-        self.refused += refused
+        """An answer has come. One to a request that was sent again since counts if all of it was done: a coordinator
+        with a long inbox may always answer the copy before the last. What it refused then, it may do now."""
+        if request_id in self.waiting:
+            self.refused += refused
+        elif (items := self.before.pop(request_id, None)) is None or refused:
+            return
+        else:
+            newer = [one for one, same in self.waiting.items() if same is items]
+            self.again = deque(same for same in self.again if same is not items)
+            request_id = newer[0] if newer else ""
+        self.size -= sum(map(len, self.waiting.pop(request_id, ())))
         self.news.set()
 
 
@@ -112,7 +129,7 @@ class Requests:
             self._clock.sync(reply, asked_s)
 
     def answer(self, request_id: str, refused: Refused) -> None:
-        """The coordinator has answered a request; an answer to one that was given up, or sent again, is dropped."""
+        """The coordinator has answered a request; an answer to one that was given up is dropped."""
         asking = self._asking.pop(request_id, None)
         if asking is not None:
             asking.hears(request_id, refused)
@@ -140,7 +157,7 @@ class Requests:
                     if not heard:
                         await self._raise_if_rejected(asking)
                         if patience_s == ANSWER_S:
-                            self._send_again(asking)
+                            asking.send_all_again()
                     backoff_s, patience_s = BACKOFF_S, ANSWER_S
                 except TransportDown as error:
                     left_s = deadline_s - time.monotonic()
@@ -148,9 +165,10 @@ class Requests:
                         raise TransportDown(f"{error}. Tried for {timeout_s:g} s. {_AGAIN}") from error
                     await asyncio.sleep(min(left_s, random.uniform(backoff_s / 2, backoff_s)))
                     backoff_s = min(MOST_BACKOFF_S, backoff_s * 2)
-                    self._send_again(asking)
+                    asking.send_all_again()
         finally:
-            self._forget(asking)
+            for request_id in (*asking.waiting, *asking.before):
+                self._asking.pop(request_id, None)
 
     async def _send_what_may_be(self, action: Action, asking: _Asking, unsent: Messages) -> None:
         """Sends until there is nothing left, or too much is unanswered."""
@@ -176,17 +194,6 @@ class Requests:
         asking.sends(request_id, items)
         self._asking[request_id] = asking
         return commands
-
-    def _send_again(self, asking: _Asking) -> None:
-        """Everything unanswered, under new request ids: a late answer to an old one counts for nothing."""
-        asking.again.extend(asking.waiting.values())
-        self._forget(asking)
-
-    def _forget(self, asking: _Asking) -> None:
-        for request_id in asking.waiting:
-            self._asking.pop(request_id, None)
-        asking.waiting.clear()
-        asking.size = 0
 
     async def _raise_if_rejected(self, asking: _Asking) -> None:
         """Raises the PeerError for which there is no answer, when the coordinator rejected what this call has sent."""
