@@ -41,7 +41,7 @@ from core.runtime.agent import Agent
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.portal import operation
 from core.signing import Signed
-from core.step import Batch, Received, Step
+from core.step import Batch, Call, Received, Step
 from core.tasks import ENDED, Task, TaskStatus, check_sizes
 
 __all__ = ["CoordinatorAgent"]
@@ -85,17 +85,15 @@ class CoordinatorMind:
     def beat(self) -> Beat:
         return Beat()
 
-    def looked_up(self, received: Sequence[Received]) -> list[str]:
-        """Ids that clients name and that are not open: they may have ended."""
-        ids = []
+    def looked_up(self, received: Sequence[Received], events: Sequence[Any]) -> list[str]:
+        """Ids that clients, programs and handlers that spawn have named, and that are not open: they may have ended."""
+        named = [event.argument[0].task_id for event in events if isinstance(event, Call) and event.name == "assign"]
         for one in received:
+            items = one.message.tasks
             if one.sender.role is not Role.CLIENT:
-                continue
-            for item in one.message.tasks:
-                task_id = item.get("task_id") if isinstance(item, dict) else item
-                if isinstance(task_id, str) and task_id not in self.state.local_tasks:
-                    ids.append(task_id)
-        return ids
+                items = [child for item in items for child in item.get("children", ())]
+            named += [item.get("task_id") if isinstance(item, dict) else item for item in items]
+        return [one for one in named if isinstance(one, str) and one not in self.state.local_tasks]
 
     def next_wake_ms(self) -> int | None:
         return self.state.queue.next_wake_ms()

@@ -209,9 +209,9 @@ def delegate(state: CoordinatorState, task: Task, item: dict[str, Any], batch: B
         children = [Task.parse(child) for child in item["children"]]
         ids = [child.task_id for child in children]
         once = Counter(ids)
-        taken = [child_id for child_id in ids if child_id in state.local_tasks or once[child_id] > 1]
+        taken = [one for one in ids if once[one] > 1 or is_taken(state, one, task, batch, step)]
         if taken:
-            raise BadTask(f"child id {taken[0]!r} is in use already")
+            raise BadTask(f"child id {taken[0]!r} is in use already; leave it out, or let it begin with its parent's")
         for child in children:
             check_sizes(child)
     except BadTask as error:
@@ -243,6 +243,17 @@ def delegate(state: CoordinatorState, task: Task, item: dict[str, Any], batch: B
         )  # fmt: skip
     if not children:
         proceed(state, waiting, batch, step)
+
+
+def is_taken(state: CoordinatorState, child_id: str, parent: Task, batch: Batch, step: Step) -> bool:
+    """Whether a task of that id is open, or has ended and will be read: by the client that submitted it, or by another
+    parent, which still waits or goes on."""
+    if child_id in state.local_tasks:
+        return True
+    if child_id in parent.children:
+        return False  # of an earlier attempt
+    known = known_task(state, child_id, batch, step)
+    return child_id in state.digests or (known is not None and known.parent_id is None)
 
 
 def proceed(state: CoordinatorState, parent: Task, batch: Batch, step: Step) -> None:

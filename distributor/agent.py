@@ -69,7 +69,7 @@ class DistributorMind:
             },
         )  # fmt: skip
 
-    def looked_up(self, received: Sequence[Received]) -> list[str]:
+    def looked_up(self, received: Sequence[Received], events: Sequence[Any]) -> list[str]:
         return []
 
     def next_wake_ms(self) -> int | None:

@@ -87,7 +87,7 @@ class WorkerMind:
             failed=self.state.failed,
         )
 
-    def looked_up(self, received: Sequence[Received]) -> list[str]:
+    def looked_up(self, received: Sequence[Received], events: Sequence[Any]) -> list[str]:
         return []
 
     def next_wake_ms(self) -> int | None:

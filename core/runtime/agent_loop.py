@@ -72,8 +72,8 @@ class Mind(Protocol):
     def beat(self) -> Beat:
         """The heartbeat's payload by now; the loop fills in its own counts."""
 
-    def looked_up(self, received: Sequence[Received]) -> list[str]:
-        """Ids of task records that the graph needs to see for these messages."""
+    def looked_up(self, received: Sequence[Received], events: Sequence[Any]) -> list[str]:
+        """Ids of task records that the graph needs to see for these messages and events."""
 
     async def load(self, loop: AgentLoop) -> None:
         """Builds the state anew from what is stored."""
@@ -270,7 +270,7 @@ class AgentLoop:
             messages=received,
             beats=beats,
             events=events,
-            stored=await self._look_up(received),
+            stored=await self._look_up(received, events),
             sent=self.outbox.sent,
             windows=self._inbox.windows,
         )
@@ -351,8 +351,8 @@ class AgentLoop:
             except TimeoutError:
                 return
 
-    async def _look_up(self, received: Sequence[Received]) -> dict[str, bytes]:
-        ids = self._mind.looked_up(received) if received else []
+    async def _look_up(self, received: Sequence[Received], events: Sequence[Any]) -> dict[str, bytes]:
+        ids = self._mind.looked_up(received, events)
         if not ids:
             return {}
         [records] = await self.committer.look_up(("HMGET", CoordinatorKeys(self.me.agent_id).tasks, *ids))

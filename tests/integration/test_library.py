@@ -14,7 +14,7 @@ from coordinator.agent import CoordinatorAgent
 from core import A2AConfig, RedisConfig, Task
 from distributor.agent import DistributorAgent
 from tests.builders import SECRET
-from tests.integration.hierarchy import House
+from tests.integration.hierarchy import House, add
 from tests.redis_server import RedisServer
 from tests.waiting import until_async
 
@@ -170,6 +170,19 @@ async def test_every_operation_can_be_awaited(agents: House) -> None:
     [ended] = await until_async(shown, "the task has ended")
     assert (ended.task_id, ended.status) == ("t", "completed")
     assert (await worker.execute_task.aio(task))["result"] == 3
+
+
+async def test_a_task_that_is_assigned_again_after_its_end_is_not_run_again(agents: House) -> None:
+    coordinator, _, _ = await agents.coordinator(), await agents.distributor(), await agents.worker()
+    me = await agents.client()
+    assert await coordinator.assign_task_to_distributor.aio(add("t", 1, 2), "d")
+    assert await me.value.aio("t") == 3
+
+    assert await coordinator.assign_task_to_distributor.aio(add("t", 1, 2), "d")
+    assert await coordinator.assign_task_to_distributor.aio(add("other", 3), "d")
+    assert await me.value.aio("other") == 3
+
+    assert agents.runs == {"t": 1, "other": 1}
 
 
 async def test_the_same_call_is_awaited_inside_a_running_loop(redis_config: RedisConfig) -> None:

@@ -154,6 +154,48 @@ def test_the_records_of_children_are_kept_until_their_parent_has_ended() -> None
     assert sweep.keep == frozenset()
 
 
+def test_a_child_cannot_take_the_id_of_a_task_that_a_client_has_submitted_and_may_read() -> None:
+    state = a_coordinator(DISTRIBUTOR)
+    take(state, submitted(a_task("root"), a_task("report")))
+    ended = take(state, result("report", result=1))
+    records = {"report": ended.writes[Table.TASKS, ""]["report"]}
+
+    spawned = result("root", "delegated", children=[{"task_id": "report", "task_type": "sum"}])
+    step = take(state, spawned, stored=records)
+
+    assert record(step, Table.TASKS, "root")["status"] == "failed"
+    assert "'report' is in use" in record(step, Table.TASKS, "root")["error"]["message"]
+    assert "report" not in step.writes[Table.TASKS, ""]
+
+
+def test_a_child_cannot_take_the_id_of_another_parents_while_that_one_will_read_its_result() -> None:
+    state = delegated({"task_id": "x", "task_type": "sum"}, {"task_id": "y", "task_type": "sum"})
+    ended = take(state, result("x", result="of root"))
+    records = {"x": ended.writes[Table.TASKS, ""]["x"]}
+    take(state, submitted(a_task("other")))
+    spawned = result("other", "delegated", children=[{"task_id": "x", "task_type": "sum"}])
+
+    refused = take(state, spawned, stored=records)
+    goes_on = take(state, result("y"))
+
+    assert "'x' is in use" in record(refused, Table.TASKS, "other")["error"]["message"]
+    [item] = sent(goes_on, DISTRIBUTOR, Action.ASSIGN_TASK)
+    assert item["inputs"][0] == ["x", digest(ended, "x")]
+
+
+def test_once_a_parent_has_ended_its_childrens_ids_are_free_for_another_such_as_its_replay() -> None:
+    state = delegated({"task_id": "x", "task_type": "sum"})
+    ended = take(state, result("x"))
+    records = {"x": ended.writes[Table.TASKS, ""]["x"]}
+    take(state, result("root", attempt=2))
+    take(state, submitted(a_task("root.replay1")))
+
+    take(state, result("root.replay1", "delegated", children=[{"task_id": "x", "task_type": "sum"}]), stored=records)
+
+    assert state.local_tasks["root.replay1"].status == "waiting"
+    assert state.local_tasks["x"].parent_id == "root.replay1"
+
+
 @pytest.mark.parametrize("distributors", [(), (DISTRIBUTOR,)], ids=["children wait", "children run"])
 def test_cancelling_a_task_that_delegated_cancels_all_below_it(distributors: tuple[Address, ...]) -> None:
     state = a_coordinator(DISTRIBUTOR)
