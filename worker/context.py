@@ -138,6 +138,8 @@ class Context:
         ``ctx.children``; with no ``then``, its result is the list of theirs. A child without an id of its own is
         called ``<this task>/<index>``, so that a second attempt names the same children and none runs twice.
         Raises BadTask for no children, two with one id, a payload that is no JSON or too large, or over 2 MiB in all.
+        The task fails with BadTask when a child's id is that of an open task, of one that a client has submitted, or of
+        a child that another task waits for.
         """
         named = tuple(self._named(index, child) for index, child in enumerate(children, self.spawned))
         if not named:
