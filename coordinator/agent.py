@@ -197,7 +197,7 @@ class CoordinatorMind:
         address = Address(Role.DISTRIBUTOR, effect.distributor_id)
         committer = Committer(
             self._loop.open_connection(), address, cell.agent(self._keys.coordinator_id), self._loop.clock,
-            lease_ms=int(self._config.lease_s * 1000),
+            lease_ms=int(self._config.lease_s * 1000), in_passing=True,
         )  # fmt: skip
         try:
             await committer.acquire()

@@ -74,6 +74,7 @@ class Lease(BaseModel):
     expires_at: datetime
     commits: int = 0  #: written under this lease so far; makes every renewal visible
     lease_ms: int = 0  #: how long it lasts without renewal, whatever the server's clock does meanwhile; 0: not said
+    in_passing: bool = False  #: held for a moment by the agent's parent, which takes back what it had given it
 
     @classmethod
     def from_json(cls, text: bytes) -> Lease:

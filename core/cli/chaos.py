@@ -22,7 +22,9 @@ def chaos(
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report there.")] = None,
     svg_file: Annotated[Path | None, typer.Option("--svg", metavar="FILE", help="Write the timeline there.")] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the agents' logs and the ledger.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the agents' logs and the ledger, also of a run that found nothing.")
+    ] = False,
 ) -> None:
     """Break a hierarchy at random under load, and prove that nothing is lost.
 

@@ -84,16 +84,19 @@ class Committer:
         *,
         lease_ms: int,
         after_epoch: int = 0,
+        in_passing: bool = False,
         on_transport: Callable[[bool, str], None] = lambda up, why: None,
         on_written: Callable[[], None] = lambda: None,
     ) -> None:
         """`after_epoch`: an epoch that this process held before; a new one is higher whatever the server remembers.
+        `in_passing`: it takes the lease for a moment, to act in the agent's place; the agent itself waits for that.
         `on_transport` is told whether Redis could be reached and why not, `on_written` that it has taken a write."""
         self._wire = wire
         self._me = me
         self._keys = keys
         self._clock = clock
         self._lease_ms = lease_ms
+        self._in_passing = in_passing
         self._on_transport = on_transport
         self._on_written = on_written
         self._lock = asyncio.Lock()
@@ -160,7 +163,7 @@ class Committer:
                 while held and not (held == seen and monotonic_s() > ends_s) and not self._is_dead(held):
                     if held != seen:
                         lease = Lease.from_json(held)
-                        if seen is not None and not standby:
+                        if seen is not None and not standby and not lease.in_passing:
                             raise LeaseHeld(self._me.agent_id, f"process {lease.pid} on {lease.host}")
                         seen, ends_s = held, monotonic_s() + (lease.lease_ms or self._lease_ms) / 1000
                         self.waits = standby
@@ -448,6 +451,7 @@ class Committer:
                 "expires_at": (now_ms + self._lease_ms) / 1000,
                 "commits": self._commits,
                 "lease_ms": self._lease_ms,
+                "in_passing": self._in_passing,
             }
         )
 

@@ -136,6 +136,15 @@ def test_a_second_ctrl_c_ends_it_at_once_without_a_verdict() -> None:
     assert list(Path.cwd().iterdir()) == []
 
 
+def test_a_run_that_is_not_clean_keeps_what_tells_why() -> None:
+    out, err = finished(started("--minutes", "0.1", "--interval", "60", "--seed", "1"), 1)
+
+    assert out.splitlines()[-1].startswith("NOTHING PROVED")
+    [kept] = Path.cwd().iterdir()
+    assert f"logs and ledger: {kept}" in err
+    assert {"ledger", "worker-1.log"} <= {path.name for path in kept.iterdir()}
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [

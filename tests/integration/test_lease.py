@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from core.errors import LeaseHeld, LeaseLost
+from core.redis_backend import commit
 from tests.integration.committers import (
     CELL,
     KEYS,
@@ -33,6 +34,23 @@ async def test_a_second_live_process_is_refused_and_told_who_holds_the_id(make: 
 
     with pytest.raises(LeaseHeld, match=r"'d'.*another --id"):
         await acquiring
+
+
+async def test_who_holds_a_lease_in_passing_is_waited_for_however_often_it_commits(
+    make: Make, client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a coordinator does with the lease of a distributor whose tasks it takes over, and which comes back then."""
+    monkeypatch.setattr(commit, "LOOK_AGAIN_S", 0.001)
+    parent, agent = make(in_passing=True), make()
+    before = await parent.acquire()
+    acquiring = asyncio.create_task(agent.acquire())
+    for _ in range(300):
+        await parent.renew()
+    assert not acquiring.done()
+
+    await parent.release()
+
+    assert (await acquiring).epoch > before.epoch
 
 
 async def test_a_lease_that_is_not_renewed_is_waited_for(make: Make, client: Redis) -> None:
@@ -205,7 +223,7 @@ async def test_the_lease_says_who_acts_since_when_and_how_often_it_wrote(make: M
 
 
 async def test_a_holder_stops_acting_before_its_lease_can_end(make: Make, client: Redis) -> None:
-    committer = make(lease_ms=300)
+    committer = make(lease_ms=2000)
     await committer.acquire()
     at_first = committer.may_act
 

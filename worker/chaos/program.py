@@ -50,6 +50,8 @@ def run(
     try:
         with ChaosView(sys.stderr, wants_decoration(sys.stderr)) as view:
             done = asyncio.run(_interruptible(plan, directory, view))
+        report = _report(plan, done, command)
+        keep = keep or report.exit_code != 0  # what it found can only be understood with them
     except asyncio.CancelledError:
         return EXIT_INTERRUPTED
     except TimeoutError as error:
@@ -60,7 +62,6 @@ def run(
             _note(f"logs and ledger: {directory}")
         else:
             shutil.rmtree(directory, ignore_errors=True)
-    report = _report(plan, done, command)
     sys.stdout.write("\n".join(report_text(report)) + "\n")
     if json_file:
         json_file.write_text(json.dumps(report_json(report), indent=2) + "\n", encoding="utf-8")
