@@ -34,7 +34,11 @@ def fork(run: Callable[[], int], *, stdout: int | None, stderr: int | None, clos
     gc.freeze()  # objects made so far are not looked at by the child's collector, so their pages stay shared
     # A signal between fork and the reset of the handlers would run the parent's handler in the child, and be lost.
     signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:  # no more processes
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
+        raise
     if pid:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
         return pid

@@ -84,6 +84,7 @@ class _Asking:
             newer = [one for one, same in self.waiting.items() if same is items]
             self.again = deque(same for same in self.again if same is not items)
             request_id = newer[0] if newer else ""
+            self.before |= dict.fromkeys(newer, items)  # its answer will come too, and changes nothing
         self.size -= sum(map(len, self.waiting.pop(request_id, ())))
         self.news.set()
 
