@@ -74,18 +74,12 @@ class Child(asyncio.Protocol):
         """
         if self.gone or self._transport is None:
             raise ChildDied("its process ended before the run began")
-        request_frame = encode({"run": self.runs + 1, **request})
-        if len(request_frame) > FRAME_LIMIT_BYTES:
-            raise BadTask(
-                f"its payload and its children's results have {len(request_frame)} bytes, over {FRAME_LIMIT_BYTES}: let"
-                " children return less, or a reference, or make this handler an async def, which runs in the worker"
-            )
         self.runs += 1
         self._report = report
         self._answer = asyncio.get_running_loop().create_future()
         self._output.begin(task_id)
         try:
-            self._transport.write(request_frame)
+            self._transport.write(_request_frame({"run": self.runs, **request}))
             return await self._answer
         except asyncio.CancelledError:
             self.kill()  # nobody will wait for what it does
@@ -336,6 +330,16 @@ class ChildPool:
             self._ready.set_exception(ChildDied(why))
             self._ready.exception()  # seen: perhaps nobody waits for it any more
         self._ready = None
+
+
+def _request_frame(request: Mapping[str, Any]) -> bytes:
+    frame = encode(request)
+    if len(frame) > FRAME_LIMIT_BYTES:
+        raise BadTask(
+            f"its payload and its children's results have {len(frame)} bytes, over {FRAME_LIMIT_BYTES}: let children"
+            " return less, or a reference, or make this handler an async def, which runs in the worker"
+        )
+    return frame
 
 
 def _how_it_ended(status: int) -> str:

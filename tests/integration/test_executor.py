@@ -96,12 +96,14 @@ async def test_a_request_too_large_for_its_process_says_so_and_harms_no_other(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pid = (await bench.run("pid")).result
+    await bench.run("mumble")
     monkeypatch.setattr(child_pool, "FRAME_LIMIT_BYTES", 10_000)
 
     error = error_of(await bench.run("count", {"text": "x" * 10_000}))
 
     assert (error.type, error.retryable) == ("BadTask", False)
     assert "return less, or a reference" in error.message
+    assert error.output == ""  # and not what the attempt before it has printed
     assert (await bench.run("pid")).result == pid
 
 
