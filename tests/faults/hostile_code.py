@@ -32,16 +32,16 @@ async def nap(payload: dict[str, Any], ctx: Context) -> str:
     return "slept"
 
 
-@task("pid")
-def pid() -> int:
+@task("own_pid")
+def own_pid() -> int:
     return os.getpid()
 
 
 # what takes for ever
 
 
-@task("regex_bomb", retries=0)
-def regex_bomb() -> bool:
+@task("endless_regex", retries=0)
+def endless_regex() -> bool:
     return bool(re.match(r"(a+)+$", "a" * 60 + "b"))
 
 

@@ -50,7 +50,7 @@ async def bench() -> AsyncIterator[Bench]:
 async def test_who_wants_more_memory_than_allowed_fails_by_that_name_and_its_process_is_replaced(
     bench: Bench, task_type: str
 ) -> None:
-    before = (await bench.run("pid")).result
+    before = (await bench.run("own_pid")).result
     error = error_of(await bench.run(task_type))
 
     assert (error.type, error.retryable) == ("memory", True)
@@ -59,7 +59,7 @@ async def test_who_wants_more_memory_than_allowed_fails_by_that_name_and_its_pro
     if task_type == "grow":
         assert error.output.endswith(" MiB\n")  # what it said last
         assert int(error.output.split()[-2]) > LIMIT_MB / 2
-    assert (await bench.run("pid")).result != before
+    assert (await bench.run("own_pid")).result != before
 
 
 @pytest.mark.matrix(33)
@@ -83,11 +83,11 @@ async def test_a_process_that_keeps_what_its_attempts_took_is_replaced_before_th
 
 @pytest.mark.matrix(33)
 async def test_who_opens_descriptors_without_end_fails_and_its_process_is_replaced(bench: Bench) -> None:
-    before = (await bench.run("pid")).result
+    before = (await bench.run("own_pid")).result
     error = error_of(await bench.run("leak_descriptors", 100_000))
 
     assert (error.type, error.message) == ("OSError", "[Errno 24] Too many open files: '/dev/null'")
-    assert (await bench.run("pid")).result != before
+    assert (await bench.run("own_pid")).result != before
 
 
 # processes
@@ -105,7 +105,7 @@ async def test_processes_that_an_attempt_started_end_with_it_wherever_they_hide(
     assert status == (finished.error.type if finished.error else finished.status)
     assert len(pids) == 20
     await until_async(lambda: not any(map(psutil.pid_exists, pids)), "all of them are gone")
-    assert (await bench.run("pid")).status == "completed"
+    assert (await bench.run("own_pid")).status == "completed"
 
 
 # the worker itself, in a hierarchy of processes
@@ -180,9 +180,9 @@ async def test_a_function_that_holds_the_interpreter_is_killed_at_its_deadline_a
     home: Home, client: AgentClient
 ) -> None:
     bombs = [
-        asyncio.create_task(run(client, "regex_bomb", timeout_s=2 * LEASE_S, capabilities=ON_WORKER_1)) for _ in "ab"
+        asyncio.create_task(run(client, "endless_regex", timeout_s=2 * LEASE_S, capabilities=ON_WORKER_1)) for _ in "ab"
     ]
-    beside = asyncio.create_task(run(client, "pid", capabilities=ON_WORKER_1))
+    beside = asyncio.create_task(run(client, "own_pid", capabilities=ON_WORKER_1))
     silence_s = await longest_silence_s(home, "worker-1", bombs[0])
 
     assert silence_s < LEASE_S
