@@ -207,12 +207,14 @@ class WorkerAgent(Agent):
         super().__init__(chain, self._worker_mind, redis_config, a2a_config, config)
 
     async def _initialize(self) -> bool:
-        await self._worker_mind.executor.start()
+        """Returns when it can run functions too. Coroutines it runs from when it has joined, which is earlier."""
+        await super()._initialize()
         try:
-            return await super()._initialize()
+            await self._worker_mind.executor.start()
         except BaseException:
-            await self._worker_mind.executor.close()  # its slots and its nursery would outlive a worker that never was
+            await self.drain(0)  # hands back what it was given meanwhile: no attempt is spent on it
             raise
+        return True
 
     @operation
     async def execute_task(self, task: Task) -> dict[str, Any]:

@@ -82,7 +82,8 @@ class Executor:
         self._child_memory_mb = child_memory_mb
         self._pool = ChildPool(handlers, modules, child_memory_mb)
         self._queue = TaskQueue()
-        self._held: dict[str, Task] = {}  #: new attempts of tasks whose old one still runs
+        self._held: dict[str, Task] = {}  #: attempts that cannot begin yet: an old one still runs, or no child can
+        self._functions_run = False  #: a child process has imported them
         self._running: dict[str, Running] = {}
         self._slots: set[asyncio.Task[None]] = set()
         self._left_behind: set[asyncio.Task[None]] = set()  #: slots whose coroutine does not end
@@ -102,12 +103,16 @@ class Executor:
         return len(self._queue) + len(self._held)
 
     async def start(self) -> None:
-        """Returns when tasks are taken; called again it changes nothing. Raises ConfigError when a child process cannot
-        import the handlers."""
-        if any(handler.kind != "async" for handler in self._handlers):
-            await self._pool.start()
+        """Returns when all tasks are taken; called again it changes nothing. Coroutines run from the first moment,
+        functions and graphs as soon as a child process has imported them. Raises ConfigError when it cannot do so."""
         for _ in range(self._concurrency - len(self._slots)):
             self._open_slot()
+        if any(handler.kind != "async" for handler in self._handlers):
+            await self._pool.start()
+        self._functions_run = True
+        for task_id in [one for one in self._held if one not in self._running]:
+            self._queue.add(self._held.pop(task_id))
+        self._wake()
 
     async def close(self) -> None:
         """Ends everything that runs; nothing is reported any more. Afterwards no child process is left, and it may be
@@ -115,6 +120,7 @@ class Executor:
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
+        self._functions_run = False
         self.withdraw()
         slots = self._slots | self._left_behind
         self._slots.clear()  # whoever does not find itself in there stops
@@ -137,11 +143,14 @@ class Executor:
             return
         if known is not None:
             self.cancel(task.task_id, known.attempt)
-        if task.task_id in self._running:
+        if task.task_id in self._running or not (self._functions_run or self._is_coroutine(task)):
             self._held[task.task_id] = task
         else:
             self._queue.add(task)
             self._wake()
+
+    def _is_coroutine(self, task: Task) -> bool:
+        return any(one.task_type == task.task_type and one.kind == "async" for one in self._handlers)
 
     def cancel(self, task_id: str, attempt: int) -> None:
         """Ends an attempt, as cancelled; queued ones at once. One that is not here has ended already."""
