@@ -17,9 +17,9 @@ from core.roles import Address
 
 __all__ = ["UNKNOWN_RUN_MS", "Beat", "Child", "Health", "excuse", "prefetch_window"]
 
-#: A worker is handed as much beyond its concurrency as it finishes in this time: enough to never run dry between two
-#: ticks, little enough that a long task does not hold others up.
-PREFETCH_MS = 60.0
+#: A worker is handed as much beyond its concurrency as it finishes in this time: enough not to run dry while a standby
+#: takes its distributor's place, little enough that a long task does not hold others up.
+PREFETCH_MS = 180.0
 MOST_PREFETCHED = 1024
 #: What runs are taken to last before the first ones are known: a window of four times the concurrency. It is where the
 #: moving mean begins, too, so that one task of no length, the first after a restart, does not open the window for a
