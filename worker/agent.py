@@ -213,6 +213,7 @@ class WorkerAgent(Agent):
             await self._worker_mind.executor.start()
         except BaseException:
             await self.drain(0)  # hands back what it was given meanwhile: no attempt is spent on it
+            await self._close()  # for when it has ended meanwhile
             raise
         return True
 
