@@ -57,8 +57,8 @@ def cast(distributors: int, workers: int, concurrency: int) -> Cast:
     """A coordinator and a standby, distributors (the first with a standby), workers that are dealt out to them; in the
     order in which they are started.
 
-    The first worker runs plain functions as well: whenever it starts, so does a process that imports them, which takes
-    a good part of a second of CPU time; were it so with all, a fast sequence of kills would measure little else.
+    Each distributor's first worker runs plain functions as well: it starts a process that imports them, which takes a
+    good part of a second of CPU time; were it so with all, a fast sequence of kills would measure little else.
     """
     keys = CoordinatorKeys(COORDINATOR).agent
     members = [
@@ -72,7 +72,7 @@ def cast(distributors: int, workers: int, concurrency: int) -> Cast:
         members += [Member(f"{name}{letter}", Role.DISTRIBUTOR, name, flags, keys) for letter in letters]
     for number in range(1, workers + 1):
         name, whose = f"worker-{number}", f"distributor-{(number - 1) % distributors + 1}"
-        module = "handlers" if number == 1 else "work"
+        module = "handlers" if number <= distributors else "work"
         handlers = ("--import", f"worker.chaos.{module}", "--concurrency", f"{concurrency}")
         keys = CellKeys(whose).worker(name)
         members.append(Member(name, Role.WORKER, name, (*below, "--distributor", whose, *handlers), keys))

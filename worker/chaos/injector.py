@@ -32,10 +32,9 @@ LINK = frozenset({Kind.CUT, Kind.DELAY, Kind.BLACK_HOLE})
 _OF_SERVER = frozenset({Kind.SERVER_KILL, Kind.SERVER_STOP})
 
 #: How many of a hundred faults are of the kind, and how long it lasts: from, to (seconds). A death lasts until the new
-#: start, which a supervisor makes after a tenth of a second (`agents up`, systemd) or some more; twice the test
-#: profile's lease of 2 s is enough for whoever stands still to have been replaced.
+#: start; twice the test profile's lease of 2 s is enough for whoever stands still to have been replaced.
 PROFILE = {
-    Kind.KILL: (66, 0.1, 0.3),
+    Kind.KILL: (66, 0.1, 0.5),
     Kind.TERMINATE: (9, 0.1, 0.5),
     Kind.STOP: (9, 0.5, 4.0),
     Kind.CUT: (5, 0.3, 4.0),
