@@ -17,8 +17,8 @@ from worker.chaos.work import SHORT_MS
 
 #: The points of a turn, and which hit of them kills: one in the middle of the load, or of the idleness after it.
 TURN = ("lease:1", "read:5", "verify:5", "graph:6", "watch:6", "before-exec:6", "exec-sent:6", "exec:6", "renew:2")
-#: What a worker can have begun and told nobody of.
-PREFETCH = prefetch_window(CONCURRENCY, SHORT_MS)
+#: What a worker can have begun and told nobody of: a third of what it is handed ahead is far more than that.
+PREFETCH = prefetch_window(CONCURRENCY, 3 * SHORT_MS)
 #: What a busy machine adds.
 SLACK_S = 0.5
 

@@ -19,7 +19,6 @@ from worker.agent import WorkerAgent
 
 #: In a child process (`opened` exists where it is imported first) it waits until `opened` says how to go on.
 CODE = """
-import sys
 import time
 from pathlib import Path
 
