@@ -6,10 +6,12 @@ import sys
 
 from core.runtime.main import arguments, run_agent
 from worker.agent import WorkerAgent
+from worker.nursery_process import fork_ahead
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a worker to its end; returns the exit code."""
+    fork_ahead()  # before the settings are read: no child of it has the secrets
     parser = arguments("worker", "WORKER_ID")
     parser.add_argument(
         "--distributor", dest="DISTRIBUTOR_ID", metavar="ID", help="whose it is (default: distributor-1)"

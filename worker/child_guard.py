@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import sys
-
 from core.errors import ConfigError
 
-__all__ = ["refuse_in_child"]
+__all__ = ["NURSERY_MODULE", "only_imports", "refuse_in_child"]
 
 NURSERY_MODULE = "worker.nursery"
+
+_only_imports = False
+
+
+def only_imports() -> None:
+    """From now on this process, and what is forked from it, imports handlers and runs them, no more."""
+    global _only_imports
+    _only_imports = True
 
 
 def refuse_in_child(what: str) -> None:
     """Raises ConfigError, naming the cure, where this process only imports handlers; call it before starting things."""
-    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    if spec is not None and spec.name == NURSERY_MODULE:
+    if _only_imports:
         raise ConfigError(
             f"{what} was started while a child process imported the script for its handlers."
             ' Put what starts it below `if __name__ == "__main__":` at the end of the script.'

@@ -7,19 +7,19 @@ import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import orjson
 
 from core.errors import BadTask, ConfigError, WorldError
+from worker import nursery_process
 from worker.child_frames import FRAME_LIMIT_BYTES, Frames, encode
-from worker.child_guard import NURSERY_MODULE, refuse_in_child
+from worker.child_guard import refuse_in_child
 from worker.child_output import ChildOutput
 from worker.handler_registry import Handlers
+from worker.nursery_process import NurseryProcess
 
 __all__ = ["Child", "ChildDied", "ChildPool"]
 
@@ -32,11 +32,7 @@ IMPORT_TIMEOUT_S = 60.0
 #: For the nursery to end, with all of its children, after it was told to.
 CLOSE_TIMEOUT_S = 5.0
 
-#: What opens the way to the system itself. User code in a child needs none of it.
-SECRETS = frozenset({"A2A_TOKEN_SECRET", "A2A_PREVIOUS_SECRET", "A2A_AGENT_KEY", "REDIS_PASSWORD", "REDIS_URL"})
-
 READ_BYTES = 64 * 1024
-PROJECT = str(Path(__file__).resolve().parent.parent)
 PROGRESS = b'{"progress":'
 
 log = logging.getLogger(__name__)
@@ -162,7 +158,7 @@ class ChildPool:
         self._handlers = handlers
         self._modules = list(modules)
         self._memory_mb = memory_mb
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: NurseryProcess | None = None
         self._control: socket.socket | None = None
         self._frames = Frames()
         self._ready: asyncio.Future[None] | None = None
@@ -185,6 +181,13 @@ class ChildPool:
                 f"importing the modules of the handlers in a child process took over {IMPORT_TIMEOUT_S:.0f} s."
                 ' Put what runs at import below `if __name__ == "__main__":`.'
             ) from None
+
+    async def spare(self) -> None:
+        """No child will be needed, as far as is known: a nursery that was forked ahead ends."""
+        if (ahead := nursery_process.take_ahead()) is not None:
+            process, control = ahead
+            control.close()
+            await asyncio.to_thread(process.wait)
 
     async def acquire(self) -> Child:
         """An idle child, or a new one. Give it back with ``release``. Raises ConfigError as ``start`` does."""
@@ -223,23 +226,12 @@ class ChildPool:
 
     def _start_nursery(self) -> None:
         setup = encode(self._setup())
-        ours, theirs = socket.socketpair()
-        environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
-        environment["PYTHONPATH"] = os.pathsep.join([PROJECT, *(path or os.getcwd() for path in sys.path)])
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", NURSERY_MODULE, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=2,  # what modules print at import is no result of ours
-                start_new_session=True,  # a Ctrl-C in the terminal is for the worker, which then drains
-            )
-        ours.sendall(setup)
-        ours.setblocking(False)
-        self._control, self._frames, self._hung_up = ours, Frames(), False
+        self._process, self._control = nursery_process.take_ahead() or nursery_process.start()
+        self._frames, self._hung_up = Frames(), False
+        self._control.sendall(setup)
+        self._control.setblocking(False)
         loop = asyncio.get_running_loop()
-        loop.add_reader(ours, self._on_readable)
+        loop.add_reader(self._control, self._on_readable)
         self._ready = loop.create_future()
 
     def _setup(self) -> dict[str, Any]:

@@ -109,6 +109,8 @@ class Executor:
             self._open_slot()
         if any(handler.kind != "async" for handler in self._handlers):
             await self._pool.start()
+        else:
+            await self._pool.spare()
         self._functions_run = True
         for task_id in [one for one in self._held if one not in self._running]:
             self._queue.add(self._held.pop(task_id))

@@ -1,9 +1,9 @@
-"""``python -m worker.nursery``: the process that imports the user's modules once and forks a child per slot.
+"""The process that imports the user's modules once and forks a child per slot; also ``python -m worker.nursery``.
 
-A worker starts one. It has a single thread and no event loop, so that forking it is safe; a worker, with its loop,
-its connections and its keys, is never forked. Only the nursery waits for its children, so a number it is asked to kill
-can never be another process's. It ends, with all of its children and what those have started, as soon as its worker is
-gone.
+A worker has one (`worker.nursery_process` tells how). It has a single thread and no event loop, so that forking it is
+safe; a worker, once it has its loop, its connections and its keys, is never forked. Only the nursery waits for its
+children, so a number it is asked to kill can never be another process's. It ends, with all of its children and what
+those have started, as soon as its worker is gone.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 
 from core.errors import UserError
 from worker.child_frames import encode, read_frame
+from worker.child_guard import only_imports
 from worker.child_main import serve
 from worker.descendants import adopt_orphans, children, end_children, end_strangers, send_when_parent_ends
 from worker.handler_modules import load_file, load_modules
@@ -37,10 +38,15 @@ PEAK_UNITS_PER_MIB = 1 << 10 if sys.platform == "linux" else 1 << 20
 
 
 def main() -> None:
-    parent = os.getppid()
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
-    _die_with_parent(parent)
+    serve_worker(control, os.getppid())
+
+
+def serve_worker(control: socket.socket, worker: int) -> None:
+    """Is the nursery of the process `worker`, its parent, until that lets go of it or ends."""
+    only_imports()
+    _die_with_parent(worker)
     received = read_frame(control)
     if received is None:
         return
@@ -53,7 +59,7 @@ def main() -> None:
         # What is imported is never freed: keep the collector from touching, and so copying, the shared pages.
         gc.collect()
         gc.freeze()
-        Nursery(control, parent, received[0]["memory_mb"]).run()
+        Nursery(control, worker, received[0]["memory_mb"]).run()
 
 
 class Nursery:

@@ -383,3 +383,22 @@ async def test_a_worker_of_coroutines_only_has_no_child_process() -> None:
 
     assert children() == []
     await bench.executor.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a nursery is always started anew")
+def test_a_nursery_that_was_forked_ahead_holds_no_descriptor_that_its_worker_was_started_with() -> None:
+    """Such as a lock of the shell's, or an end of a pipe that somebody reads until it is closed."""
+    script = """
+import os, time
+from pathlib import Path
+from worker import nursery_process
+os.dup2(1, 9)
+nursery_process.fork_ahead()
+process, control = nursery_process.take_ahead()
+about = Path("/proc") / str(process.pid)
+while not (about / "cmdline").read_bytes().startswith(b"worker.nursery"):
+    time.sleep(0.01)
+print(len(os.listdir(about / "fd")), (about / "fd" / "9").exists())
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.stdout, ran.stderr) == ("4 False\n", "")  # the three of every process, and its socket
