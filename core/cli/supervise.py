@@ -9,23 +9,26 @@ import time
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+import core.setting_sources  # noqa: F401 - `load` wants it; imported here once, and not by each process that reads settings
 from core.cli.render import note
 from core.cli.session import run
-from core.config import Settings
+from core.config import load, with_client_certificate
 from core.errors import AgentSystemError
 from core.overview import Overview
+from core.redis_backend.embedded import ensure_server_blocking
 from core.roles import Role
 from core.runtime.forked import redirect
 from core.runtime.hierarchy import AgentPlan, HierarchyHome
 from core.runtime.readiness import wait_until_ready
 from core.runtime.supervisor import Supervisor, import_tiers
 
-__all__ = ["supervise", "supervise_detached"]
+__all__ = ["Known", "known_of_settings", "start_server", "supervise", "supervise_detached"]
 
 #: Longest wait for a detached hierarchy to be ready; what starts slower goes on starting.
 READY_S = 60.0
@@ -34,9 +37,38 @@ EXIT_NOT_READY, EXIT_BUG = 75, 70
 _HIGHEST_INHERITED = 4096
 
 
-def supervise(
-    plans: Sequence[AgentPlan], configured: Settings, home: HierarchyHome, lock: int, report: int | None = None
-) -> int:
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a supervisor has to know of the settings. No secret: what it forks runs user code."""
+
+    coordinator_id: str
+    home: HierarchyHome
+    redis: str  #: address, without user and password
+    drain_timeout_s: float
+    log_format: str
+    health_port: int | None
+
+
+def known_of_settings() -> Known:
+    """Raises ConfigError."""
+    configured = load()
+    return Known(
+        configured.coordinator_id,
+        HierarchyHome.of(configured.redis, configured.coordinator_id),
+        str(configured.redis.endpoint),
+        configured.agent.drain_timeout_s,
+        configured.agent.log_format,
+        configured.agent.health_port,
+    )
+
+
+def start_server() -> None:
+    """Starts the embedded server if need be, without a thread. Raises TransportDown."""
+    configured = load()
+    ensure_server_blocking(with_client_certificate(configured.redis, configured.a2a))
+
+
+def supervise(plans: Sequence[AgentPlan], known: Known, lock: int, report: int | None = None) -> int:
     """Is the supervisor from here on; returns its exit code. `lock` holds the home's lock.
 
     `report`: nobody watches, so agents write logs; "ready" is written there once all are.
@@ -45,13 +77,13 @@ def supervise(
     import_tiers(plans)
     supervisor = Supervisor(
         plans,
-        home,
+        known.home,
         private=[lock] if report is None else [lock, report],
-        redis=str(configured.redis.endpoint),
-        drain_timeout_s=configured.agent.drain_timeout_s,
-        logs=home.logs() if report is not None else None,
+        redis=known.redis,
+        drain_timeout_s=known.drain_timeout_s,
+        logs=known.home.logs() if report is not None else None,
         say=note if report is None else _note_with_time,
-        ready=partial(_announce, plans, configured, os.getpid(), began_s),
+        ready=partial(_announce, plans, os.getpid(), began_s),
         on_ready=partial(_report_ready, report) if report is not None else lambda: None,
     )
     return supervisor.run()
@@ -67,10 +99,10 @@ def _report_ready(report: int) -> None:
     os.close(report)
 
 
-def _announce(plans: Sequence[AgentPlan], configured: Settings, supervisor: int, began_s: float) -> int:
+def _announce(plans: Sequence[AgentPlan], supervisor: int, began_s: float) -> int:
     """In a process of its own: waits until all are at work, and says so."""
     try:
-        overview = run(wait_until_ready(plans, configured, supervisor, note))
+        overview = run(wait_until_ready(plans, load(), supervisor, note))
     except AgentSystemError as error:
         note(f"agents: {error}")
         return error.exit_code
@@ -91,17 +123,18 @@ def _ready_text(plans: Sequence[AgentPlan], overview: Overview, took_s: float) -
     return f"{who} ({took_s:.1f} s). They know: {shown}.{waiting}\nNext: agents submit {known[0]} '{{}}' --wait"
 
 
-def supervise_detached(plans: Sequence[AgentPlan], configured: Settings, home: HierarchyHome, lock: int) -> int:
+def supervise_detached(plans: Sequence[AgentPlan], known: Known, lock: int) -> int:
     """Leaves a supervisor behind, in a session of its own. Returns 0 when all are ready; 75: not yet, they go on
     starting; its exit code when it has ended, and why is said."""
-    log = home.log_of(f"supervisor-{configured.coordinator_id}")
+    home = known.home
+    log = home.log_of(f"supervisor-{known.coordinator_id}")
     log_begins = log.stat().st_size if log.exists() else 0
     readable, writable = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if pid == 0:
-        _become_daemon(plans, configured, home, lock, writable, log)
+        _become_daemon(plans, known, lock, writable, log)
     os.close(writable)
     os.close(lock)
     code = _wait_for_report(pid, readable)
@@ -117,9 +150,7 @@ def supervise_detached(plans: Sequence[AgentPlan], configured: Settings, home: H
     return code
 
 
-def _become_daemon(
-    plans: Sequence[AgentPlan], configured: Settings, home: HierarchyHome, lock: int, report: int, log: Path
-) -> NoReturn:
+def _become_daemon(plans: Sequence[AgentPlan], known: Known, lock: int, report: int, log: Path) -> NoReturn:
     """The other process. Keeps nothing of the caller's open, so that nobody waits for us by a pipe."""
     code = EXIT_BUG
     try:
@@ -130,7 +161,7 @@ def _become_daemon(
         os.closerange(3, kept[0])
         os.closerange(kept[0] + 1, kept[1])
         os.closerange(kept[1] + 1, _HIGHEST_INHERITED)
-        code = supervise(plans, configured, home, lock, report)
+        code = supervise(plans, known, lock, report)
     except BaseException:
         traceback.print_exc()
     finally:

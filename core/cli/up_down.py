@@ -43,32 +43,32 @@ def up(
     handed back, and kept. With --detach it returns once all are at work; `agents down` ends them. An agent that dies is
     started again.
     """
-    from core.cli.supervise import supervise, supervise_detached
-    from core.runtime.hierarchy import HierarchyHome, plan_agents
+    from core.cli.aside import aside
+    from core.cli.supervise import known_of_settings, start_server, supervise, supervise_detached
+    from core.runtime.hierarchy import plan_agents
 
-    configured = settings()
-    home = HierarchyHome.of(configured.redis, configured.coordinator_id)
-    format_here = configured.agent.log_format
-    log_format = "console" if format_here == "auto" and not detach else format_here
+    # Whoever forks agents forks what runs user code: the secrets are read by others, and never are in its memory.
+    known = aside(known_of_settings)
+    log_format = "console" if known.log_format == "auto" and not detach else known.log_format
     plans = plan_agents(
-        configured.coordinator_id,
+        known.coordinator_id,
         distributors=distributors,
         workers=workers,
         modules=modules or (),
         concurrency=concurrency,
-        flags=("--drain-order", str(home.drain_order), "--log-format", log_format),
-        health_port=configured.agent.health_port,
+        flags=("--drain-order", str(known.home.drain_order), "--log-format", log_format),
+        health_port=known.health_port,
     )
-    lock = _lock(home)
+    lock = _lock(known.home)
     if lock is None:
-        record = home.read()
+        record = known.home.read()
         note(
-            f"agents: {configured.coordinator_id} is up already at {configured.redis.endpoint}"
+            f"agents: {known.coordinator_id} is up already at {known.redis}"
             f" (supervisor: process {record.pid if record else '?'}). `agents status` shows it, `agents down` ends it."
         )
         raise typer.Exit(1)
-    _check_server(configured)
-    raise typer.Exit((supervise_detached if detach else supervise)(plans, configured, home, lock))
+    aside(start_server)
+    raise typer.Exit((supervise_detached if detach else supervise)(plans, known, lock))
 
 
 def _lock(home: HierarchyHome) -> int | None:
@@ -81,14 +81,6 @@ def _lock(home: HierarchyHome) -> int | None:
             return lock
         time.sleep(_POLL_S)
     return None
-
-
-def _check_server(configured: Settings) -> None:
-    """Starts the embedded server if need be, without a thread, since we are about to fork. Raises TransportDown."""
-    from core.config import with_client_certificate
-    from core.redis_backend.embedded import ensure_server_blocking
-
-    ensure_server_blocking(with_client_certificate(configured.redis, configured.a2a))
 
 
 def down(

@@ -7,12 +7,14 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 
 import psutil
 import pytest
 
 from tests.installation import Installation
+from tests.process_memory import memory_of
 from tests.waiting import until
 
 SLOW_IMPORT = """
@@ -26,6 +28,14 @@ while not Path("import.go").exists():
 @task("slow")
 async def slow(payload):
     return payload
+"""
+
+COMPUTES = """
+from worker import task
+
+@task("compute")
+def compute(payload):
+    return 42
 """
 
 LEAVES_A_PROCESS = """
@@ -234,6 +244,28 @@ def test_a_distributor_that_gets_no_time_to_drain_ends_all_the_same(here: Instal
     # Then
     said = read_to_end(by_hand)
     assert by_hand.returncode in (0, 75), said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads memory by way of /proc")
+@pytest.mark.parametrize("place", ["environment", ".env"])
+def test_user_code_has_no_copy_of_a_secret_in_its_memory(here: Installation, place: str) -> None:
+    """The supervisor forks the worker, that forks its nursery, that forks the child: all that the first has read would
+    be in the memory of the last."""
+    secret = "what-nobody-but-agents-may-know-27182818"
+    if place == ".env":
+        (here.directory / ".env").write_text(f"A2A_TOKEN_SECRET={secret}\n")
+    else:
+        here.environment["A2A_TOKEN_SECRET"] = secret
+    (here.directory / "tasks.py").write_text(COMPUTES)
+    here.up("--workers", "1")
+    assert here.agents("submit", "compute", "null", "--wait").returncode == 0
+
+    worker = psutil.Process(here.pids()["worker:worker-1"])
+    nursery, child = worker.children(recursive=True)
+
+    assert secret.encode() in memory_of(worker.pid)  # it would be found
+    assert secret.encode() not in memory_of(nursery.pid)
+    assert secret.encode() not in memory_of(child.pid)
 
 
 def test_each_distributor_needs_a_worker(here: Installation) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import pytest
 from core.config import A2AConfig, RedisConfig
 from core.runtime.client import AgentClient
 from core.tasks import Task
+from tests.process_memory import memory_of
 from tests.tiers import Tiers
 from tests.waiting import until
 
@@ -77,19 +77,6 @@ def start_worker(tiers: Tiers, folder: Path, code: str, *flags: str) -> psutil.P
 
 def look(client: AgentClient) -> Any:
     return client.value(client.submit(Task(task_type="look"), 60), 60)
-
-
-def memory_of(pid: int) -> bytes:
-    """All of it that is the process's own: heap, stacks, anonymous mappings, written pages of files."""
-    parts = []
-    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
-        for line in maps:
-            found = re.match(r"([0-9a-f]+)-([0-9a-f]+) rw", line)
-            if found and "[v" not in line:
-                begin, end = (int(bound, 16) for bound in found.groups())
-                memory.seek(begin)
-                parts.append(memory.read(end - begin))
-    return b"\0".join(parts)
 
 
 def test_user_code_shares_the_workers_libraries_and_nothing_of_what_opens_the_system(

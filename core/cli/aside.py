@@ -1,0 +1,43 @@
+"""Doing something in a process of its own, so that what it reads is never in the memory of this one."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from core.cli.render import note
+from core.errors import AgentSystemError
+from core.runtime.forked import fork
+
+__all__ = ["aside"]
+
+T = TypeVar("T")
+
+
+def aside(work: Callable[[], T]) -> T:
+    """What `work` returns in a fork of this process; it comes back pickled. For one with one thread and no event loop.
+
+    Raises SystemExit, with its exit code, when it fails; it has said why on stderr.
+    """
+    readable, writable = os.pipe()
+    pid = fork(partial(_tell, work, writable), stdout=None, stderr=None, close=[readable])
+    os.close(writable)
+    with os.fdopen(readable, "rb") as told:
+        answer = told.read()
+    if code := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+        raise SystemExit(code if code > 0 else AgentSystemError.exit_code)
+    return pickle.loads(answer)  # type: ignore[no-any-return]
+
+
+def _tell(work: Callable[[], object], writable: int) -> int:
+    try:
+        answer = pickle.dumps(work())
+    except AgentSystemError as error:
+        note(f"agents: {error}")
+        return error.exit_code
+    with os.fdopen(writable, "wb") as told:
+        told.write(answer)
+    return 0
