@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import core
@@ -61,7 +60,7 @@ WARM = 200
 START_S, DRAIN_S, QUIET_S = 60.0, 60.0, 10.0
 LOOK_S, ARCHIVE_S = 0.1, 1.0
 #: In the live view: the last faults, and the seconds of the curve with the ends that lie in them at most.
-SHOWN_FAULTS, SHOWN_S, SHOWN_DONE = 6, 40, 40_000
+SHOWN_FAULTS, SHOWN_S = 6, 40
 #: Faults that keep the process that acts from acting.
 INTERRUPTING = frozenset({Kind.KILL, Kind.STOP, Kind.CUT, Kind.BLACK_HOLE})
 
@@ -109,6 +108,8 @@ class _Run:
         self.story = Story()
         self.cast = cast(plan.distributors, plan.workers, CONCURRENCY)
         self.phase, self.ready_s, self.calm_s = "starting", 0.0, 0.0
+        self.calm_rate = 0.0
+        self.done_each_second: Counter[int] = Counter()
         # While a disk is slow to sync, a server that syncs every second answers before it has written; killed then, it
         # has lost something, which is its own failure and none of ours.
         self.server = stack.enter_context(RedisServer(server_binary(None), append_only=True, fsync="no"))
@@ -197,6 +198,7 @@ class _Run:
         self.ready_s, self.phase = self.now_s(), "calm"
         await self._wait(self.ready_s + CALM * self.plan.seconds)
         self.calm_s, self.phase = self.now_s(), "faults"
+        self.calm_rate = self.story.rate(self.ready_s, self.calm_s)
         await self._inject()
         faults_s, self.phase = self.now_s(), "draining"
         await (self.hierarchy.mend() if self.stop.is_set() else self.hierarchy.settle())
@@ -241,7 +243,9 @@ class _Run:
             self.watch.interrupted(struck, role)
 
     def _on_end(self, task: Task) -> None:
-        self.story.done_s.append(self.now_s())
+        now_s = self.now_s()
+        self.story.done_s.append(now_s)
+        self.done_each_second[int(now_s)] += 1
 
     def _conducted(self, phases: Phases) -> Conducted:
         entries = read_ledger(self.ledger_path)
@@ -261,7 +265,6 @@ class _Run:
 
     def _moment(self) -> Moment:
         now_s, counts = self.now_s(), self.load.counts
-        each_second = Counter(map(int, islice(reversed(self.story.done_s), SHOWN_DONE)))
         return Moment(
             phase=self.phase,
             elapsed_s=int(now_s),
@@ -272,8 +275,8 @@ class _Run:
             faults=len(self.story.struck),
             open=counts.open,
             done=counts.ended,
-            rates=tuple(float(each_second[second]) for second in range(int(now_s))[-SHOWN_S:]),
-            calm=self.story.rate(self.ready_s, self.calm_s) if self.calm_s else 0.0,
+            rates=tuple(float(self.done_each_second[second]) for second in range(int(now_s))[-SHOWN_S:]),
+            calm=self.calm_rate,
         )
 
     def _line(self, agent_id: str) -> AgentLine:
