@@ -197,6 +197,18 @@ class Thought:
         return step
 
 
+def first_run() -> None:
+    """Of a graph that does nothing: LangGraph imports more at its first one."""
+    from langgraph.graph import END, START, StateGraph
+
+    graph = StateGraph(Turn)
+    graph.add_node("only", lambda turn: None)
+    graph.add_edge(START, "only")
+    graph.add_edge("only", END)
+    nothing: Any = {"state": None}
+    graph.compile().invoke(nothing)
+
+
 class Compiled(Protocol):
     """What is needed of a compiled LangGraph graph."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Literal
 
 from langgraph.graph import END, START, StateGraph
@@ -15,8 +16,9 @@ __all__ = ["build"]
 Next = Literal["watch", "__end__"]
 
 
+@cache
 def build() -> Thought:
-    """The compiled graph, ready to run. Its nodes fill the turn's step in place, so they have nothing to merge."""
+    """The compiled graph, ready to run, the same for all agents of a process. Its nodes fill the turn's step in place, so they have nothing to merge."""
     graph = StateGraph(Turn)
     graph.add_node("work", _work)
     graph.add_node("watch", _watch)

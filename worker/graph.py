@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from langgraph.graph import END, START, StateGraph
 
 from core.step import Thought, Turn
@@ -10,8 +12,9 @@ from worker.rules import work
 __all__ = ["build"]
 
 
+@cache
 def build() -> Thought:
-    """The compiled graph, ready to run. Its node fills the turn's step in place, so it has nothing to merge."""
+    """The compiled graph, ready to run, the same for all agents of a process. Its node fills the turn's step in place, so it has nothing to merge."""
     graph = StateGraph(Turn)
     graph.add_node("work", _work)
     graph.add_edge(START, "work")

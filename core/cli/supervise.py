@@ -25,8 +25,9 @@ from core.redis_backend.embedded import ensure_server_blocking
 from core.roles import Role
 from core.runtime.forked import redirect
 from core.runtime.hierarchy import AgentPlan, HierarchyHome
+from core.runtime.preload import preload
 from core.runtime.readiness import wait_until_ready
-from core.runtime.supervisor import Supervisor, import_tiers
+from core.runtime.supervisor import Supervisor
 
 __all__ = ["Known", "known_of_settings", "start_server", "supervise", "supervise_detached"]
 
@@ -74,7 +75,7 @@ def supervise(plans: Sequence[AgentPlan], known: Known, lock: int, report: int |
     `report`: nobody watches, so agents write logs; "ready" is written there once all are.
     """
     began_s = time.monotonic()
-    import_tiers(plans)
+    preload({plan.address.role for plan in plans})
     supervisor = Supervisor(
         plans,
         known.home,

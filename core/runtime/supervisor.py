@@ -27,7 +27,7 @@ from core.runtime.forked import fork
 from core.runtime.hierarchy import AgentPlan, AgentRecord, HierarchyHome, HierarchyRecord
 from core.runtime.restarts import LONGEST_PAUSE_S, ORDERLY_CODES, Restarts
 
-__all__ = ["EXIT_KILLED", "Supervisor", "import_tiers"]
+__all__ = ["EXIT_KILLED", "Supervisor"]
 
 EXIT_HANDED_BACK, EXIT_KILLED = 75, 130
 #: Beyond the drain timeout, for what comes after it: handing back, the goodbye. Then it is killed.
@@ -37,12 +37,6 @@ GRACE_S = 10.0
 LEAST_DRAIN_S = {Role.WORKER: 0.5, Role.DISTRIBUTOR: 5.0, Role.COORDINATOR: 5.0}
 #: From below, so that nobody is left with work and nobody to give it to.
 DRAIN_ORDER = (Role.WORKER, Role.DISTRIBUTOR, Role.COORDINATOR)
-
-
-def import_tiers(plans: Sequence[AgentPlan]) -> None:
-    """Imports the programs of all tiers that are to run. Call it while there is one thread and no event loop."""
-    for role in {plan.address.role for plan in plans}:
-        import_module(f"{role.value}.__main__")
 
 
 def _run_tier(plan: AgentPlan) -> int:

@@ -30,14 +30,10 @@ import psutil
 
 from core.roles import Role
 from core.runtime.forked import fork
+from core.runtime.preload import preload
 
 __all__ = ["Processes"]
 
-#: What every agent may need; imported once, before the first is forked. Handlers of a test come along with `--import`.
-_SHARED = (
-    *(f"{role.value}.__main__" for role in (Role.COORDINATOR, Role.DISTRIBUTOR, Role.WORKER)),
-    "worker.chaos.work",
-)
 #: The zygote imports everything within a second, on a busy machine some more.
 _READY_S = 60.0
 #: A line of the zygote is read at once; this is for one that is held up.
@@ -280,8 +276,8 @@ def main() -> int:
     """The zygote, which talks on the descriptor that its argument names."""
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
-    for module in _SHARED:
-        import_module(module)
+    preload((Role.COORDINATOR, Role.DISTRIBUTOR, Role.WORKER))
+    import_module("worker.chaos.work")  # handlers of a test come along with `--import`
     gc.collect()
     _Zygote(control).run()
     return 0
