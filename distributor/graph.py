@@ -18,7 +18,9 @@ Next = Literal["watch", "__end__"]
 
 @cache
 def build() -> Thought:
-    """The compiled graph, ready to run, the same for all agents of a process. Its nodes fill the turn's step in place, so they have nothing to merge."""
+    """The compiled graph, ready to run, one for all agents of a process. Its nodes fill the turn's step in place, so
+    they have nothing to merge.
+    """
     graph = StateGraph(Turn)
     graph.add_node("work", _work)
     graph.add_node("watch", _watch)

@@ -14,7 +14,9 @@ __all__ = ["build"]
 
 @cache
 def build() -> Thought:
-    """The compiled graph, ready to run, the same for all agents of a process. Its node fills the turn's step in place, so it has nothing to merge."""
+    """The compiled graph, ready to run, one for all agents of a process. Its node fills the turn's step in place, so it
+    has nothing to merge.
+    """
     graph = StateGraph(Turn)
     graph.add_node("work", _work)
     graph.add_edge(START, "work")
