@@ -39,7 +39,7 @@ def forget_secrets(title: str) -> None:
         begin, end = found.span(1)
         environment[begin:end] = bytes(end - begin)
     arguments = _memory(*map(int, fields[ARGUMENTS]))
-    arguments[:] = title.encode()[: len(arguments) - 1].ljust(len(arguments), b"\0")
+    arguments[:] = title.encode()[: max(0, len(arguments) - 1)].ljust(len(arguments), b"\0")
     sys.argv[:] = sys.orig_argv[:] = [title]
 
 

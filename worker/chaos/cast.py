@@ -57,8 +57,7 @@ def cast(distributors: int, workers: int, concurrency: int) -> Cast:
     """A coordinator and a standby, distributors (the first with a standby), workers that are dealt out to them; in the
     order in which they are started.
 
-    Each distributor's first worker runs plain functions as well: it starts a process that imports them, which takes a
-    good part of a second of CPU time; were it so with all, a fast sequence of kills would measure little else.
+    Each distributor's first worker runs plain functions as well, in child processes; the others run coroutines only.
     """
     keys = CoordinatorKeys(COORDINATOR).agent
     members = [
