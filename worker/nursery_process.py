@@ -49,6 +49,10 @@ class _Forked:
             self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self.status
 
+    @property
+    def alive(self) -> bool:
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
 
 _ahead: tuple[_Forked, socket.socket] | None = None
 
@@ -68,9 +72,14 @@ def fork_ahead() -> None:
 
 
 def take_ahead() -> tuple[NurseryProcess, socket.socket] | None:
-    """The one that was forked ahead, once: the process, and this end of its socket. It ends when that is closed."""
+    """The one that was forked ahead, once, if it lives: the process, and this end of its socket. It ends when that is
+    closed."""
     global _ahead
     taken, _ahead = _ahead, None
+    if taken is not None and not taken[0].alive:  # for want of memory, say
+        taken[0].wait()
+        taken[1].close()
+        return None
     return taken
 
 

@@ -116,6 +116,20 @@ def test_one_that_was_killed_is_followed_by_one_that_is_started_anew(
     assert not {SECRET, PASSWORD} & set(second["environment"].values())
 
 
+def test_one_that_died_before_it_was_needed_is_replaced_by_one_that_is_started_anew(
+    tiers: Tiers, client: AgentClient, tmp_path: Path
+) -> None:
+    start_worker(
+        tiers, tmp_path, 'import time\nwhile not __import__("os").path.exists("go"): time.sleep(0.01)\n' + CODE
+    )
+    [ahead] = until(lambda: nurseries_in(tmp_path), "it was forked")
+    ahead.kill()
+    until(lambda: ahead.status() == psutil.STATUS_ZOMBIE, "it is dead")
+    (tmp_path / "go").touch()
+
+    assert not look(client)["langgraph"]
+
+
 def test_a_worker_of_coroutines_only_lets_it_go(tiers: Tiers, client: AgentClient, tmp_path: Path) -> None:
     worker = start_worker(tiers, tmp_path, COROUTINE)
     assert look(client) == "on the loop"
