@@ -36,13 +36,14 @@ from core.ports import Command
 from core.redis_backend.commit import Committer
 from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys, keys_of
 from core.redis_backend.shared_state import read_shared_state
-from core.roles import Address, Role
+from core.reports import children_in, is_task_id
+from core.roles import ASKERS, Address, Role
 from core.runtime.agent import Agent
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.portal import operation
 from core.signing import Signed
 from core.step import Batch, Call, Received, Step
-from core.tasks import ENDED, Task, TaskStatus, check_sizes
+from core.tasks import Task, TaskStatus, check_sizes
 
 __all__ = ["CoordinatorAgent"]
 
@@ -75,6 +76,8 @@ class CoordinatorMind:
             self._keys.coordinator_id,
             failure_timeout_ms=int(self._config.failure_timeout_s * 1000),
             max_open_tasks=self._config.max_open_tasks,
+            max_tree_tasks=self._config.max_tree_tasks,
+            max_tree_depth=self._config.max_tree_depth,
             dead_letter_retention_ms=self._config.dead_letter_retention_s * 1000,
             memory_high_water=self._config.memory_high_water,
         )
@@ -90,10 +93,10 @@ class CoordinatorMind:
         named = [event.argument[0].task_id for event in events if isinstance(event, Call) and event.name == "assign"]
         for one in received:
             items = one.message.tasks
-            if one.sender.role is not Role.CLIENT:
-                items = [child for item in items for child in item.get("children", ())]
+            if one.sender.role not in ASKERS:
+                items = [child for item in items for child in children_in(item)]
             named += [item.get("task_id") if isinstance(item, dict) else item for item in items]
-        return [one for one in named if isinstance(one, str) and one not in self.state.local_tasks]
+        return [one for one in named if is_task_id(one) and one not in self.state.local_tasks]
 
     def next_wake_ms(self) -> int | None:
         return self.state.queue.next_wake_ms()
@@ -187,8 +190,9 @@ class CoordinatorMind:
         )
         if packed is not None:
             beat = orjson.loads(Signed.unpack(packed).body)["payload"]["beat"]
-            held = Held(beat, frozenset(task_id.decode() for task_id in stored))
-            self._loop.tell(Audited(effect.distributor_id, effect.probe_ms, held))
+            if isinstance(beat, int):
+                held = Held(beat, frozenset(task_id.decode(errors="replace") for task_id in stored))
+                self._loop.tell(Audited(effect.distributor_id, effect.probe_ms, held))
 
     async def _take_over(self, effect: TakeOver) -> None:
         """Takes the cell of a distributor that is gone, under its lease and so with a higher fence than it had."""
@@ -205,12 +209,12 @@ class CoordinatorMind:
             [actual] = await committer.run(("HGETALL", cell.actual))
             had, gone = {}, []
             for task_id, record in zip(actual[::2], actual[1::2], strict=True):
-                task = orjson.loads(record)
-                if task.get("status") not in ENDED and not task.get("root_id"):
+                task = Task.parse(orjson.loads(record))
+                if not task.status.ended and not task.root_id:
                     continue  # a program assigned it there: its own successor is the only one that can have it
                 gone.append(task_id)
-                if task.get("attempt"):  # otherwise it has not begun, or only its end is still shown
-                    had[task_id.decode()] = {name: task[name] for name in OF_ATTEMPTS if name in task}
+                if task.attempt:  # otherwise it has not begun, or only its end is still shown
+                    had[task.task_id] = {name: getattr(task, name) for name in OF_ATTEMPTS}
             await self._loop.call("attempts", (effect.distributor_id, had))  # the cell is the only one to know of them
             commands: list[Command] = [
                 ("DEL", cell.inbox, cell.heartbeats),

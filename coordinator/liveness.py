@@ -9,7 +9,7 @@ import orjson
 
 from coordinator.state import Audit, Audited, CoordinatorState, NotTaken, TakenOver, TakeOver
 from coordinator.task_life import attempts_had, requeue, save
-from core.agents import Beat, Child, Health, excuse
+from core.agents import Beat, Child, Health, Room, excuse
 from core.roles import Action
 from core.step import Batch, Received, Sending, Step, Table
 from core.tasks import TaskError, TaskStatus, errors_with
@@ -86,15 +86,8 @@ def on_capacity(state: CoordinatorState, received: Received, batch: Batch, step:
     """A distributor can take more, or less, than its last heartbeat said."""
     child = state.distributors.get(received.sender.agent_id)
     if child and child.incarnation == received.message.metadata.incarnation:
-        payload = received.message.payload
-        beat = child.beat.model_copy(
-            update={
-                "capacity": int(payload["capacity"]),
-                "capabilities": tuple(payload["capabilities"]),
-                "skill_sets": tuple(map(tuple, payload.get("skill_sets", ()))),
-            }
-        )
-        child.heard(beat, child.moved_ms)
+        room = Room.model_validate(received.message.payload)
+        child.heard(child.beat.model_copy(update=dict(room)), child.moved_ms)
 
 
 def on_agent_left(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
@@ -150,7 +143,7 @@ def on_taken_over(state: CoordinatorState, event: TakenOver, batch: Batch, step:
         if told.get("status") == S.IN_PROGRESS:
             error = TaskError(
                 type="distributor_lost", message=f"distributor {event.distributor_id} was gone before it reported",
-                attempt=had["attempt"], worker=told["assigned_to"],
+                attempt=had["attempt"], worker=told.get("assigned_to") or "",
             )  # fmt: skip
             had["errors"] = errors_with(had.get("errors", ()), error)
         step.remove(Table.WANTED, task.task_id, event.distributor_id)

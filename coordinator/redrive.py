@@ -11,10 +11,12 @@ import orjson
 
 from coordinator.dead_letters import take_off
 from coordinator.state import CoordinatorState, Fetch, Fetched, Found
-from coordinator.task_life import accept, known_task
+from coordinator.task_life import accept, theirs
+from core.access import may_touch
 from core.dead_letters import REPLAY_OF, is_dead, origin_of
 from core.errors import BadTask
-from core.roles import Action
+from core.reports import shown_id
+from core.roles import Action, Address, Role
 from core.step import Batch, Received, Sending, Step, Table
 from core.tasks import Task
 
@@ -25,7 +27,7 @@ NO_DEAD_LETTER = "it is no dead letter; `agents dlq list` shows those there are"
 
 def on_replay_task(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
     reply = Sending(received.sender, Action.TASK_ACCEPTED, received.message.metadata.request_id)
-    step.effects.append(Fetch(reply, tuple(str(item) for item in received.message.tasks)))
+    step.effects.append(Fetch(reply, tuple(map(shown_id, received.message.tasks))))
 
 
 def on_fetched(state: CoordinatorState, event: Fetched, batch: Batch, step: Step) -> None:
@@ -34,18 +36,20 @@ def on_fetched(state: CoordinatorState, event: Fetched, batch: Batch, step: Step
     refused = []
     for found in event.found:
         try:
-            replayed[found.task_id] = replay(state, found, batch, step)
+            replayed[found.task_id] = replay(state, found, event.reply.recipient, batch, step)
         except BadTask as error:
             refused.append({"task_id": found.task_id, "reason": str(error)})
     step.extras[event.reply] = {"replayed": replayed, "refused": refused}
 
 
-def replay(state: CoordinatorState, found: Found, batch: Batch, step: Step) -> str:
+def replay(state: CoordinatorState, found: Found, asker: Address, batch: Batch, step: Step) -> str:
     """The id of the task that runs instead of a dead letter. Raises BadTask: it stays as it is."""
     letter = state.dead.get(found.task_id)
-    if letter is None or found.record is None:
+    dead = Task.parse(orjson.loads(found.record)) if found.record else None
+    if dead is None or not may_touch(asker, dead):
+        raise BadTask(NO_DEAD_LETTER)
+    if letter is None:
         return successor(state, found)
-    dead = Task.parse(orjson.loads(found.record))
     original = original_of(found, dead)
     if found.next_id in state.local_tasks:
         raise BadTask(f"task id {found.next_id!r} is in use for another task")
@@ -61,6 +65,7 @@ def replay(state: CoordinatorState, found: Found, batch: Batch, step: Step) -> s
         batch,
         step,
         submission=letter.submission,
+        owner=dead.owner,
     )
     take_off(state, found.task_id, step, opened=1)
     step.put(Table.ENDED, found.task_id, batch.now_ms)  # who asks again, not having heard the answer, finds it
@@ -83,14 +88,13 @@ def on_purge_task(state: CoordinatorState, received: Received, batch: Batch, ste
     """Takes dead letters off their queue. One that is off it already was purged, or replayed, before."""
     refused = []
     for item in received.message.tasks:
-        task_id = str(item)
-        if task_id in state.dead:
+        task_id, known = shown_id(item), theirs(state, item, received.sender, batch, step)
+        # An operator can purge one whose record is gone, or not to be believed.
+        if task_id in state.dead and (known or received.sender.role is Role.OPERATOR):
             take_off(state, task_id, step)
             step.put(Table.ENDED, task_id, batch.now_ms)
             step.note("dead_letter_purged", task_id=task_id)
-            continue
-        known = known_task(state, task_id, batch, step)
-        if known is None or not is_dead(known):
+        elif known is None or not is_dead(known):
             refused.append({"task_id": task_id, "reason": NO_DEAD_LETTER})
     reply = Sending(received.sender, Action.TASK_ACCEPTED, received.message.metadata.request_id)
     step.extras[reply] = {"refused": refused}

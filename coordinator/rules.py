@@ -26,18 +26,21 @@ from coordinator.liveness import (
 )
 from coordinator.redrive import on_fetched, on_purge_task, on_replay_task
 from coordinator.state import Audited, CoordinatorState, Fetched, NotTaken, TakenOver
-from coordinator.task_life import accept, cancel, conclude, deadlines_of, expire, follow, hand_over, known_task
+from coordinator.task_life import accept, cancel, conclude, deadlines_of, expire, follow, hand_over, theirs
 from core.agents import Beat, Child
 from core.balancing import LeastLoaded
-from core.errors import BadTask
+from core.errors import BadTask, MalformedMessage
 from core.langgraph_state import AgentStatus
+from core.reports import TaskReport, is_task_id, shown_id, task_report
 from core.roles import Action, Address, Role
 from core.step import Batch, Call, Drain, Received, Sending, Step, Table, Tick
-from core.tasks import Task, TaskStatus, skills_needed
+from core.tasks import Task, TaskError, TaskStatus, skills_needed
 
 __all__ = ["recall", "watch", "work"]
 
 S = TaskStatus
+#: How much of the reason for a refusal is told.
+REASON_CHARACTERS = 1_000
 
 
 def work(state: CoordinatorState, batch: Batch, step: Step) -> None:
@@ -70,10 +73,10 @@ def on_submit_task(state: CoordinatorState, received: Received, batch: Batch, st
     for item in message.tasks:
         try:
             task = Task.parse(item)
-            accept(state, task, client, batch, step, entry)
+            accept(state, task, client, batch, step, submission=entry)
         except BadTask as error:
             task_id = item.get("task_id") if isinstance(item, dict) else None
-            refused.append({"task_id": str(task_id), "reason": str(error)})
+            refused.append({"task_id": shown_id(task_id), "reason": str(error)[:REASON_CHARACTERS]})
             state.count("refused")
     if entry and received.signed and len(state.local_tasks) > before:
         keep_message(state, entry, received.signed.pack(), len(state.local_tasks) - before, step)
@@ -85,10 +88,9 @@ def on_watch_task(state: CoordinatorState, received: Received, batch: Batch, ste
     """Tells the client of the end of these tasks: now, or when they end. The answer names those nobody knows."""
     refused = []
     for item in received.message.tasks:
-        task_id = str(item)
-        known = known_task(state, task_id, batch, step)
+        known = theirs(state, item, received.sender, batch, step)
         if known is None:
-            refused.append({"task_id": task_id, "reason": "unknown task"})
+            refused.append({"task_id": shown_id(item), "reason": "unknown task"})
         else:
             follow(state, known, received.sender, step)
     step.extras[Sending(received.sender, Action.TASK_ACCEPTED, received.message.metadata.request_id)] = {
@@ -100,11 +102,11 @@ def on_cancel_task(state: CoordinatorState, received: Received, batch: Batch, st
     """Cancels tasks with their subtrees. What has ended stays as it is."""
     refused = []
     for item in received.message.tasks:
-        task_id = str(item)
-        if task_id in state.local_tasks:
-            cancel(state, task_id, batch, step, again=True)
-        elif known_task(state, task_id, batch, step) is None:
-            refused.append({"task_id": task_id, "reason": "unknown task"})
+        known = theirs(state, item, received.sender, batch, step)
+        if known is None:
+            refused.append({"task_id": shown_id(item), "reason": "unknown task"})
+        elif not known.status.ended:
+            cancel(state, known.task_id, batch, step, again=True)
     step.extras[Sending(received.sender, Action.TASK_ACCEPTED, received.message.metadata.request_id)] = {
         "refused": refused
     }
@@ -112,7 +114,24 @@ def on_cancel_task(state: CoordinatorState, received: Received, batch: Batch, st
 
 def on_task_results(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
     for item in received.message.tasks:
-        conclude(state, received.sender.agent_id, item, batch, step)
+        try:
+            said = task_report(item, received.size)
+        except MalformedMessage as error:
+            step.put_aside(received, item, error)
+            if (told := ended_by(item, received.sender.agent_id, error)) is None:
+                continue
+            said = told
+        conclude(state, received.sender.agent_id, said, batch, step)
+
+
+def ended_by(item: Any, name: str, error: MalformedMessage) -> TaskReport | None:
+    """What a malformed report comes to: the end of its task, as far as it says which one that is. How often it was
+    tried, and whether it has ended well, nobody can tell."""
+    if not isinstance(item, dict) or not is_task_id(task_id := item.get("task_id")):
+        return None
+    message = f"distributor {name} sent a report that breaks its shape: {error}"
+    problem = TaskError(type="malformed_report", message=message, retryable=False)
+    return {"task_id": task_id, "status": "abandoned", "error": problem}
 
 
 def on_tick(state: CoordinatorState, event: Tick, batch: Batch, step: Step) -> None:
@@ -176,6 +195,7 @@ def dispatch(state: CoordinatorState, batch: Batch, step: Step) -> None:
 def recall(state: CoordinatorState, records: list[Task], digests: dict[str, str], mono_ms: int) -> None:
     """Builds the memory from the stored records of open tasks, in the order they were submitted, and the digests of
     ended children of waiting ones. A distributor that has tasks is expected back for the failure timeout."""
+    records = [task for task in records if not task.status.ended]  # else somebody has written to Redis behind our back
     state.local_tasks = {task.task_id: task for task in records}
     state.deadlines = deadlines_of(state)
     state.digests = digests
@@ -186,11 +206,15 @@ def recall(state: CoordinatorState, records: list[Task], digests: dict[str, str]
         elif task.status is S.WAITING and task.then:
             newest = task.children[len(task.children) - task.then.spawned :]
             state.families[task.task_id] = {child for child in newest if child in state.local_tasks}
+            if not state.families[task.task_id]:
+                state.deserted.append(task.task_id)
         elif task.assigned_to:
             name = task.assigned_to
             if name not in state.distributors:
                 state.distributors[name] = Child(Address(Role.DISTRIBUTOR, name), 0, Beat(), mono_ms)
             state.distributors[name].take(task.task_id)
+        if task.parent_id and task.root_id:
+            state.trees[task.root_id] = state.trees.get(task.root_id, 0) + 1
 
 
 #: What may come in a message: `core.roles.ALLOWED` lets nothing else through.

@@ -46,12 +46,16 @@ class CoordinatorState(LocalAgentState):
 
     failure_timeout_ms: int = 5_000
     max_open_tasks: int = 200_000
+    max_tree_tasks: int = 10_000  #: that may be open below one submitted task
+    max_tree_depth: int = 32
     memory_high_water: float = 0.8  #: share of the server's memory above which nothing new is admitted
     memory: Memory = field(default_factory=Memory)  #: of the server, at the last heartbeat
     admitted_bytes: tuple[int, int] = (0, 0)  #: what new tasks take up, those of the heartbeat before last and since
     queue: DispatchQueue = field(default_factory=DispatchQueue)
     distributors: dict[str, Child] = field(default_factory=dict)
     families: dict[str, set[str]] = field(default_factory=dict)  #: waiting task -> its children that are open
+    deserted: list[str] = field(default_factory=list)  #: waiting tasks none of whose children was found open on loading
+    trees: dict[str, int] = field(default_factory=dict)  #: submitted task -> how many are open below it, if any
     digests: dict[str, str] = field(default_factory=dict)  #: ended child of an open parent -> sha256 of its record
     deadlines: list[tuple[int, str]] = field(default_factory=list)  #: heap of (ms, task id)
     submissions: dict[str, Submission] = field(default_factory=dict)  #: by entry id

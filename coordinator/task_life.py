@@ -15,7 +15,9 @@ import orjson
 from coordinator.admission import refusal
 from coordinator.dead_letters import note_end, take_off
 from coordinator.state import CoordinatorState, Sweep
+from core.access import may_touch, owner_of
 from core.errors import BadTask
+from core.reports import TaskReport, is_task_id
 from core.roles import Action, Address, Role
 from core.step import Batch, Sending, Step, Table
 from core.tasks import Task, TaskError, TaskStatus, Then, check_sizes, errors_with
@@ -32,11 +34,18 @@ __all__ = [
     "hand_over",
     "proceed",
     "requeue",
-    "save", ]  # fmt: skip
+    "save",
+    "theirs", ]  # fmt: skip
 
 S = TaskStatus
 #: What the coordinator wants of a task it has handed over.
 WANT_RUN, WANT_STOP = b'{"want":"assigned"}', b'{"want":"cancelled"}'
+#: How a task ends that the system itself has stopped, by the type of its error.
+STOPPED_AS = {"deadline": S.ABANDONED, "tree_limit": S.FAILED}
+#: So many bytes of records one step tells to one who asks; and so many who ask are told of the end of one task.
+MOST_TOLD_BYTES, MOST_FOLLOWERS = 4 * 1024 * 1024, 100
+#: What the id of a replay has behind that of the task it replays.
+REPLAYED = ".replay"
 #: How often ended tasks beyond their retention are looked for.
 SWEEP_EVERY_MS = 10_000
 #: So many deadlines of tasks that have ended may be remembered, beside twice as many as there are open tasks.
@@ -44,22 +53,28 @@ DEADLINES_KEPT = 1_000
 
 
 def accept(
-    state: CoordinatorState, task: Task, client: Address | None, batch: Batch, step: Step, submission: str | None = None
+    state: CoordinatorState,
+    task: Task,
+    asker: Address | None,
+    batch: Batch,
+    step: Step,
+    *,
+    submission: str | None = None,
+    owner: str | None = None,
 ) -> None:
-    """Makes `task` an open one, or joins `client` to it if it is. Raises BadTask: nothing of it is kept.
+    """Makes `task` an open one, or joins `asker` to it if it is. Raises BadTask: nothing of it is kept.
 
-    `submission` is the message it came with, by which that is kept (see dead_letters)."""
+    `submission` is the message it came with, by which that is kept (see dead_letters). Where nobody asks for it, it
+    belongs to `owner`."""
     known = known_task(state, task.task_id, batch, step)
     if known is not None:
         same = known.children or (known.task_type, known.payload) == (task.task_type, task.payload)
-        if known.parent_id or not same:
+        if known.parent_id or not same or (asker and not may_touch(asker, known)):
             raise BadTask(f"task id {task.task_id!r} is in use for another task; choose another id")
-        if client:
-            follow(state, known, client, step)
+        if asker:
+            follow(state, known, asker, step)
         return
     check_sizes(task)
-    if task.deadline and task.deadline.tzinfo is None:
-        raise BadTask("task field 'deadline': needs a time zone, such as datetime.now(UTC)")
     if why := refusal(state, task):
         raise BadTask(why)
     admit(
@@ -67,8 +82,9 @@ def accept(
         task.evolve(
             status=S.PENDING, created_at=batch.now, root_id=task.task_id, parent_id=None, retry_count=0,
             attempt=0, result=None, error=None, errors=(), assigned_to=None, not_before=None, children=(), then=None,
-            inputs=(), started_at=None, completed_at=None, cancel_requested=False, submission=submission,
-            reply_to=(client.agent_id,) if client else (),
+            inputs=(), updated_at=None, started_at=None, completed_at=None, cancel_requested=False,
+            submission=submission, depth=0, owner=owner_of(asker) if asker else owner,
+            reply_to=(str(asker),) if asker else (),
         ),
         batch,
         step,
@@ -84,6 +100,12 @@ def known_task(state: CoordinatorState, task_id: str, batch: Batch, step: Step) 
     return task
 
 
+def theirs(state: CoordinatorState, item: object, asker: Address, batch: Batch, step: Step) -> Task | None:
+    """The task that an item of a request names, if there is one that `asker` may touch."""
+    known = known_task(state, item, batch, step) if is_task_id(item) else None
+    return known if known and may_touch(asker, known) else None
+
+
 def due_ms(deadline: datetime) -> int:
     """The first millisecond at which a deadline has passed."""
     return math.ceil(deadline.timestamp() * 1000)
@@ -96,6 +118,8 @@ def admit(state: CoordinatorState, task: Task, batch: Batch, step: Step) -> None
         heapq.heappush(state.deadlines, (due_ms(task.deadline), task.task_id))
         if len(state.deadlines) > 2 * len(state.local_tasks) + DEADLINES_KEPT:
             state.deadlines = deadlines_of(state)
+    if task.parent_id and task.root_id:
+        state.trees[task.root_id] = state.trees.get(task.root_id, 0) + 1
     step.put(Table.OPEN, task.task_id, batch.now_ms)
     save(state, task, step)
     state.count("accepted")
@@ -108,11 +132,19 @@ def deadlines_of(state: CoordinatorState) -> list[tuple[int, str]]:
     return found
 
 
-def follow(state: CoordinatorState, task: Task, client: Address, step: Step) -> None:
-    if task.status.ended:
-        step.send(Sending(client, Action.TASK_RESULT), task.to_json())
-    elif client.agent_id not in task.reply_to:
-        save(state, task.evolve(reply_to=(*task.reply_to, client.agent_id)), step)
+def follow(state: CoordinatorState, task: Task, asker: Address, step: Step) -> None:
+    """Tells of the end of a task when it ends; of one that has ended now, as far as one answer goes. What is beyond
+    that is asked for again, or read."""
+    if not task.status.ended:
+        if str(asker) not in task.reply_to:
+            followers = (*task.reply_to, str(asker))[-MOST_FOLLOWERS:]
+            save(state, task.evolve(reply_to=followers), step)
+        return
+    record = task.to_json()
+    told = step.told.get(asker, 0) + len(record)
+    if told <= MOST_TOLD_BYTES:
+        step.told[asker] = told
+        step.send(Sending(asker, Action.TASK_RESULT), record)
 
 
 def cancel(state: CoordinatorState, task_id: str, batch: Batch, step: Step, *, again: bool = False) -> None:
@@ -127,7 +159,7 @@ def cancel(state: CoordinatorState, task_id: str, batch: Batch, step: Step, *, a
     for one in reversed(order):
         task = state.local_tasks[one]
         if task.status is S.IN_PROGRESS and task.assigned_to:
-            save(state, task.evolve(cancel_requested=True, error=out_of_time(task, batch)), step)
+            save(state, task.evolve(cancel_requested=True, error=why_stopped(task, batch)), step)
             step.put(Table.WANTED, one, WANT_STOP, task.assigned_to)
             step.send(Sending(Address(Role.DISTRIBUTOR, task.assigned_to), Action.CANCEL_TASK), orjson.dumps(one))
         else:
@@ -135,24 +167,24 @@ def cancel(state: CoordinatorState, task_id: str, batch: Batch, step: Step, *, a
 
 
 def stopped(state: CoordinatorState, task: Task, batch: Batch, step: Step, **changes: Any) -> None:
-    """The end of a task that was stopped: abandoned when its deadline has passed, cancelled otherwise."""
-    problem = out_of_time(task, batch)
-    end(state, task, S.ABANDONED if problem else S.CANCELLED, batch, step, error=problem, **changes)
+    """The end of a task that was stopped: cancelled, unless the system has a reason of its own."""
+    problem = why_stopped(task, batch)
+    end(state, task, STOPPED_AS[problem.type] if problem else S.CANCELLED, batch, step, error=problem, **changes)
 
 
-def out_of_time(task: Task, batch: Batch) -> TaskError | None:
-    """Why a task has to end whose deadline has passed by now, or had when it was asked to stop: the server's clock may
-    have been set back since."""
-    if task.error is not None and task.error.type == "deadline":
+def why_stopped(task: Task, batch: Batch) -> TaskError | None:
+    """Why a task has to end that was told to stop for that, or whose deadline has passed by now. It may have been told
+    so before: the server's clock may have been set back since. None: somebody has asked for its end."""
+    if task.error is not None and task.error.type in STOPPED_AS:
         return task.error
     if task.deadline and task.deadline <= batch.now:
         return TaskError(type="deadline", message="the deadline passed before it had ended", retryable=False)
     return None
 
 
-def conclude(state: CoordinatorState, distributor_id: str, item: dict[str, Any], batch: Batch, step: Step) -> None:
+def conclude(state: CoordinatorState, distributor_id: str, said: TaskReport, batch: Batch, step: Step) -> None:
     """Records how a task ended, the first time its distributor says so; everything later is counted and dropped."""
-    task = state.local_tasks.get(item["task_id"])
+    task = state.local_tasks.get(said["task_id"])
     if task is None or task.assigned_to != distributor_id:
         state.count("late_results")
         return
@@ -160,36 +192,35 @@ def conclude(state: CoordinatorState, distributor_id: str, item: dict[str, Any],
     if child:
         child.in_flight.pop(task.task_id, None)
     step.remove(Table.WANTED, task.task_id, distributor_id)
-    status = item["status"]
-    attempts = attempts_had(task, item)
+    status = said["status"]
+    attempts = attempts_had(task, said)
     if status == "returned":
-        if child and not item.get("stranded"):
+        if child and not said.get("stranded"):
             child.gave_back()
         requeue(state, task, batch, step, **attempts)
         return
     if status == "delegated":
-        delegate(state, task.evolve(**attempts), item, batch, step)
+        delegate(state, task.evolve(**attempts), said, batch, step)
         return
-    if item.get("started_at"):
-        attempts["started_at"] = datetime.fromisoformat(item["started_at"])
-    if status == S.CANCELLED:
-        stopped(state, task, batch, step, worker=item.get("worker"), **attempts)
+    if said.get("started_at"):
+        attempts["started_at"] = said["started_at"]
+    if status == "cancelled":
+        stopped(state, task, batch, step, worker=said.get("worker"), **attempts)
     else:
-        error = TaskError.model_validate(item["error"]) if item.get("error") else None
-        result, worker = item.get("result"), item.get("worker")
+        result, error, worker = said.get("result"), said.get("error"), said.get("worker")
         end(state, task, S(status), batch, step, result=result, error=error, worker=worker, **attempts)
 
 
-def attempts_had(task: Task, told: Mapping[str, Any]) -> dict[str, Any]:
+def attempts_had(task: Task, said: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of `task` that tell of its attempts, as a distributor's report or record has them."""
     had: dict[str, Any] = {
-        "retry_count": told.get("retry_count", task.retry_count),
-        "attempt": told.get("attempt", task.attempt),
+        "retry_count": said.get("retry_count", task.retry_count),
+        "attempt": said.get("attempt", task.attempt),
     }
-    if told.get("errors"):
-        had["errors"] = tuple(TaskError.model_validate(error) for error in told["errors"])
-    if told.get("not_before"):
-        had["not_before"] = datetime.fromisoformat(told["not_before"])
+    if errors := said.get("errors"):
+        had["errors"] = tuple(errors)
+    if not_before := said.get("not_before"):
+        had["not_before"] = not_before
     return had
 
 
@@ -203,10 +234,10 @@ def requeue(state: CoordinatorState, task: Task, batch: Batch, step: Step, **cha
     state.queue.push(again)
 
 
-def delegate(state: CoordinatorState, task: Task, item: dict[str, Any], batch: Batch, step: Step) -> None:
+def delegate(state: CoordinatorState, task: Task, said: TaskReport, batch: Batch, step: Step) -> None:
     """Opens the children of a task that spawned; it waits for them."""
     try:
-        children = [Task.parse(child) for child in item["children"]]
+        children = [Task.parse(child) for child in said["children"]]
         ids = [child.task_id for child in children]
         once = Counter(ids)
         taken = [one for one in ids if once[one] > 1 or is_taken(state, one, task, batch, step)]
@@ -218,10 +249,13 @@ def delegate(state: CoordinatorState, task: Task, item: dict[str, Any], batch: B
         problem = TaskError(type="BadTask", message=f"spawn: {error}", attempt=task.attempt, retryable=False)
         end(state, task, S.FAILED, batch, step, error=problem, errors=errors_with(task.errors, problem))
         return
-    then = Then.model_validate({**(item.get("then") or {}), "spawned": len(children)})
     if task.cancel_requested:
         stopped(state, task, batch, step)
         return
+    if problem_of_tree := beyond_limits(state, task, len(children)):
+        fell_tree(state, task, problem_of_tree, batch, step)
+        return
+    then = (said.get("then") or Then()).model_copy(update={"spawned": len(children)})
     waiting = task.moved(S.WAITING, batch.now, children=(*task.children, *ids), then=then, inputs=(), assigned_to=None)
     save(state, waiting, step)
     state.families[task.task_id] = set(ids)
@@ -235,8 +269,9 @@ def delegate(state: CoordinatorState, task: Task, item: dict[str, Any], batch: B
             child.evolve(
                 parent_id=task.task_id, root_id=task.root_id or task.task_id, created_at=batch.now,
                 deadline=min(deadlines) if deadlines else None, status=S.PENDING, reply_to=(), attempt=0,
-                retry_count=0, result=None, error=None, errors=(), assigned_to=None, not_before=None,
-                submission=None, cancel_requested=False,
+                retry_count=0, result=None, error=None, errors=(), assigned_to=None, not_before=None, children=(),
+                then=None, inputs=(), updated_at=None, started_at=None, completed_at=None, submission=None,
+                cancel_requested=False, depth=task.depth + 1, owner=task.owner, shared_with=task.shared_with,
             ),
             batch,
             step,
@@ -246,14 +281,44 @@ def delegate(state: CoordinatorState, task: Task, item: dict[str, Any], batch: B
 
 
 def is_taken(state: CoordinatorState, child_id: str, parent: Task, batch: Batch, step: Step) -> bool:
-    """Whether a task of that id is open, or has ended and will be read: by the client that submitted it, or by another
-    parent, which still waits or goes on."""
+    """Whether a task of that id is open, or has ended and is not this parent's to replace: it was submitted, or is the
+    child of another. Those of the task that this one replays are its own."""
     if child_id in state.local_tasks:
         return True
     if child_id in parent.children:
         return False  # of an earlier attempt
+    if child_id in state.digests:
+        return True
     known = known_task(state, child_id, batch, step)
-    return child_id in state.digests or (known is not None and known.parent_id is None)
+    if known is None or known.parent_id == parent.task_id:
+        return False
+    replayed = {one.partition(REPLAYED)[0] for one in (parent.task_id, known.parent_id or "")}
+    return known.parent_id is None or known.owner != parent.owner or len(replayed) > 1
+
+
+def beyond_limits(state: CoordinatorState, task: Task, children: int) -> TaskError | None:
+    """Why so many more children of `task` are not opened; None: they are."""
+    below = state.trees.get(task.root_id or task.task_id, 0)
+    most = min(state.max_tree_tasks, state.max_open_tasks)
+    if task.depth >= state.max_tree_depth:
+        why = f"children of children, {state.max_tree_depth} deep, are the most there may be (MAX_TREE_DEPTH)"
+    elif below + children > most:
+        why = f"{below} tasks are open below the submitted one, and {children} more are over {most} (MAX_TREE_TASKS)"
+    else:
+        return None
+    return TaskError(
+        type="tree_limit", message=f"spawn by {task.task_id}: {why}", attempt=task.attempt, retryable=False
+    )
+
+
+def fell_tree(state: CoordinatorState, task: Task, problem: TaskError, batch: Batch, step: Step) -> None:
+    """Fails a task that spawns beyond the limits, and the submitted one above it with all that is open below."""
+    end(state, task, S.FAILED, batch, step, error=problem, errors=errors_with(task.errors, problem))
+    root = state.local_tasks.get(task.root_id or "")
+    if root is not None:
+        save(state, root.evolve(error=problem), step)
+        cancel(state, root.task_id, batch, step)
+    step.note("tree_felled", task_id=task.task_id, root=task.root_id)
 
 
 def proceed(state: CoordinatorState, parent: Task, batch: Batch, step: Step) -> None:
@@ -261,8 +326,9 @@ def proceed(state: CoordinatorState, parent: Task, batch: Batch, step: Step) -> 
     assert parent.then
     state.families.pop(parent.task_id, None)
     newest = parent.children[len(parent.children) - parent.then.spawned :]
-    # The digests stay until the parent has ended: it will read these records, so they must not be swept.
-    inputs = tuple((child, state.digests[child]) for child in newest)
+    # The digests stay until the parent has ended: it will read these records, so they must not be swept. The worker
+    # refuses one that has none: somebody has written to Redis behind our back.
+    inputs = tuple((child, state.digests.get(child, "")) for child in newest)
     again = parent.moved(
         S.PENDING, batch.now, task_type=parent.then.task_type or "agents.gather", payload=parent.then.payload,
         inputs=inputs, retry_count=0,
@@ -291,8 +357,10 @@ def end(
     step.changes[task.task_id] = status
     note_end(state, ended, record, batch, step)
     state.count(status)
-    for client_id in task.reply_to:
-        step.send(Sending(Address(Role.CLIENT, client_id), Action.TASK_RESULT), record)
+    for asker in task.reply_to:
+        step.send(Sending(Address.parse(asker), Action.TASK_RESULT), record)
+    if task.parent_id and task.root_id:
+        leave_tree(state, task.root_id)
     parent = state.local_tasks.get(task.parent_id) if task.parent_id else None
     if parent is not None and parent.status is S.WAITING:
         state.digests[task.task_id] = hashlib.sha256(record).hexdigest()
@@ -300,6 +368,14 @@ def end(
         siblings.discard(task.task_id)
         if not siblings and not parent.cancel_requested:
             proceed(state, parent, batch, step)
+
+
+def leave_tree(state: CoordinatorState, root_id: str) -> None:
+    left = state.trees.get(root_id, 0) - 1
+    if left > 0:
+        state.trees[root_id] = left
+    else:
+        state.trees.pop(root_id, None)
 
 
 def hand_over(state: CoordinatorState, task: Task, distributor_id: str, batch: Batch, step: Step) -> None:
@@ -325,6 +401,10 @@ def save(state: CoordinatorState, task: Task, step: Step) -> None:
 
 def expire(state: CoordinatorState, batch: Batch, step: Step) -> None:
     """Abandons what is past its deadline and has the records of long ended tasks swept."""
+    while state.deserted:
+        task = state.local_tasks.get(state.deserted.pop())
+        if task is not None and task.status is S.WAITING and not state.families.get(task.task_id):
+            proceed(state, task, batch, step)
     while state.deadlines and state.deadlines[0][0] <= batch.now_ms:
         task = state.local_tasks.get(heapq.heappop(state.deadlines)[1])
         if task and task.deadline and task.deadline <= batch.now:  # else it has ended, and the id is another's now

@@ -21,6 +21,7 @@ from core.signing import Keys, Signed
 
 __all__ = [
     "MESSAGE_LIMIT_BYTES",
+    "MOST_ITEMS",
     "VERSION",
     "A2AMessage",
     "MessageType",
@@ -30,6 +31,8 @@ __all__ = [
 VERSION = "v1"
 #: Largest body. A sender splits what it has to say; a larger message is refused before it is parsed.
 MESSAGE_LIMIT_BYTES = 4 * 1024 * 1024
+#: Most items in one message. A sender makes several messages of more; one that has more is refused.
+MOST_ITEMS = 128
 
 #: An integer and nothing that could be taken for one, small enough for every arithmetic that is done with it.
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**53)]
@@ -113,8 +116,11 @@ class A2AMessage(BaseModel):
             raise MalformedMessage(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
         if message.metadata.version.partition(".")[0] != VERSION:
             raise MalformedMessage(f"version {message.metadata.version[:20]!r}; this release speaks {VERSION}")
-        if not isinstance(message.payload.get("tasks"), list | None):
+        items = message.payload.get("tasks", [])
+        if not isinstance(items, list):
             raise MalformedMessage("payload.tasks is not a list")
+        if len(items) > MOST_ITEMS:
+            raise MessageTooLarge(f"{len(items)} items in one message, where a sender puts {MOST_ITEMS} at most")
         return message
 
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, StringConstraints, ValidationError
 
-from core.roles import Address
+from core.errors import MalformedMessage
+from core.roles import Action, Address, Role
 
-__all__ = ["UNKNOWN_RUN_MS", "Beat", "Child", "Health", "excuse", "prefetch_window"]
+__all__ = [
+    "MOST_SKILLS", "UNKNOWN_RUN_MS", "Beat", "Child", "Health", "Room", "check_told", "excuse", "prefetch_window",
+]  # fmt: skip
 
 #: A worker is handed as much beyond its concurrency as it finishes in this time: enough not to run dry while a standby
 #: takes its distributor's place, little enough that a long task does not hold others up.
@@ -34,37 +37,96 @@ class Health(StrEnum):
     GONE = "gone"
 
 
-class Beat(BaseModel):
-    """The payload of a heartbeat, and of `agent_joined`: who it is, what it can take, how far it is."""
+#: What an agent may say of itself at most. Who holds one key must not be able to fill, or to end, whoever hears it.
+MOST_CONCURRENCY, MOST_CAPACITY = 10_000, 10**9
+MOST_SKILLS = {Role.WORKER: 1_024, Role.DISTRIBUTOR: 16_384}
+MOST_SETS, MOST_IN_SETS, MOST_HELD, MOST_CHILDREN = 1_024, 65_536, 20_000, 10_000
+
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+Concurrency = Annotated[int, Field(ge=0, le=MOST_CONCURRENCY)]
+Capacity = Annotated[int, Field(ge=0, le=MOST_CAPACITY)]
+Skill = Annotated[str, StringConstraints(max_length=210)]
+Skills = Annotated[tuple[Skill, ...], Field(max_length=MOST_SKILLS[Role.DISTRIBUTOR]), FailFast()]
+SkillSets = Annotated[tuple[Skills, ...], Field(max_length=MOST_SETS), FailFast()]
+Short = Annotated[str, StringConstraints(max_length=255)]
+
+
+def at_most(entries: int) -> BeforeValidator:
+    """A bound that is looked at first: a dictionary's own is, like its errors, counted entry by entry."""
+
+    def check(value: object) -> object:
+        if isinstance(value, dict) and len(value) > entries:
+            raise ValueError(f"over {entries} entries")
+        return value
+
+    return BeforeValidator(check)
+
+
+class Room(BaseModel):
+    """The payload of `capacity`: what a distributor can take, and can do."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+    capacity: Capacity = 0  #: tasks it wants to have at most; a distributor's follows from its workers'
+    capabilities: Skills = ()  #: what it can do; a distributor: what its workers can, all together
+    skill_sets: SkillSets = ()  #: what single workers of a distributor can; empty: one can do it all
+
+
+class Beat(Room):
+    """The payload of a heartbeat, and of `agent_joined`: who it is, what it can take, how far it is."""
+
     action: str = "beat"
-    beat: int = 0  #: counts the heartbeats of this incarnation
-    concurrency: int = 0  #: attempts it runs at once
-    capacity: int = 0  #: tasks it wants to have at most; a distributor's follows from its workers'
-    capabilities: tuple[str, ...] = ()  #: what it can do; a distributor: what its workers can, all together
-    skill_sets: tuple[tuple[str, ...], ...] = ()  #: what single workers of a distributor can; empty: one can do it all
-    attempts: dict[str, int] = Field(default_factory=dict)  #: by task type, how often a worker's handler may be tried
+    beat: Count = 0  #: counts the heartbeats of this incarnation
+    concurrency: Concurrency = 0  #: attempts it runs at once
+    #: by task type, how often a worker's handler may be tried
+    attempts: Annotated[dict[Skill, Annotated[int, Field(ge=1, le=100)]], at_most(MOST_SKILLS[Role.WORKER])] = Field(
+        default_factory=dict
+    )
     draining: bool = False
-    holding: tuple[tuple[str, int], ...] = ()  #: (task id, attempt) of all a worker has
-    ended: tuple[str, ...] = ()  #: tasks a distributor has reported as ended and still shows
-    parent_incarnation: int = 0  #: whose messages `received` counts
-    received: int = 0  #: the last sequence number it has taken from that incarnation of its parent
-    sent: int = 0  #: the last sequence number it has sent to its parent
-    running: int = 0
-    queued: int = 0
-    done: int = 0  #: tasks since its start
-    failed: int = 0
-    retried: int = 0  #: attempts a distributor has had made again, since its start
-    pid: int = 0
-    host: str = ""
-    started_ms: int = 0
-    messages: dict[str, dict[str, int]] = Field(default_factory=dict)  #: sent to | received from its parent, by action
-    conflicts: int = 0  #: transactions it had to send again
-    ticks: int = 0  #: steps since its start: whether its loop moves
-    stalled_ms: int = 0  #: for how long there has been work and none was done
-    children: dict[str, dict[str, Any]] = Field(default_factory=dict)  #: a distributor's workers, for `status`
+    #: (task id, attempt) of all a worker has
+    holding: Annotated[tuple[tuple[Short, Count], ...], Field(max_length=MOST_HELD), FailFast()] = ()
+    #: tasks a distributor has reported as ended and still shows
+    ended: Annotated[tuple[Short, ...], Field(max_length=MOST_HELD), FailFast()] = ()
+    parent_incarnation: Count = 0  #: whose messages `received` counts
+    received: Count = 0  #: the last sequence number it has taken from that incarnation of its parent
+    sent: Count = 0  #: the last sequence number it has sent to its parent
+    running: Count = 0
+    queued: Count = 0
+    done: Count = 0  #: tasks since its start
+    failed: Count = 0
+    retried: Count = 0  #: attempts a distributor has had made again, since its start
+    pid: Count = 0
+    host: Short = ""
+    started_ms: Count = 0
+    #: sent to | received from its parent, by action
+    messages: Annotated[dict[Short, Annotated[dict[Short, Count], at_most(64)]], at_most(16)] = Field(
+        default_factory=dict
+    )
+    conflicts: Count = 0  #: transactions it had to send again
+    ticks: Count = 0  #: steps since its start: whether its loop moves
+    stalled_ms: Count = 0  #: for how long there has been work and none was done
+    #: a distributor's workers, for `status`
+    children: Annotated[
+        dict[Short, Annotated[dict[Short, Count | Short | None], at_most(32)]], at_most(MOST_CHILDREN)
+    ] = Field(default_factory=dict)
+
+
+#: The actions by which a child says something of itself.
+TOLD: dict[str, type[Room]] = {Action.AGENT_JOINED: Beat, Action.BEAT: Beat, Action.CAPACITY: Room}
+
+
+def check_told(sender: Role, action: str, payload: Mapping[str, Any]) -> None:
+    """Whether what a child says of itself can be believed as far as it goes. Raises MalformedMessage, naming fields."""
+    kind = TOLD.get(action)
+    if kind is None:
+        return
+    try:
+        told = kind.model_validate(payload)
+    except ValidationError as error:
+        wrong = sorted({str(one["loc"][0])[:40] if one["loc"] else "all" for one in error.errors(include_input=False)})
+        raise MalformedMessage(f"fields that are wrong, or beyond their bounds: {', '.join(wrong)[:200]}") from None
+    if len(told.capabilities) > MOST_SKILLS[sender] or sum(map(len, told.skill_sets)) > MOST_IN_SETS:
+        raise MalformedMessage(f"over {MOST_SKILLS[sender]} capabilities, or {MOST_IN_SETS} in sets")
 
 
 class Probe(NamedTuple):

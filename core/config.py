@@ -62,6 +62,12 @@ def _root_secret(value: SecretStr | str | None) -> SecretStr | None:
     return SecretStr(text)
 
 
+def _client_id(text: str) -> str:
+    """A client's name, or `operator:` and an operator's."""
+    _agent_id(text.removeprefix("operator:"))
+    return text
+
+
 AgentId = Annotated[str, AfterValidator(_agent_id)]
 Seconds = Annotated[float, Field(gt=0, le=7 * 86_400)]
 _AN_ID = "1 to 64 letters, digits, '_', '.', '-', the first a letter or digit"
@@ -201,6 +207,11 @@ class AgentConfig(Value):
     freshness_s: Annotated[Seconds, Variable("A2A_FRESHNESS_S", "seconds")] = 600.0
     #: more are refused at the door, so that the server's memory is never exhausted
     max_open_tasks: Annotated[int, Field(ge=1), Variable("MAX_OPEN_TASKS", "a number of tasks, 1 or more")] = 200_000
+    #: open tasks below one that was submitted, and how deep they may nest: what spawns without end, ends
+    max_tree_tasks: Annotated[int, Field(ge=1), Variable("MAX_TREE_TASKS", "a number of tasks, 1 or more")] = 10_000
+    max_tree_depth: Annotated[
+        int, Field(ge=1, le=1000), Variable("MAX_TREE_DEPTH", "levels of children, 1 to 1000")
+    ] = 32
     #: share of the server's maxmemory above which new tasks are refused, so that the accepted ones can always finish
     memory_high_water: Annotated[
         float, Field(gt=0, le=1), Variable("MEMORY_HIGH_WATER", "a share of the server's maxmemory, such as 0.8")
@@ -245,11 +256,15 @@ class AgentConfig(Value):
 
 
 class AgentIds(Value):
-    """Who the three tiers are, unless --id says otherwise."""
+    """Who the three tiers and their clients are, unless a flag or a program says otherwise."""
 
     coordinator_id: Annotated[AgentId, Variable("COORDINATOR_ID", _AN_ID)] = "coordinator-1"
     distributor_id: Annotated[AgentId, Variable("DISTRIBUTOR_ID", _AN_ID)] = "distributor-1"
     worker_id: Annotated[AgentId, Variable("WORKER_ID", _AN_ID)] = "worker-1"
+    #: as whom a program submits tasks: it sees and touches those that a client of that name has submitted
+    client_id: Annotated[
+        str, AfterValidator(_client_id), Variable("A2A_CLIENT_ID", f"a client's name, or operator:NAME: {_AN_ID}")
+    ] = "client"
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +286,7 @@ class Settings:
     coordinator_id: str
     distributor_id: str
     worker_id: str
+    client_id: str
     sources: list[Setting]
 
     def a2a_for(self, agent_id: str) -> A2AConfig:

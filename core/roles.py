@@ -1,7 +1,9 @@
 """Who is who, and who may say what to whom.
 
-An address is a role and an id. The chain of command is coordinator > distributor > worker; a client is a child of its
-coordinator. Messages pass between a parent and its child only, and only those that the table allows.
+An address is a role and an id. The chain of command is coordinator > distributor > worker; clients and operators are
+children of their coordinator, and so are their sessions: `client:bob~9f3c` is one program of `client:bob`, with a key
+that follows from bob's. A client sees and touches the tasks that are its own or shared with it, an operator all.
+Messages pass between a parent and its child only, and only those that the table allows.
 """
 
 from __future__ import annotations
@@ -13,13 +15,15 @@ from typing import NamedTuple, Self
 
 from core.errors import ConfigError, MalformedMessage, NotPermitted
 
-__all__ = ["ALLOWED", "Action", "Address", "Role", "check_permitted"]
+__all__ = ["ALLOWED", "ASKERS", "Action", "Address", "Role", "check_permitted"]
 
 AGENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+SESSION = re.compile(r"[a-z0-9]{1,16}")
 
 
 class Role(StrEnum):
     CLIENT = "client"
+    OPERATOR = "operator"
     COORDINATOR = "coordinator"
     DISTRIBUTOR = "distributor"
     WORKER = "worker"
@@ -34,10 +38,23 @@ class Address(NamedTuple):
     def __str__(self) -> str:
         return f"{self.role.value}:{self.agent_id}"
 
+    @property
+    def name(self) -> str:
+        """The id without a session: whose key it is."""
+        return self.agent_id.partition("~")[0]
+
+    @property
+    def session(self) -> str:
+        """Which program of a client or operator it is; empty: the address has no session."""
+        return self.agent_id.partition("~")[2]
+
     @classmethod
     def of(cls, role: Role, agent_id: str) -> Self:
-        """Raises ConfigError when the id cannot be one: 1 to 64 letters, digits, `_`, `.`, `-`, no sign first."""
-        if not AGENT_ID.fullmatch(agent_id):
+        """Raises ConfigError when the id cannot be one: 1 to 64 letters, digits, `_`, `.`, `-`, no sign first. That of
+        a client or an operator may end in a session, `~` and 1 to 16 small letters and digits."""
+        name, mark, session = agent_id.partition("~")
+        sound = not mark or (role in ASKERS and SESSION.fullmatch(session))
+        if not (sound and AGENT_ID.fullmatch(name)):
             raise ConfigError(
                 f"agent id {agent_id[:80]!r} is not allowed: use 1 to 64 letters, digits, '_', '.', '-',"
                 " and begin with a letter or digit."
@@ -48,6 +65,10 @@ class Address(NamedTuple):
     def parse(cls, text: bytes | str) -> Self:
         """The address written as `role:id`. Raises MalformedMessage."""
         return cls(*_parse(text))
+
+
+#: Who asks from outside the chain of command. They come and go, under ever new sessions.
+ASKERS = frozenset({Role.CLIENT, Role.OPERATOR})
 
 
 @lru_cache(maxsize=4096)
@@ -62,8 +83,8 @@ def _parse(text: bytes | str) -> tuple[Role, str]:
 class Action(StrEnum):
     """What a message asks for or reports: `payload["action"]`."""
 
-    SUBMIT_TASK = "submit_task"  #: client: run these
-    WATCH_TASK = "watch_task"  #: client: tell me of the end of these
+    SUBMIT_TASK = "submit_task"  #: client, operator: run these
+    WATCH_TASK = "watch_task"  #: tell me of the end of these
     CANCEL_TASK = "cancel_task"  #: stop these, with their subtrees
     REPLAY_TASK = "replay_task"  #: run these dead letters again, each as a new task
     PURGE_TASK = "purge_task"  #: these dead letters are done with
@@ -77,20 +98,14 @@ class Action(StrEnum):
     BEAT = "beat"  #: the heartbeat
 
 
-C, K, D, W = Role.CLIENT, Role.COORDINATOR, Role.DISTRIBUTOR, Role.WORKER
+K, D, W = Role.COORDINATOR, Role.DISTRIBUTOR, Role.WORKER
+ASKED = frozenset({Action.SUBMIT_TASK, Action.WATCH_TASK, Action.CANCEL_TASK, Action.REPLAY_TASK, Action.PURGE_TASK})
+ANSWERED = frozenset({Action.TASK_ACCEPTED, Action.TASK_RESULT})
 
 #: (sender, recipient) -> the actions it may send. What is not here is refused and counted.
 ALLOWED: dict[tuple[Role, Role], frozenset[Action]] = {
-    (C, K): frozenset(
-        {
-            Action.SUBMIT_TASK,
-            Action.WATCH_TASK,
-            Action.CANCEL_TASK,
-            Action.REPLAY_TASK,
-            Action.PURGE_TASK,
-        }
-    ),
-    (K, C): frozenset({Action.TASK_ACCEPTED, Action.TASK_RESULT}),
+    **{(asker, K): ASKED for asker in ASKERS},
+    **{(K, asker): ANSWERED for asker in ASKERS},
     (K, D): frozenset({Action.ASSIGN_TASK, Action.CANCEL_TASK}),
     (D, K): frozenset({Action.TASK_RESULT, Action.AGENT_JOINED, Action.AGENT_LEFT, Action.CAPACITY, Action.BEAT}),
     (D, W): frozenset({Action.ASSIGN_TASK, Action.CANCEL_TASK}),

@@ -117,6 +117,7 @@ def read(flags: Mapping[str, object], environ: Mapping[str, str], dotenv_path: P
         coordinator_id=tree.ids.coordinator_id,
         distributor_id=tree.ids.distributor_id,
         worker_id=tree.ids.worker_id,
+        client_id=tree.ids.client_id,
         sources=[_setting(name, tree, layers) for name in KNOWN],
     )
 

@@ -27,9 +27,11 @@ from core.errors import (
 )
 from core.roles import Address
 
-__all__ = ["Keys", "ReplayWindow", "Signed", "check_fresh", "key_id_of"]
+__all__ = ["Keys", "ReplayWindow", "Signed", "check_fresh", "check_plausible", "key_id_of"]
 
 _LABEL = b"agent-system/a2a/v1"
+#: How far ahead of the server's clock the number of a start may lie.
+AHEAD_MS = 86_400_000
 #: How far back a sequence number may lie and still be told apart from one that was taken.
 WINDOW = 1024
 
@@ -110,7 +112,7 @@ class Keys:
             own = {}
         if not own or any(len(key) != 32 for key in own.values()):
             raise ConfigError("A2A_AGENT_KEY is not of the form KEYID:64-HEX-DIGITS, as `agents key` prints it.")
-        return cls(chain, own)
+        return cls(chain, {kid: _of_session(key, chain[-1]) for kid, key in own.items()})
 
     def export(self) -> str:
         """This agent's own key as text: a secret, from which only its own subtree's keys can be derived."""
@@ -142,7 +144,7 @@ class Keys:
         if key is None:
             other = recipient if sender == self._me else sender
             own = self._own[key_id]
-            child_key = own if other == self._parent else _derive(own, f"key {other}")
+            child_key = own if other == self._parent else _child_key(own, other)
             key = _derive(child_key, f"link {sender} {recipient}")
             if len(self._links) >= 10_000:  # forged senders must not fill the memory
                 self._links.clear()
@@ -158,8 +160,17 @@ def key_id_of(secret: bytes) -> str:
 def _walk(root: bytes, chain: Sequence[Address]) -> bytes:
     key = root
     for address in chain:
-        key = _derive(key, f"key {address}")
+        key = _child_key(key, address)
     return key
+
+
+def _child_key(parent_key: bytes, child: Address) -> bytes:
+    return _of_session(_derive(parent_key, f"key {child.role.value}:{child.name}"), child)
+
+
+def _of_session(key: bytes, address: Address) -> bytes:
+    """The key of an address, given that of its name: programs of one client do not share a link."""
+    return _derive(key, f"session {address.session}") if address.session else key
 
 
 def _derive(key: bytes, info: str) -> bytes:
@@ -191,6 +202,14 @@ def check_fresh(signed_ms: int, arrived_ms: int, window_ms: int) -> None:
     """
     if abs(arrived_ms - signed_ms) > window_ms:
         raise StaleMessage(f"signed {(arrived_ms - signed_ms) / 1000:.0f} s before it arrived")
+
+
+def check_plausible(incarnation: int, known: int, now_ms: int) -> None:
+    """Raises MalformedMessage when a start cannot have that number. It is the server's clock then, or one more than the
+    start before it, so it lies ahead only where the clock was set back. Who holds a stolen key and could take any would
+    leave its owner deaf for good: none of the owner's starts had a higher one."""
+    if incarnation > known and incarnation > now_ms + AHEAD_MS:
+        raise MalformedMessage("an incarnation that lies more than a day ahead of the server's clock")
 
 
 @dataclass(frozen=True, slots=True)

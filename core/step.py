@@ -18,12 +18,13 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Protocol, TypedDict
 
 from core.a2a_messaging import A2AMessage, MessageType
+from core.errors import PeerError
 from core.roles import Action, Address
 from core.server_info import Memory
 from core.signing import ReplayWindow, Signed
 
 __all__ = [
-    "Batch", "Call", "Drain", "Received", "Sending", "Step", "Table", "Tick", "Turn",
+    "Batch", "Call", "Drain", "PutAside", "Received", "Sending", "Step", "Table", "Tick", "Turn",
 ]  # fmt: skip
 
 TYPE_OF_ACTION = {
@@ -66,6 +67,11 @@ class Received(NamedTuple):
     message: A2AMessage
     entry_id: bytes
     signed: Signed | None = None  #: as it came, for who keeps it; None: it is a heartbeat
+
+    @property
+    def size(self) -> int:
+        """Bytes of its body; 0 for a heartbeat."""
+        return len(self.signed.body) if self.signed else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +144,14 @@ class Sending(NamedTuple):
     audience: int | None = None  #: the incarnation of the recipient that it is meant for
 
 
+class PutAside(NamedTuple):
+    """An item of a message that is not acted on, while the others of its message are."""
+
+    received: Received
+    item: Any  #: JSON
+    error: PeerError
+
+
 @dataclass(slots=True)
 class Step:
     """What one run asks of the world: first the writes and the sends, in one transaction, then the effects."""
@@ -149,6 +163,8 @@ class Step:
     effects: list[Any] = field(default_factory=list)  #: for the tier's own hands, in order
     notes: list[tuple[str, dict[str, Any]]] = field(default_factory=list)  #: (action, fields) for the log
     changes: dict[str, str] = field(default_factory=dict)  #: task id -> its new status first, for the audit trail
+    told: dict[Address, int] = field(default_factory=dict)  #: bytes of records that it answers with, by who asked
+    rejected: list[PutAside] = field(default_factory=list)  #: what goes into quarantine
 
     def put(self, table: Table, key: str, value: bytes | int, whose: str = "") -> None:
         self.writes.setdefault((table, whose), {})[key] = value
@@ -159,13 +175,17 @@ class Step:
     def send(self, sending: Sending, item: bytes) -> None:
         self.sends.setdefault(sending, []).append(item)
 
+    def put_aside(self, received: Received, item: object, error: PeerError) -> None:
+        """Has an item quarantined, with the reason."""
+        self.rejected.append(PutAside(received, item, error))
+
     def note(self, action: str, **fields: Any) -> None:
         self.notes.append((action, fields))
 
     @property
     def commits(self) -> bool:
         """Whether there is anything to write or to say."""
-        return bool(self.writes or self.sends or self.extras)
+        return bool(self.writes or self.sends or self.extras or self.rejected)
 
 
 class Turn(TypedDict):

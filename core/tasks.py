@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import orjson
 from pydantic import (
+    AwareDatetime,
     BaseModel,
     ConfigDict,
+    FailFast,  # else each wrong entry of a list costs an error object: 30 s and 1.7 GiB for one message
     Field,
     ModelWrapValidatorHandler,
     StringConstraints,
@@ -41,6 +43,7 @@ __all__ = [
     "TaskError",
     "TaskStatus",
     "Then",
+    "bounded",
     "check_size",
     "check_sizes",
     "errors_with",
@@ -55,6 +58,9 @@ PAYLOAD_LIMIT_BYTES = 256 * 1024
 
 #: What the errors of all attempts of one task take at most, as JSON.
 ERRORS_LIMIT_BYTES = 64 * 1024
+
+#: The longest time limit of an attempt, ten years: more than that is nobody's intention, and no clock can be set to it.
+TIMEOUT_LIMIT_S = 10 * 366 * 86_400
 
 #: Deepest nesting of lists and objects in a payload or result.
 DEPTH_LIMIT = 64
@@ -151,31 +157,48 @@ class Task(BaseModel):
     payload: Any = None
     status: TaskStatus = TaskStatus.PENDING
     priority: Priority = Priority.NORMAL
-    created_at: datetime = NOT_GIVEN  #: left out: now
-    updated_at: datetime | None = None
-    started_at: datetime | None = None  #: when the current attempt was handed to a worker
-    completed_at: datetime | None = None
+    created_at: AwareDatetime = NOT_GIVEN  #: left out: now
+    updated_at: AwareDatetime | None = None
+    started_at: AwareDatetime | None = None  #: when the current attempt was handed to a worker
+    completed_at: AwareDatetime | None = None
     result: Any = None
     error: TaskError | None = None  #: of the last attempt that failed
-    errors: tuple[TaskError, ...] = ()  #: of all attempts that failed, the oldest first (see errors_with)
-    retry_count: int = 0  #: attempts that began
+    errors: Annotated[
+        tuple[TaskError, ...], FailFast()
+    ] = ()  #: of all attempts that failed, the oldest first (see errors_with)
+    retry_count: int = Field(default=0, ge=0, lt=2**31)  #: attempts that began
     metadata: dict[str, Any] = Field(default_factory=dict)  #: the caller's own; carried along, never read
-    timeout_s: float | None = Field(default=None, gt=0)  #: longest run of one attempt; None: the handler's own
-    deadline: datetime | None = None  #: nothing is started after it; children inherit it and can only shorten it
+    timeout_s: float | None = Field(
+        default=None, gt=0, le=TIMEOUT_LIMIT_S
+    )  #: longest run of one attempt; None: the handler's own
+    deadline: AwareDatetime | None = None  #: nothing is started after it; children inherit it and can only shorten it
     max_attempts: int | None = Field(default=None, ge=1, le=100)  #: None: the handler's own
-    backoff_s: float = Field(default=0.5, ge=0)  #: pause before the 2nd attempt; doubles, at most 60 s
-    capabilities: tuple[Name, ...] = Field(default=(), max_length=32)  #: what its worker must be able to do
+    backoff_s: float = Field(
+        default=0.5, ge=0, le=TIMEOUT_LIMIT_S
+    )  #: pause before the 2nd attempt; doubles, at most 60 s
+    capabilities: Annotated[tuple[Name, ...], FailFast()] = Field(
+        default=(), max_length=32
+    )  #: what its worker must be able to do
     idempotency_key: Name | None = None  #: for effects outside; None: the task_id
+    owner: str | None = None  #: whose it is: the client, or operator, that submitted its root, as `role:name`
+    shared_with: Annotated[tuple[Name, ...], FailFast()] = Field(
+        default=(), max_length=32
+    )  #: clients that see and touch it too; "*": all
     parent_id: str | None = None
     root_id: str | None = None  #: the submitted task at the top of the tree
+    depth: int = 0  #: how many parents there are above it
     submission: str | None = None  #: the message it was submitted with, by its entry id; the coordinator keeps it
-    children: tuple[str, ...] = ()  #: of a waiting task, and of its continuation
+    children: Annotated[tuple[str, ...], FailFast()] = ()  #: of a waiting task, and of its continuation
     then: Then | None = None
-    inputs: tuple[tuple[str, str], ...] = ()  #: (child id, sha256 of its record), for the continuation
-    attempt: int = 0  #: the fence: grows with every hand-over; only the current attempt's result counts
+    inputs: Annotated[
+        tuple[tuple[str, str], ...], FailFast()
+    ] = ()  #: (child id, sha256 of its record), for the continuation
+    attempt: int = Field(
+        default=0, ge=0, lt=2**53
+    )  #: the fence: grows with every hand-over; only the current attempt's result counts
     assigned_to: str | None = None  #: the agent below that has it now
-    not_before: datetime | None = None  #: when the pause before its next attempt ends
-    reply_to: tuple[str, ...] = ()  #: clients that want to hear of its end
+    not_before: AwareDatetime | None = None  #: when the pause before its next attempt ends
+    reply_to: Annotated[tuple[str, ...], FailFast()] = ()  #: addresses of those that want to hear of its end
     cancel_requested: bool = False
 
     if not TYPE_CHECKING:  # a checker knows the fields by name and type
@@ -239,7 +262,7 @@ class Task(BaseModel):
 
     def retry_delay(self) -> timedelta:
         """The pause before the next attempt: backoff_s, doubled for each one that began, at most a minute."""
-        return timedelta(seconds=min(60.0, self.backoff_s * 2 ** max(0, self.retry_count - 1)))
+        return timedelta(seconds=min(60.0, self.backoff_s * 2 ** min(max(0, self.retry_count - 1), 16)))
 
 
 TASK_FIELDS = frozenset(Task.model_fields)
@@ -261,12 +284,23 @@ def errors_with(earlier: tuple[TaskError, ...], latest: TaskError) -> tuple[Task
     for error in (latest, *reversed(earlier)):
         left_for_whole -= _size(error)
         if left_for_whole < 0:
-            error = error.model_copy(update={"message": error.message[:100], "traceback": "", "output": ""})
+            error = in_short(error)
         left -= _size(error)
         if left < 0:
             break
         kept.append(error)
     return tuple(reversed(kept))
+
+
+def in_short(error: TaskError) -> TaskError:
+    """Its first words."""
+    short = {"type": error.type[:100], "message": error.message[:100], "worker": error.worker[:100]}
+    return error.model_copy(update={**short, "traceback": "", "output": ""})
+
+
+def bounded(error: TaskError) -> TaskError:
+    """The error itself, or its first words where it takes more than ERRORS_LIMIT_BYTES."""
+    return error if _size(error) <= ERRORS_LIMIT_BYTES else in_short(error)
 
 
 def _size(error: TaskError) -> int:
@@ -311,6 +345,8 @@ def check_sizes(task: Task) -> None:
     if not isinstance(task, Task):
         raise BadTask(f"this is a {type(task).__name__}, not a task; make it Task(task_type=..., payload=...)")
     check_size(f"payload of task {task.task_id!r}", task.payload)
+    if task.deadline and task.deadline.tzinfo is None:  # a copy that was not validated
+        raise BadTask("task field 'deadline': needs a time zone, such as datetime.now(UTC)")
     if task.metadata:
         check_size(f"metadata of task {task.task_id!r}", task.metadata)
 

@@ -8,7 +8,7 @@ from core.agents import Beat, Child, Health, excuse
 from core.roles import Action
 from core.step import Batch, Received, Sending, Step, Table
 from distributor.state import DistributorState
-from distributor.task_life import give_back, is_own, lose
+from distributor.task_life import give_back, is_own, lose, remember_attempts
 
 __all__ = ["give_back_stranded", "judge_workers", "on_agent_left", "on_beat", "write_workers"]
 
@@ -16,7 +16,7 @@ __all__ = ["give_back_stranded", "judge_workers", "on_agent_left", "on_beat", "w
 def on_beat(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
     """A worker is here, or still here. One that was started anew has none of the tasks its predecessor had."""
     beat = Beat.model_validate(received.message.payload)
-    state.max_attempts.update(beat.attempts)  # of one that died, too: how often what it had may be tried
+    remember_attempts(state, beat.attempts)  # of one that died, too: how often what it had may be tried
     incarnation = received.message.metadata.incarnation
     name = received.sender.agent_id
     worker = state.workers.get(name)

@@ -15,10 +15,12 @@ import orjson
 from core.agents import Beat, Child
 from core.balancing import LeastLoaded
 from core.dispatch_queue import DispatchQueue
+from core.errors import BadTask, MalformedMessage
 from core.langgraph_state import AgentStatus
+from core.reports import AttemptReport, attempt_report, is_task_id, progress_report
 from core.roles import Action, Address, Role
 from core.step import Batch, Call, Drain, Received, Sending, Step, Table
-from core.tasks import Task, TaskStatus, skills_needed
+from core.tasks import Task, TaskError, TaskStatus, skills_needed
 from distributor.liveness import give_back_stranded, judge_workers, on_agent_left, on_beat, write_workers
 from distributor.state import DistributorState, capacity, skill_sets, skills
 from distributor.task_life import attempts_allowed, conclude, fail, give_back, hand_over, report, requeue, save
@@ -63,7 +65,18 @@ def on_assign_tasks(state: DistributorState, received: Received, batch: Batch, s
     if not received.message.tasks:
         step.extras.setdefault(Sending(state.coordinator, Action.TASK_RESULT), {})
     for item in received.message.tasks:
-        on_assign_task(state, Task.parse(item), batch, step)
+        try:
+            on_assign_task(state, Task.parse(item), batch, step)
+        except BadTask as error:
+            refuse_assignment(state, received, item, error, step)
+
+
+def refuse_assignment(state: DistributorState, received: Received, item: Any, error: BadTask, step: Step) -> None:
+    """A task that is none ends here: the coordinator would hand it over again and again."""
+    step.put_aside(received, item, MalformedMessage("a task that breaks its schema"))
+    if isinstance(item, dict) and is_task_id(task_id := item.get("task_id")):
+        problem = TaskError(type="BadTask", message=f"refused by its distributor: {error}", retryable=False)
+        report(state, {"task_id": task_id, "status": S.ABANDONED.value, "error": problem.model_dump()}, step)
 
 
 def on_assign_task(state: DistributorState, task: Task, batch: Batch, step: Step) -> None:
@@ -82,7 +95,10 @@ def on_assign_task(state: DistributorState, task: Task, batch: Batch, step: Step
 
 def on_cancel_tasks(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
     for item in received.message.tasks:
-        on_cancel_task(state, str(item), batch, step)
+        if is_task_id(item):
+            on_cancel_task(state, item, batch, step)
+        else:
+            step.put_aside(received, item, MalformedMessage("this is no task id"))
 
 
 def on_cancel_task(state: DistributorState, task_id: str, batch: Batch, step: Step) -> None:
@@ -101,38 +117,64 @@ def on_cancel_task(state: DistributorState, task_id: str, batch: Batch, step: St
 
 
 def on_task_results(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
+    name = received.sender.agent_id
     for item in received.message.tasks:
-        on_task_result(state, received.sender.agent_id, item, batch, step)
+        try:
+            said = attempt_report(item, received.size)
+        except MalformedMessage as error:
+            step.put_aside(received, item, error)
+            if (told := failed_by(item, name, error)) is None:
+                continue
+            said = told
+        on_task_result(state, name, said, batch, step)
 
 
-def on_task_result(state: DistributorState, name: str, item: dict[str, Any], batch: Batch, step: Step) -> None:
+def failed_by(item: Any, name: str, error: MalformedMessage) -> AttemptReport | None:
+    """What a malformed report comes to: its attempt has failed, as far as it says which one that is. Elsewhere another
+    may succeed."""
+    if not isinstance(item, dict):
+        return None
+    problem = TaskError(type="malformed_report", message=f"worker {name} sent a report that breaks its shape: {error}")
+    ended = {"task_id": item.get("task_id"), "attempt": item.get("attempt"), "status": "failed", "error": problem}
+    try:
+        return attempt_report(ended)
+    except MalformedMessage:
+        return None
+
+
+def on_task_result(state: DistributorState, name: str, said: AttemptReport, batch: Batch, step: Step) -> None:
     """The outcome of an attempt. Only the current attempt's first outcome counts; the others are counted."""
-    task = state.local_tasks.get(item["task_id"])
-    if task is None or task.attempt != item["attempt"] or task.assigned_to != name:
+    task = state.local_tasks.get(said["task_id"])
+    if task is None or task.attempt != said["attempt"] or task.assigned_to != name:
         state.count("late_results")
         return
+    status = said["status"]
     worker = state.workers.get(name)
     if worker:
         worker.in_flight.pop(task.task_id, None)
-        if item["status"] == "returned":
+        if status == "returned":
             worker.gave_back()
-        if "run_ms" in item:
-            worker.ran(item["run_ms"])
-    status = item["status"]
+        if "run_ms" in said:
+            worker.ran(said["run_ms"])
     if status == "returned":
         requeue(state, task, batch, step, retry_count=task.retry_count - 1)
-    elif status == S.FAILED:
-        fail(state, task, name, item, batch, step)
+    elif status == "failed":
+        fail(state, task, name, said, batch, step)
     else:
-        conclude(state, task, {**item, "worker": name}, batch, step)
+        conclude(state, task, {**said, "worker": name}, batch, step)
 
 
 def on_task_progress(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
     """How far attempts are: shown in the shared state until the task ends."""
     for item in received.message.tasks:
-        task = state.local_tasks.get(item["task_id"])
-        if task and task.attempt == item["attempt"] and task.assigned_to == received.sender.agent_id:
-            metadata = {**task.metadata, "progress": item["progress"]}
+        try:
+            said = progress_report(item)
+        except MalformedMessage as error:
+            step.put_aside(received, item, error)
+            continue
+        task = state.local_tasks.get(said["task_id"])
+        if task and task.attempt == said["attempt"] and task.assigned_to == received.sender.agent_id:
+            metadata = {**task.metadata, "progress": said["progress"]}
             save(state, task.evolve(metadata=metadata, updated_at=batch.now), step)
 
 

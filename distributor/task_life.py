@@ -5,24 +5,29 @@ A result counts only for the attempt that is current: the attempt's number is it
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
+from pydantic_core import to_jsonable_python
 
 from core.agents import Child
+from core.reports import AttemptReport
 from core.roles import Action
 from core.step import Batch, Sending, Step, Table
-from core.tasks import Task, TaskError, TaskStatus, errors_with
+from core.tasks import Task, TaskError, TaskStatus, bounded, errors_with
 from distributor.state import DistributorState
 
 __all__ = [
-    "attempts_allowed", "conclude", "fail", "give_back", "hand_over", "is_own", "line_up", "lose", "report", "requeue",
-    "save",
+    "attempts_allowed", "conclude", "fail", "give_back", "hand_over", "is_own", "line_up", "lose", "remember_attempts",
+    "report", "requeue", "save",
 ]  # fmt: skip
 
 S = TaskStatus
 #: Attempts of a task whose handler nobody has told the limit of yet.
 DEFAULT_MAX_ATTEMPTS = 3
+#: Of so many types of task is remembered how often they may be tried.
+MOST_TYPES = 16_384
 #: How many ended tasks stay visible in the shared state.
 ENDED_KEPT = 50
 #: How much of an attempt's last progress is kept as its output, when its worker is gone and can tell no more.
@@ -48,11 +53,11 @@ def hand_over(state: DistributorState, task: Task, worker: Child, batch: Batch, 
     step.changes[task.task_id] = trail(S.IN_PROGRESS, handed.assigned_to, handed.attempt, handed.task_type)
 
 
-def fail(state: DistributorState, task: Task, name: str, item: dict[str, Any], batch: Batch, step: Step) -> None:
+def fail(state: DistributorState, task: Task, name: str, said: AttemptReport, batch: Batch, step: Step) -> None:
     """A failed attempt: again after a pause and elsewhere, or the end of the task."""
-    error = TaskError.model_validate({**item["error"], "attempt": task.attempt, "worker": name})
-    if item.get("max_attempts"):
-        state.max_attempts[task.task_type] = item["max_attempts"]
+    error = bounded(said["error"].model_copy(update={"attempt": task.attempt, "worker": name}))
+    if "max_attempts" in said:
+        remember_attempts(state, {task.task_type: said["max_attempts"]})
     task = task.evolve(errors=errors_with(task.errors, error))
     if task.cancel_requested:
         conclude(state, task, {"status": S.CANCELLED.value, "worker": name}, batch, step)
@@ -61,7 +66,7 @@ def fail(state: DistributorState, task: Task, name: str, item: dict[str, Any], b
         state.count("retried")
         requeue(state, task, batch, step, not_before=batch.now + task.retry_delay(), error=error)
     else:
-        failed = {**item, "error": error.model_dump(), "worker": name}
+        failed: dict[str, Any] = {**said, "error": error.model_dump(), "worker": name}
         if error.type == "deadline":  # it was never run: nobody's handler has failed
             failed["status"] = S.ABANDONED.value
         conclude(state, task, failed, batch, step)
@@ -88,6 +93,13 @@ def lose(state: DistributorState, task: Task, name: str, batch: Batch, step: Ste
     else:
         item = {"status": S.ABANDONED.value, "error": error.model_dump(), "worker": name}
         conclude(state, task, item, batch, step)
+
+
+def remember_attempts(state: DistributorState, told: Mapping[str, int]) -> None:
+    """Takes what a worker says of how often its handlers may be tried; of too many names the oldest are forgotten."""
+    state.max_attempts.update(told)
+    while len(state.max_attempts) > MOST_TYPES:
+        del state.max_attempts[next(iter(state.max_attempts))]
 
 
 def last_progress(task: Task) -> str:
@@ -196,7 +208,7 @@ def trail(status: TaskStatus, worker: str | None, attempt: int, fact: object) ->
 
 
 def report(state: DistributorState, item: dict[str, Any], step: Step) -> None:
-    step.send(Sending(state.coordinator, Action.TASK_RESULT), orjson.dumps(item))
+    step.send(Sending(state.coordinator, Action.TASK_RESULT), orjson.dumps(item, default=to_jsonable_python))
 
 
 def save(state: DistributorState, task: Task, step: Step) -> None:

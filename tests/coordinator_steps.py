@@ -7,6 +7,7 @@ from typing import Any
 
 from coordinator.graph import build
 from coordinator.state import CoordinatorState
+from core.access import owner_of
 from core.roles import Action, Address, Role
 from core.step import Step, Table
 from core.tasks import Task
@@ -54,7 +55,8 @@ def refusals(step: Step, client: Address = CLIENT) -> list[Any]:
 
 
 def stored(task: Task) -> dict[str, bytes]:
-    return {task.task_id: task.to_json()}
+    """What is looked up for a batch: the record of a task that CLIENT has submitted."""
+    return {task.task_id: task.evolve(owner=owner_of(CLIENT)).to_json()}
 
 
 def digest(step: Step, task_id: str) -> str:

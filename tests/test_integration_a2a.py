@@ -24,10 +24,10 @@ from tests.integration.speaker import Redis, Speaker, overheard
 from tests.waiting import until_async
 
 K, D, W = Address(Role.COORDINATOR, "k"), Address(Role.DISTRIBUTOR, "d"), Address(Role.WORKER, "w")
-C = Address(Role.CLIENT, "c")
+C = Address(Role.CLIENT, "c~1")
 KEYS, CELL = CoordinatorKeys("k"), CellKeys("d")
 CHAINS = {K: (K,), D: (K, D), W: (K, D, W), C: (K, C)}
-STREAMS = {K: KEYS.inbox, D: CELL.inbox, W: CELL.worker_inbox("w"), C: KEYS.replies("c")}
+STREAMS = {K: KEYS.inbox, D: CELL.inbox, W: CELL.worker_inbox("w"), C: KEYS.replies(C)}
 
 Said = list[tuple[Signed, A2AMessage]]
 
@@ -80,7 +80,7 @@ def check(said: Said, kind: MessageType, sender: Address, recipient: Address) ->
 
 
 async def test_a_client_submits_with_a_request_to_its_coordinator(agents: House, client: Redis) -> None:
-    me = await agents.client("c")
+    me = await agents.client("c~1")
     submitting = asyncio.create_task(me.submit.aio(add("t", 1)))
 
     said = await said_to(client, K, "submit_task")
@@ -227,7 +227,7 @@ async def test_messages_are_dated_by_the_servers_clock(agents: House, client: Re
 
 
 async def test_many_tasks_travel_in_few_messages(agents: House, client: Redis) -> None:
-    me = await agents.client("c")
+    me = await agents.client("c~1")
     submitting = asyncio.create_task(me.submit_many.aio([add(f"t{n}", n) for n in range(300)]))
 
     async def all_there() -> bool:
@@ -247,7 +247,7 @@ async def test_what_was_dealt_with_lies_in_no_stream(agents: House, client: Redi
     await agents.coordinator()
     await agents.distributor()
     await agents.worker("w")
-    me = await agents.client("c")
+    me = await agents.client("c~1")
     ids = await me.submit_many.aio([add(f"t{n}", n) for n in range(50)])
     _ = [task async for task in me.as_completed(ids)]
 

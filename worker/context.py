@@ -15,12 +15,10 @@ from typing import Any
 import orjson
 
 from core.errors import BadTask, TaskFailed
+from core.reports import CHILDREN_LIMIT_BYTES, PROGRESS_LIMIT_BYTES
 from core.tasks import Task, TaskError, TaskStatus, Then, check_size, check_sizes
 
 __all__ = ["ChildOutcome", "Context", "Progress", "Spawn", "current_context"]
-
-#: Largest progress report, as JSON: it travels with every heartbeat while the task runs.
-PROGRESS_LIMIT_BYTES = 4096
 
 #: A sum of steps may overshoot 1 by rounding; more than that is a percentage by mistake.
 ROUNDING = 1.0001
@@ -28,7 +26,7 @@ ROUNDING = 1.0001
 MAX_ID_LENGTH = 200  #: of a task id
 
 #: All children of one spawn travel in one message, and their parent's record names each, with a digest of its outcome.
-SPAWN_LIMIT_BYTES, CHILD_OVERHEAD_BYTES = 2 * 1024 * 1024, 100
+CHILD_OVERHEAD_BYTES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +135,10 @@ class Context:
         Once all have ended, the task goes on as a task of type ``then`` with ``payload``, and finds their outcomes in
         ``ctx.children``; with no ``then``, its result is the list of theirs. A child without an id of its own is
         called ``<this task>/<index>``, so that a second attempt names the same children and none runs twice.
-        Raises BadTask for no children, two with one id, a payload that is no JSON or too large, or over 2 MiB in all.
-        The task fails with BadTask when a child's id is that of an open task, of one that a client has submitted, or of
-        a child that another task waits for.
+        Raises BadTask for no children, two with one id, a payload that is no JSON or too large, a deadline without a
+        time zone, or over 2 MiB in all. The task fails with BadTask when a child's id is that of an open task, or of an
+        ended one that a client has submitted or another task has spawned; and with all that was spawned below the task
+        that was submitted when more are open there than MAX_TREE_TASKS, or deeper than MAX_TREE_DEPTH.
         """
         named = tuple(self._named(index, child) for index, child in enumerate(children, self.spawned))
         if not named:
@@ -152,9 +151,9 @@ class Context:
             check_sizes(child)
         check_size("payload of the continuation", payload)
         size = sum(len(child.to_json()) + CHILD_OVERHEAD_BYTES for child in named)
-        if size > SPAWN_LIMIT_BYTES:
+        if size > CHILDREN_LIMIT_BYTES:
             raise BadTask(
-                f"spawn got {len(named)} children of {size} bytes in all, over the limit of {SPAWN_LIMIT_BYTES}."
+                f"spawn got {len(named)} children of {size} bytes in all, over the limit of {CHILDREN_LIMIT_BYTES}."
                 " Store their payloads elsewhere and pass references, or spawn in two levels."
             )
         return Spawn(named, Then(task_type=then, payload=payload))

@@ -12,10 +12,12 @@ from typing import Any
 
 import orjson
 
+from core.errors import BadTask, MalformedMessage
 from core.langgraph_state import AgentStatus, LocalAgentState
+from core.reports import is_task_id
 from core.roles import Action, Address
 from core.step import Batch, Drain, Received, Sending, Step
-from core.tasks import Task
+from core.tasks import Task, TaskError
 
 __all__ = ["CancelRun", "Outcome", "ProgressMade", "RunTask", "Withdraw", "Withdrawn", "WorkerState", "work"]
 
@@ -100,7 +102,21 @@ def on_assign_tasks(state: WorkerState, received: Received, step: Step) -> None:
     if not received.message.tasks:
         step.extras.setdefault(state.report, {})
     for item in received.message.tasks:
-        on_assign_task(state, Task.parse(item), step)
+        try:
+            task = Task.parse(item)
+        except BadTask as error:
+            refuse_assignment(state, received, item, error, step)
+        else:
+            on_assign_task(state, task, step)
+
+
+def refuse_assignment(state: WorkerState, received: Received, item: Any, error: BadTask, step: Step) -> None:
+    """A task that is none: its attempt fails, as far as it says which one that is."""
+    step.put_aside(received, item, MalformedMessage("a task that breaks its schema"))
+    if isinstance(item, dict) and is_task_id(task_id := item.get("task_id")):
+        problem = TaskError(type="BadTask", message=f"refused by its worker: {error}", retryable=False)
+        ended = {"task_id": task_id, "attempt": item.get("attempt"), "status": "failed", "error": problem.model_dump()}
+        step.send(state.report, orjson.dumps(ended))
 
 
 def on_assign_task(state: WorkerState, task: Task, step: Step) -> None:
@@ -119,8 +135,9 @@ def on_assign_task(state: WorkerState, task: Task, step: Step) -> None:
 
 def on_cancel_tasks(state: WorkerState, received: Received, step: Step) -> None:
     for item in received.message.tasks:
-        task = state.local_tasks.get(item["task_id"])
-        if task and task.attempt == item["attempt"]:
+        if not isinstance(item, dict) or not is_task_id(task_id := item.get("task_id")):
+            step.put_aside(received, item, MalformedMessage("this names no task"))
+        elif (task := state.local_tasks.get(task_id)) and task.attempt == item.get("attempt"):
             step.effects.append(CancelRun(task.task_id, task.attempt))
 
 

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from core.cli.render import note, print_json
-from core.cli.session import client_of, looking
+from core.cli.session import looking
 
 if TYPE_CHECKING:
     from core.config import Settings
-    from core.runtime.client import AgentClient
     from core.tasks import Task
 
-__all__ = ["finish", "waiting_client"]
+__all__ = ["finish", "telling_why"]
 
 #: Silence that nobody wonders about.
 PATIENCE_S = 2.0
@@ -27,28 +26,26 @@ EXIT_FAILED = 1
 
 
 @asynccontextmanager
-async def waiting_client(configured: Settings, task_id: str) -> AsyncIterator[AgentClient]:
-    """A client; while it is open, stderr is told what the task waits for. When the block gives up waiting, stderr is
-    told how to ask again."""
+async def telling_why(configured: Settings, task_id: str) -> AsyncIterator[None]:
+    """While the block waits, stderr is told what the task waits for; when it gives up, how to ask again."""
     from core.errors import TaskTimeout, TransportDown
     from core.runtime import waiting
 
     logging.getLogger(waiting.__name__).disabled = True  # it tells programs what is told here anyway, and sooner
     goes_on = f"Its result: agents tasks wait {task_id}"
-    async with client_of(configured) as client:
-        telling = asyncio.create_task(_tell_why(configured, task_id))
-        try:
-            yield client
-        except (TaskTimeout, TransportDown):
-            note(f"agents: {goes_on}")
-            raise
-        except asyncio.CancelledError:
-            note(f"agents: left; the task goes on. {goes_on}")
-            raise
-        finally:
-            telling.cancel()
-            with suppress(asyncio.CancelledError):
-                await telling
+    telling = asyncio.create_task(_tell_why(configured, task_id))
+    try:
+        yield
+    except (TaskTimeout, TransportDown):
+        note(f"agents: {goes_on}")
+        raise
+    except asyncio.CancelledError:
+        note(f"agents: left; the task goes on. {goes_on}")
+        raise
+    finally:
+        telling.cancel()
+        with suppress(asyncio.CancelledError):
+            await telling
 
 
 async def _tell_why(configured: Settings, task_id: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from core.cli.render import duration, note, print_json, print_table, say
-from core.cli.session import client_of, looking, run, settings
+from core.cli.session import looking, operator_of, run, settings
 
 if TYPE_CHECKING:
     from core.config import Settings
@@ -257,7 +257,7 @@ async def _requests(
 
     answered: dict[str, Any] = {}
     refused: list[str] = []
-    async with looking(configured) as reader, client_of(configured) as client:
+    async with looking(configured) as reader, operator_of(configured) as client:
         wanted = ids or await dead_letter_ids(reader, configured.coordinator_id)
         for start in range(0, len(wanted), AT_ONCE):
             some = wanted[start : start + AT_ONCE]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from core.runtime.client import AgentClient
     from core.runtime.reader import Reader
 
-__all__ = ["client_of", "looking", "run", "settings"]
+__all__ = ["client_of", "looking", "operator_of", "run", "settings"]
 
 T = TypeVar("T")
 
@@ -48,4 +48,16 @@ async def client_of(configured: Settings) -> AsyncIterator[AgentClient]:
     from core.runtime.client import AgentClient
 
     async with AgentClient(configured.redis, configured.a2a, configured.coordinator_id) as client:
+        yield client
+
+
+@asynccontextmanager
+async def operator_of(configured: Settings) -> AsyncIterator[AgentClient]:
+    """An operator's client, which sees and touches all tasks: where there is the root secret, or the configured key is
+    an operator's. With a client's own key it is that client's. Raises TransportDown, ConfigError."""
+    from core.runtime.client import AgentClient
+
+    has_own_key = bool(configured.a2a.agent_key)
+    client_id = configured.client_id if has_own_key else "operator:cli"
+    async with AgentClient(configured.redis, configured.a2a, configured.coordinator_id, client_id) as client:
         yield client

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from core.cli.render import note
-from core.cli.session import run, settings
+from core.cli.session import client_of, run, settings
 
 if TYPE_CHECKING:
     from core.config import Settings
@@ -70,11 +70,11 @@ def _payload(text: str) -> Any:
 
 
 async def _submit(configured: Settings, task: Task, wait: bool, timeout_s: float | None) -> Task | None:
-    from core.cli.awaiting import waiting_client
+    from core.cli.awaiting import telling_why
     from core.errors import TaskTimeout, TransportDown
 
     began_s = time.monotonic()
-    async with waiting_client(configured, task.task_id) as client:
+    async with client_of(configured) as client, telling_why(configured, task.task_id):
         try:
             await client.submit.aio(task, ACCEPTED_S if timeout_s is None else timeout_s)
         except (TaskTimeout, TransportDown):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from core.cli.render import duration, note, print_json, print_table, say
-from core.cli.session import client_of, looking, run, settings
+from core.cli.session import looking, operator_of, run, settings
 from core.printable import printable
 
 if TYPE_CHECKING:
@@ -120,9 +120,9 @@ def wait(
 
 
 async def _wait(configured: Settings, task_id: str, timeout_s: float | None) -> Task:
-    from core.cli.awaiting import waiting_client
+    from core.cli.awaiting import telling_why
 
-    async with waiting_client(configured, task_id) as client:
+    async with operator_of(configured) as client, telling_why(configured, task_id):
         return await client.result.aio(task_id, timeout_s)
 
 
@@ -134,5 +134,5 @@ def cancel(task_id: TaskId) -> None:
 
 
 async def _cancel(configured: Settings, task_id: str) -> None:
-    async with client_of(configured) as client:
+    async with operator_of(configured) as client:
         await client.cancel.aio(task_id)

@@ -27,8 +27,9 @@ hashes by its whole name, so the tag `{shared:distributor:ID}` lies in the slot 
     {coordinator:C}:submissions              hash    entry id -> the message as it was signed,   -         coordinator
                                                      while a task of it is open or dead
     {coordinator:C}:lease, :fence, :seen, :inbox, :heartbeats, :standbys    as above
-    {coordinator:C}:client:X                 stream  signed replies to client X                 1 h       coordinator
-    {coordinator:C}:client:X:mark            string  nothing: X waits until replicas have it    1 min     client X
+    {coordinator:C}:client:X~S               stream  signed replies to session S of client X    1 h       coordinator
+    {coordinator:C}:client:X~S:mark          string  nothing: X waits until replicas have it    1 min     client X
+    {coordinator:C}:operator:X~S, ...:mark   as for clients
     {coordinator:C}:quarantine, {shared:distributor:D}:quarantine
                                              stream  rejected messages and why, bounded         -         the reader
     agents:active                            set     addresses with their cell, for `status`    -         every agent
@@ -38,7 +39,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.roles import Address, Role
+from core.roles import ASKERS, Address, Role
 
 __all__ = ["ACTIVE", "AgentKeys", "CellKeys", "CoordinatorKeys", "keys_of"]
 
@@ -104,11 +105,11 @@ class CoordinatorKeys:
     def heartbeats(self) -> str:
         return self._key("heartbeats")
 
-    def replies(self, client_id: str) -> str:
-        return self._key(f"client:{client_id}")
+    def replies(self, asker: Address) -> str:
+        return self._key(str(asker))
 
-    def mark(self, client_id: str) -> str:
-        return self._key(f"client:{client_id}:mark")
+    def mark(self, asker: Address) -> str:
+        return self._key(f"{asker}:mark")
 
     @property
     def agent(self) -> AgentKeys:
@@ -218,8 +219,8 @@ def keys_of(chain: tuple[Address, ...]) -> AgentKeys:
 
 def inbox_of(recipient: Address, chain: tuple[Address, ...]) -> str:
     """The stream that `recipient`, the parent or a child of the last of `chain`, reads."""
-    if recipient.role is Role.CLIENT:
-        return CoordinatorKeys(chain[0].agent_id).replies(recipient.agent_id)
+    if recipient.role in ASKERS:
+        return CoordinatorKeys(chain[0].agent_id).replies(recipient)
     if recipient.role is Role.COORDINATOR:
         return CoordinatorKeys(recipient.agent_id).inbox
     if recipient.role is Role.DISTRIBUTOR:

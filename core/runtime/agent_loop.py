@@ -289,13 +289,15 @@ class AgentLoop:
         if step.effects and not self.committer.may_act:
             await self._commit(Step())  # who is no longer sure of the lease does nothing before it is; or LeaseLost
         await self._mind.perform(step.effects)
-        return sum(len(one.message.payload.get("tasks", ())) for one in received) + len(events)
+        return sum(len(one.message.tasks) for one in received) + len(events)
 
     async def _commit(self, step: Step, *also: Command) -> None:
         failpoints.hit("graph")
         now_ms = self.clock.now_ms()
         commands: list[Command | Late] = [*also, *await self._tables.commands(step)]
         commands += self.outbox.commands(step, now_ms)
+        for item in step.rejected:
+            self._inbox.put_aside(item)
         commands += self._inbox.settle(now_ms)
         backoff_s = BACKOFF_S
         while True:
@@ -437,7 +439,7 @@ class AgentLoop:
         return None
 
     def _hear(self, beats: Sequence[bytes], memory: Memory | None = None) -> None:
-        self._beats += self._heartbeats.new(beats)
+        self._beats += self._heartbeats.new(beats, max(self.clock.now_ms(), self.committer.incarnation))
         self.tell(Tick(memory))
 
     def _outlive(self) -> list[Command]:

@@ -44,7 +44,7 @@ from core.ports import Command
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.keys import CoordinatorKeys
 from core.redis_client import Wire
-from core.roles import Action, Address, Role, check_permitted
+from core.roles import ASKERS, Action, Address, Role, check_permitted
 from core.runtime.completed import Completed
 from core.runtime.endings import Endings, Listener
 from core.runtime.portal import Resident, operation
@@ -84,8 +84,10 @@ class Search:
 class AgentClient(Resident):
     """A client of one coordinator. Use it as a context manager, in a script or in a coroutine; or `open` and `close`.
 
-    What is left out comes from the environment and `.env`, as for the agents. `client_id` names its link and its reply
-    stream; leave it out and it is one nobody else has. Raises ConfigError.
+    What is left out comes from the environment and `.env`, as for the agents. `client_id` says whose tasks it sees and
+    touches: those that a client of that name has submitted, in this program or another, and those shared with it. As
+    `operator:NAME` it is an operator, who sees and touches all. Each client that is opened has a link and a reply
+    stream of its own. Raises ConfigError.
     """
 
     def __init__(
@@ -96,11 +98,10 @@ class AgentClient(Resident):
         client_id: str | None = None,
     ) -> None:
         self._redis = redis_or_configured(redis_config)
-        self.client_id = client_id or f"client-{secrets.token_hex(6)}"
-        self._a2a = secrets_or_configured(a2a_config or A2AConfig(agent_id=self.client_id))
+        self._me = _asker(client_id or load().client_id)
+        self._a2a = secrets_or_configured(a2a_config or A2AConfig(agent_id=self._me.name))
         coordinator_id = coordinator_id or load().coordinator_id
         self._coordinator = Address.of(Role.COORDINATOR, coordinator_id)
-        self._me = Address.of(Role.CLIENT, self.client_id)
         self._chain = (self._coordinator, self._me)
         self._keys = CoordinatorKeys(coordinator_id)
         self._clock = ServerClock()
@@ -115,6 +116,11 @@ class AgentClient(Resident):
         self._missing: dict[str, float] = {}  # tasks that had no record, and since when (monotonic)
         self._away = ""  # why Redis cannot be reached; empty: it can
         self._replayed: dict[str, str] = {}  # dead letter -> the task it runs again as
+
+    @property
+    def client_id(self) -> str:
+        """Its id with its session, `NAME~SESSION`, by which its coordinator tells it from others of its name."""
+        return self._me.agent_id
 
     # ---- opening and closing ----
 
@@ -367,7 +373,7 @@ class AgentClient(Resident):
         back; whatever keeps it from being read, a wrong password too, is taken for something that passes."""
         assert self._requests
         wire = Wire(self._redis)
-        key = self._keys.replies(self.client_id)
+        key = self._keys.replies(self._me)
         backoff_s = BACKOFF_S
         try:
             while True:
@@ -403,7 +409,7 @@ class AgentClient(Resident):
         all writes in order: those that have one which comes after the read have all that was read."""
         if not self._redis.wait_replicas:
             return []
-        write = ("SET", self._keys.mark(self.client_id), "", "PX", MARK_MS)
+        write = ("SET", self._keys.mark(self._me), "", "PX", MARK_MS)
         return [write, ("WAIT", self._redis.wait_replicas, REPLICAS_MS)]
 
     def _are_replicated(self, answer: Sequence[Any]) -> bool:
@@ -429,7 +435,7 @@ class AgentClient(Resident):
         try:
             signed = Signed.from_fields(fields)
             message = A2AMessage.opened(signed, self._signing)
-            check_permitted(signed.sender.role, Role.CLIENT, message.action)
+            check_permitted(signed.sender.role, self._me.role, message.action)
             metadata = message.metadata
             self._window = self._window.take(metadata.incarnation, metadata.sequence_number, metadata.timestamp)
             if message.action == Action.TASK_ACCEPTED:
@@ -459,3 +465,13 @@ class AgentClient(Resident):
                 self._endings.tell(Task.parse(item))
             except BadTask as error:
                 raise MalformedMessage(str(error)) from error
+
+
+def _asker(client_id: str) -> Address:
+    """The address of a new session of `NAME`, a client, or of `operator:NAME`; or of that which is named, as
+    `NAME~SESSION`, and which one program at a time may use. Raises ConfigError."""
+    role, mark, name = client_id.rpartition(":")
+    if mark and role not in ASKERS:
+        raise ConfigError(f"client id {client_id[:80]!r} is not allowed: give a NAME, or operator:NAME.")
+    agent_id = name if "~" in name else f"{name}~{secrets.token_hex(4)}"
+    return Address.of(Role(role) if mark else Role.CLIENT, agent_id)

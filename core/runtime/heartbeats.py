@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from pydantic import ValidationError
+from collections.abc import Sequence
 
 from core.a2a_messaging import A2AMessage
-from core.agents import Beat
-from core.errors import MalformedMessage, NotPermitted, PeerError, ReplayedMessage
+from core.agents import check_told
+from core.errors import NotPermitted, PeerError, ReplayedMessage
 from core.roles import Action, Address, check_permitted
-from core.signing import Keys, Signed
+from core.signing import Keys, Signed, check_plausible
 from core.step import Received
 
 __all__ = ["Heartbeats"]
@@ -34,25 +31,26 @@ class Heartbeats:
         self._seen: dict[bytes, bytes] = {}  # by agent id
         self._latest: dict[bytes, tuple[int, int]] = {}  # by agent id: incarnation and number of the last good one
 
-    def new(self, stored: Sequence[bytes]) -> list[Received]:
-        """The good ones among those that have changed; `stored` is as HGETALL gives it. Bad ones are counted."""
+    def new(self, stored: Sequence[bytes], now_ms: int) -> list[Received]:
+        """The good ones among those that have changed; `stored` is as HGETALL gives it. Bad ones are counted. `now_ms`
+        is the server's clock, or the number of this agent's own start where that lies ahead of it."""
         children = dict(zip(stored[::2], stored[1::2], strict=True))
         before, self._seen = self._seen, children
         return [
             beat
             for name, packed in children.items()
-            if before.get(name) != packed and (beat := self._verified(name, packed))
+            if before.get(name) != packed and (beat := self._verified(name, packed, now_ms))
         ]
 
-    def _verified(self, name: bytes, packed: bytes) -> Received | None:
+    def _verified(self, name: bytes, packed: bytes, now_ms: int) -> Received | None:
         try:
             signed = Signed.unpack(packed)
             message = A2AMessage.opened(signed, self._signing)
             check_permitted(signed.sender.role, self._me.role, message.action)
             if message.action != Action.BEAT or signed.sender.agent_id.encode() != name:
                 raise NotPermitted("this is nobody's heartbeat")
-            if wrong := wrong_fields(message.payload):
-                raise MalformedMessage(f"the heartbeat of a child has fields that are wrong: {wrong}")
+            check_told(signed.sender.role, message.action, message.payload)
+            check_plausible(message.metadata.incarnation, self._latest.get(name, (0, 0))[0], now_ms)
             self._note(name, (message.metadata.incarnation, message.metadata.sequence_number))
         except PeerError as error:
             log.warning("heartbeat rejected: %s", error, extra={"action": "beat_rejected", "reason": error.reason})
@@ -68,13 +66,3 @@ class Heartbeats:
             del self._latest[next(iter(self._latest))]
         if number <= latest:
             raise ReplayedMessage(f"heartbeat {number[1]}")
-
-
-def wrong_fields(payload: Mapping[str, Any]) -> str:
-    """The names of those that cannot be a heartbeat's; empty: all is well. A graph that met one would fail, again and
-    again, and with it all that its agent has to do."""
-    try:
-        Beat.model_validate(payload)
-    except ValidationError as error:
-        return ", ".join(sorted({str(one["loc"][0]) if one["loc"] else "all" for one in error.errors()}))
-    return ""

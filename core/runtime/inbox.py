@@ -12,14 +12,17 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
+
 from core.a2a_messaging import A2AMessage
+from core.agents import check_told
 from core.errors import NotPermitted, PeerError, ReplyTooLarge, ServerRefused, StaleMessage
 from core.ports import Command, Connection
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.keys import AgentKeys
-from core.roles import Action, Address, Role, check_permitted
-from core.signing import Keys, ReplayWindow, Signed, check_fresh
-from core.step import Received
+from core.roles import ASKERS, Action, Address, check_permitted
+from core.signing import Keys, ReplayWindow, Signed, check_fresh, check_plausible
+from core.step import PutAside, Received
 
 __all__ = ["READ_WITHIN_S", "Inbox"]
 
@@ -150,7 +153,7 @@ class Inbox:
             try:
                 signed = Signed.from_fields(fields or [])
                 message = A2AMessage.opened(signed, self._signing, limit_bytes=self._limit_bytes)
-                self._check(signed.sender, message, entry_id)
+                self._check(signed.sender, message, entry_id, incarnation)
             except PeerError as error:
                 self.rejected[error.reason] += 1
                 self._bad.append((entry, error))
@@ -158,7 +161,7 @@ class Inbox:
             if message.metadata.audience not in (None, incarnation):
                 self.rejected[StaleMessage.reason] += 1  # meant for this agent's predecessor: no fault of the sender
                 continue
-            if signed.sender.role is not Role.CLIENT:
+            if signed.sender.role not in ASKERS:
                 self.counts[signed.sender, message.action] += 1
             received.append(Received(signed.sender, message, entry_id, signed))
         return received
@@ -169,6 +172,12 @@ class Inbox:
         body = received.message.encode()
         self._bad.append(((received.entry_id, [b"from", str(received.sender).encode(), b"body", body]), error))
         self._done.append(received.entry_id)
+
+    def put_aside(self, item: PutAside) -> None:
+        """Quarantines one item of a message; the message itself is dealt with."""
+        self.rejected[item.error.reason] += 1
+        fields = [b"from", str(item.received.sender).encode(), b"body", orjson.dumps(item.item)]
+        self._bad.append(((item.received.entry_id, fields), item.error))
 
     @property
     def unsettled(self) -> int:
@@ -215,11 +224,12 @@ class Inbox:
             self._moved.discard(sender)
         return [("HDEL", self._keys.seen, *silent)] if silent else []
 
-    def _check(self, sender: Address, message: A2AMessage, entry_id: bytes) -> None:
+    def _check(self, sender: Address, message: A2AMessage, entry_id: bytes, incarnation: int) -> None:
         metadata: Any = message.metadata
         if message.sender != sender.agent_id or message.recipient != self._me.agent_id:
             raise NotPermitted("sender or recipient inside the message are not those it was signed for")
         check_permitted(sender.role, self._me.role, message.action)
+        check_told(sender.role, message.action, message.payload)
         if message.action == Action.BEAT:  # those have numbers of their own, and lie elsewhere
             raise NotPermitted("a heartbeat is no message for an inbox")
         # Ids only grow: after the server's clock was set back they lie in the future until it has caught up with them.
@@ -227,6 +237,7 @@ class Inbox:
         check_fresh(metadata.timestamp, arrived_ms, self._freshness_ms)
         name = str(sender)
         window = self.windows.get(name, ReplayWindow())
+        check_plausible(metadata.incarnation, window.incarnation, max(incarnation, self._clock.now_ms()))
         self.windows[name] = window.take(metadata.incarnation, metadata.sequence_number, metadata.timestamp)
         self._moved.add(name)
 

@@ -8,19 +8,20 @@ from typing import Any
 
 import orjson
 
-from core.a2a_messaging import VERSION, MessageType, encode_body
+from core.a2a_messaging import MOST_ITEMS, VERSION, MessageType, encode_body
 from core.ports import Command
 from core.redis_backend.keys import inbox_of
-from core.roles import Action, Address, Role
+from core.roles import ASKERS, Action, Address, Role
 from core.signing import Keys, Signed
 from core.step import TYPE_OF_ACTION, Sending, Step
 
-__all__ = ["MOST_ITEMS", "Outbox", "chunks"]
+__all__ = ["Outbox", "chunks"]
 
-#: Most items, and about the most bytes of items, in one message.
-MOST_ITEMS, MOST_BYTES = 128, 512 * 1024
-#: A client's reply stream: a client that stops reading finds the results in the records instead.
-REPLIES_KEPT, REPLIES_TTL_S = 20_000, 3600
+#: About the most bytes of items in one message.
+MOST_BYTES = 512 * 1024
+#: A reply stream is bounded in entries and, by the size of the newest, in bytes: who stops reading, or asks for large
+#: results again and again, finds them in the records instead.
+REPLIES_KEPT, REPLIES_BYTES, REPLIES_TTL_S = 20_000, 64 * 1024 * 1024, 3600
 CLIENTS = Address(Role.CLIENT, "*")
 
 
@@ -40,12 +41,13 @@ class Outbox:
         commands: list[Command] = []
         for sending in dict.fromkeys((*step.sends, *step.extras)):
             key = inbox_of(sending.recipient, self._chain)
-            to_client = sending.recipient.role is Role.CLIENT
-            head = ("XADD", key, "MAXLEN", "~", REPLIES_KEPT, "*") if to_client else ("XADD", key, "*")
+            to_client = sending.recipient.role in ASKERS
             extra = step.extras.get(sending, {})
             for items in chunks(step.sends.get(sending, ())):
                 signed = self._message(sending, items, extra, now_ms)
-                commands.append((*head, *signed.fields()))
+                kept = min(REPLIES_KEPT, max(1, REPLIES_BYTES // len(signed.body)))
+                bound = ("MAXLEN", "~", kept) if to_client else ()
+                commands.append(("XADD", key, *bound, "*", *signed.fields()))
             if to_client:
                 commands.append(("EXPIRE", key, REPLIES_TTL_S))
         return commands
@@ -59,7 +61,7 @@ class Outbox:
         return self._sign(parent, MessageType.HEARTBEAT, payload, number, now_ms, None, None).pack()
 
     def _message(self, sending: Sending, items: Sequence[bytes], extra: Mapping[str, Any], now_ms: int) -> Signed:
-        to_client = sending.recipient.role is Role.CLIENT
+        to_client = sending.recipient.role in ASKERS
         # Clients come and go: they share one sequence, each seeing it with gaps, so that none needs to be remembered.
         counter = CLIENTS if to_client else sending.recipient
         number = self.sent[counter] = self.sent.get(counter, 0) + 1

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from core.a2a_messaging import MOST_ITEMS
 from core.config import RedisConfig
 from core.errors import ServerRefused, TaskTimeout, TransportDown
 from core.ports import Command
@@ -24,7 +25,7 @@ from core.redis_backend.clock import ServerClock
 from core.redis_backend.keys import CoordinatorKeys
 from core.redis_client import Wire
 from core.roles import Action, Address
-from core.runtime.outbox import MOST_ITEMS, Outbox, chunks
+from core.runtime.outbox import Outbox, chunks
 from core.runtime.rejection import LATEST, rejection_of
 from core.server_info import passes_soon, why_refused
 from core.signing import Keys

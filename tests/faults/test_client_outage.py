@@ -17,6 +17,7 @@ import core.redis_client
 from core.config import RedisConfig
 from core.errors import ServerRefused, TaskLost, TaskTimeout, TransportDown, UnknownTask
 from core.redis_backend.keys import CoordinatorKeys
+from core.roles import Address, Role
 from core.runtime import client as client_module
 from core.runtime import outbox, requests, waiting
 from core.runtime.client import AgentClient
@@ -313,7 +314,7 @@ async def test_a_client_that_stops_reading_costs_a_bounded_stream_disturbs_nobod
 ) -> None:
     """Smaller here: 3 replies are kept instead of 20,000, and there are 12 at least: 6 MB of results."""
     monkeypatch.setattr(outbox, "REPLIES_KEPT", 3)
-    slow, other = await full.client("slow"), await full.client()
+    slow, other = await full.client("slow~1"), await full.client()
     tasks = [wait(f"s{n}", f"{n:03}" * 10_000) for n in range(200)]
     await slow.submit_many.aio(tasks)
     await slow.close.aio()
@@ -325,10 +326,10 @@ async def test_a_client_that_stops_reading_costs_a_bounded_stream_disturbs_nobod
     ]
     async with AgentClient(full.redis, signed_as("client"), "k") as somebody:
         assert len([one async for one in somebody.as_completed([one.task_id for one in tasks], timeout_s=30)]) == 200
-    stream = KEYS.replies("slow")
+    stream = KEYS.replies(Address(Role.CLIENT, "slow~1"))
     assert await client.xlen(stream) <= 4  # trimmed by whole nodes
     assert 0 < await client.ttl(stream) <= outbox.REPLIES_TTL_S
-    again = await full.client("slow")
+    again = await full.client("slow~1")
     results = {
         one.task_id: one.result async for one in again.as_completed([one.task_id for one in tasks], timeout_s=30)
     }

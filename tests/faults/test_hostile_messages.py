@@ -30,10 +30,10 @@ from tests.waiting import until_async
 Redis = Any  # the types of redis-py tell neither bytes from text nor all of its commands
 
 K, D, W = (Address(role, name) for role, name in [(Role.COORDINATOR, "k"), (Role.DISTRIBUTOR, "d"), (Role.WORKER, "w")])
-C = Address(Role.CLIENT, "c")
+C = Address(Role.CLIENT, "c~1")
 CHAINS = {K: (K,), D: (K, D), W: (K, D, W), C: (K, C)}
 KEYS, CELL = CoordinatorKeys("k"), CellKeys("d")
-INBOX = {K: KEYS.inbox, D: CELL.inbox, W: CELL.worker_inbox("w"), C: KEYS.replies("c")}
+INBOX = {K: KEYS.inbox, D: CELL.inbox, W: CELL.worker_inbox("w"), C: KEYS.replies(C)}
 #: Every link of the chain of command, and what is said on it.
 LINKS = [
     (C, K, Action.SUBMIT_TASK), (K, C, Action.TASK_RESULT), (K, D, Action.ASSIGN_TASK), (D, K, Action.TASK_RESULT),
@@ -188,7 +188,7 @@ async def test_forged_messages_change_nothing_in_any_tier_nor_in_a_client(agents
     await agents.coordinator()
     await agents.distributor()
     worker = await agents.worker()
-    submitter = await agents.client("c")
+    submitter = await agents.client("c~1")
     await submitter.submit.aio(add("before", 1, 2))
     assert await submitter.value.aio("before", 20) == 3
     await until_async(lambda: worker.loop.outbox.sent, "the worker has reported")
@@ -205,7 +205,7 @@ async def test_forged_messages_change_nothing_in_any_tier_nor_in_a_client(agents
         posted += len(forged) if recipient != C else 0
     await until_async(lambda: _count(client, posted), "all are put aside")
 
-    reply_stream = KEYS.replies("c")
+    reply_stream = KEYS.replies(C)
     after = await state_of(client)
     before.pop(reply_stream, None)
     after.pop(reply_stream, None)  # what lies there was put there; the client has passed over it:

@@ -109,7 +109,7 @@ async def put_aside(client: Redis, count: int) -> None:
 
 async def some_work(agents: House) -> AgentClient:
     """A client that has had tasks run, alone and in families, and cancelled one."""
-    submitter = await agents.client("c", token_secret=A, previous_secret=B)
+    submitter = await agents.client("c~1", token_secret=A, previous_secret=B)
     ids = await submitter.submit_many.aio([add(f"t{number}", number, 1) for number in range(20)])
     tree = await submitter.submit.aio(Task(task_id="family", task_type="tree", payload=2))
     waiting = await submitter.submit.aio(wait("cancelled"))
@@ -178,7 +178,7 @@ async def test_what_was_said_changes_nothing_when_it_is_said_again(
     await until_async(dropped, "the client has dropped every reply")
     after = await state_of(client)
     for state in (before, after):
-        state.pop(KEYS.replies("c"))
+        state.pop(KEYS.replies(Address(Role.CLIENT, "c~1")))
     assert after == before
     assert dict(agents.runs) == ran
     assert await submitter.value.aio(await submitter.submit.aio(add("afterwards", 1, 2)), 20) == 3
@@ -202,9 +202,13 @@ async def test_a_client_that_comes_back_is_told_nothing_by_replies_from_before(
     await everybody(agents, A, B)
     first = await some_work(agents)
     await first.close.aio()
-    await replay(client, [(stream, fields) for stream, fields in tape.messages if stream == KEYS.replies("c")], 0)
+    await replay(
+        client,
+        [(stream, fields) for stream, fields in tape.messages if stream == KEYS.replies(Address(Role.CLIENT, "c~1"))],
+        0,
+    )
 
-    again = await agents.client("c")
+    again = await agents.client("c~1")
     fresh = await again.submit.aio(add("t-new", 2, 2))
     ended = [(task.task_id, task.result) async for task in again.as_completed([fresh, "t3"], 20)]
 

@@ -29,9 +29,9 @@ Json = dict[str, Any]
 KEYS, CELL = CoordinatorKeys("k"), CellKeys("d")
 K, D, W, C = (
     Address(role, name)
-    for role, name in [(Role.COORDINATOR, "k"), (Role.DISTRIBUTOR, "d"), (Role.WORKER, "w"), (Role.CLIENT, "c")]
+    for role, name in [(Role.COORDINATOR, "k"), (Role.DISTRIBUTOR, "d"), (Role.WORKER, "w"), (Role.CLIENT, "c~1")]
 )
-INBOX = {K: KEYS.inbox, D: CELL.inbox, W: CELL.worker_inbox("w"), C: KEYS.replies("c")}
+INBOX = {K: KEYS.inbox, D: CELL.inbox, W: CELL.worker_inbox("w"), C: KEYS.replies(C)}
 CHAIN = {K: (K,), D: (K, D), W: (K, D, W), C: (K, C)}
 
 UNKNOWN = {"from_the_future": {"nested": [1, None, "x"]}, "another": 2.5}
@@ -94,7 +94,7 @@ async def test_one_tier_of_another_release_works_with_the_others(agents: House, 
     await agents.coordinator()
     distributor = await agents.distributor()
     await agents.worker()
-    submitter = await agents.client("c")
+    submitter = await agents.client("c~1")
     ids = await submitter.submit_many.aio([add(f"t{number}", number, 1) for number in range(10)])
     ids += await submitter.submit_many.aio(
         [Task(task_id="tree", task_type="tree", payload=2), Task(task_id="flaky", task_type="flaky", payload=1)]
@@ -120,7 +120,7 @@ async def test_records_that_another_release_has_left_are_taken_over(
     agents: House, client: Redis, change: Callable[[Json], Json]
 ) -> None:
     tiers = [await agents.coordinator(), await agents.distributor(), await agents.worker()]
-    submitter = await agents.client("c")
+    submitter = await agents.client("c~1")
     ids = await submitter.submit_many.aio([wait(f"t{number}", number) for number in range(10)])
     await runs(agents, "t0")
     for agent in reversed(tiers):
@@ -157,7 +157,7 @@ async def test_a_message_of_an_unknown_major_version_is_put_aside_by_every_tier_
     coordinator = await agents.coordinator()
     await agents.distributor()
     await agents.worker()
-    submitter = await agents.client("c")
+    submitter = await agents.client("c~1")
     links = [
         (C, K, Action.SUBMIT_TASK), (D, K, Action.TASK_RESULT), (K, D, Action.ASSIGN_TASK),
         (W, D, Action.TASK_RESULT), (D, W, Action.ASSIGN_TASK), (K, C, Action.TASK_RESULT),

@@ -43,7 +43,7 @@ async def test_a_dead_letter_has_each_attempts_error_and_the_message_as_its_clie
     await home.coordinator()
     await home.distributor()
     await home.worker()
-    submitter = await home.client("me")
+    submitter = await home.client("me~1")
     await submitter.submit_many.aio([flaky("bad", 9, max_attempts=3), add("good", 1, 2)])
     await submitter.result.aio("bad", 20)
     await submitter.result.aio("good", 20)
@@ -54,7 +54,7 @@ async def test_a_dead_letter_has_each_attempts_error_and_the_message_as_its_clie
 
     assert [(error.attempt, error.message) for error in dead.errors] == [(n, f"attempt {n}") for n in (1, 2, 3)]
     assert message is not None
-    assert str(message.sender) == "client:me"
+    assert str(message.sender) == "client:me~1"
     assert signature_found(message, "k", SECRETS, redis_config) == "valid"
     forged = A2ASecrets(token_secret="another secret of the same length")
     assert "neither" in signature_found(message, "k", forged, redis_config)

@@ -135,7 +135,7 @@ class SimulatedClient:
         self._world.store.ask(*command)
 
     def _listen(self) -> None:
-        key = CoordinatorKeys(COORDINATOR.agent_id).replies(CLIENT.agent_id)
+        key = CoordinatorKeys(COORDINATOR.agent_id).replies(CLIENT)
         for entry_id, fields in self._world.store.ask("XRANGE", key, self._read, "+"):
             if entry_id == self._read:
                 continue

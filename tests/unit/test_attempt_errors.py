@@ -151,7 +151,7 @@ def test_a_task_that_was_under_way_when_its_distributor_died_keeps_its_errors_an
     above.take(state, later_s=5)
     told = {
         "attempt": 2, "retry_count": 2, "status": "in_progress", "assigned_to": "worker-1",
-        "errors": [an_error(1).model_dump()],
+        "errors": (an_error(1),),
     }  # fmt: skip
 
     step = above.take(state, events=[TakenOver("distributor-1", {"t": told})], later_s=5)

@@ -219,7 +219,12 @@ def test_a_tree_of_any_depth_can_be_cancelled() -> None:
     depth = 2000
     waiting = [
         a_task(
-            f"t{n}", status="waiting", children=(f"t{n + 1}",), then=Then(spawned=1), reply_to=("client-1",) * (not n)
+            f"t{n}",
+            status="waiting",
+            children=(f"t{n + 1}",),
+            then=Then(spawned=1),
+            owner=str(CLIENT),
+            reply_to=(str(CLIENT),) * (not n),
         )
         for n in range(depth)
     ]

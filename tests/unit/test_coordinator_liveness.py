@@ -198,5 +198,5 @@ def test_a_distributor_that_gives_back_what_it_cannot_do_gets_other_tasks_at_onc
     step = take(state, result("t", "returned", stranded=True), submitted(a_task("other", task_type="x"), number=2))
 
     assert [item["task_id"] for item in sent(step, DISTRIBUTOR, Action.ASSIGN_TASK)] == ["other"]
-    assert list(state.local_tasks["t"].reply_to) == [CLIENT.agent_id]
+    assert list(state.local_tasks["t"].reply_to) == [str(CLIENT)]
     assert state.local_tasks["t"].status == "pending"

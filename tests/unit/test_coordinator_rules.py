@@ -93,14 +93,16 @@ def test_what_only_the_system_may_say_of_a_task_is_not_taken_from_a_client() -> 
     state = a_coordinator()
     forged = a_task(
         status="completed", result="forged", attempt=9, retry_count=9, parent_id="p", root_id="q", reply_to=("x",),
-        assigned_to="distributor-9", cancel_requested=True, children=("c",), inputs=(("c", "0"),),
+        assigned_to="distributor-9", cancel_requested=True, children=("c",), inputs=(("c", "0"),), owner="client:other",
+        depth=9,
     )  # fmt: skip
 
     take(state, submitted(forged))
 
     task = state.local_tasks["t"]
     assert (task.status, task.result, task.attempt, task.retry_count) == ("pending", None, 0, 0)
-    assert (task.parent_id, task.root_id, task.reply_to) == (None, "t", ("client-1",))
+    assert (task.parent_id, task.root_id, task.reply_to) == (None, "t", (str(CLIENT),))
+    assert (task.owner, task.depth) == (str(CLIENT), 0)
     assert (task.assigned_to, task.cancel_requested, task.children, task.inputs) == (None, False, (), ())
 
 
@@ -153,9 +155,10 @@ def test_a_coordinator_that_drains_refuses_new_tasks_and_hands_nothing_out() -> 
 
 def test_a_task_that_is_submitted_twice_is_one_task_and_both_clients_hear_of_its_end() -> None:
     state = a_coordinator(DISTRIBUTOR)
-    take(state, submitted(a_task()))
+    shared = a_task(shared_with=(CLIENT_2.agent_id,))
+    take(state, submitted(shared))
 
-    again = take(state, submitted(a_task(), client=CLIENT_2))
+    again = take(state, submitted(shared, client=CLIENT_2))
     end = take(state, result("t", result=3))
 
     assert refusals(again, CLIENT_2) == []
@@ -195,8 +198,9 @@ def test_the_id_of_a_task_cannot_be_used_for_another(other: dict[str, Any], alre
 @pytest.mark.parametrize("action", [Action.SUBMIT_TASK, Action.WATCH_TASK, Action.CANCEL_TASK])
 def test_a_task_that_ends_in_the_same_step_is_known_to_who_asks_for_it_in_that_step(action: Action) -> None:
     state = a_coordinator(DISTRIBUTOR)
-    take(state, submitted(a_task()))
-    item = a_task() if action is Action.SUBMIT_TASK else "t"
+    shared = a_task(shared_with=("*",))
+    take(state, submitted(shared))
+    item = shared if action is Action.SUBMIT_TASK else "t"
 
     # It was open when records were looked up for this batch, so its record is not in `stored`.
     step = take(state, result("t", result=3), to_me(CLIENT_2, action, [item]))

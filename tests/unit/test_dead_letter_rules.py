@@ -114,8 +114,9 @@ def test_a_message_is_forgotten_with_the_last_of_its_tasks() -> None:
 def test_a_message_is_kept_as_long_as_one_of_its_tasks_is_a_dead_letter() -> None:
     state, _ = died(a_task("a"), a_task("b"))
 
-    one = take(state, to_me(CLIENT, Action.PURGE_TASK, ["a"]))
-    both = take(state, to_me(CLIENT, Action.PURGE_TASK, ["b"], number=2))
+    known = stored(a_task("a", status="failed")) | stored(a_task("b", status="failed"))
+    one = take(state, to_me(CLIENT, Action.PURGE_TASK, ["a"]), stored=known)
+    both = take(state, to_me(CLIENT, Action.PURGE_TASK, ["b"], number=2), stored=known)
 
     assert KEPT not in one.writes
     assert both.writes[KEPT] == {"5-0": None}
@@ -180,7 +181,7 @@ def test_a_replay_keeps_the_idempotency_key_that_the_task_was_given() -> None:
 def test_a_task_that_had_gone_on_as_another_is_replayed_as_it_was_submitted() -> None:
     task = a_task(payload="all")
     state, ended = died(task)
-    gathered = a_task(task_type="merge", status="failed", children=("c",))
+    gathered = a_task(task_type="merge", status="failed", children=("c",), owner=str(CLIENT))
 
     replayed(state, found(ended, task, record=gathered.to_json()))
 
@@ -190,7 +191,7 @@ def test_a_task_that_had_gone_on_as_another_is_replayed_as_it_was_submitted() ->
 def test_without_its_message_a_task_is_replayed_from_its_record_unless_it_had_delegated() -> None:
     tasks = a_task(payload=[3]), a_task("parent")
     state, ended = died(*tasks)
-    gathered = a_task("parent", task_type="merge", status="failed", children=("c",))
+    gathered = a_task("parent", task_type="merge", status="failed", children=("c",), owner=str(CLIENT))
 
     ids, _ = replayed(state, found(ended, tasks[0], original=None))
     none, step = replayed(state, found(ended, tasks[1], original=None, record=gathered.to_json()))
@@ -285,7 +286,7 @@ def test_a_replay_that_is_refused_leaves_the_dead_letter_as_it_is(state_of_it: s
 def test_a_purged_dead_letter_is_off_the_queue_and_its_record_is_left_to_the_retention_of_ended_tasks() -> None:
     state, _ = died(a_task())
 
-    step = take(state, to_me(CLIENT, Action.PURGE_TASK, ["t"]))
+    step = take(state, to_me(CLIENT, Action.PURGE_TASK, ["t"]), stored=stored(a_task(status="failed")))
     [sweep] = [effect for effect in take(state, later_s=60).effects if isinstance(effect, Sweep)]
 
     assert step.writes[DEAD] == {"t": None}
@@ -297,8 +298,8 @@ def test_a_purged_dead_letter_is_off_the_queue_and_its_record_is_left_to_the_ret
 
 def test_to_purge_again_is_no_error_and_to_purge_what_is_no_dead_letter_is() -> None:
     state, _ = died(a_task())
-    take(state, to_me(CLIENT, Action.PURGE_TASK, ["t"]))
     known = stored(a_task(status="failed")) | stored(a_task("fine", status="completed"))
+    take(state, to_me(CLIENT, Action.PURGE_TASK, ["t"]), stored=known)
 
     step = take(state, to_me(CLIENT, Action.PURGE_TASK, ["t", "fine", "nobody"], number=2), stored=known)
 

@@ -31,6 +31,6 @@ def test_a_childs_heartbeat_that_no_graph_could_take_is_counted_and_seen_by_none
     rejected: Counter[str] = Counter()
     heard = Heartbeats(DISTRIBUTOR, Keys.from_secret(SECRET, CHAIN[:2]), rejected)
 
-    assert heard.new(stored(1, **wrong)) == []
+    assert heard.new(stored(1, **wrong), 0) == []
     assert rejected == {"malformed": 1}
-    assert [beat.message.payload["beat"] for beat in heard.new(stored(2))] == [2]
+    assert [beat.message.payload["beat"] for beat in heard.new(stored(2), 0)] == [2]

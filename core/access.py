@@ -1,0 +1,27 @@
+"""Whose tasks are whose. No I/O, no clock.
+
+A client sees and touches the tasks that it has submitted, in whichever session, and those that are shared with it;
+their children are as theirs. An operator sees and touches all. To everybody else a task is one that nobody knows.
+"""
+
+from __future__ import annotations
+
+from core.roles import Address, Role
+from core.tasks import Task
+
+__all__ = ["EVERYBODY", "may_touch", "owner_of"]
+
+#: In `shared_with`: every client.
+EVERYBODY = "*"
+
+
+def owner_of(asker: Address) -> str:
+    """Whose a task is that `asker` submits."""
+    return f"{asker.role.value}:{asker.name}"
+
+
+def may_touch(asker: Address, task: Task) -> bool:
+    """Whether `asker` may be told of a task, and cancel, replay or purge it."""
+    if asker.role is Role.OPERATOR or task.owner == owner_of(asker):
+        return True
+    return bool(task.shared_with) and not {EVERYBODY, asker.name}.isdisjoint(task.shared_with)
