@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ Fields = dict[bytes, bytes]
 
 def speaker(client: Redis, sender: Address, recipient: Address) -> Speaker:
     """Somebody who can sign as `sender`, under an incarnation that replaces the real one's."""
-    return Speaker(client, CHAINS[sender], recipient, INBOX[recipient], incarnation=2**52)
+    return Speaker(client, CHAINS[sender], recipient, INBOX[recipient], incarnation=int(time.time() * 1000) + 3_600_000)
 
 
 def fields_of(signed: Signed) -> Fields:
