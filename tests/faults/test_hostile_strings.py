@@ -49,7 +49,7 @@ def say(payload: str, ctx: Context) -> dict:
 def fail() -> None:
     raise Failure(HOSTILE)
 """
-KEY = re.compile(rb"agents:active|\{?(coordinator:k|shared:distributor:d)\}?(:[a-zA-Z0-9_.-]+)*")
+KEY = re.compile(rb"agents:active|\{?(coordinator:k|shared:distributor:d)\}?(:[a-zA-Z0-9_.~-]+)*")
 
 
 def posted(server: RedisServer) -> int:
@@ -59,7 +59,7 @@ def posted(server: RedisServer) -> int:
     entries = []
     with server.connect() as client:
         now_ms = client.time()[0] * 1000
-        fields = {"timestamp": now_ms, "incarnation": 2**52}
+        fields = {"timestamp": now_ms, "incarnation": now_ms}
         tasks = [{"task_id": one, "task_type": "say"} for one in (HOSTILE, "../../../etc/passwd", "{x}", "a\nb")]
         tasks += [{"task_id": "t", "task_type": HOSTILE}]
         good = a_message(ENEMY, K, Action.SUBMIT_TASK, number=1, tasks=tasks, **fields)  # answered: these are refused

@@ -1,0 +1,107 @@
+"""The border: what an item may say, how much of it, and at what cost a wrong one is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, FailFast
+
+from core.agents import Beat
+from core.errors import BadTask, MalformedMessage
+from core.reports import attempt_report, progress_report, shown_id, task_report
+from core.roles import Address, Role
+from core.signing import AHEAD_MS, Keys, check_plausible
+from core.tasks import Task, check_sizes
+from tests.builders import COORDINATOR, NOW, SECRET, a_task
+
+ENDED = {"task_id": "t", "attempt": 1, "status": "completed"}
+
+
+@pytest.mark.parametrize("model", [Task, Beat])
+def test_the_first_wrong_entry_of_a_list_ends_its_validation(model: type[BaseModel]) -> None:
+    """Else each of a million costs an object: one message stood for half a minute and 1.7 GiB."""
+    for name, field in model.model_fields.items():
+        if getattr(field.annotation, "__origin__", None) in (tuple, list):
+            assert any(isinstance(one, FailFast) for one in field.metadata), name
+
+
+def test_no_dictionary_of_a_heartbeat_is_without_a_bound_that_is_looked_at_first() -> None:
+    for name, field in Beat.model_fields.items():
+        if getattr(field.annotation, "__origin__", None) is dict:
+            with pytest.raises(ValueError, match="entries"):
+                Beat.model_validate({name: dict.fromkeys(map(str, range(20_000)), -1)})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"attempt": "1"}, {"attempt": True}, {"attempt": -1}, {"attempt": 2**53}, {"status": "pending"},
+        {"status": None}, {"status": "failed"}, {"status": "delegated"}, {"started_at": "2026-01-01T00:00:00"}, {"then": 5},
+        {"error": [1]}, {"run_ms": -1}, {"max_attempts": 1_000}, {"children": 5},
+    ],
+)  # fmt: skip
+def test_a_report_that_breaks_its_shape_is_refused_by_the_field(wrong: dict[str, Any]) -> None:
+    with pytest.raises(MalformedMessage):
+        attempt_report({**ENDED, **wrong})
+
+
+def test_a_refusal_quotes_nothing_of_what_was_said() -> None:
+    with pytest.raises(MalformedMessage) as refused:
+        attempt_report({**ENDED, "started_at": "a secret", "status": "a secret"})
+    assert "secret" not in str(refused.value)
+
+
+def test_what_is_promised_of_sizes_holds_for_reports() -> None:
+    large = {**ENDED, "result": "x" * 300_000}
+    with pytest.raises(MalformedMessage, match="limit of 262144"):
+        attempt_report(large, 300_100)
+    many = {**ENDED, "status": "delegated", "children": [{"task_type": "sum", "payload": "x" * 200_000}] * 12}
+    with pytest.raises(MalformedMessage, match="children"):
+        attempt_report(many, 2_500_000)
+    errors = [{"type": "E", "message": "x" * 100_000}] * 3
+    with pytest.raises(MalformedMessage, match="errors"):
+        task_report({"task_id": "t", "status": "failed", "errors": errors}, 300_100)
+    with pytest.raises(MalformedMessage, match="progress"):
+        progress_report({"task_id": "t", "attempt": 1, "progress": {"note": "x" * 10_000}})
+
+
+@pytest.mark.parametrize("item", [None, 7, "", "x" * 3_000, "a b", ["t"], {"task_id": "t"}])
+def test_an_answer_names_no_item_by_what_is_no_id(item: object) -> None:
+    assert shown_id(item) == "?"
+    assert shown_id("order-17/2") == "order-17/2"
+
+
+@pytest.mark.parametrize("field", ["deadline", "not_before", "started_at"])
+def test_a_moment_without_a_time_zone_makes_no_task(field: str) -> None:
+    with pytest.raises(BadTask, match=field):
+        Task(task_type="sum", **{field: NOW.replace(tzinfo=None)})
+    with pytest.raises(BadTask, match="deadline"):
+        check_sizes(a_task().evolve(deadline=NOW.replace(tzinfo=None)))
+
+
+def test_the_number_of_a_start_is_believed_as_far_as_the_clock_may_have_been_set_back() -> None:
+    check_plausible(NOW.year, 0, 0)
+    check_plausible(AHEAD_MS, 0, 0)
+    check_plausible(2**53 - 1, 2**53 - 1, 0)  # of one that is known it is too late
+    with pytest.raises(MalformedMessage):
+        check_plausible(AHEAD_MS + 1, AHEAD_MS, 0)
+
+
+def test_a_session_signs_with_a_key_of_its_own_that_follows_from_its_clients() -> None:
+    above = Keys.from_secret(SECRET, (COORDINATOR,))
+    given = Keys.from_secret(SECRET, (COORDINATOR, Address(Role.CLIENT, "bob"))).export()
+    one, other = (Address(Role.CLIENT, f"bob~{session}") for session in ("1", "2"))
+
+    signed = Keys.from_agent_key(given, (COORDINATOR, one)).sign(b"{}", COORDINATOR)
+
+    above.verify(signed)
+    assert signed.sender == one
+    assert Keys.from_agent_key(given, (COORDINATOR, other)).sign(b"{}", COORDINATOR).signature != signed.signature
+    assert Keys.from_secret(SECRET, (COORDINATOR, one)).sign(b"{}", COORDINATOR) == signed
+
+
+@pytest.mark.parametrize(("role", "agent_id"), [(Role.WORKER, "w~1"), (Role.CLIENT, "c~"), (Role.CLIENT, "c~A~b")])
+def test_only_who_asks_from_outside_has_sessions(role: Role, agent_id: str) -> None:
+    with pytest.raises(Exception, match="agent id"):
+        Address.of(role, agent_id)
