@@ -119,7 +119,7 @@ async def test_no_child_takes_the_id_of_a_result_that_belongs_to_another(agents:
         before = [await alice.result.aio(one, 20) for one in ("family", "order-17")]
 
         for taken in ("order-17", "child-17"):  # first a child that says it has had that child before
-            claims = {"task_id": f"x-{taken}", "task_type": "spawn", "children": [taken]}
+            claims: dict[str, Any] = {"task_id": f"x-{taken}", "task_type": "spawn", "children": [taken]}
             claims["payload"] = {"children": [{"task_id": taken, "task_type": "add", "payload": [666]}]}
             await bob.submit.aio(spawn(f"bob-{taken}", [claims]))
             await bob.result.aio(f"bob-{taken}", 20)
@@ -261,11 +261,12 @@ async def test_a_malformed_report_costs_its_own_task_an_attempt_and_those_beside
         stolen = [Task(task_id=f"s{n}", task_type="stolen", max_attempts=1) for n in range(8)]
         await alice.submit_many.aio(stolen)
         handed: list[dict[str, Any]] = []
-        for number, wrong in enumerate([
+        malformed: list[dict[str, Any]] = [
             {"started_at": "garbage"}, {"error": [1]}, {"then": 5}, {"children": 5}, {"status": "in_progress"},
             {"status": "pending"}, {"result": "x" * 3_000_000},
             {"status": "delegated", "children": [{"task_type": "add", "deadline": NAIVE}]},
-        ], start=2):  # fmt: skip
+        ]  # fmt: skip
+        for number, wrong in enumerate(malformed, start=2):
             await beats(thief, number, capabilities=["task:stolen"])
             await until_async(lambda: _are_handed(client, handed), "the thief has been handed a task")
             assignment = handed.pop(0)
