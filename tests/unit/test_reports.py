@@ -75,7 +75,7 @@ def test_an_answer_names_no_item_by_what_is_no_id(item: object) -> None:
 @pytest.mark.parametrize("field", ["deadline", "not_before", "started_at"])
 def test_a_moment_without_a_time_zone_makes_no_task(field: str) -> None:
     with pytest.raises(BadTask, match=field):
-        a_task(**{field: NOW.replace(tzinfo=None)})
+        Task.parse({"task_type": "sum", field: "2026-01-01T12:00:00"})
     with pytest.raises(BadTask, match="deadline"):
         check_sizes(a_task().evolve(deadline=NOW.replace(tzinfo=None)))
 
