@@ -3,7 +3,7 @@
 AgentSystemError
 ├── PeerError           the sender's fault: reject, acknowledge, count; never retry
 │   ├── MalformedMessage, MessageTooLarge, BadSignature, UnknownKey,
-│   └── StaleMessage, ReplayedMessage, NotPermitted
+│   └── StaleMessage, ReplayedMessage, NotPermitted, ForgedRecord
 ├── RaceLost            somebody else was faster: reload, or stand down
 │   ├── StateConflict, LeaseLost, LeaseHeld
 ├── WorldError          the surroundings: back off and try again
@@ -68,6 +68,12 @@ class ReplayedMessage(PeerError):
     """A sequence number of this sender that has been taken already."""
 
     reason = "replayed"
+
+
+class ForgedRecord(PeerError):
+    """A stored record that its writer has not sealed: somebody else has written to Redis."""
+
+    reason = "forged_record"
 
 
 class NotPermitted(PeerError):

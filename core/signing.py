@@ -26,10 +26,12 @@ from core.errors import (
     UnknownKey,
 )
 from core.roles import Address
+from core.sealing import Seals
 
 __all__ = ["Keys", "ReplayWindow", "Signed", "check_fresh", "check_plausible", "key_id_of"]
 
 _LABEL = b"agent-system/a2a/v1"
+_RECORDS = "records"
 #: How far ahead of the server's clock the number of a start may lie.
 AHEAD_MS = 86_400_000
 #: How far back a sequence number may lie and still be told apart from one that was taken.
@@ -117,6 +119,15 @@ class Keys:
     def export(self) -> str:
         """This agent's own key as text: a secret, from which only its own subtree's keys can be derived."""
         return ",".join(f"{kid}:{key.hex()}" for kid, key in self._own.items())
+
+    @property
+    def seals(self) -> Seals:
+        """For what this agent stores."""
+        return Seals([_derive(own, _RECORDS) for own in self._own.values()])
+
+    def seals_of(self, child: Address) -> Seals:
+        """For what a child stores."""
+        return Seals([_derive(_child_key(own, child), _RECORDS) for own in self._own.values()])
 
     def sign(self, body: bytes, recipient: Address) -> Signed:
         """`body`, signed as this agent for `recipient`: its parent or a child of its own."""
