@@ -288,6 +288,7 @@ class Settings:
     worker_id: str
     client_id: str
     sources: list[Setting]
+    secret_files: tuple[Path, ...]  #: those that secrets are read from: of NAME_FILE, .env, a private key
 
     def a2a_for(self, agent_id: str) -> A2AConfig:
         """The secrets, as those of one agent. Raises ConfigError when that is no agent id."""

@@ -6,6 +6,7 @@ Each place becomes a layer of raw values; pydantic-settings lays them over each 
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from core.config import (
+    PLACEHOLDER_SECRET,
     A2ASecrets,
     AgentConfig,
     AgentIds,
@@ -27,12 +29,14 @@ from core.config import (
 from core.errors import ConfigError
 from core.variables import BadSetting, Variable, secret_text, variable_of
 
-__all__ = ["read"]
+__all__ = ["read", "take_secrets"]
 
 PREFIXES = ("REDIS_", "A2A_", "AGENT_")
 #: Kubernetes puts these into every container beside a service that is called redis.
 _SERVICE_LINK = re.compile(r"REDIS_(SERVICE_(HOST|PORT).*|PORT_\d+_(TCP|UDP).*)")
 _SECRET_FILE_LIMIT_BYTES = 64 * 1024
+#: variable -> value: secrets that this process has taken out of its environment
+_taken: dict[str, str] = {}
 
 
 class _Tree(BaseSettings):
@@ -86,7 +90,7 @@ class _Layer:
 
     place: str  #: flag | environment | .env
     values: dict[str, object]  #: variable -> raw value; those of secret files read in
-    from_files: frozenset[str]  #: the variables whose value came out of a file
+    from_files: Mapping[str, Path]  #: the variables whose value came out of a file, and that
 
     def tree(self) -> dict[str, dict[str, object]]:
         groups: dict[str, dict[str, object]] = {}
@@ -100,7 +104,7 @@ def read(flags: Mapping[str, object], environ: Mapping[str, str], dotenv_path: P
     """See `core.config.load`."""
     layers = [
         _layer("flag", {name: value for name, value in flags.items() if value is not None}),
-        _layer("environment", {name: value for name, value in environ.items() if not _SERVICE_LINK.fullmatch(name)}),
+        _layer("environment", dict(_variables(environ))),
         _layer(".env", dict(_dotenv(dotenv_path))),
     ]
     try:
@@ -119,12 +123,41 @@ def read(flags: Mapping[str, object], environ: Mapping[str, str], dotenv_path: P
         worker_id=tree.ids.worker_id,
         client_id=tree.ids.client_id,
         sources=[_setting(name, tree, layers) for name in KNOWN],
+        secret_files=tuple(_secret_files(layers, dotenv_path, tree)),
     )
+
+
+def take_secrets() -> None:
+    """Takes the secrets out of `os.environ`, so that no program which is started finds them there, and no report of a
+    crash. Who reads the settings of this process after that still gets them."""
+    for name, known in KNOWN.items():
+        if known.variable.secret and name in os.environ:
+            _taken[name] = os.environ.pop(name)
+
+
+def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    taken = _taken if environ is os.environ else {}
+    yield from ((name, value) for name, value in {**taken, **environ}.items() if not _SERVICE_LINK.fullmatch(name))
+
+
+def _secret_files(layers: list[_Layer], dotenv_path: Path, tree: _Tree) -> Iterator[Path]:
+    for layer in layers:
+        yield from layer.from_files.values()
+        if layer.place == ".env" and any(_is_secret(name, layer.values[name]) for name in layer.values):
+            yield dotenv_path
+    if tree.a2a.use_mtls and tree.a2a.key_path is not None:
+        yield tree.a2a.key_path
+
+
+def _is_secret(name: str, value: object) -> bool:
+    if name == "REDIS_URL":
+        return "@" in str(value)
+    return KNOWN[name].variable.secret and value != PLACEHOLDER_SECRET
 
 
 def _layer(place: str, raw: Mapping[str, object]) -> _Layer:
     values = {name: value for name, value in raw.items() if name in KNOWN and value != ""}
-    from_files: set[str] = set()
+    from_files: dict[str, Path] = {}
     for name, value in raw.items():
         if name in KNOWN or value == "":
             continue
@@ -135,8 +168,8 @@ def _layer(place: str, raw: Mapping[str, object]) -> _Layer:
         if secret in values:
             raise BadSetting(name, f"{secret} is set as well. Keep one of the two.", f"from {place}")
         values[secret] = _secret_of(name, str(value), place)
-        from_files.add(secret)
-    return _Layer(place, values, frozenset(from_files))
+        from_files[secret] = Path(str(value))
+    return _Layer(place, values, from_files)
 
 
 def _refuse_unknown(name: str, place: str) -> None:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import ssl
+from typing import Final
 
 from core.config import RedisConfig
 from core.errors import ConfigError
 
 __all__ = ["tls_context", "untrusted"]
+
+#: What OpenSSL calls X509_V_ERR_..., in `verify_code`
+_NOT_YET_VALID: Final = 9
+_EXPIRED: Final = 10
+_OTHER_NAMES: Final = (62, 64)  # a name, an address
 
 
 def tls_context(config: RedisConfig) -> ssl.SSLContext:
@@ -28,7 +34,16 @@ def tls_context(config: RedisConfig) -> ssl.SSLContext:
 
 def untrusted(config: RedisConfig, error: ssl.SSLCertVerificationError) -> ConfigError:
     """The error to raise when the server's certificate was not accepted."""
-    return ConfigError(
-        f"the certificate of {config.endpoint} is not trusted: {error.verify_message}."
-        " Set REDIS_CA_PATH to the CA that signed it."
-    )
+    if error.verify_code == _EXPIRED:
+        cure = (
+            "Renew it, or the CA's that signed it if that has expired, and have the server load it."
+            " If it is valid still, set this machine's clock."
+        )
+    elif error.verify_code == _NOT_YET_VALID:
+        cure = "Set the clock of this machine, or of the one that issued it; else wait, or have another one issued."
+    elif error.verify_code in _OTHER_NAMES:
+        cure = "Set REDIS_HOST, or REDIS_URL, to a name that it is for, or renew it with this name in it."
+    else:
+        cure = "Set REDIS_CA_PATH to the CA that signed it."
+    problem = error.verify_message.rstrip(".")
+    return ConfigError(f"the certificate of {config.endpoint} is not accepted: {problem}. {cure}")

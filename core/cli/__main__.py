@@ -18,7 +18,9 @@ def main() -> int:
         return EXIT_USAGE
     from core.cli.app import app  # takes ten times as long as a probe
     from core.errors import AgentSystemError
+    from core.redis_backend.process_secrets import guard
 
+    guard()  # before anything reads the settings, and what is forked stays guarded
     try:
         app(prog_name="agents")
     except AgentSystemError as error:

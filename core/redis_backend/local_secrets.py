@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.config import NEW_SECRET, A2ASecrets, RedisConfig, directory_of
+from core.config import MIN_SECRET_CHARACTERS, NEW_SECRET, A2ASecrets, RedisConfig, directory_of
 from core.errors import ConfigError
 from core.redis_backend.private_files import kept_secret
 from core.variables import secret_text
@@ -24,4 +24,11 @@ def resolve_secret(a2a: A2ASecrets, redis: RedisConfig) -> bytes:
             f"A2A_TOKEN_SECRET is not set, and agents that meet at {redis.endpoint} need the same one everywhere."
             f"\nMake one with  {NEW_SECRET}  and set A2A_TOKEN_SECRET, or A2A_TOKEN_SECRET_FILE, on each machine."
         )
-    return kept_secret(directory_of(redis) / "a2a-secret").encode()
+    path = directory_of(redis) / "a2a-secret"
+    kept = kept_secret(path)
+    if len(kept) < MIN_SECRET_CHARACTERS:
+        raise ConfigError(
+            f"the secret in {path} has {len(kept)} characters, fewer than {MIN_SECRET_CHARACTERS}."
+            " Remove the file, and a good one is made."
+        )
+    return kept.encode()

@@ -9,7 +9,7 @@ from pathlib import Path
 from core.errors import ConfigError
 from core.redis_backend.file_lock import locked
 
-__all__ = ["kept_secret", "write_private"]
+__all__ = ["is_open_to_others", "kept_secret", "write_private"]
 
 _LOCK_TIMEOUT_S = 5.0
 
@@ -29,6 +29,14 @@ def kept_secret(path: Path) -> str:
     if not text:
         raise ConfigError(f"the secret in {path} is empty. Remove the file, and a new one is made.")
     return text
+
+
+def is_open_to_others(path: Path) -> bool:
+    """Whether users outside of its owner and group can read the file, or any but its owner can write to it.
+
+    A group may read it: so orchestrators hand secrets to a process that is not root.
+    """
+    return bool(path.stat().st_mode & 0o026)
 
 
 def write_private(path: Path, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -16,13 +17,14 @@ from core.errors import AgentSystemError, ConfigError, ServerRefused
 from core.overview import Overview
 from core.redis_backend.embedded import ensure_server_blocking, leftovers, status
 from core.redis_backend.embedded_server.probe import Kind, look
+from core.redis_backend.private_files import is_open_to_others
 from core.redis_backend.process_identity import provably_dead
 from core.runtime.overview import read_overview
 from core.runtime.reader import Reader, reading
 from core.server_info import fields_of, memory_of
 from core.variables import secret_text
 
-__all__ = ["Finding", "check_all", "check_info", "check_overview", "check_server", "worst"]
+__all__ = ["Finding", "check_all", "check_info", "check_overview", "check_secret_files", "check_server", "worst"]
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,8 @@ async def check_all() -> AsyncIterator[Finding]:
         return
     yield Finding("settings", "ok", "every value is well-formed; `agents config show` lists them")
     yield _check_secret(settings)
+    for finding in check_secret_files(settings):
+        yield finding
     for server in leftovers(settings.redis):
         yield Finding(
             "embedded server", "warn", f"one on port {server.port} has lost its supervisor", "agents redis stop"
@@ -102,6 +106,14 @@ def _check_secret(settings: Settings) -> Finding:
         "secret", "fail", "A2A_TOKEN_SECRET is not set, and Redis is not on this machine",
         'python -c "import secrets; print(secrets.token_urlsafe(32))", the same on each machine', 78,
     )  # fmt: skip
+
+
+def check_secret_files(settings: Settings) -> Iterator[Finding]:
+    """Those of the files with secrets that are open to others than their owner."""
+    for path in settings.secret_files:
+        if is_open_to_others(path):
+            cure = f"chmod 600 {shlex.quote(str(path))}; where it is mounted, declare the mode 0440 there, or 0400"
+            yield Finding("secret files", "warn", f"other users can read {path}, which holds a secret", cure)
 
 
 def _server(settings: Settings) -> RedisConfig | None:

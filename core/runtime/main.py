@@ -13,18 +13,21 @@ import faulthandler
 import gc
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import core.setting_sources  # noqa: F401 - `load` wants it; a process that forks agents imports it once, not each of them
 from core import failpoints
 from core.config import Settings, load
-from core.errors import AgentSystemError
+from core.errors import AgentSystemError, ConfigError
+from core.redis_backend.process_secrets import guard
 from core.runtime.agent import Agent
+from core.runtime.checkup import check_secret_files
 from core.runtime.health import health_server
 from core.runtime.logs import configure_logging
+from core.setting_sources import take_secrets
 
 __all__ = ["EXIT_HANDED_BACK", "arguments", "run_agent"]
 
@@ -46,7 +49,9 @@ def arguments(role: str, id_variable: str) -> argparse.ArgumentParser:
         "--standby", dest="AGENT_STANDBY", action="store_const", const="true",
         help="while another process acts for this id, wait to take over from it",
     )  # fmt: skip
-    parser.add_argument("--redis-url", dest="REDIS_URL", metavar="URL", help="redis://, rediss:// or unix://")
+    parser.add_argument(
+        "--redis-url", dest="REDIS_URL", metavar="URL", help="redis://, rediss:// or unix://, without password"
+    )
     parser.add_argument("--log-level", dest="LOG_LEVEL", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR")
     parser.add_argument("--log-format", dest="LOG_FORMAT", choices=["auto", "console", "json"])
     parser.add_argument(
@@ -70,17 +75,31 @@ def run_agent(parser: argparse.ArgumentParser, build: Build, argv: Sequence[str]
     """Runs an agent to its end. Returns the exit code: 0 drained, 75 drained with tasks handed back, 69 no Redis,
     78 configuration, 1 another process holds the id, 70 a bug, or wedged: it lived and did nothing. Where its event
     loop stands still for three failure timeouts, the process says on stderr where, and exits with 1."""
+    guard()
     flags = vars(parser.parse_args(argv))
     variables = {name: value for name, value in flags.items() if name.isupper()}
     try:
+        _refuse_password(flags["REDIS_URL"] or "")
         settings = load(variables)
+        take_secrets()
         configure_logging(settings.agent.log_level, settings.agent.log_format)
+        for finding in check_secret_files(settings):
+            log.warning("%s. Cure: %s", finding.what, finding.cure, extra={"action": "secret_file_open"})
         failpoints.arm(settings.agent.failpoints)
         agent = build(argparse.Namespace(**flags), settings)
         return asyncio.run(_probed(agent, settings.agent.drain_timeout_s, flags["drain_order"]))
     except AgentSystemError as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")
         return error.exit_code
+
+
+def _refuse_password(url: str) -> None:
+    if re.search("://.*:.+@", url):
+        raise ConfigError(
+            "--redis-url has a password in it, and every user of this machine can read the arguments of a process."
+            " Leave it out, and set REDIS_PASSWORD or REDIS_PASSWORD_FILE in the environment; or REDIS_URL there,"
+            " in place of the flag."
+        )
 
 
 async def _probed(agent: Agent, drain_timeout_s: float, drain_order: Path | None) -> int:

@@ -12,9 +12,11 @@ from pathlib import Path
 from core.redis_backend.embedded_server.home import Home
 from core.redis_backend.embedded_server.supervisor import Orders, Supervisor
 from core.redis_backend.file_lock import try_lock
+from core.redis_backend.process_secrets import guard
 
 
 def main() -> None:
+    guard()
     orders = Orders(**json.loads(sys.argv[1]))
     if os.fork():  # the starter waits for this process only, and leaves no zombie behind
         os._exit(0)
