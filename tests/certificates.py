@@ -20,16 +20,23 @@ class Pem:
     key: Path
 
 
-def self_signed(folder: Path, name: str) -> Pem:
-    """A certificate for 127.0.0.1 that is its own CA."""
+def self_signed(
+    folder: Path,
+    name: str,
+    *,
+    address: str = "127.0.0.1",
+    begins: timedelta = timedelta(minutes=-5),
+    ends: timedelta = timedelta(hours=1),
+) -> Pem:
+    """A certificate for an address that is its own CA; from when to when it is valid is counted from now."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
     certificate = (
         x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=5))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .not_valid_before(now + begins)
+        .not_valid_after(now + ends)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )

@@ -132,7 +132,7 @@ class Installation:
             for pid in (record["pid"], *(agent["pid"] for agent in record["agents"])):
                 with suppress(psutil.NoSuchProcess):
                     process = psutil.Process(pid)
-                    if process.cwd() == str(self.directory):
+                    if "up" in process.cmdline():  # of the command; what it forked keeps its arguments
                         process.send_signal(signal.SIGKILL)
                         with suppress(psutil.TimeoutExpired):
                             process.wait(5)

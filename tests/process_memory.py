@@ -1,10 +1,12 @@
-"""The memory of another process, to look for what must not be in it. Linux only."""
+"""What another process holds and shows, to look for what must not be there. Linux only."""
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from pathlib import Path
 
-__all__ = ["memory_of"]
+__all__ = ["core_limit_of", "environment_shown_of", "memory_of"]
 
 
 def memory_of(pid: int) -> bytes:
@@ -17,3 +19,18 @@ def memory_of(pid: int) -> bytes:
                 memory.seek(begin)
                 parts.append(memory.read(end - begin))
     return b"\0".join(parts)
+
+
+def environment_shown_of(pid: int) -> bytes:
+    """What the kernel shows of its environment to this user; nothing when it shows it to root alone."""
+    with suppress(PermissionError):
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    return b""
+
+
+def core_limit_of(pid: int) -> tuple[str, str]:
+    """How large a core dump of it may be, and be made to be."""
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    found = re.search(r"^Max core file size +(\S+) +(\S+)", limits, re.MULTILINE)
+    assert found
+    return found[1], found[2]

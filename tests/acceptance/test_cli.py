@@ -265,6 +265,18 @@ def test_the_doctor_finds_nothing_wrong_with_a_hierarchy_at_work(here: Installat
     assert [finding["check"] for finding in findings if finding["state"] == "fail"] == []
 
 
+def test_the_doctor_warns_of_secrets_that_other_users_can_read(empty: Installation) -> None:
+    (empty.directory / ".env").write_text("A2A_TOKEN_SECRET=a secret that all of the machine can read\n")
+    (empty.directory / ".env").chmod(0o644)
+
+    done = empty.agents("doctor", "--json")
+
+    [finding] = [finding for finding in json.loads(done.stdout) if finding["check"] == "secret files"]
+    assert finding["state"] == "warn"
+    assert "chmod 600 .env" in finding["cure"]
+    assert done.returncode == 0
+
+
 def test_the_doctor_finds_a_server_that_may_delete_tasks_and_tells_the_cure(empty: Installation) -> None:
     with redis_of(empty) as client:
         client.config_set("maxmemory-policy", "allkeys-lru")

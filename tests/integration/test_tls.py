@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +37,12 @@ class Terminator:
 
 @pytest.fixture
 async def terminator(tmp_path: Path, redis_server: RedisServer) -> AsyncIterator[Terminator]:
-    server, mine = self_signed(tmp_path, "server"), self_signed(tmp_path, "client")
+    async with terminating(redis_server, self_signed(tmp_path, "server"), self_signed(tmp_path, "client")) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def terminating(redis_server: RedisServer, server: Pem, mine: Pem) -> AsyncIterator[Terminator]:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(mine.cert))
     context.load_cert_chain(server.cert, server.key)
     context.verify_mode = ssl.CERT_REQUIRED
@@ -82,6 +90,26 @@ async def test_a_server_whose_certificate_nobody_vouches_for_is_refused_with_the
     for attempt in (Wire(terminator.config()).connect(), ensure_server(terminator.config())):
         with pytest.raises(ConfigError, match="REDIS_CA_PATH"):
             await attempt
+
+
+@pytest.mark.parametrize(
+    ("certificate", "problem", "cure"),
+    [
+        ({"begins": timedelta(hours=-2), "ends": timedelta(hours=-1)}, "has expired", "Renew it"),
+        ({"begins": timedelta(hours=1), "ends": timedelta(hours=2)}, "not yet valid", "Set the clock"),
+        ({"address": "127.0.0.2"}, "not valid for '127.0.0.1'", "Set REDIS_HOST"),
+    ],
+)
+async def test_a_certificate_of_a_known_ca_that_is_not_good_now_or_here_is_refused_with_its_own_cure(
+    certificate: dict[str, Any], problem: str, cure: str, tmp_path: Path, redis_server: RedisServer
+) -> None:
+    server, mine = self_signed(tmp_path, "server", **certificate), self_signed(tmp_path, "client")
+    async with terminating(redis_server, server, mine) as terminator:
+        config = terminator.config(ca_path=server.cert)
+        for attempt in (Wire(config).connect(), ensure_server(config)):
+            with pytest.raises(ConfigError, match=f"{problem}.*{cure}") as caught:
+                await attempt
+            assert "REDIS_CA_PATH" not in str(caught.value)
 
 
 async def test_files_that_are_no_pem_are_a_config_error(terminator: Terminator, tmp_path: Path) -> None:

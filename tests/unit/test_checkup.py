@@ -1,10 +1,13 @@
-"""What the doctor reads out of a server's INFO."""
+"""What the doctor reads out of a server's INFO, and of files with secrets."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from core.runtime.checkup import Finding, check_info, worst
+from core.config import load
+from core.runtime.checkup import Finding, check_info, check_secret_files, worst
 
 GOOD = {
     "redis_version": "7.2.4",
@@ -46,6 +49,24 @@ def test_a_server_that_only_writes_snapshots_is_told_from_one_that_writes_nothin
         if finding.check == "persistence"
     ]
     assert ["after the last one" in said[0], "every task is lost" in said[1]] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("mode", "found"),
+    [(0o600, False), (0o400, False), (0o440, False), (0o640, False), (0o644, True), (0o444, True), (0o660, True)],
+)
+def test_a_secret_in_a_file_that_is_open_to_others_is_found_with_its_cure(
+    mode: int, found: bool, tmp_path: Path
+) -> None:
+    """A group may read it: so orchestrators mount secrets for a process that is not root."""
+    path = tmp_path / "a secret"
+    path.write_text("x" * 32)
+    path.chmod(mode)
+
+    findings = list(check_secret_files(load({}, {"A2A_TOKEN_SECRET_FILE": f"{path}"})))
+
+    assert [finding.state for finding in findings] == ["warn"] * found
+    assert all(f"chmod 600 '{path}'" in finding.cure for finding in findings)
 
 
 def test_the_exit_code_is_that_of_the_first_failure() -> None:

@@ -114,6 +114,24 @@ def test_a_secret_can_come_from_a_file_whose_last_newline_is_not_part_of_it(tmp_
     assert shown(settings, "A2A_TOKEN_SECRET") == Setting("A2A_TOKEN_SECRET", "********", "file")
 
 
+def test_the_files_that_hold_secrets_are_known_and_no_others(tmp_path: Path) -> None:
+    secret, certificate = tmp_path / "secret", tmp_path / "certificate"
+    secret.write_text(SECRET)
+    certificate.touch()
+    mutual = {"A2A_USE_MTLS": "true", "A2A_CERT_PATH": f"{certificate}", "A2A_KEY_PATH": f"{certificate}.key"}
+    Path(mutual["A2A_KEY_PATH"]).touch()
+    example = (ROOT / ".env.example").read_text()
+
+    assert of(tmp_path, {}, {}, example).secret_files == ()
+    assert of(tmp_path, {}, {}, "REDIS_URL=redis://host").secret_files == ()
+    assert of(tmp_path, {}, {}, "REDIS_URL=redis://:hunter2@host").secret_files == (tmp_path / ".env",)
+    assert of(tmp_path, {}, {"A2A_TOKEN_SECRET_FILE": f"{secret}", **mutual}, "REDIS_PASSWORD=p").secret_files == (
+        secret,
+        tmp_path / ".env",
+        Path(mutual["A2A_KEY_PATH"]),
+    )
+
+
 def test_dotenv_may_hold_names_of_other_programs_quotes_comments_and_a_byte_order_mark(tmp_path: Path) -> None:
     dotenv = "\ufeffREDIS_HOST=\"a host\"  # where\r\nexport OTHER_PROGRAM=1\r\n\r\nREDIS_PASSWORD='p$w${x}#1'\r\n"
 

@@ -39,8 +39,10 @@ def test_without_a_secret_agents_on_several_machines_cannot_meet() -> None:
         resolve_secret(UNSET, RedisConfig(host="redis.example"))
 
 
-@pytest.mark.parametrize(("text", "mode"), [("", 0o600), ("a secret", 0o644)])
-def test_a_secret_file_that_is_empty_or_readable_by_others_is_refused(tmp_path: Path, text: str, mode: int) -> None:
+@pytest.mark.parametrize(("text", "mode"), [("", 0o600), ("too short", 0o600), ("a secret, long enough", 0o644)])
+def test_a_secret_file_that_is_empty_short_or_readable_by_others_is_refused(
+    tmp_path: Path, text: str, mode: int
+) -> None:
     (tmp_path / "a2a-secret").write_text(text)
     (tmp_path / "a2a-secret").chmod(mode)
 
