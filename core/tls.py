@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from datetime import UTC, datetime
 from typing import Final
 
 from core.config import RedisConfig
@@ -19,17 +20,32 @@ _OTHER_NAMES: Final = (62, 64)  # a name, an address
 def tls_context(config: RedisConfig) -> ssl.SSLContext:
     """Verifies the server against `ca_path` (or the system's CAs) and presents `cert_path`, if given.
 
-    Raises ConfigError when one of the files is unreadable or no PEM.
+    Raises ConfigError when one of the files is unreadable or no PEM, or `cert_path` is not valid now.
     """
     try:
         context = ssl.create_default_context(cafile=config.ca_path)
         if config.cert_path is not None:
             context.load_cert_chain(config.cert_path, config.key_path)
+            _refuse_outdated(config)
     except OSError as error:
         raise ConfigError(
             f"the TLS files cannot be used ({error}). Set REDIS_CA_PATH, A2A_CERT_PATH and A2A_KEY_PATH to PEM files."
         ) from error
     return context
+
+
+def _refuse_outdated(config: RedisConfig) -> None:
+    """A server that is shown an outdated certificate closes the connection, and seldom says why."""
+    from cryptography.x509 import load_pem_x509_certificate  # takes its time, and few need it
+
+    assert config.cert_path
+    certificate = load_pem_x509_certificate(config.cert_path.read_bytes())
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if not begins <= datetime.now(UTC) <= ends:
+        raise ConfigError(
+            f"the client certificate in {config.cert_path} is valid from {begins} to {ends}, which is not now."
+            " Renew it (A2A_CERT_PATH, A2A_KEY_PATH), or set this machine's clock."
+        )
 
 
 def untrusted(config: RedisConfig, error: ssl.SSLCertVerificationError) -> ConfigError:

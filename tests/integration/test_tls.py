@@ -112,6 +112,16 @@ async def test_a_certificate_of_a_known_ca_that_is_not_good_now_or_here_is_refus
             assert "REDIS_CA_PATH" not in str(caught.value)
 
 
+async def test_a_client_certificate_that_has_expired_is_told_of_before_a_server_refuses_it_without_a_word(
+    terminator: Terminator, tmp_path: Path
+) -> None:
+    expired = self_signed(tmp_path, "expired", begins=timedelta(hours=-2), ends=timedelta(hours=-1))
+    config = terminator.config(ca_path=terminator.server.cert, cert_path=expired.cert, key_path=expired.key)
+    for attempt in (Wire(config).connect(), ensure_server(config)):
+        with pytest.raises(ConfigError, match="Renew it"):
+            await attempt
+
+
 async def test_files_that_are_no_pem_are_a_config_error(terminator: Terminator, tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     with pytest.raises(ConfigError, match="PEM"):
