@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["core_limit_of", "environment_shown_of", "memory_of"]
+import pytest
+
+__all__ = ["core_limit_of", "environment_shown_of", "memory_of", "root_only"]
+
+#: For tests that look into an agent.
+root_only = pytest.mark.skipif(
+    sys.platform == "linux" and os.geteuid() != 0, reason="an agent lets nobody but root look into it"
+)
 
 
 def memory_of(pid: int) -> bytes:

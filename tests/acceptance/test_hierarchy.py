@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.installation import Installation
-from tests.process_memory import memory_of
+from tests.process_memory import memory_of, root_only
 from tests.waiting import until
 
 SLOW_IMPORT = """
@@ -180,6 +180,7 @@ def test_a_detached_hierarchy_goes_on_when_who_started_it_is_gone_before_it_is_r
     assert here.agents("submit", "slow", "1", "--wait").stdout.strip() == "1"
 
 
+@root_only
 def test_what_an_agent_that_was_killed_has_left_behind_costs_its_supervisor_nothing(here: Installation) -> None:
     (here.directory / "leaving.py").write_text(LEAVES_A_PROCESS)
     foreground = here.start("core.cli", "up", "--workers", "1", "--import", "./leaving.py")
@@ -246,6 +247,7 @@ def test_a_distributor_that_gets_no_time_to_drain_ends_all_the_same(here: Instal
     assert by_hand.returncode in (0, 75), said
 
 
+@root_only
 @pytest.mark.skipif(sys.platform != "linux", reason="reads memory by way of /proc")
 @pytest.mark.parametrize("place", ["environment", ".env"])
 def test_user_code_has_no_copy_of_a_secret_in_its_memory(here: Installation, place: str) -> None:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -138,7 +138,8 @@ def measured(stage: Stage) -> Sample:
     for name in stage.processes.names():
         process = psutil.Process(stage.processes.pid(name))
         sample[name, MEMORY] = process.memory_info().rss / MIB
-        sample[name, DESCRIPTORS] = process.num_fds()
+        with suppress(psutil.AccessDenied):  # an agent shows them to root alone
+            sample[name, DESCRIPTORS] = process.num_fds()
     with stage.server.connect() as client:
         sample["server", MEMORY] = client.info("memory")["used_memory"] / MIB
         sample["server", CONNECTIONS] = client.info("clients")["connected_clients"]

@@ -25,6 +25,7 @@ from tests.faults.json_suite import SUITE
 from tests.faults.keyspace import rejections, state_of
 from tests.integration.hierarchy import House, add, house
 from tests.integration.speaker import Speaker
+from tests.process_memory import root_only
 from tests.tiers import Tiers
 from tests.waiting import until_async
 
@@ -279,6 +280,7 @@ class Memory:
 
 
 @pytest.mark.matrix(29)
+@root_only
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of a process is read from /proc")
 async def test_what_is_too_large_too_deep_or_no_json_is_put_aside_within_64_mib_while_the_neighbours_are_served(
     agents: House, redis_config: RedisConfig, client: Redis, tmp_path: Path

@@ -16,7 +16,7 @@ import pytest
 from core.config import A2AConfig, RedisConfig
 from core.runtime.client import AgentClient
 from core.tasks import Task
-from tests.process_memory import memory_of
+from tests.process_memory import memory_of, root_only
 from tests.tiers import Tiers
 from tests.waiting import until
 
@@ -79,6 +79,7 @@ def look(client: AgentClient) -> Any:
     return client.value(client.submit(Task(task_type="look"), 60), 60)
 
 
+@root_only
 def test_user_code_shares_the_workers_libraries_and_nothing_of_what_opens_the_system(
     tiers: Tiers, client: AgentClient, tmp_path: Path
 ) -> None:
