@@ -7,10 +7,12 @@ import pytest
 from tests.faults.outages import all_act, one_server
 from tests.faults.soak import RETENTION_S, say, soak
 from tests.faults.stage import Stage
+from tests.process_memory import root_only
 
 SECONDS = 24.0
 
 
+@root_only
 @one_server
 @pytest.mark.matrix(50)
 def test_under_constant_load_nobodys_keys_descriptors_or_connections_grow_nor_memory_by_much(stage: Stage) -> None:
