@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
-from coordinator.dead_letters import recall_letters
 from coordinator.graph import build
-from coordinator.rules import recall
+from coordinator.records import PAGE, Records
 from coordinator.state import (
     Audit,
     Audited,
     CoordinatorState,
-    DeadLetter,
     Fetch,
     Fetched,
-    Found,
     NotTaken,
     Sweep,
     TakenOver,
@@ -29,8 +25,7 @@ from coordinator.state import (
 from core import failpoints
 from core.agents import Beat, Held
 from core.config import A2AConfig, AgentConfig, RedisConfig, load
-from core.dead_letters import origin_of, submitted_in, successors_of
-from core.errors import AgentSystemError
+from core.errors import AgentSystemError, BadTask, ForgedRecord
 from core.langgraph_state import SharedAgentState
 from core.ports import Command
 from core.redis_backend.commit import Committer
@@ -41,20 +36,17 @@ from core.roles import ASKERS, Address, Role
 from core.runtime.agent import Agent
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.portal import operation
+from core.sealing import Sealed
 from core.signing import Signed
 from core.step import Batch, Call, Received, Step
-from core.tasks import Task, TaskStatus, check_sizes
+from core.tasks import Task, check_sizes
 
 __all__ = ["CoordinatorAgent"]
 
 log = logging.getLogger(__name__)
 
-#: Records read, or swept, at once.
-PAGE = 500
 #: How often workers that have long been gone are looked for.
 FORGET_EVERY_S = 3600.0
-#: Ids of replays of one task that are looked at together.
-SUCCESSORS = 8
 #: What a task's record in a cell says of its attempts.
 OF_ATTEMPTS = ("attempt", "retry_count", "errors", "not_before", "status", "assigned_to")
 
@@ -69,6 +61,7 @@ class CoordinatorMind:
         self._chores: set[asyncio.Task[None]] = set()
         self._forget_due_s = 0.0  # this loop's clock
         self._loop: AgentLoop | None = None
+        self._records: Records | None = None
         self.state: CoordinatorState = self._new_state()
 
     def _new_state(self) -> CoordinatorState:
@@ -106,53 +99,12 @@ class CoordinatorMind:
         return self.state.draining
 
     async def load(self, loop: AgentLoop) -> None:
-        """Reads the open tasks in the order they were submitted, and the ended children of waiting ones."""
+        """Reads the open tasks, and what is kept of those that have ended."""
         self._loop = loop
         self.state = self._new_state()
         self.state.incarnation = loop.committer.incarnation
-        [ids] = await loop.committer.look_up(("ZRANGE", self._keys.open, 0, -1))
-        records = [Task.parse(orjson.loads(record)) for record in await self._records(loop, ids) if record]
-        children = [
-            child
-            for task in records
-            if task.status is TaskStatus.WAITING and task.then
-            for child in task.children[len(task.children) - task.then.spawned :]
-        ]
-        found = dict(zip(children, await self._records(loop, children), strict=True))
-        open_ids = {task.task_id for task in records}
-        digests = {
-            child: hashlib.sha256(record).hexdigest()
-            for child, record in found.items()
-            if record is not None and child not in open_ids
-        }
-        recall(self.state, records, digests, int(asyncio.get_running_loop().time() * 1000))
-        await self._load_letters(loop)
-
-    async def _load_letters(self, loop: AgentLoop) -> None:
-        """Reads the dead letters, the oldest first, and how long each message is that is kept."""
-        [ids, entries] = await loop.committer.look_up(
-            ("ZRANGE", self._keys.dead, 0, -1), ("HKEYS", self._keys.submissions)
-        )
-        letters = {}
-        for task_id, record in zip(ids, await self._records(loop, ids), strict=True):
-            task = Task.parse(orjson.loads(record)) if record else None
-            died = task.completed_at if task else None
-            letters[task_id.decode()] = DeadLetter(
-                int(died.timestamp() * 1000) if died else 0, len(record or b""), task.submission if task else None
-            )
-        sizes: dict[str, int] = {}
-        for start in range(0, len(entries), PAGE):
-            page = entries[start : start + PAGE]
-            lengths = await loop.committer.look_up(*(("HSTRLEN", self._keys.submissions, entry) for entry in page))
-            sizes |= zip((entry.decode() for entry in page), lengths, strict=True)
-        recall_letters(self.state, letters, sizes)
-
-    async def _records(self, loop: AgentLoop, ids: Sequence[Any]) -> list[bytes | None]:
-        records: list[bytes | None] = []
-        for start in range(0, len(ids), PAGE):
-            [page] = await loop.committer.look_up(("HMGET", self._keys.tasks, *ids[start : start + PAGE]))
-            records += page
-        return records
+        self._records = Records(self._keys, loop)
+        await self._records.load(self.state, int(asyncio.get_running_loop().time() * 1000))
 
     async def perform(self, effects: Sequence[Any]) -> None:
         for effect in effects:
@@ -209,11 +161,11 @@ class CoordinatorMind:
             [actual] = await committer.run(("HGETALL", cell.actual))
             had, gone = {}, []
             for task_id, record in zip(actual[::2], actual[1::2], strict=True):
-                task = Task.parse(orjson.loads(record))
-                if not task.status.ended and not task.root_id:
+                task = self._task_in_cell(address, task_id, record)
+                if task and not task.root_id:
                     continue  # a program assigned it there: its own successor is the only one that can have it
                 gone.append(task_id)
-                if task.attempt:  # otherwise it has not begun, or only its end is still shown
+                if task and task.attempt:  # otherwise it has not begun
                     had[task.task_id] = {name: getattr(task, name) for name in OF_ATTEMPTS}
             await self._loop.call("attempts", (effect.distributor_id, had))  # the cell is the only one to know of them
             commands: list[Command] = [
@@ -232,32 +184,19 @@ class CoordinatorMind:
         finally:
             await committer.close()
 
+    def _task_in_cell(self, distributor: Address, task_id: bytes, sealed: bytes) -> Task | None:
+        """The task in a record of a distributor's; None: only its end is still shown, or the record is not its."""
+        assert self._loop
+        try:
+            record = self._loop.signing.seals_of(distributor).opened(Sealed.CELL, task_id.decode(), sealed)
+            return Task.parse(orjson.loads(record))
+        except (ForgedRecord, BadTask, ValueError):
+            return None
+
     async def _fetch(self, effect: Fetch) -> None:
         assert self._loop
-        messages: dict[str, dict[str, dict[str, Any]]] = {}  # what each has, so that none is read twice
-        found = tuple([await self._found(task_id, messages) for task_id in effect.task_ids])
-        self._loop.tell(Fetched(effect.reply, found))
-
-    async def _found(self, task_id: str, messages: dict[str, dict[str, dict[str, Any]]]) -> Found:
-        assert self._loop
-        committer = self._loop.committer
-        [record] = await committer.run(("HGET", self._keys.tasks, task_id))
-        if record is None:
-            return Found(task_id)
-        task = Task.parse(orjson.loads(record))
-        if task.submission and task.submission not in messages:
-            [packed] = await committer.run(("HGET", self._keys.submissions, task.submission))
-            messages[task.submission] = submitted_in(packed) if packed else {}
-        original = messages.get(task.submission or "", {}).get(origin_of(task))
-        latest, start = None, 0
-        while True:
-            ids = successors_of(task, start, SUCCESSORS)
-            [records] = await committer.run(("HMGET", self._keys.tasks, *ids))
-            for next_id, known in zip(ids, records, strict=True):
-                if known is None:
-                    return Found(task_id, record, original, next_id, latest)
-                latest = known
-            start += SUCCESSORS
+        assert self._records
+        self._loop.tell(Fetched(effect.reply, await self._records.found(effect.task_ids)))
 
     async def _sweep(self, effect: Sweep) -> None:
         """Forgets the records of tasks that ended longer ago than the retention time."""

@@ -24,7 +24,7 @@ from core.server_info import Memory
 from core.signing import ReplayWindow, Signed
 
 __all__ = [
-    "Batch", "Call", "Drain", "PutAside", "Received", "Sending", "Step", "Table", "Tick", "Turn",
+    "Batch", "Call", "Drain", "PutAside", "Received", "Sending", "Step", "Table", "Tick", "Turn", "Unsealed",
 ]  # fmt: skip
 
 TYPE_OF_ACTION = {
@@ -42,6 +42,10 @@ TYPE_OF_ACTION = {
     Action.CAPACITY: MessageType.EVENT,
     Action.BEAT: MessageType.HEARTBEAT,
 }
+
+
+class Unsealed(bytes):
+    """A record that decides nothing, and so is stored without a seal: what is shown of a task that has ended."""
 
 
 class Table(StrEnum):

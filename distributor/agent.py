@@ -10,14 +10,15 @@ import orjson
 
 from core.agents import Beat
 from core.config import A2AConfig, AgentConfig, RedisConfig, load
-from core.errors import LeaseLost
+from core.errors import BadTask, ForgedRecord, LeaseLost, PeerError
 from core.redis_backend.keys import CellKeys
 from core.roles import Address, Role
 from core.runtime.agent import Agent
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.portal import operation
+from core.sealing import Sealed, Seals, bare
 from core.step import Batch, Received, Step
-from core.tasks import Task, check_sizes
+from core.tasks import Task, TaskStatus, check_sizes
 from distributor.graph import build
 from distributor.rules import recall
 from distributor.state import DistributorState, capacity, skill_sets, skills
@@ -84,12 +85,41 @@ class DistributorMind:
         """Reads its half of the cell."""
         self.state = self._new_state()
         self.state.incarnation = loop.committer.incarnation
-        [actual] = await loop.committer.look_up(("HVALS", CellKeys(self._me.agent_id).actual))
-        records = [Task.parse(orjson.loads(record)) for record in actual]
-        recall(self.state, records, int(asyncio.get_running_loop().time() * 1000))
+        key, seals = CellKeys(self._me.agent_id).actual, loop.signing.seals
+        [actual] = await loop.committer.look_up(("HGETALL", key))
+        tasks, forged, anew = [], [], []
+        for name, sealed in zip(actual[::2], actual[1::2], strict=True):
+            try:
+                tasks.append(_stored_task(seals, name, sealed))
+                anew += [name, again] if (again := _sealed_anew(seals, name, sealed)) else []
+            except (PeerError, BadTask, ValueError):
+                error = ForgedRecord("this distributor has not sealed it, so it is not believed")
+                loop.put_aside_record(key, name, sealed, error)
+                forged.append(name)
+        # The coordinator finds what is missing then, and hands it over again.
+        if commands := [*([("HDEL", key, *forged)] if forged else []), *([("HSET", key, *anew)] if anew else [])]:
+            await loop.committer.commit(commands, {})
+        recall(self.state, tasks, int(asyncio.get_running_loop().time() * 1000))
 
     async def perform(self, effects: Sequence[Any]) -> None:
         assert not effects
+
+
+def _stored_task(seals: Seals, name: bytes, sealed: bytes) -> Task:
+    """The task in a record. Without a seal it can only be what is shown of one that has ended here: that decides
+    nothing. Raises ForgedRecord, BadTask, ValueError."""
+    if bare(sealed) is sealed:
+        shown = Task.parse(orjson.loads(sealed))
+        if shown.status.ended or shown.status is TaskStatus.WAITING:
+            return shown
+    return Task.parse(orjson.loads(seals.opened(Sealed.CELL, name.decode(), sealed)))
+
+
+def _sealed_anew(seals: Seals, name: bytes, sealed: bytes) -> bytes | None:
+    """The record sealed with the new key, while the root secret is changed and its seal is made with the old one."""
+    return (
+        seals.opened_anew(Sealed.CELL, name.decode(), sealed) if seals.rotating and bare(sealed) is not sealed else None
+    )
 
 
 class DistributorAgent(Agent):

@@ -14,7 +14,7 @@ from pydantic_core import to_jsonable_python
 from core.agents import Child
 from core.reports import AttemptReport
 from core.roles import Action
-from core.step import Batch, Sending, Step, Table
+from core.step import Batch, Sending, Step, Table, Unsealed
 from core.tasks import Task, TaskError, TaskStatus, bounded, errors_with
 from distributor.state import DistributorState
 
@@ -191,7 +191,7 @@ def conclude(state: DistributorState, task: Task, item: dict[str, Any], batch: B
         "task_id": task_id, "task_type": task.task_type, "status": status, "retry_count": task.retry_count,
         "created_at": task.created_at, "updated_at": batch.now, "assigned_to": task.assigned_to,
     }  # fmt: skip
-    step.put(Table.ACTUAL, task_id, orjson.dumps(shown))
+    step.put(Table.ACTUAL, task_id, Unsealed(orjson.dumps(shown)))
     step.changes[task_id] = trail(status, task.assigned_to, task.attempt, round(item.get("run_ms", 0)))
     state.ended.pop(task_id, None)  # it may have ended here before
     state.ended[task_id] = None

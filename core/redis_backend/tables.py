@@ -8,18 +8,22 @@ from core.ports import Command
 from core.redis_backend.commit import Committer, Late
 from core.redis_backend.keys import AgentKeys, CellKeys, CoordinatorKeys
 from core.roles import Address
+from core.sealing import Sealed, Seals
 from core.step import Step, Table
 
 __all__ = ["Tables"]
 
 SORTED_SETS = frozenset({Table.OPEN, Table.ENDED, Table.DEAD})
+#: Tables whose records are sealed: they decide what runs, and what a client is told.
+SEALED = {Table.TASKS: Sealed.TASK, Table.SUBMISSIONS: Sealed.SUBMISSION, Table.ACTUAL: Sealed.CELL}
 
 
 class Tables:
     """The tables of one agent. Knows the version of the coordinator's half of each cell it has written to."""
 
-    def __init__(self, me: Address, committer: Committer, keys: AgentKeys) -> None:
+    def __init__(self, me: Address, committer: Committer, keys: AgentKeys, seals: Seals) -> None:
         self._me = me
+        self._seals = seals
         self._committer = committer
         self._keys = keys
         self._wanted_versions: dict[str, int] = {}
@@ -28,6 +32,11 @@ class Tables:
         """All writes of `step`. Raises TransportDown only when it is to wait no longer: nothing was written."""
         commands: list[Command | Late] = []
         for (table, whose), values in step.writes.items():
+            if kind := SEALED.get(table):
+                values = {
+                    name: self._seals.seal(kind, name, value) if type(value) is bytes else value
+                    for name, value in values.items()
+                }
             commands += _write(table, self._key(table, whose), values)
             if table is Table.WANTED:
                 commands += await self._sign_off(whose, values)

@@ -24,6 +24,7 @@ from core import failpoints
 from core.agents import Beat
 from core.config import AgentConfig
 from core.errors import (
+    ForgedRecord,
     LeaseLost,
     MalformedMessage,
     PeerError,
@@ -44,6 +45,7 @@ from core.runtime.heartbeats import Heartbeats
 from core.runtime.inbox import Entry, Inbox
 from core.runtime.outbox import Outbox
 from core.runtime.progress import Condition, Progress
+from core.sealing import Sealed
 from core.server_info import Memory, fields_of, memory_of
 from core.signing import Keys
 from core.step import Batch, Call, Drain, Received, Sending, Step, Tick
@@ -123,7 +125,8 @@ class AgentLoop:
         )  # fmt: skip
         self._heartbeats = Heartbeats(self.me, signing, self._inbox.rejected)
         self.outbox = Outbox(chain, signing)
-        self._tables = Tables(self.me, self.committer, self.keys)
+        self.signing = signing
+        self._tables = Tables(self.me, self.committer, self.keys, signing.seals)
         self._entries: list[Entry] = []
         self._room = asyncio.Event()
         self._room.set()
@@ -152,6 +155,10 @@ class AgentLoop:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.tell(Call(name, argument, future))
         return await future
+
+    def put_aside_record(self, key: str, name: bytes, record: bytes, error: PeerError) -> None:
+        """Keeps the beginning of a stored record that is not to be believed, with the next commit."""
+        self._inbox.put_aside_record(key, name, record, error)
 
     # ---- life ----
 
@@ -357,8 +364,15 @@ class AgentLoop:
         ids = self._mind.looked_up(received, events)
         if not ids:
             return {}
-        [records] = await self.committer.look_up(("HMGET", CoordinatorKeys(self.me.agent_id).tasks, *ids))
-        return {task_id: record for task_id, record in zip(ids, records, strict=True) if record is not None}
+        key, seals, found = CoordinatorKeys(self.me.agent_id).tasks, self.signing.seals, {}
+        [records] = await self.committer.look_up(("HMGET", key, *ids))
+        for task_id, sealed in zip(ids, records, strict=True):
+            if sealed is not None:
+                try:
+                    found[task_id] = seals.opened(Sealed.TASK, task_id, sealed)
+                except ForgedRecord as error:  # as if there were none
+                    self.put_aside_record(key, task_id.encode(), sealed, error)
+        return found
 
     # ---- beside the turn ----
 

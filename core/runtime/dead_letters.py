@@ -15,6 +15,7 @@ from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.redis_backend.shared_state import Runs
 from core.roles import Address, Role
 from core.runtime.wiring import keys_for
+from core.sealing import bare
 from core.signing import Signed
 from core.tasks import Task
 
@@ -69,7 +70,7 @@ async def original_message(source: Runs, coordinator_id: str, task: Task) -> Sig
         return None
     [packed] = await source.run(("HGET", CoordinatorKeys(coordinator_id).submissions, task.submission))
     try:
-        return Signed.unpack(packed) if packed is not None else None
+        return Signed.unpack(bare(packed)) if packed is not None else None
     except PeerError:
         return None
 

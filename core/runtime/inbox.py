@@ -179,6 +179,11 @@ class Inbox:
         fields = [b"from", str(item.received.sender).encode(), b"body", orjson.dumps(item.item)]
         self._bad.append(((item.received.entry_id, fields), item.error))
 
+    def put_aside_record(self, key: str, name: bytes, record: bytes, error: PeerError) -> None:
+        """Quarantines a stored record that is not what it should be; `key` is where it lay."""
+        self.rejected[error.reason] += 1
+        self._bad.append(((name, [b"from", key.encode(), b"body", record]), error))
+
     @property
     def unsettled(self) -> int:
         """Entries that are dealt with and wait for a commit to delete them."""
@@ -197,7 +202,11 @@ class Inbox:
             log.warning(
                 "message rejected: %s",
                 error,
-                extra={"action": "message_rejected", "reason": error.reason, "entry": entry_id.decode()},
+                extra={
+                    "action": "message_rejected",
+                    "reason": error.reason,
+                    "entry": entry_id.decode(errors="replace"),
+                },
             )
             commands.append(
                 (

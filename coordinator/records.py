@@ -1,0 +1,175 @@
+"""What a coordinator reads of its own records. Whoever may write to Redis may have written some of them.
+
+A record that the coordinator has not sealed counts as none. One of an open task is taken away on loading, with what is
+left of it in the quarantine: nothing that somebody else has written runs, and its client is told that the task is lost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import orjson
+
+from coordinator.dead_letters import recall_letters
+from coordinator.rules import recall
+from coordinator.state import CoordinatorState, DeadLetter, Found
+from core.dead_letters import origin_of, submitted_in, successors_of
+from core.errors import BadTask, ForgedRecord, PeerError
+from core.ports import Command
+from core.redis_backend.keys import CoordinatorKeys
+from core.runtime.agent_loop import AgentLoop
+from core.sealing import Sealed
+from core.tasks import Task, TaskStatus
+
+__all__ = ["PAGE", "Records"]
+
+log = logging.getLogger(__name__)
+
+#: Records read, or swept, at once.
+PAGE = 500
+#: Ids of replays of one task that are looked at together.
+SUCCESSORS = 8
+
+
+class Records:
+    """The records of one coordinator, read over the connection of its loop."""
+
+    def __init__(self, keys: CoordinatorKeys, loop: AgentLoop) -> None:
+        self._keys = keys
+        self._loop = loop
+        self._seals = loop.signing.seals
+
+    async def load(self, state: CoordinatorState, mono_ms: int) -> None:
+        """Reads the open tasks in the order they were submitted, the ended children of waiting ones, and the dead
+        letters."""
+        if self._seals.rotating:
+            await self._seal_anew(self._keys.tasks, Sealed.TASK)
+            await self._seal_anew(self._keys.submissions, Sealed.SUBMISSION)
+        [ids] = await self._loop.committer.look_up(("ZRANGE", self._keys.open, 0, -1))
+        found = await self._tasks(ids)
+        tasks = [task for _, _, task in found if task and not task.status.ended]
+        await self._put_right(self._keys.open, [one for one in found if one[2] is None or one[2].status.ended])
+        recall(state, tasks, await self._digests(tasks), mono_ms)
+        await self._load_letters(state)
+
+    async def _digests(self, tasks: Iterable[Task]) -> dict[str, str]:
+        """Those of the ended children of waiting tasks. One that has none is not believed by who goes on with it."""
+        children = [
+            child
+            for task in tasks
+            if task.status is TaskStatus.WAITING and task.then
+            for child in task.children[len(task.children) - task.then.spawned :]
+        ]
+        found = await self._tasks([child.encode() for child in children])
+        return {
+            task.task_id: hashlib.sha256(record).hexdigest() for _, record, task in found if task and task.status.ended
+        }
+
+    async def _load_letters(self, state: CoordinatorState) -> None:
+        """Reads the dead letters, the oldest first, and how long each message is that is kept."""
+        [ids, entries] = await self._loop.committer.look_up(
+            ("ZRANGE", self._keys.dead, 0, -1), ("HKEYS", self._keys.submissions)
+        )
+        found = await self._tasks(ids)
+        await self._put_right(self._keys.dead, [one for one in found if one[2] is None])
+        letters = {}
+        for _, record, task in found:
+            if task:
+                died = task.completed_at
+                letters[task.task_id] = DeadLetter(
+                    int(died.timestamp() * 1000) if died else 0, len(record), task.submission
+                )
+        sizes: dict[str, int] = {}
+        for start in range(0, len(entries), PAGE):
+            page = entries[start : start + PAGE]
+            lengths = await self._loop.committer.look_up(
+                *(("HSTRLEN", self._keys.submissions, entry) for entry in page)
+            )
+            sizes |= zip((entry.decode(errors="replace") for entry in page), lengths, strict=True)
+        recall_letters(state, letters, sizes)
+
+    async def _tasks(self, ids: Sequence[bytes]) -> list[tuple[bytes, bytes, Task | None]]:
+        """For each id its record, empty where there is none, and the task; None: it is missing, or not ours."""
+        found: list[tuple[bytes, bytes, Task | None]] = []
+        for start in range(0, len(ids), PAGE):
+            page = ids[start : start + PAGE]
+            [records] = await self._loop.committer.look_up(("HMGET", self._keys.tasks, *page))
+            found += [(name, *self._opened(name, sealed)) for name, sealed in zip(page, records, strict=True)]
+        return found
+
+    def _opened(self, name: bytes, sealed: bytes | None) -> tuple[bytes, Task | None]:
+        if sealed is None:
+            return b"", None
+        try:
+            record = self._seals.opened(Sealed.TASK, name.decode(), sealed)
+            return record, Task.parse(orjson.loads(record))
+        except (PeerError, BadTask, ValueError):
+            return sealed, None
+
+    async def _put_right(self, index: str, found: Sequence[tuple[bytes, bytes, Task | None]]) -> None:
+        """Takes ids off an index on which they do not belong, and what is not ours away, with its beginning kept."""
+        if not found:
+            return
+        commands: list[Command] = [("ZREM", index, *(name for name, _, _ in found))]
+        for name, record, task in found:
+            if task is None and record:
+                error = ForgedRecord("this coordinator has not sealed it, so it is not believed")
+                self._loop.put_aside_record(self._keys.tasks, name, record, error)
+                commands.append(("HDEL", self._keys.tasks, name))
+        log.warning(
+            "records that are missing or forged, or of tasks that have ended, are taken off: %d", len(found),
+            extra={"action": "records_put_right", "index": index, "records": len(found)},
+        )  # fmt: skip
+        await self._loop.committer.commit(commands, {})
+
+    async def _seal_anew(self, key: str, kind: Sealed) -> None:
+        """While the root secret is changed: what only the old one verifies is sealed with the new one."""
+        cursor: Any = 0
+        while True:
+            [reply] = await self._loop.committer.look_up(("HSCAN", key, cursor, "COUNT", PAGE))
+            cursor, flat = reply
+            anew: list[bytes] = []
+            for name, sealed in zip(flat[::2], flat[1::2], strict=True):
+                try:
+                    record = self._seals.opened_anew(kind, name.decode(), sealed)
+                except (ForgedRecord, UnicodeDecodeError):
+                    continue
+                anew += [name, record] if record else []
+            if anew:
+                await self._loop.committer.commit([("HSET", key, *anew)], {})
+            if int(cursor) == 0:
+                return
+
+    async def found(self, task_ids: Sequence[str]) -> tuple[Found, ...]:
+        """What is stored of tasks that are to be replayed."""
+        messages: dict[str, dict[str, dict[str, Any]]] = {}  # what each has, so that none is read twice
+        return tuple([await self._found(task_id, messages) for task_id in task_ids])
+
+    async def _found(self, task_id: str, messages: dict[str, dict[str, dict[str, Any]]]) -> Found:
+        [(_, record, task)] = await self._tasks([task_id.encode()])
+        if task is None:
+            return Found(task_id)
+        if task.submission and task.submission not in messages:
+            messages[task.submission] = await self._message(task.submission)
+        original = messages.get(task.submission or "", {}).get(origin_of(task))
+        latest, start = None, 0
+        while True:
+            ids = successors_of(task, start, SUCCESSORS)
+            for next_id, (_, known, successor) in zip(
+                ids, await self._tasks([one.encode() for one in ids]), strict=True
+            ):
+                if successor is None:
+                    return Found(task_id, record, original, next_id, latest)
+                latest = known
+            start += SUCCESSORS
+
+    async def _message(self, entry: str) -> dict[str, dict[str, Any]]:
+        """The tasks in a message that is kept, by id, each as its client wrote it; none where it is not ours."""
+        [sealed] = await self._loop.committer.run(("HGET", self._keys.submissions, entry))
+        try:
+            return submitted_in(self._seals.opened(Sealed.SUBMISSION, entry, sealed)) if sealed else {}
+        except ForgedRecord:
+            return {}
