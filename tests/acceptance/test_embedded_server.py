@@ -22,6 +22,7 @@ from core.config import RedisConfig
 from core.errors import ConfigError, TransportDown
 from core.redis_backend.embedded import EmbeddedStatus, ensure_server_blocking, leftovers, status, stop
 from core.redis_client import Wire
+from tests.process_memory import core_limit_of
 from tests.redis_server import RedisServer, bundled_server
 from tests.waiting import until, until_async
 
@@ -185,6 +186,13 @@ async def test_a_server_that_lost_its_supervisor_is_reported_and_replaced_with_i
     assert await ask(ensure_server_blocking(config), "GET", "kept") == b"yes"
     assert gone(server.server_pid)
     assert leftovers(config) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limits of a process are read from /proc")
+def test_neither_the_server_with_its_data_nor_its_supervisor_leaves_a_core_dump(config: RedisConfig) -> None:
+    ensure_server_blocking(config)
+    server = running(config)
+    assert core_limit_of(server.server_pid) == core_limit_of(server.supervisor_pid) == ("0", "0")
 
 
 def test_the_password_and_the_starters_secrets_are_in_no_argument_and_no_environment(
