@@ -151,9 +151,10 @@ class CoordinatorMind:
         assert self._loop
         cell = CellKeys(effect.distributor_id)
         address = Address(Role.DISTRIBUTOR, effect.distributor_id)
+        revoked = self._loop.revocations.include(address)  # then whoever has its key may live, and hold the lease
         committer = Committer(
             self._loop.open_connection(), address, cell.agent(self._keys.coordinator_id), self._loop.clock,
-            lease_ms=int(self._config.lease_s * 1000), in_passing=True,
+            lease_ms=int(self._config.lease_s * 1000), in_passing=True, by_force=revoked,
         )  # fmt: skip
         try:
             await committer.acquire()

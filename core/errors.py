@@ -2,7 +2,7 @@
 
 AgentSystemError
 ├── PeerError           the sender's fault: reject, acknowledge, count; never retry
-│   ├── MalformedMessage, MessageTooLarge, BadSignature, UnknownKey,
+│   ├── MalformedMessage, MessageTooLarge, BadSignature, UnknownKey, RevokedKey,
 │   └── StaleMessage, ReplayedMessage, NotPermitted, ForgedRecord
 ├── RaceLost            somebody else was faster: reload, or stand down
 │   ├── StateConflict, LeaseLost, LeaseHeld
@@ -55,6 +55,12 @@ class UnknownKey(PeerError):
     """Signed with a key id that is neither the current nor the previous one."""
 
     reason = "unknown_key"
+
+
+class RevokedKey(PeerError):
+    """In the name of an id that was revoked, since its key was stolen."""
+
+    reason = "revoked"
 
 
 class StaleMessage(PeerError):

@@ -22,6 +22,7 @@ from core.errors import (
     ConfigError,
     MalformedMessage,
     ReplayedMessage,
+    RevokedKey,
     StaleMessage,
     UnknownKey,
 )
@@ -96,6 +97,7 @@ class Keys:
         self._own = own  # key id -> this agent's key; the first one is current
         self._current = next(iter(own))
         self._links: dict[tuple[str, Address, Address], bytes] = {}
+        self._revoked: set[Address] = set()
 
     @classmethod
     def from_secret(cls, secret: bytes, chain: Sequence[Address], previous: bytes | None = None) -> Self:
@@ -141,13 +143,32 @@ class Keys:
 
     def verify(self, signed: Signed) -> None:
         """Raises UnknownKey before any work on a key nobody gave us; BadSignature when the bytes, the sender, the
-        recipient or the key are not what was signed."""
+        recipient or the key are not what was signed; RevokedKey whatever they are, in the name of one that is revoked.
+        """
+        if self._revoked and self.revokes(signed.sender):
+            raise RevokedKey(f"{signed.sender} is revoked")
         if signed.key_id not in self._own:
             raise UnknownKey(f"key id {signed.key_id[:16]!r}")
         key = self._link(signed.key_id, signed.sender, self._me)
         expected = _mac(key, signed.key_id, signed.sender, self._me, signed.body)
         if len(signed.signature) != len(expected) or not hmac.compare_digest(signed.signature, expected):
             raise BadSignature(f"from {signed.sender}")
+
+    def revocation(self, child: Address) -> dict[str, bytes]:
+        """By key id, the proof that who holds this agent's key revokes `child`."""
+        return {key_id: _revocation(key, child) for key_id, key in self._own.items()}
+
+    def revoke(self, child: Address, key_id: str, proof: bytes) -> bool:
+        """From now on nothing is believed that is said in the name of `child`. False: the proof is none."""
+        key = self._own.get(key_id)
+        if key is None or not hmac.compare_digest(_revocation(key, child), proof):
+            return False
+        self._revoked.add(child)
+        return True
+
+    def revokes(self, child: Address) -> bool:
+        """Whether `child` is revoked; with an id all its sessions are."""
+        return Address(child.role, child.name) in self._revoked
 
     def _link(self, key_id: str, sender: Address, recipient: Address) -> bytes:
         link = (key_id, sender, recipient)
@@ -203,6 +224,10 @@ def _mac(key: bytes, key_id: str, sender: Address, recipient: Address, body: byt
     )
     text = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
     return hmac.digest(key, text, hashlib.sha256).hex().encode()
+
+
+def _revocation(key: bytes, child: Address) -> bytes:
+    return hmac.digest(_derive(key, "revocations"), str(child).encode(), hashlib.sha256).hex().encode()
 
 
 def check_fresh(signed_ms: int, arrived_ms: int, window_ms: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from core.cli import (
+    acl,
     chaos,
     config,
     dlq,
@@ -42,7 +43,8 @@ app.add_typer(dlq.app, name="dlq")
 app.add_typer(state.app, name="state")
 app.add_typer(redis_server.app, name="redis")
 app.add_typer(config.app, name="config")
-app.command()(key.key)
+app.add_typer(key.app, name="key")
+app.command()(acl.acl)
 app.command()(doctor.doctor)
 app.command()(healthcheck.healthcheck)
 app.command()(chaos.chaos)

@@ -1,42 +1,134 @@
-"""`agents key`: an agent's own key, for a machine that is not to have the root secret."""
+"""`agents key`: an agent's own key, for a machine that is not to have the root; and the end of one that was stolen."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.core import TyperGroup
 
-from core.cli.render import note
-from core.cli.session import settings
+from core.cli.render import note, print_table
+from core.cli.session import chain_of, looking, run, settings
 
-__all__ = ["key"]
+if TYPE_CHECKING:
+    from core.config import Settings
+    from core.revocation import Revocation
+    from core.roles import Address
+
+__all__ = ["app"]
 
 
-def key(
-    role: Annotated[str, typer.Argument(help="coordinator, distributor, worker or client.")],
-    agent_id: Annotated[str, typer.Argument(metavar="ID")],
-    coordinator: Annotated[str | None, typer.Option(metavar="ID", help="Default: COORDINATOR_ID.")] = None,
-    distributor: Annotated[str | None, typer.Option(metavar="ID", help="A worker's; default: DISTRIBUTOR_ID.")] = None,
-) -> None:
-    """Print an agent's own key, for A2A_AGENT_KEY.
+class _ShowsUnlessTold(TyperGroup):
+    """`agents key ROLE ID` is `agents key show ROLE ID`."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        if args and args[0] not in {*self.commands, "-h", "--help"}:
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_ShowsUnlessTold,
+    help="Print an agent's own key: agents key ROLE ID. Revoke the id of one that was stolen.",
+    no_args_is_help=True,
+)
+
+RoleName = Annotated[str, typer.Argument(metavar="ROLE", help="coordinator, distributor, worker, client or operator.")]
+Id = Annotated[str, typer.Argument(metavar="ID")]
+Coordinator = Annotated[str | None, typer.Option(metavar="ID", help="Default: COORDINATOR_ID.")]
+Distributor = Annotated[str | None, typer.Option(metavar="ID", help="A worker's; default: DISTRIBUTOR_ID.")]
+
+
+@app.command()
+def show(role: RoleName, agent_id: Id, coordinator: Coordinator = None, distributor: Distributor = None) -> None:
+    """Print an agent's own key, for A2A_AGENT_KEY. `agents key ROLE ID` is the same.
 
     With it, an agent can be itself and nobody else; it needs no A2A_TOKEN_SECRET.
     """
+    from core.runtime.wiring import keys_for
+
+    configured = settings()
+    chain = chain_of(configured, role, agent_id, coordinator, distributor)
+    text = keys_for(chain, configured.a2a, configured.redis).export()
+    note(f"The key of {_named(chain)}. It is a secret: give it to that agent alone, as A2A_AGENT_KEY.")
+    print(text)
+
+
+@app.command()
+def revoke(role: RoleName, agent_id: Id, coordinator: Coordinator = None, distributor: Distributor = None) -> None:
+    """Retire an id for good, since its key was stolen: from now on its parent believes nothing said in its name.
+
+    Takes the root secret, or as A2A_AGENT_KEY the key of its parent. What it had is given to others.
+    """
+    from core.errors import UserError
+    from core.runtime.acl import user_of
+
+    configured = settings()
+    chain = chain_of(configured, role, agent_id, coordinator, distributor)
+    if len(chain) == 1:
+        raise UserError(
+            "a coordinator has no parent that could disown it, and its key is as good as the root for all below it."
+            " Set a new A2A_TOKEN_SECRET everywhere at once, without A2A_PREVIOUS_SECRET."
+        )
+    run(_revoke(configured, chain))
+    note(
+        f"{_named(chain)} is revoked, for as long as the root secret is this one. Its parent knows within a heartbeat."
+        f"\nNow shut it out of Redis as well:  ACL DELUSER {user_of(chain)}"
+        "\nChange a Redis password that it shared with others. Stop it, and give its machine another id, with a key and"
+        " a user of its own. `agents status` shows who is there."
+        "\nWhat was sent in its name since then:  agents dlq list --quarantined"
+    )
+
+
+@app.command()
+def revoked(coordinator: Coordinator = None) -> None:
+    """List the ids that were revoked, and whether their proof is good: anybody who can write to Redis can add a line
+    that nobody believes, and take one away."""
+    configured = settings()
+    coordinator_id = coordinator or configured.coordinator_id
+    found = run(_revocations(configured, coordinator_id))
+    rows = dict.fromkeys((_named(one.chain), _proof(configured, coordinator_id, one)) for one in found)
+    print_table(("ID", "PROOF"), list(rows))
+    if not rows:
+        note("no id is revoked.")
+
+
+def _named(chain: tuple[Address, ...]) -> str:
+    return " / ".join(map(str, chain))
+
+
+async def _revoke(configured: Settings, chain: tuple[Address, ...]) -> None:
+    """Raises UserError when so many are revoked that no more would be read."""
+    from core.errors import UserError
+    from core.redis_backend.keys import CoordinatorKeys
+    from core.revocation import MOST_BYTES, lines_of
+    from core.runtime.wiring import keys_for
+
+    key = CoordinatorKeys(chain[0].agent_id).revoked
+    async with looking(configured) as reader:
+        lines = lines_of(chain, keys_for(chain[:-1], configured.a2a, configured.redis))
+        [length] = await reader.run(("STRLEN", key))
+        if length + len(lines) > MOST_BYTES:
+            raise UserError(
+                f"{key} has {length} bytes: more than can be read. `agents key revoked` shows what stands there; remove"
+                " it if it is nobody's. When so many keys were stolen, change the root secret."
+            )
+        await reader.run(("APPEND", key, lines))
+
+
+async def _revocations(configured: Settings, coordinator_id: str) -> list[Revocation]:
+    from core.redis_backend.keys import CoordinatorKeys
+    from core.revocation import MOST_BYTES, revocations_in
+
+    async with looking(configured) as reader:
+        [stored] = await reader.run(("GETRANGE", CoordinatorKeys(coordinator_id).revoked, 0, MOST_BYTES - 1))
+    return list(revocations_in(stored))
+
+
+def _proof(configured: Settings, coordinator_id: str, one: Revocation) -> str:
     from core.roles import Address, Role
     from core.runtime.wiring import keys_for
 
-    if role not in set(Role):
-        raise typer.BadParameter(f"{role!r} is none of {', '.join(Role)}", param_hint="ROLE")
-    configured = settings()
-    chain = [
-        Address.of(
-            Role.COORDINATOR, coordinator or (agent_id if role == Role.COORDINATOR else configured.coordinator_id)
-        )
-    ]
-    if role == Role.WORKER:
-        chain.append(Address.of(Role.DISTRIBUTOR, distributor or configured.distributor_id))
-    if role != Role.COORDINATOR:
-        chain.append(Address.of(Role(role), agent_id))
-    text = keys_for(tuple(chain), configured.a2a, configured.redis).export()
-    note(f"The key of {' / '.join(map(str, chain))}. It is a secret: give it to that agent alone, as A2A_AGENT_KEY.")
-    print(text)
+    parents = (Address.of(Role.COORDINATOR, coordinator_id), *one.chain[:-1])
+    good = keys_for(parents, configured.a2a, configured.redis).revoke(one.chain[-1], one.key_id, one.proof)
+    return "good" if good else "not by the secret that is set here"

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from core.config import Settings
+    from core.roles import Address
     from core.runtime.client import AgentClient
     from core.runtime.reader import Reader
 
-__all__ = ["client_of", "looking", "operator_of", "run", "settings"]
+__all__ = ["chain_of", "client_of", "looking", "operator_of", "run", "settings"]
 
 T = TypeVar("T")
 
@@ -28,6 +29,27 @@ def settings() -> Settings:
     from core.config import load
 
     return load()
+
+
+def chain_of(
+    configured: Settings, role: str, agent_id: str, coordinator: str | None, distributor: str | None
+) -> tuple[Address, ...]:
+    """From the coordinator down to the agent, client or operator that was named; what was not, as configured. Raises
+    BadParameter, ConfigError."""
+    from typer import BadParameter
+
+    from core.roles import Address, Role
+
+    if role not in set(Role):
+        raise BadParameter(f"{role!r} is none of {', '.join(Role)}", param_hint="ROLE")
+    top = coordinator or (agent_id if role == Role.COORDINATOR else configured.coordinator_id)
+    chain = [Address.of(Role.COORDINATOR, top)]
+    if role == Role.WORKER:
+        chain.append(Address.of(Role.DISTRIBUTOR, distributor or configured.distributor_id))
+    if role != Role.COORDINATOR:
+        Address.of(Role.COORDINATOR, agent_id)  # a session is nobody of its own
+        chain.append(Address.of(Role(role), agent_id))
+    return tuple(chain)
 
 
 @asynccontextmanager

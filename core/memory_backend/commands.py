@@ -76,6 +76,12 @@ def get(space: Keyspace, given: Arguments) -> bytes | None:
     return None if value is None else bytes(value)
 
 
+def getrange(space: Keyspace, given: Arguments) -> bytes:
+    """GETRANGE key first last, counted from 0."""
+    first, last = integer_of(given[1]), integer_of(given[2])
+    return bytes(space.find(given[0], Text) or b"")[first : last + 1]
+
+
 def put(space: Keyspace, given: Arguments) -> bytes | None:
     """SET key value [NX | XX] [PX milliseconds]"""
     key, value, *options = given
@@ -254,6 +260,7 @@ COMMANDS: dict[str, Known] = {
     "PTTL": Known(pttl, 1, 1),
     "PUBLISH": Known(publish, 2, 2),
     "GET": Known(get, 1, 1),
+    "GETRANGE": Known(getrange, 3, 3),
     "SET": Known(put, 2),
     "INCR": Known(incr, 1, 1),
     "HSET": Known(hset, 3),

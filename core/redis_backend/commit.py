@@ -85,11 +85,13 @@ class Committer:
         lease_ms: int,
         after_epoch: int = 0,
         in_passing: bool = False,
+        by_force: bool = False,
         on_transport: Callable[[bool, str], None] = lambda up, why: None,
         on_written: Callable[[], None] = lambda: None,
     ) -> None:
         """`after_epoch`: an epoch that this process held before; a new one is higher whatever the server remembers.
         `in_passing`: it takes the lease for a moment, to act in the agent's place; the agent itself waits for that.
+        `by_force`: it takes the lease from whoever holds it, also one that lives.
         `on_transport` is told whether Redis could be reached and why not, `on_written` that it has taken a write."""
         self._wire = wire
         self._me = me
@@ -97,6 +99,7 @@ class Committer:
         self._clock = clock
         self._lease_ms = lease_ms
         self._in_passing = in_passing
+        self._by_force = by_force
         self._on_transport = on_transport
         self._on_written = on_written
         self._lock = asyncio.Lock()
@@ -201,7 +204,7 @@ class Committer:
             )
             self._clock.sync(replies[4], asked_s)
             held, fence, (version, epoch) = replies[1], replies[2], replies[3]
-            if held is not None and held != lapsed and not self._is_dead(held):
+            if held is not None and held != lapsed and not self._by_force and not self._is_dead(held):
                 await self._exchange(("UNWATCH",))
                 return bytes(held)
             self.version = int(version or 0)

@@ -26,6 +26,7 @@ hashes by its whole name, so the tag `{shared:distributor:ID}` lies in the slot 
     {coordinator:C}:dead                     zset    dead letters: ended task ids, by end time   -         coordinator
     {coordinator:C}:submissions              hash    entry id -> the message as it was signed,   -         coordinator
                                                      while a task of it is open or dead
+    {coordinator:C}:revoked                  string  lines: whose key was stolen, see revocations.py  -    operators
     {coordinator:C}:lease, :fence, :seen, :inbox, :heartbeats, :standbys    as above
     {coordinator:C}:client:X~S               stream  signed replies to session S of client X    1 h       coordinator
     {coordinator:C}:client:X~S:mark          string  nothing: X waits until replicas have it    1 min     client X
@@ -59,6 +60,7 @@ class AgentKeys:
     heartbeats: str  #: where its children's heartbeats lie
     parent_heartbeats: str | None  #: where its own lies
     standbys: str
+    revoked: str | None  #: where its children's revocations lie; None: it has no children
     history: str | None  #: audit trail of the state it writes
     changes: str | None = None  #: channel for hints that the state has a new version
     version_field: str = "version"  #: which field of the header counts its commits
@@ -72,6 +74,11 @@ class CoordinatorKeys:
 
     def _key(self, name: str) -> str:
         return f"{{coordinator:{self.coordinator_id}}}:{name}"
+
+    @property
+    def every(self) -> str:
+        """A pattern of all of them."""
+        return self._key("*")
 
     @property
     def tasks(self) -> str:
@@ -92,6 +99,10 @@ class CoordinatorKeys:
     @property
     def submissions(self) -> str:
         return self._key("submissions")
+
+    @property
+    def revoked(self) -> str:
+        return self._key("revoked")
 
     @property
     def header(self) -> str:
@@ -123,6 +134,7 @@ class CoordinatorKeys:
             heartbeats=self.heartbeats,
             parent_heartbeats=None,
             standbys=self._key("standbys"),
+            revoked=self.revoked,
             history=None,
         )
 
@@ -139,6 +151,11 @@ class CellKeys:
 
     def _key(self, name: str) -> str:
         return f"{{{self.header}}}:{name}"
+
+    @property
+    def every(self) -> str:
+        """A pattern of all but the header."""
+        return self._key("*")
 
     @property
     def wanted(self) -> str:
@@ -186,6 +203,7 @@ class CellKeys:
             heartbeats=self.heartbeats,
             parent_heartbeats=CoordinatorKeys(coordinator_id).heartbeats,
             standbys=self._key("standbys"),
+            revoked=CoordinatorKeys(coordinator_id).revoked,
             history=self.history,
             changes=self.changes,
             version_field="distributor_version",
@@ -203,6 +221,7 @@ class CellKeys:
             heartbeats=f"{base}:heartbeats",
             parent_heartbeats=self.heartbeats,
             standbys=f"{base}:standbys",
+            revoked=None,
             history=None,
         )
 

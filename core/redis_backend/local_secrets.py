@@ -21,8 +21,10 @@ def resolve_secret(a2a: A2ASecrets, redis: RedisConfig) -> bytes:
         return text.encode()
     if not redis.endpoint.is_local:
         raise ConfigError(
-            f"A2A_TOKEN_SECRET is not set, and agents that meet at {redis.endpoint} need the same one everywhere."
-            f"\nMake one with  {NEW_SECRET}  and set A2A_TOKEN_SECRET, or A2A_TOKEN_SECRET_FILE, on each machine."
+            f"A2A_TOKEN_SECRET is not set, and agents that meet at {redis.endpoint} need keys that go together."
+            f"\nOn the coordinator's machine make a secret with  {NEW_SECRET}  and set A2A_TOKEN_SECRET, or"
+            " A2A_TOKEN_SECRET_FILE. On the others set A2A_AGENT_KEY, or A2A_AGENT_KEY_FILE, to what"
+            "  agents key ROLE ID  prints there."
         )
     path = directory_of(redis) / "a2a-secret"
     kept = kept_secret(path)

@@ -16,7 +16,6 @@ import os
 import random
 import socket
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import count
 from typing import Any, Protocol
 
@@ -45,8 +44,10 @@ from core.runtime.heartbeats import Heartbeats
 from core.runtime.inbox import Entry, Inbox
 from core.runtime.outbox import Outbox
 from core.runtime.progress import Condition, Progress
+from core.runtime.reader import memory_told
+from core.runtime.revocations import Revocations
 from core.sealing import Sealed
-from core.server_info import Memory, fields_of, memory_of
+from core.server_info import Memory
 from core.signing import Keys
 from core.step import Batch, Call, Drain, Received, Sending, Step, Tick
 
@@ -124,6 +125,7 @@ class AgentLoop:
             freshness_ms=int(config.freshness_s * 1000), limit_bytes=config.message_limit_bytes,
         )  # fmt: skip
         self._heartbeats = Heartbeats(self.me, signing, self._inbox.rejected)
+        self.revocations = Revocations(chain, signing, self.keys.revoked)
         self.outbox = Outbox(chain, signing)
         self.signing = signing
         self._tables = Tables(self.me, self.committer, self.keys, signing.seals)
@@ -412,8 +414,7 @@ class AgentLoop:
             await asyncio.sleep(due_s - loop.time())
             try:
                 if number % looks:
-                    [beats] = await self.committer.run(("HGETALL", self.keys.heartbeats))
-                    self._hear(beats)
+                    self._hear(*await self.committer.run(("HGETALL", self.keys.heartbeats), *self.revocations.look))
                 else:
                     await self.send_beat()
                 if self.committer.renewal_due:  # it could not go along
@@ -433,7 +434,8 @@ class AgentLoop:
     async def send_beat(self) -> None:
         """One heartbeat to the parent, and one look at the children's. Raises TransportDown, ServerRefused."""
         self._beat_number += 1
-        commands: list[Command] = [("TIME",), ("HGETALL", self.keys.heartbeats)]
+        looks: list[Command] = [("HGETALL", self.keys.heartbeats), *self.revocations.look]
+        commands: list[Command] = [("TIME",), *looks]
         if self.parent and self.keys.parent_heartbeats:
             packed = self.outbox.beat(self.parent, self._beat_payload(), self._beat_number, self.clock.now_ms())
             commands.append(("HSET", self.keys.parent_heartbeats, self.me.agent_id, packed))
@@ -443,16 +445,10 @@ class AgentLoop:
         replies = await self.committer.run(*commands)
         self.clock.sync(replies[0], asked_s)
         self._mind.state.last_heartbeat = self.clock.now()
-        self._hear(replies[1], None if self.parent else await self._memory())
+        self._hear(*replies[1 : 1 + len(looks)], memory=None if self.parent else await memory_told(self.committer))
 
-    async def _memory(self) -> Memory | None:
-        """How full the server is; None where its user may not ask."""
-        with suppress(ServerRefused):
-            [info] = await self.committer.run(("INFO", "memory"))
-            return memory_of(fields_of(info))
-        return None
-
-    def _hear(self, beats: Sequence[bytes], memory: Memory | None = None) -> None:
+    def _hear(self, beats: Sequence[bytes], revoked: bytes = b"", *, memory: Memory | None = None) -> None:
+        self.revocations.take(revoked)
         self._beats += self._heartbeats.new(beats, max(self.clock.now_ms(), self.committer.incarnation))
         self.tell(Tick(memory))
 

@@ -33,6 +33,12 @@ OLDEST_REDIS = (6, 2)
 #: Clocks that differ by more make logs hard to compare. Nothing else depends on them: agents use the server's.
 CLOCK_S = 2.0
 _FULL_SHARE = 0.8
+#: What may be lost, by whether there are snapshots.
+_WITHOUT_APPEND_ONLY_FILE = {
+    True: "there are snapshots and no append-only file: a crash of the server loses what came after the last one",
+    False: "the server writes nothing to disk: when it restarts, every task is lost",
+    None: "there is no append-only file: a crash of the server loses what came after its last snapshot, if it has one",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +110,8 @@ def _check_secret(settings: Settings) -> Finding:
         return Finding("secret", "ok", "not set: one of this machine's own is made, for agents on this machine")
     return Finding(
         "secret", "fail", "A2A_TOKEN_SECRET is not set, and Redis is not on this machine",
-        'python -c "import secrets; print(secrets.token_urlsafe(32))", the same on each machine', 78,
+        'on the coordinator\'s machine: python -c "import secrets; print(secrets.token_urlsafe(32))"; on others set'
+        " A2A_AGENT_KEY to what `agents key ROLE ID` prints there", 78,
     )  # fmt: skip
 
 
@@ -131,7 +138,8 @@ async def _check_server(reader: Reader, settings: Settings) -> AsyncIterator[Fin
     asked_s = time.time()
     info, server_time = await reader.run(("INFO",), ("TIME",))
     yield Finding("redis", "ok", f"answers at {settings.redis.endpoint}")
-    for finding in check_info(fields_of(info), await _snapshots(reader)):
+    fields = fields_of(info)
+    for finding in check_info(fields, await _snapshots(reader, fields)):
         yield finding
     ahead_s = int(server_time[0]) + int(server_time[1]) / 1e6 - (asked_s + time.time()) / 2
     if abs(ahead_s) > CLOCK_S:
@@ -158,7 +166,8 @@ async def check_server(reader: Reader) -> None:
             extra={"action": "server_unchecked"},
         )
         return
-    for finding in check_info(fields_of(info), await _snapshots(reader)):
+    fields = fields_of(info)
+    for finding in check_info(fields, await _snapshots(reader, fields)):
         if finding.state == "fail" and finding.exit_code == ConfigError.exit_code:
             raise ConfigError(f"{finding.what}. Cure: {finding.cure}")
         if finding.state != "ok":
@@ -167,18 +176,21 @@ async def check_server(reader: Reader) -> None:
             )
 
 
-async def _snapshots(reader: Reader) -> bool:
-    """Whether the server writes snapshots by itself; False also where it does not let that be asked."""
+async def _snapshots(reader: Reader, info: Mapping[str, str]) -> bool | None:
+    """Whether the server writes snapshots by itself. None: it does not let that be asked, as it should not let most
+    users, since the same command tells passwords; or it need not be, since it writes an append-only file."""
+    if info.get("aof_enabled") == "1":
+        return None
     try:
         [reply] = await reader.run(("CONFIG", "GET", "save"))
     except ServerRefused:
-        return False
+        return None
     return isinstance(reply, list) and len(reply) == 2 and bool(reply[1])
 
 
-def check_info(info: Mapping[str, str], snapshots: bool = False) -> Iterator[Finding]:
+def check_info(info: Mapping[str, str], snapshots: bool | None = False) -> Iterator[Finding]:
     """What the fields of INFO say about a server as a place for work that must not be lost; `snapshots`: whether it
-    writes them by itself, which INFO does not tell."""
+    writes them by itself, which INFO does not tell; None: not known."""
     name = "valkey" if "valkey_version" in info else "redis"
     version = info.get("valkey_version") or info.get("redis_version", "0")
     if name == "redis" and tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < OLDEST_REDIS:
@@ -200,19 +212,14 @@ def check_info(info: Mapping[str, str], snapshots: bool = False) -> Iterator[Fin
     yield _check_persistence(info, snapshots)
 
 
-def _check_persistence(info: Mapping[str, str], snapshots: bool) -> Finding:
+def _check_persistence(info: Mapping[str, str], snapshots: bool | None) -> Finding:
     if "err" in (info.get("aof_last_write_status"), info.get("rdb_last_bgsave_status")):
         cure = "see its log: most often the disk is full"
         return Finding("persistence", "fail", "the server's last write to disk failed", cure, 69)
     if info.get("aof_enabled") == "1":
         return Finding("persistence", "ok", "append-only file")
     cure = "redis-cli config set appendonly yes, and the same in its configuration file"
-    what = (
-        "there are snapshots and no append-only file: a crash of the server loses what came after the last one"
-        if snapshots
-        else "the server writes nothing to disk: when it restarts, every task is lost"
-    )
-    return Finding("persistence", "warn", what, cure)
+    return Finding("persistence", "warn", _WITHOUT_APPEND_ONLY_FILE[snapshots], cure)
 
 
 def check_overview(overview: Overview) -> Iterator[Finding]:
@@ -231,7 +238,8 @@ def check_overview(overview: Overview) -> Iterator[Finding]:
         yield Finding(
             "messages", "warn",
             f"{sum(overview.quarantined.values())} rejected and kept as evidence: {', '.join(reasons)}",
-            "bad_signature, unknown_key: set the same A2A_TOKEN_SECRET everywhere; others: see the agent's log",
+            "bad_signature, unknown_key: give its sender its own A2A_AGENT_KEY, or set the same A2A_TOKEN_SECRET"
+            " everywhere; revoked: somebody uses a key that was stolen; others: see the agent's log",
         )  # fmt: skip
     else:
         yield Finding("messages", "ok", "none was rejected")

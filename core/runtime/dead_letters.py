@@ -34,7 +34,7 @@ class RejectedMessage:
 
     name: str  #: READER/ENTRY, as in `coordinator:coordinator-1/1700000000000-0`
     at: datetime  #: when it was put aside, on the server's clock
-    reason: str  #: bad_signature | unknown_key | stale | replayed | not_permitted | malformed | too_large
+    reason: str  #: bad_signature | unknown_key | revoked | stale | replayed | not_permitted | malformed | too_large
     detail: str
     sender: str
     key_id: str

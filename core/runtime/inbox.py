@@ -7,6 +7,7 @@ comes back, begins at the first entry.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from core.roles import ASKERS, Action, Address, check_permitted
 from core.signing import Keys, ReplayWindow, Signed, check_fresh, check_plausible
 from core.step import PutAside, Received
 
-__all__ = ["READ_WITHIN_S", "Inbox"]
+__all__ = ["READ_WITHIN_S", "SCRIPTS", "Inbox", "name_of"]
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,9 @@ for i = 1, #info - 1, 2 do
     if info[i] == 'last-generated-id' then return info[i + 1] end
 end
 """
+#: All there are. They are run by their names, so that a user of the server may be allowed these and no others: who may
+#: run any script can stop the server with one that never ends.
+SCRIPTS = (ONE_ENTRY, LAST_ID)
 
 Entry = tuple[bytes, list[bytes]]
 
@@ -113,7 +117,7 @@ class Inbox:
         """The next entry; of one that is too large no more than shows that it is."""
         await self._wire.connect()
         most_bytes = self._limit_bytes + EVIDENCE_BYTES
-        [reply] = await self._wire.exchange([("EVAL", ONE_ENTRY, 1, self._keys.inbox, self._last, most_bytes)])
+        reply = await self._run_script(ONE_ENTRY, self._last, most_bytes)
         if isinstance(reply, Exception):
             raise ServerRefused(f"cannot read {self._keys.inbox} one by one: {reply}")
         return self._noted(reply)
@@ -121,9 +125,17 @@ class Inbox:
     async def _notice_new_beginning(self) -> None:
         """A stream that was deleted begins anew, and while the server's clock is behind what it was, with ids below
         those that were read before; then it is read from its first entry."""
-        [last] = await self._wire.exchange([("EVAL", LAST_ID, 1, self._keys.inbox)])
+        last = await self._run_script(LAST_ID)
         if isinstance(last, bytes) and _place(last) < _place(self._last):
             self._last = b"0"
+
+    async def _run_script(self, script: str, *arguments: bytes | int) -> Any:
+        """The reply to one of SCRIPTS, run on the inbox; a refusal stands in its place."""
+        by_name: Command = ("EVALSHA", name_of(script), 1, self._keys.inbox, *arguments)
+        [reply] = await self._wire.exchange([by_name])
+        if isinstance(reply, Exception) and str(reply).startswith("NOSCRIPT"):
+            [_, reply] = await self._wire.exchange([("SCRIPT", "LOAD", script), by_name])
+        return reply
 
     def _noted(self, entries: list[Entry]) -> list[Entry]:
         if entries:
@@ -249,6 +261,11 @@ class Inbox:
         check_plausible(metadata.incarnation, window.incarnation, max(incarnation, self._clock.now_ms()))
         self.windows[name] = window.take(metadata.incarnation, metadata.sequence_number, metadata.timestamp)
         self._moved.add(name)
+
+
+def name_of(script: str) -> str:
+    """By which a server that has loaded it knows it."""
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
 def _place(entry_id: bytes) -> tuple[int, int]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from core.config import RedisConfig
 from core.errors import ServerRefused
+from core.redis_backend.shared_state import Runs
 from core.redis_client import Part, Wire
+from core.server_info import Memory, fields_of, memory_of
 
-__all__ = ["Reader", "reading"]
+__all__ = ["Reader", "memory_told", "reading"]
 
 
 class Reader:
@@ -41,3 +43,11 @@ async def reading(redis: RedisConfig) -> AsyncIterator[Reader]:
         yield reader
     finally:
         await reader.close()
+
+
+async def memory_told(source: Runs) -> Memory | None:
+    """How full the server is; None where its user may not ask. Raises TransportDown."""
+    with suppress(ServerRefused):
+        [info] = await source.run(("INFO", "memory"))
+        return memory_of(fields_of(info))
+    return None

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from typing import Any
 
-from core.errors import BadSignature, MalformedMessage, MessageTooLarge, NotPermitted, PeerError, UnknownKey
+from core.errors import (
+    BadSignature,
+    MalformedMessage,
+    MessageTooLarge,
+    NotPermitted,
+    PeerError,
+    RevokedKey,
+    UnknownKey,
+)
 from core.roles import Address
 
 __all__ = ["LATEST", "rejection_of"]
@@ -15,9 +23,12 @@ LATEST = 200
 
 #: Reasons for which sending the message again cannot help. A stale or a replayed one can be sent anew.
 _FINAL: dict[bytes, type[PeerError]] = {
-    kind.reason.encode(): kind for kind in (BadSignature, UnknownKey, NotPermitted, MalformedMessage, MessageTooLarge)
+    kind.reason.encode(): kind
+    for kind in (BadSignature, UnknownKey, RevokedKey, NotPermitted, MalformedMessage, MessageTooLarge)
 }
-_OTHER_SECRET = (BadSignature, UnknownKey)
+_CURES: dict[type[PeerError], str] = dict.fromkeys(
+    (BadSignature, UnknownKey), " Set the A2A_TOKEN_SECRET that it has, or this client's own A2A_AGENT_KEY."
+) | {RevokedKey: " Take another id, with a key of its own."}
 
 
 def rejection_of(
@@ -33,8 +44,6 @@ def rejection_of(
         if kind is None or named.get(b"entry") not in posted:
             continue
         detail = named.get(b"detail", b"").decode(errors="replace")
-        cure = (
-            "Set the A2A_TOKEN_SECRET that it has, or this client's own A2A_AGENT_KEY" if kind in _OTHER_SECRET else ""
-        )
-        return kind(f"a message of {sender} was rejected: {detail}{f'. {cure}.' if cure else ''}")
+        cure = _CURES.get(kind, "")
+        return kind(f"a message of {sender} was rejected: {detail}{f'.{cure}' if cure else ''}")
     return None

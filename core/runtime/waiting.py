@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import suppress
 
 from core.config import RedisConfig, load
-from core.errors import AgentSystemError
+from core.errors import AgentSystemError, ServerRefused
 
 __all__ = ["WaitingReason"]
 
@@ -25,15 +24,21 @@ class WaitingReason:
         self._coordinator_id = coordinator_id
         self._looked_s = 0.0
         self._said = ""
+        self._may_look = True
 
     async def tell(self, task_id: str | None) -> None:
         """Logs why a task that was waited for in vain waits, if it needs somebody to do something, and says what."""
         now_s = time.monotonic()
-        if task_id is None or now_s - self._looked_s < LOOK_AGAIN_S:
+        if task_id is None or not self._may_look or now_s - self._looked_s < LOOK_AGAIN_S:
             return
         self._looked_s = now_s
-        with suppress(AgentSystemError):  # the client itself tells that Redis is away
+        try:
             reason = await self._reason(task_id)
+        except ServerRefused as error:
+            self._may_look = "NOPERM" not in str(error)  # a client's user need not see the hierarchy
+        except AgentSystemError:
+            pass  # the client itself tells that Redis is away
+        else:
             if reason and reason != self._said:
                 log.warning("task %s waits: %s", task_id, reason, extra={"action": "task_waits"})
             self._said = reason

@@ -40,6 +40,11 @@ SCRIPTS: dict[str, Script] = {
         ("SET", "k", "v", "PX", 0), ("SET", "k", "v", "PX", -5), ("SET", "k", "v", "PX", "soon"),
         ("SET", "k", "v", "SOON"), ("GET", "k"),
     ],
+    "GETRANGE": [
+        ("GETRANGE", "k", 0, 9), ("SET", "k", "0123456789"), ("GETRANGE", "k", 0, 3), ("GETRANGE", "k", 2, 99),
+        ("GETRANGE", "k", 10, 20), ("GETRANGE", "k", "x", 1), ("GETRANGE", "k", 0), ("HSET", "h", "f", "v"),
+        ("GETRANGE", "h", 0, 9),
+    ],
     "SET replaces what is of another type": [("HSET", "k", "f", "v"), ("SET", "k", "v"), ("GET", "k")],
     "INCR": [
         ("INCR", "n"), ("INCR", "n"), ("SET", "n", "9223372036854775807"), ("INCR", "n"), ("SET", "n", "1.5"),

@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import installed_or_skip
 
 if TYPE_CHECKING:
+    from tests.faults.machines import Machines
     from tests.faults.stage import Stage
     from tests.redis_server import RedisServer
     from worker.chaos.processes import Processes
@@ -107,3 +108,19 @@ def linked(hierarchy: Stage) -> Iterator[Stage]:
     yield hierarchy
     for link in hierarchy.links.values():
         link.heal()
+
+
+@pytest.fixture
+def machines(
+    chaos_server: RedisServer,
+    zygote: Processes,
+    tmp_path: Path,
+    command_line: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Machines]:
+    """Nobody at work yet, and nobody but a coordinator with the root secret."""
+    from tests.faults.machines import Machines
+
+    opened = Machines(chaos_server, zygote, tmp_path, command_line, monkeypatch)
+    yield opened
+    opened.close()

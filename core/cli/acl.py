@@ -1,0 +1,54 @@
+"""`agents acl`: a Redis user for each agent, that may do what its role does and no more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from core.cli.render import note
+from core.cli.session import chain_of, settings
+
+__all__ = ["acl"]
+
+
+def acl(
+    role: Annotated[str, typer.Argument(help="coordinator, distributor, worker, client or operator.")],
+    agent_id: Annotated[str, typer.Argument(metavar="ID")],
+    coordinator: Annotated[str | None, typer.Option(metavar="ID", help="Default: COORDINATOR_ID.")] = None,
+    distributor: Annotated[str | None, typer.Option(metavar="ID", help="A worker's; default: DISTRIBUTOR_ID.")] = None,
+    password_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where its password stands; only a hash of it is printed.")
+    ] = None,
+) -> None:
+    """Print the ACL SETUSER line that gives an agent a Redis user of its own.
+
+    For Redis 7 or Valkey: pipe it into redis-cli. Without --password-file nobody can enter as that user yet.
+    """
+    from core.runtime.acl import rules_of, user_of
+
+    configured = settings()
+    chain = chain_of(configured, role, agent_id, coordinator, distributor)
+    user, rules = user_of(chain), rules_of(chain, configured.redis.endpoint.db)
+    password = [f"#{_hashed(password_file)}"] if password_file else []
+    note(
+        f"It enters with REDIS_USERNAME={user}"
+        + ("" if password else f", once it has a password: --password-file, or ACL SETUSER {user} >PASSWORD")
+    )
+    print("ACL SETUSER", user, "reset", "on", *password, *rules)
+
+
+def _hashed(path: Path) -> str:
+    """As Redis keeps a password. Raises ConfigError."""
+    import hashlib
+
+    from core.errors import ConfigError
+
+    try:
+        password = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}. Write the user's password there.") from error
+    if not password:
+        raise ConfigError(f"{path} is empty. Write the user's password there.")
+    return hashlib.sha256(password.encode()).hexdigest()

@@ -1,0 +1,159 @@
+"""What a Redis user of each role must be allowed, and no more: rules for ACL SETUSER, of Redis 7 or Valkey.
+
+A user has one selector for each thing it does, so that a command that is right for its own keys is not thereby allowed
+on those it only appends to. What such rules cannot tell apart is the fields of a hash, and the options of XADD: who may
+append to a stream may also trim it, or use up its ids. docs/security.md says what follows from that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from core.redis_backend.keys import ACTIVE, AgentKeys, CellKeys, CoordinatorKeys, keys_of
+from core.roles import ASKERS, Address, Role
+from core.runtime.inbox import SCRIPTS, name_of
+
+__all__ = ["rules_of", "user_of"]
+
+
+Chain = tuple[Address, ...]
+
+
+def user_of(chain: Chain) -> str:
+    """The name of the user of the last of `chain`, which leads down from the coordinator: the role and the id, for what
+    is unique only below its parent with that one's."""
+    me = chain[-1]
+    if me.role in (Role.COORDINATOR, Role.DISTRIBUTOR):
+        return str(me)
+    return f"{me.role.value}:{chain[-2].agent_id}/{me.agent_id}"
+
+
+def rules_of(chain: Chain, db: int = 0) -> list[str]:
+    """What follows the name and the password in ACL SETUSER. `db`: the database in which the keys are. Raises
+    ConfigError for an id that is none, since it could be a pattern, or a rule of its own."""
+    for address in chain:
+        Address.of(Role.COORDINATOR, address.agent_id)
+    selected = [f"+select|{db}"] if db else []
+    return ["resetchannels", "-@all", "+ping", "+time", *selected, *_RULES[chain[-1].role](chain)]
+
+
+# ---- commands ----
+
+#: What every agent does beside its keys.
+AGENT = "+multi +exec +unwatch +info +script|load"
+#: On the keys that an agent has alone: its lease and fence, header, inbox, and what it has seen.
+OWN = (
+    "get set del watch pexpire hget hmget hgetall hset hdel hincrby"
+    " xread xdel xrange xinfo|stream zadd zrem zremrangebyscore"
+)
+RUN_SCRIPTS = " ".join(f"evalsha|{name_of(script)}" for script in SCRIPTS)
+#: On what somebody who only looks may see. Nothing that needs time in proportion to the whole server.
+LOOK = "get strlen getrange hget hmget hgetall hlen zscore zcard zrange zrevrange smembers xlen xrange xrevrange"
+
+
+def _may(commands: str, *keys: str, channel: str = "") -> str:
+    """A selector: these commands on these keys. `%R~` before a key: reading only; `%W~`: writing only."""
+    named = [key if key.startswith("%") else f"~{key}" for key in keys]
+    return f"({' '.join([*(f'+{one}' for one in commands.split()), *named, *([f'&{channel}'] if channel else [])])})"
+
+
+def _reading(*keys: str) -> Iterable[str]:
+    return (f"%R~{key}" for key in keys)
+
+
+def _writing(*keys: str) -> Iterable[str]:
+    return (f"%W~{key}" for key in keys)
+
+
+# ---- roles ----
+
+
+def _agent(keys: AgentKeys) -> list[str]:
+    own = (keys.header, keys.lease, keys.fence, keys.seen, keys.inbox, keys.heartbeats, keys.standbys)
+    return [
+        *AGENT.split(),
+        _may(f"{OWN} {RUN_SCRIPTS}", *own),
+        _may("sadd srem", *_writing(ACTIVE)),
+        _may("xadd", *_writing(keys.quarantine)),
+    ]
+
+
+def _child(chain: Chain) -> list[str]:
+    keys = keys_of(chain)
+    assert keys.parent_heartbeats
+    return [
+        *_agent(keys),
+        _may("xadd", *_writing(keys_of(chain[:-1]).inbox)),
+        _may("hset hdel", *_writing(keys.parent_heartbeats)),
+    ]
+
+
+def _worker(chain: Chain) -> list[str]:
+    return [
+        *_child(chain),
+        _may("hmget", *_reading(CoordinatorKeys(chain[0].agent_id).tasks)),  # inputs of continuations
+    ]
+
+
+def _distributor(chain: Chain) -> list[str]:
+    keys, cell = keys_of(chain), CellKeys(chain[-1].agent_id)
+    assert keys.revoked
+    return [
+        *_child(chain),
+        _may("hgetall hset hdel", cell.actual),
+        _may("xadd", *_writing(cell.history, cell.worker_inbox("*"))),
+        _may("getrange", *_reading(keys.revoked)),
+        _may("publish", channel=cell.changes),
+    ]
+
+
+def _coordinator(chain: Chain) -> list[str]:
+    keys = CoordinatorKeys(chain[-1].agent_id)
+    cells = CellKeys("*")  # distributors come and go
+    records = (keys.tasks, keys.open, keys.ended, keys.dead, keys.submissions)
+    return [
+        *_agent(keys.agent),
+        _may("hget hmget hset hdel hkeys hscan hstrlen zadd zrem zrange zrangebyscore", *records),
+        _may("xadd expire", *_writing(*(keys.replies(Address(asker, "*")) for asker in sorted(ASKERS)))),
+        _may("getrange", *_reading(keys.revoked)),
+        _may("smembers", *_reading(ACTIVE)),
+        # What it wants of its distributors; and the cell of one that is lost, which it empties under that one's lease.
+        _may("hget hgetall hset hdel", cells.header, cells.wanted, cells.actual),
+        _may("xadd", *_writing(cells.inbox, cells.history)),
+        _may("publish", channel=cells.changes),
+        _may("get set del watch hmget zrem", cells.lease, cells.fence, cells.header, cells.agent("*").standbys),
+        _may("hkeys", *_reading(cells.actual)),
+        _may("del", *_writing(cells.inbox, cells.heartbeats)),
+        _may("hget", *_reading(cells.worker("*").header)),  # whether a worker has been gone for a day
+    ]
+
+
+def _client(chain: Chain) -> list[str]:
+    keys, me = CoordinatorKeys(chain[0].agent_id), chain[-1]
+    sessions = Address(me.role, f"{me.agent_id}~*")
+    return [
+        _may("xadd", *_writing(keys.inbox)),
+        _may("xread xtrim exists", keys.replies(sessions)),
+        _may("set", *_writing(keys.mark(sessions))),
+        "+wait",
+        _may("xrevrange", *_reading(keys.agent.quarantine)),  # whether its message was rejected, and why
+    ]
+
+
+def _operator(chain: Chain) -> list[str]:
+    keys, cells = CoordinatorKeys(chain[0].agent_id), CellKeys("*")
+    return [
+        *_client(chain),
+        "+info",
+        _may(LOOK, *_reading(keys.every, cells.header, cells.every, ACTIVE)),
+        _may("append", *_writing(keys.revoked)),
+    ]
+
+
+_RULES: dict[Role, Callable[[Chain], list[str]]] = {
+    Role.COORDINATOR: _coordinator,
+    Role.DISTRIBUTOR: _distributor,
+    Role.WORKER: _worker,
+    Role.CLIENT: _client,
+    Role.OPERATOR: _operator,
+}

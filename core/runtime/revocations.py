@@ -1,0 +1,42 @@
+"""Whom of its children an agent does not believe any more."""
+
+from __future__ import annotations
+
+import logging
+
+from core.ports import Command
+from core.revocation import MOST_BYTES, revocations_in
+from core.roles import Address
+from core.signing import Keys
+
+__all__ = ["Revocations"]
+
+log = logging.getLogger(__name__)
+
+
+class Revocations:
+    """Finds what is new among the stored ones, and has the agent's keys know it. What was seen once holds for as long
+    as they do, whatever becomes of what is stored."""
+
+    def __init__(self, chain: tuple[Address, ...], signing: Keys, key: str | None) -> None:
+        """`chain` leads from the coordinator down to the agent; `key` is where they are stored, None: nowhere."""
+        self._parents = chain[1:]
+        self._signing = signing
+        self._stored = b""
+        #: the commands to look with; `take` wants their reply
+        self.look: tuple[Command, ...] = (("GETRANGE", key, 0, MOST_BYTES - 1),) if key else ()
+
+    def take(self, stored: bytes) -> None:
+        """What is stored now."""
+        if stored == self._stored:
+            return
+        self._stored = stored
+        for one in revocations_in(stored):
+            child = one.chain[-1]
+            if one.chain[:-1] != self._parents or self.include(child):
+                continue
+            if self._signing.revoke(child, one.key_id, one.proof):
+                log.warning("%s is revoked: nothing it says is believed", child, extra={"action": "child_revoked"})
+
+    def include(self, child: Address) -> bool:
+        return self._signing.revokes(child)
