@@ -15,8 +15,9 @@ from core.errors import AgentSystemError, ConfigError, LeaseHeld, LeaseLost, Rac
 from core.redis_backend.clock import monotonic_s
 from core.redis_client import Wire
 from core.roles import Address
-from core.runtime.agent_loop import BACKOFF_S, AgentLoop, Mind
+from core.runtime.agent_loop import BACKOFF_S, AgentLoop
 from core.runtime.checkup import check_server
+from core.runtime.mind import Mind
 from core.runtime.portal import Resident, operation, portal_loop
 from core.runtime.progress import Condition
 from core.runtime.reader import reading

@@ -17,10 +17,9 @@ import random
 import socket
 from collections.abc import Sequence
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
 from core import failpoints
-from core.agents import Beat
 from core.config import AgentConfig
 from core.errors import (
     ForgedRecord,
@@ -33,7 +32,7 @@ from core.errors import (
     Wedged,
     WorldError,
 )
-from core.langgraph_state import AgentStatus, LocalAgentState
+from core.langgraph_state import AgentStatus
 from core.ports import Command, OpenConnection
 from core.redis_backend.clock import ServerClock, monotonic_s
 from core.redis_backend.commit import Committer, Late
@@ -42,6 +41,7 @@ from core.redis_backend.tables import Tables
 from core.roles import Action, Address, Role
 from core.runtime.heartbeats import Heartbeats
 from core.runtime.inbox import Entry, Inbox
+from core.runtime.mind import Mind
 from core.runtime.outbox import Outbox
 from core.runtime.progress import Condition, Progress
 from core.runtime.reader import memory_told
@@ -51,7 +51,7 @@ from core.server_info import Memory
 from core.signing import Keys
 from core.step import Batch, Call, Drain, Received, Sending, Step, Tick
 
-__all__ = ["AgentLoop", "Mind"]
+__all__ = ["AgentLoop"]
 
 log = logging.getLogger(__name__)
 
@@ -60,36 +60,6 @@ BUSY_ITEMS, BUSY_PAUSE_S = 24, 0.003
 BACKOFF_S = 0.05
 #: How long the keys of a worker outlive it, and after how many heartbeats they are told so anew.
 OUTLIVE_MS, OUTLIVE_BEATS = 24 * 3600 * 1000, 10
-
-
-class Mind(Protocol):
-    """What a tier adds to the loop."""
-
-    @property
-    def state(self) -> LocalAgentState:
-        """The agent's memory; a new one after each `load`."""
-
-    def think(self, batch: Batch) -> Step:
-        """Runs the tier's graph. No I/O."""
-
-    def beat(self) -> Beat:
-        """The heartbeat's payload by now; the loop fills in its own counts."""
-
-    def looked_up(self, received: Sequence[Received], events: Sequence[Any]) -> list[str]:
-        """Ids of task records that the graph needs to see for these messages and events."""
-
-    async def load(self, loop: AgentLoop) -> None:
-        """Builds the state anew from what is stored."""
-
-    async def perform(self, effects: Sequence[Any]) -> None:
-        """Does what the committed step asked for."""
-
-    def next_wake_ms(self) -> int | None:
-        """When (server's clock) the graph wants to run again even if nothing comes; None: no such time."""
-
-    @property
-    def drained(self) -> bool:
-        """Whether nothing is left to finish or to hand back."""
 
 
 class AgentLoop:

@@ -40,13 +40,13 @@ from core.errors import (
     UnknownTask,
     WorldError,
 )
-from core.ports import Command
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.keys import CoordinatorKeys
 from core.redis_client import Wire
 from core.roles import ASKERS, Action, Address, Role, check_permitted
 from core.runtime.completed import Completed
 from core.runtime.endings import Endings, Listener
+from core.runtime.look_up import LOOK_UP_S, LOOKED_UP_AT_ONCE, LookUp, Replicas
 from core.runtime.portal import Resident, operation
 from core.runtime.requests import BACKOFF_S, MOST_BACKOFF_S, Refused, Requests
 from core.runtime.waiting import WaitingReason
@@ -59,14 +59,6 @@ __all__ = ["AgentClient"]
 log = logging.getLogger(__name__)
 
 BLOCK_MS = 2000
-#: A task whose end nobody has told of is looked up after this long without news; what is lost is only the telling.
-LOOK_UP_S = 5.0
-#: Records asked for with one look: those of the tasks that were asked about first.
-LOOKED_UP_AT_ONCE = 500
-
-
-#: How long the server holds a question for its replicas, and how long its key stays.
-REPLICAS_MS, MARK_MS = 1000, 60_000
 
 
 @dataclass(slots=True)
@@ -106,6 +98,7 @@ class AgentClient(Resident):
         self._keys = CoordinatorKeys(coordinator_id)
         self._clock = ServerClock()
         self._signing: Keys | None = None
+        self._look: LookUp | None = None
         self._requests: Requests | None = None
         self._waiting: WaitingReason | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -113,7 +106,7 @@ class AgentClient(Resident):
         self._last = b"0"
         self._window = ReplayWindow()
         self._endings = Endings()
-        self._missing: dict[str, float] = {}  # tasks that had no record, and since when (monotonic)
+        self._replicas = Replicas(self._redis.wait_replicas, self._keys.mark(self._me))
         self._away = ""  # why Redis cannot be reached; empty: it can
         self._replayed: dict[str, str] = {}  # dead letter -> the task it runs again as
 
@@ -135,6 +128,8 @@ class AgentClient(Resident):
             self._requests = Requests(self._redis, self._coordinator, self._me, self._signing, self._clock)
             self._waiting = WaitingReason(self._redis, self._coordinator.agent_id)
             await self._requests.open()
+            seals = None if self._a2a.agent_key else keys_for((self._coordinator,), self._a2a, self._redis).seals
+            self._look = LookUp(self._me, self._keys, self._requests, self._endings, self._replicas, seals)
             self._reader = asyncio.get_running_loop().create_task(self._read(), name=str(self._me))
 
     @operation
@@ -248,6 +243,11 @@ class AgentClient(Resident):
 
     # ---- how ----
 
+    @property
+    def _looking(self) -> LookUp:
+        assert self._look  # it is open
+        return self._look
+
     async def _submit(self, tasks: Sequence[Task], timeout_s: float) -> list[str]:
         for task in tasks:
             check_sizes(task)
@@ -275,7 +275,7 @@ class AgentClient(Resident):
         search = Search([task_id for task_id in dict.fromkeys(task_ids) if task_id not in self._endings])
         self._endings.expect(search.strange)
         listener = self._endings.listen(task_ids)
-        await self._look_up(search.strange)
+        await self._looking.look(search.strange)
         news_s = time.monotonic()
         try:
             while listener.waiting or listener.ended:
@@ -297,7 +297,7 @@ class AgentClient(Resident):
         """Returns when there may be news, after LOOK_UP_S or `left_s` at most; looks itself when it is time to."""
         now_s = time.monotonic()
         if now_s - search.looked_s >= LOOK_UP_S:
-            search.suspect(await self._look_up(list(islice(listener.waiting, LOOKED_UP_AT_ONCE))))
+            search.suspect(await self._looking.look(list(islice(listener.waiting, LOOKED_UP_AT_ONCE))))
             if self._waiting:
                 await self._waiting.tell(next(iter(listener.waiting), None))
             if not listener.ended:  # otherwise the next ones at once
@@ -310,7 +310,7 @@ class AgentClient(Resident):
 
     async def _look_before_leaving(self, listener: Listener) -> None:
         """For who asks again and again, each time for less than it takes to look twice. Raises as `_follow`."""
-        if suspects := await self._look_up(list(islice(listener.waiting, LOOKED_UP_AT_ONCE))):
+        if suspects := await self._looking.look(list(islice(listener.waiting, LOOKED_UP_AT_ONCE))):
             await self._follow(listener, sorted(suspects), LOOK_UP_S)
 
     def _not_ended(self, count: int, timeout_s: float | None) -> str:
@@ -329,7 +329,7 @@ class AgentClient(Resident):
         lost = [task_id for task_id in gone if self._endings.is_confirmed(task_id)]
         for task_id in gone:
             self._endings.forget(task_id)
-            self._missing.pop(task_id, None)
+            self._looking.forget(task_id)
         self._endings.confirm(task_id for task_id in task_ids if task_id not in gone)
         if lost:
             raise TaskLost(*lost)
@@ -338,33 +338,6 @@ class AgentClient(Resident):
                 f"no task {next(iter(gone))!r}: never submitted here, or ended longer ago than its retention"
             )
         return True
-
-    async def _look_up(self, task_ids: Sequence[str]) -> set[str]:
-        """Reads the records of the first ones: a reply may have been trimmed, or gone to an earlier reader. Returns
-        those that have none now, and had none some time ago, in whosever call; none when Redis is away."""
-        assert self._requests
-        if not task_ids:
-            return set()
-        looked_at = task_ids[:LOOKED_UP_AT_ONCE]
-        try:
-            look = ("HMGET", self._keys.tasks, *looked_at)
-            records, *confirmed = await self._requests.run(look, *self._asks_replicas())
-        except (TransportDown, ConfigError):
-            return set()  # the reader reports it, and comes back
-        if not isinstance(records, list) or not self._are_replicated(confirmed):
-            return set()
-        found = dict(zip(looked_at, records, strict=True))
-        self._endings.confirm(task_id for task_id, record in found.items() if record is not None)
-        for record in filter(None, records):
-            if (task := Task.parse(orjson.loads(record))).status.ended:
-                self._endings.tell(task)
-        now_s = time.monotonic()
-        for task_id, record in found.items():
-            if record is None:
-                self._missing.setdefault(task_id, now_s)
-            else:
-                self._missing.pop(task_id, None)
-        return {one for one, record in found.items() if record is None and now_s - self._missing[one] >= LOOK_UP_S / 2}
 
     # ---- the reply stream ----
 
@@ -389,8 +362,8 @@ class AgentClient(Resident):
                     replies = await wire.exchange([*trim, read], timeout_s=BLOCK_MS / 1000 + 3)
                     if isinstance(replies[-1], Exception):
                         raise TransportDown(f"Redis refused to be read: {replies[-1]}")
-                    if replies[-1] and not self._are_replicated(await wire.exchange(self._asks_replicas())):
-                        raise TransportDown(f"fewer than {self._redis.wait_replicas} replicas keep up with it")
+                    if replies[-1] and not self._replicas.confirmed(await wire.exchange(self._replicas.question())):
+                        raise TransportDown(f"fewer than {self._replicas.count} replicas keep up with it")
                 except (TransportDown, ConfigError) as error:
                     self._transport(f"{error}")
                     await asyncio.sleep(random.uniform(backoff_s / 2, backoff_s))
@@ -403,21 +376,6 @@ class AgentClient(Resident):
                     self._take(fields)
         finally:
             await wire.close()
-
-    def _asks_replicas(self) -> list[Command]:
-        """What goes behind a read whose outcome counts only once it is on replicas, over the same connection. They take
-        all writes in order: those that have one which comes after the read have all that was read."""
-        if not self._redis.wait_replicas:
-            return []
-        write = ("SET", self._keys.mark(self._me), "", "PX", MARK_MS)
-        return [write, ("WAIT", self._redis.wait_replicas, REPLICAS_MS)]
-
-    def _are_replicated(self, answer: Sequence[Any]) -> bool:
-        """Whether they have said so; also when nobody asked them."""
-        if not answer:
-            return True
-        written, replicas = answer
-        return written == b"OK" and isinstance(replicas, int) and replicas >= self._redis.wait_replicas
 
     def _transport(self, away: str) -> None:
         """One line in the log for each change, not for each try."""

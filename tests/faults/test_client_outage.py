@@ -19,7 +19,7 @@ from core.errors import ServerRefused, TaskLost, TaskTimeout, TransportDown, Unk
 from core.redis_backend.keys import CoordinatorKeys
 from core.roles import Address, Role
 from core.runtime import client as client_module
-from core.runtime import outbox, requests, waiting
+from core.runtime import look_up, outbox, requests, waiting
 from core.runtime.client import AgentClient
 from core.tasks import Task
 from tests.integration.hierarchy import House, add, house, runs, signed_as, wait
@@ -43,7 +43,8 @@ async def full(redis_config: RedisConfig) -> AsyncIterator[House]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks for what it was not told of often, so that a test need not wait."""
-    monkeypatch.setattr(client_module, "LOOK_UP_S", 0.3)
+    for module in (client_module, look_up):
+        monkeypatch.setattr(module, "LOOK_UP_S", 0.3)
     monkeypatch.setattr(requests, "ANSWER_S", 0.3)
 
 
@@ -324,7 +325,7 @@ async def test_a_client_that_stops_reading_costs_a_bounded_stream_disturbs_nobod
     assert [await other.value.aio(await other.submit.aio(add(f"o{n}", n)), timeout_s=30) for n in range(20)] == [
         *range(20)
     ]
-    async with AgentClient(full.redis, signed_as("client"), "k") as somebody:
+    async with AgentClient(full.redis, signed_as("o"), "k", "operator:o") as somebody:
         assert len([one async for one in somebody.as_completed([one.task_id for one in tasks], timeout_s=30)]) == 200
     stream = KEYS.replies(Address(Role.CLIENT, "slow~1"))
     assert await client.xlen(stream) <= 4  # trimmed by whole nodes

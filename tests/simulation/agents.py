@@ -11,7 +11,8 @@ from coordinator.agent import CoordinatorMind
 from core.config import AgentConfig
 from core.errors import RaceLost, WorldError
 from core.roles import Address, Role
-from core.runtime.agent_loop import AgentLoop, Mind
+from core.runtime.agent_loop import AgentLoop
+from core.runtime.mind import Mind
 from core.signing import Keys
 from core.step import Drain
 from distributor.agent import DistributorMind

@@ -1,0 +1,45 @@
+"""What a tier adds to the loop: its state, its compiled graph, and hands for the effects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from core.agents import Beat
+from core.langgraph_state import LocalAgentState
+from core.step import Batch, Received, Step
+
+if TYPE_CHECKING:
+    from core.runtime.agent_loop import AgentLoop
+
+__all__ = ["Mind"]
+
+
+class Mind(Protocol):
+    """What a tier adds to the loop."""
+
+    @property
+    def state(self) -> LocalAgentState:
+        """The agent's memory; a new one after each `load`."""
+
+    def think(self, batch: Batch) -> Step:
+        """Runs the tier's graph. No I/O."""
+
+    def beat(self) -> Beat:
+        """The heartbeat's payload by now; the loop fills in its own counts."""
+
+    def looked_up(self, received: Sequence[Received], events: Sequence[Any]) -> list[str]:
+        """Ids of task records that the graph needs to see for these messages and events."""
+
+    async def load(self, loop: AgentLoop) -> None:
+        """Builds the state anew from what is stored."""
+
+    async def perform(self, effects: Sequence[Any]) -> None:
+        """Does what the committed step asked for."""
+
+    def next_wake_ms(self) -> int | None:
+        """When (server's clock) the graph wants to run again even if nothing comes; None: no such time."""
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing is left to finish or to hand back."""
