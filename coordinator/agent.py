@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -25,9 +26,10 @@ from coordinator.state import (
 from core import failpoints
 from core.agents import Beat, Held
 from core.config import A2AConfig, AgentConfig, RedisConfig, load
-from core.errors import AgentSystemError, BadTask, ForgedRecord
+from core.errors import AgentSystemError, BadTask, ForgedRecord, MalformedMessage
 from core.langgraph_state import SharedAgentState
 from core.ports import Command
+from core.redis_backend.bounded_reads import HASH_BYTES
 from core.redis_backend.commit import Committer
 from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys, keys_of
 from core.redis_backend.shared_state import read_shared_state
@@ -138,8 +140,9 @@ class CoordinatorMind:
         """Looks at the cell and at the heartbeat in one write, so at one moment."""
         assert self._loop
         stored, packed = await self._loop.committer.run(
-            ("HKEYS", CellKeys(effect.distributor_id).actual), ("HGET", self._keys.heartbeats, effect.distributor_id)
-        )
+            ("HKEYS", CellKeys(effect.distributor_id).actual), ("HGET", self._keys.heartbeats, effect.distributor_id),
+            most_bytes=HASH_BYTES,
+        )  # fmt: skip
         if packed is not None:
             beat = orjson.loads(Signed.unpack(packed).body)["payload"]["beat"]
             if isinstance(beat, int):
@@ -220,8 +223,11 @@ class CoordinatorMind:
         if now_s < self._forget_due_s:
             return
         self._forget_due_s = now_s + FORGET_EVERY_S
-        [members] = await self._loop.committer.run(("SMEMBERS", ACTIVE))
-        chains = {member: tuple(map(Address.parse, member.split(b"/"))) for member in members}
+        [members] = await self._loop.committer.run(("SMEMBERS", ACTIVE), most_bytes=HASH_BYTES)
+        chains = {}
+        for member in members:
+            with suppress(MalformedMessage):  # somebody else has written it
+                chains[member] = tuple(map(Address.parse, member.split(b"/")))
         mine = [member for member, chain in chains.items() if chain[0] == self._loop.me and len(chain) == 3]
         epochs = await self._loop.committer.run(*(("HGET", keys_of(chains[member]).header, "epoch") for member in mine))
         if gone := [member for member, epoch in zip(mine, epochs, strict=True) if epoch is None]:

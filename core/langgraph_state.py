@@ -8,20 +8,27 @@ wants of a distributor, the distributor what is. Each half has a version that co
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from core.errors import BadTask
+from core.stored import number_in, shown
 from core.tasks import Task, utc_now
 
 __all__ = ["AgentStatus", "Lease", "LocalAgentState", "SharedAgentState"]
 
 #: How many of its last events an agent remembers itself; the full trail is in Redis.
 HISTORY_KEPT = 100
+
+T = TypeVar("T")
+#: Small enough for every arithmetic that is done with it.
+Count = Annotated[int, Field(ge=0, lt=2**53)]
 
 
 class AgentStatus(StrEnum):
@@ -68,23 +75,31 @@ class Lease(BaseModel):
     owner: str  #: the agent's address
     process: str  #: the process that acts for it
     host: str = ""
-    incarnation: int  #: the number of that process's start
-    epoch: int  #: the fence: grows with every grant, and every write carries it
-    acquired_at: datetime
-    expires_at: datetime
-    commits: int = 0  #: written under this lease so far; makes every renewal visible
-    lease_ms: int = 0  #: how long it lasts without renewal, whatever the server's clock does meanwhile; 0: not said
+    incarnation: Count  #: the number of that process's start
+    epoch: Count  #: the fence: grows with every grant, and every write carries it
+    acquired_at: AwareDatetime
+    expires_at: AwareDatetime
+    commits: Count = 0  #: written under this lease so far; makes every renewal visible
+    lease_ms: Count = 0  #: how long it lasts without renewal, whatever the server's clock does meanwhile; 0: not said
     in_passing: bool = False  #: held for a moment by the agent's parent, which takes back what it had given it
 
     @classmethod
     def from_json(cls, text: bytes) -> Lease:
         return cls.model_validate_json(text)
 
+    @classmethod
+    def parse(cls, text: bytes) -> Lease | None:
+        """As `from_json`, for what anybody may have written; None: it is no lease."""
+        try:
+            return cls.from_json(text)
+        except ValidationError:
+            return None
+
     @property
     def pid(self) -> int | None:
         """The process that acts, on `host`."""
         parts = self.process.rsplit("/", 2)
-        return int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else None
+        return int(parts[1]) if len(parts) == 3 and parts[1].isdecimal() else None
 
 
 class SharedAgentState(BaseModel):
@@ -100,6 +115,7 @@ class SharedAgentState(BaseModel):
     tasks: tuple[Task, ...] = ()
     wanted: dict[str, str] = {}  #: task id -> assigned | cancelled, the coordinator's half
     lease: Lease | None = None
+    unreadable: tuple[str, ...] = ()  #: what lies there and is no state: somebody else has written it
 
     @classmethod
     def assemble(
@@ -113,13 +129,38 @@ class SharedAgentState(BaseModel):
         """The state from what its keys hold; None where nothing was ever written."""
         if not header:
             return None
+        unreadable: list[str] = []
+        held = Lease.parse(lease) if lease else None
+        if lease and held is None:
+            unreadable.append("lease")
+        status = header.get(b"status", b"idle").decode(errors="replace")
+        if status not in set(AgentStatus):
+            unreadable.append("status")
+            status = AgentStatus.ERROR
+        workers = _each({b"assigned_workers": header.get(b"assigned_workers", b"[]")}, _names, unreadable)
         return cls(
             distributor_id=distributor_id,
-            coordinator_version=int(header.get(b"coordinator_version", 0)),
-            distributor_version=int(header.get(b"distributor_version", 0)),
-            status=AgentStatus(header.get(b"status", b"idle").decode()),
-            assigned_workers=tuple(orjson.loads(header.get(b"assigned_workers", b"[]"))),
-            tasks=tuple(Task.parse(orjson.loads(record)) for record in actual.values()),
-            wanted={task_id.decode(): str(orjson.loads(want)["want"]) for task_id, want in wanted.items()},
-            lease=Lease.from_json(lease) if lease else None,
+            coordinator_version=number_in(header.get(b"coordinator_version")),
+            distributor_version=number_in(header.get(b"distributor_version")),
+            status=AgentStatus(status),
+            assigned_workers=workers.get("assigned_workers", ()),
+            tasks=tuple(_each(actual, lambda record: Task.parse(orjson.loads(record)), unreadable).values()),
+            wanted=_each(wanted, lambda want: str(orjson.loads(want)["want"]), unreadable),
+            lease=held,
+            unreadable=tuple(unreadable),
         )
+
+
+def _names(text: bytes) -> tuple[str, ...]:
+    return tuple(name for name in orjson.loads(text) if isinstance(name, str))
+
+
+def _each(values: Mapping[bytes, bytes], read: Callable[[bytes], T], unreadable: list[str]) -> dict[str, T]:
+    """What each of these says, by name; the names of those that say nothing are added to `unreadable`."""
+    found = {}
+    for name, value in values.items():
+        try:
+            found[name.decode()] = read(value)
+        except (ValueError, TypeError, KeyError, BadTask):
+            unreadable.append(shown(name))
+    return found

@@ -75,6 +75,7 @@ class Overview:
     ended_tasks: int  #: whose records are still kept
     dead_letters: int  #: those of them that failed, and wait for somebody to replay or purge them
     quarantined: dict[str, int]  #: rejected messages kept as evidence, by the agent whose cell they lie in
+    unreadable: tuple[str, ...] = ()  #: what is stored and is not what one of our agents writes there
 
     def of_role(self, role: Role) -> tuple[AgentView, ...]:
         return tuple(agent for agent in self.agents if agent.role is role)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["Memory", "fields_of", "is_elsewhere", "memory_of", "passes_soon", "why_refused"]
+__all__ = ["Memory", "fields_of", "is_elsewhere", "is_other_type", "memory_of", "passes_soon", "why_refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,11 @@ def passes_soon(text: str) -> bool:
 def is_elsewhere(text: str) -> bool:
     """Whether an error reply says that writes are for another server: this one was demoted."""
     return text.startswith("READONLY")
+
+
+def is_other_type(text: str) -> bool:
+    """Whether an error reply says that the key is of a type that the command does not take."""
+    return text.startswith("WRONGTYPE")
 
 
 def why_refused(text: str) -> str:

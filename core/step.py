@@ -25,6 +25,7 @@ from core.signing import ReplayWindow, Signed
 
 __all__ = [
     "Batch", "Call", "Drain", "PutAside", "Received", "Sending", "Step", "Table", "Tick", "Turn", "Unsealed",
+    "turn_away",
 ]  # fmt: skip
 
 TYPE_OF_ACTION = {
@@ -137,6 +138,13 @@ class Call:
     argument: Any
     future: Any  #: where the caller waits; the graph does not touch it
     answer: Any = None
+
+
+def turn_away(events: Iterable[Any], error: Exception) -> None:
+    """Whoever waits for a call among `events` gets `error`."""
+    for event in events:
+        if isinstance(event, Call) and not event.future.done():
+            event.future.set_exception(error)
 
 
 class Sending(NamedTuple):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from core.runtime.client import AgentClient
     from core.runtime.dead_letters import RejectedMessage
     from core.runtime.reader import Reader
+    from core.runtime.task_records import Unreadable
     from core.signing import Signed
     from core.tasks import Task, TaskError
 
@@ -69,16 +70,18 @@ def list_dead_letters(
         note(f"(the newest {limit}; --limit shows more)")
 
 
-async def _list(configured: Settings, limit: int) -> list[Task]:
+async def _list(configured: Settings, limit: int) -> list[Task | Unreadable]:
     from core.runtime.dead_letters import dead_letters
 
     async with looking(configured) as reader:
         return await dead_letters(reader, configured.coordinator_id, limit)
 
 
-def _row(task: Task) -> tuple[str, ...]:
-    from core.tasks import utc_now
+def _row(task: Task | Unreadable) -> tuple[str, ...]:
+    from core.tasks import Task, utc_now
 
+    if not isinstance(task, Task):
+        return task.task_id, "", "", "", "", f"cannot be read: {task.why}"
     ended = task.completed_at or task.created_at
     age_s = max(0.0, (utc_now() - ended).total_seconds())
     error = _brief(task.error) if task.error else task.status.value
@@ -167,16 +170,21 @@ def _message_json(configured: Settings, task: Task, signed: Signed) -> dict[str,
     """What is known of the message a task was submitted with; `task`: as its client wrote it there."""
     from core.a2a_messaging import A2AMessage
     from core.dead_letters import origin_of, submitted_in
+    from core.errors import PeerError
     from core.runtime.dead_letters import signature_found
+    from core.stored import moment, number_in
 
-    metadata = A2AMessage.decode(signed.body).metadata
-    arrived_ms = int((task.submission or "0").partition("-")[0])
+    try:
+        metadata = A2AMessage.decode(signed.body).metadata
+    except PeerError as error:
+        return {"from": str(signed.sender), "unreadable": str(error), "task": None}
+    arrived_ms = number_in((task.submission or "").partition("-")[0].encode())
     return {
         "from": str(signed.sender),
         "key_id": signed.key_id,
         "signature": signature_found(signed, configured.coordinator_id, configured.a2a, configured.redis),
-        "signed_at": datetime.fromtimestamp(metadata.timestamp / 1000, UTC).isoformat(),
-        "arrived_at": datetime.fromtimestamp(arrived_ms / 1000, UTC).isoformat(),
+        "signed_at": moment(metadata.timestamp).isoformat(),
+        "arrived_at": moment(arrived_ms).isoformat(),
         "request_id": metadata.request_id,
         "entry": task.submission,
         "bytes": len(signed.body),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -45,6 +44,7 @@ def show(distributor_id: DistributorId, as_json: Json = False) -> None:
             ("distributor's version", f"{state.distributor_version}"),
             ("workers", ", ".join(state.assigned_workers)),
             ("lease", f"{lease.pid}@{lease.host}, fence {lease.epoch}" if lease else "nobody's"),
+            *([("cannot be read", ", ".join(state.unreadable))] if state.unreadable else []),
         ],
     )
     rows = [
@@ -81,7 +81,8 @@ def history(
     rows = [
         (
             entry["at"][11:23], entry["side"], f"{entry['version']}", f"{entry['epoch']}", f"{entry['changed']}",
-            ", ".join(f"{task} {_brief(what)}" for task, what in list(entry["changes"].items())[:3]),
+            ", ".join(f"{task} {_brief(what)}" for task, what in list(entry["changes"].items())[:3])
+            if entry["changes"] is not None else "cannot be read",
         )
         for entry in entries
     ]  # fmt: skip
@@ -94,21 +95,31 @@ def _brief(what: str) -> str:
 
 
 async def _history(configured: Settings, distributor_id: str, limit: int) -> list[dict[str, Any]]:
+    from core.errors import UserError
     from core.redis_backend.keys import CellKeys
+    from core.stored import pairs
 
     async with looking(configured) as reader:
-        [entries] = await reader.run(("XREVRANGE", CellKeys(distributor_id).history, "+", "-", "COUNT", limit))
-    return [_change(entry_id, dict(zip(flat[::2], flat[1::2], strict=True))) for entry_id, flat in entries]
+        key = CellKeys(distributor_id).history
+        [entries] = await reader.look(("XREVRANGE", key, "+", "-", "COUNT", limit))
+    if isinstance(entries, Exception):
+        raise UserError(f"{key} cannot be read: {entries}")
+    return [_change(entry_id, pairs(flat)) for entry_id, flat in entries]
 
 
 def _change(entry_id: bytes, fields: dict[bytes, bytes]) -> dict[str, Any]:
-    at = datetime.fromtimestamp(int(entry_id.partition(b"-")[0]) / 1000, UTC)
+    from core.stored import moment, number_in, shown
+
+    try:
+        changes = {name: f"{what}" for name, what in json.loads(fields[b"changes"]).items()}
+    except (KeyError, ValueError, AttributeError, RecursionError):
+        changes = None  # somebody else has written it
     return {
-        "at": at.isoformat(timespec="milliseconds"),
-        "side": fields[b"side"].decode(),
-        "by": fields[b"by"].decode(),
-        "version": int(fields[b"version"]),
-        "epoch": int(fields[b"epoch"]),
-        "changed": int(fields[b"changed"]),
-        "changes": json.loads(fields[b"changes"]),
+        "at": moment(int(entry_id.partition(b"-")[0])).isoformat(timespec="milliseconds"),
+        "side": shown(fields.get(b"side", b"")),
+        "by": shown(fields.get(b"by", b"")),
+        "version": number_in(fields.get(b"version")),
+        "epoch": number_in(fields.get(b"epoch")),
+        "changed": number_in(fields.get(b"changed")),
+        "changes": changes,
     }

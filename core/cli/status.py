@@ -70,6 +70,8 @@ def _totals(overview: Overview) -> list[str]:
         if agent.rejected:
             reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(agent.rejected.items()))
             lines.append(f"messages rejected by {agent.agent_id}: {reasons}")
+    if overview.unreadable:
+        lines.append(f"cannot be read, since none of ours wrote it: {', '.join(overview.unreadable[:20])}")
     if overview.quarantined:
         kept = ", ".join(f"{reader} {count}" for reader, count in overview.quarantined.items())
         lines.append(f"rejected messages kept as evidence: {kept}")
@@ -86,6 +88,7 @@ def overview_json(overview: Overview) -> dict[str, Any]:
         "dead_letters": overview.dead_letters,
         "task_types": overview.task_types,
         "quarantined": overview.quarantined,
+        "unreadable": list(overview.unreadable),
         "agents": [_agent_json(agent) for agent in overview.agents],
     }
 

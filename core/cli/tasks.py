@@ -13,6 +13,7 @@ from core.printable import printable
 
 if TYPE_CHECKING:
     from core.config import Settings
+    from core.runtime.task_records import Unreadable
     from core.tasks import Task
 
 __all__ = ["app"]
@@ -50,22 +51,26 @@ def _check_status(status: str | None) -> None:
         raise typer.BadParameter(f"{status!r} is none of {', '.join(TaskStatus)}", param_hint="--status")
 
 
-async def _list(configured: Settings, status: str | None, task_type: str | None, limit: int) -> list[Task]:
-    from core.runtime.task_records import newest_tasks
+async def _list(configured: Settings, status: str | None, task_type: str | None, limit: int) -> list[Task | Unreadable]:
+    from core.runtime.task_records import Unreadable, newest_tasks
 
-    found: list[Task] = []
+    found: list[Task | Unreadable] = []
     async with looking(configured) as reader, aclosing(newest_tasks(reader, configured.coordinator_id)) as tasks:
         async for task in tasks:
-            if (status is None or task.status == status) and (task_type is None or task.task_type == task_type):
+            if isinstance(task, Unreadable) or (status or task.status, task_type or task.task_type) == (
+                task.status, task.task_type
+            ):  # fmt: skip
                 found.append(task)
                 if len(found) == limit:
                     break
     return found
 
 
-def _row(task: Task) -> tuple[str, ...]:
-    from core.tasks import utc_now
+def _row(task: Task | Unreadable) -> tuple[str, ...]:
+    from core.tasks import Task, utc_now
 
+    if not isinstance(task, Task):
+        return task.task_id, f"cannot be read: {task.why}", "", "", "", ""
     age_s = (utc_now() - task.created_at).total_seconds()
     where = (task.assigned_to or "").rpartition("/")[2]  # of an ended one the worker; the distributor is in `show`
     return (

@@ -51,6 +51,11 @@ def delete(space: Keyspace, given: Arguments) -> int:
     return sum(space.exists(key) and space.drop(key) for key in given)
 
 
+def kind(space: Keyspace, given: Arguments) -> bytes:
+    """TYPE key"""
+    return space.type_of(given[0])
+
+
 def expire(space: Keyspace, given: Arguments) -> int:
     return int(space.end_at(given[0], space.now_ms() + integer_of(given[1]) * 1000))
 
@@ -254,6 +259,7 @@ def zrangebyscore(space: Keyspace, given: Arguments) -> list[bytes]:
 COMMANDS: dict[str, Known] = {
     "PING": Known(ping, 0, 0),
     "TIME": Known(time, 0, 0),
+    "TYPE": Known(kind, 1, 1),
     "DEL": Known(delete, 1),
     "EXPIRE": Known(expire, 2, 2),
     "PEXPIRE": Known(pexpire, 2, 2),

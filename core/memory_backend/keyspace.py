@@ -72,6 +72,7 @@ class Stream:
 
 
 Value = Text | Hash | Members | SortedSet | Stream
+TYPES = {Text: b"string", Hash: b"hash", Members: b"set", SortedSet: b"zset", Stream: b"stream"}
 T = TypeVar("T", Text, Hash, Members, SortedSet, Stream)
 
 
@@ -104,6 +105,10 @@ class Keyspace:
         if not isinstance(value, kind):
             raise ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
         return value
+
+    def type_of(self, key: bytes) -> bytes:
+        """As TYPE says it."""
+        return TYPES[type(self._values[key])] if self.exists(key) else b"none"
 
     def demand(self, key: bytes, kind: type[T]) -> T:
         """As `find`, and where there is nothing it is made."""

@@ -18,9 +18,8 @@ import logging
 import os
 import random
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -28,14 +27,16 @@ import orjson
 from redis.exceptions import ResponseError
 
 from core import failpoints
-from core.errors import LeaseHeld, LeaseLost, ServerRefused, StateConflict, TransportDown
+from core.errors import LeaseHeld, LeaseLost, ReplyTooLarge, ServerRefused, StateConflict, TransportDown
 from core.langgraph_state import Lease
 from core.ports import Command, Connection
+from core.redis_backend.bounded_reads import HASH_BYTES, lease_read, trimmed_hash
 from core.redis_backend.clock import ServerClock, monotonic_s
+from core.redis_backend.grants import NO_LEASE, Grant, fencing, granted, held_in, is_dead, mended, silence_s, waiting
 from core.redis_backend.keys import AgentKeys
-from core.redis_backend.process_identity import provably_dead, this_process
+from core.redis_backend.process_identity import this_process
 from core.roles import Address
-from core.server_info import is_elsewhere, passes_soon, why_refused
+from core.server_info import is_elsewhere, is_other_type, passes_soon, why_refused
 
 __all__ = ["Committer", "Grant", "Late"]
 
@@ -59,14 +60,6 @@ CHANGES_SHOWN, HISTORY_KEPT = 64, 1000
 CONTENDED = b""
 #: A command that is made anew for each try of its commit, since it tells the fence.
 Late = Callable[[], Command]
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What acquiring a lease found: the fence it gave, and the version of the state it guards (0: none yet)."""
-
-    epoch: int
-    version: int
 
 
 class Committer:
@@ -163,15 +156,17 @@ class Committer:
                     self.incarnation = self.epoch
                     self.waits = False
                     return Grant(self.epoch, self.version)
-                while held and not (held == seen and monotonic_s() > ends_s) and not self._is_dead(held):
+                while held and not (held == seen and monotonic_s() > ends_s) and not is_dead(held):
                     if held != seen:
-                        lease = Lease.from_json(held)
-                        if seen is not None and not standby and not lease.in_passing:
+                        lease = Lease.parse(held)
+                        if seen is not None and not standby and lease and not lease.in_passing:
                             raise LeaseHeld(self._me.agent_id, f"process {lease.pid} on {lease.host}")
-                        seen, ends_s = held, monotonic_s() + (lease.lease_ms or self._lease_ms) / 1000
-                        self.waits = standby
+                        seen, self.waits = held, standby
+                        ends_s = monotonic_s() + silence_s(lease, self._lease_ms)
                     await asyncio.sleep(LOOK_AGAIN_S)
-                    [held, *_] = await self.run(("GET", self._keys.lease), *(self._waiting() if standby else ()))
+                    look = (lease_read(self._keys.lease), *(self._waiting() if standby else ()))
+                    async with self._lock:
+                        held = held_in((await self._exchange(*look))[0])
                 backoff_s = BACKOFF_S
             except (TransportDown, ServerRefused) as error:
                 if not standby or seen is None:
@@ -184,36 +179,31 @@ class Committer:
         if now_ms - self._seen_waiting_ms < SHOWN_MS / 5:
             return ()
         self._seen_waiting_ms = now_ms
-        key = self._keys.standbys
-        return (
-            ("ZREMRANGEBYSCORE", key, "-inf", now_ms - SHOWN_MS),
-            ("ZADD", key, now_ms, self._name),
-            ("PEXPIRE", key, SHOWN_MS),
-        )
+        return waiting(self._keys, self._name, now_ms, SHOWN_MS)
 
     async def _try_acquire(self, lapsed: bytes | None) -> bytes | None:
         """One attempt. None: the lease is ours; else what another holder's says, or CONTENDED. `lapsed` is nobody's."""
         async with self._lock:
             asked_s = monotonic_s()
-            replies = await self._exchange(
-                ("WATCH", self._keys.lease, self._keys.fence),
-                ("GET", self._keys.lease),
-                ("GET", self._keys.fence),
-                ("HMGET", self._keys.header, self._keys.version_field, "epoch"),
-                ("TIME",),
-            )
+            try:
+                looks = (*fencing(self._keys), ("TIME",), *(("TYPE", key) for key in self._keys.types))
+                replies = await self._exchange(*looks, most_bytes=HASH_BYTES)
+            except ReplyTooLarge:  # only the header can be
+                await self._exchange(*trimmed_hash(self._keys.header))
+                return CONTENDED
             self._clock.sync(replies[4], asked_s)
-            held, fence, (version, epoch) = replies[1], replies[2], replies[3]
-            if held is not None and held != lapsed and not self._by_force and not self._is_dead(held):
+            held, fence, header = held_in(replies[1]), replies[2], replies[3]
+            if held is not None and held != lapsed and not self._by_force and not is_dead(held):
                 await self._exchange(("UNWATCH",))
-                return bytes(held)
-            self.version = int(version or 0)
+                return held
+            self.version, epoch = granted(fence, header, self._clock.now_ms())
             # The server's clock in ms also outgrows every fence that was given out before its memory was lost.
-            self.epoch = max(int(fence or 0), int(epoch or 0), self.highest_epoch, self._clock.now_ms() - 1) + 1
+            self.epoch = max(epoch, self.highest_epoch, self._clock.now_ms() - 1) + 1
             self.highest_epoch = self.epoch
             self._acquired_ms = self._clock.now_ms()
             done = await self._send(
                 [
+                    *mended(self._keys, replies[5:]),
                     ("SET", self._keys.fence, self.epoch),
                     ("HSET", self._keys.header, "epoch", self.epoch),
                     ("ZREM", self._keys.standbys, self._name),
@@ -273,35 +263,63 @@ class Committer:
             "changed", len(changes), "changes", orjson.dumps(shown),
         )  # fmt: skip
 
-    async def run(self, *commands: Command) -> list[Any]:
+    async def run(self, *commands: Command, most_bytes: int | None = None) -> list[Any]:
         """Plain commands outside a transaction (heartbeats, look-ups), on the same connection.
 
         A renewal goes along: waiting for a reply of its own, it would come too late over a slow link. One that fails
-        is due as before. Raises TransportDown; ServerRefused when one of the commands was refused.
+        is due as before. Raises TransportDown; ReplyTooLarge, which is one, when more than `most_bytes` came in reply;
+        ServerRefused when one of the commands was refused; StateConflict when its key is of another type: who takes the
+        lease anew mends what is its own.
         """
+        replies = await self.look(*commands, most_bytes=most_bytes)
+        for command, reply in zip(commands, replies, strict=True):
+            if isinstance(reply, ResponseError) and command[0] != "GETRANGE":  # which looks at what others may write
+                if is_other_type(str(reply)):
+                    raise StateConflict(f"{command[1]!r} is of a type that none of ours gives it")
+                raise ServerRefused(f"Redis refused {command[0]!r}: {why_refused(str(reply))}")
+        return replies
+
+    async def look(self, *commands: Command, most_bytes: int | None = None) -> list[Any]:
+        """`run`, where a refusal stands as an error in the place of its reply."""
         async with self._lock:
             if not (self._armed and self._wire.connected and self._unrenewed_share > RENEWED_ALONG_SHARE):
-                replies = await self._exchange(*commands)
+                replies = await self._exchange(*commands, most_bytes=most_bytes)
             else:
                 failpoints.hit("renew")
                 sent_s, renewal = monotonic_s(), self._transaction(())
-                replies = await self._exchange_watched(*renewal, *commands)
+                replies = await self._exchange_watched(*renewal, *commands, most_bytes=most_bytes)
                 with suppress(ServerRefused):
                     self._outcome(replies[: len(renewal)], sent_s)
                 del replies[: len(renewal)]
-        for command, reply in zip(commands, replies, strict=True):
-            if isinstance(reply, ResponseError):
-                raise ServerRefused(f"Redis refused {command[0]!r}: {why_refused(str(reply))}")
         return replies
+
+    async def run_reading(self, key: str, *commands: Command) -> list[Any]:
+        """`run` of a look at all of the hash at `key`, whose reply is as HGETALL's, and of `commands`.
+
+        Where that is larger than any of ours it is first made smaller, so that nobody who can write there fills this
+        process's memory; `commands` are carried out twice then."""
+        try:
+            return await self.run(("HGETALL", key), *commands, most_bytes=HASH_BYTES)
+        except ReplyTooLarge:
+            log.warning("%s is too large: its largest fields are deleted", key, extra={"action": "hash_trimmed"})
+        return (await self.run(*trimmed_hash(key), *commands))[1:]
 
     async def look_up(self, *commands: Command) -> list[Any]:
         """The replies to commands that only read. While Redis is away it waits and goes on by itself, as a commit.
 
         Raises TransportDown only when it is to wait no longer; ServerRefused."""
+        return await self._outlasting(lambda: self.run(*commands))
+
+    async def look_up_hash(self, key: str) -> list[bytes]:
+        """All of a hash, as HGETALL gives it; otherwise as `look_up` and `run_reading`."""
+        [fields] = await self._outlasting(lambda: self.run_reading(key))
+        return list(fields)
+
+    async def _outlasting(self, look: Callable[[], Awaitable[list[Any]]]) -> list[Any]:
         backoff_s = BACKOFF_S
         while True:
             try:
-                return await self.run(*commands)
+                return await look()
             except TransportDown as error:
                 backoff_s = await self._outlast(error, backoff_s)
 
@@ -391,35 +409,33 @@ class Committer:
     def _watching(self) -> tuple[Command, ...]:
         return (
             ("WATCH", self._keys.lease),
-            ("GET", self._keys.lease),
+            lease_read(self._keys.lease),
             ("HMGET", self._keys.header, self._keys.version_field, "epoch"),
         )
 
     async def _arm(self) -> bool:
         """Begins to watch the lease. True: it is ours. False: nobody's. Raises LeaseLost when it is another's."""
         # What was watched since a commit that Redis refused may have changed long ago, and would spoil the next one.
-        _, _, held, (version, _epoch) = await self._exchange(("UNWATCH",), *self._watching())
-        if held is not None and not self._is_ours(held):
-            raise LeaseLost(f"{self._me}: {Lease.from_json(held).process} holds the lease now")
-        if held is not None:
-            self._note_version(int(version or 0))
-        self._armed = held is not None
+        _, _, reply, header = await self._exchange(("UNWATCH",), *self._watching())
+        held = held_in(reply)
+        self._armed = held is not None and self._is_ours(held)
+        if self._armed:
+            self._note_version(granted(b"", header, self._clock.now_ms())[0])
+        elif held is not None and (lease := Lease.parse(held)) is not None:
+            raise LeaseLost(f"{self._me}: {lease.process} holds the lease now")
         return self._armed
 
     async def _reacquire(self) -> None:
-        """Takes a lease that ran out while Redis was away, if nobody wrote in between. Raises LeaseLost otherwise."""
+        """Takes a lease that ran out while Redis was away, or that is none any more, if nobody wrote in between. Raises
+        LeaseLost otherwise."""
         before = self.epoch, self.version
-        replies = await self._exchange(
-            ("WATCH", self._keys.lease, self._keys.fence),
-            ("GET", self._keys.lease),
-            ("GET", self._keys.fence),
-            ("HMGET", self._keys.header, self._keys.version_field, "epoch"),
-        )
-        held, fence, (version, epoch) = replies[1], replies[2], replies[3]
-        if held is not None or int(epoch or 0) not in (self._written_epoch, self.epoch):
+        _, reply, fence, header = await self._exchange(*fencing(self._keys))
+        _, epoch = granted(b"", header, self._clock.now_ms())
+        if held_in(reply) not in (None, NO_LEASE) or epoch not in (self._written_epoch, self.epoch):
             raise LeaseLost(f"{self._me}: somebody else acted, or the server lost its data, while Redis was away")
-        self.epoch = self.highest_epoch = max(int(fence or 0), self.epoch) + 1
-        self._note_version(int(version or 0))
+        version, highest = granted(fence, header, self._clock.now_ms())
+        self.epoch = self.highest_epoch = max(highest, self.epoch) + 1
+        self._note_version(version)
         if not await self._send(
             [("SET", self._keys.fence, self.epoch), ("HSET", self._keys.header, "epoch", self.epoch)]
         ):
@@ -431,15 +447,12 @@ class Committer:
             raise LeaseLost(f"{self._me}: version {stored} is stored, {self.version} was expected")
         self.version = stored
 
-    @staticmethod
-    def _is_dead(held: bytes) -> bool:
-        return provably_dead(Lease.from_json(held).process)
-
-    def _is_ours(self, held: bytes | None) -> bool:
-        if held is None:
-            return False
-        lease = orjson.loads(held)
-        return bool(lease["epoch"] == self.epoch and lease["process"] == self._process)
+    def _is_ours(self, reply: Any) -> bool:
+        try:
+            lease = orjson.loads(reply)
+            return bool(lease["epoch"] == self.epoch and lease["process"] == self._process)
+        except (ValueError, TypeError, KeyError):
+            return False  # there is none, or what lies there is no lease
 
     def _lease_value(self) -> bytes:
         now_ms = self._clock.now_ms()
@@ -458,21 +471,21 @@ class Committer:
             }
         )
 
-    async def _exchange_watched(self, *commands: Command) -> list[Any]:
+    async def _exchange_watched(self, *commands: Command, most_bytes: int | None = None) -> list[Any]:
         """`_exchange` for what must not happen unless the watch holds: a connection that has broken since then, also
         in the moment before, has taken the watch along, and a new one would know of none."""
         if not self._wire.connected:
             self._armed = False
             raise TransportDown(f"{self._me}: the connection broke, and nothing was sent")
-        return await self._exchange(*commands)
+        return await self._exchange(*commands, most_bytes=most_bytes)
 
-    async def _exchange(self, *commands: Command) -> list[Any]:
+    async def _exchange(self, *commands: Command, most_bytes: int | None = None) -> list[Any]:
         self._asked_s = monotonic_s()
         try:
             if not self._wire.connected:
                 self._armed = False
                 await self._wire.connect()
-            replies = await self._wire.exchange(commands)
+            replies = await self._wire.exchange(commands, most_bytes=most_bytes)
             refusals = [str(reply) for reply in replies if isinstance(reply, ResponseError)]
             if any(map(is_elsewhere, refusals)):
                 await self._wire.close()  # the name may lead to the new primary by now; this connection never will

@@ -65,6 +65,19 @@ class AgentKeys:
     changes: str | None = None  #: channel for hints that the state has a new version
     version_field: str = "version"  #: which field of the header counts its commits
 
+    @property
+    def types(self) -> dict[str, bytes]:
+        """What TYPE says of each of its keys that is not simply written over; a worker's quarantine is its parent's."""
+        types = {
+            self.header: b"hash", self.seen: b"hash", self.inbox: b"stream", self.heartbeats: b"hash",
+            self.standbys: b"zset",
+        }  # fmt: skip
+        if self.revoked:
+            types[self.quarantine] = b"stream"
+        if self.history:
+            types[self.history] = b"stream"
+        return types
+
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorKeys:

@@ -23,7 +23,7 @@ def this_process() -> str:
 def provably_dead(process: str) -> bool:
     """True only when `process` ran on this machine, in this namespace, and exists no more."""
     machine, pid, start = [*process.rsplit("/", 2), "", ""][:3]
-    if not machine or machine != _machine() or not pid.isdigit():
+    if not machine or machine != _machine() or not pid.isdecimal():
         return False
     return str(_start_of(int(pid)) or 0) != start
 

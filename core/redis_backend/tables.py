@@ -10,6 +10,7 @@ from core.redis_backend.keys import AgentKeys, CellKeys, CoordinatorKeys
 from core.roles import Address
 from core.sealing import Sealed, Seals
 from core.step import Step, Table, Unsealed
+from core.stored import number_in
 
 __all__ = ["Tables"]
 
@@ -50,7 +51,7 @@ class Tables:
         cell = CellKeys(distributor_id)
         if distributor_id not in self._wanted_versions:
             [stored] = await self._committer.look_up(("HGET", cell.header, "coordinator_version"))
-            self._wanted_versions[distributor_id] = int(stored or 0)
+            self._wanted_versions[distributor_id] = number_in(stored)
         version = self._wanted_versions[distributor_id] = self._wanted_versions[distributor_id] + 1
         changes = {task_id: "wanted" if value else "settled" for task_id, value in values.items()}
         return [

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from core.redis_backend.bounded_reads import name_of
 from core.redis_backend.keys import ACTIVE, AgentKeys, CellKeys, CoordinatorKeys, keys_of
 from core.roles import ASKERS, Address, Role
-from core.runtime.inbox import SCRIPTS, name_of
+from core.runtime.inbox import SCRIPTS
 
 __all__ = ["rules_of", "user_of"]
 
@@ -43,7 +44,7 @@ def rules_of(chain: Chain, db: int = 0) -> list[str]:
 AGENT = "+multi +exec +unwatch +info +script|load"
 #: On the keys that an agent has alone: its lease and fence, header, inbox, and what it has seen.
 OWN = (
-    "get set del watch pexpire hget hmget hgetall hset hdel hincrby"
+    "getrange type set del watch pexpire hget hmget hgetall hkeys hlen hstrlen hset hdel hincrby"
     " xread xdel xrange xinfo|stream zadd zrem zremrangebyscore"
 )
 RUN_SCRIPTS = " ".join(f"evalsha|{name_of(script)}" for script in SCRIPTS)
@@ -75,6 +76,7 @@ def _agent(keys: AgentKeys) -> list[str]:
         _may(f"{OWN} {RUN_SCRIPTS}", *own),
         _may("sadd srem", *_writing(ACTIVE)),
         _may("xadd", *_writing(keys.quarantine)),
+        _may("type del", *keys.types),  # to put right what is of another type
     ]
 
 
@@ -121,9 +123,9 @@ def _coordinator(chain: Chain) -> list[str]:
         _may("hget hgetall hset hdel", cells.header, cells.wanted, cells.actual),
         _may("xadd", *_writing(cells.inbox, cells.history)),
         _may("publish", channel=cells.changes),
-        _may("get set del watch hmget zrem", cells.lease, cells.fence, cells.header, cells.agent("*").standbys),
+        _may("getrange set del watch hmget zrem", cells.lease, cells.fence, cells.header, cells.agent("*").standbys),
+        _may("type del", *cells.agent("*").types),
         _may("hkeys", *_reading(cells.actual)),
-        _may("del", *_writing(cells.inbox, cells.heartbeats)),
         _may("hget", *_reading(cells.worker("*").header)),  # whether a worker has been gone for a day
     ]
 

@@ -49,7 +49,7 @@ from core.runtime.revocations import Revocations
 from core.sealing import Sealed
 from core.server_info import Memory
 from core.signing import Keys
-from core.step import Batch, Call, Drain, Received, Sending, Step, Tick
+from core.step import Batch, Call, Drain, Received, Sending, Step, Tick, turn_away
 
 __all__ = ["AgentLoop"]
 
@@ -140,8 +140,7 @@ class AgentLoop:
         failpoints.hit("lease")
         self.outbox.incarnation = self.committer.incarnation
         self.started_ms = self.clock.now_ms()
-        [seen] = await self.committer.run(("HGETALL", self.keys.seen))
-        self._inbox.load(seen)
+        self._inbox.load(*await self.committer.run_reading(self.keys.seen))
         await self._mind.load(self)
         await self.committer.run(("SADD", ACTIVE, "/".join(str(address) for address in self.chain)))
         await self.send_beat()
@@ -194,7 +193,7 @@ class AgentLoop:
 
     def _end(self) -> None:
         self._over = True
-        _turn_away(self._events, LeaseLost(f"{self.me} is no longer at work"))
+        turn_away(self._events, LeaseLost(f"{self.me} is no longer at work"))
 
     @property
     def condition(self) -> Condition:
@@ -233,7 +232,7 @@ class AgentLoop:
             try:
                 size = await self._turn(received, beats, events)
             except (RaceLost, TransportDown) as error:
-                _turn_away(events, LeaseLost(f"{self.me} has ended: {error}"))
+                turn_away(events, LeaseLost(f"{self.me} has ended: {error}"))
                 raise
             except Exception:
                 log.exception("a step failed", extra={"action": "step_failed", "messages": len(received)})
@@ -260,7 +259,7 @@ class AgentLoop:
         for action, fields in step.notes:
             log.info(action, extra={"action": action, **fields})
             self._mind.state.history.append({"at": batch.now.isoformat(), "action": action, **fields})
-        if step.commits or (self._inbox.unsettled and any(isinstance(event, Tick) for event in events)):
+        if step.commits or self._inbox.full or (self._inbox.unsettled and batch.beating):
             await self._commit(step)
         for event in events:
             if isinstance(event, Call) and not event.future.done():
@@ -295,11 +294,11 @@ class AgentLoop:
         """After a step failed half way: reads the state again and takes the entries singly, so that each is
         acknowledged by its own commit and only the one that breaks the graph is put aside. Local events are dropped;
         who waits for a call among them is told."""
-        _turn_away(events, RuntimeError(f"a step failed; the log of {self.me} says why"))
+        turn_away(events, RuntimeError(f"a step failed; the log of {self.me} says why"))
         await self._mind.load(self)
         if self._draining and entries:
             self.tell(Drain())  # it may have been among them, and the state that was read does not know of it
-        self._inbox.rewind(*await self.committer.look_up(("HGETALL", self.keys.seen)))
+        self._inbox.rewind(await self.committer.look_up_hash(self.keys.seen))
         for entry in entries:
             if not (received := self._inbox.verify([entry], self.committer.incarnation)):
                 continue
@@ -317,7 +316,7 @@ class AgentLoop:
 
     async def _something(self) -> None:
         """Returns when there is something to do."""
-        while not (self._entries or self._events or self._beats or self._stopping):
+        while not (self._entries or self._events or self._beats or self._inbox.full or self._stopping):
             self._wake.clear()
             wake_ms = self._mind.next_wake_ms()
             delay_s = None if wake_ms is None else max(0.0, (wake_ms - self.clock.now_ms()) / 1000)
@@ -366,7 +365,7 @@ class AgentLoop:
             self.progress.reads(True)
             backoff_s = BACKOFF_S
             self.progress.listens(reading=False)
-            if entries:
+            if entries or self._inbox.full:
                 self._room.clear()
                 self._entries = entries
                 self._wake.set()
@@ -384,7 +383,7 @@ class AgentLoop:
             await asyncio.sleep(due_s - loop.time())
             try:
                 if number % looks:
-                    self._hear(*await self.committer.run(("HGETALL", self.keys.heartbeats), *self.revocations.look))
+                    self._hear(*await self.committer.run_reading(self.keys.heartbeats, *self.revocations.look))
                 else:
                     await self.send_beat()
                 if self.committer.renewal_due:  # it could not go along
@@ -404,30 +403,29 @@ class AgentLoop:
     async def send_beat(self) -> None:
         """One heartbeat to the parent, and one look at the children's. Raises TransportDown, ServerRefused."""
         self._beat_number += 1
-        looks: list[Command] = [("HGETALL", self.keys.heartbeats), *self.revocations.look]
-        commands: list[Command] = [("TIME",), *looks]
+        commands: list[Command] = [("TIME",), *self.revocations.look]
         if self.parent and self.keys.parent_heartbeats:
             packed = self.outbox.beat(self.parent, self._beat_payload(), self._beat_number, self.clock.now_ms())
             commands.append(("HSET", self.keys.parent_heartbeats, self.me.agent_id, packed))
         if self._beat_number % OUTLIVE_BEATS == 1:
             commands += self._outlive()
         asked_s = monotonic_s()
-        replies = await self.committer.run(*commands)
-        self.clock.sync(replies[0], asked_s)
+        beats, time_reply, *replies = await self.committer.run_reading(self.keys.heartbeats, *commands)
+        self.clock.sync(time_reply, asked_s)
         self._mind.state.last_heartbeat = self.clock.now()
-        self._hear(*replies[1 : 1 + len(looks)], memory=None if self.parent else await memory_told(self.committer))
+        revoked = replies[: len(self.revocations.look)]
+        self._hear(beats, *revoked, memory=None if self.parent else await memory_told(self.committer))
 
-    def _hear(self, beats: Sequence[bytes], revoked: bytes = b"", *, memory: Memory | None = None) -> None:
+    def _hear(self, beats: Sequence[bytes], revoked: object = b"", *, memory: Memory | None = None) -> None:
         self.revocations.take(revoked)
         self._beats += self._heartbeats.new(beats, max(self.clock.now_ms(), self.committer.incarnation))
         self.tell(Tick(memory))
 
     def _outlive(self) -> list[Command]:
         """Workers come and go under ever new names: what one leaves behind goes a day after it."""
-        if self.me.role is not Role.WORKER:
-            return []
-        left_behind = (self.keys.header, self.keys.fence, self.keys.seen, self.keys.inbox)
-        return [("PEXPIRE", key, OUTLIVE_MS) for key in left_behind]
+        keys = self.keys
+        behind = (keys.header, keys.fence, keys.seen, keys.inbox) if self.me.role is Role.WORKER else ()
+        return [("PEXPIRE", key, OUTLIVE_MS) for key in behind]
 
     def _beat_payload(self) -> dict[str, Any]:
         beat = self._mind.beat()
@@ -470,10 +468,3 @@ class AgentLoop:
         self.progress.transport(up, why)
         if up != was_up:
             self._mind.state.status = AgentStatus.IDLE if up else AgentStatus.RECOVERING
-
-
-def _turn_away(events: Sequence[Any], error: Exception) -> None:
-    """Whoever waits for a call among `events` gets `error`."""
-    for event in events:
-        if isinstance(event, Call) and not event.future.done():
-            event.future.set_exception(error)

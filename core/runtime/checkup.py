@@ -233,6 +233,11 @@ def check_overview(overview: Overview) -> Iterator[Finding]:
     if not dead:
         yield Finding("leases", "ok", f"{sum(agent.lease is not None for agent in overview.agents)} held")
     yield _check_agents(overview)
+    if overview.unreadable:
+        yield Finding(
+            "stored values", "warn", f"none of ours wrote this: {', '.join(overview.unreadable[:20])}",
+            "protect Redis, see docs/security.md; agents mend what is their own, and what stays is to be deleted",
+        )  # fmt: skip
     if overview.quarantined:
         reasons = sorted({reason for agent in overview.agents for reason in agent.rejected})
         yield Finding(

@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-
-import orjson
+from datetime import datetime
 
 from core.config import A2ASecrets, RedisConfig
 from core.errors import BadSignature, ConfigError, PeerError, UnknownKey
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.redis_backend.shared_state import Runs
 from core.roles import Address, Role
+from core.runtime.task_records import Unreadable, read_records
 from core.runtime.wiring import keys_for
 from core.sealing import bare
 from core.signing import Signed
+from core.stored import moment, pairs
 from core.tasks import Task
 
 __all__ = [
@@ -43,14 +43,13 @@ class RejectedMessage:
     body: str  #: the beginning of it
 
 
-async def dead_letters(source: Runs, coordinator_id: str, limit: int) -> list[Task]:
+async def dead_letters(source: Runs, coordinator_id: str, limit: int) -> list[Task | Unreadable]:
     """The last tasks that became dead letters, the newest first."""
     keys = CoordinatorKeys(coordinator_id)
-    [ids] = await source.run(("ZREVRANGE", keys.dead, 0, limit - 1))
-    if not ids:
-        return []
-    [records] = await source.run(("HMGET", keys.tasks, *ids))
-    return [Task.parse(orjson.loads(record)) for record in records if record is not None]
+    [ids] = await source.look(("ZREVRANGE", keys.dead, 0, limit - 1))
+    if isinstance(ids, Exception):
+        return [Unreadable(keys.dead, f"{ids}")]
+    return await read_records(source, keys.tasks, ids) if ids else []
 
 
 async def dead_letter_ids(source: Runs, coordinator_id: str) -> list[str]:
@@ -68,9 +67,9 @@ async def original_message(source: Runs, coordinator_id: str, task: Task) -> Sig
     """The message a task was submitted with, as it was signed; None: it came with none, or it is not kept."""
     if task.submission is None:
         return None
-    [packed] = await source.run(("HGET", CoordinatorKeys(coordinator_id).submissions, task.submission))
+    [packed] = await source.look(("HGET", CoordinatorKeys(coordinator_id).submissions, task.submission))
     try:
-        return Signed.unpack(bare(packed)) if packed is not None else None
+        return Signed.unpack(bare(packed)) if isinstance(packed, bytes) else None
     except PeerError:
         return None
 
@@ -91,12 +90,17 @@ def signature_found(signed: Signed, coordinator_id: str, a2a: A2ASecrets, redis:
 async def rejected_messages(
     source: Runs, coordinator_id: str, distributor_ids: Sequence[str], limit: int
 ) -> list[RejectedMessage]:
-    """The last messages that the coordinator, these distributors and their workers put aside, the newest first."""
+    """The last messages that the coordinator, these distributors and their workers put aside, the newest first; where
+    those of one cannot be read, a line that says so."""
     streams = {f"coordinator:{coordinator_id}": _quarantine(Role.COORDINATOR, coordinator_id, coordinator_id)}
     for distributor_id in distributor_ids:
         streams[f"distributor:{distributor_id}"] = _quarantine(Role.DISTRIBUTOR, distributor_id, coordinator_id)
-    replies = await source.run(*(("XREVRANGE", stream, "+", "-", "COUNT", limit) for stream in streams.values()))
-    found = [_message(reader, *entry) for reader, entries in zip(streams, replies, strict=True) for entry in entries]
+    replies = await source.look(*(("XREVRANGE", stream, "+", "-", "COUNT", limit) for stream in streams.values()))
+    found = []
+    for reader, entries in zip(streams, replies, strict=True):
+        if isinstance(entries, Exception):
+            entries = [(b"0-0", [b"reason", b"unreadable", b"detail", f"{entries}".encode()])]
+        found += [_message(reader, *entry) for entry in entries]
     return sorted(found, key=lambda one: one.at, reverse=True)[:limit]
 
 
@@ -106,8 +110,8 @@ async def rejected_message(source: Runs, coordinator_id: str, name: str) -> Reje
     if parts is None:
         return None
     role, agent_id, entry = parts.groups()
-    [entries] = await source.run(("XRANGE", _quarantine(role, agent_id, coordinator_id), entry, entry))
-    return _message(f"{role}:{agent_id}", *entries[0]) if entries else None
+    [entries] = await source.look(("XRANGE", _quarantine(role, agent_id, coordinator_id), entry, entry))
+    return _message(f"{role}:{agent_id}", *entries[0]) if entries and isinstance(entries, list) else None
 
 
 def _quarantine(role: str, agent_id: str, coordinator_id: str) -> str:
@@ -117,14 +121,14 @@ def _quarantine(role: str, agent_id: str, coordinator_id: str) -> str:
 
 
 def _message(reader: str, entry_id: bytes, flat: Sequence[bytes]) -> RejectedMessage:
-    named = dict(zip(flat[::2], flat[1::2], strict=True))
+    named = pairs(flat)
 
     def text(field: bytes) -> str:
         return named.get(field, b"").decode(errors="replace")
 
     return RejectedMessage(
         name=f"{reader}/{entry_id.decode()}",
-        at=datetime.fromtimestamp(int(entry_id.partition(b"-")[0]) / 1000, UTC),
+        at=moment(int(entry_id.partition(b"-")[0])),
         reason=text(b"reason"),
         detail=text(b"detail"),
         sender=text(b"from"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Sequence
 
@@ -10,12 +9,11 @@ from core.a2a_messaging import A2AMessage
 from core.agents import check_told
 from core.errors import NotPermitted, PeerError, ReplayedMessage
 from core.roles import Action, Address, check_permitted
+from core.runtime.rejection_log import RejectionLog
 from core.signing import Keys, Signed, check_plausible
 from core.step import Received
 
 __all__ = ["Heartbeats"]
-
-log = logging.getLogger(__name__)
 
 #: Of how many children is remembered which heartbeat was the last; of more, those that were heard most recently.
 MOST_REMEMBERED = 10_000
@@ -28,6 +26,7 @@ class Heartbeats:
         self._me = me
         self._signing = signing
         self._rejected = rejected
+        self._log = RejectionLog("heartbeat", "beat_rejected")
         self._seen: dict[bytes, bytes] = {}  # by agent id
         self._latest: dict[bytes, tuple[int, int]] = {}  # by agent id: incarnation and number of the last good one
 
@@ -53,7 +52,7 @@ class Heartbeats:
             check_plausible(message.metadata.incarnation, self._latest.get(name, (0, 0))[0], now_ms)
             self._note(name, (message.metadata.incarnation, message.metadata.sequence_number))
         except PeerError as error:
-            log.warning("heartbeat rejected: %s", error, extra={"action": "beat_rejected", "reason": error.reason})
+            self._log.note(error.reason, packed.partition(b"\n")[0])
             self._rejected[error.reason] += 1
             return None
         return Received(signed.sender, message, b"")

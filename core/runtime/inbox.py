@@ -7,49 +7,75 @@ comes back, begins at the first entry.
 
 from __future__ import annotations
 
-import hashlib
-import logging
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from core.a2a_messaging import A2AMessage
 from core.agents import check_told
-from core.errors import NotPermitted, PeerError, ReplyTooLarge, ServerRefused, StaleMessage
+from core.errors import (
+    MalformedMessage,
+    MessageTooLarge,
+    NotPermitted,
+    PeerError,
+    ReplyTooLarge,
+    ServerRefused,
+    StaleMessage,
+    StateConflict,
+)
 from core.ports import Command, Connection
+from core.redis_backend.bounded_reads import TRIMMED_HASH, name_of
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.keys import AgentKeys
 from core.roles import ASKERS, Action, Address, check_permitted
+from core.runtime.rejection_log import RejectionLog
+from core.server_info import is_other_type
 from core.signing import Keys, ReplayWindow, Signed, check_fresh, check_plausible
 from core.step import PutAside, Received
 
-__all__ = ["READ_WITHIN_S", "SCRIPTS", "Inbox", "name_of"]
-
-log = logging.getLogger(__name__)
+__all__ = ["READ_WITHIN_S", "SCRIPTS", "Inbox"]
 
 #: Longest wait for a message. The connection's own time limit lies above it.
 BLOCK_MS = 2000
 #: A read that takes longer has no connection any more.
 READ_WITHIN_S = BLOCK_MS / 1000 + 3
-#: Messages read at once; with the items a message may have it bounds the work of one step.
+#: Messages taken at once; with the items a message may have it bounds the work of one step.
 MOST_MESSAGES = 16
-#: How much of a rejected body is kept as evidence, and how many rejected messages.
-EVIDENCE_BYTES, MOST_QUARANTINED = 4096, 1000
+#: Entries read at once while most of what is read is nobody's message.
+MOST_ENTRIES = 512
+#: After so many entries that wait for a commit to delete them nothing more is read before there is one.
+MOST_UNSETTLED = 4096
+#: How much of a rejected body is kept as evidence, of how many messages in each commit, and how many in all.
+EVIDENCE_BYTES, EVIDENCE_AT_ONCE, MOST_QUARANTINED = 4096, 200, 1000
 #: More than this is not read at once, so that nobody who can write to the stream can fill this process's memory. As
-#: many messages as are read at once, of the size that our agents give them, fit.
+#: many messages as are taken at once, of the size that our agents give them, fit.
 READ_BYTES = 13 * 1024 * 1024
-#: The first entry after ARGV[1], and of that no more than ARGV[2] bytes: the server keeps what nobody wants to hold.
-ONE_ENTRY = """
-local entry = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', 1)[1]
-if not entry then return {} end
-local fields, left = {}, tonumber(ARGV[2])
-for i = 1, math.min(#entry[2], 64) do
-    fields[i] = string.sub(entry[2][i], 1, left)
-    left = left - #fields[i]
+#: The first entries after ARGV[1], at most ARGV[2] of them and no more than ARGV[3] bytes, but one at least. Of one
+#: that has a value of more than ARGV[4] bytes come the first ARGV[5] of each, and a third part that says so: the server
+#: keeps what nobody wants to hold.
+FEW_ENTRIES = """
+local entries, from, left = {}, ARGV[1], tonumber(ARGV[3])
+while #entries < tonumber(ARGV[2]) do
+    local entry = redis.call('XRANGE', KEYS[1], '(' .. from, '+', 'COUNT', 1)[1]
+    if not entry then break end
+    local fields, cut, size = {}, false, 0
+    for i = 1, math.min(#entry[2], 64) do
+        cut = cut or #entry[2][i] > tonumber(ARGV[4])
+    end
+    for i = 1, math.min(#entry[2], 64) do
+        fields[i] = cut and string.sub(entry[2][i], 1, tonumber(ARGV[5])) or entry[2][i]
+        size = size + #fields[i]
+    end
+    left = left - size
+    if left < 0 and #entries > 0 then break end
+    from = entry[1]
+    entries[#entries + 1] = cut and {from, fields, 1} or {from, fields}
 end
-return {{entry[1], fields}}
+return entries
 """
 #: The highest id that the stream has given out; nothing where there is none, or a server that cannot say.
 LAST_ID = """
@@ -60,9 +86,19 @@ end
 """
 #: All there are. They are run by their names, so that a user of the server may be allowed these and no others: who may
 #: run any script can stop the server with one that never ends.
-SCRIPTS = (ONE_ENTRY, LAST_ID)
+SCRIPTS = (FEW_ENTRIES, LAST_ID, TRIMMED_HASH)
 
-Entry = tuple[bytes, list[bytes]]
+#: An entry's id, and the message in it, whose signature is right.
+Entry = tuple[bytes, Signed]
+
+
+@dataclass(slots=True)
+class Dealt:
+    """What has been dealt with since the last settle."""
+
+    entries: list[bytes] = field(default_factory=list)  #: their ids
+    rejected: Counter[str] = field(default_factory=Counter)  #: how many of them, by reason
+    evidence: list[list[bytes | str]] = field(default_factory=list)  #: what is kept of the first ones
 
 
 class Inbox:
@@ -87,39 +123,54 @@ class Inbox:
         self._freshness_ms = freshness_ms
         self._limit_bytes = limit_bytes
         self._last = b"0"
+        self._at_once = MOST_MESSAGES  # how many entries the next read asks for
+        self._ahead: list[Entry] = []  # read and not given out yet
         self.windows: dict[str, ReplayWindow] = {}  #: by sender
         self._moved: set[str] = set()  # senders whose window changed since the last settle
         self._forget_due_ms = 0
-        self._done: list[bytes] = []  # entries dealt with since the last settle
-        self._bad: list[tuple[Entry, PeerError]] = []
+        self._dropped = Dealt()  # on reading: whatever else happens, they are nobody's messages
+        self._done = Dealt()  # afterwards, by `verify`
+        self._log = RejectionLog("message", "message_rejected")
         self.rejected: Counter[str] = Counter()
         self.counts: Counter[tuple[Address, str]] = Counter()  #: messages taken, by sender and action, but for clients'
 
     async def read(self) -> list[Entry]:
-        """The next entries, after at most BLOCK_MS; none when nothing came. Raises TransportDown, ServerRefused."""
+        """The next messages that are rightly signed, after at most BLOCK_MS; none when nothing came, or nothing that is
+        not rejected. Raises TransportDown, ServerRefused; StateConflict when something else lies in its place."""
+        if not self._ahead:
+            entries = await self._next_entries()
+            self._ahead = [entry for one in entries if (entry := self._opened(*one))]
+            flooded = len(self._ahead) < len(entries) / 2
+            self._at_once = min(MOST_ENTRIES, 2 * self._at_once) if flooded else MOST_MESSAGES
+        taken, self._ahead = self._ahead[:MOST_MESSAGES], self._ahead[MOST_MESSAGES:]
+        return taken
+
+    async def _next_entries(self) -> list[Any]:
+        """As XREAD and FEW_ENTRIES give them."""
         if not self._wire.connected:
             await self._wire.connect()
         command: Command = (
-            "XREAD", "COUNT", MOST_MESSAGES, "BLOCK", BLOCK_MS, "STREAMS", self._keys.inbox, self._last
+            "XREAD", "COUNT", self._at_once, "BLOCK", BLOCK_MS, "STREAMS", self._keys.inbox, self._last
         )  # fmt: skip
         try:
             [reply] = await self._wire.exchange([command], timeout_s=READ_WITHIN_S, most_bytes=READ_BYTES)
         except ReplyTooLarge:
-            return await self._read_one()
+            return await self._few_entries()
         if isinstance(reply, Exception):
-            raise ServerRefused(f"cannot read {self._keys.inbox}: {reply}")
+            kind = StateConflict if is_other_type(str(reply)) else ServerRefused
+            raise kind(f"cannot read {self._keys.inbox}: {reply}")
         if not reply:
             await self._notice_new_beginning()
             return []
         return self._noted(reply[0][1])
 
-    async def _read_one(self) -> list[Entry]:
-        """The next entry; of one that is too large no more than shows that it is."""
+    async def _few_entries(self) -> list[Any]:
+        """As many of the next entries as there is room for; of one that is too large no more than its beginning."""
         await self._wire.connect()
-        most_bytes = self._limit_bytes + EVIDENCE_BYTES
-        reply = await self._run_script(ONE_ENTRY, self._last, most_bytes)
+        limits = (self._at_once, READ_BYTES, self._limit_bytes, EVIDENCE_BYTES)
+        reply = await self._run_script(FEW_ENTRIES, self._last, *limits)
         if isinstance(reply, Exception):
-            raise ServerRefused(f"cannot read {self._keys.inbox} one by one: {reply}")
+            raise ServerRefused(f"cannot read {self._keys.inbox} in parts: {reply}")
         return self._noted(reply)
 
     async def _notice_new_beginning(self) -> None:
@@ -137,38 +188,53 @@ class Inbox:
             [_, reply] = await self._wire.exchange([("SCRIPT", "LOAD", script), by_name])
         return reply
 
-    def _noted(self, entries: list[Entry]) -> list[Entry]:
+    def _noted(self, entries: list[Any]) -> list[Any]:
         if entries:
             self._last = entries[-1][0]
         return entries
+
+    def _opened(self, entry_id: bytes, fields: list[bytes] | None, cut: int = 0) -> Entry | None:
+        """The message in an entry; None: it is rejected. What costs most is looked at last."""
+        try:
+            signed = Signed.from_fields(fields or [])
+            if cut or len(signed.body) > self._limit_bytes:
+                raise MessageTooLarge(f"over the limit of {self._limit_bytes} bytes")
+            self._signing.verify(signed)
+        except PeerError as error:
+            self._dropped.entries.append(entry_id)
+            self._put_aside(self._dropped, entry_id, fields or [], error)
+            return None
+        return entry_id, signed
 
     def load(self, seen: Sequence[bytes]) -> None:
         """Starts anew from what is stored: replay windows as HGETALL gives them; the whole stream is unread."""
         self.rewind(seen)
         self._last = b"0"
+        self._ahead, self._dropped = [], Dealt()
 
     def rewind(self, seen: Sequence[bytes]) -> None:
         """Forgets what was verified since the last settle, as if it were not read yet; `seen` as for `load`."""
-        self.windows = {
-            sender.decode(): ReplayWindow.from_text(text) for sender, text in zip(seen[::2], seen[1::2], strict=True)
-        }
+        self.windows = {}
+        now_ms = self._clock.now_ms()
+        for sender, text in zip(seen[::2], seen[1::2], strict=True):
+            # One that somebody else has written there is dropped: freshness still guards.
+            with suppress(ValueError, MalformedMessage):
+                window = ReplayWindow.from_text(text)
+                check_plausible(window.incarnation, 0, now_ms)
+                self.windows[str(Address.parse(sender))] = window
         self._moved.clear()
-        self._done.clear()
-        self._bad.clear()
+        self._done = Dealt()
 
     def verify(self, entries: Sequence[Entry], incarnation: int) -> list[Received]:
         """The messages among `entries` that may be acted on. The others are rejected, each with its reason."""
         received = []
-        for entry in entries:
-            entry_id, fields = entry
-            self._done.append(entry_id)
+        for entry_id, signed in entries:
+            self._done.entries.append(entry_id)
             try:
-                signed = Signed.from_fields(fields or [])
-                message = A2AMessage.opened(signed, self._signing, limit_bytes=self._limit_bytes)
+                message = A2AMessage.decode(signed.body, limit_bytes=self._limit_bytes)
                 self._check(signed.sender, message, entry_id, incarnation)
             except PeerError as error:
-                self.rejected[error.reason] += 1
-                self._bad.append((entry, error))
+                self._put_aside(self._done, entry_id, signed.fields(), error)
                 continue
             if message.metadata.audience not in (None, incarnation):
                 self.rejected[StaleMessage.reason] += 1  # meant for this agent's predecessor: no fault of the sender
@@ -180,56 +246,57 @@ class Inbox:
 
     def reject(self, received: Received, error: PeerError) -> None:
         """Quarantines a message that was verified but cannot be dealt with."""
+        self._done.entries.append(received.entry_id)
+        fields = [b"from", str(received.sender).encode(), b"body", received.message.encode()]
+        self._put_aside(self._done, received.entry_id, fields, error)
+
+    def _put_aside(self, dealt: Dealt, entry_id: bytes, fields: Sequence[bytes], error: PeerError) -> None:
+        """Counts a message as rejected, and keeps the beginning of it if there is room."""
         self.rejected[error.reason] += 1
-        body = received.message.encode()
-        self._bad.append(((received.entry_id, [b"from", str(received.sender).encode(), b"body", body]), error))
-        self._done.append(received.entry_id)
+        dealt.rejected[error.reason] += 1
+        if len(dealt.evidence) < EVIDENCE_AT_ONCE:
+            named = dict(zip(fields[::2], fields[1::2], strict=False))
+            self._log.note(error.reason, named.get(b"from", b""), entry_id)
+            dealt.evidence.append([
+                "reason", error.reason, "detail", str(error)[:200], "entry", entry_id, "inbox", self._keys.inbox,
+                "from", named.get(b"from", b"")[:200], "kid", named.get(b"kid", b"")[:64],
+                "body", named.get(b"body", b"")[:EVIDENCE_BYTES],
+            ])  # fmt: skip
 
     def put_aside(self, item: PutAside) -> None:
         """Quarantines one item of a message; the message itself is dealt with."""
-        self.rejected[item.error.reason] += 1
         fields = [b"from", str(item.received.sender).encode(), b"body", orjson.dumps(item.item)]
-        self._bad.append(((item.received.entry_id, fields), item.error))
+        self._put_aside(self._done, item.received.entry_id, fields, item.error)
 
     def put_aside_record(self, key: str, name: bytes, record: bytes, error: PeerError) -> None:
         """Quarantines a stored record that is not what it should be; `key` is where it lay."""
-        self.rejected[error.reason] += 1
-        self._bad.append(((name, [b"from", key.encode(), b"body", record]), error))
+        self._put_aside(self._dropped, name, [b"from", key.encode(), b"body", record], error)
 
     @property
     def unsettled(self) -> int:
         """Entries that are dealt with and wait for a commit to delete them."""
-        return len(self._done)
+        return len(self._done.entries) + len(self._dropped.entries)
+
+    @property
+    def full(self) -> bool:
+        """Whether a commit has to delete what was rejected before more is read."""
+        return len(self._dropped.entries) >= MOST_UNSETTLED
 
     def settle(self, now_ms: int) -> list[Command]:
         """Commands that acknowledge all that was dealt with. Call once for each commit."""
         commands = self._forget_silent(now_ms)
-        if self._done:
-            commands.append(("XDEL", self._keys.inbox, *self._done))
+        dealt = (self._dropped, self._done)
+        if entries := [entry_id for one in dealt for entry_id in one.entries]:
+            commands.append(("XDEL", self._keys.inbox, *entries))
         if self._moved:
             fields = [part for sender in self._moved for part in (sender, self.windows[sender].to_text())]
             commands.append(("HSET", self._keys.seen, *fields))
-        for (entry_id, entry_fields), error in self._bad:
-            evidence = {bytes(k): bytes(v) for k, v in zip(entry_fields[::2], entry_fields[1::2], strict=False)}
-            log.warning(
-                "message rejected: %s",
-                error,
-                extra={
-                    "action": "message_rejected",
-                    "reason": error.reason,
-                    "entry": entry_id.decode(errors="replace"),
-                },
-            )
-            commands.append(
-                (
-                    "XADD", self._keys.quarantine, "MAXLEN", "~", MOST_QUARANTINED, "*",
-                    "reason", error.reason, "detail", str(error)[:200], "entry", entry_id,
-                    "inbox", self._keys.inbox, "from", evidence.get(b"from", b"")[:200],
-                    "kid", evidence.get(b"kid", b"")[:64], "body", evidence.get(b"body", b"")[:EVIDENCE_BYTES],
-                )
-            )  # fmt: skip
-            commands.append(("HINCRBY", self._keys.header, f"rejected:{error.reason}", 1))
-        self._done, self._moved, self._bad = [], set(), []
+        for one in dealt:
+            for evidence in one.evidence:
+                commands.append(("XADD", self._keys.quarantine, "MAXLEN", "~", MOST_QUARANTINED, "*", *evidence))
+        for reason, count in (self._dropped.rejected + self._done.rejected).items():
+            commands.append(("HINCRBY", self._keys.header, f"rejected:{reason}", count))
+        self._dropped, self._done, self._moved = Dealt(), Dealt(), set()
         return commands
 
     def _forget_silent(self, now_ms: int) -> list[Command]:
@@ -261,11 +328,6 @@ class Inbox:
         check_plausible(metadata.incarnation, window.incarnation, max(incarnation, self._clock.now_ms()))
         self.windows[name] = window.take(metadata.incarnation, metadata.sequence_number, metadata.timestamp)
         self._moved.add(name)
-
-
-def name_of(script: str) -> str:
-    """By which a server that has loaded it knows it."""
-    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
 def _place(entry_id: bytes) -> tuple[int, int]:

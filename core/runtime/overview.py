@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
+
+from pydantic import ValidationError
 
 from core.a2a_messaging import A2AMessage
 from core.agents import Beat
 from core.config import AgentConfig
-from core.errors import PeerError
+from core.errors import MalformedMessage, PeerError, ServerRefused
 from core.langgraph_state import Lease
 from core.overview import AgentView, Overview, health_at
 from core.ports import Command
+from core.redis_backend.bounded_reads import lease_read
 from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys, keys_of
 from core.redis_backend.shared_state import Runs
 from core.roles import Address, Role
 from core.signing import Signed
+from core.stored import moment, number_in, pairs, shown
 
 __all__ = ["read_overview"]
 
 _REJECTED = b"rejected:"
 #: Commands that are sent for each agent.
 _LOOKS = 4
+_ROLES = (Role.COORDINATOR, Role.DISTRIBUTOR, Role.WORKER)
 
 Chain = tuple[Address, ...]
 
@@ -31,11 +35,13 @@ async def read_overview(source: Runs, coordinator_id: str, config: AgentConfig |
     """The hierarchy below that coordinator, as stored now; agents that died without a goodbye are in it as gone.
 
     `config` gives the failure timeout and lease time by which health is judged. Not one snapshot: the second round
-    trip may see a little more than the first. Raises TransportDown, ServerRefused.
+    trip may see a little more than the first. What cannot be read, since it is none of ours, is named and counts as not
+    there. Raises TransportDown.
     """
     config = config or AgentConfig()
     top = CoordinatorKeys(coordinator_id)
-    time_reply, members, open_tasks, ended_tasks, dead_letters, distributor_beats = await source.run(
+    found = _Found()
+    time_reply, members, *counts, distributor_beats = await source.look(
         ("TIME",),
         ("SMEMBERS", ACTIVE),
         ("ZCARD", top.open),
@@ -43,47 +49,88 @@ async def read_overview(source: Runs, coordinator_id: str, config: AgentConfig |
         ("ZCARD", top.dead),
         ("HGETALL", top.heartbeats),
     )
+    if isinstance(time_reply, Exception):
+        raise ServerRefused(f"Redis refused to be read: {time_reply}")
     now_ms = int(time_reply[0]) * 1000 + int(time_reply[1]) // 1000
-    chains = _tree(coordinator_id, members, _pairs(distributor_beats))
+    open_tasks, ended_tasks, dead_letters = map(found.count, counts, (top.open, top.ended, top.dead))
+    beats = {("", name): packed for name, packed in found.hash(distributor_beats, top.heartbeats).items()}
+    chains = _tree(coordinator_id, found.several(members, ACTIVE), [name for _, name in beats], found)
     cells = [CellKeys(chain[-1].agent_id) for chain in chains if len(chain) == 2]
+    quarantines = [*(cell.agent(coordinator_id).quarantine for cell in cells), top.agent.quarantine]
     looks: list[Command] = []
     for chain in chains:
         keys = keys_of(chain)
-        looks += [("GET", keys.lease), ("HGETALL", keys.header), ("XLEN", keys.inbox), ("ZRANGE", keys.standbys, 0, -1)]
+        looks += [lease_read(keys.lease), ("HGETALL", keys.header), ("XLEN", keys.inbox)]
+        looks.append(("ZRANGE", keys.standbys, 0, -1))
     looks += [("HGETALL", cell.heartbeats) for cell in cells]
-    looks += [("XLEN", cell.agent(coordinator_id).quarantine) for cell in cells]
-    looks.append(("XLEN", top.agent.quarantine))
-    replies = await source.run(*looks)
+    looks += [("XLEN", quarantine) for quarantine in quarantines]
+    replies = await source.look(*looks)
     rest = replies[_LOOKS * len(chains) :]
-    beats = {(cell.distributor_id, name): packed
-             for cell, flat in zip(cells, rest, strict=False) for name, packed in _pairs(flat).items()}  # fmt: skip
-    beats |= {("", name): packed for name, packed in _pairs(distributor_beats).items()}
+    for cell, reply in zip(cells, rest, strict=False):
+        of_cell = found.hash(reply, cell.heartbeats)
+        beats |= {(cell.distributor_id, name): packed for name, packed in of_cell.items()}
     agents = [
-        _view(chain, replies[_LOOKS * index : _LOOKS * (index + 1)], beats, now_ms, config)
+        _view(chain, replies[_LOOKS * index : _LOOKS * (index + 1)], beats, now_ms, config, found)
         for index, chain in enumerate(chains)
     ]
     readers = [*(f"distributor:{cell.distributor_id}" for cell in cells), f"coordinator:{coordinator_id}"]
-    quarantined = dict(zip(readers, rest[len(cells) :], strict=True))
+    kept = map(found.count, rest[len(cells) :], quarantines)
     return Overview(
         coordinator_id,
-        datetime.fromtimestamp(now_ms / 1000, UTC),
+        moment(now_ms),
         tuple(agents),
         open_tasks,
         ended_tasks,
         dead_letters,
-        {reader: count for reader, count in quarantined.items() if count},
+        {reader: count for reader, count in zip(readers, kept, strict=True) if count},
+        tuple(found.unreadable),
     )
 
 
-def _tree(coordinator_id: str, members: Sequence[bytes], distributor_beats: Mapping[bytes, bytes]) -> list[Chain]:
+class _Found:
+    """Takes what replies say, and notes those that say nothing: their key is of another type, or too large."""
+
+    def __init__(self) -> None:
+        self.unreadable: dict[str, None] = {}  # what, once each, in order
+
+    def misses(self, what: str) -> None:
+        self.unreadable[what] = None
+
+    def count(self, reply: Any, key: str) -> int:
+        if isinstance(reply, int):
+            return reply
+        self.misses(key)
+        return 0
+
+    def several(self, reply: Any, key: str) -> Sequence[bytes]:
+        if isinstance(reply, list):
+            return reply
+        self.misses(key)
+        return []
+
+    def hash(self, reply: Any, key: str) -> dict[bytes, bytes]:
+        return pairs(self.several(reply, key))
+
+    def number(self, header: Mapping[bytes, bytes], name: bytes, key: str) -> int:
+        value = header.get(name, b"0")
+        number = number_in(value)
+        if not number and value != b"0":
+            self.misses(f"{shown(name)} in {key}")
+        return number
+
+
+def _tree(coordinator_id: str, members: Sequence[bytes], distributors: Sequence[bytes], found: _Found) -> list[Chain]:
     """The chains of all agents that are known, each parent before its children; a missing parent is put in."""
     top = Address(Role.COORDINATOR, coordinator_id)
     chains: set[Chain] = {(top,)}
-    for member in members:
-        chain = tuple(Address.parse(part) for part in member.split(b"/"))
-        if chain[0] == top:
+    for member in [*members, *(f"{top}/distributor:".encode() + name for name in distributors)]:
+        try:
+            chain = tuple(Address.parse(part) for part in member.split(b"/"))
+        except MalformedMessage:
+            found.misses(f"an agent of the name {shown(member)!r}")
+            continue
+        if chain[0] == top and tuple(address.role for address in chain) == _ROLES[: len(chain)]:
             chains.update(chain[: length + 1] for length in range(len(chain)))
-    chains.update((top, Address(Role.DISTRIBUTOR, name.decode())) for name in distributor_beats)
     return sorted(chains, key=lambda chain: [_natural(address.agent_id) for address in chain])
 
 
@@ -94,13 +141,24 @@ def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
 
 
 def _view(
-    chain: Chain, looks: Sequence[Any], beats: Mapping[tuple[str, bytes], bytes], now_ms: int, config: AgentConfig
+    chain: Chain,
+    looks: Sequence[Any],
+    beats: Mapping[tuple[str, bytes], bytes],
+    now_ms: int,
+    config: AgentConfig,
+    found: _Found,
 ) -> AgentView:
     stored_lease, flat_header, inbox, standbys = looks
-    lease = Lease.from_json(stored_lease) if stored_lease else None
-    header = _pairs(flat_header)
+    keys = keys_of(chain)
+    lease = Lease.parse(stored_lease) if isinstance(stored_lease, bytes) else None
+    if lease is None and stored_lease != b"":
+        found.misses(keys.lease)
+    header = found.hash(flat_header, keys.header)
     parent_id = chain[1].agent_id if len(chain) == 3 else ""
-    beat, sent_ms = _beat(beats.get((parent_id, chain[-1].agent_id.encode())) if len(chain) > 1 else None)
+    packed = beats.get((parent_id, chain[-1].agent_id.encode())) if len(chain) > 1 else None
+    beat, sent_ms = _beat(packed)
+    if packed is not None and beat is None:
+        found.misses(f"the heartbeat of {chain[-1]}")
     silent_ms = now_ms - sent_ms if sent_ms is not None else None
     started_ms = beat.started_ms if beat else None
     if lease is not None and len(chain) == 1:
@@ -115,15 +173,15 @@ def _view(
         beat=beat,
         silent_ms=silent_ms,
         started_ms=started_ms,
-        inbox=inbox,
-        version=int(header.get(keys_of(chain).version_field.encode(), 0)),
-        fence=int(header.get(b"epoch", 0)),
+        inbox=found.count(inbox, keys.inbox),
+        version=found.number(header, keys.version_field.encode(), keys.header),
+        fence=found.number(header, b"epoch", keys.header),
         rejected={
-            name.removeprefix(_REJECTED).decode(): int(count)
-            for name, count in header.items()
+            shown(name.removeprefix(_REJECTED)): found.number(header, name, keys.header)
+            for name in header
             if name.startswith(_REJECTED)
         },
-        standbys=tuple(name.decode() for name in standbys),
+        standbys=tuple(map(shown, found.several(standbys, keys.standbys))),
     )
 
 
@@ -133,10 +191,6 @@ def _beat(packed: bytes | None) -> tuple[Beat | None, int | None]:
         return None, None
     try:
         message = A2AMessage.decode(Signed.unpack(packed).body)
-    except PeerError:
+        return Beat.model_validate(message.payload), message.metadata.timestamp
+    except (PeerError, ValidationError):
         return None, None  # its reader rejects it as well, and counts it
-    return Beat.model_validate(message.payload), message.metadata.timestamp
-
-
-def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))

@@ -7,12 +7,16 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from core.config import RedisConfig
-from core.errors import ServerRefused
+from core.errors import ReplyTooLarge, ServerRefused
 from core.redis_backend.shared_state import Runs
 from core.redis_client import Part, Wire
-from core.server_info import Memory, fields_of, memory_of
+from core.server_info import Memory, fields_of, is_other_type, memory_of
 
 __all__ = ["Reader", "memory_told", "reading"]
+
+#: Replies that are more than this together are taken one by one, and of one that alone is more it is only said that it
+#: is: nobody who can write to Redis fills the memory of those who look.
+MOST_BYTES = 256 * 1024 * 1024
 
 
 class Reader:
@@ -30,6 +34,24 @@ class Reader:
             if isinstance(reply, Exception):
                 raise ServerRefused(f"Redis refused to be read: {reply}")
         return replies
+
+    async def look(self, *commands: Sequence[Part]) -> list[Any]:
+        """The replies, in order; an error stands in the place of one that is too large, or of a key of another type.
+        Raises TransportDown; ServerRefused when one was refused for another reason: this user may not look there."""
+        if not self._wire.connected:
+            await self._wire.connect()
+        try:
+            replies = await self._wire.exchange(commands, most_bytes=MOST_BYTES)
+        except ReplyTooLarge as error:
+            if len(commands) == 1:
+                return [error]
+        else:
+            for reply in replies:
+                if isinstance(reply, Exception) and not is_other_type(str(reply)):
+                    raise ServerRefused(f"Redis refused to be read: {reply}")
+            return replies
+        middle = len(commands) // 2
+        return [*await self.look(*commands[:middle]), *await self.look(*commands[middle:])]
 
     async def close(self) -> None:
         await self._wire.close()

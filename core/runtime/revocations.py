@@ -22,15 +22,19 @@ class Revocations:
         """`chain` leads from the coordinator down to the agent; `key` is where they are stored, None: nowhere."""
         self._parents = chain[1:]
         self._signing = signing
-        self._stored = b""
+        self._stored: object = b""
         #: the commands to look with; `take` wants their reply
         self.look: tuple[Command, ...] = (("GETRANGE", key, 0, MOST_BYTES - 1),) if key else ()
 
-    def take(self, stored: bytes) -> None:
-        """What is stored now."""
+    def take(self, stored: object) -> None:
+        """What is stored now; an error, when that cannot be read."""
+        stored = stored if isinstance(stored, bytes) else str(stored)
         if stored == self._stored:
             return
         self._stored = stored
+        if isinstance(stored, str):
+            log.warning("revocations cannot be read: %s", stored, extra={"action": "revocations_unreadable"})
+            return
         for one in revocations_in(stored):
             child = one.chain[-1]
             if one.chain[:-1] != self._parents or self.include(child):

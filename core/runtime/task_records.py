@@ -2,33 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 import orjson
 
+from core.errors import BadTask, UserError
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.redis_backend.shared_state import Runs
+from core.stored import shown
 from core.tasks import Task
 
-__all__ = ["newest_tasks", "read_task"]
+__all__ = ["Unreadable", "newest_tasks", "read_records", "read_task"]
 
 #: Records read at once.
 PAGE = 200
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """In the place of a record that is none: somebody else has written it."""
+
+    task_id: str
+    why: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"task_id": self.task_id, "unreadable": self.why}
+
+
+def _record(task_id: bytes, record: Any) -> Task | Unreadable:
+    """The task that a stored record says."""
+    try:
+        if isinstance(record, Exception):
+            raise ValueError(record)
+        task = Task.parse(orjson.loads(record))
+        if any(isinstance(value, datetime) and value.tzinfo is None for value in task.__dict__.values()):
+            raise ValueError("a time without its zone")
+    except (ValueError, BadTask) as error:
+        return Unreadable(shown(task_id), f"{error}"[:200])
+    return task
+
+
+async def read_records(source: Runs, key: str, ids: Sequence[bytes]) -> list[Task | Unreadable]:
+    """The tasks with these ids that are kept in the hash at `key`."""
+    [records] = await source.look(("HMGET", key, *ids))
+    if isinstance(records, Exception):  # which of them is it?
+        records = await source.look(*(("HGET", key, task_id) for task_id in ids))
+    return [_record(task_id, one) for task_id, one in zip(ids, records, strict=True) if one is not None]
+
+
 async def read_task(source: Runs, coordinator_id: str, task_id: str) -> tuple[Task | None, Task | None]:
-    """The coordinator's record of a task, and the record in the cell of the distributor that has it; None: no such."""
-    [record] = await source.run(("HGET", CoordinatorKeys(coordinator_id).tasks, task_id))
-    if record is None:
-        return None, None
-    task = Task.parse(orjson.loads(record))
-    if task.assigned_to is None or task.status.ended:
+    """The coordinator's record of a task, and the record in the cell of the distributor that has it; None: no such.
+
+    Raises UserError when the first is none of ours; of the second that counts as not there."""
+    ids = [task_id.encode()]
+    records = await read_records(source, CoordinatorKeys(coordinator_id).tasks, ids)
+    task = records[0] if records else None
+    if isinstance(task, Unreadable):
+        raise UserError(f"the record of {task_id!r} cannot be read: {task.why}")
+    if task is None or task.assigned_to is None or task.status.ended:
         return task, None
-    [record] = await source.run(("HGET", CellKeys(task.assigned_to).actual, task_id))
-    return task, Task.parse(orjson.loads(record)) if record else None
+    in_cell = await read_records(source, CellKeys(task.assigned_to).actual, ids)
+    return task, next((one for one in in_cell if isinstance(one, Task)), None)
 
 
-async def newest_tasks(source: Runs, coordinator_id: str) -> AsyncGenerator[Task, None]:
+async def newest_tasks(source: Runs, coordinator_id: str) -> AsyncGenerator[Task | Unreadable, None]:
     """All tasks that are kept: the open ones, the last submitted first, then the ended ones, the last ended first.
 
     Read page by page, so that whoever stops early has not paid for all. A task that ends meanwhile may come twice.
@@ -37,11 +77,12 @@ async def newest_tasks(source: Runs, coordinator_id: str) -> AsyncGenerator[Task
     for order in (keys.open, keys.ended):
         start = 0
         while True:
-            [ids] = await source.run(("ZREVRANGE", order, start, start + PAGE - 1))
+            [ids] = await source.look(("ZREVRANGE", order, start, start + PAGE - 1))
+            if isinstance(ids, Exception):
+                yield Unreadable(order, f"{ids}")
+                break
             if not ids:
                 break
-            [records] = await source.run(("HMGET", keys.tasks, *ids))
-            for record in records:
-                if record is not None:
-                    yield Task.parse(orjson.loads(record))
+            for record in await read_records(source, keys.tasks, ids):
+                yield record
             start += PAGE

@@ -46,6 +46,15 @@ SCRIPTS: dict[str, Script] = {
         ("GETRANGE", "h", 0, 9),
     ],
     "SET replaces what is of another type": [("HSET", "k", "f", "v"), ("SET", "k", "v"), ("GET", "k")],
+    "types": [
+        ("SET", "k", "v"), ("HSET", "h", "f", "v"), ("SADD", "s", "a"), ("ZADD", "z", 1, "a"),
+        ("XADD", "x", "*", "f", "v"),
+        ("TYPE", "k"), ("TYPE", "h"), ("TYPE", "s"), ("TYPE", "z"), ("TYPE", "x"), ("TYPE", "none"), ("TYPE",),
+    ],
+    "the beginning of a string": [
+        ("SET", "k", "value"), ("GETRANGE", "k", 0, 2), ("GETRANGE", "k", 0, 99), ("GETRANGE", "x", 0, 3),
+        ("HSET", "h", "f", "v"), ("GETRANGE", "h", 0, 3), ("GETRANGE", "k", 0),
+    ],
     "INCR": [
         ("INCR", "n"), ("INCR", "n"), ("SET", "n", "9223372036854775807"), ("INCR", "n"), ("SET", "n", "1.5"),
         ("INCR", "n"), ("SET", "n", " 1"), ("INCR", "n"), ("SET", "n", "007"), ("INCR", "n"), ("SET", "n", "-0"),

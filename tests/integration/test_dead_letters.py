@@ -50,6 +50,7 @@ async def test_a_dead_letter_has_each_attempts_error_and_the_message_as_its_clie
 
     async with reading(redis_config) as reader:
         [dead] = await dead_letters(reader, "k", 10)
+        assert isinstance(dead, Task)
         message = await original_message(reader, "k", dead)
 
     assert [(error.attempt, error.message) for error in dead.errors] == [(n, f"attempt {n}") for n in (1, 2, 3)]

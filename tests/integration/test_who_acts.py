@@ -203,10 +203,10 @@ async def test_an_idle_agent_whose_inbox_could_not_be_read_for_a_while_is_ready_
     agents: House, client: Redis
 ) -> None:
     coordinator = await agents.coordinator()
-    await client.delete(KEYS.inbox)
-    await client.set(KEYS.inbox, "no stream")  # an operator's mistake
-    await until_async(lambda: coordinator.condition.status == "unready", "it says that it cannot work")
-
-    await client.delete(KEYS.inbox)
+    await client.execute_command("ACL", "SETUSER", "default", "-xread")  # an operator's mistake
+    try:
+        await until_async(lambda: coordinator.condition.status == "unready", "it says that it cannot work")
+    finally:
+        await client.execute_command("ACL", "SETUSER", "default", "+xread")
 
     await until_async(lambda: coordinator.condition.status == "ready", "it says that it can")

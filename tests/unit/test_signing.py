@@ -197,6 +197,18 @@ def test_forged_senders_do_not_fill_the_memory() -> None:
     distributor.verify(signed)
 
 
+def test_forged_senders_push_out_no_key_of_a_real_one() -> None:
+    distributor = keys(D)
+    signed = keys(W).sign(b"body", DISTRIBUTOR)
+    distributor.verify(signed)
+    known = dict(distributor._links)
+    for number in range(100):
+        with pytest.raises(BadSignature):
+            distributor.verify(forged(signed, sender=Address(Role.WORKER, f"w{number}")))
+
+    assert distributor._links == known
+
+
 # ---- the form on the wire ----
 
 

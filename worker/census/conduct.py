@@ -154,7 +154,7 @@ async def _take(
     if kill and not watch.killed:
         view.say(f"no {kill} was killed: the job was over before its middle was seen; give it a larger tree")
     await _last_heartbeats(watch, reader, coordinator_id, view)
-    tasks = [task async for task in newest_tasks(reader, coordinator_id)]
+    tasks = [task async for task in newest_tasks(reader, coordinator_id) if isinstance(task, Task)]
     failed = next((task for task in tasks if task.status is not TaskStatus.COMPLETED), None)
     if failed is not None:
         raise TaskFailed(failed.task_id, failed.status)

@@ -1,0 +1,64 @@
+"""Commands that read what an agent has stored, when somebody else may have written there meanwhile.
+
+Whoever may write to Redis can delete an agent's state, and so can always stop it for a while. What is read here is
+bounded, and what cannot be understood counts as not there (see `core.stored`), so that one such write stops nobody for
+good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from core.ports import Command
+from core.stored import NUMBER_BYTES
+
+__all__ = ["HASH_BYTES", "TRIMMED_HASH", "fence_read", "lease_read", "name_of", "trimmed_hash"]
+
+#: Every lease that one of ours has written is shorter.
+LEASE_BYTES = 4096
+#: More of a hash is not read at once: heartbeats of 10,000 agents are a tenth of that.
+HASH_BYTES = 24 * 1024 * 1024
+#: A hash with more fields than that is nobody's: each agent has one in it, by a name of at most so many bytes.
+MOST_FIELDS, NAME_BYTES = 100_000, 128
+#: All of a hash, as HGETALL gives it, once it is no more than ARGV[1] bytes: before that its largest fields are
+#: deleted, which on the whole are not those of agents; all of them when they are more than can be looked at.
+TRIMMED_HASH = """
+if redis.call('HLEN', KEYS[1]) > tonumber(ARGV[2]) then
+    redis.call('DEL', KEYS[1])
+    return {}
+end
+local fields = {}
+for i, name in ipairs(redis.call('HKEYS', KEYS[1])) do
+    local size = #name + redis.call('HSTRLEN', KEYS[1], name)
+    fields[i] = {#name > tonumber(ARGV[3]) and math.huge or size, name}
+end
+table.sort(fields, function(one, other) return one[1] < other[1] end)
+local left = tonumber(ARGV[1])
+for _, field in ipairs(fields) do
+    left = left - field[1] - 32
+    if left < 0 then redis.call('HDEL', KEYS[1], field[2]) end
+end
+return redis.call('HGETALL', KEYS[1])
+"""
+
+
+def name_of(script: str) -> str:
+    """By which a server that has loaded it knows it."""
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+
+
+def trimmed_hash(key: str) -> tuple[Command, Command]:
+    """Two commands; the reply to the second is a hash that was larger than HASH_BYTES. What is more than that is
+    deleted, the largest fields first."""
+    by_name = ("EVALSHA", name_of(TRIMMED_HASH), 1, key, HASH_BYTES, MOST_FIELDS, NAME_BYTES)
+    return ("SCRIPT", "LOAD", TRIMMED_HASH), by_name
+
+
+def lease_read(key: str) -> Command:
+    """Reads a lease; the reply is empty where there is none."""
+    return ("GETRANGE", key, 0, LEASE_BYTES - 1)
+
+
+def fence_read(key: str) -> Command:
+    """Reads a fence; the reply is empty where there is none."""
+    return ("GETRANGE", key, 0, NUMBER_BYTES - 1)
