@@ -12,9 +12,12 @@ should the commit be refused for good, the process discards its memory and reads
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from typing import Any, NamedTuple, Protocol, TypedDict
 
 from core.a2a_messaging import A2AMessage, MessageType
@@ -219,14 +222,34 @@ class Thought:
         [self._trigger] = graph.nodes[first].triggers
         graph.input_channels = [*Turn.__annotations__, self._trigger]
         self._graph = graph
+        self._context = untraced()
 
     def run(self, state: object, batch: Batch) -> Step:
         """The step that the graph takes on `batch`. Nodes are plain functions without I/O, so this never blocks."""
         step = Step()
         turn = {"state": state, "batch": batch, "step": step, self._trigger: None}
+        self._context.copy().run(self._run, turn)
+        return step
+
+    def _run(self, turn: Mapping[str, Any]) -> None:
         for _ in self._graph.stream(turn, stream_mode="values"):
             pass  # nothing streams: the nodes fill the step
-        return step
+
+
+@cache
+def untraced() -> Context:
+    """A context for runs that are nobody's to trace, whatever the environment says: LANGSMITH_TRACING is set for the
+    graphs of users, and each run here has the payloads of everybody."""
+    from langsmith.run_helpers import tracing_context
+
+    context = Context()
+    off = tracing_context(enabled=False)
+    context.run(off.__enter__)
+    _entered.append(off)  # one that is collected leaves what it has entered
+    return context
+
+
+_entered: list[AbstractContextManager[None]] = []
 
 
 def first_run() -> None:
@@ -238,7 +261,7 @@ def first_run() -> None:
     graph.add_edge(START, "only")
     graph.add_edge("only", END)
     nothing: Any = {"state": None}
-    graph.compile().invoke(nothing)
+    untraced().copy().run(graph.compile().invoke, nothing)
 
 
 class Compiled(Protocol):
