@@ -6,6 +6,7 @@ import gzip
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -109,8 +110,7 @@ def test_what_is_traced_for_a_user_is_the_users_graph_and_nothing_of_what_the_ti
                     client.submit(Task(task_id=f"write-{n}", task_type="write", payload={"text": f"of-a-user-{n}"}))
                     assert client.value(f"plain-{n}", 60) == f"of-everybody-{n}"
                     assert client.value(f"write-{n}", 60) == {"text": f"of-a-user-{n} outlined"}
-                    text = f"of-a-user-{n} outlined"
-                    until(lambda text=text: sent.have(text), "the user's graph is traced")
+                    until(partial(sent.have, f"of-a-user-{n} outlined"), "the user's graph is traced")
 
     assert sent.have("outline_of_the_user")
     assert not [word for word in ("of-everybody", "plain-0", "write-0", "coordinator") if sent.have(word)]

@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from coordinator.recall import recall
 
+from coordinator.rules import recall
 from coordinator.state import CoordinatorState, Sweep
 from core.roles import Action, Address
 from core.step import Table

@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 import pytest
-from coordinator.recall import recall
 
 from coordinator.dead_letters import MOST_BYTES, MOST_LETTERS, recall_letters
+from coordinator.rules import recall
 from coordinator.state import CoordinatorState, DeadLetter, Fetch, Fetched, Found, Submission, Sweep
 from core.dead_letters import origin_of, submitted_in, successors_of
 from core.roles import Action
