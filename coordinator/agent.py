@@ -26,7 +26,7 @@ from coordinator.state import (
 from core import failpoints
 from core.agents import Beat, Held
 from core.config import A2AConfig, AgentConfig, RedisConfig, load
-from core.errors import AgentSystemError, BadTask, ForgedRecord, MalformedMessage
+from core.errors import AgentSystemError, BadTask, MalformedMessage, PeerError
 from core.langgraph_state import SharedAgentState
 from core.ports import Command
 from core.redis_backend.bounded_reads import HASH_BYTES
@@ -194,7 +194,7 @@ class CoordinatorMind:
         try:
             record = self._loop.signing.seals_of(distributor).opened(Sealed.CELL, task_id.decode(), sealed)
             return Task.parse(orjson.loads(record))
-        except (ForgedRecord, BadTask, ValueError):
+        except (PeerError, BadTask, ValueError):
             return None
 
     async def _fetch(self, effect: Fetch) -> None:

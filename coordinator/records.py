@@ -2,6 +2,7 @@
 
 A record that the coordinator has not sealed counts as none. One of an open task is taken away on loading, with what is
 left of it in the quarantine: nothing that somebody else has written runs, and its client is told that the task is lost.
+What is sealed with a key that is not here stays as it is, and does not run: it is the secret that may be wrong.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -17,7 +18,7 @@ from coordinator.dead_letters import recall_letters
 from coordinator.rules import recall
 from coordinator.state import CoordinatorState, DeadLetter, Found
 from core.dead_letters import origin_of, submitted_in, successors_of
-from core.errors import BadTask, ForgedRecord, PeerError
+from core.errors import BadTask, ForgedRecord, PeerError, UnknownKey
 from core.ports import Command
 from core.redis_backend.keys import CoordinatorKeys
 from core.runtime.agent_loop import AgentLoop
@@ -32,6 +33,16 @@ log = logging.getLogger(__name__)
 PAGE = 500
 #: Ids of replays of one task that are looked at together.
 SUCCESSORS = 8
+
+
+class Stored(NamedTuple):
+    """What lies in the store under the id of a task."""
+
+    name: bytes
+    record: bytes = b""  #: without its seal, unless that is not right
+    task: Task | None = None  #: None: there is none, or it is not to be believed
+    forged: bool = False
+    foreign: bool = False  #: sealed with a key that is not here, or in words of another release: it stays as it is
 
 
 class Records:
@@ -50,8 +61,9 @@ class Records:
             await self._seal_anew(self._keys.submissions, Sealed.SUBMISSION)
         [ids] = await self._loop.committer.look_up(("ZRANGE", self._keys.open, 0, -1))
         found = await self._tasks(ids)
-        tasks = [task for _, _, task in found if task and not task.status.ended]
-        await self._put_right(self._keys.open, [one for one in found if one[2] is None or one[2].status.ended])
+        tasks = [one.task for one in found if one.task and not one.task.status.ended]
+        await self._put_right(self._keys.open, [one for one in found if one.task is None or one.task.status.ended])
+        state.foreign = frozenset(one.name.decode(errors="replace") for one in found if one.foreign)
         recall(state, tasks, await self._digests(tasks), mono_ms)
         await self._load_letters(state)
 
@@ -65,7 +77,9 @@ class Records:
         ]
         found = await self._tasks([child.encode() for child in children])
         return {
-            task.task_id: hashlib.sha256(record).hexdigest() for _, record, task in found if task and task.status.ended
+            one.task.task_id: hashlib.sha256(one.record).hexdigest()
+            for one in found
+            if one.task and one.task.status.ended
         }
 
     async def _load_letters(self, state: CoordinatorState) -> None:
@@ -74,13 +88,20 @@ class Records:
             ("ZRANGE", self._keys.dead, 0, -1), ("HKEYS", self._keys.submissions)
         )
         found = await self._tasks(ids)
-        await self._put_right(self._keys.dead, [one for one in found if one[2] is None])
+        await self._put_right(self._keys.dead, [one for one in found if one.task is None])
+        state.foreign |= {one.name.decode(errors="replace") for one in found if one.foreign}
+        if state.foreign:
+            log.warning(
+                "%d tasks are sealed with a key that is not here, or are of another release: they stay as they are, and"
+                " do not run. Has A2A_TOKEN_SECRET changed? Then set the one before as A2A_PREVIOUS_SECRET.",
+                len(state.foreign), extra={"action": "records_foreign", "records": len(state.foreign)},
+            )  # fmt: skip
         letters = {}
-        for _, record, task in found:
-            if task:
-                died = task.completed_at
-                letters[task.task_id] = DeadLetter(
-                    int(died.timestamp() * 1000) if died else 0, len(record), task.submission
+        for one in found:
+            if one.task:
+                died = one.task.completed_at
+                letters[one.task.task_id] = DeadLetter(
+                    int(died.timestamp() * 1000) if died else 0, len(one.record), one.task.submission
                 )
         sizes: dict[str, int] = {}
         for start in range(0, len(entries), PAGE):
@@ -91,39 +112,47 @@ class Records:
             sizes |= zip((entry.decode(errors="replace") for entry in page), lengths, strict=True)
         recall_letters(state, letters, sizes)
 
-    async def _tasks(self, ids: Sequence[bytes]) -> list[tuple[bytes, bytes, Task | None]]:
-        """For each id its record, empty where there is none, and the task; None: it is missing, or not ours."""
-        found: list[tuple[bytes, bytes, Task | None]] = []
+    async def _tasks(self, ids: Sequence[bytes]) -> list[Stored]:
+        """What is stored under each of these ids, in their order."""
+        found: list[Stored] = []
         for start in range(0, len(ids), PAGE):
             page = ids[start : start + PAGE]
             [records] = await self._loop.committer.look_up(("HMGET", self._keys.tasks, *page))
-            found += [(name, *self._opened(name, sealed)) for name, sealed in zip(page, records, strict=True)]
+            found += map(self._opened, page, records)
         return found
 
-    def _opened(self, name: bytes, sealed: bytes | None) -> tuple[bytes, Task | None]:
+    def _opened(self, name: bytes, sealed: bytes | None) -> Stored:
         if sealed is None:
-            return b"", None
+            return Stored(name)
         try:
             record = self._seals.opened(Sealed.TASK, name.decode(), sealed)
-            return record, Task.parse(orjson.loads(record))
-        except (PeerError, BadTask, ValueError):
-            return sealed, None
+        except UnknownKey:
+            return Stored(name, sealed, foreign=True)
+        except (ForgedRecord, UnicodeDecodeError):
+            return Stored(name, sealed, forged=True)
+        try:
+            return Stored(name, record, Task.parse(orjson.loads(record)))
+        except (BadTask, ValueError):
+            return Stored(name, record, foreign=True)
 
-    async def _put_right(self, index: str, found: Sequence[tuple[bytes, bytes, Task | None]]) -> None:
-        """Takes ids off an index on which they do not belong, and what is not ours away, with its beginning kept."""
-        if not found:
-            return
-        commands: list[Command] = [("ZREM", index, *(name for name, _, _ in found))]
-        for name, record, task in found:
-            if task is None and record:
+    async def _put_right(self, index: str, found: Sequence[Stored]) -> None:
+        """Takes ids off an index on which they do not belong, and what is forged away, with its beginning kept."""
+        misplaced = [one for one in found if not one.foreign]
+        for start in range(0, len(misplaced), PAGE):
+            page = misplaced[start : start + PAGE]
+            forged = [one for one in page if one.forged]
+            for one in forged:
                 error = ForgedRecord("this coordinator has not sealed it, so it is not believed")
-                self._loop.put_aside_record(self._keys.tasks, name, record, error)
-                commands.append(("HDEL", self._keys.tasks, name))
-        log.warning(
-            "records that are missing or forged, or of tasks that have ended, are taken off: %d", len(found),
-            extra={"action": "records_put_right", "index": index, "records": len(found)},
-        )  # fmt: skip
-        await self._loop.committer.commit(commands, {})
+                self._loop.put_aside_record(self._keys.tasks, one.name, one.record, error)
+            commands: list[Command] = [("ZREM", index, *(one.name for one in page))]
+            if forged:
+                commands.append(("HDEL", self._keys.tasks, *(one.name for one in forged)))
+            await self._loop.committer.commit(commands, {})
+        if misplaced:
+            log.warning(
+                "records that are missing or forged, or of tasks that have ended, are taken off: %d", len(misplaced),
+                extra={"action": "records_put_right", "index": index, "records": len(misplaced)},
+            )  # fmt: skip
 
     async def _seal_anew(self, key: str, kind: Sealed) -> None:
         """While the root secret is changed: what only the old one verifies is sealed with the new one."""
@@ -135,7 +164,7 @@ class Records:
             for name, sealed in zip(flat[::2], flat[1::2], strict=True):
                 try:
                     record = self._seals.opened_anew(kind, name.decode(), sealed)
-                except (ForgedRecord, UnicodeDecodeError):
+                except (PeerError, UnicodeDecodeError):
                     continue
                 anew += [name, record] if record else []
             if anew:
@@ -149,7 +178,7 @@ class Records:
         return tuple([await self._found(task_id, messages) for task_id in task_ids])
 
     async def _found(self, task_id: str, messages: dict[str, dict[str, dict[str, Any]]]) -> Found:
-        [(_, record, task)] = await self._tasks([task_id.encode()])
+        [(_, record, task, *_)] = await self._tasks([task_id.encode()])
         if task is None:
             return Found(task_id)
         if task.submission and task.submission not in messages:
@@ -158,12 +187,11 @@ class Records:
         latest, start = None, 0
         while True:
             ids = successors_of(task, start, SUCCESSORS)
-            for next_id, (_, known, successor) in zip(
-                ids, await self._tasks([one.encode() for one in ids]), strict=True
-            ):
-                if successor is None:
+            stored = await self._tasks([one.encode() for one in ids])
+            for next_id, successor in zip(ids, stored, strict=True):
+                if successor.task is None:
                     return Found(task_id, record, original, next_id, latest)
-                latest = known
+                latest = successor.record
             start += SUCCESSORS
 
     async def _message(self, entry: str) -> dict[str, dict[str, Any]]:
@@ -171,5 +199,6 @@ class Records:
         [sealed] = await self._loop.committer.run(("HGET", self._keys.submissions, entry))
         try:
             return submitted_in(self._seals.opened(Sealed.SUBMISSION, entry, sealed)) if sealed else {}
-        except ForgedRecord:
+        except PeerError as error:
+            self._loop.put_aside_record(self._keys.submissions, entry.encode(), sealed, error)
             return {}

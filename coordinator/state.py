@@ -54,6 +54,8 @@ class CoordinatorState(LocalAgentState):
     queue: DispatchQueue = field(default_factory=DispatchQueue)
     distributors: dict[str, Child] = field(default_factory=dict)
     families: dict[str, set[str]] = field(default_factory=dict)  #: waiting task -> its children that are open
+    #: tasks whose records are sealed with a key that is not here: they are neither run nor forgotten
+    foreign: frozenset[str] = frozenset()
     deserted: list[str] = field(default_factory=list)  #: waiting tasks none of whose children was found open on loading
     trees: dict[str, int] = field(default_factory=dict)  #: submitted task -> how many are open below it, if any
     digests: dict[str, str] = field(default_factory=dict)  #: ended child of an open parent -> sha256 of its record

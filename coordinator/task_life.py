@@ -411,4 +411,4 @@ def expire(state: CoordinatorState, batch: Batch, step: Step) -> None:
             cancel(state, task.task_id, batch, step)
     if batch.now_ms >= state.sweep_due_ms:
         state.sweep_due_ms = batch.now_ms + SWEEP_EVERY_MS
-        step.effects.append(Sweep(batch.now_ms, frozenset((*state.digests, *state.dead))))
+        step.effects.append(Sweep(batch.now_ms, frozenset((*state.digests, *state.dead, *state.foreign))))

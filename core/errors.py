@@ -206,7 +206,8 @@ class TaskLost(UserError):
         self.task_ids = task_ids
         shown = ", ".join(map(repr, task_ids[:3])) + (f" and {len(task_ids) - 3} more" if len(task_ids) > 3 else "")
         super().__init__(
-            f"accepted, and gone: task {shown}. Redis lost its data, all or the last second of it."
+            f"accepted, and gone: task {shown}. Redis lost its data, all or the last second of it, or has records"
+            " there that the coordinator has not written (`agents dlq list --quarantined` shows those)."
             " Submit it again with the same id, which is safe: it is one task."
             " (Was it accepted longer ago than TASK_RETENTION_S, then it may have ended, and been forgotten.)"
         )

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping
 from enum import StrEnum
 
-from core.errors import ForgedRecord
+from core.errors import ForgedRecord, UnknownKey
 
 __all__ = ["Sealed", "Seals", "bare"]
 
-_START, _END, _DIGEST_BYTES = b',"mac":"', b'"}', 16
-_LENGTH = len(_START) + 2 * _DIGEST_BYTES + len(_END)
+_START, _END = b',"mac":"', b'"}'
+_KEY_ID, _DIGEST_BYTES = 8, 16
+#: A colon stands between the key's id and the MAC.
+_LENGTH = len(_START) + _KEY_ID + 1 + 2 * _DIGEST_BYTES + len(_END)
 
 
 class Sealed(StrEnum):
@@ -32,38 +34,53 @@ class Sealed(StrEnum):
 
 
 class Seals:
-    """Makes and checks the seals of one agent. `keys`: the current one, and those that count as well."""
+    """Makes and checks the seals of one agent. `keys`: by their ids, the current one first, then those that count as
+    well."""
 
-    def __init__(self, keys: Sequence[bytes]) -> None:
-        self._keys = keys
+    def __init__(self, keys: Mapping[str, bytes]) -> None:
+        # The key is worked in once: that is half of the cost of a seal.
+        self._macs = {
+            key_id.encode(): {
+                kind: hashlib.blake2b(key=key, digest_size=_DIGEST_BYTES, person=kind.encode()) for kind in Sealed
+            }
+            for key_id, key in keys.items()
+        }
+        self._current = next(iter(self._macs))
 
     def seal(self, kind: Sealed, name: str, record: bytes) -> bytes:
         """The record with its seal."""
-        return b"".join((record[:-1], _START, _mac(self._keys[0], kind, name, record), _END))
+        mac = self._mac(self._current, kind, name, record)
+        return b"%b%b%b:%b%b" % (record[:-1], _START, self._current, mac, _END)
 
     def opened(self, kind: Sealed, name: str, sealed: bytes) -> bytes:
-        """The record without its seal. Raises ForgedRecord when it is not the one that was sealed under that name."""
-        return self._opened(kind, name, sealed)[0]
+        """The record without its seal. Raises ForgedRecord when it is not the one that was sealed under that name;
+        UnknownKey when it is sealed with a key that is not here: nobody can say, and it is not to be thrown away."""
+        record = bare(sealed)
+        if record is sealed:
+            raise ForgedRecord(f"the {kind.value} record {name[:200]!r} has no seal")
+        key_id, _, mac = sealed[len(_START) - _LENGTH : -len(_END)].partition(b":")
+        if key_id not in self._macs:
+            raise UnknownKey(f"the {kind.value} record {name[:200]!r} is sealed with a key that is not here")
+        if not hmac.compare_digest(mac, self._mac(key_id, kind, name, record)):
+            raise ForgedRecord(f"the {kind.value} record {name[:200]!r} is not what its writer has sealed")
+        return record
 
     def opened_anew(self, kind: Sealed, name: str, sealed: bytes) -> bytes | None:
         """The record sealed with the current key, when its seal was made with another one; None: it is well as it is.
-        Raises ForgedRecord."""
-        record, key = self._opened(kind, name, sealed)
-        return None if key == self._keys[0] else self.seal(kind, name, record)
+        Raises as `opened`."""
+        record = self.opened(kind, name, sealed)
+        is_current = sealed[len(_START) - _LENGTH :].startswith(self._current)
+        return None if is_current else self.seal(kind, name, record)
 
     @property
     def rotating(self) -> bool:
         """Whether there may be seals of a key that is about to go."""
-        return len(self._keys) > 1
+        return len(self._macs) > 1
 
-    def _opened(self, kind: Sealed, name: str, sealed: bytes) -> tuple[bytes, bytes]:
-        record = bare(sealed)
-        if record is not sealed:
-            found = sealed[len(_START) - _LENGTH : -len(_END)]
-            for key in self._keys:
-                if hmac.compare_digest(found, _mac(key, kind, name, record)):
-                    return record, key
-        raise ForgedRecord(f"the {kind.value} record {name[:200]!r} is not what its writer has sealed")
+    def _mac(self, key_id: bytes, kind: Sealed, name: str, record: bytes) -> bytes:
+        mac = self._macs[key_id][kind].copy()
+        mac.update(b"%b\0%b" % (name.encode(), record))  # a name has no zero byte, so it cannot run over
+        return mac.hexdigest().encode()
 
 
 def bare(sealed: bytes) -> bytes:
@@ -71,9 +88,3 @@ def bare(sealed: bytes) -> bytes:
     if sealed[-_LENGTH : len(_START) - _LENGTH] == _START and sealed.endswith(_END):
         return sealed[:-_LENGTH] + b"}"
     return sealed
-
-
-def _mac(key: bytes, kind: Sealed, name: str, record: bytes) -> bytes:
-    # A name has no zero byte, so it cannot run over into the record.
-    text = b"%b\0%b" % (name.encode(), record)
-    return hashlib.blake2b(text, key=key, digest_size=_DIGEST_BYTES, person=kind.encode()).hexdigest().encode()

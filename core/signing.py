@@ -122,11 +122,11 @@ class Keys:
     @property
     def seals(self) -> Seals:
         """For what this agent stores."""
-        return Seals([_derive(own, _RECORDS) for own in self._own.values()])
+        return Seals({key_id: _derive(own, _RECORDS) for key_id, own in self._own.items()})
 
     def seals_of(self, child: Address) -> Seals:
         """For what a child stores."""
-        return Seals([_derive(_child_key(own, child), _RECORDS) for own in self._own.values()])
+        return Seals({key_id: _derive(_child_key(own, child), _RECORDS) for key_id, own in self._own.items()})
 
     def sign(self, body: bytes, recipient: Address) -> Signed:
         """`body`, signed as this agent for `recipient`: its parent or a child of its own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import orjson
 
 from core.agents import Beat
 from core.config import A2AConfig, AgentConfig, RedisConfig, load
-from core.errors import BadTask, ForgedRecord, LeaseLost, PeerError
+from core.errors import BadTask, ForgedRecord, LeaseLost, PeerError, UnknownKey
 from core.redis_backend.keys import CellKeys
 from core.roles import Address, Role
 from core.runtime.agent import Agent
@@ -24,6 +25,8 @@ from distributor.rules import recall
 from distributor.state import DistributorState, capacity, skill_sets, skills
 
 __all__ = ["DistributorAgent"]
+
+log = logging.getLogger(__name__)
 
 
 class DistributorMind:
@@ -92,9 +95,11 @@ class DistributorMind:
             try:
                 tasks.append(_stored_task(seals, name, sealed))
                 anew += [name, again] if (again := _sealed_anew(seals, name, sealed)) else []
+            except UnknownKey as error:  # it is the secret that may be wrong: it stays as it is, and does not run
+                log.warning("%s", error, extra={"action": "record_foreign"})
             except (PeerError, BadTask, ValueError):
-                error = ForgedRecord("this distributor has not sealed it, so it is not believed")
-                loop.put_aside_record(key, name, sealed, error)
+                forgery = ForgedRecord("this distributor has not sealed it, so it is not believed")
+                loop.put_aside_record(key, name, sealed, forgery)
                 forged.append(name)
         # The coordinator finds what is missing then, and hands it over again.
         if commands := [*([("HDEL", key, *forged)] if forged else []), *([("HSET", key, *anew)] if anew else [])]:
@@ -107,7 +112,7 @@ class DistributorMind:
 
 def _stored_task(seals: Seals, name: bytes, sealed: bytes) -> Task:
     """The task in a record. Without a seal it can only be what is shown of one that has ended here: that decides
-    nothing. Raises ForgedRecord, BadTask, ValueError."""
+    nothing. Raises UnknownKey, ForgedRecord, BadTask, ValueError."""
     if bare(sealed) is sealed:
         shown = Task.parse(orjson.loads(sealed))
         if shown.status.ended or shown.status is TaskStatus.WAITING:

@@ -22,7 +22,6 @@ from typing import Any
 from core import failpoints
 from core.config import AgentConfig
 from core.errors import (
-    ForgedRecord,
     LeaseLost,
     MalformedMessage,
     PeerError,
@@ -341,7 +340,7 @@ class AgentLoop:
             if sealed is not None:
                 try:
                     found[task_id] = seals.opened(Sealed.TASK, task_id, sealed)
-                except ForgedRecord as error:  # as if there were none
+                except PeerError as error:  # as if there were none
                     self.put_aside_record(key, task_id.encode(), sealed, error)
         return found
 

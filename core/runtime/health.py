@@ -4,7 +4,8 @@
     GET /readyz    200 ready, or waiting for a lease as a standby; 503 otherwise, such as while Redis is away
 
 Both answer with {"status": "...", "reasons": ["..."]}. A process whose event loop is blocked answers neither, and that
-is an answer as well. Whoever asks gets nothing else out of the agent: requests are short, few at a time, soon over.
+is an answer as well. Whoever asks gets nothing else out of the agent: requests are short, few at a time, soon over. Who
+holds a connection and asks nothing keeps nobody out: when there are too many, the oldest makes room.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ __all__ = ["health_server"]
 
 #: A request's head may be as long as this, and take this long to come.
 HEAD_BYTES, REQUEST_S = 4096, 2.0
-#: Connections that are open at once; further ones are closed unheard.
-MOST_CONNECTIONS = 32
+#: Connections that are open at once. With a further one the oldest is closed: a probe asks at once.
+MOST_CONNECTIONS = 128
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
 
 
@@ -32,21 +33,22 @@ _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Al
 async def health_server(look: Callable[[], Condition], host: str, port: int) -> AsyncIterator[int]:
     """Answers probes until the end of the block, from what `look` returns at that moment. Gives the port that it
     listens on, one that is free where `port` is 0. Raises ConfigError when the port cannot be had."""
-    talks: set[asyncio.Task[Any]] = set()
+    talks: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}  # the oldest first
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         me = asyncio.current_task()
         assert me
-        talks.add(me)
+        talks[me] = writer
+        if len(talks) > MOST_CONNECTIONS:
+            talks.pop(next(iter(talks))).transport.abort()
         try:
-            if len(talks) <= MOST_CONNECTIONS:
-                with suppress(TimeoutError, OSError):
-                    async with asyncio.timeout(REQUEST_S):
-                        writer.write(await _answer(reader, look))
-                        await writer.drain()
+            with suppress(TimeoutError, OSError):
+                async with asyncio.timeout(REQUEST_S):
+                    writer.write(await _answer(reader, look))
+                    await writer.drain()
         finally:
             writer.close()
-            talks.discard(me)
+            talks.pop(me, None)
 
     try:
         server = await asyncio.start_server(talk, host, port, limit=HEAD_BYTES)
@@ -59,8 +61,8 @@ async def health_server(look: Callable[[], Condition], host: str, port: int) -> 
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
-        for one in talks:
-            one.cancel()
+        for writer in talks.values():
+            writer.transport.abort()
         await asyncio.gather(*talks, return_exceptions=True)
 
 

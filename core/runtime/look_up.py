@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from core.access import may_touch
-from core.errors import BadTask, ConfigError, ForgedRecord, TaskTimeout, TransportDown, WorldError
+from core.errors import BadTask, ConfigError, PeerError, TaskTimeout, TransportDown, WorldError
 from core.ports import Command
 from core.redis_backend.keys import CoordinatorKeys
 from core.roles import Action, Address
@@ -122,7 +122,7 @@ class LookUp:
             return None
         try:
             task = Task.parse(orjson.loads(seals.opened(Sealed.TASK, task_id, sealed)))
-        except (ForgedRecord, BadTask, ValueError) as error:
+        except (PeerError, BadTask, ValueError) as error:
             log.warning("record not believed: %s", error, extra={"action": "record_rejected", "task_id": task_id})
             return None
         return task if may_touch(self._me, task) else None

@@ -76,6 +76,8 @@ def run_agent(parser: argparse.ArgumentParser, build: Build, argv: Sequence[str]
     78 configuration, 1 another process holds the id, 70 a bug, or wedged: it lived and did nothing. Where its event
     loop stands still for three failure timeouts, the process says on stderr where, and exits with 1."""
     guard()
+    for old in ("LANGCHAIN_TRACING", "LANGCHAIN_HANDLER"):  # with these, a graph that is not traced anew does not run
+        os.environ.pop(old, None)
     flags = vars(parser.parse_args(argv))
     variables = {name: value for name, value in flags.items() if name.isupper()}
     try:

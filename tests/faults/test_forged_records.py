@@ -123,6 +123,38 @@ async def test_a_dead_letter_whose_message_is_forged_is_not_replayed_as_that(age
         await ops.replay.aio(replayed)
 
 
+async def test_a_coordinator_with_a_wrong_secret_runs_nothing_and_throws_nothing_away(
+    agents: House, client: Redis
+) -> None:
+    coordinator, distributor = await agents.coordinator(), await agents.distributor()
+    worker = await agents.worker()
+    me = await agents.client("bob")
+    await me.submit_many.aio([wait("open", 2), Task(task_id="dead", task_type="slow")])
+    assert (await me.result.aio("dead", 20)).status == "failed"
+    await runs(agents, "open")
+    for agent in (worker, distributor, coordinator):
+        await agent.close.aio()
+    before = await _stored(client)
+
+    wrong = {"token_secret": ANOTHER}
+    for agent in (await agents.distributor(a2a_config=signed_as("d", **wrong)),
+                  await agents.coordinator(a2a_config=signed_as("k", **wrong))):  # fmt: skip
+        await agent.close.aio()
+
+    assert await _stored(client) == before
+    await agents.coordinator()
+    await agents.distributor()
+    await agents.worker()
+    agents.door("open").set()
+    assert await me.value.aio("open", 20) == 2
+    assert await client.zrange(KEYS.dead, 0, -1) == [b"dead"]
+
+
+async def _stored(client: Redis) -> list[Any]:
+    hashes = [await client.hgetall(key) for key in (KEYS.tasks, KEYS.submissions, CELL.actual)]
+    return [*hashes, await client.zrange(KEYS.open, 0, -1), await client.zrange(KEYS.dead, 0, -1)]
+
+
 async def test_a_change_of_the_root_secret_seals_anew_what_the_old_one_has_sealed(agents: House, client: Redis) -> None:
     coordinator, distributor = await agents.coordinator(), await agents.distributor()
     worker = await agents.worker()

@@ -13,8 +13,10 @@ from core import a2a_messaging
 from core.config import RedisConfig
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.roles import Action, Address, Role
+from core.sealing import Sealed, bare
+from core.signing import Keys
 from core.tasks import Task
-from tests.builders import a_task
+from tests.builders import SECRET, a_task
 from tests.faults.keyspace import rejections
 from tests.integration.hierarchy import House, add, house, runs, wait
 from tests.integration.speaker import Speaker
@@ -114,6 +116,10 @@ async def test_one_tier_of_another_release_works_with_the_others(agents: House, 
     assert sum(distributor.loop._inbox.rejected.values()) == 0
 
 
+KINDS = {KEYS.tasks: Sealed.TASK, CELL.actual: Sealed.CELL}
+SEALS = {KEYS.tasks: Keys.from_secret(SECRET, (K,)).seals, CELL.actual: Keys.from_secret(SECRET, (K, D)).seals}
+
+
 @pytest.mark.matrix(52)
 @pytest.mark.parametrize("change", [newer, older], ids=["newer", "older"])
 async def test_records_that_another_release_has_left_are_taken_over(
@@ -128,8 +134,9 @@ async def test_records_that_another_release_has_left_are_taken_over(
     assert await client.hlen(CELL.actual) > 0
     for key in (KEYS.tasks, CELL.actual):
         for task_id, record in (await client.hgetall(key)).items():
-            fields = orjson.loads(record)
-            await client.hset(key, task_id, orjson.dumps({**fields, **UNKNOWN} if change is newer else _bare(fields)))
+            fields = orjson.loads(bare(record))
+            changed = orjson.dumps({**fields, **UNKNOWN} if change is newer else _bare(fields))
+            await client.hset(key, task_id, SEALS[key].seal(KINDS[key], task_id.decode(), changed))
     for key in (KEYS.header, CELL.header):
         await client.hset(key, "from_the_future", b"\xff{")
 
@@ -146,7 +153,10 @@ async def test_records_that_another_release_has_left_are_taken_over(
 
 def _bare(record: Json) -> Json:
     """A record with no more than says what to do and who wants to know."""
-    names = ("task_id", "task_type", "payload", "status", "created_at", "reply_to", "attempt", "assigned_to", "root_id")
+    names = (
+        *("task_id", "task_type", "payload", "status", "created_at", "reply_to", "attempt", "assigned_to", "root_id"),
+        "owner",
+    )
     return {name: value for name, value in record.items() if name in names}
 
 
