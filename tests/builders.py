@@ -121,4 +121,4 @@ def sent(step: Step, recipient: Address, action: Action) -> list[Any]:
 def record(step: Step, table: Table, key: str, whose: str = "") -> Any:
     """What a step writes there, parsed; None: it removes it. Raises KeyError when it does not touch it."""
     value = step.writes[table, whose][key]
-    return orjson.loads(value) if isinstance(value, bytes) else value
+    return orjson.loads(bytes(value)) if isinstance(value, bytes) else value
