@@ -11,8 +11,8 @@ should the commit be refused for good, the process discards its memory and reads
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -245,11 +245,8 @@ def untraced() -> Context:
     context = Context()
     off = tracing_context(enabled=False)
     context.run(off.__enter__)
-    _entered.append(off)  # one that is collected leaves what it has entered
+    atexit.register(context.run, off.__exit__, None, None, None)  # it must not be collected before
     return context
-
-
-_entered: list[AbstractContextManager[None]] = []
 
 
 def first_run() -> None:
