@@ -10,7 +10,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
+from core.printable import printable
 from worker.census.hierarchy_picture import AgentBox, Traffic, hierarchy_svg
 from worker.census.hotspot import Hotspot
 from worker.census.live import AgentRow, LiveView, Snapshot, wants_decoration
@@ -27,9 +31,9 @@ SPOT = Hotspot(
 )
 
 
-def report(*comparisons: Comparison) -> Report:
-    census = Census(totals=Totals(files=3, complex=1), inputs_sha256="ab" * 32, hotspots=(SPOT,), chunks=2)
-    return Report("/tree", census, comparisons, TaskCounts(4, 4, 0, 1), 1.23456)
+def report(*comparisons: Comparison, spot: Hotspot = SPOT, root: str = "/tree", checksum: str = "ab" * 32) -> Report:
+    census = Census(totals=Totals(files=3, complex=1), inputs_sha256=checksum, hotspots=(spot,), chunks=2)
+    return Report(root, census, comparisons, TaskCounts(4, 4, 0, 1), 1.23456)
 
 
 def texts(svg: str) -> list[str]:
@@ -53,8 +57,67 @@ def test_report_json_has_exactly_the_fields_that_are_promised() -> None:
     assert (told["wall_s"], told["verified"]) == (1.235, True)
 
 
-def test_a_name_with_bars_and_backticks_stays_in_its_cell_of_the_page() -> None:
-    assert "| `` a\\|b`c.py:7 `` | `f` | 11 | 11 = 1 + 10 if | Cut it. |" in report_markdown(report())
+def cells(page: str) -> list[str]:
+    """What a reader sees in the first row of hot spots; no HTML of the page's own is live anywhere."""
+    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(page)
+    assert not [one for token in tokens for one in (token, *(token.children or ())) if one.type.startswith("html")]
+    last_table = max(at for at, token in enumerate(tokens) if token.type == "tbody_open")
+    inside = [token.children or () for token in tokens[last_table:] if token.type == "inline"][:5]
+    return ["".join(one.content for one in children) for children in inside]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a|b`c.py",
+        "``<img src=x onerror=alert(1)>.py",
+        "`` `<img src=x>` ``.py",
+        "`|<img src=x>|``.py",
+        r"a\|<img src=x>\\|`\|<b>.py",
+        "![x](http://x)<!--.py",
+    ],
+)
+def test_no_name_leaves_its_cell_of_the_page_or_brings_html_to_life(name: str) -> None:
+    spot = SPOT.model_copy(update={"path": name, "function": name})
+    assert cells(report_markdown(report(spot=spot, root=name))) == [
+        f"{name}:7", name, "11", "11 = 1 + 10 if", "Cut it.",
+    ]  # fmt: skip
+
+
+def test_a_line_end_in_a_name_begins_no_line_of_the_page() -> None:
+    spot = SPOT.model_copy(update={"path": "a\n\n<img src=x>\x1b[2J", "why": "1\r\n<hr>\n# Forged"})
+    where, _, _, why, _ = cells(report_markdown(report(spot=spot, root="\n```\n<img src=x>")))
+    assert (where, why) == (r"a\n\n<img src=x>\x1b[2J:7", r"1\r\n<hr>\n# Forged")
+
+
+def test_what_a_suggestion_quotes_is_code_and_nothing_else_in_it_is_markup() -> None:
+    spot = SPOT.model_copy(update={"suggestion": "Move `a|b` and `d['` <img src=x> '` **now**."})
+    page = report_markdown(report(spot=spot))
+    assert "Move `a`&#124;`b` and `d['` &#60;img" in page
+    assert cells(page)[-1] == "Move a|b and d[' <img src=x> '` **now**."
+
+
+def test_a_checksum_that_a_worker_made_up_does_not_leave_its_block() -> None:
+    page = report_markdown(report(Comparison("inputs_sha256", "\n```\n<hr>", "00", "sha256sum"), checksum="`<hr>`\n"))
+    assert cells(page)
+
+
+MARKUP = st.text(st.sampled_from("`|\\<>&!*_[]()\n\r\t\x1b ai"), max_size=30)
+
+
+def without(what: str, text: str) -> str:
+    return text.translate(dict.fromkeys(map(ord, what)))
+
+
+@given(MARKUP, MARKUP, MARKUP)
+@settings(max_examples=200, deadline=None)
+def test_a_row_tells_all_that_it_is_given_in_its_cells_whatever_that_is(name: str, why: str, suggestion: str) -> None:
+    spot = SPOT.model_copy(update={"path": name, "function": name, "why": why, "suggestion": suggestion})
+    where, function, _, why_told, suggested = cells(report_markdown(report(spot=spot, root=name, checksum=name)))
+    for told, all_of_it in ((where, f"{name}:7"), (function, name)):
+        assert without(" ", told) == without(" ", printable(all_of_it))
+    for told, all_of_it in ((why_told, why), (suggested, suggestion)):
+        assert without(" `", told) == without(" `", printable(all_of_it))
 
 
 def test_the_page_says_when_the_totals_are_not_confirmed() -> None:

@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from core.printable import escaped_json
 from worker.census.hotspot import Hotspot
+from worker.census.markdown import code, prose
 from worker.census.merge import Census
 from worker.census.verify import Comparison, comparison_table, is_verified
 
@@ -67,14 +69,14 @@ def report_markdown(report: Report) -> str:
         [
             "# Code census",
             "",
-            f"Of {_code(report.root)}, in {report.wall_s:.1f} s:"
+            f"Of {code(report.root)}, in {report.wall_s:.1f} s:"
             f" {tasks.completed} of {tasks.total} tasks completed{retried}.",
             f"Checked with independent tools: {verdict}.",
             "",
             "| total | |",
             "| --- | ---: |",
             *(f"| {name} | {totals[name]:,} |" for name in TOTALS),
-            f"| inputs_sha256 | `{report.census.inputs_sha256}` |",
+            f"| inputs_sha256 | {code(report.census.inputs_sha256)} |",
             "",
             *_hotspot_section(report.census.hotspots[:SHOWN_HOTSPOTS], report.census.totals.complex),
             "## Who ran what",
@@ -96,7 +98,7 @@ def report_markdown(report: Report) -> str:
 def write_report(report: Report, directory: Path, pictures: dict[str, str]) -> list[Path]:
     """Writes `report.md`, `report.json` and the pictures, by file name, into `directory`; returns their paths."""
     directory.mkdir(parents=True, exist_ok=True)
-    as_json = json.dumps(report_json(report), indent=2, ensure_ascii=False) + "\n"
+    as_json = escaped_json(json.dumps(report_json(report), indent=2, ensure_ascii=False)) + "\n"
     texts = {"report.md": report_markdown(report), "report.json": as_json, **pictures}
     for name, text in texts.items():
         (directory / name).write_text(text, encoding="utf-8")
@@ -120,16 +122,5 @@ def _hotspot_section(hotspots: Sequence[Hotspot], too_complex: int) -> list[str]
 
 
 def _row(spot: Hotspot) -> str:
-    where, function = _code(f"{spot.path}:{spot.line}"), _code(spot.function)
-    return f"| {where} | {function} | {spot.complexity} | {_cell(spot.why)} | {_cell(spot.suggestion)} |"
-
-
-def _code(words: str) -> str:
-    """As code, whatever is in it: a name may hold a backtick, and a bar would end the cell."""
-    ticks = "``" if "`" in words else "`"
-    pad = " " if "`" in words else ""
-    return f"{ticks}{pad}{_cell(words)}{pad}{ticks}"
-
-
-def _cell(words: str) -> str:
-    return " ".join(words.splitlines()).replace("|", "\\|")
+    where, function = code(f"{spot.path}:{spot.line}"), code(spot.function)
+    return f"| {where} | {function} | {spot.complexity} | {prose(spot.why)} | {prose(spot.suggestion)} |"

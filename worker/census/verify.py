@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from core.printable import printable
 from worker.census import independent_tools as tools
 from worker.census.independent_tools import SecondCount, ToolMissing
 from worker.census.measure import COMPLEX_ABOVE, Totals, fingerprint, measure, parse
@@ -65,7 +66,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> list[str]:
     for one in comparisons:
         verdict = {True: "yes", False: "NO", None: "-"}[one.equal]
         remark = f"{one.tool}: {one.note}" if one.note else one.tool
-        rows.append((one.total, _shown(one.ours), _shown(one.theirs), verdict, remark))
+        rows.append((one.total, _shown(one.ours), _shown(one.theirs), verdict, printable(remark)))
     first, second, third, fourth, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
     return [f"{a:<{first}}  {b:>{second}}  {c:>{third}}  {d:<{fourth}}  {e}" for a, b, c, d, e in rows]
 
@@ -73,7 +74,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> list[str]:
 def _shown(value: int | str | None) -> str:
     if isinstance(value, int):
         return f"{value:,}"
-    return "-" if value is None else f"{value[:12]}…"
+    return "-" if value is None else f"{printable(value[:12])}…"
 
 
 def _sizes(base: bytes, paths: Sequence[bytes], ours: Totals) -> list[Comparison]:
