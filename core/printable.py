@@ -15,8 +15,8 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """`text`, line by line; its line ends stay."""
-    return "\n".join(map(printable, text.split("\n")))
+    """`text`, line by line. All but the first are indented, so that none passes for a line of who tells it."""
+    return "\n    ".join(map(printable, text.split("\n")))
 
 
 def escaped_json(encoded: str) -> str:

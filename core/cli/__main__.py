@@ -17,6 +17,7 @@ def main() -> int:
         print("agents: an argument is not UTF-8. Give it in the encoding of the terminal's locale.", file=sys.stderr)
         return EXIT_USAGE
     from core.cli.app import app  # takes ten times as long as a probe
+    from core.cli.render import note
     from core.errors import AgentSystemError
     from core.redis_backend.process_secrets import guard
 
@@ -24,7 +25,7 @@ def main() -> int:
     try:
         app(prog_name="agents")
     except AgentSystemError as error:
-        print(f"agents: {error}", file=sys.stderr)
+        note(f"agents: {error}")
         return error.exit_code
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1

@@ -75,7 +75,7 @@ def finish(task: Task) -> None:
         print_json(task.result)
         return
     if task.error is not None and task.error.traceback:
-        note(task.error.traceback.rstrip())
+        note(f"agents: the last attempt said:\n{task.error.traceback.rstrip()}")
     note(f"agents: task {task.task_id} ended as {task.status}")
     if task.error is not None:
         where = f" on {task.error.worker}" if task.error.worker else ""

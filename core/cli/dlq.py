@@ -133,7 +133,8 @@ def show(
             print_json(found)
         else:
             print_table(("FIELD", "VALUE"), [(field, value) for field, value in found.items() if field != "body"])
-            say(f"\nIt began with:\n{found['body']}")
+            print()
+            say(f"It began with:\n{found['body']}")
         return
     task, signed = run(_read(configured, name))
     message = _message_json(configured, task, signed) if signed else None
@@ -205,17 +206,19 @@ def _print(task: Task, message: dict[str, Any] | None) -> None:
     )
     for error in task.errors or filter(None, (task.error,)):
         where = f" on {error.worker}" if error.worker else ""
-        say(f"\nAttempt {error.attempt}{where}: {error.type}: {error.message}")
-        for title, text in (("", error.traceback), ("It had printed:\n", error.output)):
-            if text:
-                say(f"{title}{text.rstrip()}")
+        print()
+        say(f"Attempt {error.attempt}{where}: {error.type}: {error.message}\n{error.traceback}".rstrip())
+        if error.output:
+            say(f"It had printed:\n{error.output.rstrip()}")
+    print()
     if message is None:
-        say("\nNo message of a client is kept for it.")
+        say("No message of a client is kept for it.")
     else:
-        say("\nThe message it was submitted with:")
+        say("The message it was submitted with:")
         print_table(("FIELD", "VALUE"), [(field, f"{value}") for field, value in message.items() if field != "task"])
     original = message["task"] if message and message["task"] else record
-    say("\nPayload:")
+    print()
+    say("Payload:")
     print_json(original.get("payload"))
 
 
@@ -233,7 +236,7 @@ def replay(ids: Ids = None, everything: All = False, as_json: Json = False) -> N
         print_json(replayed)
     else:
         for new_id in replayed.values():
-            print(new_id)
+            say(new_id)
     _leave(refused)
 
 

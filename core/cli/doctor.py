@@ -28,10 +28,11 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
-        rows = [
-            (finding.check, finding.state, finding.what + (f"\nCure: {finding.cure}" if finding.cure else ""))
-            for finding in findings
-        ]
+        rows: list[tuple[str, str, str]] = []
+        for finding in findings:
+            rows.append((finding.check, finding.state, finding.what))
+            if finding.cure:
+                rows.append(("", "", f"Cure: {finding.cure}"))
         print_table(("CHECK", "STATE", "WHAT"), rows)
     raise typer.Exit(worst(findings))
 

@@ -16,12 +16,12 @@ _PIPED_WIDTH = 1000
 
 
 def note(text: str) -> None:
-    """Lines for people, on stderr."""
+    """A line for people, on stderr; what lines it has beyond are indented below it."""
     print(printable_lines(text), file=sys.stderr, flush=True)
 
 
 def say(text: str) -> None:
-    """Lines for people that are a result."""
+    """A line for people that is a result; what lines it has beyond are indented below it."""
     print(printable_lines(text))
 
 

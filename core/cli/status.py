@@ -9,6 +9,7 @@ import typer
 
 from core.cli.render import duration, note, print_json, print_table, say
 from core.cli.session import looking, run, settings
+from core.printable import printable
 
 if TYPE_CHECKING:
     from core.config import Settings
@@ -36,7 +37,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
     )
     print()
     for line in _totals(overview):
-        say(line)
+        say(printable(line))
 
 
 async def _read(configured: Settings) -> Overview:

@@ -107,11 +107,12 @@ def _announce(plans: Sequence[AgentPlan], supervisor: int, began_s: float) -> in
     except AgentSystemError as error:
         note(f"agents: {error}")
         return error.exit_code
-    note(_ready_text(plans, overview, time.monotonic() - began_s))
+    for line in _ready_lines(plans, overview, time.monotonic() - began_s):
+        note(line)
     return 0
 
 
-def _ready_text(plans: Sequence[AgentPlan], overview: Overview, took_s: float) -> str:
+def _ready_lines(plans: Sequence[AgentPlan], overview: Overview, took_s: float) -> tuple[str, str]:
     """Who is ready, and the one obvious next command."""
     workers = sum(plan.address.role is Role.WORKER for plan in plans)
     distributors = len(plans) - workers - 1
@@ -119,9 +120,10 @@ def _ready_text(plans: Sequence[AgentPlan], overview: Overview, took_s: float) -
     known = overview.task_types
     waiting = f" {overview.open_tasks} open task(s) go on." if overview.open_tasks else ""
     if not known:
-        return f"{who}.{waiting}\nThey know no task types yet. Next: agents up --import YOUR_MODULE"
+        return f"{who}.{waiting}", "They know no task types yet. Next: agents up --import YOUR_MODULE"
     shown = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
-    return f"{who} ({took_s:.1f} s). They know: {shown}.{waiting}\nNext: agents submit {known[0]} '{{}}' --wait"
+    ready = f"{who} ({took_s:.1f} s). They know: {shown}.{waiting}"
+    return ready, f"Next: agents submit {known[0]} '{{}}' --wait"
 
 
 def supervise_detached(plans: Sequence[AgentPlan], known: Known, lock: int) -> int:
@@ -140,7 +142,8 @@ def supervise_detached(plans: Sequence[AgentPlan], known: Known, lock: int) -> i
     os.close(lock)
     code = _wait_for_report(pid, readable)
     said = log.read_bytes()[log_begins:].decode(errors="replace").strip()
-    note(said)
+    for line in said.split("\n"):
+        note(line)
     if code is None:
         note(f"agents: not all are ready after {READY_S:g} s; they go on starting. `agents status` shows them.")
         return EXIT_NOT_READY

@@ -89,7 +89,8 @@ def show(task_id: TaskId, as_json: Json = False) -> None:
             if value not in (None, [], {}, 0, False)]  # fmt: skip
     print_table(("FIELD", "VALUE"), rows)
     if reason:
-        say(f"\n{printable(reason)}")
+        print()
+        say(printable(reason))
 
 
 def _short(value: Any) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from core.config import A2AConfig, RedisConfig
-from core.redis_backend.keys import CoordinatorKeys
+from core.redis_backend.keys import ACTIVE, CoordinatorKeys
 from core.roles import Action, Address, Role
 from core.runtime.client import AgentClient
 from core.signing import Keys
@@ -82,6 +82,9 @@ def posted(server: RedisServer) -> int:
             KEYS.inbox, {"from": b"client:c", "kid": HOSTILE.encode("ascii", "ignore"), "sig": text, "body": text}
         )
         client.hset(KEYS.heartbeats, text, text)
+        client.hset(KEYS.header, b"rejected:" + text, 1)
+        client.zadd(KEYS.agent.standbys, {text: 9e15})
+        client.sadd(ACTIVE, text)
     return 3 + 5
 
 
@@ -129,12 +132,16 @@ def test_no_string_forges_a_line_of_a_log_moves_a_cursor_or_becomes_a_key(
             for name, value in {**redis_server.environment, **secret, "COORDINATOR_ID": "k"}.items():
                 monkeypatch.setenv(name, value)
             failed = next(task_id for task_id, task in ended.items() if task.status == "failed")
+            put_aside = json.loads(command_line("dlq list --quarantined --json"))
             shown = {
                 command: command_line(command)
                 for command in (
                     "tasks list", f"tasks show {ids[0]}", f"tasks show {failed}", "tasks show strange", "status",
                     "state show d", "state history d", "tasks list --json", f"tasks show {ids[0]} --json",
-                    "state history d --json", "status --json", f"tasks wait {ids[0]}", f"tasks wait {failed}",
+                    "state history d --json", "status --json", "doctor", "dlq list", "dlq list --quarantined",
+                    f"dlq show {failed}", f"dlq replay {put_aside[0]['name']}",
+                    *(f"dlq show --quarantined {one['name']}" for one in put_aside),
+                    f"tasks wait {ids[0]}", f"tasks wait {failed}",
                 )
             }  # fmt: skip
             client.cancel("strange")
@@ -155,8 +162,9 @@ def test_no_string_forges_a_line_of_a_log_moves_a_cursor_or_becomes_a_key(
     for command, text in shown.items():
         assert text, command
         assert unprintable(text) == set(), command
-        if not command.startswith("tasks wait"):  # that prints the traceback of a task, line by line
-            assert not [line for line in starts_of_lines(text) if line.startswith(("FORGED", "12:00:00"))], command
+        indented = command.startswith(("tasks wait", "dlq show"))  # a traceback, or what was printed, line by line
+        lines = text.splitlines() if indented else starts_of_lines(text)
+        assert not [line for line in lines if line.startswith(("FORGED", "12:00:00", '{"level'))], command
 
 
 def is_json_or_marked(line: str) -> bool:
