@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from core.errors import AgentSystemError
+from core.printable import printable, printable_lines
 from worker.census.conduct import conduct
 from worker.census.hierarchy_picture import AgentBox, Traffic, hierarchy_svg
 from worker.census.live import LiveView, wants_decoration
@@ -136,21 +137,23 @@ def tell(report: Report, written: Sequence[Path], as_json: bool) -> None:
     table = comparison_table(report.comparisons)
     if as_json:
         print(json.dumps(report_json(report), indent=2))
-        note("\n".join(table))
+        for line in table:
+            note(line)
         return
-    print(f"Census of {report.root}: {report.tasks.completed} tasks in {report.wall_s:.1f} s\n")
+    print(f"Census of {printable(report.root)}: {report.tasks.completed} tasks in {report.wall_s:.1f} s\n")
     print("\n".join(table))
     if report.census.hotspots:
         print("\nThe worst hot spots:")
     for spot in report.census.hotspots[:SHOWN_HOTSPOTS]:
-        print(f"  {spot.path}:{spot.line} {spot.function}, complexity {spot.complexity}\n      {spot.suggestion}")
-    print(f"\nReport: {', '.join(map(str, written))}")
+        print(printable(f"  {spot.path}:{spot.line} {spot.function}, complexity {spot.complexity}"))
+        print(printable(f"      {spot.suggestion}"))
+    print(f"\nReport: {printable(', '.join(map(str, written)))}")
     print("VERIFIED: every compared total is equal" if report.verified else "NOT VERIFIED: see the table above")
 
 
 def note(words: str) -> None:
     """To people, beside the result."""
-    print(words, file=sys.stderr, flush=True)
+    print(printable_lines(words), file=sys.stderr, flush=True)
 
 
 def displayed(root: str) -> str:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+import example_e2e
 from core.printable import printable
 from worker.census.hierarchy_picture import AgentBox, Traffic, hierarchy_svg
 from worker.census.hotspot import Hotspot
@@ -25,7 +26,7 @@ from worker.census.timeline import WIDTH, Attempt, Mark, timeline_svg
 from worker.census.verify import Comparison, comparison_table, is_verified
 
 SVG = "{http://www.w3.org/2000/svg}"
-HOSTILE = "</text><script>alert(1)</script>&\"'\x07"
+HOSTILE = "</text><script>alert(1)</script>&\"'\x07\n\x1b[2J\x9b\u202e\ud800\ufffeFORGED"
 SPOT = Hotspot(
     path="a|b`c.py", line=7, function="f", complexity=11, length=20, depth=2, why="11 = 1 + 10 if", suggestion="Cut it."
 )
@@ -185,6 +186,7 @@ def test_pictures_carry_hostile_names_as_text_only() -> None:
         ),
     ):
         assert not list(ElementTree.fromstring(svg).iter(f"{SVG}script"))
+        assert all(text.isprintable() for text in texts(svg))
         assert "http" not in svg.replace("http://www.w3.org/2000/svg", "")
 
 
@@ -269,6 +271,30 @@ def test_on_a_terminal_the_agents_are_a_table() -> None:
         view.say("killed [worker-1]")
     assert "in flight" in stream.getvalue()
     assert "killed [worker-1]" in stream.getvalue()
+
+
+@pytest.mark.parametrize("decorated", [False, True])
+def test_what_agents_are_called_moves_no_cursor_and_begins_no_line(decorated: bool) -> None:
+    stream = Terminal()
+    with LiveView(stream, decorated) as view:
+        view.show(Snapshot([AgentRow(HOSTILE, "worker", HOSTILE, 2, 3, 0, 1.5)], done=3, total=10))
+        view.say(HOSTILE)
+    shown = stream.getvalue()
+    assert r"\x07" in shown
+    assert [raw for raw in ("\x07", "\x1b[2J", "\x9b", "\u202e", "\ud800", "\n\\x1b", "\nFORGED") if raw in shown] == []
+
+
+def test_what_files_and_functions_are_called_moves_no_cursor_and_begins_no_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    spot = SPOT.model_copy(update=dict.fromkeys(("path", "function", "suggestion"), HOSTILE))
+    for as_json in (False, True):
+        example_e2e.tell(report(spot=spot, root=HOSTILE), [Path(HOSTILE)], as_json)
+    example_e2e.note(HOSTILE)
+    out, err = capsys.readouterr()
+    assert r"\x1b[2J" in out
+    assert not {char for char in out + err if not char.isprintable()} - {"\n"}
+    assert not [line for line in (out + err).splitlines() if line.startswith(("FORGED", "\\x1b"))]
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ async def conduct(root: str, *, distributors: int, workers: int, kill: Victim | 
                     return await _take(root, workers, kill, view, coordinator_id, reader, client)
                 except AgentSystemError:
                     if supervisor.poll() is not None:
-                        view.say(_tail(log))
+                        view.say(f"the hierarchy ended, and said last:\n{_tail(log)}")
                     raise
                 finally:
                     await asyncio.to_thread(_stop, supervisor)

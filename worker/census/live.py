@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Generic, Self, TypeVar
 
+from core.printable import printable, printable_lines
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
@@ -106,16 +108,17 @@ class View(Generic[Shown]):
             self._draw(snapshot)
 
     def say(self, words: str) -> None:
-        """Tells of something that happened; it stays above the table."""
+        """Tells of something that happened; it stays above the table. What lines it has beyond one are indented."""
         if self._live is not None:
-            self._live.console.print(words, markup=False, highlight=False)
+            self._live.console.print(printable_lines(words), markup=False, highlight=False)
         else:
-            print(words, file=self._stream, flush=True)
+            print(printable_lines(words), file=self._stream, flush=True)
 
     def _draw(self, snapshot: Shown) -> None:
         self._shown = snapshot
         if self._live is None:
-            print(f"{time.monotonic() - self._started_s:5.1f} s  {self.line(snapshot)}", file=self._stream, flush=True)
+            line = f"{time.monotonic() - self._started_s:5.1f} s  {printable(self.line(snapshot))}"
+            print(line, file=self._stream, flush=True)
         else:
             self._live.update(self.picture(snapshot), refresh=True)
 
@@ -156,8 +159,8 @@ def _table(snapshot: Snapshot) -> Table:
     colours = {"active": "green", "draining": "yellow", "suspect": "yellow"}
     for row in snapshot.agents:
         table.add_row(
-            Text(indents.get(row.role, "") + row.agent_id),
-            Text(row.state, style=colours.get(row.state, "red")),
+            Text(indents.get(row.role, "") + printable(row.agent_id)),
+            Text(printable(row.state), style=colours.get(row.state, "red")),
             str(row.in_flight),
             str(row.done),
             Text(str(row.failed), style="red" if row.failed else ""),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from xml.sax.saxutils import escape, quoteattr
+
+from core.printable import printable
 
 __all__ = ["FAINT", "INK", "LOST", "MUTED", "element", "elided", "hint", "label", "page", "width_px"]
 
@@ -12,8 +13,6 @@ INK, MUTED, FAINT, LOST = "#1b1f24", "#59636e", "#d8dee4", "#c4261d"
 FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
 #: Width of an average letter of such a font, as a part of its size; on the safe side.
 LETTER = 0.6
-#: What XML cannot carry at all, escaped or not.
-UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
 def page(width: float, height: float, title: str, parts: Iterable[str], definitions: str = "") -> str:
@@ -45,6 +44,7 @@ def hint(words: str) -> str:
 
 def elided(words: str, room_px: float, size: float = 12) -> str:
     """`words`, or its two ends, short enough for `room_px`; empty where not even three letters fit."""
+    words = printable(words)
     fits = int(room_px / (LETTER * size))
     if len(words) <= fits:
         return words
@@ -57,10 +57,11 @@ def width_px(words: str, size: float = 12) -> float:
 
 
 def _text(words: str) -> str:
-    return escape(UNPRINTABLE.sub("\ufffd", words))
+    # XML cannot carry some of what is not printable at all, escaped or not.
+    return escape(printable(words))
 
 
 def _value(value: float | str) -> str:
     if isinstance(value, str):
-        return quoteattr(UNPRINTABLE.sub("\ufffd", value))
+        return quoteattr(printable(value))
     return f'"{round(value, 2):g}"'
