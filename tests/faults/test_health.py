@@ -114,9 +114,13 @@ async def test_who_connects_and_says_nothing_is_cut_off(port: int) -> None:
 
 
 async def test_a_probe_is_answered_at_once_however_many_hold_connections_and_say_little(port: int) -> None:
+    opened = 0
+
     async def slow() -> None:
+        nonlocal opened
         while True:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
+            opened += 1
             try:
                 while not writer.is_closing():
                     writer.write(b"G")
@@ -126,7 +130,9 @@ async def test_a_probe_is_answered_at_once_however_many_hold_connections_and_say
 
     slows = [asyncio.create_task(slow()) for _ in range(2 * MOST_CONNECTIONS)]
     try:
-        answers = [(await got(port, "/livez"))[0] for _ in range(30)]
+        # Sooner there are places left, and whoever asks is answered.
+        await until_async(lambda: opened > len(slows), "all places are taken, and who was sent away has come back")
+        answers = [(await asked(port, b"GET /livez HTTP/1.1\r\n\r\n"))[0] for _ in range(30)]
     finally:
         for one in slows:
             one.cancel()
