@@ -50,11 +50,15 @@ def target(url: str, port: str, live: bool) -> tuple[str, int, str]:
 
 
 def ask(host: str, port: int, path: str) -> int:
-    """Prints what the agent says; returns 0 when that is 200, else 1, also when nobody answers."""
+    """Prints what the agent says, in one line; returns 0 when that is 200, else 1, also when nobody answers."""
     try:
         code, said = _answer(host, port, path)
     except OSError as error:
         code, said = 0, f"no answer at {host}:{port}: {error}"
+    if not said.isprintable():  # no agent says such a thing, and the import is a sixth of a probe
+        from core.printable import printable
+
+        said = printable(said)
     print(said, file=sys.stdout if code == 200 else sys.stderr)
     return 0 if code == 200 else 1
 

@@ -140,6 +140,22 @@ async def test_a_probe_is_answered_at_once_however_many_hold_connections_and_say
     assert answers == [200] * 30
 
 
+@pytest.mark.parametrize("code", [200, 404])
+async def test_whoever_answers_a_probe_moves_no_cursor_and_begins_no_line(
+    code: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {code} x\r\n\r\nready\x1b[2J\nFORGED\u2028FORGED".encode())
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert await asyncio.to_thread(probe, [f"http://127.0.0.1:{port}"]) == (0 if code == 200 else 1)
+
+    assert "".join(capfd.readouterr()) == "ready\\x1b[2J\\nFORGED\\u2028FORGED\n"
+
+
 async def test_a_port_that_is_taken_is_an_error_that_names_the_cure(port: int, agent: Agent) -> None:
     with pytest.raises(ConfigError, match=rf"AGENT_HEALTH_PORT: 127.0.0.1:{port} .* port of its own"):
         async with health_server(lambda: agent.condition, "127.0.0.1", port):
