@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -253,16 +254,22 @@ class CoordinatorAgent(Agent):
     @operation
     async def assign_task_to_distributor(self, task: Task, distributor_id: str) -> bool:
         """Records the task and hands it to that distributor, which need not be running yet: it finds the task when
-        it starts. Returns True once both are stored; a task that was assigned before stays where it is.
+        it starts. Returns True once both are stored; a task that was assigned before stays where it is. It is a task of
+        the client that this program is by its settings (A2A_CLIENT_ID).
 
         Raises BadTask: malformed, too large, or its id is in use for something else; nothing was kept.
         """
         Address.of(Role.DISTRIBUTOR, distributor_id)
         check_sizes(task)
-        answer = await self.loop.call("assign", (task, distributor_id))
+        answer = await self.loop.call("assign", (task.evolve(owner=self._owner), distributor_id))
         if isinstance(answer, Exception):
             raise answer
         return bool(answer)
+
+    @cached_property
+    def _owner(self) -> str:
+        client_id = load().client_id
+        return client_id if ":" in client_id else f"{Role.CLIENT.value}:{client_id}"
 
     @operation
     async def register_distributor(self, distributor_id: str) -> bool:

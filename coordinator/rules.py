@@ -149,7 +149,7 @@ def on_call(state: CoordinatorState, call: Call, batch: Batch, step: Step) -> No
     if call.name == "assign":
         task, distributor_id = call.argument
         try:
-            accept(state, task, None, batch, step)
+            accept(state, task, None, batch, step, owner=task.owner)
         except BadTask as error:
             call.answer = error
             return

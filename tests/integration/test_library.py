@@ -174,7 +174,7 @@ async def test_every_operation_can_be_awaited(agents: House) -> None:
 
 async def test_a_task_that_is_assigned_again_after_its_end_is_not_run_again(agents: House) -> None:
     coordinator, _, _ = await agents.coordinator(), await agents.distributor(), await agents.worker()
-    me = await agents.client("operator:me")  # whose tasks those are that no client has submitted
+    me = await agents.client()
     assert await coordinator.assign_task_to_distributor.aio(add("t", 1, 2), "d")
     assert await me.value.aio("t") == 3
 
