@@ -359,7 +359,7 @@ class Committer:
                     backoff_s = await self._outlast(error, backoff_s)
                 except LeaseLost:
                     self.fenced += 1
-                    self.epoch = 0
+                    self.epoch, self._armed = 0, False
                     raise
 
     async def _write(self, version: int, commands: Sequence[Command | Late], changes: dict[str, str]) -> bool:
@@ -418,12 +418,13 @@ class Committer:
         # What was watched since a commit that Redis refused may have changed long ago, and would spoil the next one.
         _, _, reply, header = await self._exchange(("UNWATCH",), *self._watching())
         held = held_in(reply)
-        self._armed = held is not None and self._is_ours(held)
-        if self._armed:
+        is_ours = held is not None and self._is_ours(held)
+        if is_ours:
             self._note_version(granted(b"", header, self._clock.now_ms())[0])
         elif held is not None and (lease := Lease.parse(held)) is not None:
             raise LeaseLost(f"{self._me}: {lease.process} holds the lease now")
-        return self._armed
+        self._armed = is_ours  # not before: who finds another version than its own writes nothing more
+        return is_ours
 
     async def _reacquire(self) -> None:
         """Takes a lease that ran out while Redis was away, or that is none any more, if nobody wrote in between. Raises

@@ -234,6 +234,25 @@ async def test_a_watch_that_went_with_its_connection_guards_nothing_so_nothing_i
     await wire.close()
 
 
+async def test_who_finds_that_the_server_has_lost_what_it_committed_writes_nothing_more(
+    make: Make, client: Redis
+) -> None:
+    """Also not by what comes right after, over a connection on which the lease is still watched."""
+    committer = make()
+    await committer.acquire()
+    for name in ("a", "b", "c"):
+        await committer.commit([push(name)], {})
+    await client.hset(KEYS.header, KEYS.version_field, 1)  # as after a power loss
+    await committer.close()
+
+    for _ in range(3):
+        with pytest.raises(LeaseLost):
+            await committer.commit([push("late")], {})
+
+    assert await pushed(client) == [b"a", b"b", b"c"]
+    assert (await header(client))[0] == 1
+
+
 async def test_a_server_that_is_busy_with_a_script_is_waited_for(make: Make, client: Redis) -> None:
     committer = make()
     await committer.acquire()
