@@ -17,7 +17,6 @@ from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.roles import Action, Address, Role
 from core.runtime.outbox import MOST_BYTES
 from core.tasks import Task
-from tests.builders import a_task
 from tests.faults.keyspace import rejections
 from tests.integration.hierarchy import FAST, House, add, house, spawn, wait
 from tests.integration.speaker import Redis, Speaker, overheard
@@ -303,7 +302,3 @@ async def test_no_number_of_a_start_that_a_stolen_key_claims_leaves_its_owner_de
 
 async def _count(client: Redis, count: int, keys: Any) -> bool:
     return int(await client.xlen(keys.agent("k").quarantine)) >= count
-
-
-def test_the_items_of_these_tests_are_tasks_otherwise() -> None:
-    assert a_task(deadline="2030-01-01T12:00:00Z").deadline
