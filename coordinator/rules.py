@@ -113,9 +113,10 @@ def on_cancel_task(state: CoordinatorState, received: Received, batch: Batch, st
 
 
 def on_task_results(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
+    body_bytes = received.size
     for item in received.message.tasks:
         try:
-            said = task_report(item, received.size)
+            said = task_report(item, body_bytes)
         except MalformedMessage as error:
             step.put_aside(received, item, error)
             if (told := ended_by(item, received.sender.agent_id, error)) is None:

@@ -6,6 +6,8 @@ their children are as theirs. An operator sees and touches all. To everybody els
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from core.roles import Address, Role
 from core.tasks import Task
 
@@ -15,6 +17,7 @@ __all__ = ["EVERYBODY", "may_touch", "owner_of"]
 EVERYBODY = "*"
 
 
+@lru_cache(maxsize=4096)
 def owner_of(asker: Address) -> str:
     """Whose a task is that `asker` submits."""
     return f"{asker.role.value}:{asker.name}"

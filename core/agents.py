@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, StringConstraints, ValidationError
@@ -256,6 +257,7 @@ def excuse(children: Iterable[Child], unseen_ms: int, mono_ms: int) -> None:
         child.moved_ms = min(mono_ms, child.moved_ms + unseen_ms)
 
 
+@lru_cache(maxsize=1024)  # asked several times for each task, and the same while a step hands out
 def prefetch_window(concurrency: int, mean_run_ms: float) -> int:
     """How many tasks a worker may hold: those it runs, and what it finishes in PREFETCH_MS beyond them."""
     beyond = concurrency * PREFETCH_MS / max(mean_run_ms, 0.05)

@@ -25,7 +25,10 @@ class LeastLoaded:
 
     def can_serve(self, needs: tuple[str, ...]) -> bool:
         """Whether somebody with room has all the capabilities."""
-        return any(child.can(needs) for _, _, child in self._heap) if needs else bool(self._heap)
+        for _, _, child in self._heap:  # noqa: SIM110 - asked for each task, and `any` costs as much again
+            if child.can(needs):
+                return True
+        return False
 
     def choose(self, needs: tuple[str, ...], avoid: str | None = None) -> Child | None:
         """The child to hand one task to; count it as handed over with `took`. `avoid` is taken only if nobody else

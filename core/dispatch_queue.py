@@ -69,18 +69,17 @@ class DispatchQueue:
 
     def pop(self, can_serve: Callable[[Needs], bool]) -> str | None:
         """The id that is next among the lanes that `can_serve` says somebody has room for; None: nothing can go."""
-        best: Needs | None = None
-        for needs in list(self.lanes):
-            heap = self.lanes[needs]
+        best: list[tuple[int, int, str]] | None = None
+        for needs, heap in list(self.lanes.items()):
             while heap and self.waiting.get(heap[0][2]) != heap[0][1]:
                 heapq.heappop(heap)  # removed or moved since
             if not heap:
                 del self.lanes[needs]
-            elif (best is None or heap[0] < self.lanes[best][0]) and can_serve(needs):
-                best = needs
+            elif (best is None or heap[0] < best[0]) and can_serve(needs):
+                best = heap
         if best is None:
             return None
-        task_id = heapq.heappop(self.lanes[best])[2]
+        task_id = heapq.heappop(best)[2]
         del self.waiting[task_id]
         return task_id
 

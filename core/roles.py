@@ -61,10 +61,10 @@ class Address(NamedTuple):
             )
         return cls(role, agent_id)
 
-    @classmethod
-    def parse(cls, text: bytes | str) -> Self:
+    @staticmethod
+    def parse(text: bytes | str) -> Address:
         """The address written as `role:id`. Raises MalformedMessage."""
-        return cls(*_parse(text))
+        return _parse(text)
 
 
 #: Who asks from outside the chain of command. They come and go, under ever new sessions.
@@ -72,7 +72,7 @@ ASKERS = frozenset({Role.CLIENT, Role.OPERATOR})
 
 
 @lru_cache(maxsize=4096)
-def _parse(text: bytes | str) -> tuple[Role, str]:
+def _parse(text: bytes | str) -> Address:
     try:
         role, _, agent_id = (text.decode("ascii") if isinstance(text, bytes) else text).partition(":")
         return Address.of(Role(role), agent_id)

@@ -46,11 +46,12 @@ class Seals:
             for key_id, key in keys.items()
         }
         self._current = next(iter(self._macs))
+        self._sealing = self._macs[self._current]
+        self._mark = _START + self._current + b":"
 
     def seal(self, kind: Sealed, name: str, record: bytes) -> bytes:
         """The record with its seal."""
-        mac = self._mac(self._current, kind, name, record)
-        return b"%b%b%b:%b%b" % (record[:-1], _START, self._current, mac, _END)
+        return record[:-1] + self._mark + _mac(self._sealing[kind], name, record) + _END
 
     def opened(self, kind: Sealed, name: str, sealed: bytes) -> bytes:
         """The record without its seal. Raises ForgedRecord when it is not the one that was sealed under that name;
@@ -61,7 +62,7 @@ class Seals:
         key_id, _, mac = sealed[len(_START) - _LENGTH : -len(_END)].partition(b":")
         if key_id not in self._macs:
             raise UnknownKey(f"the {kind.value} record {name[:200]!r} is sealed with a key that is not here")
-        if not hmac.compare_digest(mac, self._mac(key_id, kind, name, record)):
+        if not hmac.compare_digest(mac, _mac(self._macs[key_id][kind], name, record)):
             raise ForgedRecord(f"the {kind.value} record {name[:200]!r} is not what its writer has sealed")
         return record
 
@@ -77,10 +78,11 @@ class Seals:
         """Whether there may be seals of a key that is about to go."""
         return len(self._macs) > 1
 
-    def _mac(self, key_id: bytes, kind: Sealed, name: str, record: bytes) -> bytes:
-        mac = self._macs[key_id][kind].copy()
-        mac.update(b"%b\0%b" % (name.encode(), record))  # a name has no zero byte, so it cannot run over
-        return mac.hexdigest().encode()
+
+def _mac(keyed: hashlib.blake2b, name: str, record: bytes) -> bytes:
+    mac = keyed.copy()
+    mac.update(name.encode() + b"\0" + record)  # a name has no zero byte, so it cannot run over
+    return mac.hexdigest().encode()
 
 
 def bare(sealed: bytes) -> bytes:

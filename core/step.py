@@ -12,6 +12,7 @@ should the commit be refused for good, the process discards its memory and reads
 from __future__ import annotations
 
 import atexit
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
@@ -87,6 +88,7 @@ class Batch:
     """All that an agent knows at the moment of one run."""
 
     now: datetime  #: on the server's clock, which all agents share
+    now_ms: int = field(init=False)  #: the same
     mono_ms: int  #: this process's monotonic clock: for judging silence, never sent anywhere
     messages: Sequence[Received] = ()  #: from the inbox, in order
     beats: Sequence[Received] = ()  #: children's heartbeats that are new since the last look
@@ -95,9 +97,8 @@ class Batch:
     sent: Mapping[Address, int] = field(default_factory=dict)  #: last sequence number used, by recipient
     windows: Mapping[str, ReplayWindow] = field(default_factory=dict)  #: sequence numbers taken, by sender
 
-    @property
-    def now_ms(self) -> int:
-        return int(self.now.timestamp() * 1000)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "now_ms", int(self.now.timestamp() * 1000))
 
     @property
     def living_beats(self) -> Iterator[Received]:
@@ -172,8 +173,8 @@ class Step:
     """What one run asks of the world: first the writes and the sends, in one transaction, then the effects."""
 
     #: (table, whose) -> key -> JSON or score to put, None to remove
-    writes: dict[tuple[Table, str], dict[str, bytes | int | None]] = field(default_factory=dict)
-    sends: dict[Sending, list[bytes]] = field(default_factory=dict)  #: items, each encoded as JSON
+    writes: dict[tuple[Table, str], dict[str, bytes | int | None]] = field(default_factory=lambda: defaultdict(dict))
+    sends: dict[Sending, list[bytes]] = field(default_factory=lambda: defaultdict(list))  #: items, each as JSON
     extras: dict[Sending, dict[str, Any]] = field(default_factory=dict)  #: more payload fields
     effects: list[Any] = field(default_factory=list)  #: for the tier's own hands, in order
     notes: list[tuple[str, dict[str, Any]]] = field(default_factory=list)  #: (action, fields) for the log
@@ -182,13 +183,13 @@ class Step:
     rejected: list[PutAside] = field(default_factory=list)  #: what goes into quarantine
 
     def put(self, table: Table, key: str, value: bytes | int, whose: str = "") -> None:
-        self.writes.setdefault((table, whose), {})[key] = value
+        self.writes[table, whose][key] = value
 
     def remove(self, table: Table, key: str, whose: str = "") -> None:
-        self.writes.setdefault((table, whose), {})[key] = None
+        self.writes[table, whose][key] = None
 
     def send(self, sending: Sending, item: bytes) -> None:
-        self.sends.setdefault(sending, []).append(item)
+        self.sends[sending].append(item)
 
     def put_aside(self, received: Received, item: object, error: PeerError) -> None:
         """Has an item quarantined, with the reason."""

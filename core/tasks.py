@@ -18,7 +18,9 @@ import secrets
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from itertools import compress
+from operator import is_not
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 import orjson
 from pydantic import (
@@ -68,6 +70,7 @@ _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _ALL_SQUARE = bytes.maketrans(b"{}", b"[]")
 
+T = TypeVar("T", bound="Task")
 TaskId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@/+-]{0,199}$")]
 Name = Annotated[str, StringConstraints(max_length=200)]
 TaskType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$")]
@@ -233,8 +236,13 @@ class Task(BaseModel):
         return task
 
     def to_json(self) -> bytes:
-        """The record: every field that differs from its default. `parse` of it gives an equal task."""
-        return self.__pydantic_serializer__.to_json(self, exclude_defaults=True)
+        """The record, without what nobody has changed from its default. `parse` of it gives an equal task."""
+        # As model_dump_json(exclude_defaults=True), at two thirds of its cost: most fields are the default itself.
+        fields = self.__dict__
+        told = dict(compress(fields.items(), map(is_not, fields.values(), DEFAULTS)))
+        if not told["metadata"]:
+            del told["metadata"]
+        return orjson.dumps(told, default=_told, option=orjson.OPT_UTC_Z)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON values, for people."""
@@ -242,13 +250,7 @@ class Task(BaseModel):
 
     def evolve(self, **changes: Any) -> Self:
         """This task with other values; they are not validated, so they come from code, never from outside."""
-        # As model_copy(update=...), at a quarter of its cost.
-        copy = _new(self.__class__)
-        _set(copy, "__dict__", {**self.__dict__, **changes})
-        _set(copy, "__pydantic_fields_set__", self.__pydantic_fields_set__)
-        _set(copy, "__pydantic_extra__", None)
-        _set(copy, "__pydantic_private__", None)
-        return copy
+        return _with(self, changes)
 
     def moved(self, to: TaskStatus, now: datetime, **changes: Any) -> Self:
         """This task in another status. Raises UnlawfulTransition, and changes nothing, where the table forbids it."""
@@ -258,7 +260,7 @@ class Task(BaseModel):
         changes["updated_at"] = now
         if to in ENDED:
             changes["completed_at"] = now
-        return self.evolve(**changes)
+        return _with(self, changes)
 
     def retry_delay(self) -> timedelta:
         """The pause before the next attempt: backoff_s, doubled for each one that began, at most a minute."""
@@ -266,7 +268,25 @@ class Task(BaseModel):
 
 
 TASK_FIELDS = frozenset(Task.model_fields)
-_new, _set = object.__new__, object.__setattr__  # looked up once: `evolve` is called several times for every task
+DEFAULTS = tuple(field.default for field in Task.model_fields.values())
+_new, _set = object.__new__, object.__setattr__  # looked up once: a task evolves several times in its life
+
+
+def _with(task: T, changes: dict[str, Any]) -> T:
+    """As model_copy(update=...), at a quarter of its cost."""
+    copy = _new(task.__class__)
+    _set(copy, "__dict__", task.__dict__ | changes)
+    _set(copy, "__pydantic_fields_set__", task.__pydantic_fields_set__)
+    _set(copy, "__pydantic_extra__", None)
+    _set(copy, "__pydantic_private__", None)
+    return copy
+
+
+def _told(value: object) -> dict[str, Any]:
+    """What orjson cannot write by itself."""
+    if isinstance(value, TaskError | Then):
+        return value.model_dump(mode="json", exclude_defaults=True)
+    raise TypeError(f"{type(value).__name__} is not JSON")
 
 
 def _no_such_field(name: str) -> str:

@@ -118,9 +118,10 @@ def on_cancel_task(state: DistributorState, task_id: str, batch: Batch, step: St
 
 def on_task_results(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
     name = received.sender.agent_id
+    body_bytes = received.size
     for item in received.message.tasks:
         try:
-            said = attempt_report(item, received.size)
+            said = attempt_report(item, body_bytes)
         except MalformedMessage as error:
             step.put_aside(received, item, error)
             if (told := failed_by(item, name, error)) is None:

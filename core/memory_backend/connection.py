@@ -16,7 +16,7 @@ __all__ = ["MemoryConnection", "packed"]
 def packed(part: Part) -> bytes:
     """A part of a command as it travels."""
     if isinstance(part, bytes):
-        return part
+        return bytes(part)  # of whatever subclass it is here, bytes come out at the other end
     return part.encode() if isinstance(part, str) else repr(part).encode()
 
 

@@ -9,7 +9,7 @@ from core.redis_backend.commit import Committer, Late
 from core.redis_backend.keys import AgentKeys, CellKeys, CoordinatorKeys
 from core.roles import Address
 from core.sealing import Sealed, Seals
-from core.step import Step, Table, Unsealed
+from core.step import Step, Table
 from core.stored import number_in
 
 __all__ = ["Tables"]
@@ -34,16 +34,12 @@ class Tables:
         commands: list[Command | Late] = []
         for (table, whose), values in step.writes.items():
             if kind := SEALED.get(table):
-                values = {name: self._stored(kind, name, value) for name, value in values.items()}
+                seal = self._seals.seal  # not what is Unsealed, which is of another type
+                values = {n: seal(kind, n, value) if type(value) is bytes else value for n, value in values.items()}
             commands += _write(table, self._key(table, whose), values)
             if table is Table.WANTED:
                 commands += await self._sign_off(whose, values)
         return commands
-
-    def _stored(self, kind: Sealed, name: str, value: bytes | int | None) -> bytes | int | None:
-        if isinstance(value, Unsealed):
-            return bytes(value)
-        return self._seals.seal(kind, name, value) if isinstance(value, bytes) else value
 
     async def _sign_off(self, distributor_id: str, values: Mapping[str, bytes | int | None]) -> list[Command | Late]:
         """The coordinator's half of a cell has a version and a trail of its own, with the fence under which they are
