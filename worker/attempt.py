@@ -37,6 +37,7 @@ class Running:
 
     __slots__ = (
         "_latest",
+        "attempt",
         "cancelled",
         "child",
         "context",
@@ -45,7 +46,6 @@ class Running:
         "killed",
         "printed",
         "reported_s",
-        "slot",
         "started_at",
         "started_monotonic",
         "stopped_s",
@@ -53,9 +53,10 @@ class Running:
         "unreported",
     )
 
-    def __init__(self, task: Task, slot: asyncio.Task[None], started_at: datetime, started_monotonic: float) -> None:
+    attempt: asyncio.Task[None]  #: what runs it, from its first step to its outcome
+
+    def __init__(self, task: Task, started_at: datetime, started_monotonic: float) -> None:
         self.task = task
-        self.slot = slot  #: what runs it
         self.started_monotonic = started_monotonic
         self.started_at = started_at
         self.due_s = float("inf")  #: monotonic time at which it is stopped

@@ -26,7 +26,7 @@ from worker.context import ChildOutcome, Context, Progress, Spawn, running_conte
 from worker.descendants import end_children
 from worker.graph_runner import GraphRunner
 from worker.handler_registry import Handler, Handlers
-from worker.outcome import failure, out_of_memory, result_json
+from worker.outcome import failure, out_of_memory, result_json, spawn_json
 
 __all__ = ["serve"]
 
@@ -127,7 +127,7 @@ def _attempt(
         return _reply(run, value), False
     except BaseException as error:  # SystemExit and KeyboardInterrupt of user code too: the attempt failed
         problem = failure(error, context.attempt)
-        if isinstance(error, MemoryError):
+        if issubclass(type(error), MemoryError):
             limits.exhausted = True
             problem = out_of_memory(problem, limits.allowed_mb)
         return orjson.dumps({"done": run, "error": problem.model_dump()}), True
@@ -149,8 +149,7 @@ def _call(handler: Handler, payload: Any, context: Context, channel: Channel, ru
 def _reply(run: int, value: Any) -> bytes:
     if not isinstance(value, Spawn):
         return b'{"done":%d,"result":%b}' % (run, result_json(value))
-    children = b",".join(child.to_json() for child in value.children)
-    reply = b'{"done":%d,"spawn":{"children":[%b],"then":%b}}' % (run, children, value.then.model_dump_json().encode())
+    reply = b'{"done":%d,"spawn":%b}' % (run, spawn_json(value))
     if len(reply) > FRAME_LIMIT_BYTES:
         raise BadTask(f"spawn has {len(reply)} bytes, over {FRAME_LIMIT_BYTES}: give the children smaller payloads")
     return reply

@@ -113,7 +113,7 @@ class Context:
         if len(said) > PROGRESS_LIMIT_BYTES:
             raise BadTask(f"progress has {len(said)} bytes as JSON, over {PROGRESS_LIMIT_BYTES}: report less")
         if self.on_progress is not None:
-            if data:  # what is told later is what was checked now, whatever becomes of the handler's own objects
+            if said:  # what is told later is what was checked now, whatever becomes of the handler's own objects
                 data = orjson.loads(said)
                 note = data.pop("note")
             self.on_progress(Progress(self.task_id, self.attempt, fraction, note, data))

@@ -1,9 +1,9 @@
 """Runs the attempts a worker was given: coroutines on the loop, functions and graphs in child processes.
 
-A few slots live as long as the executor; each takes the next task of the queue, awaits its handler and reports. No
-asyncio task is made per attempt, and no timer: one sweep looks after those that have to wait for something. An
-attempt that is cancelled or out of time is told so, has GRACE_S to end, and is then killed; or left behind, if it is a
-coroutine.
+Each attempt is an asyncio task of its own: what a handler does to the task it runs in, at once or by a timer later on,
+it does to its own attempt. A slot is no object that could be lost, but the room left by the attempts that run. No timer
+is made per attempt: one sweep looks after all. An attempt that is cancelled or out of time is told so, has GRACE_S to
+end, and is then killed; or left behind, if it is a coroutine.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from worker.attempt import Finished, Running, Status, run_request
 from worker.child_pool import ChildDied, ChildPool
 from worker.context import ChildOutcome, Context, Progress, Spawn, running_context
 from worker.handler_registry import Handler, Handlers
-from worker.isolation import isolated
-from worker.outcome import failure, out_of_memory, result_json
+from worker.outcome import failure, out_of_memory, result_json, spawn_json
 from worker.task_queue import TaskQueue
 
 __all__ = ["Executor", "Finished", "Running"]
@@ -45,9 +44,6 @@ NEAR_LIMIT = 0.9
 
 #: Between two progress reports of one attempt that are passed on.
 PROGRESS_S = 0.1
-
-#: Longest stretch of work without letting the loop do something else: heartbeats must go out.
-SLICE_S = 0.002
 
 log = logging.getLogger(__name__)
 
@@ -85,12 +81,10 @@ class Executor:
         self._held: dict[str, Task] = {}  #: attempts that cannot begin yet: an old one still runs, or no child can
         self._functions_run = False  #: a child process has imported them
         self._running: dict[str, Running] = {}
-        self._slots: set[asyncio.Task[None]] = set()
-        self._left_behind: set[asyncio.Task[None]] = set()  #: slots whose coroutine does not end
-        self._idle: list[asyncio.Future[None]] = []
-        self._waking = False
+        self._open = False  #: between start and close
+        self._variables = copy_context()  #: what each attempt begins with
+        self._left_behind: set[asyncio.Task[None]] = set()  #: attempts whose coroutine does not end
         self._sweeper: asyncio.TimerHandle | None = None
-        self._slice_end = monotonic()
 
     @property
     def running(self) -> Mapping[str, Running]:
@@ -105,8 +99,8 @@ class Executor:
     async def start(self) -> None:
         """Returns when all tasks are taken; called again it changes nothing. Coroutines run from the first moment,
         functions and graphs as soon as a child process has imported them. Raises ConfigError when it cannot do so."""
-        for _ in range(self._concurrency - len(self._slots)):
-            self._open_slot()
+        self._open = True
+        self._begin_next()
         if any(handler.kind != "async" for handler in self._handlers):
             await self._pool.start()
         else:
@@ -114,7 +108,7 @@ class Executor:
         self._functions_run = True
         for task_id in [one for one in self._held if one not in self._running]:
             self._queue.add(self._held.pop(task_id))
-        self._wake()
+        self._begin_next()
 
     async def close(self) -> None:
         """Ends everything that runs; nothing is reported any more. Afterwards no child process is left, and it may be
@@ -122,18 +116,18 @@ class Executor:
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
-        self._functions_run = False
+        self._open = self._functions_run = False
         self.withdraw()
-        slots = self._slots | self._left_behind
-        self._slots.clear()  # whoever does not find itself in there stops
-        for slot in slots:
-            slot.cancel()
+        attempts = {running.attempt for running in self._running.values()}
+        self._running.clear()  # what does not stand in there is not reported
+        for attempt in attempts | self._left_behind:
+            attempt.cancel()
         await self._pool.close()
-        if slots:
-            _, stuck = await asyncio.wait(slots, timeout=GRACE_S)
+        if attempts:
+            _, stuck = await asyncio.wait(attempts, timeout=GRACE_S)
+            self._left_behind |= stuck
             if stuck:
                 log.warning("%d handlers do not end when cancelled", len(stuck), extra={"action": "handlers_stuck"})
-        self._running.clear()
 
     def submit(self, task: Task) -> None:
         """Queues an attempt. One that is here already is not queued again; a newer one of a task that runs
@@ -149,7 +143,7 @@ class Executor:
             self._held[task.task_id] = task
         else:
             self._queue.add(task)
-            self._wake()
+            self._begin_next()
 
     def _is_coroutine(self, task: Task) -> bool:
         return any(one.task_type == task.task_type and one.kind == "async" for one in self._handlers)
@@ -180,83 +174,31 @@ class Executor:
             if running.stopped_s is None:
                 self._stop(running)
 
-    # Slots
-
-    def _open_slot(self) -> None:
-        slot = asyncio.get_running_loop().create_task(self._serve(), name="worker slot")
-        self._slots.add(slot)
-        slot.add_done_callback(self._slot_ended)
-
-    def _slot_ended(self, slot: asyncio.Task[None]) -> None:
-        self._left_behind.discard(slot)
-        if slot not in self._slots:
-            return
-        self._slots.remove(slot)
-        if not slot.cancelled() and (error := slot.exception()) is not None:
-            log.error("reporting an attempt failed", exc_info=error, extra={"action": "report_failed"})
-            self._open_slot()
-
-    async def _serve(self) -> None:
-        slot = asyncio.current_task()
-        assert slot is not None
-        while True:
-            task = self._queue.next()
-            if task is None:
-                await self._woken()
-                continue
-            running = self._running[task.task_id] = Running(task, slot, self._now(), monotonic())
-            finished = await self._attempt(running)
-            if slot not in self._slots:
-                return
-            while slot.cancelling():
-                slot.uncancel()  # it was this attempt that was to stop, not the slot
-            self._finish(running, finished)
-            if monotonic() >= self._slice_end:
-                await self._breathe()
-
-    async def _woken(self) -> None:
-        woken = asyncio.get_running_loop().create_future()
-        self._idle.append(woken)
-        try:
-            await woken
-        finally:
-            self._waking = False
-
-    def _wake(self) -> None:
-        """One slot at a time: as long as handlers do not wait, one is enough, and the rest would wake for nothing."""
-        while self._idle and not self._waking:
-            woken = self._idle.pop()
-            if not woken.done():
-                self._waking = True
-                woken.set_result(None)
-
-    async def _breathe(self) -> None:
-        # The first slot of this turn of the loop has it renewed for the next, before any slot goes on: so they share
-        # one slice for each turn, however many they are.
-        if self._slice_end:
-            self._slice_end = 0.0
-            asyncio.get_running_loop().call_soon(self._new_slice)
-        await asyncio.sleep(0)
-
-    def _new_slice(self) -> None:
-        self._slice_end = monotonic() + SLICE_S
-
     # One attempt
 
-    async def _attempt(self, running: Running) -> Finished:
+    def _begin_next(self) -> None:
+        """Begins as many as there is room for."""
+        while self._open and len(self._running) < self._concurrency and (task := self._queue.next()) is not None:
+            self._begin(task)
+
+    def _begin(self, task: Task) -> None:
+        running = self._running[task.task_id] = Running(task, self._now(), monotonic())
+        # Not by the loop's task factory, which user code may have replaced.
+        running.attempt = asyncio.Task(self._attempt(running), name=task.task_type, context=self._variables.copy())
+        if self._sweeper is None:
+            self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+
+    async def _attempt(self, running: Running) -> None:
+        """Never raises: SystemExit would end the loop, and whatever else runs on it."""
         try:
             failpoints.hit("spawn")
             finished = await self._handled(running)
             failpoints.hit("ran")
-            return finished
-        except asyncio.CancelledError as error:
-            if running.stopped_s is None and running.slot.cancelling():
-                raise  # not this attempt: the slot itself is to end
-            return self._raised(running, error)
-        except GeneratorExit:
-            raise
-        except BaseException as error:  # whatever user code raises, SystemExit and KeyboardInterrupt too
-            return self._raised(running, error)
+        except BaseException as error:
+            finished = self._raised(running, error)
+        self._left_behind.discard(running.attempt)
+        if self._running.get(running.task.task_id) is running:  # else it was given up, and told of, before
+            self._finish(running, finished)
 
     async def _handled(self, running: Running) -> Finished:
         task = running.task
@@ -272,7 +214,6 @@ class Executor:
     async def _inputs(self, running: Running) -> Sequence[ChildOutcome]:
         if self._fetch_inputs is None:
             raise BadTask("this task is a continuation, and can run only where its children's results can be read")
-        self._waits(running)
         return await self._fetch_inputs(running.task)
 
     async def _on_loop(self, running: Running, handler: Handler, children: Sequence[ChildOutcome]) -> Finished:
@@ -287,18 +228,15 @@ class Executor:
             len(task.children),
             running.report,
         )
-        arguments = handler.arguments(task.payload, context)
-        variables = copy_context()
-        variables.run(running_context.set, context)
-        value = await isolated(handler.function(*arguments), variables, self._waits, running)
+        running_context.set(context)
+        value = await handler.function(*handler.arguments(task.payload, context))
         if isinstance(value, Spawn):
-            return _ended(running, "delegated", spawn=value)
+            return _delegated(running, orjson.loads(spawn_json(value)))
         if value is not None:
             value = orjson.loads(result_json(value))  # what others will see, and nobody's to change any more
         return _ended(running, "completed", result=value)
 
     async def _in_child(self, running: Running, children: Sequence[ChildOutcome]) -> Finished:
-        self._waits(running)
         child = await self._pool.acquire()
         running.child = child
         try:
@@ -309,17 +247,12 @@ class Executor:
         if "error" in answer:
             return _failed(running, TaskError(**answer["error"]))
         if "spawn" in answer:
-            spawn = answer["spawn"]
-            return _ended(
-                running,
-                "delegated",
-                spawn=Spawn(tuple(map(Task.parse, spawn["children"])), Then(**spawn["then"])),
-            )
+            return _delegated(running, answer["spawn"])
         return _ended(running, "completed", result=answer["result"])
 
     def _raised(self, running: Running, error: BaseException) -> Finished:
         problem = failure(error, running.task.attempt)
-        if isinstance(error, ChildDied):
+        if type(error) is ChildDied:
             problem = problem.model_copy(update={"type": "process_died", "traceback": ""})
             limit_mb = self._handlers.get(running.task.task_type).memory_mb or self._child_memory_mb
             if error.peak_mb >= limit_mb * NEAR_LIMIT:
@@ -333,18 +266,17 @@ class Executor:
             finished = _stopped(running)
         if (held := self._held.pop(task_id, None)) is not None:
             self._queue.add(held)
-            self._wake()
+        self._begin_next()
         if not running.forgotten:
+            self._report(finished)
+
+    def _report(self, finished: Finished) -> None:
+        try:
             self._on_finished(finished)
+        except Exception:
+            log.exception("reporting an attempt failed", extra={"action": "report_failed"})
 
     # Time
-
-    def _waits(self, running: Running) -> None:
-        """An attempt waits for something: another slot can go on, and somebody has to look after this one."""
-        if self._sweeper is None:
-            self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
-        if self._queue:
-            self._wake()
 
     def _sweep(self) -> None:
         now = monotonic()
@@ -354,12 +286,14 @@ class Executor:
                 progress = running.progress
                 assert progress is not None
                 self._on_progress(progress)
-            if running.stopped_s is not None:
+            if running.attempt.done():  # cancelled before its first step, by user code that cancels all tasks it finds
+                self._finish(running, self._raised(running, asyncio.CancelledError()))
+            elif running.stopped_s is not None:
                 self._insist(running, now - running.stopped_s)
             elif now >= running.due_s:
                 self._stop(running)
         loop = asyncio.get_running_loop()
-        self._sweeper = loop.call_later(SWEEP_S, self._sweep) if self._running and self._slots else None
+        self._sweeper = loop.call_later(SWEEP_S, self._sweep) if self._running else None
 
     def _stop(self, running: Running) -> None:
         running.stopped_s = monotonic()
@@ -368,7 +302,7 @@ class Executor:
         if running.child is not None:
             running.child.cancel()
         else:
-            running.slot.cancel()
+            running.attempt.cancel()
 
     def _insist(self, running: Running, since_s: float) -> None:
         if running.child is not None and not running.killed and since_s >= GRACE_S:
@@ -376,9 +310,7 @@ class Executor:
             running.child.kill()
         elif since_s >= (GRACE_S if running.child is None else GIVE_UP_S):
             log.warning("a handler does not end: %s", running.task.task_id, extra={"action": "attempt_left_behind"})
-            self._slots.discard(running.slot)
-            self._left_behind.add(running.slot)
-            self._open_slot()
+            self._left_behind.add(running.attempt)
             self._finish(running, _stopped(running))
 
 
@@ -407,6 +339,11 @@ def _stopped(running: Running) -> Finished:
 
 def _failed(running: Running, error: TaskError) -> Finished:
     return _ended(running, "failed", error=error.model_copy(update={"output": running.output}))
+
+
+def _delegated(running: Running, spawn: dict[str, Any]) -> Finished:
+    children = tuple(map(Task.parse, spawn["children"]))
+    return _ended(running, "delegated", spawn=Spawn(children, Then(**spawn["then"])))
 
 
 def _ended(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -12,17 +13,20 @@ from pydantic_core import to_jsonable_python
 
 from core.errors import BadTask, TaskFailed
 from core.tasks import TaskError, check_size, holds_no_number
+from worker.context import Spawn
 
-__all__ = ["failure", "out_of_memory", "result_json"]
+__all__ = ["failure", "out_of_memory", "result_json", "spawn_json"]
 
-#: Longest error message and traceback kept, in characters. Of a traceback the middle goes: both ends tell most.
+#: Longest class name, error message and traceback kept, in characters. Of a traceback the middle goes: both ends tell
+#: most.
+NAME_LIMIT = 200
 MESSAGE_LIMIT = 4_000
 TRACEBACK_LIMIT = 16_000
 
 OUR_FOLDER = os.path.dirname(os.path.abspath(__file__))
 OUR_FILES = frozenset(
     os.path.join(OUR_FOLDER, name)
-    for name in ("child_main.py", "executor.py", "isolation.py", "handler_registry.py", "nursery.py", "graph_runner.py")
+    for name in ("child_main.py", "executor.py", "handler_registry.py", "nursery.py", "graph_runner.py")
 )
 
 
@@ -45,18 +49,25 @@ def result_json(value: Any) -> bytes:
     return check_size("result", orjson.Fragment(encoded))
 
 
+def spawn_json(spawn: Spawn) -> bytes:
+    """The children and the continuation as they are now: what the handler's own objects become later is not told."""
+    children = b",".join(child.to_json() for child in spawn.children)
+    return b'{"children":[%b],"then":%b}' % (children, spawn.then.model_dump_json().encode())
+
+
 def failure(error: BaseException, attempt: int) -> TaskError:
-    """What ``error``, raised by a handler, becomes in the task's record.
+    """What ``error``, raised by a handler, becomes in the task's record. Never raises, whatever class it is of.
 
     A BadTask (a payload that breaks its model, a result that is no JSON) would be the same in another attempt, and so
     would a TaskFailed: the child, or whatever task the handler asked for, has ended.
     """
+    kind = type(error)  # isinstance would ask the instance
     return TaskError(
-        type=type(error).__name__,
-        message=_valid(_message(error))[:MESSAGE_LIMIT],
-        traceback=_shortened(_valid(_traceback(error))),
+        type=_class_name(error)[:NAME_LIMIT],
+        message=_told("message", lambda: str(error))[:MESSAGE_LIMIT],
+        traceback="" if issubclass(kind, BadTask) else _shortened(_told("traceback", lambda: _traceback(error))),
         attempt=attempt,
-        retryable=not isinstance(error, BadTask | TaskFailed),
+        retryable=not issubclass(kind, BadTask | TaskFailed),
     )
 
 
@@ -67,21 +78,21 @@ def out_of_memory(problem: TaskError, limit_mb: int) -> TaskError:
     return problem.model_copy(update={"type": "memory", "message": message})
 
 
-def _message(error: BaseException) -> str:
+def _told(what: str, tell: Callable[[], str]) -> str:
+    """What ``tell`` gives. It runs methods of the user's exception, which may raise, or exit, themselves."""
     try:
-        return str(error)
-    except Exception as second:  # the user's __str__: report that instead
-        return f"its message cannot be shown: {type(second).__name__}"
+        return _valid(tell())
+    except BaseException as second:
+        return f"its {what} cannot be shown: {_class_name(second)}"
+
+
+def _class_name(error: BaseException) -> str:
+    """Read past a metaclass that has a ``__name__`` of its own."""
+    return _valid(type.__dict__["__name__"].__get__(type(error)))
 
 
 def _traceback(error: BaseException) -> str:
-    if isinstance(error, BadTask):
-        return ""
-    error.__traceback__ = _from_user_code(error.__traceback__)
-    try:
-        return "".join(traceback.format_exception(error))
-    except Exception as second:  # the user's __str__ or __repr__ again
-        return f"its traceback cannot be shown: {type(second).__name__}"
+    return "".join(traceback.format_exception(type(error), error, _from_user_code(error.__traceback__)))
 
 
 def _from_user_code(frames: TracebackType | None) -> TracebackType | None:
@@ -92,8 +103,8 @@ def _from_user_code(frames: TracebackType | None) -> TracebackType | None:
 
 
 def _valid(text: str) -> str:
-    """Lone surrogates escaped: JSON cannot carry them."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    """Lone surrogates escaped: JSON cannot carry them. A plain string, also of one with methods of its own."""
+    return str.encode(text, "utf-8", "backslashreplace").decode()
 
 
 def _shortened(text: str) -> str:
