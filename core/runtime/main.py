@@ -2,7 +2,8 @@
 
 The first SIGTERM or SIGINT drains: nothing new is taken, what runs is finished or handed back within the drain
 timeout. A second one ends the process at once; what it had is finished by others. So does the process itself when its
-event loop has stood still for so long that others have long taken over.
+event loop has stood still for so long that others have long taken over. User code that does not end when its agent has
+ended, in a coroutine or a thread, holds the process for END_GRACE_S, no longer.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ import os
 import re
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from core import failpoints
@@ -27,13 +31,16 @@ from core.runtime.agent import Agent
 from core.runtime.checkup import check_secret_files
 from core.runtime.health import health_server
 from core.runtime.logs import configure_logging
+from core.runtime.own_loop import run
 from core.setting_sources import take_secrets
 
 __all__ = ["EXIT_HANDED_BACK", "arguments", "run_agent"]
 
-EXIT_HANDED_BACK = 75
+EXIT_HANDED_BACK, EXIT_BUG = 75, 70
 #: An event loop that stands still for so many failure timeouts ends its process.
 STANDSTILL_TIMEOUTS = 3
+#: Between the end of an agent and that of its process, for user code to clean up.
+END_GRACE_S = 2.0
 
 log = logging.getLogger(__name__)
 
@@ -89,10 +96,9 @@ def run_agent(parser: argparse.ArgumentParser, build: Build, argv: Sequence[str]
             log.warning("%s. Cure: %s", finding.what, finding.cure, extra={"action": "secret_file_open"})
         failpoints.arm(settings.agent.failpoints)
         agent = build(argparse.Namespace(**flags), settings)
-        return asyncio.run(_probed(agent, settings.agent.drain_timeout_s, flags["drain_order"]))
     except AgentSystemError as error:
-        sys.stderr.write(f"{parser.prog}: {error}\n")
-        return error.exit_code
+        return _failed(parser.prog, error)
+    return run(_to_its_end(parser.prog, agent, settings.agent.drain_timeout_s, flags["drain_order"]))
 
 
 def _refuse_password(url: str) -> None:
@@ -104,27 +110,60 @@ def _refuse_password(url: str) -> None:
         )
 
 
-async def _probed(agent: Agent, drain_timeout_s: float, drain_order: Path | None) -> int:
-    """`_run`, and from before the start to after the end answers for whoever probes it, if that is configured."""
-    if agent.config.health_port is None:
-        return await _run(agent, drain_timeout_s, drain_order)
-    host, port = agent.config.health_host, agent.config.health_port
-    async with health_server(lambda: agent.condition, host, port):
-        log.info("answers probes at http://%s:%d", host, port, extra={"action": "health_server_started"})
-        return await _run(agent, drain_timeout_s, drain_order)
+async def _to_its_end(program: str, agent: Agent, drain_timeout_s: float, drain_order: Path | None) -> int:
+    code, stop = EXIT_BUG, _asked_to_stop()
+    try:
+        code = await _probed(agent, stop, drain_timeout_s, drain_order)
+    except AgentSystemError as error:
+        code = _failed(program, error)
+    finally:
+        threading.Thread(target=_end, args=(code, asyncio.get_running_loop()), name="end", daemon=True).start()
+    return code
 
 
-async def _run(agent: Agent, drain_timeout_s: float, drain_order: Path | None) -> int:
+def _failed(program: str, error: AgentSystemError) -> int:
+    sys.stderr.write(f"{program}: {error}\n")
+    return error.exit_code
+
+
+def _end(code: int, loop: asyncio.AbstractEventLoop) -> None:
+    """Ends the process with `code`, unless it has ended by itself within END_GRACE_S: a loop is closed, and an
+    interpreter ends, only when every coroutine and thread has."""
+    time.sleep(END_GRACE_S)
+    threads = [one.name for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()]
+    left = ", ".join([*threads, *(task.get_name() for task in asyncio.all_tasks(loop))])
+    log.warning("ends although user code goes on: %s", left or "unknown", extra={"action": "left_running"})
+    with suppress(OSError, ValueError):  # nobody may be reading any longer
+        sys.stdout.flush()
+    os._exit(code)
+
+
+def _asked_to_stop() -> asyncio.Event:
+    """Is set by the first signal to end."""
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
 
-    def asked_to_stop() -> None:
+    def on_signal() -> None:
         if stop.is_set():
             os._exit(130)
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked_to_stop)
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    return stop
+
+
+async def _probed(agent: Agent, stop: asyncio.Event, drain_timeout_s: float, drain_order: Path | None) -> int:
+    """`_run`, and from before the start to after the end answers for whoever probes it, if that is configured."""
+    if agent.config.health_port is None:
+        return await _run(agent, stop, drain_timeout_s, drain_order)
+    host, port = agent.config.health_host, agent.config.health_port
+    async with health_server(lambda: agent.condition, host, port):
+        log.info("answers probes at http://%s:%d", host, port, extra={"action": "health_server_started"})
+        return await _run(agent, stop, drain_timeout_s, drain_order)
+
+
+async def _run(agent: Agent, stop: asyncio.Event, drain_timeout_s: float, drain_order: Path | None) -> int:
+    loop = asyncio.get_running_loop()
     watchdog = loop.create_task(_stay_awake(STANDSTILL_TIMEOUTS * agent.config.failure_timeout_s))
     starting = loop.create_task(agent.initialize.aio())
     stopping = loop.create_task(stop.wait())

@@ -14,6 +14,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
+from core.runtime.own_loop import outlast
+
 __all__ = ["BoundOperation", "Operation", "Resident", "operation", "portal_loop"]
 
 P = ParamSpec("P")
@@ -30,7 +32,7 @@ def portal_loop() -> asyncio.AbstractEventLoop:
     with _lock:
         if _loop is None:
             _loop = asyncio.new_event_loop()
-            threading.Thread(target=_loop.run_forever, name="agent-system", daemon=True).start()
+            threading.Thread(target=outlast, args=(_loop, lambda: False), name="agent-system", daemon=True).start()
         return _loop
 
 

@@ -16,7 +16,7 @@ from tests.waiting import until
 
 #: Every run leaves a line in a file that the system knows nothing of.
 TASKS = """
-import os, time
+import asyncio, os, threading, time
 from pathlib import Path
 from worker import Context, task
 
@@ -40,6 +40,17 @@ def hold(payload: str, ctx: Context) -> int:
     Path(f"{payload}.begun").touch()
     while not Path(f"{payload}.go").exists():
         time.sleep(0.01)
+    return ctx.attempt
+
+@task("hold_on", retries=9)
+async def hold_on(payload: str, ctx: Context) -> int:
+    threading.Thread(target=time.sleep, args=(600,), name="a thread of the user's").start()
+    Path(f"{payload}.begun").touch()
+    while not Path(f"{payload}.go").exists():
+        try:
+            await asyncio.to_thread(time.sleep, 600)
+        except asyncio.CancelledError:
+            pass
     return ctx.attempt
 
 @task("break", retries=0)
@@ -147,19 +158,25 @@ def test_a_worker_that_must_stop_before_its_task_has_ended_hands_it_back_and_end
     tiers.start("distributor", "distributor-1")
     tiers.start("worker", "worker-1", "--import", "load", "--drain-timeout", "0.2")
     with AgentClient(tiers.redis, tiers.secrets) as client:
-        task_id = client.submit(Task(task_type="hold", payload="one"))
-        until((tmp_path / "one.begun").exists, "the task runs")
+        ids = [client.submit(Task(task_type=name, payload=name)) for name in ("hold", "hold_on")]
+        until(lambda: all((tmp_path / f"{name}.begun").exists() for name in ("hold", "hold_on")), "the tasks run")
         # When
         tiers.terminate("worker-1")
         # Then
         assert tiers.exit_code("worker-1") == 75, tiers.log("worker-1")
         assert "handed back" in tiers.log("worker-1")
-        (tmp_path / "one.go").touch()
+        assert "a thread of the user's" in tiers.log("worker-1")
+        assert ', hold_on"' in tiers.log("worker-1")
+        for name in ("hold", "hold_on"):
+            (tmp_path / f"{name}.go").touch()
         tiers.start("worker", "worker-2", "--import", "load")
-        ended = client.result(task_id, timeout_s=60)
-        assert ended.status == "completed"
-        assert ended.retry_count == 1  # what was handed back does not count
-        assert ended.attempt == 2
+        for ended in (client.result(task_id, timeout_s=60) for task_id in ids):
+            assert ended.status == "completed"
+            assert ended.retry_count == 1  # what was handed back does not count
+            assert ended.attempt == 2
+        # And only a thread that a task has left behind holds nobody up either
+        tiers.terminate("worker-2")
+        assert tiers.exit_code("worker-2") == 0, tiers.log("worker-2")
 
 
 def test_a_worker_says_which_attempt_failed_and_leaves_what_may_be_private_to_the_record(tiers: Tiers) -> None:

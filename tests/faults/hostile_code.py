@@ -56,6 +56,36 @@ async def hold_loop(payload: dict[str, Any], ctx: Context) -> int:
     return ctx.attempt
 
 
+# what asks for the end of its process
+
+
+async def exits() -> None:
+    sys.exit(3)
+
+
+async def interrupts() -> None:
+    raise KeyboardInterrupt
+
+
+@task("end_the_loop", retries=0)
+async def end_the_loop(payload: str) -> str:
+    loop = asyncio.get_running_loop()
+    if payload == "gather":
+        await asyncio.gather(exits(), asyncio.sleep(600))
+    elif payload == "interrupt":
+        await asyncio.gather(interrupts(), asyncio.sleep(600))
+    elif payload == "group":
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.sleep(600))
+            group.create_task(exits())
+    elif payload == "callback":
+        loop.call_soon(sys.exit, 3)
+    elif payload == "stop":
+        loop.stop()
+    await asyncio.sleep(0.05)
+    return "done"
+
+
 @task("hang")
 def hang(payload: str, ctx: Context) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -274,6 +274,24 @@ async def test_a_coroutine_that_blocks_the_loop_loses_its_task_to_another_worker
     assert (after.result, after.attempt, len(ledger.read_text().splitlines())) == (2, 2, 2)
 
 
+async def test_user_code_that_exits_or_stops_the_loop_fails_its_own_attempt_at_most(
+    home: Home, client: AgentClient, tmp_path: Path
+) -> None:
+    ways = {"gather": "SystemExit", "group": "SystemExit", "interrupt": "KeyboardInterrupt", "callback": "", "stop": ""}
+    pid, ledger = home.agents.pid("worker-1"), tmp_path / "ledger"
+    nap = {"ledger": str(ledger), "nap_s": 1.5}
+    neighbour = asyncio.create_task(run(client, "nap", nap, capabilities=ON_WORKER_1))
+    await until_async(ledger.exists, "the neighbour runs")
+
+    ended = [await run(client, "end_the_loop", way, capabilities=ON_WORKER_1) for way in ways]
+
+    assert [one.error.type if one.error else "" for one in ended] == [*ways.values()]
+    assert ((await neighbour).status, (await neighbour).attempt) == ("completed", 1)
+    assert home.agents.pid("worker-1") == pid
+    assert home.agents.alive("worker-1")
+    assert home.agents.log("worker-1").count('"action": "loop_goes_on"') == len(ways)
+
+
 # a worker that begins anew
 
 
