@@ -22,6 +22,7 @@ from core import failpoints
 from core.errors import BadTask
 from core.tasks import Task, TaskError, Then, utc_now
 from worker.attempt import Finished, Running, Status, run_request
+from worker.attempt_threads import AttemptThreads, attempt_threads
 from worker.child_pool import ChildDied, ChildPool
 from worker.context import ChildOutcome, Context, Progress, Spawn, running_context
 from worker.handler_registry import Handler, Handlers
@@ -81,7 +82,7 @@ class Executor:
         self._held: dict[str, Task] = {}  #: attempts that cannot begin yet: an old one still runs, or no child can
         self._functions_run = False  #: a child process has imported them
         self._running: dict[str, Running] = {}
-        self._open = False  #: between start and close
+        self._threads: AttemptThreads | None = None  #: between start and close
         self._variables = copy_context()  #: what each attempt begins with
         self._left_behind: set[asyncio.Task[None]] = set()  #: attempts whose coroutine does not end
         self._sweeper: asyncio.TimerHandle | None = None
@@ -99,7 +100,7 @@ class Executor:
     async def start(self) -> None:
         """Returns when all tasks are taken; called again it changes nothing. Coroutines run from the first moment,
         functions and graphs as soon as a child process has imported them. Raises ConfigError when it cannot do so."""
-        self._open = True
+        self._threads = attempt_threads(self._concurrency)
         self._begin_next()
         if any(handler.kind != "async" for handler in self._handlers):
             await self._pool.start()
@@ -116,7 +117,7 @@ class Executor:
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
-        self._open = self._functions_run = False
+        self._threads, self._functions_run = None, False
         self.withdraw()
         attempts = {running.attempt for running in self._running.values()}
         self._running.clear()  # what does not stand in there is not reported
@@ -178,7 +179,7 @@ class Executor:
 
     def _begin_next(self) -> None:
         """Begins as many as there is room for."""
-        while self._open and len(self._running) < self._concurrency and (task := self._queue.next()) is not None:
+        while self._threads and len(self._running) < self._concurrency and (task := self._queue.next()) is not None:
             self._begin(task)
 
     def _begin(self, task: Task) -> None:
@@ -262,6 +263,7 @@ class Executor:
     def _finish(self, running: Running, finished: Finished) -> None:
         task_id = running.task.task_id
         del self._running[task_id]
+        self._look_for_threads(running)
         if running.stopped_s is not None:
             finished = _stopped(running)
         if (held := self._held.pop(task_id, None)) is not None:
@@ -269,6 +271,16 @@ class Executor:
         self._begin_next()
         if not running.forgotten:
             self._report(finished)
+
+    def _look_for_threads(self, running: Running) -> None:
+        if self._threads and running.context and (left := self._threads.ended(running.context)):
+            log.warning(
+                "%s has ended, and %d of its threads go on: they hold memory, and no end can be put to them but that of"
+                " this worker. Give blocking calls a timeout, or make the handler a plain function",
+                running.task.task_id,
+                left,
+                extra={"action": "threads_left_behind", "task_type": running.task.task_type},
+            )
 
     def _report(self, finished: Finished) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 from core.tasks import Task, Then
@@ -10,6 +11,7 @@ from tests.odd_errors import ODD_ERRORS
 from worker.context import Context, Spawn
 from worker.handlers import task
 
+gate = threading.Event()
 seen: list[asyncio.Task[Any] | None] = []
 
 
@@ -57,6 +59,17 @@ async def cancel_neighbours() -> None:
     for neighbour in asyncio.all_tasks():
         if neighbour.get_name() == "echo_later":
             neighbour.cancel()
+
+
+@task("block_threads", timeout=0.3)
+async def block_threads(payload: int) -> None:
+    """Makes so many calls that do not return before the gate is opened."""
+    await asyncio.gather(*(asyncio.to_thread(gate.wait) for _ in range(payload)))
+
+
+@task("need_a_thread")
+async def need_a_thread() -> str:
+    return await asyncio.to_thread(lambda: "done")
 
 
 @task("raise_odd")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -92,6 +95,31 @@ async def test_an_attempt_that_is_cancelled_as_soon_as_it_is_given_ends_as_cance
     bench.executor.cancel(task.task_id, task.attempt)
 
     assert (await bench.end_of(task)).status == "cancelled"
+
+
+# its threads
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """What the threads of the user code wait for; open at the end, whatever happens."""
+    gate: threading.Event = sys.modules[Path(RUDE_CODE).stem].gate
+    yield gate
+    gate.set()
+
+
+async def test_threads_that_outlive_their_attempts_are_told_of_and_keep_nobody_waiting(
+    bench: Bench, gate: threading.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    all_there_are = min(32, (os.cpu_count() or 1) + 4)
+    for _ in range(2):
+        blocking, waiting = bench.submit("block_threads", all_there_are), bench.submit("need_a_thread")
+        assert error_of(await bench.end_of(blocking)).type == "timeout"
+        assert (await bench.end_of(waiting)).result == "done"
+
+    left = [record.args for record in caplog.records if vars(record).get("action") == "threads_left_behind"]
+    assert left == [("t1", all_there_are), ("t3", all_there_are)]
+    assert await has_all_its_slots(bench)
 
 
 # its outcome
