@@ -6,7 +6,6 @@ the interpreter lock in a tight C loop is killed from outside all the same.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import sys
@@ -26,7 +25,7 @@ from worker.context import ChildOutcome, Context, Progress, Spawn, running_conte
 from worker.descendants import end_children
 from worker.graph_runner import GraphRunner
 from worker.handler_registry import Handler, Handlers
-from worker.outcome import failure, out_of_memory, result_json, spawn_json
+from worker.outcome import failure, out_of_memory, refuse_unrun, result_json, spawn_json
 
 __all__ = ["serve"]
 
@@ -138,11 +137,7 @@ def _call(handler: Handler, payload: Any, context: Context, channel: Channel, ru
     if handler.kind == "graph":
         return graphs.run(handler, payload, context, channel.fileno, lambda: channel.cancelled(run))
     value = handler.function(*handler.arguments(payload, context))
-    if asyncio.iscoroutine(value):
-        value.close()
-        raise BadTask(
-            f"handler of {handler.task_type!r} is a plain function but returned a coroutine: make it an async def"
-        )
+    refuse_unrun(handler.task_type, value)
     return value
 
 

@@ -26,7 +26,7 @@ from worker.attempt_threads import AttemptThreads, attempt_threads
 from worker.child_pool import ChildDied, ChildPool
 from worker.context import ChildOutcome, Context, Progress, Spawn, running_context
 from worker.handler_registry import Handler, Handlers
-from worker.outcome import failure, out_of_memory, result_json, spawn_json
+from worker.outcome import failure, out_of_memory, refuse_unrun, result_json, spawn_json
 from worker.task_queue import TaskQueue
 
 __all__ = ["Executor", "Finished", "Running"]
@@ -231,6 +231,7 @@ class Executor:
         )
         running_context.set(context)
         value = await handler.function(*handler.arguments(task.payload, context))
+        refuse_unrun(task.task_type, value)
         if isinstance(value, Spawn):
             return _delegated(running, orjson.loads(spawn_json(value)))
         if value is not None:

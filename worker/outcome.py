@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable
-from types import TracebackType
+from types import AsyncGeneratorType, CoroutineType, GeneratorType, TracebackType
 from typing import Any
 
 import orjson
@@ -15,7 +15,7 @@ from core.errors import BadTask, TaskFailed
 from core.tasks import TaskError, check_size, holds_no_number
 from worker.context import Spawn
 
-__all__ = ["failure", "out_of_memory", "result_json", "spawn_json"]
+__all__ = ["failure", "out_of_memory", "refuse_unrun", "result_json", "spawn_json"]
 
 #: Longest class name, error message and traceback kept, in characters. Of a traceback the middle goes: both ends tell
 #: most.
@@ -28,6 +28,22 @@ OUR_FILES = frozenset(
     os.path.join(OUR_FOLDER, name)
     for name in ("child_main.py", "executor.py", "handler_registry.py", "nursery.py", "graph_runner.py")
 )
+
+
+def refuse_unrun(task_type: str, value: Any) -> None:
+    """Raises BadTask, with the cure, when what a handler has returned is no value, but code that has not run."""
+    if not isinstance(value, GeneratorType | AsyncGeneratorType | CoroutineType):
+        return
+    if isinstance(value, CoroutineType):
+        value.close()  # else Python warns of it as well
+        raise BadTask(
+            f"handler of {task_type!r} returned a coroutine, which has not run: await it in an async def, or make the"
+            " handler one"
+        )
+    raise BadTask(
+        f"handler of {task_type!r} returned a generator, which has not run: a task has one result, so return a list of"
+        " what it yields, and tell of the way with ctx.progress"
+    )
 
 
 def result_json(value: Any) -> bytes:

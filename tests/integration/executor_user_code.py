@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import time
+from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -278,10 +279,20 @@ async def no_json_async() -> object:
     return {"it": object()}
 
 
-def _hidden() -> Any:
+def not_run(kind: str) -> Any:
     async def coroutine() -> None: ...
 
-    return coroutine()
+    async def agenerator() -> AsyncIterator[int]:
+        yield 1
+
+    return {"coroutine": coroutine, "generator": lambda: (n for n in [1]), "async generator": agenerator}[kind]()
 
 
-task("hidden_coroutine")(_hidden)
+@task("unrun")
+def unrun(payload: str) -> Any:
+    return not_run(payload)
+
+
+@task("unrun_async")
+async def unrun_async(payload: str) -> Any:
+    return not_run(payload)

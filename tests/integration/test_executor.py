@@ -166,8 +166,13 @@ async def test_a_result_that_is_no_json_is_refused_with_the_cure(bench: Bench, t
     assert not error.retryable
 
 
-async def test_a_plain_function_that_returns_a_coroutine_fails_with_the_cure(bench: Bench) -> None:
-    assert "make it an async def" in error_of(await bench.run("hidden_coroutine")).message
+@pytest.mark.parametrize("task_type", ["unrun", "unrun_async"])
+async def test_a_handler_that_returns_what_has_not_run_is_told_so(bench: Bench, task_type: str) -> None:
+    errors = [error_of(await bench.run(task_type, kind)) for kind in ("coroutine", "generator", "async generator")]
+
+    assert [(error.type, error.retryable) for error in errors] == [("BadTask", False)] * 3
+    assert "await it in an async def, or make the handler one" in errors[0].message
+    assert ["returned a generator" in error.message for error in errors] == [False, True, True]
 
 
 async def test_an_unknown_task_type_fails_at_once_naming_the_known_ones(bench: Bench) -> None:
