@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from inspect import Parameter
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
 from core.errors import BadTask
 
-__all__ = ["HANDLERS", "Handler", "Handlers"]
+__all__ = ["HANDLERS", "NO_DEFAULT", "Handler", "Handlers"]
 
 Kind = Literal["async", "sync", "graph"]
+
+NO_DEFAULT = Parameter.empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class Handler:
     memory_mb: int | None  #: what an attempt may allocate in its child process; None: what all may
     wants_payload: bool
     wants_context: bool
+    payload_default: Any  #: in the place of the payload of a task that has none; NO_DEFAULT: there is no other
     payload_model: TypeAdapter[Any] | None  #: validates the payload; None: it is handed over as it came
     capabilities: tuple[str, ...]  #: what a worker with this handler can do, beside its own list
     module: str  #: where it was registered
@@ -35,7 +39,9 @@ class Handler:
 
     def arguments(self, payload: Any, context: Any) -> tuple[Any, ...]:
         """What to call ``function`` with. Raises BadTask, naming the field, when the payload breaks its model."""
-        if self.payload_model is not None:
+        if payload is None and self.payload_default is not NO_DEFAULT:
+            payload = self.payload_default
+        elif self.payload_model is not None:
             payload = _validated(self.payload_model, payload)
         if self.wants_payload:
             return (payload, context) if self.wants_context else (payload,)

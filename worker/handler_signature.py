@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -13,6 +14,9 @@ from core.errors import BadTask
 from worker.context import Context
 
 CONTEXT_NAMES = frozenset({"ctx", "context"})
+#: First parameters of methods.
+OBJECT_NAMES = frozenset({"self", "cls"})
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,32 +24,65 @@ class Signature:
     wants_payload: bool
     wants_context: bool
     payload_model: TypeAdapter[Any] | None
+    payload_default: Any = inspect.Parameter.empty
 
 
 def read_signature(task_type: str, function: Callable[..., Any], names: Mapping[str, Any]) -> Signature:
     """Which arguments ``function`` wants. ``names``: the variables around it, to resolve annotations in.
 
-    Raises BadTask when it wants anything but ``(payload)``, ``(payload, ctx)``, ``(ctx)`` or nothing, or when the
-    payload's annotation cannot be resolved: then nobody could tell whether it is a model to validate with.
+    A parameter that has a default and is neither payload nor context is not filled. Raises BadTask, with the reason,
+    when it wants anything but ``(payload)``, ``(payload, ctx)``, ``(ctx)`` or nothing, when nobody can tell which
+    parameter is the payload, or when the payload's annotation cannot be resolved: then nobody could tell whether it is
+    a model to validate with.
     """
-    wanted = [p for p in inspect.signature(function).parameters.values() if _wanted(p)]
-    contexts = [p for p in wanted if _is_context(p)]
-    payloads = [p for p in wanted if not _is_context(p)]
-    positional = all(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in wanted)
-    if len(contexts) > 1 or len(payloads) > 1 or not positional or wanted != payloads + contexts:
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+        payload, context = _filled(parameters)
+        _check_call(function, [one for one in (payload, context) if one])
+    except (TypeError, ValueError) as error:
         raise BadTask(
-            f"handler of {task_type!r} takes {inspect.signature(function)}; it must be (payload), (payload, ctx),"
-            " (ctx) or (), where the context is called ctx or annotated Context"
-        )
-    model = _model(task_type, payloads[0], function, names) if payloads else None
-    return Signature(bool(payloads), bool(contexts), model)
+            f"handler of {task_type!r}: {error}. It must be (payload), (payload, ctx), (ctx) or (), where the context"
+            " is called ctx or annotated Context"
+        ) from None
+    model = _model(task_type, payload, function, names) if payload else None
+    default = payload.default if payload else inspect.Parameter.empty
+    return Signature(payload is not None, context is not None, model, default)
 
 
-def _wanted(parameter: inspect.Parameter) -> bool:
-    """Whether it is ours to fill: all but the parameters that have a default and are neither payload nor context."""
-    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-        return False
-    return parameter.default is parameter.empty or parameter.name == "payload" or _is_context(parameter)
+def _filled(parameters: Sequence[inspect.Parameter]) -> tuple[inspect.Parameter | None, inspect.Parameter | None]:
+    """The parameters for payload and context. Raises ValueError with the reason why nobody can tell."""
+    if parameters and parameters[0].name in OBJECT_NAMES:
+        raise ValueError(f"there is no object to call it on as {parameters[0].name!r}; make it a function")
+    contexts = [p for p in parameters if _is_context(p)]
+    others = [p for p in parameters if p not in contexts and (p.kind in POSITIONAL or p.name == "payload")]
+    payloads = (
+        [p for p in parameters if p not in contexts and not _may_be_left_out(p)]
+        or [p for p in others if p.name == "payload"]
+        or others
+    )
+    for role, found in (("payload", payloads), ("context", contexts)):
+        if len(found) > 1:
+            names = ", ".join(p.name for p in found)
+            raise ValueError(f"it takes {names}, and only one of them can be the {role}; others get a default behind *")
+    rest = [p for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if rest and not payloads:
+        raise ValueError(f"{rest[0]} names no payload; if it is a decorator's, that needs functools.wraps")
+    if [p for p in parameters if p.kind in POSITIONAL][: len(payloads + contexts)] != payloads + contexts:
+        raise ValueError("payload and context come before others, in this order, and by position")
+    return next(iter(payloads), None), next(iter(contexts), None)
+
+
+def _may_be_left_out(parameter: inspect.Parameter) -> bool:
+    rest = (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    return parameter.default is not parameter.empty or parameter.kind in rest
+
+
+def _check_call(function: Callable[..., Any], filled: Sequence[inspect.Parameter]) -> None:
+    """Raises ValueError when it cannot be called as it says, since it only looks like what it wraps."""
+    try:
+        inspect.signature(function, follow_wrapped=False).bind(*filled)
+    except TypeError as error:
+        raise ValueError(f"it looks like what it wraps, but cannot be called like that ({error})") from None
 
 
 def _is_context(parameter: inspect.Parameter) -> bool:
@@ -62,7 +99,7 @@ def _model(
 ) -> TypeAdapter[Any] | None:
     annotation = parameter.annotation
     while isinstance(annotation, str):  # twice, for one quoted where annotations are strings anyway
-        scope = getattr(inspect.unwrap(function), "__globals__", {})
+        scope = _globals(inspect.unwrap(function))
         try:
             annotation = eval(annotation, dict(scope), dict(names))  # the user's own source, as typing does
         except NameError as error:
@@ -71,6 +108,14 @@ def _model(
                 f" resolved ({error}). Import it at the top of the module, not under TYPE_CHECKING."
             ) from None
     return TypeAdapter(annotation) if _mentions_model(annotation) else None
+
+
+def _globals(function: Callable[..., Any]) -> dict[str, Any]:
+    """The names of the module that its code stands in."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    code = function if hasattr(function, "__globals__") else type(function).__call__  # an object that is called
+    return getattr(code, "__globals__", {})
 
 
 def _mentions_model(annotation: Any) -> bool:

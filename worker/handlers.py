@@ -54,31 +54,38 @@ def task(
 ) -> Callable[[F], F]:
     """Registers a function as the handler of ``task_type`` and gives it back unchanged.
 
-    It takes ``(payload)``, ``(payload, ctx)``, ``(ctx)`` or nothing. A payload annotated with a pydantic model is
-    validated before the run. An ``async def`` runs on the worker's event loop and must not block it; a plain function
-    runs in a child process, which is killed when its time is up. It returns JSON, a pydantic model, a dataclass, or
-    ``ctx.spawn(...)``. ``timeout``: seconds, one attempt. ``retries``: attempts after the first. ``memory_mb``: what a
-    plain function may allocate, in MiB, instead of WORKER_CHILD_MEMORY_MB. Processes it starts end with the attempt.
+    It takes ``(payload)``, ``(payload, ctx)``, ``(ctx)`` or nothing; parameters behind these keep their defaults, and
+    so does the payload of a task that has none. A payload annotated with a pydantic model is validated before the run.
+    An ``async def`` runs on the worker's event loop and must not block it; a plain function runs in a child process,
+    which is killed when its time is up. It returns JSON, a pydantic model, a dataclass, or ``ctx.spawn(...)``.
+    ``timeout``: seconds, one attempt. ``retries``: attempts after the first. ``memory_mb``: what a plain function may
+    allocate, in MiB, instead of WORKER_CHILD_MEMORY_MB. Processes it starts end with the attempt.
     Raises BadTask for a signature, name or number that cannot work.
     """
 
     def register(function: F) -> F:
         place = inspect.currentframe().f_back  # type: ignore[union-attr]
-        if not callable(function):
-            raise BadTask(f"@task({task_type!r}) must stand on a function, not on a {type(function).__name__}")
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        called: Any = function.__func__ if isinstance(function, staticmethod) else function
+        if not callable(called) or inspect.isclass(called):
+            raise BadTask(f"@task({task_type!r}) must stand on a function, not on a {type(called).__name__}")
+        if _is(inspect.isgeneratorfunction, called) or _is(inspect.isasyncgenfunction, called):
             raise BadTask(f"@task({task_type!r}): a generator cannot be a handler; report with ctx.progress and return")
-        kind: Kind = "async" if inspect.iscoroutinefunction(function) else "sync"
+        kind: Kind = "async" if _is(inspect.iscoroutinefunction, called) else "sync"
         if kind == "async" and memory_mb is not None:
             raise BadTask(
                 f"@task({task_type!r}): memory_mb limits a child process, but an async def runs in the worker itself."
                 " Make it a plain function, or leave memory_mb out."
             )
-        signature = read_signature(task_type, function, place.f_locals if place else {})
-        _register(task_type, function, kind, signature, timeout, retries, memory_mb, tuple(capabilities), place)
+        signature = read_signature(task_type, called, place.f_locals if place else {})
+        _register(task_type, called, kind, signature, timeout, retries, memory_mb, tuple(capabilities), place)
         return function
 
     return register
+
+
+def _is(kind: Callable[[object], bool], function: Callable[..., Any]) -> bool:
+    """Also of an object that is called."""
+    return kind(function) or kind(getattr(function, "__call__", None))  # noqa: B004
 
 
 def agent(
@@ -143,6 +150,7 @@ def _register(
             memory_mb=memory_mb,
             wants_payload=signature.wants_payload,
             wants_context=signature.wants_context,
+            payload_default=signature.payload_default,
             payload_model=signature.payload_model,
             capabilities=capabilities,
             module=str(frame.f_globals.get("__name__", "__main__")),

@@ -9,7 +9,7 @@ from typing import Any
 
 from core.tasks import Task
 from worker.context import Context, Spawn
-from worker.handler_registry import Handler, Handlers
+from worker.handler_registry import NO_DEFAULT, Handler, Handlers
 
 __all__ = ["user_code"]
 
@@ -58,6 +58,6 @@ def user_code(began: Counter[str]) -> Handlers:
 def _handler(name: str, function: Callable[..., Any], wants_payload: bool, wants_context: bool) -> Handler:
     return Handler(
         task_type=name, function=function, kind="async", timeout_s=60.0, max_attempts=MAX_ATTEMPTS, memory_mb=None,
-        wants_payload=wants_payload, wants_context=wants_context, payload_model=None, capabilities=(),
-        module=__name__, qualname=name, source=f"{__file__}:{name}",
+        wants_payload=wants_payload, wants_context=wants_context, payload_default=NO_DEFAULT,
+        payload_model=None, capabilities=(), module=__name__, qualname=name, source=f"{__file__}:{name}",
     )  # fmt: skip

@@ -1,7 +1,8 @@
-"""Registering functions and graphs, reading their signatures, and the context they get."""
+"""Registering functions and graphs, and reading their signatures."""
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,9 +14,8 @@ from pydantic import BaseModel
 
 import worker.handler_modules
 import worker.handlers
-from core.errors import BadTask, ConfigError, TaskFailed
-from core.tasks import PAYLOAD_LIMIT_BYTES, Task, TaskError, TaskStatus
-from worker.context import ChildOutcome, Context, Progress, Spawn, current_context, running_context
+from core.errors import BadTask, ConfigError
+from worker.context import Context
 from worker.handlers import Handler, Handlers, agent, load_modules, task
 
 
@@ -36,11 +36,6 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Handlers]:
     for name in set(sys.modules) - before:
         if name.startswith("made_"):
             del sys.modules[name]
-
-
-def outcome(child: str, status: TaskStatus = TaskStatus.COMPLETED, result: Any = None) -> ChildOutcome:
-    error = None if status is TaskStatus.COMPLETED else TaskError(type="ValueError", message="bad")
-    return ChildOutcome(child, "part", status, result, error)
 
 
 # registration
@@ -155,6 +150,19 @@ def _annotated_context(anything: Any, c: Context) -> None: ...
 def _context(context: Any) -> None: ...
 def _nothing() -> None: ...
 def _defaults(payload: Any = None, *, verbose: bool = False) -> None: ...
+def _default(data: Any = None) -> None: ...
+def _both_default(data: Any = None, ctx: Any = None) -> None: ...
+def _own_default(data: Any, retries: int = 3, *rest: Any, **more: Any) -> None: ...
+def _only_own(*, client: Any = None) -> None: ...
+
+
+@functools.wraps(_payload_context)
+def _wrapped(*args: Any, **kwargs: Any) -> None: ...
+
+
+class _Called:
+    def __call__(self, data: Any = None) -> None: ...
+    def method(self, data: Any) -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -166,6 +174,15 @@ def _defaults(payload: Any = None, *, verbose: bool = False) -> None: ...
         (_context, ("C",)),
         (_nothing, ()),
         (_defaults, ("P",)),
+        (_default, ("P",)),
+        (_both_default, ("P", "C")),
+        (_own_default, ("P",)),
+        (_only_own, ()),
+        (_wrapped, ("P", "C")),
+        (_Called(), ("P",)),
+        (_Called().method, ("P",)),
+        (staticmethod(_payload), ("P",)),
+        (functools.partial(_own_default, retries=1), ("P",)),
     ],
 )
 def test_a_handler_gets_the_arguments_it_names(registry: Handlers, function: Any, arguments: tuple[str, ...]) -> None:
@@ -174,13 +191,66 @@ def test_a_handler_gets_the_arguments_it_names(registry: Handlers, function: Any
     assert registry.get("shape").arguments("P", "C") == arguments
 
 
-@pytest.mark.parametrize("parameters", ["a, b", "ctx, payload", "payload, *, ctx", "payload, ctx, more"])
-def test_another_signature_is_refused_with_the_lawful_ones(parameters: str) -> None:
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        ("a, b", "it takes a, b, and only one of them can be the payload"),
+        ("a=1, b=2", "it takes a, b, and only one of them can be the payload"),
+        ("ctx, context", "it takes ctx, context, and only one of them can be the context"),
+        ("payload, ctx, more", "it takes payload, more"),
+        ("ctx, payload", "payload and context come before others, in this order"),
+        ("ctx, verbose=False", "payload and context come before others"),
+        ("verbose=False, payload=None", "payload and context come before others"),
+        ("payload, retries=3, ctx=None", "payload and context come before others"),
+        ("payload, *, ctx", "payload and context come before others"),
+        ("*, payload=None", "payload and context come before others"),
+        ("*args", r"\*args names no payload; if it is a decorator's, that needs functools.wraps"),
+        ("ctx, **kwargs", r"\*\*kwargs names no payload"),
+        ("self", "there is no object to call it on as 'self'; make it a function"),
+        ("self, payload", "there is no object to call it on as 'self'"),
+        ("cls, payload", "there is no object to call it on as 'cls'"),
+    ],
+)
+def test_another_signature_is_refused_with_the_reason_and_the_lawful_ones(parameters: str, reason: str) -> None:
     scope: dict[str, Any] = {}
     exec(f"def wrong({parameters}): ...", scope)
 
-    with pytest.raises(BadTask, match=r"must be \(payload\), \(payload, ctx\), \(ctx\) or \(\)"):
+    with pytest.raises(BadTask, match=rf"{reason}.* must be \(payload\), \(payload, ctx\), \(ctx\) or \(\)"):
         task("wrong")(scope["wrong"])
+
+
+@pytest.mark.parametrize(
+    ("handler", "reason"),
+    [
+        (functools.wraps(_payload)(lambda: None), "cannot be called like that"),
+        (max, "no signature found"),
+        (_Called, "must stand on a function, not on a type"),
+    ],
+)
+def test_what_cannot_be_called_as_it_looks_is_refused(handler: Any, reason: str) -> None:
+    with pytest.raises(BadTask, match=reason):
+        task("wrong")(handler)
+
+
+def test_an_object_and_a_static_method_run_as_their_code_does(registry: Handlers) -> None:
+    class Called:
+        async def __call__(self, payload: Any) -> None: ...
+
+        @task("static")
+        @staticmethod
+        async def static(payload: Any) -> None: ...
+
+    task("called")(Called())
+
+    assert [registry.get(name).kind for name in ("called", "static")] == ["async", "async"]
+
+
+@pytest.mark.parametrize("function", [lambda n=5: None, lambda n=5, ctx=None: None])
+def test_a_default_stands_in_for_the_payload_of_a_task_that_has_none(registry: Handlers, function: Any) -> None:
+    task("lenient")(function)
+
+    assert registry.get("lenient").arguments(None, "C")[0] == 5
+    assert registry.get("lenient").arguments(0, "C")[0] == 0
 
 
 def _validating(registry: Handlers) -> Handler:
@@ -204,6 +274,18 @@ def test_models_inside_another_annotation_are_validated_too(registry: Handlers) 
     def read_all(payload: list[Text] | None) -> None: ...
 
     assert registry.get("read_all").arguments([{"text": "a"}], None) == ([Text(text="a")],)
+
+
+@pytest.mark.parametrize("annotation", ["Text | None", "Text"])
+def test_a_payload_with_a_default_is_validated_when_there_is_one(registry: Handlers, annotation: str) -> None:
+    scope: dict[str, Any] = {"Text": Text}
+    exec(f"def read(order: {annotation} = None): ...", scope)
+    task("read_one")(scope["read"])
+
+    assert registry.get("read_one").arguments({"text": "a"}, None) == (Text(text="a"),)
+    assert registry.get("read_one").arguments(None, None) == (None,)
+    with pytest.raises(BadTask, match="text"):
+        registry.get("read_one").arguments({}, None)
 
 
 def test_a_model_defined_beside_the_handler_is_found(registry: Handlers) -> None:
@@ -306,109 +388,3 @@ def test_registering_handlers_imports_no_langgraph() -> None:
     root = Path(__file__).parents[2]
 
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
-
-
-# context
-
-
-def test_spawned_children_without_an_id_are_named_after_their_parent() -> None:
-    spawn = Context("job").spawn(
-        [Task(task_type="part"), Task(task_type="part", task_id="own"), Task(task_type="part")],
-        then="merge",
-        payload=[1],
-    )
-
-    assert isinstance(spawn, Spawn)
-    assert [child.task_id for child in spawn.children] == ["job/0", "own", "job/2"]
-    assert (spawn.then.task_type, spawn.then.payload) == ("merge", [1])
-
-
-@pytest.mark.parametrize(
-    ("children", "problem"),
-    [
-        ([], "at least one child"),
-        ([{"task_type": "part"}], "got a dict as child 0"),
-        ([Task(task_type="part", task_id="a"), Task(task_type="part", task_id="a")], "two children with the id 'a'"),
-        ([Task(task_type="part", payload="x" * PAYLOAD_LIMIT_BYTES)], "payload of task 'job/0' has"),
-        ([Task(task_type="part", payload=object())], "payload of task 'job/0' is not JSON"),
-    ],
-)
-def test_children_that_cannot_run_are_refused(children: list[Any], problem: str) -> None:
-    with pytest.raises(BadTask, match=problem):
-        Context("job").spawn(children)
-
-
-def test_a_child_whose_id_would_be_too_long_is_refused() -> None:
-    with pytest.raises(BadTask, match="over 200 characters"):
-        Context("j" * 199).spawn([Task(task_type="part")])
-
-
-def test_results_are_those_of_the_children_in_order() -> None:
-    assert Context("job", children=[outcome("a", result=1), outcome("b", result=2)]).results() == [1, 2]
-
-
-def test_results_raise_for_the_first_child_that_failed() -> None:
-    children = [outcome("a", result=1), outcome("b", TaskStatus.FAILED), outcome("c", TaskStatus.CANCELLED)]
-
-    with pytest.raises(TaskFailed, match="'b' ended as failed: ValueError: bad"):
-        Context("job", children=children).results()
-
-
-def test_progress_reaches_whoever_listens() -> None:
-    heard: list[Progress] = []
-
-    Context("job", attempt=2, on_progress=heard.append).progress(0.5, "half", files=3)
-
-    assert heard == [Progress("job", 2, 0.5, "half", {"files": 3})]
-
-
-def test_progress_is_what_it_was_when_it_was_reported() -> None:
-    heard: list[Progress] = []
-    seen: dict[str, Any] = {"files": []}
-
-    Context("job", on_progress=heard.append).progress(note="so far", seen=seen)
-    seen["files"].append(object())
-
-    assert (heard[0].note, heard[0].data) == ("so far", {"seen": {"files": []}})
-
-
-@pytest.mark.parametrize("fraction", [-0.1, 50, float("nan")])
-def test_progress_outside_0_to_1_is_refused(fraction: float) -> None:
-    with pytest.raises(BadTask, match="divide what is done by the total"):
-        Context("job").progress(fraction)
-
-
-def test_progress_that_overshoots_by_rounding_counts_as_done() -> None:
-    heard: list[Progress] = []
-    Context("job", on_progress=heard.append).progress(1.00001)
-
-    assert heard[0].fraction == 1.0
-
-
-def test_progress_too_large_is_refused() -> None:
-    with pytest.raises(BadTask, match="over 4096"):
-        Context("job").progress(note="x" * 5000)
-
-
-def test_cancelled_stays_true_once_it_was() -> None:
-    answers = iter([False, True])
-    context = Context("job", asks_cancelled=lambda: next(answers))
-
-    assert [context.cancelled, context.cancelled, context.cancelled] == [False, True, True]
-
-
-def test_the_idempotency_key_is_the_task_id_unless_given() -> None:
-    assert Context("job").idempotency_key == "job"
-    assert Context("job", idempotency_key="order-7").idempotency_key == "order-7"
-
-
-def test_the_current_context_is_there_while_a_task_runs_only() -> None:
-    with pytest.raises(BadTask, match="works only while a task runs"):
-        current_context()
-
-    context = Context("job")
-    token = running_context.set(context)
-    try:
-        assert current_context() is context
-    finally:
-        running_context.reset(token)
