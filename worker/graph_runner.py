@@ -13,6 +13,9 @@ from worker.handler_registry import Handler
 
 __all__ = ["GraphRunner"]
 
+#: What LangGraph puts into its output in the place of what is not done yet.
+INTERRUPT = "__interrupt__"
+
 
 class GraphRunner:
     """The graphs of one child, compiled when first asked for. Its loop outlives the runs, as clients expect."""
@@ -27,7 +30,8 @@ class GraphRunner:
         """The final state of the handler's graph, started with ``payload``.
 
         ``descriptor`` becomes readable when there is news for this child; when ``cancelled()`` says so then, the run is
-        cancelled. Raises BadTask when the payload is no dict or the builder gave no graph, else what a node raised.
+        cancelled. Raises BadTask when the payload is no dict, the builder gave no graph, or the graph has paused; else
+        what a node raised.
         """
         if not isinstance(payload, dict):
             raise BadTask(
@@ -64,6 +68,30 @@ async def _invoke(
 
     loop.add_reader(descriptor, on_news)
     try:
-        return await graph.ainvoke(payload, context=context)
+        return await _final_state(graph, payload, context)
     finally:
         loop.remove_reader(descriptor)
+
+
+async def _final_state(graph: Any, payload: dict[str, Any], context: Context) -> Any:
+    """As ``ainvoke``, which gives what there is by then of a graph that pauses. Raises BadTask for one."""
+    from langgraph.pregel import Pregel
+
+    state, paused = None, False
+    if isinstance(graph, Pregel):  # what ainvoke gives does not tell whether it has stopped before or after a node
+        async for mode, chunk in graph.astream(payload, context=context, stream_mode=["updates", "values"]):
+            state = chunk if mode == "values" else state
+            paused = paused or _has_paused(chunk)
+    else:  # one with something around it
+        state = await graph.ainvoke(payload, context=context)
+        paused = _has_paused(state)
+    if paused:
+        raise BadTask(
+            "the graph has paused (interrupt(), interrupt_before or interrupt_after), and nothing here can resume it:"
+            " let it run to its end, or make what follows the pause a task of its own"
+        )
+    return state
+
+
+def _has_paused(output: Any) -> bool:
+    return isinstance(output, dict) and INTERRUPT in output

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from langchain_core.messages import AIMessage, AnyMessage
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.runtime import Runtime
+from langgraph.types import interrupt
 
 from worker.context import Context, current_context
 from worker.handlers import agent
@@ -54,6 +56,42 @@ def _stuck() -> StateGraph[Review]:
 
 
 agent("stuck_review")(_stuck().compile())
+
+
+def pausing(pause: bool = False, **compiled: Any) -> Any:
+    """Two nodes, of which the second may ask somebody first."""
+
+    def judged(state: Review) -> Review:
+        return {"length": 1 if pause and interrupt("may I?") else 2}
+
+    graph = StateGraph(Review)
+    graph.add_node("draft", lambda state: {"text": "draft"})
+    graph.add_node("judged", judged)
+    graph.add_edge(START, "draft")
+    graph.add_edge("draft", "judged")
+    graph.add_edge("judged", END)
+    return graph.compile(**compiled)
+
+
+def above(below: Any) -> Any:
+    """A graph with another one as its node."""
+    graph = StateGraph(Review)
+    graph.add_node("below", below)
+    graph.add_edge(START, "below")
+    return graph.compile()
+
+
+THREAD = {"configurable": {"thread_id": "one"}}
+agent("never_pauses")(pausing())
+agent("asks")(pausing(True))
+agent("asks_and_remembers")(pausing(True, checkpointer=InMemorySaver()).with_config(THREAD))
+agent("asks_below")(above(pausing(True)))
+agent("asks_wrapped")(pausing(True).with_retry())
+agent("stops_before")(pausing(interrupt_before=["judged"]))
+agent("stops_at_once")(pausing(interrupt_before="*"))
+agent("stops_after")(pausing(interrupt_after=["draft"]))
+agent("stops_and_remembers")(pausing(interrupt_before=["judged"], checkpointer=InMemorySaver()).with_config(THREAD))
+agent("stops_below")(above(pausing(interrupt_before=["judged"])))
 
 
 @agent("broken_review")

@@ -222,6 +222,18 @@ async def test_a_builder_that_gives_no_graph_fails_the_attempt(graphs: Bench) ->
     assert "must return a LangGraph graph, not a str" in error_of(await graphs.run("broken_review", {})).message
 
 
+async def test_a_graph_that_pauses_has_not_completed(graphs: Bench) -> None:
+    asking = ["asks", "asks_and_remembers", "asks_below", "asks_wrapped"]
+    stopping = ["stops_before", "stops_at_once", "stops_after", "stops_and_remembers", "stops_below"]
+    for task_type in asking + stopping:
+        error = error_of(await graphs.run(task_type, {"text": ""}))
+        assert (error.type, error.retryable) == ("BadTask", False), task_type
+        assert "the graph has paused" in error.message
+        assert error.traceback == ""
+
+    assert (await graphs.run("never_pauses", {"text": ""})).result == {"text": "draft", "length": 2, "messages": []}
+
+
 async def test_a_graph_out_of_time_ends_without_losing_its_process(graphs: Bench) -> None:
     assert (await graphs.run("review", {"text": "four"})).status == "completed"
     before = {child.pid for child in children()}
