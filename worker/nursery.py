@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 from core.errors import UserError
@@ -175,10 +176,15 @@ class Nursery:
 def _load(setup: Mapping[str, Any]) -> str:
     """Imports what the worker imported. Returns what went wrong, or ''."""
     _restore(setup["pythonpath"])
+    # What multiprocessing starts anew imports the program that this says it is: not the worker's own.
+    sys.modules["__main__"] = ModuleType("__main__")
     try:
         load_modules(setup["modules"])
         if setup["main"]:
-            load_file(Path(setup["main"]), MAIN_NAME)
+            main = load_file(Path(setup["main"]), MAIN_NAME)
+            main.__spec__ = None  # else it is looked for by its name, which is none
+            # Under both: importing multiprocessing puts what is __main__ then in its place.
+            sys.modules["__main__"] = sys.modules[MAIN_NAME] = main
         for name in setup["registered_in"]:
             importlib.import_module(name)
     except UserError as error:

@@ -275,7 +275,7 @@ def script(folder: Path, *lines: str, guarded: bool = True) -> Path:
     """A script that defines a handler, and runs it when started."""
     body = [
         "import asyncio, os, sys, time",
-        f"sys.path.insert(0, {str(ROOT)!r})",
+        f"sys.path[:0] = [{str(ROOT)!r}, {str(folder)!r}]",
         "from core.tasks import Task",
         "from worker.executor import Executor",
         "from worker.handlers import HANDLERS, task",
@@ -317,6 +317,39 @@ def test_a_script_without_a_guard_is_refused_with_the_cure(tmp_path: Path) -> No
     assert ran.returncode != 0
     assert ran.stderr.splitlines()[-1].startswith("core.errors.ConfigError: a worker was started while a child process")
     assert "if __name__" in ran.stderr.splitlines()[-1]
+
+
+POOLS = (
+    "import multiprocessing",
+    "from concurrent.futures import ProcessPoolExecutor",
+    "def double(n):",
+    "    return 2 * n",
+    "@task('job', timeout=30)",
+    "def job():",
+    "    doubled = []",
+    "    for method in ('spawn', 'forkserver', 'fork'):",
+    "        context = multiprocessing.get_context(method)",
+    "        with ProcessPoolExecutor(1, mp_context=context) as pool:",
+    "            doubled += pool.map(double, [1, 2])",
+    "    with multiprocessing.get_context('spawn').Pool(1) as pool:",
+    "        return doubled + pool.map(double, [3])",
+)
+
+
+def test_a_handler_of_a_script_starts_processes_in_every_way(tmp_path: Path) -> None:
+    ran = run_script(script(tmp_path, *POOLS))
+
+    assert (ran.stdout, ran.stderr) == ("completed [2, 4, 2, 4, 2, 4, 6] None\n", "")
+
+
+def test_processes_that_a_handler_starts_anew_do_not_start_the_program_of_its_worker(tmp_path: Path) -> None:
+    """One that does not look whether it is imported, as a command that was written by hand."""
+    (tmp_path / "mine.py").write_text("\n".join(["from worker import task", *POOLS]))
+    program = script(tmp_path, "from worker.nursery_process import fork_ahead", "fork_ahead()", "import mine")
+    program.write_text(program.read_text().replace("if __name__ == '__main__':", "if True:"))
+    ran = run_script(program)
+
+    assert (ran.stdout, ran.stderr) == ("completed [2, 4, 2, 4, 2, 4, 6] None\n", "")
 
 
 @pytest.mark.parametrize(

@@ -29,4 +29,5 @@ def main() -> None:
     Supervisor(orders, lock).run()
 
 
-main()
+if __name__ == "__main__":
+    main()
