@@ -27,6 +27,9 @@ DESCRIPTORS_LEFT_OPEN = 64
 LOOK_AFTER_S = 0.01
 LOOK_AFTER_RUNS = 64
 
+#: What an attempt may have limited for itself.
+OTHER_LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
+
 #: The kernel ends a process with a higher score first when memory runs out: a child, and not an agent.
 OOM_SCORE = "500"
 
@@ -46,6 +49,8 @@ class Limits:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if not 0 <= soft <= DESCRIPTORS:
             resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, hard))
+        self._lowered = False  #: an attempt has taken something from this process for good
+        self._others = {number: resource.getrlimit(number) for number in OTHER_LIMITS}
         if sys.platform == "linux":
             with suppress(OSError):
                 Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
@@ -58,11 +63,20 @@ class Limits:
             resource.setrlimit(resource.RLIMIT_DATA, (wanted_bytes, self._most_bytes))
 
     def lift(self) -> None:
-        """Makes room to tell what came of the attempt: libraries in C crash for want of memory, orjson among them."""
-        resource.setrlimit(resource.RLIMIT_DATA, (self._most_bytes, self._most_bytes))
+        """Makes room to tell what came of the attempt: libraries in C crash for want of memory, orjson among them. What
+        the attempt has limited itself is taken back too."""
+        try:
+            resource.setrlimit(resource.RLIMIT_DATA, (self._most_bytes, self._most_bytes))
+            for number, limits in self._others.items():
+                if resource.getrlimit(number) != limits:
+                    resource.setrlimit(number, limits)
+        except ValueError:
+            self._lowered = True
 
     def worn(self, took_s: float, failed: bool) -> str:
         """Why this process should be replaced after an attempt; '' as far as is known, when not."""
+        if self._lowered:
+            return "it has lowered a limit of its process for good"
         left_open = _next_descriptor() - self._start_descriptor
         if left_open > DESCRIPTORS_LEFT_OPEN:
             return f"it holds {left_open} descriptors"

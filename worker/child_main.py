@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import threading
 from contextvars import copy_context
 from datetime import datetime
@@ -21,6 +20,7 @@ from core.errors import BadTask
 from core.tasks import TaskError, TaskStatus
 from worker.child_frames import FRAME_LIMIT_BYTES, Frames, wrap
 from worker.child_limits import Limits
+from worker.child_surroundings import Surroundings
 from worker.context import ChildOutcome, Context, Progress, Spawn, running_context
 from worker.descendants import end_children
 from worker.graph_runner import GraphRunner
@@ -93,6 +93,7 @@ def serve(connection: socket.socket, handlers: Handlers, memory_mb: int) -> None
     ``memory_mb``: what an attempt may allocate unless its handler says otherwise.
     """
     channel = Channel(connection)
+    surroundings = Surroundings()
     limits = Limits(memory_mb)
     graphs = GraphRunner()
     while True:
@@ -100,17 +101,21 @@ def serve(connection: socket.socket, handlers: Handlers, memory_mb: int) -> None
         if "run" in message:  # else a cancel that came too late
             began_s = monotonic()
             channel.begin(message["run"])
-            reply, failed = _attempt(message, channel, handlers, graphs, limits)
+            reply, failed = _attempt(message, channel, handlers, graphs, limits, surroundings)
             channel.begin(NO_RUN)
-            _flush()
             took_s = monotonic() - began_s
             left_processes = took_s >= START_OF_A_PROCESS_S and end_children()
-            worn = "it left processes behind" if left_processes else limits.worn(took_s, failed)
+            worn = "it left processes behind" if left_processes else surroundings.spoilt or limits.worn(took_s, failed)
             channel.send(reply[:-1] + b',"worn":%b}' % orjson.dumps(worn) if worn else reply)
 
 
 def _attempt(
-    message: dict[str, Any], channel: Channel, handlers: Handlers, graphs: GraphRunner, limits: Limits
+    message: dict[str, Any],
+    channel: Channel,
+    handlers: Handlers,
+    graphs: GraphRunner,
+    limits: Limits,
+    surroundings: Surroundings,
 ) -> tuple[bytes, bool]:
     """The reply, and whether it tells of a failure."""
     run = message["run"]
@@ -118,11 +123,12 @@ def _attempt(
     try:
         handler = handlers.get(context.task_type)
         limits.allow_memory(handler.memory_mb)
-        try:
-            # A copy for each attempt, so that no context variable set by one is seen by the next.
-            value = copy_context().run(_call, handler, message["task"]["payload"], context, channel, run, graphs)
-        finally:
-            limits.lift()
+        with surroundings:  # what was printed goes out before the reply
+            try:
+                # A copy for each attempt, so that no context variable set by one is seen by the next.
+                value = copy_context().run(_call, handler, message["task"]["payload"], context, channel, run, graphs)
+            finally:
+                limits.lift()
         return _reply(run, value), False
     except BaseException as error:  # SystemExit and KeyboardInterrupt of user code too: the attempt failed
         problem = failure(error, context.attempt)
@@ -180,12 +186,3 @@ def _child_outcome(fields: dict[str, Any]) -> ChildOutcome:
         result=fields["result"],
         error=TaskError(**error) if error else None,
     )
-
-
-def _flush() -> None:
-    """What was printed belongs to this attempt, so it goes out before the reply."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, OSError, ValueError):
-            continue  # the handler closed or replaced it, which is its own affair

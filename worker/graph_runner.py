@@ -38,8 +38,9 @@ class GraphRunner:
                 f"payload of {handler.task_type!r} must be an object, the first state of its graph,"
                 f" not {type(payload).__name__}"
             )
-        if self._runner is None:
-            self._runner = asyncio.Runner()
+        if self._runner is None or self._runner.get_loop().is_closed():
+            # With a factory it does not become the current loop, which functions may take, and close.
+            self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         graph = self._graph(handler)
         return self._runner.run(_invoke(graph, payload, context, descriptor, cancelled), context=copy_context())
 

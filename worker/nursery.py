@@ -57,6 +57,7 @@ def serve_worker(control: socket.socket, worker: int) -> None:
     except ConnectionError:
         return  # its worker has ended meanwhile
     if not problem:
+        sys.__stdout__.flush()  # type: ignore[union-attr] # else each child would print it again, and as its first attempt's
         # What is imported is never freed: keep the collector from touching, and so copying, the shared pages.
         gc.collect()
         gc.freeze()
@@ -142,8 +143,7 @@ class Nursery:
             channel = socket.socket(fileno=connection)
             if sys.platform != "linux":
                 threading.Thread(target=_die_with_connection, args=(channel,), daemon=True).start()
-            for stream in (sys.stdout, sys.stderr):
-                stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+            _renew_streams()
             serve(channel, HANDLERS, self._memory_mb)
         except BaseException:  # a bug of ours: serve() reports all that handlers raise
             traceback.print_exc()
@@ -200,6 +200,17 @@ def _restore(pythonpath: str | None) -> None:
         os.environ.pop("PYTHONPATH", None)
     else:
         os.environ["PYTHONPATH"] = pythonpath
+
+
+def _renew_streams() -> None:
+    """Streams know what their descriptors were when they were made, a file perhaps, and these are pipes by now."""
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        old = getattr(sys, f"__{name}__")
+        old.reconfigure(line_buffering=True)  # a module may hold it
+        new = os.fdopen(descriptor, "w", 1, old.encoding, old.errors, closefd=False)
+        setattr(sys, f"__{name}__", new)
+        if getattr(sys, name) is old:  # else a module has put another one in its place
+            setattr(sys, name, new)
 
 
 def _kill(pid: int) -> None:

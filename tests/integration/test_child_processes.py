@@ -319,6 +319,29 @@ def test_a_script_without_a_guard_is_refused_with_the_cure(tmp_path: Path) -> No
     assert "if __name__" in ran.stderr.splitlines()[-1]
 
 
+STDOUT_OF_ITS_OWN = (
+    "class Shout:",
+    "    def __init__(self, below): self.below = below",
+    "    def write(self, text): return self.below.write(text.upper())",
+    "    def flush(self): self.below.flush()",
+    "print('imported')",
+    "sys.stdout = Shout(sys.stdout)",
+    "@task('job')",
+    "def job():",
+    "    print('from the job')",
+    "    return 'done'",
+)
+
+
+def test_a_module_may_put_a_stream_of_its_own_in_the_place_of_stdout(tmp_path: Path) -> None:
+    """What it has printed at import is printed once by each process that imports it, and not by those forked later."""
+    program = script(tmp_path, *STDOUT_OF_ITS_OWN)
+    program.write_text(program.read_text().replace("flush=True", "file=sys.__stdout__"))
+    ran = run_script(program)
+
+    assert (ran.stdout, ran.stderr) == ("imported\ncompleted done None\n", "imported\n[job] FROM THE JOB\n")
+
+
 POOLS = (
     "import multiprocessing",
     "from concurrent.futures import ProcessPoolExecutor",
