@@ -17,7 +17,7 @@ from coordinator.dead_letters import note_end, take_off
 from coordinator.state import CoordinatorState, Sweep
 from core.access import may_touch, owner_of
 from core.errors import BadTask
-from core.reports import TaskReport, is_task_id
+from core.reports import OUTPUT_LIMIT, TaskReport, is_task_id
 from core.roles import Action, Address, Role
 from core.step import Batch, Sending, Step, Table
 from core.tasks import Task, TaskError, TaskStatus, Then, check_sizes, errors_with
@@ -81,8 +81,8 @@ def accept(
         state,
         task.evolve(
             status=S.PENDING, created_at=batch.now, root_id=task.task_id, parent_id=None, retry_count=0,
-            attempt=0, result=None, error=None, errors=(), assigned_to=None, not_before=None, children=(), then=None,
-            inputs=(), updated_at=None, started_at=None, completed_at=None, cancel_requested=False,
+            attempt=0, result=None, error=None, errors=(), output="", assigned_to=None, not_before=None, children=(),
+            then=None, inputs=(), updated_at=None, started_at=None, completed_at=None, cancel_requested=False,
             submission=submission, depth=0, owner=owner_of(asker) if asker else owner,
             reply_to=(str(asker),) if asker else (),
         ),
@@ -199,6 +199,8 @@ def conclude(state: CoordinatorState, distributor_id: str, said: TaskReport, bat
             child.gave_back()
         requeue(state, task, batch, step, **attempts)
         return
+    if output := said.get("output"):
+        attempts["output"] = (task.output + output)[-OUTPUT_LIMIT:]  # it may have delegated before, and printed then
     if status == "delegated":
         delegate(state, task.evolve(**attempts), said, batch, step)
         return
@@ -269,8 +271,8 @@ def delegate(state: CoordinatorState, task: Task, said: TaskReport, batch: Batch
             child.evolve(
                 parent_id=task.task_id, root_id=task.root_id or task.task_id, created_at=batch.now,
                 deadline=min(deadlines) if deadlines else None, status=S.PENDING, reply_to=(), attempt=0,
-                retry_count=0, result=None, error=None, errors=(), assigned_to=None, not_before=None, children=(),
-                then=None, inputs=(), updated_at=None, started_at=None, completed_at=None, submission=None,
+                retry_count=0, result=None, error=None, errors=(), output="", assigned_to=None, not_before=None,
+                children=(), then=None, inputs=(), updated_at=None, started_at=None, completed_at=None, submission=None,
                 cancel_requested=False, depth=task.depth + 1, owner=task.owner, shared_with=task.shared_with,
             ),
             batch,

@@ -16,19 +16,22 @@ from core.errors import BadTask, MalformedMessage
 from core.tasks import PAYLOAD_LIMIT_BYTES, Name, TaskError, TaskId, Then, check_size
 
 __all__ = [
-    "CHILDREN_LIMIT_BYTES", "PROGRESS_LIMIT_BYTES", "AttemptReport", "ProgressReport", "TaskReport", "attempt_report",
-    "children_in", "is_task_id", "progress_report", "shown_id", "task_report",
+    "CHILDREN_LIMIT_BYTES", "OUTPUT_LIMIT", "PROGRESS_LIMIT_BYTES", "AttemptReport", "ProgressReport", "TaskReport",
+    "attempt_report", "children_in", "is_task_id", "progress_report", "shown_id", "task_report",
 ]  # fmt: skip
 
 #: The children of one spawn, and a digest for each: they travel in one message, and their parent's record names each.
 CHILDREN_LIMIT_BYTES = 2 * 1024 * 1024
 #: The largest progress that is shown, as JSON.
 PROGRESS_LIMIT_BYTES = 4096
+#: What is kept of what a task has printed and logged, in characters.
+OUTPUT_LIMIT = 2048
 #: A body that is no larger holds nothing over a limit that is worth a look.
 SMALL_BYTES = 64 * 1024
 #: The errors of all attempts, and the last one again: a tier keeps them within a quarter of that.
 ERRORS_LIMIT_BYTES = 256 * 1024
 
+Output = Annotated[str, Field(max_length=OUTPUT_LIMIT)]
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**53)]
 
 
@@ -42,6 +45,7 @@ class AttemptReport(TypedDict):
     started_at: NotRequired[AwareDatetime]
     result: NotRequired[Any]  #: of a completed one, JSON
     error: NotRequired[TaskError]  #: of a failed one
+    output: NotRequired[Output]  #: of another one, where it printed or logged something: the end of that
     max_attempts: NotRequired[Annotated[int, Field(ge=1, le=100)]]  #: how often its handler may be tried
     children: NotRequired[list[Any]]  #: of one that delegated: tasks
     then: NotRequired[Then | None]
@@ -60,6 +64,7 @@ class TaskReport(TypedDict):
     result: NotRequired[Any]
     error: NotRequired[TaskError | None]
     errors: NotRequired[Annotated[list[TaskError], FailFast()]]
+    output: NotRequired[Output]
     not_before: NotRequired[AwareDatetime | None]  #: of a returned one: when the pause before its next attempt ends
     stranded: NotRequired[bool]  #: of a returned one: nobody there can do this one, others are welcome
     children: NotRequired[list[Any]]

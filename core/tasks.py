@@ -169,6 +169,7 @@ class Task(BaseModel):
     errors: Annotated[
         tuple[TaskError, ...], FailFast()
     ] = ()  #: of all attempts that failed, the oldest first (see errors_with)
+    output: str = ""  #: the end of what it printed and logged; of attempts that failed, see `errors`
     retry_count: int = Field(default=0, ge=0, lt=2**31)  #: attempts that began
     metadata: dict[str, Any] = Field(default_factory=dict)  #: the caller's own; carried along, never read
     timeout_s: float | None = Field(

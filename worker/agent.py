@@ -148,6 +148,8 @@ class WorkerMind:
         }
         if finished.result is not None:
             item["result"] = finished.result
+        if finished.output:
+            item["output"] = finished.output
         if finished.error is not None:
             item["error"] = finished.error.model_dump()
             running = self.state.local_tasks.get(finished.task_id)

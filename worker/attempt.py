@@ -30,6 +30,7 @@ class Finished(NamedTuple):
     result: Any = None  #: of a completed one: JSON values within the payload limit
     error: TaskError | None = None  #: of a failed one
     spawn: Spawn | None = None  #: of a delegated one
+    output: str = ""  #: of a completed or delegated one: the end of what it printed in a child
 
 
 class Running:
@@ -89,12 +90,21 @@ class Running:
         printed = self.child.printed if self.child is not None else self.printed
         if not printed and self.progress is not None:
             printed = self.progress.note.encode(errors="replace")
-        # Twice: in the place of a byte that is no UTF-8, cut in half perhaps, stands a mark of three.
-        return printed.decode(errors="replace").encode()[-TAIL_BYTES:].decode(errors="ignore")
+        return _tail(printed)
+
+    @property
+    def output_when_done(self) -> str:
+        """The end of what it printed, once its child is released; '' for most, at no cost."""
+        return _tail(self.printed) if self.printed else ""
 
     def _parsed(self, body: bytes) -> Progress:
         fields = orjson.loads(body)
         return Progress(self.task.task_id, self.task.attempt, fields["fraction"], fields["note"], fields["data"])
+
+
+def _tail(printed: bytes) -> str:
+    # Twice: in the place of a byte that is no UTF-8, cut in half perhaps, stands a mark of three.
+    return printed.decode(errors="replace").encode()[-TAIL_BYTES:].decode(errors="ignore")
 
 
 def run_request(task: Task, children: Sequence[ChildOutcome]) -> dict[str, Any]:

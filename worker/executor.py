@@ -249,8 +249,8 @@ class Executor:
         if "error" in answer:
             return _failed(running, TaskError(**answer["error"]))
         if "spawn" in answer:
-            return _delegated(running, answer["spawn"])
-        return _ended(running, "completed", result=answer["result"])
+            return _delegated(running, answer["spawn"])._replace(output=running.output_when_done)
+        return _ended(running, "completed", result=answer["result"])._replace(output=running.output_when_done)
 
     def _raised(self, running: Running, error: BaseException) -> Finished:
         problem = failure(error, running.task.attempt)

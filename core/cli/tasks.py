@@ -85,9 +85,15 @@ def show(task_id: TaskId, as_json: Json = False) -> None:
     if as_json:
         print_json({**task.to_dict(), "waiting_reason": reason or None})
         return
+    _print(task, reason)
+
+
+def _print(task: Task, reason: str) -> None:
     rows = [(name, value if isinstance(value, str) else _short(value)) for name, value in task.to_dict().items()
-            if value not in (None, [], {}, 0, False)]  # fmt: skip
+            if value not in (None, [], {}, 0, False, "") and name != "output"]  # fmt: skip
     print_table(("FIELD", "VALUE"), rows)
+    if task.output:
+        say(f"It has printed and logged:\n{task.output.rstrip()}")
     if reason:
         print()
         say(printable(reason))

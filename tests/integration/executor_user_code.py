@@ -251,6 +251,12 @@ def talk(payload: str) -> None:
     os.write(2, b"from below\n")
 
 
+@task("talk_and_split")
+def talk_and_split(payload: str, ctx: Context) -> Spawn:
+    print(payload)  # noqa: T201
+    return ctx.spawn([Task(task_type="echo")])
+
+
 @task("flood")
 def flood(payload: int) -> str:
     line = b"x" * 1023 + b"\n"

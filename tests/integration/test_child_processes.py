@@ -231,6 +231,21 @@ async def test_a_failed_attempt_tells_what_it_printed_last(bench: Bench, end: st
     assert silent.output == ""  # what others printed is not its own
 
 
+async def test_an_attempt_that_completes_or_delegates_tells_what_it_printed_last(bench: Bench) -> None:
+    text = "x" * 10_000 + "\nthe last line, über alles"
+
+    talked = await bench.run("talk", text)
+    delegated = await bench.run("talk_and_split", "two of them")
+    flooded = await bench.run("flood", MIB)
+    silent = [await bench.run(task_type, 1) for task_type in ("pid", "echo")]
+
+    assert talked.output.endswith("xxx\nthe last line, über alles\nfrom below\n")
+    assert 2000 < len(talked.output.encode()) <= 2048
+    assert (delegated.status, delegated.output) == ("delegated", "two of them\n")
+    assert len(flooded.output) == 2048
+    assert [one.output for one in silent] == ["", ""]  # what others printed is not its own
+
+
 async def test_bytes_that_are_no_text_take_no_more_room_in_a_failure_than_text(bench: Bench) -> None:
     error = error_of(await bench.run("say_and_end", {"text": "ÿ" * 5000, "encoding": "latin-1", "end": "raise"}))
 

@@ -59,6 +59,24 @@ def test_a_task_goes_on_as_its_continuation_when_the_last_child_has_ended() -> N
     assert item["inputs"] == [["a", digest(last, "a")], ["b", digest(first, "b")]]
 
 
+def test_what_a_task_has_printed_is_kept_with_its_record_over_its_continuation_and_bounded() -> None:
+    state = a_coordinator(DISTRIBUTOR)
+    take(state, submitted({**a_task("root").to_dict(), "output": "of its client"}, a_task("quiet")))
+    children = [{"task_id": "a", "task_type": "sum", "output": "of its parent"}]
+    take(state, result("root", "delegated", children=children, output="planned\n"))
+    child = take(state, result("a"))
+    whole = take(state, result("root", output="merged\n"), result("quiet"))
+    long = a_coordinator(DISTRIBUTOR)
+    take(long, submitted(a_task("root")))
+    take(long, result("root", "delegated", children=children, output="x" * 2048))
+    take(long, result("a"))
+
+    assert record(whole, Table.TASKS, "root")["output"] == "planned\nmerged\n"
+    assert record(take(long, result("root", output="end")), Table.TASKS, "root")["output"] == "x" * 2045 + "end"
+    for step, silent in ((child, "a"), (whole, "quiet")):
+        assert "output" not in record(step, Table.TASKS, silent)
+
+
 def test_without_a_continuation_the_results_are_gathered() -> None:
     state = delegated({"task_id": "a", "task_type": "sum"}, then={"task_type": None})
 

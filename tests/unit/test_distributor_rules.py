@@ -121,6 +121,15 @@ def test_a_result_goes_up_and_the_task_leaves_the_cell_but_stays_visible() -> No
     assert state.local_tasks == {}
 
 
+def test_what_an_attempt_has_printed_goes_up_with_its_result() -> None:
+    state = a_distributor(WORKER)
+    take(state, assigned(a_task()))
+
+    [report] = reports(take(state, outcome("t", result=5, output="said\n")))
+
+    assert (report["result"], report["output"]) == (5, "said\n")
+
+
 def test_a_result_makes_room_for_the_next_task_in_the_same_step() -> None:
     state = a_distributor(WORKER, capacity=1)
     take(state, assigned(a_task("t1"), a_task("t2")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import typer
 
-from core.cli import awaiting, dlq, render
+from core.cli import awaiting, dlq, render, tasks
 from core.tasks import Task, TaskError, TaskStatus
 
 FORGED = "x\nFORGED\r\nFORGED\u2028FORGED\x1b[2JFORGED"
@@ -38,6 +38,17 @@ def test_only_the_commands_own_words_begin_a_line_about_a_dead_letter(capsys: py
     begun = beginnings(shown)
     assert begun[begun.index("Attempt") :] == ["Attempt", "It", "The", "FIELD", "from", "Payload:", "[", "]"]
     assert "\n    FORGED\\r\n" in shown
+
+
+def test_only_the_commands_own_words_begin_a_line_about_what_a_task_has_printed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tasks._print(FAILED.evolve(output=FORGED), "")
+    shown = capsys.readouterr().out
+    assert beginnings(shown)[-1] == "It"
+    assert "\nIt has printed and logged:\n    x\n    FORGED" in shown
+    tasks._print(FAILED, "")
+    assert "printed" not in capsys.readouterr().out
 
 
 def test_only_the_commands_own_words_begin_a_line_about_a_failed_attempt(capsys: pytest.CaptureFixture[str]) -> None:
