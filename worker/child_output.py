@@ -7,6 +7,11 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
+
+import orjson
+
+from core.printable import escaped_json
 
 __all__ = ["OUTPUT_LIMIT_BYTES", "TAIL_BYTES", "ChildOutput"]
 
@@ -40,9 +45,11 @@ def to_stderr(text: str) -> None:
 class ChildOutput:
     """Reads the pipe that is stdout and stderr of a child."""
 
-    def __init__(self, descriptor: int, write: Callable[[str], object] = to_stderr) -> None:
+    def __init__(self, descriptor: int, write: Callable[[str], object] = to_stderr, *, logs_json: bool = False) -> None:
+        """``logs_json``: its logs are JSON, an object a line, and are to stay that."""
         self._descriptor = descriptor
         self._write = write
+        self._logs_json = logs_json
         self._task_id = "-"
         self._left = OUTPUT_LIMIT_BYTES
         self._line = b""
@@ -104,4 +111,15 @@ class ChildOutput:
             self._line = b""
 
     def _marked(self, line: bytes) -> str:
+        if self._logs_json and line.startswith(b"{") and (entry := _object(line)):
+            return escaped_json(orjson.dumps({**entry, "task_id": self._task_id}).decode()) + "\n"
         return f"[{self._task_id}] {line.decode(errors='replace').translate(ESCAPES)}\n"
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    """What it says; {} when it is no object in JSON."""
+    try:
+        entry = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return {}
+    return entry if isinstance(entry, dict) else {}

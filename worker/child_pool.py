@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from core.errors import BadTask, ConfigError, WorldError
+from core.runtime.logs import log_setup
 from worker import nursery_process
 from worker.child_frames import FRAME_LIMIT_BYTES, Frames, encode
 from worker.child_guard import refuse_in_child
@@ -165,6 +166,7 @@ class ChildPool:
         self._children: dict[int, Child] = {}
         self._idle: list[Child] = []
         self._forks = 0
+        self._logging = log_setup()  #: of its nursery, and so of all children
         self._hung_up = False  #: the nursery was told to end, with all of its children
 
     async def start(self) -> None:
@@ -225,6 +227,7 @@ class ChildPool:
         self._nursery_gone("its worker ended")
 
     def _start_nursery(self) -> None:
+        self._logging = log_setup()
         setup = encode(self._setup())
         self._process, self._control = nursery_process.take_ahead() or nursery_process.start()
         self._frames, self._hung_up = Frames(), False
@@ -253,6 +256,7 @@ class ChildPool:
             "main": os.path.abspath(main) if main else None,
             "pythonpath": os.environ.get("PYTHONPATH"),
             "memory_mb": self._memory_mb,
+            "logging": self._logging,
         }
 
     async def _fork(self) -> Child:
@@ -260,7 +264,8 @@ class ChildPool:
         self._forks += 1
         ours, theirs = socket.socketpair()
         read_end, write_end = os.pipe()
-        child = Child(self._forks, self._kill, ChildOutput(read_end))
+        shown = ChildOutput(read_end, logs_json=self._logging["as_json"])
+        child = Child(self._forks, self._kill, shown)
         self._children[self._forks] = child
         with theirs, os.fdopen(write_end, "wb") as output:
             self._ask({"fork": self._forks}, [theirs.fileno(), output.fileno()])

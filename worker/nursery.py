@@ -24,6 +24,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from core.errors import UserError
+from core.runtime.logs import log_as
 from worker.child_frames import encode, read_frame
 from worker.child_guard import only_imports
 from worker.child_main import serve
@@ -176,6 +177,7 @@ class Nursery:
 def _load(setup: Mapping[str, Any]) -> str:
     """Imports what the worker imported. Returns what went wrong, or ''."""
     _restore(setup["pythonpath"])
+    log_as(setup["logging"])
     # What multiprocessing starts anew imports the program that this says it is: not the worker's own.
     sys.modules["__main__"] = ModuleType("__main__")
     try:

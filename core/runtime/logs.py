@@ -6,10 +6,11 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from typing import TypedDict
 
 from core.printable import escaped_json, printable
 
-__all__ = ["configure_logging"]
+__all__ = ["LogSetup", "configure_logging", "log_as", "log_setup"]
 
 #: What a LogRecord has without being given anything.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -18,11 +19,38 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 def configure_logging(level: str, format_name: str) -> None:
     """Sends everything to stderr: `console` for people, `json` one object a line, `auto`: by whether it is one."""
     as_json = format_name == "json" or (format_name == "auto" and not sys.stderr.isatty())
+    _log_to_stderr(level, as_json)
+    for noisy in ("asyncio", "httpx", "langsmith"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+class LogSetup(TypedDict):
+    """How a process logs."""
+
+    as_json: bool
+    levels: dict[str, int]  #: by logger; "" is the root
+
+
+def log_setup() -> LogSetup:
+    """That of this process, whoever has configured it."""
+    loggers = {name: one for name, one in logging.root.manager.loggerDict.items() if isinstance(one, logging.Logger)}
+    return {
+        "as_json": any(isinstance(handler.formatter, JsonLines) for handler in logging.root.handlers),
+        "levels": {"": logging.root.level, **{name: one.level for name, one in loggers.items() if one.level}},
+    }
+
+
+def log_as(setup: LogSetup) -> None:
+    """Has this process log as another one does, to its own stderr."""
+    _log_to_stderr(setup["levels"][""], setup["as_json"])
+    for name, level in setup["levels"].items():
+        logging.getLogger(name).setLevel(level)
+
+
+def _log_to_stderr(level: str | int, as_json: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if as_json else Console())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for noisy in ("asyncio", "httpx", "langsmith"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 class JsonLines(logging.Formatter):

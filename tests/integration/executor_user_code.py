@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import signal
@@ -249,6 +250,11 @@ async def note_and_end(payload: dict[str, str], ctx: Context) -> None:
 def talk(payload: str) -> None:
     print(payload)  # noqa: T201
     os.write(2, b"from below\n")
+
+
+@task("log")
+def log(payload: str) -> None:
+    logging.getLogger(__name__).warning(payload)
 
 
 @task("talk_and_split")
