@@ -47,12 +47,6 @@ def _agent_id(text: str) -> str:
     return text
 
 
-def _port(value: object) -> object:
-    if isinstance(value, str) and value.startswith("tcp://"):
-        raise ValueError("Kubernetes put it there: set enableServiceLinks to false in the pod, or REDIS_PORT yourself")
-    return value
-
-
 def _root_secret(value: SecretStr | str | None) -> SecretStr | None:
     text = secret_text(value)
     if text is None or text == PLACEHOLDER_SECRET:
@@ -81,9 +75,7 @@ class RedisConfig(Value):
     """
 
     host: Annotated[str, Field(min_length=1), Variable("REDIS_HOST", "a host name or address")] = "localhost"
-    port: Annotated[
-        int, Field(ge=1, le=65_535), BeforeValidator(_port), Variable("REDIS_PORT", "a port, 1 to 65535")
-    ] = 6379
+    port: Annotated[int, Field(ge=1, le=65_535), Variable("REDIS_PORT", "a port, 1 to 65535")] = 6379
     db: Annotated[int, Field(ge=0, le=65_535), Variable("REDIS_DB", "the number of a database, 0 or more")] = 0
     username: Annotated[str | None, Variable("REDIS_USERNAME", "the name of an ACL user")] = None
     password: Annotated[Secret, Variable("REDIS_PASSWORD", "the server's password", secret=True)] = None
@@ -289,6 +281,7 @@ class Settings:
     client_id: str
     sources: list[Setting]
     secret_files: tuple[Path, ...]  #: those that secrets are read from: of NAME_FILE, .env, a private key
+    doubts: tuple[str, ...]  #: variables that are ignored and look like misspelt ones of ours: a sentence each
 
     def a2a_for(self, agent_id: str) -> A2AConfig:
         """The secrets, as those of one agent. Raises ConfigError when that is no agent id."""
@@ -303,8 +296,10 @@ def load(
     """The settings; of each variable the first that is there: flag, environment, `.env`, default.
 
     `flags` is keyed by the variable that a flag overrides, `{"REDIS_URL": "redis://..."}`; None means not given. An
-    empty value counts as not set everywhere. Raises ConfigError for a malformed value and for an unknown variable that
-    begins with REDIS_, A2A_ or AGENT_: it names the variable, the place, the problem and the cure.
+    empty value counts as not set everywhere, and so does what Kubernetes sets for the services around. Raises
+    ConfigError for a malformed value and for an unknown variable that is almost one of ours, or begins in `.env` with
+    REDIS_, A2A_ or AGENT_: it names the variable, the place, the problem and the cure. In the environment, which other
+    programs share, a name is refused only when it begins like that and is almost one of ours; see `Settings.doubts`.
     """
     from core.setting_sources import read  # its libraries take as long to import as all of this module
 

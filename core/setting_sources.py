@@ -6,6 +6,7 @@ Each place becomes a layer of raw values; pydantic-settings lays them over each 
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -32,8 +33,15 @@ from core.variables import BadSetting, Variable, secret_text, variable_of
 __all__ = ["read", "take_secrets"]
 
 PREFIXES = ("REDIS_", "A2A_", "AGENT_")
-#: Kubernetes puts these into every container beside a service that is called redis.
-_SERVICE_LINK = re.compile(r"REDIS_(SERVICE_(HOST|PORT).*|PORT_\d+_(TCP|UDP).*)")
+#: Kubernetes puts these into every container of a namespace, for each service there, whatever that is called;
+#: NAME_PORT as well, which is told from a port of ours by its value.
+_SERVICE_LINK = re.compile(r".+_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+_LINKED_PORT = re.compile(r"(tcp|udp|sctp)://.*")
+#: How much alike two names are (difflib's ratio) of which one is meant for the other: REDIS_PROT is, REDIS_TLS_URL,
+#: which hosting services set, is not.
+_MISSPELT = 0.88
+#: for a name that is wrong in any case, and may be meant for one of ours
+_MAY_BE_MEANT = 0.75
 _SECRET_FILE_LIMIT_BYTES = 64 * 1024
 #: variable -> value: secrets that this process has taken out of its environment
 _taken: dict[str, str] = {}
@@ -91,6 +99,7 @@ class _Layer:
     place: str  #: flag | environment | .env
     values: dict[str, object]  #: variable -> raw value; those of secret files read in
     from_files: Mapping[str, Path]  #: the variables whose value came out of a file, and that
+    doubts: tuple[str, ...]  #: names that are ignored, and may be meant for ours: a sentence each
 
     def tree(self) -> dict[str, dict[str, object]]:
         groups: dict[str, dict[str, object]] = {}
@@ -124,6 +133,7 @@ def read(flags: Mapping[str, object], environ: Mapping[str, str], dotenv_path: P
         client_id=tree.ids.client_id,
         sources=[_setting(name, tree, layers) for name in KNOWN],
         secret_files=tuple(_secret_files(layers, dotenv_path, tree)),
+        doubts=tuple(doubt for layer in layers for doubt in layer.doubts),
     )
 
 
@@ -137,7 +147,11 @@ def take_secrets() -> None:
 
 def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     taken = _taken if environ is os.environ else {}
-    yield from ((name, value) for name, value in {**taken, **environ}.items() if not _SERVICE_LINK.fullmatch(name))
+    yield from ((name, value) for name, value in {**taken, **environ}.items() if not _is_service_link(name, value))
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    return bool(_SERVICE_LINK.fullmatch(name) or (name.endswith("_PORT") and _LINKED_PORT.fullmatch(value)))
 
 
 def _secret_files(layers: list[_Layer], dotenv_path: Path, tree: _Tree) -> Iterator[Path]:
@@ -158,29 +172,45 @@ def _is_secret(name: str, value: object) -> bool:
 def _layer(place: str, raw: Mapping[str, object]) -> _Layer:
     values = {name: value for name, value in raw.items() if name in KNOWN and value != ""}
     from_files: dict[str, Path] = {}
+    doubts = []
     for name, value in raw.items():
         if name in KNOWN or value == "":
             continue
         if name not in _FILES:
-            _refuse_unknown(name, place)
+            doubts += _doubts(name, place)
             continue
         secret = _FILES[name]
         if secret in values:
             raise BadSetting(name, f"{secret} is set as well. Keep one of the two.", f"from {place}")
         values[secret] = _secret_of(name, str(value), place)
         from_files[secret] = Path(str(value))
-    return _Layer(place, values, from_files)
+    return _Layer(place, values, from_files, tuple(doubts))
 
 
-def _refuse_unknown(name: str, place: str) -> None:
-    """Raises ConfigError when the name is one of ours by its prefix: most likely it is misspelt."""
-    if not name.startswith(PREFIXES) and place != "flag":
-        return
-    close = difflib.get_close_matches(name, [*KNOWN, *_FILES], n=1, cutoff=0.75)
-    hint = f"Did you mean {close[0]}?" if close else "`agents config show` lists those there are."
-    raise BadSetting(
-        name, f"there is no such setting. {hint} If it belongs to another program, unset it here.", f"from {place}"
-    )
+def _doubts(name: str, place: str) -> list[str]:
+    """What is to be said of a name that is none of ours: nothing, or that it may be meant for one.
+
+    Raises BadSetting when it most likely is, or stands where only what we read should begin with our prefixes. The
+    environment is shared with other programs: there it takes both, one of our prefixes and almost one of our names.
+    """
+    is_ours, meant = name.upper().startswith(PREFIXES), _meant(name, _MISSPELT)
+    if place == "environment" and meant and not is_ours:
+        return [str(_unknown(name, place, meant))]
+    if place == "flag" or meant or (place == ".env" and is_ours):
+        raise _unknown(name, place, _meant(name, _MAY_BE_MEANT))
+    return []
+
+
+def _unknown(name: str, place: str, meant: str | None) -> BadSetting:
+    hint = f"Did you mean {meant}?" if meant else "`agents config show` lists those there are."
+    problem = f"there is no such setting. {hint} If it belongs to another program, unset it here."
+    return BadSetting(name, problem, f"from {place}")
+
+
+@functools.cache  # every load of the settings asks for each variable there is
+def _meant(name: str, likeness: float) -> str | None:
+    """The setting whose name is so much like `name`; None: there is none."""
+    return next(iter(difflib.get_close_matches(name.upper(), [*KNOWN, *_FILES], n=1, cutoff=likeness)), None)
 
 
 def _secret_of(name: str, path: str, place: str) -> str:

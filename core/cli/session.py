@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from core.cli.render import note
+
 if TYPE_CHECKING:
     from core.config import Settings
     from core.roles import Address
@@ -25,10 +27,13 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def settings() -> Settings:
-    """The settings of this directory and environment. Raises ConfigError."""
+    """The settings of this directory and environment; a name that may be misspelt is told. Raises ConfigError."""
     from core.config import load
 
-    return load()
+    configured = load()
+    for doubt in configured.doubts:
+        note(f"agents: ignored: {doubt}")
+    return configured
 
 
 def chain_of(

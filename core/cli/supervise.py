@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import core.setting_sources  # noqa: F401 - `load` wants it; imported here once, and not by each process that reads settings
 from core.cli.render import note
-from core.cli.session import run
+from core.cli.session import run, settings
 from core.config import load, with_client_certificate
 from core.errors import AgentSystemError
 from core.overview import Overview
@@ -52,7 +52,7 @@ class Known:
 
 def known_of_settings() -> Known:
     """Raises ConfigError."""
-    configured = load()
+    configured = settings()
     return Known(
         configured.coordinator_id,
         HierarchyHome.of(configured.redis, configured.coordinator_id),

@@ -62,7 +62,10 @@ async def check_all() -> AsyncIterator[Finding]:
     except ConfigError as error:
         yield Finding("settings", "fail", f"{error}", exit_code=error.exit_code)
         return
-    yield Finding("settings", "ok", "every value is well-formed; `agents config show` lists them")
+    for doubt in settings.doubts:
+        yield Finding("settings", "warn", f"ignored: {doubt}")
+    if not settings.doubts:
+        yield Finding("settings", "ok", "every value is well-formed; `agents config show` lists them")
     yield _check_secret(settings)
     for finding in check_secret_files(settings):
         yield finding

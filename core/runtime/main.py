@@ -92,6 +92,8 @@ def run_agent(parser: argparse.ArgumentParser, build: Build, argv: Sequence[str]
         settings = load(variables)
         take_secrets()
         configure_logging(settings.agent.log_level, settings.agent.log_format)
+        for doubt in settings.doubts:
+            log.warning("ignored: %s", doubt, extra={"action": "setting_misspelt"})
         for finding in check_secret_files(settings):
             log.warning("%s. Cure: %s", finding.what, finding.cure, extra={"action": "secret_file_open"})
         failpoints.arm(settings.agent.failpoints)

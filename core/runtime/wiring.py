@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TypeVar
 
 from core.config import A2ASecrets, RedisConfig, load, with_client_certificate
@@ -13,12 +14,20 @@ from core.variables import secret_text
 
 __all__ = ["keys_for", "redis_or_configured", "secrets_or_configured", "server_for"]
 
+log = logging.getLogger(__name__)
+
 S = TypeVar("S", bound=A2ASecrets)
 
 
 def redis_or_configured(given: RedisConfig | None) -> RedisConfig:
-    """`given` as a whole, else what the environment and `.env` say. Raises ConfigError."""
-    return given or load().redis
+    """`given` as a whole, else what the environment and `.env` say; a name there that may be misspelt is logged.
+    Raises ConfigError."""
+    if given is not None:
+        return given
+    configured = load()
+    for doubt in configured.doubts:
+        log.warning("ignored: %s", doubt, extra={"action": "setting_misspelt"})
+    return configured.redis
 
 
 def secrets_or_configured(given: S) -> S:

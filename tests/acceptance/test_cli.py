@@ -100,6 +100,15 @@ def test_a_misspelt_setting_is_named_with_exit_code_78(empty: Installation) -> N
     assert "Did you mean REDIS_PORT?" in done.stderr
 
 
+def test_a_name_that_may_be_misspelt_is_told_and_the_command_runs(empty: Installation) -> None:
+    done = empty.agents("status", LOG_LEVL="DEBUG")
+    assert (done.returncode, done.stderr.count("Did you mean LOG_LEVEL?")) == (0, 1)
+
+    doctor = empty.agents("doctor", "--json", LOG_LEVL="DEBUG")
+    [finding] = [finding for finding in json.loads(doctor.stdout) if finding["check"] == "settings"]
+    assert (finding["state"], "Did you mean LOG_LEVEL?" in finding["what"]) == ("warn", True)
+
+
 # ---- submit ----
 
 

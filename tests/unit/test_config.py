@@ -10,6 +10,7 @@ import pytest
 
 from core.config import A2AConfig, AgentConfig, RedisConfig, Setting, Settings, data_dir, load, with_client_certificate
 from core.errors import ConfigError
+from core.runtime.wiring import redis_or_configured
 from core.setting_sources import KNOWN
 from core.variables import secret_text
 from tests.conftest import ROOT
@@ -51,12 +52,13 @@ def test_the_first_of_flag_environment_dotenv_and_default_wins_and_empty_counts_
     [
         ({"REDIS_PORT": "abc"}, "REDIS_PORT (from environment)", "1 to 65535"),
         ({"REDIS_PORT": "70000"}, "'70000'", "1 to 65535"),
-        ({"REDIS_PORT": "tcp://10.0.0.1:6379"}, "REDIS_PORT", "enableServiceLinks"),
         ({"REDIS_MODE": "magic"}, "REDIS_MODE", "auto"),
         ({"REDIS_USE_TLS": "maybe"}, "REDIS_USE_TLS", "true or false"),
         ({"REDIS_PROT": "1"}, "REDIS_PROT (from environment)", "Did you mean REDIS_PORT?"),
         ({"A2A_TOKEN_SECRETS": SECRET}, "A2A_TOKEN_SECRETS", "Did you mean A2A_TOKEN_SECRET?"),
-        ({"AGENT_NAME": "x"}, "AGENT_NAME", "agents config show"),
+        ({"REDIS_PASSWD": "x"}, "REDIS_PASSWD", "Did you mean REDIS_PASSWORD?"),
+        ({"AGENT_LEASE": "20"}, "AGENT_LEASE ", "Did you mean AGENT_LEASE_S?"),
+        ({"agent_standby": "true"}, "agent_standby", "Did you mean AGENT_STANDBY?"),
         ({"A2A_TOKEN_SECRET": "short"}, "A2A_TOKEN_SECRET", "token_urlsafe"),
         ({"A2A_TOKEN_SECRET": SECRET, "A2A_TOKEN_SECRET_FILE": "/x"}, "A2A_TOKEN_SECRET_FILE", "Keep one"),
         ({"A2A_TOKEN_SECRET_FILE": "/nowhere"}, "A2A_TOKEN_SECRET_FILE", "No such file"),
@@ -142,7 +144,20 @@ def test_dotenv_may_hold_names_of_other_programs_quotes_comments_and_a_byte_orde
 
 @pytest.mark.parametrize(
     ("dotenv", "says"),
-    [("REDIS_HOST=a\nthis is no line\n", "line 2"), ("REDIS_HOST\n", "line 1"), ("REDIS_PROT=1\n", "from .env")],
+    [
+        ("REDIS_HOST=a\nthis is no line\n", "line 2"),
+        ("REDIS_HOST\n", "line 1"),
+        ("REDIS_PROT=1\n", "REDIS_PROT .from .env.*REDIS_PORT"),
+        ("REDIS_TLS_URL=1\n", "REDIS_TLS_URL .from .env"),
+        ("AGENT_NAME=1\n", "AGENT_NAME .from .env.*agents config show"),
+        ("REDIS_PORT=tcp://10.0.0.1:6379\n", "REDIS_PORT .from .env"),
+        ("WORKER_CONCURENCY=9\n", "Did you mean WORKER_CONCURRENCY"),
+        ("worker_concurrency=9\n", "Did you mean WORKER_CONCURRENCY"),
+        ("LOG_LEVL=DEBUG\n", "Did you mean LOG_LEVEL"),
+        ("DRAIN_TIMEOU=9\n", "Did you mean DRAIN_TIMEOUT"),
+        ("MAX_OPEN_TASK=9\n", "Did you mean MAX_OPEN_TASKS"),
+        ("A2A_TOKEN_SECRET_FIEL=x\n", "Did you mean A2A_TOKEN_SECRET_FILE"),
+    ],
 )
 def test_a_line_of_dotenv_that_cannot_be_meant_is_an_error_that_says_where(
     tmp_path: Path, dotenv: str, says: str
@@ -151,10 +166,53 @@ def test_a_line_of_dotenv_that_cannot_be_meant_is_an_error_that_says_where(
         of(tmp_path, {}, {}, dotenv)
 
 
-def test_the_variables_kubernetes_adds_for_a_service_called_redis_are_no_settings(tmp_path: Path) -> None:
-    links = {"REDIS_SERVICE_HOST": "10.0.0.1", "REDIS_SERVICE_PORT": "1", "REDIS_PORT_6379_TCP_ADDR": "10.0.0.1"}
+@pytest.mark.parametrize("service", ["REDIS", "REDIS_MASTER", "AGENT_API", "AGENT_HEALTH", "A2A", "WORKER"])
+def test_the_variables_kubernetes_adds_for_a_service_of_any_name_are_no_settings(tmp_path: Path, service: str) -> None:
+    links = {
+        "SERVICE_HOST": "10.0.0.1", "SERVICE_PORT": "1", "SERVICE_PORT_TCP_REDIS": "1", "PORT": "tcp://10.0.0.1:1",
+        "PORT_1_TCP": "tcp://10.0.0.1:1", "PORT_1_TCP_PROTO": "tcp", "PORT_1_TCP_PORT": "1", "PORT_1_TCP_ADDR": "::1",
+    }  # fmt: skip
 
-    assert of(tmp_path, {}, links).redis == RedisConfig()
+    settings = of(tmp_path, {}, {f"{service}_{name}": value for name, value in links.items()})
+
+    assert {setting.source for setting in settings.sources} == {"default"}
+    assert settings.doubts == ()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["REDIS_TLS_URL", "REDIS_DSN", "REDIS_PASS", "REDIS_MAXMEMORY", "AGENT_NAME", "AGENT_ID", "AGENT_TOOLSDIRECTORY",
+     "AGENT_WORKDIR", "AGENT_OS", "A2A_SERVER", "LOG_FILE", "TASK_ID", "MAX_OPEN_FILES", "WORKER_CLASS"],
+)  # fmt: skip
+def test_what_other_programs_have_in_the_environment_is_ignored(tmp_path: Path, name: str) -> None:
+    settings = of(tmp_path, {}, {name: "theirs"})
+
+    assert {setting.source for setting in settings.sources} == {"default"}
+    assert settings.doubts == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("WORKER_CONCURENCY", "WORKER_CONCURRENCY"), ("LOG_LEVL", "LOG_LEVEL"), ("DRAIN_TIMEOU", "DRAIN_TIMEOUT"),
+     ("MAX_OPEN_TASK", "MAX_OPEN_TASKS"), ("REDSI_URL", "REDIS_URL"), ("TASK_RETENTION", "TASK_RETENTION_S")],
+)  # fmt: skip
+def test_a_name_in_the_environment_that_may_be_meant_for_ours_is_doubted_with_the_right_one(
+    tmp_path: Path, name: str, meant: str
+) -> None:
+    [doubt] = of(tmp_path, {}, {name: "9"}).doubts
+
+    assert f"{name} (from environment)" in doubt
+    assert f"Did you mean {meant}?" in doubt
+
+
+def test_a_program_that_asks_for_the_settings_around_it_is_told_what_may_be_misspelt(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("LOG_LEVL", "DEBUG")
+
+    redis_or_configured(None)
+
+    assert "Did you mean LOG_LEVEL?" in caplog.text
 
 
 def test_the_example_works_as_it_is_names_every_variable_and_holds_no_secret() -> None:
