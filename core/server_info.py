@@ -38,6 +38,8 @@ _REFUSALS = {
     "READONLY": "it is a replica, which only reads. Set REDIS_URL to the primary",
     "MISCONF": "it cannot write to its disk, and takes nothing until it can. Free space there, or see its log",
     "NOREPLICAS": "it has fewer replicas than its min-replicas-to-write asks for. Bring them back",
+    "CROSSSLOT": "it is in cluster mode, which is not supported. Set REDIS_URL to one that is not",
+    "MOVED": "it is in cluster mode, which is not supported. Set REDIS_URL to one that is not",
     "NOPERM": "its user may not do this. See ACL SETUSER, or set REDIS_USERNAME to another one",
 }
 

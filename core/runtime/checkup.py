@@ -144,6 +144,8 @@ async def _check_server(reader: Reader, settings: Settings) -> AsyncIterator[Fin
     fields = fields_of(info)
     for finding in check_info(fields, await _snapshots(reader, fields)):
         yield finding
+    if _is_cluster(fields):
+        return  # our keys lie in several of its slots, and it answers for one at a time
     ahead_s = int(server_time[0]) + int(server_time[1]) / 1e6 - (asked_s + time.time()) / 2
     if abs(ahead_s) > CLOCK_S:
         yield Finding("clock", "warn", f"this machine's differs from the server's by {abs(ahead_s):.0f} s", "use NTP")
@@ -202,6 +204,10 @@ def check_info(info: Mapping[str, str], snapshots: bool | None = False) -> Itera
         )
     else:
         yield Finding("version", "ok", f"{name.capitalize()} {version}")
+    if _is_cluster(info):
+        what = "the server is in cluster mode, in which one transaction cannot hold what belongs together here"
+        cure = "use one without it (cluster-enabled no), with replicas for failover; a cluster is not supported yet"
+        yield Finding("cluster", "fail", what, cure, 78)
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         cure = "redis-cli config set maxmemory-policy noeviction, and the same in its configuration file"
@@ -213,6 +219,10 @@ def check_info(info: Mapping[str, str], snapshots: bool | None = False) -> Itera
         cure = "raise maxmemory; lower TASK_RETENTION_S"
         yield Finding("memory", "warn", f"{memory.share:.0%} of maxmemory is used; a full server refuses work", cure)
     yield _check_persistence(info, snapshots)
+
+
+def _is_cluster(info: Mapping[str, str]) -> bool:
+    return info.get("cluster_enabled") == "1"
 
 
 def _check_persistence(info: Mapping[str, str], snapshots: bool | None) -> Finding:

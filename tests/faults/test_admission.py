@@ -12,13 +12,14 @@ from coordinator.admission import BESIDE_BYTES, COPIES, note_memory, refusal
 from coordinator.state import CoordinatorState
 from core.config import RedisConfig
 from core.errors import ConfigError, TaskRefused
-from core.runtime.checkup import check_server
+from core.runtime.checkup import check_all, check_server
 from core.runtime.client import AgentClient
 from core.runtime.reader import reading
 from core.server_info import Memory
 from tests.builders import a_task
 from tests.integration.hierarchy import FAST, house, wait
 from tests.integration.speaker import Redis
+from tests.redis_server import RedisServer
 from tests.tiers import Tiers
 from tests.waiting import until_async
 
@@ -53,6 +54,27 @@ async def test_every_policy_but_noeviction_is_refused_with_the_cure(
             await checked(redis_config)
     finally:
         await client.config_set("maxmemory-policy", "noeviction")
+
+
+class ClusterNode(RedisServer):
+    def _settings(self) -> str:
+        return f"{super()._settings()}cluster-enabled yes\n"
+
+
+async def test_no_agent_starts_on_a_server_in_cluster_mode_and_the_doctor_says_why(
+    redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ClusterNode(redis_server.binary) as server:
+        redis = RedisConfig(url=server.url, password=server.password, mode="external")
+        with Tiers(redis, tmp_path) as tiers:
+            tiers.start("coordinator", "a")
+            assert tiers.exit_code("a") == 78
+            assert "in cluster mode" in tiers.log("a")
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        found = [finding async for finding in check_all()]
+
+    assert [(finding.check, finding.exit_code) for finding in found if finding.state == "fail"] == [("cluster", 78)]
 
 
 @pytest.mark.parametrize(

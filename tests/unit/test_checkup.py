@@ -29,6 +29,8 @@ def test_a_good_server_passes_every_check() -> None:
         ({"redis_version": "6.2.0"}, "version", "ok"),
         ({"redis_version": "6.0.0", "valkey_version": "8.1.0"}, "version", "ok"),
         ({"maxmemory_policy": "volatile-lru"}, "eviction", "fail"),
+        ({"cluster_enabled": "1"}, "cluster", "fail"),
+        ({"cluster_enabled": "0"}, "cluster", None),
         ({"maxmemory": "12"}, "memory", "warn"),
         ({"maxmemory": "12", "mem_not_counted_for_evict": "1"}, "memory", None),
         ({"aof_enabled": "0"}, "persistence", "warn"),
