@@ -12,6 +12,8 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from core.errors import ServerRefused
+
 __all__ = ["ServerClock", "monotonic_s"]
 
 
@@ -34,11 +36,13 @@ class ServerClock:
         self._error_s = 0.0  # at most so much was the offset off when it was taken
         self._taken_s = 0.0  # monotonic
 
-    def sync(self, reply: Sequence[bytes], asked_s: float) -> None:
+    def sync(self, reply: Sequence[bytes] | Exception, asked_s: float) -> None:
         """Takes a reply to TIME that was asked for at `asked_s` (monotonic): half the round trip is taken off.
 
         One that was held up is passed over when what is known already is more exact: the clock could be off by half
-        of that time, and deadlines with it."""
+        of that time, and deadlines with it. Raises ServerRefused when the server does not tell its time."""
+        if isinstance(reply, Exception):
+            raise ServerRefused(f"Redis refused TIME: {reply}")
         answered_s = monotonic_s()
         error_s = (answered_s - asked_s) / 2
         known_to_s = max(EXACT_S, self._error_s + DRIFT * (answered_s - self._taken_s))

@@ -1,23 +1,40 @@
 """What a Redis user of each role must be allowed, and no more: rules for ACL SETUSER, of Redis 7 or Valkey.
 
-A user has one selector for each thing it does, so that a command that is right for its own keys is not thereby allowed
-on those it only appends to. What such rules cannot tell apart is the fields of a hash, and the options of XADD: who may
-append to a stream may also trim it, or use up its ids. docs/security.md says what follows from that.
+A user has one selector (`Allowed`) for each thing it does, so that a command that is right for its own keys is not
+thereby allowed on those it only appends to. What such rules cannot tell apart is the fields of a hash, and the options
+of XADD: who may append to a stream may also trim it, or use up its ids. docs/security.md says what follows from that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from core.redis_backend.bounded_reads import name_of
 from core.redis_backend.keys import ACTIVE, AgentKeys, CellKeys, CoordinatorKeys, keys_of
 from core.roles import ASKERS, Address, Role
 from core.runtime.inbox import SCRIPTS
 
-__all__ = ["rules_of", "user_of"]
+__all__ = ["Allowed", "Chain", "allowed_of", "chain_of_user", "rules_of", "user_of"]
 
 
 Chain = tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What goes together in a rule: these commands, on each of these keys, or on that channel."""
+
+    commands: tuple[str, ...]  #: as ACL SETUSER has them: a subcommand, or a script's name, stands behind a bar
+    keys: tuple[str, ...] = ()  #: patterns. `%R~` before one: reading only; `%W~`: writing only
+    channel: str = ""  #: a pattern
+
+    def __str__(self) -> str:
+        commands = " ".join(f"+{one}" for one in self.commands)
+        if not self.keys and not self.channel:
+            return commands
+        named = [key if key.startswith("%") else f"~{key}" for key in self.keys]
+        return f"({' '.join([commands, *named, *([f'&{self.channel}'] if self.channel else [])])})"
 
 
 def user_of(chain: Chain) -> str:
@@ -29,19 +46,38 @@ def user_of(chain: Chain) -> str:
     return f"{me.role.value}:{chain[-2].agent_id}/{me.agent_id}"
 
 
+def chain_of_user(user: str, coordinator_id: str) -> Chain | None:
+    """Whose user that is, by its name; None: it is none that `user_of` gives."""
+    role, _, name = user.partition(":")
+    above, _, agent_id = name.rpartition("/")
+    if role not in set(Role):
+        return None
+    me = Address(Role(role), agent_id)
+    if me.role is Role.COORDINATOR:
+        return (me,)
+    if me.role is Role.WORKER:
+        return Address(Role.COORDINATOR, coordinator_id), Address(Role.DISTRIBUTOR, above), me
+    return Address(Role.COORDINATOR, above or coordinator_id), me
+
+
 def rules_of(chain: Chain, db: int = 0) -> list[str]:
     """What follows the name and the password in ACL SETUSER. `db`: the database in which the keys are. Raises
     ConfigError for an id that is none, since it could be a pattern, or a rule of its own."""
     for address in chain:
         Address.of(Role.COORDINATOR, address.agent_id)
     selected = [f"+select|{db}"] if db else []
-    return ["resetchannels", "-@all", "+ping", "+time", *selected, *_RULES[chain[-1].role](chain)]
+    return ["resetchannels", "-@all", *selected, *map(str, allowed_of(chain))]
+
+
+def allowed_of(chain: Chain) -> list[Allowed]:
+    """All that the last of `chain` needs."""
+    return [_may("ping time"), *_ALLOWED[chain[-1].role](chain)]
 
 
 # ---- commands ----
 
 #: What every agent does beside its keys.
-AGENT = "+multi +exec +unwatch +info +script|load"
+AGENT = "multi exec unwatch info script|load"
 #: On the keys that an agent has alone: its lease and fence, header, inbox, and what it has seen.
 OWN = (
     "getrange type set del watch pexpire hget hmget hgetall hkeys hlen hstrlen hset hdel hincrby"
@@ -52,10 +88,8 @@ RUN_SCRIPTS = " ".join(f"evalsha|{name_of(script)}" for script in SCRIPTS)
 LOOK = "get strlen getrange hget hmget hgetall hlen zscore zcard zrange zrevrange smembers xlen xrange xrevrange"
 
 
-def _may(commands: str, *keys: str, channel: str = "") -> str:
-    """A selector: these commands on these keys. `%R~` before a key: reading only; `%W~`: writing only."""
-    named = [key if key.startswith("%") else f"~{key}" for key in keys]
-    return f"({' '.join([*(f'+{one}' for one in commands.split()), *named, *([f'&{channel}'] if channel else [])])})"
+def _may(commands: str, *keys: str, channel: str = "") -> Allowed:
+    return Allowed(tuple(commands.split()), keys, channel)
 
 
 def _reading(*keys: str) -> Iterable[str]:
@@ -69,10 +103,10 @@ def _writing(*keys: str) -> Iterable[str]:
 # ---- roles ----
 
 
-def _agent(keys: AgentKeys) -> list[str]:
+def _agent(keys: AgentKeys) -> list[Allowed]:
     own = (keys.header, keys.lease, keys.fence, keys.seen, keys.inbox, keys.heartbeats, keys.standbys)
     return [
-        *AGENT.split(),
+        _may(AGENT),
         _may(f"{OWN} {RUN_SCRIPTS}", *own),
         _may("sadd srem", *_writing(ACTIVE)),
         _may("xadd", *_writing(keys.quarantine)),
@@ -80,7 +114,7 @@ def _agent(keys: AgentKeys) -> list[str]:
     ]
 
 
-def _child(chain: Chain) -> list[str]:
+def _child(chain: Chain) -> list[Allowed]:
     keys = keys_of(chain)
     assert keys.parent_heartbeats
     return [
@@ -90,14 +124,14 @@ def _child(chain: Chain) -> list[str]:
     ]
 
 
-def _worker(chain: Chain) -> list[str]:
+def _worker(chain: Chain) -> list[Allowed]:
     return [
         *_child(chain),
         _may("hmget", *_reading(CoordinatorKeys(chain[0].agent_id).tasks)),  # inputs of continuations
     ]
 
 
-def _distributor(chain: Chain) -> list[str]:
+def _distributor(chain: Chain) -> list[Allowed]:
     keys, cell = keys_of(chain), CellKeys(chain[-1].agent_id)
     assert keys.revoked
     return [
@@ -109,7 +143,7 @@ def _distributor(chain: Chain) -> list[str]:
     ]
 
 
-def _coordinator(chain: Chain) -> list[str]:
+def _coordinator(chain: Chain) -> list[Allowed]:
     keys = CoordinatorKeys(chain[-1].agent_id)
     cells = CellKeys("*")  # distributors come and go
     records = (keys.tasks, keys.open, keys.ended, keys.dead, keys.submissions)
@@ -130,29 +164,29 @@ def _coordinator(chain: Chain) -> list[str]:
     ]
 
 
-def _client(chain: Chain) -> list[str]:
+def _client(chain: Chain) -> list[Allowed]:
     keys, me = CoordinatorKeys(chain[0].agent_id), chain[-1]
-    sessions = Address(me.role, f"{me.agent_id}~*")
+    sessions = Address(me.role, f"{me.name}~*")
     return [
         _may("xadd", *_writing(keys.inbox)),
         _may("xread xtrim exists", keys.replies(sessions)),
         _may("set", *_writing(keys.mark(sessions))),
-        "+wait",
+        _may("wait"),
         _may("xrevrange", *_reading(keys.agent.quarantine)),  # whether its message was rejected, and why
     ]
 
 
-def _operator(chain: Chain) -> list[str]:
+def _operator(chain: Chain) -> list[Allowed]:
     keys, cells = CoordinatorKeys(chain[0].agent_id), CellKeys("*")
     return [
         *_client(chain),
-        "+info",
+        _may("info"),
         _may(LOOK, *_reading(keys.every, cells.header, cells.every, ACTIVE)),
         _may("append", *_writing(keys.revoked)),
     ]
 
 
-_RULES: dict[Role, Callable[[Chain], list[str]]] = {
+_ALLOWED: dict[Role, Callable[[Chain], list[Allowed]]] = {
     Role.COORDINATOR: _coordinator,
     Role.DISTRIBUTOR: _distributor,
     Role.WORKER: _worker,

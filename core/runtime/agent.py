@@ -18,6 +18,7 @@ from core.roles import Address
 from core.runtime.agent_loop import BACKOFF_S, AgentLoop
 from core.runtime.checkup import check_server
 from core.runtime.mind import Mind
+from core.runtime.permissions import check_permissions
 from core.runtime.portal import Resident, operation, portal_loop
 from core.runtime.progress import Condition
 from core.runtime.reader import reading
@@ -68,7 +69,7 @@ class Agent(Resident):
         later on, because it stood still for too long or because Redis lost its data, starts over by itself.
 
         Raises TransportDown: no Redis to be had; LeaseHeld: another live process acts for this id; ConfigError,
-        also when the server may delete tasks by itself.
+        also when the server may delete tasks by itself, or refuses its user something that this agent needs.
         """
         return await self._initialize()
 
@@ -81,6 +82,7 @@ class Agent(Resident):
         self._redis = await server_for(self._redis, self._a2a)
         async with reading(self._redis) as reader:
             await check_server(reader)
+        await check_permissions(self._redis, self._chain)
         try:
             await self._begin(0)
         except LeaseHeld:

@@ -6,7 +6,7 @@ import logging
 import shlex
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal
@@ -19,7 +19,10 @@ from core.redis_backend.embedded import ensure_server_blocking, leftovers, statu
 from core.redis_backend.embedded_server.probe import Kind, look
 from core.redis_backend.private_files import is_open_to_others
 from core.redis_backend.process_identity import provably_dead
+from core.roles import Address, Role
+from core.runtime.acl import Chain, chain_of_user
 from core.runtime.overview import read_overview
+from core.runtime.permissions import cure_of, refused_to, shown
 from core.runtime.reader import Reader, reading
 from core.server_info import fields_of, memory_of
 from core.variables import secret_text
@@ -84,6 +87,7 @@ async def check_all() -> AsyncIterator[Finding]:
         return
     async with reading(redis) as reader:
         try:
+            yield await _check_user(redis, settings)
             async for finding in _check_server(reader, settings):
                 yield finding
         except AgentSystemError as error:
@@ -135,6 +139,36 @@ def _server(settings: Settings) -> RedisConfig | None:
     if may_start and look(redis, 0.5, 2.0).kind is Kind.NOTHING and status(redis) is None:
         return None
     return ensure_server_blocking(redis)
+
+
+async def _check_user(redis: RedisConfig, settings: Settings) -> Finding:
+    """Whether the server lets its user do what agents need: those who may be here, by the user's name and the keys."""
+    user = redis.endpoint.username or "default"
+    chains = [chain] if (chain := chain_of_user(user, settings.coordinator_id)) else _chains(settings)
+    refused = {chain: found for chain in chains if (found := await refused_to(redis, chain))}
+    if not refused:
+        return Finding("permissions", "ok", f"the user {user!r} may do what {', '.join(_roles(chains))} needs")
+    chain, first = next(iter(refused.items()))
+    # With a key of its own this is one agent only, and which one the key does not tell.
+    is_meant = len(refused) == len(chains) or not secret_text(settings.a2a.agent_key)
+    return Finding(
+        "permissions", "fail" if is_meant else "warn",
+        f"the user {user!r} may not do all that {', '.join(_roles(refused))} needs; {chain[-1].role}: {shown(first)}",
+        cure_of(chain), ConfigError.exit_code if is_meant else 0,
+    )  # fmt: skip
+
+
+def _chains(settings: Settings) -> list[Chain]:
+    coordinator = Address.of(Role.COORDINATOR, settings.coordinator_id)
+    distributor = Address.of(Role.DISTRIBUTOR, settings.distributor_id)
+    worker = Address.of(Role.WORKER, settings.worker_id)
+    asker, _, name = settings.client_id.rpartition(":")
+    client = Address.of(Role(asker or Role.CLIENT), name)
+    return [(coordinator,), (coordinator, distributor), (coordinator, distributor, worker), (coordinator, client)]
+
+
+def _roles(chains: Iterable[Chain]) -> list[str]:
+    return [f"a {chain[-1].role}" for chain in chains]
 
 
 async def _check_server(reader: Reader, settings: Settings) -> AsyncIterator[Finding]:

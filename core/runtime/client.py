@@ -47,6 +47,7 @@ from core.roles import ASKERS, Action, Address, Role, check_permitted
 from core.runtime.completed import Completed
 from core.runtime.endings import Endings, Listener
 from core.runtime.look_up import LOOK_UP_S, LOOKED_UP_AT_ONCE, LookUp, Replicas
+from core.runtime.permissions import check_permissions
 from core.runtime.portal import Resident, operation
 from core.runtime.requests import BACKOFF_S, MOST_BACKOFF_S, Refused, Requests
 from core.runtime.waiting import WaitingReason
@@ -119,11 +120,13 @@ class AgentClient(Resident):
 
     @operation
     async def open(self) -> None:
-        """Connects. Raises TransportDown at once when there is no Redis, ConfigError."""
+        """Connects. Raises TransportDown at once when there is no Redis; ConfigError, also when the server refuses its
+        user something that a client needs."""
         async with self._opening:
             if self._reader:
                 return
             self._redis = await server_for(self._redis, self._a2a)
+            await check_permissions(self._redis, self._chain)
             self._signing = keys_for(self._chain, self._a2a, self._redis)
             self._requests = Requests(self._redis, self._coordinator, self._me, self._signing, self._clock)
             self._waiting = WaitingReason(self._redis, self._coordinator.agent_id)

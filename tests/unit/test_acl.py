@@ -6,7 +6,7 @@ import pytest
 
 from core.errors import ConfigError
 from core.roles import Address, Role
-from core.runtime.acl import rules_of, user_of
+from core.runtime.acl import chain_of_user, rules_of, user_of
 
 
 def chain(role: Role, agent_id: str = "a", above: str = "k", between: str = "d") -> tuple[Address, ...]:
@@ -22,6 +22,12 @@ def test_no_two_agents_have_the_same_user() -> None:
         "coordinator:a", "distributor:a", "worker:d/a", "worker:e/a", "client:k/a", "client:l/a", "operator:k/a",
         "operator:l/a",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("role", Role)
+def test_whose_a_user_is_shows_in_its_name(role: Role) -> None:
+    assert chain_of_user(user_of(chain(role)), "k") == chain(role)
+    assert chain_of_user("default", "k") is None
 
 
 @pytest.mark.parametrize("role", Role)
