@@ -56,6 +56,8 @@ class Records:
     async def load(self, state: CoordinatorState, mono_ms: int) -> None:
         """Reads the open tasks in the order they were submitted, the ended children of waiting ones, and the dead
         letters."""
+        # Not read for its outcome: where something else lies in their place nothing can be accepted, and it says so.
+        await self._loop.committer.look_up(("HSTRLEN", self._keys.tasks, ""))
         if self._seals.rotating:
             await self._seal_anew(self._keys.tasks, Sealed.TASK)
             await self._seal_anew(self._keys.submissions, Sealed.SUBMISSION)

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["Memory", "fields_of", "is_elsewhere", "is_other_type", "memory_of", "passes_soon", "why_refused"]
+from core.ports import Command
+
+__all__ = [
+    "Memory", "explained", "fields_of", "is_elsewhere", "is_other_type", "memory_of", "of_another_type", "passes_soon",
+    "why_refused",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,20 @@ def is_elsewhere(text: str) -> bool:
 def is_other_type(text: str) -> bool:
     """Whether an error reply says that the key is of a type that the command does not take."""
     return text.startswith("WRONGTYPE")
+
+
+def of_another_type(key: str) -> str:
+    """What `is_other_type` means for a key of ours, with the cure."""
+    return (
+        f"{key!r} is of a type that none of ours gives it: another application uses that name, or somebody has written"
+        " there. RENAME or DEL it, or set REDIS_DB to a database that nobody else uses"
+    )
+
+
+def explained(command: Command, refusal: str) -> str:
+    """What an error reply to a command of ours means, with the key that it is about."""
+    name, key = (part.decode(errors="replace") if isinstance(part, bytes) else str(part) for part in command[:2])
+    return of_another_type(key) if is_other_type(refusal) else f"{name} of {key!r}: {refusal}"
 
 
 def why_refused(text: str) -> str:

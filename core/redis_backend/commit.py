@@ -36,7 +36,7 @@ from core.redis_backend.grants import NO_LEASE, Grant, fencing, granted, held_in
 from core.redis_backend.keys import AgentKeys
 from core.redis_backend.process_identity import this_process
 from core.roles import Address
-from core.server_info import is_elsewhere, is_other_type, passes_soon, why_refused
+from core.server_info import explained, is_elsewhere, is_other_type, passes_soon, why_refused
 
 __all__ = ["Committer", "Grant", "Late"]
 
@@ -275,7 +275,7 @@ class Committer:
         for command, reply in zip(commands, replies, strict=True):
             if isinstance(reply, ResponseError) and command[0] != "GETRANGE":  # which looks at what others may write
                 if is_other_type(str(reply)):
-                    raise StateConflict(f"{command[1]!r} is of a type that none of ours gives it")
+                    raise StateConflict(explained(command, str(reply)))
                 raise ServerRefused(f"Redis refused {command[0]!r}: {why_refused(str(reply))}")
         return replies
 
@@ -289,7 +289,7 @@ class Committer:
                 sent_s, renewal = monotonic_s(), self._transaction(())
                 replies = await self._exchange_watched(*renewal, *commands, most_bytes=most_bytes)
                 with suppress(ServerRefused):
-                    self._outcome(replies[: len(renewal)], sent_s)
+                    self._outcome(renewal, replies[: len(renewal)], sent_s)
                 del replies[: len(renewal)]
         return replies
 
@@ -375,8 +375,8 @@ class Committer:
 
     async def _send(self, commands: Sequence[Command]) -> bool:
         """MULTI..EXEC, and the watch for the next one in the same write. False: aborted, and nothing was written."""
-        sent_s = monotonic_s()
-        return self._outcome(await self._exchange_watched(*self._transaction(commands)), sent_s)
+        sent_s, transaction = monotonic_s(), self._transaction(commands)
+        return self._outcome(transaction, await self._exchange_watched(*transaction), sent_s)
 
     def _transaction(self, commands: Sequence[Command]) -> tuple[Command, ...]:
         return (
@@ -387,7 +387,7 @@ class Committer:
             *self._watching(),
         )
 
-    def _outcome(self, replies: Sequence[Any], sent_s: float) -> bool:
+    def _outcome(self, transaction: Sequence[Command], replies: Sequence[Any], sent_s: float) -> bool:
         """What became of a `_transaction`, by its replies. False: aborted. Raises ServerRefused, StateConflict."""
         outcome = replies[-4]
         self._armed = False
@@ -396,9 +396,9 @@ class Committer:
             raise ServerRefused(f"Redis refused a commit: {causes[0] if causes else outcome}")
         if outcome is None:
             return False
-        for reply in outcome:
+        for number, reply in enumerate(outcome, 1):  # the first of the transaction is MULTI
             if isinstance(reply, ResponseError):
-                raise StateConflict(f"a key has a type that is not ours, and only the rest was written: {reply}")
+                raise StateConflict(f"only a part was written: {explained(transaction[number], str(reply))}")
         self._renewed_s = sent_s
         self._written_epoch = self.epoch
         self._commits += 1

@@ -33,7 +33,7 @@ from core.redis_backend.clock import ServerClock
 from core.redis_backend.keys import AgentKeys
 from core.roles import ASKERS, Action, Address, check_permitted
 from core.runtime.rejection_log import RejectionLog
-from core.server_info import is_other_type
+from core.server_info import is_other_type, of_another_type
 from core.signing import Keys, ReplayWindow, Signed, check_fresh, check_plausible
 from core.step import PutAside, Received
 
@@ -157,8 +157,9 @@ class Inbox:
         except ReplyTooLarge:
             return await self._few_entries()
         if isinstance(reply, Exception):
-            kind = StateConflict if is_other_type(str(reply)) else ServerRefused
-            raise kind(f"cannot read {self._keys.inbox}: {reply}")
+            if is_other_type(str(reply)):
+                raise StateConflict(of_another_type(self._keys.inbox))
+            raise ServerRefused(f"cannot read {self._keys.inbox}: {reply}")
         if not reply:
             await self._notice_new_beginning()
             return []

@@ -27,7 +27,7 @@ from core.redis_client import Wire
 from core.roles import Action, Address
 from core.runtime.outbox import Outbox, chunks
 from core.runtime.rejection import LATEST, rejection_of
-from core.server_info import passes_soon, why_refused
+from core.server_info import is_other_type, of_another_type, passes_soon, why_refused
 from core.signing import Keys
 from core.step import Sending, Step
 
@@ -185,7 +185,7 @@ class Requests:
                 replies = await self._wire.exchange(commands)
             for reply in replies:
                 if isinstance(reply, Exception):
-                    raise _refusal(str(reply))
+                    raise _refusal(str(reply), self._keys.inbox)
                 asking.posted.add(reply)
 
     def _prepared(self, action: Action, items: Sequence[bytes], asking: _Asking) -> list[Command]:
@@ -232,8 +232,10 @@ async def _heard(asking: _Asking, timeout_s: float) -> bool:
     return heard
 
 
-def _refusal(text: str) -> ServerRefused | TransportDown:
+def _refusal(text: str, inbox: str) -> ServerRefused | TransportDown:
     """What a server's error reply to a request means for who asks."""
+    if is_other_type(text):  # a coordinator that lives puts that right
+        return TransportDown(of_another_type(inbox))
     if passes_soon(text):
         return TransportDown(f"Redis is not ready: {text}")
     return ServerRefused(f"Redis does not take the request: {why_refused(text)}. {_AGAIN}")

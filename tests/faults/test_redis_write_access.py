@@ -184,6 +184,56 @@ async def test_keys_of_another_type_are_mended_by_whose_they_are(agents: House, 
     await until_async(lambda: are_mended(client, keys), "all are as they were")
 
 
+@pytest.mark.parametrize("key", [KEYS.tasks, KEYS.submissions, CELL.actual, ACTIVE])
+async def test_what_another_application_keeps_under_a_name_of_ours_is_named_and_left_alone_until_it_is_gone(
+    agents: House, client: Redis, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await client.xadd(key, {"the": "irs"})
+    starting = [asyncio.create_task(start()) for start in (agents.coordinator, agents.distributor)]
+
+    await until_async(lambda: f"waits: '{key}' is of a type that none of ours gives it" in caplog.text, "it is named")
+    assert "RENAME or DEL it" in caplog.text
+    assert await client.type(key) == b"stream"
+    await client.rename(key, "theirs")
+
+    await asyncio.gather(*starting)
+    await agents.worker()
+    submitter = await agents.client()
+    assert await submitter.value.aio(await submitter.submit.aio(add("sum", 1, 2)), 30) == 3
+
+
+@pytest.mark.parametrize("key", [KEYS.tasks, KEYS.ended, CELL.wanted])
+async def test_what_is_put_in_the_place_of_a_key_while_agents_work_is_named_and_rejects_no_message(
+    agents: House, client: Redis, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await agents.coordinator()
+    await agents.distributor()
+    await agents.worker()
+    submitter = await agents.client()
+    assert await submitter.value.aio(await submitter.submit.aio(add("before", 1, 2)), 30) == 3
+    await client.delete(key)
+    await client.set(key, "theirs")
+
+    submitting = asyncio.create_task(submitter.submit.aio(add("sum", 1, 2)))
+    await until_async(lambda: f"'{key}' is of a type" in caplog.text, "it is named")
+    await client.delete(key)
+
+    assert await submitter.value.aio(await submitting, 30) == 3
+    assert not await client.exists(KEYS.agent.quarantine, CELL.agent("k").quarantine)
+    assert "a step failed" not in caplog.text
+
+
+async def test_a_client_waits_for_an_inbox_that_its_coordinator_puts_right(agents: House, client: Redis) -> None:
+    await agents.coordinator()
+    await agents.distributor()
+    await agents.worker()
+    submitter = await agents.client()
+    await client.delete(KEYS.inbox)
+    await client.set(KEYS.inbox, "theirs")
+
+    assert await submitter.value.aio(await submitter.submit.aio(add("sum", 1, 2)), 30) == 3
+
+
 async def are_mended(client: Redis, keys: list[str]) -> bool:
     return b"list" not in [await client.type(key) for key in keys]
 

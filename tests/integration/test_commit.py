@@ -143,7 +143,7 @@ async def test_a_key_of_another_type_is_a_conflict_and_names_it(make: Make, clie
     await committer.acquire()
     await client.set(LIST, "no list")
 
-    with pytest.raises(StateConflict, match="WRONGTYPE"):
+    with pytest.raises(StateConflict, match=f"{LIST}.*another application.*RENAME"):
         await committer.commit([push("a")], {})
 
 
