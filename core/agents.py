@@ -35,6 +35,7 @@ class Health(StrEnum):
     ACTIVE = "active"
     SUSPECT = "suspect"  #: silent for a while: gets nothing new
     DRAINING = "draining"  #: leaves by its own will: gets nothing new
+    UNHEARD = "unheard"  #: acts, and its parent has not taken what it says
     GONE = "gone"
 
 
@@ -84,6 +85,7 @@ class Beat(Room):
         default_factory=dict
     )
     draining: bool = False
+    heard: bool = True  #: its parent has taken its greeting, as far as it knows
     #: (task id, attempt) of all a worker has
     holding: Annotated[tuple[tuple[Short, Count], ...], Field(max_length=MOST_HELD), FailFast()] = ()
     #: tasks a distributor has reported as ended and still shows

@@ -96,4 +96,6 @@ def health_at(lease: Lease | None, beat: Beat | None, silent_ms: int | None, fai
         return Health.GONE
     if silent_ms is None or silent_ms >= failure_timeout_ms:
         return Health.SUSPECT
+    if beat is not None and not beat.heard:
+        return Health.UNHEARD
     return Health.DRAINING if beat is not None and beat.draining else Health.ACTIVE

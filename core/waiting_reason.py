@@ -64,6 +64,8 @@ def _nobody_can(task: Task, overview: Overview) -> str:
     if not any(agent.up for agent in overview.of_role(Role.DISTRIBUTOR)):
         return "no distributor is up: run `agents up`"
     workers = [worker for worker in overview.of_role(Role.WORKER) if worker.up and worker.beat]
+    if not workers and any(worker.health is Health.UNHEARD for worker in overview.of_role(Role.WORKER)):
+        return "no worker is heard by its distributor: `agents doctor` says what to do"
     if not workers:
         return "no worker is up: run `agents up`, or python -m worker"
     needed = skills_needed(task)

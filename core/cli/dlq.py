@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.cli.render import duration, note, print_json, print_table, say
+from core.cli.render import confirm, duration, note, print_json, print_table, say
 from core.cli.session import looking, operator_of, run, settings
 
 if TYPE_CHECKING:
@@ -35,9 +35,12 @@ AT_ONCE = 100
 
 Request = Callable[["AgentClient", str], Awaitable[Any]]
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", show_default=False)]
-All = Annotated[bool, typer.Option("--all", help="All dead letters there are.")]
+All = Annotated[bool, typer.Option("--all", help="All there are.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 Quarantined = Annotated[bool, typer.Option("--quarantined", help="Messages that were rejected, in place of tasks.")]
+
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 # ---- list ----
@@ -97,14 +100,19 @@ def _moment(at: datetime) -> str:
 
 
 async def _list_rejected(configured: Settings, limit: int) -> list[RejectedMessage]:
-    from core.roles import Role
     from core.runtime.dead_letters import rejected_messages
-    from core.runtime.overview import read_overview
 
     async with looking(configured) as reader:
-        overview = await read_overview(reader, configured.coordinator_id, configured.agent)
-        distributors = [agent.agent_id for agent in overview.of_role(Role.DISTRIBUTOR)]
+        distributors = await _distributors(reader, configured)
         return await rejected_messages(reader, configured.coordinator_id, distributors, limit)
+
+
+async def _distributors(reader: Reader, configured: Settings) -> list[str]:
+    from core.roles import Role
+    from core.runtime.overview import read_overview
+
+    overview = await read_overview(reader, configured.coordinator_id, configured.agent)
+    return [agent.agent_id for agent in overview.of_role(Role.DISTRIBUTOR)]
 
 
 def _rejected_row(message: RejectedMessage) -> tuple[str, ...]:
@@ -241,8 +249,23 @@ def replay(ids: Ids = None, everything: All = False, as_json: Json = False) -> N
 
 
 @app.command()
-def purge(ids: Ids = None, everything: All = False, as_json: Json = False) -> None:
-    """Take tasks off the queue of dead letters; what is kept of them is forgotten in time, as of any ended task."""
+def purge(
+    ids: Ids = None,
+    everything: All = False,
+    quarantined: Quarantined = False,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Take tasks off the queue of dead letters; what is kept of them is forgotten in time, as of any ended task.
+
+    With --quarantined: forget messages that were rejected, by their ENTRY in the list, or --all.
+    """
+    _check_named(ids, everything)
+    if everything and not yes:
+        confirm(f"Forget all {'rejected messages' if quarantined else 'dead letters'} there are?")
+    if quarantined:
+        _purge_rejected(ids, as_json)
+        return
     purged, refused = _ask(ids, everything, lambda client, task_id: client.purge_dead_letter.aio(task_id))
     if as_json:
         print_json(list(purged))
@@ -251,10 +274,32 @@ def purge(ids: Ids = None, everything: All = False, as_json: Json = False) -> No
     _leave(refused)
 
 
+def _purge_rejected(ids: Sequence[str] | None, as_json: bool) -> None:
+    purged = run(_forget_rejected(settings(), ids or None))
+    if as_json:
+        print_json(purged)
+    else:
+        note(f"purged: {purged}")
+    if purged < len(ids or ()):
+        _leave(["the others are not kept. `agents dlq list --quarantined` lists those that are."])
+
+
+async def _forget_rejected(configured: Settings, names: Sequence[str] | None) -> int:
+    from core.runtime.dead_letters import purge_rejected
+
+    async with looking(configured) as reader:
+        distributors = await _distributors(reader, configured)
+        return await purge_rejected(reader, configured.coordinator_id, distributors, names)
+
+
+def _check_named(ids: Sequence[str] | None, everything: bool) -> None:
+    if bool(ids) == everything:
+        raise typer.BadParameter("give the ids of those that are meant, or --all", param_hint="ID")
+
+
 def _ask(ids: Sequence[str] | None, everything: bool, request: Request) -> tuple[dict[str, Any], list[str]]:
     """The answers by id, and what was refused."""
-    if bool(ids) == everything:
-        raise typer.BadParameter("give the ids of dead letters, or --all", param_hint="ID")
+    _check_named(ids, everything)
     return run(_requests(settings(), ids, request))
 
 

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from core.printable import escaped_json, printable, printable_lines
 
-__all__ = ["duration", "note", "print_json", "print_table", "say"]
+__all__ = ["confirm", "duration", "note", "print_json", "print_table", "say"]
 
+EXIT_DENIED = 1
 #: So wide that nothing is folded when a program reads.
 _PIPED_WIDTH = 1000
 
@@ -18,6 +19,14 @@ _PIPED_WIDTH = 1000
 def note(text: str) -> None:
     """A line for people, on stderr; what lines it has beyond are indented below it."""
     print(printable_lines(text), file=sys.stderr, flush=True)
+
+
+def confirm(question: str) -> None:
+    """Returns when somebody says yes. Raises SystemExit: they do not."""
+    note(f"{question} [y/N]  (--yes does not ask)")
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        note("agents: left as it is.")
+        raise SystemExit(EXIT_DENIED)
 
 
 def say(text: str) -> None:
@@ -62,6 +71,7 @@ _STYLES = {
     "ok": "green",
     "draining": "yellow",
     "suspect": "yellow",
+    "unheard": "yellow",
     "warn": "yellow",
     "gone": "red",
     "failed": "red",

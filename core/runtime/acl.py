@@ -121,6 +121,7 @@ def _child(chain: Chain) -> list[Allowed]:
         *_agent(keys),
         _may("xadd", *_writing(keys_of(chain[:-1]).inbox)),
         _may("hset hdel", *_writing(keys.parent_heartbeats)),
+        _may("hget", *_reading(keys_of(chain[:-1]).seen)),  # whether it is heard
     ]
 
 
@@ -183,6 +184,7 @@ def _operator(chain: Chain) -> list[Allowed]:
         _may("info"),
         _may(LOOK, *_reading(keys.every, cells.header, cells.every, ACTIVE)),
         _may("append", *_writing(keys.revoked)),
+        _may("xdel xtrim", *_writing(keys.agent.quarantine, cells.agent("*").quarantine)),
     ]
 
 

@@ -38,6 +38,7 @@ from core.redis_backend.commit import Committer, Late
 from core.redis_backend.keys import ACTIVE, AgentKeys, CoordinatorKeys, keys_of
 from core.redis_backend.tables import Tables
 from core.roles import Action, Address, Role
+from core.runtime.greeting import Greeting
 from core.runtime.heartbeats import Heartbeats
 from core.runtime.inbox import Entry, Inbox
 from core.runtime.mind import Mind
@@ -89,6 +90,7 @@ class AgentLoop:
             open_connection(), self.me, self.keys, self.clock, lease_ms=int(config.lease_s * 1000),
             after_epoch=after_epoch, on_transport=self._transport, on_written=self.progress.written,
         )  # fmt: skip
+        self.greeting = Greeting(chain, self.committer, config.failure_timeout_s)
         self._inbox = Inbox(
             self._reader_wire, self.me, signing, self.keys, self.clock,
             freshness_ms=int(config.freshness_s * 1000), limit_bytes=config.message_limit_bytes,
@@ -157,12 +159,14 @@ class AgentLoop:
                 reader = group.create_task(self._read())
                 beater = group.create_task(self._beat())
                 overseer = group.create_task(self._oversee())
+                greeter = group.create_task(self._greet())
                 try:
                     await self._turns()
                 finally:
                     reader.cancel()
                     beater.cancel()
                     overseer.cancel()
+                    greeter.cancel()
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from failures
         finally:
@@ -199,8 +203,9 @@ class AgentLoop:
         """What this agent says of itself now."""
         if self.progress.wedged:
             return Condition("wedged", self.progress.problems)
-        if self.progress.problems or not self.committer.may_act:
-            return Condition("unready", self.progress.problems or ("its lease may have run out",))
+        problems = self.progress.problems or tuple(filter(None, [self.greeting.problem]))
+        if problems or not self.committer.may_act:
+            return Condition("unready", problems or ("its lease may have run out",))
         return Condition("draining" if self._draining or self._stopping else "ready")
 
     def drain(self) -> None:
@@ -390,6 +395,14 @@ class AgentLoop:
             except (TransportDown, ServerRefused) as error:
                 self._went_wrong(error)
 
+    async def _greet(self) -> None:
+        """Ends when the parent has heard of this agent, and shows it."""
+        await self.greeting.taken()
+        try:
+            await self.send_beat()
+        except (TransportDown, ServerRefused) as error:
+            self._went_wrong(error)
+
     async def _oversee(self) -> None:
         """Looks whether the loop gets on, until cancelled. Raises Wedged when it does not."""
         while True:
@@ -433,6 +446,7 @@ class AgentLoop:
         return {
             **beat.model_dump(exclude_defaults=True),
             "action": Action.BEAT.value,
+            "heard": self.greeting.is_taken,
             "beat": self._beat_number,
             "parent_incarnation": window.incarnation if window else 0,
             "received": window.highest if window else 0,

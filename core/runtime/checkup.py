@@ -300,7 +300,12 @@ def check_overview(overview: Overview) -> Iterator[Finding]:
 def _check_agents(overview: Overview) -> Finding:
     silent = [agent for agent in overview.agents if agent.health is Health.SUSPECT]
     gone = [agent for agent in overview.agents if agent.health is Health.GONE and agent.beat is not None]
+    unheard = [agent for agent in overview.agents if agent.health is Health.UNHEARD]
     up = sum(agent.up for agent in overview.agents)
+    if unheard:
+        names = ", ".join(f"{agent.address} by {agent.chain[-2]}" for agent in unheard)
+        cure = "start the one above; or give each the key that `agents key` prints for it, or the same A2A_TOKEN_SECRET"
+        return Finding("agents", "warn", f"{up} up; not heard: {names}", cure)
     if silent or gone:
         names = ", ".join(str(agent.address) for agent in [*silent, *gone])
         return Finding("agents", "warn", f"{up} up; silent or gone without a goodbye: {names}", "start them again")

@@ -20,8 +20,8 @@ from core.stored import moment, pairs
 from core.tasks import Task
 
 __all__ = [
-    "RejectedMessage", "dead_letter_ids", "dead_letters", "is_dead_letter", "original_message", "rejected_message",
-    "rejected_messages", "signature_found",
+    "RejectedMessage", "dead_letter_ids", "dead_letters", "is_dead_letter", "original_message", "purge_rejected",
+    "rejected_message", "rejected_messages", "signature_found",
 ]  # fmt: skip
 
 #: A rejected message is named by who rejected it and its entry there.
@@ -92,9 +92,7 @@ async def rejected_messages(
 ) -> list[RejectedMessage]:
     """The last messages that the coordinator, these distributors and their workers put aside, the newest first; where
     those of one cannot be read, a line that says so."""
-    streams = {f"coordinator:{coordinator_id}": _quarantine(Role.COORDINATOR, coordinator_id, coordinator_id)}
-    for distributor_id in distributor_ids:
-        streams[f"distributor:{distributor_id}"] = _quarantine(Role.DISTRIBUTOR, distributor_id, coordinator_id)
+    streams = _quarantines(coordinator_id, distributor_ids)
     replies = await source.look(*(("XREVRANGE", stream, "+", "-", "COUNT", limit) for stream in streams.values()))
     found = []
     for reader, entries in zip(streams, replies, strict=True):
@@ -102,6 +100,27 @@ async def rejected_messages(
             entries = [(b"0-0", [b"reason", b"unreadable", b"detail", f"{entries}".encode()])]
         found += [_message(reader, *entry) for entry in entries]
     return sorted(found, key=lambda one: one.at, reverse=True)[:limit]
+
+
+async def purge_rejected(
+    source: Runs, coordinator_id: str, distributor_ids: Sequence[str], names: Sequence[str] | None
+) -> int:
+    """Forgets the rejected messages of these names; None: all that the coordinator and these distributors keep. Returns
+    how many there were. Raises ServerRefused."""
+    if names is None:
+        streams = _quarantines(coordinator_id, distributor_ids).values()
+        return sum(await source.run(*(("XTRIM", stream, "MAXLEN", 0) for stream in streams)))
+    named = [found.groups() for name in names if (found := REJECTED.fullmatch(name))]
+    drops = [("XDEL", _quarantine(role, agent_id, coordinator_id), entry) for role, agent_id, entry in named]
+    return sum(await source.run(*drops))
+
+
+def _quarantines(coordinator_id: str, distributor_ids: Sequence[str]) -> dict[str, str]:
+    """By who rejects into it."""
+    streams = {f"coordinator:{coordinator_id}": _quarantine(Role.COORDINATOR, coordinator_id, coordinator_id)}
+    for distributor_id in distributor_ids:
+        streams[f"distributor:{distributor_id}"] = _quarantine(Role.DISTRIBUTOR, distributor_id, coordinator_id)
+    return streams
 
 
 async def rejected_message(source: Runs, coordinator_id: str, name: str) -> RejectedMessage | None:

@@ -25,16 +25,15 @@ UNQUEUED = frozenset({"exec", "watch"})
 UNTRIED = frozenset({"append", "info"})
 #: What a client does only where it is to wait for replicas.
 FOR_REPLICAS = frozenset({"set", "wait"})
-#: What stands behind the key, so that the command has its right shape and no effect; for others nothing does. No key
-#: has a `*` in its name, as those have here that stand for several.
+#: What stands behind the key, so that the command has its right shape and no effect; for others nothing does.
 BEHIND_KEY: dict[str, Command] = {
     **dict.fromkeys(("expire", "hdel", "hget", "hmget", "hscan", "hstrlen", "pexpire", "publish"), (0,)),
     **dict.fromkeys(("sadd", "srem", "xdel", "zrem", "zscore"), (0,)),
     **dict.fromkeys(("getrange", "hincrby", "hset", "xrange", "xrevrange", "zadd", "zrange"), (0, 0)),
     **dict.fromkeys(("zrangebyscore", "zremrangebyscore", "zrevrange"), (0, 0)),
-    "set": (0, "XX"),
+    "set": (0, "NX", "XX"),  # which contradict each other
     "xadd": ("0-0", 0, 0),
-    "xtrim": ("MAXLEN", 0),
+    "xtrim": ("MINID", 0),
 }
 KEYLESS: dict[str, Command] = {"script|load": ("SCRIPT", "LOAD", "return 0"), "wait": ("WAIT", 0, 0)}
 #: How a server refuses; the second is for EXEC.

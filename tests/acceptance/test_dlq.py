@@ -82,7 +82,7 @@ def test_all_dead_letters_are_replayed_or_purged_at_once(here: Installation) -> 
     replayed = here.json("dlq", "replay", "--all")
     for new_id in replayed.values():
         ended(here, new_id)
-    purged = here.json("dlq", "purge", "--all")
+    purged = here.json("dlq", "purge", "--all", "--yes")
 
     assert set(replayed) == set(before) >= {"one", "two"}
     assert set(purged) == set(replayed.values())
@@ -133,3 +133,40 @@ def test_a_rejected_message_is_listed_and_shown_with_its_reason_and_never_replay
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "rejected (unknown_key" in refused.stderr
     assert "never replayed" in refused.stderr
+
+
+def test_rejected_messages_are_purged_by_name_or_all_and_the_doctor_warns_no_more(here: Installation) -> None:
+    forged = {"from": "client:mallory", "kid": "0" * 8, "sig": "0" * 64, "body": "{}"}
+    with redis.Redis.from_url(here.environment["REDIS_URL"], password=here.environment.get("REDIS_PASSWORD")) as server:
+        for _ in range(3):
+            server.xadd(CoordinatorKeys("coordinator-1").inbox, {**forged})
+    until(lambda: len(here.json("dlq", "list", "--quarantined")) >= 3, "the messages are rejected")
+    kept = here.json("dlq", "list", "--quarantined")
+
+    one = here.agents("dlq", "purge", "--quarantined", kept[0]["name"])
+    again = here.agents("dlq", "purge", "--quarantined", kept[0]["name"])
+    left = [found["name"] for found in here.json("dlq", "list", "--quarantined")]
+    everything = here.agents("dlq", "purge", "--quarantined", "--all", "--yes")
+
+    assert (one.returncode, "purged: 1" in one.stderr) == (0, True)
+    assert (again.returncode, "not kept" in again.stderr) == (1, True)
+    assert left == [found["name"] for found in kept[1:]]
+    assert f"purged: {len(left)}" in everything.stderr
+    assert here.json("dlq", "list", "--quarantined") == []
+    [messages] = [finding for finding in here.json("doctor") if finding["check"] == "messages"]
+    assert messages["state"] == "ok"
+
+
+@pytest.mark.parametrize("quarantined", [[], ["--quarantined"]])
+def test_all_are_purged_only_when_somebody_has_said_yes(here: Installation, quarantined: list[str]) -> None:
+    failed(here, f"kept-{len(quarantined)}")
+
+    unasked = here.agents("dlq", "purge", "--all", *quarantined)
+    denied = here.agents("dlq", "purge", "--all", *quarantined, stdin="n\n")
+    kept = listed(here)
+    granted = here.agents("dlq", "purge", "--all", *quarantined, stdin="y\n")
+
+    assert {unasked.returncode, denied.returncode} == {1}
+    assert "--yes" in unasked.stderr
+    assert f"kept-{len(quarantined)}" in kept
+    assert (granted.returncode, "purged: " in granted.stderr) == (0, True)

@@ -22,10 +22,10 @@ from core.redis_backend import bounded_reads
 from core.redis_backend.keys import ACTIVE, CellKeys
 from core.redis_client import Wire
 from core.roles import Action
-from core.runtime import reader
+from core.runtime import reader, rejection_log
 from core.runtime.inbox import Entry
 from core.runtime.reader import reading
-from core.runtime.rejection_log import RejectionLog
+from core.runtime.rejection_log import CURES, RejectionLog
 from core.tasks import Task
 from tests.builders import SECRET
 from tests.faults.flood import KINDS, flood
@@ -336,9 +336,23 @@ def test_a_line_about_a_rejected_message_has_nothing_of_its_text_and_comes_once_
         log.note("malformed", b"client:c", b"1-1")
 
     assert [record.getMessage() for record in caplog.records] == [
-        "message rejected (bad_signature), which names nobody as its sender",
+        "message rejected (bad_signature), which names nobody as its sender. Cure, if it is one of yours:"
+        f" {CURES['bad_signature']}",
         "message rejected (malformed), which names client:c as its sender",
     ]
+
+
+def test_a_sender_that_goes_on_is_named_once_and_another_one_after_it(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rejection_log, "LINE_EVERY_S", 0.0)
+    log = RejectionLog("heartbeat", "beat_rejected")
+    for sender in (b"worker:w", b"worker:w", b"worker:v", b"worker:w", b"worker:v"):
+        log.note("unknown_key", sender)
+
+    lines = [record.getMessage() for record in caplog.records]
+    assert ["worker:w" in lines[0], "worker:v" in lines[1], len(lines)] == [True, True, 2]
+    assert all("agents key" in line for line in lines)
 
 
 # ---- operators' tools ----

@@ -11,7 +11,7 @@ from core.config import A2ASecrets, RedisConfig, load
 from core.errors import ConfigError, ServerRefused
 from core.redis_backend.clock import ServerClock
 from core.roles import Address, Role
-from core.runtime.acl import Chain, rules_of
+from core.runtime.acl import Chain, allowed_of, rules_of
 from core.runtime.checkup import check_all
 from core.runtime.client import AgentClient
 from core.runtime.permissions import check_permissions, refused_to
@@ -42,6 +42,24 @@ async def test_who_may_do_what_is_printed_is_refused_nothing_and_asking_writes_n
 
     assert await refused_to(as_user, chain) == []
     assert await client.dbsize() == 0
+
+
+@pytest.mark.parametrize("chain", [*AGENTS, *ASKERS], ids=lambda chain: chain[-1].role)
+async def test_asking_changes_nothing_that_is_stored(as_user: RedisConfig, client: Redis, chain: Chain) -> None:
+    """By somebody who may do all there is, on keys of every type."""
+    await make_user(client, *ALL)
+    keys = {key.rpartition("%R~")[2].removeprefix("%W~") for allowed in allowed_of(chain) for key in allowed.keys}
+
+    of_each_type: tuple[tuple[str | int, ...], ...] = (
+        ("XADD", "*", "0", "0"), ("SET", "0"), ("HSET", "0", "0"), ("ZADD", 0, "0"), ("SADD", "0"),
+    )  # fmt: skip
+    for name, *value in of_each_type:
+        await client.flushdb()
+        for key in keys:
+            await client.execute_command(f"{name}", key, *value)
+        before = [await client.dump(key) for key in keys]
+        assert await refused_to(as_user, chain) == []
+        assert [await client.dump(key) for key in keys] == before
 
 
 @pytest.mark.parametrize("chain", [*AGENTS, *ASKERS], ids=lambda chain: chain[-1].role)

@@ -1,0 +1,73 @@
+"""Whether an agent's parent has taken what the agent said when it came.
+
+An agent may hold its lease and send heartbeats while nobody believes it: it has another secret, or its parent is not
+there. It hears nothing of that. So it looks where its parent keeps whom it has heard, and is not ready before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+
+from core.errors import WorldError
+from core.redis_backend.clock import monotonic_s
+from core.redis_backend.commit import Committer
+from core.redis_backend.keys import keys_of
+from core.roles import Address
+from core.signing import ReplayWindow
+
+__all__ = ["Greeting"]
+
+log = logging.getLogger(__name__)
+
+#: Between two looks: first, and at most.
+LOOK_AGAIN_S, MOST_S = 0.02, 1.0
+
+
+class Greeting:
+    """What the last of `chain` has said to its parent at its start. A coordinator has none, and counts as heard."""
+
+    def __init__(self, chain: tuple[Address, ...], committer: Committer, patience_s: float) -> None:
+        self._chain = chain
+        self._committer = committer
+        self._patience_s = patience_s
+        self.is_taken = len(chain) == 1
+
+    @property
+    def problem(self) -> str:
+        """Why nobody gives this agent anything to do, with the cure; empty: its greeting was taken."""
+        if self.is_taken:
+            return ""
+        *above, me = self._chain
+        parents = "".join(f" --{one.role} {one.agent_id}" for one in above)
+        return (
+            f"{above[-1]} has not taken its greeting: it does not run, or it has another secret. Start it, or set here"
+            " the A2A_TOKEN_SECRET that it has, or the A2A_AGENT_KEY that"
+            f" `agents key {me.role} {me.agent_id}{parents}` prints"
+        )
+
+    async def taken(self) -> None:
+        """Returns when it was taken. Says once that it was not within the failure timeout."""
+        pause_s, due_s, said = LOOK_AGAIN_S, monotonic_s() + self._patience_s, False
+        while not await self._look():
+            if not said and monotonic_s() > due_s:
+                said = True
+                log.warning("%s is not heard: %s", self._chain[-1], self.problem, extra={"action": "agent_unheard"})
+            await asyncio.sleep(pause_s)
+            pause_s = min(MOST_S, 2 * pause_s)
+        if said:
+            log.info("%s is heard", self._chain[-1], extra={"action": "agent_heard"})
+
+    async def _look(self) -> bool:
+        """Where its parent keeps the numbers of the messages that it has taken from each start of a sender."""
+        if not self.is_taken:
+            me, seen = self._chain[-1], keys_of(self._chain[:-1]).seen
+            try:
+                [window] = await self._committer.look(("HGET", seen, str(me)))
+            except WorldError:  # whoever else writes reports it
+                return False
+            if isinstance(window, bytes):
+                with suppress(ValueError):  # somebody else has written there
+                    self.is_taken = ReplayWindow.from_text(window).incarnation == self._committer.incarnation
+        return self.is_taken
