@@ -54,13 +54,13 @@ def endpoint_of_url(url: str, parts: Endpoint) -> Endpoint:
         path = "" if split.scheme == "unix" else split.path.strip("/")
         db = int(options.pop("db", path or parts.db))
     except ValueError:
-        raise BadSetting("REDIS_URL", f"its port, database or options are malformed. {_URL_CURE}") from None
+        raise BadSetting("REDIS_URL", f"its port, database or options are malformed. {_cure(url)}") from None
     if options or split.fragment:
-        raise BadSetting("REDIS_URL", f"it has options other than db, which nothing here reads. {_URL_CURE}")
+        raise BadSetting("REDIS_URL", f"it has options other than db, which nothing here reads. {_cure(url)}")
     if split.scheme not in {"redis", "rediss", "unix"}:
-        raise BadSetting("REDIS_URL", f"it begins with {split.scheme[:20]!r}. {_URL_CURE}")
+        raise BadSetting("REDIS_URL", f"it begins with {split.scheme[:20]!r}. {_cure(url)}")
     if not (split.path.strip("/") if split.scheme == "unix" else split.hostname) or not 0 <= db <= 65_535:
-        raise BadSetting("REDIS_URL", f"it names no server, or no possible database. {_URL_CURE}")
+        raise BadSetting("REDIS_URL", f"it names no server, or no possible database. {_cure(url)}")
     if parts.use_tls and split.scheme != "rediss":
         raise BadSetting("REDIS_URL", "it asks for no TLS, but REDIS_USE_TLS=true does. Write rediss://, or unset one.")
     return Endpoint(
@@ -75,3 +75,12 @@ def endpoint_of_url(url: str, parts: Endpoint) -> Endpoint:
 
 
 _URL_CURE = "Write redis://user:password@host:6379/0, rediss://... for TLS, or unix:///path/to/socket?db=0."
+_ENCODING = (
+    " In a password, write # as %23, / as %2F, ? as %3F, [ as %5B, ] as %5D, @ as %40 and % as %25 (percent-encoding);"
+    " or set it as REDIS_PASSWORD, which takes it as it is."
+)
+
+
+def _cure(url: str) -> str:
+    """How it is written; where there may be a password, which of its characters would end it, too."""
+    return _URL_CURE + (_ENCODING if "@" in url else "")

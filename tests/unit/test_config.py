@@ -70,6 +70,8 @@ def test_the_first_of_flag_environment_dotenv_and_default_wins_and_empty_counts_
         ({"REDIS_URL": "redis://"}, "REDIS_URL", "names no server"),
         ({"REDIS_URL": "redis://host?ssl_cert_reqs=none"}, "REDIS_URL", "options"),
         ({"REDIS_URL": "redis://host", "REDIS_USE_TLS": "true"}, "REDIS_URL", "rediss://"),
+        *(({"REDIS_URL": f"redis://:hunter{sign}2@host:1/0"}, "REDIS_URL", "percent-encoding") for sign in "#/?[]"),
+        *(({"REDIS_URL": f"rediss://user:12{sign}34@host"}, "REDIS_PASSWORD", "%23") for sign in "#/?[]"),
         ({"REDIS_CA_PATH": "/nowhere"}, "REDIS_CA_PATH", "PEM"),
         ({"AGENT_HEARTBEAT_S": "3"}, "AGENT_FAILURE_TIMEOUT_S", "Set it above 6"),
         ({"AGENT_LEASE_S": "2"}, "AGENT_LEASE_S", "AGENT_HEARTBEAT_S"),
@@ -88,6 +90,7 @@ def test_what_is_unknown_or_malformed_is_an_error_with_variable_and_cure(
     assert caught.value.exit_code == 78
     assert names in str(caught.value)
     assert cure in str(caught.value)
+    assert "hunter" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", [name for name, known in KNOWN.items() if known.variable.secret])
