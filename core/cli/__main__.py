@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from core.cli.output import EXIT_UNWRITTEN, Outlet
 from core.cli.probe import probe
 
 EXIT_INTERRUPTED, EXIT_USAGE = 130, 2
@@ -11,6 +12,16 @@ EXIT_INTERRUPTED, EXIT_USAGE = 130, 2
 
 def main() -> int:
     """Runs one command; returns its exit code. What is wrong with it is one message on stderr, with the cure."""
+    stdout, _ = Outlet.replacing("stdout", 1), Outlet.replacing("stderr", 2)
+    code = _run()
+    sys.stdout.flush()
+    if stdout.lost:
+        print(f"agents: done, and its output cannot be written: {stdout.lost}.", file=sys.stderr)
+        return code or EXIT_UNWRITTEN
+    return code
+
+
+def _run() -> int:
     if sys.argv[1:2] == ["healthcheck"] and (exit_code := probe(sys.argv[2:])) is not None:
         return exit_code
     if any(map(is_no_text, sys.argv[1:])):
@@ -28,7 +39,7 @@ def main() -> int:
         note(f"agents: {error}")
         return error.exit_code
     except SystemExit as leaving:
-        return leaving.code if isinstance(leaving.code, int) else 1
+        return leaving.code if isinstance(leaving.code, int) else 1 if leaving.code else 0
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return 0

@@ -30,7 +30,9 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
     else:
         rows: list[tuple[str, str, str]] = []
         for finding in findings:
-            rows.append((finding.check, finding.state, finding.what))
+            what, *more = finding.what.split("\n")
+            rows.append((finding.check, finding.state, what))
+            rows += [("", "", line) for line in more]
             if finding.cure:
                 rows.append(("", "", f"Cure: {finding.cure}"))
         print_table(("CHECK", "STATE", "WHAT"), rows)

@@ -35,8 +35,13 @@ def say(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """A result as JSON."""
-    print(escaped_json(json.dumps(value, indent=2, ensure_ascii=False)))
+    """A result as JSON, which means the same in whatever encoding stdout has."""
+    text = escaped_json(json.dumps(value, indent=2, ensure_ascii=False))
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2)
+    print(text)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -118,6 +120,33 @@ def test_submit_prints_the_result_and_nothing_else_on_stdout(here: Installation,
     done = here.agents("submit", "echo", payload, "--wait", stdin='{"a": [1, 2]}')
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"a": [1, 2]}
+
+
+#: What becomes of stdout, and the exit codes of a task that completes and of one that fails.
+OUTLETS = {"> /dev/full": (74, 1), "| true": (0, 1), ">&-": (0, 1), ">&- 2>&-": (0, 1), "2>/dev/full": (0, 1)}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full is /dev/full here")
+@pytest.mark.parametrize("outlet", OUTLETS)
+def test_the_exit_code_tells_of_the_task_wherever_the_output_goes(here: Installation, outlet: str) -> None:
+    for task, code in zip(("echo", "boom"), OUTLETS[outlet], strict=True):
+        agents = f"{shlex.quote(sys.executable)} -m core.cli submit {task} '{json.dumps('x' * 100_000)}' --wait"
+        done = subprocess.run(
+            ["bash", "-c", f"{agents} {outlet}; exit ${{PIPESTATUS[0]}}"],
+            cwd=here.directory, env=here.environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+        assert "core/cli" not in done.stderr  # a traceback of the task may be there, and none of the command
+        assert "Exception ignored" not in done.stderr
+        assert ("cannot be written: No space left" in done.stderr) == (code == 74)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_result_means_the_same_in_whatever_encoding_it_is_printed(here: Installation, encoding: str) -> None:
+    done = here.agents("submit", "echo", json.dumps("é → 𝄞"), "--wait", PYTHONIOENCODING=encoding)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == "é → 𝄞"
 
 
 def test_submitting_an_id_twice_is_one_task(here: Installation) -> None:

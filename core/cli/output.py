@@ -1,0 +1,60 @@
+"""Where a command's output goes: what cannot be written there ends no command, and is known in the end.
+
+The exit code tells of what was done. A pipe that is closed, as by `head`, is no error: enough was read.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from typing import TextIO
+
+__all__ = ["EXIT_UNWRITTEN", "Outlet"]
+
+#: What was asked for was done, and what it printed is lost.
+EXIT_UNWRITTEN = 74
+
+
+class Outlet(io.FileIO):
+    """One of the standard streams, whose writes never fail."""
+
+    failure: OSError | None = None  #: the first one, if any has
+
+    @classmethod
+    def replacing(cls, name: str, descriptor: int) -> Outlet:
+        """From now on `sys.stdout` or `sys.stderr`. What the stream's encoding lacks is written as in a literal."""
+        if not _is_open(descriptor):
+            os.open(os.devnull, os.O_RDWR)  # else the next file or socket would be it
+        before: TextIO | None = getattr(sys, name)
+        outlet = cls(descriptor, "w", closefd=False)
+        encoding = before.encoding if before else "utf-8"
+        at_once = name == "stderr" or outlet.isatty()
+        stream = io.TextIOWrapper(io.BufferedWriter(outlet), encoding, "backslashreplace", line_buffering=at_once)
+        setattr(sys, name, stream)
+        return outlet
+
+    def write(self, data: object) -> int:
+        """All of `data`, as far as the caller is told."""
+        view = memoryview(data)  # type: ignore[arg-type]  # whatever a BufferedWriter hands over
+        try:
+            return super().write(view) or 0
+        except OSError as error:
+            self.failure = self.failure or error
+            return view.nbytes
+
+    @property
+    def lost(self) -> str:
+        """Why something was not written that somebody wanted to read; empty: nothing was."""
+        if self.failure is None or self.failure.errno == errno.EPIPE:
+            return ""
+        return os.strerror(self.failure.errno or 0)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
