@@ -42,7 +42,7 @@ from core.runtime.portal import operation
 from core.sealing import Sealed
 from core.signing import Signed
 from core.step import Batch, Call, Received, Step
-from core.tasks import Task, check_sizes
+from core.tasks import Task, as_received
 
 __all__ = ["CoordinatorAgent"]
 
@@ -260,8 +260,8 @@ class CoordinatorAgent(Agent):
         Raises BadTask: malformed, too large, or its id is in use for something else; nothing was kept.
         """
         Address.of(Role.DISTRIBUTOR, distributor_id)
-        check_sizes(task)
-        answer = await self.loop.call("assign", (task.evolve(owner=self._owner), distributor_id))
+        task = as_received(task).evolve(owner=self._owner)
+        answer = await self.loop.call("assign", (task, distributor_id))
         if isinstance(answer, Exception):
             raise answer
         return bool(answer)

@@ -20,7 +20,7 @@ from core.errors import BadTask
 from core.reports import OUTPUT_LIMIT, TaskReport, is_task_id
 from core.roles import Action, Address, Role
 from core.step import Batch, Sending, Step, Table
-from core.tasks import Task, TaskError, TaskStatus, Then, check_sizes, errors_with
+from core.tasks import Task, TaskError, TaskStatus, Then, checked, errors_with
 
 __all__ = [
     "accept",
@@ -74,7 +74,7 @@ def accept(
         if asker:
             follow(state, known, asker, step)
         return
-    check_sizes(task)
+    checked(task)
     if why := refusal(state, task):
         raise BadTask(why)
     admit(
@@ -246,7 +246,7 @@ def delegate(state: CoordinatorState, task: Task, said: TaskReport, batch: Batch
         if taken:
             raise BadTask(f"child id {taken[0]!r} is in use already; leave it out, or let it begin with its parent's")
         for child in children:
-            check_sizes(child)
+            checked(child)
     except BadTask as error:
         problem = TaskError(type="BadTask", message=f"spawn: {error}", attempt=task.attempt, retryable=False)
         end(state, task, S.FAILED, batch, step, error=problem, errors=errors_with(task.errors, problem))

@@ -13,7 +13,8 @@ from pydantic import AwareDatetime, FailFast, Field, TypeAdapter, ValidationErro
 from typing_extensions import TypedDict
 
 from core.errors import BadTask, MalformedMessage
-from core.tasks import PAYLOAD_LIMIT_BYTES, Name, TaskError, TaskId, Then, check_size
+from core.json_values import PAYLOAD_LIMIT_BYTES, payload_json
+from core.tasks import Name, TaskError, TaskId, Then
 
 __all__ = [
     "CHILDREN_LIMIT_BYTES", "OUTPUT_LIMIT", "PROGRESS_LIMIT_BYTES", "AttemptReport", "ProgressReport", "TaskReport",
@@ -147,6 +148,6 @@ def _check_contents(result: object, children: list[Any] | None, status: str, bod
         raise MalformedMessage(f"children: over {CHILDREN_LIMIT_BYTES} bytes")
     if body_bytes > PAYLOAD_LIMIT_BYTES:
         try:
-            check_size("result", result)
+            payload_json("result", result)
         except BadTask as error:
             raise MalformedMessage(str(error)) from None

@@ -12,8 +12,6 @@ the wire, and what people see.
 from __future__ import annotations
 
 import difflib
-import math
-import re
 import secrets
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -36,39 +34,28 @@ from pydantic import (
 )
 
 from core.errors import BadTask, UnlawfulTransition
+from core.json_values import plain_payload
 
 __all__ = [
-    "DEPTH_LIMIT",
-    "PAYLOAD_LIMIT_BYTES",
     "Priority",
     "Task",
     "TaskError",
     "TaskStatus",
     "Then",
+    "as_received",
     "bounded",
-    "check_size",
-    "check_sizes",
+    "checked",
     "errors_with",
-    "holds_no_number",
     "new_task_id",
     "skills_needed",
     "utc_now",
 ]
-
-#: Largest payload or result, as JSON. Larger data belongs in a store of its own, with a reference in the payload.
-PAYLOAD_LIMIT_BYTES = 256 * 1024
 
 #: What the errors of all attempts of one task take at most, as JSON.
 ERRORS_LIMIT_BYTES = 64 * 1024
 
 #: The longest time limit of an attempt, ten years: more than that is nobody's intention, and no clock can be set to it.
 TIMEOUT_LIMIT_S = 10 * 366 * 86_400
-
-#: Deepest nesting of lists and objects in a payload or result.
-DEPTH_LIMIT = 64
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_ALL_SQUARE = bytes.maketrans(b"{}", b"[]")
 
 T = TypeVar("T", bound="Task")
 TaskId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@/+-]{0,199}$")]
@@ -328,56 +315,23 @@ def _size(error: TaskError) -> int:
     return len(error.__pydantic_serializer__.to_json(error))
 
 
-def check_size(what: str, value: object) -> bytes:
-    """`value` as JSON. Raises BadTask when it is no JSON, larger than PAYLOAD_LIMIT_BYTES or nested deeper than
-    DEPTH_LIMIT. Called wherever data of users enters; what is inside was checked there."""
-    try:
-        encoded = orjson.dumps(value)
-    except TypeError as error:
-        raise BadTask(f"{what} is not JSON: {error}. Use dicts, lists, strings, numbers, booleans and None.") from None
-    if len(encoded) > PAYLOAD_LIMIT_BYTES:
-        raise BadTask(
-            f"{what} has {len(encoded)} bytes as JSON, over the limit of {PAYLOAD_LIMIT_BYTES}."
-            " Store it elsewhere and pass a reference."
-        )
-    if b"null" in encoded and holds_no_number(value):
-        raise BadTask(f"{what} holds nan or infinity, which JSON does not have. Use None or a string.")
-    if encoded.count(b"[") + encoded.count(b"{") > DEPTH_LIMIT and _nesting_exceeds(encoded, DEPTH_LIMIT):
-        raise BadTask(f"{what} nests lists and objects deeper than {DEPTH_LIMIT}; flatten it.")
-    return encoded
-
-
-def holds_no_number(value: object) -> bool:
-    """Whether nan or infinity is anywhere in lists and dicts: as JSON it would silently become null."""
-    left = [value]
-    while left:
-        one = left.pop()
-        if isinstance(one, float) and not math.isfinite(one):
-            return True
-        if isinstance(one, dict):
-            left += one.values()
-        elif isinstance(one, list | tuple):
-            left += one
-    return False
-
-
-def check_sizes(task: Task) -> None:
-    """Raises BadTask, as `check_size`, when what its caller put into `task` cannot travel, or when it is no Task."""
+def checked(task: Task) -> Task:
+    """A task that can travel: JSON stands where its caller has put objects. Raises BadTask, as `payload_json`, when it
+    cannot, or when it is no Task."""
     if not isinstance(task, Task):
         raise BadTask(f"this is a {type(task).__name__}, not a task; make it Task(task_type=..., payload=...)")
-    check_size(f"payload of task {task.task_id!r}", task.payload)
+    payload = plain_payload(f"payload of task {task.task_id!r}", task.payload)
     if task.deadline and task.deadline.tzinfo is None:  # a copy that was not validated
         raise BadTask("task field 'deadline': needs a time zone, such as datetime.now(UTC)")
-    if task.metadata:
-        check_size(f"metadata of task {task.task_id!r}", task.metadata)
+    metadata = plain_payload(f"metadata of task {task.task_id!r}", task.metadata) if task.metadata else task.metadata
+    if payload is task.payload and metadata is task.metadata:
+        return task
+    return task.evolve(payload=payload, metadata=metadata)
 
 
-def _nesting_exceeds(encoded: bytes, limit: int) -> bool:
-    """Whether JSON nests deeper than `limit`: strings are cut out, then the innermost pairs, level by level."""
-    brackets = _STRINGS.sub(b"", encoded).translate(_ALL_SQUARE, _NOT_BRACKETS)
-    for _ in range(limit):
-        brackets = brackets.replace(b"[]", b"")
-    return bool(brackets)
+def as_received(task: Task) -> Task:
+    """A task as it is once it has travelled. Raises as `checked`."""
+    return Task.parse(orjson.loads(checked(task).to_json()))
 
 
 def skills_needed(task: Task) -> tuple[str, ...]:

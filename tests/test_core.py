@@ -11,9 +11,10 @@ import pytest
 from core import A2AMessage, LocalAgentState, MessageType, SharedAgentState, Task, TaskStatus
 from core.a2a_messaging import Metadata
 from core.errors import BadSignature, BadTask, MalformedMessage, MessageTooLarge, UnlawfulTransition
+from core.json_values import DEPTH_LIMIT, PAYLOAD_LIMIT_BYTES, payload_json
 from core.langgraph_state import HISTORY_KEPT, AgentStatus
 from core.signing import Keys
-from core.tasks import DEPTH_LIMIT, ENDED, LAWFUL, PAYLOAD_LIMIT_BYTES, TaskError, Then, check_size
+from core.tasks import ENDED, LAWFUL, TaskError, Then
 from tests.builders import COORDINATOR, DISTRIBUTOR, NOW, SECRET, a_message, a_task
 
 S = TaskStatus
@@ -173,9 +174,9 @@ class TestTasks:
 
 class TestSizes:
     def test_a_payload_of_exactly_the_limit_is_good_and_one_more_byte_is_not(self) -> None:
-        assert len(check_size("payload", "x" * (PAYLOAD_LIMIT_BYTES - 2))) == PAYLOAD_LIMIT_BYTES
+        assert len(payload_json("payload", "x" * (PAYLOAD_LIMIT_BYTES - 2))) == PAYLOAD_LIMIT_BYTES
         with pytest.raises(BadTask, match="over the limit"):
-            check_size("payload", "x" * (PAYLOAD_LIMIT_BYTES - 1))
+            payload_json("payload", "x" * (PAYLOAD_LIMIT_BYTES - 1))
 
     @pytest.mark.parametrize("text", ['"[[[', "\\", '\\"[', "]]]]"])
     def test_nesting_is_counted_outside_of_strings(self, text: str) -> None:
@@ -183,12 +184,12 @@ class TestSizes:
         for level in range(DEPTH_LIMIT):
             deepest = [deepest] if level % 2 else {text: deepest}
 
-        check_size("payload", deepest)
+        payload_json("payload", deepest)
         with pytest.raises(BadTask, match="deeper"):
-            check_size("payload", [deepest])
+            payload_json("payload", [deepest])
 
     def test_many_lists_side_by_side_are_not_deep(self) -> None:
-        check_size("payload", [[], {}] * 1000)
+        payload_json("payload", [[], {}] * 1000)
 
     @pytest.mark.parametrize(
         "value",
@@ -197,7 +198,7 @@ class TestSizes:
     )
     def test_what_is_no_json_is_refused(self, value: object) -> None:
         with pytest.raises(BadTask, match="not JSON"):
-            check_size("payload", value)
+            payload_json("payload", value)
 
 
 # ---- what is written ----

@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from core.errors import BadTask
+from core.json_values import result_json
 from core.tasks import TaskError, TaskStatus
 from worker.child_frames import FRAME_LIMIT_BYTES, Frames, wrap
 from worker.child_limits import Limits
@@ -25,7 +26,7 @@ from worker.context import ChildOutcome, Context, Progress, Spawn, running_conte
 from worker.descendants import end_children
 from worker.graph_runner import GraphRunner
 from worker.handler_registry import Handler, Handlers
-from worker.outcome import failure, out_of_memory, refuse_unrun, result_json, spawn_json
+from worker.outcome import failure, out_of_memory, refuse_unrun, spawn_json
 
 __all__ = ["serve"]
 

@@ -15,8 +15,9 @@ from typing import Any
 import orjson
 
 from core.errors import BadTask, TaskFailed
+from core.json_values import payload_json
 from core.reports import CHILDREN_LIMIT_BYTES, PROGRESS_LIMIT_BYTES
-from core.tasks import Task, TaskError, TaskStatus, Then, check_size, check_sizes
+from core.tasks import Task, TaskError, TaskStatus, Then, checked
 
 __all__ = ["ChildOutcome", "Context", "Progress", "Spawn", "current_context"]
 
@@ -109,7 +110,7 @@ class Context:
                     f"progress fraction must be from 0 to 1, got {fraction}: divide what is done by the total"
                 )
             fraction = min(float(fraction), 1.0)
-        said = check_size("progress", {"note": note, **data}) if note or data else b""
+        said = payload_json("progress", {"note": note, **data}) if note or data else b""
         if len(said) > PROGRESS_LIMIT_BYTES:
             raise BadTask(f"progress has {len(said)} bytes as JSON, over {PROGRESS_LIMIT_BYTES}: report less")
         if self.on_progress is not None:
@@ -140,7 +141,7 @@ class Context:
         ended one that a client has submitted or another task has spawned; and with all that was spawned below the task
         that was submitted when more are open there than MAX_TREE_TASKS, or deeper than MAX_TREE_DEPTH.
         """
-        named = tuple(self._named(index, child) for index, child in enumerate(children, self.spawned))
+        named = tuple(checked(self._named(index, child)) for index, child in enumerate(children, self.spawned))
         if not named:
             raise BadTask("spawn needs at least one child; with nothing to do, return the result itself")
         seen: set[str] = set()
@@ -148,8 +149,7 @@ class Context:
             if child.task_id in seen:
                 raise BadTask(f"spawn got two children with the id {child.task_id!r}; leave task_id out to have it set")
             seen.add(child.task_id)
-            check_sizes(child)
-        check_size("payload of the continuation", payload)
+        payload = orjson.loads(payload_json("payload of the continuation", payload))
         size = sum(len(child.to_json()) + CHILD_OVERHEAD_BYTES for child in named)
         if size > CHILDREN_LIMIT_BYTES:
             raise BadTask(

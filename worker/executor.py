@@ -20,13 +20,14 @@ import orjson
 
 from core import failpoints
 from core.errors import BadTask
+from core.json_values import result_json
 from core.tasks import Task, TaskError, Then, utc_now
 from worker.attempt import Finished, Running, Status, run_request
 from worker.attempt_threads import AttemptThreads, attempt_threads
 from worker.child_pool import ChildDied, ChildPool
 from worker.context import ChildOutcome, Context, Progress, Spawn, running_context
 from worker.handler_registry import Handler, Handlers
-from worker.outcome import failure, out_of_memory, refuse_unrun, result_json, spawn_json
+from worker.outcome import failure, out_of_memory, refuse_unrun, spawn_json
 from worker.task_queue import TaskQueue
 
 __all__ = ["Executor", "Finished", "Running"]

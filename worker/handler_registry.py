@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from inspect import Parameter
 from typing import Any, Literal
 
+import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from core.errors import BadTask
@@ -89,7 +90,8 @@ HANDLERS = Handlers()
 
 def _validated(model: TypeAdapter[Any], payload: Any) -> Any:
     try:
-        return model.validate_python(payload)
+        # As JSON, since that is what it came as: in Python's own types a strict model takes no date and no tuple.
+        return model.validate_json(orjson.dumps(payload))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"])) or "payload"

@@ -1,4 +1,4 @@
-"""What a handler returned or raised, as JSON values that can travel."""
+"""What a handler raised, as it is recorded."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from collections.abc import Callable
 from types import AsyncGeneratorType, CoroutineType, GeneratorType, TracebackType
 from typing import Any
 
-import orjson
-from pydantic_core import to_jsonable_python
-
 from core.errors import BadTask, TaskFailed
-from core.tasks import TaskError, check_size, holds_no_number
+from core.tasks import TaskError
 from worker.context import Spawn
 
-__all__ = ["failure", "out_of_memory", "refuse_unrun", "result_json", "spawn_json"]
+__all__ = ["failure", "out_of_memory", "refuse_unrun", "spawn_json"]
 
 #: Longest class name, error message and traceback kept, in characters. Of a traceback the middle goes: both ends tell
 #: most.
@@ -44,25 +41,6 @@ def refuse_unrun(task_type: str, value: Any) -> None:
         f"handler of {task_type!r} returned a generator, which has not run: a task has one result, so return a list of"
         " what it yields, and tell of the way with ctx.progress"
     )
-
-
-def result_json(value: Any) -> bytes:
-    """A handler's result as JSON, within the payload limit.
-
-    Pydantic models (and so LangChain messages) and dataclasses are dumped, wherever they are inside.
-    Raises BadTask when something in it is no JSON, or when it is too large.
-    """
-    try:
-        encoded = orjson.dumps(value, default=to_jsonable_python, option=orjson.OPT_NON_STR_KEYS)
-    except TypeError as error:
-        cause = f"{error}: {error.__cause__}" if error.__cause__ else str(error)
-        raise BadTask(
-            f"result is not JSON: {cause}. Return dicts, lists, strings, numbers, booleans, None, pydantic models"
-            " or dataclasses."
-        ) from None
-    if b"null" in encoded and holds_no_number(to_jsonable_python(value)):
-        raise BadTask("result holds nan or infinity, which JSON does not have. Return None or a string in its place.")
-    return check_size("result", orjson.Fragment(encoded))
 
 
 def spawn_json(spawn: Spawn) -> bytes:

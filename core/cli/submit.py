@@ -54,15 +54,17 @@ def submit(
 def _payload(text: str) -> Any:
     """Raises BadTask when it is no JSON or cannot be read."""
     from core.errors import BadTask
-    from core.tasks import DEPTH_LIMIT
+    from core.json_values import DEPTH_LIMIT, Unequal, unique_members
 
     try:
         raw = sys.stdin.read() if text == "-" else Path(text[1:]).read_text() if text.startswith("@") else text
-        return json.loads(raw)
+        return json.loads(raw, object_pairs_hook=unique_members)
     except OSError as error:
         raise BadTask(f"the payload {text} cannot be read: {error.strerror}") from error
     except RecursionError as error:
         raise BadTask(f"the payload nests lists and objects deeper than {DEPTH_LIMIT}; flatten it.") from error
+    except Unequal as error:
+        raise BadTask(f"the payload {error}") from error
     except ValueError as error:
         raise BadTask(
             f"the payload is no JSON ({error}). Quote it for the shell: '{{\"name\": \"x\"}}', '\"text\"', '[1, 2]'"

@@ -53,7 +53,7 @@ from core.runtime.requests import BACKOFF_S, MOST_BACKOFF_S, Refused, Requests
 from core.runtime.waiting import WaitingReason
 from core.runtime.wiring import keys_for, redis_or_configured, secrets_or_configured, server_for
 from core.signing import Keys, ReplayWindow, Signed
-from core.tasks import Task, check_sizes
+from core.tasks import Task, checked
 
 __all__ = ["AgentClient"]
 
@@ -252,8 +252,7 @@ class AgentClient(Resident):
         return self._look
 
     async def _submit(self, tasks: Sequence[Task], timeout_s: float) -> list[str]:
-        for task in tasks:
-            check_sizes(task)
+        tasks = [checked(task) for task in tasks]
         ids = [task.task_id for task in tasks]
         new = {task_id for task_id in ids if task_id not in self._endings}  # others may wait for the rest
         self._endings.expect(ids)

@@ -63,6 +63,7 @@ def test_every_command_explains_itself(empty: Installation) -> None:
     [
         (["nonsense"], 2, "No such command"),
         (["submit", "echo", "{no json"], 2, "the payload is no JSON"),
+        (["submit", "echo", '{"a": [{"b": 1, "b": 2}]}'], 2, "the payload has the key 'b' twice in one object"),
         (["submit", "echo", "@no/such/file"], 2, "cannot be read"),
         (["submit", "echo", 90_000 * "["], 2, "the payload nests lists and objects deeper than 64"),
         (["tasks", "show", "\udcff"], 2, "an argument is not UTF-8"),

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from core.errors import BadTask
-from core.tasks import PAYLOAD_LIMIT_BYTES, Task, TaskStatus
+from core.json_values import PAYLOAD_LIMIT_BYTES
+from core.tasks import Task, TaskStatus
 from worker.census import independent_tools as tools
 from worker.census.hotspot import examine
 from worker.census.mccabe import outline

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from core.errors import BadTask, TaskFailed
-from core.tasks import PAYLOAD_LIMIT_BYTES, Task, TaskError, TaskStatus
+from core.json_values import PAYLOAD_LIMIT_BYTES
+from core.tasks import Task, TaskError, TaskStatus
 from worker.context import ChildOutcome, Context, Progress, Spawn, current_context, running_context
 
 

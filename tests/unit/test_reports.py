@@ -12,7 +12,7 @@ from core.errors import BadTask, MalformedMessage
 from core.reports import attempt_report, progress_report, shown_id, task_report
 from core.roles import Address, Role
 from core.signing import AHEAD_MS, Keys, check_plausible
-from core.tasks import Task, check_sizes
+from core.tasks import Task, checked
 from tests.builders import COORDINATOR, NOW, SECRET, a_task
 
 ENDED = {"task_id": "t", "attempt": 1, "status": "completed"}
@@ -78,7 +78,7 @@ def test_a_moment_without_a_time_zone_makes_no_task(field: str) -> None:
     with pytest.raises(BadTask, match=field):
         Task.parse({"task_type": "sum", field: "2026-01-01T12:00:00"})
     with pytest.raises(BadTask, match="deadline"):
-        check_sizes(a_task().evolve(deadline=NOW.replace(tzinfo=None)))
+        checked(a_task().evolve(deadline=NOW.replace(tzinfo=None)))
 
 
 def test_the_number_of_a_start_is_believed_as_far_as_the_clock_may_have_been_set_back() -> None:

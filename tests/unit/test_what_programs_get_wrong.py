@@ -9,11 +9,11 @@ import pytest
 
 from coordinator.agent import CoordinatorAgent
 from core.errors import BadTask
+from core.json_values import payload_json, result_json
 from core.runtime.client import AgentClient
-from core.tasks import Task, check_size
+from core.tasks import Task
 from distributor.agent import DistributorAgent
 from worker.agent import WorkerAgent
-from worker.outcome import result_json
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -26,13 +26,13 @@ class Measured:
 @pytest.mark.parametrize("value", [NAN, -INFINITY, {"a": [1, (2.5, NAN)]}], ids=repr)
 def test_a_number_that_json_does_not_have_is_refused_and_not_turned_into_null(value: object) -> None:
     with pytest.raises(BadTask, match="nan or infinity"):
-        check_size("payload", value)
+        payload_json("payload", value)
     with pytest.raises(BadTask, match="nan or infinity"):
         result_json({"deep": [Measured(3.5), value]})
 
 
 def test_a_null_that_was_given_stays_one() -> None:
-    assert check_size("payload", {"a": None, "b": "null", "c": 1.5}) == b'{"a":null,"b":"null","c":1.5}'
+    assert payload_json("payload", {"a": None, "b": "null", "c": 1.5}) == b'{"a":null,"b":"null","c":1.5}'
     assert result_json(Measured(None)) == b'{"mean":null}'
 
 

@@ -1,0 +1,234 @@
+"""Values of programs as JSON: they come back equal, or are refused in words.
+
+orjson writes what JSON has itself, and UUIDs and enums: that is nearly all there is, and it costs nothing here. Every
+other object is written by pydantic, by the class that it is and not by the one that its field declares. Then it is read
+back, since what was written need not be the value any more: a key twice, a null for nan, an object without some of its
+fields.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Set
+from dataclasses import fields, is_dataclass
+from datetime import date, time
+from enum import Enum
+from itertools import zip_longest
+from typing import Any
+
+import orjson
+from pydantic import BaseModel
+from pydantic_core import SchemaSerializer, core_schema, to_json
+
+from core.errors import BadTask
+
+__all__ = [
+    "DEPTH_LIMIT",
+    "PAYLOAD_LIMIT_BYTES",
+    "Unequal",
+    "payload_json",
+    "plain_payload",
+    "result_json",
+    "unique_members",
+]
+
+#: Largest payload or result, as JSON. Larger data belongs in a store of its own, with a reference in the payload.
+PAYLOAD_LIMIT_BYTES = 256 * 1024
+
+#: Deepest nesting of lists and objects in a payload or result.
+DEPTH_LIMIT = 64
+
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_ALL_SQUARE = bytes.maketrans(b"{}", b"[]")
+
+#: By itself orjson would leave out the fields of a dataclass whose names begin with an underscore, write 10 ms of a
+#: time as 100, and round the seconds of an offset.
+_PLAIN = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+_MANY = (list, tuple, set, frozenset)
+_WHOLE = frozenset({str, int, bool, type(None)})  # of these nothing can be lost
+_as_python = SchemaSerializer(core_schema.any_schema()).to_python
+
+
+class Unequal(ValueError):
+    """What would come back is not the value; says why, to be read after the name of the value."""
+
+
+_NO_NUMBER = "holds nan or infinity, which JSON does not have. Use None or a string in its place."
+
+
+def payload_json(what: str, value: object) -> bytes:
+    """Data of a program as JSON. `what` names it in errors.
+
+    Raises BadTask when it is no JSON, larger than PAYLOAD_LIMIT_BYTES or nested deeper than DEPTH_LIMIT. Called
+    wherever data of users enters; what is inside was checked there."""
+    return _payload(what, value)[0]
+
+
+def plain_payload(what: str, value: Any) -> Any:
+    """Data of a program without objects: `value` itself, or where dataclasses are in it what comes back of them as
+    JSON. Raises as `payload_json`."""
+    encoded, plain = _payload(what, value)
+    return value if plain else orjson.loads(encoded)
+
+
+def result_json(value: object) -> bytes:
+    """What a handler returned as JSON.
+
+    Pydantic models (and so LangChain messages) and dataclasses are dumped, wherever they are inside; keys that are
+    numbers, dates or None become strings. Raises as `payload_json`."""
+    cure = "Return dicts, lists, strings, numbers, booleans, None, pydantic models or dataclasses."
+    return _checked("result", value, _of_object, _PLAIN | orjson.OPT_NON_STR_KEYS, cure)[0]
+
+
+def unique_members(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these members, for a parser of JSON. Raises Unequal when two have the same key."""
+    one = dict(members)
+    if len(one) < len(members):
+        keys = [key for key, _ in members]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise Unequal(f"has the key {twice[:80]!r} twice in one object: only one of the values would be left.")
+    return one
+
+
+def _payload(what: str, value: object) -> tuple[bytes, bool]:
+    return _checked(what, value, _of_dataclass, _PLAIN, "Use dicts, lists, strings, numbers, booleans and None.")
+
+
+def _checked(what: str, value: object, default: Callable[[Any], Any], option: int, cure: str) -> tuple[bytes, bool]:
+    """The JSON, and whether `value` needed no `default` for it."""
+    plain = True
+    try:
+        try:
+            encoded = orjson.dumps(value, option=_PLAIN)
+        except TypeError:
+            plain = False
+            encoded = orjson.dumps(value, default=default, option=option)
+        if b"null" in encoded and _holds_no_number(value):
+            raise Unequal(_NO_NUMBER)
+        _check_limits(what, encoded)
+        if not plain and orjson.dumps(orjson.loads(encoded)) != encoded:
+            _decoder.decode(encoded.decode())  # says which key was there twice
+    except TypeError as error:
+        if isinstance(error.__cause__, Unequal):
+            raise BadTask(f"{what} {error.__cause__}") from None
+        cause = f"{error}: {error.__cause__}" if error.__cause__ else str(error)
+        raise BadTask(f"{what} is not JSON: {cause}. {cure}") from None
+    except Unequal as error:
+        raise BadTask(f"{what} {error}") from None
+    return encoded, plain
+
+
+def _of_dataclass(value: Any) -> Any:
+    if not is_dataclass(value) and not isinstance(value, date | time):
+        raise TypeError(type(value).__name__)
+    return _of_object(value)
+
+
+def _of_object(value: Any) -> Any:
+    if isinstance(value, date | time):
+        return value.isoformat()
+    tree = _decoder.decode(to_json(value, polymorphic_serialization=True).decode())
+    _check_whole(value, _told(value), tree)
+    return tree
+
+
+def _told(value: Any) -> Any:
+    """What pydantic tells of a value in Python's own types: nan is still nan there, and a key what it was."""
+    return _as_python(value, by_alias=False, warnings=False, polymorphic_serialization=True)
+
+
+def _refused(_: str) -> None:
+    raise Unequal(_NO_NUMBER)
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=unique_members, parse_constant=_refused)
+
+
+def _check_whole(value: Any, told: Any, tree: Any) -> None:
+    """Whether `tree`, JSON that was read back, is all of an object. Raises Unequal."""
+    while isinstance(told, Enum):
+        value, told = told.value, _told(told.value)
+    if tree is None and _is_no_number(told):
+        raise Unequal(_NO_NUMBER)
+    if isinstance(told, dict):
+        if any(map(_is_no_number, told)):
+            raise Unequal(_NO_NUMBER)
+        members = _members(value)
+        if not isinstance(value, BaseModel) and is_dataclass(value):
+            _check_fields(type(value), members.keys(), told.keys())
+        parts = [members.get(key) for key in told]
+        told = list(told.values())
+        tree = list(tree.values()) if isinstance(tree, dict) else []
+    elif isinstance(told, _MANY):
+        parts = list(value) if isinstance(value, (list, tuple)) else []
+    else:
+        return
+    # All in the order of the JSON, unless the author's own serializer makes something else of it.
+    alike = isinstance(tree, list) and len(tree) == len(told)
+    for one, told_of_it, tree_of_it in zip_longest(parts, told, tree if alike else (), fillvalue=...):
+        kind = type(told_of_it)
+        empty = kind in (list, dict) and kind is type(one) and not told_of_it
+        if kind not in _WHOLE and not empty:
+            _check_whole(one, told_of_it, tree_of_it)
+
+
+def _members(value: Any) -> dict[Any, Any]:
+    if isinstance(value, BaseModel):
+        more = value.__pydantic_extra__
+        return {**value.__dict__, **more} if more else value.__dict__
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name, None) for field in fields(value)}
+    return value if isinstance(value, dict) else {}
+
+
+def _check_fields(kind: type, own: Set[str], told: Set[str]) -> None:
+    """A plain dataclass has no serializer of its own, so that of the class which the field declares is taken for it."""
+    for base in kind.__mro__[1:] if own != told else ():
+        if is_dataclass(base) and told == {field.name for field in fields(base)}:
+            lost = ", ".join(sorted(own - told))
+            raise Unequal(
+                f"holds a {kind.__name__} in a field of {base.__name__}, and would lose its {lost}. Declare"
+                f" SerializeAsAny[{base.__name__}], or make {kind.__name__} a pydantic dataclass."
+            )
+
+
+def _holds_no_number(value: object) -> bool:
+    """Whether nan or infinity is anywhere in lists, dicts and enums: as JSON it would silently become null."""
+    left = [value]
+    while left:
+        one = left.pop()
+        while isinstance(one, Enum):
+            one = one.value
+        if _is_no_number(one):
+            return True
+        if isinstance(one, dict):
+            left += one.keys()
+            left += one.values()
+        elif isinstance(one, list | tuple):
+            left += one
+    return False
+
+
+def _is_no_number(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _check_limits(what: str, encoded: bytes) -> None:
+    if len(encoded) > PAYLOAD_LIMIT_BYTES:
+        raise BadTask(
+            f"{what} has {len(encoded)} bytes as JSON, over the limit of {PAYLOAD_LIMIT_BYTES}."
+            " Store it elsewhere and pass a reference."
+        )
+    if encoded.count(b"[") + encoded.count(b"{") > DEPTH_LIMIT and _nesting_exceeds(encoded, DEPTH_LIMIT):
+        raise BadTask(f"{what} nests lists and objects deeper than {DEPTH_LIMIT}; flatten it.")
+
+
+def _nesting_exceeds(encoded: bytes, limit: int) -> bool:
+    """Whether JSON nests deeper than `limit`: strings are cut out, then the innermost pairs, level by level."""
+    brackets = _STRINGS.sub(b"", encoded).translate(_ALL_SQUARE, _NOT_BRACKETS)
+    for _ in range(limit):
+        brackets = brackets.replace(b"[]", b"")
+    return bool(brackets)

@@ -1,0 +1,361 @@
+"""Every value comes back equal as JSON, or is refused in words: nested ones of all types that a program may use.
+
+Each value is drawn together with what has to come back, which is built beside it and knows nothing of how it is done.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from enum import Enum
+from typing import Annotated, Any, NamedTuple
+from uuid import UUID
+
+import hypothesis.strategies as st
+import orjson
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis.strategies import SearchStrategy
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, TypeAdapter, field_serializer
+
+from core.errors import BadTask
+from core.json_values import payload_json, result_json
+from core.tasks import Task, as_received, checked
+from worker.context import Context
+from worker.handler_registry import NO_DEFAULT, Handler
+
+NAN, INFINITY = math.nan, math.inf
+
+
+class Drawn(NamedTuple):
+    """A value, and what has to come back; or it is to be refused, and whatever holds it."""
+
+    value: Any
+    back: Any
+    refused: bool = False
+
+
+class Animal(BaseModel):
+    name: str = "a"
+
+
+class Cat(Animal):
+    lives: Any = 9
+
+
+@dataclasses.dataclass
+class Plain:
+    left: Any = None
+    _right: Any = None
+
+
+@dataclasses.dataclass
+class PlainBase:
+    one: int = 1
+
+
+@dataclasses.dataclass
+class PlainSub(PlainBase):
+    two: int = 2
+
+
+@pydantic.dataclasses.dataclass
+class Shape:
+    size: int = 1
+
+
+@pydantic.dataclasses.dataclass
+class Square(Shape):
+    side: Any = 2
+
+
+class Zoo(BaseModel):
+    first: Animal
+    others: list[Animal] = []
+    by_name: dict[str, Animal] = {}
+    shape: Shape = Shape()
+    anything: Any = None
+    by_key: dict[float | str, Any] = {}
+    ratio: float = 0.0
+
+
+class Point(NamedTuple):
+    x: Any
+    y: Any
+
+
+def same(value: Any) -> Drawn:
+    return Drawn(value, value)
+
+
+def written(value: Any, text: str) -> Drawn:
+    return Drawn(value, text)
+
+
+PLAIN = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**64 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+).map(same)
+OTHERS: SearchStrategy[Drawn] = st.one_of(
+    st.dates().map(lambda day: written(day, day.isoformat())),
+    st.datetimes().map(lambda moment: written(moment, moment.isoformat())),
+    st.times().map(lambda moment: written(moment, moment.isoformat())),
+    st.uuids().map(lambda one: written(one, str(one))),
+    st.decimals(allow_nan=False, allow_infinity=False).map(lambda one: written(one, str(one))),
+)
+NOT_JSON = st.sampled_from([NAN, INFINITY, -INFINITY, 2**64, -(2**63) - 1, "\ud800", object()]).map(
+    lambda value: Drawn(value, None, refused=True)
+)
+KEYS = st.one_of(
+    st.sampled_from(["a", "1", "2.5", "inf", "nan", "None", "null", 1, 2.5, INFINITY, -INFINITY]),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=4),
+)
+
+
+def a_list(parts: list[Drawn], kind: Any = list) -> Drawn:
+    return Drawn(kind(one.value for one in parts), [one.back for one in parts], any(one.refused for one in parts))
+
+
+def a_dict(parts: dict[Any, Drawn]) -> Drawn:
+    keys = [key for key in parts if isinstance(key, str) or math.isfinite(key)]
+    back = {str(key): parts[key].back for key in keys}
+    refused = len(back) < len(parts) or any(one.refused for one in parts.values())
+    return Drawn({key: one.value for key, one in parts.items()}, back, refused)
+
+
+def an_enum(part: Drawn) -> Drawn:
+    return Drawn(Enum("Drawn", {"ONE": part.value}).ONE, part.back, part.refused)  # type: ignore[attr-defined]
+
+
+def a_plain(left: Drawn, right: Drawn) -> Drawn:
+    back = {"left": left.back, "_right": right.back}
+    return Drawn(Plain(left.value, right.value), back, left.refused or right.refused)
+
+
+def a_point(x: Drawn, y: Drawn) -> Drawn:
+    return Drawn(Point(x.value, y.value), [x.back, y.back], x.refused or y.refused)
+
+
+def a_zoo(lives: Drawn, side: Drawn, anything: Drawn, by_key: dict[Any, Drawn], ratio: float) -> Drawn:
+    cat, cat_back = Cat(lives=lives.value), {"name": "a", "lives": lives.back}
+    drawn_keys = a_dict(by_key)
+    zoo = Zoo.model_construct(
+        first=cat, others=[Animal(), cat], by_name={"c": cat}, shape=Square(side=side.value), anything=anything.value,
+        by_key=drawn_keys.value, ratio=ratio,
+    )  # fmt: skip
+    back = {
+        "first": cat_back, "others": [{"name": "a"}, cat_back], "by_name": {"c": cat_back},
+        "shape": {"size": 1, "side": side.back}, "anything": anything.back, "by_key": drawn_keys.back, "ratio": ratio,
+    }  # fmt: skip
+    refused = [one.refused for one in (lives, side, anything, drawn_keys)]
+    return Drawn(zoo, back, any(refused) or not math.isfinite(ratio))
+
+
+def nested(parts: SearchStrategy[Drawn]) -> SearchStrategy[Drawn]:
+    return st.one_of(
+        st.lists(parts, max_size=3).map(a_list),
+        st.lists(parts, max_size=3).map(lambda drawn: a_list(drawn, tuple)),
+        st.dictionaries(KEYS, parts, max_size=3).map(a_dict),
+        parts.map(an_enum),
+        st.builds(a_plain, parts, parts),
+        st.builds(a_point, parts, parts),
+        st.builds(a_zoo, parts, parts, parts, st.dictionaries(KEYS, parts, max_size=2), st.floats()),
+    )
+
+
+# Of ten values one is no JSON, so that most of what is nested is good.
+VALUES = st.recursive(st.one_of(*[PLAIN] * 6, *[OTHERS] * 3, NOT_JSON), nested, max_leaves=12)
+
+
+def as_text(value: Any) -> str:
+    """Tells 1 from 1.0 and from true."""
+    return json.dumps(value, sort_keys=True)
+
+
+@given(VALUES)
+def test_a_result_comes_back_equal_or_is_refused(drawn: Drawn) -> None:
+    if drawn.refused:
+        with pytest.raises(BadTask, match=r"^result "):
+            result_json(drawn.value)
+    else:
+        assert as_text(orjson.loads(result_json(drawn.value))) == as_text(drawn.back)
+
+
+@given(VALUES)
+def test_a_payload_arrives_as_it_was_checked_and_is_equal_or_refused(drawn: Drawn) -> None:
+    task = Task(task_type="t", payload=drawn.value, metadata={"m": drawn.value})
+    try:
+        encoded = payload_json("payload", drawn.value)
+    except BadTask:
+        with pytest.raises(BadTask, match="payload of task"):
+            checked(task)
+        return
+    assert not drawn.refused
+    arrived = Task.parse(orjson.loads(checked(task).to_json()))
+    assert arrived == as_received(task)
+    assert as_text(drawn.back) == as_text(orjson.loads(encoded)) == as_text(arrived.payload)
+    assert as_text(drawn.back) == as_text(arrived.metadata["m"])
+
+
+@given(st.lists(VALUES, max_size=2).map(a_list))
+def test_what_a_continuation_and_its_children_get_is_equal_or_refused(drawn: Drawn) -> None:
+    context, child = Context("t"), Task(task_type="c", payload=drawn.value)
+    try:
+        spawned = context.spawn([child], then="t", payload=drawn.value)
+    except BadTask:
+        return
+    assert not drawn.refused
+    assert as_text(spawned.then.payload) == as_text(drawn.back)
+    assert as_text(orjson.loads(spawned.children[0].to_json())["payload"]) == as_text(drawn.back)
+
+
+# ---- models that payloads are read as ----
+
+
+class Colour(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    id: UUID
+    at: datetime
+    day: date
+    takes: timedelta
+    price: Decimal
+    colour: Colour
+    pair: tuple[int, str]
+    tags: frozenset[str]
+    raw: bytes
+    ratio: float
+    inner: Strict | None = None
+
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
+MODELS = st.builds(
+    Strict, id=st.uuids(), at=st.datetimes(timezones=st.just(None)), day=st.dates(),
+    takes=st.timedeltas(timedelta(-9), timedelta(9)), price=st.decimals(allow_nan=False, allow_infinity=False),
+    colour=st.sampled_from(Colour), pair=st.tuples(st.integers(-9, 9), TEXT), tags=st.frozensets(TEXT, max_size=2),
+    raw=TEXT.map(str.encode), ratio=FINITE,
+)  # fmt: skip
+
+
+def handler_of(model: Any) -> Handler:
+    return Handler(
+        "t", print, "sync", 1.0, 1, None, wants_payload=True, wants_context=False, payload_default=NO_DEFAULT, payload_model=TypeAdapter(model),
+        capabilities=(), module="m", qualname="q", source="s",
+    )  # fmt: skip
+
+
+@given(MODELS, MODELS)
+def test_a_strict_payload_model_is_read_from_its_own_json(model: Strict, inner: Strict) -> None:
+    model = model.model_copy(update={"inner": inner})
+    payload = orjson.loads(Task(task_type="t", payload=orjson.loads(model.model_dump_json())).to_json())["payload"]
+
+    assert handler_of(Strict).arguments(payload, None) == (model,)
+    assert handler_of(list[Strict] | None).arguments([payload], None) == ([model],)
+
+
+# ---- cases that were wrong, by name ----
+
+
+class Conversation(BaseModel):
+    messages: list[BaseMessage]
+
+
+def test_messages_keep_what_only_their_own_class_has() -> None:
+    call = {"name": "search", "args": {"q": "x"}, "id": "1", "type": "tool_call"}
+    told = Conversation(messages=[HumanMessage("hi"), AIMessage("", tool_calls=[call])])
+
+    back = orjson.loads(result_json({"state": told}))
+
+    assert back["state"]["messages"][1]["tool_calls"] == [call]
+
+
+class Shed(BaseModel):
+    stores: PlainBase = PlainBase()
+    by_name: dict[str, PlainBase] = {}
+
+
+class Wide(BaseModel):
+    stores: SerializeAsAny[PlainBase] = PlainBase()
+
+
+@pytest.mark.parametrize("shed", [Shed(stores=PlainSub()), Shed(by_name={"a": PlainSub()})], ids=["field", "in a dict"])
+def test_a_plain_dataclass_that_would_lose_fields_is_refused_with_the_cure(shed: Shed) -> None:
+    cure = r"holds a PlainSub in a field of PlainBase, and would lose its two.*SerializeAsAny\[PlainBase\]"
+    with pytest.raises(BadTask, match=cure):
+        result_json([shed])
+    assert orjson.loads(result_json(Wide(stores=PlainSub()))) == {"stores": {"one": 1, "two": 2}}
+
+
+class Numbers(BaseModel):
+    model_config = ConfigDict(ser_json_inf_nan="strings")
+
+    ratio: float = NAN
+    missing: float | None = None
+    own: float = NAN
+
+    @field_serializer("own")
+    def _own(self, value: float) -> str:
+        return f"<{value}>"
+
+
+def test_a_model_that_says_itself_what_nan_is_in_json_is_believed() -> None:
+    assert orjson.loads(result_json(Numbers())) == {"ratio": "NaN", "missing": None, "own": "<nan>"}
+
+
+class Twice(BaseModel):
+    one: Annotated[int, Field(serialization_alias="same")] = 1
+    two: Annotated[int, Field(serialization_alias="same")] = 2
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{1: "a", "1": "b"}, {"x": {True: 1, "true": 2}}, {None: 1, "null": 2}, Twice(), Plain({1.5: 1, "1.5": 2})],
+)
+def test_two_values_that_would_have_one_key_are_refused_naming_it(value: object) -> None:
+    with pytest.raises(BadTask, match=r"result has the key '(1|true|null|same|1.5)' twice in one object"):
+        result_json(value)
+
+
+@pytest.mark.parametrize("value", [{INFINITY: 1, -INFINITY: 2}, {NAN: 1}, Plain({INFINITY: 1}), [Plain({NAN: 1})]])
+def test_a_key_that_is_no_number_in_json_is_refused(value: object) -> None:
+    with pytest.raises(BadTask, match="nan or infinity"):
+        result_json(value)
+
+
+class Measured(Enum):
+    NOTHING = NAN
+    MUCH = (1.0, INFINITY)
+
+
+@pytest.mark.parametrize("value", [Plain(NAN), Plain([Plain(-INFINITY)]), Measured.NOTHING, {"a": Measured.MUCH}])
+def test_a_payload_with_nan_inside_of_an_object_is_refused(value: object) -> None:
+    with pytest.raises(BadTask, match="payload holds nan or infinity"):
+        payload_json("payload", value)
+
+
+def test_a_payload_keeps_fields_that_have_their_default() -> None:
+    task = Task(task_type="t", payload=[Square(size=1, side=2)])
+    assert orjson.loads(checked(task).to_json())["payload"] == [{"size": 1, "side": 2}]
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [time(1, 2, 3, 10_000), datetime(1930, 1, 1, 0, 0, 0, 99_999, timezone(timedelta(minutes=19, seconds=32)))],
+)
+def test_a_moment_is_the_same_to_the_microsecond_and_in_its_offset(moment: time | datetime) -> None:
+    for back in (orjson.loads(result_json([moment])), checked(Task(task_type="t", payload=[moment])).payload):
+        assert [type(moment).fromisoformat(one) for one in back] == [moment]
