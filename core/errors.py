@@ -9,7 +9,7 @@ AgentSystemError
 ├── WorldError          the surroundings: back off and try again
 │   ├── TransportDown (ReplyTooLarge), ServerRefused
 ├── UserError           the caller's: the message names the cure
-│   ├── ConfigError, BadTask, TaskRefused, TaskFailed, TaskTimeout, UnknownTask, TaskLost
+│   ├── ConfigError, EventLoopError, BadTask, TaskRefused, TaskFailed, TaskTimeout, UnknownTask, TaskLost
 ├── UnlawfulTransition  ours: a bug, let it surface
 └── Wedged              ours: this process must be replaced by another
 """
@@ -144,6 +144,10 @@ class ConfigError(UserError):
     """A setting is unknown, malformed or missing. The message names the variable, the problem and the cure."""
 
     exit_code = 78
+
+
+class EventLoopError(UserError):
+    """Called where it cannot work: in a loop that it would block, on a loop that has ended, or in a forked process."""
 
 
 class BadTask(UserError):

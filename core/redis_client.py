@@ -11,6 +11,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import hiredis
@@ -22,7 +23,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from core.config import RedisConfig
 from core.endpoint import Endpoint
-from core.errors import ConfigError, ReplyTooLarge, TransportDown
+from core.errors import AgentSystemError, ConfigError, ReplyTooLarge, TransportDown
 from core.tls import tls_context, untrusted
 from core.variables import secret_text
 
@@ -105,11 +106,12 @@ class Wire:
                 replies = await self._link.exchange(_greeting(endpoint), CONNECT_TIMEOUT_S)
         except ssl.SSLCertVerificationError as error:
             raise untrusted(self._config, error) from error
-        except OSError as error:  # the timeout is one as well
+        except Exception as error:  # the timeout is one as well; a host name that is none, or what another loop raises
             await self.close()
-            why = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
-            raise TransportDown(f"{endpoint} cannot be reached: {why}") from error
-        except BaseException:
+            if isinstance(error, AgentSystemError):
+                raise
+            raise TransportDown(f"{endpoint} cannot be reached: {_why(error)}") from error
+        except asyncio.CancelledError:
             await self.close()
             raise
         refusal = next((reply for reply in replies if isinstance(reply, ResponseError)), None)
@@ -189,7 +191,8 @@ class _Link(asyncio.Protocol):
 
     async def close(self) -> None:
         self._fail("was closed")
-        await asyncio.shield(self._lost)
+        if self._transport is not None:
+            await asyncio.shield(self._lost)
 
     def _fail(self, why: str, kind: type[TransportDown] = TransportDown) -> None:
         """Ends the connection; who waits for replies gets TransportDown."""
@@ -200,11 +203,8 @@ class _Link(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport, self.is_open = transport, True
-        raw = transport.get_extra_info("socket")
-        if raw.family != socket.AF_UNIX:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        # Not checked: those of other loops, uvloop's for one, are none of asyncio's classes.
+        self._transport, self.is_open = cast(asyncio.Transport, transport), True
 
     def data_received(self, data: bytes) -> None:
         reader, replies = self._reader, self._replies
@@ -241,10 +241,18 @@ async def _open(config: RedisConfig) -> _Link:
     name = str(endpoint)
     if endpoint.socket_path is not None:
         _, link = await loop.create_unix_connection(lambda: _Link(name), endpoint.socket_path)
-    else:
-        tls = tls_context(config) if endpoint.use_tls else None
-        _, link = await loop.create_connection(lambda: _Link(name), endpoint.host, endpoint.port, ssl=tls)
+        return link
+    tls = tls_context(config) if endpoint.use_tls else None
+    transport, link = await loop.create_connection(lambda: _Link(name), endpoint.host, endpoint.port, ssl=tls)
+    with suppress(OSError):  # one that has broken already is noticed soon enough
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     return link
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _greeting(endpoint: Endpoint) -> list[tuple[Part, ...]]:

@@ -6,12 +6,22 @@ import asyncio
 import atexit
 import contextlib
 import logging
+import os
 import random
 import weakref
 from typing import Any, Self
 
 from core.config import A2AConfig, AgentConfig, RedisConfig
-from core.errors import AgentSystemError, ConfigError, LeaseHeld, LeaseLost, RaceLost, ServerRefused, TransportDown
+from core.errors import (
+    AgentSystemError,
+    ConfigError,
+    EventLoopError,
+    LeaseHeld,
+    LeaseLost,
+    RaceLost,
+    ServerRefused,
+    TransportDown,
+)
 from core.redis_backend.clock import monotonic_s
 from core.redis_client import Wire
 from core.roles import Address
@@ -19,7 +29,7 @@ from core.runtime.agent_loop import BACKOFF_S, AgentLoop
 from core.runtime.checkup import check_server
 from core.runtime.mind import Mind
 from core.runtime.permissions import check_permissions
-from core.runtime.portal import Resident, operation, portal_loop
+from core.runtime.portal import Resident, operation, portal_loop, refuse_in_a_loop
 from core.runtime.progress import Condition
 from core.runtime.reader import reading
 from core.runtime.wiring import keys_for, redis_or_configured, secrets_or_configured, server_for
@@ -214,7 +224,16 @@ class Agent(Resident):
             raise LeaseLost(f"{self._chain[-1]} is not at work: call initialize() first")
         return self._loop
 
+    def _leave_home(self, *, forked: bool) -> None:
+        if self._loop is not None:
+            where = "in the process that this one was forked from" if forked else "on an event loop that has ended"
+            raise EventLoopError(
+                f"{self._chain[-1]} is at work {where}. Make a {type(self).__name__} here"
+                f"{', with an id of its own' if forked else ', and close each before its loop ends'}."
+            )
+
     def __enter__(self) -> Self:
+        refuse_in_a_loop("use `async with`.")
         self.initialize()
         return self
 
@@ -232,7 +251,7 @@ class Agent(Resident):
 def _close_at_exit(reference: weakref.ref[Agent]) -> None:
     """A script that ends without closing gives the lease back all the same."""
     agent = reference()
-    if agent is not None and agent._loop is not None and agent._home is portal_loop():
+    if agent and agent._loop and agent._process == os.getpid() and agent._home is portal_loop():
         try:
             asyncio.run_coroutine_threadsafe(agent._close(), portal_loop()).result(timeout=5)
         except (AgentSystemError, TimeoutError) as error:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import secrets
 import time
@@ -48,7 +49,7 @@ from core.runtime.completed import Completed
 from core.runtime.endings import Endings, Listener
 from core.runtime.look_up import LOOK_UP_S, LOOKED_UP_AT_ONCE, LookUp, Replicas
 from core.runtime.permissions import check_permissions
-from core.runtime.portal import Resident, operation
+from core.runtime.portal import Resident, keep_inherited, operation, refuse_in_a_loop
 from core.runtime.requests import BACKOFF_S, MOST_BACKOFF_S, Refused, Requests
 from core.runtime.waiting import WaitingReason
 from core.runtime.wiring import keys_for, redis_or_configured, secrets_or_configured, server_for
@@ -91,12 +92,18 @@ class AgentClient(Resident):
         client_id: str | None = None,
     ) -> None:
         self._redis = redis_or_configured(redis_config)
-        self._me = _asker(client_id or load().client_id)
-        self._a2a = secrets_or_configured(a2a_config or A2AConfig(agent_id=self._me.name))
+        self._named = client_id or load().client_id
         coordinator_id = coordinator_id or load().coordinator_id
         self._coordinator = Address.of(Role.COORDINATOR, coordinator_id)
-        self._chain = (self._coordinator, self._me)
         self._keys = CoordinatorKeys(coordinator_id)
+        self._begin_session()
+        self._a2a = secrets_or_configured(a2a_config or A2AConfig(agent_id=self._me.name))
+
+    def _begin_session(self) -> None:
+        """Nothing is known yet, and nothing open."""
+        self._process = os.getpid()
+        self._me = _asker(self._named)
+        self._chain = (self._coordinator, self._me)
         self._clock = ServerClock()
         self._signing: Keys | None = None
         self._look: LookUp | None = None
@@ -111,6 +118,15 @@ class AgentClient(Resident):
         self._away = ""  # why Redis cannot be reached; empty: it can
         self._replayed: dict[str, str] = {}  # dead letter -> the task it runs again as
 
+    def _leave_home(self, *, forked: bool) -> None:
+        """On another loop it opens again. In a forked process it does so under a session of its own: of two senders
+        with one id, the coordinator would hear only the later one."""
+        if forked:
+            keep_inherited(self._requests, self._reader, self._waiting)
+            self._begin_session()
+        else:
+            self._reader, self._opening = None, asyncio.Lock()
+
     @property
     def client_id(self) -> str:
         """Its id with its session, `NAME~SESSION`, by which its coordinator tells it from others of its name."""
@@ -123,7 +139,7 @@ class AgentClient(Resident):
         """Connects. Raises TransportDown at once when there is no Redis; ConfigError, also when the server refuses its
         user something that a client needs."""
         async with self._opening:
-            if self._reader:
+            if self._is_open:
                 return
             self._redis = await server_for(self._redis, self._a2a)
             await check_permissions(self._redis, self._chain)
@@ -146,6 +162,7 @@ class AgentClient(Resident):
             await self._requests.close()
 
     def __enter__(self) -> Self:
+        refuse_in_a_loop("use `async with`.")
         self.open()
         return self
 
@@ -242,9 +259,13 @@ class AgentClient(Resident):
         Raises TaskTimeout when nothing has ended for `timeout_s`; UnknownTask; TaskLost. Asking again for the others
         works.
         """
-        return Completed(self._as_completed(list(task_ids), timeout_s), lambda: self._home)
+        return Completed(self._as_completed(list(task_ids), timeout_s), self)
 
     # ---- how ----
+
+    @property
+    def _is_open(self) -> bool:
+        return self._reader is not None and not self._reader.done()
 
     @property
     def _looking(self) -> LookUp:
@@ -266,13 +287,13 @@ class AgentClient(Resident):
         return ids
 
     async def _ask(self, action: Action, items: Iterable[bytes], timeout_s: float) -> Refused:
-        if not self._reader:
+        if not self._is_open:
             await self.open.aio()
         assert self._requests
         return await self._requests.ask(action, items, timeout_s)
 
     async def _as_completed(self, task_ids: Sequence[str], timeout_s: float | None) -> AsyncIterator[Task]:
-        if not self._reader:
+        if not self._is_open:
             await self.open.aio()
         search = Search([task_id for task_id in dict.fromkeys(task_ids) if task_id not in self._endings])
         self._endings.expect(search.strange)
@@ -376,8 +397,9 @@ class AgentClient(Resident):
                 for entry_id, fields in replies[-1][0][1] if replies[-1] else ():
                     self._last = entry_id
                     self._take(fields)
-        finally:
+        finally:  # it is cancelled as well when its loop ends and nobody has closed the client
             await wire.close()
+            await self._requests.close()
 
     def _transport(self, away: str) -> None:
         """One line in the log for each change, not for each try."""

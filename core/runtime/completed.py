@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 
-from core.runtime.portal import portal_loop
+from core.runtime.portal import BoundOperation, Resident, refuse_in_a_loop
 from core.tasks import Task
 
 __all__ = ["Completed"]
@@ -14,22 +13,18 @@ __all__ = ["Completed"]
 class Completed:
     """Ended tasks as they end, to be iterated with `for` or with `async for`; see AgentClient.as_completed."""
 
-    def __init__(self, source: AsyncIterator[Task], home: Callable[[], asyncio.AbstractEventLoop | None]) -> None:
+    def __init__(self, source: AsyncIterator[Task], client: Resident) -> None:
         self._source = source
-        self._home = home
+        self._next = BoundOperation(self._step, client)
 
-    def __aiter__(self) -> AsyncIterator[Task]:
-        return self._source
-
-    def __iter__(self) -> Iterator[Task]:
-        home = self._home() or portal_loop()
-        while True:
-            step = asyncio.run_coroutine_threadsafe(_next(self._source), home)
-            task = step.result()
-            if task is None:
-                return
+    async def __aiter__(self) -> AsyncIterator[Task]:
+        while (task := await self._next.aio()) is not None:
             yield task
 
+    def __iter__(self) -> Iterator[Task]:
+        refuse_in_a_loop("use `async for`.")
+        while (task := self._next()) is not None:
+            yield task
 
-async def _next(source: AsyncIterator[Task]) -> Task | None:
-    return await anext(source, None)
+    async def _step(self, _: Resident) -> Task | None:
+        return await anext(self._source, None)

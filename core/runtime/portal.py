@@ -4,19 +4,22 @@ An operation is written once, as a coroutine function. Called where no event loo
 background loop and its value is returned. Called inside a running loop, the same call is awaited:
 
     agent.initialize()                # in a script
-    await agent.initialize()          # in a coroutine; for a type checker: await agent.initialize.aio()
+    await agent.initialize.aio()      # in a coroutine; without a type checker `await agent.initialize()` does as well
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
+from core.errors import AgentSystemError, EventLoopError
 from core.runtime.own_loop import outlast
 
-__all__ = ["BoundOperation", "Operation", "Resident", "operation", "portal_loop"]
+__all__ = ["BoundOperation", "Operation", "Resident", "keep_inherited", "operation", "portal_loop", "refuse_in_a_loop"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,22 +27,67 @@ S = TypeVar("S", bound="Resident")
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
+_thread: threading.Thread | None = None
+_inherited: list[object] = []
 
 
 def portal_loop() -> asyncio.AbstractEventLoop:
     """The background loop of this process; started on first use, ends with the process."""
-    global _loop
+    global _loop, _thread
     with _lock:
         if _loop is None:
             _loop = asyncio.new_event_loop()
-            threading.Thread(target=outlast, args=(_loop, lambda: False), name="agent-system", daemon=True).start()
+            _thread = threading.Thread(target=outlast, args=(_loop, lambda: False), name="agent-system", daemon=True)
+            _thread.start()
         return _loop
 
 
+def _begin_in_child() -> None:
+    """A fork copies the loop, but not the thread that it runs in."""
+    global _lock, _loop, _thread
+    keep_inherited(_loop)
+    _lock, _loop, _thread = threading.Lock(), None, None
+
+
+def keep_inherited(*parts: object) -> None:
+    """What a fork has copied of a loop, its tasks and its connections is never touched, nor collected as garbage: they
+    share the parent's selector, and to close one would take the parent's off it."""
+    _inherited.extend(parts)
+
+
+os.register_at_fork(after_in_child=_begin_in_child)
+
+
+def _in_a_loop() -> bool:
+    """Whether the caller runs in an event loop, and so has to await."""
+    loop = asyncio._get_running_loop()
+    # Where gevent has patched threads, the background loop runs in the thread of its callers.
+    return loop is not None and (loop is not _loop or threading.current_thread() is _thread)
+
+
+def refuse_in_a_loop(cure: str) -> None:
+    """Raises EventLoopError where what is to follow would block a running event loop."""
+    if _in_a_loop():
+        raise EventLoopError(f"this would block the event loop that runs here (of a coroutine, or a notebook): {cure}")
+
+
 class Resident:
-    """Something that lives on one event loop: the one on which it was first used."""
+    """Something that lives on one event loop of one process: where it was first used, or first after that ended."""
 
     _home: asyncio.AbstractEventLoop | None = None
+    _process = 0  #: the process it lives in; 0: none yet
+
+    def _home_here(self) -> asyncio.AbstractEventLoop | None:
+        """The loop it lives on, if there still is one."""
+        forked = self._process not in (0, os.getpid())
+        if forked or (self._home is not None and self._home.is_closed()):
+            self._leave_home(forked=forked)
+            self._home, self._process = None, os.getpid()
+        return self._home
+
+    def _leave_home(self, *, forked: bool) -> None:
+        """Its loop has ended, or (`forked`) is the parent's: forgets what was tied to it. Raises EventLoopError where
+        that cannot be."""
 
 
 class BoundOperation(Generic[P, T]):
@@ -48,27 +96,46 @@ class BoundOperation(Generic[P, T]):
     def __init__(self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]], owner: Resident) -> None:
         self._function = function
         self._owner = owner
-        self.__doc__ = function.__doc__
+        self.__name__, self.__doc__ = function.__name__, function.__doc__
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        signature = inspect.signature(self._function)
+        return signature.replace(parameters=[*signature.parameters.values()][1:])
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """The value; inside a running event loop an awaitable of it."""
+        if _in_a_loop():
+            return self.aio(*args, **kwargs)  # type: ignore[return-value]
+        home = self._owner._home_here() or portal_loop()
+        _check_that_it_runs(home, self._owner)
         try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            home = self._owner._home or portal_loop()
             return asyncio.run_coroutine_threadsafe(self.aio(*args, **kwargs), home).result()
-        return self.aio(*args, **kwargs)  # type: ignore[return-value]
+        except AgentSystemError as error:  # its message says it all; frames in between, and causes, do not
+            raise error.with_traceback(None) from None
 
     async def aio(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """The same, for coroutines."""
         here = asyncio.get_running_loop()
         owner = self._owner
-        if owner._home is None or owner._home.is_closed():
-            owner._home = here
-        if owner._home is here:
+        home = owner._home_here()
+        if home is None:
+            home = owner._home = here
+            owner._process = os.getpid()
+        if home is here:
             return await self._function(owner, *args, **kwargs)
-        there = asyncio.run_coroutine_threadsafe(self._function(owner, *args, **kwargs), owner._home)
+        _check_that_it_runs(home, owner)
+        there = asyncio.run_coroutine_threadsafe(self._function(owner, *args, **kwargs), home)
         return await asyncio.wrap_future(there)
+
+
+def _check_that_it_runs(home: asyncio.AbstractEventLoop, owner: Resident) -> None:
+    if home is not _loop and not home.is_running():
+        kind = type(owner).__name__
+        raise EventLoopError(
+            f"this {kind} belongs to another event loop, which does not run now: close it there when that loop is done"
+            f" with it, or make a {kind} for each loop."
+        )
 
 
 class Operation(Generic[P, T]):
@@ -76,14 +143,15 @@ class Operation(Generic[P, T]):
 
     def __init__(self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]) -> None:
         self._function = function
-        self.__doc__ = function.__doc__
 
     @overload
-    def __get__(self, owner: None, kind: type[Any]) -> Operation[P, T]: ...
+    def __get__(self, owner: None, kind: type[Any]) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]: ...
     @overload
     def __get__(self, owner: Resident, kind: type[Any]) -> BoundOperation[P, T]: ...
-    def __get__(self, owner: Resident | None, kind: type[Any]) -> Operation[P, T] | BoundOperation[P, T]:
-        return self if owner is None else BoundOperation(self._function, owner)
+    def __get__(
+        self, owner: Resident | None, kind: type[Any]
+    ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]] | BoundOperation[P, T]:
+        return self._function if owner is None else BoundOperation(self._function, owner)
 
 
 def operation(function: Callable[Concatenate[S, P], Coroutine[Any, Any, T]]) -> Operation[P, T]:

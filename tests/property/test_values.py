@@ -253,8 +253,8 @@ MODELS = st.builds(
 
 def handler_of(model: Any) -> Handler:
     return Handler(
-        "t", print, "sync", 1.0, 1, None, wants_payload=True, wants_context=False, payload_default=NO_DEFAULT, payload_model=TypeAdapter(model),
-        capabilities=(), module="m", qualname="q", source="s",
+        "t", print, "sync", 1.0, 1, None, wants_payload=True, wants_context=False, payload_default=NO_DEFAULT,
+        payload_model=TypeAdapter(model), capabilities=(), module="m", qualname="q", source="s",
     )  # fmt: skip
 
 
