@@ -178,7 +178,7 @@ class CoordinatorMind:
                 ("HSET", cell.header, "status", "idle"),
                 *([("HDEL", cell.actual, *gone)] if gone else []),
             ]
-            await committer.commit(commands, dict.fromkeys(had, "moved"))
+            await committer.commit(commands, dict.fromkeys(had, ("moved",)))
         except Exception:
             self._loop.tell(NotTaken(effect.distributor_id))
             raise

@@ -356,7 +356,7 @@ def end(
     step.put(Table.TASKS, task.task_id, record)
     step.remove(Table.OPEN, task.task_id)
     step.put(Table.ENDED, task.task_id, batch.now_ms)
-    step.changes[task.task_id] = status
+    step.change(task.task_id, status)
     note_end(state, ended, record, batch, step)
     state.count(status)
     for asker in task.reply_to:
@@ -390,7 +390,7 @@ def hand_over(state: CoordinatorState, task: Task, distributor_id: str, batch: B
     step.put(Table.TASKS, task.task_id, record)
     step.put(Table.WANTED, task.task_id, WANT_RUN, distributor_id)
     step.send(Sending(Address(Role.DISTRIBUTOR, distributor_id), Action.ASSIGN_TASK), record)
-    step.changes[task.task_id] = S.IN_PROGRESS
+    step.change(task.task_id, S.IN_PROGRESS)
 
 
 def save(state: CoordinatorState, task: Task, step: Step) -> None:
@@ -398,7 +398,7 @@ def save(state: CoordinatorState, task: Task, step: Step) -> None:
     state.local_tasks[task.task_id] = task
     state.unsaved = True
     step.put(Table.TASKS, task.task_id, b"")
-    step.changes[task.task_id] = task.status
+    step.change(task.task_id, task.status)
 
 
 def expire(state: CoordinatorState, batch: Batch, step: Step) -> None:

@@ -178,7 +178,8 @@ class Step:
     extras: dict[Sending, dict[str, Any]] = field(default_factory=dict)  #: more payload fields
     effects: list[Any] = field(default_factory=list)  #: for the tier's own hands, in order
     notes: list[tuple[str, dict[str, Any]]] = field(default_factory=list)  #: (action, fields) for the log
-    changes: dict[str, str] = field(default_factory=dict)  #: task id -> its new status first, for the audit trail
+    #: task id -> what became of it, in order, each with its new status first: for the audit trail
+    changes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     told: dict[Address, int] = field(default_factory=dict)  #: bytes of records that it answers with, by who asked
     rejected: list[PutAside] = field(default_factory=list)  #: what goes into quarantine
 
@@ -190,6 +191,12 @@ class Step:
 
     def send(self, sending: Sending, item: bytes) -> None:
         self.sends[sending].append(item)
+
+    def change(self, task_id: str, what: str) -> None:
+        """Notes for the audit trail what became of a task; told twice in a row, it counts once."""
+        before = self.changes.get(task_id, ())
+        if what not in before[-1:]:
+            self.changes[task_id] = (*before, what)
 
     def put_aside(self, received: Received, item: object, error: PeerError) -> None:
         """Has an item quarantined, with the reason."""

@@ -50,7 +50,7 @@ def hand_over(state: DistributorState, task: Task, worker: Child, batch: Batch, 
     record = handed.to_json()
     step.put(Table.ACTUAL, task.task_id, record)
     step.send(Sending(worker.address, Action.ASSIGN_TASK, None, worker.incarnation), record)
-    step.changes[task.task_id] = trail(S.IN_PROGRESS, handed.assigned_to, handed.attempt, handed.task_type)
+    step.change(task.task_id, trail(S.IN_PROGRESS, handed.assigned_to, handed.attempt, handed.task_type))
 
 
 def fail(state: DistributorState, task: Task, name: str, said: AttemptReport, batch: Batch, step: Step) -> None:
@@ -119,9 +119,7 @@ def requeue(state: DistributorState, task: Task, batch: Batch, step: Step, **cha
         conclude(state, task, {"status": S.CANCELLED.value}, batch, step)
         return
     again = task.moved(S.PENDING, batch.now, assigned_to=None, **changes)
-    save(state, again, step)
-    if "error" in changes:
-        step.changes[task.task_id] = f"{again.status} {changes['error'].type}"
+    save(state, again, step, f"{again.status} {changes['error'].type}" if "error" in changes else again.status)
     if state.draining:
         give_back(state, again, batch, step)
     else:
@@ -192,7 +190,7 @@ def conclude(state: DistributorState, task: Task, item: dict[str, Any], batch: B
         "created_at": task.created_at, "updated_at": batch.now, "assigned_to": task.assigned_to,
     }  # fmt: skip
     step.put(Table.ACTUAL, task_id, Unsealed(orjson.dumps(shown)))
-    step.changes[task_id] = trail(status, task.assigned_to, task.attempt, round(item.get("run_ms", 0)))
+    step.change(task_id, trail(status, task.assigned_to, task.attempt, round(item.get("run_ms", 0))))
     state.ended.pop(task_id, None)  # it may have ended here before
     state.ended[task_id] = None
     while len(state.ended) > ENDED_KEPT:
@@ -211,7 +209,8 @@ def report(state: DistributorState, item: dict[str, Any], step: Step) -> None:
     step.send(Sending(state.coordinator, Action.TASK_RESULT), orjson.dumps(item, default=to_jsonable_python))
 
 
-def save(state: DistributorState, task: Task, step: Step) -> None:
+def save(state: DistributorState, task: Task, step: Step, what: str = "") -> None:
+    """Writes a changed task. `what` the trail tells of it; empty: who has it."""
     state.local_tasks[task.task_id] = task
     step.put(Table.ACTUAL, task.task_id, task.to_json())
-    step.changes[task.task_id] = trail(task.status, task.assigned_to, task.attempt, task.task_type)
+    step.change(task.task_id, what or trail(task.status, task.assigned_to, task.attempt, task.task_type))

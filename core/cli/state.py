@@ -111,8 +111,8 @@ def _change(entry_id: bytes, fields: dict[bytes, bytes]) -> dict[str, Any]:
     from core.stored import moment, number_in, shown
 
     try:
-        changes = {name: f"{what}" for name, what in json.loads(fields[b"changes"]).items()}
-    except (KeyError, ValueError, AttributeError, RecursionError):
+        changes = {name: "; ".join(several) for name, several in json.loads(fields[b"changes"]).items()}
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
         changes = None  # somebody else has written it
     return {
         "at": moment(int(entry_id.partition(b"-")[0])).isoformat(timespec="milliseconds"),

@@ -18,7 +18,7 @@ import logging
 import os
 import random
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any
@@ -60,6 +60,8 @@ CHANGES_SHOWN, HISTORY_KEPT = 64, 1000
 CONTENDED = b""
 #: A command that is made anew for each try of its commit, since it tells the fence.
 Late = Callable[[], Command]
+#: What became of tasks, by their ids.
+Changes = Mapping[str, tuple[str, ...]]
 
 
 class Committer:
@@ -234,17 +236,17 @@ class Committer:
 
     # ---- commits ----
 
-    async def commit(self, commands: Sequence[Command | Late], changes: dict[str, str]) -> int:
+    async def commit(self, commands: Sequence[Command | Late], changes: Changes) -> int:
         """Executes `commands` if the lease is still ours, all or nothing. Returns the new version, from 1 on.
 
-        `changes` (task id -> status) goes into the audit trail. While Redis is away it waits and goes on by itself;
-        what was sent before the connection broke is looked up first and never done twice. Raises LeaseLost: nothing
-        was written and this process may no longer act; StateConflict: nothing was written; ServerRefused: Redis is
-        out of memory, read-only or cannot persist, nothing was written.
+        `changes` (task id -> what became of it) goes into the audit trail. While Redis is away it waits and goes on by
+        itself; what was sent before the connection broke is looked up first and never done twice. Raises LeaseLost:
+        nothing was written and this process may no longer act; StateConflict: nothing was written; ServerRefused: Redis
+        is out of memory, read-only or cannot persist, nothing was written.
         """
         return await self._transact(commands, changes)
 
-    def _head(self, version: int, changes: dict[str, str]) -> list[Command]:
+    def _head(self, version: int, changes: Changes) -> list[Command]:
         """What a commit writes beside its commands. Made anew for each try: the version is that of this moment, and
         the lease may have been taken again, with a higher fence, since the last one."""
         head: list[Command] = [("HSET", self._keys.header, self._keys.version_field, version, "epoch", self.epoch)]
@@ -254,7 +256,7 @@ class Committer:
             head.append(("PUBLISH", self._keys.changes, f"{self._me.role} {version}"))
         return head
 
-    def history_entry(self, key: str, side: str, version: int, changes: dict[str, str]) -> Command:
+    def history_entry(self, key: str, side: str, version: int, changes: Changes) -> Command:
         """An entry of the audit trail: who wrote which version under which fence, and the first tasks it changed."""
         shown = dict(islice(changes.items(), CHANGES_SHOWN))
         return (
@@ -333,7 +335,7 @@ class Committer:
         await asyncio.sleep(random.uniform(0, backoff_s))
         return min(self.most_backoff_s, backoff_s * 2)
 
-    async def _transact(self, commands: Sequence[Command | Late], changes: dict[str, str] | None) -> int:
+    async def _transact(self, commands: Sequence[Command | Late], changes: Changes | None) -> int:
         """Executes `commands` as the next version, or with no `changes` as none, and returns the version by then."""
         async with self._lock:
             target: int | None = None  # until something was sent: what a cancelled caller has sent is not ours
@@ -362,7 +364,7 @@ class Committer:
                     self.epoch, self._armed = 0, False
                     raise
 
-    async def _write(self, version: int, commands: Sequence[Command | Late], changes: dict[str, str]) -> bool:
+    async def _write(self, version: int, commands: Sequence[Command | Late], changes: Changes) -> bool:
         """`_send` of a commit."""
         failpoints.hit("watch")
         made = (command() if callable(command) else command for command in commands)

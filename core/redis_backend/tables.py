@@ -18,6 +18,8 @@ SORTED_SETS = frozenset({Table.OPEN, Table.ENDED, Table.DEAD})
 #: Tables whose records are sealed: they decide what runs, and what a client is told.
 SEALED = {Table.TASKS: Sealed.TASK, Table.SUBMISSIONS: Sealed.SUBMISSION, Table.ACTUAL: Sealed.CELL}
 
+WANTED, SETTLED = ("wanted",), ("settled",)  #: what the trail says of the coordinator's half of a cell
+
 
 class Tables:
     """The tables of one agent. Knows the version of the coordinator's half of each cell it has written to."""
@@ -49,7 +51,7 @@ class Tables:
             [stored] = await self._committer.look_up(("HGET", cell.header, "coordinator_version"))
             self._wanted_versions[distributor_id] = number_in(stored)
         version = self._wanted_versions[distributor_id] = self._wanted_versions[distributor_id] + 1
-        changes = {task_id: "wanted" if value else "settled" for task_id, value in values.items()}
+        changes = {task_id: WANTED if value else SETTLED for task_id, value in values.items()}
         return [
             lambda: ("HSET", cell.header, "coordinator_version", version, "coordinator_epoch", self._committer.epoch),
             lambda: self._committer.history_entry(cell.history, "coordinator", version, changes),

@@ -42,7 +42,7 @@ async def test_a_commit_writes_all_it_was_given_under_the_next_version(make: Mak
     committer = make()
     grant = await committer.acquire()
 
-    versions = [await committer.commit([push(name)], {name: "pending"}) for name in ("a", "b", "c")]
+    versions = [await committer.commit([push(name)], {name: ("pending",)}) for name in ("a", "b", "c")]
 
     assert (grant.version, versions) == (0, [1, 2, 3])
     assert await pushed(client) == [b"a", b"b", b"c"]
@@ -81,7 +81,7 @@ async def test_commits_of_several_tasks_are_served_one_after_the_other_without_a
     committer = make()
     grant = await committer.acquire()
 
-    versions = await asyncio.gather(*[committer.commit([push(str(n))], {str(n): "pending"}) for n in range(20)])
+    versions = await asyncio.gather(*[committer.commit([push(str(n))], {str(n): ("pending",)}) for n in range(20)])
 
     assert sorted(versions) == list(range(1, 21))
     assert await history(client) == [(version, grant.epoch) for version in range(1, 21)]
@@ -166,11 +166,11 @@ async def test_a_commit_that_happened_though_the_connection_broke_is_not_repeate
     await committer.acquire()
     number = await connection_of(client, committer)
 
-    version = await committer.commit([push("a"), ("CLIENT", "KILL", "ID", number, "SKIPME", "no")], {"t": "pending"})
+    version = await committer.commit([push("a"), ("CLIENT", "KILL", "ID", number, "SKIPME", "no")], {"t": ("pending",)})
 
     assert version == 1
     assert await pushed(client) == [b"a"]
-    assert await committer.commit([push("b")], {"t": "pending"}) == 2
+    assert await committer.commit([push("b")], {"t": ("pending",)}) == 2
     assert [version for version, _ in await history(client)] == [1, 2]
 
 

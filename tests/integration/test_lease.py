@@ -135,11 +135,11 @@ async def test_who_lost_the_lease_writes_nothing_and_stays_out(make: Make, clien
 async def test_a_lease_that_ran_out_is_taken_again_when_nobody_wrote_meanwhile(make: Make, client: Redis) -> None:
     committer = make()
     before = await committer.acquire()
-    await committer.commit([push("a")], {"t": "pending"})
+    await committer.commit([push("a")], {"t": ("pending",)})
 
     for version, value in ((2, "b"), (3, "c"), (4, "d")):
         await expire(client)
-        assert await committer.commit([push(value)], {"t": "pending"}) == version
+        assert await committer.commit([push(value)], {"t": ("pending",)}) == version
 
     stored = await header(client)
     assert stored == (4, committer.epoch)

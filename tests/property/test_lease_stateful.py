@@ -90,7 +90,7 @@ class Contenders(RuleBasedStateMachine):
             return
         before = committer.epoch
         try:
-            version = self.do(committer.commit([("RPUSH", DONE, f"{committer.version + 1}")], {"t": "pending"}))
+            version = self.do(committer.commit([("RPUSH", DONE, f"{committer.version + 1}")], {"t": ("pending",)}))
         except LeaseLost:
             assert not committer.epoch
             return
@@ -127,7 +127,7 @@ class Contenders(RuleBasedStateMachine):
         try:
             [number] = self.do(committer.run(("CLIENT", "ID")))
             kill = ("CLIENT", "KILL", "ID", number, "SKIPME", "no")
-            version = self.do(committer.commit([("RPUSH", DONE, f"{committer.version + 1}"), kill], {"t": "pending"}))
+            version = self.do(committer.commit([("RPUSH", DONE, f"{committer.version + 1}"), kill], {"t": ("pending",)}))
         except LeaseLost:
             return
         if self.lapsed or committer.epoch != before:

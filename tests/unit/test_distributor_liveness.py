@@ -56,6 +56,7 @@ def test_the_tasks_of_a_worker_that_has_fallen_silent_go_to_others() -> None:
     assert handed(late, WORKER_2) == [("t", 2)]
     assert record(late, Table.HEADER, "assigned_workers") == ["worker-2"]
     assert record(late, Table.HEARTBEATS, "worker-1") is None
+    assert late.changes["t"] == ("pending worker_lost", "in_progress worker-2 2 sum")
 
 
 def test_nobody_is_taken_for_dead_who_could_not_be_heard() -> None:

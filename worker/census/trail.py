@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 
 import orjson
 
@@ -29,8 +30,9 @@ async def attempts_of(source: Runs, distributor_ids: Sequence[str]) -> list[Atte
             fields = dict(zip(flat[::2], flat[1::2], strict=True))
             if fields[b"side"] == b"distributor":
                 at_s = int(entry_id.partition(b"-")[0]) / 1000
-                changes += [(at_s, task, what) for task, what in orjson.loads(fields[b"changes"]).items()]
-    return attempts_in(sorted(changes))
+                told = orjson.loads(fields[b"changes"])
+                changes += [(at_s, task, what) for task, several in told.items() for what in several]
+    return attempts_in(sorted(changes, key=itemgetter(0)))  # what was written together is in order already
 
 
 def attempts_in(changes: Changes) -> list[Attempt]:
