@@ -12,6 +12,7 @@ the wire, and what people see.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import secrets
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -166,7 +167,7 @@ class Task(BaseModel):
     max_attempts: int | None = Field(default=None, ge=1, le=100)  #: None: the handler's own
     backoff_s: float = Field(
         default=0.5, ge=0, le=TIMEOUT_LIMIT_S
-    )  #: pause before the 2nd attempt; doubles, at most 60 s
+    )  #: longest pause before the 2nd attempt; doubles, at most 60 s; see retry_delay
     capabilities: Annotated[tuple[Name, ...], FailFast()] = Field(
         default=(), max_length=32
     )  #: what its worker must be able to do
@@ -251,8 +252,11 @@ class Task(BaseModel):
         return _with(self, changes)
 
     def retry_delay(self) -> timedelta:
-        """The pause before the next attempt: backoff_s, doubled for each one that began, at most a minute."""
-        return timedelta(seconds=min(60.0, self.backoff_s * 2 ** min(max(0, self.retry_count - 1), 16)))
+        """The pause before the next attempt: backoff_s, doubled for each one that began, at most a minute. Of that
+        between half and all, as the task's id will have it: what fails together is not tried again in one moment."""
+        longest_s = min(60.0, self.backoff_s * 2 ** min(max(0, self.retry_count - 1), 16))
+        spread = hashlib.sha256(f"{self.task_id} {self.retry_count}".encode()).digest()
+        return timedelta(seconds=longest_s * (1 + spread[0] / 256 + spread[1] / 65536) / 2)
 
 
 TASK_FIELDS = frozenset(Task.model_fields)

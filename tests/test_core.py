@@ -145,7 +145,19 @@ class TestTasks:
         ("began", "pause_s"), [(0, 1.0), (1, 1.0), (2, 2.0), (3, 4.0), (6, 32.0), (7, 60.0), (99, 60.0)]
     )
     def test_the_pause_before_an_attempt_doubles_up_to_a_minute(self, began: int, pause_s: float) -> None:
-        assert a_task(backoff_s=1.0, retry_count=began).retry_delay().total_seconds() == pause_s
+        pauses_s = [
+            a_task(f"t{number}", backoff_s=1.0, retry_count=began).retry_delay().total_seconds() for number in range(60)
+        ]
+        assert pause_s / 2 <= min(pauses_s) < pause_s * 0.6
+        assert pause_s * 0.9 < max(pauses_s) <= pause_s
+
+    def test_tasks_that_fail_together_are_not_tried_again_in_one_moment(self) -> None:
+        pauses = {a_task(f"t{number}", backoff_s=0.5, retry_count=1).retry_delay() for number in range(60)}
+        assert len(pauses) == 60
+
+    def test_the_pause_of_a_task_is_the_same_whoever_looks(self) -> None:
+        task = a_task(backoff_s=1.0, retry_count=1)
+        assert Task.parse(orjson.loads(task.to_json())).retry_delay() == task.retry_delay()
 
     @pytest.mark.parametrize(
         ("fields", "named"),

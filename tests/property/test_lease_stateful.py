@@ -127,7 +127,9 @@ class Contenders(RuleBasedStateMachine):
         try:
             [number] = self.do(committer.run(("CLIENT", "ID")))
             kill = ("CLIENT", "KILL", "ID", number, "SKIPME", "no")
-            version = self.do(committer.commit([("RPUSH", DONE, f"{committer.version + 1}"), kill], {"t": ("pending",)}))
+            version = self.do(
+                committer.commit([("RPUSH", DONE, f"{committer.version + 1}"), kill], {"t": ("pending",)})
+            )
         except LeaseLost:
             return
         if self.lapsed or committer.epoch != before:
