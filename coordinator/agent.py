@@ -280,7 +280,7 @@ class CoordinatorAgent(Agent):
     @operation
     async def get_distributor_state(self, distributor_id: str) -> SharedAgentState | None:
         """The shared state of a distributor as it is stored now; None where there is none."""
-        return await read_shared_state(self.loop.committer, distributor_id)
+        return await read_shared_state(self.loop.committer, distributor_id, self.agent_id)
 
     @operation
     async def monitor_distributors(self) -> None:

@@ -62,7 +62,7 @@ async def _read(configured: Settings, distributor_id: str) -> SharedAgentState |
     from core.redis_backend.shared_state import read_shared_state
 
     async with looking(configured) as reader:
-        return await read_shared_state(reader, distributor_id)
+        return await read_shared_state(reader, distributor_id, configured.coordinator_id)
 
 
 @app.command()

@@ -60,8 +60,7 @@ CHANGES_SHOWN, HISTORY_KEPT = 64, 1000
 CONTENDED = b""
 #: A command that is made anew for each try of its commit, since it tells the fence.
 Late = Callable[[], Command]
-#: What became of tasks, by their ids.
-Changes = Mapping[str, tuple[str, ...]]
+Changes = Mapping[str, tuple[str, ...]]  #: what became of tasks, by their ids
 
 
 class Committer:
@@ -239,10 +238,10 @@ class Committer:
     async def commit(self, commands: Sequence[Command | Late], changes: Changes) -> int:
         """Executes `commands` if the lease is still ours, all or nothing. Returns the new version, from 1 on.
 
-        `changes` (task id -> what became of it) goes into the audit trail. While Redis is away it waits and goes on by
-        itself; what was sent before the connection broke is looked up first and never done twice. Raises LeaseLost:
-        nothing was written and this process may no longer act; StateConflict: nothing was written; ServerRefused: Redis
-        is out of memory, read-only or cannot persist, nothing was written.
+        `changes` go into the audit trail. While Redis is away it waits and goes on by itself; what was sent before the
+        connection broke is looked up first and never done twice. Raises LeaseLost: nothing was written and this process
+        may no longer act; StateConflict: nothing was written; ServerRefused: Redis is out of memory, read-only or
+        cannot persist, nothing was written.
         """
         return await self._transact(commands, changes)
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import orjson
+
+from core.errors import BadTask
 from core.langgraph_state import SharedAgentState
 from core.ports import Command
 from core.redis_backend.bounded_reads import lease_read
-from core.redis_backend.keys import CellKeys
+from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.stored import pairs
+from core.tasks import Task, TaskStatus
 
 __all__ = ["read_shared_state"]
 
 #: How often the halves are read again when they move meanwhile; after that the last reading is good enough.
 TRIES = 5
+#: So many of the coordinator's records are read at once.
+PAGE = 500
 
 
 class Runs(Protocol):
@@ -26,8 +32,9 @@ class Runs(Protocol):
         """An error stands in the place of a reply that was refused, or is too large."""
 
 
-async def read_shared_state(source: Runs, distributor_id: str) -> SharedAgentState | None:
-    """Both halves as of one moment; None where nothing was ever written for this distributor.
+async def read_shared_state(source: Runs, distributor_id: str, coordinator_id: str) -> SharedAgentState | None:
+    """Both halves as of one moment; None where nothing was ever written for this distributor. What the coordinator
+    has handed over, and the distributor has not taken yet, is among the tasks, as one that waits there.
 
     Read without a transaction, since the connection may be watching a lease: the header is read before and after the
     halves, and all is read again if a version has moved in between. What somebody else has written there, and is no
@@ -53,4 +60,31 @@ async def read_shared_state(source: Runs, distributor_id: str) -> SharedAgentSta
         known[0] = {b"status": b""}  # something was written, and cannot be read either
     held = None if isinstance(lease, Exception) else lease
     state = SharedAgentState.assemble(distributor_id, known[0], known[1], known[2], held)
-    return state and state.model_copy(update={"unreadable": (*unread, *state.unreadable)})
+    if state is None:
+        return None
+    untaken = await _untaken(source, state, coordinator_id)
+    return state.model_copy(update={"tasks": (*state.tasks, *untaken), "unreadable": (*unread, *state.unreadable)})
+
+
+async def _untaken(source: Runs, state: SharedAgentState, coordinator_id: str) -> list[Task]:
+    """The tasks that the distributor is to run and has written nothing of, by the coordinator's records. One of which
+    those say something else by now has moved on, and what cannot be read is left out."""
+    taken = {task.task_id for task in state.tasks}
+    ids = [task_id for task_id, want in state.wanted.items() if want == "assigned" and task_id not in taken]
+    tasks = []
+    for start in range(0, len(ids), PAGE):
+        [records] = await source.look(("HMGET", CoordinatorKeys(coordinator_id).tasks, *ids[start : start + PAGE]))
+        tasks += [_parsed(record) for record in records if record] if isinstance(records, list) else []
+    return [
+        task.evolve(status=TaskStatus.PENDING, assigned_to=None)
+        for task in tasks
+        if task and (task.status, task.assigned_to) == (TaskStatus.IN_PROGRESS, state.distributor_id)
+    ]
+
+
+def _parsed(record: bytes) -> Task | None:
+    """The task in a record that anybody may have written; None: there is none."""
+    try:
+        return Task.parse(orjson.loads(record))
+    except (BadTask, ValueError):
+        return None

@@ -172,6 +172,17 @@ async def test_every_operation_can_be_awaited(agents: House) -> None:
     assert (await worker.execute_task.aio(task))["result"] == 3
 
 
+async def test_a_task_is_in_the_state_of_a_distributor_that_has_never_run(agents: House) -> None:
+    coordinator = await agents.coordinator()
+    assert await coordinator.assign_task_to_distributor.aio(add("t", 1, 2), "nobody-yet")
+
+    state = await coordinator.get_distributor_state.aio("nobody-yet")
+
+    assert state is not None
+    assert [(one.task_id, one.status, one.assigned_to) for one in state.tasks] == [("t", "pending", None)]
+    assert state.wanted == {"t": "assigned"}
+
+
 async def test_a_task_that_is_assigned_again_after_its_end_is_not_run_again(agents: House) -> None:
     coordinator, _, _ = await agents.coordinator(), await agents.distributor(), await agents.worker()
     me = await agents.client()
