@@ -1,7 +1,7 @@
 """The client of a hierarchy: submits tasks, and is told how they ended.
 
     async with AgentClient() as client:
-        ids = await client.submit_many([Task(task_type="word_count", payload=text) for text in texts])
+        ids = await client.submit_many.aio([Task(task_type="word_count", payload=text) for text in texts])
         async for task in client.as_completed(ids):
             print(task.task_id, task.result)
 
