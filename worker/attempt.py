@@ -44,6 +44,7 @@ class Running:
         "context",
         "due_s",
         "forgotten",
+        "hint",
         "killed",
         "printed",
         "reported_s",
@@ -63,6 +64,7 @@ class Running:
         self.due_s = float("inf")  #: monotonic time at which it is stopped
         self.context: Context | None = None
         self.child: Child | None = None  #: the process that runs it; None: the loop does
+        self.hint = ""  #: why it may not end, where something is known
         self.stopped_s: float | None = None  #: monotonic time at which it was told to stop
         self.cancelled = False  #: told so because somebody asked for it, not because its time was up
         self.killed = False  #: because it did not listen

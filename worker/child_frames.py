@@ -1,7 +1,7 @@
 """Frames between the worker, its nursery and its children: four bytes of length, then one JSON object.
 
     worker ─▶ nursery   {setup}, {fork: N} with two descriptors, {kill: N}
-    nursery ─▶ worker   {ready} or {failed: message}, {forked: N, pid}, {exited: N, status, peak_mb}
+    nursery ─▶ worker   {ready, threads: names} or {failed: message}, {forked: N, pid}, {exited: N, status, peak_mb}
     worker ─▶ child     {run: K, task, children}, {cancel: K}
     child ─▶ worker     {progress: K, ...}, {done: K, result | error | spawn, worn: why it wants to be replaced}
 

@@ -34,6 +34,10 @@ IMPORT_TIMEOUT_S = 60.0
 CLOSE_TIMEOUT_S = 5.0
 
 READ_BYTES = 64 * 1024
+
+#: Of the threads that modules have started at import.
+THREADS_NAMED = 5
+
 PROGRESS = b'{"progress":'
 
 log = logging.getLogger(__name__)
@@ -165,6 +169,7 @@ class ChildPool:
         self._children: dict[int, Child] = {}
         self._idle: list[Child] = []
         self._forks = 0
+        self.hint = ""  #: why a function may wait for ever; '': nothing is known
         self._logging = log_setup()  #: of its nursery, and so of all children
         self._hung_up = False  #: the nursery was told to end, with all of its children
 
@@ -304,9 +309,20 @@ class ChildPool:
             child.ended(message.get("problem") or _how_it_ended(message["status"]), message.get("peak_mb", 0))
         elif self._ready is not None and not self._ready.done():
             if "ready" in message:
+                self._note_threads(message["threads"])
                 self._ready.set_result(None)
             else:
                 self._ready.set_exception(ConfigError(message["failed"]))
+
+    def _note_threads(self, names: list[str]) -> None:
+        if names:
+            listed = ", ".join(names[:THREADS_NAMED]) + (", ..." if len(names) > THREADS_NAMED else "")
+            self.hint = (
+                f"modules of its handlers have started threads at import ({listed}), and the child processes in which"
+                " functions and graphs run have none of them: what waits for one waits for ever. Start them in the"
+                " handler"
+            )
+            log.warning("%s", self.hint, extra={"action": "threads_at_import"})
 
     def _nursery_gone(self, why: str) -> None:
         """Forgets the nursery and its children, which end with it; the next attempt that needs one starts another."""

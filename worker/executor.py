@@ -241,7 +241,7 @@ class Executor:
 
     async def _in_child(self, running: Running, children: Sequence[ChildOutcome]) -> Finished:
         child = await self._pool.acquire()
-        running.child = child
+        running.child, running.hint = child, self._pool.hint
         try:
             answer = await child.run(running.task.task_id, run_request(running.task, children), running.report)
         finally:
@@ -348,6 +348,8 @@ def _stopped(running: Running) -> Finished:
     message = f"it ran longer than {limit_s:.3g} s"
     if running.task.deadline is not None:
         message += f", or past its deadline {running.task.deadline}"
+    if running.hint:
+        message += f"; {running.hint}"
     return _failed(running, TaskError(type="timeout", message=message, attempt=running.task.attempt))
 
 

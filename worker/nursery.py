@@ -29,6 +29,7 @@ from worker.child_frames import encode, read_frame
 from worker.child_guard import only_imports
 from worker.child_main import serve
 from worker.descendants import adopt_orphans, children, end_children, end_strangers, send_when_parent_ends
+from worker.fork_renewal import noting_generators, renew_generators, renew_pools, threads_left
 from worker.handler_modules import load_file, load_modules
 from worker.handler_registry import HANDLERS
 
@@ -52,9 +53,12 @@ def serve_worker(control: socket.socket, worker: int) -> None:
     received = read_frame(control)
     if received is None:
         return
-    problem = _load(received[0])
+    with noting_generators():
+        problem = _load(received[0])
+    renew_pools()
+    answer = {"failed": problem} if problem else {"ready": HANDLERS.names(), "threads": threads_left()}
     try:
-        control.sendall(encode({"failed": problem} if problem else {"ready": HANDLERS.names()}))
+        control.sendall(encode(answer))
     except ConnectionError:
         return  # its worker has ended meanwhile
     if not problem:
@@ -145,6 +149,7 @@ class Nursery:
             if sys.platform != "linux":
                 threading.Thread(target=_die_with_connection, args=(channel,), daemon=True).start()
             _renew_streams()
+            renew_generators()
             serve(channel, HANDLERS, self._memory_mb)
         except BaseException:  # a bug of ours: serve() reports all that handlers raise
             traceback.print_exc()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import re
 import signal
 import sys
@@ -21,6 +22,8 @@ from core.tasks import Task
 from worker.context import Context, Spawn, current_context
 from worker.handlers import task
 
+generator, seeded, reseeded = random.Random(), random.Random(7), random.Random()
+reseeded.seed(7)
 left_over: ContextVar[str] = ContextVar("left_over", default="nothing")
 
 
@@ -60,6 +63,12 @@ async def echo_later(payload: Any) -> Any:
 @task("pid")
 def pid() -> int:
     return os.getpid()
+
+
+@task("chance")
+def chance() -> dict[str, Any]:
+    own, global_one = generator.random(), random.random()
+    return {"pid": os.getpid(), "own": own, "reseeded": reseeded.random(), "seeded": seeded.random(), "all": global_one}
 
 
 @task("mumble")

@@ -183,6 +183,17 @@ async def test_a_newer_attempt_replaces_the_older_and_begins_after_it(bench: Ben
     assert [(finished.attempt, finished.status) for finished in bench.finished] == [(1, "cancelled"), (2, "completed")]
 
 
+async def test_children_have_chances_of_their_own_except_where_a_seed_was_given(bench: Bench) -> None:
+    one = (await bench.run("chance")).result
+    await bench.run("exit_3")
+    other = (await bench.run("chance")).result
+
+    assert one["pid"] != other["pid"]
+    assert one["own"] != other["own"]
+    assert one["all"] != other["all"]
+    assert one["seeded"] == other["seeded"] == one["reseeded"] == other["reseeded"]
+
+
 # output
 
 

@@ -157,6 +157,48 @@ def test_a_module_may_put_a_stream_of_its_own_in_the_place_of_stdout(tmp_path: P
     assert (ran.stdout, ran.stderr) == ("imported\ncompleted done None\n", "imported\n[job] FROM THE JOB\n")
 
 
+THREADS = (
+    "from concurrent.futures import ThreadPoolExecutor",
+    "pool, early = ThreadPoolExecutor(1), ThreadPoolExecutor(1)",
+    "early.submit(int)",
+    "early.shutdown()",
+    "loaded = pool.submit(lambda: time.sleep(0.2) or 'loaded')",
+    "@task('job', timeout=10)",
+    "def job():",
+    "    return [loaded.result(), pool.submit(len, 'ab').result(), early._shutdown]",
+)
+
+
+def test_a_thread_pool_that_was_used_at_import_works_in_a_child(tmp_path: Path) -> None:
+    ran = run_script(script(tmp_path, *THREADS))
+
+    assert (ran.stdout, ran.stderr) == ("completed ['loaded', 2, True] None\n", "")
+
+
+WAITING_FOR_A_THREAD = (
+    "import queue, threading",
+    "asked, told = queue.Queue(), queue.Queue()",
+    "def answer():",
+    "    while True: told.put(asked.get())",
+    "threading.Thread(target=answer, name='answerer', daemon=True).start()",
+    "@task('job', timeout=0.2)",
+    "def job():",
+    "    asked.put(1)",
+    "    return told.get()",
+)
+
+
+def test_a_function_that_waits_for_a_thread_of_its_module_is_told_that_it_has_none(tmp_path: Path) -> None:
+    ran = run_script(script(tmp_path, *WAITING_FOR_A_THREAD))
+
+    assert ran.stdout.startswith(
+        "failed None type='timeout' message='it ran longer than 0.2 s; modules of its handlers"
+    )
+    assert "started threads at import (answerer)" in ran.stdout
+    assert "Start them in the handler" in ran.stdout
+    assert ran.stderr.count("started threads at import (answerer)") == 1
+
+
 POOLS = (
     "import multiprocessing",
     "from concurrent.futures import ProcessPoolExecutor",
