@@ -30,7 +30,7 @@ class Finished(NamedTuple):
     result: Any = None  #: of a completed one: JSON values within the payload limit
     error: TaskError | None = None  #: of a failed one
     spawn: Spawn | None = None  #: of a delegated one
-    output: str = ""  #: of a completed or delegated one: the end of what it printed in a child
+    output: str = ""  #: unless it failed: the end of what it printed and logged
 
 
 class Running:
@@ -68,7 +68,7 @@ class Running:
         self.stopped_s: float | None = None  #: monotonic time at which it was told to stop
         self.cancelled = False  #: told so because somebody asked for it, not because its time was up
         self.killed = False  #: because it did not listen
-        self.printed = b""  #: the end of what it printed, once its child is released
+        self.printed = b""  #: the end of what it printed, once its child is released; or of what it logs on the loop
         self.forgotten = False  #: nobody is to hear how it ends
         self.unreported = False  #: there is a report that was not passed on yet
         self.reported_s = 0.0  #: monotonic time at which one was
@@ -88,25 +88,20 @@ class Running:
 
     @property
     def output(self) -> str:
-        """The end of what it printed in a child, else the note of the latest report: at most TAIL_BYTES of UTF-8."""
+        """The end of what it printed and logged, else the note of the latest report: at most TAIL_BYTES of UTF-8."""
         printed = self.child.printed if self.child is not None else self.printed
         if not printed and self.progress is not None:
             printed = self.progress.note.encode(errors="replace")
-        return _tail(printed)
+        # Twice: in the place of a byte that is no UTF-8, cut in half perhaps, stands a mark of three.
+        return printed.decode(errors="replace").encode()[-TAIL_BYTES:].decode(errors="ignore")
 
-    @property
-    def output_when_done(self) -> str:
-        """The end of what it printed, once its child is released; '' for most, at no cost."""
-        return _tail(self.printed) if self.printed else ""
+    def note(self, line: str) -> None:
+        """Keeps a line that it has logged, as if it had printed it."""
+        self.printed = (self.printed + line.encode(errors="replace") + b"\n")[-TAIL_BYTES:]
 
     def _parsed(self, body: bytes) -> Progress:
         fields = orjson.loads(body)
         return Progress(self.task.task_id, self.task.attempt, fields["fraction"], fields["note"], fields["data"])
-
-
-def _tail(printed: bytes) -> str:
-    # Twice: in the place of a byte that is no UTF-8, cut in half perhaps, stands a mark of three.
-    return printed.decode(errors="replace").encode()[-TAIL_BYTES:].decode(errors="ignore")
 
 
 def run_request(task: Task, children: Sequence[ChildOutcome]) -> dict[str, Any]:

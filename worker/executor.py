@@ -23,6 +23,7 @@ from core.errors import BadTask
 from core.json_values import result_json
 from core.tasks import Task, TaskError, Then, utc_now
 from worker.attempt import Finished, Running, Status, run_request
+from worker.attempt_logs import AttemptLogs
 from worker.attempt_threads import AttemptThreads, attempt_threads
 from worker.child_pool import ChildDied, ChildPool
 from worker.context import ChildOutcome, Context, Progress, Spawn, running_context
@@ -83,6 +84,7 @@ class Executor:
         self._held: dict[str, Task] = {}  #: attempts that cannot begin yet: an old one still runs, or no child can
         self._functions_run = False  #: a child process has imported them
         self._running: dict[str, Running] = {}
+        self._logs = AttemptLogs(self._running)
         self._threads: AttemptThreads | None = None  #: between start and close
         self._variables = copy_context()  #: what each attempt begins with
         self._left_behind: set[asyncio.Task[None]] = set()  #: attempts whose coroutine does not end
@@ -102,6 +104,7 @@ class Executor:
         """Returns when all tasks are taken; called again it changes nothing. Coroutines run from the first moment,
         functions and graphs as soon as a child process has imported them. Raises ConfigError when it cannot do so."""
         self._threads = attempt_threads(self._concurrency)
+        self._logs.install()
         self._begin_next()
         if any(handler.kind != "async" for handler in self._handlers):
             await self._pool.start()
@@ -124,6 +127,7 @@ class Executor:
         self._running.clear()  # what does not stand in there is not reported
         for attempt in attempts | self._left_behind:
             attempt.cancel()
+        self._logs.remove()
         await self._pool.close()
         if attempts:
             _, stuck = await asyncio.wait(attempts, timeout=GRACE_S)
@@ -250,8 +254,8 @@ class Executor:
         if "error" in answer:
             return _failed(running, TaskError(**answer["error"]))
         if "spawn" in answer:
-            return _delegated(running, answer["spawn"])._replace(output=running.output_when_done)
-        return _ended(running, "completed", result=answer["result"])._replace(output=running.output_when_done)
+            return _delegated(running, answer["spawn"])
+        return _ended(running, "completed", result=answer["result"])
 
     def _raised(self, running: Running, error: BaseException) -> Finished:
         problem = failure(error, running.task.attempt)
@@ -367,4 +371,5 @@ def _ended(
 ) -> Finished:
     task = running.task
     run_ms = (monotonic() - running.started_monotonic) * 1000
-    return Finished(task.task_id, task.attempt, status, running.started_at, run_ms, result, error, spawn)
+    output = running.output if running.printed and error is None else ""
+    return Finished(task.task_id, task.attempt, status, running.started_at, run_ms, result, error, spawn, output)

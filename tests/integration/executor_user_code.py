@@ -266,6 +266,15 @@ def log(payload: str) -> None:
     logging.getLogger(__name__).warning(payload)
 
 
+@task("log_async", retries=0)
+async def log_async(payload: str) -> None:
+    """From its own thread and from another; fails when it is told to."""
+    logging.getLogger(__name__).warning(payload)
+    await asyncio.to_thread(logging.getLogger(__name__).warning, "from below")
+    if payload == "fail":
+        raise ValueError(payload)
+
+
 @task("talk_and_split")
 def talk_and_split(payload: str, ctx: Context) -> Spawn:
     print(payload)  # noqa: T201

@@ -253,6 +253,17 @@ async def test_an_attempt_that_completes_or_delegates_tells_what_it_printed_and_
     assert [one.output for one in silent] == ["", ""]  # what others printed is not its own
 
 
+async def test_a_coroutine_tells_what_it_logged_last(bench: Bench) -> None:
+    several = [bench.submit("log_async", text) for text in ("one", "x" * 3000, "fail")]
+    one, long, failed = [await bench.end_of(task) for task in several]
+
+    assert [line.split(maxsplit=1)[1] for line in one.output.splitlines()] == ["warning one", "warning from below"]
+    assert long.output.startswith("xxx")
+    assert len(long.output) == 2048
+    assert " warning fail\n" in error_of(failed).output
+    assert (await bench.run("echo", 1)).output == ""
+
+
 async def test_bytes_that_are_no_text_take_no_more_room_in_a_failure_than_text(bench: Bench) -> None:
     error = error_of(await bench.run("say_and_end", {"text": "ÿ" * 5000, "encoding": "latin-1", "end": "raise"}))
 
