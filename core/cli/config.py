@@ -27,4 +27,4 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = Fal
     if as_json:
         print_json([asdict(one) for one in sources])
     else:
-        print_table(("SETTING", "VALUE", "SOURCE"), [(one.name, one.value_shown, one.source) for one in sources])
+        print_table(("SETTING", "VALUE~", "SOURCE"), [(one.name, one.value_shown, one.source) for one in sources])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.cli.render import confirm, duration, note, print_json, print_table, say
+from core.cli.render import Wide, confirm, duration, note, print_json, print_table, say
 from core.cli.session import looking, operator_of, run, settings
+from core.cli.task_text import print_attempts, print_fields
 
 if TYPE_CHECKING:
     from core.config import Settings
@@ -51,6 +51,7 @@ def list_dead_letters(
     quarantined: Quarantined = False,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
     as_json: Json = False,
+    wide: Wide = False,
 ) -> None:
     """List the dead letters, the newest first: tasks that were submitted and ended as failed or abandoned."""
     if quarantined:
@@ -58,7 +59,8 @@ def list_dead_letters(
         if as_json:
             print_json([_rejected_json(one) for one in messages])
         else:
-            print_table(("ENTRY", "REASON", "FROM", "AT (UTC)", "DETAIL"), [_rejected_row(one) for one in messages])
+            of_rejected = ("ENTRY", "REASON", "FROM", "AT (UTC)?", "DETAIL~")
+            print_table(of_rejected, [_rejected_row(one) for one in messages], wide=wide)
             if not messages:
                 note("no message was rejected, or none is kept.")
         return
@@ -66,7 +68,8 @@ def list_dead_letters(
     if as_json:
         print_json([task.to_dict() for task in tasks])
         return
-    print_table(("ID", "TYPE", "TRIES>", "ENDED (UTC)", "AGE>", "LAST ERROR"), [_row(task) for task in tasks])
+    columns = ("ID", "TYPE", "TRIES>?", "ENDED (UTC)?", "AGE>", "LAST ERROR~")
+    print_table(columns, [_row(task) for task in tasks], wide=wide)
     if not tasks:
         note("there is no dead letter.")
     if len(tasks) == limit:
@@ -140,7 +143,7 @@ def show(
         if as_json:
             print_json(found)
         else:
-            print_table(("FIELD", "VALUE"), [(field, value) for field, value in found.items() if field != "body"])
+            print_table(("FIELD", "VALUE~"), [(field, value) for field, value in found.items() if field != "body"])
             print()
             say(f"It began with:\n{found['body']}")
         return
@@ -202,29 +205,15 @@ def _message_json(configured: Settings, task: Task, signed: Signed) -> dict[str,
 
 
 def _print(task: Task, message: dict[str, Any] | None) -> None:
-    record = task.to_dict()
-    left_out = ("payload", "error", "errors", "submission")
-    print_table(
-        ("FIELD", "VALUE"),
-        [
-            (field, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-            for field, value in record.items()
-            if field not in left_out and value not in (None, [], {}, 0, False)
-        ],
-    )
-    for error in task.errors or filter(None, (task.error,)):
-        where = f" on {error.worker}" if error.worker else ""
-        print()
-        say(f"Attempt {error.attempt}{where}: {error.type}: {error.message}\n{error.traceback}".rstrip())
-        if error.output:
-            say(f"It had printed:\n{error.output.rstrip()}")
+    print_fields(task, "payload", "submission")
+    print_attempts(task)
     print()
     if message is None:
         say("No message of a client is kept for it.")
     else:
         say("The message it was submitted with:")
-        print_table(("FIELD", "VALUE"), [(field, f"{value}") for field, value in message.items() if field != "task"])
-    original = message["task"] if message and message["task"] else record
+        print_table(("FIELD", "VALUE~"), [(field, f"{value}") for field, value in message.items() if field != "task"])
+    original = message["task"] if message and message["task"] else task.to_dict()
     print()
     say("Payload:")
     print_json(original.get("payload"))

@@ -35,7 +35,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
             rows += [("", "", line) for line in more]
             if finding.cure:
                 rows.append(("", "", f"Cure: {finding.cure}"))
-        print_table(("CHECK", "STATE", "WHAT"), rows)
+        print_table(("CHECK", "STATE", "WHAT~"), rows)
     raise typer.Exit(worst(findings))
 
 

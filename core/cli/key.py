@@ -88,7 +88,7 @@ def revoked(coordinator: Coordinator = None) -> None:
     coordinator_id = coordinator or configured.coordinator_id
     found = run(_revocations(configured, coordinator_id))
     rows = dict.fromkeys((_named(one.chain), _proof(configured, coordinator_id, one)) for one in found)
-    print_table(("ID", "PROOF"), list(rows))
+    print_table(("ID", "PROOF~"), list(rows))
     if not rows:
         note("no id is revoked.")
 

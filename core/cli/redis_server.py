@@ -51,7 +51,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
         print_json(asdict(server) if server else None)
     elif server:
         print_table(
-            ("FIELD", "VALUE"), [(name.replace("_", " "), f"{value}") for name, value in asdict(server).items()]
+            ("FIELD", "VALUE~"), [(name.replace("_", " "), f"{value}") for name, value in asdict(server).items()]
         )
     else:
         note("it does not run. It starts by itself when it is needed, or with: agents redis start")

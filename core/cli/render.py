@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import typer
+
+from core.cli.table import GAP, Column, fitted
 from core.printable import escaped_json, printable, printable_lines
 
-__all__ = ["confirm", "duration", "note", "print_json", "print_table", "say"]
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
 
+__all__ = ["Wide", "confirm", "duration", "note", "print_json", "print_table", "say"]
+
+Wide = Annotated[bool, typer.Option("--wide", help="All columns, however narrow the terminal is.")]
 EXIT_DENIED = 1
 #: So wide that nothing is folded when a program reads.
 _PIPED_WIDTH = 1000
@@ -44,29 +52,66 @@ def print_json(value: Any) -> None:
     print(text)
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table without lines around it; nothing when there are no rows. A column whose name ends in `>` stands to the
-    right.
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, wide: bool = False) -> None:
+    """A table without lines around it; nothing when there are no rows. How columns are written: `Column.of`.
 
-    Folded to the terminal's width, but for the first column, which is what people copy. Where there is no terminal, one
-    line for each row, without colours.
+    It has the terminal's width: optional columns are left out where there is no room, which stderr is told, and where
+    there is none for the others each row becomes a block of lines. `wide`, or where there is no terminal: one line for
+    each row, whatever its length, and without a terminal no colours.
     """
     if not rows:
         return
     from rich.console import Console
+
+    known = [Column.of(column) for column in columns]
+    cells = [[printable(cell) for cell in row] for row in rows]
+    all_wide = wide or not sys.stdout.isatty()
+    console = Console(highlight=False, width=_PIPED_WIDTH if all_wide else None)
+    widths = fitted(known, cells, console.width)
+    with console.capture() as captured:
+        if widths is None:
+            _print_blocks(console, known, cells)
+        else:
+            _print_columns(console, known, cells, widths)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    if widths is not None and len(widths) < len(known):
+        left_out = ", ".join(column.name for number, column in enumerate(known) if number not in widths)
+        note(f"(--wide shows {left_out})")
+
+
+def _print_columns(
+    console: Console, columns: Sequence[Column], rows: Sequence[Sequence[str]], widths: Mapping[int, int]
+) -> None:
     from rich.table import Table
+
+    table = Table(box=None, padding=(0, GAP, 0, 0), header_style="bold", show_edge=False, pad_edge=False)
+    for number, width in widths.items():
+        justify: Literal["right", "left"] = "right" if columns[number].right else "left"
+        table.add_column(columns[number].name, justify=justify, overflow="fold", width=width)
+    for row in rows:
+        table.add_row(*(_styled(row[number]) for number in widths))
+    console.print(table)
+
+
+def _print_blocks(console: Console, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    """Each row: its first cell, and the others below it with their names."""
+    from rich.table import Table
+
+    for first, *rest in rows:
+        console.print(_styled(first), overflow="fold")
+        block = Table(box=None, padding=(0, GAP, 0, 0), show_header=False, show_edge=False, pad_edge=False)
+        block.add_column(no_wrap=True)
+        block.add_column(overflow="fold")
+        for column, cell in zip(columns[1:], rest, strict=True):
+            if cell:
+                block.add_row(f"  {column.name}", _styled(cell))
+        console.print(block)
+
+
+def _styled(cell: str) -> Text:
     from rich.text import Text
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
-    for index, column in enumerate(columns):
-        justify: Literal["right", "left"] = "right" if column.endswith(">") else "left"
-        table.add_column(column.rstrip(">"), justify=justify, overflow="fold", no_wrap=index == 0)
-    for row in rows:
-        table.add_row(*(Text(printable(cell), style=_STYLES.get(cell, "")) for cell in row))
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
-    with console.capture() as captured:
-        console.print(table)
-    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    return Text(cell, style=_STYLES.get(cell, ""))
 
 
 #: Words that stand out on a terminal.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.cli.render import note, print_json, print_table
+from core.cli.render import Wide, note, print_json, print_table
 from core.cli.session import looking, run, settings
 
 if TYPE_CHECKING:
@@ -18,13 +18,22 @@ __all__ = ["app"]
 
 app = typer.Typer(help="Show a distributor's shared state.", no_args_is_help=True)
 
+#: As many as the trail keeps.
+HISTORY_KEPT = 1000
+IN_PROGRESS = "in_progress"
 DistributorId = Annotated[str, typer.Argument(metavar="DISTRIBUTOR")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
 @app.command()
-def show(distributor_id: DistributorId, as_json: Json = False) -> None:
-    """Show both halves of the state, their versions, and who holds the lease."""
+def show(
+    distributor_id: DistributorId,
+    limit: Annotated[int, typer.Option(min=1, help="How many tasks at most.")] = 20,
+    as_json: Json = False,
+    wide: Wide = False,
+) -> None:
+    """Show both halves of the state, their versions, who holds the lease, and the tasks: open ones first, each kind
+    from the newest. --json has all of them."""
     from core.errors import UserError
 
     state = run(_read(settings(), distributor_id))
@@ -37,7 +46,7 @@ def show(distributor_id: DistributorId, as_json: Json = False) -> None:
         return
     lease = state.lease
     print_table(
-        ("FIELD", "VALUE"),
+        ("FIELD", "VALUE~"),
         [
             ("status", state.status.value),
             ("coordinator's version", f"{state.coordinator_version}"),
@@ -47,15 +56,26 @@ def show(distributor_id: DistributorId, as_json: Json = False) -> None:
             *([("cannot be read", ", ".join(state.unreadable))] if state.unreadable else []),
         ],
     )
-    rows = [
-        (task.task_id, task.task_type, state.wanted.get(task.task_id, ""), task.status.value, task.assigned_to or "")
-        for task in state.tasks
-    ]
-    known = {task.task_id for task in state.tasks}
-    rows += [(task_id, "", want, "not read yet", "") for task_id, want in state.wanted.items() if task_id not in known]
+    rows = _rows(state)
     if rows:
         print()
-    print_table(("TASK", "TYPE", "WANTED", "ACTUAL", "WORKER"), rows)
+    print_table(("TASK", "TYPE", "WANTED", "ACTUAL", "WORKER?"), rows[:limit], wide=wide)
+    if len(rows) > limit:
+        note(f"({limit} of {len(rows)}; --limit shows more)")
+
+
+def _rows(state: SharedAgentState) -> list[tuple[str, ...]]:
+    """First what the distributor has not read yet, then what is open, then what has ended; each from the newest."""
+    known = {task.task_id for task in state.tasks}
+    tasks = sorted(state.tasks, key=lambda task: (not task.status.ended, task.created_at), reverse=True)
+    return [
+        *((task_id, "", want, "not read yet", "") for task_id, want in state.wanted.items() if task_id not in known),
+        *(
+            (task.task_id, task.task_type, state.wanted.get(task.task_id, ""), task.status.value,
+             task.assigned_to or "")
+            for task in tasks
+        ),
+    ]  # fmt: skip
 
 
 async def _read(configured: Settings, distributor_id: str) -> SharedAgentState | None:
@@ -69,16 +89,20 @@ async def _read(configured: Settings, distributor_id: str) -> SharedAgentState |
 def history(
     distributor_id: DistributorId,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    progress: Annotated[bool, typer.Option("--progress", help="Also those that only say how far a task is.")] = False,
     as_json: Json = False,
+    wide: Wide = False,
 ) -> None:
-    """Show the last changes of the state: who wrote which version, under which fence."""
-    entries = run(_history(settings(), distributor_id, limit))
+    """Show the last changes of the state, the newest first: who wrote which version, under which fence."""
+    entries = run(_history(settings(), distributor_id, limit if progress else HISTORY_KEPT))
+    if not progress:
+        entries = _turns(entries)[:limit]
     if as_json:
         print_json(entries)
         return
     if not entries:
         note(f"no change of {distributor_id!r} is recorded. `agents status` lists the distributors there are.")
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             entry["at"][11:23], entry["side"], f"{entry['version']}", f"{entry['epoch']}", f"{entry['changed']}",
             ", ".join(f"{task} {_brief(what)}" for task, what in list(entry["changes"].items())[:3])
@@ -86,7 +110,25 @@ def history(
         )
         for entry in entries
     ]  # fmt: skip
-    print_table(("TIME (UTC)", "HALF", "VERSION>", "FENCE>", "TASKS>", "FIRST CHANGES"), rows)
+    print_table(("TIME (UTC)", "HALF", "VERSION>?", "FENCE>?", "TASKS>", "FIRST CHANGES~"), rows, wide=wide)
+
+
+def _turns(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those in which a task has taken a turn, with those tasks first: one that is said to be in progress once more, by
+    the same attempt, has only got on."""
+    latest: dict[tuple[str, str], str] = {}
+    found = []
+    for entry in reversed(entries):
+        changes: dict[str, str] = entry["changes"] or {}
+        gets_on = {
+            task for task, what in changes.items()
+            if what.startswith(IN_PROGRESS) and latest.get((entry["side"], task)) == what
+        }  # fmt: skip
+        latest |= {(entry["side"], task): what for task, what in changes.items()}
+        if not changes or gets_on != changes.keys():
+            ordered = sorted(changes.items(), key=lambda change: change[0] in gets_on)
+            found.append(entry | {"changes": dict(ordered)} if changes else entry)
+    return found[::-1]
 
 
 def _brief(what: str) -> str:

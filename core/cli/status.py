@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.cli.render import duration, note, print_json, print_table, say
+from core.cli.render import Wide, duration, note, print_json, print_table, say
 from core.cli.session import looking, run, settings
 from core.printable import printable
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["overview_json", "status"]
 
 
-def status(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+def status(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False, wide: Wide = False) -> None:
     """Show every agent and how many tasks are open.
 
     Its health; which process holds its lease, since when and with which fence; its tasks; who waits to take over; which
@@ -32,8 +32,9 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
     if not any(agent.up for agent in overview.agents):
         note(f"No agent of {overview.coordinator_id} is up at {configured.redis.endpoint}. Next: agents up")
     print_table(
-        ("AGENT", "HEALTH", "HELD BY", "SINCE>", "FENCE>", "IN FLIGHT>", "DONE>", "FAILED>"),
+        ("AGENT", "HEALTH", "HELD BY", "SINCE>", "FENCE>?", "IN FLIGHT>", "DONE>", "FAILED>"),
         [_row(agent, overview) for agent in overview.agents],
+        wide=wide,
     )
     print()
     for line in _totals(overview):

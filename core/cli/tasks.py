@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.cli.render import duration, note, print_json, print_table, say
+from core.cli.render import Wide, duration, note, print_json, print_table, say
 from core.cli.session import looking, operator_of, run, settings
+from core.cli.task_text import print_attempts, print_fields, print_output
 from core.printable import printable
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def list_tasks(
     task_type: Annotated[str | None, typer.Option("--type", help="Only those of this type.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
     as_json: Json = False,
+    wide: Wide = False,
 ) -> None:
     """List tasks: open ones first, each kind from the newest."""
     _check_status(status)
@@ -37,7 +39,8 @@ def list_tasks(
     if as_json:
         print_json([task.to_dict() for task in tasks])
         return
-    print_table(("ID", "TYPE", "STATUS", "AGE>", "TRIES>", "WHERE"), [_row(task) for task in tasks])
+    columns = ("ID", "TYPE", "STATUS", "AGE>", "TRIES>?", "WHERE?")
+    print_table(columns, [_row(task) for task in tasks], wide=wide)
     if not tasks:
         note("no task is kept that this asks for.")
     if len(tasks) == limit:
@@ -85,25 +88,12 @@ def show(task_id: TaskId, as_json: Json = False) -> None:
     if as_json:
         print_json({**task.to_dict(), "waiting_reason": reason or None})
         return
-    _print(task, reason)
-
-
-def _print(task: Task, reason: str) -> None:
-    rows = [(name, value if isinstance(value, str) else _short(value)) for name, value in task.to_dict().items()
-            if value not in (None, [], {}, 0, False, "") and name != "output"]  # fmt: skip
-    print_table(("FIELD", "VALUE"), rows)
-    if task.output:
-        say(f"It has printed and logged:\n{task.output.rstrip()}")
+    print_fields(task)
+    print_attempts(task)
+    print_output(task)
     if reason:
         print()
         say(printable(reason))
-
-
-def _short(value: Any) -> str:
-    import json
-
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 400 else f"{text[:400]}... ({len(text)} characters; --json shows all)"
 
 
 async def _show(configured: Settings, task_id: str) -> tuple[Task, str]:

@@ -44,9 +44,12 @@ def test_a_dead_letter_is_listed_and_shown_with_its_attempts_and_the_message_it_
     table = here.agents("dlq", "list").stdout
     text = here.agents("dlq", "show", "shown").stdout
     shown = here.json("dlq", "show", "shown")
+    as_task = here.agents("tasks", "show", "shown").stdout
 
     assert "ValueError: no good: {'a': [1, 2]}" in next(line for line in table.splitlines() if line.startswith("shown"))
-    assert "Attempt 1 on worker-" in text
+    for said in (text, as_task):
+        assert "Attempt 1 on worker-" in said
+        assert "\n    Traceback (most recent call last):" in said
     assert 'raise ValueError(f"no good: {payload}")' in text
     assert [error["attempt"] for error in shown["task"]["errors"]] == [1]
     assert (shown["message"]["signature"], shown["message"]["task"]["payload"]) == ("valid", {"a": [1, 2]})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import typer
 
-from core.cli import awaiting, dlq, render, tasks
+from core.cli import awaiting, dlq, render, task_text
 from core.tasks import Task, TaskError, TaskStatus
 
 FORGED = "x\nFORGED\r\nFORGED\u2028FORGED\x1b[2JFORGED"
@@ -43,12 +43,12 @@ def test_only_the_commands_own_words_begin_a_line_about_a_dead_letter(capsys: py
 def test_only_the_commands_own_words_begin_a_line_about_what_a_task_has_printed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    tasks._print(FAILED.evolve(output=FORGED), "")
+    task_text.print_output(FAILED.evolve(output=FORGED))
     shown = capsys.readouterr().out
     assert beginnings(shown)[-1] == "It"
     assert "\nIt has printed and logged:\n    x\n    FORGED" in shown
-    tasks._print(FAILED, "")
-    assert "printed" not in capsys.readouterr().out
+    task_text.print_output(FAILED)
+    assert not capsys.readouterr().out
 
 
 def test_only_the_commands_own_words_begin_a_line_about_a_failed_attempt(capsys: pytest.CaptureFixture[str]) -> None:

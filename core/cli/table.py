@@ -1,0 +1,64 @@
+"""How the columns of a table share the width there is: no word is split, as long as what must be shown has room."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["GAP", "Column", "fitted"]
+
+#: Between two columns.
+GAP = 2
+#: Text that flows over several lines has so much room at least, or none is needed: an id is not split.
+FLOW = 26
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table."""
+
+    name: str
+    right: bool  #: its cells stand to the right
+    flows: bool  #: its cells may be folded
+    optional: bool  #: it is left out where there is no room for it
+
+    @classmethod
+    def of(cls, text: str) -> Column:
+        """Written as its name, and behind that `>` right, `~` flows, `?` optional."""
+        name = text.rstrip(">~?")
+        marks = text[len(name) :]
+        return cls(name, ">" in marks, "~" in marks, "?" in marks)
+
+    def natural(self, cells: Sequence[str]) -> int:
+        """The width that folds nothing."""
+        return max(map(_width, (self.name, *cells)))
+
+    def least(self, cells: Sequence[str]) -> int:
+        """The smallest width: a name may be folded between its words, a cell only where it flows."""
+        if self.flows:
+            return min(self.natural(cells), FLOW)
+        return max(map(_width, (*self.name.split(), *cells)))
+
+
+def fitted(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> dict[int, int] | None:
+    """The columns that are shown, by number, and how wide each is. Of the optional ones the last is left out first.
+    None: not even the others have room."""
+    cells = list(zip(*rows, strict=True))
+    widths = {number: column.least(cells[number]) for number, column in enumerate(columns)}
+    optional = [number for number, column in enumerate(columns) if column.optional]
+    while (left := width - sum(widths.values()) - GAP * (len(widths) - 1)) < 0:
+        if not optional:
+            return None
+        del widths[optional.pop()]
+    needs = {number: columns[number].natural(cells[number]) - least for number, least in widths.items()}
+    for number in sorted(needs, key=lambda one: needs[one]):
+        more = min(needs[number], left)
+        widths[number] += more
+        left -= more
+    return widths
+
+
+def _width(text: str) -> int:
+    from rich.cells import cell_len  # rich takes as long to import as a command takes to say what it can
+
+    return cell_len(text)
