@@ -221,6 +221,9 @@ class WorkerAgent(Agent):
             raise
         return True
 
+    def holder_of_the_loop(self) -> str:
+        return self._worker_mind.executor.holder_of_the_loop()
+
     @operation
     async def execute_task(self, task: Task) -> dict[str, Any]:
         """Runs a task here and now, past every queue, and returns its outcome: `task_id`, `status`, `run_ms`, and

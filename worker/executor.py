@@ -100,6 +100,15 @@ class Executor:
         """How many attempts have not begun."""
         return len(self._queue) + len(self._held)
 
+    def holder_of_the_loop(self) -> str:
+        """Whose handler the loop is in, in words; empty: nobody's. For another thread to ask."""
+        coroutines = [running for running in [*self._running.values()] if running.context]
+        for running in coroutines:
+            if asyncio.current_task(running.attempt.get_loop()) is running.attempt:
+                return f"the handler of {running.task.task_type!r} (task {running.task.task_id})"
+        names = ", ".join(sorted({repr(running.task.task_type) for running in coroutines}))
+        return f"what one of the handlers of {names} has started" if names else ""
+
     async def start(self) -> None:
         """Returns when all tasks are taken; called again it changes nothing. Coroutines run from the first moment,
         functions and graphs as soon as a child process has imported them. Raises ConfigError when it cannot do so."""

@@ -163,6 +163,10 @@ class Agent(Resident):
             return Condition("standby" if self._loop and self._loop.committer.waits else "starting")
         return self._loop.condition
 
+    def holder_of_the_loop(self) -> str:
+        """Whose code the event loop is in, in words; empty: not known. For another thread to ask."""
+        return ""
+
     async def wait(self) -> None:
         """Returns when the agent has ended by draining. Raises LeaseHeld when it had lost its lease and another process
         acts now; Wedged: there is work and it does nothing, so that another process has to take over."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import faulthandler
 import gc
 import logging
 import os
@@ -32,6 +31,7 @@ from core.runtime.checkup import check_secret_files
 from core.runtime.health import health_server
 from core.runtime.logs import configure_logging
 from core.runtime.own_loop import run
+from core.runtime.standstill import stay_awake
 from core.setting_sources import take_secrets
 
 __all__ = ["EXIT_HANDED_BACK", "arguments", "run_agent"]
@@ -166,7 +166,9 @@ async def _probed(agent: Agent, stop: asyncio.Event, drain_timeout_s: float, dra
 
 async def _run(agent: Agent, stop: asyncio.Event, drain_timeout_s: float, drain_order: Path | None) -> int:
     loop = asyncio.get_running_loop()
-    watchdog = loop.create_task(_stay_awake(STANDSTILL_TIMEOUTS * agent.config.failure_timeout_s))
+    watchdog = loop.create_task(
+        stay_awake(STANDSTILL_TIMEOUTS * agent.config.failure_timeout_s, agent.holder_of_the_loop)
+    )
     starting = loop.create_task(agent.initialize.aio())
     stopping = loop.create_task(stop.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -197,19 +199,6 @@ async def _run(agent: Agent, stop: asyncio.Event, drain_timeout_s: float, drain_
         stopping.cancel()
         watchdog.cancel()
         await agent.close.aio()
-
-
-async def _stay_awake(limit_s: float) -> None:
-    """Has the process end when this loop does not turn for `limit_s`, until cancelled.
-
-    The timer runs in a thread of C, which needs no interpreter lock: not even a regex that holds it can outlast that.
-    """
-    try:
-        while True:
-            faulthandler.dump_traceback_later(limit_s, exit=True)
-            await asyncio.sleep(limit_s / 10)
-    finally:
-        faulthandler.cancel_dump_traceback_later()
 
 
 def _drain_s(configured_s: float, order: Path | None) -> float:

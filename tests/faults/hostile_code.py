@@ -47,12 +47,12 @@ def endless_regex() -> bool:
 
 @task("hold_loop")
 async def hold_loop(payload: dict[str, Any], ctx: Context) -> int:
-    """Blocks the worker's loop in its first attempt, with or without the interpreter lock."""
+    """Blocks the worker's loop in its first attempt, at first without and then with the interpreter lock."""
     note(payload["ledger"], ctx)
+    if ctx.attempt == 1:
+        time.sleep(payload["hold_s"])  # noqa: ASYNC251
     if ctx.attempt == 1 and payload.get("for_ever"):
         re.match(r"(a+)+$", "a" * 60 + "b")
-    elif ctx.attempt == 1:
-        time.sleep(payload["hold_s"])  # noqa: ASYNC251
     return ctx.attempt
 
 

@@ -264,6 +264,7 @@ async def test_a_coroutine_that_blocks_the_loop_loses_its_task_to_another_worker
     [(_, blocked, _), (_, other, _)] = [line.split() for line in ledger.read_text().splitlines()]
     assert blocked != other
     [worker] = [worker for worker in WORKERS if home.agents.pid(worker) == int(blocked)]
+    await until_async(lambda: "in the handler of 'hold_loop'" in home.agents.log(worker), "its log says who holds it")
     if for_ever:
         assert home.agents.wait(worker) == 1
         assert "hostile_code.py" in home.agents.log(worker)  # where it stood still

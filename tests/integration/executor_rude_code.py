@@ -72,6 +72,16 @@ async def need_a_thread() -> str:
     return await asyncio.to_thread(lambda: "done")
 
 
+@task("block_loop")
+async def block_loop() -> None:
+    gate.wait()
+
+
+@task("block_loop_below")
+async def block_loop_below() -> None:
+    await asyncio.create_task(block_loop())
+
+
 @task("raise_odd")
 def raise_odd(payload: str) -> None:
     raise ODD_ERRORS[payload]()

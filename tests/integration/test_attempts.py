@@ -13,6 +13,7 @@ import pytest
 
 from tests.executor_bench import Bench, error_of, user_handlers
 from tests.odd_errors import ODD_ERRORS
+from tests.waiting import until
 from worker.attempt import Finished
 from worker.handlers import Handlers
 
@@ -104,6 +105,7 @@ async def test_an_attempt_that_is_cancelled_as_soon_as_it_is_given_ends_as_cance
 def gate() -> Iterator[threading.Event]:
     """What the threads of the user code wait for; open at the end, whatever happens."""
     gate: threading.Event = sys.modules[Path(RUDE_CODE).stem].gate
+    gate.clear()
     yield gate
     gate.set()
 
@@ -120,6 +122,32 @@ async def test_threads_that_outlive_their_attempts_are_told_of_and_keep_nobody_w
     left = [record.args for record in caplog.records if vars(record).get("action") == "threads_left_behind"]
     assert left == [("t1", all_there_are), ("t3", all_there_are)]
     assert await has_all_its_slots(bench)
+
+
+# its loop
+
+
+@pytest.mark.parametrize(
+    ("task_type", "who"),
+    [
+        ("block_loop", "the handler of 'block_loop' (task t1)"),
+        ("block_loop_below", "what one of the handlers of 'block_loop_below', 'wait' has started"),
+    ],
+)
+async def test_who_blocks_the_loop_is_known_while_it_does(
+    bench: Bench, gate: threading.Event, task_type: str, who: str
+) -> None:
+    def look() -> None:
+        try:
+            until(lambda: bench.executor.holder_of_the_loop() == who, "it is said who is in the loop")
+        finally:
+            gate.set()
+
+    assert bench.executor.holder_of_the_loop() == ""
+    looking = asyncio.get_running_loop().run_in_executor(None, look)
+    blocking, _ = bench.submit(task_type), bench.submit("wait")
+    assert (await bench.end_of(blocking)).status == "completed"
+    await looking
 
 
 # its outcome
