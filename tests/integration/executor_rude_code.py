@@ -15,15 +15,15 @@ gate = threading.Event()
 seen: list[asyncio.Task[Any] | None] = []
 
 
-@task("echo_later")
-async def echo_later(payload: Any) -> Any:
+@task("echo_slowly")
+async def echo_slowly(payload: Any) -> Any:
     for _ in range(5):
         await asyncio.sleep(0)
     return payload
 
 
-@task("wait")
-async def wait() -> None:
+@task("wait_for_ever")
+async def wait_for_ever() -> None:
     await asyncio.Event().wait()
 
 
@@ -57,7 +57,7 @@ async def cancel_itself() -> None:
 @task("cancel_neighbours")
 async def cancel_neighbours() -> None:
     for neighbour in asyncio.all_tasks():
-        if neighbour.get_name() == "echo_later":
+        if neighbour.get_name() == "echo_slowly":
             neighbour.cancel()
 
 

@@ -49,7 +49,7 @@ async def bench_with_children() -> AsyncIterator[Bench]:
 async def has_all_its_slots(bench: Bench) -> bool:
     """Whether as many run as may, and no more, when there is enough to do; each ended once."""
     assert len({finished.task_id for finished in bench.finished}) == len(bench.finished)
-    waiting = [bench.submit("wait") for _ in range(CONCURRENCY + 1)]
+    waiting = [bench.submit("wait_for_ever") for _ in range(CONCURRENCY + 1)]
     for _ in range(5):
         await asyncio.sleep(0)
     full = (len(bench.executor.running), bench.executor.queued) == (CONCURRENCY, 1)
@@ -67,7 +67,7 @@ async def test_each_attempt_runs_in_a_task_of_its_own(bench: Bench) -> None:
 
 async def test_a_timer_that_an_attempt_leaves_behind_cancels_nobody_else_and_takes_no_slot(bench: Bench) -> None:
     rude = [bench.submit("cancel_me_later") for _ in range(2 * CONCURRENCY)]
-    innocent = [bench.submit("echo_later", n) for n in range(2 * CONCURRENCY)]
+    innocent = [bench.submit("echo_slowly", n) for n in range(2 * CONCURRENCY)]
 
     assert [(await bench.end_of(task)).result for task in rude] == ["done"] * len(rude)
     assert [(await bench.end_of(task)).result for task in innocent] == [*range(len(innocent))]
@@ -84,7 +84,7 @@ async def test_an_attempt_that_cancels_itself_fails_at_once(bench: Bench) -> Non
 async def test_an_attempt_that_is_cancelled_by_another_before_its_first_step_fails_and_takes_no_slot(
     bench: Bench,
 ) -> None:
-    rude, other = bench.submit("cancel_neighbours"), bench.submit("echo_later")
+    rude, other = bench.submit("cancel_neighbours"), bench.submit("echo_slowly")
 
     assert (await bench.end_of(rude)).status == "completed"
     assert error_of(await bench.end_of(other)).type == "CancelledError"
@@ -92,7 +92,7 @@ async def test_an_attempt_that_is_cancelled_by_another_before_its_first_step_fai
 
 
 async def test_an_attempt_that_is_cancelled_as_soon_as_it_is_given_ends_as_cancelled(bench: Bench) -> None:
-    task = bench.submit("echo_later")
+    task = bench.submit("echo_slowly")
     bench.executor.cancel(task.task_id, task.attempt)
 
     assert (await bench.end_of(task)).status == "cancelled"
@@ -131,7 +131,7 @@ async def test_threads_that_outlive_their_attempts_are_told_of_and_keep_nobody_w
     ("task_type", "who"),
     [
         ("block_loop", "the handler of 'block_loop' (task t1)"),
-        ("block_loop_below", "what one of the handlers of 'block_loop_below', 'wait' has started"),
+        ("block_loop_below", "what one of the handlers of 'block_loop_below', 'wait_for_ever' has started"),
     ],
 )
 async def test_who_blocks_the_loop_is_known_while_it_does(
@@ -145,7 +145,7 @@ async def test_who_blocks_the_loop_is_known_while_it_does(
 
     assert bench.executor.holder_of_the_loop() == ""
     looking = asyncio.get_running_loop().run_in_executor(None, look)
-    blocking, _ = bench.submit(task_type), bench.submit("wait")
+    blocking, _ = bench.submit(task_type), bench.submit("wait_for_ever")
     assert (await bench.end_of(blocking)).status == "completed"
     await looking
 
@@ -193,9 +193,9 @@ async def test_an_outcome_whose_report_fails_is_logged_and_takes_no_slot(caplog:
     bench.executor._on_finished = fail_at_first
     await bench.executor.start()
     for _ in range(CONCURRENCY):
-        bench.submit("echo_later")
+        bench.submit("echo_slowly")
 
-    assert (await bench.run("echo_later", 1)).result == 1
+    assert (await bench.run("echo_slowly", 1)).result == 1
     assert [record.message for record in caplog.records] == ["reporting an attempt failed"] * CONCURRENCY
     assert await has_all_its_slots(bench)
     await bench.executor.close()
