@@ -133,8 +133,8 @@ def _end(code: int, loop: asyncio.AbstractEventLoop) -> None:
     interpreter ends, only when every coroutine and thread has."""
     time.sleep(END_GRACE_S)
     threads = [one.name for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()]
-    left = ", ".join([*threads, *(task.get_name() for task in asyncio.all_tasks(loop))])
-    log.warning("ends although user code goes on: %s", left or "unknown", extra={"action": "left_running"})
+    if left := [*threads, *(task.get_name() for task in asyncio.all_tasks(loop))]:
+        log.warning("ends although user code goes on: %s", ", ".join(left), extra={"action": "left_running"})
     with suppress(OSError, ValueError):  # nobody may be reading any longer
         sys.stdout.flush()
     os._exit(code)
