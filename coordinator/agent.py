@@ -260,8 +260,8 @@ class CoordinatorAgent(Agent):
         Raises BadTask: malformed, too large, or its id is in use for something else; nothing was kept.
         """
         Address.of(Role.DISTRIBUTOR, distributor_id)
-        task = as_received(task).evolve(owner=self._owner)
-        answer = await self.loop.call("assign", (task, distributor_id))
+        task = as_received(task)
+        answer = await self.loop.call("assign", (task, distributor_id, self._owner))
         if isinstance(answer, Exception):
             raise answer
         return bool(answer)

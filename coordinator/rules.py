@@ -34,7 +34,7 @@ from core.langgraph_state import AgentStatus
 from core.reports import TaskReport, is_task_id, shown_id, task_report
 from core.roles import Action, Address, Role
 from core.step import Batch, Call, Drain, Received, Sending, Step, Table, Tick
-from core.tasks import Task, TaskError, TaskStatus, skills_needed
+from core.tasks import Task, TaskError, TaskStatus, check_untouched, skills_needed
 
 __all__ = ["recall", "watch", "work"]
 
@@ -73,6 +73,7 @@ def on_submit_task(state: CoordinatorState, received: Received, batch: Batch, st
     for item in message.tasks:
         try:
             task = Task.parse(item)
+            check_untouched(task)
             accept(state, task, client, batch, step, submission=entry)
         except BadTask as error:
             task_id = item.get("task_id") if isinstance(item, dict) else None
@@ -148,9 +149,9 @@ def on_drain(state: CoordinatorState, event: Drain, batch: Batch, step: Step) ->
 def on_call(state: CoordinatorState, call: Call, batch: Batch, step: Step) -> None:
     """What a program that holds this agent asks of it."""
     if call.name == "assign":
-        task, distributor_id = call.argument
+        task, distributor_id, owner = call.argument
         try:
-            accept(state, task, None, batch, step, owner=task.owner)
+            accept(state, task, None, batch, step, owner=owner)
         except BadTask as error:
             call.answer = error
             return

@@ -79,16 +79,16 @@ def accept(
         raise BadTask(why)
     admit(
         state,
-        task.evolve(
-            status=S.PENDING, created_at=batch.now, root_id=task.task_id, parent_id=None, retry_count=0,
-            attempt=0, result=None, error=None, errors=(), output="", assigned_to=None, not_before=None, children=(),
-            then=None, inputs=(), updated_at=None, started_at=None, completed_at=None, cancel_requested=False,
-            submission=submission, depth=0, owner=owner_of(asker) if asker else owner,
+        task.opened(
+            batch.now,
+            root_id=task.task_id,
+            submission=submission,
+            owner=owner_of(asker) if asker else owner,
             reply_to=(str(asker),) if asker else (),
         ),
         batch,
         step,
-    )  # fmt: skip
+    )
 
 
 def known_task(state: CoordinatorState, task_id: str, batch: Batch, step: Step) -> Task | None:
@@ -268,16 +268,18 @@ def delegate(state: CoordinatorState, task: Task, said: TaskReport, batch: Batch
         deadlines = [moment for moment in (task.deadline, child.deadline) if moment]
         admit(
             state,
-            child.evolve(
-                parent_id=task.task_id, root_id=task.root_id or task.task_id, created_at=batch.now,
-                deadline=min(deadlines) if deadlines else None, status=S.PENDING, reply_to=(), attempt=0,
-                retry_count=0, result=None, error=None, errors=(), output="", assigned_to=None, not_before=None,
-                children=(), then=None, inputs=(), updated_at=None, started_at=None, completed_at=None, submission=None,
-                cancel_requested=False, depth=task.depth + 1, owner=task.owner, shared_with=task.shared_with,
+            child.opened(
+                batch.now,
+                parent_id=task.task_id,
+                root_id=task.root_id or task.task_id,
+                depth=task.depth + 1,
+                owner=task.owner,
+                shared_with=task.shared_with,
+                deadline=min(deadlines) if deadlines else None,
             ),
             batch,
             step,
-        )  # fmt: skip
+        )
     if not children:
         proceed(state, waiting, batch, step)
 
@@ -381,7 +383,8 @@ def leave_tree(state: CoordinatorState, root_id: str) -> None:
 
 
 def hand_over(state: CoordinatorState, task: Task, distributor_id: str, batch: Batch, step: Step) -> None:
-    handed = task.moved(S.IN_PROGRESS, batch.now, assigned_to=distributor_id, not_before=None)
+    begins = task.not_before if task.not_before and task.not_before > batch.now else None  # else it has waited
+    handed = task.moved(S.IN_PROGRESS, batch.now, assigned_to=distributor_id, not_before=begins)
     state.local_tasks[task.task_id] = handed
     child = state.distributors.get(distributor_id)
     if child:

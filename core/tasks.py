@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
 from itertools import compress
-from operator import is_not
+from operator import is_not, itemgetter
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 import orjson
@@ -38,6 +38,7 @@ from core.errors import BadTask, UnlawfulTransition
 from core.json_values import plain_payload
 
 __all__ = [
+    "UNTOUCHED",
     "Priority",
     "Task",
     "TaskError",
@@ -45,10 +46,12 @@ __all__ = [
     "Then",
     "as_received",
     "bounded",
+    "check_untouched",
     "checked",
     "errors_with",
     "new_task_id",
     "skills_needed",
+    "to_begin_now",
     "utc_now",
 ]
 
@@ -189,7 +192,10 @@ class Task(BaseModel):
         default=0, ge=0, lt=2**53
     )  #: the fence: grows with every hand-over; only the current attempt's result counts
     assigned_to: str | None = None  #: the agent below that has it now
-    not_before: AwareDatetime | None = None  #: when the pause before its next attempt ends
+    not_before: AwareDatetime | None = None  #: it is not begun earlier, first nor again after a failure
+    delay_s: float | None = Field(
+        default=None, ge=0, le=TIMEOUT_LIMIT_S
+    )  #: not_before, counted from when the coordinator records it
     reply_to: Annotated[tuple[str, ...], FailFast()] = ()  #: addresses of those that want to hear of its end
     cancel_requested: bool = False
 
@@ -241,6 +247,13 @@ class Task(BaseModel):
         """This task with other values; they are not validated, so they come from code, never from outside."""
         return _with(self, changes)
 
+    def opened(self, now: datetime, **changes: Any) -> Self:
+        """This task as its coordinator records it: nothing of it has happened yet, whatever it says."""
+        if self.delay_s is not None:
+            begins = now + timedelta(seconds=self.delay_s)
+            changes |= {"delay_s": None, "not_before": max(begins, self.not_before or begins)}
+        return _with(self, UNTOUCHED | {"created_at": now} | changes)
+
     def moved(self, to: TaskStatus, now: datetime, **changes: Any) -> Self:
         """This task in another status. Raises UnlawfulTransition, and changes nothing, where the table forbids it."""
         if to not in LAWFUL[self.status]:
@@ -261,6 +274,16 @@ class Task(BaseModel):
 
 TASK_FIELDS = frozenset(Task.model_fields)
 DEFAULTS = tuple(field.default for field in Task.model_fields.values())
+#: What only the system sets, as it is before anything has happened.
+UNTOUCHED: dict[str, Any] = {
+    name: Task.model_fields[name].default
+    for name in (
+        "status", "updated_at", "started_at", "completed_at", "result", "error", "errors", "output", "retry_count",
+        "owner", "parent_id", "root_id", "depth", "submission", "children", "then", "inputs", "attempt", "assigned_to",
+        "reply_to", "cancel_requested",
+    )
+}  # fmt: skip
+_of_the_system, _UNTOUCHED = itemgetter(*UNTOUCHED), tuple(UNTOUCHED.values())
 _new, _set = object.__new__, object.__setattr__  # looked up once: a task evolves several times in its life
 
 
@@ -282,8 +305,9 @@ def _told(value: object) -> dict[str, Any]:
 
 
 def _no_such_field(name: str) -> str:
-    close = difflib.get_close_matches(name, Task.model_fields, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(Task.model_fields)}"
+    known = [one for one in Task.model_fields if one not in UNTOUCHED]
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
     return f"task field {name!r}: no such field; {hint}"
 
 
@@ -333,9 +357,28 @@ def checked(task: Task) -> Task:
     return task.evolve(payload=payload, metadata=metadata)
 
 
+def check_untouched(task: Task) -> None:
+    """Raises BadTask where a program gives a task what only the system sets: it would be ignored."""
+    if _of_the_system(task.__dict__) != _UNTOUCHED:
+        name = next(name for name, default in UNTOUCHED.items() if getattr(task, name) != default)
+        raise BadTask(f"task field {name!r}: the system alone sets it; leave it out")
+    if task.not_before and task.deadline and task.not_before > task.deadline:
+        raise BadTask("task field 'not_before': lies after the deadline, so it would never run")
+
+
 def as_received(task: Task) -> Task:
-    """A task as it is once it has travelled. Raises as `checked`."""
-    return Task.parse(orjson.loads(checked(task).to_json()))
+    """A task as it is once it has travelled. Raises as `checked` and `check_untouched`."""
+    received = Task.parse(orjson.loads(checked(task).to_json()))
+    check_untouched(received)
+    return received
+
+
+def to_begin_now(task: Task) -> Task:
+    """`as_received` where nobody would hold it back. Raises BadTask also for one that is to wait."""
+    received = as_received(task)
+    if received.not_before or received.delay_s:
+        raise BadTask("task fields 'not_before' and 'delay_s': it begins at once here; submit it to have it wait")
+    return received
 
 
 def skills_needed(task: Task) -> tuple[str, ...]:

@@ -87,9 +87,11 @@ def _all_busy(overview: Overview) -> str:
 
 
 def _pause(task: Task, overview: Overview) -> str:
-    """When it is tried again, if that is still to come."""
-    if task.not_before is None or task.not_before <= overview.at or not task.errors:
+    """When it is begun, or tried again, if that is still to come."""
+    if task.not_before is None or task.not_before <= overview.at:
         return ""
+    if not task.errors:
+        return f"it is not to be begun before {task.not_before:%Y-%m-%d %H:%M:%S} UTC"
     error, again = task.errors[-1], _clock(task.not_before)
     return f"attempt {error.attempt} failed ({error.type}: {error.message[:120]}); the next one begins at {again}"
 

@@ -19,7 +19,7 @@ from core.runtime.agent_loop import AgentLoop
 from core.runtime.portal import operation
 from core.sealing import Sealed, Seals, bare
 from core.step import Batch, Received, Step
-from core.tasks import Task, TaskStatus, as_received
+from core.tasks import Task, TaskStatus, to_begin_now
 from distributor.graph import build
 from distributor.rules import recall
 from distributor.state import DistributorState, capacity, skill_sets, skills
@@ -159,7 +159,7 @@ class DistributorAgent(Agent):
         task has ended, it is abandoned.
         Raises BadTask: it is no task, or too large.
         """
-        task = as_received(task)
+        task = to_begin_now(task)
         return bool(await self.loop.call("assign", (task, worker_id)))
 
     @operation

@@ -20,7 +20,7 @@ from core.runtime.agent_loop import AgentLoop
 from core.runtime.portal import operation
 from core.sealing import bare
 from core.step import Batch, Received, Step
-from core.tasks import Task, as_received
+from core.tasks import Task, to_begin_now
 from worker.context import ChildOutcome, Context, Progress
 from worker.executor import Executor, Finished
 from worker.graph import build
@@ -232,7 +232,7 @@ class WorkerAgent(Agent):
         Raises BadTask: it is no task, or too large."""
         import asyncio
 
-        task = as_received(task)
+        task = to_begin_now(task)
         outcome: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
         executor = Executor(
             self._handlers, concurrency=1, child_memory_mb=self.config.child_memory_mb,

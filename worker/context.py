@@ -17,7 +17,7 @@ import orjson
 from core.errors import BadTask, TaskFailed
 from core.json_values import payload_json
 from core.reports import CHILDREN_LIMIT_BYTES, PROGRESS_LIMIT_BYTES
-from core.tasks import Task, TaskError, TaskStatus, Then, checked
+from core.tasks import Task, TaskError, TaskStatus, Then, check_untouched, checked
 
 __all__ = ["ChildOutcome", "Context", "Progress", "Spawn", "current_context"]
 
@@ -142,6 +142,8 @@ class Context:
         that was submitted when more are open there than MAX_TREE_TASKS, or deeper than MAX_TREE_DEPTH.
         """
         named = tuple(checked(self._named(index, child)) for index, child in enumerate(children, self.spawned))
+        for child in named:
+            check_untouched(child)
         if not named:
             raise BadTask("spawn needs at least one child; with nothing to do, return the result itself")
         seen: set[str] = set()

@@ -54,7 +54,7 @@ from core.runtime.requests import BACKOFF_S, MOST_BACKOFF_S, Refused, Requests
 from core.runtime.waiting import WaitingReason
 from core.runtime.wiring import keys_for, redis_or_configured, secrets_or_configured, server_for
 from core.signing import Keys, ReplayWindow, Signed
-from core.tasks import Task, checked
+from core.tasks import Task, check_untouched, checked
 
 __all__ = ["AgentClient"]
 
@@ -274,6 +274,8 @@ class AgentClient(Resident):
 
     async def _submit(self, tasks: Sequence[Task], timeout_s: float) -> list[str]:
         tasks = [checked(task) for task in tasks]
+        for task in tasks:
+            check_untouched(task)
         ids = [task.task_id for task in tasks]
         new = {task_id for task_id in ids if task_id not in self._endings}  # others may wait for the rest
         self._endings.expect(ids)

@@ -160,14 +160,6 @@ def test_a_task_that_was_under_way_when_its_distributor_died_keeps_its_errors_an
     assert of(moved) == [(1, "w", "ValueError"), (2, "worker-1", "distributor_lost")]
 
 
-def test_what_a_client_puts_into_the_fields_of_attempts_is_not_taken() -> None:
-    state = above.a_coordinator()
-
-    above.take(state, above.submitted(a_task(errors=(an_error(1),), not_before=NOW + timedelta(days=1))))
-
-    assert (state.local_tasks["t"].errors, state.local_tasks["t"].not_before) == ((), None)
-
-
 # ---- how much is kept ----
 
 

@@ -61,7 +61,7 @@ def test_a_task_goes_on_as_its_continuation_when_the_last_child_has_ended() -> N
 
 def test_what_a_task_has_printed_is_kept_with_its_record_over_its_continuation_and_bounded() -> None:
     state = a_coordinator(DISTRIBUTOR)
-    take(state, submitted({**a_task("root").to_dict(), "output": "of its client"}, a_task("quiet")))
+    take(state, submitted(a_task("root"), a_task("quiet")))
     children = [{"task_id": "a", "task_type": "sum", "output": "of its parent"}]
     take(state, result("root", "delegated", children=children, output="planned\n"))
     child = take(state, result("a"))

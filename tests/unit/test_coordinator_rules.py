@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from coordinator.rules import recall
 from coordinator.task_life import DEADLINES_KEPT
 from core.langgraph_state import AgentStatus
 from core.roles import Action
 from core.step import Call, Drain, Sending, Table
-from core.tasks import TaskStatus
+from core.tasks import UNTOUCHED, Task, TaskStatus
 from tests.builders import CLIENT, DISTRIBUTOR, NOW, a_task, record, sent
 from tests.coordinator_steps import (
     CLIENT_2,
@@ -27,6 +28,9 @@ from tests.coordinator_steps import (
 )
 
 # ---- submitting ----
+
+
+DAY = timedelta(days=1)
 
 
 def test_a_submitted_task_is_recorded_answered_and_handed_over_in_one_step() -> None:
@@ -89,21 +93,49 @@ def test_tasks_are_spread_over_the_distributors() -> None:
     assert len(sent(step, DISTRIBUTOR, Action.ASSIGN_TASK)) == len(sent(step, OTHER, Action.ASSIGN_TASK)) == 3
 
 
-def test_what_only_the_system_may_say_of_a_task_is_not_taken_from_a_client() -> None:
+TOUCHED = {
+    "status": "completed", "result": "forged", "attempt": 9, "retry_count": 9, "parent_id": "p", "root_id": "q",
+    "reply_to": ["x"], "assigned_to": "distributor-9", "cancel_requested": True, "children": ["c"], "depth": 9,
+    "inputs": [["c", "0"]], "owner": "client:other", "then": {"task_type": "merge"}, "output": "forged",
+    "error": {"type": "E", "message": "m"}, "errors": [{"type": "E", "message": "m"}], "submission": "1-0",
+    **dict.fromkeys(("updated_at", "started_at", "completed_at"), "2026-01-01T12:00:00Z"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", UNTOUCHED)
+def test_what_only_the_system_may_say_of_a_task_is_refused_by_name(field: str) -> None:
+    state = a_coordinator(DISTRIBUTOR)
+
+    step = take(state, submitted({"task_id": "t", "task_type": "sum", field: TOUCHED[field]}, a_task("good")))
+
+    [refusal] = refusals(step)
+    assert f"task field '{field}': the system alone sets it" in refusal["reason"]
+    assert set(state.local_tasks) == {"good"}
+
+
+@pytest.mark.parametrize("delay", [{"not_before": NOW + timedelta(seconds=4)}, {"delay_s": 4}], ids=["moment", "delay"])
+def test_a_task_is_not_begun_before_its_moment_also_by_a_coordinator_that_started_since(delay: Any) -> None:
+    state, after = a_coordinator(DISTRIBUTOR), a_coordinator()
+    stored = Task.parse(record(take(state, submitted(a_task(**delay))), Table.TASKS, "t"))
+    recall(after, [stored], {}, mono_ms=0)
+
+    for one in (state, after):
+        early = take(one, beats=[alive(DISTRIBUTOR, beat=2)], later_s=3.9)
+        late = take(one, later_s=4)
+        assert sent(early, DISTRIBUTOR, Action.ASSIGN_TASK) == []
+        [handed] = sent(late, DISTRIBUTOR, Action.ASSIGN_TASK)
+        assert {"not_before", "delay_s"}.isdisjoint(handed)
+
+
+def test_of_a_moment_and_a_delay_the_later_counts() -> None:
     state = a_coordinator()
-    forged = a_task(
-        status="completed", result="forged", attempt=9, retry_count=9, parent_id="p", root_id="q", reply_to=("x",),
-        assigned_to="distributor-9", cancel_requested=True, children=("c",), inputs=(("c", "0"),), owner="client:other",
-        depth=9,
-    )  # fmt: skip
+    take(state, submitted(a_task("t1", delay_s=9, not_before=NOW), a_task("t2", delay_s=0, not_before=NOW + DAY)))
+    assert [task.not_before for task in state.local_tasks.values()] == [NOW + timedelta(seconds=9), NOW + DAY]
 
-    take(state, submitted(forged))
 
-    task = state.local_tasks["t"]
-    assert (task.status, task.result, task.attempt, task.retry_count) == ("pending", None, 0, 0)
-    assert (task.parent_id, task.root_id, task.reply_to) == (None, "t", (str(CLIENT),))
-    assert (task.owner, task.depth) == (str(CLIENT), 0)
-    assert (task.assigned_to, task.cancel_requested, task.children, task.inputs) == (None, False, (), ())
+def test_a_task_that_is_not_to_begin_before_its_deadline_is_refused() -> None:
+    [refusal] = refusals(take(a_coordinator(), submitted(a_task(deadline=NOW + DAY, not_before=NOW + 2 * DAY))))
+    assert "'not_before': lies after the deadline" in refusal["reason"]
 
 
 @pytest.mark.parametrize(
@@ -365,7 +397,7 @@ def test_cancelling_a_task_that_has_ended_changes_nothing_and_is_no_error() -> N
 
 def test_a_task_can_be_assigned_to_a_distributor_that_does_not_run_yet() -> None:
     state = a_coordinator()
-    call = Call("assign", (a_task(), "distributor-1"), None)
+    call = Call("assign", (a_task(), "distributor-1", str(CLIENT)), None)
 
     step = take(state, events=[call])
 
@@ -374,10 +406,19 @@ def test_a_task_can_be_assigned_to_a_distributor_that_does_not_run_yet() -> None
     assert record(step, Table.WANTED, "t", "distributor-1") == {"want": "assigned"}
 
 
+def test_a_task_that_is_assigned_waits_at_its_distributor_for_its_moment() -> None:
+    task, begins = a_task(delay_s=4), NOW + timedelta(seconds=4)
+
+    step = take(a_coordinator(), events=[Call("assign", (task, "distributor-1", str(CLIENT)), None)])
+
+    [handed] = sent(step, DISTRIBUTOR, Action.ASSIGN_TASK)
+    assert Task.parse(handed).not_before == begins
+
+
 def test_a_task_that_was_assigned_before_stays_where_it_is() -> None:
     state = a_coordinator()
-    take(state, events=[Call("assign", (a_task(), "distributor-1"), None)])
-    again = Call("assign", (a_task(), "distributor-2"), None)
+    take(state, events=[Call("assign", (a_task(), "distributor-1", str(CLIENT)), None)])
+    again = Call("assign", (a_task(), "distributor-2", str(CLIENT)), None)
 
     step = take(state, events=[again])
 

@@ -88,6 +88,11 @@ def test_a_task_between_two_attempts_tells_the_last_error_and_the_next_start() -
     assert "in line at d" in waiting_reason(HANDED_OVER, here.evolve(not_before=NOW), UP)
 
 
+def test_a_task_that_is_not_to_begin_yet_tells_when() -> None:
+    later = a_task(not_before=NOW + timedelta(seconds=3))
+    assert waiting_reason(later, None, UP) == "it is not to be begun before 2026-01-01 12:00:03 UTC"
+
+
 @pytest.mark.parametrize("status", [status for status in TaskStatus if status.ended])
 def test_a_task_that_has_ended_waits_for_nothing(status: TaskStatus) -> None:
     assert waiting_reason(a_task(status), None, a_hierarchy(coordinator=Health.GONE)) == ""

@@ -14,6 +14,7 @@ from core.runtime.client import AgentClient
 from core.tasks import Task
 from distributor.agent import DistributorAgent
 from worker.agent import WorkerAgent
+from worker.context import Context
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -63,3 +64,28 @@ def test_what_is_no_task_is_refused_by_whoever_is_asked_to_take_it() -> None:
     ):
         with pytest.raises(BadTask, match="this is a dict, not a task"):
             take([nothing])
+
+
+def test_what_the_system_alone_sets_is_refused_by_name_and_not_offered() -> None:
+    answered = Task(task_type="t", result=3)
+
+    for take in (
+        AgentClient().submit_many,
+        Context("parent").spawn,
+        lambda tasks: CoordinatorAgent("k").assign_task_to_distributor(tasks[0], "d"),
+        lambda tasks: DistributorAgent("d").assign_task_to_worker(tasks[0], "w"),
+        lambda tasks: WorkerAgent("w").execute_task(tasks[0]),
+    ):
+        with pytest.raises(BadTask, match="'result': the system alone sets it"):
+            take([answered])
+    fields: dict[str, Any] = {"task_type": "t", "result_": 3}
+    with pytest.raises(BadTask, match=r"no such field; there are (?!.*(result|reply_to))"):
+        Task(**fields)
+
+
+def test_a_task_that_is_to_wait_is_refused_where_it_would_begin_at_once() -> None:
+    later = Task(task_type="t", delay_s=9)
+
+    for take in (DistributorAgent("d").assign_task_to_worker, lambda task, _: WorkerAgent("w").execute_task(task)):
+        with pytest.raises(BadTask, match="it begins at once here"):
+            take(later, "w")
