@@ -290,8 +290,8 @@ class Executor:
     def _look_for_threads(self, running: Running) -> None:
         if self._threads and running.context and (left := self._threads.ended(running.context)):
             log.warning(
-                "%s has ended, and %d of its threads go on: they hold memory, and no end can be put to them but that of"
-                " this worker. Give blocking calls a timeout, or make the handler a plain function",
+                "%s has ended, but %d of its threads go on until their calls return. Give what blocks a timeout, or"
+                " make the handler a plain function, whose process can be ended",
                 running.task.task_id,
                 left,
                 extra={"action": "threads_left_behind", "task_type": running.task.task_type},
