@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from time import monotonic
 from typing import Any
 
 import orjson
@@ -15,8 +16,10 @@ from core.printable import escaped_json
 
 __all__ = ["OUTPUT_LIMIT_BYTES", "TAIL_BYTES", "ChildOutput"]
 
-#: Of one attempt. The rest is read and dropped, so that whoever prints is never blocked.
+#: Of one attempt. The rest is read and dropped, so that whoever prints is never blocked; for a while only, since what
+#: takes hours has logs that matter.
 OUTPUT_LIMIT_BYTES = 64 * 1024
+CAPPED_FOR_S = 60.0
 
 #: Of the end of what an attempt prints, kept for the record of its failure.
 TAIL_BYTES = 2048
@@ -45,13 +48,22 @@ def to_stderr(text: str) -> None:
 class ChildOutput:
     """Reads the pipe that is stdout and stderr of a child."""
 
-    def __init__(self, descriptor: int, write: Callable[[str], object] = to_stderr, *, logs_json: bool = False) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        write: Callable[[str], object] = to_stderr,
+        *,
+        logs_json: bool = False,
+        now_s: Callable[[], float] = monotonic,
+    ) -> None:
         """``logs_json``: its logs are JSON, an object a line, and are to stay that."""
         self._descriptor = descriptor
         self._write = write
         self._logs_json = logs_json
         self._task_id = "-"
         self._left = OUTPUT_LIMIT_BYTES
+        self._now_s = now_s
+        self._capped_until_s = 0.0
         self._line = b""
         self.tail = b""  #: the last TAIL_BYTES of the attempt, beyond the limit as well
         self._loop = asyncio.get_running_loop()
@@ -86,6 +98,8 @@ class ChildOutput:
             self._loop.remove_reader(self._descriptor)  # else it would be called again and again
             return False
         self.tail = (self.tail + data[-TAIL_BYTES:])[-TAIL_BYTES:]
+        if self._left <= 0 and self._now_s() >= self._capped_until_s:
+            self._left = OUTPUT_LIMIT_BYTES
         if self._left > 0:
             self._take(data)
         return True
@@ -100,8 +114,9 @@ class ChildOutput:
         text = "".join(map(self._marked, lines))
         if capped:
             text += self._marked(self._line) if self._line else ""
-            text += self._marked(b"output capped at %d KiB" % (OUTPUT_LIMIT_BYTES // 1024))
+            text += self._marked(b"output capped at %d KiB for a minute" % (OUTPUT_LIMIT_BYTES // 1024))
             self._line = b""
+            self._capped_until_s = self._now_s() + CAPPED_FOR_S
         if text:
             self._write(text)
 
