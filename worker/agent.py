@@ -227,7 +227,8 @@ class WorkerAgent(Agent):
     @operation
     async def execute_task(self, task: Task) -> dict[str, Any]:
         """Runs a task here and now, past every queue, and returns its outcome: `task_id`, `status`, `run_ms`, and
-        `result` or `error`. Nothing is recorded and nobody is told. Works without `initialize`.
+        `result` or `error`, and `output` where it printed or logged something. Nothing is recorded and nobody is told.
+        Works without `initialize`.
 
         Raises BadTask: it is no task, or too large."""
         import asyncio
