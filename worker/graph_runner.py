@@ -80,7 +80,10 @@ async def _final_state(graph: Any, payload: dict[str, Any], context: Context) ->
 
     state, paused = None, False
     if isinstance(graph, Pregel):  # what ainvoke gives does not tell whether it has stopped before or after a node
-        async for mode, chunk in graph.astream(payload, context=context, stream_mode=["updates", "values"]):
+        output_keys = graph.output_channels
+        async for mode, chunk in graph.astream(
+            payload, context=context, stream_mode=["updates", "values"], output_keys=output_keys
+        ):
             state = chunk if mode == "values" else state
             paused = paused or _has_paused(chunk)
     else:  # one with something around it

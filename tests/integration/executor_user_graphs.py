@@ -81,6 +81,19 @@ def above(below: Any) -> Any:
     return graph.compile()
 
 
+class Verdict(TypedDict):
+    length: int
+
+
+def narrow() -> Any:
+    """One that gives less than it knows."""
+    graph = StateGraph(Review, output_schema=Verdict)
+    graph.add_node("judge", lambda state: {"length": 3, "attempt": 1})
+    graph.add_edge(START, "judge")
+    return graph.compile()
+
+
+agent("narrow")(narrow())
 THREAD = {"configurable": {"thread_id": "one"}}
 agent("never_pauses")(pausing())
 agent("asks")(pausing(True))

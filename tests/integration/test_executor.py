@@ -232,6 +232,7 @@ async def test_a_graph_that_pauses_has_not_completed(graphs: Bench) -> None:
         assert error.traceback == ""
 
     assert (await graphs.run("never_pauses", {"text": ""})).result == {"text": "draft", "length": 2, "messages": []}
+    assert (await graphs.run("narrow", {"text": ""})).result == {"length": 3}
 
 
 async def test_a_graph_out_of_time_ends_without_losing_its_process(graphs: Bench) -> None:
