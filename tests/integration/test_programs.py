@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -202,8 +204,12 @@ async def test_a_client_works_in_the_processes_and_loops_of_a_program(
     program = tmp_path / "program.py"
     program.write_text(HEAD + text)
     ran = await asyncio.create_subprocess_exec(
-        sys.executable, "-W", "error", program, stderr=asyncio.subprocess.PIPE,
+        sys.executable, "-W", "error", program, stderr=asyncio.subprocess.PIPE, start_new_session=True,
         env={**os.environ, "SERVER": redis_server.url, "PASSWORD": redis_server.password, "SECRET": SECRET.decode()},
     )  # fmt: skip
-    _, said = await asyncio.wait_for(ran.communicate(), 90)
+    try:
+        _, said = await asyncio.wait_for(ran.communicate(), 90)
+    finally:
+        with suppress(ProcessLookupError):  # none of it is left
+            os.killpg(ran.pid, signal.SIGKILL)
     assert (ran.returncode, said.decode().splitlines()) == (0, [])
