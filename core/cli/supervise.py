@@ -21,6 +21,7 @@ from core.cli.session import run, settings
 from core.config import load, with_client_certificate
 from core.errors import AgentSystemError
 from core.overview import Overview
+from core.printable import printable_lines
 from core.redis_backend.embedded import ensure_server_blocking
 from core.roles import Role
 from core.runtime.forked import redirect
@@ -83,11 +84,16 @@ def supervise(plans: Sequence[AgentPlan], known: Known, lock: int, report: int |
         redis=known.redis,
         drain_timeout_s=known.drain_timeout_s,
         logs=known.home.logs() if report is not None else None,
-        say=note if report is None else _note_with_time,
+        say=_note_heard if report is None else _note_with_time,
         ready=partial(_announce, plans, os.getpid(), began_s),
         on_ready=partial(_report_ready, report) if report is not None else lambda: None,
     )
     return supervisor.run()
+
+
+def _note_heard(text: str) -> None:
+    """`note`, which raises OSError when nobody reads it any longer."""
+    os.write(sys.stderr.fileno(), f"{printable_lines(text)}\n".encode(errors="backslashreplace"))
 
 
 def _note_with_time(text: str) -> None:

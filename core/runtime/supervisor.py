@@ -52,6 +52,7 @@ class _Child:
     restarts: Restarts = field(default_factory=Restarts)
     output: int | None = None  #: read end of what it says, when that goes to our terminal
     pending: bytes = b""  #: what it has said of a line that has not ended yet
+    said: str = ""  #: its last line
     due_s: float | None = None  #: monotonic: when it is started again
 
     @property
@@ -98,7 +99,7 @@ class Supervisor:
         self._signals = 0  # how often we were asked to stop
         self._stage: Role | None = None  # the tier that drains
         self._stage_ends_s = 0.0
-        self._failure = 0  # exit code of an agent that could not start, when `up` itself has failed
+        self._failed: _Child | None = None  # an agent that could not start, so that `up` itself has failed
         self._selector = selectors.DefaultSelector()
         self._wake, self._alarm = socket.socketpair()
         self._record = HierarchyRecord(
@@ -127,6 +128,9 @@ class Supervisor:
             self._turn()
         self._end_watcher()
         self._home.drain_order.unlink(missing_ok=True)
+        if self._failed:  # once more, below what the others had to say of their end
+            why = f": {self._failed.said}" if self._failed.said else ""
+            self._tell(f"{self._failed.name} could not start (exit code {self._failed.record.exit_code}){why}")
         return self._exit_code()
 
     # ---- the loop ----
@@ -223,7 +227,7 @@ class Supervisor:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         if not self._record.ready and code > 0:
             self._tell(f"{child.name} could not start (exit code {code}); stopping the others")
-            self._failure = code
+            self._failed = child
             self._asked_to_stop()
             return
         pause_s = child.restarts.pause_s(code, time.monotonic())
@@ -246,7 +250,8 @@ class Supervisor:
                 lines += [child.pending] if child.pending else []
                 self._hang_up(child)
             for line in lines:
-                self._tell(f"{child.name:<{self._name_width}} | {line.decode(errors='replace')}")
+                child.said = line.decode(errors="replace")
+                self._tell(f"{child.name:<{self._name_width}} | {child.said}")
 
     def _hang_up(self, child: _Child) -> None:
         """Of a process that has ended: what it has left behind may still hold the other end."""
@@ -325,8 +330,8 @@ class Supervisor:
             pass  # the log's disk is full; agents go on
 
     def _exit_code(self) -> int:
-        if self._failure:
-            return self._failure
+        if self._failed and self._failed.record.exit_code:
+            return self._failed.record.exit_code
         if self._signals > 1:
             return EXIT_KILLED
         codes = [child.record.exit_code or 0 for child in self._all]

@@ -209,8 +209,25 @@ def test_up_says_why_it_cannot_start_and_leaves_nothing_behind(here: Installatio
     # Then
     assert up.returncode == 78, up.stderr
     assert "there is no module 'no_such_module'" in up.stderr
+    last = [line for line in up.stderr.splitlines() if "Its logs are in" not in line][-1]
+    assert "there is no module 'no_such_module'" in last
     assert not any(map(psutil.pid_exists, here.pids().values()))
     assert here.agents("down").returncode == 0
+
+
+def test_up_whose_reader_has_gone_drains_as_if_the_terminal_had_been_closed(
+    here: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(here.environment, "DRAIN_TIMEOUT", "1")  # others may have left something that goes on
+    foreground = here.start("core.cli", "up", "--import", "./tasks.py")
+    until(lambda: here.agent_health().get("worker-2") == "active", "it is up")
+    assert foreground.stdout
+    foreground.stdout.close()
+
+    psutil.Process(here.pids()["worker:worker-1"]).kill()
+
+    assert foreground.wait(60) in (0, 75)
+    assert not any(map(psutil.pid_exists, here.pids().values()))
 
 
 def test_a_second_up_is_refused_while_the_first_one_runs(here: Installation) -> None:
