@@ -29,11 +29,11 @@ app = typer.Typer(
     " Exit codes: 0 ok, 1 task failed or refused, 2 usage, 69 Redis unavailable, 74 output not written, 75 not ended in"
     " time or handed back, 77 message rejected, 78 configuration.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,  # the frames that rich draws cost as much time as all the rest
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.callback()(version.with_version)
 app.command()(up_down.up)
 app.command()(up_down.down)
 app.command()(status.status)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.cli.render import Wide, confirm, duration, note, print_json, print_table, say
+from core.cli.render import Wide, Yes, confirm, duration, note, print_json, print_table, say
 from core.cli.session import looking, operator_of, run, settings
 from core.cli.task_text import print_attempts, print_fields
 
@@ -38,9 +38,6 @@ Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", show_default=Fals
 All = Annotated[bool, typer.Option("--all", help="All there are.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 Quarantined = Annotated[bool, typer.Option("--quarantined", help="Messages that were rejected, in place of tasks.")]
-
-
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 # ---- list ----

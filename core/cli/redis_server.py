@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.cli.render import note, print_json, print_table
-from core.cli.session import settings
+from core.cli.render import Yes, confirm, note, print_json, print_table
+from core.cli.session import looking, run, settings
+
+if TYPE_CHECKING:
+    from core.config import Settings
 
 __all__ = ["app"]
 
@@ -33,11 +36,23 @@ def start() -> None:
 
 
 @app.command()
-def stop() -> None:
-    """Write its data and end it. Agents that still use it wait for its return."""
-    from core.redis_backend.embedded import stop
+def stop(yes: Yes = False) -> None:
+    """Write its data and end it. Agents that use it wait for its return: while some live it asks before."""
+    from core.redis_backend.embedded import status, stop
 
-    note("ended; its data are kept." if stop(config=settings().redis) else "none was running.")
+    configured = settings()
+    if not yes and status(configured.redis) and (living := run(_living(configured))):
+        confirm(f"{', '.join(living[:5])}{', ...' if len(living) > 5 else ''} will wait until it is back. End it?")
+    note("ended; its data are kept." if stop(config=configured.redis) else "none was running.")
+
+
+async def _living(configured: Settings) -> list[str]:
+    """The agents that use it."""
+    from core.runtime.overview import read_overview
+
+    async with looking(configured) as reader:
+        overview = await read_overview(reader, configured.coordinator_id, configured.agent)
+        return [f"{agent.address}" for agent in overview.agents if agent.up]
 
 
 @app.command()

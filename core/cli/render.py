@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-__all__ = ["Wide", "confirm", "duration", "note", "print_json", "print_table", "say"]
+__all__ = ["Wide", "Yes", "confirm", "duration", "note", "print_json", "print_table", "say"]
 
 Wide = Annotated[bool, typer.Option("--wide", help="All columns, however narrow the terminal is.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 EXIT_DENIED = 1
 #: So wide that nothing is folded when a program reads.
 _PIPED_WIDTH = 1000

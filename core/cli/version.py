@@ -9,7 +9,22 @@ import typer
 
 from core.cli.render import print_json
 
-__all__ = ["installed_version", "version"]
+__all__ = ["installed_version", "version", "with_version"]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+def with_version(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    # What `agents` itself takes, beside its commands. Its help is that of the application.
+    pass
 
 
 def version(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:

@@ -283,7 +283,16 @@ def test_an_agents_own_key_is_the_one_that_the_root_gives_it(empty: Installation
     assert SECRET not in done.stderr
 
 
+def test_the_shell_is_told_how_to_complete_a_command(empty: Installation) -> None:
+    script = empty.agents("--show-completion", "bash")
+    completed = empty.agents(_AGENTS_COMPLETE="complete_bash", COMP_WORDS="agents dl", COMP_CWORD="1")
+
+    assert "complete -o default -F _agents_completion agents" in script.stdout
+    assert completed.stdout.split() == ["dlq"]
+
+
 def test_version_prints_the_version_of_the_project(empty: Installation) -> None:
+    assert empty.agents("--version").stdout == empty.agents("version").stdout
     assert empty.agents("version").stdout == "agent-system 0.1.0\n"
     assert empty.json("version")["agent-system"] == "0.1.0"
 
@@ -335,6 +344,14 @@ def test_the_embedded_server_is_started_shown_and_stopped(empty: Installation) -
     assert empty.agents("redis", "start", **own).returncode == 0
     status = empty.agents("redis", "status", "--json", **own)
     assert json.loads(status.stdout)["port"] == int(own["REDIS_PORT"])
+    coordinator = subprocess.Popen(
+        [sys.executable, "-m", "coordinator"], env={**empty.environment, **own}, stderr=subprocess.DEVNULL
+    )
+    until(lambda: "coordinator-1" in empty.agents("status", **own).stdout, "an agent uses it")
+    asked = empty.agents("redis", "stop", **own)
+    assert (asked.returncode, "coordinator:coordinator-1 will wait" in asked.stderr) == (1, True)
+    coordinator.terminate()
+    assert coordinator.wait(30) == 0
     stopped = empty.agents("redis", "stop", **own)
     assert stopped.returncode == 0
     assert "its data are kept" in stopped.stderr
