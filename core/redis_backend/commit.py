@@ -102,11 +102,10 @@ class Committer:
         self._name = f"{os.getpid()}@{self._host}"
         self._armed = False  # whether the lease is being watched, and was ours when the watch began
         self._renewed_s = 0.0  # monotonic, from before the last renewal was sent
-        self._acquired_ms = 0
+        self._acquired_ms = self._seen_waiting_ms = 0
         self._written_epoch = 0  # the epoch that the header is known to carry
         self._commits = 0
         self._closing = False
-        self._seen_waiting_ms = 0
         self.waits = False  #: whether it has found another process acting, and waits for its turn
         self._asked_s: float | None = None  # monotonic, since when an answer is waited for
         self._waited_s = 0.0
@@ -154,14 +153,16 @@ class Committer:
                 held = await self._try_acquire(seen if monotonic_s() > ends_s else None)
                 if held is None:
                     # Not by an attempt that failed: others may have had the lease since, with higher numbers.
-                    self.incarnation = self.epoch
-                    self.waits = False
+                    self.incarnation, self.waits = self.epoch, False
                     return Grant(self.epoch, self.version)
                 while held and not (held == seen and monotonic_s() > ends_s) and not is_dead(held):
                     if held != seen:
                         lease = Lease.parse(held)
+                        who = f"process {lease.pid} on {lease.host}" if lease else "nobody knows who"
                         if seen is not None and not standby and lease and not lease.in_passing:
-                            raise LeaseHeld(self._me.agent_id, f"process {lease.pid} on {lease.host}")
+                            raise LeaseHeld(self._me.agent_id, who)
+                        if standby and not self.waits:
+                            log.info("%s waits: %s acts for it now", self._me, who, extra={"action": "standby_waits"})
                         seen, self.waits = held, standby
                         ends_s = monotonic_s() + silence_s(lease, self._lease_ms)
                     await asyncio.sleep(LOOK_AGAIN_S)
@@ -199,8 +200,7 @@ class Committer:
                 return held
             self.version, epoch = granted(fence, header, self._clock.now_ms())
             # The server's clock in ms also outgrows every fence that was given out before its memory was lost.
-            self.epoch = max(epoch, self.highest_epoch, self._clock.now_ms() - 1) + 1
-            self.highest_epoch = self.epoch
+            self.epoch = self.highest_epoch = max(epoch, self.highest_epoch, self._clock.now_ms() - 1) + 1
             self._acquired_ms = self._clock.now_ms()
             done = await self._send(
                 [

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -264,6 +265,22 @@ def test_a_port_that_something_else_has_is_an_error_that_names_the_variable(
         with pytest.raises(ConfigError, match=r"is taken.*\n.*REDIS_PORT"):
             ensure_server_blocking(taken)
     assert status(config) is None
+
+
+def test_what_answers_and_is_no_redis_is_quoted_as_a_proxy_may_answer_for_a_host_that_cannot_be_reached() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def answer() -> None:
+            connection, _ = other.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        with pytest.raises(TransportDown, match=r"it said 'HTTP/1.1 400 Bad Request': .*a proxy on the way"):
+            ensure_server_blocking(RedisConfig(port=other.getsockname()[1], mode="external"))
+        answering.join()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -65,7 +66,10 @@ async def test_a_second_live_agent_of_the_same_id_is_refused(full: House) -> Non
         await full.distributor("d")
 
 
-async def test_a_standby_waits_and_takes_over_with_a_higher_fence(agents: House, client: Redis) -> None:
+async def test_a_standby_waits_and_takes_over_with_a_higher_fence(
+    agents: House, client: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     first = await agents.coordinator()
     before = await epoch(client)
     second = CoordinatorAgent("k", agents.redis, first._a2a, STANDBY)
@@ -80,6 +84,8 @@ async def test_a_standby_waits_and_takes_over_with_a_higher_fence(agents: House,
     await until_async(renewed_twice, "the first one has renewed its lease")
     assert not waiting.done()
     assert second.condition.ready
+    said = [record.getMessage() for record in caplog.records if getattr(record, "action", "") == "standby_waits"]
+    assert said == [f"coordinator:k waits: process {os.getpid()} on {socket.gethostname()} acts for it now"]
 
     async def shown() -> bool:
         return await shown_standbys(agents) == (f"{os.getpid()}@{socket.gethostname()}",)

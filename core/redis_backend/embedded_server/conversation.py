@@ -17,7 +17,7 @@ class Refusal(Exception):
 
 
 class NotRedis(Exception):
-    """What answers does not speak the protocol."""
+    """What answers does not speak the protocol. The beginning of what it said is its text."""
 
 
 class Conversation:
@@ -62,7 +62,7 @@ class Conversation:
         if kind in {b"+", b":"}:
             return rest
         if kind != b"$" or not rest.isdigit():
-            raise NotRedis
+            raise NotRedis(_beginning(line))
         return self._bytes(int(rest) + 2)[:-2].decode(errors="replace")
 
     def info(self, section: str) -> dict[str, str]:
@@ -75,7 +75,7 @@ class Conversation:
         if not line:
             raise ConnectionResetError("the connection was closed")
         if not line.endswith(b"\r\n"):
-            raise NotRedis
+            raise NotRedis(_beginning(line))
         return line[:-2]
 
     def _bytes(self, count: int) -> bytes:
@@ -83,3 +83,7 @@ class Conversation:
         if len(data) < count:
             raise ConnectionResetError("the connection was closed")
         return data
+
+
+def _beginning(said: bytes) -> str:
+    return said[:40].decode(errors="replace")

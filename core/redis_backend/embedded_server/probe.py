@@ -80,8 +80,9 @@ def _greet(talk: Conversation, config: RedisConfig) -> Found:
         text = str(refusal)
         shut_out = text.startswith(("NOAUTH", "WRONGPASS", "DENIED", "NOPERM", "ERR AUTH"))
         return Found(Kind.NO_ENTRY if shut_out else Kind.NOT_YET, text)
-    except NotRedis:
-        return Found(Kind.OTHER, "what listens there is no Redis")
+    except NotRedis as error:
+        why = "another program listens there, or a proxy on the way answers for a host that cannot be reached"
+        return Found(Kind.OTHER, f"what answers is no Redis, it said {str(error)!r}: {why}")
     except OSError as error:
         return Found(Kind.OTHER, f"what listens there does not answer: {(error.strerror or str(error)).lower()}")
     return Found(Kind.READY, "it answers")
