@@ -51,6 +51,7 @@ Skill = Annotated[str, StringConstraints(max_length=210)]
 Skills = Annotated[tuple[Skill, ...], Field(max_length=MOST_SKILLS[Role.DISTRIBUTOR]), FailFast()]
 SkillSets = Annotated[tuple[Skills, ...], Field(max_length=MOST_SETS), FailFast()]
 Short = Annotated[str, StringConstraints(max_length=255)]
+EXAMPLE_LENGTH = 255
 
 
 def at_most(entries: int) -> BeforeValidator:
@@ -100,6 +101,8 @@ class Beat(Room):
     retried: Count = 0  #: attempts a distributor has had made again, since its start
     pid: Count = 0
     host: Short = ""
+    #: a worker: a task that can be submitted as it stands, as JSON [TYPE, PAYLOAD]; empty: it knows of none
+    example: Annotated[str, StringConstraints(max_length=EXAMPLE_LENGTH)] = ""
     started_ms: Count = 0
     #: sent to | received from its parent, by action
     messages: Annotated[dict[Short, Annotated[dict[Short, Count], at_most(64)]], at_most(16)] = Field(

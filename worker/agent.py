@@ -25,6 +25,7 @@ from worker.context import ChildOutcome, Context, Progress
 from worker.executor import Executor, Finished
 from worker.graph import build
 from worker.handlers import HANDLERS, Handlers, load_modules, task
+from worker.payload_example import first_example
 from worker.rules import CancelRun, Outcome, ProgressMade, RunTask, Withdraw, Withdrawn, WorkerState
 
 __all__ = ["WorkerAgent"]
@@ -67,6 +68,7 @@ class WorkerMind:
             now=self._server_time,
         )
         self.state = WorkerState(chain[-1].agent_id, distributor=chain[1])
+        self._example = first_example(handlers)
 
     def think(self, batch: Batch) -> Step:
         return self._graph.run(self.state, batch)
@@ -86,6 +88,7 @@ class WorkerMind:
             queued=self.executor.queued,
             done=self.state.done,
             failed=self.state.failed,
+            example=self._example,
         )
 
     def looked_up(self, received: Sequence[Received], events: Sequence[Any]) -> list[str]:

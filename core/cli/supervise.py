@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
+import shlex
 import sys
 import time
 import traceback
@@ -129,7 +131,20 @@ def _ready_lines(plans: Sequence[AgentPlan], overview: Overview, took_s: float) 
         return f"{who}.{waiting}", "They know no task types yet. Next: agents up --import YOUR_MODULE"
     shown = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
     ready = f"{who} ({took_s:.1f} s). They know: {shown}.{waiting}"
-    return ready, f"Next: agents submit {known[0]} '{{}}' --wait"
+    example = _example(overview)
+    unknown = f"{known[0]} JSON --wait, where JSON is the payload that it takes"
+    return ready, f"Next: agents submit {f'{example} --wait' if example else unknown}"
+
+
+def _example(overview: Overview) -> str:
+    """Type and payload of a task that works, for the shell; empty: no worker names one. Whoever can write to Redis may
+    have written it, so it is taken apart and quoted here."""
+    for worker in overview.of_role(Role.WORKER):
+        with suppress(ValueError, TypeError):
+            task_type, payload = json.loads(worker.beat.example if worker.beat else "")
+            if task_type in worker.task_types:
+                return f"{shlex.quote(task_type)} {shlex.quote(json.dumps(payload, ensure_ascii=False))}"
+    return ""
 
 
 def supervise_detached(plans: Sequence[AgentPlan], known: Known, lock: int) -> int:
