@@ -132,8 +132,8 @@ def _turns(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _brief(what: str) -> str:
-    """The status, and who ran it; what else the trail keeps of a change is for --json."""
-    return " ".join(what.split()[:2])
+    """Of each turn the status, and who ran it; what else the trail keeps of it is for --json."""
+    return "; ".join(" ".join(turn.split()[:2]) for turn in what.split("; "))
 
 
 async def _history(configured: Settings, distributor_id: str, limit: int) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ __all__ = ["Greeting"]
 log = logging.getLogger(__name__)
 
 #: Between two looks: first, and at most.
-LOOK_AGAIN_S, MOST_S = 0.02, 1.0
+LOOK_AGAIN_S, MOST_S = 0.02, 0.2
 
 
 class Greeting:
