@@ -7,6 +7,7 @@
 
 BIN := .venv/bin
 RUNTIME := .venv/runtime-is-ready
+DEMO := .venv/demo-is-ready
 DEV := .venv/dev-is-ready
 BENCH := .venv/bench-is-ready
 export PYTHON
@@ -15,7 +16,7 @@ MINUTES ?= 30
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(RUNTIME)  ## the whole hierarchy on a real job, result verified; ARGS="--kill worker" passes on
+demo: $(DEMO)  ## the whole hierarchy on a real job, result verified; ARGS="--kill worker" passes on
 	@$(BIN)/python example_e2e.py $(ARGS)
 
 chaos: $(RUNTIME)  ## kills, cuts and restarts at random for a minute, and a verdict; ARGS="--minutes 10 --seed 7"
@@ -53,7 +54,11 @@ $(RUNTIME): requirements.txt .ci/setup
 	@.ci/setup requirements.txt
 	@touch $@
 
-$(DEV): requirements-dev.txt $(RUNTIME)
+$(DEMO): requirements-demo.txt $(RUNTIME)
+	@.ci/setup requirements-demo.txt
+	@touch $@
+
+$(DEV): requirements-dev.txt $(DEMO)
 	@.ci/setup requirements-dev.txt
 	@touch $@
 

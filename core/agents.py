@@ -96,8 +96,8 @@ class Beat(Room):
     sent: Count = 0  #: the last sequence number it has sent to its parent
     running: Count = 0
     queued: Count = 0
-    done: Count = 0  #: tasks since its start
-    failed: Count = 0
+    done: Count = 0  #: tasks that were completed here since its start
+    failed: Count = 0  #: tasks that have failed; of a worker, attempts
     retried: Count = 0  #: attempts a distributor has had made again, since its start
     pid: Count = 0
     host: Short = ""

@@ -147,10 +147,10 @@ def on_outcome(state: WorkerState, outcome: Outcome, step: Step) -> None:
     if task is None or task.attempt != outcome.attempt:
         return
     del state.local_tasks[outcome.task_id]
-    if outcome.item["status"] == "failed":
-        state.failed += 1
-    else:
+    if outcome.item["status"] == "completed":
         state.done += 1
+    elif outcome.item["status"] == "failed":
+        state.failed += 1
     step.send(state.report, orjson.dumps(outcome.item))
 
 

@@ -15,6 +15,8 @@ __all__ = ["print_attempts", "print_fields", "print_output"]
 
 #: Longer values are shown by --json.
 _SHOWN = 400
+#: What fields are called here whose names say something else.
+LABELS = {"retry_count": "attempts begun", "attempt": "fence of its attempt"}
 
 
 def print_fields(task: Task, *left_out: str) -> None:
@@ -24,7 +26,7 @@ def print_fields(task: Task, *left_out: str) -> None:
     if progress := metadata.pop("progress", None):
         record |= {"metadata": metadata, "progress": _progress(progress)}
     rows = [
-        (name, value if isinstance(value, str) else _short(value))
+        (LABELS.get(name, name), value if isinstance(value, str) else _short(value))
         for name, value in record.items()
         if name not in ("error", "errors", "output", *left_out) and value not in (None, [], {}, 0, False)
     ]

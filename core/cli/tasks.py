@@ -70,14 +70,16 @@ async def _list(configured: Settings, status: str | None, task_type: str | None,
 
 
 def _row(task: Task | Unreadable) -> tuple[str, ...]:
-    from core.tasks import Task, utc_now
+    from core.tasks import Task, TaskStatus, utc_now
 
     if not isinstance(task, Task):
         return task.task_id, f"cannot be read: {task.why}", "", "", "", ""
     age_s = (utc_now() - task.created_at).total_seconds()
+    # Of one that is handed down only its distributor knows how often it has begun.
+    tries = "" if task.status is TaskStatus.IN_PROGRESS else f"{task.retry_count}"
     where = (task.assigned_to or "").rpartition("/")[2]  # of an ended one the worker; the distributor is in `show`
     return (
-        task.task_id, task.task_type, task.status.value, duration(max(0.0, age_s)), f"{task.retry_count}", where,
+        task.task_id, task.task_type, task.status.value, duration(max(0.0, age_s)), tries, where,
     )  # fmt: skip
 
 

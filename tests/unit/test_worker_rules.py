@@ -49,6 +49,15 @@ def test_an_attempt_is_run_and_its_outcome_reported_once() -> None:
     assert (state.local_tasks, state.done, state.status) == ({}, 1, AgentStatus.IDLE)
 
 
+def test_a_task_that_delegates_and_goes_on_is_done_once() -> None:
+    state = a_worker()
+    for attempt, status in ((1, "delegated"), (2, "cancelled"), (3, "completed")):
+        take(state, assigned(a_task(attempt=attempt)))
+        take(state, events=[ended("t", attempt, status)])
+
+    assert (state.done, state.failed) == (1, 0)
+
+
 def test_an_attempt_that_is_told_twice_runs_once() -> None:
     state = a_worker()
     take(state, assigned(a_task(attempt=1)))

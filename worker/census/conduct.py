@@ -184,12 +184,14 @@ def _look(watch: _Watch, overview: Overview, view: LiveView) -> None:
 def _row(watch: _Watch, agent: AgentView, overview: Overview) -> AgentRow:
     """A coordinator sends no heartbeat: what it has done are the tasks that have ended."""
     name, role, state = _short(agent.agent_id), agent.role.value, agent.health.value
+    if agent.agent_id in watch.killed and state == "active":
+        state = "restarted"
     if agent.beat is None:
         rate = _rate(watch, agent.agent_id, overview.ended_tasks)
         return AgentRow(name, role, state, overview.open_tasks, overview.ended_tasks, 0, rate)
     in_flight = len(agent.beat.holding) if agent.role is Role.WORKER else agent.beat.running
-    rate = _rate(watch, agent.agent_id, agent.beat.done)
-    return AgentRow(name, role, state, in_flight, agent.beat.done, agent.beat.failed, rate)
+    done = _done(watch, agent.agent_id)
+    return AgentRow(name, role, state, in_flight, done, agent.beat.failed, _rate(watch, agent.agent_id, done))
 
 
 def _rate(watch: _Watch, agent_id: str, done: int) -> float:
@@ -247,6 +249,7 @@ def _boxes(watch: _Watch, coordinator_id: str) -> list[AgentBox]:
 
 
 def _done(watch: _Watch, agent_id: str) -> int:
+    """Tasks that were completed there, over all its starts, as far as each has told."""
     return sum(agent.beat.done for (name, _), agent in watch.last.items() if name == agent_id and agent.beat)
 
 

@@ -156,7 +156,7 @@ def _table(snapshot: Snapshot) -> Table:
     for name in ("in flight", "done", "failed", "rate/s"):
         table.add_column(name, justify="right", min_width=6)
     indents = {"coordinator": "", "distributor": "  ", "worker": "    "}
-    colours = {"active": "green", "draining": "yellow", "suspect": "yellow"}
+    colours = {"active": "green", "draining": "yellow", "suspect": "yellow", "restarted": "yellow"}
     for row in snapshot.agents:
         table.add_row(
             Text(indents.get(row.role, "") + printable(row.agent_id)),
