@@ -81,6 +81,11 @@ class Running:
             self._latest = self._parsed(self._latest)
         return self._latest
 
+    def hear_no_more(self) -> None:
+        """It is over. Its context referred back to it, and only the collector could have freed the two."""
+        if self.context is not None:
+            self.context.on_progress = None
+
     def report(self, progress: Progress | bytes) -> None:
         """Takes note, from any thread. One in JSON, as a child sends it, is parsed if somebody comes to read it."""
         self._latest = progress

@@ -201,7 +201,7 @@ class Executor:
         # Not by the loop's task factory, which user code may have replaced.
         running.attempt = asyncio.Task(self._attempt(running), name=task.task_type, context=self._variables.copy())
         if self._sweeper is None:
-            self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+            self._sweep_soon()
 
     async def _attempt(self, running: Running) -> None:
         """Never raises: SystemExit would end the loop, and whatever else runs on it."""
@@ -279,6 +279,7 @@ class Executor:
         task_id = running.task.task_id
         del self._running[task_id]
         self._look_for_threads(running)
+        running.hear_no_more()
         if running.stopped_s is not None:
             finished = _stopped(running)
         if (held := self._held.pop(task_id, None)) is not None:
@@ -305,6 +306,10 @@ class Executor:
 
     # Time
 
+    def _sweep_soon(self) -> None:
+        # What ends an attempt is in its context, and begins others and this.
+        self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep, context=self._variables)
+
     def _sweep(self) -> None:
         now = monotonic()
         for running in [*self._running.values()]:
@@ -319,8 +324,9 @@ class Executor:
                 self._insist(running, now - running.stopped_s)
             elif now >= running.due_s:
                 self._stop(running)
-        loop = asyncio.get_running_loop()
-        self._sweeper = loop.call_later(SWEEP_S, self._sweep) if self._running else None
+        self._sweeper = None
+        if self._running:
+            self._sweep_soon()
 
     def _stop(self, running: Running) -> None:
         running.stopped_s = monotonic()

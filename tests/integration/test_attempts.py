@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 import threading
@@ -15,6 +16,7 @@ from tests.executor_bench import Bench, error_of, user_handlers
 from tests.odd_errors import ODD_ERRORS
 from tests.waiting import until
 from worker.attempt import Finished
+from worker.context import Context
 from worker.handlers import Handlers
 
 RUDE_CODE = str(Path(__file__).parent / "executor_rude_code.py")
@@ -96,6 +98,20 @@ async def test_an_attempt_that_is_cancelled_as_soon_as_it_is_given_ends_as_cance
     bench.executor.cancel(task.task_id, task.attempt)
 
     assert (await bench.end_of(task)).status == "cancelled"
+
+
+async def test_an_attempt_that_has_ended_is_freed_without_the_collector(bench: Bench) -> None:
+    task_types = ("echo_slowly", "raise_odd_async", "cancel_itself")
+    gc.collect()
+    gc.disable()
+    try:
+        for task_type in task_types:
+            await bench.run(task_type, "Frozen")
+        left = [one for one in gc.get_objects() if isinstance(one, Context) and one.task_type in task_types]
+    finally:
+        gc.enable()
+
+    assert left == []
 
 
 # its threads
