@@ -25,6 +25,7 @@ from pathlib import Path
 from core import failpoints
 from core.config import Settings, load
 from core.errors import AgentSystemError, ConfigError
+from core.printable import printable_lines
 from core.redis_backend.process_secrets import guard
 from core.runtime.agent import Agent
 from core.runtime.checkup import check_secret_files
@@ -124,7 +125,7 @@ async def _to_its_end(program: str, agent: Agent, drain_timeout_s: float, drain_
 
 
 def _failed(program: str, error: AgentSystemError) -> int:
-    sys.stderr.write(f"{program}: {error}\n")
+    sys.stderr.write(f"{program}: {printable_lines(str(error))}\n")
     return error.exit_code
 
 
