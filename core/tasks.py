@@ -249,10 +249,11 @@ class Task(BaseModel):
 
     def opened(self, now: datetime, **changes: Any) -> Self:
         """This task as its coordinator records it: nothing of it has happened yet, whatever it says."""
+        changes["created_at"] = now
         if self.delay_s is not None:
             begins = now + timedelta(seconds=self.delay_s)
             changes |= {"delay_s": None, "not_before": max(begins, self.not_before or begins)}
-        return _with(self, UNTOUCHED | {"created_at": now} | changes)
+        return _with(self, changes if _is_untouched(self) else UNTOUCHED | changes)
 
     def moved(self, to: TaskStatus, now: datetime, **changes: Any) -> Self:
         """This task in another status. Raises UnlawfulTransition, and changes nothing, where the table forbids it."""
@@ -284,6 +285,12 @@ UNTOUCHED: dict[str, Any] = {
     )
 }  # fmt: skip
 _of_the_system, _UNTOUCHED = itemgetter(*UNTOUCHED), tuple(UNTOUCHED.values())
+
+
+def _is_untouched(task: Task) -> bool:
+    return bool(_of_the_system(task.__dict__) == _UNTOUCHED)
+
+
 _new, _set = object.__new__, object.__setattr__  # looked up once: a task evolves several times in its life
 
 
@@ -359,7 +366,7 @@ def checked(task: Task) -> Task:
 
 def check_untouched(task: Task) -> None:
     """Raises BadTask where a program gives a task what only the system sets: it would be ignored."""
-    if _of_the_system(task.__dict__) != _UNTOUCHED:
+    if not _is_untouched(task):
         name = next(name for name, default in UNTOUCHED.items() if getattr(task, name) != default)
         raise BadTask(f"task field {name!r}: the system alone sets it; leave it out")
     if task.not_before and task.deadline and task.not_before > task.deadline:
