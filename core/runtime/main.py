@@ -31,7 +31,7 @@ from core.runtime.agent import Agent
 from core.runtime.checkup import check_secret_files
 from core.runtime.health import health_server
 from core.runtime.logs import configure_logging
-from core.runtime.own_loop import run
+from core.runtime.own_loop import MAIN, run
 from core.runtime.standstill import stay_awake
 from core.setting_sources import take_secrets
 
@@ -133,8 +133,9 @@ def _end(code: int, loop: asyncio.AbstractEventLoop) -> None:
     """Ends the process with `code`, unless it has ended by itself within END_GRACE_S: a loop is closed, and an
     interpreter ends, only when every coroutine and thread has."""
     time.sleep(END_GRACE_S)
-    threads = [one.name for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()]
-    if left := [*threads, *(task.get_name() for task in asyncio.all_tasks(loop))]:
+    threads = {one.name for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()}
+    coroutines = {task.get_name() for task in asyncio.all_tasks(loop)} - {MAIN}
+    if left := sorted(threads | coroutines):
         log.warning("ends although user code goes on: %s", ", ".join(left), extra={"action": "left_running"})
     with suppress(OSError, ValueError):  # nobody may be reading any longer
         sys.stdout.flush()

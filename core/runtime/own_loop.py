@@ -14,7 +14,10 @@ import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["outlast", "run"]
+__all__ = ["MAIN", "outlast", "run"]
+
+#: The name of the task that `run` waits for.
+MAIN = "main"
 
 T = TypeVar("T")
 
@@ -33,7 +36,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 
 def _complete(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
-    task = loop.create_task(work)
+    task = loop.create_task(work, name=MAIN)
     task.add_done_callback(lambda _: loop.stop())
     outlast(loop, task.done)
     return task.result()
