@@ -38,6 +38,9 @@ __all__ = ["Agent"]
 
 log = logging.getLogger(__name__)
 
+#: For what did not finish in time to be given back.
+HAND_BACK_S = 8.0
+
 
 class Agent(Resident):
     """What coordinator, distributor and worker have in common. Use it as a context manager, or call `close`."""
@@ -185,9 +188,11 @@ class Agent(Resident):
             await asyncio.wait([self._running], timeout=timeout_s)
         finished = self._running.done() or not self._at_work
         if not finished:
-            with contextlib.suppress(LeaseLost):  # it may have drained in this very moment
-                await self._hand_back()
-            await asyncio.wait([self._running], timeout=5)
+            # It may have drained in this very moment; or Redis is away, and takes nothing back.
+            with contextlib.suppress(LeaseLost, TimeoutError):
+                async with asyncio.timeout(HAND_BACK_S):
+                    await self._hand_back()
+                    await asyncio.wait([self._running])
         await self._close()
         return finished
 

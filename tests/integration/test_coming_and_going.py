@@ -7,15 +7,18 @@ from contextlib import suppress
 
 import pytest
 
-from core.config import AgentConfig
+from core.config import AgentConfig, RedisConfig
 from core.errors import TaskRefused
 from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys
 from core.roles import Address, Role
+from core.runtime import agent as agent_module
 from core.signing import Keys
 from core.tasks import Task
+from distributor.agent import DistributorAgent
 from tests.builders import SECRET
 from tests.integration.hierarchy import FAST, House, add, runs, signed_as, spawn, wait
 from tests.integration.speaker import Redis
+from tests.redis_server import RedisServer, bundled_server
 from tests.waiting import until_async
 
 KEYS, CELL = CoordinatorKeys("k"), CellKeys("d")
@@ -60,6 +63,17 @@ async def test_a_worker_that_drains_finishes_what_runs_and_gives_back_the_rest(a
         "runs": ("d/w1", 1),
         "waits": ("d/w2", 1),
     }
+
+
+async def test_an_agent_drains_in_the_time_it_has_though_redis_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent_module, "HAND_BACK_S", 0.2)
+    with RedisServer(bundled_server()) as server:
+        redis = RedisConfig(url=server.url, password=server.password, mode="external")
+        distributor = DistributorAgent("d", redis, signed_as("d"), "k", FAST.model_copy(update={"lease_s": 60.0}))
+        await distributor.initialize.aio()
+    await until_async(lambda: distributor.loop.progress.away, "it notices")
+
+    assert await distributor.drain(timeout_s=0) is False
 
 
 async def test_what_does_not_end_within_the_drain_time_is_finished_by_another(full: House) -> None:
