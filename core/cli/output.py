@@ -9,7 +9,6 @@ import errno
 import io
 import os
 import sys
-from typing import TextIO
 
 __all__ = ["EXIT_UNWRITTEN", "Outlet"]
 
@@ -27,9 +26,9 @@ class Outlet(io.FileIO):
         """From now on `sys.stdout` or `sys.stderr`. What the stream's encoding lacks is written as in a literal."""
         if not _is_open(descriptor):
             os.open(os.devnull, os.O_RDWR)  # else the next file or socket would be it
-        before: TextIO | None = getattr(sys, name)
+        before: io.TextIOBase | None = getattr(sys, name)
         outlet = cls(descriptor, "w", closefd=False)
-        encoding = before.encoding if before else "utf-8"
+        encoding = (before and before.encoding) or "utf-8"
         at_once = name == "stderr" or outlet.isatty()
         stream = io.TextIOWrapper(io.BufferedWriter(outlet), encoding, "backslashreplace", line_buffering=at_once)
         setattr(sys, name, stream)

@@ -256,7 +256,7 @@ def test_down_leaves_alone_what_it_did_not_start(here: Installation) -> None:
 
 def test_a_distributor_that_gets_no_time_to_drain_ends_all_the_same(here: Installation) -> None:
     by_hand = here.start("distributor", "--drain-timeout", "0")
-    until(lambda: here.agent_health().get("distributor-1") == "active", "the distributor is at work")
+    until(lambda: here.agent_health().get("distributor-1") == "unheard", "the distributor is at work")
     # When
     by_hand.terminate()
     # Then

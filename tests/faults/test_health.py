@@ -263,6 +263,6 @@ def test_a_probe_imports_next_to_nothing() -> None:
 
     modules = set(loaded.stdout.split())
     assert {name for name in modules if name.startswith("core")} == {
-        "core", "core.cli", "core.cli.__main__", "core.cli.probe",
+        "core", "core.cli", "core.cli.__main__", "core.cli.output", "core.cli.probe",
     }  # fmt: skip
     assert not modules & {"typing", "typer", "rich", "pydantic", "redis", "asyncio", "argparse", "json", "re"}
