@@ -180,8 +180,8 @@ class Supervisor:
         try:
             self._start(child)
         except OSError as error:  # no more processes, descriptors, or room for a log: no reason to end the others
-            self._tell(f"{child.name} cannot be started now ({error.strerror}); again in {LONGEST_PAUSE_S:g} s")
             child.due_s = time.monotonic() + LONGEST_PAUSE_S
+            self._tell(f"{child.name} cannot be started now ({error.strerror}); again in {LONGEST_PAUSE_S:g} s")
 
     def _start(self, child: _Child) -> None:
         child.due_s = None
@@ -234,8 +234,8 @@ class Supervisor:
         if pause_s is None:
             self._tell(f"{child.name} {how}: {child.restarts.why_not(code)}")
         else:
+            child.due_s = time.monotonic() + pause_s  # not later: when nobody hears what is told all is to end
             self._tell(f"{child.name} {how}; it is started again in {pause_s:.1f} s")
-            child.due_s = time.monotonic() + pause_s
 
     def _on_output(self, child: _Child) -> None:
         """Passes on whole lines, each with the name of who said it."""

@@ -347,11 +347,13 @@ def test_the_embedded_server_is_started_shown_and_stopped(empty: Installation) -
     coordinator = subprocess.Popen(
         [sys.executable, "-m", "coordinator"], env={**empty.environment, **own}, stderr=subprocess.DEVNULL
     )
-    until(lambda: "coordinator-1" in empty.agents("status", **own).stdout, "an agent uses it")
-    asked = empty.agents("redis", "stop", **own)
-    assert (asked.returncode, "coordinator:coordinator-1 will wait" in asked.stderr) == (1, True)
-    coordinator.terminate()
-    assert coordinator.wait(30) == 0
+    try:
+        until(lambda: '"health": "active"' in empty.agents("status", "--json", **own).stdout, "an agent uses it")
+        asked = empty.agents("redis", "stop", **own)
+        assert (asked.returncode, "coordinator:coordinator-1 will wait" in asked.stderr) == (1, True)
+    finally:
+        coordinator.terminate()
+        coordinator.wait(30)
     stopped = empty.agents("redis", "stop", **own)
     assert stopped.returncode == 0
     assert "its data are kept" in stopped.stderr
