@@ -162,7 +162,7 @@ def test_no_string_forges_a_line_of_a_log_moves_a_cursor_or_becomes_a_key(
     for command, text in shown.items():
         assert text, command
         assert unprintable(text) == set(), command
-        indented = command.startswith(("tasks wait", "dlq show"))  # a traceback, or what was printed, line by line
+        indented = command.startswith(("tasks show", "tasks wait", "dlq show"))  # what was printed, line by line
         lines = text.splitlines() if indented else starts_of_lines(text)
         assert not [line for line in lines if line.startswith(("FORGED", "12:00:00", '{"level'))], command
 
