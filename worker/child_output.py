@@ -29,6 +29,9 @@ READ_BYTES = 64 * 1024
 #: Reads at the end of an attempt to find what it printed last: enough for a full pipe, and no more for a flood.
 LAST_READS = 4
 
+#: What each line of a log in JSON has.
+LOGGED = frozenset({"time", "level", "logger", "message"})
+
 #: A line longer than this is cut in pieces.
 LINE_BYTES = 8 * 1024
 
@@ -126,15 +129,15 @@ class ChildOutput:
             self._line = b""
 
     def _marked(self, line: bytes) -> str:
-        if self._logs_json and line.startswith(b"{") and (entry := _object(line)):
+        if self._logs_json and line.startswith(b"{") and (entry := _log_entry(line)):
             return escaped_json(orjson.dumps({**entry, "task_id": self._task_id}).decode()) + "\n"
         return f"[{self._task_id}] {line.decode(errors='replace').translate(ESCAPES)}\n"
 
 
-def _object(line: bytes) -> dict[str, Any]:
-    """What it says; {} when it is no object in JSON."""
+def _log_entry(line: bytes) -> dict[str, Any]:
+    """What a line of a log says; {} when it is none: what is merely printed is no log, whatever it looks like."""
     try:
         entry = orjson.loads(line)
     except orjson.JSONDecodeError:
         return {}
-    return entry if isinstance(entry, dict) else {}
+    return entry if isinstance(entry, dict) and entry.keys() >= LOGGED else {}

@@ -15,6 +15,7 @@ from core.agents import Health
 from core.config import RedisConfig, Settings, load, with_client_certificate
 from core.errors import AgentSystemError, ConfigError, ServerRefused
 from core.overview import Overview
+from core.printable import printable
 from core.redis_backend.embedded import ensure_server_blocking, leftovers, status
 from core.redis_backend.embedded_server.probe import Kind, look
 from core.redis_backend.private_files import is_open_to_others
@@ -282,11 +283,11 @@ def check_overview(overview: Overview) -> Iterator[Finding]:
     yield _check_agents(overview)
     if overview.unreadable:
         yield Finding(
-            "stored values", "warn", f"none of ours wrote this: {', '.join(overview.unreadable[:20])}",
+            "stored values", "warn", f"none of ours wrote this: {', '.join(map(printable, overview.unreadable[:20]))}",
             "protect Redis, see docs/security.md; agents mend what is their own, and what stays is to be deleted",
         )  # fmt: skip
     if overview.quarantined:
-        reasons = sorted({reason for agent in overview.agents for reason in agent.rejected})
+        reasons = sorted({printable(reason) for agent in overview.agents for reason in agent.rejected})
         yield Finding(
             "messages", "warn",
             f"{sum(overview.quarantined.values())} rejected and kept as evidence: {', '.join(reasons)}",

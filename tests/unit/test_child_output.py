@@ -50,18 +50,22 @@ async def test_a_long_attempt_that_has_printed_too_much_is_heard_again_after_a_m
     assert printing.output.tail.endswith(b"unheard\nheard\n")
 
 
+ENTRY = {"time": "now", "level": "INFO", "logger": "mine", "message": "m"}
+
+
 @pytest.mark.parametrize(
     ("line", "shown"),
     [
-        (b'{"level": "INFO", "task_id": "forged"}', {"level": "INFO", "task_id": "t"}),
+        (json.dumps({**ENTRY, "task_id": "forged"}).encode(), {**ENTRY, "task_id": "t"}),
+        (json.dumps({**ENTRY, "a": "\u2028"}, ensure_ascii=False).encode(), {**ENTRY, "a": "\u2028", "task_id": "t"}),
+        (b'{"level": "INFO"}', '[t] {"level": "INFO"}\n'),
         (b"plain", "[t] plain\n"),
         (b'{"cut', '[t] {"cut\n'),
         (b"{}", "[t] {}\n"),
         (b"[1]", "[t] [1]\n"),
-        (b'{"a": "\xe2\x80\xa8"}', {"a": "\u2028", "task_id": "t"}),
     ],
 )
-async def test_in_json_an_object_stays_one_and_names_its_task(line: bytes, shown: object) -> None:
+async def test_in_json_a_line_of_a_log_stays_one_and_names_its_task(line: bytes, shown: object) -> None:
     printing = Printing(logs_json=True)
     said = printing.print(line + b"\n")
     printing.close()
