@@ -284,11 +284,13 @@ UNTOUCHED: dict[str, Any] = {
         "reply_to", "cancel_requested",
     )
 }  # fmt: skip
-_of_the_system, _UNTOUCHED = itemgetter(*UNTOUCHED), tuple(UNTOUCHED.values())
+_NAMES, _of_the_system, _UNTOUCHED = frozenset(UNTOUCHED), itemgetter(*UNTOUCHED), tuple(UNTOUCHED.values())
 
 
 def _is_untouched(task: Task) -> bool:
-    return bool(_of_the_system(task.__dict__) == _UNTOUCHED)
+    # Mostly none of these was given at all.
+    given = task.__pydantic_fields_set__
+    return _NAMES.isdisjoint(given) or bool(_of_the_system(task.__dict__) == _UNTOUCHED)
 
 
 _new, _set = object.__new__, object.__setattr__  # looked up once: a task evolves several times in its life
