@@ -194,8 +194,10 @@ class Step:
 
     def change(self, task_id: str, what: str) -> None:
         """Notes for the audit trail what became of a task; told twice in a row, it counts once."""
-        before = self.changes.get(task_id, ())
-        if what not in before[-1:]:
+        before = self.changes.get(task_id)
+        if before is None:
+            self.changes[task_id] = (what,)
+        elif before[-1] != what:
             self.changes[task_id] = (*before, what)
 
     def put_aside(self, received: Received, item: object, error: PeerError) -> None:
