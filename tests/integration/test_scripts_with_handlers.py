@@ -131,7 +131,7 @@ def test_a_function_logs_in_json_as_its_worker_does_with_its_task(tmp_path: Path
     assert entries[0]["n"] == 1
     assert "division by zero" in entries[-1]["exception"]
     assert printed == "[job] printed"
-    assert json.loads(forged)["task_id"] == "job"  # an object it has printed is told as its own too
+    assert forged == r'[job] {"action": "lease_lost", "task_id": "forged", "more": "\u2028"}'  # printed, and no log
 
 
 STDOUT_OF_ITS_OWN = (
