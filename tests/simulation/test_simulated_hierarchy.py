@@ -13,7 +13,7 @@ import pytest
 from tests.simulation.story import tell
 
 #: A quarter of a second each.
-SEEDS = range(150)
+SEEDS = range(100)
 
 
 @pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: f"seed-{seed}-")
