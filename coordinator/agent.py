@@ -25,6 +25,7 @@ from coordinator.state import (
     TakeOver,
 )
 from core import failpoints
+from core.access import owner_of
 from core.agents import Beat, Held
 from core.config import A2AConfig, AgentConfig, RedisConfig, load
 from core.errors import AgentSystemError, BadTask, MalformedMessage, PeerError
@@ -35,7 +36,7 @@ from core.redis_backend.commit import Committer
 from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys, keys_of
 from core.redis_backend.shared_state import read_shared_state
 from core.reports import children_in, is_task_id
-from core.roles import ASKERS, Address, Role
+from core.roles import ASKERS, Address, Role, asker_of
 from core.runtime.agent import Agent
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.portal import operation
@@ -268,8 +269,7 @@ class CoordinatorAgent(Agent):
 
     @cached_property
     def _owner(self) -> str:
-        client_id = load().client_id
-        return client_id if ":" in client_id else f"{Role.CLIENT.value}:{client_id}"
+        return owner_of(asker_of(load().client_id))
 
     @operation
     async def register_distributor(self, distributor_id: str) -> bool:

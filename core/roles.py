@@ -9,13 +9,14 @@ Messages pass between a parent and its child only, and only those that the table
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple, Self
 
 from core.errors import ConfigError, MalformedMessage, NotPermitted
 
-__all__ = ["ALLOWED", "ASKERS", "Action", "Address", "Role", "check_permitted"]
+__all__ = ["ALLOWED", "ASKERS", "Action", "Address", "Role", "asker_of", "check_permitted", "options_of"]
 
 AGENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 SESSION = re.compile(r"[a-z0-9]{1,16}")
@@ -69,6 +70,19 @@ class Address(NamedTuple):
 
 #: Who asks from outside the chain of command. They come and go, under ever new sessions.
 ASKERS = frozenset({Role.CLIENT, Role.OPERATOR})
+
+
+def asker_of(client_id: str) -> Address:
+    """The address that a client id names: `NAME`, a client, or `operator:NAME`. Raises ConfigError."""
+    role, mark, name = client_id.rpartition(":")
+    if mark and role not in ASKERS:
+        raise ConfigError(f"client id {client_id[:80]!r} is not allowed: give a NAME, or operator:NAME.")
+    return Address.of(Role(role) if mark else Role.CLIENT, name)
+
+
+def options_of(above: Iterable[Address]) -> str:
+    """The options that tell a command of ours who stands above an agent, each with a space before it."""
+    return "".join(f" --{one.role} {one.agent_id}" for one in above)
 
 
 @lru_cache(maxsize=4096)

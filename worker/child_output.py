@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from core.printable import escaped_json
+from core.reports import OUTPUT_LIMIT
 
 __all__ = ["OUTPUT_LIMIT_BYTES", "TAIL_BYTES", "ChildOutput"]
 
@@ -21,8 +22,8 @@ __all__ = ["OUTPUT_LIMIT_BYTES", "TAIL_BYTES", "ChildOutput"]
 OUTPUT_LIMIT_BYTES = 64 * 1024
 CAPPED_FOR_S = 60.0
 
-#: Of the end of what an attempt prints, kept for the record of its failure.
-TAIL_BYTES = 2048
+#: Of the end of what an attempt prints, kept for its record.
+TAIL_BYTES = OUTPUT_LIMIT
 
 READ_BYTES = 64 * 1024
 

@@ -20,6 +20,9 @@ NAME_LIMIT = 200
 MESSAGE_LIMIT = 4_000
 TRACEBACK_LIMIT = 16_000
 
+#: Code that has not run, as a value.
+UNRUN = (GeneratorType, AsyncGeneratorType, CoroutineType)
+
 OUR_FOLDER = os.path.dirname(os.path.abspath(__file__))
 OUR_FILES = frozenset(
     os.path.join(OUR_FOLDER, name)
@@ -29,7 +32,7 @@ OUR_FILES = frozenset(
 
 def refuse_unrun(task_type: str, value: Any) -> None:
     """Raises BadTask, with the cure, when what a handler has returned is no value, but code that has not run."""
-    if not isinstance(value, GeneratorType | AsyncGeneratorType | CoroutineType):
+    if not isinstance(value, UNRUN):
         return
     if isinstance(value, CoroutineType):
         value.close()  # else Python warns of it as well

@@ -20,7 +20,7 @@ from core.redis_backend.embedded import ensure_server_blocking, leftovers, statu
 from core.redis_backend.embedded_server.probe import Kind, look
 from core.redis_backend.private_files import is_open_to_others
 from core.redis_backend.process_identity import provably_dead
-from core.roles import Address, Role
+from core.roles import Address, Role, asker_of
 from core.runtime.acl import Chain, chain_of_user
 from core.runtime.overview import read_overview
 from core.runtime.permissions import cure_of, refused_to, shown
@@ -163,9 +163,8 @@ def _chains(settings: Settings) -> list[Chain]:
     coordinator = Address.of(Role.COORDINATOR, settings.coordinator_id)
     distributor = Address.of(Role.DISTRIBUTOR, settings.distributor_id)
     worker = Address.of(Role.WORKER, settings.worker_id)
-    asker, _, name = settings.client_id.rpartition(":")
-    client = Address.of(Role(asker or Role.CLIENT), name)
-    return [(coordinator,), (coordinator, distributor), (coordinator, distributor, worker), (coordinator, client)]
+    asker = asker_of(settings.client_id)
+    return [(coordinator,), (coordinator, distributor), (coordinator, distributor, worker), (coordinator, asker)]
 
 
 def _roles(chains: Iterable[Chain]) -> list[str]:

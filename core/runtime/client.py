@@ -44,7 +44,7 @@ from core.errors import (
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.keys import CoordinatorKeys
 from core.redis_client import Wire
-from core.roles import ASKERS, Action, Address, Role, check_permitted
+from core.roles import Action, Address, Role, asker_of, check_permitted
 from core.runtime.completed import Completed
 from core.runtime.endings import Endings, Listener
 from core.runtime.look_up import LOOK_UP_S, LOOKED_UP_AT_ONCE, LookUp, Replicas
@@ -454,8 +454,5 @@ class AgentClient(Resident):
 def _asker(client_id: str) -> Address:
     """The address of a new session of `NAME`, a client, or of `operator:NAME`; or of that which is named, as
     `NAME~SESSION`, and which one program at a time may use. Raises ConfigError."""
-    role, mark, name = client_id.rpartition(":")
-    if mark and role not in ASKERS:
-        raise ConfigError(f"client id {client_id[:80]!r} is not allowed: give a NAME, or operator:NAME.")
-    agent_id = name if "~" in name else f"{name}~{secrets.token_hex(4)}"
-    return Address.of(Role(role) if mark else Role.CLIENT, agent_id)
+    asker = asker_of(client_id)
+    return asker if asker.session else Address.of(asker.role, f"{asker.name}~{secrets.token_hex(4)}")

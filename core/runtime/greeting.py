@@ -14,7 +14,7 @@ from core.errors import WorldError
 from core.redis_backend.clock import monotonic_s
 from core.redis_backend.commit import Committer
 from core.redis_backend.keys import keys_of
-from core.roles import Address
+from core.roles import Address, options_of
 from core.signing import ReplayWindow
 
 __all__ = ["Greeting"]
@@ -40,11 +40,10 @@ class Greeting:
         if self.is_taken:
             return ""
         *above, me = self._chain
-        parents = "".join(f" --{one.role} {one.agent_id}" for one in above)
         return (
             f"{above[-1]} has not taken its greeting: it does not run, or it has another secret. Start it, or set here"
             " the A2A_TOKEN_SECRET that it has, or the A2A_AGENT_KEY that"
-            f" `agents key {me.role} {me.agent_id}{parents}` prints"
+            f" `agents key {me.role} {me.agent_id}{options_of(above)}` prints"
         )
 
     async def taken(self) -> None:

@@ -14,7 +14,7 @@ from core.config import RedisConfig
 from core.errors import ConfigError
 from core.ports import Command
 from core.redis_client import Wire
-from core.roles import ASKERS
+from core.roles import ASKERS, options_of
 from core.runtime.acl import Chain, allowed_of
 
 __all__ = ["check_permissions", "cure_of", "refused_to", "shown"]
@@ -81,8 +81,7 @@ def shown(refused: Sequence[str]) -> str:
 def cure_of(chain: Chain) -> str:
     """Where the right rules are to be had."""
     me, above = chain[-1], chain[:-1]
-    parents = "".join(f" --{parent.role} {parent.agent_id}" for parent in above)
-    return f"`agents acl {me.role} {me.name}{parents}` prints the ACL SETUSER line that allows it"
+    return f"`agents acl {me.role} {me.name}{options_of(above)}` prints the ACL SETUSER line that allows it"
 
 
 async def refused_to(redis: RedisConfig, chain: Chain) -> list[str]:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from coordinator.agent import CoordinatorAgent
-from core.errors import BadTask
+from core.errors import BadTask, ConfigError
 from core.json_values import payload_json, result_json
+from core.roles import asker_of
 from core.runtime.client import AgentClient
 from core.tasks import Task
 from distributor.agent import DistributorAgent
@@ -89,3 +90,16 @@ def test_a_task_that_is_to_wait_is_refused_where_it_would_begin_at_once() -> Non
     for take in (DistributorAgent("d").assign_task_to_worker, lambda task, _: WorkerAgent("w").execute_task(task)):
         with pytest.raises(BadTask, match="it begins at once here"):
             take(later, "w")
+
+
+@pytest.mark.parametrize(
+    ("client_id", "address"), [("bob", "client:bob"), ("bob~9f3c", "client:bob~9f3c"), ("operator:eve", "operator:eve")]
+)
+def test_a_client_id_names_a_client_unless_it_says_operator(client_id: str, address: str) -> None:
+    assert str(asker_of(client_id)) == address
+
+
+@pytest.mark.parametrize("client_id", ["king:bob", "worker:w", "a b"])
+def test_a_client_id_that_names_nobody_is_a_configuration_error(client_id: str) -> None:
+    with pytest.raises(ConfigError):
+        asker_of(client_id)
