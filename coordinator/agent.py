@@ -35,8 +35,8 @@ from core.redis_backend.bounded_reads import HASH_BYTES
 from core.redis_backend.commit import Committer
 from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys, keys_of
 from core.redis_backend.shared_state import read_shared_state
-from core.reports import children_in, is_task_id
-from core.roles import ASKERS, Address, Role, asker_of
+from core.reports import children_in, task_id_in, task_named
+from core.roles import ASKERS, Action, Address, Role, asker_of
 from core.runtime.agent import Agent
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.portal import operation
@@ -51,8 +51,8 @@ log = logging.getLogger(__name__)
 
 #: How often workers that have long been gone are looked for.
 FORGET_EVERY_S = 3600.0
-#: What a task's record in a cell says of its attempts.
-OF_ATTEMPTS = ("attempt", "retry_count", "errors", "not_before", "status", "assigned_to")
+#: The items of these are tasks; those of others are ids.
+WITH_TASKS = frozenset({Action.SUBMIT_TASK, Action.TASK_RESULT})
 
 
 class CoordinatorMind:
@@ -92,8 +92,8 @@ class CoordinatorMind:
             items = one.message.tasks
             if one.sender.role not in ASKERS:
                 items = [child for item in items for child in children_in(item)]
-            named += [item.get("task_id") if isinstance(item, dict) else item for item in items]
-        return [one for one in named if is_task_id(one) and one not in self.state.local_tasks]
+            named += filter(None, map(task_id_in if one.message.action in WITH_TASKS else task_named, items))
+        return [one for one in named if one not in self.state.local_tasks]
 
     def next_wake_ms(self) -> int | None:
         return self.state.queue.next_wake_ms()
@@ -172,7 +172,7 @@ class CoordinatorMind:
                     continue  # a program assigned it there: its own successor is the only one that can have it
                 gone.append(task_id)
                 if task and task.attempt:  # otherwise it has not begun
-                    had[task.task_id] = {name: getattr(task, name) for name in OF_ATTEMPTS}
+                    had[task.task_id] = task
             await self._loop.call("attempts", (effect.distributor_id, had))  # the cell is the only one to know of them
             commands: list[Command] = [
                 ("DEL", cell.inbox, cell.heartbeats),
@@ -195,7 +195,7 @@ class CoordinatorMind:
         assert self._loop
         try:
             record = self._loop.signing.seals_of(distributor).opened(Sealed.CELL, task_id.decode(), sealed)
-            return Task.parse(orjson.loads(record))
+            return Task.from_json(record)
         except (PeerError, BadTask, ValueError):
             return None
 

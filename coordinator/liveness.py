@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import orjson
 
 from coordinator.state import Audit, Audited, CoordinatorState, NotTaken, TakenOver, TakeOver
 from coordinator.task_life import attempts_had, requeue, save
 from core.agents import Beat, Child, Health, Room, excuse
+from core.attempt_errors import errors_with
 from core.roles import Action
 from core.step import Batch, Received, Sending, Step, Table
-from core.tasks import TaskError, TaskStatus, errors_with
+from core.tasks import Task, TaskError, TaskStatus
 
 __all__ = [
     "judge_distributors", "note_attempts", "on_agent_left", "on_audited", "on_beat", "on_capacity", "on_not_taken",
@@ -120,9 +120,7 @@ def judge_distributors(state: CoordinatorState, batch: Batch, step: Step) -> Non
                 step.effects.append(TakeOver(name))
 
 
-def note_attempts(
-    state: CoordinatorState, distributor_id: str, had: Mapping[str, Mapping[str, Any]], step: Step
-) -> None:
+def note_attempts(state: CoordinatorState, distributor_id: str, had: Mapping[str, Task], step: Step) -> None:
     """Writes down what a cell that is about to be emptied says of its tasks' attempts: whoever empties it may die."""
     for task_id, told in had.items():
         task = state.local_tasks.get(task_id)
@@ -138,12 +136,12 @@ def on_taken_over(state: CoordinatorState, event: TakenOver, batch: Batch, step:
     for task in list(state.local_tasks.values()):
         if task.assigned_to != event.distributor_id or task.status is not S.IN_PROGRESS:
             continue
-        told = event.had.get(task.task_id, {})
+        told = event.had.get(task.task_id)
         had = attempts_had(task, told)
-        if told.get("status") == S.IN_PROGRESS:
+        if told is not None and told.status is S.IN_PROGRESS:
             error = TaskError(
                 type="distributor_lost", message=f"distributor {event.distributor_id} was gone before it reported",
-                attempt=had["attempt"], worker=told.get("assigned_to") or "",
+                attempt=had["attempt"], worker=told.assigned_to or "",
             )  # fmt: skip
             had["errors"] = errors_with(had.get("errors", ()), error)
         step.remove(Table.WANTED, task.task_id, event.distributor_id)

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import orjson
+from msgspec import Raw
 
 from coordinator.dead_letters import recall_letters
 from coordinator.rules import recall
@@ -133,8 +133,8 @@ class Records:
         except (ForgedRecord, UnicodeDecodeError):
             return Stored(name, sealed, forged=True)
         try:
-            return Stored(name, record, Task.parse(orjson.loads(record)))
-        except (BadTask, ValueError):
+            return Stored(name, record, Task.from_json(record))
+        except BadTask:
             return Stored(name, record, foreign=True)
 
     async def _put_right(self, index: str, found: Sequence[Stored]) -> None:
@@ -176,10 +176,10 @@ class Records:
 
     async def found(self, task_ids: Sequence[str]) -> tuple[Found, ...]:
         """What is stored of tasks that are to be replayed."""
-        messages: dict[str, dict[str, dict[str, Any]]] = {}  # what each has, so that none is read twice
+        messages: dict[str, dict[str, Raw]] = {}  # what each has, so that none is read twice
         return tuple([await self._found(task_id, messages) for task_id in task_ids])
 
-    async def _found(self, task_id: str, messages: dict[str, dict[str, dict[str, Any]]]) -> Found:
+    async def _found(self, task_id: str, messages: dict[str, dict[str, Raw]]) -> Found:
         [(_, record, task, *_)] = await self._tasks([task_id.encode()])
         if task is None:
             return Found(task_id)
@@ -196,7 +196,7 @@ class Records:
                 latest = successor.record
             start += SUCCESSORS
 
-    async def _message(self, entry: str) -> dict[str, dict[str, Any]]:
+    async def _message(self, entry: str) -> dict[str, Raw]:
         """The tasks in a message that is kept, by id, each as its client wrote it; none where it is not ours."""
         [sealed] = await self._loop.committer.run(("HGET", self._keys.submissions, entry))
         try:

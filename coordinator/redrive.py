@@ -8,6 +8,7 @@ is known by its successor, whose id follows from its own: however often it is as
 from __future__ import annotations
 
 import orjson
+from msgspec import Raw
 
 from coordinator.dead_letters import take_off
 from coordinator.state import CoordinatorState, Fetch, Fetched, Found
@@ -15,10 +16,10 @@ from coordinator.task_life import accept, theirs
 from core.access import may_touch
 from core.dead_letters import REPLAY_OF, is_dead, origin_of
 from core.errors import BadTask
-from core.reports import shown_id
+from core.reports import shown_id, task_named
 from core.roles import Action, Address, Role
 from core.step import Batch, Received, Sending, Step, Table
-from core.tasks import Task
+from core.tasks import Task, check_names
 
 __all__ = ["on_fetched", "on_purge_task", "on_replay_task"]
 
@@ -27,7 +28,7 @@ NO_DEAD_LETTER = "it is no dead letter; `agents dlq list` shows those there are"
 
 def on_replay_task(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
     reply = Sending(received.sender, Action.TASK_ACCEPTED, received.message.metadata.request_id)
-    step.effects.append(Fetch(reply, tuple(map(shown_id, received.message.tasks))))
+    step.effects.append(Fetch(reply, tuple(map(shown_id, map(task_named, received.message.tasks)))))
 
 
 def on_fetched(state: CoordinatorState, event: Fetched, batch: Batch, step: Step) -> None:
@@ -45,7 +46,7 @@ def on_fetched(state: CoordinatorState, event: Fetched, batch: Batch, step: Step
 def replay(state: CoordinatorState, found: Found, asker: Address, batch: Batch, step: Step) -> str:
     """The id of the task that runs instead of a dead letter. Raises BadTask: it stays as it is."""
     letter = state.dead.get(found.task_id)
-    dead = Task.parse(orjson.loads(found.record)) if found.record else None
+    dead = Task.from_json(found.record) if found.record else None
     if dead is None or not may_touch(asker, dead):
         raise BadTask(NO_DEAD_LETTER)
     if letter is None:
@@ -53,16 +54,18 @@ def replay(state: CoordinatorState, found: Found, asker: Address, batch: Batch, 
     original = original_of(found, dead)
     if found.next_id in state.local_tasks:
         raise BadTask(f"task id {found.next_id!r} is in use for another task")
-    task = Task.parse({**original.to_dict(), "task_id": found.next_id})
+    task = original.evolve(
+        task_id=found.next_id,
+        idempotency_key=original.idempotency_key or original.task_id,
+        metadata_json={**original.metadata_json, REPLAY_OF: Raw(orjson.dumps(original.task_id))},
+        deadline=original.deadline if original.deadline and original.deadline > batch.now else None,
+        not_before=None,
+        delay_s=None,
+    )
+    check_names(task)
     accept(
         state,
-        task.evolve(
-            idempotency_key=original.idempotency_key or original.task_id,
-            metadata={**original.metadata, REPLAY_OF: original.task_id},
-            deadline=original.deadline if original.deadline and original.deadline > batch.now else None,
-            not_before=None,
-            delay_s=None,
-        ),
+        task,
         None,
         batch,
         step,
@@ -80,7 +83,7 @@ def successor(state: CoordinatorState, found: Found) -> str:
     """The task that this was replayed as before: the request was asked again. Raises BadTask: it was not."""
     latest = state.local_tasks.get(found.next_id) if found.next_id else None
     if latest is None and found.latest is not None:
-        latest = Task.parse(orjson.loads(found.latest))
+        latest = Task.from_json(found.latest)
     if latest is None or origin_of(latest) == latest.task_id:
         raise BadTask(NO_DEAD_LETTER)
     return latest.task_id
@@ -89,8 +92,8 @@ def successor(state: CoordinatorState, found: Found) -> str:
 def on_purge_task(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
     """Takes dead letters off their queue. One that is off it already was purged, or replayed, before."""
     refused = []
-    for item in received.message.tasks:
-        task_id, known = shown_id(item), theirs(state, item, received.sender, batch, step)
+    for named in map(task_named, received.message.tasks):
+        task_id, known = shown_id(named), theirs(state, named, received.sender, batch, step)
         # An operator can purge one whose record is gone, or not to be believed.
         if task_id in state.dead and (known or received.sender.role is Role.OPERATOR):
             take_off(state, task_id, step)
@@ -105,7 +108,7 @@ def on_purge_task(state: CoordinatorState, received: Received, batch: Batch, ste
 def original_of(found: Found, dead: Task) -> Task:
     """The task as it was submitted; it may have gone on as another type since. Raises BadTask: that is not known."""
     if found.original is not None:
-        return Task.parse(found.original)
+        return Task.from_json(found.original)
     if dead.children:
         raise BadTask("the message it was submitted with is not kept, and it had delegated since; submit it anew")
     return dead.evolve(task_id=origin_of(dead))

@@ -7,10 +7,12 @@ again, and answers clients. Here is what may come in, and the handing out; `task
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
 import orjson
+from msgspec import Raw
 
 from coordinator.admission import note_memory
 from coordinator.dead_letters import drop_surplus, keep_message
@@ -31,10 +33,10 @@ from core.agents import Beat, Child
 from core.balancing import LeastLoaded
 from core.errors import BadTask, MalformedMessage
 from core.langgraph_state import AgentStatus
-from core.reports import TaskReport, is_task_id, shown_id, task_report
+from core.reports import TaskReport, shown_id, task_id_in, task_named, task_report
 from core.roles import Action, Address, Role
 from core.step import Batch, Call, Drain, Received, Sending, Step, Table, Tick
-from core.tasks import Task, TaskError, TaskStatus, check_untouched, skills_needed
+from core.tasks import Task, TaskError, TaskStatus, check_new, skills_needed
 
 __all__ = ["recall", "watch", "work"]
 
@@ -70,14 +72,13 @@ def on_submit_task(state: CoordinatorState, received: Received, batch: Batch, st
     refused: list[dict[str, str]] = []
     entry = received.entry_id.decode() if received.signed else None
     before = len(state.local_tasks)
-    for item in message.tasks:
+    for index, item in enumerate(message.tasks):
         try:
-            task = Task.parse(item)
-            check_untouched(task)
+            task = submitted(item, index, received)
+            check_new(task)
             accept(state, task, client, batch, step, submission=entry)
         except BadTask as error:
-            task_id = item.get("task_id") if isinstance(item, dict) else None
-            refused.append({"task_id": shown_id(task_id), "reason": str(error)[:REASON_CHARACTERS]})
+            refused.append({"task_id": shown_id(task_id_in(item)), "reason": str(error)[:REASON_CHARACTERS]})
             state.count("refused")
     if entry and received.signed and len(state.local_tasks) > before:
         keep_message(state, entry, received.signed.pack(), len(state.local_tasks) - before, step)
@@ -85,13 +86,22 @@ def on_submit_task(state: CoordinatorState, received: Received, batch: Batch, st
     step.extras[reply] = {"refused": refused} if refused else {}
 
 
+def submitted(item: Raw, index: int, received: Received) -> Task:
+    """The task in an item. One without an id has one that follows from where it stands: told again, it is the same."""
+    task = Task.from_json(item)
+    if task.task_id:
+        return task
+    place = f"{received.sender} {received.message.metadata.request_id} {index}"
+    return task.evolve(task_id=f"task-{hashlib.sha256(place.encode()).hexdigest()[:20]}")
+
+
 def on_watch_task(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
     """Tells the client of the end of these tasks: now, or when they end. The answer names those nobody knows."""
     refused = []
-    for item in received.message.tasks:
-        known = theirs(state, item, received.sender, batch, step)
+    for task_id in map(task_named, received.message.tasks):
+        known = theirs(state, task_id, received.sender, batch, step)
         if known is None:
-            refused.append({"task_id": shown_id(item), "reason": "unknown task"})
+            refused.append({"task_id": shown_id(task_id), "reason": "unknown task"})
         else:
             follow(state, known, received.sender, step)
     step.extras[Sending(received.sender, Action.TASK_ACCEPTED, received.message.metadata.request_id)] = {
@@ -102,10 +112,10 @@ def on_watch_task(state: CoordinatorState, received: Received, batch: Batch, ste
 def on_cancel_task(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
     """Cancels tasks with their subtrees. What has ended stays as it is."""
     refused = []
-    for item in received.message.tasks:
-        known = theirs(state, item, received.sender, batch, step)
+    for task_id in map(task_named, received.message.tasks):
+        known = theirs(state, task_id, received.sender, batch, step)
         if known is None:
-            refused.append({"task_id": shown_id(item), "reason": "unknown task"})
+            refused.append({"task_id": shown_id(task_id), "reason": "unknown task"})
         elif not known.status.ended:
             cancel(state, known.task_id, batch, step, again=True)
     step.extras[Sending(received.sender, Action.TASK_ACCEPTED, received.message.metadata.request_id)] = {
@@ -114,10 +124,9 @@ def on_cancel_task(state: CoordinatorState, received: Received, batch: Batch, st
 
 
 def on_task_results(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
-    body_bytes = received.size
     for item in received.message.tasks:
         try:
-            said = task_report(item, body_bytes)
+            said = task_report(item)
         except MalformedMessage as error:
             step.put_aside(received, item, error)
             if (told := ended_by(item, received.sender.agent_id, error)) is None:
@@ -126,14 +135,14 @@ def on_task_results(state: CoordinatorState, received: Received, batch: Batch, s
         conclude(state, received.sender.agent_id, said, batch, step)
 
 
-def ended_by(item: Any, name: str, error: MalformedMessage) -> TaskReport | None:
+def ended_by(item: Raw, name: str, error: MalformedMessage) -> TaskReport | None:
     """What a malformed report comes to: the end of its task, as far as it says which one that is. How often it was
     tried, and whether it has ended well, nobody can tell."""
-    if not isinstance(item, dict) or not is_task_id(task_id := item.get("task_id")):
+    if (task_id := task_id_in(item)) is None:
         return None
     message = f"distributor {name} sent a report that breaks its shape: {error}"
     problem = TaskError(type="malformed_report", message=message, retryable=False)
-    return {"task_id": task_id, "status": "abandoned", "error": problem}
+    return TaskReport(task_id=task_id, status="abandoned", error=problem)
 
 
 def on_tick(state: CoordinatorState, event: Tick, batch: Batch, step: Step) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+
+from msgspec import Raw
 
 from core.agents import Child, Held
 from core.dispatch_queue import DispatchQueue
 from core.langgraph_state import LocalAgentState
 from core.server_info import Memory
 from core.step import Sending
+from core.tasks import Task
 
 __all__ = [
     "Audit", "Audited", "CoordinatorState", "DeadLetter", "Fetch", "Fetched", "Found", "NotTaken", "Submission",
@@ -85,11 +87,10 @@ class TakeOver:
 
 @dataclass(frozen=True, slots=True)
 class TakenOver:
-    """Event: the cell is empty and fenced. `had`: task id -> what its record there says of its attempts, if it had
-    any."""
+    """Event: the cell is empty and fenced. `had`: task id -> its record there, if it has had an attempt."""
 
     distributor_id: str
-    had: dict[str, dict[str, Any]]
+    had: dict[str, Task]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ class Found:
 
     task_id: str
     record: bytes | None = None  #: None: there is none
-    original: dict[str, Any] | None = None  #: as its client wrote it; None: that message is not kept
+    original: Raw | None = None  #: as its client wrote it; None: that message is not kept
     next_id: str = ""  #: the first id for a replay of it that is not taken
     latest: bytes | None = None  #: the record of the replay before that; None: it was never replayed
 

@@ -6,21 +6,23 @@ import hashlib
 import heapq
 import math
 from collections import Counter
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 import orjson
+from msgspec.structs import replace
 
 from coordinator.admission import refusal
 from coordinator.dead_letters import note_end, take_off
 from coordinator.state import CoordinatorState, Sweep
 from core.access import may_touch, owner_of
+from core.attempt_errors import errors_with
 from core.errors import BadTask
-from core.reports import OUTPUT_LIMIT, TaskReport, is_task_id
+from core.json_values import check_limits
+from core.reports import OUTPUT_LIMIT, TaskReport
 from core.roles import Action, Address, Role
 from core.step import Batch, Sending, Step, Table
-from core.tasks import Task, TaskError, TaskStatus, Then, checked, errors_with
+from core.tasks import Task, TaskError, TaskStatus, Then, check_names
 
 __all__ = [
     "accept",
@@ -68,13 +70,13 @@ def accept(
     belongs to `owner`."""
     known = known_task(state, task.task_id, batch, step)
     if known is not None:
-        same = known.children or (known.task_type, known.payload) == (task.task_type, task.payload)
+        same = known.children or (known.task_type == task.task_type and known.payload == task.payload)
         if known.parent_id or not same or (asker and not may_touch(asker, known)):
             raise BadTask(f"task id {task.task_id!r} is in use for another task; choose another id")
         if asker:
             follow(state, known, asker, step)
         return
-    checked(task)
+    check_limits(f"payload of task {task.task_id!r}", bytes(task.payload_json))
     if why := refusal(state, task):
         raise BadTask(why)
     admit(
@@ -96,13 +98,13 @@ def known_task(state: CoordinatorState, task_id: str, batch: Batch, step: Step) 
     task = state.local_tasks.get(task_id)
     if task is None:
         record = step.writes.get((Table.TASKS, ""), {}).get(task_id) or batch.stored.get(task_id)
-        task = Task.parse(orjson.loads(record)) if isinstance(record, bytes) else None
+        task = Task.from_json(record) if isinstance(record, bytes) else None
     return task
 
 
-def theirs(state: CoordinatorState, item: object, asker: Address, batch: Batch, step: Step) -> Task | None:
-    """The task that an item of a request names, if there is one that `asker` may touch."""
-    known = known_task(state, item, batch, step) if is_task_id(item) else None
+def theirs(state: CoordinatorState, task_id: str | None, asker: Address, batch: Batch, step: Step) -> Task | None:
+    """The task that a request names, if there is one that `asker` may touch."""
+    known = known_task(state, task_id, batch, step) if task_id else None
     return known if known and may_touch(asker, known) else None
 
 
@@ -184,7 +186,7 @@ def why_stopped(task: Task, batch: Batch) -> TaskError | None:
 
 def conclude(state: CoordinatorState, distributor_id: str, said: TaskReport, batch: Batch, step: Step) -> None:
     """Records how a task ended, the first time its distributor says so; everything later is counted and dropped."""
-    task = state.local_tasks.get(said["task_id"])
+    task = state.local_tasks.get(said.task_id)
     if task is None or task.assigned_to != distributor_id:
         state.count("late_results")
         return
@@ -192,37 +194,38 @@ def conclude(state: CoordinatorState, distributor_id: str, said: TaskReport, bat
     if child:
         child.in_flight.pop(task.task_id, None)
     step.remove(Table.WANTED, task.task_id, distributor_id)
-    status = said["status"]
+    status = said.status
     attempts = attempts_had(task, said)
     if status == "returned":
-        if child and not said.get("stranded"):
+        if child and not said.stranded:
             child.gave_back()
         requeue(state, task, batch, step, **attempts)
         return
-    if output := said.get("output"):
-        attempts["output"] = (task.output + output)[-OUTPUT_LIMIT:]  # it may have delegated before, and printed then
+    if said.output:
+        # It may have delegated before, and printed then.
+        attempts["output"] = (task.output + said.output)[-OUTPUT_LIMIT:]
     if status == "delegated":
         delegate(state, task.evolve(**attempts), said, batch, step)
         return
-    if said.get("started_at"):
-        attempts["started_at"] = said["started_at"]
+    if said.started_at:
+        attempts["started_at"] = said.started_at
     if status == "cancelled":
-        stopped(state, task, batch, step, worker=said.get("worker"), **attempts)
+        stopped(state, task, batch, step, worker=said.worker, **attempts)
     else:
-        result, error, worker = said.get("result"), said.get("error"), said.get("worker")
-        end(state, task, S(status), batch, step, result=result, error=error, worker=worker, **attempts)
+        attempts |= {"result_json": said.result_json, "error": said.error}
+        end(state, task, S(status), batch, step, worker=said.worker, **attempts)
 
 
-def attempts_had(task: Task, said: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `task` that tell of its attempts, as a distributor's report or record has them."""
+def attempts_had(task: Task, said: TaskReport | Task | None) -> dict[str, Any]:
+    """The fields of `task` that tell of its attempts, as a distributor's report or its record has them, if any does."""
     had: dict[str, Any] = {
-        "retry_count": said.get("retry_count", task.retry_count),
-        "attempt": said.get("attempt", task.attempt),
+        "retry_count": task.retry_count if said is None or said.retry_count is None else said.retry_count,
+        "attempt": task.attempt if said is None or said.attempt is None else said.attempt,
     }
-    if errors := said.get("errors"):
-        had["errors"] = tuple(errors)
-    if not_before := said.get("not_before"):
-        had["not_before"] = not_before
+    if said is not None and said.errors:
+        had["errors"] = said.errors
+    if said is not None and said.not_before:
+        had["not_before"] = said.not_before
     return had
 
 
@@ -239,14 +242,15 @@ def requeue(state: CoordinatorState, task: Task, batch: Batch, step: Step, **cha
 def delegate(state: CoordinatorState, task: Task, said: TaskReport, batch: Batch, step: Step) -> None:
     """Opens the children of a task that spawned; it waits for them."""
     try:
-        children = [Task.parse(child) for child in said["children"]]
+        children = [Task.from_json(child) for child in said.children or ()]
         ids = [child.task_id for child in children]
         once = Counter(ids)
         taken = [one for one in ids if once[one] > 1 or is_taken(state, one, task, batch, step)]
         if taken:
             raise BadTask(f"child id {taken[0]!r} is in use already; leave it out, or let it begin with its parent's")
         for child in children:
-            checked(child)
+            check_names(child)
+            check_limits(f"payload of task {child.task_id!r}", bytes(child.payload_json))
     except BadTask as error:
         problem = TaskError(type="BadTask", message=f"spawn: {error}", attempt=task.attempt, retryable=False)
         end(state, task, S.FAILED, batch, step, error=problem, errors=errors_with(task.errors, problem))
@@ -257,7 +261,7 @@ def delegate(state: CoordinatorState, task: Task, said: TaskReport, batch: Batch
     if problem_of_tree := beyond_limits(state, task, len(children)):
         fell_tree(state, task, problem_of_tree, batch, step)
         return
-    then = (said.get("then") or Then()).model_copy(update={"spawned": len(children)})
+    then = replace(said.then or Then(), spawned=len(children))
     waiting = task.moved(S.WAITING, batch.now, children=(*task.children, *ids), then=then, inputs=(), assigned_to=None)
     save(state, waiting, step)
     state.families[task.task_id] = set(ids)
@@ -334,7 +338,7 @@ def proceed(state: CoordinatorState, parent: Task, batch: Batch, step: Step) -> 
     # refuses one that has none: somebody has written to Redis behind our back.
     inputs = tuple((child, state.digests.get(child, "")) for child in newest)
     again = parent.moved(
-        S.PENDING, batch.now, task_type=parent.then.task_type or "agents.gather", payload=parent.then.payload,
+        S.PENDING, batch.now, task_type=parent.then.task_type or "agents.gather", payload_json=parent.then.payload_json,
         inputs=inputs, retry_count=0,
     )  # fmt: skip
     save(state, again, step)

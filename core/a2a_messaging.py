@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
+import msgspec
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from msgspec import Raw, Struct, field
+from msgspec.structs import asdict
 
 from core.errors import BadTask, MalformedMessage, MessageTooLarge
 from core.signing import Keys, Signed
+from core.tasks import Count, in_words
 
 __all__ = [
     "MESSAGE_LIMIT_BYTES",
@@ -26,6 +29,8 @@ __all__ = [
     "A2AMessage",
     "MessageType",
     "Metadata",
+    "as_list",
+    "encode_body",
 ]
 
 VERSION = "v1"
@@ -33,9 +38,6 @@ VERSION = "v1"
 MESSAGE_LIMIT_BYTES = 4 * 1024 * 1024
 #: Most items in one message. A sender makes several messages of more; one that has more is refused.
 MOST_ITEMS = 128
-
-#: An integer and nothing that could be taken for one, small enough for every arithmetic that is done with it.
-Count = Annotated[int, Field(strict=True, ge=0, lt=2**53)]
 
 
 class MessageType(StrEnum):
@@ -47,25 +49,23 @@ class MessageType(StrEnum):
     ERROR = "error"
 
 
-class Metadata(BaseModel):
+class Metadata(Struct, frozen=True, kw_only=True, gc=False):
     """Where a message comes from and what it follows from."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     origin: str  #: the agent that began this exchange
     version: str = VERSION
     timestamp: Count  #: when it was signed, ms, on the server's clock
-    request_id: str = Field(default_factory=lambda: uuid.uuid4().hex)
+    request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     parent_request_id: str | None = None  #: the message this one answers
     sequence_number: Count  #: counts what this sender has sent to this recipient, from 1
     incarnation: Count  #: the sender's start; sequence numbers count anew with each
     audience: Count | None = None  #: the recipient's incarnation it is meant for; None: whichever lives
 
 
-class A2AMessage(BaseModel):
-    """A message between two agents. `signature` is the HMAC-SHA256 as hex, once it is signed or was verified."""
+class A2AMessage(Struct, frozen=True, kw_only=True):
+    """A message between two agents. `signature` is the HMAC-SHA256 as hex, once it is signed or was verified.
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    Of one that was decoded `payload` has everything but the tasks: those are kept as the JSON they came as."""
 
     type: MessageType
     sender: str
@@ -73,6 +73,7 @@ class A2AMessage(BaseModel):
     payload: dict[str, Any]
     metadata: Metadata
     signature: str | None = None
+    tasks: list[Raw] = []  #: the items of `payload["tasks"]`, or the one of `payload["task"]`
 
     @property
     def action(self) -> str:
@@ -80,17 +81,10 @@ class A2AMessage(BaseModel):
         action = self.payload.get("action", "")
         return action if isinstance(action, str) else ""
 
-    @property
-    def tasks(self) -> list[Any]:
-        """The items of `payload["tasks"]`, or the one of `payload["task"]`."""
-        items: list[Any] | None = self.payload.get("tasks")
-        if items is None:
-            return [self.payload["task"]] if "task" in self.payload else []
-        return items
-
     def encode(self) -> bytes:
         """The body: the exact bytes to sign and send. Raises BadTask when the payload is no JSON."""
-        return encode_body(self.type, self.sender, self.recipient, self.payload, self.metadata.__dict__)
+        payload = {**self.payload, "tasks": as_list(map(bytes, self.tasks))} if self.tasks else self.payload
+        return encode_body(self.type, self.sender, self.recipient, payload, asdict(self.metadata))
 
     @classmethod
     def opened(cls, signed: Signed, keys: Keys, *, limit_bytes: int = MESSAGE_LIMIT_BYTES) -> Self:
@@ -105,23 +99,39 @@ class A2AMessage(BaseModel):
         """The message in `body`. Verify the signature first.
 
         Raises MessageTooLarge, before anything is parsed; MalformedMessage for all that is not a message of a
-        version we speak: NaN, bad UTF-8, a name that stands twice in one object, nesting that could not be said again
-        (beyond 254). Unknown fields are ignored, so that a newer release can talk to an older one.
+        version we speak: NaN, bad UTF-8, a name that stands twice in it or in its payload. What is in its tasks is
+        looked at where each of them is decoded. Unknown fields are ignored, so that a newer release can talk to an
+        older one.
         """
         _check_length(body, limit_bytes)
-        try:
-            message = cls.model_validate(_parsed(body))
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            raise MalformedMessage(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-        if message.metadata.version.partition(".")[0] != VERSION:
-            raise MalformedMessage(f"version {message.metadata.version[:20]!r}; this release speaks {VERSION}")
-        items = message.payload.get("tasks", [])
-        if not isinstance(items, list):
-            raise MalformedMessage("payload.tasks is not a list")
+        envelope, payload, items = _parsed(body)
+        if envelope.metadata.version.partition(".")[0] != VERSION:
+            raise MalformedMessage(f"version {envelope.metadata.version[:20]!r}; this release speaks {VERSION}")
         if len(items) > MOST_ITEMS:
             raise MessageTooLarge(f"{len(items)} items in one message, where a sender puts {MOST_ITEMS} at most")
-        return message
+        return cls(
+            type=envelope.type,
+            sender=envelope.sender,
+            recipient=envelope.recipient,
+            payload=payload,
+            metadata=envelope.metadata,
+            tasks=items,
+        )
+
+
+class _Envelope(Struct, frozen=True):
+    """A body, whose payload nobody has looked at yet."""
+
+    type: MessageType
+    sender: str
+    recipient: str
+    payload: dict[str, Raw]
+    metadata: Metadata
+
+
+_decode = msgspec.json.Decoder(_Envelope).decode
+_encode = msgspec.json.Encoder().encode
+_items = msgspec.json.Decoder(list[Raw]).decode
 
 
 def _check_length(body: bytes, limit_bytes: int) -> None:
@@ -129,25 +139,39 @@ def _check_length(body: bytes, limit_bytes: int) -> None:
         raise MessageTooLarge(f"over the limit of {limit_bytes} bytes")
 
 
-def _parsed(body: bytes) -> Any:
-    """The value in a body. Raises MalformedMessage.
+def _parsed(body: bytes) -> tuple[_Envelope, dict[str, Any], list[Raw]]:
+    """A body, what its payload says, and its tasks. Raises MalformedMessage.
 
     The parser lets a name stand twice and keeps the last, where another reader might keep the first. A body that comes
-    out the same when it is encoded again has no such name; that is nearly every one, at a third of the cost of the
-    parsing. The others are looked at by a slower parser.
+    out the same when it is encoded again has no such name; that is nearly every one. The others are looked at by a
+    slower parser.
     """
     try:
-        value = orjson.loads(body)
-        if orjson.dumps(value) != body:
+        body.decode()  # what stays as it is, the parser does not look into
+        envelope = _decode(body)
+        if _encode(envelope) != body:
             json.loads(body, object_pairs_hook=_each_name_once)
-    except (ValueError, TypeError) as error:
+        items = _items(envelope.payload.get("tasks", b"[]"))
+        if "tasks" not in envelope.payload and "task" in envelope.payload:
+            items = [envelope.payload["task"]]
+        said = envelope.payload.items()
+        payload = {name: orjson.loads(memoryview(value)) for name, value in said if name not in ("tasks", "task")}
+    except msgspec.ValidationError as error:
+        where, what = in_words(error)
+        raise MalformedMessage(f"{where or 'payload.tasks'}: {what[:200]}") from None
+    except (ValueError, RecursionError) as error:
         raise MalformedMessage(f"no JSON: {str(error)[:200]}") from None
-    return value
+    return envelope, payload, items
 
 
 def _each_name_once(pairs: list[tuple[str, Any]]) -> None:
     if len(pairs) != len({name for name, _ in pairs}):
         raise ValueError("a name stands twice in one object")
+
+
+def as_list(items: Iterable[bytes]) -> orjson.Fragment:
+    """A list of items that are JSON already."""
+    return orjson.Fragment(b"[" + b",".join(items) + b"]")
 
 
 def encode_body(

@@ -7,10 +7,12 @@ parent's to deal with.
 from __future__ import annotations
 
 import re
-from typing import Any
+
+from msgspec import Raw
 
 from core.a2a_messaging import A2AMessage
 from core.errors import PeerError
+from core.reports import task_id_in
 from core.signing import Signed
 from core.tasks import Task, TaskStatus
 
@@ -44,10 +46,10 @@ def _number(task_id: str, origin: str) -> int:
     return int(found[1]) if found else 0
 
 
-def submitted_in(packed: bytes) -> dict[str, dict[str, Any]]:
+def submitted_in(packed: bytes) -> dict[str, Raw]:
     """The tasks in a message as it was signed, by id, each as its client wrote it; none where it is no message."""
     try:
         items = A2AMessage.decode(Signed.unpack(packed).body).tasks
     except PeerError:
         return {}  # what was kept had been verified: somebody has written to Redis behind our back
-    return {item["task_id"]: item for item in items if isinstance(item, dict) and isinstance(item.get("task_id"), str)}
+    return {task_id: item for item in items if (task_id := task_id_in(item))}

@@ -28,8 +28,8 @@ __all__ = [
     "DEPTH_LIMIT",
     "PAYLOAD_LIMIT_BYTES",
     "Unequal",
+    "check_limits",
     "payload_json",
-    "plain_payload",
     "result_json",
     "unique_members",
 ]
@@ -64,14 +64,8 @@ def payload_json(what: str, value: object) -> bytes:
 
     Raises BadTask when it is no JSON, larger than PAYLOAD_LIMIT_BYTES or nested deeper than DEPTH_LIMIT. Called
     wherever data of users enters; what is inside was checked there."""
-    return _payload(what, value)[0]
-
-
-def plain_payload(what: str, value: Any) -> Any:
-    """Data of a program without objects: `value` itself, or where dataclasses are in it what comes back of them as
-    JSON. Raises as `payload_json`."""
-    encoded, plain = _payload(what, value)
-    return value if plain else orjson.loads(encoded)
+    cure = "Use dicts, lists, strings, numbers, booleans and None."
+    return _checked(what, value, _of_dataclass, _PLAIN, cure)
 
 
 def result_json(value: object) -> bytes:
@@ -80,7 +74,7 @@ def result_json(value: object) -> bytes:
     Pydantic models (and so LangChain messages) and dataclasses are dumped, wherever they are inside; keys that are
     numbers, dates or None become strings. Raises as `payload_json`."""
     cure = "Return dicts, lists, strings, numbers, booleans, None, pydantic models or dataclasses."
-    return _checked("result", value, _of_object, _PLAIN | orjson.OPT_NON_STR_KEYS, cure)[0]
+    return _checked("result", value, _of_object, _PLAIN | orjson.OPT_NON_STR_KEYS, cure)
 
 
 def unique_members(members: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -93,12 +87,8 @@ def unique_members(members: list[tuple[str, Any]]) -> dict[str, Any]:
     return one
 
 
-def _payload(what: str, value: object) -> tuple[bytes, bool]:
-    return _checked(what, value, _of_dataclass, _PLAIN, "Use dicts, lists, strings, numbers, booleans and None.")
-
-
-def _checked(what: str, value: object, default: Callable[[Any], Any], option: int, cure: str) -> tuple[bytes, bool]:
-    """The JSON, and whether `value` needed no `default` for it."""
+def _checked(what: str, value: object, default: Callable[[Any], Any], option: int, cure: str) -> bytes:
+    """The JSON; `default` and `option` are for what is not plain."""
     plain = True
     try:
         try:
@@ -108,7 +98,7 @@ def _checked(what: str, value: object, default: Callable[[Any], Any], option: in
             encoded = orjson.dumps(value, default=default, option=option)
         if b"null" in encoded and _holds_no_number(value):
             raise Unequal(_NO_NUMBER)
-        _check_limits(what, encoded)
+        check_limits(what, encoded)
         if not plain and orjson.dumps(orjson.loads(encoded)) != encoded:
             _decoder.decode(encoded.decode())  # says which key was there twice
     except TypeError as error:
@@ -118,7 +108,7 @@ def _checked(what: str, value: object, default: Callable[[Any], Any], option: in
         raise BadTask(f"{what} is not JSON: {cause}. {cure}") from None
     except Unequal as error:
         raise BadTask(f"{what} {error}") from None
-    return encoded, plain
+    return encoded
 
 
 def _of_dataclass(value: Any) -> Any:
@@ -216,7 +206,8 @@ def _is_no_number(value: object) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
-def _check_limits(what: str, encoded: bytes) -> None:
+def check_limits(what: str, encoded: bytes) -> None:
+    """Raises BadTask for JSON that is larger, or nested deeper, than a payload or result may be."""
     if len(encoded) > PAYLOAD_LIMIT_BYTES:
         raise BadTask(
             f"{what} has {len(encoded)} bytes as JSON, over the limit of {PAYLOAD_LIMIT_BYTES}."

@@ -144,7 +144,7 @@ class SharedAgentState(BaseModel):
             distributor_version=number_in(header.get(b"distributor_version")),
             status=AgentStatus(status),
             assigned_workers=workers.get("assigned_workers", ()),
-            tasks=tuple(_each(actual, lambda record: Task.parse(orjson.loads(record)), unreadable).values()),
+            tasks=tuple(_each(actual, Task.from_json, unreadable).values()),
             wanted=_each(wanted, lambda want: str(orjson.loads(want)["want"]), unreadable),
             lease=held,
             unreadable=tuple(unreadable),

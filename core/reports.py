@@ -6,19 +6,19 @@ attempt, or its end; the others of its message go on. Whoever holds one legitima
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NotRequired, TypeGuard
+from typing import Annotated, Any, Literal, TypeVar
 
-import orjson
-from pydantic import AwareDatetime, FailFast, Field, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+import msgspec
+from msgspec import Meta, Raw, Struct
 
 from core.errors import BadTask, MalformedMessage
-from core.json_values import PAYLOAD_LIMIT_BYTES, payload_json
-from core.tasks import Name, TaskError, TaskId, Then
+from core.json_values import check_limits
+from core.tasks import NULL, Count, Moment, Name, TaskError, Then, in_words, is_task_id
 
 __all__ = [
-    "CHILDREN_LIMIT_BYTES", "OUTPUT_LIMIT", "PROGRESS_LIMIT_BYTES", "AttemptReport", "ProgressReport", "TaskReport",
-    "attempt_report", "children_in", "is_task_id", "progress_report", "shown_id", "task_report",
+    "CHILDREN_LIMIT_BYTES", "OUTPUT_LIMIT", "PROGRESS_LIMIT_BYTES", "AttemptName", "AttemptReport", "ProgressReport",
+    "TaskReport", "attempt_in", "attempt_named", "attempt_report", "children_in", "item_of", "progress_report",
+    "shown_id", "task_id_in", "task_named", "task_report",
 ]  # fmt: skip
 
 #: The children of one spawn, and a digest for each: they travel in one message, and their parent's record names each.
@@ -27,127 +27,178 @@ CHILDREN_LIMIT_BYTES = 2 * 1024 * 1024
 PROGRESS_LIMIT_BYTES = 4096
 #: What is kept of what a task has printed and logged, in characters.
 OUTPUT_LIMIT = 2048
-#: A body that is no larger holds nothing over a limit that is worth a look.
-SMALL_BYTES = 64 * 1024
 #: The errors of all attempts, and the last one again: a tier keeps them within a quarter of that.
 ERRORS_LIMIT_BYTES = 256 * 1024
 
-Output = Annotated[str, Field(max_length=OUTPUT_LIMIT)]
-Count = Annotated[int, Field(strict=True, ge=0, lt=2**53)]
+Output = Annotated[str, Meta(max_length=OUTPUT_LIMIT)]
+Milliseconds = Annotated[float, Meta(ge=0, le=1e12)]
+Attempts = Annotated[int, Meta(ge=0, le=10_000)]
+T = TypeVar("T")
 
 
-class AttemptReport(TypedDict):
+class AttemptName(Struct, frozen=True, kw_only=True, gc=False):
+    """Which attempt is meant: what a distributor asks its worker to stop."""
+
+    task_id: str
+    attempt: Count
+
+
+class AttemptReport(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, rename={"result_json": "result"}):
     """What a worker says of an attempt."""
 
     task_id: str
     attempt: Count
     status: Literal["completed", "failed", "cancelled", "delegated", "returned"]
-    run_ms: NotRequired[Annotated[float, Field(ge=0, le=1e12)]]
-    started_at: NotRequired[AwareDatetime]
-    result: NotRequired[Any]  #: of a completed one, JSON
-    error: NotRequired[TaskError]  #: of a failed one
-    output: NotRequired[Output]  #: of another one, where it printed or logged something: the end of that
-    max_attempts: NotRequired[Annotated[int, Field(ge=1, le=100)]]  #: how often its handler may be tried
-    children: NotRequired[list[Any]]  #: of one that delegated: tasks
-    then: NotRequired[Then | None]
+    run_ms: Milliseconds | None = None
+    started_at: Moment | None = None
+    result_json: Raw = NULL  #: of a completed one
+    error: TaskError | None = None  #: of a failed one
+    output: Output = ""  #: of another one, where it printed or logged something: the end of that
+    max_attempts: Annotated[int, Meta(ge=1, le=100)] | None = None  #: how often its handler may be tried
+    children: tuple[Raw, ...] | None = None  #: of one that delegated: tasks
+    then: Then | None = None
 
 
-class TaskReport(TypedDict):
+class TaskReport(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, rename={"result_json": "result"}):
     """What a distributor says of a task that leaves it."""
 
     task_id: str
     status: Literal["completed", "failed", "cancelled", "abandoned", "delegated", "returned"]
-    attempt: NotRequired[Count]
-    retry_count: NotRequired[Annotated[int, Field(strict=True, ge=0, le=10_000)]]
-    worker: NotRequired[Name | None]
-    run_ms: NotRequired[Annotated[float, Field(ge=0, le=1e12)]]
-    started_at: NotRequired[AwareDatetime | None]
-    result: NotRequired[Any]
-    error: NotRequired[TaskError | None]
-    errors: NotRequired[Annotated[list[TaskError], FailFast()]]
-    output: NotRequired[Output]
-    not_before: NotRequired[AwareDatetime | None]  #: of a returned one: when the pause before its next attempt ends
-    stranded: NotRequired[bool]  #: of a returned one: nobody there can do this one, others are welcome
-    children: NotRequired[list[Any]]
-    then: NotRequired[Then | None]
+    attempt: Count | None = None
+    retry_count: Attempts | None = None
+    worker: Name | None = None
+    run_ms: Milliseconds | None = None
+    started_at: Moment | None = None
+    result_json: Raw = NULL
+    error: TaskError | None = None
+    errors: tuple[TaskError, ...] = ()
+    output: Output = ""
+    not_before: Moment | None = None  #: of a returned one: when the pause before its next attempt ends
+    stranded: bool = False  #: of a returned one: nobody there can do this one, others are welcome
+    children: tuple[Raw, ...] | None = None
+    then: Then | None = None
 
 
-class ProgressReport(TypedDict):
+class ProgressReport(Struct, frozen=True, kw_only=True, gc=False, rename={"progress_json": "progress"}):
     """How far an attempt is."""
 
     task_id: str
     attempt: Count
-    progress: dict[str, Any]
+    progress_json: Raw  #: an object
 
 
-_attempt = TypeAdapter(AttemptReport).validator.validate_python
-_task = TypeAdapter(TaskReport).validator.validate_python
-_progress = TypeAdapter(ProgressReport).validator.validate_python
-_task_id = TypeAdapter(TaskId).validator
+class _Named(Struct, gc=False):
+    """What can be known of an item that breaks its shape."""
+
+    task_id: Any = None
+    attempt: Any = None
 
 
-def attempt_report(item: object, body_bytes: int = 0) -> AttemptReport:
-    """The report of a worker; `body_bytes` is the length of the message it came in (0: small). Raises
-    MalformedMessage, naming the field and quoting nothing."""
-    report: AttemptReport = _checked(_attempt, item)
-    if report["status"] == "failed" and "error" not in report:
+class _Delegated(Struct, gc=False):
+    children: list[Raw] = []
+
+
+_attempt = msgspec.json.Decoder(AttemptReport)
+_task = msgspec.json.Decoder(TaskReport)
+_progress = msgspec.json.Decoder(ProgressReport)
+_attempt_name = msgspec.json.Decoder(AttemptName)
+_named = msgspec.json.Decoder(_Named)
+_delegated = msgspec.json.Decoder(_Delegated)
+_text = msgspec.json.Decoder(str)
+#: A report as the item of a message.
+item_of = msgspec.json.Encoder().encode
+
+
+def attempt_report(item: Raw) -> AttemptReport:
+    """The report of a worker. Raises MalformedMessage, naming the field and quoting nothing."""
+    report = _decoded(_attempt, item)
+    if report.status == "failed" and report.error is None:
         raise MalformedMessage("error: missing from the report of a failed attempt")
-    _check_contents(report.get("result"), report.get("children"), report["status"], body_bytes)
+    _check_contents(report)
     return report
 
 
-def task_report(item: object, body_bytes: int = 0) -> TaskReport:
+def task_report(item: Raw) -> TaskReport:
     """The report of a distributor; as `attempt_report`."""
-    report: TaskReport = _checked(_task, item)
-    _check_contents(report.get("result"), report.get("children"), report["status"], body_bytes)
-    if body_bytes > SMALL_BYTES and "errors" in report:
-        errors = [*report["errors"], *([report["error"]] if report.get("error") else [])]
-        if sum(len(error.model_dump_json()) for error in errors if error) > ERRORS_LIMIT_BYTES:
-            raise MalformedMessage(f"errors: over {ERRORS_LIMIT_BYTES} bytes")
+    report = _decoded(_task, item)
+    _check_contents(report)
+    if report.errors and len(item_of((report.errors, report.error))) > ERRORS_LIMIT_BYTES:
+        raise MalformedMessage(f"errors: over {ERRORS_LIMIT_BYTES} bytes")
     return report
 
 
-def progress_report(item: object) -> ProgressReport:
+def progress_report(item: Raw) -> ProgressReport:
     """What a worker says of an attempt under way. Raises MalformedMessage."""
-    report: ProgressReport = _checked(_progress, item)
-    if len(orjson.dumps(report["progress"])) > 2 * PROGRESS_LIMIT_BYTES:
+    report = _decoded(_progress, item)
+    progress_json = memoryview(report.progress_json)
+    if len(progress_json) > 2 * PROGRESS_LIMIT_BYTES:
         raise MalformedMessage("progress: too large")
+    if progress_json[0] != ord("{"):
+        raise MalformedMessage("progress: no object")
     return report
 
 
-def children_in(item: object) -> list[Any]:
-    """What a report, which nobody has checked yet, calls the children of its task."""
-    children = item.get("children") if isinstance(item, dict) else None
-    return children if isinstance(children, list) else []
+def attempt_named(item: Raw) -> AttemptName:
+    """Which attempt an item names. Raises MalformedMessage."""
+    return _decoded(_attempt_name, item)
 
 
-def is_task_id(item: object) -> TypeGuard[str]:
-    """Whether a task can have that id."""
-    return bool(_task_id.isinstance_python(item))
-
-
-def shown_id(item: object) -> str:
-    """What an answer calls an item whose id it names, which anybody may have written."""
-    return item if is_task_id(item) else "?"
-
-
-def _checked(validate: Any, item: object) -> Any:
+def task_named(item: Raw) -> str | None:
+    """The task that an item, which is nothing but its id, names; None: it is no id."""
     try:
-        return validate(item)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise MalformedMessage(f"{'.'.join(map(str, first['loc']))[:80] or 'item'}: {first['msg'][:120]}") from None
+        task_id = _text.decode(item)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return task_id if is_task_id(task_id) else None
 
 
-def _check_contents(result: object, children: list[Any] | None, status: str, body_bytes: int) -> None:
-    if status == "delegated" and children is None:
+def task_id_in(item: Raw) -> str | None:
+    """The id in an item that need not be right otherwise; None: there is none."""
+    try:
+        task_id = _named.decode(item).task_id
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return task_id if is_task_id(task_id) else None
+
+
+def attempt_in(item: Raw) -> AttemptName | None:
+    """Which attempt an item is about that need not be right otherwise; None: nobody can say."""
+    try:
+        return attempt_named(item)
+    except MalformedMessage:
+        return None
+
+
+def children_in(item: Raw) -> list[Raw]:
+    """What a report, which nobody has checked yet, calls the children of its task."""
+    try:
+        return _delegated.decode(item).children
+    except (msgspec.DecodeError, RecursionError):
+        return []
+
+
+def shown_id(task_id: str | None) -> str:
+    """What an answer calls an item that may name no task."""
+    return task_id or "?"
+
+
+def _decoded(decoder: msgspec.json.Decoder[T], item: Raw) -> T:
+    try:
+        return decoder.decode(item)
+    except msgspec.ValidationError as error:
+        where, what = in_words(error)
+        raise MalformedMessage(f"{where[:80] or 'item'}: {what[:120]}") from None
+    except (msgspec.DecodeError, RecursionError):
+        raise MalformedMessage("item: no JSON of such a shape") from None
+
+
+def _check_contents(report: AttemptReport | TaskReport) -> None:
+    if report.status == "delegated" and report.children is None:
         raise MalformedMessage("children: missing from the report of an attempt that delegated")
-    if body_bytes <= SMALL_BYTES:
-        return
-    if children and len(orjson.dumps(children)) > CHILDREN_LIMIT_BYTES:
+    if report.children and sum(len(memoryview(child)) for child in report.children) > CHILDREN_LIMIT_BYTES:
         raise MalformedMessage(f"children: over {CHILDREN_LIMIT_BYTES} bytes")
-    if body_bytes > PAYLOAD_LIMIT_BYTES:
+    if report.result_json is not NULL:
         try:
-            payload_json("result", result)
+            check_limits("result", bytes(report.result_json))
         except BadTask as error:
             raise MalformedMessage(str(error)) from None

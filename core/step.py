@@ -21,6 +21,8 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, NamedTuple, Protocol, TypedDict
 
+from msgspec import Raw
+
 from core.a2a_messaging import A2AMessage, MessageType
 from core.errors import PeerError
 from core.roles import Action, Address
@@ -164,7 +166,7 @@ class PutAside(NamedTuple):
     """An item of a message that is not acted on, while the others of its message are."""
 
     received: Received
-    item: Any  #: JSON
+    item: Raw
     error: PeerError
 
 
@@ -200,7 +202,7 @@ class Step:
         elif before[-1] != what:
             self.changes[task_id] = (*before, what)
 
-    def put_aside(self, received: Received, item: object, error: PeerError) -> None:
+    def put_aside(self, received: Received, item: Raw, error: PeerError) -> None:
         """Has an item quarantined, with the reason."""
         self.rejected.append(PutAside(received, item, error))
 

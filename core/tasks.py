@@ -13,58 +13,65 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import re
 import secrets
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
-from itertools import compress
-from operator import is_not, itemgetter
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeGuard
 
+import msgspec
 import orjson
-from pydantic import (
-    AwareDatetime,
-    BaseModel,
-    ConfigDict,
-    FailFast,  # else each wrong entry of a list costs an error object: 30 s and 1.7 GiB for one message
-    Field,
-    ModelWrapValidatorHandler,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from msgspec import Meta, Raw, Struct
+from msgspec.structs import replace
+from pydantic_core import core_schema
 
 from core.errors import BadTask, UnlawfulTransition
-from core.json_values import plain_payload
+from core.json_values import payload_json
 
 __all__ = [
+    "NULL",
     "UNTOUCHED",
+    "Count",
+    "FreshId",
+    "Moment",
+    "Name",
     "Priority",
     "Task",
     "TaskError",
     "TaskStatus",
     "Then",
     "as_received",
-    "bounded",
-    "check_untouched",
+    "check_names",
+    "check_new",
     "checked",
-    "errors_with",
+    "in_words",
+    "is_task_id",
     "new_task_id",
     "skills_needed",
     "to_begin_now",
     "utc_now",
+    "value_of",
 ]
-
-#: What the errors of all attempts of one task take at most, as JSON.
-ERRORS_LIMIT_BYTES = 64 * 1024
 
 #: The longest time limit of an attempt, ten years: more than that is nobody's intention, and no clock can be set to it.
 TIMEOUT_LIMIT_S = 10 * 366 * 86_400
 
-T = TypeVar("T", bound="Task")
-TaskId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@/+-]{0,199}$")]
-Name = Annotated[str, StringConstraints(max_length=200)]
-TaskType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$")]
+#: A JSON value that says nothing: an absent payload, an absent result.
+NULL = Raw(b"null")
+
+TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@/+-]{0,199}")
+TASK_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
+
+Name = Annotated[str, Meta(max_length=200)]
+Moment = Annotated[datetime, Meta(tz=True)]
+#: Small enough for every arithmetic that is done with it, and for every JSON parser.
+Count = Annotated[int, Meta(ge=0, lt=2**53)]
+Attempts = Annotated[int, Meta(ge=0, lt=2**31)]
+Seconds = Annotated[float, Meta(ge=0, le=TIMEOUT_LIMIT_S)]
+Limit = Annotated[float, Meta(gt=0, le=TIMEOUT_LIMIT_S)]
 
 
 class TaskStatus(StrEnum):
@@ -109,143 +116,189 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+class FreshId(str):
+    """An id that nobody chose: whoever spawns the task may give it another one."""
+
+    __slots__ = ()
+
+
 def new_task_id() -> str:
     """A fresh id, 80 random bits: `task-` and 20 hex digits."""
     return f"task-{secrets.token_hex(10)}"
 
 
-class TaskError(BaseModel):
+class TaskError(Struct, frozen=True, kw_only=True, gc=False):
     """What went wrong in one attempt."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     type: str  #: the exception's class, or timeout | memory | worker_lost | distributor_lost | process_died | deadline
     message: str
     traceback: str = ""
-    attempt: int = 0  #: which attempt it was
+    attempt: Count = 0  #: which attempt it was
     worker: str = ""  #: who ran it
     retryable: bool = True  #: False: another attempt cannot help (a payload that breaks its schema)
     output: str = ""  #: the tail of what it printed, or how far it said it was
 
 
-class Then(BaseModel):
+class Then(Struct, frozen=True, kw_only=True, gc=False, rename={"payload_json": "payload"}):
     """How a task that delegated goes on: as `task_type`, with `payload`, once its children have ended."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    task_type: Annotated[str, Meta(min_length=1, max_length=100)] | None = None  #: None: the results are the result
+    payload_json: Raw = NULL
+    spawned: Attempts = 0  #: how many children, the last ones in the task's list, it waits for
 
-    task_type: TaskType | None = None  #: None: the result is the list of the children's results
-    payload: Any = None
-    spawned: int = 0  #: how many children, the last ones in the task's list, it waits for
+    @property
+    def payload(self) -> Any:
+        """What the continuation is given: a value of JSON's types, parsed anew each time."""
+        return value_of(self.payload_json)
 
 
-class Task(BaseModel):
+class _Validated(type(Struct)):  # type: ignore[misc]  # the class of classes of msgspec has no name
+    """Checks what a program makes a Task of. What is decoded or evolved does not come through here."""
+
+    def __call__(cls, **fields: Any) -> Any:
+        if not fields.keys() <= DEFAULTS.keys():
+            raise BadTask(_no_such_field(next(name for name in fields if name not in DEFAULTS)))
+        if "task_id" not in fields:
+            fields["task_id"] = FreshId(new_task_id())
+        if "created_at" not in fields:
+            fields["created_at"] = utc_now()
+        what = f"of task {fields['task_id']!r}"
+        for name in ("payload", "result"):
+            if name in fields:
+                fields[name] = Raw(payload_json(f"{name} {what}", fields[name]))
+        try:
+            if metadata := fields.get("metadata"):
+                if not isinstance(metadata, dict):
+                    raise BadTask(_expected("metadata", "expected a dict", metadata))
+                metadata_json = payload_json(f"metadata {what}", metadata)
+                fields["metadata"] = msgspec.json.decode(metadata_json, type=dict[str, Raw])
+            task: Any = msgspec.convert(fields, cls, strict=False)
+        except msgspec.ValidationError as error:
+            raise BadTask(_in_words(error, fields)) from None
+        check_names(task)
+        return task
+
+
+class Task(
+    Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,  # it refers to nothing that could refer back
+    rename={"payload_json": "payload", "result_json": "result", "metadata_json": "metadata"},
+    metaclass=_Validated,
+):
     """A unit of work with a durable record.
 
-    Raises BadTask when a field is malformed; the message names the field. Times are aware UTC datetimes.
+    Raises BadTask when a field is malformed; the message names the field. Times are aware UTC datetimes. Payload,
+    result and metadata are kept as the JSON that travels: what a program gives is copied when the task is made, and
+    parsed each time it is asked for.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    task_id: TaskId = ""  #: left out: a fresh one
-    task_type: TaskType
-    payload: Any = None
+    task_id: Annotated[str, Meta(max_length=200)] = ""  #: left out: a fresh one
+    task_type: Annotated[str, Meta(min_length=1, max_length=100)]
+    payload_json: Raw = NULL
     status: TaskStatus = TaskStatus.PENDING
     priority: Priority = Priority.NORMAL
-    created_at: AwareDatetime = NOT_GIVEN  #: left out: now
-    updated_at: AwareDatetime | None = None
-    started_at: AwareDatetime | None = None  #: when the current attempt was handed to a worker
-    completed_at: AwareDatetime | None = None
-    result: Any = None
+    created_at: Moment = NOT_GIVEN  #: left out: now
+    updated_at: Moment | None = None
+    started_at: Moment | None = None  #: when the current attempt was handed to a worker
+    completed_at: Moment | None = None
+    result_json: Raw = NULL
     error: TaskError | None = None  #: of the last attempt that failed
-    errors: Annotated[
-        tuple[TaskError, ...], FailFast()
-    ] = ()  #: of all attempts that failed, the oldest first (see errors_with)
+    errors: tuple[TaskError, ...] = ()  #: of all attempts that failed, the oldest first (see errors_with)
     output: str = ""  #: the end of what it printed and logged; of attempts that failed, see `errors`
-    retry_count: int = Field(default=0, ge=0, lt=2**31)  #: attempts that began
-    metadata: dict[str, Any] = Field(default_factory=dict)  #: the caller's own; carried along, never read
-    timeout_s: float | None = Field(
-        default=None, gt=0, le=TIMEOUT_LIMIT_S
-    )  #: longest run of one attempt; None: the handler's own
-    deadline: AwareDatetime | None = None  #: nothing is started after it; children inherit it and can only shorten it
-    max_attempts: int | None = Field(default=None, ge=1, le=100)  #: None: the handler's own
-    backoff_s: float = Field(
-        default=0.5, ge=0, le=TIMEOUT_LIMIT_S
-    )  #: longest pause before the 2nd attempt; doubles, at most 60 s; see retry_delay
-    capabilities: Annotated[tuple[Name, ...], FailFast()] = Field(
-        default=(), max_length=32
-    )  #: what its worker must be able to do
+    retry_count: Attempts = 0  #: attempts that began
+    metadata_json: dict[str, Raw] = {}  #: the caller's own; carried along, never read
+    timeout_s: Limit | None = None  #: longest run of one attempt; None: the handler's own
+    deadline: Moment | None = None  #: nothing is started after it; children inherit it and can only shorten it
+    max_attempts: Annotated[int, Meta(ge=1, le=100)] | None = None  #: None: the handler's own
+    backoff_s: Seconds = 0.5  #: longest pause before the 2nd attempt; doubles, at most 60 s; see retry_delay
+    capabilities: Annotated[tuple[Name, ...], Meta(max_length=32)] = ()  #: what its worker must be able to do
     idempotency_key: Name | None = None  #: for effects outside; None: the task_id
     owner: str | None = None  #: whose it is: the client, or operator, that submitted its root, as `role:name`
-    shared_with: Annotated[tuple[Name, ...], FailFast()] = Field(
-        default=(), max_length=32
-    )  #: clients that see and touch it too; "*": all
+    shared_with: Annotated[tuple[Name, ...], Meta(max_length=32)] = ()  #: clients that see and touch it too; "*": all
     parent_id: str | None = None
     root_id: str | None = None  #: the submitted task at the top of the tree
-    depth: int = 0  #: how many parents there are above it
+    depth: Attempts = 0  #: how many parents there are above it
     submission: str | None = None  #: the message it was submitted with, by its entry id; the coordinator keeps it
-    children: Annotated[tuple[str, ...], FailFast()] = ()  #: of a waiting task, and of its continuation
+    children: tuple[str, ...] = ()  #: of a waiting task, and of its continuation
     then: Then | None = None
-    inputs: Annotated[
-        tuple[tuple[str, str], ...], FailFast()
-    ] = ()  #: (child id, sha256 of its record), for the continuation
-    attempt: int = Field(
-        default=0, ge=0, lt=2**53
-    )  #: the fence: grows with every hand-over; only the current attempt's result counts
+    inputs: tuple[tuple[str, str], ...] = ()  #: (child id, sha256 of its record), for the continuation
+    attempt: Count = 0  #: the fence: grows with every hand-over; only the current attempt's result counts
     assigned_to: str | None = None  #: the agent below that has it now
-    not_before: AwareDatetime | None = None  #: it is not begun earlier, first nor again after a failure
-    delay_s: float | None = Field(
-        default=None, ge=0, le=TIMEOUT_LIMIT_S
-    )  #: not_before, counted from when the coordinator records it
-    reply_to: Annotated[tuple[str, ...], FailFast()] = ()  #: addresses of those that want to hear of its end
+    not_before: Moment | None = None  #: it is not begun earlier, first nor again after a failure
+    delay_s: Seconds | None = None  #: not_before, counted from when the coordinator records it
+    reply_to: tuple[str, ...] = ()  #: addresses of those that want to hear of its end
     cancel_requested: bool = False
 
-    if not TYPE_CHECKING:  # a checker knows the fields by name and type
+    if TYPE_CHECKING:  # what a program sets; a checker would take the JSON for it otherwise
 
-        def __init__(self, **fields: Any) -> None:
-            # Only what a program writes is held to the names: a record may come from a later version.
-            if not TASK_FIELDS.issuperset(fields):
-                raise BadTask(_no_such_field(next(name for name in fields if name not in TASK_FIELDS)))
-            super().__init__(**fields)
+        def __init__(
+            self,
+            *,
+            task_type: str,
+            payload: Any = None,
+            task_id: str = ...,
+            priority: Priority | str = ...,
+            metadata: dict[str, Any] = ...,
+            timeout_s: float | None = None,
+            deadline: datetime | None = None,
+            max_attempts: int | None = None,
+            backoff_s: float = 0.5,
+            capabilities: tuple[str, ...] | list[str] = (),
+            idempotency_key: str | None = None,
+            shared_with: tuple[str, ...] | list[str] = (),
+            not_before: datetime | None = None,
+            delay_s: float | None = None,
+            **of_the_system: Any,
+        ) -> None: ...
 
-        # Else `parse` and every nested validation would come through __init__ as well.
-        __init__.__pydantic_base_init__ = True
+    def __repr__(self) -> str:
+        told = orjson.loads(self.to_json())
+        return f"Task({', '.join(f'{name}={value!r}' for name, value in told.items())})"
 
-    @model_validator(mode="wrap")
+    @property
+    def payload(self) -> Any:
+        """What its handler is given: a value of JSON's types, parsed anew each time."""
+        return value_of(self.payload_json)
+
+    @property
+    def result(self) -> Any:
+        """What its handler returned, as `payload`; None until it has."""
+        return value_of(self.result_json)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The caller's own, as `payload`."""
+        return {name: value_of(value) for name, value in self.metadata_json.items()}
+
     @classmethod
-    def _checked(cls, fields: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+    def from_json(cls, record: bytes | Raw) -> Self:
+        """A Task from what `to_json` gives. Raises BadTask, naming the field.
+
+        Names are not held to their patterns here: see `check_new` for what enters the hierarchy."""
         try:
-            task = validate(fields)
-        except ValidationError as error:
-            raise BadTask(_first_problem(error)) from None
-        # Not as default factories: those would be called for every record that leaves defaults out.
-        if not task.task_id:
-            task.__dict__["task_id"] = new_task_id()
-        if task.created_at is NOT_GIVEN:
-            task.__dict__["created_at"] = utc_now()
-        return task
-
-    @classmethod
-    def parse(cls, fields: object) -> Self:
-        """A Task from parsed JSON. Raises BadTask, naming the field."""
-        task: Self = cls.__pydantic_validator__.validate_python(fields)
-        return task
+            # Copied out of the message that it is part of, which need not live as long as the task.
+            task: Self = _decode(record if type(record) is bytes else bytes(record))
+            return task
+        except msgspec.ValidationError as error:
+            raise BadTask(_in_words(error, {})) from None
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise BadTask(f"this is no task: {str(error)[:200]}") from None
 
     def to_json(self) -> bytes:
-        """The record, without what nobody has changed from its default. `parse` of it gives an equal task."""
-        # As model_dump_json(exclude_defaults=True), at two thirds of its cost: most fields are the default itself.
-        fields = self.__dict__
-        told = dict(compress(fields.items(), map(is_not, fields.values(), DEFAULTS)))
-        if not told["metadata"]:
-            del told["metadata"]
-        return orjson.dumps(told, default=_told, option=orjson.OPT_UTC_Z)
+        """The record, without what nobody has changed from its default. `from_json` of it gives an equal task."""
+        return _encode(self)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON values, for people."""
-        return self.model_dump(mode="json")
+        told: dict[str, Any] = orjson.loads(self.to_json())
+        return DEFAULTS | told
 
     def evolve(self, **changes: Any) -> Self:
         """This task with other values; they are not validated, so they come from code, never from outside."""
-        return _with(self, changes)
+        return replace(self, **changes)
 
     def opened(self, now: datetime, **changes: Any) -> Self:
         """This task as its coordinator records it: nothing of it has happened yet, whatever it says."""
@@ -253,17 +306,21 @@ class Task(BaseModel):
         if self.delay_s is not None:
             begins = now + timedelta(seconds=self.delay_s)
             changes |= {"delay_s": None, "not_before": max(begins, self.not_before or begins)}
-        return _with(self, changes if _is_untouched(self) else UNTOUCHED | changes)
+        return replace(self, **(changes if _is_untouched(self) else UNTOUCHED | changes))
 
     def moved(self, to: TaskStatus, now: datetime, **changes: Any) -> Self:
         """This task in another status. Raises UnlawfulTransition, and changes nothing, where the table forbids it."""
         if to not in LAWFUL[self.status]:
             raise UnlawfulTransition(f"task {self.task_id}: {self.status} -> {to}")
-        changes["status"] = to
-        changes["updated_at"] = now
         if to in ENDED:
             changes["completed_at"] = now
-        return _with(self, changes)
+        return replace(self, status=to, updated_at=now, **changes)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
+        """A Task, or the fields of one, as a field of a pydantic model."""
+        as_dict = core_schema.plain_serializer_function_ser_schema(cls.to_dict)
+        return core_schema.no_info_plain_validator_function(_from_anything, serialization=as_dict)
 
     def retry_delay(self) -> timedelta:
         """The pause before the next attempt: backoff_s, doubled for each one that began, at most a minute. Of that
@@ -273,113 +330,91 @@ class Task(BaseModel):
         return timedelta(seconds=longest_s * (1 + spread[0] / 256 + spread[1] / 65536) / 2)
 
 
-TASK_FIELDS = frozenset(Task.model_fields)
-DEFAULTS = tuple(field.default for field in Task.model_fields.values())
+def _from_anything(value: Any) -> Task:
+    if isinstance(value, dict):
+        return Task(**value)
+    if not isinstance(value, Task):
+        raise BadTask(f"this is a {type(value).__name__}, not a task")
+    return value
+
+
+def _json_default(field: msgspec.structs.FieldInfo) -> Any:
+    if field.default is NULL or field.required:
+        return None
+    return {} if field.default is msgspec.NODEFAULT else orjson.loads(msgspec.json.encode(field.default))
+
+
+_decode: Callable[[bytes], Any] = msgspec.json.Decoder(Task).decode
+_encode = msgspec.json.Encoder(enc_hook=str).encode  # a FreshId, of all that is in a task, is unknown to it
+
+_FIELDS = msgspec.structs.fields(Task)
+#: What stands in JSON for a field that is left out, by its name there.
+DEFAULTS = {field.encode_name: _json_default(field) for field in _FIELDS}
 #: What only the system sets, as it is before anything has happened.
 UNTOUCHED: dict[str, Any] = {
-    name: Task.model_fields[name].default
-    for name in (
-        "status", "updated_at", "started_at", "completed_at", "result", "error", "errors", "output", "retry_count",
+    field.name: field.default
+    for field in _FIELDS
+    if field.name
+    in (
+        "status", "updated_at", "started_at", "completed_at", "result_json", "error", "errors", "output", "retry_count",
         "owner", "parent_id", "root_id", "depth", "submission", "children", "then", "inputs", "attempt", "assigned_to",
         "reply_to", "cancel_requested",
     )
 }  # fmt: skip
-_NAMES, _of_the_system, _UNTOUCHED = frozenset(UNTOUCHED), itemgetter(*UNTOUCHED), tuple(UNTOUCHED.values())
+_of_the_system, _UNTOUCHED = attrgetter(*UNTOUCHED), tuple(UNTOUCHED.values())
 
 
 def _is_untouched(task: Task) -> bool:
-    # Mostly none of these was given at all.
-    given = task.__pydantic_fields_set__
-    return _NAMES.isdisjoint(given) or bool(_of_the_system(task.__dict__) == _UNTOUCHED)
+    return bool(_of_the_system(task) == _UNTOUCHED)
 
 
-_new, _set = object.__new__, object.__setattr__  # looked up once: a task evolves several times in its life
+def value_of(value_json: Raw) -> Any:
+    """The value that stands in JSON. Raises BadTask where it cannot be read: a number beyond all floats."""
+    if value_json is NULL:
+        return None
+    try:
+        return orjson.loads(memoryview(value_json))
+    except orjson.JSONDecodeError as error:
+        raise BadTask(f"what somebody has sent cannot be read: {error}") from None
 
 
-def _with(task: T, changes: dict[str, Any]) -> T:
-    """As model_copy(update=...), at a quarter of its cost."""
-    copy = _new(task.__class__)
-    _set(copy, "__dict__", task.__dict__ | changes)
-    _set(copy, "__pydantic_fields_set__", task.__pydantic_fields_set__)
-    _set(copy, "__pydantic_extra__", None)
-    _set(copy, "__pydantic_private__", None)
-    return copy
-
-
-def _told(value: object) -> dict[str, Any]:
-    """What orjson cannot write by itself."""
-    if isinstance(value, TaskError | Then):
-        return value.model_dump(mode="json", exclude_defaults=True)
-    raise TypeError(f"{type(value).__name__} is not JSON")
-
-
-def _no_such_field(name: str) -> str:
-    known = [one for one in Task.model_fields if one not in UNTOUCHED]
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
-    return f"task field {name!r}: no such field; {hint}"
-
-
-def errors_with(earlier: tuple[TaskError, ...], latest: TaskError) -> tuple[TaskError, ...]:
-    """The errors of a task's attempts, the last of which failed with `latest`.
-
-    Within ERRORS_LIMIT_BYTES: the newest, up to half of that, are kept whole; of those before only the first words."""
-    kept: list[TaskError] = []
-    left, left_for_whole = ERRORS_LIMIT_BYTES, ERRORS_LIMIT_BYTES // 2
-    for error in (latest, *reversed(earlier)):
-        left_for_whole -= _size(error)
-        if left_for_whole < 0:
-            error = in_short(error)
-        left -= _size(error)
-        if left < 0:
-            break
-        kept.append(error)
-    return tuple(reversed(kept))
-
-
-def in_short(error: TaskError) -> TaskError:
-    """Its first words."""
-    short = {"type": error.type[:100], "message": error.message[:100], "worker": error.worker[:100]}
-    return error.model_copy(update={**short, "traceback": "", "output": ""})
-
-
-def bounded(error: TaskError) -> TaskError:
-    """The error itself, or its first words where it takes more than ERRORS_LIMIT_BYTES."""
-    return error if _size(error) <= ERRORS_LIMIT_BYTES else in_short(error)
-
-
-def _size(error: TaskError) -> int:
-    return len(error.__pydantic_serializer__.to_json(error))
+def is_task_id(value: object) -> TypeGuard[str]:
+    """Whether a task can have that id."""
+    return isinstance(value, str) and TASK_ID.fullmatch(value) is not None
 
 
 def checked(task: Task) -> Task:
-    """A task that can travel: JSON stands where its caller has put objects. Raises BadTask, as `payload_json`, when it
-    cannot, or when it is no Task."""
+    """The task, when it is one that can enter the hierarchy. Raises BadTask when it is no Task, and as `check_new`."""
     if not isinstance(task, Task):
         raise BadTask(f"this is a {type(task).__name__}, not a task; make it Task(task_type=..., payload=...)")
-    payload = plain_payload(f"payload of task {task.task_id!r}", task.payload)
-    if task.deadline and task.deadline.tzinfo is None:  # a copy that was not validated
-        raise BadTask("task field 'deadline': needs a time zone, such as datetime.now(UTC)")
-    metadata = plain_payload(f"metadata of task {task.task_id!r}", task.metadata) if task.metadata else task.metadata
-    if payload is task.payload and metadata is task.metadata:
-        return task
-    return task.evolve(payload=payload, metadata=metadata)
+    check_new(task)
+    return task
 
 
-def check_untouched(task: Task) -> None:
-    """Raises BadTask where a program gives a task what only the system sets: it would be ignored."""
+def check_new(task: Task) -> None:
+    """Raises BadTask where a task that is to enter the hierarchy has names that it must not have, or what only the
+    system sets, which would be ignored."""
+    check_names(task)
     if not _is_untouched(task):
         name = next(name for name, default in UNTOUCHED.items() if getattr(task, name) != default)
-        raise BadTask(f"task field {name!r}: the system alone sets it; leave it out")
+        raise BadTask(f"task field {name.removesuffix('_json')!r}: the system alone sets it; leave it out")
+    if task.deadline and task.deadline.tzinfo is None:  # a copy that was not validated
+        raise BadTask("task field 'deadline': needs a time zone, such as datetime.now(UTC)")
     if task.not_before and task.deadline and task.not_before > task.deadline:
         raise BadTask("task field 'not_before': lies after the deadline, so it would never run")
 
 
+def check_names(task: Task) -> None:
+    """Raises BadTask when a task's id or type is none."""
+    if not is_task_id(task.task_id):
+        raise BadTask(_expected("task_id", f"an id that matches {TASK_ID.pattern}", task.task_id))
+    if not TASK_TYPE.fullmatch(task.task_type):
+        raise BadTask(_expected("task_type", f"a name that matches {TASK_TYPE.pattern}", task.task_type))
+
+
 def as_received(task: Task) -> Task:
-    """A task as it is once it has travelled. Raises as `checked` and `check_untouched`."""
-    received = Task.parse(orjson.loads(checked(task).to_json()))
-    check_untouched(received)
-    return received
+    """A task as it is once it has travelled. Raises as `checked`."""
+    return Task.from_json(checked(task).to_json())
 
 
 def to_begin_now(task: Task) -> Task:
@@ -400,7 +435,33 @@ def _skills(task_type: str, capabilities: tuple[str, ...]) -> tuple[str, ...]:
     return (f"task:{task_type}", *capabilities)
 
 
-def _first_problem(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    where = ".".join(map(str, first["loc"])) or "task"
-    return f"task field {where!r}: {first['msg']} (got {str(first['input'])[:80]!r})"
+def _no_such_field(name: str) -> str:
+    system = {name.removesuffix("_json") for name in UNTOUCHED}
+    known = [one for one in DEFAULTS if one not in system]
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+    return f"task field {name!r}: no such field; {hint}"
+
+
+def _in_words(error: msgspec.ValidationError, fields: Mapping[str, Any]) -> str:
+    """What is wrong with a task. `fields` it was to be made of; empty: they are not for telling."""
+    where, what = in_words(error)
+    field = re.split(r"[.[]", where, maxsplit=1)[0]
+    kinds = {"priority": Priority, "status": TaskStatus}
+    if field in kinds:
+        what = f"expected {', '.join(kinds[field])}"
+    return _expected(where or "task", what, fields[field]) if field in fields else f"task field {where!r}: {what}"
+
+
+def _expected(where: str, what: str, got: object) -> str:
+    return f"task field {where!r}: {what} (got {str(got)[:80]!r})"
+
+
+def in_words(error: msgspec.ValidationError) -> tuple[str, str]:
+    """Which field of what was decoded is wrong, and what is wrong with it. Quotes nothing of it."""
+    what, _, where = str(error).partition(" - at `$")
+    if missing := re.search(r"missing required field `(.*)`", what):
+        return f"{where.rstrip('`')}.{missing[1]}".strip("."), "missing"
+    if what.startswith("Invalid enum value"):
+        what = "none of the values that there are"
+    return where.strip("`."), what.replace("`", "").replace("Expected", "expected")

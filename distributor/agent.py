@@ -7,8 +7,6 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-import orjson
-
 from core.agents import Beat
 from core.config import A2AConfig, AgentConfig, RedisConfig, load
 from core.errors import BadTask, ForgedRecord, LeaseLost, PeerError, UnknownKey
@@ -114,10 +112,10 @@ def _stored_task(seals: Seals, name: bytes, sealed: bytes) -> Task:
     """The task in a record. Without a seal it can only be what is shown of one that has ended here: that decides
     nothing. Raises UnknownKey, ForgedRecord, BadTask, ValueError."""
     if bare(sealed) is sealed:
-        shown = Task.parse(orjson.loads(sealed))
+        shown = Task.from_json(sealed)
         if shown.status.ended or shown.status is TaskStatus.WAITING:
             return shown
-    return Task.parse(orjson.loads(seals.opened(Sealed.CELL, name.decode(), sealed)))
+    return Task.from_json(seals.opened(Sealed.CELL, name.decode(), sealed))
 
 
 def _sealed_anew(seals: Seals, name: bytes, sealed: bytes) -> bytes | None:

@@ -10,20 +10,40 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import orjson
+from msgspec import Raw
 
 from core.agents import Beat, Child
 from core.balancing import LeastLoaded
 from core.dispatch_queue import DispatchQueue
 from core.errors import BadTask, MalformedMessage
 from core.langgraph_state import AgentStatus
-from core.reports import AttemptReport, attempt_report, is_task_id, progress_report
+from core.reports import (
+    AttemptName,
+    AttemptReport,
+    TaskReport,
+    attempt_in,
+    attempt_report,
+    item_of,
+    progress_report,
+    task_id_in,
+    task_named,
+)
 from core.roles import Action, Address, Role
 from core.step import Batch, Call, Drain, Received, Sending, Step, Table
 from core.tasks import Task, TaskError, TaskStatus, skills_needed
 from distributor.liveness import give_back_stranded, judge_workers, on_agent_left, on_beat, write_workers
 from distributor.state import DistributorState, capacity, skill_sets, skills
-from distributor.task_life import attempts_allowed, conclude, fail, give_back, hand_over, report, requeue, save
+from distributor.task_life import (
+    OUTCOMES,
+    attempts_allowed,
+    conclude,
+    fail,
+    give_back,
+    hand_over,
+    report,
+    requeue,
+    save,
+)
 
 __all__ = ["recall", "watch", "work"]
 
@@ -66,17 +86,17 @@ def on_assign_tasks(state: DistributorState, received: Received, batch: Batch, s
         step.extras.setdefault(Sending(state.coordinator, Action.TASK_RESULT), {})
     for item in received.message.tasks:
         try:
-            on_assign_task(state, Task.parse(item), batch, step)
+            on_assign_task(state, Task.from_json(item), batch, step)
         except BadTask as error:
             refuse_assignment(state, received, item, error, step)
 
 
-def refuse_assignment(state: DistributorState, received: Received, item: Any, error: BadTask, step: Step) -> None:
+def refuse_assignment(state: DistributorState, received: Received, item: Raw, error: BadTask, step: Step) -> None:
     """A task that is none ends here: the coordinator would hand it over again and again."""
     step.put_aside(received, item, MalformedMessage("a task that breaks its schema"))
-    if isinstance(item, dict) and is_task_id(task_id := item.get("task_id")):
+    if task_id := task_id_in(item):
         problem = TaskError(type="BadTask", message=f"refused by its distributor: {error}", retryable=False)
-        report(state, {"task_id": task_id, "status": S.ABANDONED.value, "error": problem.model_dump()}, step)
+        report(state, TaskReport(task_id=task_id, status="abandoned", error=problem), step)
 
 
 def on_assign_task(state: DistributorState, task: Task, batch: Batch, step: Step) -> None:
@@ -95,8 +115,8 @@ def on_assign_task(state: DistributorState, task: Task, batch: Batch, step: Step
 
 def on_cancel_tasks(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
     for item in received.message.tasks:
-        if is_task_id(item):
-            on_cancel_task(state, item, batch, step)
+        if task_id := task_named(item):
+            on_cancel_task(state, task_id, batch, step)
         else:
             step.put_aside(received, item, MalformedMessage("this is no task id"))
 
@@ -105,23 +125,22 @@ def on_cancel_task(state: DistributorState, task_id: str, batch: Batch, step: St
     """Stops a task wherever it is. One that is not here has ended, or never came: either way it does not run."""
     task = state.local_tasks.get(task_id)
     if task is None:
-        report(state, {"task_id": task_id, "status": S.CANCELLED.value}, step)
+        report(state, TaskReport(task_id=task_id, status="cancelled"), step)
     elif task.status is S.IN_PROGRESS and task.assigned_to in state.workers:
         worker = state.workers[task.assigned_to]
         save(state, task.evolve(cancel_requested=True), step)
-        item = orjson.dumps({"task_id": task_id, "attempt": task.attempt})
+        item = item_of(AttemptName(task_id=task_id, attempt=task.attempt))
         # To whichever start of it there is: that of one not yet heard of is unknown, and the attempt is the fence.
         step.send(Sending(worker.address, Action.CANCEL_TASK, None, worker.incarnation or None), item)
     else:
-        conclude(state, task, {"status": S.CANCELLED.value}, batch, step)
+        conclude(state, task, S.CANCELLED, batch, step)
 
 
 def on_task_results(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
     name = received.sender.agent_id
-    body_bytes = received.size
     for item in received.message.tasks:
         try:
-            said = attempt_report(item, body_bytes)
+            said = attempt_report(item)
         except MalformedMessage as error:
             step.put_aside(received, item, error)
             if (told := failed_by(item, name, error)) is None:
@@ -130,39 +149,35 @@ def on_task_results(state: DistributorState, received: Received, batch: Batch, s
         on_task_result(state, name, said, batch, step)
 
 
-def failed_by(item: Any, name: str, error: MalformedMessage) -> AttemptReport | None:
+def failed_by(item: Raw, name: str, error: MalformedMessage) -> AttemptReport | None:
     """What a malformed report comes to: its attempt has failed, as far as it says which one that is. Elsewhere another
     may succeed."""
-    if not isinstance(item, dict):
+    if (attempt := attempt_in(item)) is None:
         return None
     problem = TaskError(type="malformed_report", message=f"worker {name} sent a report that breaks its shape: {error}")
-    ended = {"task_id": item.get("task_id"), "attempt": item.get("attempt"), "status": "failed", "error": problem}
-    try:
-        return attempt_report(ended)
-    except MalformedMessage:
-        return None
+    return AttemptReport(task_id=attempt.task_id, attempt=attempt.attempt, status="failed", error=problem)
 
 
 def on_task_result(state: DistributorState, name: str, said: AttemptReport, batch: Batch, step: Step) -> None:
     """The outcome of an attempt. Only the current attempt's first outcome counts; the others are counted."""
-    task = state.local_tasks.get(said["task_id"])
-    if task is None or task.attempt != said["attempt"] or task.assigned_to != name:
+    task = state.local_tasks.get(said.task_id)
+    if task is None or task.attempt != said.attempt or task.assigned_to != name:
         state.count("late_results")
         return
-    status = said["status"]
+    status = said.status
     worker = state.workers.get(name)
     if worker:
         worker.in_flight.pop(task.task_id, None)
         if status == "returned":
             worker.gave_back()
-        if "run_ms" in said:
-            worker.ran(said["run_ms"])
+        if said.run_ms is not None:
+            worker.ran(said.run_ms)
     if status == "returned":
         requeue(state, task, batch, step, retry_count=task.retry_count - 1)
     elif status == "failed":
         fail(state, task, name, said, batch, step)
     else:
-        conclude(state, task, {**said, "worker": name}, batch, step)
+        conclude(state, task, OUTCOMES[status], batch, step, said, worker=name)
 
 
 def on_task_progress(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
@@ -173,10 +188,10 @@ def on_task_progress(state: DistributorState, received: Received, batch: Batch, 
         except MalformedMessage as error:
             step.put_aside(received, item, error)
             continue
-        task = state.local_tasks.get(said["task_id"])
-        if task and task.attempt == said["attempt"] and task.assigned_to == received.sender.agent_id:
-            metadata = {**task.metadata, "progress": said["progress"]}
-            save(state, task.evolve(metadata=metadata, updated_at=batch.now), step)
+        task = state.local_tasks.get(said.task_id)
+        if task and task.attempt == said.attempt and task.assigned_to == received.sender.agent_id:
+            metadata = {**task.metadata_json, "progress": said.progress_json}
+            save(state, task.evolve(metadata_json=metadata, updated_at=batch.now), step)
 
 
 def on_drain(state: DistributorState, event: Drain, batch: Batch, step: Step) -> None:
@@ -205,7 +220,7 @@ def on_call(state: DistributorState, call: Call, batch: Batch, step: Step) -> No
         for task in list(state.local_tasks.values()):
             if task.status is S.IN_PROGRESS and task.assigned_to in state.workers:
                 worker = state.workers[task.assigned_to]
-                item = orjson.dumps({"task_id": task.task_id, "attempt": task.attempt})
+                item = item_of(AttemptName(task_id=task.task_id, attempt=task.attempt))
                 step.send(Sending(worker.address, Action.CANCEL_TASK, None, worker.incarnation), item)
             give_back(state, task, batch, step)
 

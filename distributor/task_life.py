@@ -9,21 +9,29 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
-from pydantic_core import to_jsonable_python
+from msgspec.structs import replace
 
 from core.agents import Child
-from core.reports import AttemptReport
+from core.attempt_errors import bounded, errors_with
+from core.reports import AttemptReport, TaskReport, item_of
 from core.roles import Action
 from core.step import Batch, Sending, Step, Table, Unsealed
-from core.tasks import Task, TaskError, TaskStatus, bounded, errors_with
+from core.tasks import NULL, Task, TaskError, TaskStatus
 from distributor.state import DistributorState
 
 __all__ = [
-    "attempts_allowed", "conclude", "fail", "give_back", "hand_over", "is_own", "line_up", "lose", "remember_attempts",
-    "report", "requeue", "save",
+    "OUTCOMES", "attempts_allowed", "conclude", "fail", "give_back", "hand_over", "is_own", "line_up", "lose",
+    "remember_attempts", "report", "requeue", "save",
 ]  # fmt: skip
 
 S = TaskStatus
+#: What becomes of a task by the outcome of its last attempt, and what its coordinator is told then.
+OUTCOMES: dict[str, TaskStatus] = {
+    "completed": S.COMPLETED, "failed": S.FAILED, "cancelled": S.CANCELLED, "delegated": S.WAITING,
+}  # fmt: skip
+TELLS: dict[TaskStatus, Any] = {**{status: told for told, status in OUTCOMES.items()}, S.ABANDONED: "abandoned"}
+#: Of an attempt that nobody has reported.
+NOTHING_SAID = AttemptReport(task_id="", attempt=0, status="cancelled")
 #: Attempts of a task whose handler nobody has told the limit of yet.
 DEFAULT_MAX_ATTEMPTS = 3
 #: Of so many types of task is remembered how often they may be tried.
@@ -55,21 +63,21 @@ def hand_over(state: DistributorState, task: Task, worker: Child, batch: Batch, 
 
 def fail(state: DistributorState, task: Task, name: str, said: AttemptReport, batch: Batch, step: Step) -> None:
     """A failed attempt: again after a pause and elsewhere, or the end of the task."""
-    error = bounded(said["error"].model_copy(update={"attempt": task.attempt, "worker": name}))
-    if "max_attempts" in said:
-        remember_attempts(state, {task.task_type: said["max_attempts"]})
+    assert said.error
+    error = bounded(replace(said.error, attempt=task.attempt, worker=name))
+    if said.max_attempts:
+        remember_attempts(state, {task.task_type: said.max_attempts})
     task = task.evolve(errors=errors_with(task.errors, error))
     if task.cancel_requested:
-        conclude(state, task, {"status": S.CANCELLED.value, "worker": name}, batch, step)
+        conclude(state, task, S.CANCELLED, batch, step, worker=name)
     elif error.retryable and task.retry_count < attempts_allowed(state, task):
         state.last_worker[task.task_id] = name
         state.count("retried")
         requeue(state, task, batch, step, not_before=batch.now + task.retry_delay(), error=error)
     else:
-        failed: dict[str, Any] = {**said, "error": error.model_dump(), "worker": name}
-        if error.type == "deadline":  # it was never run: nobody's handler has failed
-            failed["status"] = S.ABANDONED.value
-        conclude(state, task, failed, batch, step)
+        # One whose deadline had passed was never run: nobody's handler has failed.
+        status = S.ABANDONED if error.type == "deadline" else S.FAILED
+        conclude(state, task, status, batch, step, said, worker=name, error=error)
 
 
 def lose(state: DistributorState, task: Task, name: str, batch: Batch, step: Step, *, began: bool) -> None:
@@ -85,14 +93,13 @@ def lose(state: DistributorState, task: Task, name: str, batch: Batch, step: Ste
     # Just restarted, it may not have been told yet how often this may be tried; whoever runs it next tells that first.
     unknown = not task.max_attempts and task.task_type not in state.max_attempts
     if task.cancel_requested:
-        conclude(state, task, {"status": S.CANCELLED.value, "worker": name}, batch, step)
+        conclude(state, task, S.CANCELLED, batch, step, worker=name)
     elif unknown or task.retry_count < attempts_allowed(state, task):
         state.last_worker[task.task_id] = name
         state.count("retried")
         requeue(state, task, batch, step, error=error)
     else:
-        item = {"status": S.ABANDONED.value, "error": error.model_dump(), "worker": name}
-        conclude(state, task, item, batch, step)
+        conclude(state, task, S.ABANDONED, batch, step, worker=name, error=error)
 
 
 def remember_attempts(state: DistributorState, told: Mapping[str, int]) -> None:
@@ -106,7 +113,8 @@ def last_progress(task: Task) -> str:
     """How far the current attempt said it was; empty: it said nothing."""
     if task.updated_at is None or task.started_at is None or task.updated_at <= task.started_at:
         return ""
-    return f"progress: {orjson.dumps(task.metadata.get('progress')).decode()}"[:PROGRESS_KEPT]
+    progress_json = bytes(task.metadata_json.get("progress", NULL))
+    return f"progress: {progress_json.decode()}"[:PROGRESS_KEPT]
 
 
 def attempts_allowed(state: DistributorState, task: Task) -> int:
@@ -116,7 +124,7 @@ def attempts_allowed(state: DistributorState, task: Task) -> int:
 def requeue(state: DistributorState, task: Task, batch: Batch, step: Step, **changes: Any) -> None:
     """Back in line for another attempt, or back to the coordinator while draining."""
     if task.cancel_requested:
-        conclude(state, task, {"status": S.CANCELLED.value}, batch, step)
+        conclude(state, task, S.CANCELLED, batch, step)
         return
     again = task.moved(S.PENDING, batch.now, assigned_to=None, **changes)
     save(state, again, step, f"{again.status} {changes['error'].type}" if "error" in changes else again.status)
@@ -159,38 +167,40 @@ def give_back(state: DistributorState, task: Task, batch: Batch, step: Step, *, 
     others are welcome. What the coordinator does not know of ends here."""
     if is_own(task):
         problem = TaskError(type="drained", message="its distributor stops, and no other has it", retryable=False)
-        conclude(state, task, {"status": S.ABANDONED.value, "error": problem.model_dump()}, batch, step)
+        conclude(state, task, S.ABANDONED, batch, step, error=problem)
         return
     take_out(state, task.task_id)
     step.remove(Table.ACTUAL, task.task_id)
-    returned = {"status": "returned", "not_before": task.not_before, "stranded": stranded}
-    report(state, {**returned, **attempts_of(task)}, step)
+    returned = TaskReport(
+        task_id=task.task_id, status="returned", attempt=task.attempt, retry_count=task.retry_count, errors=task.errors,
+        not_before=task.not_before, stranded=stranded,
+    )  # fmt: skip
+    report(state, returned, step)
 
 
-def attempts_of(task: Task) -> dict[str, Any]:
-    """What the coordinator is told of a task's attempts, however they ended."""
-    had: dict[str, Any] = {"task_id": task.task_id, "attempt": task.attempt, "retry_count": task.retry_count}
-    if task.errors:
-        had["errors"] = [error.model_dump(exclude_defaults=True) for error in task.errors]
-    return had
-
-
-def conclude(state: DistributorState, task: Task, item: dict[str, Any], batch: Batch, step: Step) -> None:
-    """The task leaves the cell; its outcome goes to the coordinator. A few ended ones stay visible."""
+def conclude(
+    state: DistributorState, task: Task, status: TaskStatus, batch: Batch, step: Step,
+    said: AttemptReport | None = None, *, worker: str | None = None, error: TaskError | None = None,
+) -> None:  # fmt: skip
+    """The task leaves the cell; its outcome, as its worker has `said` it, goes to the coordinator. A few ended ones
+    stay visible. WAITING: it has delegated."""
     task_id = task.task_id
     take_out(state, task_id)
-    item |= attempts_of(task)
-    if task.started_at:
-        item["started_at"] = item.get("started_at") or task.started_at
-    report(state, item, step)
-    status = S.WAITING if item["status"] == "delegated" else S(item["status"])
-    state.count(item["status"])
+    said = said or NOTHING_SAID
+    told = TELLS[status]
+    ended = TaskReport(
+        task_id=task_id, status=told, attempt=task.attempt, retry_count=task.retry_count, worker=worker,
+        run_ms=said.run_ms, started_at=said.started_at or task.started_at, result_json=said.result_json,
+        error=error or said.error, errors=task.errors, output=said.output, children=said.children, then=said.then,
+    )  # fmt: skip
+    report(state, ended, step)
+    state.count(told)
     shown = {
         "task_id": task_id, "task_type": task.task_type, "status": status, "retry_count": task.retry_count,
         "created_at": task.created_at, "updated_at": batch.now, "assigned_to": task.assigned_to,
     }  # fmt: skip
     step.put(Table.ACTUAL, task_id, Unsealed(orjson.dumps(shown)))
-    step.change(task_id, trail(status, task.assigned_to, task.attempt, round(item.get("run_ms", 0))))
+    step.change(task_id, trail(status, task.assigned_to, task.attempt, round(said.run_ms or 0)))
     state.ended.pop(task_id, None)  # it may have ended here before
     state.ended[task_id] = None
     while len(state.ended) > ENDED_KEPT:
@@ -205,8 +215,8 @@ def trail(status: TaskStatus, worker: str | None, attempt: int, fact: object) ->
     return f"{status} {worker} {attempt} {fact}" if worker else status
 
 
-def report(state: DistributorState, item: dict[str, Any], step: Step) -> None:
-    step.send(Sending(state.coordinator, Action.TASK_RESULT), orjson.dumps(item, default=to_jsonable_python))
+def report(state: DistributorState, said: TaskReport, step: Step) -> None:
+    step.send(Sending(state.coordinator, Action.TASK_RESULT), item_of(said))
 
 
 def save(state: DistributorState, task: Task, step: Step, what: str = "") -> None:

@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
+from msgspec import Raw
+from msgspec.structs import replace
 
 from core.a2a_messaging import A2AMessage, MessageType, Metadata
 from core.agents import Beat, Child
@@ -17,7 +19,7 @@ from core.tasks import Task
 
 __all__ = [
     "CLIENT", "COORDINATOR", "DISTRIBUTOR", "NOW", "SECRET", "WORKER", "a_batch", "a_beat", "a_child", "a_message",
-    "a_task", "message_to", "record", "sent", "taken",
+    "a_task", "items", "message_to", "record", "sent", "taken",
 ]  # fmt: skip
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
@@ -58,10 +60,16 @@ def message_to(me: Address) -> Callable[..., Received]:
 
     def to_me(sender: Address, action: str, tasks: Sequence[Any] = (), **fields: Any) -> Received:
         # Through JSON and back, as over the wire.
-        items = orjson.loads(orjson.dumps([_plain(item) for item in tasks]))
-        return Received(sender, a_message(sender, me, action, tasks=items, **fields), b"1-1")
+        items = [Raw(orjson.dumps(_plain(item))) for item in tasks]
+        return Received(sender, replace(a_message(sender, me, action, **fields), tasks=items), b"1-1")
 
     return to_me
+
+
+def items(message: A2AMessage | Received) -> list[Any]:
+    """What is in the tasks of a message, parsed."""
+    told = message.message if isinstance(message, Received) else message
+    return [orjson.loads(bytes(item)) for item in told.tasks]
 
 
 def _plain(item: Any) -> Any:

@@ -18,7 +18,7 @@ from core.errors import BadSignature
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.roles import Action, Address, Role
 from core.signing import Keys, Signed
-from tests.builders import SECRET
+from tests.builders import SECRET, items
 from tests.integration.hierarchy import House, house
 from tests.integration.speaker import Redis, Speaker, overheard
 from tests.waiting import until_async
@@ -87,7 +87,7 @@ async def test_a_client_submits_with_a_request_to_its_coordinator(agents: House,
     await stopped(submitting)
 
     message = check(said, MessageType.REQUEST, C, K)
-    assert [item["task_id"] for item in message.tasks] == ["t"]
+    assert [item["task_id"] for item in items(message)] == ["t"]
 
 
 async def test_a_coordinator_acknowledges_and_names_what_it_refuses_in_an_error(agents: House, client: Redis) -> None:
@@ -112,7 +112,7 @@ async def test_a_coordinator_assigns_with_a_request_to_a_distributor(agents: Hou
 
     message = check(await said_to(client, D, "assign_task"), MessageType.REQUEST, K, D)
 
-    assert [(item["task_id"], item["payload"]) for item in message.tasks] == [("t", [1, 2])]
+    assert [(item["task_id"], item["payload"]) for item in items(message)] == [("t", [1, 2])]
     assert (await overheard(client, STREAMS[W], CHAINS[W])) == []
 
 
@@ -131,7 +131,7 @@ async def test_a_distributor_assigns_with_a_request_to_the_worker_of_this_start(
     message = check(await said_to(client, W, "assign_task"), MessageType.REQUEST, D, W)
 
     assert message.metadata.audience == 77
-    assert [(item["task_id"], item["attempt"]) for item in message.tasks] == [("t", 1)]
+    assert [(item["task_id"], item["attempt"]) for item in items(message)] == [("t", 1)]
 
 
 async def test_a_worker_answers_with_a_response_to_its_distributor(agents: House, client: Redis) -> None:
@@ -141,7 +141,7 @@ async def test_a_worker_answers_with_a_response_to_its_distributor(agents: House
 
     message = check(await said_to(client, D, "task_result"), MessageType.RESPONSE, W, D)
 
-    [item] = message.tasks
+    [item] = items(message)
     assert (item["task_id"], item["attempt"], item["status"], item["result"]) == ("t", 5, "completed", 3)
 
 
@@ -151,7 +151,7 @@ async def test_a_single_task_in_a_message_is_understood_as_well(agents: House, c
 
     [(_, message)] = await said_to(client, D, "task_result")
 
-    assert message.tasks[0]["result"] == 4
+    assert items(message)[0]["result"] == 4
 
 
 @pytest.mark.parametrize("tier", ["distributor", "worker"])
@@ -183,7 +183,7 @@ async def test_a_client_that_stopped_reading_finds_its_result_in_its_stream(agen
 
     message = check(await said_to(client, C, "task_result"), MessageType.RESPONSE, K, C)
 
-    assert [(item["task_id"], item["result"]) for item in message.tasks] == [("t", 3)]
+    assert [(item["task_id"], item["result"]) for item in items(message)] == [("t", 3)]
     assert 0 < await client.ttl(STREAMS[C]) <= 3600
 
 

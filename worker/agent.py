@@ -9,11 +9,13 @@ from datetime import datetime
 from typing import Any
 
 import orjson
+from msgspec import Raw
 
 from core.agents import Beat
 from core.config import A2AConfig, AgentConfig, RedisConfig, load
 from core.errors import BadTask
 from core.redis_backend.keys import CoordinatorKeys
+from core.reports import AttemptReport, item_of
 from core.roles import Address, Role
 from core.runtime.agent import Agent
 from core.runtime.agent_loop import AgentLoop
@@ -138,30 +140,28 @@ class WorkerMind:
                     "error": finished.error.type,
                 },
             )
-        self._loop.tell(Outcome(finished.task_id, finished.attempt, self._item(finished), self.state.life))
+        self._loop.tell(Outcome(self._report(finished), self.state.life))
 
-    def _item(self, finished: Finished) -> dict[str, Any]:
-        """An outcome as it is reported: only what there is."""
-        item: dict[str, Any] = {
-            "task_id": finished.task_id,
-            "attempt": finished.attempt,
-            "status": finished.status,
-            "run_ms": finished.run_ms,
-            "started_at": finished.started_at,
-        }
-        if finished.result is not None:
-            item["result"] = finished.result
-        if finished.output:
-            item["output"] = finished.output
+    def _report(self, finished: Finished) -> AttemptReport:
+        max_attempts = None
         if finished.error is not None:
-            item["error"] = finished.error.model_dump()
             running = self.state.local_tasks.get(finished.task_id)
             if running is not None and running.task_type in self._handlers.names():
-                item["max_attempts"] = self._handlers.get(running.task_type).max_attempts
-        if finished.spawn is not None:
-            item["children"] = [orjson.Fragment(child.to_json()) for child in finished.spawn.children]
-            item["then"] = finished.spawn.then.model_dump()
-        return item
+                max_attempts = self._handlers.get(running.task_type).max_attempts
+        spawn = finished.spawn
+        return AttemptReport(
+            task_id=finished.task_id,
+            attempt=finished.attempt,
+            status=finished.status,
+            run_ms=finished.run_ms,
+            started_at=finished.started_at,
+            result_json=finished.result_json,
+            output=finished.output,
+            error=finished.error,
+            max_attempts=max_attempts,
+            children=tuple(Raw(child.to_json()) for child in spawn.children) if spawn else None,
+            then=spawn.then if spawn else None,
+        )
 
     def _progressed(self, progress: Progress) -> None:
         assert self._loop
@@ -179,7 +179,7 @@ class WorkerMind:
             record = bare(record or b"")  # the digest was signed, which is more than a seal that it could not check
             if hashlib.sha256(record).hexdigest() != digest:
                 raise BadTask(f"the record of child {child_id!r} is not the one its coordinator signed for")
-            child = Task.parse(orjson.loads(record))
+            child = Task.from_json(record)
             outcomes.append(ChildOutcome(child_id, child.task_type, child.status, child.result, child.error))
         return outcomes
 
@@ -248,9 +248,8 @@ class WorkerAgent(Agent):
             finished = await outcome
         finally:
             await executor.close()
-        item = self._worker_mind._item(finished)
-        item["started_at"] = finished.started_at.isoformat()
-        return item
+        told: dict[str, Any] = orjson.loads(item_of(self._worker_mind._report(finished)))
+        return told
 
     @operation
     async def send_heartbeat(self) -> bool:

@@ -8,8 +8,10 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 import orjson
+from msgspec import Raw
+from msgspec.structs import asdict
 
-from core.tasks import Task, TaskError
+from core.tasks import NULL, Task, TaskError, value_of
 from worker.child_output import TAIL_BYTES
 from worker.child_pool import Child
 from worker.context import ChildOutcome, Context, Progress, Spawn
@@ -27,10 +29,15 @@ class Finished(NamedTuple):
     status: Status
     started_at: datetime  #: aware UTC; of one that never began, its end
     run_ms: float
-    result: Any = None  #: of a completed one: JSON values within the payload limit
+    result_json: Raw = NULL  #: of a completed one
     error: TaskError | None = None  #: of a failed one
     spawn: Spawn | None = None  #: of a delegated one
     output: str = ""  #: unless it failed: the end of what it printed and logged
+
+    @property
+    def result(self) -> Any:
+        """Of a completed one, what its handler returned: a value of JSON's types."""
+        return value_of(self.result_json)
 
 
 class Running:
@@ -115,7 +122,7 @@ def run_request(task: Task, children: Sequence[ChildOutcome]) -> dict[str, Any]:
         "task": {
             "task_id": task.task_id,
             "task_type": task.task_type,
-            "payload": task.payload,
+            "payload": orjson.Fragment(bytes(task.payload_json)),
             "attempt": task.attempt,
             "deadline": task.deadline,
             "idempotency_key": task.idempotency_key,
@@ -127,7 +134,7 @@ def run_request(task: Task, children: Sequence[ChildOutcome]) -> dict[str, Any]:
                 "task_type": child.task_type,
                 "status": child.status,
                 "result": child.result,
-                "error": child.error.model_dump() if child.error else None,
+                "error": asdict(child.error) if child.error else None,
             }
             for child in children
         ],

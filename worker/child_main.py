@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any
 
 import orjson
+from msgspec.structs import asdict
 
 from core.errors import BadTask
 from core.json_values import result_json
@@ -136,7 +137,7 @@ def _attempt(
         if issubclass(type(error), MemoryError):
             limits.exhausted = True
             problem = out_of_memory(problem, limits.allowed_mb)
-        return orjson.dumps({"done": run, "error": problem.model_dump()}), True
+        return orjson.dumps({"done": run, "error": asdict(problem)}), True
 
 
 def _call(handler: Handler, payload: Any, context: Context, channel: Channel, run: int, graphs: GraphRunner) -> Any:

@@ -13,11 +13,12 @@ from datetime import datetime
 from typing import Any
 
 import orjson
+from msgspec import Raw
 
 from core.errors import BadTask, TaskFailed
 from core.json_values import payload_json
 from core.reports import CHILDREN_LIMIT_BYTES, PROGRESS_LIMIT_BYTES
-from core.tasks import Task, TaskError, TaskStatus, Then, check_untouched, checked
+from core.tasks import FreshId, Task, TaskError, TaskStatus, Then, checked
 
 __all__ = ["ChildOutcome", "Context", "Progress", "Spawn", "current_context"]
 
@@ -142,8 +143,6 @@ class Context:
         that was submitted when more are open there than MAX_TREE_TASKS, or deeper than MAX_TREE_DEPTH.
         """
         named = tuple(checked(self._named(index, child)) for index, child in enumerate(children, self.spawned))
-        for child in named:
-            check_untouched(child)
         if not named:
             raise BadTask("spawn needs at least one child; with nothing to do, return the result itself")
         seen: set[str] = set()
@@ -151,21 +150,21 @@ class Context:
             if child.task_id in seen:
                 raise BadTask(f"spawn got two children with the id {child.task_id!r}; leave task_id out to have it set")
             seen.add(child.task_id)
-        payload = orjson.loads(payload_json("payload of the continuation", payload))
+        payload_of_then = Raw(payload_json("payload of the continuation", payload))
         size = sum(len(child.to_json()) + CHILD_OVERHEAD_BYTES for child in named)
         if size > CHILDREN_LIMIT_BYTES:
             raise BadTask(
                 f"spawn got {len(named)} children of {size} bytes in all, over the limit of {CHILDREN_LIMIT_BYTES}."
                 " Store their payloads elsewhere and pass references, or spawn in two levels."
             )
-        return Spawn(named, Then(task_type=then, payload=payload))
+        return Spawn(named, Then(task_type=then, payload_json=payload_of_then))
 
     def _named(self, index: int, child: Task) -> Task:
         if not isinstance(child, Task):
             raise BadTask(
                 f"spawn got a {type(child).__name__} as child {index}; make it Task(task_type=..., payload=...)"
             )
-        if "task_id" in child.model_fields_set:
+        if type(child.task_id) is not FreshId:
             return child
         task_id = f"{self.task_id}/{index}"
         if len(task_id) > MAX_ID_LENGTH:

@@ -14,21 +14,22 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import copy_context
 from datetime import datetime
 from time import monotonic
-from typing import Any
 
 import orjson
+from msgspec import Raw
+from msgspec.structs import replace
 
 from core import failpoints
 from core.errors import BadTask
 from core.json_values import result_json
-from core.tasks import Task, TaskError, Then, utc_now
+from core.tasks import NULL, Task, TaskError, utc_now
 from worker.attempt import Finished, Running, Status, run_request
 from worker.attempt_logs import AttemptLogs
 from worker.attempt_threads import AttemptThreads, attempt_threads
 from worker.child_pool import ChildDied, ChildPool
 from worker.context import ChildOutcome, Context, Progress, Spawn, running_context
 from worker.handler_registry import Handler, Handlers
-from worker.outcome import failure, out_of_memory, refuse_unrun, spawn_json
+from worker.outcome import failure, out_of_memory, refuse_unrun, spawn_json, spawn_of
 from worker.task_queue import TaskQueue
 
 __all__ = ["Executor", "Finished", "Running"]
@@ -247,10 +248,8 @@ class Executor:
         value = await handler.function(*handler.arguments(task.payload, context))
         refuse_unrun(task.task_type, value)
         if isinstance(value, Spawn):
-            return _delegated(running, orjson.loads(spawn_json(value)))
-        if value is not None:
-            value = orjson.loads(result_json(value))  # what others will see, and nobody's to change any more
-        return _ended(running, "completed", result=value)
+            return _delegated(running, spawn_json(value))
+        return _ended(running, "completed", NULL if value is None else Raw(result_json(value)))
 
     async def _in_child(self, running: Running, children: Sequence[ChildOutcome]) -> Finished:
         child = await self._pool.acquire()
@@ -263,13 +262,13 @@ class Executor:
         if "error" in answer:
             return _failed(running, TaskError(**answer["error"]))
         if "spawn" in answer:
-            return _delegated(running, answer["spawn"])
-        return _ended(running, "completed", result=answer["result"])
+            return _delegated(running, orjson.dumps(answer["spawn"]))
+        return _ended(running, "completed", Raw(orjson.dumps(answer["result"])))
 
     def _raised(self, running: Running, error: BaseException) -> Finished:
         problem = failure(error, running.task.attempt)
         if type(error) is ChildDied:
-            problem = problem.model_copy(update={"type": "process_died", "traceback": ""})
+            problem = replace(problem, type="process_died", traceback="")
             limit_mb = self._handlers.get(running.task.task_type).memory_mb or self._child_memory_mb
             if error.peak_mb >= limit_mb * NEAR_LIMIT:
                 problem = out_of_memory(problem, limit_mb)
@@ -373,18 +372,21 @@ def _stopped(running: Running) -> Finished:
 
 
 def _failed(running: Running, error: TaskError) -> Finished:
-    return _ended(running, "failed", error=error.model_copy(update={"output": running.output}))
+    return _ended(running, "failed", error=replace(error, output=running.output))
 
 
-def _delegated(running: Running, spawn: dict[str, Any]) -> Finished:
-    children = tuple(map(Task.parse, spawn["children"]))
-    return _ended(running, "delegated", spawn=Spawn(children, Then(**spawn["then"])))
+def _delegated(running: Running, told: bytes) -> Finished:
+    return _ended(running, "delegated", spawn=spawn_of(told))
 
 
 def _ended(
-    running: Running, status: Status, result: Any = None, error: TaskError | None = None, spawn: Spawn | None = None
+    running: Running,
+    status: Status,
+    result_json: Raw = NULL,
+    error: TaskError | None = None,
+    spawn: Spawn | None = None,
 ) -> Finished:
     task = running.task
     run_ms = (monotonic() - running.started_monotonic) * 1000
     output = running.output if running.printed and error is None else ""
-    return Finished(task.task_id, task.attempt, status, running.started_at, run_ms, result, error, spawn, output)
+    return Finished(task.task_id, task.attempt, status, running.started_at, run_ms, result_json, error, spawn, output)

@@ -17,10 +17,8 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-
 from core.errors import BadTask
-from core.tasks import TaskType
+from core.tasks import TASK_TYPE
 from worker.handler_modules import load_modules
 from worker.handler_registry import HANDLERS, Handler, Handlers, Kind
 from worker.handler_signature import Signature, read_signature
@@ -40,8 +38,6 @@ G = TypeVar("G")
 
 #: A graph gets its payload as input and the context beside it.
 GRAPH_SIGNATURE = Signature(wants_payload=True, wants_context=True, payload_model=None)
-
-TASK_TYPE: TypeAdapter[str] = TypeAdapter(TaskType)
 
 
 def task(
@@ -161,12 +157,10 @@ def _register(
 
 
 def _check_settings(task_type: str, timeout: float, retries: int, memory_mb: int | None) -> None:
-    try:
-        TASK_TYPE.validate_python(task_type)
-    except ValidationError:
+    if not TASK_TYPE.fullmatch(str(task_type)):
         raise BadTask(
             f"task type {task_type!r}: use 1 to 100 letters, digits, '_', '.', ':' or '-', a letter or digit first"
-        ) from None
+        )
     if not timeout > 0:
         raise BadTask(f"{task_type}: timeout is in seconds and above 0, got {timeout}")
     if not 0 <= retries < MAX_ATTEMPTS:

@@ -8,11 +8,15 @@ from collections.abc import Callable
 from types import AsyncGeneratorType, CoroutineType, GeneratorType, TracebackType
 from typing import Any
 
+import msgspec
+from msgspec import Raw, Struct
+from msgspec.structs import replace
+
 from core.errors import BadTask, TaskFailed
-from core.tasks import TaskError
+from core.tasks import Task, TaskError, Then
 from worker.context import Spawn
 
-__all__ = ["failure", "out_of_memory", "refuse_unrun", "spawn_json"]
+__all__ = ["failure", "out_of_memory", "refuse_unrun", "spawn_json", "spawn_of"]
 
 #: Longest class name, error message and traceback kept, in characters. Of a traceback the middle goes: both ends tell
 #: most.
@@ -49,7 +53,18 @@ def refuse_unrun(task_type: str, value: Any) -> None:
 def spawn_json(spawn: Spawn) -> bytes:
     """The children and the continuation as they are now: what the handler's own objects become later is not told."""
     children = b",".join(child.to_json() for child in spawn.children)
-    return b'{"children":[%b],"then":%b}' % (children, spawn.then.model_dump_json().encode())
+    return b'{"children":[%b],"then":%b}' % (children, msgspec.json.encode(spawn.then))
+
+
+class _Told(Struct):
+    children: tuple[Raw, ...]
+    then: Then
+
+
+def spawn_of(told: bytes) -> Spawn:
+    """What `spawn_json` has told. Raises BadTask."""
+    delegated = msgspec.json.decode(told, type=_Told)
+    return Spawn(tuple(map(Task.from_json, delegated.children)), delegated.then)
 
 
 def failure(error: BaseException, attempt: int) -> TaskError:
@@ -72,7 +87,7 @@ def out_of_memory(problem: TaskError, limit_mb: int) -> TaskError:
     """``problem`` of an attempt that was allowed ``limit_mb`` and came up against it."""
     cure = "give its @task or @agent memory_mb=..., or raise WORKER_CHILD_MEMORY_MB"
     message = f"it needed more than its {limit_mb} MiB ({problem.message or 'MemoryError'}): {cure}"
-    return problem.model_copy(update={"type": "memory", "message": message})
+    return replace(problem, type="memory", message=message)
 
 
 def _told(what: str, tell: Callable[[], str]) -> str:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+from msgspec import Raw
 
 from core.errors import BadTask, MalformedMessage
 from core.langgraph_state import AgentStatus, LocalAgentState
-from core.reports import is_task_id
+from core.reports import AttemptReport, attempt_in, item_of
 from core.roles import Action, Address
 from core.step import Batch, Drain, Received, Sending, Step
 from core.tasks import Task, TaskError
@@ -67,11 +68,9 @@ class Withdrawn:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Event: an attempt has ended. `item` is its report, JSON values only."""
+    """Event: an attempt has ended."""
 
-    task_id: str
-    attempt: int
-    item: dict[str, Any]
+    report: AttemptReport
     life: int = 0
 
 
@@ -103,20 +102,20 @@ def on_assign_tasks(state: WorkerState, received: Received, step: Step) -> None:
         step.extras.setdefault(state.report, {})
     for item in received.message.tasks:
         try:
-            task = Task.parse(item)
+            task = Task.from_json(item)
         except BadTask as error:
             refuse_assignment(state, received, item, error, step)
         else:
             on_assign_task(state, task, step)
 
 
-def refuse_assignment(state: WorkerState, received: Received, item: Any, error: BadTask, step: Step) -> None:
+def refuse_assignment(state: WorkerState, received: Received, item: Raw, error: BadTask, step: Step) -> None:
     """A task that is none: its attempt fails, as far as it says which one that is."""
     step.put_aside(received, item, MalformedMessage("a task that breaks its schema"))
-    if isinstance(item, dict) and is_task_id(task_id := item.get("task_id")):
+    if attempt := attempt_in(item):
         problem = TaskError(type="BadTask", message=f"refused by its worker: {error}", retryable=False)
-        ended = {"task_id": task_id, "attempt": item.get("attempt"), "status": "failed", "error": problem.model_dump()}
-        step.send(state.report, orjson.dumps(ended))
+        failed = AttemptReport(task_id=attempt.task_id, attempt=attempt.attempt, status="failed", error=problem)
+        step.send(state.report, item_of(failed))
 
 
 def on_assign_task(state: WorkerState, task: Task, step: Step) -> None:
@@ -135,23 +134,24 @@ def on_assign_task(state: WorkerState, task: Task, step: Step) -> None:
 
 def on_cancel_tasks(state: WorkerState, received: Received, step: Step) -> None:
     for item in received.message.tasks:
-        if not isinstance(item, dict) or not is_task_id(task_id := item.get("task_id")):
-            step.put_aside(received, item, MalformedMessage("this names no task"))
-        elif (task := state.local_tasks.get(task_id)) and task.attempt == item.get("attempt"):
+        if (attempt := attempt_in(item)) is None:
+            step.put_aside(received, item, MalformedMessage("this names no attempt"))
+        elif (task := state.local_tasks.get(attempt.task_id)) and task.attempt == attempt.attempt:
             step.effects.append(CancelRun(task.task_id, task.attempt))
 
 
 def on_outcome(state: WorkerState, outcome: Outcome, step: Step) -> None:
     """Reports how the current attempt ended; one that was superseded says nothing."""
-    task = state.local_tasks.get(outcome.task_id)
-    if task is None or task.attempt != outcome.attempt:
+    report = outcome.report
+    task = state.local_tasks.get(report.task_id)
+    if task is None or task.attempt != report.attempt:
         return
-    del state.local_tasks[outcome.task_id]
-    if outcome.item["status"] == "completed":
+    del state.local_tasks[report.task_id]
+    if report.status == "completed":
         state.done += 1
-    elif outcome.item["status"] == "failed":
+    elif report.status == "failed":
         state.failed += 1
-    step.send(state.report, orjson.dumps(outcome.item))
+    step.send(state.report, item_of(report))
 
 
 def on_progress(state: WorkerState, event: ProgressMade, step: Step) -> None:
@@ -174,7 +174,7 @@ def on_withdrawn(state: WorkerState, event: Withdrawn, step: Step) -> None:
 def hand_back(state: WorkerState, task: Task, step: Step) -> None:
     """Returns a task that was not finished here; the attempt does not count against it."""
     state.local_tasks.pop(task.task_id, None)
-    step.send(state.report, orjson.dumps({"task_id": task.task_id, "attempt": task.attempt, "status": "returned"}))
+    step.send(state.report, item_of(AttemptReport(task_id=task.task_id, attempt=task.attempt, status="returned")))
 
 
 #: What may come in a message: `core.roles.ALLOWED` lets nothing else through.

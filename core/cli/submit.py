@@ -42,8 +42,8 @@ def submit(
     from core.cli.awaiting import finish
     from core.tasks import Task
 
-    fields: dict[str, Any] = {"task_type": task_type, "payload": _payload(payload), "priority": priority}
-    task = Task.parse(fields | ({"task_id": task_id} if task_id else {}))
+    fields: dict[str, Any] = {"task_id": task_id} if task_id else {}
+    task = Task(task_type=task_type, payload=_payload(payload), priority=priority, **fields)
     ended = run(_submit(settings(), task, wait, timeout))
     if ended is None:
         print(task.task_id)

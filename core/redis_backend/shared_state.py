@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import orjson
-
 from core.errors import BadTask
 from core.langgraph_state import SharedAgentState
 from core.ports import Command
@@ -85,6 +83,6 @@ async def _untaken(source: Runs, state: SharedAgentState, coordinator_id: str) -
 def _parsed(record: bytes) -> Task | None:
     """The task in a record that anybody may have written; None: there is none."""
     try:
-        return Task.parse(orjson.loads(record))
-    except (BadTask, ValueError):
+        return Task.from_json(record)
+    except BadTask:
         return None

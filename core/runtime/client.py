@@ -25,6 +25,7 @@ from math import inf
 from typing import Any, Self
 
 import orjson
+from msgspec import Raw
 
 from core.a2a_messaging import A2AMessage
 from core.config import A2AConfig, A2ASecrets, RedisConfig, load
@@ -54,7 +55,7 @@ from core.runtime.requests import BACKOFF_S, MOST_BACKOFF_S, Refused, Requests
 from core.runtime.waiting import WaitingReason
 from core.runtime.wiring import keys_for, redis_or_configured, secrets_or_configured, server_for
 from core.signing import Keys, ReplayWindow, Signed
-from core.tasks import Task, check_untouched, checked
+from core.tasks import Task, checked
 
 __all__ = ["AgentClient"]
 
@@ -274,8 +275,6 @@ class AgentClient(Resident):
 
     async def _submit(self, tasks: Sequence[Task], timeout_s: float) -> list[str]:
         tasks = [checked(task) for task in tasks]
-        for task in tasks:
-            check_untouched(task)
         ids = [task.task_id for task in tasks]
         new = {task_id for task_id in ids if task_id not in self._endings}  # others may wait for the rest
         self._endings.expect(ids)
@@ -441,14 +440,13 @@ class AgentClient(Resident):
         if self._requests:
             self._requests.answer(message.metadata.parent_request_id or "", refused)
 
-    def _on_result(self, item: Any) -> None:
-        if not isinstance(item, dict):
-            raise MalformedMessage("a task in a reply is no object")
-        if self._endings.is_open(str(item.get("task_id"))):
-            try:
-                self._endings.tell(Task.parse(item))
-            except BadTask as error:
-                raise MalformedMessage(str(error)) from error
+    def _on_result(self, item: Raw) -> None:
+        try:
+            task = Task.from_json(item)
+        except BadTask as error:
+            raise MalformedMessage(str(error)) from error
+        if self._endings.is_open(task.task_id):
+            self._endings.tell(task)
 
 
 def _asker(client_id: str) -> Address:

@@ -13,8 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from core.a2a_messaging import A2AMessage
 from core.agents import check_told
 from core.errors import (
@@ -266,7 +264,7 @@ class Inbox:
 
     def put_aside(self, item: PutAside) -> None:
         """Quarantines one item of a message; the message itself is dealt with."""
-        fields = [b"from", str(item.received.sender).encode(), b"body", orjson.dumps(item.item)]
+        fields = [b"from", str(item.received.sender).encode(), b"body", bytes(item.item)]
         self._put_aside(self._done, item.received.entry_id, fields, item.error)
 
     def put_aside_record(self, key: str, name: bytes, record: bytes, error: PeerError) -> None:

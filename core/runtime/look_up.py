@@ -121,8 +121,8 @@ class LookUp:
         if sealed is None:
             return None
         try:
-            task = Task.parse(orjson.loads(seals.opened(Sealed.TASK, task_id, sealed)))
-        except (PeerError, BadTask, ValueError) as error:
+            task = Task.from_json(seals.opened(Sealed.TASK, task_id, sealed))
+        except (PeerError, BadTask) as error:
             log.warning("record not believed: %s", error, extra={"action": "record_rejected", "task_id": task_id})
             return None
         return task if may_touch(self._me, task) else None

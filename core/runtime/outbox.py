@@ -6,9 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import orjson
-
-from core.a2a_messaging import MOST_ITEMS, VERSION, MessageType, encode_body
+from core.a2a_messaging import MOST_ITEMS, VERSION, MessageType, as_list, encode_body
 from core.ports import Command
 from core.redis_backend.keys import inbox_of
 from core.roles import ASKERS, Action, Address, Role
@@ -65,7 +63,7 @@ class Outbox:
         # Clients come and go: they share one sequence, each seeing it with gaps, so that none needs to be remembered.
         counter = CLIENTS if to_client else sending.recipient
         number = self.sent[counter] = self.sent.get(counter, 0) + 1
-        payload = {"action": sending.action, **extra, "tasks": [orjson.Fragment(item) for item in items]}
+        payload = {"action": sending.action, **extra, "tasks": as_list(items)}
         if not to_client:
             self.counts[sending.recipient, sending.action.value] += 1
         kind = TYPE_OF_ACTION[sending.action]

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
-
-import orjson
 
 from core.errors import BadTask, UserError
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
@@ -37,9 +34,7 @@ def _record(task_id: bytes, record: Any) -> Task | Unreadable:
     try:
         if isinstance(record, Exception):
             raise ValueError(record)
-        task = Task.parse(orjson.loads(record))
-        if any(isinstance(value, datetime) and value.tzinfo is None for value in task.__dict__.values()):
-            raise ValueError("a time without its zone")
+        task = Task.from_json(record)
     except (ValueError, BadTask) as error:
         return Unreadable(shown(task_id), f"{error}"[:200])
     return task

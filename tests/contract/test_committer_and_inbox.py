@@ -19,7 +19,7 @@ from core.runtime.inbox import Inbox
 from core.runtime.outbox import Outbox
 from core.signing import Keys
 from core.step import Sending, Step
-from tests.builders import COORDINATOR, DISTRIBUTOR, SECRET
+from tests.builders import COORDINATOR, DISTRIBUTOR, SECRET, items
 from tests.waiting import until_async
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ async def test_an_inbox_is_read_in_order_and_what_was_settled_is_gone(open_conne
     received += inbox.verify(await inbox.read(), committer.incarnation)
     await committer.commit(inbox.settle(0), {})
 
-    assert [one.message.tasks for one in received] == [[number] for number in range(20)]
+    assert [items(one) for one in received] == [[number] for number in range(20)]
     assert await said(open_connection, ("XLEN", KEYS.inbox)) == [0]
 
 
@@ -181,7 +181,7 @@ async def test_what_was_not_settled_comes_again_and_what_was_posted_twice_counts
     received = second.verify(await second.read(), committer.incarnation)
     await committer.commit(second.settle(0), {})
 
-    assert [one.message.tasks for one in received] == [["task"]]
+    assert [items(one) for one in received] == [["task"]]
     assert second.rejected == {"replayed": 1}
     assert await said(open_connection, ("XLEN", KEYS.inbox), ("XLEN", KEYS.quarantine)) == [0, 1]
 

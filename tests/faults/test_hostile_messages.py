@@ -17,6 +17,7 @@ from core.config import RedisConfig
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.redis_client import Wire
+from core.reports import task_id_in
 from core.roles import Action, Address, Role
 from core.runtime.inbox import Inbox
 from core.signing import Keys, Signed
@@ -333,7 +334,7 @@ async def test_good_messages_that_are_too_much_together_are_taken_one_by_one_bes
 
     taken: list[str] = []
     while len(taken) < 8:
-        taken += [one.message.tasks[0]["task_id"] for one in inbox.verify(await inbox.read(), 1)]
+        taken += [task_id_in(one.message.tasks[0]) or "" for one in inbox.verify(await inbox.read(), 1)]
     await wire.close()
 
     assert taken == [f"t{number}" for number in range(8)]

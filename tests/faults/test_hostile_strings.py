@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from core.config import A2AConfig, RedisConfig
 from core.redis_backend.keys import ACTIVE, CoordinatorKeys
@@ -69,7 +70,7 @@ def posted(server: RedisServer) -> int:
             for message in (
                 a_message(ENEMY, K, HOSTILE, number=2, **fields),
                 a_message(ENEMY, K, Action.SUBMIT_TASK, number=3, **{**fields, "version": HOSTILE}),
-                a_message(ENEMY, K, Action.SUBMIT_TASK, number=4, **fields).model_copy(update={"sender": HOSTILE}),
+                replace(a_message(ENEMY, K, Action.SUBMIT_TASK, number=4, **fields), sender=HOSTILE),
             )
         ]
         for signed in entries:

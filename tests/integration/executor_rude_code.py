@@ -106,7 +106,7 @@ def bad_spawn(payload: str, ctx: Context) -> Spawn:
     if payload == "no task":
         return Spawn((1,), Then())  # type: ignore[arg-type]
     if payload == "no json":
-        return Spawn((Task(task_type="echo"),), Then(payload=object()))
+        return Spawn((Task(task_type="echo"),), Then(payload_json=object()))  # type: ignore[arg-type]
     child_payload: list[object] = []
     spawn = ctx.spawn([Task(task_type="echo", payload=child_payload)])
     child_payload.append(object())

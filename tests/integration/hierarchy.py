@@ -161,7 +161,7 @@ async def runs(house: House, task_id: str, attempts: int = 1) -> None:
 
 async def status(client: Any, task_id: str) -> str:
     """As the coordinator has recorded it."""
-    return Task.model_validate_json(await client.hget(CoordinatorKeys("k").tasks, task_id)).status
+    return Task.from_json(await client.hget(CoordinatorKeys("k").tasks, task_id)).status
 
 
 def add(task_id: str, *numbers: int, **fields: Any) -> Task:

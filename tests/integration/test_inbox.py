@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
+from msgspec import structs
 
 from coordinator.agent import CoordinatorAgent
 from core.a2a_messaging import A2AMessage
@@ -198,7 +199,7 @@ async def test_a_message_whose_inside_contradicts_what_was_signed_is_put_aside(
 ) -> None:
     await start()
     message = A2AMessage.decode((await friend.signed(Action.SUBMIT_TASK, tasks=[])).body)
-    await friend.say(Action.SUBMIT_TASK, body=message.model_copy(update={field: "somebody-else"}).encode())
+    await friend.say(Action.SUBMIT_TASK, body=structs.replace(message, **{field: "somebody-else"}).encode())
 
     await goes_on(client, friend)
 

@@ -13,6 +13,7 @@ import hypothesis.strategies as st
 import orjson
 import pytest
 from hypothesis import given, settings
+from msgspec import Raw, Struct, structs
 
 import coordinator.rules
 import distributor.rules
@@ -37,12 +38,18 @@ HOSTILE: list[Any] = [
     "2026-01-01T00:00:00", "9999-12-31T23:59:59.999999-23:59", "0001-01-01T00:00:00+23:59", "in_progress", "pending",
     "delegated", "waiting", [], [1], [None, "t"], {}, {"a": {"b": [None]}}, ["task:sum"] * 30_000, [["a", 1]],
 ]  # fmt: skip
+
+
+def names(report: type[Struct]) -> list[str]:
+    return [field.encode_name for field in structs.fields(report)]
+
+
 WORKERS_TASK = {"task_id": "t", "attempt": 1}
 ERROR = {"type": "ValueError", "message": "no", "retryable": True}
 CHILD = {"task_id": "c", "task_type": "sum"}
-ATTEMPT = dict.fromkeys(AttemptReport.__annotations__) | WORKERS_TASK | {"status": "completed", "run_ms": 1.5}
-TASK = dict.fromkeys(TaskReport.__annotations__) | {"task_id": "t", "status": "completed", "attempt": 1}
-FIELDS = dict.fromkeys(Task.model_fields) | orjson.loads(a_task().to_json())
+ATTEMPT = dict.fromkeys(names(AttemptReport)) | WORKERS_TASK | {"status": "completed", "run_ms": 1.5}
+TASK = dict.fromkeys(names(TaskReport)) | {"task_id": "t", "status": "completed", "attempt": 1}
+FIELDS = Task(task_type="sum").to_dict() | orjson.loads(a_task().to_json())
 
 
 class Told(NamedTuple):
@@ -69,7 +76,7 @@ TO_DISTRIBUTOR = [
     Told(WORKER, Action.TASK_RESULT, {**ATTEMPT, "status": "failed", "error": ERROR}),
     Told(WORKER, Action.TASK_RESULT, {**ATTEMPT, "status": "delegated", "children": [CHILD], "then": {}}),
     Told(WORKER, Action.TASK_RESULT, {**ATTEMPT, "status": "returned"}),
-    Told(WORKER, Action.TASK_PROGRESS, dict.fromkeys(ProgressReport.__annotations__) | WORKERS_TASK | {"progress": {}}),
+    Told(WORKER, Action.TASK_PROGRESS, dict.fromkeys(names(ProgressReport)) | WORKERS_TASK | {"progress": {}}),
 ]
 TO_WORKER = [
     Told(DISTRIBUTOR, Action.ASSIGN_TASK, {**FIELDS, "task_id": "new", "attempt": 1}),
@@ -137,7 +144,7 @@ class Tier:
         for items in step.sends.values():
             assert all(orjson.loads(item) is not ... for item in items)
         orjson.dumps(list(step.extras.values()))
-        orjson.dumps([one.item for one in step.rejected])
+        assert all(bytes(one.item) for one in step.rejected)
         return step
 
     def looks(self) -> None:
@@ -288,7 +295,7 @@ def test_what_is_said_of_all_workers_together_is_small_enough_to_be_said_on() ->
 def test_whatever_a_record_says_that_can_be_read_at_all_no_later_step_fails_for_it(status: str) -> None:
     for fields in variants({**FIELDS, "status": status}):
         try:
-            task = Task.parse(fields)
+            task = Task.from_json(orjson.dumps(fields))
         except BadTask:
             continue
         top, middle = CoordinatorState("coordinator-1"), Middle()
@@ -305,6 +312,6 @@ def test_a_dead_letter_is_replayed_whatever_its_message_says_or_it_stays() -> No
     for original in variants(FIELDS):
         agent = Top()
         record = a_task("t", status="failed", owner=str(CLIENT)).to_json()
-        found = Found("t", record, original if isinstance(original, dict) else None, "t.replay1")
+        found = Found("t", record, Raw(orjson.dumps(original)) if isinstance(original, dict) else None, "t.replay1")
         agent.take(events=[Fetched(Sending(CLIENT, Action.TASK_ACCEPTED, "r"), (found,))])
         agent.looks()

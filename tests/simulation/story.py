@@ -239,10 +239,7 @@ class Story:
     def _wrong_ends(self) -> Iterator[str]:
         """Tasks whose record, replies and runs do not fit together."""
         records = self.world.store.ask("HGETALL", TOP.tasks)
-        ends = {
-            key.decode(): Task.parse(orjson.loads(record))
-            for key, record in zip(records[::2], records[1::2], strict=True)
-        }
+        ends = {key.decode(): Task.from_json(record) for key, record in zip(records[::2], records[1::2], strict=True)}
         for task_id, ended in ends.items():
             if not ended.status.ended:
                 yield f"the record of {task_id} says {ended.status}"
@@ -262,7 +259,7 @@ class Story:
         told = self.client.results.get(task.task_id, [])
         if len(told) != 1:
             yield f"{len(told)} replies tell of the end of {task.task_id}: {[one['status'] for one in told]}"
-        elif Task.parse(told[0]) != ended:
+        elif Task(**told[0]) != ended:
             yield f"the reply for {task.task_id} is not its record"
         expected = _result(task, ended.attempt)
         if ended.status is TaskStatus.COMPLETED and ended.result != expected:

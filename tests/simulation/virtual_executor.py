@@ -9,6 +9,9 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from msgspec import Raw
+
+from core.json_values import result_json
 from core.tasks import Task
 from worker.attempt import Finished
 from worker.context import ChildOutcome, Context, Spawn
@@ -103,7 +106,7 @@ class VirtualExecutor:
         elif isinstance(attempt.result(), Spawn):
             self._on_finished(finished(status="delegated", spawn=attempt.result()))
         else:
-            self._on_finished(finished(status="completed", result=attempt.result()))
+            self._on_finished(finished(status="completed", result_json=Raw(result_json(attempt.result()))))
         self._go_on()
 
     async def _call(self, task: Task) -> Any:

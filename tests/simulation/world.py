@@ -149,4 +149,5 @@ class SimulatedClient:
             self.answers[message.metadata.parent_request_id or ""] += 1
             self.refused.update(one["task_id"] for one in message.payload.get("refused", ()))
         for item in message.tasks if message.action == Action.TASK_RESULT else ():
-            self.results.setdefault(item["task_id"], []).append(item)
+            result = orjson.loads(bytes(item))
+            self.results.setdefault(result["task_id"], []).append(result)

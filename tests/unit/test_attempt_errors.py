@@ -5,13 +5,15 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-import orjson
+import msgspec
 import pytest
+from msgspec.structs import asdict
 
 from coordinator.state import TakenOver
+from core.attempt_errors import ERRORS_LIMIT_BYTES, errors_with
 from core.roles import Action
 from core.step import Drain, Table
-from core.tasks import ERRORS_LIMIT_BYTES, Task, TaskError, errors_with
+from core.tasks import Task, TaskError
 from distributor.rules import recall
 from tests import coordinator_steps as above
 from tests.builders import DISTRIBUTOR, NOW, WORKER, a_beat, a_task, record, sent
@@ -82,9 +84,9 @@ def test_what_an_earlier_attempt_said_is_not_taken_for_the_output_of_a_later_one
 
     step = silence(state)
 
-    assert record(step, Table.ACTUAL, "t")["errors"][1] == an_error(
-        2, type="worker_lost", message="worker worker-1 was gone before it reported", worker="worker-1"
-    ).model_dump(exclude_defaults=True)
+    assert record(step, Table.ACTUAL, "t")["errors"][1] == asdict(
+        an_error(2, type="worker_lost", message="worker worker-1 was gone before it reported", worker="worker-1")
+    )
 
 
 def test_a_task_that_is_given_back_takes_its_errors_and_its_pause_along() -> None:
@@ -101,7 +103,7 @@ def test_a_task_that_is_given_back_takes_its_errors_and_its_pause_along() -> Non
 def test_the_pause_before_a_retry_survives_a_restart_of_the_distributor() -> None:
     before = a_distributor(WORKER)
     take(before, assigned(a_task(backoff_s=3)))
-    records = [Task.parse(record(take(before, failure("t")), Table.ACTUAL, "t"))]
+    records = [Task(**record(take(before, failure("t")), Table.ACTUAL, "t"))]
 
     after = a_distributor()
     recall(after, records, mono_ms=0)
@@ -120,7 +122,7 @@ def test_the_pause_before_a_retry_survives_a_restart_of_the_distributor() -> Non
 def test_the_coordinator_records_the_error_of_every_attempt() -> None:
     state = above.a_coordinator(DISTRIBUTOR)
     above.take(state, above.submitted(a_task()))
-    errors = [an_error(n).model_dump(exclude_defaults=True) for n in (1, 2)]
+    errors = [asdict(an_error(n)) for n in (1, 2)]
 
     step = above.take(state, above.result("t", "failed", error=errors[1], errors=errors, retry_count=2))
 
@@ -133,7 +135,7 @@ def test_a_task_that_comes_back_goes_out_again_after_its_pause_and_with_its_erro
     state = above.a_coordinator(DISTRIBUTOR, above.OTHER)
     above.take(state, above.submitted(a_task()))
     back = above.result(
-        "t", "returned", errors=[an_error(1).model_dump()], not_before=(NOW + timedelta(seconds=3)).isoformat()
+        "t", "returned", errors=[asdict(an_error(1))], not_before=(NOW + timedelta(seconds=3)).isoformat()
     )
 
     early = above.take(state, back)
@@ -149,10 +151,7 @@ def test_a_task_that_was_under_way_when_its_distributor_died_keeps_its_errors_an
     above.take(state, above.submitted(a_task()))
     above.take(state, beats=[above.alive(above.OTHER)], later_s=4)
     above.take(state, later_s=5)
-    told = {
-        "attempt": 2, "retry_count": 2, "status": "in_progress", "assigned_to": "worker-1",
-        "errors": (an_error(1),),
-    }  # fmt: skip
+    told = a_task(attempt=2, retry_count=2, status="in_progress", assigned_to="worker-1", errors=(an_error(1),))
 
     step = above.take(state, events=[TakenOver("distributor-1", {"t": told})], later_s=5)
 
@@ -169,7 +168,7 @@ def test_errors_never_take_more_than_their_limit_and_the_newest_are_kept_whole(s
     for attempt in range(1, 101):
         errors = errors_with(errors, an_error(attempt, message=sign * 2000, traceback="t" * 16_000, output="o" * 2048))
 
-    size = sum(len(orjson.dumps(error.model_dump())) for error in errors)
+    size = sum(len(msgspec.json.encode(error)) for error in errors)
     assert size <= ERRORS_LIMIT_BYTES
     assert errors[-1].output == "o" * 2048
     assert (errors[0].traceback, errors[0].output) == ("", "")

@@ -273,7 +273,7 @@ def test_a_coordinator_that_comes_back_goes_on_where_it_was() -> None:
 
     digests = dict(before.digests)
     after = CoordinatorState("coordinator-1")
-    records = [Task.parse(task.to_dict()) for task in before.local_tasks.values()]
+    records = [Task.from_json(task.to_json()) for task in before.local_tasks.values()]
     recall(after, records, dict(digests), mono_ms=0)
     step = take(after, result("b", result=2), beats=[alive(DISTRIBUTOR, incarnation=1, capacity=100)])
 

@@ -65,7 +65,9 @@ def test_tasks_that_were_taken_over_go_to_others_with_the_attempts_they_have_had
     take(state, beats=[alive(OTHER, capacity=100)], later_s=4)
     take(state, later_s=5)
 
-    step = take(state, events=[TakenOver("distributor-1", {"begun": {"attempt": 2, "retry_count": 1}})], later_s=5)
+    step = take(
+        state, events=[TakenOver("distributor-1", {"begun": a_task("begun", attempt=2, retry_count=1)})], later_s=5
+    )
 
     items = {item["task_id"]: item for item in sent(step, OTHER, Action.ASSIGN_TASK)}
     assert (items["begun"]["attempt"], items["begun"]["retry_count"]) == (2, 1)
@@ -78,7 +80,7 @@ def test_what_a_cell_says_of_attempts_is_written_down_before_the_cell_is_emptied
     state = a_coordinator(DISTRIBUTOR)
     take(state, submitted(a_task("begun"), a_task("elsewhere")))
     state.local_tasks["elsewhere"] = state.local_tasks["elsewhere"].evolve(assigned_to=OTHER.agent_id)
-    had = {one: {"attempt": 2, "retry_count": 1, "status": "in_progress"} for one in ("begun", "elsewhere", "ended")}
+    had = {one: a_task(one, attempt=2, retry_count=1, status="in_progress") for one in ("begun", "elsewhere", "ended")}
 
     step = take(state, events=[Call("attempts", ("distributor-1", had), None)])
 

@@ -222,7 +222,7 @@ def test_the_coordinator_hears_at_once_when_there_is_much_more_or_less_room() ->
 def test_a_distributor_that_comes_back_keeps_what_runs_and_hands_out_what_waits() -> None:
     before = a_distributor(WORKER, capacity=1)
     take(before, assigned(a_task("runs"), a_task("waits")))
-    records = [Task.parse(task.to_dict()) for task in before.local_tasks.values()]
+    records = [Task.from_json(task.to_json()) for task in before.local_tasks.values()]
 
     after = DistributorState("distributor-1", coordinator=COORDINATOR, incarnation=2)
     recall(after, [*records, a_task("ended", status="completed")], mono_ms=0)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
-from pydantic import BaseModel, FailFast
+from msgspec import Raw
+from pydantic import FailFast
 
 from core.agents import Beat
 from core.errors import BadTask, MalformedMessage
-from core.reports import attempt_report, progress_report, shown_id, task_report
+from core.reports import attempt_report, progress_report, shown_id, task_named, task_report
 from core.roles import Address, Role
 from core.signing import AHEAD_MS, Keys, check_plausible
 from core.tasks import Task, checked
@@ -18,10 +20,13 @@ from tests.builders import COORDINATOR, NOW, SECRET, a_task
 ENDED = {"task_id": "t", "attempt": 1, "status": "completed"}
 
 
-@pytest.mark.parametrize("model", [Task, Beat])
-def test_the_first_wrong_entry_of_a_list_ends_its_validation(model: type[BaseModel]) -> None:
+def item(value: object) -> Raw:
+    return Raw(orjson.dumps(value))
+
+
+def test_the_first_wrong_entry_of_a_list_ends_its_validation() -> None:
     """Else each of a million costs an object: one message stood for half a minute and 1.7 GiB."""
-    for name, field in model.model_fields.items():
+    for name, field in Beat.model_fields.items():
         if getattr(field.annotation, "__origin__", None) in (tuple, list):
             assert any(isinstance(one, FailFast) for one in field.metadata), name
 
@@ -44,39 +49,39 @@ def test_no_dictionary_of_a_heartbeat_is_without_a_bound_that_is_looked_at_first
 )  # fmt: skip
 def test_a_report_that_breaks_its_shape_is_refused_by_the_field(wrong: dict[str, Any]) -> None:
     with pytest.raises(MalformedMessage):
-        attempt_report({**ENDED, **wrong})
+        attempt_report(item({**ENDED, **wrong}))
 
 
 def test_a_refusal_quotes_nothing_of_what_was_said() -> None:
     with pytest.raises(MalformedMessage) as refused:
-        attempt_report({**ENDED, "started_at": "a secret", "status": "a secret"})
+        attempt_report(item({**ENDED, "started_at": "a secret", "status": "a secret"}))
     assert "secret" not in str(refused.value)
 
 
 def test_what_is_promised_of_sizes_holds_for_reports() -> None:
     large = {**ENDED, "result": "x" * 300_000}
     with pytest.raises(MalformedMessage, match="limit of 262144"):
-        attempt_report(large, 300_100)
+        attempt_report(item(large))
     many = {**ENDED, "status": "delegated", "children": [{"task_type": "sum", "payload": "x" * 200_000}] * 12}
     with pytest.raises(MalformedMessage, match="children"):
-        attempt_report(many, 2_500_000)
+        attempt_report(item(many))
     errors = [{"type": "E", "message": "x" * 100_000}] * 3
     with pytest.raises(MalformedMessage, match="errors"):
-        task_report({"task_id": "t", "status": "failed", "errors": errors}, 300_100)
+        task_report(item({"task_id": "t", "status": "failed", "errors": errors}))
     with pytest.raises(MalformedMessage, match="progress"):
-        progress_report({"task_id": "t", "attempt": 1, "progress": {"note": "x" * 10_000}})
+        progress_report(item({"task_id": "t", "attempt": 1, "progress": {"note": "x" * 10_000}}))
 
 
-@pytest.mark.parametrize("item", [None, 7, "", "x" * 3_000, "a b", ["t"], {"task_id": "t"}])
-def test_an_answer_names_no_item_by_what_is_no_id(item: object) -> None:
-    assert shown_id(item) == "?"
-    assert shown_id("order-17/2") == "order-17/2"
+@pytest.mark.parametrize("value", [None, 7, "", "x" * 3_000, "a b", ["t"], {"task_id": "t"}])
+def test_an_answer_names_no_item_by_what_is_no_id(value: object) -> None:
+    assert shown_id(task_named(item(value))) == "?"
+    assert shown_id(task_named(item("order-17/2"))) == "order-17/2"
 
 
 @pytest.mark.parametrize("field", ["deadline", "not_before", "started_at"])
 def test_a_moment_without_a_time_zone_makes_no_task(field: str) -> None:
     with pytest.raises(BadTask, match=field):
-        Task.parse({"task_type": "sum", field: "2026-01-01T12:00:00"})
+        Task.from_json(item({"task_type": "sum", field: "2026-01-01T12:00:00"}))
     with pytest.raises(BadTask, match="deadline"):
         checked(a_task().evolve(deadline=NOW.replace(tzinfo=None)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -39,8 +40,8 @@ def a_hierarchy(
     return Overview("c", NOW, tuple(agents), 3, 0, 0, {})
 
 
-def a_task(status: TaskStatus = TaskStatus.PENDING, **fields: object) -> Task:
-    return Task.parse({"task_id": "t", "task_type": "sum", "created_at": NOW, "status": status, **fields})
+def a_task(status: TaskStatus = TaskStatus.PENDING, **fields: Any) -> Task:
+    return Task(**{"task_id": "t", "task_type": "sum", "created_at": NOW, "status": status, **fields})
 
 
 UP = a_hierarchy()
@@ -80,7 +81,7 @@ def test_a_task_that_runs_is_where_it_runs() -> None:
 
 def test_a_task_between_two_attempts_tells_the_last_error_and_the_next_start() -> None:
     error = TaskError(type="ValueError", message="no good", attempt=2)
-    here = a_task(errors=[error.model_dump()], not_before=NOW + timedelta(seconds=3))
+    here = a_task(errors=[error], not_before=NOW + timedelta(seconds=3))
     words = "attempt 2 failed (ValueError: no good); the next one begins at 12:00:03 UTC"
 
     assert waiting_reason(HANDED_OVER, here, UP) == words

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 import pytest
 
 from coordinator.agent import CoordinatorAgent
@@ -51,7 +52,7 @@ def test_a_field_that_a_task_does_not_have_is_refused_with_those_it_has(field: s
 
     with pytest.raises(BadTask, match=f"'{field}': no such field; {hint}"):
         Task(**fields)
-    assert Task.parse(fields).task_type == "t"  # a record may come from a later version
+    assert Task.from_json(orjson.dumps(fields)).task_type == "t"  # a record may come from a later version
 
 
 def test_what_is_no_task_is_refused_by_whoever_is_asked_to_take_it() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from core.langgraph_state import AgentStatus
+from core.reports import AttemptReport
 from core.roles import Action
 from core.step import Drain, Step
 from core.tasks import Task
@@ -29,8 +30,8 @@ def assigned(*tasks: Task) -> Any:
     return to_me(DISTRIBUTOR, Action.ASSIGN_TASK, tasks)
 
 
-def ended(task_id: str, attempt: int = 1, status: str = "completed") -> Outcome:
-    return Outcome(task_id, attempt, {"task_id": task_id, "attempt": attempt, "status": status})
+def ended(task_id: str, attempt: int = 1, status: Any = "completed") -> Outcome:
+    return Outcome(AttemptReport(task_id=task_id, attempt=attempt, status=status))
 
 
 def reports(step: Step) -> list[Any]:
