@@ -449,7 +449,7 @@ def _in_words(error: msgspec.ValidationError, fields: Mapping[str, Any]) -> str:
     field = re.split(r"[.[]", where, maxsplit=1)[0]
     kinds = {"priority": Priority, "status": TaskStatus}
     if field in kinds:
-        what = f"expected {', '.join(kinds[field])}"
+        what = f"expected {', '.join(repr(str(one)) for one in kinds[field])}"
     return _expected(where or "task", what, fields[field]) if field in fields else f"task field {where!r}: {what}"
 
 

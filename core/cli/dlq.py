@@ -177,6 +177,8 @@ async def _read(configured: Settings, task_id: str) -> tuple[Task, Signed | None
 
 def _message_json(configured: Settings, task: Task, signed: Signed) -> dict[str, Any]:
     """What is known of the message a task was submitted with; `task`: as its client wrote it there."""
+    import orjson
+
     from core.a2a_messaging import A2AMessage
     from core.dead_letters import origin_of, submitted_in
     from core.errors import PeerError
@@ -188,6 +190,7 @@ def _message_json(configured: Settings, task: Task, signed: Signed) -> dict[str,
     except PeerError as error:
         return {"from": str(signed.sender), "unreadable": str(error), "task": None}
     arrived_ms = number_in((task.submission or "").partition("-")[0].encode())
+    submitted = submitted_in(signed.pack()).get(origin_of(task))
     return {
         "from": str(signed.sender),
         "key_id": signed.key_id,
@@ -197,7 +200,7 @@ def _message_json(configured: Settings, task: Task, signed: Signed) -> dict[str,
         "request_id": metadata.request_id,
         "entry": task.submission,
         "bytes": len(signed.body),
-        "task": submitted_in(signed.pack()).get(origin_of(task)),
+        "task": orjson.loads(bytes(submitted)) if submitted else None,
     }
 
 

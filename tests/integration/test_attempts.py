@@ -186,11 +186,19 @@ async def test_children_that_cannot_be_told_of_fail_their_attempt(bench_with_chi
     tasks = [
         bench.submit(task_type, how)
         for task_type in ("spawn_badly", "spawn_badly_async")
-        for how in ("no task", "no json", "changed later")
+        for how in ("no task", "no json")
     ]
 
     assert [(await bench.end_of(task)).status for task in tasks] == ["failed"] * len(tasks)
     assert await has_all_its_slots(bench)
+
+
+async def test_a_childs_payload_is_what_it_was_when_the_child_was_made(bench_with_children: Bench) -> None:
+    for task_type in ("spawn_badly", "spawn_badly_async"):
+        ended = await bench_with_children.run(task_type, "changed later")
+
+        assert ended.spawn
+        assert [child.payload for child in ended.spawn.children] == [[]]
 
 
 async def test_a_note_with_methods_of_its_own_is_told_as_the_text_it_is(bench: Bench) -> None:

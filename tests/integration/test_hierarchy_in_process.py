@@ -92,19 +92,17 @@ async def test_a_refused_task_does_not_take_the_others_along(full: House) -> Non
 
 
 @pytest.mark.parametrize(
-    ("task", "problem"),
+    ("fields", "problem"),
     [
-        (Task(task_type="add", payload="x" * 300_000), "limit of 262144"),
-        (Task(task_type="add", payload={1, 2}), "not JSON"),
-        (Task(task_type="add", metadata={"note": "x" * 3_000_000}), "metadata"),
+        ({"payload": "x" * 300_000}, "limit of 262144"),
+        ({"payload": {1, 2}}, "not JSON"),
+        ({"metadata": {"note": "x" * 3_000_000}}, "metadata"),
     ],
     ids=["payload too large", "payload no JSON", "metadata too large"],
 )
-async def test_what_cannot_travel_is_refused_before_it_is_sent(full: House, task: Task, problem: str) -> None:
-    me = await full.client()
-
+def test_of_what_cannot_travel_no_task_is_made(fields: dict[str, Any], problem: str) -> None:
     with pytest.raises(BadTask, match=problem):
-        await me.submit.aio(task, timeout_s=3)
+        Task(task_type="add", **fields)
 
 
 async def test_results_are_kept_for_whoever_asks_later(full: House, client: Redis) -> None:

@@ -192,7 +192,7 @@ def test_a_function_that_waits_for_a_thread_of_its_module_is_told_that_it_has_no
     ran = run_script(script(tmp_path, *WAITING_FOR_A_THREAD))
 
     assert ran.stdout.startswith(
-        "failed None type='timeout' message='it ran longer than 0.2 s; modules of its handlers"
+        "failed None TaskError(type='timeout', message='it ran longer than 0.2 s; modules of its handlers"
     )
     assert "started threads at import (answerer)" in ran.stdout
     assert "Start them in the handler" in ran.stdout

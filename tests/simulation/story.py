@@ -259,7 +259,7 @@ class Story:
         told = self.client.results.get(task.task_id, [])
         if len(told) != 1:
             yield f"{len(told)} replies tell of the end of {task.task_id}: {[one['status'] for one in told]}"
-        elif Task(**told[0]) != ended:
+        elif Task.from_json(orjson.dumps(told[0])) != ended:
             yield f"the reply for {task.task_id} is not its record"
         expected = _result(task, ended.attempt)
         if ended.status is TaskStatus.COMPLETED and ended.result != expected:
