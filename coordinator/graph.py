@@ -6,33 +6,35 @@ from functools import cache
 from typing import Literal
 
 from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
 from langgraph.types import Command
 
 from coordinator.rules import watch, work
-from core.step import Thought, Turn
+from coordinator.state import CoordinatorState
+from core.tier_graph import TickContext, TickState, TierGraph
 
 __all__ = ["build"]
 
 Next = Literal["watch", "__end__"]
+Context = TickContext[CoordinatorState]
 
 
 @cache
-def build() -> Thought:
-    """The compiled graph, ready to run, one for all agents of a process. Its nodes fill the turn's step in place, so
-    they have nothing to merge.
-    """
-    graph = StateGraph(Turn)
+def build() -> TierGraph:
+    """The compiled graph, ready to run, one for all agents of a process."""
+    graph = StateGraph(TickState, context_schema=TickContext)
     graph.add_node("work", _work)
     graph.add_node("watch", _watch)
     graph.add_edge(START, "work")
     graph.add_edge("watch", END)
-    return Thought(graph.compile(name="coordinator"), "work")
+    return TierGraph(graph.compile(name="coordinator"))
 
 
-def _work(state: Turn) -> Command[Next]:
-    work(state["state"], state["batch"], state["step"])
-    return Command(goto="watch" if state["batch"].beating else "__end__")
+def _work(state: TickState, runtime: Runtime[Context]) -> Command[Next]:
+    memory, batch = runtime.context.memory, runtime.context.batch
+    work(memory, batch, state["step"])
+    return Command(goto="watch" if batch.beating else "__end__")
 
 
-def _watch(state: Turn) -> None:
-    watch(state["state"], state["batch"], state["step"])
+def _watch(state: TickState, runtime: Runtime[Context]) -> None:
+    watch(runtime.context.memory, runtime.context.batch, state["step"])

@@ -1,25 +1,18 @@
-"""One turn of an agent's mind: a batch goes in, a Step comes out.
+"""What goes into a run of a tier's graph, a Batch, and what comes out of it, a Step.
 
-The graph of a tier is compiled once and run once per batch, however many messages are in it, since a run costs about
-half a millisecond whatever it sees. What a run decides is collected in its Step: what is to be written, said and
-done. Nothing of it has happened until the step is committed. A step that was committed and one that will be
-committed again after a lost connection are the same value.
-
-The state that is handed to a run is the agent's own; the run may change it in place, because nobody else holds it:
-should the commit be refused for good, the process discards its memory and reads the stored state again.
+What a run decides is collected in its Step: what is to be written, said and done. Nothing of it has happened until the
+step is committed. A step that was committed and one that will be committed again after a lost connection are the same
+value.
 """
 
 from __future__ import annotations
 
-import atexit
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from functools import cache
-from typing import Any, NamedTuple, Protocol, TypedDict
+from typing import Any, NamedTuple
 
 from msgspec import Raw
 
@@ -30,7 +23,7 @@ from core.server_info import Memory
 from core.signing import ReplayWindow, Signed
 
 __all__ = [
-    "Batch", "Call", "Drain", "PutAside", "Received", "Sending", "Step", "Table", "Tick", "Turn", "Unsealed",
+    "Batch", "Call", "Drain", "PutAside", "Received", "Sending", "Step", "Table", "Tick", "Unsealed",
     "turn_away",
 ]  # fmt: skip
 
@@ -213,70 +206,3 @@ class Step:
     def commits(self) -> bool:
         """Whether there is anything to write or to say."""
         return bool(self.writes or self.sends or self.extras or self.rejected)
-
-
-class Turn(TypedDict):
-    """The state of a tier's graph: what a run is given, and the step it fills."""
-
-    state: Any
-    batch: Batch
-    step: Step
-
-
-class Thought:
-    """A tier's compiled graph, entered at its first node.
-
-    LangGraph runs START as a node of its own, at a third of the cost of a run. Here the input goes straight to the
-    channels that node would write: those of the state, and the one that triggers the first node.
-    """
-
-    def __init__(self, graph: Compiled, first: str) -> None:
-        [self._trigger] = graph.nodes[first].triggers
-        graph.input_channels = [*Turn.__annotations__, self._trigger]
-        self._graph = graph
-        self._context = untraced()
-
-    def run(self, state: object, batch: Batch) -> Step:
-        """The step that the graph takes on `batch`. Nodes are plain functions without I/O, so this never blocks."""
-        step = Step()
-        turn = {"state": state, "batch": batch, "step": step, self._trigger: None}
-        self._context.copy().run(self._run, turn)
-        return step
-
-    def _run(self, turn: Mapping[str, Any]) -> None:
-        for _ in self._graph.stream(turn, stream_mode="values"):
-            pass  # nothing streams: the nodes fill the step
-
-
-@cache
-def untraced() -> Context:
-    """A context for runs that are nobody's to trace, whatever the environment says: LANGSMITH_TRACING is set for the
-    graphs of users, and each run here has the payloads of everybody."""
-    from langsmith.run_helpers import tracing_context
-
-    context = Context()
-    off = tracing_context(enabled=False)
-    context.run(off.__enter__)
-    atexit.register(context.run, off.__exit__, None, None, None)  # it must not be collected before
-    return context
-
-
-def first_run() -> None:
-    """Of a graph that does nothing: LangGraph imports more at its first one."""
-    from langgraph.graph import END, START, StateGraph
-
-    graph = StateGraph(Turn)
-    graph.add_node("only", lambda turn: None)
-    graph.add_edge(START, "only")
-    graph.add_edge("only", END)
-    nothing: Any = {"state": None}
-    untraced().copy().run(graph.compile().invoke, nothing)
-
-
-class Compiled(Protocol):
-    """What is needed of a compiled LangGraph graph."""
-
-    nodes: Any
-    input_channels: Any
-
-    def stream(self, input: Any, /, *, stream_mode: Any) -> Iterable[Any]: ...

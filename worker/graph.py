@@ -5,24 +5,23 @@ from __future__ import annotations
 from functools import cache
 
 from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
 
-from core.step import Thought, Turn
-from worker.rules import work
+from core.tier_graph import TickContext, TickState, TierGraph
+from worker.rules import WorkerState, work
 
 __all__ = ["build"]
 
 
 @cache
-def build() -> Thought:
-    """The compiled graph, ready to run, one for all agents of a process. Its node fills the turn's step in place, so it
-    has nothing to merge.
-    """
-    graph = StateGraph(Turn)
+def build() -> TierGraph:
+    """The compiled graph, ready to run, one for all agents of a process."""
+    graph = StateGraph(TickState, context_schema=TickContext)
     graph.add_node("work", _work)
     graph.add_edge(START, "work")
     graph.add_edge("work", END)
-    return Thought(graph.compile(name="worker"), "work")
+    return TierGraph(graph.compile(name="worker"))
 
 
-def _work(state: Turn) -> None:
-    work(state["state"], state["batch"], state["step"])
+def _work(state: TickState, runtime: Runtime[TickContext[WorkerState]]) -> None:
+    work(runtime.context.memory, runtime.context.batch, state["step"])

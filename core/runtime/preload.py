@@ -7,7 +7,7 @@ from importlib import import_module
 
 from core.roles import Role
 from core.signing import key_id_of
-from core.step import first_run
+from core.tier_graph import first_run
 
 __all__ = ["preload"]
 

@@ -81,8 +81,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "core/*",
         ("langgraph",),
-        "only core/step.py and the graphs of the tiers run LangGraph",
-        unless=("core/step.py",),
+        "only core/tier_graph.py and the graphs of the tiers run LangGraph",
+        unless=("core/tier_graph.py",),
     ),
     Rule(
         "core/*",
@@ -230,7 +230,7 @@ def test_a_forbidden_import_is_found_and_explained(file: str, line: str, module:
     [
         ("core/redis_client.py", "import redis.asyncio"),
         ("core/redis_backend/commit.py", "import redis, asyncio\nfrom core.tasks import Task"),
-        ("core/step.py", "from langgraph.graph.state import CompiledStateGraph"),
+        ("core/tier_graph.py", "from langgraph.graph.state import CompiledStateGraph"),
         ("core/tasks.py", "import redislike\nfrom datetime import datetime"),
         ("worker/census/review.py", "def build():\n    from langgraph.graph import StateGraph"),
         ("worker/graph.py", "from langgraph.graph import StateGraph\nfrom worker.rules import step"),
