@@ -38,32 +38,29 @@ from core.roles import Action, Address, Role
 from core.step import Batch, Call, Drain, Received, Sending, Step, Table, Tick
 from core.tasks import Task, TaskError, TaskStatus, check_new, skills_needed
 
-__all__ = ["recall", "watch", "work"]
+__all__ = ["dispatch", "recall", "receive", "survey"]
 
 S = TaskStatus
 #: How much of the reason for a refusal is told.
 REASON_CHARACTERS = 1_000
 
 
-def work(state: CoordinatorState, batch: Batch, step: Step) -> None:
-    """Takes messages, in order, and what happened in this process into the state, and hands out what it can."""
+def receive(state: CoordinatorState, batch: Batch, step: Step) -> None:
+    """Takes messages, in order, and what happened in this process into the state."""
     for received in batch.messages:
         ON_MESSAGE[received.message.action](state, received, batch, step)
     for event in batch.events:
         if on_event := ON_EVENT.get(type(event)):
             on_event(state, event, batch, step)
-    drop_surplus(state, batch, step)
-    dispatch(state, batch, step)
 
 
-def watch(state: CoordinatorState, batch: Batch, step: Step) -> None:
-    """Looks at the distributors and at the deadlines, once a heartbeat, and hands out what that has freed. Heartbeats
-    come after the messages of their batch: those lay in the inbox before."""
+def survey(state: CoordinatorState, batch: Batch, step: Step) -> None:
+    """Looks at the distributors and at the deadlines, once a heartbeat. Heartbeats come after the messages of their
+    batch: those lay in the inbox before."""
     for beat in batch.living_beats:
         on_beat(state, beat, batch, step)
     judge_distributors(state, batch, step)
     expire(state, batch, step)
-    dispatch(state, batch, step)
 
 
 def on_submit_task(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
@@ -182,8 +179,16 @@ def on_call(state: CoordinatorState, call: Call, batch: Batch, step: Step) -> No
 
 
 def dispatch(state: CoordinatorState, batch: Batch, step: Step) -> None:
-    """Hands waiting tasks to distributors that have room, and writes the records of new and changed tasks, each once
-    and as it is now."""
+    """Hands waiting tasks to distributors that have room, drops dead letters beyond their bounds, and writes the
+    records of new and changed tasks."""
+    hand_out(state, batch, step)
+    drop_surplus(state, batch, step)
+    write_records(state, step)
+    state.status = AgentStatus.BUSY if state.local_tasks else AgentStatus.IDLE
+    state.updated_at = batch.now
+
+
+def hand_out(state: CoordinatorState, batch: Batch, step: Step) -> None:
     state.queue.wake(batch.now_ms)
     if state.queue.lanes and not state.draining:
         spread = LeastLoaded(state.distributors.values())
@@ -193,14 +198,16 @@ def dispatch(state: CoordinatorState, batch: Batch, step: Step) -> None:
             assert child
             hand_over(state, task, child.address.agent_id, batch, step)
             spread.took(child)
+
+
+def write_records(state: CoordinatorState, step: Step) -> None:
+    """Fills in the records that `save` has left open, each once and as its task is now."""
     if state.unsaved:
         state.unsaved = False
         records = step.writes[Table.TASKS, ""]
         for task_id, record in records.items():
             if record == b"":
                 records[task_id] = state.local_tasks[task_id].to_json()
-    state.status = AgentStatus.BUSY if state.local_tasks else AgentStatus.IDLE
-    state.updated_at = batch.now
 
 
 def recall(state: CoordinatorState, records: list[Task], digests: dict[str, str], mono_ms: int) -> None:

@@ -1,7 +1,7 @@
-"""How a tier's LangGraph graph is run: once for each batch, however many messages are in it, since a run costs some
-tenths of a millisecond whatever it sees.
+"""The LangGraph graph of a tier: how it is built, and how it is run.
 
-The context of a run is what it is given: the agent's memory and the batch. Its state is what it decides: the step. The
+It runs once for each batch, however many messages are in it, since a run costs some tenths of a millisecond whatever it
+sees. Its context is what it is given: the agent's memory and the batch. Its state is what it decides: the step. The
 nodes change both in place, so they return nothing that LangGraph would have to merge. That is safe because nobody else
 holds them: should the commit be refused for good, the process discards its memory and reads the stored one again.
 """
@@ -9,19 +9,20 @@ holds them: should the commit be refused for good, the process discards its memo
 from __future__ import annotations
 
 import atexit
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypedDict, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypedDict, TypeVar
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.runtime import Runtime
+from langgraph.types import Command
 
 from core.step import Batch, Step
 
-if TYPE_CHECKING:
-    from langgraph.graph.state import CompiledStateGraph
-
-    Compiled: TypeAlias = CompiledStateGraph["TickState", "TickContext[Any]", "TickState", "TickState"]
-
-__all__ = ["TickContext", "TickState", "TierGraph", "first_run"]
+__all__ = ["Stage", "TickContext", "TickState", "TierGraph", "first_run", "stage", "tier_graph"]
 
 Memory = TypeVar("Memory")
 
@@ -40,6 +41,71 @@ class TickContext(Generic[Memory]):
     batch: Batch
 
 
+Graph: TypeAlias = StateGraph[TickState, TickContext[Any], TickState, TickState]
+Compiled: TypeAlias = CompiledStateGraph[TickState, TickContext[Any], TickState, TickState]
+Due: TypeAlias = Callable[[Batch], bool]
+
+
+class Node(Protocol):
+    """What runs at a node: a plain function without I/O, as LangGraph calls it. It fills the step."""
+
+    def __call__(self, state: TickState, runtime: Runtime[TickContext[Any]]) -> None: ...
+
+
+class Stage(NamedTuple):
+    """A node of a tier's graph, which runs its stages in order, without those that are not due."""
+
+    name: str
+    run: Node
+    due: Due | None = None  #: None: in every run
+
+
+def stage(rule: Callable[[Any, Batch, Step], None], due: Due | None = None) -> Stage:
+    """A stage that has the name of its rule. The rule changes the agent's memory and fills the step."""
+
+    def run(state: TickState, runtime: Runtime[TickContext[Any]]) -> None:
+        rule(runtime.context.memory, runtime.context.batch, state["step"])
+
+    return Stage(rule.__name__, run, due)
+
+
+def tier_graph(name: str, stages: Sequence[Stage]) -> TierGraph:
+    """The compiled graph of a tier, ready to run. The first stage must always be due."""
+    graph: Graph = StateGraph(TickState, context_schema=TickContext)
+    graph.add_edge(START, stages[0].name)
+    for place, one in enumerate(stages):
+        ways = ways_from(one, stages[place + 1 :])
+        if len(ways) == 1:
+            graph.add_node(one.name, one.run)
+            graph.add_edge(one.name, ways[None])
+        else:
+            graph.add_node(one.name, choosing(one, ways), destinations=tuple(ways.values()))
+    return TierGraph(graph.compile(name=name))
+
+
+def ways_from(one: Stage, following: Sequence[Stage]) -> dict[Due | None, str]:
+    """Where a run can go on after a stage, by what it depends on: at the stages that may not be due, and else (None) at
+    the first that is in any case."""
+    ways: dict[Due | None, str] = {}
+    for later in following:
+        certain = later.due in (None, one.due)
+        ways.setdefault(None if certain else later.due, later.name)
+        if certain:
+            return ways
+    return {**ways, None: END}
+
+
+def choosing(one: Stage, ways: Mapping[Due | None, str]) -> Callable[..., Command[str]]:
+    """The stage's node, which says itself where the run goes on: a conditional edge would cost half a node more."""
+
+    def run(state: TickState, runtime: Runtime[TickContext[Any]]) -> Command[str]:
+        one.run(state, runtime)
+        batch = runtime.context.batch
+        return Command(goto=next(way for due, way in ways.items() if due is None or due(batch)))
+
+    return run
+
+
 class TierGraph:
     """A tier's compiled graph, and a shorter way to run it."""
 
@@ -56,19 +122,21 @@ class TierGraph:
 
     def _run(self, step: Step, context: TickContext[Any]) -> None:
         given: Any = {"step": step, self._trigger: None}
-        for _ in self._entered.stream(given, context=context, stream_mode="values"):
-            pass  # nothing streams: the nodes fill the step
+        for _ in self._entered.stream(given, context=context, stream_mode=[]):
+            pass  # nothing is streamed: the nodes fill the step
 
 
 def entered_at_first_node(graph: Compiled) -> tuple[Compiled, str]:
     """A copy of `graph` that skips START, and the channel that triggers its first node.
 
     LangGraph runs START as a node of its own, at a third of the cost of a run. The copy takes its input on the channels
-    that node would write: those of the state, and the one that triggers the first node.
+    that node would write: those of the state, and the one that triggers the first node. Its nodes run one at a time,
+    which spares each run the question how many processors there are.
     """
-    [first] = (end for start, end in graph.builder.edges if start == "__start__")
+    [first] = (end for start, end in graph.builder.edges if start == START)
     [trigger] = graph.nodes[first].triggers
-    return graph.copy({"input_channels": [*TickState.__annotations__, trigger]}), trigger
+    channels = [*TickState.__annotations__, trigger]
+    return graph.copy({"input_channels": channels, "config": {"max_concurrency": 1}}), trigger
 
 
 @cache
@@ -86,11 +154,6 @@ def untraced() -> Context:
 
 def first_run() -> None:
     """Runs a graph that does nothing: LangGraph imports more at its first run."""
-    from langgraph.graph import END, START, StateGraph
-
-    graph = StateGraph(TickState)
-    graph.add_node("only", lambda state: None)
-    graph.add_edge(START, "only")
-    graph.add_edge("only", END)
-    compiled = graph.compile()
-    untraced().copy().run(lambda: compiled.invoke({"step": Step()}))
+    nothing = Stage("nothing", lambda state, runtime: None)
+    graph = tier_graph("nothing", [nothing]).graph
+    untraced().copy().run(lambda: graph.invoke({"step": Step()}))

@@ -45,7 +45,7 @@ from distributor.task_life import (
     save,
 )
 
-__all__ = ["recall", "watch", "work"]
+__all__ = ["dispatch", "recall", "receive", "survey"]
 
 S = TaskStatus
 
@@ -60,24 +60,22 @@ def tell_capacity(state: DistributorState, step: Step) -> None:
         }  # fmt: skip
 
 
-def work(state: DistributorState, batch: Batch, step: Step) -> None:
-    """Takes messages, in order, and what happened in this process into the state, and hands out what it can."""
+def receive(state: DistributorState, batch: Batch, step: Step) -> None:
+    """Takes messages, in order, and what happened in this process into the state."""
     for received in batch.messages:
         ON_MESSAGE[received.message.action](state, received, batch, step)
     for event in batch.events:
         if on_event := ON_EVENT.get(type(event)):
             on_event(state, event, batch, step)
-    dispatch(state, batch, step)
 
 
-def watch(state: DistributorState, batch: Batch, step: Step) -> None:
-    """Looks at the workers, once a heartbeat, and hands out what that has freed. Heartbeats come after the messages
+def survey(state: DistributorState, batch: Batch, step: Step) -> None:
+    """Looks at the workers, once a heartbeat, and returns what none of them can do. Heartbeats come after the messages
     of their batch: the results among those lay in the inbox before."""
     for beat in batch.living_beats:
         on_beat(state, beat, batch, step)
     judge_workers(state, batch, step)
     give_back_stranded(state, batch, step)
-    dispatch(state, batch, step)
 
 
 def on_assign_tasks(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:

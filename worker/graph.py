@@ -1,27 +1,18 @@
-"""The worker's graph. One node: it takes and reports; running tasks is an effect."""
+"""The worker's graph: take the batch, report what has become of attempts. Running them is an effect."""
 
 from __future__ import annotations
 
 from functools import cache
 
-from langgraph.graph import END, START, StateGraph
-from langgraph.runtime import Runtime
-
-from core.tier_graph import TickContext, TickState, TierGraph
-from worker.rules import WorkerState, work
+from core.tier_graph import TierGraph, stage, tier_graph
+from worker.rules import has_news, receive, report
 
 __all__ = ["build"]
+
+STAGES = (stage(receive), stage(report, due=has_news))
 
 
 @cache
 def build() -> TierGraph:
     """The compiled graph, ready to run, one for all agents of a process."""
-    graph = StateGraph(TickState, context_schema=TickContext)
-    graph.add_node("work", _work)
-    graph.add_edge(START, "work")
-    graph.add_edge("work", END)
-    return TierGraph(graph.compile(name="worker"))
-
-
-def _work(state: TickState, runtime: Runtime[TickContext[WorkerState]]) -> None:
-    work(runtime.context.memory, runtime.context.batch, state["step"])
+    return tier_graph("worker", STAGES)

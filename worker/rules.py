@@ -20,7 +20,10 @@ from core.roles import Action, Address
 from core.step import Batch, Drain, Received, Sending, Step
 from core.tasks import Task, TaskError
 
-__all__ = ["CancelRun", "Outcome", "ProgressMade", "RunTask", "Withdraw", "Withdrawn", "WorkerState", "work"]
+__all__ = [
+    "CancelRun", "Outcome", "ProgressMade", "RunTask", "Withdraw", "Withdrawn", "WorkerState", "has_news",
+    "receive", "report",
+]  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -84,14 +87,30 @@ class ProgressMade:
     life: int = 0
 
 
-def work(state: WorkerState, batch: Batch, step: Step) -> None:
-    """Takes a batch into the state: messages in order, then what happened in this process."""
+def receive(state: WorkerState, batch: Batch, step: Step) -> None:
+    """Takes assignments and cancellations, in order, and begins to drain when it is told to."""
     for received in batch.messages:
         ON_MESSAGE[received.message.action](state, received, step)
+    if any(isinstance(event, Drain) for event in batch.events):
+        drain(state, step)
+    note_status(state, batch)
+
+
+def report(state: WorkerState, batch: Batch, step: Step) -> None:
+    """Tells the distributor what has become of the attempts: how far they are, how they ended, which never began."""
     for event in batch.events:
         on_event = ON_EVENT.get(type(event))
-        if on_event and getattr(event, "life", state.life) == state.life:
+        if on_event and event.life == state.life:
             on_event(state, event, step)
+    note_status(state, batch)
+
+
+def has_news(batch: Batch) -> bool:
+    """Whether there is something to report."""
+    return any(type(event) in ON_EVENT for event in batch.events)
+
+
+def note_status(state: WorkerState, batch: Batch) -> None:
     state.status = AgentStatus.BUSY if state.local_tasks else AgentStatus.IDLE
     state.updated_at = batch.now
 
@@ -160,7 +179,7 @@ def on_progress(state: WorkerState, event: ProgressMade, step: Step) -> None:
         step.send(Sending(state.distributor, Action.TASK_PROGRESS), orjson.dumps(item))
 
 
-def on_drain(state: WorkerState, event: Drain, step: Step) -> None:
+def drain(state: WorkerState, step: Step) -> None:
     """Takes nothing new; what has not begun goes back."""
     state.draining = True
     step.effects.append(Withdraw())
@@ -186,6 +205,5 @@ ON_MESSAGE: dict[str, Callable[[WorkerState, Received, Step], None]] = {
 ON_EVENT: dict[type, Callable[[WorkerState, Any, Step], None]] = {
     Outcome: on_outcome,
     ProgressMade: on_progress,
-    Drain: on_drain,
     Withdrawn: on_withdrawn,
 }

@@ -117,12 +117,13 @@ def heard(sender: Address, recipient: Address, payload: dict[str, Any]) -> Recei
     return Received(sender, a_message(sender, recipient, Action.BEAT, incarnation=1, **said), b"")
 
 
-def think(rules: Any, state: Any, batch: Any) -> Step:
-    """What the tier's graph does, which is most of the cost of a run."""
+def decide(rules: Any, state: Any, batch: Any) -> Step:
+    """What the tier's graph does, without LangGraph, which is most of the cost of a run."""
     step = Step()
-    rules.work(state, batch, step)
+    rules.receive(state, batch, step)
     if batch.beating:
-        rules.watch(state, batch, step)
+        rules.survey(state, batch, step)
+    rules.dispatch(state, batch, step)
     return step
 
 
@@ -162,7 +163,7 @@ class Top(Tier):
         self.take(*filter(None, [arrived(CLIENT, COORDINATOR, Action.SUBMIT_TASK, 1, tasks=tasks)]))
 
     def run(self, batch: Any) -> Step:
-        return think(coordinator.rules, self.state, batch)
+        return decide(coordinator.rules, self.state, batch)
 
     def told_well(self) -> Received | None:
         good = {"task_id": "good", "status": "completed", "attempt": 1, "result": 7}
@@ -182,7 +183,7 @@ class Middle(Tier):
         self.take(*filter(None, [arrived(COORDINATOR, DISTRIBUTOR, Action.ASSIGN_TASK, 1, tasks=tasks)]))
 
     def run(self, batch: Any) -> Step:
-        return think(distributor.rules, self.state, batch)
+        return decide(distributor.rules, self.state, batch)
 
     def told_well(self) -> Received | None:
         good = {"task_id": "good", "status": "completed", "attempt": 1, "result": 7}
@@ -201,7 +202,8 @@ class Bottom(Tier):
         self.take(*filter(None, [arrived(DISTRIBUTOR, WORKER, Action.ASSIGN_TASK, 1, tasks=[task])]))
 
     def run(self, batch: Any) -> Step:
-        worker.rules.work(self.state, batch, step := Step())
+        worker.rules.receive(self.state, batch, step := Step())
+        worker.rules.report(self.state, batch, step)
         return step
 
     def told_well(self) -> Received | None:

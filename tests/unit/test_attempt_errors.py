@@ -139,7 +139,7 @@ def test_a_task_that_comes_back_goes_out_again_after_its_pause_and_with_its_erro
     )
 
     early = above.take(state, back)
-    late = above.take(state, later_s=3)
+    late = above.take(state, later_s=3, beats=[above.alive(above.OTHER, beat=2)])
 
     assert sent(early, above.OTHER, Action.ASSIGN_TASK) == []
     [again] = sent(late, above.OTHER, Action.ASSIGN_TASK)

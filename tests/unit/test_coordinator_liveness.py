@@ -202,3 +202,12 @@ def test_a_distributor_that_gives_back_what_it_cannot_do_gets_other_tasks_at_onc
     assert [item["task_id"] for item in sent(step, DISTRIBUTOR, Action.ASSIGN_TASK)] == ["other"]
     assert list(state.local_tasks["t"].reply_to) == [str(CLIENT)]
     assert state.local_tasks["t"].status == "pending"
+
+
+def test_what_is_handed_out_is_decided_by_all_that_the_batch_says_of_the_distributors() -> None:
+    state = a_coordinator(DISTRIBUTOR)
+
+    step = take(state, submitted(a_task()), beats=[alive(DISTRIBUTOR, beat=2, draining=True), alive(OTHER)])
+
+    assert sent(step, DISTRIBUTOR, Action.ASSIGN_TASK) == []
+    assert len(sent(step, OTHER, Action.ASSIGN_TASK)) == 1

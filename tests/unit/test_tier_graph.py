@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import pytest
-from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
-from langgraph.types import Command
 
 import coordinator.graph
+import coordinator.rules
 import distributor.graph
 import worker.graph
 from coordinator.state import CoordinatorState
 from core.roles import Action
 from core.step import Batch, Step
-from core.tier_graph import TickContext, TickState, TierGraph
+from core.tier_graph import Stage, TickContext, TickState, TierGraph, tier_graph
 from distributor.state import DistributorState
 from tests.builders import (
     CLIENT,
@@ -28,36 +28,52 @@ from tests.builders import (
     a_beat,
     a_task,
     message_to,
+    sent,
 )
-from worker.rules import WorkerState
+from worker.rules import Outcome, WorkerState
 
 Seen = list[tuple[str, Batch, Step]]
 
 
-def _first(state: TickState, runtime: Runtime[TickContext[Seen]]) -> Command[Literal["second", "__end__"]]:
-    runtime.context.memory.append(("first", runtime.context.batch, state["step"]))
-    return Command(goto="second" if runtime.context.batch.events else "__end__")
+def _memorable(name: str, due: Callable[[Batch], bool] | None = None) -> Stage:
+    """A stage that writes itself, and what it was given, into the memory."""
+
+    def run(state: TickState, runtime: Runtime[TickContext[Seen]]) -> None:
+        runtime.context.memory.append((name, runtime.context.batch, state["step"]))
+
+    return Stage(name, run, due)
 
 
-def _second(state: TickState, runtime: Runtime[TickContext[Seen]]) -> None:
-    runtime.context.memory.append(("second", runtime.context.batch, state["step"]))
+def _has_events(batch: Batch) -> bool:
+    return bool(batch.events)
 
 
-def _graph() -> TierGraph:
-    graph = StateGraph(TickState, context_schema=TickContext)
-    graph.add_node("first", _first)
-    graph.add_node("second", _second)
-    graph.add_edge(START, "first")
-    graph.add_edge("second", END)
-    return TierGraph(graph.compile())
+ALWAYS_THREE = [_memorable("a"), _memorable("b"), _memorable("c")]
+ONE_NOT_DUE = [_memorable("a"), _memorable("b", _has_events), _memorable("c")]
+TWO_NOT_DUE = [_memorable("a"), _memorable("b", _has_events), _memorable("c", _has_events), _memorable("d")]
+LAST_NOT_DUE = [_memorable("a"), _memorable("b", _has_events)]
+DIFFERENTLY_DUE = [_memorable("a"), _memorable("b", _has_events), _memorable("c", lambda batch: True)]
 
 
-@pytest.mark.parametrize(("events", "nodes"), [((), ["first"]), (("x",), ["first", "second"])])
-def test_a_run_visits_the_nodes_that_an_ordinary_run_of_its_graph_visits(
-    events: tuple[str, ...], nodes: list[str]
+@pytest.mark.parametrize(
+    ("stages", "events", "visited"),
+    [
+        (ALWAYS_THREE, (), "abc"),
+        (ONE_NOT_DUE, (), "ac"),
+        (ONE_NOT_DUE, ("x",), "abc"),
+        (TWO_NOT_DUE, (), "ad"),
+        (TWO_NOT_DUE, ("x",), "abcd"),
+        (LAST_NOT_DUE, (), "a"),
+        (LAST_NOT_DUE, ("x",), "ab"),
+        (DIFFERENTLY_DUE, (), "ac"),
+        (DIFFERENTLY_DUE, ("x",), "abc"),
+    ],
+)
+def test_a_run_visits_the_stages_that_are_due_in_order_as_an_ordinary_run_of_its_graph_does(
+    stages: list[Stage], events: tuple[str, ...], visited: str
 ) -> None:
     batch = Batch(now=NOW, mono_ms=0, events=events)
-    tier = _graph()
+    tier = tier_graph("letters", stages)
     seen: Seen = []
     expected: Seen = []
 
@@ -65,15 +81,31 @@ def test_a_run_visits_the_nodes_that_an_ordinary_run_of_its_graph_visits(
     tier.graph.invoke({"step": step}, context=TickContext(expected, batch))
 
     assert seen == expected
-    assert [name for name, _, _ in seen] == nodes
+    assert "".join(name for name, _, _ in seen) == visited
     assert all(one is step for _, _, one in seen)
+
+
+@pytest.mark.parametrize(
+    ("stages", "edges"),
+    [
+        (ALWAYS_THREE, "a-b b-c c-__end__"),
+        (ONE_NOT_DUE, "a.b a.c b-c c-__end__"),
+        (TWO_NOT_DUE, "a.b a.d b-c c-d d-__end__"),
+        (LAST_NOT_DUE, "a.__end__ a.b b-__end__"),
+    ],
+)
+def test_the_picture_shows_the_ways_that_runs_take_and_no_others(stages: list[Stage], edges: str) -> None:
+    drawn = tier_graph("letters", stages).graph.get_graph().edges
+
+    named = [f"{one.source}{'.' if one.conditional else '-'}{one.target}" for one in drawn]
+    assert sorted(named) == sorted(["__start__-a", *edges.split()])
 
 
 def test_an_error_of_a_node_is_the_error_of_the_run() -> None:
     nothing: Any = None
 
     with pytest.raises(AttributeError):
-        _graph().run(nothing, Batch(now=NOW, mono_ms=0))
+        tier_graph("letters", ALWAYS_THREE).run(nothing, Batch(now=NOW, mono_ms=0))
 
 
 def _coordinator() -> CoordinatorState:
@@ -106,7 +138,10 @@ TIERS = [
     ),
     pytest.param(
         worker.graph.build(), _worker(),
-        a_batch(message_to(WORKER)(DISTRIBUTOR, Action.ASSIGN_TASK, [a_task(attempt=1)])),
+        a_batch(
+            message_to(WORKER)(DISTRIBUTOR, Action.ASSIGN_TASK, [a_task(attempt=1)]),
+            events=[Outcome("t", 1, {"task_id": "t", "attempt": 1, "status": "completed"})],
+        ),
         id="worker",
     ),
 ]  # fmt: skip
@@ -122,7 +157,7 @@ def test_the_graph_of_a_tier_is_invoked_like_any_other_and_takes_the_same_step(
     taken = tier.graph.invoke({"step": Step()}, context=TickContext(theirs, batch))
 
     assert taken == {"step": step}
-    assert step.commits or step.effects
+    assert step.commits
     assert ours == theirs
 
 
@@ -130,5 +165,24 @@ def test_the_graph_of_a_tier_is_invoked_like_any_other_and_takes_the_same_step(
 def test_the_graph_of_a_tier_can_be_drawn(tier: TierGraph, memory: Any, batch: Batch) -> None:
     drawn = tier.graph.get_graph()
 
-    assert {"__start__", "work", "__end__"} <= set(drawn.nodes)
-    assert "__start__ --> work" in drawn.draw_mermaid()
+    assert {"__start__", "receive", "__end__"} <= set(drawn.nodes)
+    assert "__start__ --> receive" in drawn.draw_mermaid()
+
+
+def test_each_node_of_a_tier_does_what_its_name_says() -> None:
+    """What `receive` takes in waits; `survey` hears who has room and gives it nothing; `dispatch` hands it out."""
+    memory, step = _coordinator(), Step()
+    batch = a_batch(
+        message_to(COORDINATOR)(CLIENT, Action.SUBMIT_TASK, [a_task()]),
+        beats=[a_beat(DISTRIBUTOR, COORDINATOR, capacity=9)],
+    )
+
+    coordinator.rules.receive(memory, batch, step)
+    assert "t" in memory.queue
+    assert not memory.distributors
+    coordinator.rules.survey(memory, batch, step)
+    assert "t" in memory.queue
+    assert memory.distributors["distributor-1"].free == 9
+    coordinator.rules.dispatch(memory, batch, step)
+    assert "t" not in memory.queue
+    assert len(sent(step, DISTRIBUTOR, Action.ASSIGN_TASK)) == 1
