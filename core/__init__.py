@@ -30,21 +30,21 @@ __all__ = [
 ]
 
 _HOME = {
-    "A2AConfig": "core.config",
-    "A2AMessage": "core.a2a_messaging",
-    "AgentClient": "core.runtime.client",
-    "AgentConfig": "core.config",
-    "LocalAgentState": "core.langgraph_state",
-    "MessageType": "core.a2a_messaging",
-    "Priority": "core.tasks",
-    "RedisConfig": "core.config",
-    "SharedAgentState": "core.langgraph_state",
-    "Task": "core.tasks",
-    "TaskStatus": "core.tasks",
+    "A2AConfig": ".config",
+    "A2AMessage": ".a2a_messaging",
+    "AgentClient": ".runtime.client",
+    "AgentConfig": ".config",
+    "LocalAgentState": ".langgraph_state",
+    "MessageType": ".a2a_messaging",
+    "Priority": ".tasks",
+    "RedisConfig": ".config",
+    "SharedAgentState": ".langgraph_state",
+    "Task": ".tasks",
+    "TaskStatus": ".tasks",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        raise AttributeError(f"module 'core' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name], __name__), name)

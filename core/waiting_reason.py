@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from core.agents import Health
+from core.module_names import module_name
 from core.overview import AgentView, Overview
 from core.roles import Role
 from core.tasks import Task, TaskStatus, skills_needed
@@ -67,7 +68,7 @@ def _nobody_can(task: Task, overview: Overview) -> str:
     if not workers and any(worker.health is Health.UNHEARD for worker in overview.of_role(Role.WORKER)):
         return "no worker is heard by its distributor: `agents doctor` says what to do"
     if not workers:
-        return "no worker is up: run `agents up`, or python -m worker"
+        return f"no worker is up: run `agents up`, or python -m {module_name('worker')}"
     needed = skills_needed(task)
     skills = [set(worker.beat.capabilities) for worker in workers if worker.beat]
     if not any(needed[0] in known for known in skills):

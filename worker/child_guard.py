@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from core.errors import ConfigError
+from core.module_names import module_name
 
 __all__ = ["NURSERY_MODULE", "only_imports", "refuse_in_child"]
 
-NURSERY_MODULE = "worker.nursery"
+NURSERY_MODULE = module_name("worker.nursery")
 
 _only_imports = False
 

@@ -15,17 +15,15 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
+from core.redis_backend.fresh_interpreter import python_path
 from core.runtime.forked import fork
 from worker.child_environment import forget_secrets, without_secrets
 from worker.child_guard import NURSERY_MODULE
 from worker.nursery import serve_worker
 
 __all__ = ["NurseryProcess", "fork_ahead", "start", "take_ahead"]
-
-PROJECT = str(Path(__file__).resolve().parent.parent)
 
 
 class NurseryProcess(Protocol):
@@ -86,8 +84,7 @@ def take_ahead() -> tuple[NurseryProcess, socket.socket] | None:
 def start() -> tuple[NurseryProcess, socket.socket]:
     """One that is started anew."""
     ours, theirs = socket.socketpair()
-    environment = without_secrets()
-    environment["PYTHONPATH"] = os.pathsep.join([PROJECT, *(path or os.getcwd() for path in sys.path)])
+    environment = {**without_secrets(), "PYTHONPATH": python_path()}
     with theirs:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", NURSERY_MODULE, str(theirs.fileno())],

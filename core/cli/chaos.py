@@ -39,7 +39,9 @@ def chaos(
     """
     from importlib import import_module
 
-    program = import_module("worker.chaos.program")  # the tiers are above core, which may not know them
+    from core.module_names import module_name
+
+    program = import_module(module_name("worker.chaos.program"))  # the tiers are above core, which may not know them
     again = ["agents", "chaos", "--minutes", f"{minutes:g}", "--seed", str(seed)]
     again += ["--distributors", str(distributors), "--workers", str(workers), "--interval", f"{interval:g}"]
     again += [part for kind in only or () for part in ("--only", kind)]

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-import core.setting_sources  # noqa: F401 - `load` wants it; imported here once, and not by each process that reads settings
+from core import setting_sources  # noqa: F401 - `load` wants it; imported here once, and not by each process that reads settings
 from core.cli.render import note
 from core.cli.session import run, settings
 from core.config import load, with_client_certificate

@@ -22,15 +22,16 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
-import core
 from core.config import RedisConfig, directory_of, private_directory
 from core.endpoint import Endpoint
 from core.errors import ConfigError, TransportDown
+from core.module_names import module_name
 from core.redis_backend.embedded_server.binary import server_binary
 from core.redis_backend.embedded_server.home import EmbeddedStatus, Home
 from core.redis_backend.embedded_server.probe import Found, Kind, look
 from core.redis_backend.embedded_server.supervisor import Orders
 from core.redis_backend.file_lock import is_locked, locked
+from core.redis_backend.fresh_interpreter import python_path
 
 __all__ = ["EmbeddedStatus", "ensure_server", "ensure_server_blocking", "leftovers", "status", "stop"]
 
@@ -165,7 +166,7 @@ def _start(home: Home, config: RedisConfig, idle_s: float, guard: Guard, deadlin
     try:
         with os.fdopen(os.open(home.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as log:
             subprocess.run(
-                [sys.executable, "-m", "core.redis_backend.embedded_server", json.dumps(asdict(orders))],
+                [sys.executable, "-m", module_name("core.redis_backend.embedded_server"), json.dumps(asdict(orders))],
                 cwd=home.path,
                 env=_environment(),
                 stdin=subprocess.DEVNULL,
@@ -209,9 +210,7 @@ def _environment() -> dict[str, str]:
     """Enough to run this program; above all no secrets, since the supervisor outlives the process that starts it."""
     kept = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "PYTHONHOME", "TMPDIR", "TZ", "LD_LIBRARY_PATH")
     environment = {name: os.environ[name] for name in kept if name in os.environ}
-    here = str(Path(core.__path__[0]).parent)
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
-    return environment
+    return {**environment, "PYTHONPATH": python_path()}
 
 
 def _no_server(endpoint: Endpoint, found: Found) -> ConfigError | TransportDown:

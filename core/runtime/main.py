@@ -25,6 +25,7 @@ from pathlib import Path
 from core import failpoints
 from core.config import Settings, load
 from core.errors import AgentSystemError, ConfigError
+from core.module_names import module_name
 from core.printable import printable_lines
 from core.redis_backend.process_secrets import guard
 from core.runtime.agent import Agent
@@ -51,7 +52,9 @@ Build = Callable[[argparse.Namespace, Settings], Agent]
 
 def arguments(role: str, id_variable: str) -> argparse.ArgumentParser:
     """The flags that every tier has; a tier adds its own. A flag's `dest` is the variable it goes before."""
-    parser = argparse.ArgumentParser(prog=f"python -m {role}", description=f"Runs one {role} until it is stopped.")
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module_name(role)}", description=f"Runs one {role} until it is stopped."
+    )
     parser.add_argument("--id", dest=id_variable, metavar="ID", help=f"its id (default: {id_variable}, or {role}-1)")
     parser.add_argument(
         "--standby", dest="AGENT_STANDBY", action="store_const", const="true",

@@ -20,6 +20,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+from core.module_names import module_name
 from core.redis_backend.private_files import write_private
 from core.redis_backend.process_identity import this_process
 from core.roles import Role
@@ -40,7 +41,7 @@ DRAIN_ORDER = (Role.WORKER, Role.DISTRIBUTOR, Role.COORDINATOR)
 
 
 def _run_tier(plan: AgentPlan) -> int:
-    return int(import_module(f"{plan.address.role.value}.__main__").main(list(plan.flags)))
+    return int(import_module(module_name(f"{plan.address.role.value}.__main__")).main(list(plan.flags)))
 
 
 @dataclass(slots=True)

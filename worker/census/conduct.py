@@ -16,6 +16,7 @@ from typing import IO, Literal
 
 from core.config import load
 from core.errors import AgentSystemError, TaskFailed
+from core.module_names import module_name
 from core.overview import AgentView, Overview
 from core.roles import Role
 from core.runtime.client import AgentClient
@@ -97,7 +98,8 @@ async def conduct(root: str, *, distributors: int, workers: int, kill: Victim | 
 def _start(coordinator_id: str, distributors: int, workers: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "core.cli", "up", "--import", "worker.census.tasks", "--concurrency", "1"),
+            *(sys.executable, "-m", module_name("core.cli"), "up", "--concurrency", "1"),
+            *("--import", module_name("worker.census.tasks")),
             *("--distributors", str(distributors), "--workers", str(workers)),
         ],
         env={**os.environ, "COORDINATOR_ID": coordinator_id},

@@ -12,10 +12,10 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import core
 from core.config import A2AConfig, RedisConfig
 from core.errors import WorldError
 from core.redis_backend.embedded_server.binary import server_binary
+from core.redis_backend.fresh_interpreter import python_path
 from core.roles import Role
 from core.runtime.client import AgentClient
 from core.runtime.reader import reading
@@ -133,12 +133,11 @@ class _Run:
         return self.cast.members if self.plan.kinds & LINK else ()
 
     def _environment(self, directory: Path, secret: str) -> dict[str, str]:
-        here = str(Path(core.__path__[0]).parent)
         return {
             **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
             **PROFILE,
             **self.server.environment,
-            "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")])),
+            "PYTHONPATH": python_path(),
             "A2A_TOKEN_SECRET": secret,
             "AGENT_DATA_DIR": str(directory),
             LEDGER_VARIABLE: str(self.ledger_path),

@@ -28,6 +28,7 @@ from typing import Any, Self
 
 import psutil
 
+from core.module_names import module_name
 from core.roles import Role
 from core.runtime.forked import fork
 from core.runtime.preload import preload
@@ -63,7 +64,7 @@ class Processes:
         self._socket, theirs = socket.socketpair()
         with theirs:
             self._zygote = subprocess.Popen(
-                [sys.executable, "-m", "worker.chaos.processes", str(theirs.fileno())],
+                [sys.executable, "-m", module_name("worker.chaos.processes"), str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )
@@ -81,7 +82,7 @@ class Processes:
         log = self.directory / f"{name}.log"
         order = {
             "name": name,
-            "module": f"{role}.__main__",
+            "module": module_name(f"{role}.__main__"),
             "argv": ["--id", agent_id, *flags],
             "environment": {**self.environment, **(environment or {})},
             "directory": str(self.directory),
@@ -277,7 +278,7 @@ def main() -> int:
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
     preload((Role.COORDINATOR, Role.DISTRIBUTOR, Role.WORKER))
-    import_module("worker.chaos.work")  # handlers of a test come along with `--import`
+    import_module(module_name("worker.chaos.work"))  # handlers of a test come along with `--import`
     gc.collect()
     _Zygote(control).run()
     return 0

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.errors import ConfigError, WorldError
+from core.module_names import module_name
 from worker.census.live import wants_decoration
 from worker.chaos.conduct import START_S, Conducted, Plan, conduct
 from worker.chaos.injector import Kind
@@ -45,7 +46,7 @@ def run(
     plan = Plan(seconds, seed, interval_s, distributors, workers, _kinds(only))
     for file in filter(None, (json_file, svg_file)):
         _check(file)
-    logging.getLogger("core.runtime").setLevel(logging.ERROR)  # that things go wrong is the point
+    logging.getLogger(module_name("core.runtime")).setLevel(logging.ERROR)  # that things go wrong is the point
     directory = Path(tempfile.mkdtemp(prefix="agents-chaos-"))
     try:
         with ChaosView(sys.stderr, wants_decoration(sys.stderr)) as view:
