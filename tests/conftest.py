@@ -44,7 +44,7 @@ def pytest_configure() -> None:
             del os.environ[name]
     os.environ["AGENT_DATA_DIR"] = str(_data_dir)
     os.environ["LANGSMITH_TRACING"] = "false"
-    os.environ["PYTHONPATH"] = str(ROOT)  # processes that the tests start find our packages from any directory
+    os.environ["PYTHONPATH"] = f"{ROOT}:{ROOT}/deploy/package"  # for processes that the tests start anywhere
 
 
 def pytest_unconfigure() -> None:

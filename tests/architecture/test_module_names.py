@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.test_imports import PACKAGES, ROOT, sources
+from tests.architecture.test_imports import PACKAGES, ROOT, TIERS, sources
 
 OURS = re.compile(rf"({'|'.join(PACKAGES)})(\.\w+)*")
 
@@ -21,9 +21,6 @@ def fixed_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
         match node:
             case ast.Import():
                 named: list[ast.expr | None] = [ast.Constant(alias.name) for alias in node.names]
-            case ast.Call(func=ast.Name(id="import_module"), args=[ast.JoinedStr() as put_together, *_]):
-                yield node.lineno, ast.unparse(put_together)
-                continue
             case ast.Call(func=ast.Name(id="module_name")):
                 continue
             case ast.Call(args=arguments, keywords=keywords):
@@ -35,8 +32,19 @@ def fixed_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
                 yield from ((node.lineno, program) for program in _programs(named_in))
             case _:
                 continue
-        texts = [one.value for one in named if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+        texts = [text for one in named if (text := _text(one))]
         yield from ((node.lineno, text) for text in texts if OURS.fullmatch(text) and "." in text)
+
+
+def _text(value: ast.expr | None) -> str:
+    """A text; where something is put into it, `_`, or at the beginning of the name of a program the name of a tier."""
+    match value:
+        case ast.Constant(value=str() as text):
+            return text
+        case ast.JoinedStr(values=parts):
+            text = "".join(_text(part) or "_" for part in parts)
+            return text.replace("_", TIERS[0], 1) if text in {"_.__main__", "_.graph"} else text
+    return ""
 
 
 def _programs(arguments: list[ast.expr]) -> Iterator[str]:
@@ -62,8 +70,9 @@ def test_no_module_of_ours_is_named_by_a_fixed_name(path: Path) -> None:
         "command = (*('-m', 'core.cli', 'up'), '--import')",
         "import_module('worker.chaos.program')",
         "import_module(f'{tier}.__main__')",
+        "flags = ('--import', f'worker.chaos.{module}')",
         "logging.getLogger('core.runtime')",
-        "order = {'module': 'worker.__main__'}",
+        "order = {'module': f'{role}.__main__'}",
         "run(module='core.cli')",
     ],
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from core.module_names import module_name
 from core.redis_backend.keys import AgentKeys, CellKeys, CoordinatorKeys
 from core.roles import Role
 from worker.chaos.injector import Target
@@ -72,7 +73,7 @@ def cast(distributors: int, workers: int, concurrency: int) -> Cast:
     for number in range(1, workers + 1):
         name, whose = f"worker-{number}", f"distributor-{(number - 1) % distributors + 1}"
         module = "handlers" if number <= distributors else "work"
-        handlers = ("--import", f"worker.chaos.{module}", "--concurrency", f"{concurrency}")
+        handlers = ("--import", module_name(f"worker.chaos.{module}"), "--concurrency", f"{concurrency}")
         keys = CellKeys(whose).worker(name)
         members.append(Member(name, Role.WORKER, name, (*below, "--distributor", whose, *handlers), keys))
     return Cast(tuple(members))

@@ -1,0 +1,100 @@
+"""A chain of command for LangGraph agents over Redis. What programs and the authors of tasks import is collected here:
+`from agent_system import AgentClient, Task, agent, task`. Each name is loaded when it is first asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+TYPE_CHECKING = False  # as in `typing`, whose import would be half of what a probe (`agents healthcheck`) costs
+if TYPE_CHECKING:
+    from coordinator.agent import CoordinatorAgent
+    from core import (
+        A2AConfig,
+        A2AMessage,
+        AgentClient,
+        AgentConfig,
+        LocalAgentState,
+        MessageType,
+        Priority,
+        RedisConfig,
+        SharedAgentState,
+        Task,
+        TaskStatus,
+    )
+    from core.errors import (
+        AgentSystemError,
+        BadTask,
+        ConfigError,
+        EventLoopError,
+        LeaseHeld,
+        LeaseLost,
+        PeerError,
+        RaceLost,
+        ServerRefused,
+        TaskFailed,
+        TaskLost,
+        TaskRefused,
+        TaskTimeout,
+        TransportDown,
+        UnknownTask,
+        UserError,
+        WorldError,
+    )
+    from distributor.agent import DistributorAgent
+    from worker import ChildOutcome, Context, Spawn, agent, current_context, task
+    from worker.agent import WorkerAgent
+else:
+    try:
+        import_module(".core", __name__)
+    except ModuleNotFoundError:  # a checkout, where it is a package of its own
+        import_module("._checkout", __name__).share_modules()
+
+    def __getattr__(name):
+        for home in _HOMES if name in __all__ else ():
+            if hasattr(module := import_module(home, __name__), name):
+                return getattr(module, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = [
+    "A2AConfig",
+    "A2AMessage",
+    "AgentClient",
+    "AgentConfig",
+    "AgentSystemError",
+    "BadTask",
+    "ChildOutcome",
+    "ConfigError",
+    "Context",
+    "CoordinatorAgent",
+    "DistributorAgent",
+    "EventLoopError",
+    "LeaseHeld",
+    "LeaseLost",
+    "LocalAgentState",
+    "MessageType",
+    "PeerError",
+    "Priority",
+    "RaceLost",
+    "RedisConfig",
+    "ServerRefused",
+    "SharedAgentState",
+    "Spawn",
+    "Task",
+    "TaskFailed",
+    "TaskLost",
+    "TaskRefused",
+    "TaskStatus",
+    "TaskTimeout",
+    "TransportDown",
+    "UnknownTask",
+    "UserError",
+    "WorkerAgent",
+    "WorldError",
+    "agent",
+    "current_context",
+    "task",
+]
+
+#: Where they are looked for, what takes longest to import last.
+_HOMES = (".core", ".core.errors", ".worker", ".coordinator.agent", ".distributor.agent", ".worker.agent")
