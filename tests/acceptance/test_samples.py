@@ -16,6 +16,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: LangGraph's own annotations have gaps, which pyright would report at each use of a graph.
 STRICT = "# pyright: strict"
 STRICT_ABOUT_US = f"{STRICT}, reportMissingTypeStubs=false, reportUnknownMemberType=false"
+#: The names that our packages have in a checkout.
+OURS = r"(?:core|coordinator|distributor|worker)\b"
 
 pytestmark = pytest.mark.timeout(400)  # for a first time, without the checker's cache, on a busy machine
 
@@ -50,6 +52,12 @@ def test_pyright_accepts_every_sample(samples: list[Path]) -> None:
     """With what came in its wheel and that of node: at run time nothing is fetched."""
     offline = {"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1", "PYRIGHT_PYTHON_GLOBAL_NODE": "0"}
     assert checked(["pyright", "--pythonpath", sys.executable], samples, **offline) == ""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_sample_names_us_as_a_project_does_that_installs_us(page: Path) -> None:
+    samples = "".join(re.findall(r"^ *```(?:python|console)\n(.*?)^ *```", page.read_text(), re.DOTALL | re.MULTILINE))
+    assert not re.findall(rf"^ *(?:from|import) {OURS}.*|-m {OURS}.*", samples, re.MULTILINE)
 
 
 def test_every_package_brings_its_types() -> None:
