@@ -1,0 +1,45 @@
+"""The pages lead to each other, and name what there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
+CODE = "\n".join(
+    f"{path.stem}\n{path.read_text()}"
+    for package in ("core", "coordinator", "distributor", "worker")
+    for path in sorted((ROOT / package).rglob("*.py"))
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_link_to_a_file_leads_there(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_index_lists_every_page() -> None:
+    index = DOCS / "README.md"
+    listed = {link for link in re.findall(r"\]\(([^)]+)\)", index.read_text()) if "/" not in link}
+    assert listed == {page.name for page in DOCS.glob("*.md")} - {index.name}
+
+
+def glossary() -> dict[str, list[str]]:
+    """Each word, and its names in the code."""
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| ([^|]+) \|$", (DOCS / "glossary.md").read_text(), re.MULTILINE)
+    return {word: re.findall("`([^`]+)`", names) for word, names in rows if word != "word"}
+
+
+def test_the_glossary_has_a_name_for_every_word_and_the_code_has_that_name() -> None:
+    missing = {
+        word: names
+        for word, names in glossary().items()
+        if not names or not all(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", CODE) for name in names)
+    }
+    assert len(glossary()) > 40
+    assert missing == {}
