@@ -61,6 +61,7 @@ class Records:
         if self._seals.rotating:
             await self._seal_anew(self._keys.tasks, Sealed.TASK)
             await self._seal_anew(self._keys.submissions, Sealed.SUBMISSION)
+        await self._index_anew()
         [ids] = await self._loop.committer.look_up(("ZRANGE", self._keys.open, 0, -1))
         found = await self._tasks(ids)
         tasks = [one.task for one in found if one.task and not one.task.status.ended]
@@ -68,6 +69,32 @@ class Records:
         state.foreign = frozenset(one.name.decode(errors="replace") for one in found if one.foreign)
         recall(state, tasks, await self._digests(tasks), mono_ms)
         await self._load_letters(state)
+
+    async def _index_anew(self) -> None:
+        """Lists what no index names: an index was deleted, or a commit could not write to it, since something else lay
+        in its place. Each record belongs to the open ones, or to those that have ended."""
+        kept, opened, ended = await self._loop.committer.look_up(
+            ("HLEN", self._keys.tasks), ("ZCARD", self._keys.open), ("ZCARD", self._keys.ended)
+        )
+        if kept <= opened + ended:
+            return
+        [names] = await self._loop.committer.look_up(("HKEYS", self._keys.tasks))
+        for start in range(0, len(names), PAGE):
+            page = names[start : start + PAGE]
+            scores = await self._loop.committer.look_up(
+                *(("ZSCORE", index, name) for name in page for index in (self._keys.open, self._keys.ended))
+            )
+            each = zip(page, scores[::2], scores[1::2], strict=True)
+            lost = [name for name, opened_at, ended_at in each if opened_at is None and ended_at is None]
+            commands = [self._index_of(one.task) for one in await self._tasks(lost) if one.task]
+            if commands:
+                await self._loop.committer.commit(commands, {})
+                log.warning("%d tasks were in no index", len(commands), extra={"action": "tasks_listed_anew"})
+
+    def _index_of(self, task: Task) -> Command:
+        index = self._keys.ended if task.status.ended else self._keys.open
+        moment = task.completed_at or task.created_at
+        return ("ZADD", index, int(moment.timestamp() * 1000), task.task_id)
 
     async def _digests(self, tasks: Iterable[Task]) -> dict[str, str]:
         """Those of the ended children of waiting tasks. One that has none is not believed by who goes on with it."""

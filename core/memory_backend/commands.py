@@ -158,6 +158,10 @@ def hkeys(space: Keyspace, given: Arguments) -> list[bytes]:
     return list(space.find(given[0], Hash) or ())
 
 
+def hlen(space: Keyspace, given: Arguments) -> int:
+    return len(space.find(given[0], Hash) or ())
+
+
 def hvals(space: Keyspace, given: Arguments) -> list[bytes]:
     return list((space.find(given[0], Hash) or Hash()).values())
 
@@ -228,6 +232,11 @@ def zcard(space: Keyspace, given: Arguments) -> int:
     return len(space.find(given[0], SortedSet) or ())
 
 
+def zscore(space: Keyspace, given: Arguments) -> bytes | None:
+    score = (space.find(given[0], SortedSet) or SortedSet()).get(given[1])
+    return None if score is None else b"%.17g" % score
+
+
 def zrange(space: Keyspace, given: Arguments) -> list[bytes]:
     """ZRANGE key first last, by rank; negative ranks count from the end."""
     first, last = integer_of(given[1]), integer_of(given[2])
@@ -274,6 +283,7 @@ COMMANDS: dict[str, Known] = {
     "HMGET": Known(hmget, 2),
     "HGETALL": Known(hgetall, 1, 1),
     "HKEYS": Known(hkeys, 1, 1),
+    "HLEN": Known(hlen, 1, 1),
     "HVALS": Known(hvals, 1, 1),
     "HSTRLEN": Known(hstrlen, 2, 2),
     "HDEL": Known(hdel, 2),
@@ -284,6 +294,7 @@ COMMANDS: dict[str, Known] = {
     "ZADD": Known(zadd, 3),
     "ZREM": Known(zrem, 2),
     "ZCARD": Known(zcard, 1, 1),
+    "ZSCORE": Known(zscore, 2, 2),
     "ZRANGE": Known(zrange, 3, 3),
     "ZRANGEBYSCORE": Known(zrangebyscore, 3),
 }

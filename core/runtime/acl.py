@@ -150,7 +150,7 @@ def _coordinator(chain: Chain) -> list[Allowed]:
     records = (keys.tasks, keys.open, keys.ended, keys.dead, keys.submissions)
     return [
         *_agent(keys.agent),
-        _may("hget hmget hset hdel hkeys hscan hstrlen zadd zrem zrange zrangebyscore", *records),
+        _may("hget hmget hset hdel hkeys hlen hscan hstrlen zadd zcard zrem zrange zrangebyscore zscore", *records),
         _may("xadd expire", *_writing(*(keys.replies(Address(asker, "*")) for asker in sorted(ASKERS)))),
         _may("getrange", *_reading(keys.revoked)),
         _may("smembers", *_reading(ACTIVE)),

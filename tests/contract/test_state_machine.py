@@ -56,6 +56,7 @@ PLAIN = st.one_of(
     _with_more(_said("HMGET", any_key), name),
     _said("HGETALL", any_key),
     _said("HKEYS", any_key),
+    _said("HLEN", any_key),
     _said("HVALS", any_key),
     _with_more(_said("HDEL", any_key), name),
     _said("HINCRBY", any_key, name, st.one_of(number, value)),

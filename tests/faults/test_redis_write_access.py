@@ -202,7 +202,7 @@ async def test_what_another_application_keeps_under_a_name_of_ours_is_named_and_
     assert await submitter.value.aio(await submitter.submit.aio(add("sum", 1, 2)), 30) == 3
 
 
-@pytest.mark.parametrize("key", [KEYS.tasks, KEYS.ended, CELL.wanted])
+@pytest.mark.parametrize("key", [KEYS.tasks, KEYS.open, KEYS.ended, CELL.wanted])
 async def test_what_is_put_in_the_place_of_a_key_while_agents_work_is_named_and_rejects_no_message(
     agents: House, client: Redis, key: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -14,6 +14,7 @@ import coordinator.rules
 import distributor.graph
 import worker.graph
 from coordinator.state import CoordinatorState
+from core.reports import AttemptReport
 from core.roles import Action
 from core.step import Batch, Step
 from core.tier_graph import Stage, TickContext, TickState, TierGraph, tier_graph
@@ -140,7 +141,7 @@ TIERS = [
         worker.graph.build(), _worker(),
         a_batch(
             message_to(WORKER)(DISTRIBUTOR, Action.ASSIGN_TASK, [a_task(attempt=1)]),
-            events=[Outcome("t", 1, {"task_id": "t", "attempt": 1, "status": "completed"})],
+            events=[Outcome(AttemptReport(task_id="t", attempt=1, status="completed"))],
         ),
         id="worker",
     ),
