@@ -10,6 +10,7 @@ from core.cli import (
     config,
     dlq,
     doctor,
+    graph,
     healthcheck,
     key,
     redis_server,
@@ -47,5 +48,6 @@ app.add_typer(key.app, name="key")
 app.command()(acl.acl)
 app.command()(doctor.doctor)
 app.command()(healthcheck.healthcheck)
+app.command()(graph.graph)
 app.command()(chaos.chaos)
 app.command()(version.version)
