@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,8 @@ import worker
 from agent_system import AgentClient, Context, CoordinatorAgent, Task, TaskLost, WorkerAgent, agent, task
 from core.runtime.client import AgentClient as ClientOfCore
 from worker.agent import WorkerAgent as WorkerOfItsTier
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("name", agent_system.__all__)
@@ -50,6 +53,24 @@ def test_a_module_that_is_not_there_is_not_found(name: str) -> None:
 def test_a_name_that_is_not_there_is_an_error_that_names_it() -> None:
     with pytest.raises(AttributeError, match=r"'agent_system' has no attribute 'Tasks'"):
         _ = agent_system.Tasks  # type: ignore[attr-defined] # nor does a type checker let it pass
+
+
+@pytest.mark.parametrize("name", ["core/__init__.py", "coordinator.py", "worker.py"])
+def test_a_project_with_a_package_of_the_same_name_is_told_to_install_ours(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("Task = task = 'of somebody else'")
+
+    tried = subprocess.run(
+        [sys.executable, "-c", "from agent_system import Task"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert tried.returncode == 1
+    assert str(tmp_path / name.split("/")[0]) in tried.stderr.splitlines()[-1]
+    assert tried.stderr.splitlines()[-1].endswith(f"installs the package: pip install {ROOT}")
 
 
 @pytest.mark.parametrize(

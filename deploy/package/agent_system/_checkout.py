@@ -4,6 +4,7 @@ one class however it was imported. The installed package has one name for each m
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -16,10 +17,20 @@ __all__ = ["share_modules"]
 
 PREFIX = __name__.removesuffix("_checkout")
 PACKAGES = ("core", "coordinator", "distributor", "worker")
+CHECKOUT = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
 
 
 def share_modules() -> None:
-    """From now on the packages beside are found below `agent_system` too."""
+    """From now on the packages beside are found below `agent_system` too. Raises ImportError, with the cure, where
+    Python finds other ones of their names first, or none."""
+    for package in PACKAGES:
+        spec = find_spec(package)
+        found = os.path.realpath(spec.origin or "") if spec else "none"
+        if not found.startswith(CHECKOUT + os.sep):
+            raise ImportError(
+                f"agent_system of the checkout {CHECKOUT} needs its own {package!r}, and Python finds {found}."
+                f" A project that has one of that name installs the package: pip install {CHECKOUT}"
+            ) from None
     sys.meta_path.insert(0, _Finder())
 
 
