@@ -12,7 +12,10 @@ import hashlib
 from core.ports import Command
 from core.stored import NUMBER_BYTES
 
-__all__ = ["HASH_BYTES", "TRIMMED_HASH", "fence_read", "lease_read", "name_of", "trimmed_hash"]
+__all__ = [
+    "FEW_ENTRIES", "HASH_BYTES", "LAST_ID", "SCRIPTS", "TRIMMED_HASH", "fence_read", "lease_read", "name_of",
+    "trimmed_hash",
+]  # fmt: skip
 
 #: Every lease that one of ours has written is shorter.
 LEASE_BYTES = 4096
@@ -40,6 +43,39 @@ for _, field in ipairs(fields) do
 end
 return redis.call('HGETALL', KEYS[1])
 """
+#: The first entries after ARGV[1], at most ARGV[2] of them and no more than ARGV[3] bytes, but one at least. Of one
+#: that has a value of more than ARGV[4] bytes come the first ARGV[5] of each, and a third part that says so: the server
+#: keeps what nobody wants to hold.
+FEW_ENTRIES = """
+local entries, from, left = {}, ARGV[1], tonumber(ARGV[3])
+while #entries < tonumber(ARGV[2]) do
+    local entry = redis.call('XRANGE', KEYS[1], '(' .. from, '+', 'COUNT', 1)[1]
+    if not entry then break end
+    local fields, cut, size = {}, false, 0
+    for i = 1, math.min(#entry[2], 64) do
+        cut = cut or #entry[2][i] > tonumber(ARGV[4])
+    end
+    for i = 1, math.min(#entry[2], 64) do
+        fields[i] = cut and string.sub(entry[2][i], 1, tonumber(ARGV[5])) or entry[2][i]
+        size = size + #fields[i]
+    end
+    left = left - size
+    if left < 0 and #entries > 0 then break end
+    from = entry[1]
+    entries[#entries + 1] = cut and {from, fields, 1} or {from, fields}
+end
+return entries
+"""
+#: The highest id that the stream has given out; nothing where there is none, or a server that cannot say.
+LAST_ID = """
+local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
+for i = 1, #info - 1, 2 do
+    if info[i] == 'last-generated-id' then return info[i + 1] end
+end
+"""
+#: All there are. They are run by their names, so that a user of the server may be allowed these and no others: who may
+#: run any script can stop the server with one that never ends.
+SCRIPTS = (FEW_ENTRIES, LAST_ID, TRIMMED_HASH)
 
 
 def name_of(script: str) -> str:

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from core.redis_backend.bounded_reads import name_of
+from core.redis_backend.bounded_reads import SCRIPTS, name_of
 from core.redis_backend.keys import ACTIVE, AgentKeys, CellKeys, CoordinatorKeys, keys_of
 from core.roles import ASKERS, Address, Role
-from core.runtime.inbox import SCRIPTS
 
 __all__ = ["Allowed", "Chain", "allowed_of", "chain_of_user", "rules_of", "user_of"]
 

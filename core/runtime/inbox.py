@@ -26,7 +26,7 @@ from core.errors import (
     StateConflict,
 )
 from core.ports import Command, Connection
-from core.redis_backend.bounded_reads import TRIMMED_HASH, name_of
+from core.redis_backend.bounded_reads import FEW_ENTRIES, LAST_ID, name_of
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.keys import AgentKeys
 from core.roles import ASKERS, Action, Address, check_permitted
@@ -35,7 +35,7 @@ from core.server_info import is_other_type, of_another_type
 from core.signing import Keys, ReplayWindow, Signed, check_fresh, check_plausible
 from core.step import PutAside, Received
 
-__all__ = ["READ_WITHIN_S", "SCRIPTS", "Inbox"]
+__all__ = ["READ_WITHIN_S", "Inbox"]
 
 #: Longest wait for a message. The connection's own time limit lies above it.
 BLOCK_MS = 2000
@@ -52,40 +52,6 @@ EVIDENCE_BYTES, EVIDENCE_AT_ONCE, MOST_QUARANTINED = 4096, 200, 1000
 #: More than this is not read at once, so that nobody who can write to the stream can fill this process's memory. As
 #: many messages as are taken at once, of the size that our agents give them, fit.
 READ_BYTES = 13 * 1024 * 1024
-#: The first entries after ARGV[1], at most ARGV[2] of them and no more than ARGV[3] bytes, but one at least. Of one
-#: that has a value of more than ARGV[4] bytes come the first ARGV[5] of each, and a third part that says so: the server
-#: keeps what nobody wants to hold.
-FEW_ENTRIES = """
-local entries, from, left = {}, ARGV[1], tonumber(ARGV[3])
-while #entries < tonumber(ARGV[2]) do
-    local entry = redis.call('XRANGE', KEYS[1], '(' .. from, '+', 'COUNT', 1)[1]
-    if not entry then break end
-    local fields, cut, size = {}, false, 0
-    for i = 1, math.min(#entry[2], 64) do
-        cut = cut or #entry[2][i] > tonumber(ARGV[4])
-    end
-    for i = 1, math.min(#entry[2], 64) do
-        fields[i] = cut and string.sub(entry[2][i], 1, tonumber(ARGV[5])) or entry[2][i]
-        size = size + #fields[i]
-    end
-    left = left - size
-    if left < 0 and #entries > 0 then break end
-    from = entry[1]
-    entries[#entries + 1] = cut and {from, fields, 1} or {from, fields}
-end
-return entries
-"""
-#: The highest id that the stream has given out; nothing where there is none, or a server that cannot say.
-LAST_ID = """
-local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
-for i = 1, #info - 1, 2 do
-    if info[i] == 'last-generated-id' then return info[i + 1] end
-end
-"""
-#: All there are. They are run by their names, so that a user of the server may be allowed these and no others: who may
-#: run any script can stop the server with one that never ends.
-SCRIPTS = (FEW_ENTRIES, LAST_ID, TRIMMED_HASH)
-
 #: An entry's id, and the message in it, whose signature is right.
 Entry = tuple[bytes, Signed]
 

@@ -27,8 +27,8 @@ from core.runtime.client import AgentClient
 from core.tasks import Task
 from tests.faults.stage import COORDINATOR, Stage
 from tests.redis_server import RedisServer, bundled_server
+from worker.chaos.ledger import LEDGER_VARIABLE
 from worker.chaos.processes import Processes
-from worker.chaos.work import LEDGER_VARIABLE
 
 __all__ = ["Drift", "soak"]
 

@@ -24,10 +24,9 @@ from tests.redis_server import RedisServer
 from tests.waiting import until
 from worker.chaos.append_log import AppendLog, Transaction
 from worker.chaos.judge import Verdict, judge
-from worker.chaos.ledger import Entry, Ledger, read_ledger
+from worker.chaos.ledger import LEDGER_VARIABLE, Entry, Ledger, read_ledger
 from worker.chaos.processes import Processes
 from worker.chaos.proxy import Proxy
-from worker.chaos.work import LEDGER_VARIABLE
 
 __all__ = ["CLIENT", "COORDINATOR", "FAILURE_TIMEOUT_S", "LEASE_S", "PROFILE", "SECRET", "Stage", "role_of"]
 

@@ -26,7 +26,7 @@ from worker.chaos.cast import COORDINATOR, Member, cast
 from worker.chaos.hierarchy import Hierarchy
 from worker.chaos.injector import LINK, Kind, schedule
 from worker.chaos.judge import Verdict, judge
-from worker.chaos.ledger import Ledger, read_ledger
+from worker.chaos.ledger import LEDGER_VARIABLE, Ledger, read_ledger
 from worker.chaos.live import AgentLine, ChaosView, Moment
 from worker.chaos.load import Load
 from worker.chaos.processes import Processes
@@ -35,7 +35,6 @@ from worker.chaos.recovery import server_recoveries, worker_recoveries
 from worker.chaos.server import RedisServer
 from worker.chaos.story import SERVER_LANE, Phases, Story, Struck
 from worker.chaos.watch import Watch
-from worker.chaos.work import LEDGER_VARIABLE
 
 __all__ = ["START_S", "Conducted", "Plan", "conduct"]
 

@@ -15,7 +15,10 @@ from typing import Any, Literal, Self
 
 import orjson
 
-__all__ = ["Entry", "Kind", "Ledger", "read_ledger"]
+__all__ = ["LEDGER_VARIABLE", "Entry", "Kind", "Ledger", "read_ledger"]
+
+#: The environment variable by which handlers know where the ledger is.
+LEDGER_VARIABLE = "CHAOS_LEDGER"
 
 #: submitted, accepted, refused: what the client asked and was answered · began, ended: an execution, by its handler ·
 #: reply: a message that tells of an end · result: an end as the client was told it · fault: what was done to the system

@@ -16,13 +16,12 @@ from functools import cache
 from typing import Any
 
 from core.tasks import Task
-from worker.chaos.ledger import Ledger
+from worker.chaos.ledger import LEDGER_VARIABLE, Ledger
 from worker.context import Context, Spawn
 from worker.handlers import task
 
-__all__ = ["LEDGER_VARIABLE", "RETRIES", "SHORT_MS", "began", "delegate", "ended", "work"]
+__all__ = ["RETRIES", "SHORT_MS", "began", "delegate", "ended", "work"]
 
-LEDGER_VARIABLE = "CHAOS_LEDGER"
 #: Long enough that a fault finds some under way, short enough that hundreds are over within a second.
 SHORT_MS = 3
 #: So many that no task is given up because of the faults: whatever ends otherwise than completed is a finding.
