@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from core.cli.render import print_json
+from core.module_names import module_name
 
 __all__ = ["graph"]
 
@@ -23,7 +24,7 @@ def graph(
     tiers = ("coordinator", "distributor", "worker")
     if role not in tiers:
         raise typer.BadParameter(f"{role!r} is no tier: {', '.join(tiers)}", param_hint="ROLE")
-    drawn = import_module(f"{role}.graph").build().graph.get_graph()
+    drawn = import_module(module_name(f"{role}.graph")).build().graph.get_graph()
     if as_json:
         edges = [{"from": edge.source, "to": edge.target, "always": not edge.conditional} for edge in drawn.edges]
         print_json({"nodes": list(drawn.nodes), "edges": edges})
