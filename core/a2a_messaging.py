@@ -99,9 +99,9 @@ class A2AMessage(Struct, frozen=True, kw_only=True):
         """The message in `body`. Verify the signature first.
 
         Raises MessageTooLarge, before anything is parsed; MalformedMessage for all that is not a message of a
-        version we speak: NaN, bad UTF-8, a name that stands twice in it or in its payload. What is in its tasks is
-        looked at where each of them is decoded. Unknown fields are ignored, so that a newer release can talk to an
-        older one.
+        version we speak: NaN, bad UTF-8, a name that stands twice in one object, nesting that could not be said again
+        (beyond 254). What its tasks are is looked at where each of them is decoded. Unknown fields are ignored, so that
+        a newer release can talk to an older one.
         """
         _check_length(body, limit_bytes)
         envelope, payload, items = _parsed(body)
@@ -130,7 +130,6 @@ class _Envelope(Struct, frozen=True):
 
 
 _decode = msgspec.json.Decoder(_Envelope).decode
-_encode = msgspec.json.Encoder().encode
 _items = msgspec.json.Decoder(list[Raw]).decode
 
 
@@ -142,26 +141,25 @@ def _check_length(body: bytes, limit_bytes: int) -> None:
 def _parsed(body: bytes) -> tuple[_Envelope, dict[str, Any], list[Raw]]:
     """A body, what its payload says, and its tasks. Raises MalformedMessage.
 
-    The parser lets a name stand twice and keeps the last, where another reader might keep the first. A body that comes
-    out the same when it is encoded again has no such name; that is nearly every one. The others are looked at by a
-    slower parser.
+    It is parsed as a whole, though the tasks are kept as they came: what is no JSON anywhere in it goes no further. The
+    parser lets a name stand twice and keeps the last, where another reader might keep the first. A body that comes out
+    the same when it is encoded again has no such name; that is nearly every one, at a third of the cost of the parsing.
+    The others are looked at by a slower parser.
     """
     try:
-        body.decode()  # what stays as it is, the parser does not look into
-        envelope = _decode(body)
-        if _encode(envelope) != body:
+        value = orjson.loads(body)
+        if orjson.dumps(value) != body:
             json.loads(body, object_pairs_hook=_each_name_once)
+        envelope = _decode(body)
         items = _items(envelope.payload.get("tasks", b"[]"))
         if "tasks" not in envelope.payload and "task" in envelope.payload:
             items = [envelope.payload["task"]]
-        said = envelope.payload.items()
-        payload = {name: orjson.loads(memoryview(value)) for name, value in said if name not in ("tasks", "task")}
     except msgspec.ValidationError as error:
         where, what = in_words(error)
         raise MalformedMessage(f"{where or 'payload.tasks'}: {what[:200]}") from None
-    except (ValueError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise MalformedMessage(f"no JSON: {str(error)[:200]}") from None
-    return envelope, payload, items
+    return envelope, {name: one for name, one in value["payload"].items() if name not in ("tasks", "task")}, items
 
 
 def _each_name_once(pairs: list[tuple[str, Any]]) -> None:
