@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import Literal
 
 from core.errors import AgentSystemError
+from core.pictures.hierarchy import AgentBox, Traffic, hierarchy_svg
+from core.pictures.live import LiveView, wants_decoration
+from core.pictures.task_lanes import Attempt, Mark, timeline_svg
 from core.printable import printable, printable_lines
-from worker.census.conduct import conduct
-from worker.census.hierarchy_picture import AgentBox, Traffic, hierarchy_svg
-from worker.census.live import LiveView, wants_decoration
-from worker.census.merge import Census
-from worker.census.report import Report, TaskCounts, report_json, write_report
-from worker.census.timeline import Attempt, Mark, timeline_svg
-from worker.census.tree import to_bytes, to_text
-from worker.census.verify import comparison_table, verify
+from examples.census.conduct import conduct
+from examples.census.merge import Census
+from examples.census.report import Report, TaskCounts, report_json, write_report
+from examples.census.tree import to_bytes, to_text
+from examples.census.verify import comparison_table, verify
 
 EXIT_NOT_VERIFIED = 1
 EXIT_INTERRUPTED = 130

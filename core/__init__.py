@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from core.a2a_messaging import A2AMessage, MessageType
+    from core.client.agent_client import AgentClient
     from core.config import A2AConfig, AgentConfig, RedisConfig
     from core.langgraph_state import LocalAgentState, SharedAgentState
-    from core.runtime.client import AgentClient
     from core.tasks import Priority, Task, TaskStatus
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
 _HOME = {
     "A2AConfig": ".config",
     "A2AMessage": ".a2a_messaging",
-    "AgentClient": ".runtime.client",
+    "AgentClient": ".client.agent_client",
     "AgentConfig": ".config",
     "LocalAgentState": ".langgraph_state",
     "MessageType": ".a2a_messaging",

@@ -1,4 +1,4 @@
-"""What our modules are called: `worker.nursery` in a checkout, `agent_system.worker.nursery` where we are installed.
+"""What our modules are called: `worker.rules` in a checkout, `agent_system.worker.rules` where we are installed.
 
 An import statement is given its prefix when the package is built (`deploy/build/backend.py`). A module that is named in
 text, because it is started as a program or because its importer may not know it, gets it here.

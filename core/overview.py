@@ -1,6 +1,6 @@
 """What a hierarchy looks like from outside at one moment: who is there, who holds which lease, what waits.
 
-Values and one rule. `core.runtime.overview` reads them from Redis; the command line and the live view show them.
+Values and one rule. `core.operations.overview` reads them from Redis; the command line and the live view show them.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ import psutil
 
 from core.tasks import Task, TaskError, TaskStatus, utc_now
 from tests.waiting import until_async
-from worker.context import ChildOutcome, Progress
-from worker.executor import Executor, Finished
-from worker.handlers import HANDLERS, Handlers, load_modules
+from worker.authoring.context import ChildOutcome, Progress
+from worker.authoring.handlers import HANDLERS, Handlers, load_modules
+from worker.execution.executor import Executor, Finished
 
 __all__ = ["USER_CODE", "USER_GRAPHS", "Bench", "children", "error_of", "user_handlers", "written"]
 
@@ -100,5 +100,5 @@ async def written(path: Path) -> int:
 
 def children() -> list[psutil.Process]:
     """The nurseries of this process and what they have forked; the servers of the tests are its children as well."""
-    nurseries = [child for child in psutil.Process().children() if "worker.nursery" in child.cmdline()]
+    nurseries = [child for child in psutil.Process().children() if "worker.children.nursery" in child.cmdline()]
     return [process for nursery in nurseries for process in (nursery, *nursery.children(recursive=True))]

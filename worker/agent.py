@@ -23,11 +23,11 @@ from core.runtime.portal import operation
 from core.sealing import bare
 from core.step import Batch, Received, Step
 from core.tasks import Task, to_begin_now
-from worker.context import ChildOutcome, Context, Progress
-from worker.executor import Executor, Finished
+from worker.authoring.context import ChildOutcome, Context, Progress
+from worker.authoring.example import first_example
+from worker.authoring.handlers import HANDLERS, Handlers, load_modules, task
+from worker.execution.executor import Executor, Finished
 from worker.graph import build
-from worker.handlers import HANDLERS, Handlers, load_modules, task
-from worker.payload_example import first_example
 from worker.rules import CancelRun, Outcome, ProgressMade, RunTask, Withdraw, Withdrawn, WorkerState
 
 __all__ = ["WorkerAgent"]

@@ -30,7 +30,7 @@ def _run() -> int:
     from core.cli.app import app  # takes ten times as long as a probe
     from core.cli.render import note
     from core.errors import AgentSystemError
-    from core.redis_backend.process_secrets import guard
+    from core.machine.process_secrets import guard
 
     guard()  # before anything reads the settings, and what is forked stays guarded
     try:

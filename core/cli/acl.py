@@ -26,7 +26,7 @@ def acl(
 
     For Redis 7 or Valkey: pipe it into redis-cli. Without --password-file nobody can enter as that user yet.
     """
-    from core.runtime.acl import rules_of, user_of
+    from core.operations.acl import rules_of, user_of
 
     configured = settings()
     chain = chain_of(configured, role, agent_id, coordinator, distributor)

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from core.cli.render import note
 from core.errors import AgentSystemError
-from core.runtime.forked import fork
+from core.machine.forked import fork
 
 __all__ = ["aside"]
 

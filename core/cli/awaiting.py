@@ -28,8 +28,8 @@ EXIT_FAILED = 1
 @asynccontextmanager
 async def telling_why(configured: Settings, task_id: str) -> AsyncIterator[None]:
     """While the block waits, stderr is told what the task waits for; when it gives up, how to ask again."""
+    from core.client import waiting
     from core.errors import TaskTimeout, TransportDown
-    from core.runtime import waiting
 
     logging.getLogger(waiting.__name__).disabled = True  # it tells programs what is told here anyway, and sooner
     goes_on = f"Its result: agents tasks wait {task_id}"
@@ -51,8 +51,8 @@ async def telling_why(configured: Settings, task_id: str) -> AsyncIterator[None]
 async def _tell_why(configured: Settings, task_id: str) -> None:
     """After a moment of silence says what the task waits for, and again whenever that changes."""
     from core.errors import WorldError
-    from core.runtime.overview import read_overview
-    from core.runtime.task_records import read_task
+    from core.operations.overview import read_overview
+    from core.operations.task_records import read_task
     from core.waiting_reason import waiting_reason
 
     await asyncio.sleep(PATIENCE_S)

@@ -41,7 +41,7 @@ def chaos(
 
     from core.module_names import module_name
 
-    program = import_module(module_name("worker.chaos.program"))  # the tiers are above core, which may not know them
+    program = import_module(module_name("core.chaos.program"))  # the tiers are above core, which may not know them
     again = ["agents", "chaos", "--minutes", f"{minutes:g}", "--seed", str(seed)]
     again += ["--distributors", str(distributors), "--workers", str(workers), "--interval", f"{interval:g}"]
     again += [part for kind in only or () for part in ("--only", kind)]

@@ -14,11 +14,11 @@ from core.cli.session import looking, operator_of, run, settings
 from core.cli.task_text import print_attempts, print_fields
 
 if TYPE_CHECKING:
+    from core.client.agent_client import AgentClient
     from core.config import Settings
-    from core.runtime.client import AgentClient
-    from core.runtime.dead_letters import RejectedMessage
-    from core.runtime.reader import Reader
-    from core.runtime.task_records import Unreadable
+    from core.operations.dead_letters import RejectedMessage
+    from core.operations.reader import Reader
+    from core.operations.task_records import Unreadable
     from core.signing import Signed
     from core.tasks import Task, TaskError
 
@@ -74,7 +74,7 @@ def list_dead_letters(
 
 
 async def _list(configured: Settings, limit: int) -> list[Task | Unreadable]:
-    from core.runtime.dead_letters import dead_letters
+    from core.operations.dead_letters import dead_letters
 
     async with looking(configured) as reader:
         return await dead_letters(reader, configured.coordinator_id, limit)
@@ -100,7 +100,7 @@ def _moment(at: datetime) -> str:
 
 
 async def _list_rejected(configured: Settings, limit: int) -> list[RejectedMessage]:
-    from core.runtime.dead_letters import rejected_messages
+    from core.operations.dead_letters import rejected_messages
 
     async with looking(configured) as reader:
         distributors = await _distributors(reader, configured)
@@ -108,8 +108,8 @@ async def _list_rejected(configured: Settings, limit: int) -> list[RejectedMessa
 
 
 async def _distributors(reader: Reader, configured: Settings) -> list[str]:
+    from core.operations.overview import read_overview
     from core.roles import Role
-    from core.runtime.overview import read_overview
 
     overview = await read_overview(reader, configured.coordinator_id, configured.agent)
     return [agent.agent_id for agent in overview.of_role(Role.DISTRIBUTOR)]
@@ -154,7 +154,7 @@ def show(
 
 async def _read_rejected(configured: Settings, name: str) -> RejectedMessage:
     from core.errors import UserError
-    from core.runtime.dead_letters import rejected_message
+    from core.operations.dead_letters import rejected_message
 
     async with looking(configured) as reader:
         found = await rejected_message(reader, configured.coordinator_id, name)
@@ -165,8 +165,8 @@ async def _read_rejected(configured: Settings, name: str) -> RejectedMessage:
 
 async def _read(configured: Settings, task_id: str) -> tuple[Task, Signed | None]:
     from core.errors import UserError
-    from core.runtime.dead_letters import is_dead_letter, original_message
-    from core.runtime.task_records import read_task
+    from core.operations.dead_letters import is_dead_letter, original_message
+    from core.operations.task_records import read_task
 
     async with looking(configured) as reader:
         task, _ = await read_task(reader, configured.coordinator_id, task_id)
@@ -182,7 +182,7 @@ def _message_json(configured: Settings, task: Task, signed: Signed) -> dict[str,
     from core.a2a_messaging import A2AMessage
     from core.dead_letters import origin_of, submitted_in
     from core.errors import PeerError
-    from core.runtime.dead_letters import signature_found
+    from core.operations.dead_letters import signature_found
     from core.stored import moment, number_in
 
     try:
@@ -274,7 +274,7 @@ def _purge_rejected(ids: Sequence[str] | None, as_json: bool) -> None:
 
 
 async def _forget_rejected(configured: Settings, names: Sequence[str] | None) -> int:
-    from core.runtime.dead_letters import purge_rejected
+    from core.operations.dead_letters import purge_rejected
 
     async with looking(configured) as reader:
         distributors = await _distributors(reader, configured)
@@ -298,7 +298,7 @@ async def _requests(
     import asyncio
 
     from core.errors import TaskRefused
-    from core.runtime.dead_letters import dead_letter_ids
+    from core.operations.dead_letters import dead_letter_ids
 
     answered: dict[str, Any] = {}
     refused: list[str] = []
@@ -319,7 +319,7 @@ async def _requests(
 
 async def _why_rejected(reader: Reader, configured: Settings, name: str) -> str:
     """Why it is no dead letter, when it is a message that was rejected; empty: it is no such message."""
-    from core.runtime.dead_letters import rejected_message
+    from core.operations.dead_letters import rejected_message
 
     found = await rejected_message(reader, configured.coordinator_id, name)
     if found is None:

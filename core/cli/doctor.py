@@ -11,7 +11,7 @@ from core.cli.render import print_json, print_table
 from core.cli.session import run
 
 if TYPE_CHECKING:
-    from core.runtime.checkup import Finding
+    from core.operations.checkup import Finding
 
 __all__ = ["doctor"]
 
@@ -22,7 +22,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
     Looks at Python, packages, settings, secret, server, leases, agents and rejected messages; changes nothing.
     The exit code is not 0 when something has failed.
     """
-    from core.runtime.checkup import worst
+    from core.operations.checkup import worst
 
     findings = run(_findings())
     if as_json:
@@ -40,6 +40,6 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
 
 
 async def _findings() -> list[Finding]:
-    from core.runtime.checkup import check_all
+    from core.operations.checkup import check_all
 
     return [finding async for finding in check_all()]

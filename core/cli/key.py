@@ -45,7 +45,7 @@ def show(role: RoleName, agent_id: Id, coordinator: Coordinator = None, distribu
 
     With it, an agent can be itself and nobody else; it needs no A2A_TOKEN_SECRET.
     """
-    from core.runtime.wiring import keys_for
+    from core.wiring import keys_for
 
     configured = settings()
     chain = chain_of(configured, role, agent_id, coordinator, distributor)
@@ -61,7 +61,7 @@ def revoke(role: RoleName, agent_id: Id, coordinator: Coordinator = None, distri
     Takes the root secret, or as A2A_AGENT_KEY the key of its parent. What it had is given to others.
     """
     from core.errors import UserError
-    from core.runtime.acl import user_of
+    from core.operations.acl import user_of
 
     configured = settings()
     chain = chain_of(configured, role, agent_id, coordinator, distributor)
@@ -102,7 +102,7 @@ async def _revoke(configured: Settings, chain: tuple[Address, ...]) -> None:
     from core.errors import UserError
     from core.redis_backend.keys import CoordinatorKeys
     from core.revocation import MOST_BYTES, lines_of
-    from core.runtime.wiring import keys_for
+    from core.wiring import keys_for
 
     key = CoordinatorKeys(chain[0].agent_id).revoked
     async with looking(configured) as reader:
@@ -127,7 +127,7 @@ async def _revocations(configured: Settings, coordinator_id: str) -> list[Revoca
 
 def _proof(configured: Settings, coordinator_id: str, one: Revocation) -> str:
     from core.roles import Address, Role
-    from core.runtime.wiring import keys_for
+    from core.wiring import keys_for
 
     parents = (Address.of(Role.COORDINATOR, coordinator_id), *one.chain[:-1])
     good = keys_for(parents, configured.a2a, configured.redis).revoke(one.chain[-1], one.key_id, one.proof)

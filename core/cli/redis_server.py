@@ -22,7 +22,7 @@ app = typer.Typer(help="This machine's own server.", no_args_is_help=True)
 def start() -> None:
     """Start it, if nothing answers at the configured address. It ends 30 s after its last client has gone."""
     from core.config import with_client_certificate
-    from core.redis_backend.embedded import ensure_server_blocking, status
+    from core.embedded_server.embedded import ensure_server_blocking, status
 
     configured = settings()
     ensure_server_blocking(with_client_certificate(configured.redis, configured.a2a))
@@ -38,7 +38,7 @@ def start() -> None:
 @app.command()
 def stop(yes: Yes = False) -> None:
     """Write its data and end it. Agents that use it wait for its return: while some live it asks before."""
-    from core.redis_backend.embedded import status, stop
+    from core.embedded_server.embedded import status, stop
 
     configured = settings()
     if not yes and status(configured.redis) and (living := run(_living(configured))):
@@ -48,7 +48,7 @@ def stop(yes: Yes = False) -> None:
 
 async def _living(configured: Settings) -> list[str]:
     """The agents that use it."""
-    from core.runtime.overview import read_overview
+    from core.operations.overview import read_overview
 
     async with looking(configured) as reader:
         overview = await read_overview(reader, configured.coordinator_id, configured.agent)
@@ -58,8 +58,8 @@ async def _living(configured: Settings) -> list[str]:
 @app.command()
 def status(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Show whether it runs, and where its data lie. Exit code 69 when it does not."""
+    from core.embedded_server.embedded import status
     from core.errors import WorldError
-    from core.redis_backend.embedded import status
 
     server = status(settings().redis)
     if as_json:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from core.cli.render import note
 
 if TYPE_CHECKING:
+    from core.client.agent_client import AgentClient
     from core.config import Settings
+    from core.operations.reader import Reader
     from core.roles import Address
-    from core.runtime.client import AgentClient
-    from core.runtime.reader import Reader
 
 __all__ = ["chain_of", "client_of", "looking", "operator_of", "run", "settings"]
 
@@ -62,8 +62,8 @@ async def looking(configured: Settings) -> AsyncIterator[Reader]:
     """A connection for reading; the embedded server is started if that is where the data lie.
 
     Raises TransportDown when there is no Redis, ConfigError."""
-    from core.runtime.reader import reading
-    from core.runtime.wiring import server_for
+    from core.operations.reader import reading
+    from core.wiring import server_for
 
     async with reading(await server_for(configured.redis, configured.a2a)) as reader:
         yield reader
@@ -72,7 +72,7 @@ async def looking(configured: Settings) -> AsyncIterator[Reader]:
 @asynccontextmanager
 async def client_of(configured: Settings) -> AsyncIterator[AgentClient]:
     """A client of the configured coordinator, connected. Raises TransportDown, ConfigError."""
-    from core.runtime.client import AgentClient
+    from core.client.agent_client import AgentClient
 
     async with AgentClient(configured.redis, configured.a2a, configured.coordinator_id) as client:
         yield client
@@ -82,7 +82,7 @@ async def client_of(configured: Settings) -> AsyncIterator[AgentClient]:
 async def operator_of(configured: Settings) -> AsyncIterator[AgentClient]:
     """An operator's client, which sees and touches all tasks: where there is the root secret, or the configured key is
     an operator's. With a client's own key it is that client's. Raises TransportDown, ConfigError."""
-    from core.runtime.client import AgentClient
+    from core.client.agent_client import AgentClient
 
     has_own_key = bool(configured.a2a.agent_key)
     client_id = configured.client_id if has_own_key else "operator:cli"

@@ -42,7 +42,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
 
 
 async def _read(configured: Settings) -> Overview:
-    from core.runtime.overview import read_overview
+    from core.operations.overview import read_overview
 
     async with looking(configured) as reader:
         return await read_overview(reader, configured.coordinator_id, configured.agent)

@@ -21,16 +21,16 @@ from core import setting_sources  # noqa: F401 - `load` wants it; imported here 
 from core.cli.render import note
 from core.cli.session import run, settings
 from core.config import load, with_client_certificate
+from core.embedded_server.embedded import ensure_server_blocking
 from core.errors import AgentSystemError
+from core.launch.hierarchy import AgentPlan, HierarchyHome
+from core.launch.preload import preload
+from core.launch.readiness import wait_until_ready
+from core.launch.supervisor import Supervisor
+from core.machine.forked import redirect
 from core.overview import Overview
 from core.printable import printable_lines
-from core.redis_backend.embedded import ensure_server_blocking
 from core.roles import Role
-from core.runtime.forked import redirect
-from core.runtime.hierarchy import AgentPlan, HierarchyHome
-from core.runtime.preload import preload
-from core.runtime.readiness import wait_until_ready
-from core.runtime.supervisor import Supervisor
 
 __all__ = ["Known", "known_of_settings", "start_server", "supervise", "supervise_detached"]
 

@@ -14,7 +14,7 @@ from core.printable import printable
 
 if TYPE_CHECKING:
     from core.config import Settings
-    from core.runtime.task_records import Unreadable
+    from core.operations.task_records import Unreadable
     from core.tasks import Task
 
 __all__ = ["app"]
@@ -55,7 +55,7 @@ def _check_status(status: str | None) -> None:
 
 
 async def _list(configured: Settings, status: str | None, task_type: str | None, limit: int) -> list[Task | Unreadable]:
-    from core.runtime.task_records import Unreadable, newest_tasks
+    from core.operations.task_records import Unreadable, newest_tasks
 
     found: list[Task | Unreadable] = []
     async with looking(configured) as reader, aclosing(newest_tasks(reader, configured.coordinator_id)) as tasks:
@@ -100,8 +100,8 @@ def show(task_id: TaskId, as_json: Json = False) -> None:
 
 async def _show(configured: Settings, task_id: str) -> tuple[Task, str]:
     from core.errors import UnknownTask
-    from core.runtime.overview import read_overview
-    from core.runtime.task_records import read_task
+    from core.operations.overview import read_overview
+    from core.operations.task_records import read_task
     from core.waiting_reason import waiting_reason
 
     async with looking(configured) as reader:

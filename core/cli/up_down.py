@@ -13,7 +13,7 @@ from core.cli.session import looking, run, settings
 
 if TYPE_CHECKING:
     from core.config import Settings
-    from core.runtime.hierarchy import HierarchyHome, HierarchyRecord
+    from core.launch.hierarchy import HierarchyHome, HierarchyRecord
 
 __all__ = ["down", "up"]
 
@@ -45,7 +45,7 @@ def up(
     """
     from core.cli.aside import aside
     from core.cli.supervise import known_of_settings, start_server, supervise, supervise_detached
-    from core.runtime.hierarchy import plan_agents
+    from core.launch.hierarchy import plan_agents
 
     # Whoever forks agents forks what runs user code: the secrets are read by others, and never are in its memory.
     known = aside(known_of_settings)
@@ -73,7 +73,7 @@ def up(
 
 def _lock(home: HierarchyHome) -> int | None:
     """A descriptor that holds the home's lock; None: another supervisor has it."""
-    from core.redis_backend.file_lock import try_lock
+    from core.machine.file_lock import try_lock
 
     for _ in range(5):  # who only looks whether it is taken takes it for a moment
         lock = try_lock(home.lock)
@@ -95,8 +95,8 @@ def down(
     kept; the next `agents up` goes on with them. Agents that were started by hand are left alone. Exit code 75 when
     something was handed back.
     """
-    from core.redis_backend.private_files import write_private
-    from core.runtime.hierarchy import HierarchyHome
+    from core.launch.hierarchy import HierarchyHome
+    from core.machine.private_files import write_private
 
     configured = settings()
     home = HierarchyHome.of(configured.redis, configured.coordinator_id)

@@ -29,12 +29,12 @@ from redis.exceptions import ResponseError
 from core import failpoints
 from core.errors import LeaseHeld, LeaseLost, ReplyTooLarge, ServerRefused, StateConflict, TransportDown
 from core.langgraph_state import Lease
+from core.machine.process_identity import this_process
 from core.ports import Command, Connection
 from core.redis_backend.bounded_reads import HASH_BYTES, lease_read, trimmed_hash
 from core.redis_backend.clock import ServerClock, monotonic_s
 from core.redis_backend.grants import NO_LEASE, Grant, fencing, granted, held_in, is_dead, mended, silence_s, waiting
 from core.redis_backend.keys import AgentKeys
-from core.redis_backend.process_identity import this_process
 from core.roles import Address
 from core.server_info import explained, is_elsewhere, is_other_type, passes_soon, why_refused
 

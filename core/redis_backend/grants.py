@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.langgraph_state import Lease
+from core.machine.process_identity import provably_dead
 from core.ports import Command
 from core.redis_backend.bounded_reads import fence_read, lease_read
 from core.redis_backend.keys import AgentKeys
-from core.redis_backend.process_identity import provably_dead
 from core.signing import AHEAD_MS
 from core.stored import number_in
 

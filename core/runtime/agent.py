@@ -22,17 +22,17 @@ from core.errors import (
     ServerRefused,
     TransportDown,
 )
+from core.operations.checkup import check_server
+from core.operations.permissions import check_permissions
+from core.operations.reader import reading
 from core.redis_backend.clock import monotonic_s
 from core.redis_client import Wire
 from core.roles import Address
 from core.runtime.agent_loop import BACKOFF_S, AgentLoop
-from core.runtime.checkup import check_server
 from core.runtime.mind import Mind
-from core.runtime.permissions import check_permissions
 from core.runtime.portal import Resident, operation, portal_loop, refuse_in_a_loop
 from core.runtime.progress import Condition
-from core.runtime.reader import reading
-from core.runtime.wiring import keys_for, redis_or_configured, secrets_or_configured, server_for
+from core.wiring import keys_for, redis_or_configured, secrets_or_configured, server_for
 
 __all__ = ["Agent"]
 

@@ -32,6 +32,7 @@ from core.errors import (
     WorldError,
 )
 from core.langgraph_state import AgentStatus
+from core.operations.reader import memory_told
 from core.ports import Command, OpenConnection
 from core.redis_backend.clock import ServerClock, monotonic_s
 from core.redis_backend.commit import Committer, Late
@@ -44,7 +45,6 @@ from core.runtime.inbox import Entry, Inbox
 from core.runtime.mind import Mind
 from core.runtime.outbox import Outbox
 from core.runtime.progress import Condition, Progress
-from core.runtime.reader import memory_told
 from core.runtime.revocations import Revocations
 from core.sealing import Sealed
 from core.server_info import Memory

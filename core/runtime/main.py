@@ -25,11 +25,11 @@ from pathlib import Path
 from core import failpoints
 from core.config import Settings, load
 from core.errors import AgentSystemError, ConfigError
+from core.machine.process_secrets import guard
 from core.module_names import module_name
+from core.operations.checkup import check_secret_files
 from core.printable import printable_lines
-from core.redis_backend.process_secrets import guard
 from core.runtime.agent import Agent
-from core.runtime.checkup import check_secret_files
 from core.runtime.health import health_server
 from core.runtime.logs import configure_logging
 from core.runtime.own_loop import MAIN, run

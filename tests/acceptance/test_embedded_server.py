@@ -20,8 +20,8 @@ import psutil
 import pytest
 
 from core.config import RedisConfig
+from core.embedded_server.embedded import EmbeddedStatus, ensure_server_blocking, leftovers, status, stop
 from core.errors import ConfigError, TransportDown
-from core.redis_backend.embedded import EmbeddedStatus, ensure_server_blocking, leftovers, status, stop
 from core.redis_client import Wire
 from tests.process_memory import core_limit_of
 from tests.redis_server import RedisServer, bundled_server
@@ -32,7 +32,7 @@ AGENT = """
 import sys
 from pathlib import Path
 from core.config import RedisConfig
-from core.redis_backend.embedded import ensure_server_blocking, status
+from core.embedded_server.embedded import ensure_server_blocking, status
 config = RedisConfig(port=int(sys.argv[1]), data_dir=Path(sys.argv[2]))
 way_in = ensure_server_blocking(config)
 found = status(config)

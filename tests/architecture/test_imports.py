@@ -1,6 +1,7 @@
 """Who may import whom, and what the files that think must not touch. Read from the source, nothing is imported.
 
-In `core/` a file is a rule and a folder acts on the world; in a tier `rules.py` and `graph.py` think, the rest acts.
+In `core/` a file is a rule and a folder, a room, acts on the world; a room stands on the rooms below it. In a tier
+`rules.py` and `graph.py` think, the rest acts.
 What thinks gets the time, ids and seeds as arguments, so that it can be tested with tables and replayed.
 """
 
@@ -31,11 +32,16 @@ WORLD = (
 WORLD_CALLS = {"open", "input", "print", "utc_now", "new_task_id"}
 CLOCK_METHODS = {"now", "utcnow", "today"}
 
-FOLDERS_OF_CORE = (
-    "core.redis_backend", "core.memory_backend", "core.runtime", "core.engine", "core.cli", "core.failpoints",
+#: The rooms of core, from the ground up: each may import those before it, and knows nothing of those behind it.
+FLOORS_OF_CORE = (
+    "core.failpoints", "core.machine", "core.pictures", "core.memory_backend", "core.embedded_server",
+    "core.redis_backend", "core.operations", "core.runtime", "core.client", "core.launch", "core.chaos", "core.cli",
 )  # fmt: skip
-#: The files of core that act: they open connections, or read the environment and files.
-ACTING_FILES = ("core/redis_client.py", "core/config.py", "core/setting_sources.py")
+FLOORS_OF_THE_WORKER = ("worker.authoring", "worker.children", "worker.execution", "worker.agent")
+#: The files of core that act: they open connections, read the environment and files, or wire rooms together.
+ACTING_FILES = ("core/redis_client.py", "core/config.py", "core/setting_sources.py", "core/wiring.py")
+#: What workers import by its name and run, as they do with the modules of any user.
+USER_CODE = ("core/chaos/work.py", "core/chaos/handlers.py")
 
 
 @dataclass(frozen=True)
@@ -54,12 +60,17 @@ class Rule:
 
 
 def _thinking_file_rules(tier: str) -> Iterator[Rule]:
-    acting = (*FOLDERS_OF_CORE, "core.redis_client", "core.config")
+    acting = (*FLOORS_OF_CORE, "core.redis_client", "core.config", "core.wiring")
     think = f"what is beside {tier}/agent.py thinks: what it needs from the world comes in as an argument"
     for file in THINKING_FILES:
         yield Rule(f"{tier}/{file}.py", (*WORLD, *acting, "secrets", "uuid"), think)
     yield Rule(f"{tier}/rules.py", (f"{tier}.graph", f"{tier}.agent"), "rules know no graph and no agent")
     yield Rule(f"{tier}/graph.py", (f"{tier}.agent",), "a graph knows its rules, never its agent")
+
+
+def _floor_rules(floors: tuple[str, ...]) -> Iterator[Rule]:
+    for place, room in enumerate(floors):
+        yield Rule(f"{room.replace('.', '/')}/*", floors[place + 1 :], f"{room} knows nothing of who stands on it")
 
 
 def _tier_rules(tier: str) -> Iterator[Rule]:
@@ -77,7 +88,7 @@ def _tier_rules(tier: str) -> Iterator[Rule]:
 
 
 RULES: tuple[Rule, ...] = (
-    Rule("core/*", TIERS, "core is what the tiers stand on; it knows none of them"),
+    Rule("core/*", TIERS, "core is what the tiers stand on; it knows none of them", unless=USER_CODE),
     Rule(
         "core/*",
         ("langgraph",),
@@ -90,13 +101,13 @@ RULES: tuple[Rule, ...] = (
         "only core/redis_client.py and core/redis_backend/ speak to Redis",
         unless=("core/redis_client.py", "core/redis_backend/*"),
     ),
-    Rule("core/redis_backend/*", ("core.runtime", "core.cli"), "a backend knows nothing of who uses it"),
-    Rule("core/runtime/*", ("core.cli",), "the runtime knows nothing of who starts it"),
+    *_floor_rules(FLOORS_OF_CORE),
+    *_floor_rules(FLOORS_OF_THE_WORKER),
     Rule(
         "core/*",
-        FOLDERS_OF_CORE,
+        FLOORS_OF_CORE,
         "a file of core is a rule and needs no folder that acts on the world",
-        unless=("core/*/*", "core/__init__.py"),  # which collects the names that programs use
+        unless=("core/*/*", "core/wiring.py", "core/__init__.py"),  # which collects the names that programs use
     ),
     Rule(
         "core/*",
@@ -217,7 +228,9 @@ def test_every_module_is_named_after_what_it_is_about() -> None:
         ("distributor/agent.py", "from coordinator.rules import next_task", "coordinator"),
         ("distributor/rules.py", "import logging", "logging"),
         ("coordinator/graph.py", "from core.redis_client import client", "core.redis_client"),
-        ("worker/executor.py", "from langgraph.graph import StateGraph", "langgraph"),
+        ("worker/execution/executor.py", "from langgraph.graph import StateGraph", "langgraph"),
+        ("core/redis_backend/commit.py", "from core.client.agent_client import AgentClient", "core.client"),
+        ("worker/authoring/context.py", "from worker.execution import executor", "worker.execution"),
     ],
 )
 def test_a_forbidden_import_is_found_and_explained(file: str, line: str, module: str) -> None:
@@ -232,7 +245,7 @@ def test_a_forbidden_import_is_found_and_explained(file: str, line: str, module:
         ("core/redis_backend/commit.py", "import redis, asyncio\nfrom core.tasks import Task"),
         ("core/tier_graph.py", "from langgraph.graph.state import CompiledStateGraph"),
         ("core/tasks.py", "import redislike\nfrom datetime import datetime"),
-        ("worker/census/review.py", "def build():\n    from langgraph.graph import StateGraph"),
+        ("worker/children/graph_runner.py", "def build():\n    from langgraph.graph import StateGraph"),
         ("worker/graph.py", "from langgraph.graph import StateGraph\nfrom worker.rules import step"),
         ("worker/agent.py", "from core.runtime.agent_loop import run\nimport asyncio"),
     ],

@@ -65,12 +65,12 @@ def test_no_module_of_ours_is_named_by_a_fixed_name(path: Path) -> None:
     "line",
     [
         "import core.errors",
-        "NAME = 'worker.nursery'",
+        "NAME = 'worker.children.nursery'",
         "command = [sys.executable, '-m', 'worker']",
         "command = (*('-m', 'core.cli', 'up'), '--import')",
-        "import_module('worker.chaos.program')",
+        "import_module('core.chaos.program')",
         "import_module(f'{tier}.__main__')",
-        "flags = ('--import', f'worker.chaos.{module}')",
+        "flags = ('--import', f'core.chaos.{module}')",
         "logging.getLogger('core.runtime')",
         "order = {'module': f'{role}.__main__'}",
         "run(module='core.cli')",
@@ -83,7 +83,7 @@ def test_a_fixed_name_is_found(line: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "NAME = module_name('worker.nursery')",
+        "NAME = module_name('worker.children.nursery')",
         "import_module(module_name(f'{tier}.__main__'))",
         "command = [sys.executable, '-m', 'ruff']",
         "kill: Literal['worker', 'distributor']",

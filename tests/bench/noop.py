@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from worker.handlers import task
+from worker.authoring.handlers import task
 
 TASK_TYPE = "noop"
 

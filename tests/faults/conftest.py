@@ -12,10 +12,10 @@ import pytest
 from tests.conftest import installed_or_skip
 
 if TYPE_CHECKING:
+    from core.chaos.processes import Processes
     from tests.faults.machines import Machines
     from tests.faults.stage import Stage
     from tests.redis_server import RedisServer
-    from worker.chaos.processes import Processes
 
 
 @pytest.fixture(scope="session", params=["bundled", pytest.param("redis", marks=pytest.mark.real_redis)])
@@ -31,7 +31,7 @@ def chaos_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 @pytest.fixture(scope="session")
 def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
     """What agents are forked from."""
-    from worker.chaos.processes import Processes
+    from core.chaos.processes import Processes
 
     with Processes(tmp_path_factory.mktemp("agents"), {}) as processes:
         yield processes
@@ -43,7 +43,7 @@ def command_line(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     from typer.testing import CliRunner
 
     from core.cli.app import app
-    from core.runtime import waiting
+    from core.client import waiting
 
     # It silences this for its process, and here that is everybody's; the patch gives it back.
     monkeypatch.setattr(logging.getLogger(waiting.__name__), "disabled", False)

@@ -21,9 +21,9 @@ from tempfile import TemporaryDirectory
 import hiredis
 import psutil
 
+from core.client.agent_client import AgentClient
 from core.config import RedisConfig
 from core.redis_backend.keys import CoordinatorKeys
-from core.runtime.client import AgentClient
 from core.signing import key_id_of
 from core.tasks import Task
 from tests.redis_server import RedisServer, bundled_server

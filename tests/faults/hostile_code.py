@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from worker.context import Context
-from worker.handlers import task
+from worker.authoring.context import Context
+from worker.authoring.handlers import task
 
 MIB = 1 << 20
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from core.chaos.processes import Processes
+from core.client.agent_client import AgentClient
 from core.config import A2ASecrets, RedisConfig
 from core.redis_backend.keys import AgentKeys, CellKeys, CoordinatorKeys
-from core.runtime.client import AgentClient
 from tests.redis_server import RedisServer
 from tests.waiting import until
-from worker.chaos.processes import Processes
 
 __all__ = ["COORDINATOR", "ROOT", "Machines"]
 

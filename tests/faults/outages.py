@@ -17,16 +17,16 @@ from secrets import token_hex
 import pytest
 import redis
 
+from core.chaos.append_log import AppendLog, Transaction
+from core.chaos.history import Grant, History
+from core.chaos.judge import Verdict, judge
+from core.client.agent_client import AgentClient
 from core.config import RedisConfig
 from core.errors import ServerRefused, TaskLost, TransportDown
-from core.runtime.client import AgentClient
 from core.tasks import Task
 from tests.faults.stage import COORDINATOR, PATIENCE_S, PROFILE, SETTLE_S, Stage
 from tests.redis_server import RedisServer
 from tests.waiting import until
-from worker.chaos.append_log import AppendLog, Transaction
-from worker.chaos.history import Grant, History
-from worker.chaos.judge import Verdict, judge
 
 __all__ = [
     "AGENTS", "DOWN_S", "Load", "Submitter", "all_act", "crash", "cut_log", "fences_used_again",

@@ -8,8 +8,8 @@ import signal
 from pathlib import Path
 from typing import NoReturn
 
-from worker.context import Context
-from worker.handlers import task
+from worker.authoring.context import Context
+from worker.authoring.handlers import task
 
 
 def note(ledger: str, ctx: Context) -> None:

@@ -9,7 +9,7 @@ from errno import EACCES, EPERM
 
 from core.config import load
 from core.variables import secret_text
-from worker.handlers import task
+from worker.authoring.handlers import task
 
 PR_GET_DUMPABLE = 3
 PTRACE_SEIZE = 0x4206

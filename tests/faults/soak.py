@@ -23,12 +23,12 @@ from statistics import median
 
 import psutil
 
-from core.runtime.client import AgentClient
+from core.chaos.ledger import LEDGER_VARIABLE
+from core.chaos.processes import Processes
+from core.client.agent_client import AgentClient
 from core.tasks import Task
 from tests.faults.stage import COORDINATOR, Stage
 from tests.redis_server import RedisServer, bundled_server
-from worker.chaos.ledger import LEDGER_VARIABLE
-from worker.chaos.processes import Processes
 
 __all__ = ["Drift", "soak"]
 

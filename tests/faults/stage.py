@@ -15,18 +15,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from core.chaos.append_log import AppendLog, Transaction
+from core.chaos.judge import Verdict, judge
+from core.chaos.ledger import LEDGER_VARIABLE, Entry, Ledger, read_ledger
+from core.chaos.processes import Processes
+from core.chaos.proxy import Proxy
+from core.client.agent_client import AgentClient
 from core.config import A2ASecrets, RedisConfig
 from core.errors import TaskTimeout, WorldError
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
-from core.runtime.client import AgentClient
 from core.tasks import Task
 from tests.redis_server import RedisServer
 from tests.waiting import until
-from worker.chaos.append_log import AppendLog, Transaction
-from worker.chaos.judge import Verdict, judge
-from worker.chaos.ledger import LEDGER_VARIABLE, Entry, Ledger, read_ledger
-from worker.chaos.processes import Processes
-from worker.chaos.proxy import Proxy
 
 __all__ = ["CLIENT", "COORDINATOR", "FAILURE_TIMEOUT_S", "LEASE_S", "PROFILE", "SECRET", "Stage", "role_of"]
 
@@ -108,7 +108,7 @@ class Stage:
         if role_of(name) == "distributor":
             return ["--coordinator", COORDINATOR]
         whose = ["--coordinator", COORDINATOR, "--distributor", self._distributor_of(name)]
-        return [*whose, "--import", "worker.chaos.work", "--concurrency", f"{CONCURRENCY}"]
+        return [*whose, "--import", "core.chaos.work", "--concurrency", f"{CONCURRENCY}"]
 
     def _distributor_of(self, worker: str) -> str:
         number = int(worker.removesuffix("b").partition("-")[2])

@@ -10,11 +10,11 @@ import pytest
 
 from coordinator.admission import BESIDE_BYTES, COPIES, note_memory, refusal
 from coordinator.state import CoordinatorState
+from core.client.agent_client import AgentClient
 from core.config import RedisConfig
 from core.errors import ConfigError, TaskRefused
-from core.runtime.checkup import check_all, check_server
-from core.runtime.client import AgentClient
-from core.runtime.reader import reading
+from core.operations.checkup import check_all, check_server
+from core.operations.reader import reading
 from core.server_info import Memory
 from tests.builders import a_task
 from tests.integration.hierarchy import FAST, house, wait

@@ -16,14 +16,14 @@ from xml.etree import ElementTree
 import psutil
 import pytest
 
+from core.chaos.append_log import AppendLog
+from core.chaos.injector import Kind
+from core.chaos.judge import judge
+from core.chaos.ledger import Ledger, read_ledger
+from core.chaos.report import Report, report_text
+from core.chaos.story import Phases, Story
 from tests.redis_server import RedisServer
 from tests.waiting import until
-from worker.chaos.append_log import AppendLog
-from worker.chaos.injector import Kind
-from worker.chaos.judge import judge
-from worker.chaos.ledger import Ledger, read_ledger
-from worker.chaos.report import Report, report_text
-from worker.chaos.story import Phases, Story
 
 #: Of the calm throughput, under one kill every 0.3 s. The matrix asks for 70 %; docs/benchmark.md says what two cores
 #: reach that do nothing else. Where others work beside it, each new start takes its time, and all that can be held is

@@ -14,13 +14,14 @@ from contextlib import AsyncExitStack
 import pytest
 
 import core.redis_client
+from core.client import agent_client as client_module
+from core.client import look_up, requests, waiting
+from core.client.agent_client import AgentClient
 from core.config import RedisConfig
 from core.errors import ServerRefused, TaskLost, TaskTimeout, TransportDown, UnknownTask
 from core.redis_backend.keys import CoordinatorKeys
 from core.roles import Address, Role
-from core.runtime import client as client_module
-from core.runtime import look_up, outbox, requests, waiting
-from core.runtime.client import AgentClient
+from core.runtime import outbox
 from core.tasks import Task
 from tests.integration.hierarchy import House, add, house, runs, signed_as, wait
 from tests.integration.speaker import Redis
@@ -96,7 +97,7 @@ async def test_calls_made_during_an_outage_wait_for_its_end_and_log_one_line_eac
         ends = asyncio.create_task(me.result.aio("before", timeout_s=60))
         asked = asyncio.create_task(me.submit.aio(add("t", 1, 2), timeout_s=60))
         many = asyncio.create_task(me.submit_many.aio([add(f"m{n}", n) for n in range(1000)], timeout_s=60))
-        await until_async(lambda: said(caplog, "transport_down", "core.runtime.client"), "the client has noticed")
+        await until_async(lambda: said(caplog, "transport_down", "core.client.agent_client"), "the client has noticed")
         agents.door("before").set()
 
         lasting_server.start()
@@ -105,8 +106,8 @@ async def test_calls_made_during_an_outage_wait_for_its_end_and_log_one_line_eac
         assert len(await many) == 1000
         assert (await ends).status == "completed"
         assert await me.value.aio("t", timeout_s=60) == 3
-        assert len(said(caplog, "transport_down", "core.runtime.client")) == 1
-        assert len(said(caplog, "transport_up", "core.runtime.client")) == 1
+        assert len(said(caplog, "transport_down", "core.client.agent_client")) == 1
+        assert len(said(caplog, "transport_up", "core.client.agent_client")) == 1
 
 
 async def test_a_call_that_has_waited_as_long_as_it_was_asked_to_says_that_asking_again_is_safe(
@@ -286,7 +287,7 @@ async def test_a_program_that_waits_for_what_nobody_can_run_is_told_once_what_to
     ended = await asyncio.gather(*(me.result.aio(f"t{n}", timeout_s=8) for n in range(3)), return_exceptions=True)
 
     assert [type(one) for one in ended] == [TaskTimeout] * 3
-    [line] = said(caplog, "task_waits", "core.runtime.waiting")
+    [line] = said(caplog, "task_waits", "core.client.waiting")
     assert "no worker knows task type 'nobody-knows'; known: add," in line
 
 
@@ -302,7 +303,7 @@ async def test_a_program_that_waits_for_a_task_that_runs_is_not_bothered(
     with pytest.raises(TaskTimeout):
         await me.result.aio("t", timeout_s=2)
 
-    assert said(caplog, "task_waits", "core.runtime.waiting") == []
+    assert said(caplog, "task_waits", "core.client.waiting") == []
 
 
 # ---- many clients, and slow ones ----

@@ -17,12 +17,12 @@ from itertools import pairwise
 
 import pytest
 
+from core.chaos.proxy import Action, command
 from core.errors import TaskTimeout
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from tests.faults.stage import CLIENT, COORDINATOR, DISTRIBUTORS, WORKERS, Stage
 from tests.faults.test_kills import PREFETCH
 from tests.waiting import until
-from worker.chaos.proxy import Action, command
 
 #: A reader is held for so long while what it has not read is tampered with: too short to be taken for dead.
 HELD_S = 0.3
@@ -178,7 +178,7 @@ def test_a_submission_of_unknown_outcome_is_one_task_however_often_it_is_made_ag
 
 #: A client that does not live to hear that its tasks were accepted.
 ONE_SUBMISSION = """
-from core.runtime.client import AgentClient
+from core.client.agent_client import AgentClient
 from core.tasks import Task
 with AgentClient() as client:
     client.submit_many([Task(task_id=f"t{n}", task_type="chaos.work", payload={"number": n}) for n in range(1, 61)])

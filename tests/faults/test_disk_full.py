@@ -11,11 +11,11 @@ from typing import Literal
 
 import pytest
 
+from core.chaos.processes import Processes
 from tests.faults.outages import AGENTS, all_act, first_commit_s, leases, refusal, under_load
 from tests.faults.stage import LEASE_S, Stage
 from tests.redis_server import RedisServer
 from tests.waiting import until
-from worker.chaos.processes import Processes
 
 #: Of the file system. The matrix asks for 3 MiB; what is more the test fills itself, when it is time.
 DISK_BYTES = 32 << 20

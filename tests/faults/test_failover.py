@@ -13,6 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from core.chaos.append_log import AppendLog
+from core.chaos.history import History
+from core.chaos.processes import Processes
+from core.chaos.proxy import Proxy
 from core.config import RedisConfig
 from tests.faults.outages import (
     all_act,
@@ -27,10 +31,6 @@ from tests.faults.outages import (
 from tests.faults.stage import PROFILE, Stage
 from tests.redis_server import RedisServer
 from tests.waiting import until
-from worker.chaos.append_log import AppendLog
-from worker.chaos.history import History
-from worker.chaos.processes import Processes
-from worker.chaos.proxy import Proxy
 
 #: For so long the replica has heard nothing when the primary dies.
 CUT_S = 3.0

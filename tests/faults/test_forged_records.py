@@ -12,8 +12,8 @@ from core.config import RedisConfig
 from core.errors import TaskLost, TaskRefused, UnknownTask
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.roles import Address, Role
-from core.runtime.wiring import keys_for
 from core.tasks import Task
+from core.wiring import keys_for
 from tests.builders import SECRET, a_task
 from tests.faults.keyspace import rejections
 from tests.integration.hierarchy import House, add, house, runs, signed_as, wait

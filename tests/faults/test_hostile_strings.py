@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from core.client.agent_client import AgentClient
 from core.config import A2AConfig, RedisConfig
 from core.redis_backend.keys import ACTIVE, CoordinatorKeys
 from core.roles import Action, Address, Role
-from core.runtime.client import AgentClient
 from core.signing import Keys
 from core.tasks import Task
 from tests.builders import SECRET, a_message

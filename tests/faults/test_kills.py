@@ -11,9 +11,9 @@ import time
 import pytest
 
 from core.agents import prefetch_window
+from core.chaos.work import SHORT_MS
 from tests.faults.stage import CONCURRENCY, COORDINATOR, FAILURE_TIMEOUT_S, LEASE_S, Stage
 from tests.waiting import until
-from worker.chaos.work import SHORT_MS
 
 #: The points of a turn, and which hit of them kills: one in the middle of the load, or of the idleness after it.
 TURN = ("lease:1", "read:5", "verify:5", "graph:6", "watch:6", "before-exec:6", "exec-sent:6", "exec:6", "renew:2")

@@ -9,12 +9,12 @@ import time
 
 import pytest
 
+from core.chaos.proxy import Action, command
 from core.config import RedisConfig
 from core.errors import TransportDown
 from tests.faults.outages import under_load
 from tests.faults.stage import CLIENT, COORDINATOR, PROFILE, Stage
 from tests.waiting import until
-from worker.chaos.proxy import Action, command
 
 #: It is the network that is tried here, and not the server.
 ONE_SERVER = pytest.mark.parametrize("chaos_server", ["bundled"], indirect=True)

@@ -21,8 +21,8 @@ from tests.faults.keyspace import rejections
 from tests.integration.hierarchy import FAST, House, add, house, spawn, wait
 from tests.integration.speaker import Redis, Speaker, overheard
 from tests.waiting import until_async
-from worker.context import Context, Spawn
-from worker.handlers import HANDLERS, task
+from worker.authoring.context import Context, Spawn
+from worker.authoring.handlers import HANDLERS, task
 
 K, D, W = (Address(role, name) for role, name in [(Role.COORDINATOR, "k"), (Role.DISTRIBUTOR, "d"), (Role.WORKER, "w")])
 BOB, THIEF = Address(Role.CLIENT, "bob~1"), Address(Role.WORKER, "thief")

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from core.chaos.append_log import AppendLog
+from core.client.requests import ANSWER_S
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
-from core.runtime.requests import ANSWER_S
 from tests.faults.outages import (
     all_act,
     history_of,
@@ -26,7 +27,6 @@ from tests.faults.outages import (
 )
 from tests.faults.stage import COORDINATOR, LEASE_S, PROFILE_ENVIRONMENT, Stage
 from tests.waiting import until
-from worker.chaos.append_log import AppendLog
 
 Redis = Any
 

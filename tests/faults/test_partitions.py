@@ -10,12 +10,12 @@ from collections.abc import Callable
 
 import pytest
 
+from core.chaos.proxy import command
 from core.redis_backend.keys import CellKeys
 from core.runtime.inbox import READ_WITHIN_S
 from tests.faults.outages import under_load
 from tests.faults.stage import CLIENT, COORDINATOR, LEASE_S, PROFILE, WORKERS, Stage
 from tests.waiting import until
-from worker.chaos.proxy import command
 
 #: It is the network that is tried here, and not the server.
 ONE_SERVER = pytest.mark.parametrize("chaos_server", ["bundled"], indirect=True)

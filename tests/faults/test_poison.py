@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from core.chaos.processes import Processes
+from core.client.agent_client import AgentClient
 from core.config import A2ASecrets, RedisConfig
-from core.runtime.client import AgentClient
-from core.runtime.dead_letters import dead_letter_ids, original_message, signature_found
-from core.runtime.reader import reading
+from core.operations.dead_letters import dead_letter_ids, original_message, signature_found
+from core.operations.reader import reading
 from core.tasks import Task
 from tests.faults.stage import COORDINATOR, PROFILE_ENVIRONMENT, SECRET
 from tests.redis_server import RedisServer, bundled_server
-from worker.chaos.processes import Processes
 
 POISON_CODE = str(Path(__file__).parent / "poison_code.py")
 WORKERS = ("worker-1", "worker-2")

@@ -18,13 +18,14 @@ from typer.testing import CliRunner
 from core.cli.app import app
 from core.config import RedisConfig
 from core.errors import AgentSystemError
+from core.operations import reader
+from core.operations.reader import reading
 from core.redis_backend import bounded_reads
 from core.redis_backend.keys import ACTIVE, CellKeys
 from core.redis_client import Wire
 from core.roles import Action
-from core.runtime import reader, rejection_log
+from core.runtime import rejection_log
 from core.runtime.inbox import Entry
-from core.runtime.reader import reading
 from core.runtime.rejection_log import CURES, RejectionLog
 from core.tasks import Task
 from tests.builders import SECRET
@@ -397,7 +398,7 @@ def said(redis_server: RedisServer, redis_config: RedisConfig, monkeypatch: pyte
     asyncio.run(a_life(redis_config))
     for name, value in {**redis_server.environment, "COORDINATOR_ID": "k", "A2A_TOKEN_SECRET": SECRET.decode()}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(logging.getLogger("core.runtime.waiting"), "disabled", False)
+    monkeypatch.setattr(logging.getLogger("core.client.waiting"), "disabled", False)
 
     def run(command: str) -> str:
         done = CliRunner().invoke(app, command.split())

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from core.client.agent_client import AgentClient
 from core.config import AgentConfig, RedisConfig
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.roles import Address, Role
 from core.runtime.agent import Agent
-from core.runtime.client import AgentClient
 from core.runtime.outbox import Outbox
 from core.signing import Signed
 from core.tasks import Task

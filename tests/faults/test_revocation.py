@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from core.client.agent_client import AgentClient
 from core.errors import RevokedKey
 from core.redis_backend.keys import CoordinatorKeys
 from core.revocation import lines_of
 from core.roles import Address, Role
-from core.runtime.client import AgentClient
 from core.signing import Keys
 from core.tasks import Task
 from tests.faults.machines import COORDINATOR, Machines

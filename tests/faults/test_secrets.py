@@ -10,10 +10,10 @@ from typing import Any
 import psutil
 import pytest
 
+from core.client.agent_client import AgentClient
 from core.config import A2AConfig, RedisConfig
 from core.errors import PeerError
 from core.roles import Address, Role
-from core.runtime.client import AgentClient
 from core.signing import Keys
 from core.tasks import Task
 from tests.faults.keyspace import READS

@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from core.chaos.append_log import AppendLog
+from core.chaos.proxy import Proxy
 from core.config import RedisConfig
 from tests.faults.outages import (
     DOWN_S,
@@ -23,8 +25,6 @@ from tests.faults.outages import (
 )
 from tests.faults.stage import LEASE_S, Stage
 from tests.waiting import until
-from worker.chaos.append_log import AppendLog
-from worker.chaos.proxy import Proxy
 
 #: The matrix asks for 20; each costs some two seconds.
 CRASHES = 4

@@ -10,8 +10,8 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from core.client.agent_client import AgentClient
 from core.config import RedisConfig
-from core.runtime.client import AgentClient
 from core.tasks import Task
 from tests.tiers import Tiers
 from tests.waiting import until

@@ -14,15 +14,15 @@ from typing import Any
 import psutil
 import pytest
 
+from core.chaos.processes import Processes
+from core.client.agent_client import AgentClient
 from core.config import A2ASecrets, RedisConfig
 from core.redis_backend.keys import CellKeys
-from core.runtime.client import AgentClient
 from core.tasks import Task
 from tests.executor_bench import Bench, error_of
 from tests.faults.stage import LEASE_S, PROFILE_ENVIRONMENT, SECRET
 from tests.redis_server import RedisServer, bundled_server
 from tests.waiting import until_async
-from worker.chaos.processes import Processes
 
 HOSTILE_CODE = str(Path(__file__).parent / "hostile_code.py")
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from core.client.agent_client import AgentClient
 from core.config import A2AConfig, RedisConfig
 from core.errors import ConfigError, TransportDown
-from core.runtime.client import AgentClient
 from core.tasks import Task
 from core.variables import secret_text
 from tests.faults.prying_code import WAYS

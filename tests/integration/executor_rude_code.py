@@ -8,8 +8,8 @@ from typing import Any
 
 from core.tasks import Task, Then
 from tests.odd_errors import ODD_ERRORS
-from worker.context import Context, Spawn
-from worker.handlers import task
+from worker.authoring.context import Context, Spawn
+from worker.authoring.handlers import task
 
 gate = threading.Event()
 seen: list[asyncio.Task[Any] | None] = []

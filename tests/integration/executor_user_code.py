@@ -19,8 +19,8 @@ from typing import Any, NoReturn
 from pydantic import BaseModel
 
 from core.tasks import Task
-from worker.context import Context, Spawn, current_context
-from worker.handlers import task
+from worker.authoring.context import Context, Spawn, current_context
+from worker.authoring.handlers import task
 
 generator, seeded, reseeded = random.Random(), random.Random(7), random.Random()
 reseeded.seed(7)

@@ -12,8 +12,8 @@ from langgraph.graph.message import add_messages
 from langgraph.runtime import Runtime
 from langgraph.types import interrupt
 
-from worker.context import Context, current_context
-from worker.handlers import agent
+from worker.authoring.context import Context, current_context
+from worker.authoring.handlers import agent
 
 
 class Review(TypedDict, total=False):

@@ -9,18 +9,18 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 from coordinator.agent import CoordinatorAgent
+from core.client.agent_client import AgentClient
 from core.config import A2AConfig, AgentConfig, RedisConfig
 from core.redis_backend.keys import CoordinatorKeys
 from core.runtime.agent import Agent
-from core.runtime.client import AgentClient
 from core.tasks import Task
 from distributor.agent import DistributorAgent
 from tests.builders import SECRET
 from tests.waiting import until_async
 from worker.agent import WorkerAgent, gather
-from worker.context import Context, Spawn
-from worker.handler_registry import Handlers
-from worker.handlers import HANDLERS, task
+from worker.authoring.context import Context, Spawn
+from worker.authoring.handlers import HANDLERS, task
+from worker.authoring.registry import Handlers
 
 __all__ = [
     "FAST", "House", "add", "house", "is_empty", "runs", "signed_as", "spawn", "status", "wait",

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from core.chaos import archive
+from core.chaos.append_log import AppendLog
+from core.chaos.archive import Archive
 from tests.redis_server import RedisServer, bundled_server
 from tests.waiting import until
-from worker.chaos import archive
-from worker.chaos.append_log import AppendLog
-from worker.chaos.archive import Archive
 
 
 def test_what_was_written_before_a_rewrite_is_still_read_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,9 @@ import pytest
 from tests.executor_bench import Bench, error_of, user_handlers
 from tests.odd_errors import ODD_ERRORS
 from tests.waiting import until
-from worker.attempt import Finished
-from worker.context import Context
-from worker.handlers import Handlers
+from worker.authoring.context import Context
+from worker.authoring.handlers import Handlers
+from worker.execution.attempt import Finished
 
 RUDE_CODE = str(Path(__file__).parent / "executor_rude_code.py")
 CONCURRENCY = 2

@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from core.chaos.processes import Processes
 from core.config import RedisConfig
 from core.variables import secret_text
 from tests.tiers import SECRET
 from tests.waiting import until
-from worker.chaos.processes import Processes
 
 
 def environment_of(redis: RedisConfig) -> dict[str, str]:
@@ -78,7 +78,7 @@ def test_each_agent_has_its_own_environment_and_tells_its_exit_code(processes: P
 STARTS_ONE_AND_WAITS = """
 import os, sys
 from pathlib import Path
-from worker.chaos.processes import Processes
+from core.chaos.processes import Processes
 processes = Processes(Path.cwd(), os.environ)
 print(processes.start("coordinator", "c"), processes._zygote.pid, flush=True)
 sys.stdin.read()

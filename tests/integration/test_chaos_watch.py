@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 import pytest
 import redis.asyncio
 
+from core.chaos.injector import SERVER, Fault, Kind, Target
+from core.chaos.story import Story, Struck
+from core.chaos.watch import Watch
 from core.config import RedisConfig
 from core.langgraph_state import Lease
+from core.operations.reader import reading
 from core.roles import Role
-from core.runtime.reader import reading
 from tests.waiting import until_async
-from worker.chaos.injector import SERVER, Fault, Kind, Target
-from worker.chaos.story import Story, Struck
-from worker.chaos.watch import Watch
 
 AGENT = Target("distributor-1")
 KILL = Fault(0.0, Kind.KILL, AGENT, 0.3)

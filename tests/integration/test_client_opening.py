@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from core.client.agent_client import AgentClient
 from core.config import A2ASecrets, RedisConfig
-from core.runtime.client import AgentClient
 from tests.tiers import SECRET
 
 

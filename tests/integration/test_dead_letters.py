@@ -10,9 +10,9 @@ import pytest
 
 from core.config import A2ASecrets, RedisConfig
 from core.errors import TaskRefused
+from core.operations.dead_letters import dead_letters, original_message, signature_found
+from core.operations.reader import reading
 from core.redis_backend.keys import CoordinatorKeys
-from core.runtime.dead_letters import dead_letters, original_message, signature_found
-from core.runtime.reader import reading
 from core.tasks import Task, utc_now
 from tests.builders import SECRET
 from tests.integration.hierarchy import FAST, House, add, house, is_empty, wait

@@ -14,9 +14,9 @@ import pytest
 from core.tasks import Priority, utc_now
 from tests.executor_bench import USER_GRAPHS, Bench, children, error_of
 from tests.waiting import until_async
-from worker import child_pool
-from worker.child_pool import RUNS_PER_CHILD
-from worker.context import Progress
+from worker.authoring.context import Progress
+from worker.children import pool as child_pool
+from worker.children.pool import RUNS_PER_CHILD
 
 ROOT = Path(__file__).parents[2]
 

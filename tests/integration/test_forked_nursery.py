@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
+from core.client.agent_client import AgentClient
 from core.config import A2AConfig, RedisConfig
-from core.runtime.client import AgentClient
 from core.tasks import Task
 from tests.process_memory import memory_of, root_only
 from tests.tiers import Tiers
@@ -87,16 +87,16 @@ def test_user_code_shares_the_workers_libraries_and_nothing_of_what_opens_the_sy
     worker = start_worker(tiers, tmp_path, CODE)
     seen = look(client)
     assert seen["langgraph"]  # which its module does not import
-    assert seen["arguments"] == ["worker.nursery"]
+    assert seen["arguments"] == ["worker.children.nursery"]
     assert not {SECRET, PASSWORD} & set(seen["environment"].values())
 
     client.submit(Task(task_type="linger"))
     until(lambda: len(worker.children(recursive=True)) == 2, "there are a nursery and a child")
     for process in worker.children(recursive=True):
-        assert process.cmdline()[0] == "worker.nursery"
+        assert process.cmdline()[0] == "worker.children.nursery"
         assert not {SECRET, PASSWORD} & set(process.environ().values())
         memory = memory_of(process.pid)
-        assert b"worker.nursery" in memory
+        assert b"worker.children.nursery" in memory
         assert SECRET.encode() not in memory
         assert PASSWORD.encode() not in memory
     assert SECRET.encode() in memory_of(worker.pid)  # it would have been found
@@ -148,6 +148,6 @@ def nurseries_in(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.cmdline()[:1] == ["worker.nursery"] and process.cwd() == str(folder):
+            if process.cmdline()[:1] == ["worker.children.nursery"] and process.cwd() == str(folder):
                 found.append(process)
     return found

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from core.config import RedisConfig
-from core.runtime.checkup import check_overview
-from core.runtime.overview import read_overview
-from core.runtime.reader import reading
+from core.operations.checkup import check_overview
+from core.operations.overview import read_overview
+from core.operations.reader import reading
 from tests.integration.hierarchy import FAST, House, house, signed_as
 from tests.waiting import until_async
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from core.chaos.proxy import Proxy
+from core.client import requests
 from core.config import AgentConfig, RedisConfig
 from core.errors import TaskRefused
-from core.runtime import requests
 from core.tasks import Task
 from tests.integration.hierarchy import House, house
 from tests.redis_server import RedisServer
-from worker.chaos.proxy import Proxy
 
 
 async def test_an_answer_to_the_copy_before_the_last_counts(

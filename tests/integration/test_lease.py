@@ -82,7 +82,7 @@ async def test_the_number_of_a_start_is_of_the_try_that_got_the_lease(make: Make
 
 
 async def test_the_lease_of_a_process_that_exists_no_more_is_taken_over_at_once(make: Make, client: Redis) -> None:
-    from core.redis_backend.process_identity import this_process
+    from core.machine.process_identity import this_process
 
     holder, second = make(), make()
     holder._process = this_process().rsplit("/", 2)[0] + "/4194304/1"  # beyond the largest process id

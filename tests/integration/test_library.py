@@ -25,7 +25,7 @@ from core import A2AConfig, AgentClient, RedisConfig, Task
 from coordinator.agent import CoordinatorAgent
 from distributor.agent import DistributorAgent
 from worker.agent import WorkerAgent
-from worker.handlers import task
+from worker.authoring.handlers import task
 
 redis_config = RedisConfig(url=URL, password=PASSWORD, mode="external")
 

@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator
 import pytest
 
 from coordinator.agent import CoordinatorAgent
+from core.client.agent_client import AgentClient
 from core.config import A2ASecrets, RedisConfig, load
 from core.errors import ConfigError, ServerRefused
+from core.operations.acl import Chain, allowed_of, rules_of
+from core.operations.checkup import check_all
+from core.operations.permissions import check_permissions, refused_to
 from core.redis_backend.clock import ServerClock
 from core.roles import Address, Role
-from core.runtime.acl import Chain, allowed_of, rules_of
-from core.runtime.checkup import check_all
-from core.runtime.client import AgentClient
-from core.runtime.permissions import check_permissions, refused_to
 from tests.integration.speaker import Redis
 
 C, D, W = Address(Role.COORDINATOR, "c"), Address(Role.DISTRIBUTOR, "d"), Address(Role.WORKER, "w")

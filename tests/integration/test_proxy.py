@@ -13,10 +13,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from core.chaos.proxy import Proxy, command
 from core.config import RedisConfig
 from tests.redis_server import RedisServer
 from tests.waiting import until
-from worker.chaos.proxy import Proxy, command
 
 PATIENCE_S = 0.5
 

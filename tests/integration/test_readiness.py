@@ -8,10 +8,10 @@ import os
 import pytest
 
 from core.config import RedisConfig, load
+from core.launch import readiness
+from core.launch.hierarchy import AgentPlan
+from core.launch.readiness import wait_until_ready
 from core.roles import Address, Role
-from core.runtime import readiness
-from core.runtime.hierarchy import AgentPlan
-from core.runtime.readiness import wait_until_ready
 from tests.builders import SECRET
 from tests.integration.hierarchy import house
 from tests.redis_server import RedisServer, bundled_server

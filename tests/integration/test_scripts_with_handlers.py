@@ -16,8 +16,8 @@ import pytest
 from core.errors import ConfigError
 from tests.executor_bench import Bench, children, user_handlers
 from tests.waiting import until
-from worker.executor import Executor
-from worker.handlers import Handlers
+from worker.authoring.handlers import Handlers
+from worker.execution.executor import Executor
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,8 +28,8 @@ def script(folder: Path, *lines: str, guarded: bool = True) -> Path:
         "import asyncio, os, sys, time",
         f"sys.path[:0] = [{str(ROOT)!r}, {str(folder)!r}]",
         "from core.tasks import Task",
-        "from worker.executor import Executor",
-        "from worker.handlers import HANDLERS, task",
+        "from worker.execution.executor import Executor",
+        "from worker.authoring.handlers import HANDLERS, task",
         *lines,
         "async def main():",
         "    ended = asyncio.get_running_loop().create_future()",
@@ -225,7 +225,7 @@ def test_a_handler_of_a_script_starts_processes_in_every_way(tmp_path: Path) -> 
 def test_processes_that_a_handler_starts_anew_do_not_start_the_program_of_its_worker(tmp_path: Path) -> None:
     """One that does not look whether it is imported, as a command that was written by hand."""
     (tmp_path / "mine.py").write_text("\n".join(["from worker import task", *POOLS]))
-    program = script(tmp_path, "from worker.nursery_process import fork_ahead", "fork_ahead()", "import mine")
+    program = script(tmp_path, "from worker.children.nursery_process import fork_ahead", "fork_ahead()", "import mine")
     program.write_text(program.read_text().replace("if __name__ == '__main__':", "if True:"))
     ran = run_script(program)
 
@@ -304,12 +304,12 @@ def test_a_nursery_that_was_forked_ahead_holds_no_descriptor_that_its_worker_was
     script = """
 import os, time
 from pathlib import Path
-from worker import nursery_process
+from worker.children import nursery_process
 os.dup2(1, 9)
 nursery_process.fork_ahead()
 process, control = nursery_process.take_ahead()
 about = Path("/proc") / str(process.pid)
-while not (about / "cmdline").read_bytes().startswith(b"worker.nursery"):
+while not (about / "cmdline").read_bytes().startswith(b"worker.children.nursery"):
     time.sleep(0.01)
 print(len(os.listdir(about / "fd")), (about / "fd" / "9").exists())
 """

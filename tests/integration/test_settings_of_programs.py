@@ -9,8 +9,8 @@ import pytest
 from coordinator.agent import CoordinatorAgent
 from core import A2AConfig, AgentClient, RedisConfig, Task
 from core.errors import TaskTimeout, TransportDown
-from core.runtime.wiring import secrets_or_configured
 from core.variables import secret_text
+from core.wiring import secrets_or_configured
 from distributor.agent import DistributorAgent
 from worker.agent import WorkerAgent
 

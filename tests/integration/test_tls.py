@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from core.config import A2AConfig, RedisConfig, with_client_certificate
+from core.embedded_server.embedded import ensure_server
 from core.errors import AgentSystemError, ConfigError
-from core.redis_backend.embedded import ensure_server
 from core.redis_client import Wire, client
 from tests.certificates import Pem, self_signed
 from tests.redis_server import RedisServer

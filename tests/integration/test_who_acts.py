@@ -16,13 +16,13 @@ from coordinator.agent import CoordinatorAgent
 from core.config import RedisConfig
 from core.errors import LeaseHeld, LeaseLost, Wedged
 from core.langgraph_state import Lease
+from core.operations.overview import read_overview
+from core.operations.reader import reading
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.commit import Committer
 from core.redis_backend.keys import CoordinatorKeys, keys_of
 from core.redis_client import Wire
 from core.roles import Address, Role
-from core.runtime.overview import read_overview
-from core.runtime.reader import reading
 from core.tasks import Task
 from core.variables import secret_text
 from tests.integration.hierarchy import FAST, House, add

@@ -11,7 +11,7 @@ from core.config import RedisConfig
 from core.redis_backend.keys import CellKeys
 from tests.integration.hierarchy import House, add, house, is_empty, wait
 from tests.waiting import until_async
-from worker.handler_registry import Handlers
+from worker.authoring.registry import Handlers
 
 
 @pytest.fixture

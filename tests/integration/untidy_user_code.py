@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypedDict
 
-from worker.handlers import agent, task
+from worker.authoring.handlers import agent, task
 
 hidden: list[object] = []
 

@@ -26,8 +26,8 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, TypeAdapter, 
 from core.errors import BadTask
 from core.json_values import payload_json, result_json
 from core.tasks import Task, as_received, checked
-from worker.context import Context
-from worker.handler_registry import NO_DEFAULT, Handler
+from worker.authoring.context import Context
+from worker.authoring.registry import NO_DEFAULT, Handler
 
 NAN, INFINITY = math.nan, math.inf
 

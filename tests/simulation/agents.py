@@ -20,7 +20,7 @@ from tests.simulation.user_code import user_code
 from tests.simulation.virtual_executor import VirtualExecutor
 from tests.simulation.world import COORDINATOR, SECRET, World
 from worker.agent import WorkerMind
-from worker.executor import Executor
+from worker.execution.executor import Executor
 
 __all__ = ["SimulatedAgent", "coordinator", "distributor", "worker"]
 

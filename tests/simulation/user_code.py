@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from core.tasks import Task
-from worker.context import Context, Spawn
-from worker.handler_registry import NO_DEFAULT, Handler, Handlers
+from worker.authoring.context import Context, Spawn
+from worker.authoring.registry import NO_DEFAULT, Handler, Handlers
 
 __all__ = ["user_code"]
 

@@ -1,4 +1,4 @@
-"""An executor for coroutines alone, in the virtual time of the loop: as worker.executor to the worker's mind."""
+"""An executor for coroutines alone, in the virtual time of the loop: as worker.execution to the worker's mind."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from msgspec import Raw
 
 from core.json_values import result_json
 from core.tasks import Task
-from worker.attempt import Finished
-from worker.context import ChildOutcome, Context, Spawn
-from worker.handler_registry import Handlers
-from worker.outcome import failure
+from worker.authoring.context import ChildOutcome, Context, Spawn
+from worker.authoring.registry import Handlers
+from worker.children.outcome import failure
+from worker.execution.attempt import Finished
 
 __all__ = ["VirtualExecutor"]
 

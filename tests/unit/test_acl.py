@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from core.errors import ConfigError
+from core.operations.acl import chain_of_user, rules_of, user_of
 from core.roles import Address, Role
-from core.runtime.acl import chain_of_user, rules_of, user_of
 
 
 def chain(role: Role, agent_id: str = "a", above: str = "k", between: str = "d") -> tuple[Address, ...]:

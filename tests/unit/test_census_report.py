@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 import example_e2e
+from core.pictures.hierarchy import AgentBox, Traffic, hierarchy_svg
+from core.pictures.live import AgentRow, LiveView, Snapshot, wants_decoration
+from core.pictures.task_lanes import WIDTH, Attempt, Mark, timeline_svg
 from core.printable import printable
-from worker.census.hierarchy_picture import AgentBox, Traffic, hierarchy_svg
-from worker.census.hotspot import Hotspot
-from worker.census.live import AgentRow, LiveView, Snapshot, wants_decoration
-from worker.census.measure import Totals
-from worker.census.merge import Census
-from worker.census.report import Report, TaskCounts, report_json, report_markdown, write_report
-from worker.census.timeline import WIDTH, Attempt, Mark, timeline_svg
-from worker.census.verify import Comparison, comparison_table, is_verified
+from examples.census.hotspot import Hotspot
+from examples.census.measure import Totals
+from examples.census.merge import Census
+from examples.census.report import Report, TaskCounts, report_json, report_markdown, write_report
+from examples.census.verify import Comparison, comparison_table, is_verified
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "</text><script>alert(1)</script>&\"'\x07\n\x1b[2J\x9b\u202e\ud800\ufffeFORGED"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from worker.census.timeline import Attempt
-from worker.census.trail import attempts_in
+from core.pictures.task_lanes import Attempt
+from examples.census.trail import attempts_in
 
 HANDED = (1.0, "t", "in_progress w1 1 review")
 

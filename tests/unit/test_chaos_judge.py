@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from worker.chaos.append_log import Transaction
-from worker.chaos.judge import Verdict, judge
-from worker.chaos.ledger import Entry
+from core.chaos.append_log import Transaction
+from core.chaos.judge import Verdict, judge
+from core.chaos.ledger import Entry
 
 C, D = "{coordinator:c}:", "{shared:distributor:d}:"
 Command = tuple[bytes, ...]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.chaos.append_log import AppendLog, Transaction
-from worker.chaos.ledger import Ledger, read_ledger
+from core.chaos.append_log import AppendLog, Transaction
+from core.chaos.ledger import Ledger, read_ledger
 
 
 def test_lines_of_several_ledgers_on_one_file_are_read_back_in_their_order(tmp_path: Path) -> None:

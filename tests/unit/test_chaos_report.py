@@ -12,13 +12,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from worker.chaos.injector import SERVER, Fault, Kind, Target
-from worker.chaos.judge import Verdict
-from worker.chaos.ledger import Entry
-from worker.chaos.live import AgentLine, ChaosView, Moment, sparkline
-from worker.chaos.recovery import server_recoveries, worker_recoveries
-from worker.chaos.report import Report, recovery_times, report_json, report_svg, report_text
-from worker.chaos.story import Hold, Phases, Recovery, Story, Struck
+from core.chaos.injector import SERVER, Fault, Kind, Target
+from core.chaos.judge import Verdict
+from core.chaos.ledger import Entry
+from core.chaos.live import AgentLine, ChaosView, Moment, sparkline
+from core.chaos.recovery import server_recoveries, worker_recoveries
+from core.chaos.report import Report, recovery_times, report_json, report_svg, report_text
+from core.chaos.story import Hold, Phases, Recovery, Story, Struck
 
 WORKER = Target("worker-1")
 KILL = Fault(1.0, Kind.KILL, WORKER, 0.3)

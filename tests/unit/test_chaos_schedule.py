@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from worker.chaos.injector import LINK, SERVER, Fault, Kind, Target, schedule
+from core.chaos.injector import LINK, SERVER, Fault, Kind, Target, schedule
 
 AGENTS = (
     *(Target("coordinator-1", standby) for standby in (False, True)),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.config import load
-from core.runtime.checkup import Finding, check_info, check_secret_files, worst
+from core.operations.checkup import Finding, check_info, check_secret_files, worst
 
 GOOD = {
     "redis_version": "7.2.4",

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from worker.child_frames import encode
-from worker.child_main import NO_RUN, Channel
+from worker.children.frames import encode
+from worker.children.main import NO_RUN, Channel
 
 Ends = tuple[Channel, socket.socket]
 

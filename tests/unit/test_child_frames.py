@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from worker.child_frames import FRAME_LIMIT_BYTES, LENGTH, Frames, encode, read_frame
+from worker.children.frames import FRAME_LIMIT_BYTES, LENGTH, Frames, encode, read_frame
 
 MESSAGES: list[dict[str, Any]] = [{"run": 1}, {}, {"text": "x" * 300}]
 

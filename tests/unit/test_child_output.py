@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from worker.child_output import CAPPED_FOR_S, OUTPUT_LIMIT_BYTES, ChildOutput
+from worker.children.output import CAPPED_FOR_S, OUTPUT_LIMIT_BYTES, ChildOutput
 
 
 class Printing:

@@ -10,9 +10,9 @@ import pytest
 
 from core.config import A2AConfig, AgentConfig, RedisConfig, Setting, Settings, data_dir, load, with_client_certificate
 from core.errors import ConfigError
-from core.runtime.wiring import redis_or_configured
 from core.setting_sources import KNOWN
 from core.variables import secret_text
+from core.wiring import redis_or_configured
 from tests.conftest import ROOT
 
 SECRET = "a secret that is long enough"

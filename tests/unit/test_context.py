@@ -8,7 +8,7 @@ import pytest
 
 from core.errors import BadTask, TaskFailed
 from core.tasks import Task, TaskError, TaskStatus
-from worker.context import ChildOutcome, Context, Progress, Spawn, current_context, running_context
+from worker.authoring.context import ChildOutcome, Context, Progress, Spawn, current_context, running_context
 
 
 def outcome(child: str, status: TaskStatus = TaskStatus.COMPLETED, result: Any = None) -> ChildOutcome:

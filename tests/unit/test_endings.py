@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from core.runtime import endings as kept
-from core.runtime.endings import Endings
+from core.client import endings as kept
+from core.client.endings import Endings
 from core.tasks import Task, TaskStatus
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-import worker.handler_modules
-import worker.handlers
+import worker.authoring.handlers
+import worker.authoring.modules
 from core.errors import BadTask, ConfigError
-from worker.context import Context
-from worker.handlers import Handler, Handlers, agent, load_modules, task
+from worker.authoring.context import Context
+from worker.authoring.handlers import Handler, Handlers, agent, load_modules, task
 
 
 class Text(BaseModel):
@@ -28,8 +28,8 @@ class Text(BaseModel):
 def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Handlers]:
     """A registry of its own for each test, and whatever it imported forgotten after it."""
     fresh = Handlers()
-    monkeypatch.setattr(worker.handlers, "HANDLERS", fresh)
-    monkeypatch.setattr(worker.handler_modules, "HANDLERS", fresh)
+    monkeypatch.setattr(worker.authoring.handlers, "HANDLERS", fresh)
+    monkeypatch.setattr(worker.authoring.modules, "HANDLERS", fresh)
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = set(sys.modules)
     yield fresh
@@ -312,7 +312,7 @@ def test_an_annotation_that_cannot_be_resolved_is_refused_with_the_cure() -> Non
 def test_a_file_is_imported_with_its_neighbours(registry: Handlers, tmp_path: Path) -> None:
     (tmp_path / "made_beside.py").write_text("NAME = 'from_file'\n")
     (tmp_path / "made_tasks.py").write_text(
-        "from made_beside import NAME\nfrom worker.handlers import task\n@task(NAME)\ndef f(): ...\n"
+        "from made_beside import NAME\nfrom worker.authoring.handlers import task\n@task(NAME)\ndef f(): ...\n"
     )
 
     load_modules([str(tmp_path / "made_tasks.py")])
@@ -324,7 +324,7 @@ def test_a_file_is_imported_with_its_neighbours(registry: Handlers, tmp_path: Pa
 def test_a_module_is_found_in_the_current_directory(
     registry: Handlers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "made_here.py").write_text("from worker.handlers import task\n@task('here')\ndef f(): ...\n")
+    (tmp_path / "made_here.py").write_text("from worker.authoring.handlers import task\n@task('here')\ndef f(): ...\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
 
@@ -384,7 +384,7 @@ def test_the_decorator_called_agent_is_found_whatever_was_imported_before(first:
 
 
 def test_registering_handlers_imports_no_langgraph() -> None:
-    code = "import sys, worker.handlers; sys.exit('langgraph' in sys.modules or 'langchain_core' in sys.modules)"
+    code = "import sys, worker; sys.exit('langgraph' in sys.modules or 'langchain_core' in sys.modules)"
     root = Path(__file__).parents[2]
 
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

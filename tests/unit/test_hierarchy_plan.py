@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from core.errors import ConfigError
+from core.launch.hierarchy import plan_agents
 from core.roles import Role
-from core.runtime.hierarchy import plan_agents
 
 
 def test_workers_are_dealt_out_to_the_distributors_in_turn() -> None:

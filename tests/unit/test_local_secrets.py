@@ -9,7 +9,7 @@ import pytest
 
 from core.config import PLACEHOLDER_SECRET, A2AConfig, RedisConfig
 from core.errors import ConfigError
-from core.redis_backend.local_secrets import resolve_secret
+from core.machine.local_secrets import resolve_secret
 
 UNSET = A2AConfig(agent_id="a")
 

@@ -14,7 +14,7 @@ import core
 import core.errors
 import worker
 from agent_system import AgentClient, Context, CoordinatorAgent, Task, TaskLost, WorkerAgent, agent, task
-from core.runtime.client import AgentClient as ClientOfCore
+from core.client.agent_client import AgentClient as ClientOfCore
 from worker.agent import WorkerAgent as WorkerOfItsTier
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,10 +15,10 @@ from core.agents import Beat, Health
 from core.cli.supervise import _example
 from core.overview import AgentView, Overview
 from core.roles import Address, Role
-from worker.context import Context
-from worker.handler_registry import Handler, Handlers
-from worker.handlers import HANDLERS, task
-from worker.payload_example import example_of, first_example
+from worker.authoring.context import Context
+from worker.authoring.example import example_of, first_example
+from worker.authoring.handlers import HANDLERS, task
+from worker.authoring.registry import Handler, Handlers
 
 
 class Colour(Enum):

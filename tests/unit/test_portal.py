@@ -12,10 +12,10 @@ from concurrent.futures import Future
 import pytest
 
 from coordinator.agent import CoordinatorAgent
+from core.client.agent_client import AgentClient
 from core.config import RedisConfig
 from core.errors import EventLoopError, TransportDown
 from core.redis_client import Wire
-from core.runtime.client import AgentClient
 from core.runtime.portal import Resident, operation, portal_loop
 from core.tasks import Task
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from core.client.rejection import rejection_of
 from core.roles import Address, Role
-from core.runtime.rejection import rejection_of
 
 ME = Address.of(Role.CLIENT, "me")
 

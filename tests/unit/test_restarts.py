@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from core.runtime.restarts import LONGEST_PAUSE_S, MOST_DEATHS, PERIOD_S, Restarts
+from core.launch.restarts import LONGEST_PAUSE_S, MOST_DEATHS, PERIOD_S, Restarts
 
 
 @pytest.mark.parametrize("exit_code", [0, 75, 2, 78])

@@ -9,14 +9,14 @@ import orjson
 import pytest
 
 from coordinator.agent import CoordinatorAgent
+from core.client.agent_client import AgentClient
 from core.errors import BadTask, ConfigError
 from core.json_values import payload_json, result_json
 from core.roles import asker_of
-from core.runtime.client import AgentClient
 from core.tasks import Task
 from distributor.agent import DistributorAgent
 from worker.agent import WorkerAgent
-from worker.context import Context
+from worker.authoring.context import Context
 
 NAN, INFINITY = float("nan"), float("inf")
 

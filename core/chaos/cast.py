@@ -1,0 +1,79 @@
+"""Who plays in a run: the processes of a hierarchy, by name, and what faults may befall.
+
+A process has a lane in the picture, by its name: `distributor-1`, and `distributor-1b` for the one that was started to
+take its place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.chaos.injector import Target
+from core.module_names import module_name
+from core.redis_backend.keys import AgentKeys, CellKeys, CoordinatorKeys
+from core.roles import Role
+
+__all__ = ["COORDINATOR", "Cast", "Member", "cast"]
+
+COORDINATOR = "coordinator-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One process."""
+
+    lane: str
+    role: Role
+    agent_id: str
+    flags: tuple[str, ...]
+    keys: AgentKeys
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """All of them."""
+
+    members: tuple[Member, ...]
+
+    @property
+    def leases(self) -> dict[str, str]:
+        """By agent id, the key of its lease."""
+        return {member.agent_id: member.keys.lease for member in self.members}
+
+    @property
+    def inboxes(self) -> frozenset[str]:
+        return frozenset(member.keys.inbox for member in self.members)
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        seen: set[str] = set()
+        targets = []
+        for member in self.members:
+            targets.append(Target(member.agent_id, standby=member.agent_id in seen))
+            seen.add(member.agent_id)
+        return tuple(targets)
+
+
+def cast(distributors: int, workers: int, concurrency: int) -> Cast:
+    """A coordinator and a standby, distributors (the first with a standby), workers that are dealt out to them; in the
+    order in which they are started.
+
+    Each distributor's first worker runs plain functions as well, in child processes; the others run coroutines only.
+    """
+    keys = CoordinatorKeys(COORDINATOR).agent
+    members = [
+        Member(f"{COORDINATOR}{letter}", Role.COORDINATOR, COORDINATOR, ("--standby",), keys) for letter in ("", "b")
+    ]
+    below = ("--coordinator", COORDINATOR)
+    for number in range(1, distributors + 1):
+        name = f"distributor-{number}"
+        letters, flags = (("", "b"), (*below, "--standby")) if number == 1 else (("",), below)
+        keys = CellKeys(name).agent(COORDINATOR)
+        members += [Member(f"{name}{letter}", Role.DISTRIBUTOR, name, flags, keys) for letter in letters]
+    for number in range(1, workers + 1):
+        name, whose = f"worker-{number}", f"distributor-{(number - 1) % distributors + 1}"
+        module = "handlers" if number <= distributors else "work"
+        handlers = ("--import", module_name(f"core.chaos.{module}"), "--concurrency", f"{concurrency}")
+        keys = CellKeys(whose).worker(name)
+        members.append(Member(name, Role.WORKER, name, (*below, "--distributor", whose, *handlers), keys))
+    return Cast(tuple(members))

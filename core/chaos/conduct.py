@@ -1,0 +1,302 @@
+"""Conducts a run: a hierarchy on a server of its own, a load, a calm while, then faults, a drain and the verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.chaos.append_log import AppendLog
+from core.chaos.archive import Archive
+from core.chaos.cast import COORDINATOR, Member, cast
+from core.chaos.hierarchy import Hierarchy
+from core.chaos.injector import LINK, Kind, schedule
+from core.chaos.judge import Verdict, judge
+from core.chaos.ledger import LEDGER_VARIABLE, Ledger, read_ledger
+from core.chaos.live import AgentLine, ChaosView, Moment
+from core.chaos.load import Load
+from core.chaos.processes import Processes
+from core.chaos.proxy import Proxy
+from core.chaos.recovery import server_recoveries, worker_recoveries
+from core.chaos.server import RedisServer
+from core.chaos.story import SERVER_LANE, Phases, Story, Struck
+from core.chaos.watch import Watch
+from core.client.agent_client import AgentClient
+from core.config import A2AConfig, RedisConfig
+from core.embedded_server.binary import server_binary
+from core.errors import WorldError
+from core.machine.fresh_interpreter import python_path
+from core.operations.reader import reading
+from core.roles import Role
+from core.tasks import Task
+
+__all__ = ["START_S", "Conducted", "Plan", "conduct"]
+
+#: Leases of 2 s: half a minute of faults shows a dozen takeovers. What has ended is forgotten after a while, so that a
+#: long run does not fill the server; by then its client has heard of it.
+PROFILE = {
+    "AGENT_LEASE_S": "2",
+    "AGENT_HEARTBEAT_S": "0.4",
+    "AGENT_FAILURE_TIMEOUT_S": "2",
+    "TASK_RETENTION_S": "120",
+    "LOG_FORMAT": "json",
+}
+#: Of the process's own environment, what agents may see: nothing that would configure them.
+PASSED_ON = ("HOME", "LANG", "LC_ALL", "PATH", "PYTHONHOME", "PYTHONPATH", "TMPDIR", "TZ")
+#: The part of a run that is left in peace, to compare with.
+CALM = 0.15
+#: Tasks that each worker runs at once, and that are open at most for each of these: enough that none runs dry while
+#: others are down.
+CONCURRENCY, OPEN_PER_SLOT = 8, 8
+#: Ended tasks after which everything is warm.
+WARM = 200
+START_S, DRAIN_S, QUIET_S = 60.0, 60.0, 10.0
+LOOK_S, ARCHIVE_S = 0.1, 1.0
+#: In the live view: the last faults, and the seconds of the curve with the ends that lie in them at most.
+SHOWN_FAULTS, SHOWN_S = 6, 40
+#: Faults that keep the process that acts from acting.
+INTERRUPTING = frozenset({Kind.KILL, Kind.STOP, Kind.CUT, Kind.BLACK_HOLE})
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was asked for."""
+
+    seconds: float  #: calm and faults together; start and drain come on top
+    seed: int
+    interval_s: float  #: between two faults, on average
+    distributors: int = 2
+    workers: int = 4
+    kinds: frozenset[Kind] = frozenset(Kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Conducted:
+    """What came of it."""
+
+    story: Story
+    phases: Phases
+    verdict: Verdict
+    interrupted: bool  #: whether somebody asked for its end
+
+
+async def conduct(plan: Plan, directory: Path, view: ChaosView, stop: asyncio.Event) -> Conducted:
+    """Runs it, in `directory`, which keeps the agents' logs, the ledger and what the server has written.
+
+    `stop` set means: no more faults, drain and judge. Raises TimeoutError when the hierarchy does not start.
+    """
+    async with AsyncExitStack() as stack:
+        run = _Run(plan, directory, view, stop, stack)
+        return await run.conduct()
+
+
+class _Run:
+    """One run, from the start of its server to its end."""
+
+    def __init__(
+        self, plan: Plan, directory: Path, view: ChaosView, stop: asyncio.Event, stack: AsyncExitStack
+    ) -> None:
+        self.plan, self.view, self.stop = plan, view, stop
+        self.origin_ns = time.monotonic_ns()
+        self.story = Story()
+        self.cast = cast(plan.distributors, plan.workers, CONCURRENCY)
+        self.phase, self.ready_s, self.calm_s = "starting", 0.0, 0.0
+        self.calm_rate = 0.0
+        self.done_each_second: Counter[int] = Counter()
+        # While a disk is slow to sync, a server that syncs every second answers before it has written; killed then, it
+        # has lost something, which is its own failure and none of ours.
+        self.server = stack.enter_context(RedisServer(server_binary(None), append_only=True, fsync="no"))
+        self.archive = Archive(self.server.append_directory, self.server.directory / "archive")
+        self.ledger_path = directory / "ledger"
+        self.ledger = stack.enter_context(Ledger(self.ledger_path))
+        secret = secrets.token_urlsafe(32)
+        self.processes = stack.enter_context(Processes(directory, self._environment(directory, secret)))
+        self.redis = RedisConfig(url=self.server.url, password=self.server.password, mode="external")
+        self.client = AgentClient(self.redis, A2AConfig(agent_id="chaos", token_secret=secret), COORDINATOR, "chaos")
+        links = {member.lane: stack.enter_context(Proxy(self.server.socket)) for member in self._linked()}
+        self.hierarchy = Hierarchy(self.cast, self.processes, self.server, links, self.story, self.now_s)
+        self.stack = stack
+
+    def now_s(self) -> float:
+        """Since the run began."""
+        return (time.monotonic_ns() - self.origin_ns) / 1e9
+
+    def _linked(self) -> tuple[Member, ...]:
+        """Who needs a link that can be ill."""
+        return self.cast.members if self.plan.kinds & LINK else ()
+
+    def _environment(self, directory: Path, secret: str) -> dict[str, str]:
+        return {
+            **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
+            **PROFILE,
+            **self.server.environment,
+            "PYTHONPATH": python_path(),
+            "A2A_TOKEN_SECRET": secret,
+            "AGENT_DATA_DIR": str(directory),
+            LEDGER_VARIABLE: str(self.ledger_path),
+        }
+
+    async def conduct(self) -> Conducted:
+        self.view.say(f"starting {len(self.cast.members)} agents on a server of their own")
+        self.origin_ns = time.monotonic_ns()
+        self.hierarchy.start()
+        reader = await self.stack.enter_async_context(reading(self.redis))
+        self.watch = Watch(
+            reader, self.cast.leases, self.story, self.now_s, self.hierarchy.lane_of, self.hierarchy.acting
+        )
+        await self.stack.enter_async_context(self.client)
+        most_open = self.plan.workers * CONCURRENCY * OPEN_PER_SLOT
+        self.load = Load(self.client, self.ledger, most_open=most_open, seed=self.plan.seed, on_end=self._on_end)
+        try:
+            phases = await self._run()
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from failed  # the others are only what it led to
+        self.watch.close()
+        for track in (self.story.conditions, self.story.links):
+            track.close(self.now_s())
+        self.view.say("holding the ledger against everything that the server has written")
+        return await asyncio.to_thread(self._conducted, phases)
+
+    async def _run(self) -> Phases:
+        async with asyncio.TaskGroup() as group:
+            beside = [group.create_task(work) for work in self._beside()]
+            phases = await self._phases(group)
+            for task in beside:
+                task.cancel()
+        return phases
+
+    def _beside(self) -> Iterator[Coroutine[None, None, None]]:
+        """What goes on all the time."""
+        yield self.watch.look_on()
+        yield self.hierarchy.tend()
+        yield self._archive()
+        yield self._show()
+
+    async def _archive(self) -> None:
+        """Until cancelled."""
+        async with reading(self.redis) as reader:
+            while True:
+                self.archive.collect()
+                if self.archive.wants_rewrite:
+                    with suppress(WorldError):  # it is away, or at it already: another time
+                        await reader.run(("BGREWRITEAOF",))
+                await asyncio.sleep(ARCHIVE_S)
+
+    async def _phases(self, group: asyncio.TaskGroup) -> Phases:
+        async with asyncio.timeout(START_S):
+            await _until(lambda: len(self.watch.epochs) == len(self.cast.leases))
+            loading = group.create_task(self.load.run())
+            await _until(lambda: self.load.counts.ended >= WARM)
+        self.ready_s, self.phase = self.now_s(), "calm"
+        await self._wait(self.ready_s + CALM * self.plan.seconds)
+        self.calm_s, self.phase = self.now_s(), "faults"
+        self.calm_rate = self.story.rate(self.ready_s, self.calm_s)
+        await self._inject()
+        faults_s, self.phase = self.now_s(), "draining"
+        await (self.hierarchy.mend() if self.stop.is_set() else self.hierarchy.settle())
+        self.load.stop()
+        await asyncio.wait([loading], timeout=DRAIN_S)
+        loading.cancel()  # what is open now is lost, or the judge will say what it is
+        await self._quiet()
+        return Phases(self.ready_s, self.calm_s, faults_s, self.now_s())
+
+    async def _quiet(self) -> None:
+        """Returns when no message waits to be read any more, or has had its time to be."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(QUIET_S), reading(self.redis) as reader:
+                lengths = [("XLEN", key) for key in self.cast.inboxes]
+                while True:
+                    if not any(await reader.run(*lengths)):
+                        return
+                    await asyncio.sleep(LOOK_S)
+
+    async def _wait(self, until_s: float) -> None:
+        """Returns at that time, or when somebody asks for the end."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, until_s - self.now_s())):
+                await self.stop.wait()
+
+    async def _inject(self) -> None:
+        seconds = (1 - CALM) * self.plan.seconds
+        for fault in schedule(self.plan.seed, seconds, self.plan.interval_s, self.cast.targets, self.plan.kinds):
+            await self._wait(self.calm_s + fault.at_s)
+            if self.stop.is_set():
+                return
+            if (struck := self.hierarchy.strike(fault)) is not None:
+                self._tell(struck)
+        await self._wait(self.calm_s + seconds)
+
+    def _tell(self, struck: Struck) -> None:
+        fault = struck.fault
+        self.ledger.note("fault", fault=str(fault), process=struck.lane, pid_struck=struck.pid, acting=struck.acting)
+        self.watch.disturbed(struck)
+        role = next((one.role for one in self.cast.members if one.lane == struck.lane), Role.WORKER)
+        if struck.acting and fault.kind in INTERRUPTING and role is not Role.WORKER:
+            self.watch.interrupted(struck, role)
+
+    def _on_end(self, task: Task) -> None:
+        now_s = self.now_s()
+        self.story.done_s.append(now_s)
+        self.done_each_second[int(now_s)] += 1
+
+    def _conducted(self, phases: Phases) -> Conducted:
+        entries = read_ledger(self.ledger_path)
+        self.story.lanes = (SERVER_LANE, *(member.lane for member in self.cast.members))
+        self.story.recoveries += worker_recoveries(self.story.struck, entries, self.origin_ns)
+        self.story.recoveries += server_recoveries(self.story.struck, self.story.done_s)
+        self.archive.collect()
+        verdict = judge(entries, AppendLog(self.archive.directory).transactions())
+        return Conducted(self.story, phases, verdict, interrupted=self.stop.is_set())
+
+    # ---- what is shown ----
+
+    async def _show(self) -> None:
+        while True:
+            self.view.show(self._moment())
+            await asyncio.sleep(LOOK_S)
+
+    def _moment(self) -> Moment:
+        now_s, counts = self.now_s(), self.load.counts
+        return Moment(
+            phase=self.phase,
+            elapsed_s=int(now_s),
+            total_s=int(self.ready_s + self.plan.seconds),
+            server=self.hierarchy.server_state,
+            agents=tuple(self._line(agent_id) for agent_id in self.cast.leases),
+            last_faults=tuple(f"{one.at_s:6.1f} s  {one.fault}" for one in self.story.struck[-SHOWN_FAULTS:]),
+            faults=len(self.story.struck),
+            open=counts.open,
+            done=counts.ended,
+            rates=tuple(float(self.done_each_second[second]) for second in range(int(now_s))[-SHOWN_S:]),
+            calm=self.calm_rate,
+        )
+
+    def _line(self, agent_id: str) -> AgentLine:
+        lanes = [member.lane for member in self.cast.members if member.agent_id == agent_id]
+        return AgentLine(
+            agent_id,
+            tuple((lane, self._does(agent_id, lane)) for lane in lanes),
+            self.watch.epochs.get(agent_id, 0),
+            max(0, self.watch.takeovers[agent_id]),
+        )
+
+    def _does(self, agent_id: str, lane: str) -> str:
+        """In a word, the worst first."""
+        condition = self.story.conditions.state(lane) or "down"
+        if condition != "up":
+            return condition
+        role = "acts" if self.hierarchy.acting.get(agent_id) == lane else "waits"
+        return self.story.links.state(lane) or role
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    while True:
+        if condition():
+            return
+        await asyncio.sleep(LOOK_S)

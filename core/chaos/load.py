@@ -1,0 +1,118 @@
+"""The load of a run: a client that keeps a bounded number of tasks open, and writes down all it asked for and was told.
+
+It submits batches as fast as others end. What it is not told about (no answer, no server) it submits again under the
+same ids, which is one task, until it is accepted: like the outbox of a program that must not lose an order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from core.chaos.ledger import Ledger
+from core.client.agent_client import AgentClient
+from core.errors import TaskLost, TaskRefused, TaskTimeout, WorldError
+from core.tasks import Task
+
+__all__ = ["MIX", "Load", "LoadCounts"]
+
+#: Of a hundred tasks, how many are of each type, and how many milliseconds each takes: most wait for something else, as
+#: most tasks do, some compute in a child process, some hand out children. So the calm throughput is limited by the
+#: workers' slots, and a machine of two cores can start agents anew beside it.
+MIX = {"chaos.work": (75, 100), "chaos.plain": (15, 5), "chaos.delegate": (10, 50)}
+BATCH = 20
+ANSWER_S = 6.0
+RETRY_S = 0.2
+
+
+@dataclass(slots=True)
+class LoadCounts:
+    """How far the client is."""
+
+    submitted: int = 0
+    accepted: int = 0
+    ended: int = 0
+    asked_again: int = 0  #: batches that were submitted once more
+
+    @property
+    def open(self) -> int:
+        return self.submitted - self.ended
+
+
+class Load:
+    """`run` it in a task; `stop` it, then `drained` tells when everything has ended."""
+
+    def __init__(
+        self, client: AgentClient, ledger: Ledger, *, most_open: int, seed: int, on_end: Callable[[Task], None]
+    ) -> None:
+        self.counts = LoadCounts()
+        self._client = client
+        self._ledger = ledger
+        self._most_open = most_open
+        self._chance = random.Random(seed)
+        self._number = 0
+        self._on_end = on_end
+        self._room = asyncio.Event()
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Returns when it was stopped and every task that was submitted has ended."""
+        async with asyncio.TaskGroup() as batches:
+            while not self._stopping:
+                if self.counts.open + BATCH > self._most_open:
+                    self._room.clear()
+                    await self._room.wait()
+                    continue
+                tasks = [self._task() for _ in range(BATCH)]
+                self.counts.submitted += BATCH
+                batches.create_task(self._carry(tasks))
+                await asyncio.sleep(0)
+
+    def stop(self) -> None:
+        """Nothing new is submitted from now on."""
+        self._stopping = True
+        self._room.set()
+
+    def _task(self) -> Task:
+        self._number += 1
+        [task_type] = self._chance.choices(list(MIX), [share for share, _ in MIX.values()])
+        payload = {"number": self._number, "ms": MIX[task_type][1]}
+        return Task(task_id=f"chaos-{self._number}", task_type=task_type, payload=payload)
+
+    async def _carry(self, tasks: Sequence[Task]) -> None:
+        """One batch, from the first attempt to submit it to the end of its last task."""
+        ids = [task.task_id for task in tasks]
+        for task_id in ids:
+            self._ledger.note("submitted", task_id)
+        while not await self._submitted(tasks):
+            self.counts.asked_again += 1
+            await asyncio.sleep(RETRY_S * self._chance.uniform(0.5, 1.5))
+        self.counts.accepted += len(ids)
+        for task_id in ids:
+            self._ledger.note("accepted", task_id)
+        waiting = set(ids)
+        while waiting:
+            try:
+                async for task in self._client.as_completed(sorted(waiting)):
+                    waiting.discard(task.task_id)
+                    self._ended(task)
+            except TaskLost as error:  # which the judge will say as well
+                waiting.difference_update(error.task_ids)
+            except WorldError:
+                await asyncio.sleep(RETRY_S)
+
+    async def _submitted(self, tasks: Sequence[Task]) -> bool:
+        """Whether all are recorded for certain."""
+        try:
+            await self._client.submit_many.aio(tasks, ANSWER_S)
+        except (WorldError, TaskTimeout, TaskRefused):
+            return False
+        return True
+
+    def _ended(self, task: Task) -> None:
+        self._ledger.note("result", task.task_id, status=task.status.value, result=task.result)
+        self.counts.ended += 1
+        self._on_end(task)
+        self._room.set()

@@ -1,0 +1,199 @@
+"""What is told of a run in the end: for people in a few lines, as JSON, and as a picture.
+
+Recovery times say how long it took until what a fault had interrupted went on; `core.chaos.recovery` defines them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from core.chaos.injector import Kind
+from core.chaos.judge import Verdict
+from core.chaos.story import Phases, Recovery, Story
+from core.chaos.timeline import timeline_svg
+
+__all__ = ["Report", "recovery_times", "report_json", "report_svg", "report_text"]
+
+TIERS = ("coordinator", "distributor", "worker", "server")
+#: Names of a kind of finding that are printed; the JSON has all.
+SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that is told of one run."""
+
+    command: str  #: does the same again
+    seed: int
+    seconds: float  #: that were asked for
+    interval_s: float
+    kinds: frozenset[Kind]
+    story: Story
+    phases: Phases
+    verdict: Verdict
+    interrupted: bool  #: somebody asked for its end before its time
+
+    @property
+    def calm(self) -> float:
+        """Tasks a second without faults."""
+        return self.story.rate(self.phases.ready_s, self.phases.calm_s)
+
+    @property
+    def faulty(self) -> float:
+        """Tasks a second while faults went on."""
+        return self.story.rate(self.phases.calm_s, self.phases.faults_s)
+
+    @property
+    def share(self) -> float:
+        """Of the calm throughput, what was left under faults."""
+        return self.faulty / self.calm if self.calm else 0.0
+
+    @property
+    def exit_code(self) -> int:
+        """0: something was tried, nothing was lost, nothing was done double, all invariants held; 1: otherwise."""
+        return 0 if self.verdict.accepted and self.story.struck and not self.findings else 1
+
+    @property
+    def findings(self) -> dict[str, Sequence[str]]:
+        """What must not be, by its name."""
+        verdict = self.verdict
+        found: dict[str, Sequence[str]] = {
+            "lost": verdict.lost,
+            "untold": verdict.untold,
+            "double": verdict.double,
+            "failed": verdict.failed,
+            "broken": verdict.broken,
+            "left": [f"{key}: {count}" for key, count in verdict.left.items()],
+            "crashed": [
+                f"{lane} with {code}" for lane, codes in self.story.exits.items() for code in codes if _crashed(code)
+            ],
+        }
+        return {name: named for name, named in found.items() if named}
+
+
+def recovery_times(recoveries: Sequence[Recovery]) -> dict[str, dict[str, float]]:
+    """By tier, and over all of them: how many, the median and the longest, in seconds."""
+    by_tier = {tier: [one.took_s for one in recoveries if one.tier == tier] for tier in TIERS}
+    everything = {"all": [one.took_s for one in recoveries], **by_tier}
+    return {
+        tier: {"count": len(times), "p50_s": round(median(times), 3), "max_s": round(max(times), 3)}
+        for tier, times in everything.items()
+        if times
+    }
+
+
+def report_json(report: Report) -> dict[str, Any]:
+    """The report as JSON values."""
+    verdict, phases = report.verdict, report.phases
+    return {
+        "clean": report.exit_code == 0,
+        "command": report.command,
+        "seed": report.seed,
+        "seconds": report.seconds,
+        "interval_s": report.interval_s,
+        "kinds": [kind.value for kind in Kind if kind in report.kinds],
+        "interrupted": report.interrupted,
+        "tasks": {
+            "accepted": verdict.accepted,
+            "spawned": _spawned(verdict),
+            "completed": verdict.ended - len(verdict.failed),
+            "lost": len(verdict.lost),
+            "double": len(verdict.double),
+            "executions": verdict.executed,
+            "executions_per_task": _per_task(verdict),
+        },
+        "faults": report.story.faults_by_kind(),
+        "takeovers": len(report.story.takeovers()),
+        "recovery": recovery_times(report.story.recoveries),
+        "throughput": {
+            "calm_per_s": round(report.calm, 1),
+            "faults_per_s": round(report.faulty, 1),
+            "share": round(report.share, 3),
+        },
+        "phases_s": {
+            "ready": round(phases.ready_s, 2),
+            "calm": round(phases.calm_s - phases.ready_s, 2),
+            "faults": round(phases.faults_s - phases.calm_s, 2),
+            "drain": round(phases.drained_s - phases.faults_s, 2),
+        },
+        "findings": {name: list(found) for name, found in report.findings.items()},
+        "exits": report.story.exits,
+        "recoveries": [
+            {"fault": str(one.fault), "tier": one.tier, "took_s": round(one.took_s, 3)}
+            for one in sorted(report.story.recoveries, key=lambda one: -one.took_s)
+        ],
+        "struck": [
+            {"at_s": round(one.at_s, 3), "fault": str(one.fault), "process": one.lane, "acting": one.acting}
+            for one in report.story.struck
+        ],
+    }
+
+
+def report_text(report: Report) -> list[str]:
+    """The report, in lines for a terminal."""
+    verdict, story = report.verdict, report.story
+    faults = ", ".join(f"{count} {kind}" for kind, count in story.faults_by_kind().items()) or "none"
+    lines = [
+        f"tasks       {verdict.accepted} accepted and {_spawned(verdict)} spawned by them,"
+        f" {verdict.ended - len(verdict.failed)} completed, {len(verdict.lost)} lost, {len(verdict.double)} double",
+        f"executions  {verdict.executed} of {len(verdict.executions)} tasks, {_per_task(verdict):.3f} per task",
+        f"faults      {len(story.struck)}: {faults}",
+        f"takeovers   {len(story.takeovers())}",
+        f"throughput  {report.faulty:.0f}/s under faults, {report.calm:.0f}/s calm: {report.share:.0%}",
+    ]
+    for tier, times in recovery_times(story.recoveries).items():
+        if tier != "all":
+            counted = f"{times['count']:.0f} time{'s' if times['count'] != 1 else ''}"
+            lines.append(f"recovery    {tier}: p50 {times['p50_s']:.2f} s, max {times['max_s']:.2f} s, {counted}")
+    if story.exits:
+        exits = (_counted(lane, Counter(codes)) for lane, codes in sorted(story.exits.items()))
+        lines.append(f"exits       unasked, and started again: {'; '.join(exits)}")
+    for name, found in report.findings.items():
+        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        lines.append(f"{name.upper():11} {'; '.join(found[:SHOWN])}{more}")
+    lines.append(f"again       {report.command}")
+    return [*lines, _conclusion(report)]
+
+
+def report_svg(report: Report) -> str:
+    """The picture of the run."""
+    verdict = report.verdict
+    subtitle = (
+        f"{verdict.accepted} tasks accepted, {len(verdict.lost)} lost, {len(verdict.double)} double;"
+        f" {len(report.story.struck)} faults, {len(report.story.takeovers())} takeovers;"
+        f" throughput {report.share:.0%} of calm"
+    )
+    return timeline_svg(report.story, report.phases, f"A run of agents chaos, seed {report.seed}", subtitle)
+
+
+def _spawned(verdict: Verdict) -> int:
+    """Tasks that nobody but a handler has asked for: all that ended or were lost, without those that were accepted."""
+    return max(0, verdict.ended + len(verdict.lost) - verdict.accepted)
+
+
+def _per_task(verdict: Verdict) -> float:
+    return round(verdict.executed / len(verdict.executions), 4) if verdict.executions else 0.0
+
+
+def _counted(lane: str, codes: Counter[int]) -> str:
+    return f"{lane} with {', '.join(f'{code} x {count}' for code, count in codes.items())}"
+
+
+def _crashed(code: int) -> bool:
+    """Whether an agent ended so as one that meets what it does not know: by its own choice it ends otherwise."""
+    return code == 1 or code < 0
+
+
+def _conclusion(report: Report) -> str:
+    so_far = " so far (it was interrupted)" if report.interrupted else ""
+    if report.exit_code == 0:
+        return f"NOTHING LOST: every accepted task ended once, and every invariant held{so_far}"
+    if not report.verdict.accepted:
+        return "NOTHING PROVED: no task was accepted"
+    if not report.findings:
+        return f"NOTHING PROVED: no fault was carried out{so_far}; try a shorter --interval"
+    return f"NOT CLEAN: {', '.join(report.findings)}{so_far}; see above"

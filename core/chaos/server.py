@@ -1,0 +1,197 @@
+"""A Redis or Valkey server that belongs to one process alone, to be treated as no other server may be.
+
+It listens on a Unix socket, in a directory with a short name (a socket's path may have about 107 bytes), asks for
+a password, and dies with the process that started it, even when that is killed (on Linux; elsewhere it is stopped at
+the end).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import psutil
+
+from core.embedded_server.conversation import Conversation, NotRedis, Refusal
+
+__all__ = ["APPEND_ONLY", "RedisServer"]
+
+#: Settings under which the append-only file is the whole history, with times, as `append_log` reads it.
+APPEND_ONLY = {
+    "appendonly": "yes",
+    "aof-use-rdb-preamble": "no",
+    "auto-aof-rewrite-percentage": "0",
+    "aof-timestamp-enabled": "yes",
+}
+START_S = 20.0
+REPLY_S = 5.0
+LOOK_AGAIN_S = 0.005
+
+# Runs between fork and exec in an interpreter of its own, since code between the two is not safe beside threads.
+_DIE_WITH_PARENT = """
+import ctypes, os, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class RedisServer:
+    """One server process with its directory. As a context manager: running inside, gone without a trace after."""
+
+    def __init__(
+        self,
+        binary: Path,
+        *,
+        append_only: bool = False,
+        fsync: Literal["everysec", "always", "no"] = "everysec",
+        port: int = 0,
+    ) -> None:
+        """`append_only`: its data survive it, see APPEND_ONLY. `fsync`: when they do so although the machine fails.
+        `port`: it listens there, on the loopback address, as well; 0: on its socket only."""
+        self.binary = binary
+        self.append_only = append_only
+        self.fsync = fsync
+        self.port = port
+        self.directory = Path(tempfile.mkdtemp(prefix="ar-", dir="/tmp"))
+        self.password = secrets.token_hex(16)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+        shutil.rmtree(self.directory)
+
+    # ---- how to reach it ----
+
+    @property
+    def url(self) -> str:
+        """For REDIS_URL; the password goes beside it, in REDIS_PASSWORD."""
+        if self.port:
+            return f"redis://127.0.0.1:{self.port}/0"
+        return f"unix://{self.socket}?db=0"
+
+    @property
+    def socket(self) -> Path:
+        return self.directory / "socket"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which a process of ours finds this server."""
+        return {"REDIS_URL": self.url, "REDIS_PASSWORD": self.password, "REDIS_MODE": "external"}
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the server is not running"
+        return self._process.pid
+
+    def ask(self, *command: str) -> str:
+        """The reply to one command that has a simple one: a status, a number or a text. Raises OSError, Refusal."""
+        with self._conversation() as talk:
+            return talk.ask(*command)
+
+    def _conversation(self) -> Conversation:
+        return Conversation.over_unix_socket(str(self.socket), self.password, REPLY_S)
+
+    # ---- what is done to it ----
+
+    def start(self) -> None:
+        """Starts it on the data that its directory holds, and comes back when it answers."""
+        command = [sys.executable, "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), str(self.binary), "-"]
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
+        # The settings go in through its standard input: a password on a command line can be read by everybody.
+        assert self._process.stdin is not None
+        self._process.stdin.write(self._settings().encode())
+        self._process.stdin.close()
+        deadline_s = time.monotonic() + START_S
+        while not self._answers():
+            if time.monotonic() > deadline_s:
+                raise TimeoutError(f"{self.binary.name} does not answer: {self.log()}")
+            time.sleep(LOOK_AGAIN_S)
+
+    def kill(self) -> None:
+        """SIGKILL, as the machine would. What is in an append-only file stays for the next `start`."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> None:
+        """SIGSTOP; returns when it stands still."""
+        os.kill(self.pid, signal.SIGSTOP)
+        while psutil.Process(self.pid).status() != psutil.STATUS_STOPPED:
+            time.sleep(LOOK_AGAIN_S / 5)
+
+    def cont(self) -> None:
+        """SIGCONT: it goes on as if nothing had happened, but for the time."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def lose_data(self) -> None:
+        """Removes what it has written: killed before and started after, it comes back empty."""
+        shutil.rmtree(self.append_directory, ignore_errors=True)
+
+    def clean(self) -> None:
+        """Leaves it running, empty, and as it was made, whatever a test did to it."""
+        if self._process is None or self._process.poll() is not None:
+            self.kill()
+            self.lose_data()
+            self.start()
+        self.ask("FLUSHALL")
+
+    # ---- what it leaves behind ----
+
+    @property
+    def append_directory(self) -> Path:
+        """Where its append-only file lies, in several parts."""
+        return self.directory / "appendonlydir"
+
+    def write_log(self) -> None:
+        """Returns when all that it has answered is in its append-only file: while the disk is busy with what was there
+        before, it answers first and writes up to two seconds later."""
+        with self._conversation() as talk:
+            while talk.info("persistence")["aof_buffer_length"] != "0":
+                time.sleep(LOOK_AGAIN_S)
+
+    def log(self) -> str:
+        return (self.directory / "log").read_text(errors="replace")
+
+    def _settings(self) -> str:
+        settings: Mapping[str, str] = {
+            "port": f"{self.port}",
+            "bind": "127.0.0.1",
+            "unixsocket": f"{self.socket}",
+            "unixsocketperm": "700",
+            "dir": f"{self.directory}",
+            "requirepass": self.password,
+            **({**APPEND_ONLY, "appendfsync": self.fsync} if self.append_only else {"appendonly": "no"}),
+            "save": '""',
+            "maxmemory-policy": "noeviction",
+            "loglevel": "warning",
+        }
+        return "".join(f"{name} {value}\n" for name, value in settings.items())
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise AssertionError(f"{self.binary} ended: {self.log()}")
+        try:
+            return self.ask("PING") == "PONG"
+        except (OSError, Refusal, NotRedis):
+            return False  # not listening yet, or still loading its append-only file

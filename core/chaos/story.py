@@ -1,0 +1,133 @@
+"""What happened in a run: who was up, who held which lease, what was struck, what was done. For the report and its
+picture. All times are seconds since the run began, on the monotonic clock of the process that watched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from core.chaos.injector import Fault, Kind
+
+__all__ = ["SERVER_LANE", "Hold", "Phases", "Recovery", "Span", "Story", "Struck", "Track"]
+
+SERVER_LANE = "server"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A lane was in one state for some time."""
+
+    lane: str  #: a process by its name, or the server
+    state: str  #: up | stopped | ending | down, or the kind of a fault of its link
+    start_s: float
+    end_s: float
+
+
+class Track:
+    """Turns changes of state into spans."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        self._now: dict[str, tuple[str, float]] = {}
+
+    def set(self, lane: str, state: str | None, at_s: float) -> None:
+        """From now on `lane` is in this state; None: in none that is worth telling."""
+        before = self._now.pop(lane, None)
+        if before is not None:
+            self.spans.append(Span(lane, before[0], before[1], at_s))
+        if state is not None:
+            self._now[lane] = (state, at_s)
+
+    def state(self, lane: str) -> str | None:
+        return self._now[lane][0] if lane in self._now else None
+
+    def close(self, at_s: float) -> None:
+        """The run is over: what still goes on ends here."""
+        for lane in list(self._now):
+            self.set(lane, None, at_s)
+
+
+@dataclass(slots=True)
+class Hold:
+    """One process held the lease of an id."""
+
+    agent_id: str
+    lane: str  #: the process; empty: not one of ours
+    epoch: int  #: its fence
+    start_s: float
+    end_s: float
+
+
+@dataclass(slots=True)
+class Struck:
+    """A fault that was carried out."""
+
+    fault: Fault
+    at_s: float
+    lane: str  #: the process that it befell
+    pid: int
+    acting: bool  #: whether that process held the lease of its id
+    healed_s: float | None = None  #: when it was undone: started again, continued, connected
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """How long it took until what a fault had interrupted went on."""
+
+    fault: Fault
+    tier: str  #: coordinator | distributor | worker | server
+    took_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """When each phase ended."""
+
+    ready_s: float  #: the hierarchy answered, the load began
+    calm_s: float  #: the injection began
+    faults_s: float  #: no further fault began
+    drained_s: float  #: nothing was open any more
+
+
+@dataclass(slots=True)
+class Story:
+    """Everything that was seen."""
+
+    lanes: Sequence[str] = ()  #: in the order in which they are shown
+    conditions: Track = field(default_factory=Track)
+    links: Track = field(default_factory=Track)
+    holds: list[Hold] = field(default_factory=list)
+    struck: list[Struck] = field(default_factory=list)
+    done_s: list[float] = field(default_factory=list)  #: when the client heard the end of each task
+    recoveries: list[Recovery] = field(default_factory=list)
+    exits: dict[str, list[int]] = field(default_factory=dict)  #: by lane, the exit codes of those that ended unasked
+
+    def faults_by_kind(self) -> dict[str, int]:
+        counts = {kind.value: sum(one.fault.kind is kind for one in self.struck) for kind in Kind}
+        return {kind: count for kind, count in counts.items() if count}
+
+    def takeovers(self) -> list[Hold]:
+        """The holds that followed one of the same id by another process, or by another life of it."""
+        known: set[str] = set()
+        later = []
+        for hold in sorted(self.holds, key=lambda hold: hold.start_s):
+            if hold.agent_id in known:
+                later.append(hold)
+            known.add(hold.agent_id)
+        return later
+
+    def rate(self, start_s: float, end_s: float) -> float:
+        """Tasks a second that ended within that time."""
+        return _within(self.done_s, start_s, end_s) / (end_s - start_s) if end_s > start_s else 0.0
+
+    def rates(self, end_s: float, bin_s: float) -> list[float]:
+        """Tasks a second, for each `bin_s` from the beginning to `end_s`."""
+        counts = [0] * max(1, round(end_s / bin_s))
+        for at_s in self.done_s:
+            counts[min(int(at_s / bin_s), len(counts) - 1)] += 1
+        return [count / bin_s for count in counts]
+
+
+def _within(times: Iterable[float], start_s: float, end_s: float) -> int:
+    return sum(start_s <= at_s < end_s for at_s in times)

@@ -1,0 +1,67 @@
+"""The work of a load, as handlers that cost next to nothing: each execution is noted when it begins and when it ends.
+
+chaos.work       waits `ms` milliseconds, as most tasks do
+chaos.delegate   spawns `children` tasks of chaos.work; its result is the list of theirs
+
+Their result names the execution that gave it, so that a result can be held against the ledger. The ledger's path is in
+CHAOS_LEDGER. Both are coroutines: a worker that runs nothing else needs no child processes, and starts in no time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from functools import cache
+from typing import Any
+
+from core.chaos.ledger import LEDGER_VARIABLE, Ledger
+from core.tasks import Task
+from worker import Context, Spawn, task
+
+__all__ = ["RETRIES", "SHORT_MS", "began", "delegate", "ended", "work"]
+
+#: Long enough that a fault finds some under way, short enough that hundreds are over within a second.
+SHORT_MS = 3
+#: So many that no task is given up because of the faults: whatever ends otherwise than completed is a finding.
+RETRIES = 50
+
+
+@task("chaos.work", timeout=60, retries=RETRIES)
+async def work(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
+    """`ms`: how long it takes."""
+    result = began(payload, ctx)
+    await asyncio.sleep(payload.get("ms", SHORT_MS) / 1000)
+    return ended(result, ctx)
+
+
+@task("chaos.delegate", timeout=60, retries=RETRIES)
+async def delegate(payload: dict[str, Any], ctx: Context) -> Spawn:
+    """`children`: how many, each with this payload."""
+    ended(began(payload, ctx), ctx)
+    children = [Task(task_type="chaos.work", payload=payload) for _ in range(payload.get("children", 3))]
+    return ctx.spawn(children, then="chaos.gather")
+
+
+@task("chaos.gather", timeout=60, retries=RETRIES)
+async def gather(ctx: Context) -> list[Any]:
+    """How chaos.delegate goes on. Without it that would be `agents.gather`, which is given up after three attempts."""
+    return ctx.results()
+
+
+def began(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
+    """Notes that an execution begins. Returns its result: which execution it was, and the payload's number."""
+    execution = f"{os.getpid()}.{time.monotonic_ns()}"
+    _ledger().note("began", ctx.task_id, attempt=ctx.attempt, execution=execution)
+    return {"number": payload.get("number"), "attempt": ctx.attempt, "execution": execution}
+
+
+def ended(result: dict[str, Any], ctx: Context) -> dict[str, Any]:
+    """Notes that the execution with this result ends, and gives the result."""
+    _ledger().note("ended", ctx.task_id, attempt=ctx.attempt, execution=result["execution"])
+    return result
+
+
+@cache
+def _ledger() -> Ledger:
+    return Ledger(os.environ[LEDGER_VARIABLE])

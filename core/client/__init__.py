@@ -1,0 +1,1 @@
+"""What programs hold: AgentClient, and what it stands on."""

@@ -1,0 +1,456 @@
+"""The client of a hierarchy: submits tasks, and is told how they ended.
+
+    async with AgentClient() as client:
+        ids = await client.submit_many.aio([Task(task_type="word_count", payload=text) for text in texts])
+        async for task in client.as_completed(ids):
+            print(task.task_id, task.result)
+
+A client speaks to its coordinator over a signed link of its own and reads a reply stream of its own. A task that was
+accepted is recorded; a client that dies and comes back asks for its end by id, and submitting an id twice is one task.
+While Redis is away every call waits for as long as it was asked to, and goes on by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from math import inf
+from typing import Any, Self
+
+import orjson
+from msgspec import Raw
+
+from core.a2a_messaging import A2AMessage
+from core.client.completed import Completed
+from core.client.endings import Endings, Listener
+from core.client.look_up import LOOK_UP_S, LOOKED_UP_AT_ONCE, LookUp, Replicas
+from core.client.requests import BACKOFF_S, MOST_BACKOFF_S, Refused, Requests
+from core.client.waiting import WaitingReason
+from core.config import A2AConfig, A2ASecrets, RedisConfig, load
+from core.errors import (
+    BadTask,
+    ConfigError,
+    MalformedMessage,
+    PeerError,
+    TaskFailed,
+    TaskLost,
+    TaskRefused,
+    TaskTimeout,
+    TransportDown,
+    UnknownTask,
+    WorldError,
+)
+from core.operations.permissions import check_permissions
+from core.redis_backend.clock import ServerClock
+from core.redis_backend.keys import CoordinatorKeys
+from core.redis_client import Wire
+from core.roles import Action, Address, Role, asker_of, check_permitted
+from core.runtime.portal import Resident, keep_inherited, operation, refuse_in_a_loop
+from core.signing import Keys, ReplayWindow, Signed
+from core.tasks import Task, checked
+from core.wiring import keys_for, redis_or_configured, secrets_or_configured, server_for
+
+__all__ = ["AgentClient"]
+
+log = logging.getLogger(__name__)
+
+BLOCK_MS = 2000
+
+
+@dataclass(slots=True)
+class Search:
+    """What somebody who waits for ends has found out about the tasks."""
+
+    strange: list[str]  #: those the coordinator is to be asked for
+    looked_s: float = field(default_factory=time.monotonic)
+
+    def suspect(self, task_ids: set[str]) -> None:
+        """These may be lost."""
+        self.strange += [one for one in task_ids if one not in self.strange]
+
+
+class AgentClient(Resident):
+    """A client of one coordinator. Use it as a context manager, in a script or in a coroutine; or `open` and `close`.
+
+    What is left out comes from the environment and `.env`, as for the agents. `client_id` says whose tasks it sees and
+    touches: those that a client of that name has submitted, in this program or another, and those shared with it. As
+    `operator:NAME` it is an operator, who sees and touches all. Each client that is opened has a link and a reply
+    stream of its own. Raises ConfigError.
+    """
+
+    def __init__(
+        self,
+        redis_config: RedisConfig | None = None,
+        a2a_config: A2ASecrets | None = None,
+        coordinator_id: str | None = None,
+        client_id: str | None = None,
+    ) -> None:
+        self._redis = redis_or_configured(redis_config)
+        self._named = client_id or load().client_id
+        coordinator_id = coordinator_id or load().coordinator_id
+        self._coordinator = Address.of(Role.COORDINATOR, coordinator_id)
+        self._keys = CoordinatorKeys(coordinator_id)
+        self._begin_session()
+        self._a2a = secrets_or_configured(a2a_config or A2AConfig(agent_id=self._me.name))
+
+    def _begin_session(self) -> None:
+        """Nothing is known yet, and nothing open."""
+        self._process = os.getpid()
+        self._me = _asker(self._named)
+        self._chain = (self._coordinator, self._me)
+        self._clock = ServerClock()
+        self._signing: Keys | None = None
+        self._look: LookUp | None = None
+        self._requests: Requests | None = None
+        self._waiting: WaitingReason | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._opening = asyncio.Lock()  # several may be the first to use it
+        self._last = b"0"
+        self._window = ReplayWindow()
+        self._endings = Endings()
+        self._replicas = Replicas(self._redis.wait_replicas, self._keys.mark(self._me))
+        self._away = ""  # why Redis cannot be reached; empty: it can
+        self._replayed: dict[str, str] = {}  # dead letter -> the task it runs again as
+
+    def _leave_home(self, *, forked: bool) -> None:
+        """On another loop it opens again. In a forked process it does so under a session of its own: of two senders
+        with one id, the coordinator would hear only the later one."""
+        if forked:
+            keep_inherited(self._requests, self._reader, self._waiting)
+            self._begin_session()
+        else:
+            self._reader, self._opening = None, asyncio.Lock()
+
+    @property
+    def client_id(self) -> str:
+        """Its id with its session, `NAME~SESSION`, by which its coordinator tells it from others of its name."""
+        return self._me.agent_id
+
+    # ---- opening and closing ----
+
+    @operation
+    async def open(self) -> None:
+        """Connects. Raises TransportDown at once when there is no Redis; ConfigError, also when the server refuses its
+        user something that a client needs."""
+        async with self._opening:
+            if self._is_open:
+                return
+            self._redis = await server_for(self._redis, self._a2a)
+            await check_permissions(self._redis, self._chain)
+            self._signing = keys_for(self._chain, self._a2a, self._redis)
+            self._requests = Requests(self._redis, self._coordinator, self._me, self._signing, self._clock)
+            self._waiting = WaitingReason(self._redis, self._coordinator.agent_id)
+            await self._requests.open()
+            seals = None if self._a2a.agent_key else keys_for((self._coordinator,), self._a2a, self._redis).seals
+            self._look = LookUp(self._me, self._keys, self._requests, self._endings, self._replicas, seals)
+            self._reader = asyncio.get_running_loop().create_task(self._read(), name=str(self._me))
+
+    @operation
+    async def close(self) -> None:
+        """Disconnects. Tasks go on; their ends can be asked for by id."""
+        if self._reader:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+            self._reader = None
+        if self._requests:
+            await self._requests.close()
+
+    def __enter__(self) -> Self:
+        refuse_in_a_loop("use `async with`.")
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open.aio()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close.aio()
+
+    # ---- what a program asks ----
+
+    @operation
+    async def submit(self, task: Task, timeout_s: float = 30.0) -> str:
+        """Submits one task; returns its id once the coordinator has recorded it.
+
+        Raises TaskRefused with the reason: nothing was kept; BadTask: its payload is no JSON or too large;
+        TaskTimeout: no answer within `timeout_s`; TransportDown: Redis was away until then; after either, submitting
+        the same task again is safe; ServerRefused: Redis is full, read-only or cannot write to its disk; PeerError: the
+        coordinator rejected the message, most likely for another secret.
+        """
+        [task_id] = await self._submit([task], timeout_s)
+        return task_id
+
+    @operation
+    async def submit_many(self, tasks: Sequence[Task], timeout_s: float = 60.0) -> list[str]:
+        """Submits tasks in few messages; returns their ids, in order, once all are recorded. Raises as `submit`: on
+        TaskRefused the others were accepted all the same, and asking for their results works."""
+        return await self._submit(tasks, timeout_s)
+
+    @operation
+    async def result(self, task_id: str, timeout_s: float | None = None) -> Task:
+        """The ended task, whoever submitted it: look at its `status`, `result` and `error`.
+
+        Raises TaskTimeout when it has not ended within `timeout_s` (None: waits as long as it takes, while Redis is
+        away or nobody is there to run it as well, and one line in the log says why); UnknownTask; TaskLost: it was
+        accepted, and Redis lost it.
+        """
+        async for task in self._as_completed([task_id], timeout_s):
+            return task
+        raise UnknownTask(task_id)
+
+    @operation
+    async def value(self, task_id: str, timeout_s: float | None = None) -> Any:
+        """The result of a completed task. Raises TaskFailed when it ended otherwise; and as `result`."""
+        task = await self.result.aio(task_id, timeout_s)
+        if task.status != "completed":
+            error = task.error
+            raise TaskFailed(
+                task_id,
+                task.status,
+                error.type if error else "",
+                error.message if error else "",
+                error.traceback if error else "",
+            )
+        return task.result
+
+    @operation
+    async def cancel(self, task_id: str, timeout_s: float = 30.0) -> bool:
+        """Asks for the end of a task and of all it has spawned. True: the coordinator has noted it, `result` tells
+        the end; a task that has ended before stays as it is. Raises UnknownTask, TaskTimeout."""
+        refused = await self._ask(Action.CANCEL_TASK, [orjson.dumps(task_id)], timeout_s)
+        if refused:
+            raise UnknownTask(f"no task {task_id!r}: never submitted here, or ended longer ago than its retention")
+        return True
+
+    @operation
+    async def replay(self, task_id: str, timeout_s: float = 30.0) -> str:
+        """Has a dead letter run again as it was submitted; returns the id of that new task, ORIGINAL.replayN.
+
+        It has the idempotency key of the original, so that effects outside are not made twice, and no deadline that has
+        passed. Asked again for the same dead letter it is the same task. Raises TaskRefused, which leaves the dead
+        letter as it is; TaskTimeout."""
+        refused = await self._ask(Action.REPLAY_TASK, [orjson.dumps(task_id)], timeout_s)
+        if refused:
+            raise TaskRefused(task_id, refused[0]["reason"])
+        return self._replayed[task_id]
+
+    @operation
+    async def purge_dead_letter(self, task_id: str, timeout_s: float = 30.0) -> bool:
+        """Takes a task off the queue of dead letters; its record is forgotten as those of other ended tasks. True: it
+        is not there any more. Raises TaskRefused when there is no such dead letter; TaskTimeout."""
+        refused = await self._ask(Action.PURGE_TASK, [orjson.dumps(task_id)], timeout_s)
+        if refused:
+            raise TaskRefused(task_id, refused[0]["reason"])
+        return True
+
+    def as_completed(self, task_ids: Iterable[str], timeout_s: float | None = None) -> Completed:
+        """Ended tasks in the order in which they end, each once. To be iterated with `for` or with `async for`.
+
+        Raises TaskTimeout when nothing has ended for `timeout_s`; UnknownTask; TaskLost. Asking again for the others
+        works.
+        """
+        return Completed(self._as_completed(list(task_ids), timeout_s), self)
+
+    # ---- how ----
+
+    @property
+    def _is_open(self) -> bool:
+        return self._reader is not None and not self._reader.done()
+
+    @property
+    def _looking(self) -> LookUp:
+        assert self._look  # it is open
+        return self._look
+
+    async def _submit(self, tasks: Sequence[Task], timeout_s: float) -> list[str]:
+        tasks = [checked(task) for task in tasks]
+        ids = [task.task_id for task in tasks]
+        new = {task_id for task_id in ids if task_id not in self._endings}  # others may wait for the rest
+        self._endings.expect(ids)
+        refused = await self._ask(Action.SUBMIT_TASK, (task.to_json() for task in tasks), timeout_s)
+        for one in refused:
+            if one["task_id"] in new:
+                self._endings.forget(one["task_id"])
+        self._endings.confirm(ids)
+        if refused:
+            raise TaskRefused(refused[0]["task_id"], refused[0]["reason"])
+        return ids
+
+    async def _ask(self, action: Action, items: Iterable[bytes], timeout_s: float) -> Refused:
+        if not self._is_open:
+            await self.open.aio()
+        assert self._requests
+        return await self._requests.ask(action, items, timeout_s)
+
+    async def _as_completed(self, task_ids: Sequence[str], timeout_s: float | None) -> AsyncIterator[Task]:
+        if not self._is_open:
+            await self.open.aio()
+        search = Search([task_id for task_id in dict.fromkeys(task_ids) if task_id not in self._endings])
+        self._endings.expect(search.strange)
+        listener = self._endings.listen(task_ids)
+        await self._looking.look(search.strange)
+        news_s = time.monotonic()
+        try:
+            while listener.waiting or listener.ended:
+                while listener.ended:
+                    news_s = time.monotonic()
+                    yield listener.ended.popleft()
+                if listener.waiting:
+                    left_s = inf if timeout_s is None else news_s + timeout_s - time.monotonic()
+                    if left_s <= 0:
+                        await self._look_before_leaving(listener)
+                        if listener.ended:
+                            continue
+                        raise TaskTimeout(self._not_ended(len(listener.waiting), timeout_s))
+                    await self._wait_for(listener, search, left_s)
+        finally:
+            self._endings.leave(listener)
+
+    async def _wait_for(self, listener: Listener, search: Search, left_s: float) -> None:
+        """Returns when there may be news, after LOOK_UP_S or `left_s` at most; looks itself when it is time to."""
+        now_s = time.monotonic()
+        if now_s - search.looked_s >= LOOK_UP_S:
+            search.suspect(await self._looking.look(list(islice(listener.waiting, LOOKED_UP_AT_ONCE))))
+            if self._waiting:
+                await self._waiting.tell(next(iter(listener.waiting), None))
+            if not listener.ended:  # otherwise the next ones at once
+                search.looked_s = now_s
+        search.strange = [task_id for task_id in search.strange if task_id in listener.waiting]
+        if search.strange and await self._follow(listener, search.strange, min(left_s, LOOK_UP_S)):
+            search.strange = []
+        elif not listener.ended:
+            await listener.hear(min(left_s, search.looked_s + LOOK_UP_S - now_s))
+
+    async def _look_before_leaving(self, listener: Listener) -> None:
+        """For who asks again and again, each time for less than it takes to look twice. Raises as `_follow`."""
+        if suspects := await self._looking.look(list(islice(listener.waiting, LOOKED_UP_AT_ONCE))):
+            await self._follow(listener, sorted(suspects), LOOK_UP_S)
+
+    def _not_ended(self, count: int, timeout_s: float | None) -> str:
+        away = f" Redis is away: {self._away}." if self._away else ""
+        return f"{count} task(s) have not ended within {timeout_s:g} s; they go on.{away}"
+
+    async def _follow(self, listener: Listener, task_ids: list[str], timeout_s: float) -> bool:
+        """Asks the coordinator to tell of the end of tasks that somebody else submitted, or that have no record.
+        Returns whether it has answered: it has dealt with all that it was sent before then, so whom it does not know is
+        not on the way. Raises UnknownTask; TaskLost when there was such a task."""
+        try:
+            refused = await self._ask(Action.WATCH_TASK, map(orjson.dumps, task_ids), timeout_s)
+        except (TaskTimeout, WorldError):
+            return False
+        gone = dict.fromkeys(one["task_id"] for one in refused if one["task_id"] in listener.waiting)
+        lost = [task_id for task_id in gone if self._endings.is_confirmed(task_id)]
+        for task_id in gone:
+            self._endings.forget(task_id)
+            self._looking.forget(task_id)
+        self._endings.confirm(task_id for task_id in task_ids if task_id not in gone)
+        if lost:
+            raise TaskLost(*lost)
+        if gone:
+            raise UnknownTask(
+                f"no task {next(iter(gone))!r}: never submitted here, or ended longer ago than its retention"
+            )
+        return True
+
+    # ---- the reply stream ----
+
+    async def _read(self) -> None:
+        """Takes the replies, until cancelled. When Redis is away, one line in the log says so, and one that it is
+        back; whatever keeps it from being read, a wrong password too, is taken for something that passes."""
+        assert self._requests
+        wire = Wire(self._redis)
+        key = self._keys.replies(self._me)
+        backoff_s = BACKOFF_S
+        try:
+            while True:
+                try:
+                    if not wire.connected:
+                        await wire.connect()
+                        await self._requests.synchronise()
+                        [kept] = await wire.exchange([("EXISTS", key)])
+                        if not kept:
+                            self._last = b"0"  # a stream that begins anew may do so with a lower id
+                    trim = [("XTRIM", key, "MINID", self._last)] if self._last != b"0" else []
+                    read = ("XREAD", "COUNT", 64, "BLOCK", BLOCK_MS, "STREAMS", key, self._last)
+                    replies = await wire.exchange([*trim, read], timeout_s=BLOCK_MS / 1000 + 3)
+                    if isinstance(replies[-1], Exception):
+                        raise TransportDown(f"Redis refused to be read: {replies[-1]}")
+                    if replies[-1] and not self._replicas.confirmed(await wire.exchange(self._replicas.question())):
+                        raise TransportDown(f"fewer than {self._replicas.count} replicas keep up with it")
+                except (TransportDown, ConfigError) as error:
+                    self._transport(f"{error}")
+                    await asyncio.sleep(random.uniform(backoff_s / 2, backoff_s))
+                    backoff_s = min(MOST_BACKOFF_S, backoff_s * 2)
+                    continue
+                backoff_s = BACKOFF_S
+                self._transport("")
+                for entry_id, fields in replies[-1][0][1] if replies[-1] else ():
+                    self._last = entry_id
+                    self._take(fields)
+        finally:  # it is cancelled as well when its loop ends and nobody has closed the client
+            await wire.close()
+            await self._requests.close()
+
+    def _transport(self, away: str) -> None:
+        """One line in the log for each change, not for each try."""
+        if bool(away) != bool(self._away):
+            if away:
+                log.warning("Redis is away: %s", away, extra={"action": "transport_down"})
+            else:
+                log.info("Redis is back", extra={"action": "transport_up"})
+        self._away = away
+
+    def _take(self, fields: list[bytes]) -> None:
+        """One reply: verified like every message, and dropped with a line in the log when it is not good; what it would
+        have told is looked up."""
+        assert self._signing
+        try:
+            signed = Signed.from_fields(fields)
+            message = A2AMessage.opened(signed, self._signing)
+            check_permitted(signed.sender.role, self._me.role, message.action)
+            metadata = message.metadata
+            self._window = self._window.take(metadata.incarnation, metadata.sequence_number, metadata.timestamp)
+            if message.action == Action.TASK_ACCEPTED:
+                self._on_accepted(message)
+            else:
+                for item in message.tasks:
+                    self._on_result(item)
+        except PeerError as error:
+            log.warning("reply rejected: %s", error, extra={"action": "reply_rejected", "reason": error.reason})
+
+    def _on_accepted(self, message: A2AMessage) -> None:
+        refused = message.payload.get("refused", [])
+        if not isinstance(refused, list) or not all(isinstance(one, dict) for one in refused):
+            raise MalformedMessage("payload.refused is not a list of objects")
+        replayed = message.payload.get("replayed", {})
+        if not isinstance(replayed, dict) or not all(isinstance(new_id, str) for new_id in replayed.values()):
+            raise MalformedMessage("payload.replayed is not an object of ids")
+        self._replayed |= replayed
+        if self._requests:
+            self._requests.answer(message.metadata.parent_request_id or "", refused)
+
+    def _on_result(self, item: Raw) -> None:
+        try:
+            task = Task.from_json(item)
+        except BadTask as error:
+            raise MalformedMessage(str(error)) from error
+        if self._endings.is_open(task.task_id):
+            self._endings.tell(task)
+
+
+def _asker(client_id: str) -> Address:
+    """The address of a new session of `NAME`, a client, or of `operator:NAME`; or of that which is named, as
+    `NAME~SESSION`, and which one program at a time may use. Raises ConfigError."""
+    asker = asker_of(client_id)
+    return asker if asker.session else Address.of(asker.role, f"{asker.name}~{secrets.token_hex(4)}")

@@ -1,0 +1,137 @@
+"""How tasks stand, for a client that has not been told: a reply may have been trimmed, or gone to an earlier reader.
+
+A client that holds the root secret reads the coordinator's records and checks their seals, also while no coordinator is
+there. One that holds only its own key, or whose Redis user may not read them, asks the coordinator, which signs its
+answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from core.access import may_touch
+from core.client.endings import Endings
+from core.client.requests import Requests
+from core.errors import BadTask, ConfigError, PeerError, TaskTimeout, TransportDown, WorldError
+from core.ports import Command
+from core.redis_backend.keys import CoordinatorKeys
+from core.roles import Action, Address
+from core.sealing import Sealed, Seals
+from core.tasks import Task
+
+__all__ = ["LOOKED_UP_AT_ONCE", "LOOK_UP_S", "LookUp", "Replicas"]
+
+log = logging.getLogger(__name__)
+
+#: A task whose end nobody has told of is looked up after this long without news; what is lost is only the telling.
+LOOK_UP_S = 5.0
+#: Records read with one look, or asked for: those of the tasks that were asked about first. An answer has a bound.
+LOOKED_UP_AT_ONCE, ASKED_FOR_AT_ONCE = 500, 16
+#: How long the server holds a question for its replicas, and how long its key stays.
+REPLICAS_MS, MARK_MS = 1000, 60_000
+
+
+class Replicas:
+    """Whether what was read is on enough replicas that no failover takes it back."""
+
+    def __init__(self, count: int, mark: str) -> None:
+        self.count = count
+        self._mark = mark
+
+    def question(self) -> list[Command]:
+        """What goes behind a read whose outcome counts only once it is on replicas, over the same connection. They take
+        all writes in order: those that have one which comes after the read have all that was read."""
+        if not self.count:
+            return []
+        return [("SET", self._mark, "", "PX", MARK_MS), ("WAIT", self.count, REPLICAS_MS)]
+
+    def confirmed(self, answer: Sequence[Any]) -> bool:
+        """Whether they have said so; also when nobody asked them."""
+        if not answer:
+            return True
+        written, replicas = answer
+        return written == b"OK" and isinstance(replicas, int) and replicas >= self.count
+
+
+class LookUp:
+    """Looks for the ends of one client's tasks. `seals`: the coordinator's; None: the client cannot check them."""
+
+    def __init__(
+        self,
+        me: Address,
+        keys: CoordinatorKeys,
+        requests: Requests,
+        endings: Endings,
+        replicas: Replicas,
+        seals: Seals | None,
+    ) -> None:
+        self._me = me
+        self._tasks = keys.tasks
+        self._requests = requests
+        self._endings = endings
+        self._replicas = replicas
+        self._seals = seals
+        self._missing: dict[str, float] = {}  # tasks that had no record, and since when (monotonic)
+
+    def forget(self, task_id: str) -> None:
+        """Nobody waits for this one any more."""
+        self._missing.pop(task_id, None)
+
+    async def look(self, task_ids: Sequence[str]) -> set[str]:
+        """Tells the ends of the first ones of these. Returns those that nobody knows, now and some time ago, in
+        whosever call; none when Redis is away."""
+        if not task_ids:
+            return set()
+        if self._seals is None:
+            return await self._ask(task_ids[:ASKED_FOR_AT_ONCE])
+        return await self._read(task_ids[:LOOKED_UP_AT_ONCE], self._seals)
+
+    async def _read(self, task_ids: Sequence[str], seals: Seals) -> set[str]:
+        try:
+            look = ("HMGET", self._tasks, *task_ids)
+            records, *confirmed = await self._requests.run(look, *self._replicas.question())
+        except (TransportDown, ConfigError):
+            return set()  # the reader reports it, and comes back
+        if str(records).startswith("NOPERM"):
+            self._seals = None
+        if not isinstance(records, list) or not self._replicas.confirmed(confirmed):
+            return set()
+        found = {
+            task_id: self._opened(task_id, sealed, seals) for task_id, sealed in zip(task_ids, records, strict=True)
+        }
+        self._endings.confirm(task_id for task_id, task in found.items() if task is not None)
+        now_s = time.monotonic()
+        for task_id, task in found.items():
+            if task is None:
+                self._missing.setdefault(task_id, now_s)
+                continue
+            self._missing.pop(task_id, None)
+            if task.status.ended:
+                self._endings.tell(task)
+        return {one for one, task in found.items() if task is None and now_s - self._missing[one] >= LOOK_UP_S / 2}
+
+    def _opened(self, task_id: str, sealed: bytes | None, seals: Seals) -> Task | None:
+        """The task in a record; None: there is none, it is not this client's to see, or somebody else has written it.
+        What the coordinator then says of it is signed."""
+        if sealed is None:
+            return None
+        try:
+            task = Task.from_json(seals.opened(Sealed.TASK, task_id, sealed))
+        except (PeerError, BadTask) as error:
+            log.warning("record not believed: %s", error, extra={"action": "record_rejected", "task_id": task_id})
+            return None
+        return task if may_touch(self._me, task) else None
+
+    async def _ask(self, task_ids: Sequence[str]) -> set[str]:
+        try:
+            refused = await self._requests.ask(Action.WATCH_TASK, map(orjson.dumps, task_ids), LOOK_UP_S)
+        except (TaskTimeout, WorldError):
+            return set()
+        gone = {one["task_id"] for one in refused}
+        self._endings.confirm(task_id for task_id in task_ids if task_id not in gone)
+        return gone

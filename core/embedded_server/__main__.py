@@ -1,0 +1,33 @@
+"""`python -m core.embedded_server ORDERS`: a supervisor, detached from who starts it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from core.embedded_server.home import Home
+from core.embedded_server.supervisor import Orders, Supervisor
+from core.machine.file_lock import try_lock
+from core.machine.process_secrets import guard
+
+
+def main() -> None:
+    guard()
+    orders = Orders(**json.loads(sys.argv[1]))
+    if os.fork():  # the starter waits for this process only, and leaves no zombie behind
+        os._exit(0)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    logging.basicConfig(level=logging.INFO, format="%(process)d:supervisor %(asctime)s %(message)s")
+    lock = try_lock(Home(Path(orders.home)).alive_lock)
+    if lock is None:  # another supervisor was faster, or a server of one that died is still there
+        logging.getLogger("supervisor").info("another server is alive")
+        return
+    Supervisor(orders, lock).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""Which server to use: the configured one, or one of our own that is started if need be.
+
+The embedded server belongs to the user, not to a process: whoever comes first starts a supervisor for it, all others
+find it by its state file, and it ends when nobody has been connected for half a minute. Its data stay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+from pydantic import SecretStr
+
+from core.config import RedisConfig, directory_of, private_directory
+from core.embedded_server.binary import server_binary
+from core.embedded_server.home import EmbeddedStatus, Home
+from core.embedded_server.probe import Found, Kind, look
+from core.embedded_server.supervisor import Orders
+from core.endpoint import Endpoint
+from core.errors import ConfigError, TransportDown
+from core.machine.file_lock import is_locked, locked
+from core.machine.fresh_interpreter import python_path
+from core.module_names import module_name
+
+__all__ = ["EmbeddedStatus", "ensure_server", "ensure_server_blocking", "leftovers", "status", "stop"]
+
+IDLE_S = 30.0
+#: Whether somebody listens on this machine shows at once; one that listens may be busy.
+_LOCAL_CONNECT_S, _REMOTE_CONNECT_S, _REPLY_S = 0.3, 2.0, 2.0
+#: Loading a large file takes its time.
+_START_S = 60.0
+_POLL_S = 0.02
+_LOG_LIMIT_BYTES = 1024 * 1024
+
+Guard = Literal["kernel", "process"]
+_GUARD: Guard = "kernel" if sys.platform.startswith("linux") else "process"
+
+
+async def ensure_server(config: RedisConfig) -> RedisConfig:
+    """`ensure_server_blocking` in a thread."""
+    return await asyncio.to_thread(ensure_server_blocking, config)
+
+
+def ensure_server_blocking(config: RedisConfig, *, _idle_s: float = IDLE_S, _guard: Guard = _GUARD) -> RedisConfig:
+    """How to connect: `config` where its server answers, else the embedded server's socket and password.
+
+    When this returns, the server was there a moment ago. Any number of processes may call it at once and get the same
+    server. Raises TransportDown when there is none and none may be started, or it does not start (exit code 69);
+    ConfigError when something else has the port, the password is refused, or no server program is installed.
+    """
+    endpoint = config.endpoint
+    can_embed = endpoint.is_local and endpoint.socket_path is None and not endpoint.use_tls
+    if config.mode == "embedded" and not can_embed:
+        raise ConfigError(
+            f"REDIS_MODE=embedded serves this machine only, without TLS, and cannot be had at {endpoint}."
+            "\nUnset REDIS_HOST, REDIS_URL and REDIS_USE_TLS, or set REDIS_MODE=external."
+        )
+    found = look(config, _LOCAL_CONNECT_S if endpoint.is_local else _REMOTE_CONNECT_S, _REPLY_S)
+    if config.mode != "embedded" and found.kind in {Kind.READY, Kind.NOT_YET}:
+        return config
+    if config.mode == "external" or not can_embed:
+        raise _no_server(endpoint, found)
+    home = _home(config)
+    if found.kind is not Kind.NOTHING and not is_locked(home.alive_lock):
+        raise _port_taken(endpoint, found)
+    return _way_in(config, home, _running(home) or _started(home, config, _idle_s, _guard))
+
+
+def status(config: RedisConfig | None = None) -> EmbeddedStatus | None:
+    """The embedded server of `config`'s port and data directory; None: none runs, or it does not answer."""
+    return _running(_home(config))
+
+
+def stop(timeout_s: float = 15.0, config: RedisConfig | None = None) -> bool:
+    """Ends the embedded server, if one runs; it writes its data first. Returns whether one did.
+
+    Raises TransportDown when it is still there after `timeout_s`.
+    """
+    home = _home(config)
+    deadline_s = time.monotonic() + timeout_s
+    found = asked = False
+    while is_locked(home.alive_lock):
+        found = True
+        if not asked and (recorded := home.recorded()) is not None:
+            if recorded.supervised:
+                with suppress(ProcessLookupError):
+                    os.kill(recorded.supervisor_pid, signal.SIGTERM)
+                asked = True
+            else:
+                _end_leftover(home)
+        if time.monotonic() > deadline_s:
+            raise TransportDown(f"the embedded server has not ended within {timeout_s:g} s. See {home.log}")
+        time.sleep(_POLL_S)
+    return found
+
+
+def leftovers(config: RedisConfig | None = None) -> list[EmbeddedStatus]:
+    """Servers of ours that live though their supervisor is gone. `stop` ends one, and so does the next start."""
+    alive = (Home(path).answering(_REPLY_S) for path in directory_of(config or RedisConfig()).glob("embedded-*/"))
+    return [server for server in alive if server is not None and not server.supervised]
+
+
+def _home(config: RedisConfig | None) -> Home:
+    config = config or RedisConfig()
+    return Home(private_directory(directory_of(config) / f"embedded-{config.endpoint.port}"))
+
+
+def _running(home: Home) -> EmbeddedStatus | None:
+    server = home.answering(_REPLY_S)
+    return server if server is not None and server.supervised else None
+
+
+def _way_in(config: RedisConfig, home: Home, server: EmbeddedStatus) -> RedisConfig:
+    return RedisConfig(
+        url=SecretStr(f"unix://{quote(server.socket_path)}?db={config.endpoint.db}"),
+        password=SecretStr(home.password()),
+        mode="external",
+        data_dir=config.data_dir,
+    )
+
+
+def _started(home: Home, config: RedisConfig, idle_s: float, guard: Guard) -> EmbeddedStatus:
+    """Starts a supervisor, unless another process does; waits for the server either way."""
+    deadline_s = time.monotonic() + _START_S
+    with locked(home.start_lock, _START_S):
+        while (server := _running(home)) is None:
+            if not is_locked(home.alive_lock):
+                _start(home, config, idle_s, guard, deadline_s)
+            elif not _end_leftover(home):
+                time.sleep(_POLL_S)  # one comes up or goes down just now
+            if time.monotonic() > deadline_s:
+                raise TransportDown(f"the embedded server is not ready after {_START_S:g} s. See {home.log}")
+    return server
+
+
+def _end_leftover(home: Home) -> bool:
+    """Kills the server if its supervisor is gone; it has lost its keeper, not its data. Returns whether it did."""
+    server = home.answering(_REPLY_S)
+    if server is None or server.supervised:
+        return False
+    with suppress(ProcessLookupError):
+        os.kill(server.server_pid, signal.SIGKILL)  # it has just proved, on its private socket, which process it is
+    return True
+
+
+def _start(home: Home, config: RedisConfig, idle_s: float, guard: Guard, deadline_s: float) -> None:
+    """Returns when a new supervisor's server is ready. Raises ConfigError or TransportDown when it ended instead."""
+    binary = server_binary(home.used_binary())
+    home.use_binary(binary)
+    read_end, write_end = os.pipe()
+    endpoint = config.endpoint
+    bind = "127.0.0.1 -::1" if endpoint.host.lower().startswith("localhost") else endpoint.host
+    orders = Orders(str(home.path), endpoint.port, bind, str(binary), idle_s, guard, write_end)
+    log_begins = _rotated(home.log)
+    try:
+        with os.fdopen(os.open(home.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as log:
+            subprocess.run(
+                [sys.executable, "-m", module_name("core.embedded_server"), json.dumps(asdict(orders))],
+                cwd=home.path,
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[write_end],
+                start_new_session=True,
+                check=False,
+            )
+    finally:
+        os.close(write_end)
+    with open(read_end, "rb", buffering=0) as report:
+        said = (
+            report.read(16) if select.select([report], [], [], max(0.0, deadline_s - time.monotonic()))[0] else b"late"
+        )
+    if said == b"":
+        _explain(home, config, log_begins)
+
+
+def _explain(home: Home, config: RedisConfig, log_begins: int) -> None:
+    """Raises what kept the supervisor from serving; returns when another one was faster."""
+    if is_locked(home.alive_lock):
+        return
+    found = look(config, _LOCAL_CONNECT_S, _REPLY_S)
+    if found.kind is not Kind.NOTHING:
+        raise _port_taken(config.endpoint, found)
+    last = home.log.read_bytes()[log_begins:].decode(errors="replace").strip().splitlines()[-5:]
+    raise TransportDown("\n".join(["the embedded server did not start:", *last, f"All of it is in {home.log}"]))
+
+
+def _rotated(log: Path) -> int:
+    """The size of the log, which is put aside when it has become long."""
+    size = log.stat().st_size if log.exists() else 0
+    if size > _LOG_LIMIT_BYTES:
+        log.replace(log.with_name("log.1"))
+        return 0
+    return size
+
+
+def _environment() -> dict[str, str]:
+    """Enough to run this program; above all no secrets, since the supervisor outlives the process that starts it."""
+    kept = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "PYTHONHOME", "TMPDIR", "TZ", "LD_LIBRARY_PATH")
+    environment = {name: os.environ[name] for name in kept if name in os.environ}
+    return {**environment, "PYTHONPATH": python_path()}
+
+
+def _no_server(endpoint: Endpoint, found: Found) -> ConfigError | TransportDown:
+    if found.kind is Kind.NO_ENTRY:
+        return ConfigError(
+            f"Redis at {endpoint} refuses to let us in: {found.why.rstrip('.')}."
+            "\nSet REDIS_PASSWORD (and REDIS_USERNAME), or REDIS_URL, to what it wants."
+        )
+    return TransportDown(
+        f"Redis does not answer at {endpoint}: {found.why}."
+        "\nStart it there, or set REDIS_URL to another one; with REDIS_MODE=auto and no REDIS_URL and REDIS_HOST,"
+        " a server of this machine's own is started."
+    )
+
+
+def _port_taken(endpoint: Endpoint, found: Found) -> ConfigError:
+    if found.kind is Kind.NO_ENTRY:
+        cure = "Set REDIS_PASSWORD to its password, or REDIS_PORT to a free port for a server of our own."
+    elif found.kind is Kind.OTHER:
+        cure = "Set REDIS_PORT to the port of Redis, or to a free one for a server of our own."
+    else:
+        cure = "Set REDIS_PORT to a free port, or REDIS_MODE=auto to use the Redis that is there."
+    return ConfigError(f"the port of {endpoint} is taken: {found.why.rstrip('.')}.\n{cure}")

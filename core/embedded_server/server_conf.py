@@ -1,0 +1,36 @@
+"""How the embedded server is configured. Only what Redis 6.2 and every Valkey know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core.embedded_server.home import Home
+
+__all__ = ["server_conf"]
+
+
+def server_conf(port: int, bind: str, socket_path: Path, home: Home) -> str:
+    """The text of server.conf, which holds the password."""
+    lines = {
+        "bind": bind,
+        "port": str(port),
+        "unixsocket": _quoted(str(socket_path)),
+        "unixsocketperm": "700",
+        "protected-mode": "yes",
+        "requirepass": _quoted(home.password()),
+        "dir": _quoted(str(home.path)),
+        # A write is with the operating system before its reply is sent, and on the disk a second later.
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": '""',
+        # Full memory must refuse new work, and never drop work that was accepted.
+        "maxmemory-policy": "noeviction",
+        "daemonize": "no",
+        "logfile": '""',
+    }
+    return "".join(f"{name} {value}\n" for name, value in lines.items())
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

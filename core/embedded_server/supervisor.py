@@ -1,0 +1,275 @@
+"""The process that looks after one embedded server: starts it, restarts it, ends it when nobody needs it.
+
+It belongs to no agent and no terminal. The server never outlives it: on Linux the kernel kills the server with it, and
+elsewhere a second process waits for its end. Killing the server is safe: it answers a write only when it has handed the
+data to the operating system.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Literal, Self
+
+from core.embedded_server.conversation import Conversation, NotRedis, Refusal
+from core.embedded_server.home import EmbeddedStatus, Home
+from core.embedded_server.server_conf import server_conf
+from core.machine.private_files import write_private
+from core.machine.process_identity import this_process
+
+__all__ = ["Orders", "Supervisor"]
+
+_READY_POLL_S = 0.005
+_ANSWER_S = 5.0
+#: A server that dies more often than so many times within so many seconds will not be mended by another start.
+_RESTARTS, _RESTARTS_WITHIN_S = 5, 60.0
+#: How long a server may take to write its last data when it is asked to end.
+_END_S = 10.0
+_PR_SET_PDEATHSIG = 1
+
+_log = logging.getLogger("supervisor")
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What a starter asks of a supervisor."""
+
+    home: str
+    port: int
+    bind: str  #: addresses as server.conf takes them
+    binary: str
+    idle_s: float  #: end this long after the last client has gone
+    guard: Literal["kernel", "process"]  #: who ends the server if the supervisor is killed
+    ready_fd: int  #: gets "ready", or is closed without
+
+
+class Supervisor:
+    """Holds `lock`, an open descriptor, for as long as it lives, and lets the server inherit it."""
+
+    def __init__(self, orders: Orders, lock: int) -> None:
+        self._orders = orders
+        self._home = Home(Path(orders.home))
+        self._lock = lock
+        self._socket_path = self._home.socket_path()
+        self._stop = False
+        self._deaths_s: deque[float] = deque(maxlen=_RESTARTS)
+        self._ready_fd: int | None = orders.ready_fd
+        self._wake, alarm = socket.socketpair()
+        self._alarm = alarm  # kept open for the interpreter, which writes to it on every signal
+        self._wake.setblocking(False)
+        alarm.setblocking(False)
+        signal.set_wakeup_fd(alarm.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            signal.signal(number, self._on_signal)
+
+    def run(self) -> None:
+        """Returns when the server was stopped, was not needed any longer, or cannot be kept running."""
+        try:
+            while self._serve_once():
+                _log.info("the server died; starting it again")
+        finally:
+            self._home.remove_socket(self._socket_path)
+
+    def _serve_once(self) -> bool:
+        """From start to end of one server; True when another one is to follow."""
+        server = self._spawn()
+        guard = _Guard.over(server.pid, self._lock) if self._orders.guard == "process" else None
+        try:
+            talk = self._ready(server)
+            if talk is None:
+                return False
+            status = self._status(server, talk)
+            with _Use(talk, lambda: self._enter(server)) as use:
+                self._home.record(status)
+                self._report_ready()
+                _log.info("serving port %s as process %s", status.port, status.server_pid)
+                self._watch(server, use, status)
+            died = server.poll() is not None
+            return died and not self._stop and self._worth_a_restart()
+        finally:
+            self._home.forget()
+            _end(server)
+            if guard is not None:
+                guard.dismiss()
+
+    def _worth_a_restart(self) -> bool:
+        now_s = time.monotonic()
+        often = len(self._deaths_s) == _RESTARTS and now_s - self._deaths_s[0] < _RESTARTS_WITHIN_S
+        self._deaths_s.append(now_s)
+        return not often
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        text = server_conf(self._orders.port, self._orders.bind, self._socket_path, self._home)
+        write_private(self._home.config_file, text)
+        return subprocess.Popen(  # from the main thread: the kernel ties the server to the thread that starts it
+            [self._orders.binary, str(self._home.config_file)],
+            cwd=self._home.path,
+            stdin=subprocess.DEVNULL,
+            pass_fds=[self._lock],
+            preexec_fn=_die_with(os.getpid()) if self._orders.guard == "kernel" else None,
+        )
+
+    def _ready(self, server: subprocess.Popen[bytes]) -> Conversation | None:
+        """A conversation with the server once it has loaded its data; None when it has ended, or is to."""
+        while not self._stop and server.poll() is None:
+            if (talk := self._enter(server)) is not None:
+                return talk
+            self._sleep(_READY_POLL_S)
+        return None
+
+    def _enter(self, server: subprocess.Popen[bytes]) -> Conversation | None:
+        """None: it does not listen yet, loads, is busy, or is another process than ours."""
+        try:
+            talk = Conversation.over_unix_socket(str(self._socket_path), self._home.password(), _ANSWER_S)
+        except (OSError, Refusal, NotRedis):
+            return None
+        try:
+            talk.ask("PING")
+            if talk.info("server").get("process_id") == str(server.pid):
+                return talk
+        except (OSError, Refusal, NotRedis):
+            pass
+        talk.close()
+        return None
+
+    def _status(self, server: subprocess.Popen[bytes], talk: Conversation) -> EmbeddedStatus:
+        about = talk.info("server")
+        return EmbeddedStatus(
+            port=self._orders.port,
+            socket_path=str(self._socket_path),
+            server_pid=server.pid,
+            supervisor_pid=os.getpid(),
+            supervisor=this_process(),
+            binary=self._orders.binary,
+            version=about.get("valkey_version") or about["redis_version"],
+            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            directory=str(self._home.path),
+        )
+
+    def _watch(self, server: subprocess.Popen[bytes], use: _Use, status: EmbeddedStatus) -> None:
+        """Returns when the server has ended, is to end, or has been without clients for `idle_s`."""
+        poll_s = min(2.0, self._orders.idle_s / 10)
+        used_s = time.monotonic()
+        while True:
+            self._sleep(poll_s)
+            if self._stop or server.poll() is not None:
+                return
+            if use.went_on():
+                used_s = time.monotonic()
+            elif time.monotonic() - used_s >= self._orders.idle_s:
+                self._home.forget()  # from here on nobody finds it; who found it before is seen by one more look
+                if not use.went_on():
+                    _log.info("no client for %s s", self._orders.idle_s)
+                    return
+                self._home.record(status)
+                used_s = time.monotonic()
+
+    def _report_ready(self) -> None:
+        """Tells the starter, once; that may have gone."""
+        if self._ready_fd is not None:
+            with suppress(OSError):
+                os.write(self._ready_fd, b"ready")
+            os.close(self._ready_fd)
+            self._ready_fd = None
+
+    def _sleep(self, seconds: float) -> None:
+        """Until a signal comes, but no longer."""
+        if select.select([self._wake], [], [], seconds)[0]:
+            self._wake.recv(4096)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number != signal.SIGCHLD:  # that one only wakes
+            self._stop = True
+
+
+class _Use:
+    """Whether anybody but the supervisor uses the server."""
+
+    def __init__(self, talk: Conversation, enter: Callable[[], Conversation | None]) -> None:
+        self._talk: Conversation | None = talk
+        self._enter = enter
+        self._connections = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._talk is not None:
+            self._talk.close()
+
+    def went_on(self) -> bool:
+        """Whether others are connected, or were since the last call; True as well when the server does not say."""
+        self._talk = self._talk or self._enter()
+        if self._talk is None:
+            return True
+        try:
+            clients = int(self._talk.info("clients")["connected_clients"])
+            connections = int(self._talk.info("stats")["total_connections_received"])
+        except (OSError, Refusal, NotRedis):
+            # It is busy for longer than we wait. The reply may still come, so this connection is of no more use.
+            self._talk.close()
+            self._talk = None
+            return True
+        before, self._connections = self._connections, connections
+        return clients > 1 or connections != before
+
+
+@dataclass(frozen=True, slots=True)
+class _Guard:
+    """A process that kills the server when the supervisor ends without having said so."""
+
+    pid: int
+    pipe: int
+
+    @classmethod
+    def over(cls, server_pid: int, lock: int) -> Self:
+        its_end, ours = os.pipe()
+        pid = os.fork()
+        if pid:
+            os.close(its_end)
+            return cls(pid, ours)
+        os.close(ours)
+        os.close(lock)
+        if not os.read(its_end, 1):
+            os.kill(server_pid, signal.SIGKILL)
+        os._exit(0)
+
+    def dismiss(self) -> None:
+        os.write(self.pipe, b".")
+        os.close(self.pipe)
+        os.waitpid(self.pid, 0)
+
+
+def _die_with(parent: int) -> Callable[[], None]:
+    """What a child calls before it becomes the server: the kernel then kills it when the supervisor ends."""
+    prctl = ctypes.CDLL(None).prctl
+
+    def before_exec() -> None:
+        if prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0 or os.getppid() != parent:
+            os._exit(127)
+
+    return before_exec
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    if server.poll() is not None:
+        return
+    server.terminate()
+    try:
+        server.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()

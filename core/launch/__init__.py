@@ -1,0 +1,1 @@
+"""A hierarchy as processes of this machine: started, watched, started again, ended."""

@@ -1,0 +1,341 @@
+"""The process that runs a hierarchy: forks its agents, starts again the ones that die, drains them from below.
+
+One thread, no event loop, no connection to Redis: it sleeps until a signal or a line of output arrives. What it knows
+it writes to the hierarchy's record. Agents are named by their role; the program of a tier is `ROLE.__main__`, imported
+once before the first fork, so that all start within the time of one and share their memory.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+from core.launch.hierarchy import AgentPlan, AgentRecord, HierarchyHome, HierarchyRecord
+from core.launch.restarts import LONGEST_PAUSE_S, ORDERLY_CODES, Restarts
+from core.machine.forked import fork
+from core.machine.private_files import write_private
+from core.machine.process_identity import this_process
+from core.module_names import module_name
+from core.roles import Role
+
+__all__ = ["EXIT_KILLED", "Supervisor"]
+
+EXIT_HANDED_BACK, EXIT_KILLED = 75, 130
+#: Beyond the drain timeout, for what comes after it: handing back, the goodbye. Then it is killed.
+GRACE_S = 10.0
+#: Even if no time is given for running tasks, what has none needs a moment to say goodbye; and the upper tiers, which
+#: run nothing themselves, have to pass on what the workers have just handed back.
+LEAST_DRAIN_S = {Role.WORKER: 0.5, Role.DISTRIBUTOR: 5.0, Role.COORDINATOR: 5.0}
+#: From below, so that nobody is left with work and nobody to give it to.
+DRAIN_ORDER = (Role.WORKER, Role.DISTRIBUTOR, Role.COORDINATOR)
+
+
+def _run_tier(plan: AgentPlan) -> int:
+    return int(import_module(module_name(f"{plan.address.role.value}.__main__")).main(list(plan.flags)))
+
+
+@dataclass(slots=True)
+class _Child:
+    """An agent and its process, if it has one now."""
+
+    plan: AgentPlan
+    record: AgentRecord
+    restarts: Restarts = field(default_factory=Restarts)
+    output: int | None = None  #: read end of what it says, when that goes to our terminal
+    pending: bytes = b""  #: what it has said of a line that has not ended yet
+    said: str = ""  #: its last line
+    due_s: float | None = None  #: monotonic: when it is started again
+
+    @property
+    def name(self) -> str:
+        return str(self.plan.address)
+
+    @property
+    def alive(self) -> bool:
+        return self.record.exit_code is None
+
+
+class Supervisor:
+    """Runs the agents of one hierarchy. `private`: descriptors that no agent may hold, such as the home's lock.
+
+    `say` takes lines for people; `on_ready` is called once, when `ready` (run in a process of its own) has returned 0.
+    """
+
+    def __init__(
+        self,
+        plans: Sequence[AgentPlan],
+        home: HierarchyHome,
+        *,
+        private: Sequence[int],
+        redis: str,
+        drain_timeout_s: float,
+        logs: Path | None,
+        say: Callable[[str], None],
+        ready: Callable[[], int],
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._plans = plans
+        self._home = home
+        self._private = tuple(private)
+        self._drain_timeout_s = drain_timeout_s
+        self._logs = logs
+        self._say = say
+        self._ready = ready
+        self._on_ready = on_ready
+        self._name_width = max(len(str(plan.address)) for plan in plans)
+        self._children: dict[int, _Child] = {}  # by pid, those that live
+        self._all: list[_Child] = []
+        self._watcher = 0
+        self._unheard = False  # whether nobody reads what we say
+        self._signals = 0  # how often we were asked to stop
+        self._stage: Role | None = None  # the tier that drains
+        self._stage_ends_s = 0.0
+        self._failed: _Child | None = None  # an agent that could not start, so that `up` itself has failed
+        self._selector = selectors.DefaultSelector()
+        self._wake, self._alarm = socket.socketpair()
+        self._record = HierarchyRecord(
+            coordinator_id=plans[0].address.agent_id,
+            redis=redis,
+            pid=os.getpid(),
+            process=this_process(),
+            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            ready=False,
+            logs=str(logs) if logs else None,
+            agents=(),
+        )
+
+    def run(self) -> int:
+        """Returns when all agents have ended. 0: drained, 75: some handed tasks back, 130: killed by a second signal;
+        an agent's own exit code when it could not start at all, or when no agent could be kept running."""
+        self._listen()
+        self._home.drain_order.unlink(missing_ok=True)
+        for plan in self._plans:
+            child = _Child(plan, AgentRecord(plan.address.role.value, plan.address.agent_id, 0, starts=0))
+            self._all.append(child)
+            self._start(child)
+        self._watcher = fork(self._ready, stdout=None, stderr=None, close=self._descriptors())
+        self._save()
+        while self._children or any(child.due_s is not None for child in self._all):
+            self._turn()
+        self._end_watcher()
+        self._home.drain_order.unlink(missing_ok=True)
+        if self._failed:  # once more, below what the others had to say of their end
+            why = f": {self._failed.said}" if self._failed.said else ""
+            self._tell(f"{self._failed.name} could not start (exit code {self._failed.record.exit_code}){why}")
+        return self._exit_code()
+
+    # ---- the loop ----
+
+    def _listen(self) -> None:
+        self._wake.setblocking(False)
+        self._alarm.setblocking(False)
+        signal.set_wakeup_fd(self._alarm.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, lambda number, frame: None)  # all that counts is the byte in the socket
+        self._selector.register(self._wake, selectors.EVENT_READ, self._on_signals)
+
+    def _turn(self) -> None:
+        """Sleeps until something happens, and deals with it."""
+        for key, _ in self._selector.select(self._patience_s()):
+            key.data()
+        now_s = time.monotonic()
+        for child in self._all:
+            if child.due_s is not None and child.due_s <= now_s:
+                self._start_again(child)
+                self._save()
+        if self._stage is not None and now_s >= self._stage_ends_s:
+            self._kill(self._stage, "did not end in time and was killed; others finish its tasks")
+
+    def _patience_s(self) -> float | None:
+        """How long nothing needs to be done; None: until a signal."""
+        times = [child.due_s for child in self._all if child.due_s is not None]
+        if self._stage is not None:
+            times.append(self._stage_ends_s)
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _on_signals(self) -> None:
+        for number in self._wake.recv(4096):
+            if number == signal.SIGCHLD:
+                self._reap()
+            else:
+                self._asked_to_stop()
+
+    def _descriptors(self) -> list[int]:
+        """Ours, which a child must not hold: the lock would stay taken, an end of a pipe would never close."""
+        outputs = [child.output for child in self._all if child.output is not None]
+        return [*self._private, self._wake.fileno(), self._alarm.fileno(), *outputs]
+
+    # ---- starting and dying ----
+
+    def _start_again(self, child: _Child) -> None:
+        try:
+            self._start(child)
+        except OSError as error:  # no more processes, descriptors, or room for a log: no reason to end the others
+            child.due_s = time.monotonic() + LONGEST_PAUSE_S
+            self._tell(f"{child.name} cannot be started now ({error.strerror}); again in {LONGEST_PAUSE_S:g} s")
+
+    def _start(self, child: _Child) -> None:
+        child.due_s = None
+        if self._logs is not None:
+            said = os.open(self._home.log_of(child.name), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        else:
+            self._hang_up(child)
+            child.output, said = os.pipe()
+            os.set_blocking(child.output, False)
+            self._selector.register(child.output, selectors.EVENT_READ, partial(self._on_output, child))
+        try:
+            pid = fork(partial(_run_tier, child.plan), stdout=said, stderr=said, close=[*self._descriptors(), said])
+        finally:
+            os.close(said)
+        child.record = replace(child.record, pid=pid, starts=child.record.starts + 1, exit_code=None)
+        self._children[pid] = child
+
+    def _reap(self) -> None:
+        while self._children or self._watcher:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            code = os.waitstatus_to_exitcode(status)
+            if pid == self._watcher:
+                self._on_watched(code)
+            elif pid in self._children:
+                self._on_death(self._children.pop(pid), code)
+            self._save()
+
+    def _on_watched(self, code: int) -> None:
+        self._watcher = 0
+        if code == 0 and not self._signals:
+            self._record = replace(self._record, ready=True)
+            self._save()
+            self._on_ready()
+
+    def _on_death(self, child: _Child, code: int) -> None:
+        self._on_output(child)
+        child.record = replace(child.record, exit_code=code)
+        if self._signals:
+            self._next_stage()
+            return
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        if not self._record.ready and code > 0:
+            self._tell(f"{child.name} could not start (exit code {code}); stopping the others")
+            self._failed = child
+            self._asked_to_stop()
+            return
+        pause_s = child.restarts.pause_s(code, time.monotonic())
+        if pause_s is None:
+            self._tell(f"{child.name} {how}: {child.restarts.why_not(code)}")
+        else:
+            child.due_s = time.monotonic() + pause_s  # not later: when nobody hears what is told all is to end
+            self._tell(f"{child.name} {how}; it is started again in {pause_s:.1f} s")
+
+    def _on_output(self, child: _Child) -> None:
+        """Passes on whole lines, each with the name of who said it."""
+        while child.output is not None:
+            try:
+                said = os.read(child.output, 65_536)
+            except BlockingIOError:
+                return
+            lines = (child.pending + said).split(b"\n")
+            child.pending = lines.pop()
+            if not said:
+                lines += [child.pending] if child.pending else []
+                self._hang_up(child)
+            for line in lines:
+                child.said = line.decode(errors="replace")
+                self._tell(f"{child.name:<{self._name_width}} | {child.said}")
+
+    def _hang_up(self, child: _Child) -> None:
+        """Of a process that has ended: what it has left behind may still hold the other end."""
+        if child.output is not None:
+            self._selector.unregister(child.output)
+            os.close(child.output)
+            child.output, child.pending = None, b""
+
+    # ---- stopping ----
+
+    def _asked_to_stop(self) -> None:
+        self._signals += 1
+        for child in self._all:
+            child.due_s = None
+        self._end_watcher()
+        if self._signals > 1:
+            self._tell(
+                "asked a second time: ending everything at once; what was running is finished after the next start"
+            )
+            for role in DRAIN_ORDER:
+                self._kill(role)
+            return
+        if self._home.drain_order.exists():
+            self._drain_timeout_s = float(self._home.drain_order.read_text())
+        self._tell(f"draining: running tasks get {self._drain_timeout_s:g} s (a second signal ends everything at once)")
+        self._next_stage()
+
+    def _next_stage(self) -> None:
+        """Asks the lowest tier that lives to drain, once."""
+        living = [child.plan.address.role for child in self._children.values()]
+        stage = next((role for role in DRAIN_ORDER if role in living), None)
+        if stage is self._stage or self._signals > 1:
+            return
+        self._stage = stage
+        drain_s = max(self._drain_timeout_s, LEAST_DRAIN_S[stage]) if stage else 0.0
+        with suppress(OSError):  # the disk is full: they take the time that is configured
+            write_private(self._home.drain_order, f"{drain_s}")
+        self._stage_ends_s = time.monotonic() + drain_s + GRACE_S
+        for pid, child in self._children.items():
+            if child.plan.address.role is stage:
+                os.kill(pid, signal.SIGTERM)
+
+    def _kill(self, role: Role, why: str = "") -> None:
+        for pid, child in self._children.items():
+            if child.plan.address.role is role:
+                os.kill(pid, signal.SIGKILL)
+                if why:
+                    self._tell(f"{child.name} {why}")
+        self._stage_ends_s = time.monotonic() + GRACE_S
+
+    def _end_watcher(self) -> None:
+        if self._watcher:
+            os.kill(self._watcher, signal.SIGKILL)
+            os.waitpid(self._watcher, 0)
+            self._watcher = 0
+
+    def _save(self) -> None:
+        for child in self._all:
+            self._record = self._record.with_agent(child.record)
+        try:
+            self._home.write(self._record)
+        except OSError as error:  # a full disk is no reason to end agents
+            self._tell(f"the record of what runs could not be written: {error}")
+
+    def _tell(self, text: str) -> None:
+        """A line for people. When nobody reads any longer, it is as if the terminal had been closed."""
+        if self._unheard:
+            return
+        try:
+            self._say(text)
+        except BrokenPipeError:
+            self._unheard = True
+            if not self._signals:
+                self._asked_to_stop()
+        except OSError:
+            pass  # the log's disk is full; agents go on
+
+    def _exit_code(self) -> int:
+        if self._failed and self._failed.record.exit_code:
+            return self._failed.record.exit_code
+        if self._signals > 1:
+            return EXIT_KILLED
+        codes = [child.record.exit_code or 0 for child in self._all]
+        if not self._signals:  # nobody asked: all have ended by themselves
+            return next((code if code > 0 else 1 for code in codes if code not in ORDERLY_CODES), 0)
+        return EXIT_HANDED_BACK if any(code != 0 for code in codes) else 0

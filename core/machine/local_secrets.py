@@ -1,0 +1,36 @@
+"""Which root secret an agent signs with."""
+
+from __future__ import annotations
+
+from core.config import MIN_SECRET_CHARACTERS, NEW_SECRET, A2ASecrets, RedisConfig, directory_of
+from core.errors import ConfigError
+from core.machine.private_files import kept_secret
+from core.variables import secret_text
+
+__all__ = ["resolve_secret"]
+
+
+def resolve_secret(a2a: A2ASecrets, redis: RedisConfig) -> bytes:
+    """The root secret: the one that is set, else the one of this machine, made on first use.
+
+    Only agents of one machine can share the latter, so it takes a Redis that is reached by a Unix socket or a loopback
+    address. Raises ConfigError at any other one.
+    """
+    text = secret_text(a2a.token_secret)
+    if text is not None:
+        return text.encode()
+    if not redis.endpoint.is_local:
+        raise ConfigError(
+            f"A2A_TOKEN_SECRET is not set, and agents that meet at {redis.endpoint} need keys that go together."
+            f"\nOn the coordinator's machine make a secret with  {NEW_SECRET}  and set A2A_TOKEN_SECRET, or"
+            " A2A_TOKEN_SECRET_FILE. On the others set A2A_AGENT_KEY, or A2A_AGENT_KEY_FILE, to what"
+            "  agents key ROLE ID  prints there."
+        )
+    path = directory_of(redis) / "a2a-secret"
+    kept = kept_secret(path)
+    if len(kept) < MIN_SECRET_CHARACTERS:
+        raise ConfigError(
+            f"the secret in {path} has {len(kept)} characters, fewer than {MIN_SECRET_CHARACTERS}."
+            " Remove the file, and a good one is made."
+        )
+    return kept.encode()

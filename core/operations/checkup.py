@@ -1,0 +1,319 @@
+"""What is wrong with an installation, and how to mend it. Looks only: nothing is started, written or repaired."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal
+
+from core.agents import Health
+from core.config import RedisConfig, Settings, load, with_client_certificate
+from core.embedded_server.embedded import ensure_server_blocking, leftovers, status
+from core.embedded_server.probe import Kind, look
+from core.errors import AgentSystemError, ConfigError, ServerRefused
+from core.machine.private_files import is_open_to_others
+from core.machine.process_identity import provably_dead
+from core.operations.acl import Chain, chain_of_user
+from core.operations.overview import read_overview
+from core.operations.permissions import cure_of, refused_to, shown
+from core.operations.reader import Reader, reading
+from core.overview import Overview
+from core.printable import printable
+from core.roles import Address, Role, asker_of
+from core.server_info import fields_of, memory_of
+from core.variables import secret_text
+
+__all__ = ["Finding", "check_all", "check_info", "check_overview", "check_secret_files", "check_server", "worst"]
+
+log = logging.getLogger(__name__)
+
+NEEDED = ("cryptography", "hiredis", "langgraph", "orjson", "psutil", "pydantic", "redis", "rich", "typer")
+OLDEST_REDIS = (6, 2)
+#: Clocks that differ by more make logs hard to compare. Nothing else depends on them: agents use the server's.
+CLOCK_S = 2.0
+_FULL_SHARE = 0.8
+#: What may be lost, by whether there are snapshots.
+_WITHOUT_APPEND_ONLY_FILE = {
+    True: "there are snapshots and no append-only file: a crash of the server loses what came after the last one",
+    False: "the server writes nothing to disk: when it restarts, every task is lost",
+    None: "there is no append-only file: a crash of the server loses what came after its last snapshot, if it has one",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    check: str
+    state: Literal["ok", "warn", "fail"]
+    what: str
+    cure: str = ""  #: for what is not ok
+    exit_code: int = 0  #: of a command that fails because of it
+
+
+async def check_all() -> AsyncIterator[Finding]:
+    """Everything, from the interpreter to the agents. What cannot be looked at because of an earlier failure is left
+    out."""
+    yield _check_python()
+    yield _check_packages()
+    try:
+        settings = load()
+    except ConfigError as error:
+        yield Finding("settings", "fail", f"{error}", exit_code=error.exit_code)
+        return
+    for doubt in settings.doubts:
+        yield Finding("settings", "warn", f"ignored: {doubt}")
+    if not settings.doubts:
+        yield Finding("settings", "ok", "every value is well-formed; `agents config show` lists them")
+    yield _check_secret(settings)
+    for finding in check_secret_files(settings):
+        yield finding
+    for server in leftovers(settings.redis):
+        yield Finding(
+            "embedded server", "warn", f"one on port {server.port} has lost its supervisor", "agents redis stop"
+        )
+    redis: RedisConfig | None = None
+    try:
+        redis = _server(settings)
+    except AgentSystemError as error:
+        yield Finding("redis", "fail", f"{error}", exit_code=error.exit_code)
+        return
+    if redis is None:
+        yield Finding("redis", "ok", "none runs; a server of this machine's own is started when it is needed")
+        return
+    async with reading(redis) as reader:
+        try:
+            yield await _check_user(redis, settings)
+            async for finding in _check_server(reader, settings):
+                yield finding
+        except AgentSystemError as error:
+            yield Finding("redis", "fail", f"{error}", exit_code=error.exit_code)
+
+
+def _check_python() -> Finding:
+    # An older one than 3.11 cannot import what runs here; this line is for reports.
+    return Finding("python", "ok", f"{'.'.join(map(str, sys.version_info[:3]))}, {sys.executable}")
+
+
+def _check_packages() -> Finding:
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        return Finding(
+            "packages", "fail", f"not installed: {', '.join(missing)}", "pip install -r requirements.txt", 78
+        )
+    return Finding("packages", "ok", "all that are needed are installed")
+
+
+def _check_secret(settings: Settings) -> Finding:
+    if secret_text(settings.a2a.agent_key):
+        return Finding("secret", "ok", "A2A_AGENT_KEY: this environment speaks as one agent only")
+    if secret_text(settings.a2a.token_secret):
+        return Finding("secret", "ok", "A2A_TOKEN_SECRET is set")
+    if settings.redis.endpoint.is_local:
+        return Finding("secret", "ok", "not set: one of this machine's own is made, for agents on this machine")
+    return Finding(
+        "secret", "fail", "A2A_TOKEN_SECRET is not set, and Redis is not on this machine",
+        'on the coordinator\'s machine: python -c "import secrets; print(secrets.token_urlsafe(32))"; on others set'
+        " A2A_AGENT_KEY to what `agents key ROLE ID` prints there", 78,
+    )  # fmt: skip
+
+
+def check_secret_files(settings: Settings) -> Iterator[Finding]:
+    """Those of the files with secrets that are open to others than their owner."""
+    for path in settings.secret_files:
+        if is_open_to_others(path):
+            cure = f"chmod 600 {shlex.quote(str(path))}; where it is mounted, declare the mode 0440 there, or 0400"
+            yield Finding("secret files", "warn", f"other users can read {path}, which holds a secret", cure)
+
+
+def _server(settings: Settings) -> RedisConfig | None:
+    """How to reach the server that runs now; None: none does, and one would be started. Raises TransportDown,
+    ConfigError when agents would fail as well."""
+    redis = with_client_certificate(settings.redis, settings.a2a)
+    endpoint = redis.endpoint
+    may_start = redis.mode != "external" and endpoint.is_local and endpoint.socket_path is None
+    if may_start and look(redis, 0.5, 2.0).kind is Kind.NOTHING and status(redis) is None:
+        return None
+    return ensure_server_blocking(redis)
+
+
+async def _check_user(redis: RedisConfig, settings: Settings) -> Finding:
+    """Whether the server lets its user do what agents need: those who may be here, by the user's name and the keys."""
+    user = redis.endpoint.username or "default"
+    chains = [chain] if (chain := chain_of_user(user, settings.coordinator_id)) else _chains(settings)
+    refused = {chain: found for chain in chains if (found := await refused_to(redis, chain))}
+    if not refused:
+        return Finding("permissions", "ok", f"the user {user!r} may do what {', '.join(_roles(chains))} needs")
+    chain, first = next(iter(refused.items()))
+    # With a key of its own this is one agent only, and which one the key does not tell.
+    is_meant = len(refused) == len(chains) or not secret_text(settings.a2a.agent_key)
+    return Finding(
+        "permissions", "fail" if is_meant else "warn",
+        f"the user {user!r} may not do all that {', '.join(_roles(refused))} needs; {chain[-1].role}: {shown(first)}",
+        cure_of(chain), ConfigError.exit_code if is_meant else 0,
+    )  # fmt: skip
+
+
+def _chains(settings: Settings) -> list[Chain]:
+    coordinator = Address.of(Role.COORDINATOR, settings.coordinator_id)
+    distributor = Address.of(Role.DISTRIBUTOR, settings.distributor_id)
+    worker = Address.of(Role.WORKER, settings.worker_id)
+    asker = asker_of(settings.client_id)
+    return [(coordinator,), (coordinator, distributor), (coordinator, distributor, worker), (coordinator, asker)]
+
+
+def _roles(chains: Iterable[Chain]) -> list[str]:
+    return [f"a {chain[-1].role}" for chain in chains]
+
+
+async def _check_server(reader: Reader, settings: Settings) -> AsyncIterator[Finding]:
+    asked_s = time.time()
+    info, server_time = await reader.run(("INFO",), ("TIME",))
+    yield Finding("redis", "ok", f"answers at {settings.redis.endpoint}")
+    fields = fields_of(info)
+    for finding in check_info(fields, await _snapshots(reader, fields)):
+        yield finding
+    if _is_cluster(fields):
+        return  # our keys lie in several of its slots, and it answers for one at a time
+    ahead_s = int(server_time[0]) + int(server_time[1]) / 1e6 - (asked_s + time.time()) / 2
+    if abs(ahead_s) > CLOCK_S:
+        yield Finding("clock", "warn", f"this machine's differs from the server's by {abs(ahead_s):.0f} s", "use NTP")
+    else:
+        yield Finding("clock", "ok", f"within {CLOCK_S:g} s of the server's")
+    for finding in check_overview(await read_overview(reader, settings.coordinator_id, settings.agent)):
+        yield finding
+
+
+async def check_server(reader: Reader) -> None:
+    """Whether work that must not be lost can be left with this server: asked once, when an agent starts.
+
+    Raises ConfigError when it may delete tasks or is too old; what else is not well is one warning each, with its
+    cure. A server that does not let itself be asked is taken as it is, with a warning. Raises TransportDown.
+    """
+    try:
+        [info] = await reader.run(("INFO",))
+    except ServerRefused as error:
+        log.warning(
+            "whether this server may delete tasks, or forgets them in a restart, is not known: %s."
+            " Cure: let our user ask, ACL SETUSER NAME +info",
+            error,
+            extra={"action": "server_unchecked"},
+        )
+        return
+    fields = fields_of(info)
+    for finding in check_info(fields, await _snapshots(reader, fields)):
+        if finding.state == "fail" and finding.exit_code == ConfigError.exit_code:
+            raise ConfigError(f"{finding.what}. Cure: {finding.cure}")
+        if finding.state != "ok":
+            log.warning(
+                "%s. Cure: %s", finding.what, finding.cure, extra={"action": "server_check", "check": finding.check}
+            )
+
+
+async def _snapshots(reader: Reader, info: Mapping[str, str]) -> bool | None:
+    """Whether the server writes snapshots by itself. None: it does not let that be asked, as it should not let most
+    users, since the same command tells passwords; or it need not be, since it writes an append-only file."""
+    if info.get("aof_enabled") == "1":
+        return None
+    try:
+        [reply] = await reader.run(("CONFIG", "GET", "save"))
+    except ServerRefused:
+        return None
+    return isinstance(reply, list) and len(reply) == 2 and bool(reply[1])
+
+
+def check_info(info: Mapping[str, str], snapshots: bool | None = False) -> Iterator[Finding]:
+    """What the fields of INFO say about a server as a place for work that must not be lost; `snapshots`: whether it
+    writes them by itself, which INFO does not tell; None: not known."""
+    name = "valkey" if "valkey_version" in info else "redis"
+    version = info.get("valkey_version") or info.get("redis_version", "0")
+    if name == "redis" and tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < OLDEST_REDIS:
+        yield Finding(
+            "version", "fail", f"Redis {version} is too old", "use Redis 6.2 or newer, or Valkey 8 or newer", 78
+        )
+    else:
+        yield Finding("version", "ok", f"{name.capitalize()} {version}")
+    if _is_cluster(info):
+        what = "the server is in cluster mode, in which one transaction cannot hold what belongs together here"
+        cure = "use one without it (cluster-enabled no), with replicas for failover; a cluster is not supported yet"
+        yield Finding("cluster", "fail", what, cure, 78)
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        cure = "redis-cli config set maxmemory-policy noeviction, and the same in its configuration file"
+        yield Finding("eviction", "fail", f"maxmemory-policy is {policy}: the server may delete tasks", cure, 78)
+    else:
+        yield Finding("eviction", "ok", "maxmemory-policy is noeviction")
+    memory = memory_of(info)
+    if memory.share > _FULL_SHARE:
+        cure = "raise maxmemory; lower TASK_RETENTION_S"
+        yield Finding("memory", "warn", f"{memory.share:.0%} of maxmemory is used; a full server refuses work", cure)
+    yield _check_persistence(info, snapshots)
+
+
+def _is_cluster(info: Mapping[str, str]) -> bool:
+    return info.get("cluster_enabled") == "1"
+
+
+def _check_persistence(info: Mapping[str, str], snapshots: bool | None) -> Finding:
+    if "err" in (info.get("aof_last_write_status"), info.get("rdb_last_bgsave_status")):
+        cure = "see its log: most often the disk is full"
+        return Finding("persistence", "fail", "the server's last write to disk failed", cure, 69)
+    if info.get("aof_enabled") == "1":
+        return Finding("persistence", "ok", "append-only file")
+    cure = "redis-cli config set appendonly yes, and the same in its configuration file"
+    return Finding("persistence", "warn", _WITHOUT_APPEND_ONLY_FILE[snapshots], cure)
+
+
+def check_overview(overview: Overview) -> Iterator[Finding]:
+    """What the agents, their leases and their rejected messages say."""
+    dead = [agent for agent in overview.agents if agent.lease and provably_dead(agent.lease.process)]
+    for agent in dead:
+        yield Finding(
+            "leases", "warn", f"{agent.address} died and its lease runs on",
+            "nothing to do: it ends within AGENT_LEASE_S, or with the start of a successor",
+        )  # fmt: skip
+    if not dead:
+        yield Finding("leases", "ok", f"{sum(agent.lease is not None for agent in overview.agents)} held")
+    yield _check_agents(overview)
+    if overview.unreadable:
+        yield Finding(
+            "stored values", "warn", f"none of ours wrote this: {', '.join(map(printable, overview.unreadable[:20]))}",
+            "protect Redis, see docs/security.md; agents mend what is their own, and what stays is to be deleted",
+        )  # fmt: skip
+    if overview.quarantined:
+        reasons = sorted({printable(reason) for agent in overview.agents for reason in agent.rejected})
+        yield Finding(
+            "messages", "warn",
+            f"{sum(overview.quarantined.values())} rejected and kept as evidence: {', '.join(reasons)}",
+            "bad_signature, unknown_key: give its sender its own A2A_AGENT_KEY, or set the same A2A_TOKEN_SECRET"
+            " everywhere; revoked: somebody uses a key that was stolen; others: see the agent's log",
+        )  # fmt: skip
+    else:
+        yield Finding("messages", "ok", "none was rejected")
+
+
+def _check_agents(overview: Overview) -> Finding:
+    silent = [agent for agent in overview.agents if agent.health is Health.SUSPECT]
+    gone = [agent for agent in overview.agents if agent.health is Health.GONE and agent.beat is not None]
+    unheard = [agent for agent in overview.agents if agent.health is Health.UNHEARD]
+    up = sum(agent.up for agent in overview.agents)
+    if unheard:
+        names = ", ".join(f"{agent.address} by {agent.chain[-2]}" for agent in unheard)
+        cure = "start the one above; or give each the key that `agents key` prints for it, or the same A2A_TOKEN_SECRET"
+        return Finding("agents", "warn", f"{up} up; not heard: {names}", cure)
+    if silent or gone:
+        names = ", ".join(str(agent.address) for agent in [*silent, *gone])
+        return Finding("agents", "warn", f"{up} up; silent or gone without a goodbye: {names}", "start them again")
+    if not up and overview.open_tasks:
+        return Finding("agents", "warn", f"none is up, and {overview.open_tasks} task(s) wait", "agents up")
+    return Finding("agents", "ok", f"{up} up")
+
+
+def worst(findings: Sequence[Finding]) -> int:
+    """The exit code of the first failure, 0 when there is none."""
+    return next((finding.exit_code or 1 for finding in findings if finding.state == "fail"), 0)

@@ -1,0 +1,129 @@
+"""Whether a user of Redis may do what a role needs: asked of the server itself, before anything depends on it.
+
+A server checks what its user may do when a command is queued in a transaction. So each command is queued once for each
+key, over a connection that is closed then, and nothing of it is carried out. Clients need no transactions; theirs are
+carried out, in a form in which they change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from core.config import RedisConfig
+from core.errors import ConfigError
+from core.operations.acl import Chain, allowed_of
+from core.ports import Command
+from core.redis_client import Wire
+from core.roles import ASKERS, options_of
+
+__all__ = ["check_permissions", "cure_of", "refused_to", "shown"]
+
+#: What cannot be queued in a transaction. Without one neither has an effect.
+UNQUEUED = frozenset({"exec", "watch"})
+#: An agent works without INFO as well, and warns by itself; APPEND, by which an operator revokes, cannot do nothing.
+UNTRIED = frozenset({"append", "info"})
+#: What a client does only where it is to wait for replicas.
+FOR_REPLICAS = frozenset({"set", "wait"})
+#: What stands behind the key, so that the command has its right shape and no effect; for others nothing does.
+BEHIND_KEY: dict[str, Command] = {
+    **dict.fromkeys(("expire", "hdel", "hget", "hmget", "hscan", "hstrlen", "pexpire", "publish"), (0,)),
+    **dict.fromkeys(("sadd", "srem", "xdel", "zrem", "zscore"), (0,)),
+    **dict.fromkeys(("getrange", "hincrby", "hset", "xrange", "xrevrange", "zadd", "zrange"), (0, 0)),
+    **dict.fromkeys(("zrangebyscore", "zremrangebyscore", "zrevrange"), (0, 0)),
+    "set": (0, "NX", "XX"),  # which contradict each other
+    "xadd": ("0-0", 0, 0),
+    "xtrim": ("MINID", 0),
+}
+KEYLESS: dict[str, Command] = {"script|load": ("SCRIPT", "LOAD", "return 0"), "wait": ("WAIT", 0, 0)}
+#: How a server refuses; the second is for EXEC.
+REFUSALS = ("NOPERM", "EXECABORT")
+_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A command that is needed, as ACL SETUSER has it, and on what."""
+
+    name: str
+    key: str = ""  #: or a channel
+
+    @property
+    def command(self) -> Command:
+        """Of the right shape, and with no meaning."""
+        name, _, part = self.name.partition("|")
+        if not self.key:
+            return KEYLESS.get(self.name, (name,))
+        if name == "evalsha":
+            return (name, part, 1, self.key)
+        if name == "xread":
+            return (name, "STREAMS", self.key, 0)
+        return (name, *filter(None, [part]), self.key, *BEHIND_KEY.get(name, ()))
+
+
+_MULTI = _Call("multi")
+
+
+async def check_permissions(redis: RedisConfig, chain: Chain) -> None:
+    """Raises ConfigError when the server would refuse the last of `chain` something that it needs; TransportDown."""
+    if refused := await refused_to(redis, chain):
+        user = redis.endpoint.username or "default"
+        raise ConfigError(
+            f"the user {user!r} of Redis may not do all that {chain[-1]} needs: {shown(refused)}. {cure_of(chain)}"
+        )
+
+
+def shown(refused: Sequence[str]) -> str:
+    """The first of them, and how many there are beside."""
+    return "; ".join(refused[:_SHOWN]) + (f"; and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else "")
+
+
+def cure_of(chain: Chain) -> str:
+    """Where the right rules are to be had."""
+    me, above = chain[-1], chain[:-1]
+    return f"`agents acl {me.role} {me.name}{options_of(above)}` prints the ACL SETUSER line that allows it"
+
+
+async def refused_to(redis: RedisConfig, chain: Chain) -> list[str]:
+    """What the server refuses to the last of `chain`, whose user is that of `redis`: each command that it needs, and on
+    which keys where not on all. Nothing is written. Raises TransportDown, ConfigError."""
+    calls = list(dict.fromkeys(_calls(redis, chain)))
+    wire = Wire(redis)
+    try:
+        await wire.connect()
+        return list(_named(await _refused(wire, calls), calls))
+    finally:
+        await wire.close()
+
+
+def _calls(redis: RedisConfig, chain: Chain) -> Iterator[_Call]:
+    is_asker = chain[-1].role in ASKERS
+    left_out = UNTRIED if redis.wait_replicas or not is_asker else UNTRIED | FOR_REPLICAS
+    for allowed in allowed_of(chain):
+        # A pattern is a name that it matches itself.
+        keys = [key.partition("~")[2] if key.startswith("%") else key for key in allowed.keys]
+        for name in allowed.commands:
+            if name not in left_out:
+                yield from (_Call(name, key) for key in keys or [allowed.channel])
+
+
+async def _refused(wire: Wire, calls: Sequence[_Call]) -> list[_Call]:
+    if _MULTI not in calls:  # a client: its commands do nothing as they stand
+        return await _refused_at_once(wire, calls)
+    refused = await _refused_at_once(wire, [*(call for call in calls if call.name in UNQUEUED), _MULTI])
+    if _MULTI in refused:  # what follows would be carried out
+        return refused
+    return refused + await _refused_at_once(wire, [call for call in calls if call.name not in {*UNQUEUED, "multi"}])
+
+
+async def _refused_at_once(wire: Wire, calls: Sequence[_Call]) -> list[_Call]:
+    replies = await wire.exchange([call.command for call in calls])
+    return [call for call, reply in zip(calls, replies, strict=True) if str(reply).startswith(REFUSALS)]
+
+
+def _named(refused: Sequence[_Call], calls: Sequence[_Call]) -> Iterator[str]:
+    for name in dict.fromkeys(call.name for call in refused):
+        keys = [call.key for call in refused if call.name == name]
+        others = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+        is_allowed_nowhere = len(keys) == sum(call.name == name for call in calls)
+        yield name if is_allowed_nowhere else f"{name} on {keys[0]}{others}"

@@ -1,4 +1,0 @@
-"""The parts of the embedded server; `core.redis_backend.embedded` is the way in.
-
-What the supervisor imports is kept small, since that process stays: no client library, no pydantic.
-"""

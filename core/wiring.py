@@ -1,0 +1,58 @@
+"""Where the ports meet their adapters: which server, and which keys; and what a program left to its surroundings."""
+
+from __future__ import annotations
+
+import logging
+from typing import TypeVar
+
+from core.config import A2ASecrets, RedisConfig, load, with_client_certificate
+from core.embedded_server.embedded import ensure_server
+from core.machine.local_secrets import resolve_secret
+from core.roles import Address
+from core.signing import Keys
+from core.variables import secret_text
+
+__all__ = ["keys_for", "redis_or_configured", "secrets_or_configured", "server_for"]
+
+log = logging.getLogger(__name__)
+
+S = TypeVar("S", bound=A2ASecrets)
+
+
+def redis_or_configured(given: RedisConfig | None) -> RedisConfig:
+    """`given` as a whole, else what the environment and `.env` say; a name there that may be misspelt is logged.
+    Raises ConfigError."""
+    if given is not None:
+        return given
+    configured = load()
+    for doubt in configured.doubts:
+        log.warning("ignored: %s", doubt, extra={"action": "setting_misspelt"})
+    return configured.redis
+
+
+def secrets_or_configured(given: S) -> S:
+    """`given`; if it names no secret, with those of the environment and `.env`: a program that only says who it is
+    signs as the agents around it do. Raises ConfigError."""
+    if given.token_secret or given.agent_key:
+        return given
+    names = ("token_secret", "previous_secret", "agent_key")
+    found = load().a2a
+    return given.model_copy(update={name: getattr(found, name) for name in names})
+
+
+async def server_for(redis: RedisConfig, a2a: A2ASecrets) -> RedisConfig:
+    """How to reach the server: the configured one, or the embedded one, started if need be.
+
+    Raises TransportDown when there is none; ConfigError."""
+    return await ensure_server(with_client_certificate(redis, a2a))
+
+
+def keys_for(chain: tuple[Address, ...], a2a: A2ASecrets, redis: RedisConfig) -> Keys:
+    """The keys of the last agent of `chain`: from its own key if it was given one, else from the root secret.
+
+    Raises ConfigError when there is no secret and the server is not on this machine."""
+    own = secret_text(a2a.agent_key)
+    if own:
+        return Keys.from_agent_key(own, chain)
+    previous = secret_text(a2a.previous_secret)
+    return Keys.from_secret(resolve_secret(a2a, redis), chain, previous.encode() if previous else None)

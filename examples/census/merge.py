@@ -1,0 +1,70 @@
+"""One census out of the results of its chunks."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from examples.census.hotspot import Hotspot
+from examples.census.measure import Totals
+from examples.census.tree import to_bytes
+
+__all__ = ["HOTSPOTS", "Census", "ChunkResult", "checksum_lines", "merge", "worst"]
+
+#: So many of the worst functions are examined and reported. The worst of all chunks are among the worst of each.
+HOTSPOTS = 50
+
+_ESCAPES = {b"\\": rb"\\", b"\n": rb"\n", b"\r": rb"\r"}
+
+
+class ChunkResult(BaseModel):
+    """What `census.review` answers."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    totals: Totals
+    checksums: tuple[tuple[str, str], ...]  #: (sha256, path as `tree.to_text` gives it) of every file
+    hotspots: tuple[Hotspot, ...]  #: its worst, worst first
+
+
+class Census(BaseModel):
+    """What `census.reduce` answers."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    totals: Totals
+    inputs_sha256: str
+    hotspots: tuple[Hotspot, ...]
+    chunks: int
+
+
+def merge(results: Sequence[ChunkResult]) -> Census:
+    """The census of all chunks together, whatever their order."""
+    return Census(
+        totals=sum((result.totals for result in results), Totals()),
+        inputs_sha256=hashlib.sha256(checksum_lines(one for result in results for one in result.checksums)).hexdigest(),
+        hotspots=tuple(worst(spot for result in results for spot in result.hotspots)),
+        chunks=len(results),
+    )
+
+
+def worst(hotspots: Iterable[Hotspot]) -> list[Hotspot]:
+    """The most complex functions, at most HOTSPOTS of them, in an order that does not depend on theirs."""
+    ranked = sorted(hotspots, key=lambda spot: (-spot.complexity, -spot.length, spot.path, spot.line))
+    return ranked[:HOTSPOTS]
+
+
+def checksum_lines(checksums: Iterable[tuple[str, str]]) -> bytes:
+    """What `sha256sum` prints for these files, in the order of their paths' bytes."""
+    return b"".join(
+        _line(digest, path) for path, digest in sorted((to_bytes(path), digest) for digest, path in checksums)
+    )
+
+
+def _line(digest: str, path: bytes) -> bytes:
+    # sha256sum marks a line whose name it had to escape with a backslash in front.
+    escaped = re.sub(rb"[\\\n\r]", lambda match: _ESCAPES[match[0]], path)
+    return b"%s%s  %s\n" % (b"\\" if escaped != path else b"", digest.encode(), escaped)

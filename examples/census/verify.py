@@ -1,0 +1,128 @@
+"""The proof: every total of a census against a tool that knows nothing of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from core.printable import printable
+from examples.census import independent_tools as tools
+from examples.census.independent_tools import SecondCount, ToolMissing
+from examples.census.measure import COMPLEX_ABOVE, Totals, fingerprint, measure, parse
+from examples.census.merge import Census
+from examples.census.tree import to_bytes
+
+__all__ = ["Comparison", "comparison_table", "is_verified", "verify"]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One total and what a tool says of it."""
+
+    total: str
+    ours: int | str
+    theirs: int | str | None  #: None: not compared, `note` says why
+    tool: str
+    note: str = ""
+
+    @property
+    def equal(self) -> bool | None:
+        return None if self.theirs is None else self.ours == self.theirs
+
+
+def verify(root: str, census: Census) -> list[Comparison]:
+    """Each total of the census of the directory `root` (as `tree.to_text` gives it), compared.
+
+    A tool that is not installed leaves its rows uncompared. Raises ToolFailed where one cannot read the tree.
+    """
+    base, ours = to_bytes(root), census.totals
+    try:
+        paths = tools.find(base)
+    except ToolMissing as missing:
+        return [Comparison("files", ours.files, None, "find", f"{missing}, so nothing could be compared")]
+    count = tools.second_count(base, paths)
+    by_loop = "a plain loop over ast"
+    return [
+        Comparison("files", ours.files, len(paths), "find"),
+        *_sizes(base, paths, ours),
+        Comparison("functions", ours.functions, count.functions, by_loop),
+        Comparison("classes", ours.classes, count.classes, by_loop),
+        Comparison("unparsable", ours.unparsable, len(count.unparsable), by_loop),
+        *_complexity(base, paths, ours, count),
+        _checksum(base, paths, census.inputs_sha256),
+    ]
+
+
+def is_verified(comparisons: Sequence[Comparison]) -> bool:
+    """True when all that was compared is equal, and something was."""
+    compared = [one.equal for one in comparisons if one.equal is not None]
+    return bool(compared) and all(compared)
+
+
+def comparison_table(comparisons: Sequence[Comparison]) -> list[str]:
+    """What was compared, as lines of text in columns."""
+    rows = [("total", "census", "tool", "equal", "compared with")]
+    for one in comparisons:
+        verdict = {True: "yes", False: "NO", None: "-"}[one.equal]
+        remark = f"{one.tool}: {one.note}" if one.note else one.tool
+        rows.append((one.total, _shown(one.ours), _shown(one.theirs), verdict, printable(remark)))
+    first, second, third, fourth, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return [f"{a:<{first}}  {b:>{second}}  {c:>{third}}  {d:<{fourth}}  {e}" for a, b, c, d, e in rows]
+
+
+def _shown(value: int | str | None) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "-" if value is None else f"{printable(value[:12])}…"
+
+
+def _sizes(base: bytes, paths: Sequence[bytes], ours: Totals) -> list[Comparison]:
+    try:
+        lines, size = tools.wc(base, paths) if paths else (0, 0)
+    except ToolMissing as missing:
+        return [Comparison("lines, bytes", ours.lines, None, "wc", str(missing))]
+    return [Comparison("lines", ours.lines, lines, "wc -l"), Comparison("bytes", ours.bytes, size, "wc -c")]
+
+
+def _checksum(base: bytes, paths: Sequence[bytes], ours: str) -> Comparison:
+    try:
+        return Comparison("inputs_sha256", ours, tools.sha256sum(base, paths), "sha256sum")
+    except ToolMissing as missing:
+        return Comparison("inputs_sha256", ours, None, "sha256sum", str(missing))
+
+
+def _complexity(base: bytes, paths: Sequence[bytes], ours: Totals, count: SecondCount) -> list[Comparison]:
+    """The complex functions, and the complexity of every single function.
+
+    Python and ruff do not agree on every broken file. What only one of them reads is left out on both sides.
+    """
+    try:
+        ruff = tools.ruff_command()
+    except ToolMissing as missing:
+        return [Comparison("complex", ours.complex, None, "ruff", str(missing))]
+    found = tools.ruff_scores(ruff, base, paths)
+    theirs = [one for one in found.scores if one[0] not in count.unparsable]
+    only_python = [_measured(base, path) for path in sorted(found.refused - count.unparsable)]
+    left_out = len({path for path, _, _ in found.scores} & count.unparsable)
+    left_out += sum(one.scored > 0 for one in only_python)
+    note = f"without {left_out} files that only one of the two can parse" if left_out else ""
+    tool = f"{tools.ruff_version(ruff)} C901"
+    scores = (int(ours.scores, 16) - sum(int(one.scores, 16) for one in only_python)) % (1 << 256)
+    return [
+        Comparison(
+            "complex",
+            ours.complex - sum(one.complex for one in only_python),
+            sum(score > COMPLEX_ABOVE for _, _, score in theirs),
+            tool,
+            note,
+        ),
+        Comparison("scored functions", ours.scored - sum(one.scored for one in only_python), len(theirs), tool, note),
+        Comparison("every single score", f"{scores:064x}", f"{int(fingerprint(theirs), 16):064x}", tool, note),
+    ]
+
+
+def _measured(base: bytes, path: bytes) -> Totals:
+    with open(os.path.join(base, path), "rb") as file:
+        source = file.read()
+    return measure(path, source, parse(source)).totals

@@ -1,0 +1,88 @@
+"""A payload that a handler takes, made from the model that it is validated with: what a newcomer may submit first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.errors import PydanticUserError
+
+from core.agents import EXAMPLE_LENGTH
+from core.errors import BadTask
+from worker.authoring.registry import Handler
+
+__all__ = ["example_of", "first_example"]
+
+Schema = dict[str, Any]
+
+_TEXTS = {
+    "date": "2030-01-01", "date-time": "2030-01-01T12:00:00Z", "duration": "PT1M", "email": "name@example.org",
+    "time": "12:00:00Z", "uri": "https://example.org/", "uuid": "12345678-1234-4234-8234-123456789012",
+}  # fmt: skip
+
+
+def first_example(handlers: Iterable[Handler]) -> str:
+    """A task that can be submitted as it stands, as JSON: `[TYPE, PAYLOAD]`. Of the first of the users' types, by name,
+    that says what it takes; empty: none does."""
+    for handler in sorted(handlers, key=lambda one: one.task_type):
+        if handler.task_type.startswith("agents."):
+            continue
+        with suppress(LookupError):
+            example = json.dumps([handler.task_type, example_of(handler)], ensure_ascii=False)
+            if len(example) <= EXAMPLE_LENGTH:
+                return example
+    return ""
+
+
+def example_of(handler: Handler) -> Any:
+    """A payload that it takes. Raises LookupError: nothing says what it takes, or no such value was found."""
+    if not handler.wants_payload:
+        return None
+    if handler.payload_model is None:
+        raise LookupError(f"{handler.task_type} does not say what it takes")
+    try:
+        example = _example(handler.payload_model)
+        handler.arguments(example, None)
+    except (BadTask, PydanticUserError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise LookupError(f"no payload was found for {handler.task_type}") from error
+    return example
+
+
+def _example(model: TypeAdapter[Any]) -> Any:
+    schema = model.json_schema()
+    return _value(schema, schema.get("$defs", {}))
+
+
+def _value(schema: Schema, known: dict[str, Schema]) -> Any:
+    """A value that the schema allows, as small as can be."""
+    if "$ref" in schema:
+        return _value(known[schema["$ref"].rpartition("/")[2]], known)
+    if "default" in schema or "const" in schema:
+        return schema.get("default", schema.get("const"))
+    for choice in ("examples", "enum"):
+        if choice in schema:
+            return schema[choice][0]
+    for choice in ("anyOf", "oneOf", "allOf"):
+        if choice in schema:
+            return _value(schema[choice][0], known)
+    return _of_type(schema, known)
+
+
+def _of_type(schema: Schema, known: dict[str, Schema]) -> Any:
+    match schema.get("type"):
+        case "object":
+            return {name: _value(schema["properties"][name], known) for name in schema.get("required", ())}
+        case "array":
+            several = schema.get("prefixItems", [schema.get("items", {})] * schema.get("minItems", 0))
+            return [_value(one, known) for one in several]
+        case "string":
+            text = _TEXTS.get(schema.get("format", ""), "text").ljust(schema.get("minLength", 0), ".")
+            return text[: schema.get("maxLength")]
+        case "integer" | "number":
+            return max(1, schema.get("minimum", 1), schema.get("exclusiveMinimum", 0) + 1)
+        case "boolean":
+            return True
+    return None

@@ -1,0 +1,169 @@
+"""Which function or graph runs which type of task.
+
+    @task("word_count", timeout=30, retries=2)
+    def word_count(payload: Text, ctx: Context) -> dict[str, int]: ...
+
+    @agent("review")
+    def build_review() -> StateGraph: ...
+
+A decorator only registers; the function stays what it was, so a test calls it like any other.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any, TypeVar
+
+from core.errors import BadTask
+from core.tasks import TASK_TYPE
+from worker.authoring.modules import load_modules
+from worker.authoring.registry import HANDLERS, Handler, Handlers, Kind
+from worker.authoring.signature import Signature, read_signature
+
+__all__ = ["HANDLERS", "Handler", "Handlers", "agent", "load_modules", "task"]
+
+#: Longest run of one attempt when neither the handler nor the task says so.
+DEFAULT_TIMEOUT_S = 300.0
+
+#: Attempts after the first when the handler does not say: a crash of its worker must not lose a task.
+DEFAULT_RETRIES = 2
+
+MAX_ATTEMPTS = 100
+
+F = TypeVar("F", bound=Callable[..., Any])
+G = TypeVar("G")
+
+#: A graph gets its payload as input and the context beside it.
+GRAPH_SIGNATURE = Signature(wants_payload=True, wants_context=True, payload_model=None)
+
+
+def task(
+    task_type: str,
+    *,
+    timeout: float = DEFAULT_TIMEOUT_S,
+    retries: int = DEFAULT_RETRIES,
+    memory_mb: int | None = None,
+    capabilities: Sequence[str] = (),
+) -> Callable[[F], F]:
+    """Registers a function as the handler of ``task_type`` and gives it back unchanged.
+
+    It takes ``(payload)``, ``(payload, ctx)``, ``(ctx)`` or nothing; parameters behind these keep their defaults, and
+    so does the payload of a task that has none. A payload annotated with a pydantic model is validated before the run.
+    An ``async def`` runs on the worker's event loop and must not block it; a plain function runs in a child process,
+    which is killed when its time is up. It returns JSON, a pydantic model, a dataclass, or ``ctx.spawn(...)``.
+    ``timeout``: seconds, one attempt. ``retries``: attempts after the first. ``memory_mb``: what a plain function may
+    allocate, in MiB, instead of WORKER_CHILD_MEMORY_MB. Processes it starts end with the attempt.
+    Raises BadTask for a signature, name or number that cannot work.
+    """
+
+    def register(function: F) -> F:
+        place = inspect.currentframe().f_back  # type: ignore[union-attr]
+        called: Any = function.__func__ if isinstance(function, staticmethod) else function
+        if not callable(called) or inspect.isclass(called):
+            raise BadTask(f"@task({task_type!r}) must stand on a function, not on a {type(called).__name__}")
+        if _is(inspect.isgeneratorfunction, called) or _is(inspect.isasyncgenfunction, called):
+            raise BadTask(f"@task({task_type!r}): a generator cannot be a handler; report with ctx.progress and return")
+        kind: Kind = "async" if _is(inspect.iscoroutinefunction, called) else "sync"
+        if kind == "async" and memory_mb is not None:
+            raise BadTask(
+                f"@task({task_type!r}): memory_mb limits a child process, but an async def runs in the worker itself."
+                " Make it a plain function, or leave memory_mb out."
+            )
+        signature = read_signature(task_type, called, place.f_locals if place else {})
+        _register(task_type, called, kind, signature, timeout, retries, memory_mb, tuple(capabilities), place)
+        return function
+
+    return register
+
+
+def _is(kind: Callable[[object], bool], function: Callable[..., Any]) -> bool:
+    """Also of an object that is called."""
+    return kind(function) or kind(getattr(function, "__call__", None))  # noqa: B004
+
+
+def agent(
+    task_type: str,
+    *,
+    timeout: float = DEFAULT_TIMEOUT_S,
+    retries: int = DEFAULT_RETRIES,
+    memory_mb: int | None = None,
+) -> Callable[[G], G]:
+    """Registers a LangGraph graph as the handler of ``task_type`` and gives back what it stands on.
+
+    It stands on a function without arguments that returns the graph, or is applied to one: ``agent("review")(graph)``;
+    compiled or not. It is built once per child process. The payload, a dict, is the graph's input, its final state the
+    result; a node finds the Context as ``runtime.context`` or with ``current_context()``.
+    Raises BadTask when it stands on something else.
+    """
+
+    def register(graph: G) -> G:
+        place = inspect.currentframe().f_back  # type: ignore[union-attr]
+        builder = _builder(task_type, graph)
+        _register(task_type, builder, "graph", GRAPH_SIGNATURE, timeout, retries, memory_mb, (), place)
+        return graph
+
+    return register
+
+
+def _builder(task_type: str, graph: Any) -> Callable[[], Any]:
+    if hasattr(graph, "compile") or hasattr(graph, "ainvoke"):
+        return lambda: graph
+    if not callable(graph) or inspect.iscoroutinefunction(graph):
+        raise BadTask(
+            f"@agent({task_type!r}) must stand on a plain function that returns a graph, or be applied to a graph,"
+            f" not on a {'coroutine function' if callable(graph) else type(graph).__name__}"
+        )
+    needed = [p.name for p in inspect.signature(graph).parameters.values() if p.default is p.empty]
+    if needed:
+        raise BadTask(f"@agent({task_type!r}): the builder must need no arguments, but needs {', '.join(needed)}")
+    return graph  # type: ignore[no-any-return]
+
+
+def _register(
+    task_type: str,
+    function: Callable[..., Any],
+    kind: Kind,
+    signature: Signature,
+    timeout: float,
+    retries: int,
+    memory_mb: int | None,
+    capabilities: tuple[str, ...],
+    place: FrameType | None,
+) -> None:
+    _check_settings(task_type, timeout, retries, memory_mb)
+    # The place of the decorator, not of the function: a wrapped function would name the place of its wrapper.
+    frame = place or sys._getframe()
+    HANDLERS.add(
+        Handler(
+            task_type=task_type,
+            function=function,
+            kind=kind,
+            timeout_s=float(timeout),
+            max_attempts=retries + 1,
+            memory_mb=memory_mb,
+            wants_payload=signature.wants_payload,
+            wants_context=signature.wants_context,
+            payload_default=signature.payload_default,
+            payload_model=signature.payload_model,
+            capabilities=capabilities,
+            module=str(frame.f_globals.get("__name__", "__main__")),
+            qualname=getattr(function, "__qualname__", type(function).__qualname__),
+            source=f"{frame.f_code.co_filename}:{frame.f_lineno}",
+        )
+    )
+
+
+def _check_settings(task_type: str, timeout: float, retries: int, memory_mb: int | None) -> None:
+    if not TASK_TYPE.fullmatch(str(task_type)):
+        raise BadTask(
+            f"task type {task_type!r}: use 1 to 100 letters, digits, '_', '.', ':' or '-', a letter or digit first"
+        )
+    if not timeout > 0:
+        raise BadTask(f"{task_type}: timeout is in seconds and above 0, got {timeout}")
+    if not 0 <= retries < MAX_ATTEMPTS:
+        raise BadTask(f"{task_type}: retries is a number from 0 to {MAX_ATTEMPTS - 1}, got {retries}")
+    if memory_mb is not None and not memory_mb > 0:
+        raise BadTask(f"{task_type}: memory_mb is in MiB and above 0, got {memory_mb}")

@@ -1,0 +1,90 @@
+"""Imports the user's modules, so that their decorators register."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from core.errors import ConfigError, UserError
+from worker.authoring.registry import HANDLERS
+
+__all__ = ["load_modules"]
+
+
+def load_modules(names: Sequence[str]) -> None:
+    """Imports each of ``names``: a module (``shop.tasks``, looked up in the current directory too) or a file
+    (``./tasks.py``). Importing again does nothing.
+
+    Raises ConfigError when one cannot be imported, or when no handler is there after all of them.
+    """
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)
+    for name in names:
+        try:
+            _load_file(Path(name)) if _is_file(name) else importlib.import_module(name)
+        except UserError:
+            raise
+        except Exception as error:
+            raise ConfigError(f"--import {name}: {_cure(name, error)}") from error
+    if names and not HANDLERS.names():
+        raise ConfigError(
+            f"--import {' '.join(names)}: imported, but nothing in there is marked @task(...) or @agent(...)."
+            " Mark at least one function."
+        )
+
+
+def load_file(path: Path, name: str) -> ModuleType:
+    """The module made by running the file at ``path`` under the name ``name``."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith(".py") or os.sep in name
+
+
+def _load_file(path: Path) -> None:
+    path = path.resolve()
+    if not path.is_file():
+        raise ConfigError(f"--import {path}: there is no such file")
+    loaded = sys.modules.get(path.stem)
+    if loaded is None:
+        # What lies beside a script can be imported by it, as when it is run by itself.
+        if str(path.parent) not in sys.path:
+            sys.path.insert(0, str(path.parent))
+        load_file(path, path.stem)
+    elif Path(getattr(loaded, "__file__", None) or "").resolve() != path:
+        raise ConfigError(
+            f"--import {path}: a module called {path.stem!r} is loaded already (from"
+            f" {getattr(loaded, '__file__', None) or 'the interpreter'}). Rename the file."
+        )
+
+
+def _cure(name: str, error: Exception) -> str:
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if missing and (name == missing or name.startswith(missing + ".")):
+        return (
+            f"there is no module {missing!r} in {os.getcwd()} or on the Python path."
+            " Check the spelling, start in its directory, or name the file: --import ./path/to/file.py"
+        )
+    if missing:
+        return f"it needs the module {missing!r}, which is not installed here"
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"importing it raised {type(error).__name__}: {error}{where}"

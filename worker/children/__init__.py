@@ -1,0 +1,1 @@
+"""User code in processes that can be killed."""

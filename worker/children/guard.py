@@ -1,0 +1,27 @@
+"""Keeps a script that is imported for its handlers from starting the whole system once more."""
+
+from __future__ import annotations
+
+from core.errors import ConfigError
+from core.module_names import module_name
+
+__all__ = ["NURSERY_MODULE", "only_imports", "refuse_in_child"]
+
+NURSERY_MODULE = module_name("worker.children.nursery")
+
+_only_imports = False
+
+
+def only_imports() -> None:
+    """From now on this process, and what is forked from it, imports handlers and runs them, no more."""
+    global _only_imports
+    _only_imports = True
+
+
+def refuse_in_child(what: str) -> None:
+    """Raises ConfigError, naming the cure, where this process only imports handlers; call it before starting things."""
+    if _only_imports:
+        raise ConfigError(
+            f"{what} was started while a child process imported the script for its handlers."
+            ' Put what starts it below `if __name__ == "__main__":` at the end of the script.'
+        )

@@ -1,0 +1,190 @@
+"""What a child process does: run one attempt after the other, in its main thread, until it is killed.
+
+Nothing reads the socket while a handler runs, until it asks ``ctx.cancelled``: no thread is needed, and one that holds
+the interpreter lock in a tight C loop is killed from outside all the same.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from contextvars import copy_context
+from datetime import datetime
+from time import monotonic
+from typing import Any
+
+import orjson
+from msgspec.structs import asdict
+
+from core.errors import BadTask
+from core.json_values import result_json
+from core.tasks import TaskError, TaskStatus
+from worker.authoring.context import ChildOutcome, Context, Progress, Spawn, running_context
+from worker.authoring.registry import Handler, Handlers
+from worker.children.descendants import end_children
+from worker.children.frames import FRAME_LIMIT_BYTES, Frames, wrap
+from worker.children.graph_runner import GraphRunner
+from worker.children.limits import Limits
+from worker.children.outcome import failure, out_of_memory, refuse_unrun, spawn_json
+from worker.children.surroundings import Surroundings
+
+__all__ = ["serve"]
+
+READ_BYTES = 256 * 1024
+
+#: A shorter attempt has started no other process.
+START_OF_A_PROCESS_S = 0.0001
+
+#: Between two runs; the first one has the number 1.
+NO_RUN = 0
+
+
+class Channel:
+    """This child's end of its socket. Sending and polling are safe from any thread of the handler."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._frames = Frames()
+        self._waiting: list[dict[str, Any]] = []
+        self._lock = threading.Lock()
+        self._run = NO_RUN
+        self.fileno = connection.fileno()
+
+    def receive(self) -> dict[str, Any]:
+        """The next message; blocks. Ends the process when the worker is gone."""
+        while not self._waiting:
+            self._read(0)
+        return self._waiting.pop(0)
+
+    def begin(self, run: int) -> None:
+        """From now on it is ``run`` that may ask."""
+        with self._lock:
+            self._run = run
+
+    def cancelled(self, run: int) -> bool:
+        """Whether the worker has asked for the end of ``run``, or it is over; does not block."""
+        with self._lock:
+            if run != self._run:
+                return True  # a thread that outlived its run: what there is to read is not for it
+            try:
+                self._read(socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return False
+            asked = any(message.get("cancel") == run for message in self._waiting)
+            self._waiting = [message for message in self._waiting if "run" in message]
+            return asked
+
+    def send(self, body: bytes) -> None:
+        with self._lock:
+            self._connection.sendall(wrap(body))
+
+    def _read(self, flags: int) -> None:
+        try:
+            data = self._connection.recv(READ_BYTES, flags)
+        except ConnectionError:
+            data = b""
+        if not data:
+            os._exit(0)  # the worker let go of this child, or died: nobody wants the rest
+        self._waiting += [orjson.loads(body) for body in self._frames.feed(data)]
+
+
+def serve(connection: socket.socket, handlers: Handlers, memory_mb: int) -> None:
+    """Runs what comes; never returns. Ends the process when the other end of ``connection`` is closed.
+
+    ``memory_mb``: what an attempt may allocate unless its handler says otherwise.
+    """
+    channel = Channel(connection)
+    surroundings = Surroundings()
+    limits = Limits(memory_mb)
+    graphs = GraphRunner()
+    while True:
+        message = channel.receive()
+        if "run" in message:  # else a cancel that came too late
+            began_s = monotonic()
+            channel.begin(message["run"])
+            reply, failed = _attempt(message, channel, handlers, graphs, limits, surroundings)
+            channel.begin(NO_RUN)
+            took_s = monotonic() - began_s
+            left_processes = took_s >= START_OF_A_PROCESS_S and end_children()
+            worn = "it left processes behind" if left_processes else surroundings.spoilt or limits.worn(took_s, failed)
+            channel.send(reply[:-1] + b',"worn":%b}' % orjson.dumps(worn) if worn else reply)
+
+
+def _attempt(
+    message: dict[str, Any],
+    channel: Channel,
+    handlers: Handlers,
+    graphs: GraphRunner,
+    limits: Limits,
+    surroundings: Surroundings,
+) -> tuple[bytes, bool]:
+    """The reply, and whether it tells of a failure."""
+    run = message["run"]
+    context = _context(message, channel)
+    try:
+        handler = handlers.get(context.task_type)
+        limits.allow_memory(handler.memory_mb)
+        with surroundings:  # what was printed goes out before the reply
+            try:
+                # A copy for each attempt, so that no context variable set by one is seen by the next.
+                value = copy_context().run(_call, handler, message["task"]["payload"], context, channel, run, graphs)
+            finally:
+                limits.lift()
+        return _reply(run, value), False
+    except BaseException as error:  # SystemExit and KeyboardInterrupt of user code too: the attempt failed
+        problem = failure(error, context.attempt)
+        if issubclass(type(error), MemoryError):
+            limits.exhausted = True
+            problem = out_of_memory(problem, limits.allowed_mb)
+        return orjson.dumps({"done": run, "error": asdict(problem)}), True
+
+
+def _call(handler: Handler, payload: Any, context: Context, channel: Channel, run: int, graphs: GraphRunner) -> Any:
+    running_context.set(context)
+    if handler.kind == "graph":
+        return graphs.run(handler, payload, context, channel.fileno, lambda: channel.cancelled(run))
+    value = handler.function(*handler.arguments(payload, context))
+    refuse_unrun(handler.task_type, value)
+    return value
+
+
+def _reply(run: int, value: Any) -> bytes:
+    if not isinstance(value, Spawn):
+        return b'{"done":%d,"result":%b}' % (run, result_json(value))
+    reply = b'{"done":%d,"spawn":%b}' % (run, spawn_json(value))
+    if len(reply) > FRAME_LIMIT_BYTES:
+        raise BadTask(f"spawn has {len(reply)} bytes, over {FRAME_LIMIT_BYTES}: give the children smaller payloads")
+    return reply
+
+
+def _context(message: dict[str, Any], channel: Channel) -> Context:
+    task, run = message["task"], message["run"]
+
+    def report(progress: Progress) -> None:
+        channel.send(
+            orjson.dumps({"progress": run, "fraction": progress.fraction, "note": progress.note, "data": progress.data})
+        )
+
+    return Context(
+        task_id=task["task_id"],
+        task_type=task["task_type"],
+        attempt=task["attempt"],
+        deadline=datetime.fromisoformat(task["deadline"]) if task["deadline"] else None,
+        idempotency_key=task["idempotency_key"] or "",
+        children=[_child_outcome(child) for child in message["children"]],
+        spawned=task["spawned"],
+        on_progress=report,
+        asks_cancelled=lambda: channel.cancelled(run),
+    )
+
+
+def _child_outcome(fields: dict[str, Any]) -> ChildOutcome:
+    error = fields["error"]
+    return ChildOutcome(
+        task_id=fields["task_id"],
+        task_type=fields["task_type"],
+        status=TaskStatus(fields["status"]),
+        result=fields["result"],
+        error=TaskError(**error) if error else None,
+    )

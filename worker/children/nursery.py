@@ -1,0 +1,244 @@
+"""The process that imports the user's modules once and forks a child per slot; also ``python -m`` of it.
+
+A worker has one (`nursery_process` tells how). It has a single thread and no event loop, so that forking it is
+safe; a worker, once it has its loop, its connections and its keys, is never forked. Only the nursery waits for its
+children, so a number it is asked to kill can never be another process's. It ends, with all of its children and what
+those have started, as soon as its worker is gone.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+from core.errors import UserError
+from core.runtime.logs import log_as
+from worker.authoring.modules import load_file, load_modules
+from worker.authoring.registry import HANDLERS
+from worker.children.descendants import adopt_orphans, children, end_children, end_strangers, send_when_parent_ends
+from worker.children.fork_renewal import noting_generators, renew_generators, renew_pools, threads_left
+from worker.children.frames import encode, read_frame
+from worker.children.guard import only_imports
+from worker.children.main import serve
+
+#: What a script's file is imported as, so that its `if __name__ == "__main__":` is not entered again.
+MAIN_NAME = "__mp_main__"
+
+#: ru_maxrss counts KiB on Linux and bytes on macOS.
+PEAK_UNITS_PER_MIB = 1 << 10 if sys.platform == "linux" else 1 << 20
+
+
+def main() -> None:
+    control = socket.socket(fileno=int(sys.argv[1]))
+    control.set_inheritable(False)
+    serve_worker(control, os.getppid())
+
+
+def serve_worker(control: socket.socket, worker: int) -> None:
+    """Is the nursery of the process `worker`, its parent, until that lets go of it or ends."""
+    only_imports()
+    _die_with_parent(worker)
+    received = read_frame(control)
+    if received is None:
+        return
+    with noting_generators():
+        problem = _load(received[0])
+    renew_pools()
+    answer = {"failed": problem} if problem else {"ready": HANDLERS.names(), "threads": threads_left()}
+    try:
+        control.sendall(encode(answer))
+    except ConnectionError:
+        return  # its worker has ended meanwhile
+    if not problem:
+        sys.__stdout__.flush()  # type: ignore[union-attr] # else each child would print it again, and as its first attempt's
+        # What is imported is never freed: keep the collector from touching, and so copying, the shared pages.
+        gc.collect()
+        gc.freeze()
+        Nursery(control, worker, received[0]["memory_mb"]).run()
+
+
+class Nursery:
+    """Forks, kills and reaps on request, and says what became of each child."""
+
+    def __init__(self, control: socket.socket, worker: int, memory_mb: int) -> None:
+        self._control = control
+        self._worker = worker
+        self._memory_mb = memory_mb
+        self._pids: dict[int, int] = {}  #: pid -> the worker's number for that child
+        self._of_modules = children()  #: processes that the user's modules have started at import
+        # Have to be there for the wake-up descriptor to be written; what it says is read in run().
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._sigterm_of_modules = signal.signal(signal.SIGTERM, lambda *_: None)
+        self._wake, wake = socket.socketpair()
+        self._wake.setblocking(False)
+        wake.setblocking(False)
+        self._wake_end = wake
+        signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+        # From now on a dead worker does not end this process but wakes it: there may be processes to be ended first.
+        send_when_parent_ends(signal.SIGTERM)
+        adopt_orphans()
+
+    def run(self) -> None:
+        """Serves until the worker is gone, then kills all that is left."""
+        while os.getppid() == self._worker:
+            readable, _, _ = select.select([self._control, self._wake], [], [])
+            if self._wake in readable:
+                self._reap()
+            if self._control in readable:
+                received = read_frame(self._control)
+                if received is None:
+                    break
+                self._obey(*received)
+        for pid in self._pids:
+            _kill(pid)
+        for pid in self._pids:  # so that whoever waits for this process knows that they are gone too
+            os.waitpid(pid, 0)
+        end_children()
+
+    def _obey(self, request: Mapping[str, int], descriptors: list[int]) -> None:
+        if "fork" in request:
+            self._fork(request["fork"], *descriptors)
+        else:
+            for pid, number in self._pids.items():
+                if number == request["kill"]:
+                    _kill(pid)
+
+    def _fork(self, number: int, connection: int, output: int) -> None:
+        nursery = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._tell({"exited": number, "status": None, "problem": f"no new process: {error.strerror}"})
+        else:
+            if pid == 0:
+                self._become_child(nursery, connection, output)
+            with suppress(OSError):  # the child does the same; whoever is first
+                os.setpgid(pid, pid)
+            self._pids[pid] = number
+            self._tell({"forked": number, "pid": pid})
+        os.close(connection)
+        os.close(output)
+
+    def _become_child(self, nursery: int, connection: int, output: int) -> NoReturn:
+        try:
+            # A group of its own: what it starts is killed along with it, a Ctrl-C in the terminal does not reach it.
+            os.setpgid(0, 0)
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, self._sigterm_of_modules or signal.SIG_DFL)
+            for end in (self._control, self._wake, self._wake_end):
+                end.close()
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            os.close(output)
+            _die_with_parent(nursery)
+            adopt_orphans()
+            channel = socket.socket(fileno=connection)
+            if sys.platform != "linux":
+                threading.Thread(target=_die_with_connection, args=(channel,), daemon=True).start()
+            _renew_streams()
+            renew_generators()
+            serve(channel, HANDLERS, self._memory_mb)
+        except BaseException:  # a bug of ours: serve() reports all that handlers raise
+            traceback.print_exc()
+        finally:
+            os._exit(70)
+
+    def _reap(self) -> None:
+        with suppress(BlockingIOError):
+            while self._wake.recv(4096):
+                continue
+        exited = []
+        for pid, number in list(self._pids.items()):
+            ended, status, usage = os.wait4(pid, os.WNOHANG)
+            if ended:
+                del self._pids[pid]
+                # What it started and left behind; a group's number is not given away while it has members.
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(pid, signal.SIGKILL)
+                peak_mb = usage.ru_maxrss // PEAK_UNITS_PER_MIB
+                exited.append({"exited": number, "status": os.waitstatus_to_exitcode(status), "peak_mb": peak_mb})
+        end_strangers({*self._pids, *self._of_modules})  # what it started outside of its group, or they in turn
+        for message in exited:
+            self._tell(message)
+
+    def _tell(self, message: Mapping[str, Any]) -> None:
+        with suppress(ConnectionError):  # the worker is gone: run() sees it too, and ends
+            self._control.sendall(encode(message))
+
+
+def _load(setup: Mapping[str, Any]) -> str:
+    """Imports what the worker imported. Returns what went wrong, or ''."""
+    _restore(setup["pythonpath"])
+    log_as(setup["logging"])
+    # What multiprocessing starts anew imports the program that this says it is: not the worker's own.
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        load_modules(setup["modules"])
+        if setup["main"]:
+            main = load_file(Path(setup["main"]), MAIN_NAME)
+            main.__spec__ = None  # else it is looked for by its name, which is none
+            # Under both: importing multiprocessing puts what is __main__ then in its place.
+            sys.modules["__main__"] = sys.modules[MAIN_NAME] = main
+        for name in setup["registered_in"]:
+            importlib.import_module(name)
+    except UserError as error:
+        return str(error)
+    except (Exception, SystemExit) as error:
+        return f"importing the handlers for a child process raised {type(error).__name__}: {error}"
+    return ""
+
+
+def _restore(pythonpath: str | None) -> None:
+    """The worker's own setting back; it was changed only for this process to find the same modules."""
+    if pythonpath is None:
+        os.environ.pop("PYTHONPATH", None)
+    else:
+        os.environ["PYTHONPATH"] = pythonpath
+
+
+def _renew_streams() -> None:
+    """Streams know what their descriptors were when they were made, a file perhaps, and these are pipes by now."""
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        old = getattr(sys, f"__{name}__")
+        old.reconfigure(line_buffering=True)  # a module may hold it
+        new = os.fdopen(descriptor, "w", 1, old.encoding, old.errors, closefd=False)
+        setattr(sys, f"__{name}__", new)
+        if getattr(sys, name) is old:  # else a module has put another one in its place
+            setattr(sys, name, new)
+
+
+def _kill(pid: int) -> None:
+    for kill in (os.killpg, os.kill):
+        with suppress(ProcessLookupError):  # no group yet, or dead already and about to be reaped
+            kill(pid, signal.SIGKILL)
+
+
+def _die_with_parent(parent: int) -> None:
+    send_when_parent_ends(signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def _die_with_connection(connection: socket.socket) -> None:
+    """Where the kernel has no such signal: ends this process when the other end of ``connection`` is closed."""
+    hung_up = select.poll()
+    hung_up.register(connection, 0)
+    hung_up.poll()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,360 @@
+"""The worker's side of its child processes: one nursery, and the children it forked, used again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import orjson
+
+from core.errors import BadTask, ConfigError, WorldError
+from core.runtime.logs import log_setup
+from worker.authoring.registry import Handlers
+from worker.children import nursery_process
+from worker.children.frames import FRAME_LIMIT_BYTES, Frames, encode
+from worker.children.guard import refuse_in_child
+from worker.children.nursery_process import NurseryProcess
+from worker.children.output import ChildOutput
+
+__all__ = ["Child", "ChildDied", "ChildPool"]
+
+#: A child is replaced after so many runs: what user code leaks does not grow for ever.
+RUNS_PER_CHILD = 1000
+
+#: Time to import the user's modules once more, in the nursery.
+IMPORT_TIMEOUT_S = 60.0
+
+#: For the nursery to end, with all of its children, after it was told to.
+CLOSE_TIMEOUT_S = 5.0
+
+READ_BYTES = 64 * 1024
+
+#: Of the threads that modules have started at import.
+THREADS_NAMED = 5
+
+PROGRESS = b'{"progress":'
+
+log = logging.getLogger(__name__)
+
+
+class ChildDied(WorldError):
+    """A child ended in the middle of a run; the message says by which exit status or signal."""
+
+    def __init__(self, how: str, peak_mb: int = 0) -> None:
+        super().__init__(how)
+        self.peak_mb = peak_mb  #: most memory it had in use at a time, imports included; 0: not known
+
+
+class Child(asyncio.Protocol):
+    """One child process. It runs one attempt at a time."""
+
+    def __init__(self, number: int, kill: Callable[[int], None], output: ChildOutput) -> None:
+        self.pid: int | None = None  #: once it is known
+        self.runs = 0
+        self.gone = False
+        self.worn = ""  #: why it should not run another attempt
+        self._number = number
+        self._kill = kill
+        self._output = output
+        self._frames = Frames()
+        self._transport: asyncio.Transport | None = None
+        self._answer: asyncio.Future[dict[str, Any]] | None = None
+        self._report: Callable[[bytes], None] | None = None
+
+    async def run(self, task_id: str, request: Mapping[str, Any], report: Callable[[bytes], None]) -> dict[str, Any]:
+        """The child's answer to ``request``: its field ``result``, ``error`` or ``spawn`` says which one it is.
+
+        ``report`` gets each progress report, as the JSON it came as. Raises ChildDied; BadTask: the request is too
+        large.
+        """
+        if self.gone or self._transport is None:
+            raise ChildDied("its process ended before the run began")
+        self.runs += 1
+        self._report = report
+        self._answer = asyncio.get_running_loop().create_future()
+        self._output.begin(task_id)
+        try:
+            self._transport.write(_request_frame({"run": self.runs, **request}))
+            return await self._answer
+        except asyncio.CancelledError:
+            self.kill()  # nobody will wait for what it does
+            self.retire()
+            raise
+        finally:
+            self._answer = self._report = None
+            self._output.end()
+
+    @property
+    def printed(self) -> bytes:
+        """The end of what the run has printed so far."""
+        return self._output.tail
+
+    def cancel(self) -> None:
+        """Asks the run to stop; it may not listen."""
+        if self._transport is not None:
+            self._transport.write(encode({"cancel": self.runs}))
+
+    def kill(self) -> None:
+        """Ends the process, now. The run that goes on raises ChildDied once that is done."""
+        self._kill(self._number)
+
+    def retire(self) -> None:
+        """Lets go of it: it ends by itself, as soon as it looks for its next run."""
+        self.gone = True
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none of asyncio's classes
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            bodies = self._frames.feed(data)
+        except ValueError:
+            log.warning("a child sent an unreadable frame", extra={"action": "child_unreadable", "pid": self.pid})
+            self.kill()
+            return
+        for body in bodies:
+            if body.startswith(PROGRESS):
+                self._on_progress(body)
+            else:
+                self._on_done(orjson.loads(body))
+
+    def _on_progress(self, body: bytes) -> None:
+        # Compared without parsing: most reports are replaced by a later one before anybody reads them.
+        if self._report is not None and body.startswith(b"%b%d," % (PROGRESS, self.runs)):
+            self._report(body)
+
+    def _on_done(self, message: dict[str, Any]) -> None:
+        if self._answer is not None and not self._answer.done() and message.get("done") == self.runs:
+            self.worn = message.get("worn", "")
+            self._answer.set_result(message)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.gone:
+            self.kill()  # it may live on without its socket; either way the nursery then says how it ended
+
+    def ended(self, how: str, peak_mb: int = 0) -> None:
+        self.gone = True
+        if self._transport is not None:
+            self._transport.abort()
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(ChildDied(how, peak_mb))
+        self._output.close()
+
+
+class ChildPool:
+    """Starts the nursery when first needed, and hands out children."""
+
+    def __init__(self, handlers: Handlers, modules: Sequence[str], memory_mb: int) -> None:
+        """``modules``: names and files as for ``load_modules``, imported before those that ``handlers`` came from.
+        ``memory_mb``: what an attempt may allocate unless its handler says otherwise.
+
+        Raises ConfigError in a process that only imports handlers.
+        """
+        refuse_in_child("a worker")
+        self._handlers = handlers
+        self._modules = list(modules)
+        self._memory_mb = memory_mb
+        self._process: NurseryProcess | None = None
+        self._control: socket.socket | None = None
+        self._frames = Frames()
+        self._ready: asyncio.Future[None] | None = None
+        self._children: dict[int, Child] = {}
+        self._idle: list[Child] = []
+        self._forks = 0
+        self.hint = ""  #: why a function may wait for ever; '': nothing is known
+        self._logging = log_setup()  #: of its nursery, and so of all children
+        self._hung_up = False  #: the nursery was told to end, with all of its children
+
+    async def start(self) -> None:
+        """Returns when children can be forked. Raises ConfigError when the user's modules cannot be imported there."""
+        if self._ready is None:
+            self._start_nursery()
+        ready = self._ready
+        assert ready is not None
+        # Several attempts may wait for the same import; one that is cancelled must not cancel it for all.
+        try:
+            await asyncio.wait_for(asyncio.shield(ready), IMPORT_TIMEOUT_S)
+        except TimeoutError:
+            raise ConfigError(
+                f"importing the modules of the handlers in a child process took over {IMPORT_TIMEOUT_S:.0f} s."
+                ' Put what runs at import below `if __name__ == "__main__":`.'
+            ) from None
+
+    async def spare(self) -> None:
+        """No child will be needed, as far as is known: a nursery that was forked ahead ends."""
+        if (ahead := nursery_process.take_ahead()) is not None:
+            process, control = ahead
+            control.close()
+            await asyncio.to_thread(process.wait)
+
+    async def acquire(self) -> Child:
+        """An idle child, or a new one. Give it back with ``release``. Raises ConfigError as ``start`` does."""
+        while self._idle:
+            child = self._idle.pop()
+            if not child.gone:
+                return child
+        await self.start()
+        return await self._fork()
+
+    def release(self, child: Child) -> None:
+        if child.gone:
+            return
+        if child.worn or child.runs >= RUNS_PER_CHILD:
+            log.debug("a child is replaced: %s", child.worn or "its runs are over", extra={"action": "child_replaced"})
+            child.retire()
+        else:
+            self._idle.append(child)
+
+    async def close(self) -> None:
+        """Kills all children; returns when they are gone."""
+        process, control = self._process, self._control
+        if process is None or control is None:
+            return
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(control)
+        self._hung_up = True
+        control.shutdown(socket.SHUT_WR)
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                while await loop.sock_recv(control, READ_BYTES):
+                    continue
+        except (TimeoutError, ConnectionError):
+            log.warning("the process that forks children had to be killed", extra={"action": "nursery_killed"})
+        self._nursery_gone("its worker ended")
+
+    def _start_nursery(self) -> None:
+        self._logging = log_setup()
+        setup = encode(self._setup())
+        self._process, self._control = nursery_process.take_ahead() or nursery_process.start()
+        self._frames, self._hung_up = Frames(), False
+        self._control.sendall(setup)
+        self._control.setblocking(False)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._control, self._on_readable)
+        self._ready = loop.create_future()
+
+    def _setup(self) -> dict[str, Any]:
+        main_module = sys.modules["__main__"]
+        names = {handler.module for handler in self._handlers if handler.kind != "async"}
+        main = None
+        if "__main__" in names:
+            names.remove("__main__")
+            spec = getattr(main_module, "__spec__", None)
+            if spec is not None:  # python -m package.module: by its real name it does not start anything
+                names.add(spec.name)
+            else:
+                main = getattr(main_module, "__file__", None)
+                if main is None:
+                    raise ConfigError("handlers typed in at a prompt cannot run in a child process: put them in a file")
+        return {
+            "modules": self._modules,
+            "registered_in": sorted(names),
+            "main": os.path.abspath(main) if main else None,
+            "pythonpath": os.environ.get("PYTHONPATH"),
+            "memory_mb": self._memory_mb,
+            "logging": self._logging,
+        }
+
+    async def _fork(self) -> Child:
+        assert self._control is not None
+        self._forks += 1
+        ours, theirs = socket.socketpair()
+        read_end, write_end = os.pipe()
+        shown = ChildOutput(read_end, logs_json=self._logging["as_json"])
+        child = Child(self._forks, self._kill, shown)
+        self._children[self._forks] = child
+        with theirs, os.fdopen(write_end, "wb") as output:
+            self._ask({"fork": self._forks}, [theirs.fileno(), output.fileno()])
+        await asyncio.get_running_loop().create_unix_connection(lambda: child, sock=ours)
+        return child
+
+    def _kill(self, number: int) -> None:
+        if number in self._children and not self._hung_up:  # else they all end already, and no request is taken
+            self._ask({"kill": number}, [])
+
+    def _ask(self, request: Mapping[str, int], descriptors: list[int]) -> None:
+        assert self._control is not None
+        try:
+            socket.send_fds(self._control, [encode(request)], descriptors)
+        except OSError as error:  # dead, or so stuck that it takes no more requests
+            self._nursery_gone(f"the process that forks children takes no requests ({error.strerror})")
+
+    def _on_readable(self) -> None:
+        assert self._control is not None
+        try:
+            data = self._control.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            data = b""
+        if not data:
+            self._nursery_gone("the process that forks children died")
+            return
+        for body in self._frames.feed(data):
+            self._on_message(orjson.loads(body))
+
+    def _on_message(self, message: Mapping[str, Any]) -> None:
+        if "forked" in message:
+            self._children[message["forked"]].pid = message["pid"]
+        elif "exited" in message:
+            child = self._children.pop(message["exited"])
+            child.ended(message.get("problem") or _how_it_ended(message["status"]), message.get("peak_mb", 0))
+        elif self._ready is not None and not self._ready.done():
+            if "ready" in message:
+                self._note_threads(message["threads"])
+                self._ready.set_result(None)
+            else:
+                self._ready.set_exception(ConfigError(message["failed"]))
+
+    def _note_threads(self, names: list[str]) -> None:
+        if names:
+            listed = ", ".join(names[:THREADS_NAMED]) + (", ..." if len(names) > THREADS_NAMED else "")
+            self.hint = (
+                f"modules of its handlers have started threads at import ({listed}), and the child processes in which"
+                " functions and graphs run have none of them: what waits for one waits for ever. Start them in the"
+                " handler"
+            )
+            log.warning("%s", self.hint, extra={"action": "threads_at_import"})
+
+    def _nursery_gone(self, why: str) -> None:
+        """Forgets the nursery and its children, which end with it; the next attempt that needs one starts another."""
+        if self._control is None or self._process is None:
+            return
+        if not self._hung_up:  # else it was asked to end
+            log.warning("no children until the next one is needed: %s", why, extra={"action": "nursery_gone"})
+        asyncio.get_running_loop().remove_reader(self._control)
+        self._control.close()
+        self._process.kill()
+        self._process.wait()
+        self._process = self._control = None
+        children, self._children, self._idle = self._children, {}, []
+        for child in children.values():
+            child.ended(why)
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_exception(ChildDied(why))
+            self._ready.exception()  # seen: perhaps nobody waits for it any more
+        self._ready = None
+
+
+def _request_frame(request: Mapping[str, Any]) -> bytes:
+    frame = encode(request)
+    if len(frame) > FRAME_LIMIT_BYTES:
+        raise BadTask(
+            f"its payload and its children's results have {len(frame)} bytes, over {FRAME_LIMIT_BYTES}: let children"
+            " return less, or a reference, or make this handler an async def, which runs in the worker"
+        )
+    return frame
+
+
+def _how_it_ended(status: int) -> str:
+    if status < 0:
+        return f"its process was killed by {signal.Signals(-status).name}"
+    return f"its process exited with status {status}"

@@ -1,0 +1,1 @@
+"""The attempts of this worker: queued, begun, timed, ended."""
