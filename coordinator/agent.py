@@ -44,6 +44,7 @@ from core.sealing import Sealed
 from core.signing import Signed
 from core.step import Batch, Call, Received, Step
 from core.tasks import Task, as_received
+from core.tier_graph import After, Before
 
 __all__ = ["CoordinatorAgent"]
 
@@ -58,9 +59,9 @@ WITH_TASKS = frozenset({Action.SUBMIT_TASK, Action.TASK_RESULT})
 class CoordinatorMind:
     """State, graph and hands of a coordinator."""
 
-    def __init__(self, coordinator_id: str, config: AgentConfig) -> None:
+    def __init__(self, coordinator_id: str, config: AgentConfig, nodes: Sequence[Before | After] = ()) -> None:
         self._config = config
-        self._graph = build()
+        self._graph = build(nodes)
         self._keys = CoordinatorKeys(coordinator_id)
         self._chores: set[asyncio.Task[None]] = set()
         self._forget_due_s = 0.0  # this loop's clock
@@ -237,7 +238,10 @@ class CoordinatorMind:
 
 
 class CoordinatorAgent(Agent):
-    """The top of the hierarchy, in this process. `initialize` starts it; see Agent for its end."""
+    """The top of the hierarchy, in this process. `initialize` starts it; see Agent for its end.
+
+    `nodes` run in its graph beside its own `receive`, `survey` and `dispatch`: see docs/library.md.
+    """
 
     def __init__(
         self,
@@ -245,9 +249,10 @@ class CoordinatorAgent(Agent):
         redis_config: RedisConfig | None = None,
         a2a_config: A2AConfig | None = None,
         config: AgentConfig | None = None,
+        nodes: Sequence[Before | After] = (),
     ) -> None:
         config = config or load().agent
-        self._coordinator_mind = CoordinatorMind(agent_id, config)
+        self._coordinator_mind = CoordinatorMind(agent_id, config, nodes)
         super().__init__(
             (Address.of(Role.COORDINATOR, agent_id),), self._coordinator_mind, redis_config, a2a_config, config
         )

@@ -7,7 +7,6 @@ again, and answers clients. Here is what may come in, and the handing out; `task
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +35,7 @@ from core.langgraph_state import AgentStatus
 from core.reports import TaskReport, shown_id, task_id_in, task_named, task_report
 from core.roles import Action, Address, Role
 from core.step import Batch, Call, Drain, Received, Sending, Step, Table, Tick
+from core.submissions import submitted
 from core.tasks import Task, TaskError, TaskStatus, check_new, skills_needed
 
 __all__ = ["dispatch", "recall", "receive", "survey"]
@@ -83,13 +83,10 @@ def on_submit_task(state: CoordinatorState, received: Received, batch: Batch, st
     step.extras[reply] = {"refused": refused} if refused else {}
 
 
-def submitted(item: Raw, index: int, received: Received) -> Task:
-    """The task in an item. One without an id has one that follows from where it stands: told again, it is the same."""
-    task = Task.from_json(item)
-    if task.task_id:
-        return task
-    place = f"{received.sender} {received.message.metadata.request_id} {index}"
-    return task.evolve(task_id=f"task-{hashlib.sha256(place.encode()).hexdigest()[:20]}")
+def place(state: CoordinatorState, task_id: str, distributor_id: str, batch: Batch, step: Step) -> None:
+    """Hands a task that waits to this distributor, whether or not it has room."""
+    if not state.draining and state.queue.remove(task_id):
+        hand_over(state, state.local_tasks[task_id], distributor_id, batch, step)
 
 
 def on_watch_task(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
@@ -161,10 +158,7 @@ def on_call(state: CoordinatorState, call: Call, batch: Batch, step: Step) -> No
         except BadTask as error:
             call.answer = error
             return
-        fresh = state.local_tasks.get(task.task_id)
-        if fresh is not None and fresh.task_id in state.queue:
-            state.queue.remove(fresh.task_id)
-            hand_over(state, fresh, distributor_id, batch, step)
+        place(state, task.task_id, distributor_id, batch, step)
         call.answer = True
     elif call.name == "attempts":
         distributor_id, had = call.argument
@@ -190,6 +184,9 @@ def dispatch(state: CoordinatorState, batch: Batch, step: Step) -> None:
 
 def hand_out(state: CoordinatorState, batch: Batch, step: Step) -> None:
     state.queue.wake(batch.now_ms)
+    for placed_id, distributor_id in step.placed.items():
+        if distributor_id in state.distributors:
+            place(state, placed_id, distributor_id, batch, step)
     if state.queue.lanes and not state.draining:
         spread = LeastLoaded(state.distributors.values())
         while (task_id := state.queue.pop(spread.can_serve)) is not None:

@@ -77,7 +77,7 @@ def accept(
             follow(state, known, asker, step)
         return
     check_limits(f"payload of task {task.task_id!r}", bytes(task.payload_json))
-    if why := refusal(state, task):
+    if why := step.refused.get(task.task_id) or refusal(state, task):
         raise BadTask(why)
     admit(
         state,

@@ -176,6 +176,8 @@ class Step:
     #: task id -> what became of it, in order, each with its new status first: for the audit trail
     changes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     told: dict[Address, int] = field(default_factory=dict)  #: bytes of records that it answers with, by who asked
+    refused: dict[str, str] = field(default_factory=dict)  #: new task that is not to be admitted -> why
+    placed: dict[str, str] = field(default_factory=dict)  #: waiting task -> the agent below that is to have it
     rejected: list[PutAside] = field(default_factory=list)  #: what goes into quarantine
 
     def put(self, table: Table, key: str, value: bytes | int, whose: str = "") -> None:
@@ -194,6 +196,15 @@ class Step:
             self.changes[task_id] = (what,)
         elif before[-1] != what:
             self.changes[task_id] = (*before, what)
+
+    def refuse(self, task_id: str, reason: str) -> None:
+        """Has a coordinator not admit a new task; its client is told the reason. Said before `receive`, or in vain."""
+        self.refused[task_id] = reason
+
+    def place(self, task_id: str, agent_id: str) -> None:
+        """Has `dispatch` hand a task that waits to this agent below, whether or not that has room. A task that does not
+        wait stays where it is, and so does one for an agent that nobody knows. Said before `dispatch`, or in vain."""
+        self.placed[task_id] = agent_id
 
     def put_aside(self, received: Received, item: Raw, error: PeerError) -> None:
         """Has an item quarantined, with the reason."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from functools import cache
+from inspect import iscoroutinefunction
 from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypedDict, TypeVar
 
 from langgraph.graph import END, START, StateGraph
@@ -20,9 +21,13 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
+from core.errors import ConfigError
 from core.step import Batch, Step
 
-__all__ = ["Stage", "TickContext", "TickState", "TierGraph", "first_run", "stage", "tier_graph"]
+__all__ = [
+    "After", "Before", "Stage", "TickContext", "TickState", "TierGraph", "first_run", "stage", "tier_graph",
+    "with_added",
+]  # fmt: skip
 
 Memory = TypeVar("Memory")
 
@@ -67,6 +72,55 @@ def stage(rule: Callable[[Any, Batch, Step], None], due: Due | None = None) -> S
         rule(runtime.context.memory, runtime.context.batch, state["step"])
 
     return Stage(rule.__name__, run, due)
+
+
+class Before(NamedTuple):
+    """A node of a program's own, that runs before the tier's node `anchor` whenever that does."""
+
+    anchor: str
+    node: Node
+
+
+class After(NamedTuple):
+    """A node of a program's own, that runs after the tier's node `anchor` whenever that does."""
+
+    anchor: str
+    node: Node
+
+
+def with_added(stages: Sequence[Stage], nodes: Sequence[Before | After]) -> list[Stage]:
+    """The stages with the nodes of a program among them; those at one place in the order in which they are given.
+
+    Raises ConfigError: there is no such place, two nodes have one name, or one is a coroutine function."""
+    names = [one.name for one in stages]
+    if unknown := sorted({one.anchor for one in nodes} - {*names}):
+        raise ConfigError(f"there is no node {', '.join(map(repr, unknown))} here: name one of {', '.join(names)}")
+    line: list[Stage] = []
+    for one in stages:
+        line += [added(new, one) for new in nodes if isinstance(new, Before) and new.anchor == one.name]
+        line.append(one)
+        line += [added(new, one) for new in nodes if isinstance(new, After) and new.anchor == one.name]
+    names = [one.name for one in line]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"two nodes are called {', '.join(twice)}: give each function a name of its own")
+    return line
+
+
+def added(new: Before | After, anchor: Stage) -> Stage:
+    """A node of a program's as a stage. What it raises costs its own decision only, and is noted: the messages of the
+    batch are not to blame, and would be put aside for it."""
+    node = new.node
+    name = getattr(node, "__name__", type(node).__name__)
+    if iscoroutinefunction(node) or iscoroutinefunction(getattr(node, "__call__", None)):  # noqa: B004 - not a test
+        raise ConfigError(f"{name} is a coroutine function: a node is a plain function, which does no I/O")
+
+    def run(state: TickState, runtime: Runtime[TickContext[Any]]) -> None:
+        try:
+            node(state, runtime=runtime)
+        except Exception as error:
+            state["step"].note("node_failed", node=name, error=f"{type(error).__name__}: {error}")
+
+    return Stage(name, run, anchor.due)
 
 
 def tier_graph(name: str, stages: Sequence[Stage]) -> TierGraph:

@@ -18,6 +18,7 @@ from core.runtime.portal import operation
 from core.sealing import Sealed, Seals, bare
 from core.step import Batch, Received, Step
 from core.tasks import Task, TaskStatus, to_begin_now
+from core.tier_graph import After, Before
 from distributor.graph import build
 from distributor.rules import recall
 from distributor.state import DistributorState, capacity, skill_sets, skills
@@ -30,11 +31,13 @@ log = logging.getLogger(__name__)
 class DistributorMind:
     """State and graph of a distributor. It has no hands: all it does is written and said."""
 
-    def __init__(self, me: Address, coordinator: Address, config: AgentConfig) -> None:
+    def __init__(
+        self, me: Address, coordinator: Address, config: AgentConfig, nodes: Sequence[Before | After] = ()
+    ) -> None:
         self._me = me
         self._coordinator = coordinator
         self._config = config
-        self._graph = build()
+        self._graph = build(nodes)
         self.state: DistributorState = self._new_state()
 
     def _new_state(self) -> DistributorState:
@@ -126,7 +129,10 @@ def _sealed_anew(seals: Seals, name: bytes, sealed: bytes) -> bytes | None:
 
 
 class DistributorAgent(Agent):
-    """The middle tier, in this process. `initialize` starts it; see Agent for its end."""
+    """The middle tier, in this process. `initialize` starts it; see Agent for its end.
+
+    `nodes` run in its graph beside its own `receive`, `survey` and `dispatch`: see docs/library.md.
+    """
 
     def __init__(
         self,
@@ -135,11 +141,12 @@ class DistributorAgent(Agent):
         a2a_config: A2AConfig | None = None,
         coordinator_id: str | None = None,
         config: AgentConfig | None = None,
+        nodes: Sequence[Before | After] = (),
     ) -> None:
         config = config or load().agent
         coordinator = Address.of(Role.COORDINATOR, coordinator_id or load().coordinator_id)
         me = Address.of(Role.DISTRIBUTOR, agent_id)
-        mind = DistributorMind(me, coordinator, config)
+        mind = DistributorMind(me, coordinator, config, nodes)
         super().__init__((coordinator, me), mind, redis_config, a2a_config, config)
 
     @operation

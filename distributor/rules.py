@@ -200,6 +200,14 @@ def on_drain(state: DistributorState, event: Drain, batch: Batch, step: Step) ->
             give_back(state, task, batch, step)
 
 
+def place(state: DistributorState, task_id: str, worker_id: str, batch: Batch, step: Step) -> None:
+    """Hands a task that waits to this worker, whether or not it has room. One that a worker has died with is in no
+    ordinary line, and stays there."""
+    worker = state.workers.get(worker_id)
+    if worker is not None and state.queue.remove(task_id):
+        hand_over(state, state.local_tasks[task_id], worker, batch, step)
+
+
 def on_call(state: DistributorState, call: Call, batch: Batch, step: Step) -> None:
     """What a program that holds this agent asks of it."""
     if call.name == "register":
@@ -228,6 +236,8 @@ def dispatch(state: DistributorState, batch: Batch, step: Step) -> None:
     tell_capacity(state, step)
     for queue in state.queues:
         queue.wake(batch.now_ms)
+    for task_id, worker_id in step.placed.items():
+        place(state, task_id, worker_id, batch, step)
     waits = bool(state.suspects) and hand_out_suspects(state, batch, step)
     if state.queue.lanes:
         # While a suspect waits for a free slot nobody is handed more than it begins at once: so slots come free.

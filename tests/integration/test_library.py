@@ -15,6 +15,7 @@ from core import A2AConfig, RedisConfig, Task
 from distributor.agent import DistributorAgent
 from tests.builders import SECRET
 from tests.integration.hierarchy import House, add
+from tests.pages import sample_of
 from tests.redis_server import RedisServer
 from tests.waiting import until_async
 
@@ -210,3 +211,21 @@ def test_an_id_that_cannot_be_one_is_refused_at_once(agent_id: str) -> None:
 
     with pytest.raises(ConfigError, match="agent id"):
         CoordinatorAgent(agent_id)
+
+
+def test_the_sample_of_a_policy_of_ones_own_runs(redis_server: RedisServer, redis_config: RedisConfig) -> None:
+    text = sample_of("A policy of your own")
+    configured = {
+        "REDIS_URL": redis_server.url, "REDIS_PASSWORD": redis_server.password or "", "REDIS_MODE": "external",
+    }  # fmt: skip
+
+    ran = subprocess.run(
+        [sys.executable, "-c", text], capture_output=True, timeout=60, env={**os.environ, **configured}, check=False
+    )
+
+    assert ran.returncode == 0, ran.stderr.decode()
+    assert ran.stdout.decode().splitlines() == [
+        "video-0 is accepted",
+        "video-1 is accepted",
+        "task 'video-2' was refused: two videos are open; submit it again when one has ended",
+    ]

@@ -8,6 +8,7 @@ from importlib import import_module
 TYPE_CHECKING = False  # as in `typing`, whose import would be half of what a probe (`agents healthcheck`) costs
 if TYPE_CHECKING:
     from coordinator.agent import CoordinatorAgent
+    from coordinator.state import CoordinatorState
     from core import (
         A2AConfig,
         A2AMessage,
@@ -40,7 +41,10 @@ if TYPE_CHECKING:
         UserError,
         WorldError,
     )
+    from core.submissions import submitted_tasks
+    from core.tier_graph import After, Before, TickContext, TickState
     from distributor.agent import DistributorAgent
+    from distributor.state import DistributorState
     from worker import ChildOutcome, Context, Spawn, agent, current_context, task
     from worker.agent import WorkerAgent
 else:
@@ -59,15 +63,19 @@ else:
 __all__ = [
     "A2AConfig",
     "A2AMessage",
+    "After",
     "AgentClient",
     "AgentConfig",
     "AgentSystemError",
     "BadTask",
+    "Before",
     "ChildOutcome",
     "ConfigError",
     "Context",
     "CoordinatorAgent",
+    "CoordinatorState",
     "DistributorAgent",
+    "DistributorState",
     "EventLoopError",
     "LeaseHeld",
     "LeaseLost",
@@ -86,6 +94,8 @@ __all__ = [
     "TaskRefused",
     "TaskStatus",
     "TaskTimeout",
+    "TickContext",
+    "TickState",
     "TransportDown",
     "UnknownTask",
     "UserError",
@@ -93,8 +103,12 @@ __all__ = [
     "WorldError",
     "agent",
     "current_context",
+    "submitted_tasks",
     "task",
 ]
 
 #: Where they are looked for, what takes longest to import last.
-_HOMES = (".core", ".core.errors", ".worker", ".coordinator.agent", ".distributor.agent", ".worker.agent")
+_HOMES = (
+    ".core", ".core.errors", ".worker", ".coordinator.state", ".distributor.state", ".core.submissions",
+    ".coordinator.agent", ".distributor.agent", ".worker.agent", ".core.tier_graph",
+)  # fmt: skip
