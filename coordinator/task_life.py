@@ -18,11 +18,10 @@ from coordinator.state import CoordinatorState, Sweep
 from core.access import may_touch, owner_of
 from core.attempt_errors import errors_with
 from core.errors import BadTask
-from core.json_values import check_limits
 from core.reports import OUTPUT_LIMIT, TaskReport
 from core.roles import Action, Address, Role
 from core.step import Batch, Sending, Step, Table
-from core.tasks import Task, TaskError, TaskStatus, Then, check_names
+from core.tasks import Task, TaskError, TaskStatus, Then, check_names, check_sizes
 
 __all__ = [
     "accept",
@@ -76,7 +75,7 @@ def accept(
         if asker:
             follow(state, known, asker, step)
         return
-    check_limits(f"payload of task {task.task_id!r}", bytes(task.payload_json))
+    check_sizes(task)
     if why := step.refused.get(task.task_id) or refusal(state, task):
         raise BadTask(why)
     admit(
@@ -250,7 +249,7 @@ def delegate(state: CoordinatorState, task: Task, said: TaskReport, batch: Batch
             raise BadTask(f"child id {taken[0]!r} is in use already; leave it out, or let it begin with its parent's")
         for child in children:
             check_names(child)
-            check_limits(f"payload of task {child.task_id!r}", bytes(child.payload_json))
+            check_sizes(child)
     except BadTask as error:
         problem = TaskError(type="BadTask", message=f"spawn: {error}", attempt=task.attempt, retryable=False)
         end(state, task, S.FAILED, batch, step, error=problem, errors=errors_with(task.errors, problem))

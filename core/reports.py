@@ -13,7 +13,7 @@ from msgspec import Meta, Raw, Struct
 
 from core.errors import BadTask, MalformedMessage
 from core.json_values import check_limits
-from core.tasks import NULL, Count, Moment, Name, TaskError, Then, in_words, is_task_id
+from core.tasks import NULL, TASK_TYPE, Count, Moment, Name, TaskError, Then, in_words, is_task_id
 
 __all__ = [
     "CHILDREN_LIMIT_BYTES", "OUTPUT_LIMIT", "PROGRESS_LIMIT_BYTES", "AttemptName", "AttemptReport", "ProgressReport",
@@ -91,7 +91,6 @@ class _Named(Struct, gc=False):
     """What can be known of an item that breaks its shape."""
 
     task_id: Any = None
-    attempt: Any = None
 
 
 class _Delegated(Struct, gc=False):
@@ -197,6 +196,8 @@ def _check_contents(report: AttemptReport | TaskReport) -> None:
         raise MalformedMessage("children: missing from the report of an attempt that delegated")
     if report.children and sum(len(memoryview(child)) for child in report.children) > CHILDREN_LIMIT_BYTES:
         raise MalformedMessage(f"children: over {CHILDREN_LIMIT_BYTES} bytes")
+    if report.then and report.then.task_type and not TASK_TYPE.fullmatch(report.then.task_type):
+        raise MalformedMessage("then.task_type: no name of a type")
     if report.result_json is not NULL:
         try:
             check_limits("result", bytes(report.result_json))

@@ -29,7 +29,7 @@ from msgspec.structs import replace
 from pydantic_core import core_schema
 
 from core.errors import BadTask, UnlawfulTransition
-from core.json_values import payload_json
+from core.json_values import check_limits, payload_json
 
 __all__ = [
     "NULL",
@@ -46,6 +46,7 @@ __all__ = [
     "as_received",
     "check_names",
     "check_new",
+    "check_sizes",
     "checked",
     "in_words",
     "is_task_id",
@@ -410,6 +411,13 @@ def check_names(task: Task) -> None:
         raise BadTask(_expected("task_id", f"an id that matches {TASK_ID.pattern}", task.task_id))
     if not TASK_TYPE.fullmatch(task.task_type):
         raise BadTask(_expected("task_type", f"a name that matches {TASK_TYPE.pattern}", task.task_type))
+
+
+def check_sizes(task: Task) -> None:
+    """Raises BadTask when the payload or the metadata of a task that others have written is over its limits."""
+    check_limits(f"payload of task {task.task_id!r}", bytes(task.payload_json))
+    if task.metadata_json:
+        check_limits(f"metadata of task {task.task_id!r}", _encode(task.metadata_json))
 
 
 def as_received(task: Task) -> Task:

@@ -30,7 +30,7 @@ from core.reports import (
 )
 from core.roles import Action, Address, Role
 from core.step import Batch, Call, Drain, Received, Sending, Step, Table
-from core.tasks import Task, TaskError, TaskStatus, skills_needed
+from core.tasks import Task, TaskError, TaskStatus, check_names, skills_needed
 from distributor.liveness import give_back_stranded, judge_workers, on_agent_left, on_beat, write_workers
 from distributor.state import DistributorState, capacity, skill_sets, skills
 from distributor.task_life import (
@@ -84,7 +84,9 @@ def on_assign_tasks(state: DistributorState, received: Received, batch: Batch, s
         step.extras.setdefault(Sending(state.coordinator, Action.TASK_RESULT), {})
     for item in received.message.tasks:
         try:
-            on_assign_task(state, Task.from_json(item), batch, step)
+            task = Task.from_json(item)
+            check_names(task)
+            on_assign_task(state, task, batch, step)
         except BadTask as error:
             refuse_assignment(state, received, item, error, step)
 

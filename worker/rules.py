@@ -18,7 +18,7 @@ from core.langgraph_state import AgentStatus, LocalAgentState
 from core.reports import AttemptReport, attempt_in, item_of
 from core.roles import Action, Address
 from core.step import Batch, Drain, Received, Sending, Step
-from core.tasks import Task, TaskError
+from core.tasks import Task, TaskError, check_names
 
 __all__ = [
     "CancelRun", "Outcome", "ProgressMade", "RunTask", "Withdraw", "Withdrawn", "WorkerState", "has_news",
@@ -122,6 +122,7 @@ def on_assign_tasks(state: WorkerState, received: Received, step: Step) -> None:
     for item in received.message.tasks:
         try:
             task = Task.from_json(item)
+            check_names(task)
         except BadTask as error:
             refuse_assignment(state, received, item, error, step)
         else:

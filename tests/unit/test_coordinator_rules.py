@@ -479,3 +479,13 @@ def test_a_step_without_anything_new_asks_nothing_of_the_world_however_many_task
     step = take(state, later_s=1)
 
     assert not step.commits
+
+
+def test_metadata_that_a_hand_made_message_brings_are_held_to_the_limit_of_payloads() -> None:
+    state = a_coordinator(DISTRIBUTOR)
+    large = {"task_id": "t", "task_type": "sum", "metadata": {"note": "x" * 300_000}}
+
+    [refusal] = refusals(take(state, submitted(large)))
+
+    assert "metadata of task 't' has" in refusal["reason"]
+    assert not state.local_tasks

@@ -44,7 +44,7 @@ def test_no_dictionary_of_a_heartbeat_is_without_a_bound_that_is_looked_at_first
         {"attempt": "1"}, {"attempt": True}, {"attempt": -1}, {"attempt": 2**53}, {"status": "pending"},
         {"status": None}, {"status": "failed"}, {"status": "delegated"}, {"started_at": "2026-01-01T00:00:00"},
         {"then": 5}, {"error": [1]}, {"run_ms": -1}, {"max_attempts": 1_000}, {"children": 5},
-        {"output": ["x"]}, {"output": "x" * 2049}, {"output": None},
+        {"output": ["x"]}, {"output": "x" * 2049}, {"output": None}, {"then": {"task_type": "a b"}},
     ],
 )  # fmt: skip
 def test_a_report_that_breaks_its_shape_is_refused_by_the_field(wrong: dict[str, Any]) -> None:
