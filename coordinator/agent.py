@@ -27,7 +27,8 @@ from coordinator.state import (
 from core import failpoints
 from core.access import owner_of
 from core.agents import Beat, Held
-from core.config import A2AConfig, AgentConfig, RedisConfig, load
+from core.config.settings import A2AConfig, AgentConfig, RedisConfig
+from core.config.sources import load
 from core.errors import AgentSystemError, BadTask, MalformedMessage, PeerError
 from core.langgraph_state import SharedAgentState
 from core.ports import Command

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from core.a2a_messaging import A2AMessage, MessageType
     from core.client.agent_client import AgentClient
-    from core.config import A2AConfig, AgentConfig, RedisConfig
+    from core.config.settings import A2AConfig, AgentConfig, RedisConfig
     from core.langgraph_state import LocalAgentState, SharedAgentState
     from core.tasks import Priority, Task, TaskStatus
 
@@ -30,14 +30,14 @@ __all__ = [
 ]
 
 _HOME = {
-    "A2AConfig": ".config",
+    "A2AConfig": ".config.settings",
     "A2AMessage": ".a2a_messaging",
     "AgentClient": ".client.agent_client",
-    "AgentConfig": ".config",
+    "AgentConfig": ".config.settings",
     "LocalAgentState": ".langgraph_state",
     "MessageType": ".a2a_messaging",
     "Priority": ".tasks",
-    "RedisConfig": ".config",
+    "RedisConfig": ".config.settings",
     "SharedAgentState": ".langgraph_state",
     "Task": ".tasks",
     "TaskStatus": ".tasks",

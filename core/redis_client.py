@@ -21,11 +21,11 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from core.config import RedisConfig
-from core.endpoint import Endpoint
+from core.config.endpoint import Endpoint
+from core.config.settings import RedisConfig
+from core.config.tls import tls_context, untrusted
+from core.config.variables import secret_text
 from core.errors import AgentSystemError, ConfigError, ReplyTooLarge, TransportDown
-from core.tls import tls_context, untrusted
-from core.variables import secret_text
 
 __all__ = ["Part", "ResponseError", "Wire", "client"]
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from typing import TypeVar
 
-from core.config import A2ASecrets, RedisConfig, load, with_client_certificate
+from core.config.settings import A2ASecrets, RedisConfig, with_client_certificate
+from core.config.sources import load
+from core.config.variables import secret_text
 from core.embedded_server.embedded import ensure_server
 from core.machine.local_secrets import resolve_secret
 from core.roles import Address
 from core.signing import Keys
-from core.variables import secret_text
 
 __all__ = ["keys_for", "redis_or_configured", "secrets_or_configured", "server_for"]
 

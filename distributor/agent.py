@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from core.agents import Beat
-from core.config import A2AConfig, AgentConfig, RedisConfig, load
+from core.config.settings import A2AConfig, AgentConfig, RedisConfig
+from core.config.sources import load
 from core.errors import BadTask, ForgedRecord, LeaseLost, PeerError, UnknownKey
 from core.redis_backend.keys import CellKeys
 from core.roles import Address, Role

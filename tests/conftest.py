@@ -13,7 +13,7 @@ import pytest
 import redis.asyncio
 
 if TYPE_CHECKING:
-    from core.config import RedisConfig
+    from core.config.settings import RedisConfig
     from tests.redis_server import RedisServer
 
 ROOT = Path(__file__).parent.parent
@@ -85,7 +85,7 @@ def installed_or_skip() -> Path:
 @pytest.fixture
 def redis_config(redis_server: RedisServer) -> RedisConfig:
     """How our code reaches `redis_server`, which is empty at the start of each test."""
-    from core.config import RedisConfig
+    from core.config.settings import RedisConfig
 
     redis_server.clean()
     return RedisConfig(url=redis_server.url, password=redis_server.password, mode="external")

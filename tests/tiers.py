@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from core.config import A2ASecrets, RedisConfig
-from core.variables import secret_text
+from core.config.settings import A2ASecrets, RedisConfig
+from core.config.variables import secret_text
 
 __all__ = ["SECRET", "Tiers"]
 

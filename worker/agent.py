@@ -12,7 +12,8 @@ import orjson
 from msgspec import Raw
 
 from core.agents import Beat
-from core.config import A2AConfig, AgentConfig, RedisConfig, load
+from core.config.settings import A2AConfig, AgentConfig, RedisConfig
+from core.config.sources import load
 from core.errors import BadTask
 from core.redis_backend.keys import CoordinatorKeys
 from core.reports import AttemptReport, item_of

@@ -28,7 +28,7 @@ from core.chaos.server import RedisServer
 from core.chaos.story import SERVER_LANE, Phases, Story, Struck
 from core.chaos.watch import Watch
 from core.client.agent_client import AgentClient
-from core.config import A2AConfig, RedisConfig
+from core.config.settings import A2AConfig, RedisConfig
 from core.embedded_server.binary import server_binary
 from core.errors import WorldError
 from core.machine.fresh_interpreter import python_path

@@ -14,7 +14,7 @@ from core.cli.render import note, print_json
 from core.cli.session import looking
 
 if TYPE_CHECKING:
-    from core.config import Settings
+    from core.config.settings import Settings
     from core.tasks import Task
 
 __all__ = ["finish", "telling_why"]

@@ -15,7 +15,7 @@ from core.cli.task_text import print_attempts, print_fields
 
 if TYPE_CHECKING:
     from core.client.agent_client import AgentClient
-    from core.config import Settings
+    from core.config.settings import Settings
     from core.operations.dead_letters import RejectedMessage
     from core.operations.reader import Reader
     from core.operations.task_records import Unreadable

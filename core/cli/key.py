@@ -11,7 +11,7 @@ from core.cli.render import note, print_table
 from core.cli.session import chain_of, looking, run, settings
 
 if TYPE_CHECKING:
-    from core.config import Settings
+    from core.config.settings import Settings
     from core.revocation import Revocation
     from core.roles import Address
 

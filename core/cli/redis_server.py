@@ -11,7 +11,7 @@ from core.cli.render import Yes, confirm, note, print_json, print_table
 from core.cli.session import looking, run, settings
 
 if TYPE_CHECKING:
-    from core.config import Settings
+    from core.config.settings import Settings
 
 __all__ = ["app"]
 
@@ -21,7 +21,7 @@ app = typer.Typer(help="This machine's own server.", no_args_is_help=True)
 @app.command()
 def start() -> None:
     """Start it, if nothing answers at the configured address. It ends 30 s after its last client has gone."""
-    from core.config import with_client_certificate
+    from core.config.settings import with_client_certificate
     from core.embedded_server.embedded import ensure_server_blocking, status
 
     configured = settings()

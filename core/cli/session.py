@@ -10,7 +10,7 @@ from core.cli.render import note
 
 if TYPE_CHECKING:
     from core.client.agent_client import AgentClient
-    from core.config import Settings
+    from core.config.settings import Settings
     from core.operations.reader import Reader
     from core.roles import Address
 
@@ -28,7 +28,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 def settings() -> Settings:
     """The settings of this directory and environment; a name that may be misspelt is told. Raises ConfigError."""
-    from core.config import load
+    from core.config.sources import load
 
     configured = load()
     for doubt in configured.doubts:

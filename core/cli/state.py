@@ -11,7 +11,7 @@ from core.cli.render import Wide, note, print_json, print_table
 from core.cli.session import looking, run, settings
 
 if TYPE_CHECKING:
-    from core.config import Settings
+    from core.config.settings import Settings
     from core.langgraph_state import SharedAgentState
 
 __all__ = ["app"]

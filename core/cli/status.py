@@ -12,7 +12,7 @@ from core.cli.session import looking, run, settings
 from core.printable import printable
 
 if TYPE_CHECKING:
-    from core.config import Settings
+    from core.config.settings import Settings
     from core.overview import AgentView, Overview
 
 __all__ = ["overview_json", "status"]

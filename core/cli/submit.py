@@ -14,7 +14,7 @@ from core.cli.render import note
 from core.cli.session import client_of, run, settings
 
 if TYPE_CHECKING:
-    from core.config import Settings
+    from core.config.settings import Settings
     from core.tasks import Task
 
 __all__ = ["submit"]

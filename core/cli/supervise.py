@@ -17,10 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from core import setting_sources  # noqa: F401 - `load` wants it; imported here once, and not by each process that reads settings
 from core.cli.render import note
 from core.cli.session import run, settings
-from core.config import load, with_client_certificate
+from core.config.settings import with_client_certificate
+from core.config.sources import load
 from core.embedded_server.embedded import ensure_server_blocking
 from core.errors import AgentSystemError
 from core.launch.hierarchy import AgentPlan, HierarchyHome

@@ -13,7 +13,7 @@ from core.cli.task_text import print_attempts, print_fields, print_output
 from core.printable import printable
 
 if TYPE_CHECKING:
-    from core.config import Settings
+    from core.config.settings import Settings
     from core.operations.task_records import Unreadable
     from core.tasks import Task
 

@@ -12,7 +12,7 @@ from core.cli.render import note
 from core.cli.session import looking, run, settings
 
 if TYPE_CHECKING:
-    from core.config import Settings
+    from core.config.settings import Settings
     from core.launch.hierarchy import HierarchyHome, HierarchyRecord
 
 __all__ = ["down", "up"]

@@ -33,7 +33,8 @@ from core.client.endings import Endings, Listener
 from core.client.look_up import LOOK_UP_S, LOOKED_UP_AT_ONCE, LookUp, Replicas
 from core.client.requests import BACKOFF_S, MOST_BACKOFF_S, Refused, Requests
 from core.client.waiting import WaitingReason
-from core.config import A2AConfig, A2ASecrets, RedisConfig, load
+from core.config.settings import A2AConfig, A2ASecrets, RedisConfig
+from core.config.sources import load
 from core.errors import (
     BadTask,
     ConfigError,

@@ -19,7 +19,7 @@ from typing import Any
 
 from core.a2a_messaging import MOST_ITEMS
 from core.client.rejection import LATEST, rejection_of
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from core.errors import ServerRefused, TaskTimeout, TransportDown
 from core.ports import Command
 from core.redis_backend.clock import ServerClock

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 
-from core.config import RedisConfig, load
+from core.config.settings import RedisConfig
+from core.config.sources import load
 from core.errors import AgentSystemError, ServerRefused
 
 __all__ = ["WaitingReason"]

@@ -22,12 +22,13 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
-from core.config import RedisConfig, directory_of, private_directory
+from core.config.directories import directory_of, private_directory
+from core.config.endpoint import Endpoint
+from core.config.settings import RedisConfig
 from core.embedded_server.binary import server_binary
 from core.embedded_server.home import EmbeddedStatus, Home
 from core.embedded_server.probe import Found, Kind, look
 from core.embedded_server.supervisor import Orders
-from core.endpoint import Endpoint
 from core.errors import ConfigError, TransportDown
 from core.machine.file_lock import is_locked, locked
 from core.machine.fresh_interpreter import python_path

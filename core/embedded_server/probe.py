@@ -9,9 +9,9 @@ import ssl
 from dataclasses import dataclass
 from enum import Enum
 
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
+from core.config.tls import tls_context, untrusted
 from core.embedded_server.conversation import Conversation, NotRedis, Refusal
-from core.tls import tls_context, untrusted
 
 __all__ = ["Found", "Kind", "look"]
 

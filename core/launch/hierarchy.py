@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from core.config import RedisConfig, directory_of, private_directory
+from core.config.directories import directory_of, private_directory
+from core.config.settings import RedisConfig
 from core.errors import ConfigError
 from core.machine.file_lock import is_locked
 from core.machine.private_files import write_private

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import psutil
 
-from core.config import Settings
+from core.config.settings import Settings
 from core.errors import ServerRefused, TransportDown
 from core.launch.hierarchy import AgentPlan
 from core.operations.overview import read_overview

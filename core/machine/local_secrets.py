@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from core.config import MIN_SECRET_CHARACTERS, NEW_SECRET, A2ASecrets, RedisConfig, directory_of
+from core.config.directories import directory_of
+from core.config.settings import MIN_SECRET_CHARACTERS, NEW_SECRET, A2ASecrets, RedisConfig
+from core.config.variables import secret_text
 from core.errors import ConfigError
 from core.machine.private_files import kept_secret
-from core.variables import secret_text
 
 __all__ = ["resolve_secret"]
 

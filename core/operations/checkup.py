@@ -12,7 +12,9 @@ from importlib.util import find_spec
 from typing import Literal
 
 from core.agents import Health
-from core.config import RedisConfig, Settings, load, with_client_certificate
+from core.config.settings import RedisConfig, Settings, with_client_certificate
+from core.config.sources import load
+from core.config.variables import secret_text
 from core.embedded_server.embedded import ensure_server_blocking, leftovers, status
 from core.embedded_server.probe import Kind, look
 from core.errors import AgentSystemError, ConfigError, ServerRefused
@@ -26,7 +28,6 @@ from core.overview import Overview
 from core.printable import printable
 from core.roles import Address, Role, asker_of
 from core.server_info import fields_of, memory_of
-from core.variables import secret_text
 
 __all__ = ["Finding", "check_all", "check_info", "check_overview", "check_secret_files", "check_server", "worst"]
 

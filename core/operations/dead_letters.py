@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from core.config import A2ASecrets, RedisConfig
+from core.config.settings import A2ASecrets, RedisConfig
 from core.errors import BadSignature, ConfigError, PeerError, UnknownKey
 from core.operations.task_records import Unreadable, read_records
 from core.redis_backend.keys import CellKeys, CoordinatorKeys

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from core.a2a_messaging import A2AMessage
 from core.agents import Beat
-from core.config import AgentConfig
+from core.config.settings import AgentConfig
 from core.errors import MalformedMessage, PeerError, ServerRefused
 from core.langgraph_state import Lease
 from core.overview import AgentView, Overview, health_at

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from core.errors import ConfigError
 from core.operations.acl import Chain, allowed_of
 from core.ports import Command

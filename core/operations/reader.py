@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from core.errors import ReplyTooLarge, ServerRefused
 from core.redis_backend.shared_state import Runs
 from core.redis_client import Part, Wire

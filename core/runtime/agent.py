@@ -11,7 +11,7 @@ import random
 import weakref
 from typing import Any, Self
 
-from core.config import A2AConfig, AgentConfig, RedisConfig
+from core.config.settings import A2AConfig, AgentConfig, RedisConfig
 from core.errors import (
     AgentSystemError,
     ConfigError,

@@ -20,7 +20,7 @@ from itertools import count
 from typing import Any
 
 from core import failpoints
-from core.config import AgentConfig
+from core.config.settings import AgentConfig
 from core.errors import (
     LeaseLost,
     MalformedMessage,

@@ -23,7 +23,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from core import failpoints
-from core.config import Settings, load
+from core.config.settings import Settings
+from core.config.sources import load, take_secrets
 from core.errors import AgentSystemError, ConfigError
 from core.machine.process_secrets import guard
 from core.module_names import module_name
@@ -34,7 +35,6 @@ from core.runtime.health import health_server
 from core.runtime.logs import configure_logging
 from core.runtime.own_loop import MAIN, run
 from core.runtime.standstill import stay_awake
-from core.setting_sources import take_secrets
 
 __all__ = ["EXIT_HANDED_BACK", "arguments", "run_agent"]
 

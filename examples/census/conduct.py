@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import IO, Literal
 
 from core.client.agent_client import AgentClient
-from core.config import load
+from core.config.sources import load
 from core.errors import AgentSystemError, TaskFailed
 from core.module_names import module_name
 from core.operations.erase import erase_hierarchy

@@ -19,7 +19,7 @@ from typing import Literal
 import psutil
 import pytest
 
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from core.embedded_server.embedded import EmbeddedStatus, ensure_server_blocking, leftovers, status, stop
 from core.errors import ConfigError, TransportDown
 from core.redis_client import Wire
@@ -31,7 +31,7 @@ from tests.waiting import until, until_async
 AGENT = """
 import sys
 from pathlib import Path
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from core.embedded_server.embedded import ensure_server_blocking, status
 config = RedisConfig(port=int(sys.argv[1]), data_dir=Path(sys.argv[2]))
 way_in = ensure_server_blocking(config)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from core import AgentClient, RedisConfig, Task
-from core.config import A2ASecrets
+from core.config.settings import A2ASecrets
 from core.errors import UnknownKey
 from tests.tiers import SECRET, Tiers
 from tests.waiting import until

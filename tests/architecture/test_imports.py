@@ -34,12 +34,12 @@ CLOCK_METHODS = {"now", "utcnow", "today"}
 
 #: The rooms of core, from the ground up: each may import those before it, and knows nothing of those behind it.
 FLOORS_OF_CORE = (
-    "core.failpoints", "core.machine", "core.pictures", "core.memory_backend", "core.embedded_server",
+    "core.config", "core.failpoints", "core.machine", "core.pictures", "core.memory_backend", "core.embedded_server",
     "core.redis_backend", "core.operations", "core.runtime", "core.client", "core.launch", "core.chaos", "core.cli",
 )  # fmt: skip
 FLOORS_OF_THE_WORKER = ("worker.authoring", "worker.children", "worker.execution", "worker.agent")
 #: The files of core that act: they open connections, read the environment and files, or wire rooms together.
-ACTING_FILES = ("core/redis_client.py", "core/config.py", "core/setting_sources.py", "core/wiring.py")
+ACTING_FILES = ("core/redis_client.py", "core/wiring.py")
 #: What workers import by its name and run, as they do with the modules of any user.
 USER_CODE = ("core/chaos/work.py", "core/chaos/handlers.py")
 
@@ -60,7 +60,7 @@ class Rule:
 
 
 def _thinking_file_rules(tier: str) -> Iterator[Rule]:
-    acting = (*FLOORS_OF_CORE, "core.redis_client", "core.config", "core.wiring")
+    acting = (*FLOORS_OF_CORE, "core.redis_client", "core.wiring")
     think = f"what is beside {tier}/agent.py thinks: what it needs from the world comes in as an argument"
     for file in THINKING_FILES:
         yield Rule(f"{tier}/{file}.py", (*WORLD, *acting, "secrets", "uuid"), think)
@@ -107,7 +107,7 @@ RULES: tuple[Rule, ...] = (
         "core/*",
         FLOORS_OF_CORE,
         "a file of core is a rule and needs no folder that acts on the world",
-        unless=("core/*/*", "core/wiring.py", "core/__init__.py"),  # which collects the names that programs use
+        unless=("core/*/*", *ACTING_FILES, "core/__init__.py"),  # which collects the names that programs use
     ),
     Rule(
         "core/*",

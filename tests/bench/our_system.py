@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import psutil
 
 from core import AgentClient, RedisConfig, Task
-from core.config import A2AConfig
+from core.config.settings import A2AConfig
 from core.errors import AgentSystemError
 from tests.bench.noop import TASK_TYPE
 from tests.bench.processes import ProcessGroup

@@ -14,7 +14,7 @@ from core.ports import Connection
 from core.redis_client import Wire
 
 if TYPE_CHECKING:
-    from core.config import RedisConfig
+    from core.config.settings import RedisConfig
     from core.ports import OpenConnection
 
 

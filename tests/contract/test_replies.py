@@ -15,7 +15,7 @@ from core.redis_client import Wire
 from tests.contract.replies import Nth, Speaker
 
 if TYPE_CHECKING:
-    from core.config import RedisConfig
+    from core.config.settings import RedisConfig
 
 FAR_MS = 1_000_000
 

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from core.memory_backend.connection import MemoryConnection
 from core.memory_backend.store import MemoryStore
 from core.ports import Connection

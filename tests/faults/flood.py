@@ -22,7 +22,7 @@ import hiredis
 import psutil
 
 from core.client.agent_client import AgentClient
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from core.redis_backend.keys import CoordinatorKeys
 from core.signing import key_id_of
 from core.tasks import Task

@@ -12,7 +12,7 @@ import pytest
 
 from core.chaos.processes import Processes
 from core.client.agent_client import AgentClient
-from core.config import A2ASecrets, RedisConfig
+from core.config.settings import A2ASecrets, RedisConfig
 from core.redis_backend.keys import AgentKeys, CellKeys, CoordinatorKeys
 from tests.redis_server import RedisServer
 from tests.waiting import until

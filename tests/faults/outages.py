@@ -21,7 +21,7 @@ from core.chaos.append_log import AppendLog, Transaction
 from core.chaos.history import Grant, History
 from core.chaos.judge import Verdict, judge
 from core.client.agent_client import AgentClient
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from core.errors import ServerRefused, TaskLost, TransportDown
 from core.tasks import Task
 from tests.faults.stage import COORDINATOR, PATIENCE_S, PROFILE, SETTLE_S, Stage

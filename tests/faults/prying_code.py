@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable
 from errno import EACCES, EPERM
 
-from core.config import load
-from core.variables import secret_text
+from core.config.sources import load
+from core.config.variables import secret_text
 from worker.authoring.handlers import task
 
 PR_GET_DUMPABLE = 3

@@ -21,7 +21,7 @@ from core.chaos.ledger import LEDGER_VARIABLE, Entry, Ledger, read_ledger
 from core.chaos.processes import Processes
 from core.chaos.proxy import Proxy
 from core.client.agent_client import AgentClient
-from core.config import A2ASecrets, RedisConfig
+from core.config.settings import A2ASecrets, RedisConfig
 from core.errors import TaskTimeout, WorldError
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.tasks import Task

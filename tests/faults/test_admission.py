@@ -11,7 +11,7 @@ import pytest
 from coordinator.admission import BESIDE_BYTES, COPIES, note_memory, refusal
 from coordinator.state import CoordinatorState
 from core.client.agent_client import AgentClient
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from core.errors import ConfigError, TaskRefused
 from core.operations.checkup import check_all, check_server
 from core.operations.reader import reading

@@ -17,7 +17,7 @@ import core.redis_client
 from core.client import agent_client as client_module
 from core.client import look_up, requests, waiting
 from core.client.agent_client import AgentClient
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from core.errors import ServerRefused, TaskLost, TaskTimeout, TransportDown, UnknownTask
 from core.redis_backend.keys import CoordinatorKeys
 from core.roles import Address, Role

@@ -15,7 +15,7 @@ import orjson
 import pytest
 import redis.asyncio
 
-from core.config import AgentConfig, RedisConfig
+from core.config.settings import AgentConfig, RedisConfig
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.runtime.agent import Agent
 from core.tasks import Task, utc_now

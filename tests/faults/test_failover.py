@@ -17,7 +17,7 @@ from core.chaos.append_log import AppendLog
 from core.chaos.history import History
 from core.chaos.processes import Processes
 from core.chaos.proxy import Proxy
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from tests.faults.outages import (
     all_act,
     fences_used_again,

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from core.cli.probe import probe, target
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from core.errors import ConfigError
 from core.redis_backend.keys import CoordinatorKeys
 from core.runtime.health import HEAD_BYTES, MOST_CONNECTIONS, health_server

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.redis_client import Wire

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from core.client.agent_client import AgentClient
-from core.config import A2AConfig, RedisConfig
+from core.config.settings import A2AConfig, RedisConfig
 from core.redis_backend.keys import ACTIVE, CoordinatorKeys
 from core.roles import Action, Address, Role
 from core.signing import Keys

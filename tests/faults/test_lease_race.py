@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from core.errors import LeaseHeld
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.commit import Committer

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from core.chaos.proxy import Action, command
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from core.errors import TransportDown
 from tests.faults.outages import under_load
 from tests.faults.stage import CLIENT, COORDINATOR, PROFILE, Stage

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from core.errors import TaskLost, TaskRefused, UnknownTask
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.roles import Action, Address, Role

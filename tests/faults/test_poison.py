@@ -17,7 +17,7 @@ import pytest
 
 from core.chaos.processes import Processes
 from core.client.agent_client import AgentClient
-from core.config import A2ASecrets, RedisConfig
+from core.config.settings import A2ASecrets, RedisConfig
 from core.operations.dead_letters import dead_letter_ids, original_message, signature_found
 from core.operations.reader import reading
 from core.tasks import Task

@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from core.cli.app import app
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from core.errors import AgentSystemError
 from core.operations import reader
 from core.operations.reader import reading

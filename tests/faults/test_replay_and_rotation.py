@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from core.client.agent_client import AgentClient
-from core.config import AgentConfig, RedisConfig
+from core.config.settings import AgentConfig, RedisConfig
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.roles import Address, Role
 from core.runtime.agent import Agent

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from core.client.agent_client import AgentClient
-from core.config import A2AConfig, RedisConfig
+from core.config.settings import A2AConfig, RedisConfig
 from core.errors import PeerError
 from core.roles import Address, Role
 from core.signing import Keys

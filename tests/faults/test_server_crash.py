@@ -8,7 +8,7 @@ import pytest
 
 from core.chaos.append_log import AppendLog
 from core.chaos.proxy import Proxy
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from tests.faults.outages import (
     DOWN_S,
     all_act,

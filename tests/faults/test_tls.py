@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from tests.certificates import self_signed
 from tests.faults.outages import all_act, under_load
 from tests.faults.stage import Stage

@@ -16,7 +16,7 @@ import pytest
 
 from core.chaos.processes import Processes
 from core.client.agent_client import AgentClient
-from core.config import A2ASecrets, RedisConfig
+from core.config.settings import A2ASecrets, RedisConfig
 from core.redis_backend.keys import CellKeys
 from core.tasks import Task
 from tests.executor_bench import Bench, error_of

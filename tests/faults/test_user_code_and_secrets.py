@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from core.client.agent_client import AgentClient
-from core.config import A2AConfig, RedisConfig
+from core.config.settings import A2AConfig, RedisConfig
+from core.config.variables import secret_text
 from core.errors import ConfigError, TransportDown
 from core.tasks import Task
-from core.variables import secret_text
 from tests.faults.prying_code import WAYS
 from tests.installation import Installation
 from tests.process_memory import core_limit_of, environment_shown_of

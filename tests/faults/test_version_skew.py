@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from core import a2a_messaging
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.roles import Action, Address, Role
 from core.sealing import Sealed, bare

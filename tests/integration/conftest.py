@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.commit import Committer
 from core.redis_client import Wire

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from coordinator.agent import CoordinatorAgent
 from core.client.agent_client import AgentClient
-from core.config import A2AConfig, AgentConfig, RedisConfig
+from core.config.settings import A2AConfig, AgentConfig, RedisConfig
 from core.redis_backend.keys import CoordinatorKeys
 from core.runtime.agent import Agent
 from core.tasks import Task

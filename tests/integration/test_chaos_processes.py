@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from core.chaos.processes import Processes
-from core.config import RedisConfig
-from core.variables import secret_text
+from core.config.settings import RedisConfig
+from core.config.variables import secret_text
 from tests.tiers import SECRET
 from tests.waiting import until
 

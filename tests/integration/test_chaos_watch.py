@@ -13,7 +13,7 @@ import redis.asyncio
 from core.chaos.injector import SERVER, Fault, Kind, Target
 from core.chaos.story import Story, Struck
 from core.chaos.watch import Watch
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from core.langgraph_state import Lease
 from core.operations.reader import reading
 from core.roles import Role

@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from core.config import A2ASecrets, AgentConfig, RedisConfig
+from core.config.settings import A2ASecrets, AgentConfig, RedisConfig
+from core.config.variables import variable_of
 from core.tasks import utc_now
-from core.variables import variable_of
 from tests.executor_bench import Bench, children, error_of, written
 from tests.waiting import until_async
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from core.client.agent_client import AgentClient
-from core.config import A2ASecrets, RedisConfig
+from core.config.settings import A2ASecrets, RedisConfig
 from tests.tiers import SECRET
 
 

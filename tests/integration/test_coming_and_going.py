@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from core.config import AgentConfig, RedisConfig
+from core.config.settings import AgentConfig, RedisConfig
 from core.errors import TaskRefused
 from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys
 from core.roles import Address, Role

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from redis.exceptions import RedisError, ResponseError
 
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from core.errors import LeaseLost, ServerRefused, StateConflict, TransportDown
 from core.ports import Command
 from core.redis_backend.clock import ServerClock

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.config import A2ASecrets, RedisConfig
+from core.config.settings import A2ASecrets, RedisConfig
 from core.errors import TaskRefused
 from core.operations.dead_letters import dead_letters, original_message, signature_found
 from core.operations.reader import reading

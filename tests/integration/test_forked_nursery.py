@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from core.client.agent_client import AgentClient
-from core.config import A2AConfig, RedisConfig
+from core.config.settings import A2AConfig, RedisConfig
 from core.tasks import Task
 from tests.process_memory import memory_of, root_only
 from tests.tiers import Tiers

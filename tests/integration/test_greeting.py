@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from core.operations.checkup import check_overview
 from core.operations.overview import read_overview
 from core.operations.reader import reading

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from coordinator.agent import CoordinatorAgent
 from core.a2a_messaging import A2AMessage
-from core.config import A2AConfig, AgentConfig, RedisConfig
+from core.config.settings import A2AConfig, AgentConfig, RedisConfig
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.redis_client import Wire

@@ -6,7 +6,7 @@ import pytest
 
 from core.chaos.proxy import Proxy
 from core.client import requests
-from core.config import AgentConfig, RedisConfig
+from core.config.settings import AgentConfig, RedisConfig
 from core.errors import TaskRefused
 from core.tasks import Task
 from tests.integration.hierarchy import House, house

@@ -8,7 +8,8 @@ import pytest
 
 from coordinator.agent import CoordinatorAgent
 from core.client.agent_client import AgentClient
-from core.config import A2ASecrets, RedisConfig, load
+from core.config.settings import A2ASecrets, RedisConfig
+from core.config.sources import load
 from core.errors import ConfigError, ServerRefused
 from core.operations.acl import Chain, allowed_of, rules_of
 from core.operations.checkup import check_all

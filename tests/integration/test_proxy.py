@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from core.chaos.proxy import Proxy, command
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from tests.redis_server import RedisServer
 from tests.waiting import until
 

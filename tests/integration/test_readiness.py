@@ -7,7 +7,8 @@ import os
 
 import pytest
 
-from core.config import RedisConfig, load
+from core.config.settings import RedisConfig
+from core.config.sources import load
 from core.launch import readiness
 from core.launch.hierarchy import AgentPlan
 from core.launch.readiness import wait_until_ready

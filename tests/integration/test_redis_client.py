@@ -7,10 +7,10 @@ import asyncio
 import pytest
 from redis.exceptions import ResponseError
 
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
+from core.config.variables import secret_text
 from core.errors import ConfigError, ReplyTooLarge, TransportDown
 from core.redis_client import Wire, client
-from core.variables import secret_text
 from tests.redis_server import RedisServer, bundled_server
 from tests.waiting import until_async
 

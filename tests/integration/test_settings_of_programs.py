@@ -8,8 +8,8 @@ import pytest
 
 from coordinator.agent import CoordinatorAgent
 from core import A2AConfig, AgentClient, RedisConfig, Task
+from core.config.variables import secret_text
 from core.errors import TaskTimeout, TransportDown
-from core.variables import secret_text
 from core.wiring import secrets_or_configured
 from distributor.agent import DistributorAgent
 from worker.agent import WorkerAgent

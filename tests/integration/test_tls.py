@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from core.config import A2AConfig, RedisConfig, with_client_certificate
+from core.config.settings import A2AConfig, RedisConfig, with_client_certificate
 from core.embedded_server.embedded import ensure_server
 from core.errors import AgentSystemError, ConfigError
 from core.redis_client import Wire, client

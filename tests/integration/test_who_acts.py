@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from coordinator.agent import CoordinatorAgent
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
+from core.config.variables import secret_text
 from core.errors import LeaseHeld, LeaseLost, Wedged
 from core.langgraph_state import Lease
 from core.operations.overview import read_overview
@@ -24,7 +25,6 @@ from core.redis_backend.keys import CoordinatorKeys, keys_of
 from core.redis_client import Wire
 from core.roles import Address, Role
 from core.tasks import Task
-from core.variables import secret_text
 from tests.integration.hierarchy import FAST, House, add
 from tests.integration.speaker import Redis
 from tests.waiting import until_async

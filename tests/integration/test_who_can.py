@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from core.redis_backend.keys import CellKeys
 from tests.integration.hierarchy import House, add, house, is_empty, wait
 from tests.waiting import until_async

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from core.errors import LeaseLost
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.commit import CONTENDED, Committer

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from coordinator.agent import CoordinatorMind
-from core.config import AgentConfig
+from core.config.settings import AgentConfig
 from core.errors import RaceLost, WorldError
 from core.roles import Address, Role
 from core.runtime.agent_loop import AgentLoop

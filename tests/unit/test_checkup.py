@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.config import load
+from core.config.sources import load
 from core.operations.checkup import Finding, check_info, check_secret_files, worst
 
 GOOD = {

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from core.config import A2AConfig, AgentConfig, RedisConfig, Setting, Settings, data_dir, load, with_client_certificate
+from core.config.directories import data_dir
+from core.config.settings import A2AConfig, AgentConfig, RedisConfig, Setting, Settings, with_client_certificate
+from core.config.sources import KNOWN, load
+from core.config.variables import secret_text
 from core.errors import ConfigError
-from core.setting_sources import KNOWN
-from core.variables import secret_text
 from core.wiring import redis_or_configured
 from tests.conftest import ROOT
 
@@ -279,23 +280,38 @@ def test_mutual_tls_puts_the_certificate_on_the_connection_to_redis_and_needs_tl
         with_client_certificate(RedisConfig(), mutual)
 
 
-def test_the_data_directory_is_private_and_one_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
-    made = data_dir({"XDG_DATA_HOME": str(tmp_path)}) if sys.platform != "darwin" else data_dir()
-    assert made.stat().st_mode & 0o077 == 0
-    assert data_dir({"AGENT_DATA_DIR": str(tmp_path / "own")}) == tmp_path / "own"
+def test_the_data_directory_is_private_and_one_that_others_can_write_to_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AGENT_DATA_DIR", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert data_dir() == tmp_path / "agent-system"
+    assert data_dir().stat().st_mode & 0o077 == 0
+    monkeypatch.setenv("AGENT_DATA_DIR", str(tmp_path / "own"))
+    assert data_dir() == tmp_path / "own"
 
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared").chmod(0o777)
+    monkeypatch.setenv("AGENT_DATA_DIR", str(tmp_path / "shared"))
     with pytest.raises(ConfigError, match="chmod 700"):
-        data_dir({"AGENT_DATA_DIR": str(tmp_path / "shared")})
+        data_dir()
     (tmp_path / "file").touch()
+    monkeypatch.setenv("AGENT_DATA_DIR", str(tmp_path / "file"))
     with pytest.raises(ConfigError, match="AGENT_DATA_DIR"):
-        data_dir({"AGENT_DATA_DIR": str(tmp_path / "file")})
+        data_dir()
+
+
+def test_a_relative_place_of_data_is_none_so_that_agents_in_two_folders_share_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AGENT_DATA_DIR", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_DATA_HOME", "relative")
+    assert data_dir().is_relative_to(tmp_path)
 
 
 def test_importing_the_settings_imports_neither_redis_nor_langgraph_nor_the_reader_of_sources() -> None:
-    program = (
-        "import sys, core.config; print(*{'redis', 'langgraph', 'pydantic_settings', 'asyncio'} & set(sys.modules))"
-    )
+    heavy = {"redis", "langgraph", "pydantic_settings", "asyncio"}
+    program = f"import sys, core.config.settings; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.split() == []

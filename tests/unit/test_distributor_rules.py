@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.config import AgentConfig
+from core.config.settings import AgentConfig
 from core.langgraph_state import AgentStatus
 from core.roles import Action
 from core.step import Call, Drain, Sending, Table

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from core import failpoints
-from core.config import load
+from core.config.sources import load
 from core.errors import ConfigError
 from core.failpoints import FailpointHit
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.config import PLACEHOLDER_SECRET, A2AConfig, RedisConfig
+from core.config.settings import PLACEHOLDER_SECRET, A2AConfig, RedisConfig
 from core.errors import ConfigError
 from core.machine.local_secrets import resolve_secret
 

@@ -13,7 +13,7 @@ import pytest
 
 from coordinator.agent import CoordinatorAgent
 from core.client.agent_client import AgentClient
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from core.errors import EventLoopError, TransportDown
 from core.redis_client import Wire
 from core.runtime.portal import Resident, operation, portal_loop

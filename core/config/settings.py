@@ -1,25 +1,22 @@
 """What can be configured, as frozen values that were validated when they were made.
 
-`RedisConfig(host="localhost")` can be written in a program; `load` makes the same values from flags, the environment
-and a `.env` file. Each field names its environment variable and what that takes, once, in a `Variable`; reading, error
-messages and the list of known variables all come from there.
+`RedisConfig(host="localhost")` can be written in a program; `sources.load` makes the same values from flags, the
+environment and a `.env` file. Each field names its environment variable and what that takes, once, in a `Variable`;
+reading, error messages and the list of known variables all come from there.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
-from core.endpoint import Endpoint, endpoint_of_url
+from core.config.endpoint import Endpoint, endpoint_of_url
+from core.config.variables import BadSetting, Secret, Value, Variable, secret_text
 from core.errors import ConfigError
 from core.roles import AGENT_ID
-from core.variables import BadSetting, Secret, Value, Variable, secret_text
 
 __all__ = [
     "A2AConfig",
@@ -28,10 +25,6 @@ __all__ = [
     "RedisConfig",
     "Setting",
     "Settings",
-    "data_dir",
-    "directory_of",
-    "load",
-    "private_directory",
     "with_client_certificate",
 ]
 
@@ -286,55 +279,3 @@ class Settings:
     def a2a_for(self, agent_id: str) -> A2AConfig:
         """The secrets, as those of one agent. Raises ConfigError when that is no agent id."""
         return A2AConfig(agent_id=agent_id, **dict(self.a2a))
-
-
-def load(
-    flags: Mapping[str, object] | None = None,
-    environ: Mapping[str, str] = os.environ,
-    dotenv_path: str | Path = ".env",
-) -> Settings:
-    """The settings; of each variable the first that is there: flag, environment, `.env`, default.
-
-    `flags` is keyed by the variable that a flag overrides, `{"REDIS_URL": "redis://..."}`; None means not given. An
-    empty value counts as not set everywhere, and so does what Kubernetes sets for the services around. Raises
-    ConfigError for a malformed value and for an unknown variable that is almost one of ours, or begins in `.env` with
-    REDIS_, A2A_ or AGENT_: it names the variable, the place, the problem and the cure. In the environment, which other
-    programs share, a name is refused only when it begins like that and is almost one of ours; see `Settings.doubts`.
-    """
-    from core.setting_sources import read  # its libraries take as long to import as all of this module
-
-    return read(flags or {}, environ, Path(dotenv_path))
-
-
-def data_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """This user's directory for the embedded server's data and the secrets of this machine, made (mode 700) if missing.
-
-    AGENT_DATA_DIR, else `agent-system` below XDG_DATA_HOME or the platform's usual place.
-    """
-    if environ.get("AGENT_DATA_DIR"):
-        return private_directory(Path(environ["AGENT_DATA_DIR"]))
-    if sys.platform == "darwin":
-        return private_directory(Path.home() / "Library" / "Application Support" / "agent-system")
-    shared = environ.get("XDG_DATA_HOME") or ""
-    base = Path(shared) if os.path.isabs(shared) else Path.home() / ".local" / "share"
-    return private_directory(base / "agent-system")
-
-
-def directory_of(redis: RedisConfig) -> Path:
-    """The data directory that `redis` names, else this user's."""
-    return private_directory(redis.data_dir) if redis.data_dir else data_dir()
-
-
-def private_directory(path: Path) -> Path:
-    """`path`, absolute and made (mode 700) if missing. Raises ConfigError when others could write to it."""
-    path = path.expanduser().absolute()
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = path.stat()
-    except OSError as error:
-        raise ConfigError(
-            f"AGENT_DATA_DIR: {path} cannot be used: {error.strerror}. Set it to a directory you own."
-        ) from error
-    if found.st_uid not in {os.geteuid(), 0} or found.st_mode & 0o022:
-        raise ConfigError(f"AGENT_DATA_DIR: others can write to {path}. Set another one, or: chmod 700 {path}")
-    return path

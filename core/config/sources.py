@@ -1,4 +1,4 @@
-"""Where settings come from: flags, the environment, a `.env` file, secret files. `core.config.load` is the way in.
+"""Where settings come from: flags, the environment, a `.env` file, secret files.
 
 Each place becomes a layer of raw values; pydantic-settings lays them over each other and validates the outcome.
 """
@@ -18,19 +18,11 @@ from dotenv.parser import parse_stream
 from pydantic import BaseModel, SecretStr
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from core.config import (
-    PLACEHOLDER_SECRET,
-    A2ASecrets,
-    AgentConfig,
-    AgentIds,
-    RedisConfig,
-    Setting,
-    Settings,
-)
+from core.config.settings import PLACEHOLDER_SECRET, A2ASecrets, AgentConfig, AgentIds, RedisConfig, Setting, Settings
+from core.config.variables import BadSetting, Variable, secret_text, variable_of
 from core.errors import ConfigError
-from core.variables import BadSetting, Variable, secret_text, variable_of
 
-__all__ = ["read", "take_secrets"]
+__all__ = ["load", "take_secrets"]
 
 PREFIXES = ("REDIS_", "A2A_", "AGENT_")
 #: Kubernetes puts these into every container of a namespace, for each service there, whatever that is called;
@@ -109,8 +101,23 @@ class _Layer:
         return groups
 
 
-def read(flags: Mapping[str, object], environ: Mapping[str, str], dotenv_path: Path) -> Settings:
-    """See `core.config.load`."""
+def load(
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] = os.environ,
+    dotenv_path: str | Path = ".env",
+) -> Settings:
+    """The settings; of each variable the first that is there: flag, environment, `.env`, default.
+
+    `flags` is keyed by the variable that a flag overrides, `{"REDIS_URL": "redis://..."}`; None means not given. An
+    empty value counts as not set everywhere, and so does what Kubernetes sets for the services around. Raises
+    ConfigError for a malformed value and for an unknown variable that is almost one of ours, or begins in `.env` with
+    REDIS_, A2A_ or AGENT_: it names the variable, the place, the problem and the cure. In the environment, which other
+    programs share, a name is refused only when it begins like that and is almost one of ours; see `Settings.doubts`.
+    """
+    return _read(flags or {}, environ, Path(dotenv_path))
+
+
+def _read(flags: Mapping[str, object], environ: Mapping[str, str], dotenv_path: Path) -> Settings:
     layers = [
         _layer("flag", {name: value for name, value in flags.items() if value is not None}),
         _layer("environment", dict(_variables(environ))),

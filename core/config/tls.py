@@ -6,7 +6,7 @@ import ssl
 from datetime import UTC, datetime
 from typing import Final
 
-from core.config import RedisConfig
+from core.config.settings import RedisConfig
 from core.errors import ConfigError
 
 __all__ = ["tls_context", "untrusted"]

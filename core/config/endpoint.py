@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from pydantic import SecretStr
 
-from core.variables import BadSetting
+from core.config.variables import BadSetting
 
 __all__ = ["Endpoint", "endpoint_of_url", "is_loopback"]
 
