@@ -26,13 +26,11 @@ from core.config.settings import RedisConfig
 from core.config.tls import tls_context, untrusted
 from core.config.variables import secret_text
 from core.errors import AgentSystemError, ConfigError, ReplyTooLarge, TransportDown
+from core.ports import Part
 
-__all__ = ["Part", "ResponseError", "Wire", "client"]
+__all__ = ["ResponseError", "Wire", "client"]
 
 CONNECT_TIMEOUT_S = 2.0
-
-#: one part of a command
-Part = bytes | str | int | float
 
 
 def client(config: RedisConfig, *, timeout_s: float = 5.0) -> Redis:

@@ -37,11 +37,8 @@ def chaos(
     a worker: until the last task that it was executing is executed elsewhere, or goes on. Of the server: from when it
     answers again to the next result that a client is told.
     """
-    from importlib import import_module
+    from core.chaos import program
 
-    from core.module_names import module_name
-
-    program = import_module(module_name("core.chaos.program"))  # the tiers are above core, which may not know them
     again = ["agents", "chaos", "--minutes", f"{minutes:g}", "--seed", str(seed)]
     again += ["--distributors", str(distributors), "--workers", str(workers), "--interval", f"{interval:g}"]
     again += [part for kind in only or () for part in ("--only", kind)]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from core.cli.render import print_json
-from core.module_names import module_name
+from core.launch.programs import graph_of
+from core.roles import Role
 
 __all__ = ["graph"]
 
@@ -21,10 +21,10 @@ def graph(
 
     Any Markdown viewer that knows Mermaid draws it; dotted are the ways that not every run takes.
     """
-    tiers = ("coordinator", "distributor", "worker")
+    tiers = {tier.value: tier for tier in (Role.COORDINATOR, Role.DISTRIBUTOR, Role.WORKER)}
     if role not in tiers:
         raise typer.BadParameter(f"{role!r} is no tier: {', '.join(tiers)}", param_hint="ROLE")
-    drawn = import_module(module_name(f"{role}.graph")).build().graph.get_graph()
+    drawn = graph_of(tiers[role]).graph.get_graph()
     if as_json:
         edges = [{"from": edge.source, "to": edge.target, "always": not edge.conditional} for edge in drawn.edges]
         print_json({"nodes": list(drawn.nodes), "edges": edges})

@@ -1,15 +1,22 @@
 """A few commands to a server over a plain socket.
 
-Without the client library, whose import costs more than everything that is asked here.
+Without redis-py, whose import costs more than everything that is asked here; hiredis alone costs next to nothing.
 """
 
 from __future__ import annotations
 
 import socket
 from types import TracebackType
-from typing import Self
+from typing import Any, Final, Self, cast
+
+import hiredis
 
 __all__ = ["Conversation", "NotRedis", "Refusal"]
+
+#: The longest that is asked for here, a section of INFO, is a tenth of it.
+_LONGEST_REPLY_BYTES: Final = 64 * 1024
+#: stands where a reply has not arrived as a whole yet
+_MORE: Final = object()
 
 
 class Refusal(Exception):
@@ -25,7 +32,8 @@ class Conversation:
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
-        self._replies = connection.makefile("rb")
+        self._replies = hiredis.Reader(replyError=Refusal, notEnoughData=_MORE, encoding="utf-8", errors="replace")
+        self._said = b""
 
     def __enter__(self) -> Self:
         return self
@@ -34,7 +42,6 @@ class Conversation:
         self.close()
 
     def close(self) -> None:
-        self._replies.close()
         self._socket.close()
 
     @classmethod
@@ -53,37 +60,26 @@ class Conversation:
 
     def ask(self, *command: str) -> str:
         """The reply to one command: a status, a number or a text. Raises OSError, Refusal or NotRedis."""
-        parts = [part.encode() for part in command]
-        self._socket.sendall(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts))
-        line = self._line()
-        kind, rest = line[:1], line[1:].decode(errors="replace")
-        if kind == b"-":
-            raise Refusal(rest)
-        if kind in {b"+", b":"}:
-            return rest
-        if kind != b"$" or not rest.isdigit():
-            raise NotRedis(_beginning(line))
-        return self._bytes(int(rest) + 2)[:-2].decode(errors="replace")
+        self._socket.sendall(hiredis.pack_command(cast(Any, command)))  # declared for one part only
+        try:
+            while (reply := self._replies.gets()) is _MORE:
+                self._read()
+        except hiredis.ProtocolError:
+            raise NotRedis(self._said[:40].partition(b"\r")[0].decode(errors="replace")) from None
+        if isinstance(reply, Refusal):
+            raise reply
+        return str(reply)
 
     def info(self, section: str) -> dict[str, str]:
         """The fields of one section of INFO. Raises like `ask`."""
         lines = self.ask("INFO", section).splitlines()
         return dict(line.split(":", 1) for line in lines if ":" in line)
 
-    def _line(self) -> bytes:
-        line = self._replies.readline(1024)
-        if not line:
+    def _read(self) -> None:
+        said = self._socket.recv(_LONGEST_REPLY_BYTES)
+        if not said:
             raise ConnectionResetError("the connection was closed")
-        if not line.endswith(b"\r\n"):
-            raise NotRedis(_beginning(line))
-        return line[:-2]
-
-    def _bytes(self, count: int) -> bytes:
-        data = self._replies.read(count)
-        if len(data) < count:
-            raise ConnectionResetError("the connection was closed")
-        return data
-
-
-def _beginning(said: bytes) -> str:
-    return said[:40].decode(errors="replace")
+        self._said = said
+        self._replies.feed(said)
+        if self._replies.len() > _LONGEST_REPLY_BYTES:
+            raise hiredis.ProtocolError("more than was asked for")

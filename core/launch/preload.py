@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib import import_module
 
-from core.module_names import module_name
+from core.launch.programs import graph_of, main_of
 from core.roles import Role
 from core.signing import key_id_of
 from core.tier_graph import first_run
@@ -17,7 +16,7 @@ def preload(tiers: Iterable[Role]) -> None:
     """Imports the programs of these tiers, and does what takes longer the first time: with that, a forked worker is up
     after 36 ms of CPU time, not 50. Call it while there is one thread and no event loop."""
     for tier in tiers:
-        import_module(module_name(f"{tier.value}.__main__"))
-        import_module(module_name(f"{tier.value}.graph")).build()
+        main_of(tier)
+        graph_of(tier)
     key_id_of(b"the secret of nobody")  # OpenSSL looks for an algorithm when it is first asked for one
     first_run()

@@ -17,15 +17,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 
 from core.launch.hierarchy import AgentPlan, AgentRecord, HierarchyHome, HierarchyRecord
+from core.launch.programs import main_of
 from core.launch.restarts import LONGEST_PAUSE_S, ORDERLY_CODES, Restarts
 from core.machine.forked import fork
 from core.machine.private_files import write_private
 from core.machine.process_identity import this_process
-from core.module_names import module_name
 from core.roles import Role
 
 __all__ = ["EXIT_KILLED", "Supervisor"]
@@ -41,7 +40,7 @@ DRAIN_ORDER = (Role.WORKER, Role.DISTRIBUTOR, Role.COORDINATOR)
 
 
 def _run_tier(plan: AgentPlan) -> int:
-    return int(import_module(module_name(f"{plan.address.role.value}.__main__")).main(list(plan.flags)))
+    return main_of(plan.address.role)(list(plan.flags))
 
 
 @dataclass(slots=True)

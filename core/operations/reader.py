@@ -8,8 +8,9 @@ from typing import Any
 
 from core.config.settings import RedisConfig
 from core.errors import ReplyTooLarge, ServerRefused
+from core.ports import Part
 from core.redis_backend.shared_state import Runs
-from core.redis_client import Part, Wire
+from core.redis_client import Wire
 from core.server_info import Memory, fields_of, is_other_type, memory_of
 
 __all__ = ["Reader", "memory_told", "reading"]

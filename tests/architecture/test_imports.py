@@ -40,6 +40,17 @@ FLOORS_OF_CORE = (
 FLOORS_OF_THE_WORKER = ("worker.authoring", "worker.children", "worker.execution", "worker.agent")
 #: The files of core that act: they open connections, read the environment and files, or wire rooms together.
 ACTING_FILES = ("core/redis_client.py", "core/wiring.py")
+#: The functions that import a module by its name are called here only: where names that programs use are collected,
+#: where core starts tiers, and where the modules of users come in.
+IMPORTING_BY_NAME = (
+    "core/__init__.py", "core/launch/programs.py", "core/chaos/processes.py",
+    "worker/children/nursery.py", "worker/authoring/modules.py",
+)  # fmt: skip
+#: Who may open connections to the store: what acts as an agent, a client or an operator. All others are given one.
+OPENING_CONNECTIONS = (
+    "core/wiring.py", "core/runtime/agent.py", "core/client/*.py",
+    "core/operations/reader.py", "core/operations/permissions.py",
+)  # fmt: skip
 #: What workers import by its name and run, as they do with the modules of any user.
 USER_CODE = ("core/chaos/work.py", "core/chaos/handlers.py")
 
@@ -100,6 +111,24 @@ RULES: tuple[Rule, ...] = (
         ("redis",),
         "only core/redis_client.py and core/redis_backend/ speak to Redis",
         unless=("core/redis_client.py", "core/redis_backend/*"),
+    ),
+    *(
+        Rule(
+            f"{package}/*",
+            ("importlib.import_module", "runpy"),
+            "a module is imported by its name only where IMPORTING_BY_NAME says, so that every other arrow can be seen",
+            unless=IMPORTING_BY_NAME,
+        )
+        for package in PACKAGES
+    ),
+    *(
+        Rule(
+            f"{package}/*",
+            ("core.redis_client.Wire", "core.redis_client.client", "core.memory_backend"),
+            "what talks to the store is given a Connection (core/ports.py), so that it runs on any of them",
+            unless=(*OPENING_CONNECTIONS, "core/memory_backend/*"),
+        )
+        for package in PACKAGES
     ),
     *_floor_rules(FLOORS_OF_CORE),
     *_floor_rules(FLOORS_OF_THE_WORKER),
@@ -222,6 +251,9 @@ def test_every_module_is_named_after_what_it_is_about() -> None:
         ("core/tasks.py", "import worker", "worker"),
         ("core/runtime/agent_loop.py", "from redis.asyncio import Redis", "redis"),
         ("core/tasks.py", "from core import redis_backend", "core.redis_backend"),
+        ("core/runtime/inbox.py", "from core.redis_client import Wire", "core.redis_client.Wire"),
+        ("coordinator/agent.py", "from core.memory_backend.store import MemoryStore", "core.memory_backend"),
+        ("core/cli/graph.py", "from importlib import import_module", "importlib.import_module"),
         ("core/tasks.py", "def f():\n    import time", "time"),
         ("core/agents.py", "from .runtime import agent_loop", "core.runtime"),
         ("core/events.py", "import langgraph.graph", "langgraph"),
