@@ -3,8 +3,9 @@
     census.plan ──▶ census.review, once per chunk ──▶ census.reduce
 
 `plan` walks the tree and cuts its list of files into chunks of equal weight; `review` is a LangGraph agent that
-measures one chunk and examines its too complex functions; `reduce` adds up and ranks. All three meet in `tasks.py`;
-the rest of this package is pure, or runs after the job: the report, the pictures and the proof.
+measures one chunk and examines its too complex functions; `reduce` adds up and ranks. All three stand in
+`example_e2e.py`; what they do is here, and so is what makes a demo of them: the options, the hierarchy that is started
+and watched, the report and the proof.
 
 What is counted: all regular files `*.py` below a directory, except below a `site-packages` or `__pycache__`; symbolic
 links are neither counted nor followed.

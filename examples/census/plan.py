@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from examples.census.tree import SourceFile, to_text
+from core.errors import BadTask
+from examples.census.tree import SourceFile, source_files, to_text
 
-__all__ = ["Chunk", "PlanRequest", "chunks_for", "cut"]
+__all__ = ["Chunk", "PlanRequest", "chunks_for", "chunks_of", "cut"]
 
 #: Weight of a file beside its bytes: opening it costs about as much as parsing this many bytes.
 FILE_OVERHEAD_BYTES = 1024
@@ -49,6 +50,14 @@ class Chunk(BaseModel):
 def chunks_for(workers: int) -> int:
     """Into how many chunks to cut for so many workers, all distributors together."""
     return max(FEWEST_CHUNKS, CHUNKS_PER_WORKER * workers)
+
+
+def chunks_of(request: PlanRequest) -> list[Chunk]:
+    """The tree on this machine, cut as it was asked. Raises BadTask where it holds nothing to count."""
+    files = source_files(request.root)
+    if not files:
+        raise BadTask(f"there is no *.py file below {request.root!r}. Give the path of a Python source tree.")
+    return cut(request.root, files, request.chunks)
 
 
 def cut(root: str, files: Sequence[SourceFile], chunks: int) -> list[Chunk]:

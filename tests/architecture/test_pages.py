@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+#: Of code, in a tall editor.
+LINES_OF_A_SCREEN = 80
 DOCS = ROOT / "docs"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
 CODE = "\n".join(
@@ -43,3 +46,12 @@ def test_the_glossary_has_a_name_for_every_word_and_the_code_has_that_name() -> 
     }
     assert len(glossary()) > 40
     assert missing == {}
+
+
+def test_the_example_is_the_product_on_one_screen() -> None:
+    source = (ROOT / "example_e2e.py").read_text()
+    decorated = re.findall(r"^@(\w+)\(.*\)\n(?:async )?def (\w+)", source, re.MULTILINE)
+    assert decorated == [("task", "plan"), ("agent", "review"), ("task", "reduce")]
+    packages = set(re.findall(r"^(?:from|import) (\w+)", source, re.MULTILINE)) - sys.stdlib_module_names
+    assert packages - {"__future__"} == {"agent_system", "examples"}
+    assert source.count("\n") <= LINES_OF_A_SCREEN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,3 +33,12 @@ def test_importing_an_entry_point_starts_nothing(tmp_path: Path) -> None:
     )  # fmt: skip
 
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+def test_the_example_runs_on_the_agent_system_of_its_checkout_whatever_else_is_installed(tmp_path: Path) -> None:
+    (tmp_path / "agent_system.py").write_text("raise SystemExit('this one is installed')")
+    ran = subprocess.run(
+        [sys.executable, ROOT / "example_e2e.py", "--help"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ran.stdout.startswith("usage: example_e2e.py"), ran.stderr

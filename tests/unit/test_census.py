@@ -19,6 +19,7 @@ import pytest
 from core.errors import BadTask
 from core.json_values import PAYLOAD_LIMIT_BYTES
 from core.tasks import Task, TaskStatus
+from example_e2e import plan, reduce
 from examples.census import independent_tools as tools
 from examples.census.hotspot import examine
 from examples.census.mccabe import outline
@@ -26,7 +27,6 @@ from examples.census.measure import Totals, measure, parse
 from examples.census.merge import HOTSPOTS, Census, ChunkResult, checksum_lines, merge
 from examples.census.plan import CHUNK_FILES, PlanRequest, chunks_for, cut
 from examples.census.review import review_graph
-from examples.census.tasks import plan, reduce
 from examples.census.tree import SourceFile, source_files, to_bytes, to_text
 from examples.census.verify import comparison_table, is_verified, verify
 from worker.authoring.context import ChildOutcome, Context, Spawn

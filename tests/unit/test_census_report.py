@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-import example_e2e
 from core.pictures.hierarchy import AgentBox, Traffic, hierarchy_svg
 from core.pictures.live import AgentRow, LiveView, Snapshot, wants_decoration
 from core.pictures.task_lanes import WIDTH, Attempt, Mark, timeline_svg
 from core.printable import printable
+from examples.census import demo
 from examples.census.hotspot import Hotspot
 from examples.census.measure import Totals
 from examples.census.merge import Census
@@ -289,8 +289,8 @@ def test_what_files_and_functions_are_called_moves_no_cursor_and_begins_no_line(
 ) -> None:
     spot = SPOT.model_copy(update=dict.fromkeys(("path", "function", "suggestion"), HOSTILE))
     for as_json in (False, True):
-        example_e2e.tell(report(spot=spot, root=HOSTILE), [Path(HOSTILE)], as_json)
-    example_e2e.note(HOSTILE)
+        demo.tell(report(spot=spot, root=HOSTILE), [Path(HOSTILE)], as_json)
+    demo.note(HOSTILE)
     out, err = capsys.readouterr()
     assert r"\x1b[2J" in out
     assert not {char for char in out + err if not char.isprintable()} - {"\n"}
