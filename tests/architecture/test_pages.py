@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.architecture.test_imports import FLOORS_OF_CORE
+
 ROOT = Path(__file__).parents[2]
 #: Of code, in a tall editor.
 LINES_OF_A_SCREEN = 80
+LINES_OF_TWO_SCREENS = 140
 DOCS = ROOT / "docs"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
 CODE = "\n".join(
@@ -55,3 +58,13 @@ def test_the_example_is_the_product_on_one_screen() -> None:
     packages = set(re.findall(r"^(?:from|import) (\w+)", source, re.MULTILINE)) - sys.stdlib_module_names
     assert packages - {"__future__"} == {"agent_system", "examples"}
     assert source.count("\n") <= LINES_OF_A_SCREEN
+
+
+def test_the_readme_is_two_screens_long() -> None:
+    assert (ROOT / "README.md").read_text().count("\n") <= LINES_OF_TWO_SCREENS
+
+
+def test_the_readme_shows_every_room_in_the_order_in_which_they_stand_on_each_other() -> None:
+    shown = re.findall(r"^    ([a-z_]+(?:/[a-z_]+)?)/ ", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert [room.replace("/", ".") for room in shown if room.startswith("core/")] == [*FLOORS_OF_CORE]
+    assert {*shown} >= {str(room.parent.relative_to(ROOT)) for room in ROOT.glob("worker/**/__init__.py")}

@@ -214,7 +214,7 @@ def test_an_id_that_cannot_be_one_is_refused_at_once(agent_id: str) -> None:
 
 
 def test_the_sample_of_a_policy_of_ones_own_runs(redis_server: RedisServer, redis_config: RedisConfig) -> None:
-    text = sample_of("A policy of your own")
+    text = sample_of("docs/library.md", "A policy of your own")
     configured = {
         "REDIS_URL": redis_server.url, "REDIS_PASSWORD": redis_server.password or "", "REDIS_MODE": "external",
     }  # fmt: skip

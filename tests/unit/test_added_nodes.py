@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,14 +20,13 @@ from tests.coordinator_steps import alive, refusals, submitted
 from tests.distributor_steps import WORKER_2, assigned, handed
 from tests.pages import sample_of
 
-PAGE = Path(__file__).parents[2] / "docs/library.md"
 GPUS = Address(Role.DISTRIBUTOR, "distributor-gpu")
 
 
 @pytest.fixture(scope="module")
 def sample() -> dict[str, Any]:
     """The functions of the sample."""
-    text = sample_of("A policy of your own")
+    text = sample_of("docs/library.md", "A policy of your own")
     names: dict[str, Any] = {}
     exec(text.split("coordinator = ")[0], names)
     return names
