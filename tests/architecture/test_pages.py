@@ -68,3 +68,12 @@ def test_the_readme_shows_every_room_in_the_order_in_which_they_stand_on_each_ot
     shown = re.findall(r"^    ([a-z_]+(?:/[a-z_]+)?)/ ", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert [room.replace("/", ".") for room in shown if room.startswith("core/")] == [*FLOORS_OF_CORE]
     assert {*shown} >= {str(room.parent.relative_to(ROOT)) for room in ROOT.glob("worker/**/__init__.py")}
+
+
+@pytest.mark.parametrize(("length", "refused"), [(72, False), (73, True)])
+def test_a_hook_refuses_a_commit_whose_subject_has_more_than_72_characters(length: int, refused: bool) -> None:
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+    found = re.search(r"id: commit-subject\n.*\n +entry: '(.*)'\n +args: \[--multiline\]", hooks)
+    assert found
+    message = f"{'x' * length}\n\n{'a body may have longer lines, ' * 5}\n"
+    assert bool(re.search(found[1], message, re.MULTILINE | re.DOTALL)) is refused
