@@ -28,10 +28,11 @@ import orjson
 from msgspec import Raw
 
 from core.a2a_messaging import A2AMessage
+from core.backoff import Backoff
 from core.client.completed import Completed
 from core.client.endings import Endings, Listener
 from core.client.look_up import LOOK_UP_S, LOOKED_UP_AT_ONCE, LookUp, Replicas
-from core.client.requests import BACKOFF_S, MOST_BACKOFF_S, Refused, Requests
+from core.client.requests import Refused, Requests
 from core.client.waiting import WaitingReason
 from core.config.settings import A2AConfig, A2ASecrets, RedisConfig
 from core.config.sources import load
@@ -372,7 +373,7 @@ class AgentClient(Resident):
         assert self._requests
         wire = Wire(self._redis)
         key = self._keys.replies(self._me)
-        backoff_s = BACKOFF_S
+        backoff = Backoff()
         try:
             while True:
                 try:
@@ -391,10 +392,9 @@ class AgentClient(Resident):
                         raise TransportDown(f"fewer than {self._replicas.count} replicas keep up with it")
                 except (TransportDown, ConfigError) as error:
                     self._transport(f"{error}")
-                    await asyncio.sleep(random.uniform(backoff_s / 2, backoff_s))
-                    backoff_s = min(MOST_BACKOFF_S, backoff_s * 2)
+                    await asyncio.sleep(backoff.next(random.random()))
                     continue
-                backoff_s = BACKOFF_S
+                backoff.reset()
                 self._transport("")
                 for entry_id, fields in replies[-1][0][1] if replies[-1] else ():
                     self._last = entry_id

@@ -18,6 +18,7 @@ from itertools import islice
 from typing import Any
 
 from core.a2a_messaging import MOST_ITEMS
+from core.backoff import Backoff
 from core.client.rejection import LATEST, rejection_of
 from core.config.settings import RedisConfig
 from core.errors import ServerRefused, TaskTimeout, TransportDown
@@ -31,7 +32,7 @@ from core.server_info import is_other_type, of_another_type, passes_soon, why_re
 from core.signing import Keys
 from core.step import Sending, Step
 
-__all__ = ["BACKOFF_S", "MOST_BACKOFF_S", "Refused", "Requests"]
+__all__ = ["Refused", "Requests"]
 
 #: What a coordinator did not do: for each item its id and the reason.
 Refused = list[dict[str, str]]
@@ -40,7 +41,6 @@ Refused = list[dict[str, str]]
 ANSWER_S = 5.0
 #: How long it may say nothing before the client looks whether its message was rejected.
 REJECTED_S = 0.5
-BACKOFF_S, MOST_BACKOFF_S = 0.05, 2.0
 #: Messages of one call that go out in one write, and bytes of them that may wait for an answer.
 MESSAGES_AT_ONCE, MOST_UNANSWERED_BYTES = 4, 4 * 1024 * 1024
 
@@ -146,7 +146,7 @@ class Requests:
         """
         deadline_s = time.monotonic() + timeout_s
         asking, unsent = _Asking(), _messages(items)
-        backoff_s, patience_s = BACKOFF_S, REJECTED_S
+        backoff, patience_s = Backoff(), REJECTED_S
         try:
             while True:
                 try:
@@ -160,13 +160,13 @@ class Requests:
                         await self._raise_if_rejected(asking)
                         if patience_s == ANSWER_S:
                             asking.send_all_again()
-                    backoff_s, patience_s = BACKOFF_S, ANSWER_S
+                    patience_s = ANSWER_S
+                    backoff.reset()
                 except TransportDown as error:
                     left_s = deadline_s - time.monotonic()
                     if left_s <= 0:
                         raise TransportDown(f"{error}. Tried for {timeout_s:g} s. {_AGAIN}") from error
-                    await asyncio.sleep(min(left_s, random.uniform(backoff_s / 2, backoff_s)))
-                    backoff_s = min(MOST_BACKOFF_S, backoff_s * 2)
+                    await asyncio.sleep(min(left_s, backoff.next(random.random())))
                     asking.send_all_again()
         finally:
             for request_id in (*asking.waiting, *asking.before):

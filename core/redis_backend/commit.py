@@ -27,6 +27,7 @@ import orjson
 from redis.exceptions import ResponseError
 
 from core import failpoints
+from core.backoff import Backoff
 from core.errors import LeaseHeld, LeaseLost, ReplyTooLarge, ServerRefused, StateConflict, TransportDown
 from core.langgraph_state import Lease
 from core.machine.process_identity import this_process
@@ -42,16 +43,13 @@ __all__ = ["Committer", "Grant", "Late"]
 
 log = logging.getLogger(__name__)
 
-#: How often a commit is tried again when something changed under it.
-TRIES = 8
+#: How often a commit is tried again when something changed under it, and the first pause before that.
+TRIES, CONFLICT_PAUSE_S = 8, 0.004
 #: A holder stops acting this long before its lease can end.
 MARGIN_SHARE = 0.1
 #: A renewal is sent by itself after so much of the lease time, and along with other commands after so much: whatever it
 #: does not go along with, it may have to wait for, and on a link that becomes slow that alone may take half a lease.
 RENEWED_SHARE, RENEWED_ALONG_SHARE = 1 / 3, 0.1
-#: Pauses while Redis is away double up to the most, and to no more than this share of the lease: who pauses for long
-#: when Redis is back long since is silent for so long that others take it for dead.
-BACKOFF_S, MOST_BACKOFF_S, MOST_BACKOFF_SHARE = 0.05, 2.0, 0.2
 #: Who waits for a lease looks at it so often, and is shown for so long after it has stopped.
 LOOK_AGAIN_S, SHOWN_MS = 0.2, 10_000
 #: How many of a commit's changes its entry in the audit trail lists, and how many entries are kept.
@@ -109,7 +107,6 @@ class Committer:
         self.waits = False  #: whether it has found another process acting, and waits for its turn
         self._asked_s: float | None = None  # monotonic, since when an answer is waited for
         self._waited_s = 0.0
-        self.most_backoff_s = min(MOST_BACKOFF_S, lease_ms / 1000 * MOST_BACKOFF_SHARE)
         self.incarnation = 0
         self.epoch = 0
         self.highest_epoch = after_epoch  #: of those that this process has held
@@ -147,7 +144,7 @@ class Committer:
         no more, and from whoever has not renewed it for its whole time, though it may have longer to live: a server's
         clock that is set back prolongs every key's life. Raises TransportDown.
         """
-        seen, ends_s, backoff_s = None, 0.0, BACKOFF_S
+        seen, ends_s, backoff = None, 0.0, self._backoff()
         while True:
             try:
                 held = await self._try_acquire(seen if monotonic_s() > ends_s else None)
@@ -169,11 +166,11 @@ class Committer:
                     look = (lease_read(self._keys.lease), *(self._waiting() if standby else ()))
                     async with self._lock:
                         held = held_in((await self._exchange(*look))[0])
-                backoff_s = BACKOFF_S
+                backoff.reset()
             except (TransportDown, ServerRefused) as error:
                 if not standby or seen is None:
                     raise
-                backoff_s = await self._outlast(error, backoff_s)
+                await self._outlast(error, backoff)
 
     def _waiting(self) -> tuple[Command, ...]:
         """Now and then: makes it seen that this process waits, for as long as it does."""
@@ -317,28 +314,30 @@ class Committer:
         return list(fields)
 
     async def _outlasting(self, look: Callable[[], Awaitable[list[Any]]]) -> list[Any]:
-        backoff_s = BACKOFF_S
+        backoff = self._backoff()
         while True:
             try:
                 return await look()
             except TransportDown as error:
-                backoff_s = await self._outlast(error, backoff_s)
+                await self._outlast(error, backoff)
 
-    async def _outlast(self, error: TransportDown | ServerRefused, backoff_s: float) -> float:
-        """Waits a while after the connection broke, or a write was refused. Returns how long to wait the next time.
-        Raises `error` instead when it is to wait no longer."""
+    def _backoff(self) -> Backoff:
+        return Backoff.under_lease(self._lease_ms / 1000)
+
+    async def _outlast(self, error: TransportDown | ServerRefused, backoff: Backoff) -> None:
+        """Waits a while after the connection broke, or a write was refused. Raises `error` instead when it is to wait
+        no longer."""
         if self._closing:
             raise error
         if isinstance(error, TransportDown):
             self._on_transport(False, str(error))
-        await asyncio.sleep(random.uniform(0, backoff_s))
-        return min(self.most_backoff_s, backoff_s * 2)
+        await asyncio.sleep(backoff.next(random.random()))
 
     async def _transact(self, commands: Sequence[Command | Late], changes: Changes | None) -> int:
         """Executes `commands` as the next version, or with no `changes` as none, and returns the version by then."""
         async with self._lock:
             target: int | None = None  # until something was sent: what a cancelled caller has sent is not ours
-            backoff_s, conflicts = BACKOFF_S, 0
+            backoff, contention, conflicts = self._backoff(), Backoff(CONFLICT_PAUSE_S), 0
             while True:
                 try:
                     if not (self._armed and self._wire.connected):
@@ -354,10 +353,10 @@ class Committer:
                     self.conflicts += 1
                     if conflicts == TRIES:
                         raise StateConflict(f"{self._me}: {TRIES} transactions in a row were aborted")
-                    await asyncio.sleep(random.uniform(0, 0.002 * 2**conflicts))
+                    await asyncio.sleep(contention.next(random.random()))
                 except TransportDown as error:
                     self._armed = False
-                    backoff_s = await self._outlast(error, backoff_s)
+                    await self._outlast(error, backoff)
                 except LeaseLost:
                     self.fenced += 1
                     self.epoch, self._armed = 0, False

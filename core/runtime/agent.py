@@ -11,6 +11,7 @@ import random
 import weakref
 from typing import Any, Self
 
+from core.backoff import Backoff
 from core.config.settings import A2AConfig, AgentConfig, RedisConfig
 from core.errors import (
     AgentSystemError,
@@ -28,7 +29,7 @@ from core.operations.reader import reading
 from core.redis_backend.clock import monotonic_s
 from core.redis_client import Wire
 from core.roles import Address
-from core.runtime.agent_loop import BACKOFF_S, AgentLoop
+from core.runtime.agent_loop import AgentLoop
 from core.runtime.mind import Mind
 from core.runtime.portal import Resident, operation, portal_loop, refuse_in_a_loop
 from core.runtime.progress import Condition
@@ -102,7 +103,7 @@ class Agent(Resident):
             raise
         except RaceLost as error:
             log.warning("%s starts over: %s", self._chain[-1], error, extra={"action": "agent_starts_over"})
-            await self._begin_again(self.loop.committer.highest_epoch, BACKOFF_S)
+            await self._begin_again(self.loop.committer.highest_epoch, self._backoff())
         self._running = asyncio.get_running_loop().create_task(self._live(), name=str(self._chain[-1]))
         return True
 
@@ -121,7 +122,7 @@ class Agent(Resident):
     async def _live(self) -> None:
         """Works until it has drained or is stopped, and starts over whenever it has lost its lease. Who was draining by
         then has nothing left to finish: it is others' now."""
-        backoff_s = BACKOFF_S
+        backoff = self._backoff()
         while True:
             began_s = monotonic_s()
             try:
@@ -136,19 +137,20 @@ class Agent(Resident):
             self._step_down()
             await self.loop.close()
             if monotonic_s() - began_s > self.config.lease_s:
-                backoff_s = BACKOFF_S
-            backoff_s = await self._begin_again(self.loop.committer.highest_epoch, backoff_s)
+                backoff.reset()
+            await self._begin_again(self.loop.committer.highest_epoch, backoff)
 
-    async def _begin_again(self, after_epoch: int, backoff_s: float) -> float:
-        """Takes the lease as soon as there is a Redis that takes writes and nobody has it. Returns the pause before the
-        next time."""
+    def _backoff(self) -> Backoff:
+        return Backoff.under_lease(self.config.lease_s)
+
+    async def _begin_again(self, after_epoch: int, backoff: Backoff) -> None:
+        """Takes the lease as soon as there is a Redis that takes writes and nobody has it."""
         said = ""
         while True:
-            await asyncio.sleep(random.uniform(backoff_s / 2, backoff_s))
-            backoff_s = min(self.loop.committer.most_backoff_s, backoff_s * 2)
+            await asyncio.sleep(backoff.next(random.random()))
             try:
                 await self._begin(after_epoch)
-                return backoff_s
+                return
             except LeaseHeld:
                 raise
             except (TransportDown, ServerRefused, RaceLost, ConfigError) as error:

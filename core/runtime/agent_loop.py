@@ -20,6 +20,7 @@ from itertools import count
 from typing import Any
 
 from core import failpoints
+from core.backoff import Backoff
 from core.config.settings import AgentConfig
 from core.errors import (
     LeaseLost,
@@ -57,7 +58,6 @@ log = logging.getLogger(__name__)
 
 #: After a step with this many items or more the loop pauses briefly, so that the next one finds a fuller batch.
 BUSY_ITEMS, BUSY_PAUSE_S = 24, 0.003
-BACKOFF_S = 0.05
 #: How long the keys of a worker outlive it, and after how many heartbeats they are told so anew.
 OUTLIVE_MS, OUTLIVE_BEATS = 24 * 3600 * 1000, 10
 
@@ -281,7 +281,7 @@ class AgentLoop:
         for item in step.rejected:
             self._inbox.put_aside(item)
         commands += self._inbox.settle(now_ms)
-        backoff_s = BACKOFF_S
+        backoff = Backoff.under_lease(self.config.lease_s)
         while True:
             try:
                 await self.committer.commit(commands, step.changes)
@@ -291,8 +291,7 @@ class AgentLoop:
                 self.progress.refused(str(error))
                 if self._stopping:
                     raise TransportDown(str(error)) from error
-                await asyncio.sleep(backoff_s)
-                backoff_s = min(self.committer.most_backoff_s, backoff_s * 2)
+                await asyncio.sleep(backoff.next(random.random()))
 
     async def _one_by_one(self, entries: Sequence[Entry], events: Sequence[Any]) -> int:
         """After a step failed half way: reads the state again and takes the entries singly, so that each is
@@ -353,7 +352,7 @@ class AgentLoop:
 
     async def _read(self) -> None:
         """Fetches the next entries while a turn is under way, one read ahead."""
-        backoff_s = BACKOFF_S
+        backoff = Backoff.under_lease(self.config.lease_s)
         while True:
             await self._room.wait()
             self.progress.listens(reading=True)
@@ -363,11 +362,10 @@ class AgentLoop:
                 if isinstance(error, ServerRefused):
                     self.progress.reads(False)
                 self._went_wrong(error)
-                await asyncio.sleep(random.uniform(backoff_s / 2, backoff_s))
-                backoff_s = min(self.committer.most_backoff_s, backoff_s * 2)
+                await asyncio.sleep(backoff.next(random.random()))
                 continue
             self.progress.reads(True)
-            backoff_s = BACKOFF_S
+            backoff.reset()
             self.progress.listens(reading=False)
             if entries or self._inbox.full:
                 self._room.clear()

@@ -1,0 +1,37 @@
+"""How long to pause between attempts at what fails for a while."""
+
+from __future__ import annotations
+
+from typing import Self
+
+__all__ = ["Backoff"]
+
+FIRST_S, MAX_S = 0.05, 2.0
+#: No pause is longer than this share of a lease: an agent that still sleeps long after Redis is back is silent for so
+#: long that others take it for dead.
+MAX_LEASE_SHARE = 0.2
+
+
+class Backoff:
+    """The pauses of one row of failures, each up to twice as long as the one before."""
+
+    def __init__(self, first_s: float = FIRST_S, max_s: float = MAX_S) -> None:
+        self._first_s = first_s
+        self._max_s = max_s
+        self.reset()
+
+    @classmethod
+    def under_lease(cls, lease_s: float) -> Self:
+        """For what holds a lease of that length, or wants it."""
+        return cls(max_s=min(MAX_S, lease_s * MAX_LEASE_SHARE))
+
+    def reset(self) -> None:
+        """An attempt has succeeded: the next pause is a first one."""
+        self._longest_s = min(self._first_s, self._max_s)
+
+    def next(self, chance: float) -> float:
+        """The pause before the next attempt, in seconds. `chance`, from 0 to 1, moves it within the upper half of its
+        range, so that processes which failed together do not come back together."""
+        longest_s = self._longest_s
+        self._longest_s = min(self._max_s, longest_s * 2)
+        return longest_s / 2 * (1 + chance)
