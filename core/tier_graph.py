@@ -9,13 +9,16 @@ holds them: should the commit be refused for good, the process discards its memo
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from functools import cache
 from inspect import iscoroutinefunction
-from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypedDict, TypeVar
+from threading import local
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypedDict, TypeVar, cast
+from weakref import finalize
 
+from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
@@ -31,6 +34,9 @@ __all__ = [
 
 Memory = TypeVar("Memory")
 
+#: LangGraph keeps some eighty bytes of each tick of a run, so that a run which went on for ever would grow.
+TICKS_A_RUN = 10_000
+
 
 class TickState(TypedDict):
     """The state of a tier's graph: what the run decides."""
@@ -38,12 +44,19 @@ class TickState(TypedDict):
     step: Step
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TickContext(Generic[Memory]):
-    """The context of a run: what it decides from."""
+    """The context of a tick: what it decides from. It is the next tick's afterwards, so no node may keep it."""
 
-    memory: Memory  #: the agent's own, as the last run left it
+    memory: Memory  #: the agent's own, as the last tick left it
     batch: Batch
+
+
+@dataclass(slots=True)
+class Turning(TickContext[Any]):
+    """The context of a graph that turns: of the tick that it is at."""
+
+    step: Step
 
 
 Graph: TypeAlias = StateGraph[TickState, TickContext[Any], TickState, TickState]
@@ -134,21 +147,25 @@ def tier_graph(name: str, stages: Sequence[Stage]) -> TierGraph:
             graph.add_edge(one.name, ways[None])
         else:
             graph.add_node(one.name, choosing(one, ways), destinations=tuple(ways.values()))
-    return TierGraph(graph.compile(name=name), all_in_one(name, stages))
+    return TierGraph(graph.compile(name=name), turning(name, stages))
 
 
-def all_in_one(name: str, stages: Sequence[Stage]) -> Compiled:
-    """The same graph with its stages in one node: a node costs a run some tenths of a millisecond."""
+def turning(name: str, stages: Sequence[Stage]) -> Compiled:
+    """The same stages as a graph that turns for as long as its agent lives: a node for a tick, and back to it.
 
-    def tick(state: TickState, runtime: Runtime[TickContext[Any]]) -> None:
+    To begin a run costs LangGraph more than to go on with one, and a node more costs as much as this whole node."""
+
+    def tick(state: TickState, runtime: Runtime[Any]) -> None:
+        current: Turning = runtime.context
+        decided: TickState = {"step": current.step}
         for one in stages:
-            if one.due is None or one.due(runtime.context.batch):
-                one.run(state, runtime)
+            if one.due is None or one.due(current.batch):
+                one.run(decided, runtime)
 
-    graph: Graph = StateGraph(TickState, context_schema=TickContext)
+    graph: Graph = StateGraph(TickState, context_schema=Turning)
     graph.add_node("tick", tick)
     graph.add_edge(START, "tick")
-    graph.add_edge("tick", END)
+    graph.add_edge("tick", "tick")
     return graph.compile(name=name)
 
 
@@ -178,34 +195,45 @@ def choosing(one: Stage, ways: Mapping[Due | None, str]) -> Callable[..., Comman
 class TierGraph:
     """A tier's compiled graph, and a shorter way to run it."""
 
-    def __init__(self, graph: Compiled, in_one: Compiled) -> None:
+    def __init__(self, graph: Compiled, turning: Compiled) -> None:
         self.graph = graph  #: as LangGraph compiled it: to be drawn, and invoked with a TickState and a TickContext
-        self._entered, self._trigger = entered_at_first_node(in_one)
-        self._untraced = untraced()
+        self._turning = turning
+        self._of_thread = local()
 
     def run(self, memory: object, batch: Batch) -> Step:
         """The step that the graph takes on `batch`. Nodes are plain functions without I/O, so this never blocks."""
-        step = Step()
-        self._untraced.copy().run(self._run, step, TickContext(memory, batch))
+        run: Run | None = getattr(self._of_thread, "run", None)
+        if run is None or run.is_over:
+            run = self._of_thread.run = Run(self._turning)
+        return run.tick(memory, batch)
+
+
+class Run:
+    """One run of a graph that turns, which stands still between two ticks."""
+
+    def __init__(self, graph: Compiled) -> None:
+        nothing: Any = None
+        self._now = Turning(nothing, nothing, nothing)
+        self._left = TICKS_A_RUN
+        self._context = untraced().copy()
+        given: TickState = {"step": Step()}
+        config: RunnableConfig = {"recursion_limit": TICKS_A_RUN, "max_concurrency": 1}
+        # An update comes out after each tick, which is where the run is left standing.
+        ticks = self._context.run(graph.stream, given, config, context=self._now, stream_mode="updates")
+        self._ticks = cast(Generator[Any, None, None], ticks)
+        finalize(self, self._context.run, self._ticks.close)
+
+    @property
+    def is_over(self) -> bool:
+        return self._left == 0
+
+    def tick(self, memory: object, batch: Batch) -> Step:
+        now, step = self._now, Step()
+        now.memory, now.batch, now.step = memory, batch, step
+        left, self._left = self._left, 0  # it does not go on after an error
+        self._context.run(next, self._ticks)
+        self._left = left - 1
         return step
-
-    def _run(self, step: Step, context: TickContext[Any]) -> None:
-        given: Any = {"step": step, self._trigger: None}
-        for _ in self._entered.stream(given, context=context, stream_mode=[]):
-            pass  # nothing is streamed: the nodes fill the step
-
-
-def entered_at_first_node(graph: Compiled) -> tuple[Compiled, str]:
-    """A copy of `graph` that skips START, and the channel that triggers its first node.
-
-    LangGraph runs START as a node of its own, at a third of the cost of a run. The copy takes its input on the channels
-    that node would write: those of the state, and the one that triggers the first node. Its nodes run one at a time,
-    which spares each run the question how many processors there are.
-    """
-    [first] = (end for start, end in graph.builder.edges if start == START)
-    [trigger] = graph.nodes[first].triggers
-    channels = [*TickState.__annotations__, trigger]
-    return graph.copy({"input_channels": channels, "config": {"max_concurrency": 1}}), trigger
 
 
 @cache

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -11,6 +16,7 @@ from langgraph.runtime import Runtime
 
 import coordinator.graph
 import coordinator.rules
+import core.tier_graph
 import distributor.graph
 import worker.graph
 from coordinator.state import CoordinatorState
@@ -34,6 +40,8 @@ from tests.builders import (
 from worker.rules import Outcome, WorkerState
 
 Seen = list[tuple[str, Batch, Step]]
+
+ROOT = Path(__file__).parents[2]
 
 
 def _memorable(name: str, due: Callable[[Batch], bool] | None = None) -> Stage:
@@ -107,6 +115,48 @@ def test_an_error_of_a_node_is_the_error_of_the_run() -> None:
 
     with pytest.raises(AttributeError):
         tier_graph("letters", ALWAYS_THREE).run(nothing, Batch(now=NOW, mono_ms=0))
+
+
+def test_a_tick_after_one_that_failed_is_run_like_any_other() -> None:
+    tier, nothing = tier_graph("letters", ALWAYS_THREE), None
+    batch, seen = Batch(now=NOW, mono_ms=0), Seen()
+
+    with pytest.raises(AttributeError):
+        tier.run(nothing, batch)
+    tier.run(seen, batch)
+
+    assert "".join(name for name, _, _ in seen) == "abc"
+
+
+def test_ticks_go_on_where_a_run_of_langgraph_has_come_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core.tier_graph, "TICKS_A_RUN", 3)
+    tier, seen = tier_graph("letters", ALWAYS_THREE), Seen()
+
+    steps = [tier.run(seen, Batch(now=NOW, mono_ms=tick)) for tick in range(10)]
+
+    assert [(name, batch.mono_ms) for name, batch, _ in seen] == [(name, tick) for tick in range(10) for name in "abc"]
+    assert all(step is steps[batch.mono_ms] for _, batch, step in seen)
+
+
+def test_agents_in_several_threads_take_their_ticks_at_the_same_time() -> None:
+    meeting = Barrier(2)
+    tier = tier_graph("letters", [Stage("a", lambda state, runtime: meeting.wait(60) and None)])
+
+    with ThreadPoolExecutor(2) as threads:
+        steps = [threads.submit(tier.run, None, Batch(now=NOW, mono_ms=0)) for _ in range(2)]
+
+    assert all(isinstance(step.result(), Step) for step in steps)
+
+
+def test_a_program_ends_in_silence_while_its_agents_wait_for_their_next_tick() -> None:
+    program = (
+        "from datetime import datetime, UTC; import worker.graph; from worker.rules import WorkerState;"
+        "from core.step import Batch; from tests.builders import DISTRIBUTOR;"
+        "memory = WorkerState('worker-1', distributor=DISTRIBUTOR);"
+        "worker.graph.build().run(memory, Batch(now=datetime.now(UTC), mono_ms=0))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert ended.stdout + ended.stderr == ""
 
 
 def _coordinator() -> CoordinatorState:
