@@ -108,7 +108,7 @@ class CoordinatorMind:
         """Reads the open tasks, and what is kept of those that have ended."""
         self._loop = loop
         self.state = self._new_state()
-        self.state.incarnation = loop.committer.incarnation
+        self.state.incarnation = loop.committer.lease.incarnation
         self._records = Records(self._keys, loop)
         await self._records.load(self.state, int(asyncio.get_running_loop().time() * 1000))
 

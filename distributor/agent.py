@@ -89,7 +89,7 @@ class DistributorMind:
     async def load(self, loop: AgentLoop) -> None:
         """Reads its half of the cell."""
         self.state = self._new_state()
-        self.state.incarnation = loop.committer.incarnation
+        self.state.incarnation = loop.committer.lease.incarnation
         key, seals = CellKeys(self._me.agent_id).actual, loop.signing.seals
         [actual] = await loop.committer.look_up(("HGETALL", key))
         tasks, forged, anew = [], [], []
@@ -179,7 +179,7 @@ class DistributorAgent(Agent):
 
         Raises LeaseHeld when another live process holds it."""
         await self._initialize()
-        return self.loop.committer.may_act
+        return self.loop.committer.lease.may_act
 
     @operation
     async def renew_shared_state_lease(self) -> bool:

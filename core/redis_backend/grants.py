@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from core.langgraph_state import Lease
-from core.machine.process_identity import provably_dead
 from core.ports import Command
 from core.redis_backend.bounded_reads import fence_read, lease_read
 from core.redis_backend.keys import AgentKeys
 from core.signing import AHEAD_MS
 from core.stored import number_in
 
-__all__ = ["NO_LEASE", "Grant", "fencing", "granted", "held_in", "is_dead", "mended", "silence_s", "waiting"]
+__all__ = ["NO_LEASE", "fencing", "granted", "held_in", "mended"]
 
 log = logging.getLogger(__name__)
 
@@ -28,16 +26,6 @@ NO_LEASE = b"?"
 #: A stored epoch that is further ahead of the server's clock is nobody's: no peer would believe a start of that number
 #: (see AHEAD_MS). Epochs begin at that clock and grow by one with each grant, so that it outruns them.
 EPOCH_AHEAD_MS = AHEAD_MS // 2
-#: A lease that says it lasts longer than that is waited out for no longer.
-LONGEST_LEASE_S = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What acquiring a lease found: the fence it gave, and the version of the state it guards (0: none yet)."""
-
-    epoch: int
-    version: int
 
 
 def fencing(keys: AgentKeys) -> tuple[Command, ...]:
@@ -50,32 +38,11 @@ def fencing(keys: AgentKeys) -> tuple[Command, ...]:
     )
 
 
-def held_in(reply: Any) -> bytes | None:
-    """What the reply to `lease_read` says: None: nobody holds it; a lease; or NO_LEASE, for all that is none."""
+def held_in(reply: Any) -> bytes:
+    """What the reply to `lease_read` says: a lease; NO_LEASE, for all that is none; empty: nothing lies there."""
     if reply == b"":
-        return None
+        return b""
     return reply if isinstance(reply, bytes) and Lease.parse(reply) is not None else NO_LEASE
-
-
-def is_dead(held: bytes) -> bool:
-    """Whether its holder has provably died."""
-    lease = Lease.parse(held)
-    return lease is not None and provably_dead(lease.process)
-
-
-def silence_s(lease: Lease | None, lease_ms: int) -> float:
-    """For how long a lease has to stay as it is to be nobody's; `lease_ms`: one that does not say it."""
-    said_ms = lease.lease_ms if lease else 0
-    return min(LONGEST_LEASE_S, (said_ms or lease_ms) / 1000)
-
-
-def waiting(keys: AgentKeys, name: str, now_ms: int, shown_ms: int) -> tuple[Command, ...]:
-    """Shows for a while that the process of that name waits for the lease."""
-    return (
-        ("ZREMRANGEBYSCORE", keys.standbys, "-inf", now_ms - shown_ms),
-        ("ZADD", keys.standbys, now_ms, name),
-        ("PEXPIRE", keys.standbys, shown_ms),
-    )
 
 
 def granted(fence: object, header: object, now_ms: int) -> tuple[int, int]:

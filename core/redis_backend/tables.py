@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from core.ports import Command
-from core.redis_backend.commit import Committer, Late
+from core.redis_backend.audit_trail import audit_entry
+from core.redis_backend.commit import Committer, DeferredCommand
 from core.redis_backend.keys import AgentKeys, CellKeys, CoordinatorKeys
 from core.roles import Address
 from core.sealing import Sealed, Seals
@@ -31,9 +32,9 @@ class Tables:
         self._keys = keys
         self._wanted_versions: dict[str, int] = {}
 
-    async def commands(self, step: Step) -> list[Command | Late]:
+    async def commands(self, step: Step) -> list[Command | DeferredCommand]:
         """All writes of `step`. Raises TransportDown only when it is to wait no longer: nothing was written."""
-        commands: list[Command | Late] = []
+        commands: list[Command | DeferredCommand] = []
         for (table, whose), values in step.writes.items():
             if kind := SEALED.get(table):
                 seal = self._seals.seal  # not what is Unsealed, which is of another type
@@ -43,7 +44,9 @@ class Tables:
                 commands += await self._sign_off(whose, values)
         return commands
 
-    async def _sign_off(self, distributor_id: str, values: Mapping[str, bytes | int | None]) -> list[Command | Late]:
+    async def _sign_off(
+        self, distributor_id: str, values: Mapping[str, bytes | int | None]
+    ) -> list[Command | DeferredCommand]:
         """The coordinator's half of a cell has a version and a trail of its own, with the fence under which they are
         written in the end, and a hint for whoever listens."""
         cell = CellKeys(distributor_id)
@@ -53,8 +56,10 @@ class Tables:
         version = self._wanted_versions[distributor_id] = self._wanted_versions[distributor_id] + 1
         changes = {task_id: WANTED if value else SETTLED for task_id, value in values.items()}
         return [
-            lambda: ("HSET", cell.header, "coordinator_version", version, "coordinator_epoch", self._committer.epoch),
-            lambda: self._committer.history_entry(cell.history, "coordinator", version, changes),
+            lambda epoch: ("HSET", cell.header, "coordinator_version", version, "coordinator_epoch", epoch),
+            lambda epoch: audit_entry(
+                cell.history, side="coordinator", by=self._me.agent_id, version=version, epoch=epoch, changes=changes
+            ),
             ("PUBLISH", cell.changes, f"coordinator {version}"),
         ]
 

@@ -103,7 +103,7 @@ class Agent(Resident):
             raise
         except RaceLost as error:
             log.warning("%s starts over: %s", self._chain[-1], error, extra={"action": "agent_starts_over"})
-            await self._begin_again(self.loop.committer.highest_epoch, self._backoff())
+            await self._begin_again(self.loop.committer.lease.highest_epoch, self._backoff())
         self._running = asyncio.get_running_loop().create_task(self._live(), name=str(self._chain[-1]))
         return True
 
@@ -138,7 +138,7 @@ class Agent(Resident):
             await self.loop.close()
             if monotonic_s() - began_s > self.config.lease_s:
                 backoff.reset()
-            await self._begin_again(self.loop.committer.highest_epoch, backoff)
+            await self._begin_again(self.loop.committer.lease.highest_epoch, backoff)
 
     def _backoff(self) -> Backoff:
         return Backoff.under_lease(self.config.lease_s)

@@ -36,7 +36,7 @@ from core.langgraph_state import AgentStatus
 from core.operations.reader import memory_told
 from core.ports import Command, OpenConnection
 from core.redis_backend.clock import ServerClock, monotonic_s
-from core.redis_backend.commit import Committer, Late
+from core.redis_backend.commit import Committer, DeferredCommand
 from core.redis_backend.keys import ACTIVE, AgentKeys, CoordinatorKeys, keys_of
 from core.redis_backend.tables import Tables
 from core.roles import Action, Address, Role
@@ -139,7 +139,7 @@ class AgentLoop:
         """Takes the lease, as a standby once it is free, and reads the state. Raises LeaseHeld, TransportDown."""
         await self.committer.acquire(standby=self.config.standby)
         failpoints.hit("lease")
-        self.outbox.incarnation = self.committer.incarnation
+        self.outbox.incarnation = self.committer.lease.incarnation
         self.started_ms = self.clock.now_ms()
         self._inbox.load(*await self.committer.run_reading(self.keys.seen))
         await self._mind.load(self)
@@ -148,7 +148,9 @@ class AgentLoop:
         if self.parent:
             await self._announce(Action.AGENT_JOINED)
         log.info(
-            "%s is up", self.me, extra={"action": "agent_started", "epoch": self.committer.epoch, "pid": os.getpid()}
+            "%s is up",
+            self.me,
+            extra={"action": "agent_started", "epoch": self.committer.lease.epoch, "pid": os.getpid()},
         )
 
     async def run(self) -> None:
@@ -175,7 +177,7 @@ class AgentLoop:
     async def finish(self) -> None:
         """Says goodbye and gives the lease back. What was committed stays for a successor."""
         try:
-            if self.committer.epoch:
+            if self.committer.lease.epoch:
                 if self.parent:
                     assert self.keys.parent_heartbeats
                     # In one transaction, so that no heartbeat of ours can be found after the goodbye.
@@ -204,7 +206,7 @@ class AgentLoop:
         if self.progress.wedged:
             return Condition("wedged", self.progress.problems)
         problems = self.progress.problems or tuple(filter(None, [self.greeting.problem]))
-        if problems or not self.committer.may_act:
+        if problems or not self.committer.lease.may_act:
             return Condition("unready", problems or ("its lease may have run out",))
         return Condition("draining" if self._draining or self._stopping else "ready")
 
@@ -232,7 +234,7 @@ class AgentLoop:
             beats, self._beats = self._beats, []
             if entries:
                 failpoints.hit("read")
-            received = self._inbox.verify(entries, self.committer.incarnation)
+            received = self._inbox.verify(entries, self.committer.lease.incarnation)
             try:
                 size = await self._turn(received, beats, events)
             except (RaceLost, TransportDown) as error:
@@ -268,7 +270,7 @@ class AgentLoop:
         for event in events:
             if isinstance(event, Call) and not event.future.done():
                 event.future.set_result(event.answer)
-        if step.effects and not self.committer.may_act:
+        if step.effects and not self.committer.lease.may_act:
             await self._commit(Step())  # who is no longer sure of the lease does nothing before it is; or LeaseLost
         await self._mind.perform(step.effects)
         return sum(len(one.message.tasks) for one in received) + len(events)
@@ -276,7 +278,7 @@ class AgentLoop:
     async def _commit(self, step: Step, *also: Command) -> None:
         failpoints.hit("graph")
         now_ms = self.clock.now_ms()
-        commands: list[Command | Late] = [*also, *await self._tables.commands(step)]
+        commands: list[Command | DeferredCommand] = [*also, *await self._tables.commands(step)]
         commands += self.outbox.commands(step, now_ms)
         for item in step.rejected:
             self._inbox.put_aside(item)
@@ -303,7 +305,7 @@ class AgentLoop:
             self.tell(Drain())  # it may have been among them, and the state that was read does not know of it
         self._inbox.rewind(await self.committer.look_up_hash(self.keys.seen))
         for entry in entries:
-            if not (received := self._inbox.verify([entry], self.committer.incarnation)):
+            if not (received := self._inbox.verify([entry], self.committer.lease.incarnation)):
                 continue
             try:
                 await self._turn(received, [], [])
@@ -388,7 +390,7 @@ class AgentLoop:
                     self._hear(*await self.committer.run_reading(self.keys.heartbeats, *self.revocations.look))
                 else:
                     await self.send_beat()
-                if self.committer.renewal_due:  # it could not go along
+                if self.committer.lease.renewal_due:  # it could not go along
                     await self.committer.renew()
             except (TransportDown, ServerRefused) as error:
                 self._went_wrong(error)
@@ -428,7 +430,7 @@ class AgentLoop:
 
     def _hear(self, beats: Sequence[bytes], revoked: object = b"", *, memory: Memory | None = None) -> None:
         self.revocations.take(revoked)
-        self._beats += self._heartbeats.new(beats, max(self.clock.now_ms(), self.committer.incarnation))
+        self._beats += self._heartbeats.new(beats, max(self.clock.now_ms(), self.committer.lease.incarnation))
         self.tell(Tick(memory))
 
     def _outlive(self) -> list[Command]:

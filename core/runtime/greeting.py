@@ -68,5 +68,5 @@ class Greeting:
                 return False
             if isinstance(window, bytes):
                 with suppress(ValueError):  # somebody else has written there
-                    self.is_taken = ReplayWindow.from_text(window).incarnation == self._committer.incarnation
+                    self.is_taken = ReplayWindow.from_text(window).incarnation == self._committer.lease.incarnation
         return self.is_taken

@@ -12,7 +12,8 @@ import pytest
 from core.errors import LeaseHeld, LeaseLost
 from core.memory_backend.faulty_connection import CALM, Faults, FaultyConnection
 from core.redis_backend.clock import ServerClock
-from core.redis_backend.commit import RENEWED_ALONG_SHARE, RENEWED_SHARE, Committer
+from core.redis_backend.commit import Committer
+from core.redis_backend.held_lease import RENEWED_ALONG_SHARE, RENEWED_SHARE
 from core.redis_backend.keys import CellKeys
 from core.roles import Action, Address, Role
 from core.runtime.inbox import Inbox
@@ -112,13 +113,13 @@ async def test_a_renewal_goes_along_with_plain_commands_long_before_it_is_due(
     holder = a_committer(open_connection, lease_ms=900)
     await holder.acquire()
     [before] = await said(open_connection, ("GET", KEYS.lease))
-    await until_async(lambda: holder._unrenewed_share > share, "so much of the lease has passed")
+    await until_async(lambda: holder.lease.unrenewed_share > share, "so much of the lease has passed")
 
     replies = await holder.run(("HGET", KEYS.header, "epoch"), ("GET", KEYS.lease))
 
-    assert replies[0] == str(holder.epoch).encode()
+    assert replies[0] == str(holder.lease.epoch).encode()
     assert replies[1] != before
-    assert not holder.renewal_due
+    assert not holder.lease.renewal_due
     assert await holder.commit([("SET", "k", 1)], {}) == 1
     assert holder.conflicts == 0
 
@@ -159,8 +160,8 @@ async def test_an_inbox_is_read_in_order_and_what_was_settled_is_gone(open_conne
     for number in range(20):
         await sender.post(b"%d" % number)
 
-    received = [*inbox.verify(await inbox.read(), committer.incarnation)]
-    received += inbox.verify(await inbox.read(), committer.incarnation)
+    received = [*inbox.verify(await inbox.read(), committer.lease.incarnation)]
+    received += inbox.verify(await inbox.read(), committer.lease.incarnation)
     await committer.commit(inbox.settle(0), {})
 
     assert [items(one) for one in received] == [[number] for number in range(20)]
@@ -174,11 +175,11 @@ async def test_what_was_not_settled_comes_again_and_what_was_posted_twice_counts
     await committer.acquire()
     command = await sender.post(b'"task"')
     first = an_inbox(open_connection)
-    assert len(first.verify(await first.read(), committer.incarnation)) == 1  # its reader dies before it commits
+    assert len(first.verify(await first.read(), committer.lease.incarnation)) == 1  # its reader dies before it commits
 
     await said(open_connection, command)
     second = an_inbox(open_connection)
-    received = second.verify(await second.read(), committer.incarnation)
+    received = second.verify(await second.read(), committer.lease.incarnation)
     await committer.commit(second.settle(0), {})
 
     assert [items(one) for one in received] == [["task"]]
@@ -192,7 +193,7 @@ async def test_a_message_of_nobody_is_kept_as_evidence_and_never_acted_on(open_c
     stranger = Address(Role.WORKER, "stranger")
     await said(open_connection, ("XADD", KEYS.inbox, "*", "from", str(stranger), "kid", "0", "sig", "0", "body", "{}"))
 
-    received = inbox.verify(await inbox.read(), committer.incarnation)
+    received = inbox.verify(await inbox.read(), committer.lease.incarnation)
     await committer.commit(inbox.settle(0), {})
 
     [length, [[_, evidence]], counted] = await said(

@@ -23,7 +23,7 @@ def contender(config: RedisConfig, number: int, process: str) -> Committer:
     address = Address.of(Role.DISTRIBUTOR, f"d{number}")
     keys = CellKeys(address.agent_id).agent("c")
     made = Committer(Wire(config), address, keys, ServerClock(), lease_ms=int(LEASE_S * 1000))
-    made._process = f"elsewhere/{process}/0"  # all of them run in this one process, which lives
+    made.lease.process = f"elsewhere/{process}/0"  # all of them run in this one process, which lives
     return made
 
 
@@ -65,7 +65,7 @@ async def test_of_two_that_want_a_lease_in_the_same_moment_exactly_one_has_it(ch
     for first in range(0, ROUNDS, AT_ONCE):
         for round_holders in await asyncio.gather(*(race(config, first + number) for number in range(AT_ONCE))):
             holders.append(len(round_holders))
-            winners.update(holder._process for holder in round_holders)
+            winners.update(holder.lease.process for holder in round_holders)
 
     assert holders == [1] * ROUNDS
     assert len(winners) == 2  # it was a race

@@ -64,13 +64,13 @@ async def nothing_else_hurt(agents: House, **config: Any) -> AsyncIterator[Any]:
     await agents.worker()
     alice = await agents.client("alice")
     await alice.submit_many.aio([add(f"before-{n}", n) for n in range(5)])
-    lives = coordinator.loop.committer.epoch, distributor.loop.committer.epoch
+    lives = coordinator.loop.committer.lease.epoch, distributor.loop.committer.lease.epoch
     yield alice
     await alice.submit_many.aio([add(f"after-{n}", n) for n in range(5)])
     for name in ("before", "after"):
         assert [await alice.value.aio(f"{name}-{n}", 20) for n in range(5)] == [*range(5)]
         assert {agents.runs[f"{name}-{n}"] for n in range(5)} == {1}
-    assert (coordinator.loop.committer.epoch, distributor.loop.committer.epoch) == lives
+    assert (coordinator.loop.committer.lease.epoch, distributor.loop.committer.lease.epoch) == lives
 
 
 # ---- what only runs user code ----

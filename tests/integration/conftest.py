@@ -40,7 +40,7 @@ async def make(redis_config: RedisConfig) -> AsyncIterator[Make]:
 
         def committer(*, lease_ms: int = 60_000, **fields: Any) -> Committer:
             made = Committer(Wire(redis_config), ME, KEYS, ServerClock(), lease_ms=lease_ms, **fields)
-            made._process = f"elsewhere/{len(made_so_far)}/0"  # all tests run in one process, which is alive
+            made.lease.process = f"elsewhere/{len(made_so_far)}/0"  # all tests run in one process, which is alive
             made_so_far.append(made)
             stack.push_async_callback(made.close)
             return made

@@ -107,7 +107,7 @@ async def test_a_renewal_changes_no_version(make: Make, client: Redis) -> None:
     await committer.renew()
 
     assert await client.pttl(CELL.lease) > 50_000
-    assert committer.version == (await header(client))[0] == 0
+    assert committer.lease.version == (await header(client))[0] == 0
 
 
 async def test_what_redis_refuses_was_not_written_and_goes_through_once_it_can(make: Make, client: Redis) -> None:

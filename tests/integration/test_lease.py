@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from core.errors import LeaseHeld, LeaseLost
-from core.redis_backend import commit
+from core.redis_backend import lease as leases
 from tests.integration.committers import (
     CELL,
     KEYS,
@@ -40,7 +40,7 @@ async def test_who_holds_a_lease_in_passing_is_waited_for_however_often_it_commi
     make: Make, client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a coordinator does with the lease of a distributor whose tasks it takes over, and which comes back then."""
-    monkeypatch.setattr(commit, "LOOK_AGAIN_S", 0.001)
+    monkeypatch.setattr(leases, "POLL_S", 0.001)
     parent, agent = make(in_passing=True), make()
     before = await parent.acquire()
     acquiring = asyncio.create_task(agent.acquire())
@@ -70,14 +70,14 @@ async def test_the_number_of_a_start_is_of_the_try_that_got_the_lease(make: Make
     await client.config_set("maxmemory", "1")
     try:
         await client.delete(CELL.lease)
-        await until_async(lambda: standby.highest_epoch > 0, "it has reached for the lease in vain")
-        in_vain = standby.highest_epoch
+        await until_async(lambda: standby.lease.highest_epoch > 0, "it has reached for the lease in vain")
+        in_vain = standby.lease.highest_epoch
     finally:
         await client.config_set("maxmemory", "0")
 
     grant = await acquiring
 
-    assert standby.incarnation == grant.epoch > in_vain
+    assert standby.lease.incarnation == grant.epoch > in_vain
     assert orjson.loads(await client.get(CELL.lease) or b"")["incarnation"] == grant.epoch
 
 
@@ -85,7 +85,7 @@ async def test_the_lease_of_a_process_that_exists_no_more_is_taken_over_at_once(
     from core.machine.process_identity import this_process
 
     holder, second = make(), make()
-    holder._process = this_process().rsplit("/", 2)[0] + "/4194304/1"  # beyond the largest process id
+    holder.lease.process = this_process().rsplit("/", 2)[0] + "/4194304/1"  # beyond the largest process id
     await holder.acquire()
 
     await second.acquire()
@@ -127,7 +127,7 @@ async def test_who_lost_the_lease_writes_nothing_and_stays_out(make: Make, clien
             await zombie.commit([push("late")], {})
 
     assert zombie.fenced == 2
-    assert not zombie.may_act
+    assert not zombie.lease.may_act
     assert await pushed(client) == [b"a"]
     assert await successor.commit([push("b")], {}) == 2
 
@@ -142,11 +142,11 @@ async def test_a_lease_that_ran_out_is_taken_again_when_nobody_wrote_meanwhile(m
         assert await committer.commit([push(value)], {"t": ("pending",)}) == version
 
     stored = await header(client)
-    assert stored == (4, committer.epoch)
-    assert committer.epoch > before.epoch
+    assert stored == (4, committer.lease.epoch)
+    assert committer.lease.epoch > before.epoch
     epochs = [epoch for _, epoch in await history(client)]
     assert epochs == sorted(set(epochs))  # each under its own fence
-    assert int(await client.get(CELL.fence) or 0) == committer.epoch
+    assert int(await client.get(CELL.fence) or 0) == committer.lease.epoch
 
 
 async def test_a_command_that_tells_the_fence_tells_the_one_it_was_written_under(make: Make, client: Redis) -> None:
@@ -154,10 +154,10 @@ async def test_a_command_that_tells_the_fence_tells_the_one_it_was_written_under
     before = (await committer.acquire()).epoch
     await client.delete(KEYS.lease)  # it runs out after the commit was put together, and is taken again for it
 
-    await committer.commit([lambda: ("RPUSH", LIST, committer.epoch)], {})
+    await committer.commit([lambda epoch: ("RPUSH", LIST, epoch)], {})
 
-    assert committer.epoch > before
-    assert await pushed(client) == [b"%d" % committer.epoch]
+    assert committer.lease.epoch > before
+    assert await pushed(client) == [b"%d" % committer.lease.epoch]
 
 
 async def test_a_lease_that_ran_out_is_not_taken_again_when_somebody_acted_meanwhile(make: Make, client: Redis) -> None:
@@ -218,18 +218,18 @@ async def test_the_lease_says_who_acts_since_when_and_how_often_it_wrote(make: M
     lease = orjson.loads(await client.get(CELL.lease) or b"")
 
     assert lease["owner"] == "distributor:d"
-    assert (lease["epoch"], lease["incarnation"], lease["commits"]) == (grant.epoch, committer.incarnation, 1)
+    assert (lease["epoch"], lease["incarnation"], lease["commits"]) == (grant.epoch, committer.lease.incarnation, 1)
     assert lease["expires_at"] - lease["acquired_at"] > 59
 
 
 async def test_a_holder_stops_acting_before_its_lease_can_end(make: Make, client: Redis) -> None:
     committer = make(lease_ms=2000)
     await committer.acquire()
-    at_first = committer.may_act
+    at_first = committer.lease.may_act
 
-    await until_async(lambda: not committer.may_act, "it stops acting")
+    await until_async(lambda: not committer.lease.may_act, "it stops acting")
 
     assert at_first
     assert await client.exists(CELL.lease)
     await committer.renew()
-    assert committer.may_act
+    assert committer.lease.may_act

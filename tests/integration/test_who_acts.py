@@ -143,7 +143,7 @@ async def test_an_agent_whose_place_was_taken_ends_and_who_asks_it_is_told(
     coordinator = await agents.coordinator()
 
     async def taken() -> bool:
-        if not rival.epoch:
+        if not rival.lease.epoch:
             await client.delete(KEYS.lease)  # as if it had run out while that process stood still
             await rival.acquire()
         await rival.renew()
@@ -171,7 +171,7 @@ async def test_a_worker_that_has_lost_its_lease_runs_nothing_until_it_has_it_aga
     async with closing_committer(agents.redis, chain) as other:
 
         async def taken() -> bool:
-            if not other.epoch:
+            if not other.lease.epoch:
                 await client.delete(keys_of(chain).lease)  # as if it had run out while that process stood still
                 await other.acquire()
             await other.renew()

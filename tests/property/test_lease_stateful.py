@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 from core.config.settings import RedisConfig
 from core.errors import LeaseLost
 from core.redis_backend.clock import ServerClock
-from core.redis_backend.commit import CONTENDED, Committer
+from core.redis_backend.commit import Committer
 from core.redis_backend.keys import CellKeys
 from core.redis_client import Wire
 from core.roles import Address, Role
@@ -63,7 +63,7 @@ class Contenders(RuleBasedStateMachine):
     def made(self, number: int) -> Committer:
         agent = Address(Role.DISTRIBUTOR, "d")
         committer = Committer(Wire(self.config), agent, CELL.agent("c"), ServerClock(), lease_ms=60_000)
-        committer._process = f"elsewhere/{number}/0"
+        committer.lease.process = f"elsewhere/{number}/0"
         return committer
 
     # ---- what may happen ----
@@ -72,45 +72,47 @@ class Contenders(RuleBasedStateMachine):
     def asks_for_the_lease(self, who: int) -> None:
         """A single look, as `acquire` takes one after the other."""
         free = not self.plain.exists(CELL.lease)
-        if self.contenders[who].epoch:
+        if self.contenders[who].lease.epoch:
             return  # it believes that it has it
-        while (held := self.do(self.contenders[who]._try_acquire(None))) == CONTENDED:
+        while (held := self.do(self.contenders[who].leaseholder.attempt())) == b"":
             pass
         assert (held is None) == free
         if held is None:
             self.lapsed = False
-            self.epochs.append(self.contenders[who].epoch)
+            self.epochs.append(self.contenders[who].lease.epoch)
         else:
-            self.contenders[who].epoch = 0
+            self.contenders[who].lease.epoch = 0
 
     @rule(who=ONE)
     def commits(self, who: int) -> None:
         committer = self.contenders[who]
-        if not committer.epoch:
+        if not committer.lease.epoch:
             return
-        before = committer.epoch
+        before = committer.lease.epoch
         try:
-            version = self.do(committer.commit([("RPUSH", DONE, f"{committer.version + 1}")], {"t": ("pending",)}))
+            version = self.do(
+                committer.commit([("RPUSH", DONE, f"{committer.lease.version + 1}")], {"t": ("pending",)})
+            )
         except LeaseLost:
-            assert not committer.epoch
+            assert not committer.lease.epoch
             return
-        if self.lapsed or committer.epoch != before:
-            self.epochs.append(committer.epoch)  # it had run out, and was taken again under a fence of its own
+        if self.lapsed or committer.lease.epoch != before:
+            self.epochs.append(committer.lease.epoch)  # it had run out, and was taken again under a fence of its own
             self.lapsed = False
-        self.told.append((version, committer.epoch))
+        self.told.append((version, committer.lease.epoch))
 
     @rule(who=ONE)
     def renews(self, who: int) -> None:
         committer = self.contenders[who]
-        if not committer.epoch:
+        if not committer.lease.epoch:
             return
-        before = committer.epoch
+        before = committer.lease.epoch
         try:
             self.do(committer.renew())
         except LeaseLost:
             return
-        if self.lapsed or committer.epoch != before:
-            self.epochs.append(committer.epoch)
+        if self.lapsed or committer.lease.epoch != before:
+            self.epochs.append(committer.lease.epoch)
             self.lapsed = False
 
     @rule(who=ONE)
@@ -121,21 +123,21 @@ class Contenders(RuleBasedStateMachine):
     def commits_while_its_connection_is_cut(self, who: int) -> None:
         """The server carries the transaction out and ends the connection from within it."""
         committer = self.contenders[who]
-        if not committer.epoch:
+        if not committer.lease.epoch:
             return
-        before = committer.epoch
+        before = committer.lease.epoch
         try:
             [number] = self.do(committer.run(("CLIENT", "ID")))
             kill = ("CLIENT", "KILL", "ID", number, "SKIPME", "no")
             version = self.do(
-                committer.commit([("RPUSH", DONE, f"{committer.version + 1}"), kill], {"t": ("pending",)})
+                committer.commit([("RPUSH", DONE, f"{committer.lease.version + 1}"), kill], {"t": ("pending",)})
             )
         except LeaseLost:
             return
-        if self.lapsed or committer.epoch != before:
-            self.epochs.append(committer.epoch)
+        if self.lapsed or committer.lease.epoch != before:
+            self.epochs.append(committer.lease.epoch)
             self.lapsed = False
-        self.told.append((version, committer.epoch))
+        self.told.append((version, committer.lease.epoch))
 
     @rule()
     def the_lease_runs_out(self) -> None:
@@ -146,8 +148,7 @@ class Contenders(RuleBasedStateMachine):
         try:
             self.do(self.contenders[who].release())
         except LeaseLost:
-            self.contenders[who].epoch = 0
-        self.contenders[who]._closing = False
+            self.contenders[who].lease.epoch = 0
 
     @precondition(lambda self: len(self.contenders) == PROCESSES)
     @rule(who=ONE)

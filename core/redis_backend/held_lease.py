@@ -1,0 +1,109 @@
+"""What a process knows of the lease under which it acts."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+import orjson
+
+from core.errors import LeaseLost
+from core.machine.process_identity import this_process
+from core.redis_backend.clock import monotonic_s
+from core.roles import Address
+
+__all__ = ["RENEWED_ALONG_SHARE", "RENEWED_SHARE", "HeldLease"]
+
+#: A holder stops acting this long before its lease can end.
+MARGIN_SHARE = 0.1
+#: A lease is renewed by itself after a third of its time, and along with any other command after a tenth: on a slow
+#: link a renewal that has to wait for the command before it may come too late.
+RENEWED_SHARE, RENEWED_ALONG_SHARE = 1 / 3, 0.1
+
+
+class HeldLease:
+    """One agent's lease as this process holds it, and the version of the state that it guards."""
+
+    def __init__(self, me: Address, lease_ms: int, *, after_epoch: int, in_passing: bool) -> None:
+        self._me = me
+        self._in_passing = in_passing
+        self._host = socket.gethostname()
+        self._renewed_s = 0.0  # monotonic, from before the last renewal was sent
+        self._commits = 0
+        self.process = this_process()
+        self.name = f"{os.getpid()}@{self._host}"  #: of this process, for people
+        self.lease_ms = lease_ms
+        self.acquired_ms = 0
+        self.incarnation = 0  #: the epoch of this process's start
+        self.epoch = 0  #: the fence; 0: the lease is not held
+        self.highest_epoch = after_epoch  #: of those that this process has held, or reached for
+        self.written_epoch = 0  #: the one that the header is known to carry
+        self.version = 0
+
+    @property
+    def may_act(self) -> bool:
+        """Whether the lease certainly still holds, by this process's own monotonic clock."""
+        held_s = self.lease_ms / 1000 * (1 - MARGIN_SHARE)
+        return self.epoch > 0 and monotonic_s() < self._renewed_s + held_s
+
+    @property
+    def renewal_due(self) -> bool:
+        """Whether a third of the lease time has passed since it was renewed, by a commit or otherwise."""
+        return self.unrenewed_share > RENEWED_SHARE
+
+    @property
+    def unrenewed_share(self) -> float:
+        """The share of the lease time that has passed since it was renewed."""
+        return (monotonic_s() - self._renewed_s) * 1000 / self.lease_ms
+
+    def reach(self, epoch: int) -> None:
+        """From now on it acts, or tries to, under the fence `epoch`."""
+        self.epoch = self.highest_epoch = epoch
+
+    def acquired(self) -> None:
+        """The lease is taken. An attempt that failed does not count as a start: others may have had the lease since,
+        with higher epochs."""
+        self.incarnation = self.epoch
+
+    def renewed(self, sent_s: float) -> None:
+        """A transaction that was sent at `sent_s` (monotonic) has written it anew."""
+        self._renewed_s = sent_s
+        self.written_epoch = self.epoch
+        self._commits += 1
+
+    def lose(self) -> None:
+        """It is others' from now on."""
+        self.epoch = 0
+
+    def follow(self, stored: int) -> None:
+        """Takes over the stored version. Raises LeaseLost when it is neither the one known nor the one after, which a
+        commit whose reply was lost may have written."""
+        if stored not in (self.version, self.version + 1):
+            raise LeaseLost(f"{self._me}: version {stored} is stored, {self.version} was expected")
+        self.version = stored
+
+    def is_in(self, stored: Any) -> bool:
+        """Whether `stored`, the reply to a look at the lease, is this one."""
+        try:
+            lease = orjson.loads(stored)
+            return bool(lease["epoch"] == self.epoch and lease["process"] == self.process)
+        except (ValueError, TypeError, KeyError):
+            return False  # there is none, or what lies there is no lease
+
+    def to_json(self, now_ms: int) -> bytes:
+        """As it is stored: a `core.langgraph_state.Lease`."""
+        return orjson.dumps(
+            {
+                "owner": str(self._me),
+                "process": self.process,
+                "host": self._host,
+                "incarnation": self.incarnation or self.epoch,
+                "epoch": self.epoch,
+                "acquired_at": self.acquired_ms / 1000,
+                "expires_at": (now_ms + self.lease_ms) / 1000,
+                "commits": self._commits,
+                "lease_ms": self.lease_ms,
+                "in_passing": self._in_passing,
+            }
+        )

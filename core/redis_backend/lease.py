@@ -1,0 +1,215 @@
+"""How an agent's lease is taken, waited for, taken again and given back. While it is held, commits renew it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from core.backoff import Backoff
+from core.errors import LeaseHeld, LeaseLost, ReplyTooLarge, ServerRefused, TransportDown
+from core.langgraph_state import Lease
+from core.machine.process_identity import provably_dead
+from core.ports import Command
+from core.redis_backend.bounded_reads import HASH_BYTES, lease_read, trimmed_hash
+from core.redis_backend.clock import ServerClock, monotonic_s
+from core.redis_backend.grants import NO_LEASE, fencing, granted, held_in, mended
+from core.redis_backend.held_lease import HeldLease
+from core.redis_backend.keys import AgentKeys
+from core.redis_backend.transaction import Transactions
+from core.redis_backend.watched_connection import WatchedConnection
+from core.roles import Address
+
+__all__ = ["Grant", "Leaseholder"]
+
+log = logging.getLogger(__name__)
+
+#: How often a process that waits for a lease looks at it, and for how long it is shown as a standby after it stopped.
+POLL_S, SHOWN_MS = 0.2, 10_000
+#: A lease that says it lasts longer than that is waited out for no longer.
+MAX_LEASE_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What acquiring a lease found: the fence it gave, and the version of the state it guards (0: none yet)."""
+
+    epoch: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What lies where the lease is stored, since it was first found so. Each renewal is another observation."""
+
+    text: bytes  #: a lease; NO_LEASE; empty: nothing, or what lies there is not known
+    lapses_s: float  #: monotonic; a lease that nobody has renewed by then is nobody's
+
+    @property
+    def lease(self) -> Lease | None:
+        return Lease.parse(self.text) if self.text else None
+
+    @property
+    def holder(self) -> str:
+        """Who holds it, in words."""
+        lease = self.lease
+        return f"process {lease.pid} on {lease.host}" if lease else "nobody knows who"
+
+    def is_free(self, now_s: float) -> bool:
+        """Whether it may be taken: nobody holds it, its holder has provably died, or has not renewed it in time."""
+        return not self.text or now_s > self.lapses_s or is_dead(self.text)
+
+
+class Leaseholder:
+    """Takes one agent's lease for this process, and gives it back."""
+
+    def __init__(
+        self,
+        connection: WatchedConnection,
+        me: Address,
+        transactions: Transactions,
+        lease: HeldLease,
+        keys: AgentKeys,
+        clock: ServerClock,
+        *,
+        by_force: bool,
+    ) -> None:
+        self._connection = connection
+        self._me = me
+        self._transactions = transactions
+        self._lease = lease
+        self._keys = keys
+        self._clock = clock
+        self._by_force = by_force
+        self._shown_ms = 0  # when it was last made seen that this process waits
+        self.waits = False  #: whether it has found another process acting, and waits for its turn
+
+    async def acquire(self, *, standby: bool) -> Grant:
+        """Takes the lease, waiting for a dead holder's to run out.
+
+        When another live process renews it, which shows within a third of the lease time, raises LeaseHeld, or as a
+        standby waits for as long as that goes on. It is taken over at once from a process of this machine that exists
+        no more, and from whoever has not renewed it for its whole time, though it may have longer to live: a server's
+        clock that is set back prolongs every key's life. Raises TransportDown.
+        """
+        found = self._observed(b"")
+        backoff = Backoff.under_lease(self._lease.lease_ms / 1000)
+        while True:
+            try:
+                if found.is_free(monotonic_s()):
+                    text = await self.attempt(found.text)
+                    if text is None:
+                        self._lease.acquired()
+                        self.waits = False
+                        return Grant(self._lease.epoch, self._lease.version)
+                else:
+                    await asyncio.sleep(POLL_S)
+                    text = await self._look(standby)
+                if text != found.text:
+                    found = self._compared(found, self._observed(text), standby)
+                backoff.reset()
+            except (TransportDown, ServerRefused) as error:
+                if not self.waits:
+                    raise
+                await self._connection.outlast(error, backoff)
+
+    def _observed(self, text: bytes) -> Observation:
+        lease = Lease.parse(text) if text else None
+        lease_ms = (lease and lease.lease_ms) or self._lease.lease_ms
+        return Observation(text, monotonic_s() + min(MAX_LEASE_S, lease_ms / 1000))
+
+    def _compared(self, before: Observation, now: Observation, standby: bool) -> Observation:
+        """`now`, once it is clear that it may be waited for. Raises LeaseHeld when it may not: its holder lives."""
+        if not standby:
+            if before.text and (lease := now.lease) and not lease.in_passing:
+                raise LeaseHeld(self._me.agent_id, now.holder)
+        elif now.text and not self.waits:
+            self.waits = True
+            log.info("%s waits: %s acts for it now", self._me, now.holder, extra={"action": "standby_waits"})
+        return now
+
+    async def _look(self, standby: bool) -> bytes:
+        """What lies there now, as `held_in` says it; a standby makes itself seen now and then."""
+        async with self._connection.lock:
+            stored, *_ = await self._connection.exchange(
+                lease_read(self._keys.lease), *(self._showing() if standby else ())
+            )
+        return held_in(stored)
+
+    def _showing(self) -> tuple[Command, ...]:
+        """Makes it seen that this process waits, often enough to be seen without a gap."""
+        now_ms = self._clock.now_ms()
+        if now_ms - self._shown_ms < SHOWN_MS / 5:
+            return ()
+        self._shown_ms = now_ms
+        return (
+            ("ZREMRANGEBYSCORE", self._keys.standbys, "-inf", now_ms - SHOWN_MS),
+            ("ZADD", self._keys.standbys, now_ms, self._lease.name),
+            ("PEXPIRE", self._keys.standbys, SHOWN_MS),
+        )
+
+    async def attempt(self, free: bytes = b"") -> bytes | None:
+        """Takes the lease if there is none, if what lies there is still `free`, or if its holder is dead. Returns None
+        when it is taken; otherwise what lies there; empty: somebody was faster, and the next look shows who."""
+        async with self._connection.lock:
+            asked_s = monotonic_s()
+            looks = (*fencing(self._keys), ("TIME",), *(("TYPE", key) for key in self._keys.types))
+            try:
+                replies = await self._connection.exchange(*looks, most_bytes=HASH_BYTES)
+            except ReplyTooLarge:  # only the header can be
+                await self._connection.exchange(*trimmed_hash(self._keys.header))
+                return b""
+            _watching, stored, fence, header, time, *kinds = replies
+            self._clock.sync(time, asked_s)
+            held = held_in(stored)
+            if held not in (b"", free) and not self._by_force and not is_dead(held):
+                await self._connection.exchange(("UNWATCH",))
+                return held
+            return None if await self._take(fence, header, mended(self._keys, kinds)) else b""
+
+    async def _take(self, fence: object, header: object, mending: list[Command]) -> bool:
+        now_ms = self._clock.now_ms()
+        self._lease.version, epoch = granted(fence, header, now_ms)
+        # The server's clock in ms also outgrows every fence that was given out before its memory was lost.
+        self._lease.reach(max(epoch, self._lease.highest_epoch, now_ms - 1) + 1)
+        self._lease.acquired_ms = now_ms
+        return await self._transactions.send(
+            [*mending, *self._fence(), ("ZREM", self._keys.standbys, self._lease.name)]
+        )
+
+    def _fence(self) -> tuple[Command, Command]:
+        return ("SET", self._keys.fence, self._lease.epoch), ("HSET", self._keys.header, "epoch", self._lease.epoch)
+
+    async def regain(self) -> None:
+        """Takes a lease again that ran out while Redis was away, or that is none any more, if nobody wrote in between.
+        Raises LeaseLost otherwise; TransportDown. The connection's lock is held."""
+        before = self._lease.epoch, self._lease.version
+        _watching, stored, fence, header = await self._connection.exchange(*fencing(self._keys))
+        now_ms = self._clock.now_ms()
+        _, epoch = granted(b"", header, now_ms)
+        if held_in(stored) not in (b"", NO_LEASE) or epoch not in (self._lease.written_epoch, self._lease.epoch):
+            raise LeaseLost(f"{self._me}: somebody else acted, or the server lost its data, while Redis was away")
+        version, highest = granted(fence, header, now_ms)
+        self._lease.reach(max(highest, self._lease.epoch) + 1)
+        self._lease.follow(version)
+        if not await self._transactions.send(self._fence()):
+            raise LeaseLost(f"{self._me}: another process took the lease while Redis was away")
+        log.info(
+            "lease taken again", extra={"action": "lease_reacquired", "before": before, "epoch": self._lease.epoch}
+        )
+
+    async def release(self) -> None:
+        """Gives the lease back, so that a successor need not wait. Raises LeaseLost when it is another's by now;
+        TransportDown."""
+        async with self._connection.lock:
+            if self._lease.epoch and self._connection.connected:
+                if self._connection.armed or await self._transactions.arm():
+                    await self._connection.exchange_watched(("MULTI",), ("DEL", self._keys.lease), ("EXEC",))
+            self._lease.lose()
+            self._connection.armed = False
+
+
+def is_dead(held: bytes) -> bool:
+    """Whether the holder of a lease has provably died."""
+    lease = Lease.parse(held)
+    return lease is not None and provably_dead(lease.process)
