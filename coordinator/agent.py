@@ -291,7 +291,7 @@ class CoordinatorAgent(Agent):
     @operation
     async def monitor_distributors(self) -> None:
         """Looks at the distributors' heartbeats now, beside the regular look each heartbeat interval."""
-        await self.loop.send_beat()
+        await self.loop.heartbeat.send()
 
     async def _release(self) -> None:
         await self._coordinator_mind.stop_chores()

@@ -69,7 +69,6 @@ class CoordinatorState(LocalAgentState):
     moving: set[str] = field(default_factory=set)  #: distributors whose tasks are being taken over
     looked_ms: int = 0  #: monotonic time of the last look at the distributors
     incarnation: int = 0  #: of this coordinator
-    draining: bool = False
     unsaved: bool = False  #: a task has changed in this step and its record is to be written at its end
     sweep_due_ms: int = 0
     counts: dict[str, int] = field(default_factory=dict)  #: since the start: accepted, completed, failed, ...

@@ -45,6 +45,7 @@ class LocalAgentState:
     agent_id: str
     status: AgentStatus = AgentStatus.IDLE
     local_tasks: dict[str, Task] = field(default_factory=dict)  #: by task id
+    draining: bool = False  #: whether it takes nothing new
     last_heartbeat: datetime | None = None  #: when it last sent one
     local_vars: dict[str, Any] = field(default_factory=dict)
     history: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=HISTORY_KEPT))

@@ -171,7 +171,7 @@ class DistributorAgent(Agent):
     @operation
     async def monitor_workers(self) -> None:
         """Looks at the workers' heartbeats now, beside the regular look each heartbeat interval."""
-        await self.loop.send_beat()
+        await self.loop.heartbeat.send()
 
     @operation
     async def acquire_shared_state_lease(self) -> bool:

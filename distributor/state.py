@@ -34,7 +34,6 @@ class DistributorState(LocalAgentState):
     looked_ms: int = 0  #: monotonic time of the last look at the workers
     incarnation: int = 0  #: of this distributor
     told_capacity: int = 0  #: what the coordinator was last told
-    draining: bool = False
     counts: dict[str, int] = field(default_factory=dict)
 
     @property

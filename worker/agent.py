@@ -106,10 +106,10 @@ class WorkerMind:
 
     async def load(self, loop: AgentLoop) -> None:
         """A worker stores nothing: it begins empty, and its distributor gives anew what it had."""
-        before, same_loop, self._loop = self.state, loop is self._loop, loop
+        before, self._loop = self.state, loop
         self.executor.forget_all()
         self.state = WorkerState(before.agent_id, distributor=before.distributor, life=before.life + 1)
-        self.state.draining = before.draining and same_loop  # a step that failed is no reason to take tasks again
+        self.state.draining = loop.draining  # a step that failed is no reason to take tasks again
 
     async def perform(self, effects: Sequence[Any]) -> None:
         assert self._loop
@@ -255,7 +255,7 @@ class WorkerAgent(Agent):
     @operation
     async def send_heartbeat(self) -> bool:
         """Sends a heartbeat now, beside the regular one. Returns True; raises TransportDown."""
-        await self.loop.send_beat()
+        await self.loop.heartbeat.send()
         return True
 
     async def _hand_back(self) -> None:

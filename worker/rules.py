@@ -33,7 +33,6 @@ class WorkerState(LocalAgentState):
     distributor: Address = field(kw_only=True)
     report: Sending = field(init=False)  #: what its results are grouped by
     life: int = 0  #: counts how often it began anew; what was told in an earlier one is about runs it never began
-    draining: bool = False
     done: int = 0
     failed: int = 0
 

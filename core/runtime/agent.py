@@ -30,9 +30,9 @@ from core.redis_backend.clock import monotonic_s
 from core.redis_client import Wire
 from core.roles import Address
 from core.runtime.agent_loop import AgentLoop
+from core.runtime.condition import Condition
 from core.runtime.mind import Mind
 from core.runtime.portal import Resident, operation, portal_loop, refuse_in_a_loop
-from core.runtime.progress import Condition
 from core.wiring import keys_for, redis_or_configured, secrets_or_configured, server_for
 
 __all__ = ["Agent"]

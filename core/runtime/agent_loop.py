@@ -6,6 +6,8 @@
 A tier gives the loop a Mind: its state, its compiled graph, and hands for the effects. The loop gives the mind batches,
 and what a step decided either happens as a whole or not at all. When a commit is refused for good, the memory is
 discarded and the stored state is read again.
+
+Beside the turns run the reader of the inbox, the heartbeat and the watchdog, each with a task of its own.
 """
 
 from __future__ import annotations
@@ -15,40 +17,32 @@ import logging
 import os
 import random
 import socket
-from collections.abc import Sequence
-from itertools import count
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from core import failpoints
 from core.backoff import Backoff
 from core.config.settings import AgentConfig
-from core.errors import (
-    LeaseLost,
-    MalformedMessage,
-    PeerError,
-    RaceLost,
-    ServerRefused,
-    TransportDown,
-    Wedged,
-    WorldError,
-)
+from core.errors import LeaseLost, PeerError, RaceLost, ServerRefused, TransportDown, WorldError
 from core.langgraph_state import AgentStatus
-from core.operations.reader import memory_told
 from core.ports import Command, OpenConnection
 from core.redis_backend.clock import ServerClock, monotonic_s
 from core.redis_backend.commit import Committer, DeferredCommand
 from core.redis_backend.keys import ACTIVE, AgentKeys, CoordinatorKeys, keys_of
 from core.redis_backend.tables import Tables
-from core.roles import Action, Address, Role
+from core.roles import Action, Address
+from core.runtime.condition import Condition
 from core.runtime.greeting import Greeting
-from core.runtime.heartbeats import Heartbeats
+from core.runtime.heard_heartbeats import HeardHeartbeats
+from core.runtime.heartbeat import Heartbeat, extend_key_ttls
 from core.runtime.inbox import Entry, Inbox
+from core.runtime.inbox_reader import InboxReader
 from core.runtime.mind import Mind
 from core.runtime.outbox import Outbox
-from core.runtime.progress import Condition, Progress
+from core.runtime.poison import PoisonFilter
 from core.runtime.revocations import Revocations
+from core.runtime.watchdog import Watchdog
 from core.sealing import Sealed
-from core.server_info import Memory
 from core.signing import Keys
 from core.step import Batch, Call, Drain, Received, Sending, Step, Tick, turn_away
 
@@ -58,8 +52,6 @@ log = logging.getLogger(__name__)
 
 #: After a step with this many items or more the loop pauses briefly, so that the next one finds a fuller batch.
 BUSY_ITEMS, BUSY_PAUSE_S = 24, 0.003
-#: How long the keys of a worker outlive it, and after how many heartbeats they are told so anew.
-OUTLIVE_MS, OUTLIVE_BEATS = 24 * 3600 * 1000, 10
 
 
 class AgentLoop:
@@ -85,30 +77,33 @@ class AgentLoop:
         self._mind = mind
         self.open_connection = open_connection
         self._reader_wire = open_connection()
-        self.progress = Progress(config.failure_timeout_s, lambda: self.committer.waited_s)
+        self.watchdog = Watchdog(config.failure_timeout_s, lambda: self.committer.waited_s, self._on_transport)
         self.committer = Committer(
             open_connection(), self.me, self.keys, self.clock, lease_ms=int(config.lease_s * 1000),
-            after_epoch=after_epoch, on_transport=self._transport, on_written=self.progress.written,
+            after_epoch=after_epoch, on_transport=self.watchdog.transport, on_written=self.watchdog.written,
         )  # fmt: skip
         self.greeting = Greeting(chain, self.committer, config.failure_timeout_s)
         self._inbox = Inbox(
             self._reader_wire, self.me, signing, self.keys, self.clock,
             freshness_ms=int(config.freshness_s * 1000), limit_bytes=config.message_limit_bytes,
         )  # fmt: skip
-        self._heartbeats = Heartbeats(self.me, signing, self._inbox.rejected)
+        self._wake = asyncio.Event()
+        self._reader = InboxReader(self._inbox, self.watchdog, Backoff.under_lease(config.lease_s), self._wake.set)
         self.revocations = Revocations(chain, signing, self.keys.revoked)
         self.outbox = Outbox(chain, signing)
+        self.heartbeat = Heartbeat(
+            chain, config, self.keys, self.clock, self.committer, self.outbox, self.revocations,
+            HeardHeartbeats(self.me, signing, self._inbox.rejected), self.watchdog,
+            payload=self._beat_payload, on_sent=self._note_heartbeat, on_heard=lambda memory: self.tell(Tick(memory)),
+        )  # fmt: skip
+        self._poison = PoisonFilter(
+            self._inbox, reload=lambda: mind.load(self), handle=self._turn, settle=lambda: self._commit(Step())
+        )
         self.signing = signing
         self._tables = Tables(self.me, self.committer, self.keys, signing.seals)
-        self._entries: list[Entry] = []
-        self._room = asyncio.Event()
-        self._room.set()
         self._events: list[Any] = []
-        self._beats: list[Received] = []
-        self._wake = asyncio.Event()
-        self._draining = self._stopping = False
-        self._over = False
-        self._beat_number = 0
+        self.draining = False  #: whether it takes nothing new
+        self._stopping = self._ended = False
         self.ticks = 0
         self.started_ms = 0
 
@@ -123,7 +118,7 @@ class AgentLoop:
         """Asks the graph for something; returns its answer once the step that gave it is committed.
 
         Raises LeaseLost when this agent ends, or has ended, without an answer."""
-        if self._over:
+        if self._ended:
             raise LeaseLost(f"{self.me} is no longer at work")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.tell(Call(name, argument, future))
@@ -144,7 +139,7 @@ class AgentLoop:
         self._inbox.load(*await self.committer.run_reading(self.keys.seen))
         await self._mind.load(self)
         await self.committer.run(("SADD", ACTIVE, "/".join(str(address) for address in self.chain)))
-        await self.send_beat()
+        await self.heartbeat.send()
         if self.parent:
             await self._announce(Action.AGENT_JOINED)
         log.info(
@@ -158,17 +153,18 @@ class AgentLoop:
         and the stored state is not the one that is remembered; Wedged."""
         try:
             async with asyncio.TaskGroup() as group:
-                reader = group.create_task(self._read())
-                beater = group.create_task(self._beat())
-                overseer = group.create_task(self._oversee())
-                greeter = group.create_task(self._greet())
+                beside = (
+                    self._reader.run(),
+                    self.heartbeat.run(),
+                    self.watchdog.run(str(self.me), self.config.heartbeat_s),
+                    self._greet(),
+                )
+                tasks = [group.create_task(work) for work in beside]
                 try:
                     await self._turns()
                 finally:
-                    reader.cancel()
-                    beater.cancel()
-                    overseer.cancel()
-                    greeter.cancel()
+                    for task in tasks:
+                        task.cancel()
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from failures
         finally:
@@ -182,7 +178,7 @@ class AgentLoop:
                     assert self.keys.parent_heartbeats
                     # In one transaction, so that no heartbeat of ours can be found after the goodbye.
                     gone = ("HDEL", self.keys.parent_heartbeats, self.me.agent_id)
-                    await self._announce(Action.AGENT_LEFT, gone, *self._outlive())
+                    await self._announce(Action.AGENT_LEFT, gone, *extend_key_ttls(self.me.role, self.keys))
                 await self.committer.run(("SREM", ACTIVE, "/".join(str(address) for address in self.chain)))
                 await self.committer.release()
         except (WorldError, RaceLost) as error:
@@ -197,23 +193,23 @@ class AgentLoop:
         await self.committer.close()
 
     def _end(self) -> None:
-        self._over = True
+        self._ended = True
         turn_away(self._events, LeaseLost(f"{self.me} is no longer at work"))
 
     @property
     def condition(self) -> Condition:
         """What this agent says of itself now."""
-        if self.progress.wedged:
-            return Condition("wedged", self.progress.problems)
-        problems = self.progress.problems or tuple(filter(None, [self.greeting.problem]))
+        if self.watchdog.wedged:
+            return Condition("wedged", self.watchdog.problems)
+        problems = self.watchdog.problems or tuple(filter(None, [self.greeting.problem]))
         if problems or not self.committer.lease.may_act:
             return Condition("unready", problems or ("its lease may have run out",))
-        return Condition("draining" if self._draining or self._stopping else "ready")
+        return Condition("draining" if self.draining or self._stopping else "ready")
 
     def drain(self) -> None:
         """Takes nothing new; `run` ends when what there is has been finished or handed back."""
-        self._draining = True
-        self.tell(Drain())
+        self.draining = True
+        self._wake.set()
 
     def stop(self) -> None:
         """Ends `run` after the step under way."""
@@ -224,29 +220,32 @@ class AgentLoop:
     # ---- the turn ----
 
     async def _turns(self) -> None:
+        failures = Backoff.under_lease(self.config.lease_s)
         while not self._stopping and not self._mind.drained:
-            self.progress.turns(busy=False)
-            await self._something()
-            self.progress.turns(busy=True)
-            entries, self._entries = self._entries, []
-            self._room.set()
-            events, self._events = self._events, []
-            beats, self._beats = self._beats, []
+            self.watchdog.turns(busy=False)
+            await self._wait_for_work()
+            self.watchdog.turns(busy=True)
+            entries, events, beats = self._reader.take(), self._take_events(), self.heartbeat.take()
             if entries:
                 failpoints.hit("read")
             received = self._inbox.verify(entries, self.committer.lease.incarnation)
             try:
                 size = await self._turn(received, beats, events)
+                failures.reset()
             except (RaceLost, TransportDown) as error:
                 turn_away(events, LeaseLost(f"{self.me} has ended: {error}"))
                 raise
             except Exception:
                 log.exception("a step failed", extra={"action": "step_failed", "messages": len(received)})
-                size = await self._one_by_one(entries, events)
+                size = await self._recover(entries, events)
+                if not entries:  # what fails may come again by itself, as a drain does
+                    await asyncio.sleep(failures.next(random.random()))
             if size >= BUSY_ITEMS:
                 await asyncio.sleep(BUSY_PAUSE_S)
 
-    async def _turn(self, received: Sequence[Received], beats: Sequence[Received], events: Sequence[Any]) -> int:
+    async def _turn(
+        self, received: Sequence[Received], beats: Sequence[Received] = (), events: Sequence[Any] = ()
+    ) -> int:
         """One batch through graph, commit and effects. Returns how many items it had."""
         batch = Batch(
             now=self.clock.now(),
@@ -271,7 +270,7 @@ class AgentLoop:
             if isinstance(event, Call) and not event.future.done():
                 event.future.set_result(event.answer)
         if step.effects and not self.committer.lease.may_act:
-            await self._commit(Step())  # who is no longer sure of the lease does nothing before it is; or LeaseLost
+            await self._until_written(self.committer.renew)  # only a holder acts: who is not sure asks, or has lost it
         await self._mind.perform(step.effects)
         return sum(len(one.message.tasks) for one in received) + len(events)
 
@@ -283,45 +282,47 @@ class AgentLoop:
         for item in step.rejected:
             self._inbox.put_aside(item)
         commands += self._inbox.settle(now_ms)
+        await self._until_written(lambda: self.committer.commit(commands, step.changes))
+
+    async def _until_written(self, write: Callable[[], Awaitable[object]]) -> None:
+        """Repeats `write` while Redis refuses it: nothing was written, and what was decided stays decided."""
         backoff = Backoff.under_lease(self.config.lease_s)
         while True:
             try:
-                await self.committer.commit(commands, step.changes)
+                await write()
                 return
             except ServerRefused as error:
-                # Nothing was written, and the same step will be committed: what was decided stays decided.
-                self.progress.refused(str(error))
+                self.watchdog.refused(str(error))
                 if self._stopping:
                     raise TransportDown(str(error)) from error
                 await asyncio.sleep(backoff.next(random.random()))
 
-    async def _one_by_one(self, entries: Sequence[Entry], events: Sequence[Any]) -> int:
-        """After a step failed half way: reads the state again and takes the entries singly, so that each is
-        acknowledged by its own commit and only the one that breaks the graph is put aside. Local events are dropped;
-        who waits for a call among them is told."""
+    async def _recover(self, entries: Sequence[Entry], events: Sequence[Any]) -> int:
+        """After a step failed half way: reads the state again, and takes the entries one by one. Local events are
+        dropped; who waits for a call among them is told. Returns how many entries there were."""
         turn_away(events, RuntimeError(f"a step failed; the log of {self.me} says why"))
         await self._mind.load(self)
-        if self._draining and entries:
-            self.tell(Drain())  # it may have been among them, and the state that was read does not know of it
-        self._inbox.rewind(await self.committer.look_up_hash(self.keys.seen))
-        for entry in entries:
-            if not (received := self._inbox.verify([entry], self.committer.lease.incarnation)):
-                continue
-            try:
-                await self._turn(received, [], [])
-            except (RaceLost, TransportDown):
-                raise
-            except Exception as error:
-                log.exception("message put aside", extra={"action": "message_put_aside", "entry": entry[0]})
-                bad = error if isinstance(error, PeerError) else MalformedMessage(f"{type(error).__name__}: {error}")
-                self._inbox.reject(received[0], bad)
-                await self._mind.load(self)
-                await self._commit(Step())
+        seen = await self.committer.look_up_hash(self.keys.seen)
+        await self._poison.isolate(entries, seen, self.committer.lease.incarnation)
         return len(entries)
 
-    async def _something(self) -> None:
+    def _take_events(self) -> list[Any]:
+        """What happened in this process. That the agent drains is told to every state that does not know of it: also to
+        one that was read again."""
+        events, self._events = self._events, []
+        return [Drain(), *events] if self._drain_due else events
+
+    @property
+    def _drain_due(self) -> bool:
+        return self.draining and not self._mind.state.draining
+
+    @property
+    def _has_work(self) -> bool:
+        return bool(self._reader.entries or self._events or self._inbox.full or self._drain_due or self._stopping)
+
+    async def _wait_for_work(self) -> None:
         """Returns when there is something to do."""
-        while not (self._entries or self._events or self._beats or self._inbox.full or self._stopping):
+        while not self._has_work:
             self._wake.clear()
             wake_ms = self._mind.next_wake_ms()
             delay_s = None if wake_ms is None else max(0.0, (wake_ms - self.clock.now_ms()) / 1000)
@@ -352,92 +353,16 @@ class AgentLoop:
 
     # ---- beside the turn ----
 
-    async def _read(self) -> None:
-        """Fetches the next entries while a turn is under way, one read ahead."""
-        backoff = Backoff.under_lease(self.config.lease_s)
-        while True:
-            await self._room.wait()
-            self.progress.listens(reading=True)
-            try:
-                entries = await self._inbox.read()
-            except (TransportDown, ServerRefused) as error:
-                if isinstance(error, ServerRefused):
-                    self.progress.reads(False)
-                self._went_wrong(error)
-                await asyncio.sleep(backoff.next(random.random()))
-                continue
-            self.progress.reads(True)
-            backoff.reset()
-            self.progress.listens(reading=False)
-            if entries or self._inbox.full:
-                self._room.clear()
-                self._entries = entries
-                self._wake.set()
-
-    async def _beat(self) -> None:
-        """Renews the lease, sends this agent's heartbeat and looks at its children's, until cancelled.
-
-        A parent looks once more between two heartbeats, so that a death is known a heartbeat after the failure timeout.
-        """
-        loop = asyncio.get_running_loop()
-        looks = 1 if self.me.role is Role.WORKER else 2
-        due_s = loop.time()
-        for number in count(1):
-            due_s = max(due_s + self.config.heartbeat_s / looks, loop.time())
-            await asyncio.sleep(due_s - loop.time())
-            try:
-                if number % looks:
-                    self._hear(*await self.committer.run_reading(self.keys.heartbeats, *self.revocations.look))
-                else:
-                    await self.send_beat()
-                if self.committer.lease.renewal_due:  # it could not go along
-                    await self.committer.renew()
-            except (TransportDown, ServerRefused) as error:
-                self._went_wrong(error)
-
     async def _greet(self) -> None:
         """Ends when the parent has heard of this agent, and shows it."""
         await self.greeting.taken()
         try:
-            await self.send_beat()
+            await self.heartbeat.send()
         except (TransportDown, ServerRefused) as error:
-            self._went_wrong(error)
+            self.watchdog.note_failure(error)
 
-    async def _oversee(self) -> None:
-        """Looks whether the loop gets on, until cancelled. Raises Wedged when it does not."""
-        while True:
-            due_s = monotonic_s() + self.config.heartbeat_s
-            await asyncio.sleep(self.config.heartbeat_s)
-            self.progress.stood_still(monotonic_s() - due_s)
-            if self.progress.wedged:
-                raise Wedged(f"{self.me} is wedged: {self.progress.problems[-1]}. Another process has to take over")
-
-    async def send_beat(self) -> None:
-        """One heartbeat to the parent, and one look at the children's. Raises TransportDown, ServerRefused."""
-        self._beat_number += 1
-        commands: list[Command] = [("TIME",), *self.revocations.look]
-        if self.parent and self.keys.parent_heartbeats:
-            packed = self.outbox.beat(self.parent, self._beat_payload(), self._beat_number, self.clock.now_ms())
-            commands.append(("HSET", self.keys.parent_heartbeats, self.me.agent_id, packed))
-        if self._beat_number % OUTLIVE_BEATS == 1:
-            commands += self._outlive()
-        asked_s = monotonic_s()
-        beats, time_reply, *replies = await self.committer.run_reading(self.keys.heartbeats, *commands)
-        self.clock.sync(time_reply, asked_s)
+    def _note_heartbeat(self) -> None:
         self._mind.state.last_heartbeat = self.clock.now()
-        revoked = replies[: len(self.revocations.look)]
-        self._hear(beats, *revoked, memory=None if self.parent else await memory_told(self.committer))
-
-    def _hear(self, beats: Sequence[bytes], revoked: object = b"", *, memory: Memory | None = None) -> None:
-        self.revocations.take(revoked)
-        self._beats += self._heartbeats.new(beats, max(self.clock.now_ms(), self.committer.lease.incarnation))
-        self.tell(Tick(memory))
-
-    def _outlive(self) -> list[Command]:
-        """Workers come and go under ever new names: what one leaves behind goes a day after it."""
-        keys = self.keys
-        behind = (keys.header, keys.fence, keys.seen, keys.inbox) if self.me.role is Role.WORKER else ()
-        return [("PEXPIRE", key, OUTLIVE_MS) for key in behind]
 
     def _beat_payload(self) -> dict[str, Any]:
         beat = self._mind.beat()
@@ -447,7 +372,7 @@ class AgentLoop:
             **beat.model_dump(exclude_defaults=True),
             "action": Action.BEAT.value,
             "heard": self.greeting.is_taken,
-            "beat": self._beat_number,
+            "beat": self.heartbeat.number,
             "parent_incarnation": window.incarnation if window else 0,
             "received": window.highest if window else 0,
             "sent": self.outbox.sent.get(parent, 0),
@@ -459,7 +384,7 @@ class AgentLoop:
                 "received": {action: count for (of, action), count in self._inbox.counts.items() if of == parent},
             },
             "ticks": self.ticks,
-            "stalled_ms": round(self.progress.stalled_s * 1000),
+            "stalled_ms": round(self.watchdog.stalled_s * 1000),
             "conflicts": self.committer.conflicts,
         }
 
@@ -470,14 +395,5 @@ class AgentLoop:
         step.extras[Sending(self.parent, action)] = {**self._beat_payload(), "action": action.value}
         await self._commit(step, *also)
 
-    def _went_wrong(self, error: WorldError) -> None:
-        if isinstance(error, ServerRefused):
-            self.progress.refused(str(error))
-        else:
-            self._transport(False, str(error))
-
-    def _transport(self, up: bool, why: str) -> None:
-        was_up = not self.progress.away
-        self.progress.transport(up, why)
-        if up != was_up:
-            self._mind.state.status = AgentStatus.IDLE if up else AgentStatus.RECOVERING
+    def _on_transport(self, up: bool) -> None:
+        self._mind.state.status = AgentStatus.IDLE if up else AgentStatus.RECOVERING

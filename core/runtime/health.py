@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from core.errors import ConfigError
-from core.runtime.progress import Condition
+from core.runtime.condition import Condition
 
 __all__ = ["health_server"]
 

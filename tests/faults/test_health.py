@@ -17,8 +17,8 @@ from core.cli.probe import probe, target
 from core.config.settings import RedisConfig
 from core.errors import ConfigError
 from core.redis_backend.keys import CoordinatorKeys
+from core.runtime.condition import Condition
 from core.runtime.health import HEAD_BYTES, MOST_CONNECTIONS, health_server
-from core.runtime.progress import Condition
 from tests.integration.speaker import Redis
 from tests.redis_server import RedisServer
 from tests.tiers import Tiers

@@ -221,10 +221,12 @@ async def test_an_old_heartbeat_keeps_nobody_alive_and_brings_nobody_back(
     agents: House, client: Redis, tape: Tape
 ) -> None:
     _, distributor, _, leaving = (await everybody(agents, A, None)).values()
-    await until_async(lambda: b"w2" in distributor.loop._heartbeats._seen, "its heartbeat is heard")
+    await until_async(lambda: b"w2" in distributor.loop.heartbeat._heard._seen, "its heartbeat is heard")
     await leaving.close.aio()
     await until_async(lambda: set(distributor.state.workers) == {"w1"}, "one has said goodbye")
-    await until_async(lambda: b"w2" not in distributor.loop._heartbeats._seen, "it is not among the heartbeats either")
+    await until_async(
+        lambda: b"w2" not in distributor.loop.heartbeat._heard._seen, "it is not among the heartbeats either"
+    )
     rejected = distributor.loop._inbox.rejected["replayed"]
 
     await client.hset(CELL.heartbeats, "w2", next(packed for _, name, packed in tape.beats if name == "w2"))

@@ -13,8 +13,11 @@ from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys
 from core.roles import Address, Role
 from core.runtime import agent as agent_module
 from core.signing import Keys
+from core.step import Batch, Drain, Step
 from core.tasks import Task
 from distributor.agent import DistributorAgent
+from distributor.rules import ON_EVENT, on_drain
+from distributor.state import DistributorState
 from tests.builders import SECRET
 from tests.integration.hierarchy import FAST, House, add, runs, signed_as, spawn, wait
 from tests.integration.speaker import Redis
@@ -65,13 +68,31 @@ async def test_a_worker_that_drains_finishes_what_runs_and_gives_back_the_rest(a
     }
 
 
+async def test_an_agent_that_was_told_to_drain_does_though_the_step_that_was_to_begin_it_failed(
+    agents: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed: list[Drain] = []
+
+    def fails_once(state: DistributorState, event: Drain, batch: Batch, step: Step) -> None:
+        if not failed:
+            failed.append(event)
+            raise RuntimeError("not now")
+        on_drain(state, event, batch, step)
+
+    monkeypatch.setitem(ON_EVENT, Drain, fails_once)
+    distributor = await agents.distributor()
+
+    assert await distributor.drain(timeout_s=10) is True
+    assert failed
+
+
 async def test_an_agent_drains_in_the_time_it_has_though_redis_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent_module, "HAND_BACK_S", 0.2)
     with RedisServer(bundled_server()) as server:
         redis = RedisConfig(url=server.url, password=server.password, mode="external")
         distributor = DistributorAgent("d", redis, signed_as("d"), "k", FAST.model_copy(update={"lease_s": 60.0}))
         await distributor.initialize.aio()
-    await until_async(lambda: distributor.loop.progress.away, "it notices")
+    await until_async(lambda: distributor.loop.watchdog.away, "it notices")
 
     assert await distributor.drain(timeout_s=0) is False
 

@@ -14,7 +14,6 @@ from core.roles import Address, Role
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.mind import Mind
 from core.signing import Keys
-from core.step import Drain
 from distributor.agent import DistributorMind
 from tests.simulation.user_code import user_code
 from tests.simulation.virtual_executor import VirtualExecutor
@@ -78,7 +77,7 @@ class SimulatedAgent:
 
     def drain(self) -> None:
         if self.loop is not None:
-            self.loop.tell(Drain())
+            self.loop.drain()
 
     async def haunt(self, seconds: float) -> None:
         """Its process is cut off and taken for dead; while another acts in its place, it comes back."""

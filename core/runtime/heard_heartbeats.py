@@ -13,13 +13,13 @@ from core.runtime.rejection_log import RejectionLog
 from core.signing import Keys, Signed, check_plausible
 from core.step import Received
 
-__all__ = ["Heartbeats"]
+__all__ = ["HeardHeartbeats"]
 
-#: Of how many children is remembered which heartbeat was the last; of more, those that were heard most recently.
-MOST_REMEMBERED = 10_000
+#: Number of children whose last heartbeat is remembered; beyond it the least recently heard is dropped.
+MAX_REMEMBERED = 10_000
 
 
-class Heartbeats:
+class HeardHeartbeats:
     """Compares what is stored with what was there the last time, and verifies what is new."""
 
     def __init__(self, me: Address, signing: Keys, rejected: Counter[str]) -> None:
@@ -61,7 +61,7 @@ class Heartbeats:
         """Raises ReplayedMessage: an old heartbeat would bring back to life who has said goodbye."""
         latest = self._latest.pop(name, (0, 0))
         self._latest[name] = max(latest, number)
-        if len(self._latest) > MOST_REMEMBERED:
+        if len(self._latest) > MAX_REMEMBERED:
             del self._latest[next(iter(self._latest))]
         if number <= latest:
             raise ReplayedMessage(f"heartbeat {number[1]}")

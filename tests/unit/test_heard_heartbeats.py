@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core.roles import Action
-from core.runtime.heartbeats import Heartbeats
+from core.runtime.heard_heartbeats import HeardHeartbeats
 from core.runtime.outbox import Outbox
 from core.signing import Keys
 from tests.builders import COORDINATOR, DISTRIBUTOR, SECRET, WORKER
@@ -29,7 +29,7 @@ def stored(number: int, **payload: Any) -> list[bytes]:
 )
 def test_a_childs_heartbeat_that_no_graph_could_take_is_counted_and_seen_by_none(wrong: dict[str, Any]) -> None:
     rejected: Counter[str] = Counter()
-    heard = Heartbeats(DISTRIBUTOR, Keys.from_secret(SECRET, CHAIN[:2]), rejected)
+    heard = HeardHeartbeats(DISTRIBUTOR, Keys.from_secret(SECRET, CHAIN[:2]), rejected)
 
     assert heard.new(stored(1, **wrong), 0) == []
     assert rejected == {"malformed": 1}

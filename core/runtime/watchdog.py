@@ -6,44 +6,34 @@ those around it such an agent looks healthy, so it has to notice by itself.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from core.errors import ServerRefused, Wedged, WorldError
 from core.redis_backend.clock import monotonic_s
 from core.runtime.inbox import READ_WITHIN_S
 
-__all__ = ["Condition", "Progress"]
+__all__ = ["Watchdog"]
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """What an agent says of itself to whoever probes it."""
-
-    status: str  #: starting | standby | ready | draining | unready | wedged | ended
-    reasons: tuple[str, ...] = ()  #: why it is not ready
-
-    @property
-    def ready(self) -> bool:
-        """Whether it does its work, or as a standby waits for its turn."""
-        return self.status in ("ready", "standby")
-
-    @property
-    def alive(self) -> bool:
-        """False: only another process can help."""
-        return self.status not in ("wedged", "ended")
-
-
-class Progress:
+class Watchdog:
     """Notes when the loop takes up work and when it is done, when it listens and when it hears, and whether Redis is
     there. One line in the log for each change, not for each try."""
 
-    def __init__(self, patience_s: float, waited_s: Callable[[], float]) -> None:
-        """`waited_s` tells for how long, all together, the loop has waited for Redis to answer."""
+    def __init__(
+        self,
+        patience_s: float,
+        waited_s: Callable[[], float],
+        on_transport: Callable[[bool], None] = lambda up: None,
+    ) -> None:
+        """`waited_s` tells for how long, all together, the loop has waited for Redis to answer. `on_transport` is told
+        when Redis goes away (False), and when it is back."""
         self._patience_s = patience_s
         self._waited_s = waited_s
+        self._on_transport = on_transport
         self._busy_s: float | None = None  # since when a turn is under way, by `_awake_s`
         self._deaf_s: float | None = None  # since when a read is under way
         self._reads = True
@@ -68,6 +58,14 @@ class Progress:
             self._forgive()
         else:
             log.warning("Redis is away: %s", why, extra={"action": "transport_down"})
+        self._on_transport(up)
+
+    def note_failure(self, error: WorldError) -> None:
+        """Something that was asked of Redis failed, and is tried again."""
+        if isinstance(error, ServerRefused):
+            self.refused(str(error))
+        else:
+            self.transport(False, str(error))
 
     def reads(self, yes: bool) -> None:
         """Whether Redis lets the inbox be read. Who has nothing to write would never learn that it does again."""
@@ -90,6 +88,15 @@ class Progress:
         else:
             log.info("Redis writes again", extra={"action": "writes_accepted"})
             self._forgive()
+
+    async def run(self, agent: str, every_s: float) -> None:
+        """Looks whether the loop gets on, until cancelled. Raises Wedged when it does not."""
+        while True:
+            due_s = monotonic_s() + every_s
+            await asyncio.sleep(every_s)
+            self.stood_still(monotonic_s() - due_s)
+            if self.wedged:
+                raise Wedged(f"{agent} is wedged: {self.problems[-1]}. Another process has to take over")
 
     def stood_still(self, for_s: float) -> None:
         """The process as a whole was stopped, or not given the processor: what it was doing is no older for that."""

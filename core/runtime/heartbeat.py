@@ -1,0 +1,121 @@
+"""An agent's heartbeat: it says that it lives, hears the same of its children, and keeps its lease meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+from core.config.settings import AgentConfig
+from core.errors import ServerRefused, TransportDown
+from core.operations.reader import memory_told
+from core.ports import Command
+from core.redis_backend.clock import ServerClock, monotonic_s
+from core.redis_backend.commit import Committer
+from core.redis_backend.keys import AgentKeys
+from core.roles import Address, Role
+from core.runtime.heard_heartbeats import HeardHeartbeats
+from core.runtime.outbox import Outbox
+from core.runtime.revocations import Revocations
+from core.runtime.watchdog import Watchdog
+from core.server_info import Memory
+from core.step import Received
+
+__all__ = ["Heartbeat", "extend_key_ttls"]
+
+#: How long the keys of a worker outlive it, and after how many heartbeats that is extended.
+KEYS_TTL_MS, EXTEND_EVERY = 24 * 3600 * 1000, 10
+
+
+class Heartbeat:
+    """Sends one agent's heartbeats, and takes those of its children."""
+
+    def __init__(
+        self,
+        chain: tuple[Address, ...],
+        config: AgentConfig,
+        keys: AgentKeys,
+        clock: ServerClock,
+        committer: Committer,
+        outbox: Outbox,
+        revocations: Revocations,
+        heard: HeardHeartbeats,
+        watchdog: Watchdog,
+        *,
+        payload: Callable[[], dict[str, Any]],
+        on_sent: Callable[[], None],
+        on_heard: Callable[[Memory | None], None],
+    ) -> None:
+        """`payload` gives what a heartbeat says now. `on_sent` is called after each, `on_heard` after each look at the
+        children's: there may be some to `take`. It is told how full the server is, as far as that was asked."""
+        self._me = chain[-1]
+        self._parent = chain[-2] if len(chain) > 1 else None
+        self._config = config
+        self._keys = keys
+        self._clock = clock
+        self._committer = committer
+        self._outbox = outbox
+        self._revocations = revocations
+        self._heard = heard
+        self._watchdog = watchdog
+        self._payload = payload
+        self._on_sent = on_sent
+        self._on_heard = on_heard
+        self._beats: list[Received] = []
+        self.number = 0  #: of the last one
+
+    async def run(self) -> None:
+        """Sends and looks, and renews the lease, until cancelled. Raises LeaseLost, StateConflict.
+
+        A parent looks once more between two heartbeats, so that a death is known a heartbeat after the failure timeout.
+        """
+        loop = asyncio.get_running_loop()
+        looks = 1 if self._me.role is Role.WORKER else 2
+        due_s = loop.time()
+        for number in count(1):
+            due_s = max(due_s + self._config.heartbeat_s / looks, loop.time())
+            await asyncio.sleep(due_s - loop.time())
+            try:
+                if number % looks:
+                    self._hear(*await self._committer.run_reading(self._keys.heartbeats, *self._revocations.look))
+                else:
+                    await self.send()
+                if self._committer.lease.renewal_due:  # it could not go along
+                    await self._committer.renew()
+            except (TransportDown, ServerRefused) as error:
+                self._watchdog.note_failure(error)
+
+    async def send(self) -> None:
+        """One heartbeat to the parent, and one look at the children's. Raises TransportDown, ServerRefused."""
+        self.number += 1
+        commands: list[Command] = [("TIME",), *self._revocations.look]
+        if self._parent and self._keys.parent_heartbeats:
+            packed = self._outbox.beat(self._parent, self._payload(), self.number, self._clock.now_ms())
+            commands.append(("HSET", self._keys.parent_heartbeats, self._me.agent_id, packed))
+        if self.number % EXTEND_EVERY == 1:
+            commands += extend_key_ttls(self._me.role, self._keys)
+        asked_s = monotonic_s()
+        beats, time, *replies = await self._committer.run_reading(self._keys.heartbeats, *commands)
+        self._clock.sync(time, asked_s)
+        self._on_sent()
+        revoked = replies[: len(self._revocations.look)]
+        self._hear(beats, *revoked, memory=None if self._parent else await memory_told(self._committer))
+
+    def take(self) -> list[Received]:
+        """The heartbeats of children that have come since it was last called."""
+        beats, self._beats = self._beats, []
+        return beats
+
+    def _hear(self, beats: Sequence[bytes], revoked: object = b"", *, memory: Memory | None = None) -> None:
+        """Notes what a look has found: heartbeats as HGETALL gives them, and revocations."""
+        self._revocations.take(revoked)
+        now_ms = max(self._clock.now_ms(), self._committer.lease.incarnation)
+        self._beats += self._heard.new(beats, now_ms)
+        self._on_heard(memory)
+
+
+def extend_key_ttls(role: Role, keys: AgentKeys) -> list[Command]:
+    """Workers come and go under ever new names: what one leaves behind goes a day after it."""
+    behind = (keys.header, keys.fence, keys.seen, keys.inbox) if role is Role.WORKER else ()
+    return [("PEXPIRE", key, KEYS_TTL_MS) for key in behind]
