@@ -15,7 +15,6 @@ import signal
 import socket
 import subprocess
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,13 +28,14 @@ from core.embedded_server.home import EmbeddedStatus, Home
 from core.embedded_server.server_conf import server_conf
 from core.machine.private_files import write_private
 from core.machine.process_identity import this_process
+from core.restart_policy import RestartPolicy, Restarts
 
-__all__ = ["Orders", "Supervisor"]
+__all__ = ["SERVER_RESTARTS", "Orders", "Supervisor"]
 
 _READY_POLL_S = 0.005
 _ANSWER_S = 5.0
-#: A server that dies more often than so many times within so many seconds will not be mended by another start.
-_RESTARTS, _RESTARTS_WITHIN_S = 5, 60.0
+#: At once, since all clients wait for it.
+SERVER_RESTARTS = RestartPolicy(intensity=5, period_s=60.0)
 #: How long a server may take to write its last data when it is asked to end.
 _END_S = 10.0
 _PR_SET_PDEATHSIG = 1
@@ -65,7 +65,7 @@ class Supervisor:
         self._lock = lock
         self._socket_path = self._home.socket_path()
         self._stop = False
-        self._deaths_s: deque[float] = deque(maxlen=_RESTARTS)
+        self._restarts = Restarts(SERVER_RESTARTS)
         self._ready_fd: int | None = orders.ready_fd
         self._wake, alarm = socket.socketpair()
         self._alarm = alarm  # kept open for the interpreter, which writes to it on every signal
@@ -98,18 +98,12 @@ class Supervisor:
                 _log.info("serving port %s as process %s", status.port, status.server_pid)
                 self._watch(server, use, status)
             died = server.poll() is not None
-            return died and not self._stop and self._worth_a_restart()
+            return died and not self._stop and self._restarts.after_death(time.monotonic()) is not None
         finally:
             self._home.forget()
             _end(server)
             if guard is not None:
                 guard.dismiss()
-
-    def _worth_a_restart(self) -> bool:
-        now_s = time.monotonic()
-        often = len(self._deaths_s) == _RESTARTS and now_s - self._deaths_s[0] < _RESTARTS_WITHIN_S
-        self._deaths_s.append(now_s)
-        return not often
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         text = server_conf(self._orders.port, self._orders.bind, self._socket_path, self._home)

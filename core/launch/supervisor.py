@@ -21,7 +21,7 @@ from pathlib import Path
 
 from core.launch.hierarchy import AgentPlan, AgentRecord, HierarchyHome, HierarchyRecord
 from core.launch.programs import main_of
-from core.launch.restarts import LONGEST_PAUSE_S, ORDERLY_CODES, Restarts
+from core.launch.restarts import AGENT_RESTARTS, ORDERLY_CODES, AgentRestarts
 from core.machine.forked import fork
 from core.machine.private_files import write_private
 from core.machine.process_identity import this_process
@@ -49,7 +49,7 @@ class _Child:
 
     plan: AgentPlan
     record: AgentRecord
-    restarts: Restarts = field(default_factory=Restarts)
+    restarts: AgentRestarts = field(default_factory=AgentRestarts)
     output: int | None = None  #: read end of what it says, when that goes to our terminal
     pending: bytes = b""  #: what it has said of a line that has not ended yet
     said: str = ""  #: its last line
@@ -180,8 +180,9 @@ class Supervisor:
         try:
             self._start(child)
         except OSError as error:  # no more processes, descriptors, or room for a log: no reason to end the others
-            child.due_s = time.monotonic() + LONGEST_PAUSE_S
-            self._tell(f"{child.name} cannot be started now ({error.strerror}); again in {LONGEST_PAUSE_S:g} s")
+            pause_s = AGENT_RESTARTS.max_pause_s
+            child.due_s = time.monotonic() + pause_s
+            self._tell(f"{child.name} cannot be started now ({error.strerror}); again in {pause_s:g} s")
 
     def _start(self, child: _Child) -> None:
         child.due_s = None
