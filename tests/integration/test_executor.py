@@ -311,6 +311,15 @@ async def test_what_has_not_begun_can_be_taken_back() -> None:
     await bench.executor.close()
 
 
+async def test_an_attempt_that_waits_for_its_process_is_cancelled_by_a_newer_one_of_its_task() -> None:
+    bench = Bench()  # not started: no function can run yet
+    for attempt in (1, 2, 2, 1):
+        bench.submit("pid", task_id="same", attempt=attempt)
+
+    assert [(finished.attempt, finished.status) for finished in bench.finished] == [(1, "cancelled")]
+    assert [task.attempt for task in bench.executor.withdraw()] == [2]
+
+
 @pytest.mark.parametrize("task_type", ["wait_async", "deaf"])
 async def test_nobody_hears_how_a_forgotten_run_ended_and_the_same_attempt_runs_anew(
     bench: Bench, tmp_path: Path, task_type: str

@@ -35,6 +35,7 @@ OUR_FILES = frozenset(
         "children/nursery.py",
         "children/graph_runner.py",
         "execution/executor.py",
+        "execution/loop_executor.py",
         "authoring/registry.py",
     )
 )

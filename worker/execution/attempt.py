@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
+from time import monotonic
 from typing import Any, Literal, NamedTuple
 
 import orjson
@@ -87,6 +88,16 @@ class Running:
         if isinstance(self._latest, bytes):
             self._latest = self._parsed(self._latest)
         return self._latest
+
+    def stop(self) -> None:
+        """Tells it to end; it may not listen."""
+        self.stopped_s = monotonic()
+        if self.context is not None:
+            self.context.cancel()
+        if self.child is not None:
+            self.child.cancel()
+        else:
+            self.attempt.cancel()
 
     def hear_no_more(self) -> None:
         """It is over. Its context referred back to it, and only the collector could have freed the two."""

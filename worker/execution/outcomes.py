@@ -1,0 +1,65 @@
+"""How an attempt that was running has ended."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from msgspec import Raw
+from msgspec.structs import replace
+
+from core.tasks import NULL, TaskError
+from worker.authoring.context import Spawn
+from worker.children.outcome import failure, spawn_of
+from worker.execution.attempt import Finished, Running, Status
+
+__all__ = ["completed", "delegated", "failed", "raised", "stopped", "too_late"]
+
+
+def completed(running: Running, result_json: Raw) -> Finished:
+    return _ended(running, "completed", result_json)
+
+
+def delegated(running: Running, spawn: bytes) -> Finished:
+    """It has handed its work to children, and to a continuation, which `spawn` describes."""
+    return _ended(running, "delegated", spawn=spawn_of(spawn))
+
+
+def failed(running: Running, error: TaskError) -> Finished:
+    return _ended(running, "failed", error=replace(error, output=running.output))
+
+
+def raised(running: Running, error: BaseException) -> Finished:
+    """Its handler, or what was to run it, has raised this."""
+    return failed(running, failure(error, running.task.attempt))
+
+
+def too_late(running: Running) -> Finished:
+    task = running.task
+    message = f"its deadline, {task.deadline}, had passed before it began"
+    return failed(running, TaskError(type="deadline", message=message, attempt=task.attempt, retryable=False))
+
+
+def stopped(running: Running) -> Finished:
+    """It was told to stop: whatever came of it, it was cancelled or has timed out."""
+    if running.cancelled:
+        return _ended(running, "cancelled")
+    limit_s = running.due_s - running.started_monotonic
+    message = f"it ran longer than {limit_s:.3g} s"
+    if running.task.deadline is not None:
+        message += f", or past its deadline {running.task.deadline}"
+    if running.hint:
+        message += f"; {running.hint}"
+    return failed(running, TaskError(type="timeout", message=message, attempt=running.task.attempt))
+
+
+def _ended(
+    running: Running,
+    status: Status,
+    result_json: Raw = NULL,
+    error: TaskError | None = None,
+    spawn: Spawn | None = None,
+) -> Finished:
+    task = running.task
+    run_ms = (monotonic() - running.started_monotonic) * 1000
+    output = running.output if running.printed and error is None else ""
+    return Finished(task.task_id, task.attempt, status, running.started_at, run_ms, result_json, error, spawn, output)
