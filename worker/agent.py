@@ -29,7 +29,7 @@ from worker.authoring.example import first_example
 from worker.authoring.handlers import HANDLERS, Handlers, load_modules, task
 from worker.execution.executor import Executor, Finished
 from worker.graph import build
-from worker.rules import CancelRun, Outcome, ProgressMade, RunTask, Withdraw, Withdrawn, WorkerState
+from worker.rules import ON_EVENT, CancelRun, Outcome, ProgressMade, RunTask, Withdraw, Withdrawn, WorkerState
 
 __all__ = ["WorkerAgent"]
 
@@ -108,7 +108,8 @@ class WorkerMind:
         """A worker stores nothing: it begins empty, and its distributor gives anew what it had."""
         before, self._loop = self.state, loop
         self.executor.forget_all()
-        self.state = WorkerState(before.agent_id, distributor=before.distributor, life=before.life + 1)
+        loop.retract(ON_EVENT)  # so that nothing is told of attempts that this state has never begun
+        self.state = WorkerState(before.agent_id, distributor=before.distributor)
         self.state.draining = loop.draining  # a step that failed is no reason to take tasks again
 
     async def perform(self, effects: Sequence[Any]) -> None:
@@ -119,7 +120,7 @@ class WorkerMind:
             elif isinstance(effect, CancelRun):
                 self.executor.cancel(effect.task_id, effect.attempt)
             elif isinstance(effect, Withdraw):
-                self._loop.tell(Withdrawn(tuple(self.executor.withdraw()), self.state.life))
+                self._loop.tell(Withdrawn(tuple(self.executor.withdraw())))
 
     def _server_time(self) -> datetime:
         """The clock that deadlines are judged by everywhere: this machine's may be wrong."""
@@ -141,7 +142,7 @@ class WorkerMind:
                     "error": finished.error.type,
                 },
             )
-        self._loop.tell(Outcome(self._report(finished), self.state.life))
+        self._loop.tell(Outcome(self._report(finished)))
 
     def _report(self, finished: Finished) -> AttemptReport:
         max_attempts = None
@@ -167,7 +168,7 @@ class WorkerMind:
     def _progressed(self, progress: Progress) -> None:
         assert self._loop
         shown = {"fraction": progress.fraction, "note": progress.note, **progress.data}
-        self._loop.tell(ProgressMade(progress.task_id, progress.attempt, shown, self.state.life))
+        self._loop.tell(ProgressMade(progress.task_id, progress.attempt, shown))
 
     async def _fetch_inputs(self, continuation: Task) -> list[ChildOutcome]:
         """The records of the children a continuation is told of. Raises BadTask when one is not what was signed."""
@@ -261,7 +262,7 @@ class WorkerAgent(Agent):
     async def _hand_back(self) -> None:
         """Stops what runs and returns it: the attempts do not count."""
         state = self._worker_mind.state
-        self.loop.tell(Withdrawn(tuple(state.local_tasks.values()), state.life))
+        self.loop.tell(Withdrawn(tuple(state.local_tasks.values())))
         await self._worker_mind.executor.close()
 
     def _step_down(self) -> None:

@@ -32,7 +32,6 @@ class WorkerState(LocalAgentState):
 
     distributor: Address = field(kw_only=True)
     report: Sending = field(init=False)  #: what its results are grouped by
-    life: int = 0  #: counts how often it began anew; what was told in an earlier one is about runs it never began
     done: int = 0
     failed: int = 0
 
@@ -65,7 +64,6 @@ class Withdrawn:
     """Event: these have not begun and will not."""
 
     tasks: tuple[Task, ...]
-    life: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,6 @@ class Outcome:
     """Event: an attempt has ended."""
 
     report: AttemptReport
-    life: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +80,6 @@ class ProgressMade:
     task_id: str
     attempt: int
     progress: dict[str, Any]
-    life: int = 0
 
 
 def receive(state: WorkerState, batch: Batch, step: Step) -> None:
@@ -98,8 +94,7 @@ def receive(state: WorkerState, batch: Batch, step: Step) -> None:
 def report(state: WorkerState, batch: Batch, step: Step) -> None:
     """Tells the distributor what has become of the attempts: how far they are, how they ended, which never began."""
     for event in batch.events:
-        on_event = ON_EVENT.get(type(event))
-        if on_event and event.life == state.life:
+        if on_event := ON_EVENT.get(type(event)):
             on_event(state, event, step)
     note_status(state, batch)
 

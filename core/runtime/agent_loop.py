@@ -17,7 +17,7 @@ import logging
 import os
 import random
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 from core import failpoints
@@ -113,6 +113,10 @@ class AgentLoop:
         """Hands the graph something that happened in this process. Only from the loop's own thread."""
         self._events.append(event)
         self._wake.set()
+
+    def retract(self, kinds: Collection[type]) -> None:
+        """Takes back the events of these kinds that no step has been given yet."""
+        self._events = [event for event in self._events if type(event) not in kinds]
 
     async def call(self, name: str, argument: Any = None) -> Any:
         """Asks the graph for something; returns its answer once the step that gave it is committed.

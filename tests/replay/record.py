@@ -49,7 +49,7 @@ class Recorder:
         beginning = Beginning(
             chain=[str(address) for address in loop.chain],
             config=loop.config.model_dump(mode="json", exclude_defaults=True),
-            incarnation=loop.committer.incarnation, mono_ms=mono_ms, life=getattr(mind.state, "life", 0), **stored,
+            incarnation=loop.committer.incarnation, mono_ms=mono_ms, **stored,
         )  # fmt: skip
         self.lives.append((beginning, moments))
 

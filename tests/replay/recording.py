@@ -76,7 +76,6 @@ class Beginning(Struct, omit_defaults=True):
     config: dict[str, Any]  #: what differs from the defaults of AgentConfig
     incarnation: int
     mono_ms: int
-    life: int = 0  #: of a worker: how often it began anew
     hashes: dict[str, dict[str, str]] = {}
     sorted_sets: dict[str, dict[str, float]] = {}
 

@@ -47,9 +47,7 @@ async def _at_the_beginning(beginning: Beginning, chain: tuple[Address, ...]) ->
     await asyncio.sleep((beginning.mono_ms + 0.5) / 1000 - asyncio.get_running_loop().time())
     await loop.committer.acquire()
     await mind.load(loop)
-    if chain[-1].role is Role.WORKER:
-        mind.state.life = beginning.life
-    else:
+    if chain[-1].role is not Role.WORKER:
         mind.state.incarnation = beginning.incarnation
     return mind
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from core.langgraph_state import AgentStatus
@@ -105,18 +104,6 @@ def test_a_cancellation_stops_the_attempt_it_names_and_no_other() -> None:
 
     assert step.effects == [CancelRun("t", 2)]
     assert reports(step) == []
-
-
-def test_what_was_told_in_an_earlier_life_is_not_taken_for_the_same_attempt_of_this_one() -> None:
-    state = WorkerState("worker-1", distributor=DISTRIBUTOR, life=2)
-    task = a_task(attempt=1)
-    take(state, assigned(task))
-
-    progress = ProgressMade("t", 1, {"fraction": 0.5}, life=1)
-    before = take(state, events=[replace(ended("t", status="cancelled"), life=1), progress, Withdrawn((task,), life=1)])
-    now = take(state, events=[replace(ended("t"), life=2)])
-
-    assert (before.sends, [one["status"] for one in reports(now)]) == ({}, ["completed"])
 
 
 def test_progress_is_passed_on_while_the_attempt_runs() -> None:
