@@ -140,7 +140,11 @@ def test_ticks_go_on_where_a_run_of_langgraph_has_come_to_its_end(monkeypatch: p
 
 def test_agents_in_several_threads_take_their_ticks_at_the_same_time() -> None:
     meeting = Barrier(2)
-    tier = tier_graph("letters", [Stage("a", lambda state, runtime: meeting.wait(60) and None)])
+
+    def meet(state: TickState, runtime: Runtime[TickContext[None]]) -> None:
+        meeting.wait(60)
+
+    tier = tier_graph("letters", [Stage("meet", meet)])
 
     with ThreadPoolExecutor(2) as threads:
         steps = [threads.submit(tier.run, None, Batch(now=NOW, mono_ms=0)) for _ in range(2)]
