@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,6 +50,21 @@ def pytest_configure() -> None:
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(_data_dir, ignore_errors=True)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Shows how long each part of the tests has taken, over all processes, with what its fixtures took."""
+    seconds: defaultdict[str, float] = defaultdict(float)
+    tests: defaultdict[str, set[str]] = defaultdict(set)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                part = "/".join(report.nodeid.partition("::")[0].split("/")[:2])
+                seconds[part] += report.duration
+                tests[part].add(report.nodeid)
+    terminalreporter.section("seconds by part")
+    for part, took_s in sorted(seconds.items(), key=lambda each: -each[1]):
+        terminalreporter.write_line(f"{took_s:8.1f} s  {part} ({len(tests[part])} tests)")
 
 
 @pytest.fixture(autouse=True)
