@@ -351,8 +351,7 @@ def test_deadlines_are_forgotten_with_the_tasks_that_have_ended() -> None:
     for number in range(30):
         ids = [f"t{number}-{n}" for n in range(100)]
         take(state, submitted(*(a_task(one, deadline=NOW + timedelta(days=1)) for one in ids), number=number + 1))
-        for one in ids:
-            take(state, result(one))
+        take(state, *map(result, ids))
 
     assert len(state.deadlines) <= DEADLINES_KEPT + 2 * 100
 
