@@ -115,15 +115,15 @@ def due_ms(deadline: datetime) -> int:
 def admit(state: CoordinatorState, task: Task, batch: Batch, step: Step) -> None:
     """Opens a task that was checked, and lines it up."""
     state.queue.push(task)
-    if task.deadline:
-        heapq.heappush(state.deadlines, (due_ms(task.deadline), task.task_id))
-        if len(state.deadlines) > 2 * len(state.local_tasks) + DEADLINES_KEPT:
-            state.deadlines = deadlines_of(state)
     if task.parent_id and task.root_id:
         state.trees[task.root_id] = state.trees.get(task.root_id, 0) + 1
     step.put(Table.OPEN, task.task_id, batch.now_ms)
     save(state, task, step)
     state.count("accepted")
+    if task.deadline:
+        heapq.heappush(state.deadlines, (due_ms(task.deadline), task.task_id))
+        if len(state.deadlines) > 2 * len(state.local_tasks) + DEADLINES_KEPT:
+            state.deadlines = deadlines_of(state)
 
 
 def deadlines_of(state: CoordinatorState) -> list[tuple[int, str]]:

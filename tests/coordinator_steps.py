@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from msgspec import Raw
+
 from coordinator.graph import build
 from coordinator.state import CoordinatorState
 from core.access import owner_of
+from core.agents import Beat, Child
 from core.roles import Action, Address, Role
 from core.step import Step, Table
-from core.tasks import Task
-from tests.builders import CLIENT, COORDINATOR, DISTRIBUTOR, a_batch, a_beat, message_to
+from core.tasks import Task, TaskStatus
+from tests.builders import CLIENT, COORDINATOR, DISTRIBUTOR, NOW, a_batch, a_beat, a_task, message_to
 
 __all__ = [
-    "CLIENT_2", "OTHER", "a_coordinator", "alive", "digest", "refusals",
-    "result", "stored", "submitted", "take", "to_me",
+    "CLIENT_2", "OTHER", "a_coordinator", "alive", "digest", "handed_out", "holding", "refusals", "result",
+    "stored", "submitted", "take", "to_me",
 ]  # fmt: skip
 
 to_me = message_to(COORDINATOR)
@@ -63,3 +66,27 @@ def digest(step: Step, task_id: str) -> str:
     written = step.writes[Table.TASKS, ""][task_id]
     assert isinstance(written, bytes)
     return hashlib.sha256(written).hexdigest()
+
+
+def handed_out(task_id: str = "t", **fields: Any) -> Task:
+    """A task that distributor-1 has."""
+    return a_task(task_id).evolve(
+        **{
+            "payload_json": Raw(b"[1]"), "status": TaskStatus.IN_PROGRESS, "root_id": "t",
+            "assigned_to": "distributor-1",
+            "owner": "client:client-1", "reply_to": (str(CLIENT),), "updated_at": NOW, **fields,
+        }
+    )  # fmt: skip
+
+
+def holding(*tasks: Task, **fields: Any) -> CoordinatorState:
+    """A coordinator that has these tasks, some of them handed to distributor-1."""
+    state = CoordinatorState("k", **fields)
+    state.distributors["distributor-1"] = Child(DISTRIBUTOR, 1, Beat(capacity=10), 0)
+    for task in tasks:
+        state.local_tasks[task.task_id] = task
+        if task.assigned_to == "distributor-1":
+            state.distributors["distributor-1"].take(task.task_id)
+        if task.status is TaskStatus.WAITING:
+            state.families[task.task_id] = {"t/0", "t/1"} & {one.task_id for one in tasks}
+    return state

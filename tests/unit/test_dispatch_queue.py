@@ -49,8 +49,8 @@ def test_all_priorities_leave_in_their_order() -> None:
     assert drained(queue) == ["urgent", "critical", "high", "normal", "low"]
 
 
-@pytest.mark.parametrize(("waited_s", "first"), [(59, "young-urgent"), (61, "old-normal")])
-def test_a_normal_task_that_has_waited_a_minute_longer_goes_before_an_urgent_one(waited_s: int, first: str) -> None:
+@pytest.mark.parametrize(("waited_s", "first"), [(59.98, "young-urgent"), (60.02, "old-normal")])
+def test_a_normal_task_that_has_waited_a_minute_longer_goes_before_an_urgent_one(waited_s: float, first: str) -> None:
     queue = DispatchQueue()
     queue.push(a_task("young-urgent", created_at=NOW, priority=Priority.URGENT))
     queue.push(a_task("old-normal", created_at=NOW - timedelta(seconds=waited_s)))
