@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from core.agents import UNKNOWN_RUN_MS, Beat, Health, prefetch_window
-from core.roles import Role
+from core.agents import MOST_SKILLS, UNKNOWN_RUN_MS, Beat, Health, check_told, prefetch_window
+from core.errors import MalformedMessage
+from core.roles import Action, Role
 from tests.builders import a_child
 
 
@@ -188,3 +191,56 @@ class TestAProbe:
         child.heard(Beat(beat=2, parent_incarnation=7, received=5), 0)
 
         assert not child.has_read(incarnation=7)
+
+
+#: What a child may not say of itself, by the field, and what its parent answers.
+UNTRUE: dict[str, tuple[Role, Action, dict[str, Any], str]] = {
+    "a wrong type": (
+        Role.WORKER, Action.BEAT, {"beat": -1, "concurrency": "many"},
+        "fields that are wrong, or beyond their bounds: beat, concurrency",
+    ),
+    "too many attempts in one": (
+        Role.WORKER, Action.AGENT_JOINED, {"attempts": {f"t{n}": 1 for n in range(MOST_SKILLS[Role.WORKER] + 1)}},
+        "fields that are wrong, or beyond their bounds: attempts",
+    ),
+    "too many skills for a worker": (
+        Role.WORKER, Action.BEAT, {"capabilities": ["x"] * (MOST_SKILLS[Role.WORKER] + 1)},
+        "over 1024 capabilities, or 65536 in sets",
+    ),
+    "too many skills in sets": (
+        Role.DISTRIBUTOR, Action.CAPACITY, {"skill_sets": [["x"] * 16_384] * 4 + [["x"]]},
+        "over 16384 capabilities, or 65536 in sets",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNTRUE)
+def test_what_a_child_says_of_itself_is_refused_beyond_its_bounds_and_the_fields_are_named(name: str) -> None:
+    sender, action, payload, why = UNTRUE[name]
+
+    with pytest.raises(MalformedMessage) as refused:
+        check_told(sender, action, payload)
+
+    assert str(refused.value) == why
+
+
+@pytest.mark.parametrize(
+    ("sender", "payload"),
+    [
+        (Role.WORKER, {"capabilities": ["x"] * MOST_SKILLS[Role.WORKER]}),
+        (Role.WORKER, {"attempts": {f"t{n}": 1 for n in range(MOST_SKILLS[Role.WORKER])}}),
+        (Role.DISTRIBUTOR, {"skill_sets": [["x"] * 16_384] * 4}),
+    ],
+    ids=["skills", "attempts", "sets"],
+)
+def test_as_much_as_its_bounds_allow_is_believed(sender: Role, payload: dict[str, Any]) -> None:
+    check_told(sender, Action.BEAT, payload)
+    check_told(sender, Action.TASK_RESULT, {"capabilities": 1})  # says nothing of itself
+
+
+def test_a_child_that_gave_a_task_back_drains_until_its_next_heartbeat_says_otherwise() -> None:
+    child = a_child("a")
+
+    child.gave_back()
+
+    assert (child.health, child.beat.draining, child.judge(0, 5000)) == (Health.DRAINING, True, Health.DRAINING)
