@@ -34,9 +34,9 @@ __all__ = [
 ]
 
 VERSION = "v1"
-#: Largest body. A sender splits what it has to say; a larger message is refused before it is parsed.
+#: Largest body, in bytes. A sender splits larger messages; a larger body is refused before it is parsed.
 MESSAGE_LIMIT_BYTES = 4 * 1024 * 1024
-#: Most items in one message. A sender makes several messages of more; one that has more is refused.
+#: Most items in one message. A sender splits more into several messages; a message with more is refused.
 MOST_ITEMS = 128
 
 
@@ -50,7 +50,7 @@ class MessageType(StrEnum):
 
 
 class Metadata(Struct, frozen=True, kw_only=True, gc=False):
-    """Where a message comes from and what it follows from."""
+    """The origin of a message, and its place in the exchange."""
 
     origin: str  #: the agent that began this exchange
     version: str = VERSION
@@ -58,14 +58,14 @@ class Metadata(Struct, frozen=True, kw_only=True, gc=False):
     request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     parent_request_id: str | None = None  #: the message this one answers
     sequence_number: Count  #: counts what this sender has sent to this recipient, from 1
-    incarnation: Count  #: the sender's start; sequence numbers count anew with each
-    audience: Count | None = None  #: the recipient's incarnation it is meant for; None: whichever lives
+    incarnation: Count  #: the number of the sender's start; sequence numbers begin at 1 with each
+    audience: Count | None = None  #: the incarnation of the recipient that it is meant for; None: any
 
 
 class A2AMessage(Struct, frozen=True, kw_only=True):
     """A message between two agents. `signature` is the HMAC-SHA256 as hex, once it is signed or was verified.
 
-    Of one that was decoded `payload` has everything but the tasks: those are kept as the JSON they came as."""
+    After decoding, `payload` has everything but the tasks, which are kept as the JSON that they came as."""
 
     type: MessageType
     sender: str
@@ -77,7 +77,7 @@ class A2AMessage(Struct, frozen=True, kw_only=True):
 
     @property
     def action(self) -> str:
-        """What it is about, or the empty string."""
+        """The action that it is about, or the empty string."""
         action = self.payload.get("action", "")
         return action if isinstance(action, str) else ""
 
@@ -88,8 +88,8 @@ class A2AMessage(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def opened(cls, signed: Signed, keys: Keys, *, limit_bytes: int = MESSAGE_LIMIT_BYTES) -> Self:
-        """The message that was signed. What is too large is refused before any work on its signature, and what is not
-        rightly signed before its inside is looked at. Raises as `Keys.verify` and `decode`."""
+        """The message that was signed. An oversized body is refused before any work on its signature, and a wrong
+        signature before the body is parsed. Raises as `Keys.verify` and `decode`."""
         _check_length(signed.body, limit_bytes)
         keys.verify(signed)
         return cls.decode(signed.body, limit_bytes=limit_bytes)
@@ -98,10 +98,10 @@ class A2AMessage(Struct, frozen=True, kw_only=True):
     def decode(cls, body: bytes, *, limit_bytes: int = MESSAGE_LIMIT_BYTES) -> Self:
         """The message in `body`. Verify the signature first.
 
-        Raises MessageTooLarge, before anything is parsed; MalformedMessage for all that is not a message of a
-        version we speak: NaN, bad UTF-8, a name that stands twice in one object, nesting that could not be said again
-        (beyond 254). What its tasks are is looked at where each of them is decoded. Unknown fields are ignored, so that
-        a newer release can talk to an older one.
+        Raises MessageTooLarge before anything is parsed; MalformedMessage for anything that is not a message of a
+        version that we speak: NaN, bad UTF-8, a name that stands twice in one object, or nesting beyond 254, which
+        could not be encoded again. The tasks are checked where each of them is decoded. Unknown fields are ignored, so
+        that a newer release can talk to an older one.
         """
         _check_length(body, limit_bytes)
         envelope, payload, items = _parsed(body)
@@ -120,7 +120,7 @@ class A2AMessage(Struct, frozen=True, kw_only=True):
 
 
 class _Envelope(Struct, frozen=True):
-    """A body, whose payload nobody has looked at yet."""
+    """A body whose payload has not been examined yet."""
 
     type: MessageType
     sender: str
@@ -139,12 +139,12 @@ def _check_length(body: bytes, limit_bytes: int) -> None:
 
 
 def _parsed(body: bytes) -> tuple[_Envelope, dict[str, Any], list[Raw]]:
-    """A body, what its payload says, and its tasks. Raises MalformedMessage.
+    """The envelope of a body, its payload, and its tasks. Raises MalformedMessage.
 
-    It is parsed as a whole, though the tasks are kept as they came: what is no JSON anywhere in it goes no further. The
-    parser lets a name stand twice and keeps the last, where another reader might keep the first. A body that comes out
-    the same when it is encoded again has no such name; that is nearly every one, at a third of the cost of the parsing.
-    The others are looked at by a slower parser.
+    The body is parsed as a whole although the tasks are kept as they came, so that invalid JSON anywhere in it goes no
+    further. The parser accepts a name twice and keeps the last value, where another reader might keep the first. A body
+    that is the same when it is encoded again has no such name. This holds for nearly every body, and costs a third of
+    the parsing. A slower parser examines the others.
     """
     try:
         value = orjson.loads(body)
@@ -168,7 +168,7 @@ def _each_name_once(pairs: list[tuple[str, Any]]) -> None:
 
 
 def as_list(items: Iterable[bytes]) -> orjson.Fragment:
-    """A list of items that are JSON already."""
+    """A JSON list of items that are JSON already."""
     return orjson.Fragment(b"[" + b",".join(items) + b"]")
 
 

@@ -1,7 +1,7 @@
-"""Whose tasks are whose. No I/O, no clock.
+"""Who owns which task. No I/O, no clock.
 
-A client sees and touches the tasks that it has submitted, in whichever session, and those that are shared with it;
-their children are as theirs. An operator sees and touches all. To everybody else a task is one that nobody knows.
+A client sees and changes the tasks that it has submitted, in any session, and those that are shared with it; the same
+holds for their children. An operator sees and changes all tasks. To everybody else a task is unknown.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ EVERYBODY = "*"
 
 @lru_cache(maxsize=4096)
 def owner_of(asker: Address) -> str:
-    """Whose a task is that `asker` submits."""
+    """The owner of a task that `asker` submits."""
     return f"{asker.role.value}:{asker.name}"
 
 

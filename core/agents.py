@@ -1,7 +1,7 @@
 """What a parent knows of a child: capacity, load, and whether it still lives.
 
-A child is judged by its heartbeats alone, on the observer's own monotonic clock: suspect when the heartbeat's sequence
-number has not moved for half of the failure timeout, gone when for all of it. Wall clocks are never compared.
+A child is judged by its heartbeats alone, on the observer's own monotonic clock. It is suspect when the number of its
+heartbeat has not moved for half of the failure timeout, and gone after all of it. Wall clocks are never compared.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ __all__ = [
     "MOST_SKILLS", "UNKNOWN_RUN_MS", "Beat", "Child", "Health", "Room", "check_told", "excuse", "prefetch_window",
 ]  # fmt: skip
 
-#: A worker is handed as much beyond its concurrency as it finishes in this time: enough not to run dry while a standby
-#: takes its distributor's place, little enough that a long task does not hold others up.
+#: A worker is handed as much beyond its concurrency as it finishes in this time. That is enough not to run dry while a
+#: standby replaces its distributor, and little enough that a long task does not hold others up.
 PREFETCH_MS = 180.0
 MOST_PREFETCHED = 1024
-#: What runs are taken to last before the first ones are known: a window of four times the concurrency. It is where the
-#: moving mean begins, too, so that one task of no length, the first after a restart, does not open the window for a
-#: thousand, which would then wait at one worker, and be lost with it.
+#: The assumed run time before the first runs are known: it gives a window of four times the concurrency. The moving
+#: mean also begins here. Otherwise one task of no length, the first after a restart, would open the window for a
+#: thousand tasks, which would wait at one worker and be lost with it.
 UNKNOWN_RUN_MS = PREFETCH_MS / 3
 
 
 class Health(StrEnum):
     ACTIVE = "active"
-    SUSPECT = "suspect"  #: silent for a while: gets nothing new
-    DRAINING = "draining"  #: leaves by its own will: gets nothing new
-    UNHEARD = "unheard"  #: acts, and its parent has not taken what it says
+    SUSPECT = "suspect"  #: silent for a while: it gets nothing new
+    DRAINING = "draining"  #: leaves of its own accord: it gets nothing new
+    UNHEARD = "unheard"  #: acts, but its parent has not accepted what it says
     GONE = "gone"
 
 
-#: What an agent may say of itself at most. Who holds one key must not be able to fill, or to end, whoever hears it.
+#: Bounds of what an agent may report about itself, so that the holder of one key can neither fill nor end its listener.
 MOST_CONCURRENCY, MOST_CAPACITY = 10_000, 10**9
 MOST_SKILLS = {Role.WORKER: 1_024, Role.DISTRIBUTOR: 16_384}
 MOST_SETS, MOST_IN_SETS, MOST_HELD, MOST_CHILDREN = 1_024, 65_536, 20_000, 10_000
@@ -55,7 +55,7 @@ EXAMPLE_LENGTH = 255
 
 
 def at_most(entries: int) -> BeforeValidator:
-    """A bound that is looked at first: a dictionary's own is, like its errors, counted entry by entry."""
+    """A bound that is checked first: pydantic counts a dictionary's entries, and its errors, one by one."""
 
     def check(value: object) -> object:
         if isinstance(value, dict) and len(value) > entries:
@@ -66,17 +66,17 @@ def at_most(entries: int) -> BeforeValidator:
 
 
 class Room(BaseModel):
-    """The payload of `capacity`: what a distributor can take, and can do."""
+    """The payload of `capacity`: how many tasks a distributor can take, and which."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    capacity: Capacity = 0  #: tasks it wants to have at most; a distributor's follows from its workers'
-    capabilities: Skills = ()  #: what it can do; a distributor: what its workers can, all together
-    skill_sets: SkillSets = ()  #: what single workers of a distributor can; empty: one can do it all
+    capacity: Capacity = 0  #: the most tasks it wants to have; a distributor's follows from those of its workers
+    capabilities: Skills = ()  #: what it can do; for a distributor, what its workers can do together
+    skill_sets: SkillSets = ()  #: what single workers of a distributor can do; empty: one can do everything
 
 
 class Beat(Room):
-    """The payload of a heartbeat, and of `agent_joined`: who it is, what it can take, how far it is."""
+    """The payload of a heartbeat, and of `agent_joined`: identity, capacity and progress."""
 
     action: str = "beat"
     beat: Count = 0  #: counts the heartbeats of this incarnation
@@ -86,43 +86,43 @@ class Beat(Room):
         default_factory=dict
     )
     draining: bool = False
-    heard: bool = True  #: its parent has taken its greeting, as far as it knows
-    #: (task id, attempt) of all a worker has
+    heard: bool = True  #: its parent has accepted its greeting, as far as it knows
+    #: (task id, attempt) of every task that a worker has
     holding: Annotated[tuple[tuple[Short, Count], ...], Field(max_length=MOST_HELD), FailFast()] = ()
     #: tasks a distributor has reported as ended and still shows
     ended: Annotated[tuple[Short, ...], Field(max_length=MOST_HELD), FailFast()] = ()
     parent_incarnation: Count = 0  #: whose messages `received` counts
-    received: Count = 0  #: the last sequence number it has taken from that incarnation of its parent
+    received: Count = 0  #: the last sequence number that it has read from that incarnation of its parent
     sent: Count = 0  #: the last sequence number it has sent to its parent
     running: Count = 0
     queued: Count = 0
     done: Count = 0  #: tasks that were completed here since its start
-    failed: Count = 0  #: tasks that have failed; of a worker, attempts
-    retried: Count = 0  #: attempts a distributor has had made again, since its start
+    failed: Count = 0  #: tasks that have failed; for a worker, attempts
+    retried: Count = 0  #: attempts that a distributor has repeated since its start
     pid: Count = 0
     host: Short = ""
-    #: a worker: a task that can be submitted as it stands, as JSON [TYPE, PAYLOAD]; empty: it knows of none
+    #: a task for a worker that can be submitted as it is, as JSON [TYPE, PAYLOAD]; empty: it knows none
     example: Annotated[str, StringConstraints(max_length=EXAMPLE_LENGTH)] = ""
     started_ms: Count = 0
     #: sent to | received from its parent, by action
     messages: Annotated[dict[Short, Annotated[dict[Short, Count], at_most(64)]], at_most(16)] = Field(
         default_factory=dict
     )
-    conflicts: Count = 0  #: transactions it had to send again
+    conflicts: Count = 0  #: transactions that it had to send again
     ticks: Count = 0  #: steps since its start: whether its loop moves
-    stalled_ms: Count = 0  #: for how long there has been work and none was done
+    stalled_ms: Count = 0  #: how long there has been work without progress
     #: a distributor's workers, for `status`
     children: Annotated[
         dict[Short, Annotated[dict[Short, Count | Short | None], at_most(32)]], at_most(MOST_CHILDREN)
     ] = Field(default_factory=dict)
 
 
-#: The actions by which a child says something of itself.
+#: The actions by which a child reports about itself.
 TOLD: dict[str, type[Room]] = {Action.AGENT_JOINED: Beat, Action.BEAT: Beat, Action.CAPACITY: Room}
 
 
 def check_told(sender: Role, action: str, payload: Mapping[str, Any]) -> None:
-    """Whether what a child says of itself can be believed as far as it goes. Raises MalformedMessage, naming fields."""
+    """Checks what a child reports about itself. Raises MalformedMessage, which names the wrong fields."""
     kind = TOLD.get(action)
     if kind is None:
         return
@@ -144,7 +144,7 @@ class Probe(NamedTuple):
 
 
 class Held(NamedTuple):
-    """What was found stored with a distributor, and the number of its heartbeat at that moment."""
+    """The tasks found stored with a distributor, and the number of its heartbeat at that moment."""
 
     beat: int
     tasks: frozenset[str]
@@ -159,7 +159,7 @@ class Child:
     beat: Beat
     moved_ms: int  #: observer's monotonic time at which its heartbeat last moved
     health: Health = Health.ACTIVE
-    in_flight: dict[str, int] = field(default_factory=dict)  #: task id -> which hand-over it was, in their order
+    in_flight: dict[str, int] = field(default_factory=dict)  #: task id -> number of its hand-over, in that order
     handed: int = 0  #: counts the hand-overs
     mean_run_ms: float = UNKNOWN_RUN_MS  #: of its recent tasks
     probe: Probe | None = None
@@ -177,7 +177,7 @@ class Child:
 
     @property
     def slots(self) -> int:
-        """How many more tasks it would begin at once."""
+        """How many more tasks it would begin immediately."""
         return min(self.free, self.beat.concurrency - len(self.in_flight))
 
     @property
@@ -206,38 +206,39 @@ class Child:
         self.health = Health.DRAINING if beat.draining else Health.ACTIVE
 
     def gave_back(self) -> None:
-        """Only one that drains gives a task back: it gets nothing new unless its next heartbeat says otherwise."""
+        """Notes that it gave a task back, so it is draining: it gets nothing new unless its next heartbeat says
+        otherwise."""
         self.beat = self.beat.model_copy(update={"draining": True})
         self.health = Health.DRAINING
 
     def ask(self, sent: int, mono_ms: int, fresh: Container[str] = ()) -> None:
-        """Begins a probe, unless one is under way: which of what it has been handed does it have? Not asked after are
-        those in `fresh`, handed over in this very step: the message they go by comes after the one numbered `sent`."""
+        """Begins a probe, unless one is under way: which of the tasks that were handed to it does it have? Tasks in
+        `fresh`, handed over in this very step, are left out: their message comes after the one numbered `sent`."""
         if self.probe is None and (asked := {one: at for one, at in self.in_flight.items() if one not in fresh}):
             self.probe = Probe(sent, asked, mono_ms)
 
     def unanswered(self, mono_ms: int, patience_ms: int) -> bool:
-        """Whether a probe is so old that the last message to the child, or from it, must have been lost. It ends then:
-        say something, which the child answers, and the sequence numbers move on for the next one."""
+        """Whether a probe is so old that the last message to the child, or from it, must have been lost. Then the probe
+        ends. Send the child a message that it answers: the sequence numbers then move on for the next probe."""
         if self.probe is None or mono_ms - self.probe.since_ms < patience_ms:
             return False
         self.probe = self.held = None
         return True
 
     def has_read(self, incarnation: int) -> bool:
-        """Whether it has taken all that its parent's `incarnation` had sent when the probe began; and something of it
-        at all, before which there may be messages of an earlier one that it has not read."""
+        """Whether it has read everything that its parent's `incarnation` had sent when the probe began. It must have
+        read something from that incarnation, since messages of an earlier one may otherwise still be unread."""
         heard = self.beat.parent_incarnation == incarnation
         return heard and self.probe is not None and self.beat.received >= self.probe.sent
 
     def missing(self, holding: Container[str]) -> list[str]:
-        """Ends the probe: the tasks it was handed then, does not hold and has not reported. Their message was lost.
+        """Ends the probe and returns the tasks that were lost: handed over then, not held and not reported.
 
-        Sound without comparing clocks, if it had read all that was sent before the probe when it said what it holds,
-        and all that it had sent by then has been taken.
+        This needs no clocks. It is sound if the child had read everything sent before the probe when it said what it
+        holds, and if everything that it had sent until then has been read.
         """
         assert self.probe
-        asked = self.probe.tasks  # one that has come back since, and was handed over again, is not meant
+        asked = self.probe.tasks  # a task that came back since, and was handed over again, does not count
         lost = [one for one, at in self.in_flight.items() if asked.get(one) == at and one not in holding]
         self.probe = self.held = None
         return lost
@@ -247,7 +248,7 @@ class Child:
         self.mean_run_ms = self.mean_run_ms * 0.9 + run_ms * 0.1
 
     def judge(self, mono_ms: int, failure_timeout_ms: int) -> Health:
-        """Its health by now. A child that drains stays so until it is gone."""
+        """Its health now. A child that drains stays so until it is gone."""
         silent_ms = mono_ms - self.moved_ms
         if silent_ms >= failure_timeout_ms:
             return Health.GONE
@@ -257,13 +258,14 @@ class Child:
 
 
 def excuse(children: Iterable[Child], unseen_ms: int, mono_ms: int) -> None:
-    """Nobody could be heard for `unseen_ms`, since Redis was away or the observer stood still: that was not silence."""
+    """Forgives `unseen_ms` of silence, in which Redis was away or the observer stood still, so nobody could be
+    heard."""
     for child in children:
         child.moved_ms = min(mono_ms, child.moved_ms + unseen_ms)
 
 
 @lru_cache(maxsize=1024)  # asked several times for each task, and the same while a step hands out
 def prefetch_window(concurrency: int, mean_run_ms: float) -> int:
-    """How many tasks a worker may hold: those it runs, and what it finishes in PREFETCH_MS beyond them."""
+    """How many tasks a worker may hold: those it runs, and those that it finishes in PREFETCH_MS beyond them."""
     beyond = concurrency * PREFETCH_MS / max(mean_run_ms, 0.05)
     return concurrency + max(1, min(MOST_PREFETCHED - concurrency, int(beyond))) if concurrency else 0

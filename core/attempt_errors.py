@@ -1,4 +1,4 @@
-"""The errors of a task's attempts: how much of them is kept. Rules, no I/O."""
+"""How much of the errors of a task's attempts is kept. Rules, no I/O."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from core.tasks import TaskError
 
 __all__ = ["ERRORS_LIMIT_BYTES", "bounded", "errors_with"]
 
-#: What the errors of all attempts of one task take at most, as JSON.
+#: The most bytes that the errors of all attempts of one task take, as JSON.
 ERRORS_LIMIT_BYTES = 64 * 1024
 
 
 def errors_with(earlier: tuple[TaskError, ...], latest: TaskError) -> tuple[TaskError, ...]:
     """The errors of a task's attempts, the last of which failed with `latest`.
 
-    Within ERRORS_LIMIT_BYTES: the newest, up to half of that, are kept whole; of those before only the first words."""
+    They take at most ERRORS_LIMIT_BYTES: the newest, up to half of that, are kept whole, and of older ones the first
+    words."""
     kept: list[TaskError] = []
     left, left_for_whole = ERRORS_LIMIT_BYTES, ERRORS_LIMIT_BYTES // 2
     for error in (latest, *reversed(earlier)):

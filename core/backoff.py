@@ -1,4 +1,4 @@
-"""How long to pause between attempts at what fails for a while."""
+"""How long to pause between attempts at something that fails for a while."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Self
 __all__ = ["Backoff"]
 
 FIRST_S, MAX_S = 0.05, 2.0
-#: No pause is longer than this share of a lease: an agent that still sleeps long after Redis is back is silent for so
-#: long that others take it for dead.
+#: No pause is longer than this share of a lease. An agent still sleeping long after Redis is back would be taken for
+#: dead.
 MAX_LEASE_SHARE = 0.2
 
 
 class Backoff:
-    """The pauses of one row of failures, each up to twice as long as the one before."""
+    """The pauses in one series of failures, each up to twice as long as the one before."""
 
     def __init__(self, first_s: float = FIRST_S, max_s: float = MAX_S) -> None:
         self._first_s = first_s
@@ -22,11 +22,11 @@ class Backoff:
 
     @classmethod
     def under_lease(cls, lease_s: float) -> Self:
-        """For what holds a lease of that length, or wants it."""
+        """The pauses of an agent that holds, or wants, a lease of `lease_s` seconds."""
         return cls(max_s=min(MAX_S, lease_s * MAX_LEASE_SHARE))
 
     def reset(self) -> None:
-        """An attempt has succeeded: the next pause is a first one."""
+        """Begins a new series, since an attempt has succeeded."""
         self._longest_s = min(self._first_s, self._max_s)
 
     def next(self, chance: float) -> float:

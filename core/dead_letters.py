@@ -1,7 +1,7 @@
 """What a dead letter is, what it was submitted as, and under which ids it is replayed. Rules, no I/O.
 
-A dead letter is a submitted task that ended as failed or abandoned: somebody should look at it. A failed child is its
-parent's to deal with.
+A dead letter is a submitted task that ended as failed or abandoned, so that somebody should look at it. A failed child
+is left to its parent.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from core.tasks import Task, TaskStatus
 
 __all__ = ["REPLAY_OF", "is_dead", "origin_of", "submitted_in", "successors_of"]
 
-#: Where a task's metadata name the submitted task it is a replay of.
+#: The field of a task's metadata that names the submitted task of which it is a replay.
 REPLAY_OF = "replay_of"
 DEAD = frozenset({TaskStatus.FAILED, TaskStatus.ABANDONED})
 
@@ -28,8 +28,8 @@ def is_dead(task: Task) -> bool:
 
 
 def origin_of(task: Task) -> str:
-    """The id of the task that was submitted; `task` may be a replay of it. Metadata are the caller's own, so what they
-    say of a replay counts only where the id says the same."""
+    """The id of the task that was submitted; `task` may be a replay of it. Metadata belong to the caller, so what they
+    say about a replay counts only if the id says the same."""
     origin = task.metadata.get(REPLAY_OF)
     return origin if isinstance(origin, str) and _number(task.task_id, origin) else task.task_id
 
@@ -41,15 +41,15 @@ def successors_of(task: Task, start: int, count: int) -> list[str]:
 
 
 def _number(task_id: str, origin: str) -> int:
-    """Of a replay of `origin`, from 1 on; 0: it is none."""
+    """The number of a replay of `origin`, from 1; 0: it is no replay."""
     found = re.fullmatch(rf"{re.escape(origin)}\.replay(\d+)", task_id)
     return int(found[1]) if found else 0
 
 
 def submitted_in(packed: bytes) -> dict[str, Raw]:
-    """The tasks in a message as it was signed, by id, each as its client wrote it; none where it is no message."""
+    """The tasks in a message as it was signed, by id, each as its client wrote it; empty if it is no message."""
     try:
         items = A2AMessage.decode(Signed.unpack(packed).body).tasks
     except PeerError:
-        return {}  # what was kept had been verified: somebody has written to Redis behind our back
+        return {}  # the kept message was verified once, so somebody else has written to Redis
     return {task_id: item for item in items if (task_id := task_id_in(item))}

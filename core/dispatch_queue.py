@@ -30,7 +30,7 @@ Needs = tuple[str, ...]
 
 @dataclass(slots=True)
 class DispatchQueue:
-    """Task ids that wait. A task is in it once at most."""
+    """The ids of the tasks that wait, each at most once."""
 
     lanes: dict[Needs, list[tuple[int, int, str]]] = field(default_factory=dict)  #: heaps of (due, arrival, id)
     later: list[tuple[int, int, Task]] = field(default_factory=list)  #: heap of (not before, arrival, task)
@@ -53,22 +53,22 @@ class DispatchQueue:
             self._line_up(task, self.arrivals)
 
     def remove(self, task_id: str) -> bool:
-        """Takes a task out, wherever it stands. False: it was not in."""
+        """Removes a task, wherever it stands. False: it was not there."""
         return self.waiting.pop(task_id, None) is not None
 
     def wake(self, now_ms: int) -> None:
-        """Lines up the tasks whose pause is over."""
+        """Moves the tasks whose pause is over into their lanes."""
         while self.later and self.later[0][0] <= now_ms:
             _, arrival, task = heapq.heappop(self.later)
             if self.waiting.get(task.task_id) == arrival:
                 self._line_up(task, arrival)
 
     def next_wake_ms(self) -> int | None:
-        """When the next pause is over; None: nobody pauses."""
+        """When the next pause is over; None: no task pauses."""
         return self.later[0][0] if self.later else None
 
     def pop(self, can_serve: Callable[[Needs], bool]) -> str | None:
-        """The id that is next among the lanes that `can_serve` says somebody has room for; None: nothing can go."""
+        """The next id among the lanes that `can_serve` accepts; None: no task can be handed out."""
         best: list[tuple[int, int, str]] | None = None
         for needs, heap in list(self.lanes.items()):
             while heap and self.waiting.get(heap[0][2]) != heap[0][1]:

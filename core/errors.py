@@ -58,7 +58,7 @@ class UnknownKey(PeerError):
 
 
 class RevokedKey(PeerError):
-    """In the name of an id that was revoked, since its key was stolen."""
+    """The message is in the name of an id that was revoked, since its key was stolen."""
 
     reason = "revoked"
 
@@ -71,7 +71,7 @@ class StaleMessage(PeerError):
 
 
 class ReplayedMessage(PeerError):
-    """A sequence number of this sender that has been taken already."""
+    """This sequence number of the sender was already taken."""
 
     reason = "replayed"
 
@@ -111,7 +111,7 @@ class LeaseHeld(RaceLost):
 
 
 class Wedged(AgentSystemError):
-    """The agent lives and does nothing though there is work: it has stopped itself so that another takes over."""
+    """The agent was alive and did nothing although there was work. It has stopped itself so that another takes over."""
 
     exit_code = 70
 
@@ -135,7 +135,7 @@ class ServerRefused(WorldError):
 
 
 class UserError(AgentSystemError):
-    """Something the caller can mend; the message says how."""
+    """The caller can correct this; the message says how."""
 
     exit_code = 2
 
@@ -147,7 +147,7 @@ class ConfigError(UserError):
 
 
 class EventLoopError(UserError):
-    """Called where it cannot work: in a loop that it would block, on a loop that has ended, or in a forked process."""
+    """The call cannot work where it was made: it would block a loop, its loop has ended, or its process is a fork."""
 
 
 class BadTask(UserError):
@@ -198,7 +198,7 @@ class TaskTimeout(UserError):
 
 
 class UnknownTask(UserError):
-    """No task of that id: never submitted here, or ended longer ago than the retention time."""
+    """There is no task of that id: it was never submitted here, or it ended longer ago than the retention time."""
 
 
 class TaskLost(UserError):

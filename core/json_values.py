@@ -1,9 +1,8 @@
-"""Values of programs as JSON: they come back equal, or are refused in words.
+"""Values of programs as JSON: they come back equal, or are refused with the reason.
 
-orjson writes what JSON has itself, and UUIDs and enums: that is nearly all there is, and it costs nothing here. Every
-other object is written by pydantic, by the class that it is and not by the one that its field declares. Then it is read
-back, since what was written need not be the value any more: a key twice, a null for nan, an object without some of its
-fields.
+orjson writes the types of JSON, UUIDs and enums: that is nearly everything, and costs nothing more. pydantic writes all
+other objects, by their own class and not by the one that their field declares. The result is then read back, since it
+need not equal the value any more: it may have a key twice, null for nan, or an object without some of its fields.
 """
 
 from __future__ import annotations
@@ -48,12 +47,12 @@ _ALL_SQUARE = bytes.maketrans(b"{}", b"[]")
 #: time as 100, and round the seconds of an offset.
 _PLAIN = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 _MANY = (list, tuple, set, frozenset)
-_WHOLE = frozenset({str, int, bool, type(None)})  # of these nothing can be lost
+_WHOLE = frozenset({str, int, bool, type(None)})  # nothing of these can be lost
 _as_python = SchemaSerializer(core_schema.any_schema()).to_python
 
 
 class Unequal(ValueError):
-    """What would come back is not the value; says why, to be read after the name of the value."""
+    """The value would not come back as it is. The message says why, and follows the name of the value."""
 
 
 _NO_NUMBER = "holds nan or infinity, which JSON does not have. Use None or a string in its place."
@@ -62,8 +61,8 @@ _NO_NUMBER = "holds nan or infinity, which JSON does not have. Use None or a str
 def payload_json(what: str, value: object) -> bytes:
     """Data of a program as JSON. `what` names it in errors.
 
-    Raises BadTask when it is no JSON, larger than PAYLOAD_LIMIT_BYTES or nested deeper than DEPTH_LIMIT. Called
-    wherever data of users enters; what is inside was checked there."""
+    Raises BadTask when it is no JSON, larger than PAYLOAD_LIMIT_BYTES or nested deeper than DEPTH_LIMIT. It is called
+    wherever data of users enters, so that data inside the system is known to be good."""
     cure = "Use dicts, lists, strings, numbers, booleans and None."
     return _checked(what, value, _of_dataclass, _PLAIN, cure)
 
@@ -71,8 +70,8 @@ def payload_json(what: str, value: object) -> bytes:
 def result_json(value: object) -> bytes:
     """What a handler returned as JSON.
 
-    Pydantic models (and so LangChain messages) and dataclasses are dumped, wherever they are inside; keys that are
-    numbers, dates or None become strings. Raises as `payload_json`."""
+    Pydantic models (which LangChain messages are) and dataclasses are dumped, at any depth; keys that are numbers,
+    dates or None become strings. Raises as `payload_json`."""
     cure = "Return dicts, lists, strings, numbers, booleans, None, pydantic models or dataclasses."
     return _checked("result", value, _of_object, _PLAIN | orjson.OPT_NON_STR_KEYS, cure)
 
@@ -88,7 +87,7 @@ def unique_members(members: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _checked(what: str, value: object, default: Callable[[Any], Any], option: int, cure: str) -> bytes:
-    """The JSON; `default` and `option` are for what is not plain."""
+    """The JSON; `default` and `option` are for values that are not plain."""
     plain = True
     try:
         try:
@@ -100,7 +99,7 @@ def _checked(what: str, value: object, default: Callable[[Any], Any], option: in
             raise Unequal(_NO_NUMBER)
         check_limits(what, encoded)
         if not plain and orjson.dumps(orjson.loads(encoded)) != encoded:
-            _decoder.decode(encoded.decode())  # says which key was there twice
+            _decoder.decode(encoded.decode())  # its error says which key is there twice
     except TypeError as error:
         if isinstance(error.__cause__, Unequal):
             raise BadTask(f"{what} {error.__cause__}") from None
@@ -126,7 +125,7 @@ def _of_object(value: Any) -> Any:
 
 
 def _told(value: Any) -> Any:
-    """What pydantic tells of a value in Python's own types: nan is still nan there, and a key what it was."""
+    """A value as pydantic dumps it to Python's own types, where nan is still nan and a key is what it was."""
     return _as_python(value, by_alias=False, warnings=False, polymorphic_serialization=True)
 
 
@@ -156,7 +155,7 @@ def _check_whole(value: Any, told: Any, tree: Any) -> None:
         parts = list(value) if isinstance(value, (list, tuple)) else []
     else:
         return
-    # All in the order of the JSON, unless the author's own serializer makes something else of it.
+    # Everything is in the order of the JSON, unless a serializer of the author's changes it.
     alike = isinstance(tree, list) and len(tree) == len(told)
     for one, told_of_it, tree_of_it in zip_longest(parts, told, tree if alike else (), fillvalue=...):
         kind = type(told_of_it)
@@ -175,7 +174,7 @@ def _members(value: Any) -> dict[Any, Any]:
 
 
 def _check_fields(kind: type, own: Set[str], told: Set[str]) -> None:
-    """A plain dataclass has no serializer of its own, so that of the class which the field declares is taken for it."""
+    """A plain dataclass has no serializer of its own, so pydantic uses that of the class which the field declares."""
     for base in kind.__mro__[1:] if own != told else ():
         if is_dataclass(base) and told == {field.name for field in fields(base)}:
             lost = ", ".join(sorted(own - told))

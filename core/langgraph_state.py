@@ -23,11 +23,11 @@ from core.tasks import Task, utc_now
 
 __all__ = ["AgentStatus", "Lease", "LocalAgentState", "SharedAgentState"]
 
-#: How many of its last events an agent remembers itself; the full trail is in Redis.
+#: Number of recent events that an agent remembers itself; the full trail is in Redis.
 HISTORY_KEPT = 100
 
 T = TypeVar("T")
-#: Small enough for every arithmetic that is done with it.
+#: Small enough for all arithmetic that is done with it.
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 
 
@@ -40,7 +40,7 @@ class AgentStatus(StrEnum):
 
 @dataclass(slots=True)
 class LocalAgentState:
-    """One agent's own memory: its tasks, its variables, what happened lately."""
+    """One agent's own memory: its tasks, its variables and recent events."""
 
     agent_id: str
     status: AgentStatus = AgentStatus.IDLE
@@ -69,7 +69,7 @@ class LocalAgentState:
 
 
 class Lease(BaseModel):
-    """Who may act for an agent id now. It lies under its own key, whose TTL is what ends it."""
+    """Says who may act for an agent id now. It is stored under its own key, whose TTL ends it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -80,9 +80,9 @@ class Lease(BaseModel):
     epoch: Count  #: the fence: grows with every grant, and every write carries it
     acquired_at: AwareDatetime
     expires_at: AwareDatetime
-    commits: Count = 0  #: written under this lease so far; makes every renewal visible
-    lease_ms: Count = 0  #: how long it lasts without renewal, whatever the server's clock does meanwhile; 0: not said
-    in_passing: bool = False  #: held for a moment by the agent's parent, which takes back what it had given it
+    commits: Count = 0  #: number of commits under this lease; makes every renewal visible
+    lease_ms: Count = 0  #: how long it lasts without renewal, whatever the server's clock does; 0: not stated
+    in_passing: bool = False  #: held for a moment by the agent's parent, which takes its tasks back
 
     @classmethod
     def from_json(cls, text: bytes) -> Lease:
@@ -90,7 +90,7 @@ class Lease(BaseModel):
 
     @classmethod
     def parse(cls, text: bytes) -> Lease | None:
-        """As `from_json`, for what anybody may have written; None: it is no lease."""
+        """As `from_json`, for text that anybody may have written; None: it is no lease."""
         try:
             return cls.from_json(text)
         except ValidationError:
@@ -104,7 +104,7 @@ class Lease(BaseModel):
 
 
 class SharedAgentState(BaseModel):
-    """The state of one distributor as both upper tiers see it, put together from its keys on reading."""
+    """The state of one distributor as both upper tiers see it, assembled from its keys on reading."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -114,9 +114,9 @@ class SharedAgentState(BaseModel):
     status: AgentStatus = AgentStatus.IDLE
     assigned_workers: tuple[str, ...] = ()
     tasks: tuple[Task, ...] = ()
-    wanted: dict[str, str] = {}  #: task id -> assigned | cancelled, the coordinator's half
+    wanted: dict[str, str] = {}  #: the desired state: task id -> assigned | cancelled
     lease: Lease | None = None
-    unreadable: tuple[str, ...] = ()  #: what lies there and is no state: somebody else has written it
+    unreadable: tuple[str, ...] = ()  #: names of what is stored there and is no state, since somebody else wrote it
 
     @classmethod
     def assemble(
@@ -127,7 +127,7 @@ class SharedAgentState(BaseModel):
         actual: dict[bytes, bytes],
         lease: bytes | None,
     ) -> SharedAgentState | None:
-        """The state from what its keys hold; None where nothing was ever written."""
+        """The state from the contents of its keys; None when nothing was ever written."""
         if not header:
             return None
         unreadable: list[str] = []
@@ -157,7 +157,7 @@ def _names(text: bytes) -> tuple[str, ...]:
 
 
 def _each(values: Mapping[bytes, bytes], read: Callable[[bytes], T], unreadable: list[str]) -> dict[str, T]:
-    """What each of these says, by name; the names of those that say nothing are added to `unreadable`."""
+    """The value that `read` finds in each of these, by name; the names of unreadable ones go to `unreadable`."""
     found = {}
     for name, value in values.items():
         try:

@@ -21,14 +21,14 @@ class AgentView:
 
     chain: tuple[Address, ...]  #: from the coordinator down to it
     health: Health
-    lease: Lease | None  #: None: nobody acts for this id now
+    lease: Lease | None  #: None: nobody acts for this id
     beat: Beat | None  #: its last heartbeat; None: none is there (a coordinator sends none)
     silent_ms: int | None  #: since that heartbeat; for a coordinator, since its lease was due for renewal
     started_ms: int | None  #: start of the process that acts, ms since 1970 on the server's clock
-    inbox: int  #: messages that wait to be read
+    inbox: int  #: number of unread messages
     version: int  #: commits so far
-    fence: int  #: the epoch that its state was last written under
-    rejected: dict[str, int] = field(default_factory=dict)  #: messages it refused, by reason
+    fence: int  #: the epoch under which its state was last written
+    rejected: dict[str, int] = field(default_factory=dict)  #: number of refused messages, by reason
     standbys: tuple[str, ...] = ()  #: processes that wait to act for this id, as `pid@host`
 
     @property
@@ -54,7 +54,7 @@ class AgentView:
 
     @property
     def up(self) -> bool:
-        """Whether it can be expected to do something: it acts, or drains."""
+        """Whether it acts or drains, and so can be expected to do something."""
         return self.health in (Health.ACTIVE, Health.DRAINING)
 
     @property
@@ -73,9 +73,9 @@ class Overview:
     agents: tuple[AgentView, ...]  #: as a tree: the coordinator, each distributor with its workers below it
     open_tasks: int
     ended_tasks: int  #: whose records are still kept
-    dead_letters: int  #: those of them that failed, and wait for somebody to replay or purge them
-    quarantined: dict[str, int]  #: rejected messages kept as evidence, by the agent whose cell they lie in
-    unreadable: tuple[str, ...] = ()  #: what is stored and is not what one of our agents writes there
+    dead_letters: int  #: the failed ones among them, which wait to be replayed or purged
+    quarantined: dict[str, int]  #: rejected messages kept as evidence, by the agent whose cell holds them
+    unreadable: tuple[str, ...] = ()  #: names of stored values that none of our agents wrote
 
     def of_role(self, role: Role) -> tuple[AgentView, ...]:
         return tuple(agent for agent in self.agents if agent.role is role)
@@ -85,13 +85,14 @@ class Overview:
 
     @property
     def task_types(self) -> list[str]:
-        """What the workers that are up have handlers for, but for what the system brings along itself."""
+        """The task types that running workers have handlers for, except those of the system itself."""
         types = {name for worker in self.of_role(Role.WORKER) if worker.up for name in worker.task_types}
         return sorted(name for name in types if not name.startswith("agents."))
 
 
 def health_at(lease: Lease | None, beat: Beat | None, silent_ms: int | None, failure_timeout_ms: int) -> Health:
-    """The health that a single look can tell: without a lease nobody acts; with one, but silent, it is suspect."""
+    """The health as far as one look shows it: nobody acts without a lease; an agent with one that is silent is
+    suspect."""
     if lease is None:
         return Health.GONE
     if silent_ms is None or silent_ms >= failure_timeout_ms:

@@ -1,4 +1,4 @@
-"""What the loop needs of the world around it, as protocols. `redis_client.Wire` is the one for production,
+"""What the loop needs from the world, as protocols. `redis_client.Wire` is the one for production,
 `memory_backend` the one for a single process on a virtual clock; both pass the same contract tests."""
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ class Connection(Protocol):
     def connected(self) -> bool: ...
 
     async def connect(self) -> None:
-        """Opens it; nothing happens when it is open. Raises TransportDown, ConfigError."""
+        """Opens the connection, or does nothing when it is open. Raises TransportDown, ConfigError."""
 
     async def exchange(
         self, commands: Sequence[Command], *, timeout_s: float | None = None, most_bytes: int | None = None
     ) -> list[Any]:
         """The replies to `commands`, in order; a refusal stands in its place as an exception that is not raised.
 
-        Raises TransportDown: the commands may or may not have been carried out; ReplyTooLarge, which is one, when more
-        than `most_bytes` came in reply (a store in this process has nothing to come)."""
+        Raises TransportDown: the commands may or may not have been carried out. ReplyTooLarge, a kind of TransportDown:
+        more than `most_bytes` came in reply (a store in this process never raises it)."""
 
     async def close(self) -> None:
-        """Closes it, at once."""
+        """Closes the connection at once."""
 
 
 #: Gives a new connection, not yet open.

@@ -1,4 +1,4 @@
-"""Text of others as it may be shown: no character of it can move a cursor, hide a line or begin one."""
+"""Makes text of others safe to show: no character of it can move a cursor, hide a line or begin one."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ _BEYOND_ASCII = re.compile(r"[^\n -~]")
 
 
 def printable(text: str) -> str:
-    """`text` in one line: what is not printable stands there as it would in a string literal, `\\x1b`."""
+    """`text` in one line, with unprintable characters as in a string literal, `\\x1b`."""
     return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def printable_lines(text: str) -> str:
-    """`text`, line by line. All but the first are indented, so that none passes for a line of who tells it."""
+    """`text`, line by line. All lines but the first are indented, so that none can pass for a line of ours."""
     return "\n    ".join(map(printable, text.split("\n")))
 
 
 def escaped_json(encoded: str) -> str:
-    """JSON with nothing in its strings that is not printable; it means the same."""
+    """JSON of the same meaning, whose strings contain only printable characters."""
     return _BEYOND_ASCII.sub(_as_json, encoded)
 
 

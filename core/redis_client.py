@@ -82,8 +82,8 @@ class Wire:
         """Opens the connection, enters and selects the database; nothing happens when it is open.
 
         Raises TransportDown when the server cannot be reached within 2 s, is loading or is busy; ConfigError when it
-        refuses the password, the user or the certificate. Who was let in before is not ended by that: somebody is
-        changing them, and it is TransportDown.
+        refuses the password, the user or the certificate. After one successful login such a refusal is treated as
+        transient, since credentials are being changed, and is TransportDown.
         """
         if self.connected:
             return
@@ -126,7 +126,7 @@ class Wire:
         `redis.exceptions.ResponseError` with its whole text ("NOGROUP No such key ...") stands in its place. Raises
         TransportDown when the connection is not open, breaks, or the replies are not complete after `timeout_s`
         (default: that of the wire): commands that were sent may or may not have been carried out. Raises ReplyTooLarge,
-        which is one, when they are more than `most_bytes`: no more than about twice that is ever held in memory.
+        which is one, when they exceed `most_bytes`: never more than about twice that is held in memory.
         """
         if self._link is None:
             raise TransportDown(f"the connection to {self._config.endpoint} is closed")
@@ -144,7 +144,7 @@ _MORE = object()  # what the parser says when a reply is not complete
 
 
 class _Link(asyncio.Protocol):
-    """An open connection. Without streams between socket and parser, which would cost as much as all the rest."""
+    """An open connection. It has no streams between socket and parser, which would cost as much as all the rest."""
 
     __slots__ = (
         "_expected", "_left", "_loop", "_lost", "_name", "_reader", "_replies", "_transport", "_waiter", "is_open"
@@ -193,7 +193,7 @@ class _Link(asyncio.Protocol):
             await asyncio.shield(self._lost)
 
     def _fail(self, why: str, kind: type[TransportDown] = TransportDown) -> None:
-        """Ends the connection; who waits for replies gets TransportDown."""
+        """Ends the connection; a caller that waits for replies gets TransportDown."""
         self.is_open = False
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(kind(f"{self._name} {why}"))
@@ -201,14 +201,14 @@ class _Link(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not checked: those of other loops, uvloop's for one, are none of asyncio's classes.
+        # It is not checked: the transports of other loops, such as uvloop's, are not of asyncio's classes.
         self._transport, self.is_open = cast(asyncio.Transport, transport), True
 
     def data_received(self, data: bytes) -> None:
         reader, replies = self._reader, self._replies
         self._left -= len(data)
         if self._left < 0:
-            self._reader, self._replies = hiredis.Reader(), []  # what they hold goes now, and not with this link
+            self._reader, self._replies = hiredis.Reader(), []  # they are freed now, and not with this link
             self._fail("sent a larger reply than there is room for", ReplyTooLarge)
             return
         try:
@@ -231,7 +231,7 @@ class _Link(asyncio.Protocol):
 
 
 class _NotRedis(Exception):
-    """The bytes that came are no reply."""
+    """The received bytes are not a reply."""
 
 
 async def _open(config: RedisConfig) -> _Link:
@@ -242,7 +242,7 @@ async def _open(config: RedisConfig) -> _Link:
         return link
     tls = tls_context(config) if endpoint.use_tls else None
     transport, link = await loop.create_connection(lambda: _Link(name), endpoint.host, endpoint.port, ssl=tls)
-    with suppress(OSError):  # one that has broken already is noticed soon enough
+    with suppress(OSError):  # a connection that has already broken is noticed soon enough
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     return link
 
@@ -254,7 +254,7 @@ def _why(error: Exception) -> str:
 
 
 def _greeting(endpoint: Endpoint) -> list[tuple[Part, ...]]:
-    """What is said on a new connection. The PING at the end is refused while the server loads or is busy."""
+    """The commands on a new connection. The PING at the end is refused while the server loads or is busy."""
     greeting: list[tuple[Part, ...]] = []
     if endpoint.password is not None:
         user = (endpoint.username,) if endpoint.username else ()

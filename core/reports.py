@@ -1,7 +1,7 @@
-"""What tiers tell their parents about tasks: the shape of each item, its limits, and the check. Rules, no I/O.
+"""What tiers report to their parents about tasks: the shape of each item, its limits, and the check. Rules, no I/O.
 
-An item is checked by itself where it enters a tier: one that breaks its shape is put aside and costs its own task an
-attempt, or its end; the others of its message go on. Whoever holds one legitimate key can write anything into an item.
+Each item is checked by itself where it enters a tier. A malformed item is put aside and costs its own task an attempt,
+or its end, and the other items of its message go on. Whoever holds one legitimate key can write anything into an item.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ __all__ = [
 
 #: The children of one spawn, and a digest for each: they travel in one message, and their parent's record names each.
 CHILDREN_LIMIT_BYTES = 2 * 1024 * 1024
-#: The largest progress that is shown, as JSON.
+#: The largest progress report that is shown, as JSON.
 PROGRESS_LIMIT_BYTES = 4096
-#: What is kept of what a task has printed and logged, in characters.
+#: How much of the output of a task is kept, in characters.
 OUTPUT_LIMIT = 2048
-#: The errors of all attempts, and the last one again: a tier keeps them within a quarter of that.
+#: Bound of the errors of all attempts, with the last one twice. A tier keeps them within a quarter of it.
 ERRORS_LIMIT_BYTES = 256 * 1024
 
 Output = Annotated[str, Meta(max_length=OUTPUT_LIMIT)]
@@ -37,30 +37,30 @@ T = TypeVar("T")
 
 
 class AttemptName(Struct, frozen=True, kw_only=True, gc=False):
-    """Which attempt is meant: what a distributor asks its worker to stop."""
+    """Names an attempt that a distributor asks its worker to stop."""
 
     task_id: str
     attempt: Count
 
 
 class AttemptReport(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, rename={"result_json": "result"}):
-    """What a worker says of an attempt."""
+    """What a worker reports about an attempt."""
 
     task_id: str
     attempt: Count
     status: Literal["completed", "failed", "cancelled", "delegated", "returned"]
     run_ms: Milliseconds | None = None
     started_at: Moment | None = None
-    result_json: Raw = NULL  #: of a completed one
-    error: TaskError | None = None  #: of a failed one
-    output: Output = ""  #: of another one, where it printed or logged something: the end of that
+    result_json: Raw = NULL  #: of a completed attempt
+    error: TaskError | None = None  #: of a failed attempt
+    output: Output = ""  #: of any other attempt: the end of what it printed and logged
     max_attempts: Annotated[int, Meta(ge=1, le=100)] | None = None  #: how often its handler may be tried
-    children: tuple[Raw, ...] | None = None  #: of one that delegated: tasks
+    children: tuple[Raw, ...] | None = None  #: of an attempt that delegated: tasks
     then: Then | None = None
 
 
 class TaskReport(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, rename={"result_json": "result"}):
-    """What a distributor says of a task that leaves it."""
+    """What a distributor reports about a task that leaves it."""
 
     task_id: str
     status: Literal["completed", "failed", "cancelled", "abandoned", "delegated", "returned"]
@@ -73,14 +73,14 @@ class TaskReport(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False
     error: TaskError | None = None
     errors: tuple[TaskError, ...] = ()
     output: Output = ""
-    not_before: Moment | None = None  #: of a returned one: when the pause before its next attempt ends
-    stranded: bool = False  #: of a returned one: nobody there can do this one, others are welcome
+    not_before: Moment | None = None  #: of a returned task: when the pause before its next attempt ends
+    stranded: bool = False  #: of a returned task: no worker there can do it; other tasks are welcome
     children: tuple[Raw, ...] | None = None
     then: Then | None = None
 
 
 class ProgressReport(Struct, frozen=True, kw_only=True, gc=False, rename={"progress_json": "progress"}):
-    """How far an attempt is."""
+    """The progress of an attempt."""
 
     task_id: str
     attempt: Count
@@ -88,7 +88,7 @@ class ProgressReport(Struct, frozen=True, kw_only=True, gc=False, rename={"progr
 
 
 class _Named(Struct, gc=False):
-    """What can be known of an item that breaks its shape."""
+    """What can be known about a malformed item."""
 
     task_id: Any = None
 
@@ -109,7 +109,7 @@ item_of = msgspec.json.Encoder().encode
 
 
 def attempt_report(item: Raw) -> AttemptReport:
-    """The report of a worker. Raises MalformedMessage, naming the field and quoting nothing."""
+    """The report of a worker. Raises MalformedMessage, which names the field and quotes nothing."""
     report = _decoded(_attempt, item)
     if report.status == "failed" and report.error is None:
         raise MalformedMessage("error: missing from the report of a failed attempt")
@@ -127,7 +127,7 @@ def task_report(item: Raw) -> TaskReport:
 
 
 def progress_report(item: Raw) -> ProgressReport:
-    """What a worker says of an attempt under way. Raises MalformedMessage."""
+    """The progress report of a worker. Raises MalformedMessage."""
     report = _decoded(_progress, item)
     progress_json = memoryview(report.progress_json)
     if len(progress_json) > 2 * PROGRESS_LIMIT_BYTES:
@@ -138,12 +138,12 @@ def progress_report(item: Raw) -> ProgressReport:
 
 
 def attempt_named(item: Raw) -> AttemptName:
-    """Which attempt an item names. Raises MalformedMessage."""
+    """The attempt that an item names. Raises MalformedMessage."""
     return _decoded(_attempt_name, item)
 
 
 def task_named(item: Raw) -> str | None:
-    """The task that an item, which is nothing but its id, names; None: it is no id."""
+    """The task id that an item consists of; None: it is no id."""
     try:
         task_id = _text.decode(item)
     except (msgspec.DecodeError, RecursionError):
@@ -152,7 +152,7 @@ def task_named(item: Raw) -> str | None:
 
 
 def task_id_in(item: Raw) -> str | None:
-    """The id in an item that need not be right otherwise; None: there is none."""
+    """The id in an item that may be malformed otherwise; None: it has none."""
     try:
         task_id = _named.decode(item).task_id
     except (msgspec.DecodeError, RecursionError):
@@ -161,7 +161,7 @@ def task_id_in(item: Raw) -> str | None:
 
 
 def attempt_in(item: Raw) -> AttemptName | None:
-    """Which attempt an item is about that need not be right otherwise; None: nobody can say."""
+    """The attempt that a possibly malformed item is about; None: it cannot be told."""
     try:
         return attempt_named(item)
     except MalformedMessage:
@@ -169,7 +169,7 @@ def attempt_in(item: Raw) -> AttemptName | None:
 
 
 def children_in(item: Raw) -> list[Raw]:
-    """What a report, which nobody has checked yet, calls the children of its task."""
+    """The ids of the children in a report that has not been checked yet."""
     try:
         return _delegated.decode(item).children
     except (msgspec.DecodeError, RecursionError):
@@ -177,7 +177,7 @@ def children_in(item: Raw) -> list[Raw]:
 
 
 def shown_id(task_id: str | None) -> str:
-    """What an answer calls an item that may name no task."""
+    """The name that an answer uses for an item that may name no task."""
     return task_id or "?"
 
 

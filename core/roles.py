@@ -2,8 +2,8 @@
 
 An address is a role and an id. The chain of command is coordinator > distributor > worker; clients and operators are
 children of their coordinator, and so are their sessions: `client:bob~9f3c` is one program of `client:bob`, with a key
-that follows from bob's. A client sees and touches the tasks that are its own or shared with it, an operator all.
-Messages pass between a parent and its child only, and only those that the table allows.
+that follows from bob's. A client sees and changes the tasks that are its own or shared with it, an operator all tasks.
+Messages pass only between a parent and its child, and only those that the table allows.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ class Address(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The id without a session: whose key it is."""
+        """The id without a session: the owner of the key."""
         return self.agent_id.partition("~")[0]
 
     @property
     def session(self) -> str:
-        """Which program of a client or operator it is; empty: the address has no session."""
+        """The session, which names one program of a client or operator; empty: the address has none."""
         return self.agent_id.partition("~")[2]
 
     @classmethod
     def of(cls, role: Role, agent_id: str) -> Self:
-        """Raises ConfigError when the id cannot be one: 1 to 64 letters, digits, `_`, `.`, `-`, no sign first. That of
-        a client or an operator may end in a session, `~` and 1 to 16 small letters and digits."""
+        """The address. An id has 1 to 64 letters, digits, `_`, `.` and `-`, and does not begin with a sign; that of a
+        client or an operator may end in a session, `~` and 1 to 16 small letters and digits. Raises ConfigError."""
         name, mark, session = agent_id.partition("~")
         sound = not mark or (role in ASKERS and SESSION.fullmatch(session))
         if not (sound and AGENT_ID.fullmatch(name)):
@@ -68,7 +68,7 @@ class Address(NamedTuple):
         return _parse(text)
 
 
-#: Who asks from outside the chain of command. They come and go, under ever new sessions.
+#: The roles outside the chain of command. They come and go, with ever new sessions.
 ASKERS = frozenset({Role.CLIENT, Role.OPERATOR})
 
 
@@ -81,7 +81,7 @@ def asker_of(client_id: str) -> Address:
 
 
 def options_of(above: Iterable[Address]) -> str:
-    """The options that tell a command of ours who stands above an agent, each with a space before it."""
+    """The options by which a command of ours names the agents above an agent, each after a space."""
     return "".join(f" --{one.role} {one.agent_id}" for one in above)
 
 
@@ -101,7 +101,7 @@ class Action(StrEnum):
     WATCH_TASK = "watch_task"  #: tell me of the end of these
     CANCEL_TASK = "cancel_task"  #: stop these, with their subtrees
     REPLAY_TASK = "replay_task"  #: run these dead letters again, each as a new task
-    PURGE_TASK = "purge_task"  #: these dead letters are done with
+    PURGE_TASK = "purge_task"  #: forget these dead letters
     TASK_ACCEPTED = "task_accepted"  #: the answer to submit, cancel and watch, with what was refused
     ASSIGN_TASK = "assign_task"  #: these are yours now
     TASK_RESULT = "task_result"  #: these have ended, or come back
@@ -116,7 +116,7 @@ K, D, W = Role.COORDINATOR, Role.DISTRIBUTOR, Role.WORKER
 ASKED = frozenset({Action.SUBMIT_TASK, Action.WATCH_TASK, Action.CANCEL_TASK, Action.REPLAY_TASK, Action.PURGE_TASK})
 ANSWERED = frozenset({Action.TASK_ACCEPTED, Action.TASK_RESULT})
 
-#: (sender, recipient) -> the actions it may send. What is not here is refused and counted.
+#: (sender, recipient) -> the actions that it may send. Any other action is refused and counted.
 ALLOWED: dict[tuple[Role, Role], frozenset[Action]] = {
     **{(asker, K): ASKED for asker in ASKERS},
     **{(K, asker): ANSWERED for asker in ASKERS},

@@ -1,11 +1,11 @@
-"""Seals on what is stored: who may only write to Redis can make nothing that is believed. No I/O.
+"""Seals on stored records: write access to Redis alone makes no record that is believed. No I/O.
 
-A record is JSON that ends in `}`; sealed, it has one field more at its end, so whoever merely parses it reads on as
-before. The seal is a MAC (BLAKE2b with a key, RFC 7693, at a third of the cost of HMAC-SHA256) over what the record is,
-its name, and its bytes, with a key that follows from its writer's own. Whoever knows the writer's key can check it, and
-so can the agents above.
+A record is JSON that ends in `}`. A sealed one has one more field at its end, so readers that merely parse it work as
+before. The seal is a MAC (BLAKE2b with a key, RFC 7693, at a third of the cost of HMAC-SHA256) over the kind of the
+record, its name and its bytes, with a key that follows from its writer's own. Whoever knows the writer's key can check
+it, and so can the agents above.
 
-What it does not prevent: a record can be deleted, or replaced by an older one of the same name.
+A seal does not prevent that a record is deleted, or replaced by an older one of the same name.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LENGTH = len(_START) + _KEY_ID + 1 + 2 * _DIGEST_BYTES + len(_END)
 
 
 class Sealed(StrEnum):
-    """What a record is. A seal of one kind says nothing about another."""
+    """The kind of a record. A seal of one kind says nothing about another."""
 
     TASK = "task"  #: a coordinator's record of a task
     SUBMISSION = "submission"  #: a message that tasks were submitted with, as it was signed
@@ -34,11 +34,10 @@ class Sealed(StrEnum):
 
 
 class Seals:
-    """Makes and checks the seals of one agent. `keys`: by their ids, the current one first, then those that count as
-    well."""
+    """Makes and checks the seals of one agent. `keys` are by id: the current key first, then those also accepted."""
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
-        # The key is worked in once: that is half of the cost of a seal.
+        # The key is worked in once, which is half of the cost of a seal.
         self._macs = {
             key_id.encode(): {
                 kind: hashlib.blake2b(key=key, digest_size=_DIGEST_BYTES, person=kind.encode()) for kind in Sealed
@@ -54,8 +53,8 @@ class Seals:
         return record[:-1] + self._mark + _mac(self._sealing[kind], name, record) + _END
 
     def opened(self, kind: Sealed, name: str, sealed: bytes) -> bytes:
-        """The record without its seal. Raises ForgedRecord when it is not the one that was sealed under that name;
-        UnknownKey when it is sealed with a key that is not here: nobody can say, and it is not to be thrown away."""
+        """The record without its seal. Raises ForgedRecord when it is not the one that was sealed under that name.
+        UnknownKey: it is sealed with a key that is not here, so nobody can tell, and it must not be thrown away."""
         record = bare(sealed)
         if record is sealed:
             raise ForgedRecord(f"the {kind.value} record {name[:200]!r} has no seal")
@@ -67,7 +66,7 @@ class Seals:
         return record
 
     def opened_anew(self, kind: Sealed, name: str, sealed: bytes) -> bytes | None:
-        """The record sealed with the current key, when its seal was made with another one; None: it is well as it is.
+        """The record sealed with the current key, if its seal was made with another one; None: it is good as it is.
         Raises as `opened`."""
         record = self.opened(kind, name, sealed)
         is_current = sealed[len(_START) - _LENGTH :].startswith(self._current)
@@ -75,7 +74,7 @@ class Seals:
 
     @property
     def rotating(self) -> bool:
-        """Whether there may be seals of a key that is about to go."""
+        """Whether there may be seals of a key that is being replaced."""
         return len(self._macs) > 1
 
 
@@ -86,7 +85,7 @@ def _mac(keyed: hashlib.blake2b, name: str, record: bytes) -> bytes:
 
 
 def bare(sealed: bytes) -> bytes:
-    """The record without its seal, whether or not that is right; itself where it has none."""
+    """The record without its seal, which is not checked; the record itself if it has none."""
     if sealed[-_LENGTH : len(_START) - _LENGTH] == _START and sealed.endswith(_END):
         return sealed[:-_LENGTH] + b"}"
     return sealed

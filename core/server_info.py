@@ -1,4 +1,4 @@
-"""What a server says about itself, and why it refuses to write: out of its own words."""
+"""What a server says about itself, and why it refuses to write, read from its own words."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Memory:
 
     @property
     def share(self) -> float:
-        """Used of what there may be; 0.0 where there is no limit."""
+        """The used share of the limit; 0.0 without a limit."""
         return self.used / self.most if self.most else 0.0
 
 
@@ -33,7 +33,7 @@ def fields_of(info: bytes) -> dict[str, str]:
 
 
 def memory_of(info: Mapping[str, str]) -> Memory:
-    """How full the server is, as it counts when it decides whether to refuse a write."""
+    """How full the server is, counted as the server does when it decides whether to refuse a write."""
     uncounted = int(info.get("mem_not_counted_for_evict", 0))
     return Memory(max(0, int(info.get("used_memory", 0)) - uncounted), int(info.get("maxmemory", 0)))
 
@@ -52,17 +52,17 @@ _PASSING = {"LOADING", "BUSY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN"}
 
 
 def passes_soon(text: str) -> bool:
-    """Whether an error reply says that the server cannot yet, or just now not, do what it was asked."""
+    """Whether an error reply says that the server cannot do this yet, or not at the moment."""
     return text.partition(" ")[0] in _PASSING
 
 
 def is_elsewhere(text: str) -> bool:
-    """Whether an error reply says that writes are for another server: this one was demoted."""
+    """Whether an error reply says that this server was demoted, so that writes belong to another."""
     return text.startswith("READONLY")
 
 
 def is_other_type(text: str) -> bool:
-    """Whether an error reply says that the key is of a type that the command does not take."""
+    """Whether an error reply says that the key has a type that the command does not accept."""
     return text.startswith("WRONGTYPE")
 
 
@@ -75,12 +75,12 @@ def of_another_type(key: str) -> str:
 
 
 def explained(command: Command, refusal: str) -> str:
-    """What an error reply to a command of ours means, with the key that it is about."""
+    """The meaning of an error reply to a command of ours, with the key that it is about."""
     name, key = (part.decode(errors="replace") if isinstance(part, bytes) else str(part) for part in command[:2])
     return of_another_type(key) if is_other_type(refusal) else f"{name} of {key!r}: {refusal}"
 
 
 def why_refused(text: str) -> str:
-    """Why a server refused a command, with the cure, for a refusal that it gives to every write just now; else its own
-    words. `text` is its error reply, which begins with a code."""
+    """Why a server refused a command, with the cure if it refuses every write at the moment, or else in its own words.
+    `text` is its error reply, which begins with a code."""
     return _REFUSALS.get(text.partition(" ")[0], text)
