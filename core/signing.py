@@ -2,8 +2,9 @@
 
 Every agent's key is derived (HKDF-SHA256, RFC 5869) from its parent's key and its own address, so a parent can derive a
 child's key and never the reverse. A link between a parent and a child has two keys, one for each direction, derived
-from the child's key. Who holds only its own key can speak as itself, to its parent and its own children, and as nobody
-else. What is signed (HMAC-SHA256, RFC 2104) are length-prefixed fields: a label, the key id, sender, recipient, body.
+from the child's key. An agent with only its own key can speak as itself, to its parent and its own children, and as
+nobody else. The signature (HMAC-SHA256, RFC 2104) is over length-prefixed fields: a label, the key id, sender,
+recipient, body.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ __all__ = ["Keys", "ReplayWindow", "Signed", "check_fresh", "check_plausible", "
 
 _LABEL = b"agent-system/a2a/v1"
 _RECORDS = "records"
-#: How far ahead of the server's clock the number of a start may lie.
+#: How far the number of a start may lie ahead of the server's clock, ms.
 AHEAD_MS = 86_400_000
-#: How far back a sequence number may lie and still be told apart from one that was taken.
+#: How far back a sequence number may lie and still be distinguished from one that was taken.
 WINDOW = 1024
 
 
@@ -49,7 +50,7 @@ class Signed:
     body: bytes
 
     def fields(self) -> list[bytes]:
-        """Names and values in turn, as XADD wants them."""
+        """Names and values alternately, as XADD takes them."""
         return [
             b"from", str(self.sender).encode(),
             b"kid", self.key_id.encode(),
@@ -72,7 +73,7 @@ class Signed:
             raise MalformedMessage("an entry needs the fields from, kid, sig and body") from None
 
     def pack(self) -> bytes:
-        """The four fields in one value, for a hash field."""
+        """The four fields packed into the value of a hash field."""
         return b"\n".join(self.fields()[1::2])
 
     @classmethod
@@ -88,7 +89,7 @@ class Keys:
     """What one agent can sign and verify with.
 
     `chain` leads from the coordinator down to this agent. With a previous secret, messages signed under it are
-    accepted; own ones are always signed with the current one.
+    accepted too; this agent always signs with the current one.
     """
 
     def __init__(self, chain: Sequence[Address], own: dict[str, bytes]) -> None:
@@ -109,7 +110,7 @@ class Keys:
 
     @classmethod
     def from_agent_key(cls, text: str, chain: Sequence[Address]) -> Self:
-        """The keys of an agent that was given only its own: `export` of it. Raises ConfigError."""
+        """The keys of an agent that was given only its own key, as `export` gives it. Raises ConfigError."""
         try:
             own = {kid: bytes.fromhex(key) for kid, _, key in (part.partition(":") for part in text.split(","))}
         except ValueError:
@@ -119,20 +120,20 @@ class Keys:
         return cls(chain, {kid: _of_session(key, chain[-1]) for kid, key in own.items()})
 
     def export(self) -> str:
-        """This agent's own key as text: a secret, from which only its own subtree's keys can be derived."""
+        """This agent's own key as text: a secret from which only the keys of its own subtree can be derived."""
         return ",".join(f"{kid}:{key.hex()}" for kid, key in self._own.items())
 
     @property
     def seals(self) -> Seals:
-        """For what this agent stores."""
+        """The seals for records that this agent stores."""
         return Seals({key_id: _derive(own, _RECORDS) for key_id, own in self._own.items()})
 
     def seals_of(self, child: Address) -> Seals:
-        """For what a child stores."""
+        """The seals for records that a child stores."""
         return Seals({key_id: _derive(_child_key(own, child), _RECORDS) for key_id, own in self._own.items()})
 
     def sign(self, body: bytes, recipient: Address) -> Signed:
-        """`body`, signed as this agent for `recipient`: its parent or a child of its own."""
+        """`body`, signed as this agent for `recipient`, which is its parent or a child of its own."""
         key = self._link(self._current, self._me, recipient)
         return Signed(
             self._me,
@@ -142,8 +143,9 @@ class Keys:
         )
 
     def verify(self, signed: Signed) -> None:
-        """Raises UnknownKey before any work on a key nobody gave us; BadSignature when the bytes, the sender, the
-        recipient or the key are not what was signed; RevokedKey whatever they are, in the name of one that is revoked.
+        """Checks a signature. Raises UnknownKey for a key that we do not have, before any other work; BadSignature when
+        the bytes, the sender, the recipient or the key are not what was signed; RevokedKey for any message in the name
+        of a revoked id.
         """
         if self._revoked and self.revokes(signed.sender):
             raise RevokedKey(f"{signed.sender} is revoked")
@@ -154,14 +156,14 @@ class Keys:
         expected = _mac(key, signed.key_id, signed.sender, self._me, signed.body)
         if len(signed.signature) != len(expected) or not hmac.compare_digest(signed.signature, expected):
             raise BadSignature(f"from {signed.sender}")
-        self._keep(link, key)  # not before: those that are forged must not push out those that are not
+        self._keep(link, key)  # not before: forged messages must not push the keys of real senders out
 
     def revocation(self, child: Address) -> dict[str, bytes]:
-        """By key id, the proof that who holds this agent's key revokes `child`."""
+        """By key id, the proof that a holder of this agent's key revokes `child`."""
         return {key_id: _revocation(key, child) for key_id, key in self._own.items()}
 
     def revoke(self, child: Address, key_id: str, proof: bytes) -> bool:
-        """From now on nothing is believed that is said in the name of `child`. False: the proof is none."""
+        """Believes nothing in the name of `child` from now on. False: the proof is wrong, and nothing changed."""
         key = self._own.get(key_id)
         if key is None or not hmac.compare_digest(_revocation(key, child), proof):
             return False
@@ -169,7 +171,7 @@ class Keys:
         return True
 
     def revokes(self, child: Address) -> bool:
-        """Whether `child` is revoked; with an id all its sessions are."""
+        """Whether `child` is revoked. All sessions of a revoked id are."""
         return Address(child.role, child.name) in self._revoked
 
     def _link(self, key_id: str, sender: Address, recipient: Address) -> bytes:
@@ -191,7 +193,7 @@ class Keys:
 
 
 def key_id_of(secret: bytes) -> str:
-    """The public name of a root secret, 8 hex digits; nothing of the secret can be read from it."""
+    """The public name of a root secret, 8 hex digits, which reveals nothing about the secret."""
     return _derive(secret, "key id").hex()[:8]
 
 
@@ -207,7 +209,7 @@ def _child_key(parent_key: bytes, child: Address) -> bytes:
 
 
 def _of_session(key: bytes, address: Address) -> bytes:
-    """The key of an address, given that of its name: programs of one client do not share a link."""
+    """The key of an address, given the key of its name, since programs of one client do not share a link."""
     return _derive(key, f"session {address.session}") if address.session else key
 
 
@@ -234,17 +236,19 @@ def _revocation(key: bytes, child: Address) -> bytes:
 def check_fresh(signed_ms: int, arrived_ms: int, window_ms: int) -> None:
     """Raises StaleMessage when a message was signed too long before, or after, it arrived in its stream.
 
-    Both times are the server's, and arrival is the entry id's, though never later than now: a backlog of hours does
-    not make a message stale, posting it anew does.
+    Both times are the server's. The arrival is the time of the entry id, but never later than now. So a backlog of
+    hours does not make a message stale, but posting it again does.
     """
     if abs(arrived_ms - signed_ms) > window_ms:
         raise StaleMessage(f"signed {(arrived_ms - signed_ms) / 1000:.0f} s before it arrived")
 
 
 def check_plausible(incarnation: int, known: int, now_ms: int) -> None:
-    """Raises MalformedMessage when a start cannot have that number. It is the server's clock then, or one more than the
-    start before it, so it lies ahead only where the clock was set back. Who holds a stolen key and could take any would
-    leave its owner deaf for good: none of the owner's starts had a higher one."""
+    """Raises MalformedMessage when a start cannot have that number.
+
+    The number is the server's clock at the start, or one more than that of the previous start, so it lies ahead only if
+    the clock was set back. If any number were accepted, the holder of a stolen key could leave its owner deaf for good:
+    no start of the owner would have a higher one."""
     if incarnation > known and incarnation > now_ms + AHEAD_MS:
         raise MalformedMessage("an incarnation that lies more than a day ahead of the server's clock")
 
@@ -259,8 +263,8 @@ class ReplayWindow:
     last_ms: int = 0  #: when the last one was signed; lets silent senders be forgotten after the freshness window
 
     def take(self, incarnation: int, sequence: int, signed_ms: int) -> ReplayWindow:
-        """The window after taking `sequence`. Raises ReplayedMessage for one taken before, or too old to tell;
-        StaleMessage for an incarnation that has been replaced."""
+        """The window after taking `sequence`. Raises ReplayedMessage for a number that was taken before or is too old
+        to tell; StaleMessage for an incarnation that has been replaced."""
         if incarnation < self.incarnation:
             raise StaleMessage("from an incarnation that has been replaced")
         if incarnation > self.incarnation:

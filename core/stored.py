@@ -1,4 +1,4 @@
-"""What stored bytes say, when anybody who may write to Redis can have put something else there. Values only."""
+"""Reads stored bytes that anybody with write access to Redis may have replaced. Values only."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from datetime import UTC, datetime
 
 __all__ = ["moment", "number_in", "pairs", "shown"]
 
-#: Longer ones are none that we have written, and are not worth parsing.
+#: We never write longer numbers, so they are not parsed.
 NUMBER_BYTES = 32
 
 
 def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    """Fields and values that come in turn, as of HGETALL or of an entry in a stream."""
+    """The fields by name, out of a flat list of names and values such as HGETALL, or a stream entry, gives."""
     return dict(zip(flat[::2], flat[1::2], strict=False))
 
 
 def moment(ms: int) -> datetime:
-    """That many ms after 1970; the last moment there is for what lies beyond."""
+    """The moment `ms` after 1970 (UTC), or the last representable one if it lies beyond."""
     try:
         return datetime.fromtimestamp(ms / 1000, UTC)
     except (ValueError, OverflowError, OSError):
@@ -25,12 +25,12 @@ def moment(ms: int) -> datetime:
 
 
 def shown(name: bytes) -> str:
-    """The beginning of a name that anybody may have chosen, as text for people."""
+    """The beginning of a name that anybody may have chosen, as text to show."""
     return name[:64].decode(errors="replace")
 
 
 def number_in(value: object, below: int = 2**53) -> int:
-    """The number that a stored value says; 0 where there is none, or it is none that we have written."""
+    """The number in a stored value; 0 if there is none, or if we cannot have written it."""
     if isinstance(value, bytes) and value.isdigit() and len(value) <= NUMBER_BYTES and int(value) < below:
         return int(value)
     return 0

@@ -1,4 +1,4 @@
-"""The tasks that the messages of clients ask to have admitted. Rules, no I/O."""
+"""The tasks that messages of clients submit. Rules, no I/O."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ __all__ = ["submitted", "submitted_tasks"]
 
 
 def submitted(item: Raw, index: int, received: Received) -> Task:
-    """The task in an item. One without an id has one that follows from where it stands: told again, it is the same."""
+    """The task in an item. A missing id is derived from the item's place, so that a repeated message gives the same
+    id."""
     task = Task.from_json(item)
     if task.task_id:
         return task
@@ -26,7 +27,7 @@ def submitted(item: Raw, index: int, received: Received) -> Task:
 
 
 def submitted_tasks(batch: Batch) -> Iterator[tuple[Address, Task]]:
-    """The tasks that the messages of a batch ask to have admitted, each with who asks. Malformed ones are left out."""
+    """The tasks that the messages of a batch submit, each after its sender. Malformed ones are left out."""
     for received in batch.messages:
         if received.message.action == Action.SUBMIT_TASK:
             for index, item in enumerate(received.message.tasks):

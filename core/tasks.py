@@ -57,10 +57,10 @@ __all__ = [
     "value_of",
 ]
 
-#: The longest time limit of an attempt, ten years: more than that is nobody's intention, and no clock can be set to it.
+#: The longest time limit of an attempt, ten years. Nobody intends a longer one, and no clock can be set to it.
 TIMEOUT_LIMIT_S = 10 * 366 * 86_400
 
-#: A JSON value that says nothing: an absent payload, an absent result.
+#: The JSON of an absent payload or result.
 NULL = Raw(b"null")
 
 TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@/+-]{0,199}")
@@ -68,7 +68,7 @@ TASK_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
 
 Name = Annotated[str, Meta(max_length=200)]
 Moment = Annotated[datetime, Meta(tz=True)]
-#: Small enough for every arithmetic that is done with it, and for every JSON parser.
+#: Small enough for all arithmetic that is done with it, and for every JSON parser.
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
 Attempts = Annotated[int, Meta(ge=0, lt=2**31)]
 Seconds = Annotated[float, Meta(ge=0, le=TIMEOUT_LIMIT_S)]
@@ -79,7 +79,7 @@ class TaskStatus(StrEnum):
     """Where a task stands."""
 
     PENDING = "pending"  #: accepted, waiting for a worker (or for its next attempt)
-    IN_PROGRESS = "in_progress"  #: handed down: to a distributor, where it may wait its turn, and by that to a worker
+    IN_PROGRESS = "in_progress"  #: handed to a distributor, where it may wait, and by that to a worker
     WAITING = "waiting"  #: its handler delegated to children; it goes on when they have ended
     COMPLETED = "completed"  #: ended with a result
     FAILED = "failed"  #: ended by its handler's error, after its last attempt
@@ -92,7 +92,7 @@ class TaskStatus(StrEnum):
 
 
 class Priority(StrEnum):
-    """Urgent goes first. Lower ones age, so that none waits for ever (see dispatch_queue)."""
+    """Urgent tasks go first. Lower priorities age, so that no task starves (see dispatch_queue)."""
 
     URGENT = "urgent"
     CRITICAL = "critical"
@@ -118,7 +118,7 @@ def utc_now() -> datetime:
 
 
 class FreshId(str):
-    """An id that nobody chose: whoever spawns the task may give it another one."""
+    """An id that nobody chose, so that the parent that spawns the task may replace it."""
 
     __slots__ = ()
 
@@ -135,26 +135,26 @@ class TaskError(Struct, frozen=True, kw_only=True, gc=False):
     message: str
     traceback: str = ""
     attempt: Count = 0  #: which attempt it was
-    worker: str = ""  #: who ran it
+    worker: str = ""  #: the worker that ran it
     retryable: bool = True  #: False: another attempt cannot help (a payload that breaks its schema)
-    output: str = ""  #: the tail of what it printed, or how far it said it was
+    output: str = ""  #: the end of its output, or its last progress report
 
 
 class Then(Struct, frozen=True, kw_only=True, gc=False, rename={"payload_json": "payload"}):
-    """How a task that delegated goes on: as `task_type`, with `payload`, once its children have ended."""
+    """How a task that delegated continues once its children have ended: as `task_type`, with `payload`."""
 
     task_type: Annotated[str, Meta(min_length=1, max_length=100)] | None = None  #: None: the results are the result
     payload_json: Raw = NULL
-    spawned: Attempts = 0  #: how many children, the last ones in the task's list, it waits for
+    spawned: Attempts = 0  #: number of children that it waits for, the last ones in the task's list
 
     @property
     def payload(self) -> Any:
-        """What the continuation is given: a value of JSON's types, parsed anew each time."""
+        """The payload of the continuation: a value of JSON's types, parsed on each access."""
         return value_of(self.payload_json)
 
 
 class _Validated(type(Struct)):  # type: ignore[misc]  # the class of classes of msgspec has no name
-    """Checks what a program makes a Task of. What is decoded or evolved does not come through here."""
+    """Checks the arguments of a Task that a program makes. Decoded and evolved tasks do not pass here."""
 
     def __call__(cls, **fields: Any) -> Any:
         if not fields.keys() <= DEFAULTS.keys():
@@ -192,48 +192,48 @@ class Task(
     """A unit of work with a durable record.
 
     Raises BadTask when a field is malformed; the message names the field. Times are aware UTC datetimes. Payload,
-    result and metadata are kept as the JSON that travels: what a program gives is copied when the task is made, and
-    parsed each time it is asked for.
+    result and metadata are kept as the JSON that travels: they are copied when the task is made, and parsed on each
+    access.
     """
 
-    task_id: Annotated[str, Meta(max_length=200)] = ""  #: left out: a fresh one
+    task_id: Annotated[str, Meta(max_length=200)] = ""  #: default: a fresh id
     task_type: Annotated[str, Meta(min_length=1, max_length=100)]
     payload_json: Raw = NULL
     status: TaskStatus = TaskStatus.PENDING
     priority: Priority = Priority.NORMAL
-    created_at: Moment = NOT_GIVEN  #: left out: now
+    created_at: Moment = NOT_GIVEN  #: default: now
     updated_at: Moment | None = None
     started_at: Moment | None = None  #: when the current attempt was handed to a worker
     completed_at: Moment | None = None
     result_json: Raw = NULL
     error: TaskError | None = None  #: of the last attempt that failed
     errors: tuple[TaskError, ...] = ()  #: of all attempts that failed, the oldest first (see errors_with)
-    output: str = ""  #: the end of what it printed and logged; of attempts that failed, see `errors`
+    output: str = ""  #: the end of what it printed and logged; for failed attempts see `errors`
     retry_count: Attempts = 0  #: attempts that began
-    metadata_json: dict[str, Raw] = {}  #: the caller's own; carried along, never read
+    metadata_json: dict[str, Raw] = {}  #: belongs to the caller; carried along, never read
     timeout_s: Limit | None = None  #: longest run of one attempt; None: the handler's own
-    deadline: Moment | None = None  #: nothing is started after it; children inherit it and can only shorten it
+    deadline: Moment | None = None  #: no attempt starts after it; children inherit it and can only shorten it
     max_attempts: Annotated[int, Meta(ge=1, le=100)] | None = None  #: None: the handler's own
     backoff_s: Seconds = 0.5  #: longest pause before the 2nd attempt; doubles, at most 60 s; see retry_delay
-    capabilities: Annotated[tuple[Name, ...], Meta(max_length=32)] = ()  #: what its worker must be able to do
+    capabilities: Annotated[tuple[Name, ...], Meta(max_length=32)] = ()  #: capabilities that its worker must have
     idempotency_key: Name | None = None  #: for effects outside; None: the task_id
-    owner: str | None = None  #: whose it is: the client, or operator, that submitted its root, as `role:name`
-    shared_with: Annotated[tuple[Name, ...], Meta(max_length=32)] = ()  #: clients that see and touch it too; "*": all
+    owner: str | None = None  #: the client or operator that submitted its root, as `role:name`
+    shared_with: Annotated[tuple[Name, ...], Meta(max_length=32)] = ()  #: clients that share it; "*": all
     parent_id: str | None = None
     root_id: str | None = None  #: the submitted task at the top of the tree
-    depth: Attempts = 0  #: how many parents there are above it
-    submission: str | None = None  #: the message it was submitted with, by its entry id; the coordinator keeps it
-    children: tuple[str, ...] = ()  #: of a waiting task, and of its continuation
+    depth: Attempts = 0  #: number of parents above it
+    submission: str | None = None  #: entry id of the message that submitted it, which the coordinator keeps
+    children: tuple[str, ...] = ()  #: ids of the children of a waiting task, and of its continuation
     then: Then | None = None
     inputs: tuple[tuple[str, str], ...] = ()  #: (child id, sha256 of its record), for the continuation
     attempt: Count = 0  #: the fence: grows with every hand-over; only the current attempt's result counts
-    assigned_to: str | None = None  #: the agent below that has it now
-    not_before: Moment | None = None  #: it is not begun earlier, first nor again after a failure
-    delay_s: Seconds | None = None  #: not_before, counted from when the coordinator records it
-    reply_to: tuple[str, ...] = ()  #: addresses of those that want to hear of its end
+    assigned_to: str | None = None  #: the agent below that has the task now
+    not_before: Moment | None = None  #: no attempt, first or later, begins before it
+    delay_s: Seconds | None = None  #: not_before, as seconds after the coordinator records the task
+    reply_to: tuple[str, ...] = ()  #: addresses that are told when it ends
     cancel_requested: bool = False
 
-    if TYPE_CHECKING:  # what a program sets; a checker would take the JSON for it otherwise
+    if TYPE_CHECKING:  # the arguments for programs; a type checker would see the JSON fields otherwise
 
         def __init__(
             self,
@@ -261,26 +261,26 @@ class Task(
 
     @property
     def payload(self) -> Any:
-        """What its handler is given: a value of JSON's types, parsed anew each time."""
+        """What its handler is given: a value of JSON's types, parsed on each access."""
         return value_of(self.payload_json)
 
     @property
     def result(self) -> Any:
-        """What its handler returned, as `payload`; None until it has."""
+        """What its handler returned, like `payload`; None until it has."""
         return value_of(self.result_json)
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The caller's own, as `payload`."""
+        """Values of the caller, like `payload`."""
         return {name: value_of(value) for name, value in self.metadata_json.items()}
 
     @classmethod
     def from_json(cls, record: bytes | Raw) -> Self:
-        """A Task from what `to_json` gives. Raises BadTask, naming the field.
+        """The Task in a text that `to_json` gave. Raises BadTask, which names the field.
 
-        Names are not held to their patterns here: see `check_new` for what enters the hierarchy."""
+        Names are not checked for their patterns here: see `check_new` for tasks that enter the hierarchy."""
         try:
-            # Copied out of the message that it is part of, which need not live as long as the task.
+            # A copy, since the message that it is part of need not live as long as the task.
             task: Self = _decode(record if type(record) is bytes else bytes(record))
             return task
         except msgspec.ValidationError as error:
@@ -289,7 +289,7 @@ class Task(
             raise BadTask(f"this is no task: {str(error)[:200]}") from None
 
     def to_json(self) -> bytes:
-        """The record, without what nobody has changed from its default. `from_json` of it gives an equal task."""
+        """The record, without fields that have their default. `from_json` of it gives an equal task."""
         return _encode(self)
 
     def to_dict(self) -> dict[str, Any]:
@@ -298,11 +298,11 @@ class Task(
         return DEFAULTS | told
 
     def evolve(self, **changes: Any) -> Self:
-        """This task with other values; they are not validated, so they come from code, never from outside."""
+        """This task with other values. They are not validated, so they must come from code, never from outside."""
         return replace(self, **changes)
 
     def opened(self, now: datetime, **changes: Any) -> Self:
-        """This task as its coordinator records it: nothing of it has happened yet, whatever it says."""
+        """This task as its coordinator records it, as if nothing had happened to it yet, whatever it says."""
         changes["created_at"] = now
         if self.delay_s is not None:
             begins = now + timedelta(seconds=self.delay_s)
@@ -310,7 +310,7 @@ class Task(
         return replace(self, **(changes if _is_untouched(self) else UNTOUCHED | changes))
 
     def moved(self, to: TaskStatus, now: datetime, **changes: Any) -> Self:
-        """This task in another status. Raises UnlawfulTransition, and changes nothing, where the table forbids it."""
+        """This task in another status. Raises UnlawfulTransition, and changes nothing, if the table forbids it."""
         if to not in LAWFUL[self.status]:
             raise UnlawfulTransition(f"task {self.task_id}: {self.status} -> {to}")
         if to in ENDED:
@@ -319,13 +319,13 @@ class Task(
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
-        """A Task, or the fields of one, as a field of a pydantic model."""
+        """Lets a field of a pydantic model be a Task, given as a Task or as its fields."""
         as_dict = core_schema.plain_serializer_function_ser_schema(cls.to_dict)
         return core_schema.no_info_plain_validator_function(_from_anything, serialization=as_dict)
 
     def retry_delay(self) -> timedelta:
-        """The pause before the next attempt: backoff_s, doubled for each one that began, at most a minute. Of that
-        between half and all, as the task's id will have it: what fails together is not tried again in one moment."""
+        """The pause before the next attempt: backoff_s, doubled for each attempt that began, at most a minute, of which
+        the task's id chooses between half and all. So tasks that fail together are not retried at one moment."""
         longest_s = min(60.0, self.backoff_s * 2 ** min(max(0, self.retry_count - 1), 16))
         spread = hashlib.sha256(f"{self.task_id} {self.retry_count}".encode()).digest()
         return timedelta(seconds=longest_s * (1 + spread[0] / 256 + spread[1] / 65536) / 2)
@@ -346,12 +346,12 @@ def _json_default(field: msgspec.structs.FieldInfo) -> Any:
 
 
 _decode: Callable[[bytes], Any] = msgspec.json.Decoder(Task).decode
-_encode = msgspec.json.Encoder(enc_hook=str).encode  # a FreshId, of all that is in a task, is unknown to it
+_encode = msgspec.json.Encoder(enc_hook=str).encode  # the only type in a task that it does not know is FreshId
 
 _FIELDS = msgspec.structs.fields(Task)
-#: What stands in JSON for a field that is left out, by its name there.
+#: The JSON for a field that is left out, by its name there.
 DEFAULTS = {field.encode_name: _json_default(field) for field in _FIELDS}
-#: What only the system sets, as it is before anything has happened.
+#: The fields that only the system sets, with their values before anything has happened.
 UNTOUCHED: dict[str, Any] = {
     field.name: field.default
     for field in _FIELDS
@@ -370,7 +370,7 @@ def _is_untouched(task: Task) -> bool:
 
 
 def value_of(value_json: Raw) -> Any:
-    """The value that stands in JSON. Raises BadTask where it cannot be read: a number beyond all floats."""
+    """The value of a JSON text. Raises BadTask if it cannot be read, such as a number beyond all floats."""
     if value_json is NULL:
         return None
     try:
@@ -385,7 +385,7 @@ def is_task_id(value: object) -> TypeGuard[str]:
 
 
 def checked(task: Task) -> Task:
-    """The task, when it is one that can enter the hierarchy. Raises BadTask when it is no Task, and as `check_new`."""
+    """The task, if it can enter the hierarchy. Raises BadTask when it is no Task, and as `check_new`."""
     if not isinstance(task, Task):
         raise BadTask(f"this is a {type(task).__name__}, not a task; make it Task(task_type=..., payload=...)")
     check_new(task)
@@ -393,8 +393,8 @@ def checked(task: Task) -> Task:
 
 
 def check_new(task: Task) -> None:
-    """Raises BadTask where a task that is to enter the hierarchy has names that it must not have, or what only the
-    system sets, which would be ignored."""
+    """Raises BadTask when a task that enters the hierarchy has a name that breaks its pattern, or sets a field that
+    only the system sets, since that would be ignored."""
     check_names(task)
     if not _is_untouched(task):
         name = next(name for name, default in UNTOUCHED.items() if getattr(task, name) != default)
@@ -406,7 +406,7 @@ def check_new(task: Task) -> None:
 
 
 def check_names(task: Task) -> None:
-    """Raises BadTask when a task's id or type is none."""
+    """Raises BadTask when the id or the type of a task breaks its pattern."""
     if not is_task_id(task.task_id):
         raise BadTask(_expected("task_id", f"an id that matches {TASK_ID.pattern}", task.task_id))
     if not TASK_TYPE.fullmatch(task.task_type):
@@ -414,19 +414,19 @@ def check_names(task: Task) -> None:
 
 
 def check_sizes(task: Task) -> None:
-    """Raises BadTask when the payload or the metadata of a task that others have written is over its limits."""
+    """Raises BadTask when the payload or the metadata of a task that others wrote exceeds its limits."""
     check_limits(f"payload of task {task.task_id!r}", bytes(task.payload_json))
     if task.metadata_json:
         check_limits(f"metadata of task {task.task_id!r}", _encode(task.metadata_json))
 
 
 def as_received(task: Task) -> Task:
-    """A task as it is once it has travelled. Raises as `checked`."""
+    """The task as it is after it has travelled. Raises as `checked`."""
     return Task.from_json(checked(task).to_json())
 
 
 def to_begin_now(task: Task) -> Task:
-    """`as_received` where nobody would hold it back. Raises BadTask also for one that is to wait."""
+    """As `as_received`, where nobody would delay the task. Also raises BadTask for a task that must wait."""
     received = as_received(task)
     if received.not_before or received.delay_s:
         raise BadTask("task fields 'not_before' and 'delay_s': it begins at once here; submit it to have it wait")
@@ -434,7 +434,7 @@ def to_begin_now(task: Task) -> Task:
 
 
 def skills_needed(task: Task) -> tuple[str, ...]:
-    """What a worker must know and be able to do: the type of the task, and its capabilities."""
+    """What a worker must be able to do: the type of the task, and its capabilities."""
     return _skills(task.task_type, task.capabilities)
 
 
@@ -452,7 +452,7 @@ def _no_such_field(name: str) -> str:
 
 
 def _in_words(error: msgspec.ValidationError, fields: Mapping[str, Any]) -> str:
-    """What is wrong with a task. `fields` it was to be made of; empty: they are not for telling."""
+    """What is wrong with a task. `fields` are those that it should be made of; empty: they must not be named."""
     where, what = in_words(error)
     field = re.split(r"[.[]", where, maxsplit=1)[0]
     kinds = {"priority": Priority, "status": TaskStatus}
@@ -466,7 +466,7 @@ def _expected(where: str, what: str, got: object) -> str:
 
 
 def in_words(error: msgspec.ValidationError) -> tuple[str, str]:
-    """Which field of what was decoded is wrong, and what is wrong with it. Quotes nothing of it."""
+    """The decoded field that is wrong, and what is wrong with it, without quoting anything of it."""
     what, _, where = str(error).partition(" - at `$")
     if missing := re.search(r"missing required field `(.*)`", what):
         return f"{where.rstrip('`')}.{missing[1]}".strip("."), "missing"

@@ -1,9 +1,9 @@
 """The LangGraph graph of a tier: how it is built, and how it is run.
 
-It runs once for each batch, however many messages are in it, since a run costs some tenths of a millisecond whatever it
-sees. Its context is what it is given: the agent's memory and the batch. Its state is what it decides: the step. The
+It runs once for each batch, however many messages are in it, since a run costs some tenths of a millisecond in any
+case. Its context is what it is given: the agent's memory and the batch. Its state is what it decides: the step. The
 nodes change both in place, so they return nothing that LangGraph would have to merge. That is safe because nobody else
-holds them: should the commit be refused for good, the process discards its memory and reads the stored one again.
+holds them: if the commit is refused for good, the process discards its memory and reads the stored one again.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ Due: TypeAlias = Callable[[Batch], bool]
 
 
 class Node(Protocol):
-    """What runs at a node: a plain function without I/O, as LangGraph calls it. It fills the step."""
+    """The function of a node: plain, without I/O, called by LangGraph. It fills the step."""
 
     def __call__(self, state: TickState, runtime: Runtime[TickContext[Any]]) -> None: ...
 
 
 class Stage(NamedTuple):
-    """A node of a tier's graph, which runs its stages in order, without those that are not due."""
+    """A node of a tier's graph. The graph runs its stages in order and skips those that are not due."""
 
     name: str
     run: Node
@@ -79,7 +79,7 @@ class Stage(NamedTuple):
 
 
 def stage(rule: Callable[[Any, Batch, Step], None], due: Due | None = None) -> Stage:
-    """A stage that has the name of its rule. The rule changes the agent's memory and fills the step."""
+    """A stage named after its rule. The rule changes the agent's memory and fills the step."""
 
     def run(state: TickState, runtime: Runtime[TickContext[Any]]) -> None:
         rule(runtime.context.memory, runtime.context.batch, state["step"])
@@ -88,23 +88,23 @@ def stage(rule: Callable[[Any, Batch, Step], None], due: Due | None = None) -> S
 
 
 class Before(NamedTuple):
-    """A node of a program's own, that runs before the tier's node `anchor` whenever that does."""
+    """A node of a program that runs before the tier's node `anchor`, whenever that one runs."""
 
     anchor: str
     node: Node
 
 
 class After(NamedTuple):
-    """A node of a program's own, that runs after the tier's node `anchor` whenever that does."""
+    """A node of a program that runs after the tier's node `anchor`, whenever that one runs."""
 
     anchor: str
     node: Node
 
 
 def with_added(stages: Sequence[Stage], nodes: Sequence[Before | After]) -> list[Stage]:
-    """The stages with the nodes of a program among them; those at one place in the order in which they are given.
+    """The stages, with the nodes of a program inserted. Nodes at one place keep the order in which they are given.
 
-    Raises ConfigError: there is no such place, two nodes have one name, or one is a coroutine function."""
+    Raises ConfigError: there is no such place, two nodes have one name, or a node is a coroutine function."""
     names = [one.name for one in stages]
     if unknown := sorted({one.anchor for one in nodes} - {*names}):
         raise ConfigError(f"there is no node {', '.join(map(repr, unknown))} here: name one of {', '.join(names)}")
@@ -120,8 +120,8 @@ def with_added(stages: Sequence[Stage], nodes: Sequence[Before | After]) -> list
 
 
 def added(new: Before | After, anchor: Stage) -> Stage:
-    """A node of a program's as a stage. What it raises costs its own decision only, and is noted: the messages of the
-    batch are not to blame, and would be put aside for it."""
+    """A node of a program as a stage. An exception costs only the node's own decision, and is noted. It must not reach
+    the loop, which would blame the messages of the batch and put them aside."""
     node = new.node
     name = getattr(node, "__name__", type(node).__name__)
     if iscoroutinefunction(node) or iscoroutinefunction(getattr(node, "__call__", None)):  # noqa: B004 - not a test
@@ -170,8 +170,8 @@ def turning(name: str, stages: Sequence[Stage]) -> Compiled:
 
 
 def ways_from(one: Stage, following: Sequence[Stage]) -> dict[Due | None, str]:
-    """Where a run can go on after a stage, by what it depends on: at the stages that may not be due, and else (None) at
-    the first that is in any case."""
+    """Where a run can continue after a stage, by what decides it: at the stages that may not be due, and otherwise
+    (None) at the first that always is."""
     ways: dict[Due | None, str] = {}
     for later in following:
         certain = later.due in (None, one.due)
@@ -182,7 +182,7 @@ def ways_from(one: Stage, following: Sequence[Stage]) -> dict[Due | None, str]:
 
 
 def choosing(one: Stage, ways: Mapping[Due | None, str]) -> Callable[..., Command[str]]:
-    """The stage's node, which says itself where the run goes on: a conditional edge would cost half a node more."""
+    """The stage's node, which itself says where the run continues: a conditional edge would cost half a node more."""
 
     def run(state: TickState, runtime: Runtime[TickContext[Any]]) -> Command[str]:
         one.run(state, runtime)
@@ -193,7 +193,7 @@ def choosing(one: Stage, ways: Mapping[Due | None, str]) -> Callable[..., Comman
 
 
 class TierGraph:
-    """A tier's compiled graph, and a shorter way to run it."""
+    """The compiled graph of a tier, and a faster way to run it."""
 
     def __init__(self, graph: Compiled, turning: Compiled) -> None:
         self.graph = graph  #: as LangGraph compiled it: to be drawn, and invoked with a TickState and a TickContext
@@ -238,14 +238,14 @@ class Run:
 
 @cache
 def untraced() -> Context:
-    """A context for runs that are nobody's to trace, whatever the environment says: LANGSMITH_TRACING is set for the
-    graphs of users, and each run here has the payloads of everybody."""
+    """A context in which runs are not traced, whatever the environment says. LANGSMITH_TRACING is meant for the graphs
+    of users, and each run of a tier has the payloads of everybody."""
     from langsmith.run_helpers import tracing_context
 
     context = Context()
     off = tracing_context(enabled=False)
     context.run(off.__enter__)
-    atexit.register(context.run, off.__exit__, None, None, None)  # it must not be collected before
+    atexit.register(context.run, off.__exit__, None, None, None)  # the context must not be collected earlier
     return context
 
 

@@ -1,4 +1,4 @@
-"""Where a task is, and why it waits, in a sentence for people. A rule: everything it judges by is an argument."""
+"""Where a task is and why it waits, in a sentence for people. A rule: everything that it judges by is an argument."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ S = TaskStatus
 
 
 def waiting_reason(task: Task | None, in_cell: Task | None, overview: Overview) -> str:
-    """One sentence, with the cure where the reader has one; empty for a task that has ended.
+    """One sentence, with the cure if the reader has one; empty for a task that has ended.
 
     `task` is the coordinator's record (None: there is none), `in_cell` the record in the cell of the distributor it is
     assigned to, if it is there.
@@ -43,8 +43,8 @@ def waiting_reason(task: Task | None, in_cell: Task | None, overview: Overview) 
 
 
 def stuck_reason(task: Task | None, in_cell: Task | None, overview: Overview) -> str:
-    """Why a task waits for as long as nobody does anything about it, with the cure; empty: it gets on, or is only in
-    line. Arguments as for `waiting_reason`."""
+    """Why a task will wait until somebody intervenes, with the cure; empty: it makes progress, or only waits its turn.
+    The arguments are those of `waiting_reason`."""
     coordinator = overview.agents[0]
     if task is not None and task.status.ended:
         return ""
@@ -61,7 +61,7 @@ def _nobody(agent: AgentView, role: str) -> str:
 
 
 def _nobody_can(task: Task, overview: Overview) -> str:
-    """Why no worker at all can run it; empty: at least one can."""
+    """Why no worker can run it; empty: at least one can."""
     if not any(agent.up for agent in overview.of_role(Role.DISTRIBUTOR)):
         return "no distributor is up: run `agents up`"
     workers = [worker for worker in overview.of_role(Role.WORKER) if worker.up and worker.beat]
@@ -88,7 +88,7 @@ def _all_busy(overview: Overview) -> str:
 
 
 def _pause(task: Task, overview: Overview) -> str:
-    """When it is begun, or tried again, if that is still to come."""
+    """When it begins or is retried, if that is still to come."""
     if task.not_before is None or task.not_before <= overview.at:
         return ""
     if not task.errors:

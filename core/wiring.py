@@ -1,4 +1,4 @@
-"""Where the ports meet their adapters: which server, and which keys; and what a program left to its surroundings."""
+"""Where ports meet their adapters: which server, which keys, and the settings that a program left out."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ S = TypeVar("S", bound=A2ASecrets)
 
 
 def redis_or_configured(given: RedisConfig | None) -> RedisConfig:
-    """`given` as a whole, else what the environment and `.env` say; a name there that may be misspelt is logged.
-    Raises ConfigError."""
+    """`given`, which counts as a whole, or the settings of the environment and `.env`. A name there that may be
+    misspelt is logged. Raises ConfigError."""
     if given is not None:
         return given
     configured = load()
@@ -32,8 +32,8 @@ def redis_or_configured(given: RedisConfig | None) -> RedisConfig:
 
 
 def secrets_or_configured(given: S) -> S:
-    """`given`; if it names no secret, with those of the environment and `.env`: a program that only says who it is
-    signs as the agents around it do. Raises ConfigError."""
+    """`given`. If it names no secret, it gets those of the environment and `.env`, so that a program that only says who
+    it is signs like the agents around it. Raises ConfigError."""
     if given.token_secret or given.agent_key:
         return given
     names = ("token_secret", "previous_secret", "agent_key")
@@ -42,7 +42,7 @@ def secrets_or_configured(given: S) -> S:
 
 
 async def server_for(redis: RedisConfig, a2a: A2ASecrets) -> RedisConfig:
-    """How to reach the server: the configured one, or the embedded one, started if need be.
+    """How to reach the server: the configured one, or the embedded one, which is started if necessary.
 
     Raises TransportDown when there is none; ConfigError."""
     return await ensure_server(with_client_certificate(redis, a2a))

@@ -1,7 +1,7 @@
 """Commands that read what an agent has stored, when somebody else may have written there meanwhile.
 
-Whoever may write to Redis can delete an agent's state, and so can always stop it for a while. What is read here is
-bounded, and what cannot be understood counts as not there (see `core.stored`), so that one such write stops nobody for
+Whoever may write to Redis can delete an agent's state, and so can always stop it for a while. Reads here are bounded,
+and a value that cannot be understood counts as missing (see `core.stored`), so that one such write stops nobody for
 good.
 """
 
@@ -17,14 +17,14 @@ __all__ = [
     "trimmed_hash",
 ]  # fmt: skip
 
-#: Every lease that one of ours has written is shorter.
+#: Our own leases are always shorter, in bytes.
 LEASE_BYTES = 4096
-#: More of a hash is not read at once: heartbeats of 10,000 agents are a tenth of that.
+#: At most this much of a hash is read at once, in bytes. Heartbeats of 10,000 agents take a tenth of it.
 HASH_BYTES = 24 * 1024 * 1024
-#: A hash with more fields than that is nobody's: each agent has one in it, by a name of at most so many bytes.
+#: A hash with more fields is not ours: each agent has one field, with a name of at most so many bytes.
 MOST_FIELDS, NAME_BYTES = 100_000, 128
-#: All of a hash, as HGETALL gives it, once it is no more than ARGV[1] bytes: before that its largest fields are
-#: deleted, which on the whole are not those of agents; all of them when they are more than can be looked at.
+#: Returns a hash as HGETALL does, once it has at most ARGV[1] bytes. Before that, the script deletes its largest
+#: fields, which are mostly not those of agents, or all fields if there are too many to look at.
 TRIMMED_HASH = """
 if redis.call('HLEN', KEYS[1]) > tonumber(ARGV[2]) then
     redis.call('DEL', KEYS[1])
@@ -43,9 +43,9 @@ for _, field in ipairs(fields) do
 end
 return redis.call('HGETALL', KEYS[1])
 """
-#: The first entries after ARGV[1], at most ARGV[2] of them and no more than ARGV[3] bytes, but one at least. Of one
-#: that has a value of more than ARGV[4] bytes come the first ARGV[5] of each, and a third part that says so: the server
-#: keeps what nobody wants to hold.
+#: Returns the first entries after ARGV[1]: at most ARGV[2] of them and at most ARGV[3] bytes, but at least one. Of an
+#: entry with a value of more than ARGV[4] bytes, it returns the first ARGV[5] bytes of each value, and a third part
+#: that says so. The rest stays on the server, since nobody wants to hold it.
 FEW_ENTRIES = """
 local entries, from, left = {}, ARGV[1], tonumber(ARGV[3])
 while #entries < tonumber(ARGV[2]) do
@@ -66,35 +66,35 @@ while #entries < tonumber(ARGV[2]) do
 end
 return entries
 """
-#: The highest id that the stream has given out; nothing where there is none, or a server that cannot say.
+#: Returns the highest id that the stream has given out; nothing without a stream, or if the server cannot tell.
 LAST_ID = """
 local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
 for i = 1, #info - 1, 2 do
     if info[i] == 'last-generated-id' then return info[i + 1] end
 end
 """
-#: All there are. They are run by their names, so that a user of the server may be allowed these and no others: who may
-#: run any script can stop the server with one that never ends.
+#: All scripts. They are run by their hash, so that a Redis user may be allowed these and no others: a user who may run
+#: any script can stop the server with one that never ends.
 SCRIPTS = (FEW_ENTRIES, LAST_ID, TRIMMED_HASH)
 
 
 def name_of(script: str) -> str:
-    """By which a server that has loaded it knows it."""
+    """The hash by which a server knows a script that it has loaded."""
     return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
 def trimmed_hash(key: str) -> tuple[Command, Command]:
-    """Two commands; the reply to the second is a hash that was larger than HASH_BYTES. What is more than that is
-    deleted, the largest fields first."""
+    """Two commands. The reply to the second is a hash that was larger than HASH_BYTES, after its largest fields were
+    deleted."""
     by_name = ("EVALSHA", name_of(TRIMMED_HASH), 1, key, HASH_BYTES, MOST_FIELDS, NAME_BYTES)
     return ("SCRIPT", "LOAD", TRIMMED_HASH), by_name
 
 
 def lease_read(key: str) -> Command:
-    """Reads a lease; the reply is empty where there is none."""
+    """The command that reads a lease; its reply is empty if there is none."""
     return ("GETRANGE", key, 0, LEASE_BYTES - 1)
 
 
 def fence_read(key: str) -> Command:
-    """Reads a fence; the reply is empty where there is none."""
+    """The command that reads a fence; its reply is empty if there is none."""
     return ("GETRANGE", key, 0, NUMBER_BYTES - 1)

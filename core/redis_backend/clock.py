@@ -1,8 +1,8 @@
 """The server's clock, as this process sees it.
 
 All agents of a hierarchy share one clock, that of the server, so neither a wrong wall clock nor a jump of it moves a
-deadline or makes a message stale. Between two looks at it, this process's monotonic clock carries it on: that of the
-running event loop, so that a loop on virtual time has everything that runs on it live in virtual time.
+deadline or makes a message stale. Between two readings, this process's monotonic clock carries it on. This is the
+clock of the running event loop, so that on a loop with virtual time everything lives in virtual time.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from core.errors import ServerRefused
 __all__ = ["ServerClock", "monotonic_s"]
 
 
-#: A reply that tells the server's time as exactly as this is always taken, since its clock may have been set.
+#: A reply as exact as this, in seconds, is always taken, since the server's clock may have been set.
 EXACT_S = 0.25
-#: How many seconds a second what is known becomes less exact.
+#: How fast a reading loses accuracy, in seconds per second.
 DRIFT = 0.01
 
 
@@ -29,18 +29,18 @@ def monotonic_s() -> float:
 
 
 class ServerClock:
-    """Synchronised by every reply to TIME; before the first, the wall clock stands in."""
+    """The server's clock, synchronised by every reply to TIME. Before the first one, the wall clock stands in."""
 
     def __init__(self) -> None:
         self._offset_s: float | None = None
-        self._error_s = 0.0  # at most so much was the offset off when it was taken
+        self._error_s = 0.0  # how far off the offset was at most when it was taken
         self._taken_s = 0.0  # monotonic
 
     def sync(self, reply: Sequence[bytes] | Exception, asked_s: float) -> None:
-        """Takes a reply to TIME that was asked for at `asked_s` (monotonic): half the round trip is taken off.
+        """Takes a reply to TIME that was requested at `asked_s` (monotonic). Half of the round trip is subtracted.
 
-        One that was held up is passed over when what is known already is more exact: the clock could be off by half
-        of that time, and deadlines with it. Raises ServerRefused when the server does not tell its time."""
+        A delayed reply is ignored if the current reading is more exact, since the clock, and deadlines with it, could
+        be off by half of the delay. Raises ServerRefused when the server does not tell its time."""
         if isinstance(reply, Exception):
             raise ServerRefused(f"Redis refused TIME: {reply}")
         answered_s = monotonic_s()

@@ -1,7 +1,7 @@
-"""What is found where an agent's lease lies, and what has to be known to take it.
+"""What is stored in place of an agent's lease, and what has to be known to take it.
 
-Anybody who may write to Redis may have put something else there; that counts as not there, so that one such write stops
-nobody for good.
+Anybody with write access to Redis may have put something else there. That counts as missing, so that one such write
+stops nobody for good.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ __all__ = ["NO_LEASE", "fencing", "granted", "held_in", "mended"]
 
 log = logging.getLogger(__name__)
 
-#: Instead of a lease: what lies there is none, so that nobody knows whose it is.
+#: Stands for a value that is no lease, so that its owner is unknown.
 NO_LEASE = b"?"
-#: A stored epoch that is further ahead of the server's clock is nobody's: no peer would believe a start of that number
-#: (see AHEAD_MS). Epochs begin at that clock and grow by one with each grant, so that it outruns them.
+#: A stored epoch further ahead of the server's clock is not ours: no peer would believe a start of that number (see
+#: AHEAD_MS). Epochs begin at that clock and grow by one with each grant, so the clock outruns them.
 EPOCH_AHEAD_MS = AHEAD_MS // 2
 
 
 def fencing(keys: AgentKeys) -> tuple[Command, ...]:
-    """What has to be known, and watched, to take the lease."""
+    """The keys that have to be read, and watched, to take the lease."""
     return (
         ("WATCH", keys.lease, keys.fence),
         lease_read(keys.lease),
@@ -46,16 +46,16 @@ def held_in(reply: Any) -> bytes:
 
 
 def granted(fence: object, header: object, now_ms: int) -> tuple[int, int]:
-    """The version, and the highest epoch given out, by the last two replies to `fencing`. What is none of ours there
-    does not count, nor does an epoch that leaves no room for higher ones."""
+    """The version, and the highest epoch given out, from the last two replies to `fencing`. Foreign values do not
+    count, and neither does an epoch that leaves no room for higher ones."""
     version, epoch = header if isinstance(header, list) else (None, None)
     below = now_ms + EPOCH_AHEAD_MS
     return number_in(version), max(number_in(fence, below), number_in(epoch, below))
 
 
 def mended(keys: AgentKeys, kinds: Sequence[object]) -> list[Command]:
-    """Deletes what somebody else has put in the place of a key of this agent: no commit would succeed beside it.
-    `kinds` are what TYPE says of `keys.types`."""
+    """The commands that delete foreign values in place of this agent's keys, beside which no commit would succeed.
+    `kinds` are the replies of TYPE for `keys.types`."""
     wrong = [
         key
         for (key, kind), found in zip(keys.types.items(), kinds, strict=True)

@@ -1,8 +1,9 @@
 """Every key, once. Nothing else in the system spells a key.
 
-A distributor, its workers' inboxes and its state form a *cell*; a coordinator, its task records and its clients' reply
-streams another. All keys of a cell share one hash slot, since a transaction must stay in one: a key without braces
-hashes by its whole name, so the tag `{shared:distributor:ID}` lies in the slot of the key `shared:distributor:ID`.
+A distributor, its workers' inboxes and its state form a *cell*. A coordinator, its task records and its clients' reply
+streams form another. All keys of a cell share one hash slot, since a transaction must stay within one. A key without
+braces hashes by its whole name, so the tag `{shared:distributor:ID}` lies in the slot of the key
+`shared:distributor:ID`.
 
     key                                      type    members                                   TTL       writer
     shared:distributor:D                     hash    distributor_version, coordinator_version, -         both halves
@@ -17,7 +18,7 @@ hashes by its whole name, so the tag `{shared:distributor:ID}` lies in the slot 
     {shared:distributor:D}:changes           channel "side version": a hint, never truth        -         both
     {shared:distributor:D}:history           stream  audit trail of state changes, bounded      -         both
     {shared:distributor:D}:worker:W          hash    W's header: version, epoch                 -         W
-    {shared:distributor:D}:standbys          zset    who waits for the lease, by last look      10 s      who waits
+    {shared:distributor:D}:standbys          zset    processes waiting for it, by last look     10 s      standbys
     {shared:distributor:D}:worker:W:lease, :fence, :seen, :inbox, :standbys    as above, for worker W
     {coordinator:C}:state                    hash    header: version, epoch, distributors, ...  -         coordinator
     {coordinator:C}:tasks                    hash    task id -> record, result once ended       -         coordinator
@@ -57,17 +58,17 @@ class AgentKeys:
     seen: str
     inbox: str
     quarantine: str
-    heartbeats: str  #: where its children's heartbeats lie
-    parent_heartbeats: str | None  #: where its own lies
+    heartbeats: str  #: where the heartbeats of its children are
+    parent_heartbeats: str | None  #: where its own heartbeat is
     standbys: str
-    revoked: str | None  #: where its children's revocations lie; None: it has no children
+    revoked: str | None  #: where the revocations of its children are; None: it has no children
     history: str | None  #: audit trail of the state it writes
     changes: str | None = None  #: channel for hints that the state has a new version
     version_field: str = "version"  #: which field of the header counts its commits
 
     @property
     def types(self) -> dict[str, bytes]:
-        """What TYPE says of each of its keys that is not simply written over; a worker's quarantine is its parent's."""
+        """The expected TYPE of each key that is not simply overwritten; a worker uses the quarantine of its parent."""
         types = {
             self.header: b"hash", self.seen: b"hash", self.inbox: b"stream", self.heartbeats: b"hash",
             self.standbys: b"zset",
@@ -90,7 +91,7 @@ class CoordinatorKeys:
 
     @property
     def every(self) -> str:
-        """A pattern of all of them."""
+        """A pattern that matches all of them."""
         return self._key("*")
 
     @property
@@ -167,7 +168,7 @@ class CellKeys:
 
     @property
     def every(self) -> str:
-        """A pattern of all but the header."""
+        """A pattern that matches all but the header."""
         return self._key("*")
 
     @property
@@ -250,7 +251,7 @@ def keys_of(chain: tuple[Address, ...]) -> AgentKeys:
 
 
 def inbox_of(recipient: Address, chain: tuple[Address, ...]) -> str:
-    """The stream that `recipient`, the parent or a child of the last of `chain`, reads."""
+    """The stream that `recipient` reads, which is the parent or a child of the last of `chain`."""
     if recipient.role in ASKERS:
         return CoordinatorKeys(chain[0].agent_id).replies(recipient)
     if recipient.role is Role.COORDINATOR:

@@ -14,9 +14,9 @@ from core.tasks import Task, TaskStatus
 
 __all__ = ["read_shared_state"]
 
-#: How often the halves are read again when they move meanwhile; after that the last reading is good enough.
+#: How often the halves are read again when they change meanwhile. After that, the last reading is good enough.
 TRIES = 5
-#: So many of the coordinator's records are read at once.
+#: Number of the coordinator's records that are read at once.
 PAGE = 500
 
 
@@ -27,16 +27,16 @@ class Runs(Protocol):
         """Raises ServerRefused when one of them was refused."""
 
     async def look(self, *commands: Command) -> list[Any]:
-        """An error stands in the place of a reply that was refused, or is too large."""
+        """The replies, with an error in place of one that was refused or is too large."""
 
 
 async def read_shared_state(source: Runs, distributor_id: str, coordinator_id: str) -> SharedAgentState | None:
-    """Both halves as of one moment; None where nothing was ever written for this distributor. What the coordinator
-    has handed over, and the distributor has not taken yet, is among the tasks, as one that waits there.
+    """Both halves as of one moment; None when nothing was ever written for this distributor. Tasks that the coordinator
+    has handed over, and the distributor has not taken yet, are included as pending.
 
-    Read without a transaction, since the connection may be watching a lease: the header is read before and after the
-    halves, and all is read again if a version has moved in between. What somebody else has written there, and is no
-    state, is named as unreadable. Raises TransportDown.
+    The state is read without a transaction, since the connection may be watching a lease. The header is read before and
+    after the halves, and everything is read again if a version has changed in between. Foreign values are named as
+    unreadable. Raises TransportDown, ServerRefused.
     """
     cell = CellKeys(distributor_id)
     for _ in range(TRIES):
@@ -55,7 +55,7 @@ async def read_shared_state(source: Runs, distributor_id: str, coordinator_id: s
     ) if isinstance(reply, Exception)]  # fmt: skip
     known = [{} if isinstance(reply, Exception) else pairs(reply) for reply in (header, wanted, actual)]
     if unread and not known[0]:
-        known[0] = {b"status": b""}  # something was written, and cannot be read either
+        known[0] = {b"status": b""}  # something was written, which cannot be read either
     held = None if isinstance(lease, Exception) else lease
     state = SharedAgentState.assemble(distributor_id, known[0], known[1], known[2], held)
     if state is None:
@@ -65,8 +65,8 @@ async def read_shared_state(source: Runs, distributor_id: str, coordinator_id: s
 
 
 async def _untaken(source: Runs, state: SharedAgentState, coordinator_id: str) -> list[Task]:
-    """The tasks that the distributor is to run and has written nothing of, by the coordinator's records. One of which
-    those say something else by now has moved on, and what cannot be read is left out."""
+    """The tasks that the distributor should run and has not written anything about, from the coordinator's records.
+    Tasks that have moved on according to these records, and unreadable records, are left out."""
     taken = {task.task_id for task in state.tasks}
     ids = [task_id for task_id, want in state.wanted.items() if want == "assigned" and task_id not in taken]
     tasks = []
@@ -81,7 +81,7 @@ async def _untaken(source: Runs, state: SharedAgentState, coordinator_id: str) -
 
 
 def _parsed(record: bytes) -> Task | None:
-    """The task in a record that anybody may have written; None: there is none."""
+    """The task in a record that anybody may have written; None: the record holds none."""
     try:
         return Task.from_json(record)
     except BadTask:

@@ -1,4 +1,4 @@
-"""A step's writes as Redis commands: which table is which key, and how it is written."""
+"""A step's writes as Redis commands: the key of each table, and how it is written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SORTED_SETS = frozenset({Table.OPEN, Table.ENDED, Table.DEAD})
 #: Tables whose records are sealed: they decide what runs, and what a client is told.
 SEALED = {Table.TASKS: Sealed.TASK, Table.SUBMISSIONS: Sealed.SUBMISSION, Table.ACTUAL: Sealed.CELL}
 
-WANTED, SETTLED = ("wanted",), ("settled",)  #: what the trail says of the coordinator's half of a cell
+WANTED, SETTLED = ("wanted",), ("settled",)  #: names of the desired state of a cell in the audit trail
 
 
 class Tables:
@@ -37,7 +37,7 @@ class Tables:
         commands: list[Command | DeferredCommand] = []
         for (table, whose), values in step.writes.items():
             if kind := SEALED.get(table):
-                seal = self._seals.seal  # not what is Unsealed, which is of another type
+                seal = self._seals.seal  # an Unsealed value is of another type, and gets none
                 values = {n: seal(kind, n, value) if type(value) is bytes else value for n, value in values.items()}
             commands += _write(table, self._key(table, whose), values)
             if table is Table.WANTED:
@@ -83,7 +83,7 @@ class Tables:
 
 
 def _write(table: Table, key: str, values: Mapping[str, bytes | int | None]) -> list[Command]:
-    """One command for what is put, one for what is removed, however many there are."""
+    """One command for everything that is put, and one for everything that is removed."""
     removed = [name for name, value in values.items() if value is None]
     commands: list[Command] = []
     if table in SORTED_SETS:
