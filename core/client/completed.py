@@ -11,7 +11,7 @@ __all__ = ["Completed"]
 
 
 class Completed:
-    """Ended tasks as they end, to be iterated with `for` or with `async for`; see AgentClient.as_completed."""
+    """Iterates over tasks as they end, with `for` or with `async for`; see AgentClient.as_completed."""
 
     def __init__(self, source: AsyncIterator[Task], client: Resident) -> None:
         self._source = source

@@ -1,4 +1,5 @@
-"""What a client waits for, and the ends it has been told of. Handing one over costs the same however many are open."""
+"""The tasks that a client waits for, and the ended ones that it knows. The cost of one does not grow with their
+number."""
 
 from __future__ import annotations
 
@@ -15,9 +16,9 @@ __all__ = ["Endings", "Listener"]
 
 @dataclass(slots=True, eq=False)
 class Listener:
-    """Somebody who waits for the ends of some tasks."""
+    """A call that waits for some tasks to end."""
 
-    waiting: dict[str, None]  #: ids whose end it has not been given yet, in the order asked for
+    waiting: dict[str, None]  #: ids that it has not been given yet, in the order in which it asked
     ended: deque[Task] = field(default_factory=deque)  #: given, and not yet taken
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -27,43 +28,44 @@ class Listener:
         self.news.set()
 
     async def hear(self, timeout_s: float) -> None:
-        """Returns when something has been given, or after that time."""
+        """Returns when a task has been given to it, or after that time."""
         self.news.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self.news.wait()
 
 
-#: So many ends that nobody has asked for yet are kept at most. Older ones are still found by their records.
+#: Number of ended tasks kept in memory that nobody has asked for. Older ones are read from their records.
 MOST_UNASKED = 50_000
 
 
 class Endings:
-    """The ends of one client's tasks, each kept once, whether a reply tells it, two do, or the record."""
+    """The ended tasks of one client, each kept once, whether one reply, two or the record told of it."""
 
     def __init__(self) -> None:
         self._open: dict[str, bool] = {}  # submitted or watched and not known to have ended -> known to be recorded
-        self._ended: OrderedDict[str, Task] = OrderedDict()  # told, and nobody has asked for them yet
+        self._ended: OrderedDict[str, Task] = OrderedDict()  # known, and nobody has asked for them yet
         self._listeners: dict[str, list[Listener]] = {}
 
     def __contains__(self, task_id: str) -> bool:
-        """Whether its end is known, or will be told."""
+        """Whether the end of this task is known, or will be told."""
         return task_id in self._open or task_id in self._ended
 
     def expect(self, task_ids: Iterable[str]) -> None:
-        """These will be told of, if there are such tasks."""
+        """Notes that the ends of these will be told, if there are such tasks."""
         for task_id in task_ids:
             self._open.setdefault(task_id, False)
 
     def confirm(self, task_ids: Iterable[str]) -> None:
-        """There are such tasks: the coordinator has said so, or the record was seen."""
+        """Notes that these tasks exist: the coordinator has said so, or their record was seen."""
         self._open.update((task_id, True) for task_id in task_ids if task_id in self._open)
 
     def is_confirmed(self, task_id: str) -> bool:
         return self._open.get(task_id, False)
 
     def forget(self, task_id: str) -> None:
-        """This one will not be told of after all. While several listen for it, each has to find that out."""
+        """Notes that the end of this one will not be told after all. If several listen for it, each has to find that
+        out."""
         if len(self._listeners.get(task_id, ())) <= 1:
             self._open.pop(task_id, None)
 
@@ -71,7 +73,7 @@ class Endings:
         return task_id in self._open
 
     def tell(self, task: Task) -> None:
-        """Takes the end of a task, if it is awaited, and gives it to all who listen for it."""
+        """Takes an ended task, if it is awaited, and gives it to every listener."""
         if task.task_id not in self._open:
             return
         del self._open[task.task_id]
@@ -88,7 +90,7 @@ class Endings:
             self._ended.popitem(last=False)
 
     def listen(self, task_ids: Iterable[str]) -> Listener:
-        """Somebody who is given the ends of these, those that are known already at once. Call `leave` afterwards."""
+        """A listener that is given these tasks when they end, and known ones at once. Call `leave` afterwards."""
         listener = Listener(dict.fromkeys(task_ids))
         for task_id in list(listener.waiting):
             known = self._ended.pop(task_id, None)
@@ -99,7 +101,7 @@ class Endings:
         return listener
 
     def leave(self, listener: Listener) -> None:
-        """It listens no more; what it has not taken can be asked for again."""
+        """Ends a listener; the tasks that it has not taken can be asked for again."""
         for task in listener.ended:
             self._keep(task)
         for task_id in listener.waiting:

@@ -1,8 +1,8 @@
 """How tasks stand, for a client that has not been told: a reply may have been trimmed, or gone to an earlier reader.
 
-A client that holds the root secret reads the coordinator's records and checks their seals, also while no coordinator is
-there. One that holds only its own key, or whose Redis user may not read them, asks the coordinator, which signs its
-answer.
+A client with the root secret reads the coordinator's records and checks their seals, even while there is no
+coordinator. A client with only its own key, or whose Redis user may not read them, asks the coordinator, which signs
+its answer.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ __all__ = ["LOOKED_UP_AT_ONCE", "LOOK_UP_S", "LookUp", "Replicas"]
 
 log = logging.getLogger(__name__)
 
-#: A task whose end nobody has told of is looked up after this long without news; what is lost is only the telling.
+#: Seconds without news after which tasks are looked up. Only the message about an end can be lost, not the end.
 LOOK_UP_S = 5.0
-#: Records read with one look, or asked for: those of the tasks that were asked about first. An answer has a bound.
+#: Records read in one look, or asked for, oldest request first, since an answer has a bound.
 LOOKED_UP_AT_ONCE, ASKED_FOR_AT_ONCE = 500, 16
-#: How long the server holds a question for its replicas, and how long its key stays.
+#: How long the server waits for its replicas, and how long the key of the question stays.
 REPLICAS_MS, MARK_MS = 1000, 60_000
 
 
 class Replicas:
-    """Whether what was read is on enough replicas that no failover takes it back."""
+    """Tells whether a read is on enough replicas that no failover takes it back."""
 
     def __init__(self, count: int, mark: str) -> None:
         self.count = count
         self._mark = mark
 
     def question(self) -> list[Command]:
-        """What goes behind a read whose outcome counts only once it is on replicas, over the same connection. They take
-        all writes in order: those that have one which comes after the read have all that was read."""
+        """The commands to send after a read whose outcome counts only once it is on replicas, on the same connection.
+        Replicas take all writes in order, so one that has a write from after the read has everything that was read."""
         if not self.count:
             return []
         return [("SET", self._mark, "", "PX", MARK_MS), ("WAIT", self.count, REPLICAS_MS)]
 
     def confirmed(self, answer: Sequence[Any]) -> bool:
-        """Whether they have said so; also when nobody asked them."""
+        """Whether the replicas have confirmed it; True when no replica is asked."""
         if not answer:
             return True
         written, replicas = answer
@@ -59,7 +59,7 @@ class Replicas:
 
 
 class LookUp:
-    """Looks for the ends of one client's tasks. `seals`: the coordinator's; None: the client cannot check them."""
+    """Looks up the tasks of one client. `seals` are the coordinator's; None: the client cannot check them."""
 
     def __init__(
         self,
@@ -76,15 +76,15 @@ class LookUp:
         self._endings = endings
         self._replicas = replicas
         self._seals = seals
-        self._missing: dict[str, float] = {}  # tasks that had no record, and since when (monotonic)
+        self._missing: dict[str, float] = {}  # tasks without a record, and since when (monotonic)
 
     def forget(self, task_id: str) -> None:
-        """Nobody waits for this one any more."""
+        """Forgets a task that nobody waits for any more."""
         self._missing.pop(task_id, None)
 
     async def look(self, task_ids: Sequence[str]) -> set[str]:
-        """Tells the ends of the first ones of these. Returns those that nobody knows, now and some time ago, in
-        whosever call; none when Redis is away."""
+        """Takes the first of these that have ended. Returns the ids that have no record now and had none in an earlier
+        look, by any call; empty when Redis is away."""
         if not task_ids:
             return set()
         if self._seals is None:
@@ -96,7 +96,7 @@ class LookUp:
             look = ("HMGET", self._tasks, *task_ids)
             records, *confirmed = await self._requests.run(look, *self._replicas.question())
         except (TransportDown, ConfigError):
-            return set()  # the reader reports it, and comes back
+            return set()  # the reader reports it, and reconnects
         if str(records).startswith("NOPERM"):
             self._seals = None
         if not isinstance(records, list) or not self._replicas.confirmed(confirmed):
@@ -116,8 +116,8 @@ class LookUp:
         return {one for one, task in found.items() if task is None and now_s - self._missing[one] >= LOOK_UP_S / 2}
 
     def _opened(self, task_id: str, sealed: bytes | None, seals: Seals) -> Task | None:
-        """The task in a record; None: there is none, it is not this client's to see, or somebody else has written it.
-        What the coordinator then says of it is signed."""
+        """The task in a record; None: there is none, this client may not see it, or somebody else wrote it. The
+        coordinator's answer about it is then signed."""
         if sealed is None:
             return None
         try:

@@ -1,4 +1,4 @@
-"""What became of a message that nobody answers: its reader may have put it aside, with the reason."""
+"""Why a message gets no answer: its reader may have quarantined it, with the reason."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from core.roles import Address
 
 __all__ = ["LATEST", "rejection_of"]
 
-#: How many of the latest rejected messages are looked through.
+#: Number of recently rejected messages that are searched.
 LATEST = 200
 
-#: Reasons for which sending the message again cannot help. A stale or a replayed one can be sent anew.
+#: Reasons for which sending the message again cannot help. A stale or replayed message can be sent again.
 _FINAL: dict[bytes, type[PeerError]] = {
     kind.reason.encode(): kind
     for kind in (BadSignature, UnknownKey, RevokedKey, NotPermitted, MalformedMessage, MessageTooLarge)
@@ -34,9 +34,9 @@ _CURES: dict[type[PeerError], str] = dict.fromkeys(
 def rejection_of(
     entries: Iterable[tuple[bytes, list[bytes]]], sender: Address, posted: Container[bytes]
 ) -> PeerError | None:
-    """The error for which a reader has rejected a message of `sender`, which has `posted` those; None: it has not.
+    """The error for which a reader has rejected a message of `sender`, who has `posted` those; None: it has not.
 
-    `entries` are those of the reader's quarantine, the latest first. What they say of themselves counts for nothing:
+    `entries` are those of the reader's quarantine, the latest first. Only their ids count, not their content, since
     anybody may have put a message that names this sender into the inbox."""
     for _, fields in entries:
         named: dict[bytes, Any] = dict(zip(fields[::2], fields[1::2], strict=False))

@@ -1,8 +1,8 @@
-"""What a client asks of its coordinator: sent, sent again until it is answered, and at some point given up.
+"""Requests of a client to its coordinator: sent, sent again until they are answered, and given up in the end.
 
-Every request can be sent any number of times: a task id is one task, and watching or cancelling twice is doing it once.
-So after a broken connection or a long silence it simply goes out again, under a new request id. What one call has sent
-and not had answered is limited, so that a coordinator which refuses is heard before its inbox is full.
+Every request can be sent any number of times: a task id is one task, and watching or cancelling twice has the effect of
+once. So after a broken connection or a long silence it is sent again under a new request id. The unanswered requests of
+one call are limited, so that a coordinator that refuses is heard before its inbox is full.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from core.step import Sending, Step
 
 __all__ = ["Refused", "Requests"]
 
-#: What a coordinator did not do: for each item its id and the reason.
+#: The refused items of a request, each with its id and the reason.
 Refused = list[dict[str, str]]
 
-#: How long the coordinator may say nothing before what it has not answered is sent again.
+#: Seconds of silence after which unanswered requests are sent again.
 ANSWER_S = 5.0
-#: How long it may say nothing before the client looks whether its message was rejected.
+#: Seconds of silence after which the client checks whether its message was rejected.
 REJECTED_S = 0.5
-#: Messages of one call that go out in one write, and bytes of them that may wait for an answer.
+#: Messages of one call in one write, and bytes of them that may be unanswered.
 MESSAGES_AT_ONCE, MOST_UNANSWERED_BYTES = 4, 4 * 1024 * 1024
 
 Messages = Iterator[list[Sequence[bytes]]]
@@ -49,13 +49,13 @@ Messages = Iterator[list[Sequence[bytes]]]
 
 @dataclass(slots=True, eq=False)
 class _Asking:
-    """What one call waits for."""
+    """The unanswered requests of one call."""
 
     waiting: dict[str, Sequence[bytes]] = field(default_factory=dict)  #: request id -> its items
-    size: int = 0  #: bytes of those
-    posted: set[bytes] = field(default_factory=set)  #: the ids that its messages have in the coordinator's inbox
-    again: deque[Sequence[bytes]] = field(default_factory=deque)  #: items of requests that are to be sent once more
-    before: dict[str, Sequence[bytes]] = field(default_factory=dict)  #: request id -> its items, of what was sent again
+    size: int = 0  #: bytes of these items
+    posted: set[bytes] = field(default_factory=set)  #: entry ids of its messages in the coordinator's inbox
+    again: deque[Sequence[bytes]] = field(default_factory=deque)  #: items of requests to send once more
+    before: dict[str, Sequence[bytes]] = field(default_factory=dict)  #: request id -> its items, once sent again
     refused: Refused = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -64,19 +64,20 @@ class _Asking:
         self.size += sum(map(len, items))
 
     def sent_again(self) -> list[Sequence[bytes]]:
-        """The next messages that are to be sent once more."""
+        """The next messages to send once more."""
         return [self.again.popleft() for _ in range(min(MESSAGES_AT_ONCE, len(self.again)))]
 
     def send_all_again(self) -> None:
-        """Everything unanswered is to be sent once more, under new request ids."""
+        """Schedules everything unanswered to be sent once more, under new request ids."""
         self.again.extend(self.waiting.values())
         self.before.update(self.waiting)
         self.waiting.clear()
         self.size = 0
 
     def hears(self, request_id: str, refused: Refused) -> None:
-        """An answer has come. One to a request that was sent again since counts if all of it was done: a coordinator
-        with a long inbox may always answer the copy before the last. What it refused then, it may do now."""
+        """Takes an answer. An answer to a request that was sent again since counts if nothing was refused: a
+        coordinator with a long inbox may always answer the copy before the last. What it refused then, it may accept
+        now."""
         if request_id in self.waiting:
             self.refused += refused
         elif (items := self.before.pop(request_id, None)) is None or refused:
@@ -85,13 +86,13 @@ class _Asking:
             newer = [one for one, same in self.waiting.items() if same is items]
             self.again = deque(same for same in self.again if same is not items)
             request_id = newer[0] if newer else ""
-            self.before |= dict.fromkeys(newer, items)  # its answer will come too, and changes nothing
+            self.before |= dict.fromkeys(newer, items)  # its answer will also come, and changes nothing
         self.size -= sum(map(len, self.waiting.pop(request_id, ())))
         self.news.set()
 
 
 class Requests:
-    """A client's own connection, and what it has asked over it. Answers come elsewhere: `answer` is told of them."""
+    """A client's own connection, and its requests on it. Answers arrive elsewhere and are passed to `answer`."""
 
     def __init__(
         self, redis: RedisConfig, coordinator: Address, me: Address, signing: Keys, clock: ServerClock
@@ -131,18 +132,18 @@ class Requests:
             self._clock.sync(reply, asked_s)
 
     def answer(self, request_id: str, refused: Refused) -> None:
-        """The coordinator has answered a request; an answer to one that was given up is dropped."""
+        """Takes the coordinator's answer to a request; it is dropped if the request was given up."""
         asking = self._asking.pop(request_id, None)
         if asking is not None:
             asking.hears(request_id, refused)
 
     async def ask(self, action: Action, items: Iterable[bytes], timeout_s: float) -> Refused:
-        """Sends `items` and waits until the coordinator has answered all: returns what it refused.
+        """Sends `items`, waits until the coordinator has answered for all, and returns the refused ones.
 
-        `items` is consumed as it is sent, so that the first are worked on while the last are still being encoded.
-        Raises TaskTimeout: no answer within `timeout_s`; TransportDown: Redis was away until then; either way it may
-        have been done or be done later, and asking again is safe. Raises ServerRefused: Redis takes nothing now;
-        PeerError: the coordinator rejects what this client sends.
+        `items` is consumed while it is sent, so that the first are processed while the last are still being encoded.
+        Raises TaskTimeout: there was no answer within `timeout_s`. TransportDown: Redis was away until then. In both
+        cases the request may have been carried out, or may be later, and asking again is safe. ServerRefused: Redis
+        accepts nothing now. PeerError: the coordinator rejects the messages of this client.
         """
         deadline_s = time.monotonic() + timeout_s
         asking, unsent = _Asking(), _messages(items)
@@ -173,7 +174,7 @@ class Requests:
                 self._asking.pop(request_id, None)
 
     async def _send_what_may_be(self, action: Action, asking: _Asking, unsent: Messages) -> None:
-        """Sends until there is nothing left, or too much is unanswered."""
+        """Sends until nothing is left, or too much is unanswered."""
         while asking.size < MOST_UNANSWERED_BYTES:
             async with self._lock:
                 if not self._wire.connected:
@@ -198,7 +199,7 @@ class Requests:
         return commands
 
     async def _raise_if_rejected(self, asking: _Asking) -> None:
-        """Raises the PeerError for which there is no answer, when the coordinator rejected what this call has sent."""
+        """Raises the PeerError that explains the missing answer, if the coordinator rejected messages of this call."""
         [entries] = await self.run(("XREVRANGE", self._keys.agent.quarantine, "+", "-", "COUNT", LATEST))
         if not isinstance(entries, Exception) and (error := rejection_of(entries, self._me, asking.posted)):
             raise error
@@ -215,14 +216,14 @@ _AGAIN = "Asking again for the same ids is safe, and one task."
 
 
 def _messages(items: Iterable[bytes]) -> Messages:
-    """What goes out in one write each."""
+    """The batches, each of which goes out in one write."""
     source = iter(items)
     while part := list(islice(source, MOST_ITEMS * MESSAGES_AT_ONCE)):
         yield list(chunks(part))
 
 
 async def _heard(asking: _Asking, timeout_s: float) -> bool:
-    """Whether there was news, or there is within that time."""
+    """Whether news has come, or comes within that time."""
     if not asking.news.is_set() and timeout_s > 0:
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
@@ -233,8 +234,8 @@ async def _heard(asking: _Asking, timeout_s: float) -> bool:
 
 
 def _refusal(text: str, inbox: str) -> ServerRefused | TransportDown:
-    """What a server's error reply to a request means for who asks."""
-    if is_other_type(text):  # a coordinator that lives puts that right
+    """What a server's error reply to a request means for the caller."""
+    if is_other_type(text):  # a living coordinator repairs that
         return TransportDown(of_another_type(inbox))
     if passes_soon(text):
         return TransportDown(f"Redis is not ready: {text}")

@@ -1,4 +1,4 @@
-"""Tells a program that waits for a task which will wait for as long as nobody does anything about it."""
+"""Logs why a task that a program waits for cannot run until somebody intervenes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["WaitingReason"]
 
 log = logging.getLogger(__name__)
 
-#: Between two looks, however many tasks are waited for.
+#: Seconds between two looks, however many tasks are waited for.
 LOOK_AGAIN_S = 4.0
 
 
 class WaitingReason:
-    """Of one client's tasks: one line in the log for each reason, not for each task."""
+    """Logs one line for each reason why tasks of one client wait, not for each task."""
 
     def __init__(self, redis: RedisConfig, coordinator_id: str) -> None:
         self._redis = redis
@@ -28,7 +28,7 @@ class WaitingReason:
         self._may_look = True
 
     async def tell(self, task_id: str | None) -> None:
-        """Logs why a task that was waited for in vain waits, if it needs somebody to do something, and says what."""
+        """Logs why an overdue task waits, if somebody has to intervene, and what to do."""
         now_s = time.monotonic()
         if task_id is None or not self._may_look or now_s - self._looked_s < LOOK_AGAIN_S:
             return
@@ -36,9 +36,9 @@ class WaitingReason:
         try:
             reason = await self._reason(task_id)
         except ServerRefused as error:
-            self._may_look = "NOPERM" not in str(error)  # a client's user need not see the hierarchy
+            self._may_look = "NOPERM" not in str(error)  # the Redis user of a client need not see the hierarchy
         except AgentSystemError:
-            pass  # the client itself tells that Redis is away
+            pass  # the client itself logs that Redis is away
         else:
             if reason and reason != self._said:
                 log.warning("task %s waits: %s", task_id, reason, extra={"action": "task_waits"})

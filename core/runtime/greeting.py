@@ -1,7 +1,7 @@
-"""Whether an agent's parent has taken what the agent said when it came.
+"""Whether an agent's parent has accepted the greeting that the agent sent at its start.
 
-An agent may hold its lease and send heartbeats while nobody believes it: it has another secret, or its parent is not
-there. It hears nothing of that. So it looks where its parent keeps whom it has heard, and is not ready before.
+An agent may hold its lease and send heartbeats while nobody believes it, because its secret differs or its parent is
+not there. Nobody tells it so. It therefore looks where its parent stores whom it has heard, and is not ready before.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ __all__ = ["Greeting"]
 
 log = logging.getLogger(__name__)
 
-#: Between two looks: first, and at most.
+#: Seconds between two looks, at first and at most.
 LOOK_AGAIN_S, MOST_S = 0.02, 0.2
 
 
 class Greeting:
-    """What the last of `chain` has said to its parent at its start. A coordinator has none, and counts as heard."""
+    """The greeting of the last of `chain` to its parent. A coordinator has no parent, and counts as heard."""
 
     def __init__(self, chain: tuple[Address, ...], committer: Committer, patience_s: float) -> None:
         self._chain = chain
@@ -36,7 +36,7 @@ class Greeting:
 
     @property
     def problem(self) -> str:
-        """Why nobody gives this agent anything to do, with the cure; empty: its greeting was taken."""
+        """Why nobody gives this agent any work, with the cure; empty: its greeting was accepted."""
         if self.is_taken:
             return ""
         *above, me = self._chain
@@ -47,7 +47,7 @@ class Greeting:
         )
 
     async def taken(self) -> None:
-        """Returns when it was taken. Says once that it was not within the failure timeout."""
+        """Returns when it was accepted. Logs once if that takes longer than the failure timeout."""
         pause_s, due_s, said = LOOK_AGAIN_S, monotonic_s() + self._patience_s, False
         while not await self._look():
             if not said and monotonic_s() > due_s:
@@ -59,12 +59,12 @@ class Greeting:
             log.info("%s is heard", self._chain[-1], extra={"action": "agent_heard"})
 
     async def _look(self) -> bool:
-        """Where its parent keeps the numbers of the messages that it has taken from each start of a sender."""
+        """The key under which its parent stores the numbers of the messages that it has accepted from each start."""
         if not self.is_taken:
             me, seen = self._chain[-1], keys_of(self._chain[:-1]).seen
             try:
                 [window] = await self._committer.look(("HGET", seen, str(me)))
-            except WorldError:  # whoever else writes reports it
+            except WorldError:  # other writers report it
                 return False
             if isinstance(window, bytes):
                 with suppress(ValueError):  # somebody else has written there

@@ -1,11 +1,11 @@
-"""What a probe asks an agent: whether it lives, and whether it is ready for work. A few lines of HTTP/1.1.
+"""Answers probes about an agent: whether it lives, and whether it is ready for work. A few lines of HTTP/1.1.
 
     GET /livez     200 while the agent's loop turns, whatever Redis does; 503 when it is wedged: replace the process
     GET /readyz    200 ready, or waiting for a lease as a standby; 503 otherwise, such as while Redis is away
 
-Both answer with {"status": "...", "reasons": ["..."]}. A process whose event loop is blocked answers neither, and that
-is an answer as well. Whoever asks gets nothing else out of the agent: requests are short, few at a time, soon over. Who
-holds a connection and asks nothing keeps nobody out: when there are too many, the oldest makes room.
+Both answer with {"status": "...", "reasons": ["..."]}. A process whose event loop is blocked answers neither, which is
+an answer as well. A caller gets nothing else out of the agent: requests are short, few at a time, and soon over. A
+caller that holds a connection and asks nothing keeps nobody out: when there are too many, the oldest is closed.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from core.runtime.condition import Condition
 
 __all__ = ["health_server"]
 
-#: A request's head may be as long as this, and take this long to come.
+#: Longest head of a request in bytes, and the seconds that it may take to arrive.
 HEAD_BYTES, REQUEST_S = 4096, 2.0
-#: Connections that are open at once. With a further one the oldest is closed: a probe asks at once.
+#: Connections open at once. One more closes the oldest, since a probe asks immediately.
 MOST_CONNECTIONS = 128
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
 
 
 @asynccontextmanager
 async def health_server(look: Callable[[], Condition], host: str, port: int) -> AsyncIterator[int]:
-    """Answers probes until the end of the block, from what `look` returns at that moment. Gives the port that it
-    listens on, one that is free where `port` is 0. Raises ConfigError when the port cannot be had."""
+    """Answers probes until the end of the block, with what `look` returns at the time. Yields the port, which is a free
+    one if `port` is 0. Raises ConfigError when the port is not available."""
     talks: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}  # the oldest first
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""Which heartbeats of its children an agent has not heard yet."""
+"""Finds the heartbeats of its children that an agent has not heard yet."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class HeardHeartbeats:
         return Received(signed.sender, message, b"")
 
     def _note(self, name: bytes, number: tuple[int, int]) -> None:
-        """Raises ReplayedMessage: an old heartbeat would bring back to life who has said goodbye."""
+        """Raises ReplayedMessage for an old heartbeat, which would revive an agent that has left."""
         latest = self._latest.pop(name, (0, 0))
         self._latest[name] = max(latest, number)
         if len(self._latest) > MAX_REMEMBERED:

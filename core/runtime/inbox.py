@@ -1,8 +1,8 @@
-"""An agent's inbox: reads the stream, verifies, and keeps what must not be acted on away from the graph.
+"""An agent's inbox: reads the stream, verifies it, and keeps messages that must not be acted on away from the graph.
 
-An inbox has one lawful reader, the holder of its agent's lease, so it needs no consumer group: what has been dealt with
-is deleted in the commit that dealt with it, and what is still in the stream has not been. A reader that starts, or
-comes back, begins at the first entry.
+An inbox has one lawful reader, the holder of its agent's lease, so it needs no consumer group. An entry is deleted in
+the commit that dealt with it, so whatever is in the stream has not been dealt with. A reader that starts, or comes
+back, begins at the first entry.
 """
 
 from __future__ import annotations
@@ -37,36 +37,36 @@ from core.step import PutAside, Received
 
 __all__ = ["READ_WITHIN_S", "Inbox"]
 
-#: Longest wait for a message. The connection's own time limit lies above it.
+#: Longest wait for a message; the time limit of the connection is longer.
 BLOCK_MS = 2000
-#: A read that takes longer has no connection any more.
+#: A read that takes longer has lost its connection.
 READ_WITHIN_S = BLOCK_MS / 1000 + 3
-#: Messages taken at once; with the items a message may have it bounds the work of one step.
+#: Messages taken at once. Together with the items of a message, this bounds the work of one step.
 MOST_MESSAGES = 16
-#: Entries read at once while most of what is read is nobody's message.
+#: Entries read at once while most of them are not valid messages.
 MOST_ENTRIES = 512
-#: After so many entries that wait for a commit to delete them nothing more is read before there is one.
+#: While this many entries wait for a commit to delete them, nothing more is read.
 MOST_UNSETTLED = 4096
-#: How much of a rejected body is kept as evidence, of how many messages in each commit, and how many in all.
+#: Evidence: bytes kept of a rejected body, messages kept per commit, and messages kept in all.
 EVIDENCE_BYTES, EVIDENCE_AT_ONCE, MOST_QUARANTINED = 4096, 200, 1000
-#: More than this is not read at once, so that nobody who can write to the stream can fill this process's memory. As
-#: many messages as are taken at once, of the size that our agents give them, fit.
+#: Bytes read at once, so that nobody who can write to the stream can fill this process's memory. MOST_MESSAGES messages
+#: of the size that our agents send fit.
 READ_BYTES = 13 * 1024 * 1024
-#: An entry's id, and the message in it, whose signature is right.
+#: The id of an entry, and the message in it, whose signature is valid.
 Entry = tuple[bytes, Signed]
 
 
 @dataclass(slots=True)
 class Dealt:
-    """What has been dealt with since the last settle."""
+    """The entries that have been dealt with since the last settle."""
 
     entries: list[bytes] = field(default_factory=list)  #: their ids
-    rejected: Counter[str] = field(default_factory=Counter)  #: how many of them, by reason
-    evidence: list[list[bytes | str]] = field(default_factory=list)  #: what is kept of the first ones
+    rejected: Counter[str] = field(default_factory=Counter)  #: number of rejected ones, by reason
+    evidence: list[list[bytes | str]] = field(default_factory=list)  #: evidence of the first ones
 
 
 class Inbox:
-    """Reads and verifies what one agent is sent. What it has taken is acknowledged by `settle`'s commands."""
+    """Reads and verifies the messages for one agent. The commands of `settle` acknowledge those that it has taken."""
 
     def __init__(
         self,
@@ -88,19 +88,19 @@ class Inbox:
         self._limit_bytes = limit_bytes
         self._last = b"0"
         self._at_once = MOST_MESSAGES  # how many entries the next read asks for
-        self._ahead: list[Entry] = []  # read and not given out yet
+        self._ahead: list[Entry] = []  # read, and not given out yet
         self.windows: dict[str, ReplayWindow] = {}  #: by sender
         self._moved: set[str] = set()  # senders whose window changed since the last settle
         self._forget_due_ms = 0
-        self._dropped = Dealt()  # on reading: whatever else happens, they are nobody's messages
-        self._done = Dealt()  # afterwards, by `verify`
+        self._dropped = Dealt()  # when reading: no valid messages in any case
+        self._done = Dealt()  # later, in `verify`
         self._log = RejectionLog("message", "message_rejected")
         self.rejected: Counter[str] = Counter()
-        self.counts: Counter[tuple[Address, str]] = Counter()  #: messages taken, by sender and action, but for clients'
+        self.counts: Counter[tuple[Address, str]] = Counter()  #: taken, by sender and action, without clients
 
     async def read(self) -> list[Entry]:
-        """The next messages that are rightly signed, after at most BLOCK_MS; none when nothing came, or nothing that is
-        not rejected. Raises TransportDown, ServerRefused; StateConflict when something else lies in its place."""
+        """The next messages with a valid signature, after at most BLOCK_MS; empty when nothing came, or everything was
+        rejected. Raises TransportDown; ServerRefused; StateConflict: the stored value is not a stream."""
         if not self._ahead:
             entries = await self._next_entries()
             self._ahead = [entry for one in entries if (entry := self._opened(*one))]
@@ -110,7 +110,7 @@ class Inbox:
         return taken
 
     async def _next_entries(self) -> list[Any]:
-        """As XREAD and FEW_ENTRIES give them."""
+        """The raw entries, as XREAD and FEW_ENTRIES return them."""
         if not self._wire.connected:
             await self._wire.connect()
         command: Command = (
@@ -130,7 +130,7 @@ class Inbox:
         return self._noted(reply[0][1])
 
     async def _few_entries(self) -> list[Any]:
-        """As many of the next entries as there is room for; of one that is too large no more than its beginning."""
+        """As many of the next entries as there is room for; only the beginning of an oversized one."""
         await self._wire.connect()
         limits = (self._at_once, READ_BYTES, self._limit_bytes, EVIDENCE_BYTES)
         reply = await self._run_script(FEW_ENTRIES, self._last, *limits)
@@ -139,14 +139,14 @@ class Inbox:
         return self._noted(reply)
 
     async def _notice_new_beginning(self) -> None:
-        """A stream that was deleted begins anew, and while the server's clock is behind what it was, with ids below
-        those that were read before; then it is read from its first entry."""
+        """Reads the stream from its start if it was created again with lower ids than those already read, as happens
+        when the server's clock went back."""
         last = await self._run_script(LAST_ID)
         if isinstance(last, bytes) and _place(last) < _place(self._last):
             self._last = b"0"
 
     async def _run_script(self, script: str, *arguments: bytes | int) -> Any:
-        """The reply to one of SCRIPTS, run on the inbox; a refusal stands in its place."""
+        """The reply to one of SCRIPTS, run on the inbox; an error takes its place if the server refused."""
         by_name: Command = ("EVALSHA", name_of(script), 1, self._keys.inbox, *arguments)
         [reply] = await self._wire.exchange([by_name])
         if isinstance(reply, Exception) and str(reply).startswith("NOSCRIPT"):
@@ -159,7 +159,7 @@ class Inbox:
         return entries
 
     def _opened(self, entry_id: bytes, fields: list[bytes] | None, cut: int = 0) -> Entry | None:
-        """The message in an entry; None: it is rejected. What costs most is looked at last."""
+        """The message in an entry; None: it is rejected. The most expensive check comes last."""
         try:
             signed = Signed.from_fields(fields or [])
             if cut or len(signed.body) > self._limit_bytes:
@@ -172,17 +172,17 @@ class Inbox:
         return entry_id, signed
 
     def load(self, seen: Sequence[bytes]) -> None:
-        """Starts anew from what is stored: replay windows as HGETALL gives them; the whole stream is unread."""
+        """Starts from what is stored: replay windows as in a reply to HGETALL, and the whole stream as unread."""
         self.rewind(seen)
         self._last = b"0"
         self._ahead, self._dropped = [], Dealt()
 
     def rewind(self, seen: Sequence[bytes]) -> None:
-        """Forgets what was verified since the last settle, as if it were not read yet; `seen` as for `load`."""
+        """Forgets what was verified since the last settle, as if it had not been read; `seen` as for `load`."""
         self.windows = {}
         now_ms = self._clock.now_ms()
         for sender, text in zip(seen[::2], seen[1::2], strict=True):
-            # One that somebody else has written there is dropped: freshness still guards.
+            # A window that somebody else wrote is dropped: freshness still protects.
             with suppress(ValueError, MalformedMessage):
                 window = ReplayWindow.from_text(text)
                 check_plausible(window.incarnation, 0, now_ms)
@@ -202,7 +202,7 @@ class Inbox:
                 self._put_aside(self._done, entry_id, signed.fields(), error)
                 continue
             if message.metadata.audience not in (None, incarnation):
-                self.rejected[StaleMessage.reason] += 1  # meant for this agent's predecessor: no fault of the sender
+                self.rejected[StaleMessage.reason] += 1  # for this agent's predecessor: no fault of the sender
                 continue
             if signed.sender.role not in ASKERS:
                 self.counts[signed.sender, message.action] += 1
@@ -216,7 +216,7 @@ class Inbox:
         self._put_aside(self._done, received.entry_id, fields, error)
 
     def _put_aside(self, dealt: Dealt, entry_id: bytes, fields: Sequence[bytes], error: PeerError) -> None:
-        """Counts a message as rejected, and keeps the beginning of it if there is room."""
+        """Counts a message as rejected, and keeps its beginning if there is room."""
         self.rejected[error.reason] += 1
         dealt.rejected[error.reason] += 1
         if len(dealt.evidence) < EVIDENCE_AT_ONCE:
@@ -234,21 +234,21 @@ class Inbox:
         self._put_aside(self._done, item.received.entry_id, fields, item.error)
 
     def put_aside_record(self, key: str, name: bytes, record: bytes, error: PeerError) -> None:
-        """Quarantines a stored record that is not what it should be; `key` is where it lay."""
+        """Quarantines a stored record that is not what it should be; `key` is where it was stored."""
         self._put_aside(self._dropped, name, [b"from", key.encode(), b"body", record], error)
 
     @property
     def unsettled(self) -> int:
-        """Entries that are dealt with and wait for a commit to delete them."""
+        """Number of entries that are dealt with and wait for a commit to delete them."""
         return len(self._done.entries) + len(self._dropped.entries)
 
     @property
     def full(self) -> bool:
-        """Whether a commit has to delete what was rejected before more is read."""
+        """Whether a commit has to delete rejected entries before more are read."""
         return len(self._dropped.entries) >= MOST_UNSETTLED
 
     def settle(self, now_ms: int) -> list[Command]:
-        """Commands that acknowledge all that was dealt with. Call once for each commit."""
+        """The commands that acknowledge everything that was dealt with. Call it once for each commit."""
         commands = self._forget_silent(now_ms)
         dealt = (self._dropped, self._done)
         if entries := [entry_id for one in dealt for entry_id in one.entries]:
@@ -265,8 +265,8 @@ class Inbox:
         return commands
 
     def _forget_silent(self, now_ms: int) -> list[Command]:
-        """Now and then, drops the windows of senders that have been silent for so long that freshness alone refuses
-        their old messages: clients come and go."""
+        """Occasionally drops the windows of senders that have been silent so long that freshness alone refuses their
+        old messages, since clients come and go."""
         if now_ms < self._forget_due_ms:
             return []
         self._forget_due_ms = now_ms + self._freshness_ms
@@ -283,9 +283,9 @@ class Inbox:
             raise NotPermitted("sender or recipient inside the message are not those it was signed for")
         check_permitted(sender.role, self._me.role, message.action)
         check_told(sender.role, message.action, message.payload)
-        if message.action == Action.BEAT:  # those have numbers of their own, and lie elsewhere
+        if message.action == Action.BEAT:  # heartbeats have numbers of their own, and are stored elsewhere
             raise NotPermitted("a heartbeat is no message for an inbox")
-        # Ids only grow: after the server's clock was set back they lie in the future until it has caught up with them.
+        # Ids only grow: after the server's clock was set back, they lie in the future until it has caught up.
         arrived_ms = min(int(entry_id.partition(b"-")[0]), self._clock.now_ms())
         check_fresh(metadata.timestamp, arrived_ms, self._freshness_ms)
         name = str(sender)
@@ -296,6 +296,6 @@ class Inbox:
 
 
 def _place(entry_id: bytes) -> tuple[int, int]:
-    """By which ids are ordered."""
+    """The key by which ids are ordered."""
     ms, _, number = entry_id.partition(b"-")
     return int(ms), int(number or 0)

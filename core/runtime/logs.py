@@ -12,12 +12,13 @@ from core.printable import escaped_json, printable
 
 __all__ = ["LogSetup", "configure_logging", "log_as", "log_setup"]
 
-#: What a LogRecord has without being given anything.
+#: The fields that every LogRecord has.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 def configure_logging(level: str, format_name: str) -> None:
-    """Sends everything to stderr: `console` for people, `json` one object a line, `auto`: by whether it is one."""
+    """Sends everything to stderr: `console` for people, `json` as one object per line, `auto` depending on the
+    terminal."""
     as_json = format_name == "json" or (format_name == "auto" and not sys.stderr.isatty())
     _log_to_stderr(level, as_json)
     for noisy in ("asyncio", "httpx", "langsmith"):
@@ -32,7 +33,7 @@ class LogSetup(TypedDict):
 
 
 def log_setup() -> LogSetup:
-    """That of this process, whoever has configured it."""
+    """The configuration of this process, whoever has set it."""
     loggers = {name: one for name, one in logging.root.manager.loggerDict.items() if isinstance(one, logging.Logger)}
     return {
         "as_json": any(isinstance(handler.formatter, JsonLines) for handler in logging.root.handlers),
@@ -41,7 +42,7 @@ def log_setup() -> LogSetup:
 
 
 def log_as(setup: LogSetup) -> None:
-    """Has this process log as another one does, to its own stderr."""
+    """Makes this process log like another one, to its own stderr."""
     _log_to_stderr(setup["levels"][""], setup["as_json"])
     for name, level in setup["levels"].items():
         logging.getLogger(name).setLevel(level)
@@ -54,7 +55,7 @@ def _log_to_stderr(level: str | int, as_json: bool) -> None:
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object per record, in which no value can forge a line, whatever takes for a line's end."""
+    """One JSON object per record. No value can forge a line, whatever a reader considers a line end."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -70,7 +71,7 @@ class JsonLines(logging.Formatter):
 
 
 class Console(logging.Formatter):
-    """A line for people: time, level, sentence, fields. The lines of a traceback are indented below it."""
+    """A line for people: time, level, sentence and fields. The lines of a traceback are indented below it."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).astimezone().strftime("%H:%M:%S")

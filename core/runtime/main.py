@@ -1,9 +1,9 @@
 """A tier as a process: flags, logs, signals, exit codes.
 
-The first SIGTERM or SIGINT drains: nothing new is taken, what runs is finished or handed back within the drain
-timeout. A second one ends the process at once; what it had is finished by others. So does the process itself when its
-event loop has stood still for so long that others have long taken over. User code that does not end when its agent has
-ended, in a coroutine or a thread, holds the process for END_GRACE_S, no longer.
+The first SIGTERM or SIGINT drains: the agent takes nothing new, and finishes or hands back what it runs within the
+drain timeout. A second one ends the process at once, and others finish its tasks. The process also ends itself when its
+event loop has stood still for so long that others have taken over. User code in a coroutine or a thread that does not
+end with its agent holds the process for at most END_GRACE_S.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from core.runtime.standstill import stay_awake
 __all__ = ["EXIT_HANDED_BACK", "arguments", "run_agent"]
 
 EXIT_HANDED_BACK, EXIT_BUG = 75, 70
-#: An event loop that stands still for so many failure timeouts ends its process.
+#: An event loop that stands still for this many failure timeouts ends its process.
 STANDSTILL_TIMEOUTS = 3
-#: Between the end of an agent and that of its process, for user code to clean up.
+#: Seconds between the end of an agent and that of its process, in which user code cleans up.
 END_GRACE_S = 2.0
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ Build = Callable[[argparse.Namespace, Settings], Agent]
 
 
 def arguments(role: str, id_variable: str) -> argparse.ArgumentParser:
-    """The flags that every tier has; a tier adds its own. A flag's `dest` is the variable it goes before."""
+    """The flags that every tier has; a tier adds its own. A flag's `dest` is the variable that it overrides."""
     parser = argparse.ArgumentParser(
         prog=f"python -m {module_name(role)}", description=f"Runs one {role} until it is stopped."
     )
@@ -77,15 +77,15 @@ def arguments(role: str, id_variable: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--health-host", dest="AGENT_HEALTH_HOST", metavar="HOST", help="at this address (default: 127.0.0.1)"
     )
-    # For a supervisor: a file that holds, by the time of SIGTERM, the seconds that go before DRAIN_TIMEOUT.
+    # For a supervisor: a file that contains, at the time of SIGTERM, the seconds that override DRAIN_TIMEOUT.
     parser.add_argument("--drain-order", type=Path, help=argparse.SUPPRESS)
     return parser
 
 
 def run_agent(parser: argparse.ArgumentParser, build: Build, argv: Sequence[str] | None = None) -> int:
     """Runs an agent to its end. Returns the exit code: 0 drained, 75 drained with tasks handed back, 69 no Redis,
-    78 configuration, 1 another process holds the id, 70 a bug, or wedged: it lived and did nothing. Where its event
-    loop stands still for three failure timeouts, the process says on stderr where, and exits with 1."""
+    78 configuration, 1 another process holds the id, 70 a bug, or wedged: it was alive and did nothing. If its event
+    loop stands still for three failure timeouts, the process says where on stderr, and exits with 1."""
     guard()
     for old in ("LANGCHAIN_TRACING", "LANGCHAIN_HANDLER"):  # with these, a graph that is not traced anew does not run
         os.environ.pop(old, None)
@@ -133,20 +133,20 @@ def _failed(program: str, error: AgentSystemError) -> int:
 
 
 def _end(code: int, loop: asyncio.AbstractEventLoop) -> None:
-    """Ends the process with `code`, unless it has ended by itself within END_GRACE_S: a loop is closed, and an
-    interpreter ends, only when every coroutine and thread has."""
+    """Ends the process with `code`, unless it ends by itself within END_GRACE_S. A loop closes, and an interpreter
+    ends, only when every coroutine and thread has ended."""
     time.sleep(END_GRACE_S)
     threads = {one.name for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()}
     coroutines = {task.get_name() for task in asyncio.all_tasks(loop)} - {MAIN}
     if left := sorted(threads | coroutines):
         log.warning("ends although user code goes on: %s", ", ".join(left), extra={"action": "left_running"})
-    with suppress(OSError, ValueError):  # nobody may be reading any longer
+    with suppress(OSError, ValueError):  # there may be no reader any more
         sys.stdout.flush()
     os._exit(code)
 
 
 def _asked_to_stop() -> asyncio.Event:
-    """Is set by the first signal to end."""
+    """An event that the first signal to end sets."""
     stop = asyncio.Event()
 
     def on_signal() -> None:
@@ -160,7 +160,7 @@ def _asked_to_stop() -> asyncio.Event:
 
 
 async def _probed(agent: Agent, stop: asyncio.Event, drain_timeout_s: float, drain_order: Path | None) -> int:
-    """`_run`, and from before the start to after the end answers for whoever probes it, if that is configured."""
+    """Runs `_run`, and answers probes from before its start until after its end, if that is configured."""
     if agent.config.health_port is None:
         return await _run(agent, stop, drain_timeout_s, drain_order)
     host, port = agent.config.health_host, agent.config.health_port
@@ -183,7 +183,7 @@ async def _run(agent: Agent, stop: asyncio.Event, drain_timeout_s: float, drain_
         watchdog.cancel()
         return 0
     starting.result()
-    # What start-up has made lives as long as the process; the collector need not look at it again and again.
+    # Objects made at start-up live as long as the process, so the collector need not visit them repeatedly.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
@@ -207,5 +207,5 @@ async def _run(agent: Agent, stop: asyncio.Event, drain_timeout_s: float, drain_
 
 
 def _drain_s(configured_s: float, order: Path | None) -> float:
-    """What the supervisor's file says by now, else what is configured."""
+    """The timeout in the supervisor's file now, or else the configured one."""
     return float(order.read_text()) if order is not None and order.exists() else configured_s

@@ -1,4 +1,4 @@
-"""Turns what a step has to say into signed messages, in the order of its recipients' sequence numbers."""
+"""Turns the messages of a step into signed ones, in the order of its recipients' sequence numbers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from core.step import TYPE_OF_ACTION, Sending, Step
 
 __all__ = ["Outbox", "chunks"]
 
-#: About the most bytes of items in one message.
+#: Approximate limit of the bytes of items in one message.
 MOST_BYTES = 512 * 1024
-#: A reply stream is bounded in entries and, by the size of the newest, in bytes: who stops reading, or asks for large
-#: results again and again, finds them in the records instead.
+#: A reply stream is bounded in entries and, by the size of the newest, in bytes. A client that stops reading, or asks
+#: for large results repeatedly, finds them in the records instead.
 REPLIES_KEPT, REPLIES_BYTES, REPLIES_TTL_S = 20_000, 64 * 1024 * 1024, 3600
 CLIENTS = Address(Role.CLIENT, "*")
 
@@ -32,10 +32,11 @@ class Outbox:
         self._signing = signing
         self.sent: dict[Address, int] = {}  #: last sequence number used, by recipient
         self.incarnation = 0
-        self.counts: Counter[tuple[Address, str]] = Counter()  #: messages by recipient and action, but for clients'
+        self.counts: Counter[tuple[Address, str]] = Counter()  #: by recipient and action, without clients
 
     def commands(self, step: Step, now_ms: int) -> list[Command]:
-        """One XADD for each message of `step`. Numbers are used up: send these commands until they are committed."""
+        """One XADD for each message of `step`. It uses up sequence numbers: send these commands until they are
+        committed."""
         commands: list[Command] = []
         for sending in dict.fromkeys((*step.sends, *step.extras)):
             key = inbox_of(sending.recipient, self._chain)
@@ -55,12 +56,12 @@ class Outbox:
         return f"{self._me.agent_id}-{self.incarnation}-{recipient.agent_id}-{number}"
 
     def beat(self, parent: Address, payload: Mapping[str, Any], number: int, now_ms: int) -> bytes:
-        """A heartbeat for `parent`, packed for a hash field. Its number counts beats, apart from the inbox's."""
+        """A heartbeat for `parent`, packed for a hash field. Its number counts beats, separately from messages."""
         return self._sign(parent, MessageType.HEARTBEAT, payload, number, now_ms, None, None).pack()
 
     def _message(self, sending: Sending, items: Sequence[bytes], extra: Mapping[str, Any], now_ms: int) -> Signed:
         to_client = sending.recipient.role in ASKERS
-        # Clients come and go: they share one sequence, each seeing it with gaps, so that none needs to be remembered.
+        # Clients come and go. They share one sequence, which each sees with gaps, so that none needs to be remembered.
         counter = CLIENTS if to_client else sending.recipient
         number = self.sent[counter] = self.sent.get(counter, 0) + 1
         payload = {"action": sending.action, **extra, "tasks": as_list(items)}
@@ -96,7 +97,7 @@ class Outbox:
 
 
 def chunks(items: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    """`items` in order, cut so that no message exceeds its limits; one empty chunk when there are none."""
+    """`items` in order, in chunks so that no message exceeds its limits; one empty chunk when there are none."""
     start = size = 0
     for index, item in enumerate(items):
         if index > start and (index - start == MOST_ITEMS or size + len(item) > MOST_BYTES):
