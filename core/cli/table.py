@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 __all__ = ["GAP", "Column", "fitted"]
 
-#: Between two columns.
+#: Spaces between two columns.
 GAP = 2
-#: Text that flows over several lines has so much room at least, or none is needed: an id is not split.
+#: Minimum width of text that flows over several lines, so that an id is not split.
 FLOW = 26
 
 
@@ -18,13 +18,13 @@ class Column:
     """One column of a table."""
 
     name: str
-    right: bool  #: its cells stand to the right
+    right: bool  #: its cells are aligned to the right
     flows: bool  #: its cells may be folded
-    optional: bool  #: it is left out where there is no room for it
+    optional: bool  #: it is left out if there is no room for it
 
     @classmethod
     def of(cls, text: str) -> Column:
-        """Written as its name, and behind that `>` right, `~` flows, `?` optional."""
+        """The column that `text` describes: its name, followed by `>` for right, `~` for flows, `?` for optional."""
         name = text.rstrip(">~?")
         marks = text[len(name) :]
         return cls(name, ">" in marks, "~" in marks, "?" in marks)
@@ -34,15 +34,15 @@ class Column:
         return max(map(_width, (self.name, *cells)))
 
     def least(self, cells: Sequence[str]) -> int:
-        """The smallest width: a name may be folded between its words, a cell only where it flows."""
+        """The smallest width: a name may be folded between its words, a cell only if it flows."""
         if self.flows:
             return min(self.natural(cells), FLOW)
         return max(map(_width, (*self.name.split(), *cells)))
 
 
 def fitted(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> dict[int, int] | None:
-    """The columns that are shown, by number, and how wide each is. Of the optional ones the last is left out first.
-    None: not even the others have room."""
+    """The widths of the columns that are shown, by number. The last optional column is left out first. None: not even
+    the others have room."""
     cells = list(zip(*rows, strict=True))
     widths = {number: column.least(cells[number]) for number, column in enumerate(columns)}
     optional = [number for number, column in enumerate(columns) if column.optional]

@@ -1,1 +1,1 @@
-"""What operators read and do, without being an agent: looks at the stored state, checks, erasing, access rules."""
+"""What operators read and do without being an agent: views of the stored state, checks, erasing, access rules."""

@@ -1,8 +1,8 @@
 """What a Redis user of each role must be allowed, and no more: rules for ACL SETUSER, of Redis 7 or Valkey.
 
-A user has one selector (`Allowed`) for each thing it does, so that a command that is right for its own keys is not
-thereby allowed on those it only appends to. What such rules cannot tell apart is the fields of a hash, and the options
-of XADD: who may append to a stream may also trim it, or use up its ids. docs/security.md says what follows from that.
+A user has one selector (`Allowed`) for each thing it does, so that a command for its own keys is not thereby allowed on
+keys that it only appends to. Such rules cannot distinguish the fields of a hash, or the options of XADD: a user who may
+append to a stream may also trim it, or use up its ids. docs/security.md says what follows from that.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Chain = tuple[Address, ...]
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What goes together in a rule: these commands, on each of these keys, or on that channel."""
+    """One selector of a rule: these commands, on each of these keys, or on that channel."""
 
-    commands: tuple[str, ...]  #: as ACL SETUSER has them: a subcommand, or a script's name, stands behind a bar
+    commands: tuple[str, ...]  #: as in ACL SETUSER: a subcommand, or the hash of a script, follows a bar
     keys: tuple[str, ...] = ()  #: patterns. `%R~` before one: reading only; `%W~`: writing only
     channel: str = ""  #: a pattern
 
@@ -37,8 +37,8 @@ class Allowed:
 
 
 def user_of(chain: Chain) -> str:
-    """The name of the user of the last of `chain`, which leads down from the coordinator: the role and the id, for what
-    is unique only below its parent with that one's."""
+    """The name of the user of the last of `chain`, which leads down from the coordinator: its role and id, and the id
+    of its parent if the own id is unique only there."""
     me = chain[-1]
     if me.role in (Role.COORDINATOR, Role.DISTRIBUTOR):
         return str(me)
@@ -46,7 +46,7 @@ def user_of(chain: Chain) -> str:
 
 
 def chain_of_user(user: str, coordinator_id: str) -> Chain | None:
-    """Whose user that is, by its name; None: it is none that `user_of` gives."""
+    """The owner of a user, by its name; None: `user_of` gives no such name."""
     role, _, name = user.partition(":")
     above, _, agent_id = name.rpartition("/")
     if role not in set(Role):
@@ -60,8 +60,8 @@ def chain_of_user(user: str, coordinator_id: str) -> Chain | None:
 
 
 def rules_of(chain: Chain, db: int = 0) -> list[str]:
-    """What follows the name and the password in ACL SETUSER. `db`: the database in which the keys are. Raises
-    ConfigError for an id that is none, since it could be a pattern, or a rule of its own."""
+    """The rules that follow name and password in ACL SETUSER. `db` is the database with the keys. Raises ConfigError
+    for a malformed id, since it could be a pattern, or a rule of its own."""
     for address in chain:
         Address.of(Role.COORDINATOR, address.agent_id)
     selected = [f"+select|{db}"] if db else []
@@ -69,21 +69,21 @@ def rules_of(chain: Chain, db: int = 0) -> list[str]:
 
 
 def allowed_of(chain: Chain) -> list[Allowed]:
-    """All that the last of `chain` needs."""
+    """Everything that the last of `chain` needs."""
     return [_may("ping time"), *_ALLOWED[chain[-1].role](chain)]
 
 
 # ---- commands ----
 
-#: What every agent does beside its keys.
+#: What every agent does apart from its keys.
 AGENT = "multi exec unwatch info script|load"
-#: On the keys that an agent has alone: its lease and fence, header, inbox, and what it has seen.
+#: Commands on the keys of one agent: its lease and fence, header, inbox, and what it has seen.
 OWN = (
     "getrange type set del watch pexpire hget hmget hgetall hkeys hlen hstrlen hset hdel hincrby"
     " xread xdel xrange xinfo|stream zadd zrem zremrangebyscore"
 )
 RUN_SCRIPTS = " ".join(f"evalsha|{name_of(script)}" for script in SCRIPTS)
-#: On what somebody who only looks may see. Nothing that needs time in proportion to the whole server.
+#: Commands of somebody who only looks. None takes time in proportion to the whole server.
 LOOK = "get strlen getrange hget hmget hgetall hlen zscore zcard zrange zrevrange smembers xlen xrange xrevrange"
 
 
@@ -109,7 +109,7 @@ def _agent(keys: AgentKeys) -> list[Allowed]:
         _may(f"{OWN} {RUN_SCRIPTS}", *own),
         _may("sadd srem", *_writing(ACTIVE)),
         _may("xadd", *_writing(keys.quarantine)),
-        _may("type del", *keys.types),  # to put right what is of another type
+        _may("type del", *keys.types),  # to repair a key of another type
     ]
 
 
@@ -153,7 +153,7 @@ def _coordinator(chain: Chain) -> list[Allowed]:
         _may("xadd expire", *_writing(*(keys.replies(Address(asker, "*")) for asker in sorted(ASKERS)))),
         _may("getrange", *_reading(keys.revoked)),
         _may("smembers", *_reading(ACTIVE)),
-        # What it wants of its distributors; and the cell of one that is lost, which it empties under that one's lease.
+        # The desired state of its distributors, and the cell of a lost one, which it empties under that one's lease.
         _may("hget hgetall hset hdel", cells.header, cells.wanted, cells.actual),
         _may("xadd", *_writing(cells.inbox, cells.history)),
         _may("publish", channel=cells.changes),

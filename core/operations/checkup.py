@@ -1,4 +1,4 @@
-"""What is wrong with an installation, and how to mend it. Looks only: nothing is started, written or repaired."""
+"""Finds what is wrong with an installation, and how to correct it. Nothing is started, written or repaired."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ log = logging.getLogger(__name__)
 
 NEEDED = ("cryptography", "hiredis", "langgraph", "orjson", "psutil", "pydantic", "redis", "rich", "typer")
 OLDEST_REDIS = (6, 2)
-#: Clocks that differ by more make logs hard to compare. Nothing else depends on them: agents use the server's.
+#: Clocks that differ by more make logs hard to compare. Nothing else depends on them: agents use the server's clock.
 CLOCK_S = 2.0
 _FULL_SHARE = 0.8
-#: What may be lost, by whether there are snapshots.
+#: What may be lost, with and without snapshots.
 _WITHOUT_APPEND_ONLY_FILE = {
     True: "there are snapshots and no append-only file: a crash of the server loses what came after the last one",
     False: "the server writes nothing to disk: when it restarts, every task is lost",
@@ -48,18 +48,17 @@ _WITHOUT_APPEND_ONLY_FILE = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     check: str
     state: Literal["ok", "warn", "fail"]
     what: str
-    cure: str = ""  #: for what is not ok
-    exit_code: int = 0  #: of a command that fails because of it
+    cure: str = ""  #: of a check that is not ok
+    exit_code: int = 0  #: exit code of a command that fails because of it
 
 
 async def check_all() -> AsyncIterator[Finding]:
-    """Everything, from the interpreter to the agents. What cannot be looked at because of an earlier failure is left
-    out."""
+    """All checks, from the interpreter to the agents. Checks that an earlier failure makes impossible are left out."""
     yield _check_python()
     yield _check_packages()
     try:
@@ -125,7 +124,7 @@ def _check_secret(settings: Settings) -> Finding:
 
 
 def check_secret_files(settings: Settings) -> Iterator[Finding]:
-    """Those of the files with secrets that are open to others than their owner."""
+    """The files with secrets that are open to users besides their owner."""
     for path in settings.secret_files:
         if is_open_to_others(path):
             cure = f"chmod 600 {shlex.quote(str(path))}; where it is mounted, declare the mode 0440 there, or 0400"
@@ -133,7 +132,7 @@ def check_secret_files(settings: Settings) -> Iterator[Finding]:
 
 
 def _server(settings: Settings) -> RedisConfig | None:
-    """How to reach the server that runs now; None: none does, and one would be started. Raises TransportDown,
+    """How to reach the running server; None: there is none, and one would be started. Raises TransportDown and
     ConfigError when agents would fail as well."""
     redis = with_client_certificate(settings.redis, settings.a2a)
     endpoint = redis.endpoint
@@ -144,14 +143,15 @@ def _server(settings: Settings) -> RedisConfig | None:
 
 
 async def _check_user(redis: RedisConfig, settings: Settings) -> Finding:
-    """Whether the server lets its user do what agents need: those who may be here, by the user's name and the keys."""
+    """Whether the server lets this user do what agents need: those that may run here, by the user's name and the
+    keys."""
     user = redis.endpoint.username or "default"
     chains = [chain] if (chain := chain_of_user(user, settings.coordinator_id)) else _chains(settings)
     refused = {chain: found for chain in chains if (found := await refused_to(redis, chain))}
     if not refused:
         return Finding("permissions", "ok", f"the user {user!r} may do what {', '.join(_roles(chains))} needs")
     chain, first = next(iter(refused.items()))
-    # With a key of its own this is one agent only, and which one the key does not tell.
+    # A key of its own belongs to one agent, and does not tell which.
     is_meant = len(refused) == len(chains) or not secret_text(settings.a2a.agent_key)
     return Finding(
         "permissions", "fail" if is_meant else "warn",
@@ -180,7 +180,7 @@ async def _check_server(reader: Reader, settings: Settings) -> AsyncIterator[Fin
     for finding in check_info(fields, await _snapshots(reader, fields)):
         yield finding
     if _is_cluster(fields):
-        return  # our keys lie in several of its slots, and it answers for one at a time
+        return  # our keys are in several of its slots, and it answers for one at a time
     ahead_s = int(server_time[0]) + int(server_time[1]) / 1e6 - (asked_s + time.time()) / 2
     if abs(ahead_s) > CLOCK_S:
         yield Finding("clock", "warn", f"this machine's differs from the server's by {abs(ahead_s):.0f} s", "use NTP")
@@ -191,10 +191,10 @@ async def _check_server(reader: Reader, settings: Settings) -> AsyncIterator[Fin
 
 
 async def check_server(reader: Reader) -> None:
-    """Whether work that must not be lost can be left with this server: asked once, when an agent starts.
+    """Checks once, when an agent starts, whether work that must not be lost can be left with this server.
 
-    Raises ConfigError when it may delete tasks or is too old; what else is not well is one warning each, with its
-    cure. A server that does not let itself be asked is taken as it is, with a warning. Raises TransportDown.
+    Raises ConfigError when the server may delete tasks or is too old, and TransportDown. Every other problem is a
+    warning with its cure. A server that does not answer the question is accepted, with a warning.
     """
     try:
         [info] = await reader.run(("INFO",))
@@ -217,8 +217,8 @@ async def check_server(reader: Reader) -> None:
 
 
 async def _snapshots(reader: Reader, info: Mapping[str, str]) -> bool | None:
-    """Whether the server writes snapshots by itself. None: it does not let that be asked, as it should not let most
-    users, since the same command tells passwords; or it need not be, since it writes an append-only file."""
+    """Whether the server writes snapshots by itself. None: it does not matter, since it writes an append-only file; or
+    this user may not ask, as most users should not, since the same command reveals passwords."""
     if info.get("aof_enabled") == "1":
         return None
     try:
@@ -229,7 +229,7 @@ async def _snapshots(reader: Reader, info: Mapping[str, str]) -> bool | None:
 
 
 def check_info(info: Mapping[str, str], snapshots: bool | None = False) -> Iterator[Finding]:
-    """What the fields of INFO say about a server as a place for work that must not be lost; `snapshots`: whether it
+    """Judges a server, by the fields of INFO, as a place for work that must not be lost. `snapshots` says whether it
     writes them by itself, which INFO does not tell; None: not known."""
     name = "valkey" if "valkey_version" in info else "redis"
     version = info.get("valkey_version") or info.get("redis_version", "0")
@@ -271,7 +271,7 @@ def _check_persistence(info: Mapping[str, str], snapshots: bool | None) -> Findi
 
 
 def check_overview(overview: Overview) -> Iterator[Finding]:
-    """What the agents, their leases and their rejected messages say."""
+    """Checks of the agents, their leases and their rejected messages."""
     dead = [agent for agent in overview.agents if agent.lease and provably_dead(agent.lease.process)]
     for agent in dead:
         yield Finding(

@@ -1,4 +1,4 @@
-"""Reads dead letters and rejected messages, for those who only look."""
+"""Reads dead letters and rejected messages, without acting on them."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ __all__ = [
     "rejected_message", "rejected_messages", "signature_found",
 ]  # fmt: skip
 
-#: A rejected message is named by who rejected it and its entry there.
+#: The name of a rejected message consists of its reader and its entry id there.
 REJECTED = re.compile(r"(coordinator|distributor):([^/]+)/(\d+-\d+)")
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedMessage:
-    """A message that its reader put aside. What it says of itself is unproven: that may be why."""
+    """A message that its reader rejected. Its content is unproven, which may be the reason."""
 
     name: str  #: READER/ENTRY, as in `coordinator:coordinator-1/1700000000000-0`
-    at: datetime  #: when it was put aside, on the server's clock
+    at: datetime  #: when it was rejected, on the server's clock
     reason: str  #: bad_signature | unknown_key | revoked | stale | replayed | not_permitted | malformed | too_large
     detail: str
     sender: str
     key_id: str
-    inbox: str  #: the stream it came in
+    inbox: str  #: the stream that it came in
     entry: str  #: its id there
     body: str  #: the beginning of it
 
 
 async def dead_letters(source: Runs, coordinator_id: str, limit: int) -> list[Task | Unreadable]:
-    """The last tasks that became dead letters, the newest first."""
+    """The tasks that became dead letters last, newest first."""
     keys = CoordinatorKeys(coordinator_id)
     [ids] = await source.look(("ZREVRANGE", keys.dead, 0, limit - 1))
     if isinstance(ids, Exception):
@@ -53,7 +53,7 @@ async def dead_letters(source: Runs, coordinator_id: str, limit: int) -> list[Ta
 
 
 async def dead_letter_ids(source: Runs, coordinator_id: str) -> list[str]:
-    """The ids of all dead letters, the oldest first."""
+    """The ids of all dead letters, oldest first."""
     [ids] = await source.run(("ZRANGE", CoordinatorKeys(coordinator_id).dead, 0, -1))
     return [task_id.decode() for task_id in ids]
 
@@ -64,7 +64,7 @@ async def is_dead_letter(source: Runs, coordinator_id: str, task_id: str) -> boo
 
 
 async def original_message(source: Runs, coordinator_id: str, task: Task) -> Signed | None:
-    """The message a task was submitted with, as it was signed; None: it came with none, or it is not kept."""
+    """The message that submitted a task, as it was signed; None: there was none, or it is not kept."""
     if task.submission is None:
         return None
     [packed] = await source.look(("HGET", CoordinatorKeys(coordinator_id).submissions, task.submission))
@@ -75,7 +75,7 @@ async def original_message(source: Runs, coordinator_id: str, task: Task) -> Sig
 
 
 def signature_found(signed: Signed, coordinator_id: str, a2a: A2ASecrets, redis: RedisConfig) -> str:
-    """`valid`, or why not: judged anew, with the secret that is configured here and now."""
+    """`valid`, or why not. It is judged again, with the secret that is configured here now."""
     try:
         keys_for((Address.of(Role.COORDINATOR, coordinator_id),), a2a, redis).verify(signed)
     except (UnknownKey, BadSignature, ConfigError) as error:
@@ -90,8 +90,8 @@ def signature_found(signed: Signed, coordinator_id: str, a2a: A2ASecrets, redis:
 async def rejected_messages(
     source: Runs, coordinator_id: str, distributor_ids: Sequence[str], limit: int
 ) -> list[RejectedMessage]:
-    """The last messages that the coordinator, these distributors and their workers put aside, the newest first; where
-    those of one cannot be read, a line that says so."""
+    """The last messages that the coordinator, these distributors and their workers rejected, newest first; if those of
+    one cannot be read, a line that says so."""
     streams = _quarantines(coordinator_id, distributor_ids)
     replies = await source.look(*(("XREVRANGE", stream, "+", "-", "COUNT", limit) for stream in streams.values()))
     found = []
@@ -105,8 +105,8 @@ async def rejected_messages(
 async def purge_rejected(
     source: Runs, coordinator_id: str, distributor_ids: Sequence[str], names: Sequence[str] | None
 ) -> int:
-    """Forgets the rejected messages of these names; None: all that the coordinator and these distributors keep. Returns
-    how many there were. Raises ServerRefused."""
+    """Forgets the rejected messages of these names, or with None all that the coordinator and these distributors keep.
+    Returns how many there were. Raises ServerRefused."""
     if names is None:
         streams = _quarantines(coordinator_id, distributor_ids).values()
         return sum(await source.run(*(("XTRIM", stream, "MAXLEN", 0) for stream in streams)))
@@ -116,7 +116,7 @@ async def purge_rejected(
 
 
 def _quarantines(coordinator_id: str, distributor_ids: Sequence[str]) -> dict[str, str]:
-    """By who rejects into it."""
+    """The quarantine keys, by the agent that rejects into them."""
     streams = {f"coordinator:{coordinator_id}": _quarantine(Role.COORDINATOR, coordinator_id, coordinator_id)}
     for distributor_id in distributor_ids:
         streams[f"distributor:{distributor_id}"] = _quarantine(Role.DISTRIBUTOR, distributor_id, coordinator_id)
@@ -124,7 +124,7 @@ def _quarantines(coordinator_id: str, distributor_ids: Sequence[str]) -> dict[st
 
 
 async def rejected_message(source: Runs, coordinator_id: str, name: str) -> RejectedMessage | None:
-    """The one of that name; None: that is no such name, or nothing is kept under it."""
+    """The rejected message of that name; None: the name is malformed, or nothing is kept under it."""
     parts = REJECTED.fullmatch(name)
     if parts is None:
         return None

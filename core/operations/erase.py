@@ -1,4 +1,4 @@
-"""Removes a hierarchy from Redis: for those that were made for one job."""
+"""Removes from Redis a hierarchy that was made for one job."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from core.redis_backend.shared_state import Runs
 
 __all__ = ["erase_hierarchy"]
 
-#: Keys looked at, and removed, at once.
+#: Number of keys that are looked at, or removed, at once.
 PAGE = 500
 
 
 async def erase_hierarchy(source: Runs, coordinator_id: str) -> int:
-    """Removes every key of a coordinator and of the distributors that are named after it, `ID.distributor-1` and so
-    on. Returns how many there were. Only for a hierarchy that has ended: what still runs writes on. Raises
+    """Removes every key of a coordinator and of the distributors that are named after it, `ID.distributor-1` and so on.
+    Returns how many there were. The hierarchy must have ended, since a running agent goes on writing. Raises
     TransportDown."""
     [members] = await source.run(("SMEMBERS", ACTIVE))
     gone = [member for member in members if member.split(b"/")[0] == f"coordinator:{coordinator_id}".encode()]

@@ -24,7 +24,7 @@ from core.stored import moment, number_in, pairs, shown
 __all__ = ["read_overview"]
 
 _REJECTED = b"rejected:"
-#: Commands that are sent for each agent.
+#: Number of commands that are sent for each agent.
 _LOOKS = 4
 _ROLES = (Role.COORDINATOR, Role.DISTRIBUTOR, Role.WORKER)
 
@@ -32,11 +32,11 @@ Chain = tuple[Address, ...]
 
 
 async def read_overview(source: Runs, coordinator_id: str, config: AgentConfig | None = None) -> Overview:
-    """The hierarchy below that coordinator, as stored now; agents that died without a goodbye are in it as gone.
+    """The hierarchy below that coordinator, as stored now. Agents that died without notice appear as gone.
 
-    `config` gives the failure timeout and lease time by which health is judged. Not one snapshot: the second round
-    trip may see a little more than the first. What cannot be read, since it is none of ours, is named and counts as not
-    there. Raises TransportDown.
+    `config` gives the failure timeout and lease time by which health is judged. This is not one snapshot: the second
+    round trip may see a little more than the first. Foreign values that cannot be read are named and count as missing.
+    Raises TransportDown.
     """
     config = config or AgentConfig()
     top = CoordinatorKeys(coordinator_id)
@@ -88,10 +88,10 @@ async def read_overview(source: Runs, coordinator_id: str, config: AgentConfig |
 
 
 class _Found:
-    """Takes what replies say, and notes those that say nothing: their key is of another type, or too large."""
+    """Takes replies, and notes the unreadable ones: their key is of another type, or too large."""
 
     def __init__(self) -> None:
-        self.unreadable: dict[str, None] = {}  # what, once each, in order
+        self.unreadable: dict[str, None] = {}  # the names, once each, in order
 
     def misses(self, what: str) -> None:
         self.unreadable[what] = None
@@ -120,7 +120,7 @@ class _Found:
 
 
 def _tree(coordinator_id: str, members: Sequence[bytes], distributors: Sequence[bytes], found: _Found) -> list[Chain]:
-    """The chains of all agents that are known, each parent before its children; a missing parent is put in."""
+    """The chains of all known agents, each parent before its children; missing parents are added."""
     top = Address(Role.COORDINATOR, coordinator_id)
     chains: set[Chain] = {(top,)}
     for member in [*members, *(f"{top}/distributor:".encode() + name for name in distributors)]:
@@ -162,7 +162,7 @@ def _view(
     silent_ms = now_ms - sent_ms if sent_ms is not None else None
     started_ms = beat.started_ms if beat else None
     if lease is not None and len(chain) == 1:
-        # It is renewed when a third of its time has passed, so two thirds of it are left when the next sign is due.
+        # It is renewed after a third of its time, so two thirds are left when the next renewal is due.
         lease_s = lease.lease_ms / 1000 if lease.lease_ms else config.lease_s
         silent_ms = max(0, now_ms - int((lease.expires_at.timestamp() - lease_s * 2 / 3) * 1000))
         started_ms = int(lease.acquired_at.timestamp() * 1000)
@@ -186,7 +186,7 @@ def _view(
 
 
 def _beat(packed: bytes | None) -> tuple[Beat | None, int | None]:
-    """A heartbeat and when it was signed; nothing where there is none, or none that can be read."""
+    """A heartbeat, and when it was signed; None twice if there is none that can be read."""
     if packed is None:
         return None, None
     try:

@@ -1,8 +1,8 @@
-"""Whether a user of Redis may do what a role needs: asked of the server itself, before anything depends on it.
+"""Asks the server itself whether a Redis user may do what a role needs, before anything depends on it.
 
-A server checks what its user may do when a command is queued in a transaction. So each command is queued once for each
-key, over a connection that is closed then, and nothing of it is carried out. Clients need no transactions; theirs are
-carried out, in a form in which they change nothing.
+A server checks permissions when a command is queued in a transaction. So each command is queued once for each key, on a
+connection that is then closed, and none is carried out. Clients have no transactions; their commands are carried out,
+in a form that changes nothing.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ from core.roles import ASKERS, options_of
 
 __all__ = ["check_permissions", "cure_of", "refused_to", "shown"]
 
-#: What cannot be queued in a transaction. Without one neither has an effect.
+#: Commands that cannot be queued in a transaction. Outside of one they have no effect.
 UNQUEUED = frozenset({"exec", "watch"})
-#: An agent works without INFO as well, and warns by itself; APPEND, by which an operator revokes, cannot do nothing.
+#: An agent works without INFO too, and warns by itself. APPEND, with which an operator revokes, always has an effect.
 UNTRIED = frozenset({"append", "info"})
-#: What a client does only where it is to wait for replicas.
+#: Commands of a client only if it waits for replicas.
 FOR_REPLICAS = frozenset({"set", "wait"})
-#: What stands behind the key, so that the command has its right shape and no effect; for others nothing does.
+#: Arguments after the key that give a command its right form without effect; other commands have none.
 BEHIND_KEY: dict[str, Command] = {
     **dict.fromkeys(("expire", "hdel", "hget", "hmget", "hscan", "hstrlen", "pexpire", "publish"), (0,)),
     **dict.fromkeys(("sadd", "srem", "xdel", "zrem", "zscore"), (0,)),
     **dict.fromkeys(("getrange", "hincrby", "hset", "xrange", "xrevrange", "zadd", "zrange"), (0, 0)),
     **dict.fromkeys(("zrangebyscore", "zremrangebyscore", "zrevrange"), (0, 0)),
-    "set": (0, "NX", "XX"),  # which contradict each other
+    "set": (0, "NX", "XX"),  # these contradict each other
     "xadd": ("0-0", 0, 0),
     "xtrim": ("MINID", 0),
 }
 KEYLESS: dict[str, Command] = {"script|load": ("SCRIPT", "LOAD", "return 0"), "wait": ("WAIT", 0, 0)}
-#: How a server refuses; the second is for EXEC.
+#: The error replies of a server that refuses; the second is for EXEC.
 REFUSALS = ("NOPERM", "EXECABORT")
 _SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A command that is needed, as ACL SETUSER has it, and on what."""
+    """A needed command, as in ACL SETUSER, and its key."""
 
     name: str
     key: str = ""  #: or a channel
 
     @property
     def command(self) -> Command:
-        """Of the right shape, and with no meaning."""
+        """The command in its right form, without a meaning."""
         name, _, part = self.name.partition("|")
         if not self.key:
             return KEYLESS.get(self.name, (name,))
@@ -65,7 +65,8 @@ _MULTI = _Call("multi")
 
 
 async def check_permissions(redis: RedisConfig, chain: Chain) -> None:
-    """Raises ConfigError when the server would refuse the last of `chain` something that it needs; TransportDown."""
+    """Raises ConfigError when the server would refuse the last of `chain` something that it needs, and
+    TransportDown."""
     if refused := await refused_to(redis, chain):
         user = redis.endpoint.username or "default"
         raise ConfigError(
@@ -74,19 +75,19 @@ async def check_permissions(redis: RedisConfig, chain: Chain) -> None:
 
 
 def shown(refused: Sequence[str]) -> str:
-    """The first of them, and how many there are beside."""
+    """The first of them, and the number of others."""
     return "; ".join(refused[:_SHOWN]) + (f"; and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else "")
 
 
 def cure_of(chain: Chain) -> str:
-    """Where the right rules are to be had."""
+    """How to get the right rules."""
     me, above = chain[-1], chain[:-1]
     return f"`agents acl {me.role} {me.name}{options_of(above)}` prints the ACL SETUSER line that allows it"
 
 
 async def refused_to(redis: RedisConfig, chain: Chain) -> list[str]:
-    """What the server refuses to the last of `chain`, whose user is that of `redis`: each command that it needs, and on
-    which keys where not on all. Nothing is written. Raises TransportDown, ConfigError."""
+    """The commands that the server refuses to the last of `chain`, whose user is that of `redis`, with the keys if not
+    all are refused. Nothing is written. Raises TransportDown, ConfigError."""
     calls = list(dict.fromkeys(_calls(redis, chain)))
     wire = Wire(redis)
     try:
@@ -108,10 +109,10 @@ def _calls(redis: RedisConfig, chain: Chain) -> Iterator[_Call]:
 
 
 async def _refused(wire: Wire, calls: Sequence[_Call]) -> list[_Call]:
-    if _MULTI not in calls:  # a client: its commands do nothing as they stand
+    if _MULTI not in calls:  # a client, whose commands have no effect in this form
         return await _refused_at_once(wire, calls)
     refused = await _refused_at_once(wire, [*(call for call in calls if call.name in UNQUEUED), _MULTI])
-    if _MULTI in refused:  # what follows would be carried out
+    if _MULTI in refused:  # the following commands would be carried out
         return refused
     return refused + await _refused_at_once(wire, [call for call in calls if call.name not in {*UNQUEUED, "multi"}])
 

@@ -1,4 +1,4 @@
-"""A connection for looking: plain commands, no lease, nothing is written under it."""
+"""A connection for reading: plain commands, without a lease."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from core.server_info import Memory, fields_of, is_other_type, memory_of
 
 __all__ = ["Reader", "memory_told", "reading"]
 
-#: Replies that are more than this together are taken one by one, and of one that alone is more it is only said that it
-#: is: nobody who can write to Redis fills the memory of those who look.
+#: Replies that exceed this together, in bytes, are read one by one, and one that exceeds it alone is only reported. So
+#: nobody who can write to Redis fills the memory of a reader.
 MOST_BYTES = 256 * 1024 * 1024
 
 
 class Reader:
-    """Runs commands one batch at a time, and connects again by itself when the connection was lost before."""
+    """Runs commands one batch at a time, and reconnects by itself after a lost connection."""
 
     def __init__(self, redis: RedisConfig) -> None:
         self._wire = Wire(redis)
@@ -37,8 +37,8 @@ class Reader:
         return replies
 
     async def look(self, *commands: Sequence[Part]) -> list[Any]:
-        """The replies, in order; an error stands in the place of one that is too large, or of a key of another type.
-        Raises TransportDown; ServerRefused when one was refused for another reason: this user may not look there."""
+        """The replies, in order, with an error in place of one that is too large or whose key is of another type.
+        Raises TransportDown; ServerRefused when one was refused for another reason: this user may not read it."""
         if not self._wire.connected:
             await self._wire.connect()
         try:
@@ -69,7 +69,7 @@ async def reading(redis: RedisConfig) -> AsyncIterator[Reader]:
 
 
 async def memory_told(source: Runs) -> Memory | None:
-    """How full the server is; None where its user may not ask. Raises TransportDown."""
+    """How full the server is; None if this user may not ask. Raises TransportDown."""
     with suppress(ServerRefused):
         [info] = await source.run(("INFO", "memory"))
         return memory_of(fields_of(info))

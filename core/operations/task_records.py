@@ -1,4 +1,4 @@
-"""Reads the records of tasks, for those who only look."""
+"""Reads the records of tasks, without acting on them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from core.tasks import Task
 
 __all__ = ["Unreadable", "newest_tasks", "read_records", "read_task"]
 
-#: Records read at once.
+#: Number of records that are read at once.
 PAGE = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """In the place of a record that is none: somebody else has written it."""
+    """Stands for a malformed record, which somebody else has written."""
 
     task_id: str
     why: str
@@ -30,7 +30,7 @@ class Unreadable:
 
 
 def _record(task_id: bytes, record: Any) -> Task | Unreadable:
-    """The task that a stored record says."""
+    """The task in a stored record."""
     try:
         if isinstance(record, Exception):
             raise ValueError(record)
@@ -43,15 +43,15 @@ def _record(task_id: bytes, record: Any) -> Task | Unreadable:
 async def read_records(source: Runs, key: str, ids: Sequence[bytes]) -> list[Task | Unreadable]:
     """The tasks with these ids that are kept in the hash at `key`."""
     [records] = await source.look(("HMGET", key, *ids))
-    if isinstance(records, Exception):  # which of them is it?
+    if isinstance(records, Exception):  # one of them is too large; find it
         records = await source.look(*(("HGET", key, task_id) for task_id in ids))
     return [_record(task_id, one) for task_id, one in zip(ids, records, strict=True) if one is not None]
 
 
 async def read_task(source: Runs, coordinator_id: str, task_id: str) -> tuple[Task | None, Task | None]:
-    """The coordinator's record of a task, and the record in the cell of the distributor that has it; None: no such.
+    """The coordinator's record of a task, and the record in the cell of the distributor that has it; None: missing.
 
-    Raises UserError when the first is none of ours; of the second that counts as not there."""
+    Raises UserError when the first is not ours. If the second is not ours, it counts as missing."""
     ids = [task_id.encode()]
     records = await read_records(source, CoordinatorKeys(coordinator_id).tasks, ids)
     task = records[0] if records else None
@@ -64,9 +64,10 @@ async def read_task(source: Runs, coordinator_id: str, task_id: str) -> tuple[Ta
 
 
 async def newest_tasks(source: Runs, coordinator_id: str) -> AsyncGenerator[Task | Unreadable, None]:
-    """All tasks that are kept: the open ones, the last submitted first, then the ended ones, the last ended first.
+    """All stored tasks: the open ones, last submitted first, and then the ended ones, last ended first.
 
-    Read page by page, so that whoever stops early has not paid for all. A task that ends meanwhile may come twice.
+    They are read page by page, so a caller that stops early has not paid for all. A task that ends meanwhile may come
+    twice.
     """
     keys = CoordinatorKeys(coordinator_id)
     for order in (keys.open, keys.ended):

@@ -1,4 +1,4 @@
-"""The few shapes that the pictures are made of, as SVG text. Every text that comes from outside is escaped here."""
+"""The few shapes of the pictures, as SVG text. Every text from outside is escaped here."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["FAINT", "INK", "LOST", "MUTED", "element", "elided", "hint", "label"
 
 INK, MUTED, FAINT, LOST = "#1b1f24", "#59636e", "#d8dee4", "#c4261d"
 FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
-#: Width of an average letter of such a font, as a part of its size; on the safe side.
+#: Width of an average letter of this font as a share of its size, rounded up.
 LETTER = 0.6
 
 
 def page(width: float, height: float, title: str, parts: Iterable[str], definitions: str = "") -> str:
-    """A whole picture on a white sheet, so that it can be read on a page of any colour."""
+    """A whole picture on a white background, so that it can be read on a page of any colour."""
     body = "\n".join(parts)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}"'
@@ -38,12 +38,12 @@ def label(x: float, y: float, words: str, **attributes: float | str) -> str:
 
 
 def hint(words: str) -> str:
-    """What a browser shows when the pointer rests on the element that this is put into."""
+    """The text that a browser shows when the pointer rests on the element around this."""
     return element("title", _text(words))
 
 
 def elided(words: str, room_px: float, size: float = 12) -> str:
-    """`words`, or its two ends, short enough for `room_px`; empty where not even three letters fit."""
+    """`words`, or its two ends, short enough for `room_px`; empty if not even three letters fit."""
     words = printable(words)
     fits = int(room_px / (LETTER * size))
     if len(words) <= fits:
@@ -57,7 +57,7 @@ def width_px(words: str, size: float = 12) -> float:
 
 
 def _text(words: str) -> str:
-    # XML cannot carry some of what is not printable at all, escaped or not.
+    # XML cannot carry some unprintable characters at all, escaped or not.
     return escape(printable(words))
 
 

@@ -25,12 +25,12 @@ class Attempt:
     attempt: int  #: 1 for the first
     started_at: float  #: seconds, on any clock that all attempts and marks share
     ended_at: float
-    outcome: Outcome  #: delegated: it handed over to children; lost: its worker was
+    outcome: Outcome  #: delegated: children continue; lost: its worker was lost
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Something that happened at one moment: a worker was killed, say."""
+    """Something that happened at one moment, such as the kill of a worker."""
 
     at: float  #: seconds, on the clock of the attempts
     label: str
@@ -39,7 +39,7 @@ class Mark:
 WIDTH, LEFT, RIGHT = 1200, 200, 28
 PLOT = WIDTH - LEFT - RIGHT
 BAR, GAP, PADDING = 18, 3, 7
-#: Told apart by people who see colours differently as well, and none of them the red of what was lost.
+#: People with colour blindness can tell them apart too, and none of them is the red of a lost attempt.
 COLOURS = ("#8a63b0", "#3b76b5", "#2f8f74", "#c9781f", "#6e7781", "#8c6d3f")
 HATCHING = (
     '<pattern id="lost" width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
@@ -60,7 +60,7 @@ class _Scale:
 
 
 def timeline_svg(attempts: Sequence[Attempt], marks: Sequence[Mark] = (), title: str = "Who ran what, and when") -> str:
-    """The picture, as SVG text that needs nothing else. No attempts give an empty plot."""
+    """The picture, as self-contained SVG text. Without attempts the plot is empty."""
     scale = _scale(attempts, marks)
     colours = _colours(attempts)
     lanes = _lanes(attempts)
@@ -97,7 +97,7 @@ def _colours(attempts: Sequence[Attempt]) -> dict[str, str]:
 
 
 def _lanes(attempts: Sequence[Attempt]) -> dict[str, list[list[Attempt]]]:
-    """For each worker its tracks: attempts that overlap in time lie below each other."""
+    """The tracks of each worker: attempts that overlap in time lie below each other."""
     lanes: dict[str, list[list[Attempt]]] = {}
     for one in sorted(attempts, key=lambda one: (_natural(one.worker), one.started_at, one.task_id)):
         tracks = lanes.setdefault(one.worker, [])
@@ -154,7 +154,7 @@ def _bar(one: Attempt, y: float, scale: _Scale, colours: dict[str, str], room_un
 
 
 def _bar_label(words: str, x: float, y: float, width: float, outcome: str, room_until_x: float) -> str:
-    """Beside the bar where that is hatched, else inside it; none where there is no room."""
+    """The label beside a hatched bar, or inside another one; empty if there is no room."""
     needed = width_px(words, 11)
     if outcome == "lost":
         beside = room_until_x - (x + width) > needed + 8
@@ -190,7 +190,7 @@ def _axis(scale: _Scale, top: float, bottom: float) -> list[str]:
 
 
 def _mark_rows(marks: Iterable[Mark], scale: _Scale) -> list[list[Mark]]:
-    """Marks in rows, so that no label lies over another."""
+    """Marks in rows, so that no label covers another."""
     rows: list[list[Mark]] = []
     ends: list[float] = []
     for mark in sorted(marks, key=lambda mark: mark.at):
@@ -205,7 +205,7 @@ def _mark_rows(marks: Iterable[Mark], scale: _Scale) -> list[list[Mark]]:
 
 
 def _mark_span(mark: Mark, scale: _Scale) -> tuple[float, float]:
-    """Where the label of a mark begins and ends: right of its line, unless it would leave the picture."""
+    """Where the label of a mark begins and ends: to the right of its line, unless it would leave the picture."""
     width = width_px(elided(mark.label, PLOT / 2), 12)
     left = scale.x(mark.at) + 5
     return (left, left + width) if left + width <= WIDTH - 12 else (left - 10 - width, left - 10)
@@ -220,7 +220,7 @@ def _mark_lines(rows: Sequence[Sequence[Mark]], scale: _Scale, bottom: float) ->
             x, (left, right) = scale.x(mark.at), _mark_span(mark, scale)
             dashed: dict[str, float | str] = {"stroke": LOST, "stroke_width": 1.5, "stroke_dasharray": "5 3"}
             lines.append(element("line", x1=x, x2=x, y1=y - 12, y2=bottom, **dashed))
-            # The sheet's colour behind it, where the line of an earlier mark passes.
+            # The background colour behind it, in case the line of an earlier mark passes.
             ground = element("rect", x=left, y=y - 12, width=right - left, height=16, fill="#ffffff")
             at, anchor = (left, "start") if left > x else (right, "end")
             words = label(at, y, elided(mark.label, PLOT / 2), fill=LOST, font_weight=600, text_anchor=anchor)

@@ -1,8 +1,8 @@
 """An event loop that user code on it cannot end.
 
 asyncio hands SystemExit and KeyboardInterrupt to whoever awaits the task that raised them, and then lets them out of
-the loop as well; and anybody may call `loop.stop()`. On a loop of ours neither concerns the neighbours: what was to run
-next is still there, so the loop goes on.
+the loop as well. Besides, anybody may call `loop.stop()`. On our loop neither affects the neighbours: whatever was to
+run next is still there, so the loop continues.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """What `main` returns, as `asyncio.run` does, but nothing else on the loop ends it before. What is left on the loop
-    is cancelled, and waited for."""
+    """What `main` returns, as with `asyncio.run`, except that nothing else on the loop ends it. Remaining tasks are
+    cancelled and awaited."""
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
         try:
@@ -50,7 +50,7 @@ async def _end_what_is_left() -> None:
 
 
 def outlast(loop: asyncio.AbstractEventLoop, over: Callable[[], bool]) -> None:
-    """Turns `loop` until it stops when it is `over()`."""
+    """Runs `loop` again each time it stops, until `over()` is true."""
     while True:
         try:
             loop.run_forever()
@@ -63,6 +63,6 @@ def outlast(loop: asyncio.AbstractEventLoop, over: Callable[[], bool]) -> None:
 
 
 def _place() -> str:
-    """Where what is being handled was raised. Not asked of the exception, whose methods are the user's."""
+    """Where the exception being handled was raised. The exception is not asked, since its methods are the user's."""
     last = traceback.extract_tb(sys.exc_info()[2])[-1]
     return f"{last.filename}:{last.lineno} in {last.name}"

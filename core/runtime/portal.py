@@ -1,10 +1,10 @@
 """One implementation, called from programs with and without an event loop.
 
-An operation is written once, as a coroutine function. Called where no event loop runs, it is run to its end on a
-background loop and its value is returned. Called inside a running loop, the same call is awaited:
+An operation is written once, as a coroutine function. When no event loop runs in the caller, it runs to its end on a
+background loop, and its value is returned. Inside a running loop, the same call is awaited:
 
     agent.initialize()                # in a script
-    await agent.initialize.aio()      # in a coroutine; without a type checker `await agent.initialize()` does as well
+    await agent.initialize.aio()      # in a coroutine; `await agent.initialize()` also works, without a type checker
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _inherited: list[object] = []
 
 
 def portal_loop() -> asyncio.AbstractEventLoop:
-    """The background loop of this process; started on first use, ends with the process."""
+    """The background loop of this process. It starts on first use and ends with the process."""
     global _loop, _thread
     with _lock:
         if _loop is None:
@@ -50,8 +50,8 @@ def _begin_in_child() -> None:
 
 
 def keep_inherited(*parts: object) -> None:
-    """What a fork has copied of a loop, its tasks and its connections is never touched, nor collected as garbage: they
-    share the parent's selector, and to close one would take the parent's off it."""
+    """Keeps what a fork has copied of a loop, its tasks and its connections from being touched or collected. They share
+    the parent's selector, and closing one would remove the parent's from it."""
     _inherited.extend(parts)
 
 
@@ -59,26 +59,27 @@ os.register_at_fork(after_in_child=_begin_in_child)
 
 
 def _in_a_loop() -> bool:
-    """Whether the caller runs in an event loop, and so has to await."""
+    """Whether the caller runs in an event loop, and therefore has to await."""
     loop = asyncio._get_running_loop()
-    # Where gevent has patched threads, the background loop runs in the thread of its callers.
+    # With threads patched by gevent, the background loop runs in the thread of its callers.
     return loop is not None and (loop is not _loop or threading.current_thread() is _thread)
 
 
 def refuse_in_a_loop(cure: str) -> None:
-    """Raises EventLoopError where what is to follow would block a running event loop."""
+    """Raises EventLoopError if the following call would block a running event loop."""
     if _in_a_loop():
         raise EventLoopError(f"this would block the event loop that runs here (of a coroutine, or a notebook): {cure}")
 
 
 class Resident:
-    """Something that lives on one event loop of one process: where it was first used, or first after that ended."""
+    """An object that lives on one event loop of one process: the one of its first use, or first use after that
+    ended."""
 
     _home: asyncio.AbstractEventLoop | None = None
-    _process = 0  #: the process it lives in; 0: none yet
+    _process = 0  #: the process that it lives in; 0: none yet
 
     def _home_here(self) -> asyncio.AbstractEventLoop | None:
-        """The loop it lives on, if there still is one."""
+        """The loop that it lives on, if that still exists."""
         forked = self._process not in (0, os.getpid())
         if forked or (self._home is not None and self._home.is_closed()):
             self._leave_home(forked=forked)
@@ -86,12 +87,12 @@ class Resident:
         return self._home
 
     def _leave_home(self, *, forked: bool) -> None:
-        """Its loop has ended, or (`forked`) is the parent's: forgets what was tied to it. Raises EventLoopError where
-        that cannot be."""
+        """Forgets everything tied to its loop, which has ended or (`forked`) is the parent's. Raises EventLoopError if
+        the object cannot move."""
 
 
 class BoundOperation(Generic[P, T]):
-    """A method of one object, to be called or awaited."""
+    """A method of one object, which can be called or awaited."""
 
     def __init__(self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]], owner: Resident) -> None:
         self._function = function
@@ -104,14 +105,14 @@ class BoundOperation(Generic[P, T]):
         return signature.replace(parameters=[*signature.parameters.values()][1:])
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        """The value; inside a running event loop an awaitable of it."""
+        """The value, or inside a running event loop an awaitable of it."""
         if _in_a_loop():
             return self.aio(*args, **kwargs)  # type: ignore[return-value]
         home = self._owner._home_here() or portal_loop()
         _check_that_it_runs(home, self._owner)
         try:
             return asyncio.run_coroutine_threadsafe(self.aio(*args, **kwargs), home).result()
-        except AgentSystemError as error:  # its message says it all; frames in between, and causes, do not
+        except AgentSystemError as error:  # its message says everything; frames in between, and causes, do not help
             raise error.with_traceback(None) from None
 
     async def aio(self, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,8 +1,7 @@
-"""What the log says of rejected messages: a line for each reason now and then, and one for each sender, however many
-there are.
+"""Log lines about rejected messages: occasionally one for each reason and one for each sender, however many there are.
 
-Whoever can write to Redis decides how many there are, and what they say; so a line has nothing of their text but an
-address, which has the form of one. What a message said is kept in the quarantine.
+Whoever can write to Redis decides how many there are and what they say. So a line has nothing of their text except a
+well-formed address. The content of a message is kept in the quarantine.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ __all__ = ["LINE_EVERY_S", "RejectionLog"]
 
 log = logging.getLogger(__name__)
 
-#: Between two lines about the same reason, and about the same sender as well.
+#: Seconds between two lines about the same reason, and about the same reason and sender.
 LINE_EVERY_S, SAME_EVERY_S = 10.0, 3600.0
-#: So many senders are remembered; of more, those of the latest lines.
+#: Number of senders that are remembered; beyond it, those of the oldest lines are dropped.
 MOST_REMEMBERED = 1000
 _ANOTHER_SECRET = (
     "it has another secret: set the same A2A_TOKEN_SECRET there, or the A2A_AGENT_KEY that `agents key` prints for it;"
     " `agents dlq purge --quarantined` then clears what was rejected"
 )
-#: What is to be done, by reason.
+#: What to do, by reason.
 CURES = {
     BadSignature.reason: _ANOTHER_SECRET,
     UnknownKey.reason: _ANOTHER_SECRET,
@@ -35,7 +34,7 @@ CURES = {
 
 
 class RejectionLog:
-    """Of one reader, about one kind of message."""
+    """The lines of one reader about one kind of message."""
 
     def __init__(self, what: str, action: str) -> None:
         self._what = what
@@ -44,7 +43,7 @@ class RejectionLog:
         self._unsaid: Counter[str] = Counter()
 
     def note(self, reason: str, sender: bytes, entry_id: bytes = b"") -> None:
-        """One was rejected. `sender` is whom it names."""
+        """Notes a rejected message. `sender` is the address in it, which may be forged."""
         now_s, named = time.monotonic(), _named(sender)
         if now_s < max(self._due_s.get(reason, 0.0), self._due_s.get((reason, named), 0.0)):
             self._unsaid[reason] += 1

@@ -1,4 +1,4 @@
-"""Whom of its children an agent does not believe any more."""
+"""The children that an agent does not believe any more."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ log = logging.getLogger(__name__)
 
 
 class Revocations:
-    """Finds what is new among the stored ones, and has the agent's keys know it. What was seen once holds for as long
-    as they do, whatever becomes of what is stored."""
+    """Finds new revocations among the stored ones, and tells the agent's keys. A revocation that was seen once holds as
+    long as the keys do, whatever happens to what is stored."""
 
     def __init__(self, chain: tuple[Address, ...], signing: Keys, key: str | None) -> None:
-        """`chain` leads from the coordinator down to the agent; `key` is where they are stored, None: nowhere."""
+        """`chain` leads from the coordinator down to the agent; `key` is where revocations are stored, None:
+        nowhere."""
         self._parents = chain[1:]
         self._signing = signing
         self._stored: object = b""
-        #: the commands to look with; `take` wants their reply
+        #: the commands that read them; `take` takes their reply
         self.look: tuple[Command, ...] = (("GETRANGE", key, 0, MOST_BYTES - 1),) if key else ()
 
     def take(self, stored: object) -> None:
-        """What is stored now; an error, when that cannot be read."""
+        """Takes the stored revocations, or an error if they cannot be read."""
         stored = stored if isinstance(stored, bytes) else str(stored)
         if stored == self._stored:
             return

@@ -1,5 +1,5 @@
-"""An event loop that does not turn: what holds it is named, and in the end its process goes, since others have long
-taken over by then."""
+"""Handles an event loop that does not turn: names what holds it, and finally ends the process, since others have taken
+over by then."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from threading import Thread
 
 __all__ = ["stay_awake"]
 
-#: The loop shows that it turns so many times within the limit.
+#: How many times within the limit the loop shows that it turns.
 TURNS = 10
 
 log = logging.getLogger(__name__)
 
 
 async def stay_awake(limit_s: float, holder: Callable[[], str]) -> None:
-    """Has the process end when this loop does not turn for `limit_s`, until cancelled. After half of that the log says
-    who holds it, as another thread asks `holder`; unless what holds it lets no other thread run.
+    """Ends the process when this loop does not turn for `limit_s`; runs until it is cancelled. After half of that time
+    the log names what holds the loop, since another thread asks `holder`, unless no other thread can run.
 
-    The timer runs in a thread of C, which needs no interpreter lock: not even a regex that holds it can outlast that.
+    The timer runs in a C thread, which needs no interpreter lock, so it works even when a regex holds the lock.
     """
     turns: SimpleQueue[bool] = SimpleQueue()
     Thread(target=_say_who_holds, args=(turns, limit_s, holder), name="standstill", daemon=True).start()
@@ -37,7 +37,7 @@ async def stay_awake(limit_s: float, holder: Callable[[], str]) -> None:
 
 
 def _say_who_holds(turns: SimpleQueue[bool], limit_s: float, holder: Callable[[], str]) -> None:
-    """Reads what the loop shows at each turn, until it shows that it is done."""
+    """Reads the signs of life of the loop, until it shows that it is done."""
     goes_on = True
     while goes_on:
         try:

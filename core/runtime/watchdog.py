@@ -1,7 +1,7 @@
-"""Whether an agent gets on with its work, as it knows itself: what it waits for, and when that is too long.
+"""Whether an agent makes progress, as it sees itself: what it waits for, and when that takes too long.
 
-A process may live, renew its lease and send heartbeats while its loop has stopped taking what lies in its inbox. To
-those around it such an agent looks healthy, so it has to notice by itself.
+A process may be alive, renew its lease and send heartbeats while its loop has stopped reading its inbox. To others such
+an agent looks healthy, so it has to notice by itself.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ class Watchdog:
         self._deaf_s: float | None = None  # since when a read is under way
         self._reads = True
         self.away = ""  #: why Redis cannot be reached; empty: it can
-        self.refusal = ""  #: why Redis refuses what it is asked to write; empty: it does not
+        self.refusal = ""  #: why Redis refuses writes; empty: it does not
 
     def turns(self, busy: bool) -> None:
-        """A turn begins, or the loop has nothing to do."""
+        """Notes that a turn begins, or that the loop has nothing to do."""
         self._busy_s = self._awake_s() if busy else None
 
     def listens(self, reading: bool) -> None:
-        """A read begins, or is over."""
+        """Notes that a read begins, or is over."""
         self._deaf_s = monotonic_s() if reading else None
 
     def transport(self, up: bool, why: str) -> None:
-        """Redis could, or could not, be reached."""
+        """Notes whether Redis could be reached."""
         if up == (not self.away):
             return
         self.away = "" if up else why or "unknown"
@@ -68,18 +68,18 @@ class Watchdog:
             self.transport(False, str(error))
 
     def reads(self, yes: bool) -> None:
-        """Whether Redis lets the inbox be read. Who has nothing to write would never learn that it does again."""
+        """Notes whether Redis lets the inbox be read. An agent with nothing to write would not learn it otherwise."""
         was, self._reads = self._reads, yes
         if yes and not was:
             self.refused("")
 
     def written(self) -> None:
-        """Redis has taken a write."""
+        """Notes that Redis has accepted a write."""
         if self._reads:
             self.refused("")
 
     def refused(self, why: str) -> None:
-        """Redis refused what it was asked; with an empty `why`, it does so no more."""
+        """Notes that Redis refused a command; with an empty `why`, that it does so no more."""
         if bool(why) == bool(self.refusal):
             return
         self.refusal = why
@@ -99,7 +99,7 @@ class Watchdog:
                 raise Wedged(f"{agent} is wedged: {self.problems[-1]}. Another process has to take over")
 
     def stood_still(self, for_s: float) -> None:
-        """The process as a whole was stopped, or not given the processor: what it was doing is no older for that."""
+        """Leaves out time in which the whole process was stopped, or was not given the processor."""
         if self._busy_s is not None:
             self._busy_s += for_s
         if self._deaf_s is not None:
@@ -107,7 +107,7 @@ class Watchdog:
 
     @property
     def stalled_s(self) -> float:
-        """For how long there has been something to do, and nothing was done. Waiting for Redis does not count."""
+        """How long there has been work without progress, in seconds. Waiting for Redis does not count."""
         if self.away or self.refusal:
             return 0.0
         busy_s = self._awake_s() - self._busy_s if self._busy_s is not None else 0.0
@@ -120,7 +120,7 @@ class Watchdog:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Why it cannot work now; none: it can."""
+        """Why it cannot work now; empty: it can."""
         stalled_s = self.stalled_s
         found = [self.away, self.refusal, f"nothing has moved for {stalled_s:.0f} s" if self.wedged else ""]
         return tuple(filter(None, found))
@@ -130,7 +130,7 @@ class Watchdog:
         return monotonic_s() - self._waited_s()
 
     def _forgive(self) -> None:
-        """While Redis was away nothing could be done."""
+        """Leaves out the time in which Redis was away, since nothing could be done."""
         if self._busy_s is not None:
             self._busy_s = self._awake_s()
         if self._deaf_s is not None:
