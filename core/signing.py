@@ -29,6 +29,7 @@ from core.errors import (
 )
 from core.roles import Address
 from core.sealing import Seals
+from core.stored import pairs
 
 __all__ = ["Keys", "ReplayWindow", "Signed", "check_fresh", "check_plausible", "key_id_of"]
 
@@ -61,7 +62,7 @@ class Signed:
     @classmethod
     def from_fields(cls, fields: Sequence[bytes]) -> Self:
         """Raises MalformedMessage when a field is missing."""
-        named = dict(zip(fields[::2], fields[1::2], strict=False))
+        named = pairs(fields)
         try:
             return cls(
                 Address.parse(named[b"from"]),

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from core.chaos.append_log import Transaction
+from core.stored import pairs
 
 __all__ = ["ENDED", "TO_DO", "Grant", "History"]
 
@@ -126,9 +127,9 @@ class History:
                 self._breach(f"{key.decode()} was written outside of its lease")
         if name == b"HSET":
             if header := _HEADER.fullmatch(key):
-                self._take_header(header, dict(_pairs(command[2:])), leases)
+                self._take_header(header, pairs(command[2:]), leases)
             elif _RECORDS.fullmatch(key):
-                for task_id, record in _pairs(command[2:]):
+                for task_id, record in pairs(command[2:]).items():
                     self._take_record(task_id.decode(), orjson.loads(record))
         elif name == b"XADD" and _REPLIES.fullmatch(key):
             self._take_reply(command)
@@ -174,7 +175,7 @@ class History:
             first, step = _PUTS[name]
             members.update(arguments[first::step] if step else arguments[first : first + 1])
             if key.endswith(b":tasks:actual"):
-                members.difference_update(name for name, record in _pairs(arguments[1:]) if not _to_do(record))
+                members.difference_update(name for name, record in pairs(arguments[1:]).items() if not _to_do(record))
         elif name in _REMOVES:
             members.difference_update(arguments[1:])
         elif name == b"XTRIM" and arguments[-1] == b"0":  # no agent trims an inbox; an operator may
@@ -198,7 +199,3 @@ def _lease_of(header: re.Match[bytes]) -> bytes:
 
 def _to_do(record: bytes) -> bool:
     return orjson.loads(record).get("status", "pending") in TO_DO
-
-
-def _pairs(flat: tuple[bytes, ...]) -> Iterator[tuple[bytes, bytes]]:
-    return zip(flat[::2], flat[1::2], strict=True)

@@ -15,6 +15,7 @@ from core.chaos.injector import Kind
 from core.chaos.judge import Verdict
 from core.chaos.story import Phases, Recovery, Story
 from core.chaos.timeline import timeline_svg
+from core.pictures.table import plain_lines
 
 __all__ = ["Report", "recovery_times", "report_json", "report_svg", "report_text"]
 
@@ -137,26 +138,29 @@ def report_text(report: Report) -> list[str]:
     """The report, in lines for a terminal."""
     verdict, story = report.verdict, report.story
     faults = ", ".join(f"{count} {kind}" for kind, count in story.faults_by_kind().items()) or "none"
-    lines = [
-        f"tasks       {verdict.accepted} accepted and {_spawned(verdict)} spawned by them,"
-        f" {verdict.ended - len(verdict.failed)} completed, {len(verdict.lost)} lost, {len(verdict.double)} double",
-        f"executions  {verdict.executed} of {len(verdict.executions)} tasks, {_per_task(verdict):.3f} per task",
-        f"faults      {len(story.struck)}: {faults}",
-        f"takeovers   {len(story.takeovers())}",
-        f"throughput  {report.faulty:.0f}/s under faults, {report.calm:.0f}/s calm: {report.share:.0%}",
+    tasks = (
+        f"{verdict.accepted} accepted and {_spawned(verdict)} spawned by them,"
+        f" {verdict.ended - len(verdict.failed)} completed, {len(verdict.lost)} lost, {len(verdict.double)} double"
+    )
+    rows = [
+        ("tasks", tasks),
+        ("executions", f"{verdict.executed} of {len(verdict.executions)} tasks, {_per_task(verdict):.3f} per task"),
+        ("faults", f"{len(story.struck)}: {faults}"),
+        ("takeovers", f"{len(story.takeovers())}"),
+        ("throughput", f"{report.faulty:.0f}/s under faults, {report.calm:.0f}/s calm: {report.share:.0%}"),
     ]
     for tier, times in recovery_times(story.recoveries).items():
         if tier != "all":
             counted = f"{times['count']:.0f} time{'s' if times['count'] != 1 else ''}"
-            lines.append(f"recovery    {tier}: p50 {times['p50_s']:.2f} s, max {times['max_s']:.2f} s, {counted}")
+            rows.append(("recovery", f"{tier}: p50 {times['p50_s']:.2f} s, max {times['max_s']:.2f} s, {counted}"))
     if story.exits:
         exits = (_counted(lane, Counter(codes)) for lane, codes in sorted(story.exits.items()))
-        lines.append(f"exits       unasked, and started again: {'; '.join(exits)}")
+        rows.append(("exits", f"unasked, and started again: {'; '.join(exits)}"))
     for name, found in report.findings.items():
         more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        lines.append(f"{name.upper():11} {'; '.join(found[:SHOWN])}{more}")
-    lines.append(f"again       {report.command}")
-    return [*lines, _conclusion(report)]
+        rows.append((name.upper(), f"{'; '.join(found[:SHOWN])}{more}"))
+    rows.append(("again", report.command))
+    return [*plain_lines(("", ""), rows), _conclusion(report)]
 
 
 def report_svg(report: Report) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.cli.table import GAP, Column, fitted
+from core.pictures.table import GAP, Column, fitted, table_of
 from core.printable import escaped_json, printable, printable_lines
 
 if TYPE_CHECKING:
@@ -73,25 +73,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, wide: 
         if widths is None:
             _print_blocks(console, known, cells)
         else:
-            _print_columns(console, known, cells, widths)
+            console.print(table_of(known, cells, widths, _styled))
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))
     if widths is not None and len(widths) < len(known):
         left_out = ", ".join(column.name for number, column in enumerate(known) if number not in widths)
         note(f"(--wide shows {left_out})")
-
-
-def _print_columns(
-    console: Console, columns: Sequence[Column], rows: Sequence[Sequence[str]], widths: Mapping[int, int]
-) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, GAP, 0, 0), header_style="bold", show_edge=False, pad_edge=False)
-    for number, width in widths.items():
-        justify: Literal["right", "left"] = "right" if columns[number].right else "left"
-        table.add_column(columns[number].name, justify=justify, overflow="fold", width=width)
-    for row in rows:
-        table.add_row(*(_styled(row[number]) for number in widths))
-    console.print(table)
 
 
 def _print_blocks(console: Console, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:

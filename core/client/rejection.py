@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from typing import Any
 
 from core.errors import (
     BadSignature,
@@ -15,6 +14,7 @@ from core.errors import (
     UnknownKey,
 )
 from core.roles import Address
+from core.stored import pairs
 
 __all__ = ["LATEST", "rejection_of"]
 
@@ -39,7 +39,7 @@ def rejection_of(
     `entries` are those of the reader's quarantine, the latest first. Only their ids count, not their content, since
     anybody may have put a message that names this sender into the inbox."""
     for _, fields in entries:
-        named: dict[bytes, Any] = dict(zip(fields[::2], fields[1::2], strict=False))
+        named = pairs(fields)
         kind = _FINAL.get(named.get(b"reason", b""))
         if kind is None or named.get(b"entry") not in posted:
             continue

@@ -12,6 +12,7 @@ from core.agents import Beat
 from core.config.settings import AgentConfig
 from core.errors import MalformedMessage, PeerError, ServerRefused
 from core.langgraph_state import Lease
+from core.natural_order import natural_key
 from core.overview import AgentView, Overview, health_at
 from core.ports import Command
 from core.redis_backend.bounded_reads import lease_read
@@ -131,13 +132,7 @@ def _tree(coordinator_id: str, members: Sequence[bytes], distributors: Sequence[
             continue
         if chain[0] == top and tuple(address.role for address in chain) == _ROLES[: len(chain)]:
             chains.update(chain[: length + 1] for length in range(len(chain)))
-    return sorted(chains, key=lambda chain: [_natural(address.agent_id) for address in chain])
-
-
-def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
-    """A sorting key that puts worker-2 before worker-10."""
-    parts = name.replace("-", " ").replace("_", " ").replace(".", " ").split()
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
+    return sorted(chains, key=lambda chain: [natural_key(address.agent_id) for address in chain])
 
 
 def _view(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from core.natural_order import natural_key
 from core.pictures.svg import FAINT, LOST, MUTED, element, elided, hint, label, page, width_px
 
 __all__ = ["Attempt", "Mark", "timeline_svg"]
@@ -99,7 +99,7 @@ def _colours(attempts: Sequence[Attempt]) -> dict[str, str]:
 def _lanes(attempts: Sequence[Attempt]) -> dict[str, list[list[Attempt]]]:
     """The tracks of each worker: attempts that overlap in time lie below each other."""
     lanes: dict[str, list[list[Attempt]]] = {}
-    for one in sorted(attempts, key=lambda one: (_natural(one.worker), one.started_at, one.task_id)):
+    for one in sorted(attempts, key=lambda one: (natural_key(one.worker), one.started_at, one.task_id)):
         tracks = lanes.setdefault(one.worker, [])
         free = next((track for track in tracks if track[-1].ended_at <= one.started_at), None)
         if free is None:
@@ -107,11 +107,6 @@ def _lanes(attempts: Sequence[Attempt]) -> dict[str, list[list[Attempt]]]:
         else:
             free.append(one)
     return lanes
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """A sorting key that puts worker-2 before worker-10."""
-    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _heading(title: str, attempts: Sequence[Attempt], scale: _Scale, colours: dict[str, str]) -> list[str]:

@@ -12,6 +12,7 @@ from core.roles import Action, Address, check_permitted
 from core.runtime.rejection_log import RejectionLog
 from core.signing import Keys, Signed, check_plausible
 from core.step import Received
+from core.stored import pairs
 
 __all__ = ["HeardHeartbeats"]
 
@@ -33,7 +34,7 @@ class HeardHeartbeats:
     def new(self, stored: Sequence[bytes], now_ms: int) -> list[Received]:
         """The good ones among those that have changed; `stored` is as HGETALL gives it. Bad ones are counted. `now_ms`
         is the server's clock, or the number of this agent's own start where that lies ahead of it."""
-        children = dict(zip(stored[::2], stored[1::2], strict=True))
+        children = pairs(stored)
         before, self._seen = self._seen, children
         return [
             beat

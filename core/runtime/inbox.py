@@ -34,6 +34,7 @@ from core.runtime.rejection_log import RejectionLog
 from core.server_info import is_other_type, of_another_type
 from core.signing import Keys, ReplayWindow, Signed, check_fresh, check_plausible
 from core.step import PutAside, Received
+from core.stored import pairs
 
 __all__ = ["READ_WITHIN_S", "Inbox"]
 
@@ -220,7 +221,7 @@ class Inbox:
         self.rejected[error.reason] += 1
         dealt.rejected[error.reason] += 1
         if len(dealt.evidence) < EVIDENCE_AT_ONCE:
-            named = dict(zip(fields[::2], fields[1::2], strict=False))
+            named = pairs(fields)
             self._log.note(error.reason, named.get(b"from", b""), entry_id)
             dealt.evidence.append([
                 "reason", error.reason, "detail", str(error)[:200], "entry", entry_id, "inbox", self._keys.inbox,

@@ -10,6 +10,7 @@ import orjson
 from core.pictures.task_lanes import Attempt, Outcome
 from core.redis_backend.keys import CellKeys
 from core.redis_backend.shared_state import Runs
+from core.stored import pairs
 
 __all__ = ["attempts_in", "attempts_of"]
 
@@ -27,7 +28,7 @@ async def attempts_of(source: Runs, distributor_ids: Sequence[str]) -> list[Atte
     for distributor_id in distributor_ids:
         [entries] = await source.run(("XRANGE", CellKeys(distributor_id).history, "-", "+"))
         for entry_id, flat in entries:
-            fields = dict(zip(flat[::2], flat[1::2], strict=True))
+            fields = pairs(flat)
             if fields[b"side"] == b"distributor":
                 at_s = int(entry_id.partition(b"-")[0]) / 1000
                 told = orjson.loads(fields[b"changes"])

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.printable import printable
+from core.pictures.table import plain_lines
 from examples.census import independent_tools as tools
 from examples.census.independent_tools import SecondCount, ToolMissing
 from examples.census.measure import COMPLEX_ABOVE, Totals, fingerprint, measure, parse
@@ -62,19 +62,23 @@ def is_verified(comparisons: Sequence[Comparison]) -> bool:
 
 def comparison_table(comparisons: Sequence[Comparison]) -> list[str]:
     """What was compared, as lines of text in columns."""
-    rows = [("total", "census", "tool", "equal", "compared with")]
-    for one in comparisons:
-        verdict = {True: "yes", False: "NO", None: "-"}[one.equal]
-        remark = f"{one.tool}: {one.note}" if one.note else one.tool
-        rows.append((one.total, _shown(one.ours), _shown(one.theirs), verdict, printable(remark)))
-    first, second, third, fourth, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
-    return [f"{a:<{first}}  {b:>{second}}  {c:>{third}}  {d:<{fourth}}  {e}" for a, b, c, d, e in rows]
+    rows = [
+        (
+            one.total,
+            _shown(one.ours),
+            _shown(one.theirs),
+            {True: "yes", False: "NO", None: "-"}[one.equal],
+            f"{one.tool}: {one.note}" if one.note else one.tool,
+        )
+        for one in comparisons
+    ]
+    return plain_lines(("total", "census>", "tool>", "equal", "compared with"), rows)
 
 
 def _shown(value: int | str | None) -> str:
     if isinstance(value, int):
         return f"{value:,}"
-    return "-" if value is None else f"{printable(value[:12])}…"
+    return "-" if value is None else f"{value[:12]}…"
 
 
 def _sizes(base: bytes, paths: Sequence[bytes], ours: Totals) -> list[Comparison]:

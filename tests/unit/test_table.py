@@ -10,6 +10,8 @@ import pytest
 
 from core.cli.render import print_table
 from core.cli.state import _turns
+from core.pictures.table import plain_lines
+from core.printable import printable
 
 STATUS = ("AGENT", "HEALTH", "HELD BY", "SINCE>", "FENCE>?", "IN FLIGHT>", "DONE>", "FAILED>")
 AGENTS = [
@@ -90,3 +92,20 @@ def test_the_trail_without_progress_has_each_turn_of_a_task_and_those_tasks_firs
 
     assert [one["version"] for one in found] == [6, 5, 4, 2, 1]
     assert [list(one["changes"]) for one in found[1:3]] == [["b", "a"], ["b", "a"]]
+
+
+def test_the_lines_of_a_report_are_as_long_as_they_have_to_be() -> None:
+    sentence = "[bold]no markup[/]\x1b and no fold " * 20
+    assert plain_lines(("", ""), [("tasks", "7"), ("again", sentence)]) == [
+        "tasks  7",
+        f"again  {printable(sentence)}".rstrip(),
+    ]
+    assert plain_lines(("total", "census>"), [("files", "7"), ("lines of code", "1,234")]) == [
+        "total          census",
+        "files               7",
+        "lines of code   1,234",
+    ]
+
+
+def test_a_line_end_in_a_cell_begins_no_line() -> None:
+    assert plain_lines(("a",), [("x\ny",)]) == ["a", r"x\ny"]

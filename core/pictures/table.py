@@ -1,11 +1,18 @@
-"""How the columns of a table share the width there is: no word is split, as long as what must be shown has room."""
+"""Tables of text. Columns share the width there is so that no word is split, as long as what must be shown has room."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-__all__ = ["GAP", "Column", "fitted"]
+from core.printable import printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+__all__ = ["GAP", "Column", "fitted", "plain_lines", "table_of"]
 
 #: Spaces between two columns.
 GAP = 2
@@ -56,6 +63,38 @@ def fitted(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int)
         widths[number] += more
         left -= more
     return widths
+
+
+def table_of(
+    columns: Sequence[Column], rows: Iterable[Sequence[str]], widths: Mapping[int, int], styled: Callable[[str], Text]
+) -> Table:
+    """The columns that `widths` names, without lines around them. `styled` makes what is shown of a cell."""
+    from rich.table import Table
+
+    named = any(column.name for column in columns)
+    table = Table(
+        box=None, padding=(0, GAP, 0, 0), header_style="bold", show_edge=False, pad_edge=False, show_header=named
+    )
+    for number, width in widths.items():
+        justify: Literal["right", "left"] = "right" if columns[number].right else "left"
+        table.add_column(columns[number].name, justify=justify, overflow="fold", width=width)
+    for row in rows:
+        table.add_row(*(styled(row[number]) for number in widths))
+    return table
+
+
+def plain_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The table as lines of text, however long: for reports. It has no heading when all columns have empty names."""
+    from rich.console import Console
+    from rich.text import Text
+
+    known = [Column.of(column) for column in columns]
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = {number: known[number].natural(column) for number, column in enumerate(zip(*cells, strict=True))}
+    console = Console(width=sum(widths.values()) + GAP * len(widths), color_system=None, highlight=False)
+    with console.capture() as captured:
+        console.print(table_of(known, cells, widths, Text))
+    return [line.rstrip() for line in captured.get().splitlines()]
 
 
 def _width(text: str) -> int:
