@@ -242,6 +242,9 @@ class CoordinatorAgent(Agent):
     """The top of the hierarchy, in this process. `initialize` starts it; see Agent for its end.
 
     `nodes` run in its graph beside its own `receive`, `survey` and `dispatch`: see docs/library.md.
+
+    Each call below raises LeaseLost when the agent is not at work: before `initialize`, after `close`, or because
+    another process acts for its id now. While Redis is away the calls wait.
     """
 
     def __init__(
@@ -260,11 +263,12 @@ class CoordinatorAgent(Agent):
 
     @operation
     async def assign_task_to_distributor(self, task: Task, distributor_id: str) -> bool:
-        """Records the task and hands it to that distributor, which need not be running yet: it finds the task when
-        it starts. Returns True once both are stored; a task that was assigned before stays where it is. It is a task of
-        the client that this program is by its settings (A2A_CLIENT_ID).
+        """Records the task and hands it to that distributor, which need not be running yet: it finds the task when it
+        starts. Returns True once both are stored. A task that was assigned before stays where it is. The task belongs
+        to the client that the settings of this program name (A2A_CLIENT_ID).
 
-        Raises BadTask: malformed, too large, or its id is in use for something else; nothing was kept.
+        Raises BadTask: the task is malformed or too large, or its id is in use for another task; nothing was kept.
+        LeaseLost: the outcome is unknown, and assigning the same task again is safe.
         """
         Address.of(Role.DISTRIBUTOR, distributor_id)
         task = as_received(task)
@@ -279,18 +283,21 @@ class CoordinatorAgent(Agent):
 
     @operation
     async def register_distributor(self, distributor_id: str) -> bool:
-        """Notes a distributor as belonging to this coordinator, whether or not it runs. Returns True."""
+        """Records that a distributor belongs to this coordinator, whether or not it runs. Returns True. Raises
+        LeaseLost."""
         Address.of(Role.DISTRIBUTOR, distributor_id)
         return bool(await self.loop.call("register", distributor_id))
 
     @operation
     async def get_distributor_state(self, distributor_id: str) -> SharedAgentState | None:
-        """The shared state of a distributor as it is stored now; None where there is none."""
+        """The shared state of a distributor as it is stored now; None where there is none. Raises LeaseLost;
+        TransportDown: Redis is away; ServerRefused."""
         return await read_shared_state(self.loop.committer, distributor_id, self.agent_id)
 
     @operation
     async def monitor_distributors(self) -> None:
-        """Looks at the distributors' heartbeats now, beside the regular look each heartbeat interval."""
+        """Reads the heartbeats of the distributors now, in addition to the regular reading. Raises LeaseLost,
+        TransportDown, ServerRefused."""
         await self.loop.heartbeat.send()
 
     async def _release(self) -> None:

@@ -244,7 +244,7 @@ class Child:
         return lost
 
     def ran(self, run_ms: float) -> None:
-        """Takes a run's duration into the moving mean."""
+        """Adds a run's duration, ms, to the mean: an exponentially weighted moving average (EWMA) with alpha 0.1."""
         self.mean_run_ms = self.mean_run_ms * 0.9 + run_ms * 0.1
 
     def judge(self, mono_ms: int, failure_timeout_ms: int) -> Health:

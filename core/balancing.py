@@ -1,4 +1,4 @@
-"""Who gets the next task."""
+"""Which child gets the next task."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["LeastLoaded"]
 
 
 class LeastLoaded:
-    """Chooses among children by load: the one with the smallest share of its window in use.
+    """Chooses the child with the smallest share of its window in use: join the shortest queue, by relative length.
 
-    Built anew for each step, it counts what the step has handed out itself. With `at_once` a child has room only for
-    what it begins at once.
+    It is built for each step and counts the tasks that the step has handed out. With `at_once` a child has room only
+    for tasks that it begins immediately.
     """
 
     def __init__(self, children: Iterable[Child], *, at_once: bool = False) -> None:
@@ -24,15 +24,15 @@ class LeastLoaded:
         heapq.heapify(self._heap)
 
     def can_serve(self, needs: tuple[str, ...]) -> bool:
-        """Whether somebody with room has all the capabilities."""
+        """Whether a child with room has all these capabilities."""
         for _, _, child in self._heap:  # noqa: SIM110 - asked for each task, and `any` costs as much again
             if child.can(needs):
                 return True
         return False
 
     def choose(self, needs: tuple[str, ...], avoid: str | None = None) -> Child | None:
-        """The child to hand one task to; count it as handed over with `took`. `avoid` is taken only if nobody else
-        can: a retry goes elsewhere when there is an elsewhere. None: nobody has room."""
+        """The child to hand one task to, or None when nobody has room; call `took` after handing it over. The child
+        `avoid` is chosen only if no other can run the task, so that a retry goes elsewhere if possible."""
         put_back = []
         fallback = chosen = None
         while self._heap and chosen is None:
@@ -51,6 +51,6 @@ class LeastLoaded:
         return chosen[2] if chosen else None
 
     def took(self, child: Child) -> None:
-        """Call after the child was given the task: puts the child back in line if it still has room."""
+        """Puts a child that was given a task back in line, if it still has room."""
         if self._room(child) > 0:
             heapq.heappush(self._heap, (child.load, child.address.agent_id, child))

@@ -1,9 +1,9 @@
 """Which task is next, and why the others wait.
 
-Order: a task is due at the time it came plus the patience of its priority, and the earliest due goes first. So urgent
-work overtakes normal work, and normal work that has waited a minute longer overtakes urgent work: none waits for ever.
-Tasks of one type that need the same capabilities share a lane, so that a task nobody can run now holds up only its
-like, and one decision costs the same whether ten tasks wait or a million.
+The order is earliest due date with ageing: a task is due at the time it came plus the patience of its priority, and the
+earliest due goes first. So urgent work overtakes normal work, and normal work that has waited a minute longer overtakes
+urgent work: no task starves. Tasks of one type that need the same capabilities share a lane. A task that nobody can run
+now therefore holds up only tasks like it, and a decision costs the same whether ten tasks wait or a million.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from core.tasks import Priority, Task, skills_needed
 
 __all__ = ["PATIENCE_MS", "DispatchQueue"]
 
-#: How much longer than an urgent task one of this priority is content to wait.
+#: How much longer than an urgent task a task of this priority waits, ms.
 PATIENCE_MS = {
     Priority.URGENT: 0,
     Priority.CRITICAL: 5_000,

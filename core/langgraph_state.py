@@ -1,8 +1,9 @@
 """What an agent knows (local state) and what the upper tiers share (shared state).
 
 Local state lives in the agent's memory and goes through its graph; each tier adds its own fields to it. Shared state
-lies in Redis in two halves with one writer each, like a specification and its status: the coordinator writes what it
-wants of a distributor, the distributor what is. Each half has a version that counts its commits, 1, 2, 3 without gaps.
+lies in Redis in two halves with one writer each, like `spec` and `status` of a Kubernetes object: the coordinator
+writes the desired state of a distributor, the distributor its observed state. Each half has a version that counts its
+commits from 1, without gaps.
 """
 
 from __future__ import annotations

@@ -256,12 +256,15 @@ def check_plausible(incarnation: int, known: int, now_ms: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ReplayWindow:
-    """Which sequence numbers of one sender have been taken: the highest, and a bit for each of the 1,024 below."""
+    """Which sequence numbers of one sender have been taken: the highest, and a bit for each of the 1,024 below.
+
+    This is the anti-replay window of IPsec (RFC 4303, section 3.4.3; RFC 6479), with an incarnation in front, since a
+    sender counts from 1 again after each start."""
 
     incarnation: int = 0
     highest: int = 0
     taken: int = 0  #: bit n: highest - n was taken
-    last_ms: int = 0  #: when the last one was signed; lets silent senders be forgotten after the freshness window
+    last_ms: int = 0  #: when the last one was signed, ms: a sender silent for the freshness window is forgotten
 
     def take(self, incarnation: int, sequence: int, signed_ms: int) -> ReplayWindow:
         """The window after taking `sequence`. Raises ReplayedMessage for a number that was taken before or is too old

@@ -133,6 +133,9 @@ class DistributorAgent(Agent):
     """The middle tier, in this process. `initialize` starts it; see Agent for its end.
 
     `nodes` run in its graph beside its own `receive`, `survey` and `dispatch`: see docs/library.md.
+
+    Each call below raises LeaseLost when the agent is not at work: before `initialize`, after `close`, or because
+    another process acts for its id now. While Redis is away the calls wait, where they do not say otherwise.
     """
 
     def __init__(
@@ -152,38 +155,41 @@ class DistributorAgent(Agent):
 
     @operation
     async def register_worker(self, worker_id: str) -> bool:
-        """Notes a worker as belonging to this distributor, whether or not it runs. Returns True."""
+        """Records that a worker belongs to this distributor, whether or not it runs. Returns True. Raises LeaseLost."""
         Address.of(Role.WORKER, worker_id)
         return bool(await self.loop.call("register", worker_id))
 
     @operation
     async def assign_task_to_worker(self, task: Task, worker_id: str) -> bool:
-        """Hands a task to one worker, past the queue. False: no such worker is here, or the task is here already.
+        """Hands a task to one worker, past the queue. Returns False when no such worker is here, or the task is here
+        already.
 
-        Such a task is this distributor's own: its end shows in the shared state, and no client is told. It is tried
-        again here as others are, also by the distributor that takes over after a crash; when this one drains before the
-        task has ended, it is abandoned.
-        Raises BadTask: it is no task, or too large.
+        Such a task is this distributor's own: how it ends shows in the shared state, and no client is told. It is
+        retried here like other tasks, also by the distributor that takes over after a crash. If this distributor drains
+        before the task has ended, the task is abandoned.
+        Raises BadTask: it is no task, or too large. LeaseLost: the outcome is unknown, and the same call is safe.
         """
         task = to_begin_now(task)
         return bool(await self.loop.call("assign", (task, worker_id)))
 
     @operation
     async def monitor_workers(self) -> None:
-        """Looks at the workers' heartbeats now, beside the regular look each heartbeat interval."""
+        """Reads the heartbeats of the workers now, in addition to the regular reading. Raises LeaseLost, TransportDown,
+        ServerRefused."""
         await self.loop.heartbeat.send()
 
     @operation
     async def acquire_shared_state_lease(self) -> bool:
-        """Whether this agent holds the lease of its shared state; takes it if it is not at work yet.
+        """Whether this agent holds the lease of its shared state. An agent that is not at work yet takes it.
 
-        Raises LeaseHeld when another live process holds it."""
+        Raises LeaseHeld when another live process holds it; TransportDown and ConfigError as `initialize`."""
         await self._initialize()
         return self.loop.committer.lease.may_act
 
     @operation
     async def renew_shared_state_lease(self) -> bool:
-        """Renews the lease, beside the regular renewal. False: it is another's now."""
+        """Renews the lease, in addition to the regular renewal. Returns False when another process holds it now. Raises
+        TransportDown: Redis is away, and nothing is known."""
         try:
             await self.loop.committer.renew()
         except LeaseLost:
@@ -193,6 +199,6 @@ class DistributorAgent(Agent):
     async def _hand_back(self) -> None:
         assert self._running
         asking = asyncio.ensure_future(self.loop.call("hand_back"))
-        # It may have drained just now, and then nobody is left to answer.
+        # The agent may have drained just now, and then nobody is left to answer.
         await asyncio.wait({asking, self._running}, return_when=asyncio.FIRST_COMPLETED)
         asking.cancel()

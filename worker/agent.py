@@ -189,7 +189,8 @@ class WorkerMind:
 class WorkerAgent(Agent):
     """The tier that runs user code, in this process. `initialize` starts it; see Agent for its end.
 
-    It runs what is registered in `handlers` (all that @task and @agent have seen), after importing `modules`.
+    It runs what is registered in `handlers` (everything that @task and @agent have decorated), after importing
+    `modules`. Raises ConfigError when one of them cannot be imported.
     """
 
     def __init__(
@@ -216,7 +217,7 @@ class WorkerAgent(Agent):
         super().__init__(chain, self._worker_mind, redis_config, a2a_config, config)
 
     async def _initialize(self) -> bool:
-        """Returns when it can run functions too. Coroutines it runs from when it has joined, which is earlier."""
+        """Returns when it can run functions too. It runs coroutines as soon as it has joined, which is earlier."""
         await super()._initialize()
         try:
             await self._worker_mind.executor.start()
@@ -231,9 +232,9 @@ class WorkerAgent(Agent):
 
     @operation
     async def execute_task(self, task: Task) -> dict[str, Any]:
-        """Runs a task here and now, past every queue, and returns its outcome: `task_id`, `status`, `run_ms`, and
-        `result` or `error`, and `output` where it printed or logged something. Nothing is recorded and nobody is told.
-        Works without `initialize`.
+        """Runs a task here and now, past every queue, and returns its outcome: `task_id`, `status`, `run_ms` (ms), and
+        `result` or `error`, and `output` where it printed or logged something. Nothing is recorded and nobody is told;
+        a failure of the task is in the outcome, not raised. Works without `initialize`.
 
         Raises BadTask: it is no task, or too large."""
         import asyncio
@@ -255,12 +256,13 @@ class WorkerAgent(Agent):
 
     @operation
     async def send_heartbeat(self) -> bool:
-        """Sends a heartbeat now, beside the regular one. Returns True; raises TransportDown."""
+        """Sends a heartbeat now, in addition to the regular ones. Returns True. Raises LeaseLost when the agent is not
+        at work (see CoordinatorAgent); TransportDown; ServerRefused."""
         await self.loop.heartbeat.send()
         return True
 
     async def _hand_back(self) -> None:
-        """Stops what runs and returns it: the attempts do not count."""
+        """Stops the running attempts and returns their tasks: the attempts do not count."""
         state = self._worker_mind.state
         self.loop.tell(Withdrawn(tuple(state.local_tasks.values())))
         await self._worker_mind.executor.close()

@@ -6,8 +6,8 @@
             print(task.task_id, task.result)
 
 A client speaks to its coordinator over a signed link of its own and reads a reply stream of its own. A task that was
-accepted is recorded; a client that dies and comes back asks for its end by id, and submitting an id twice is one task.
-While Redis is away every call waits for as long as it was asked to, and goes on by itself.
+accepted is recorded, so a client that dies and comes back can ask by id how it ended; submitting an id twice is one
+task. While Redis is away, every call waits as long as it was asked to and continues by itself.
 """
 
 from __future__ import annotations
@@ -68,23 +68,26 @@ BLOCK_MS = 2000
 
 @dataclass(slots=True)
 class Search:
-    """What somebody who waits for ends has found out about the tasks."""
+    """What a call that waits for tasks has found out about them."""
 
-    strange: list[str]  #: those the coordinator is to be asked for
+    strange: list[str]  #: the tasks to ask the coordinator about
     looked_s: float = field(default_factory=time.monotonic)
 
     def suspect(self, task_ids: set[str]) -> None:
-        """These may be lost."""
+        """Adds tasks that may be lost."""
         self.strange += [one for one in task_ids if one not in self.strange]
 
 
 class AgentClient(Resident):
     """A client of one coordinator. Use it as a context manager, in a script or in a coroutine; or `open` and `close`.
 
-    What is left out comes from the environment and `.env`, as for the agents. `client_id` says whose tasks it sees and
-    touches: those that a client of that name has submitted, in this program or another, and those shared with it. As
-    `operator:NAME` it is an operator, who sees and touches all. Each client that is opened has a link and a reply
-    stream of its own. Raises ConfigError.
+    Arguments that are left out come from the environment and `.env`, as for the agents. `client_id` decides which tasks
+    the client sees and changes: those that a client of that name has submitted, in this program or another, and those
+    shared with it. As `operator:NAME` it is an operator, which sees and changes all tasks. Each client that is opened
+    has a link and a reply stream of its own.
+
+    Raises ConfigError: a setting is missing or malformed. Every call may also raise EventLoopError, when it would block
+    or hang where it is made; ConfigError and TransportDown, when it is the first call and has to open the client.
     """
 
     def __init__(
@@ -103,7 +106,7 @@ class AgentClient(Resident):
         self._a2a = secrets_or_configured(a2a_config or A2AConfig(agent_id=self._me.name))
 
     def _begin_session(self) -> None:
-        """Nothing is known yet, and nothing open."""
+        """Forgets everything: nothing is known yet, and nothing is open."""
         self._process = os.getpid()
         self._me = _asker(self._named)
         self._chain = (self._coordinator, self._me)
@@ -122,8 +125,8 @@ class AgentClient(Resident):
         self._replayed: dict[str, str] = {}  # dead letter -> the task it runs again as
 
     def _leave_home(self, *, forked: bool) -> None:
-        """On another loop it opens again. In a forked process it does so under a session of its own: of two senders
-        with one id, the coordinator would hear only the later one."""
+        """On another loop the client opens again. In a forked process it does so as a session of its own, since the
+        coordinator would hear only the later of two senders with one id."""
         if forked:
             keep_inherited(self._requests, self._reader, self._waiting)
             self._begin_session()
@@ -132,15 +135,17 @@ class AgentClient(Resident):
 
     @property
     def client_id(self) -> str:
-        """Its id with its session, `NAME~SESSION`, by which its coordinator tells it from others of its name."""
+        """The id with the session, `NAME~SESSION`, by which the coordinator tells clients of one name apart."""
         return self._me.agent_id
 
     # ---- opening and closing ----
 
     @operation
     async def open(self) -> None:
-        """Connects. Raises TransportDown at once when there is no Redis; ConfigError, also when the server refuses its
-        user something that a client needs."""
+        """Connects; does nothing when the client is open.
+
+        Raises TransportDown at once when there is no Redis; ConfigError when a setting is wrong, or when the server
+        refuses this user something that a client needs."""
         async with self._opening:
             if self._is_open:
                 return
@@ -156,7 +161,7 @@ class AgentClient(Resident):
 
     @operation
     async def close(self) -> None:
-        """Disconnects. Tasks go on; their ends can be asked for by id."""
+        """Disconnects. Tasks go on, and another client can ask by id how they ended."""
         if self._reader:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
@@ -185,27 +190,29 @@ class AgentClient(Resident):
     async def submit(self, task: Task, timeout_s: float = 30.0) -> str:
         """Submits one task; returns its id once the coordinator has recorded it.
 
-        Raises TaskRefused with the reason: nothing was kept; BadTask: its payload is no JSON or too large;
-        TaskTimeout: no answer within `timeout_s`; TransportDown: Redis was away until then; after either, submitting
-        the same task again is safe; ServerRefused: Redis is full, read-only or cannot write to its disk; PeerError: the
-        coordinator rejected the message, most likely for another secret.
+        Raises TaskRefused, with the reason: nothing was kept. BadTask: the payload is no JSON or too large.
+        TaskTimeout: there was no answer within `timeout_s`. TransportDown: Redis was away until then. After either,
+        submitting the same task again is safe. ServerRefused: Redis is full, read-only or cannot write to its disk.
+        PeerError: the coordinator rejected the message, most likely because the secrets differ.
         """
         [task_id] = await self._submit([task], timeout_s)
         return task_id
 
     @operation
     async def submit_many(self, tasks: Sequence[Task], timeout_s: float = 60.0) -> list[str]:
-        """Submits tasks in few messages; returns their ids, in order, once all are recorded. Raises as `submit`: on
-        TaskRefused the others were accepted all the same, and asking for their results works."""
+        """Submits tasks in few messages; returns their ids, in order, once all are recorded.
+
+        Raises as `submit`. After TaskRefused the other tasks are accepted all the same, and `result` works for them."""
         return await self._submit(tasks, timeout_s)
 
     @operation
     async def result(self, task_id: str, timeout_s: float | None = None) -> Task:
         """The ended task, whoever submitted it: look at its `status`, `result` and `error`.
 
-        Raises TaskTimeout when it has not ended within `timeout_s` (None: waits as long as it takes, while Redis is
-        away or nobody is there to run it as well, and one line in the log says why); UnknownTask; TaskLost: it was
-        accepted, and Redis lost it.
+        With `timeout_s=None` it waits as long as it takes, also while Redis is away or nobody can run the task; one
+        line in the log says why. Raises TaskTimeout: the task has not ended within `timeout_s`. UnknownTask: it was
+        never submitted here, its record has expired, or it belongs to another client. TaskLost: it was accepted, and
+        Redis lost it; submitting it again is safe. PeerError: as `submit`.
         """
         async for task in self._as_completed([task_id], timeout_s):
             return task
@@ -213,7 +220,7 @@ class AgentClient(Resident):
 
     @operation
     async def value(self, task_id: str, timeout_s: float | None = None) -> Any:
-        """The result of a completed task. Raises TaskFailed when it ended otherwise; and as `result`."""
+        """The result of a completed task. Raises TaskFailed when the task ended in another way; else as `result`."""
         task = await self.result.aio(task_id, timeout_s)
         if task.status != "completed":
             error = task.error
@@ -228,8 +235,11 @@ class AgentClient(Resident):
 
     @operation
     async def cancel(self, task_id: str, timeout_s: float = 30.0) -> bool:
-        """Asks for the end of a task and of all it has spawned. True: the coordinator has noted it, `result` tells
-        the end; a task that has ended before stays as it is. Raises UnknownTask, TaskTimeout."""
+        """Cancels a task and everything that it has spawned. Returns True once the coordinator has recorded that;
+        `result` then tells how the task ended. A task that has already ended stays as it is.
+
+        Raises UnknownTask, TaskTimeout, TransportDown, ServerRefused, PeerError: see `result` and `submit`. Cancelling
+        again is safe."""
         refused = await self._ask(Action.CANCEL_TASK, [orjson.dumps(task_id)], timeout_s)
         if refused:
             raise UnknownTask(f"no task {task_id!r}: never submitted here, or ended longer ago than its retention")
@@ -237,11 +247,13 @@ class AgentClient(Resident):
 
     @operation
     async def replay(self, task_id: str, timeout_s: float = 30.0) -> str:
-        """Has a dead letter run again as it was submitted; returns the id of that new task, ORIGINAL.replayN.
+        """Runs a dead letter again as it was submitted; returns the id of the new task, ORIGINAL.replayN.
 
-        It has the idempotency key of the original, so that effects outside are not made twice, and no deadline that has
-        passed. Asked again for the same dead letter it is the same task. Raises TaskRefused, which leaves the dead
-        letter as it is; TaskTimeout."""
+        The new task has the idempotency key of the original, so that effects outside do not happen twice, and no
+        deadline that has passed. Replaying the same dead letter again gives the same task.
+
+        Raises TaskRefused: there is no such dead letter, or it cannot be replayed, and it stays as it is. TaskTimeout,
+        TransportDown, ServerRefused, PeerError: as `submit`."""
         refused = await self._ask(Action.REPLAY_TASK, [orjson.dumps(task_id)], timeout_s)
         if refused:
             raise TaskRefused(task_id, refused[0]["reason"])
@@ -249,18 +261,21 @@ class AgentClient(Resident):
 
     @operation
     async def purge_dead_letter(self, task_id: str, timeout_s: float = 30.0) -> bool:
-        """Takes a task off the queue of dead letters; its record is forgotten as those of other ended tasks. True: it
-        is not there any more. Raises TaskRefused when there is no such dead letter; TaskTimeout."""
+        """Removes a task from the dead letters. Its record is then forgotten like that of any other ended task. Returns
+        True: it is not there any more.
+
+        Raises TaskRefused: there is no such dead letter. TaskTimeout, TransportDown, ServerRefused, PeerError: as
+        `submit`."""
         refused = await self._ask(Action.PURGE_TASK, [orjson.dumps(task_id)], timeout_s)
         if refused:
             raise TaskRefused(task_id, refused[0]["reason"])
         return True
 
     def as_completed(self, task_ids: Iterable[str], timeout_s: float | None = None) -> Completed:
-        """Ended tasks in the order in which they end, each once. To be iterated with `for` or with `async for`.
+        """Ended tasks in the order in which they end, each once. Iterate over it with `for` or with `async for`.
 
-        Raises TaskTimeout when nothing has ended for `timeout_s`; UnknownTask; TaskLost. Asking again for the others
-        works.
+        The iteration raises TaskTimeout when nothing has ended for `timeout_s`; UnknownTask and TaskLost as `result`.
+        Afterwards, calling it again for the remaining tasks works.
         """
         return Completed(self._as_completed(list(task_ids), timeout_s), self)
 
@@ -320,7 +335,7 @@ class AgentClient(Resident):
             self._endings.leave(listener)
 
     async def _wait_for(self, listener: Listener, search: Search, left_s: float) -> None:
-        """Returns when there may be news, after LOOK_UP_S or `left_s` at most; looks itself when it is time to."""
+        """Returns when there may be news, after at most LOOK_UP_S or `left_s`. Reads the records when that is due."""
         now_s = time.monotonic()
         if now_s - search.looked_s >= LOOK_UP_S:
             search.suspect(await self._looking.look(list(islice(listener.waiting, LOOKED_UP_AT_ONCE))))
@@ -335,7 +350,8 @@ class AgentClient(Resident):
             await listener.hear(min(left_s, search.looked_s + LOOK_UP_S - now_s))
 
     async def _look_before_leaving(self, listener: Listener) -> None:
-        """For who asks again and again, each time for less than it takes to look twice. Raises as `_follow`."""
+        """Looks once more, for a caller who asks repeatedly, each time for less than two looks take. Raises as
+        `_follow`."""
         if suspects := await self._looking.look(list(islice(listener.waiting, LOOKED_UP_AT_ONCE))):
             await self._follow(listener, sorted(suspects), LOOK_UP_S)
 
@@ -344,9 +360,9 @@ class AgentClient(Resident):
         return f"{count} task(s) have not ended within {timeout_s:g} s; they go on.{away}"
 
     async def _follow(self, listener: Listener, task_ids: list[str], timeout_s: float) -> bool:
-        """Asks the coordinator to tell of the end of tasks that somebody else submitted, or that have no record.
-        Returns whether it has answered: it has dealt with all that it was sent before then, so whom it does not know is
-        not on the way. Raises UnknownTask; TaskLost when there was such a task."""
+        """Asks the coordinator to report the end of tasks that somebody else submitted, or that have no record. Returns
+        whether it has answered. Its answer proves that it has read everything sent earlier, so a task that it does not
+        know was lost. Raises UnknownTask; TaskLost when this client knows that the task was accepted."""
         try:
             refused = await self._ask(Action.WATCH_TASK, map(orjson.dumps, task_ids), timeout_s)
         except (TaskTimeout, WorldError):
@@ -368,8 +384,8 @@ class AgentClient(Resident):
     # ---- the reply stream ----
 
     async def _read(self) -> None:
-        """Takes the replies, until cancelled. When Redis is away, one line in the log says so, and one that it is
-        back; whatever keeps it from being read, a wrong password too, is taken for something that passes."""
+        """Takes the replies until it is cancelled. One line in the log says that Redis is away, and one that it is
+        back. Whatever keeps Redis from being read, even a wrong password, is treated as transient."""
         assert self._requests
         wire = Wire(self._redis)
         key = self._keys.replies(self._me)
@@ -382,7 +398,7 @@ class AgentClient(Resident):
                         await self._requests.synchronise()
                         [kept] = await wire.exchange([("EXISTS", key)])
                         if not kept:
-                            self._last = b"0"  # a stream that begins anew may do so with a lower id
+                            self._last = b"0"  # a stream that was created again may have lower ids
                     trim = [("XTRIM", key, "MINID", self._last)] if self._last != b"0" else []
                     read = ("XREAD", "COUNT", 64, "BLOCK", BLOCK_MS, "STREAMS", key, self._last)
                     replies = await wire.exchange([*trim, read], timeout_s=BLOCK_MS / 1000 + 3)
@@ -404,7 +420,7 @@ class AgentClient(Resident):
             await self._requests.close()
 
     def _transport(self, away: str) -> None:
-        """One line in the log for each change, not for each try."""
+        """Logs one line for each change, not for each attempt."""
         if bool(away) != bool(self._away):
             if away:
                 log.warning("Redis is away: %s", away, extra={"action": "transport_down"})
@@ -413,8 +429,8 @@ class AgentClient(Resident):
         self._away = away
 
     def _take(self, fields: list[bytes]) -> None:
-        """One reply: verified like every message, and dropped with a line in the log when it is not good; what it would
-        have told is looked up."""
+        """Takes one reply. It is verified like every message; a bad one is dropped with a line in the log, and what it
+        would have said is looked up."""
         assert self._signing
         try:
             signed = Signed.from_fields(fields)

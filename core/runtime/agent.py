@@ -39,7 +39,7 @@ __all__ = ["Agent"]
 
 log = logging.getLogger(__name__)
 
-#: For what did not finish in time to be given back.
+#: Seconds that giving back unfinished tasks may take.
 HAND_BACK_S = 8.0
 
 
@@ -76,21 +76,22 @@ class Agent(Resident):
 
     @operation
     async def initialize(self) -> bool:
-        """Connects (starting the embedded server if that is configured), takes the lease, reads the stored state and
-        begins to work. Returns True; called again while it works it changes nothing.
+        """Connects (and starts the embedded server if that is configured), takes the lease, reads the stored state and
+        begins to work. Returns True. Called while the agent works, it changes nothing.
 
-        A standby (`config.standby`) returns when it acts: it waits as long as another process does. Who loses its lease
-        later on, because it stood still for too long or because Redis lost its data, starts over by itself.
+        A standby (`config.standby`) returns when it acts, and waits as long as another process does. An agent that
+        loses its lease later, because it stood still for too long or because Redis lost its data, starts over by
+        itself.
 
-        Raises TransportDown: no Redis to be had; LeaseHeld: another live process acts for this id; ConfigError,
-        also when the server may delete tasks by itself, or refuses its user something that this agent needs.
+        Raises TransportDown: there is no Redis. LeaseHeld: another live process acts for this id. ConfigError: a
+        setting is wrong, the server may delete tasks by itself, or it refuses this user something that the agent needs.
         """
         return await self._initialize()
 
     async def _initialize(self) -> bool:
         if self._running and not self._running.done():
             return True
-        if self._loop:  # of a life that ended with its lease
+        if self._loop:  # it is from a life that ended with its lease
             await self._loop.close()
         self._draining = False
         self._redis = await server_for(self._redis, self._a2a)
@@ -120,8 +121,8 @@ class Agent(Resident):
         self._at_work = True
 
     async def _live(self) -> None:
-        """Works until it has drained or is stopped, and starts over whenever it has lost its lease. Who was draining by
-        then has nothing left to finish: it is others' now."""
+        """Works until the agent has drained or is stopped, and starts over whenever it has lost its lease. An agent
+        that was draining then ends, since its tasks are with others now."""
         backoff = self._backoff()
         while True:
             began_s = monotonic_s()
@@ -144,7 +145,7 @@ class Agent(Resident):
         return Backoff.under_lease(self.config.lease_s)
 
     async def _begin_again(self, after_epoch: int, backoff: Backoff) -> None:
-        """Takes the lease as soon as there is a Redis that takes writes and nobody has it."""
+        """Takes the lease as soon as Redis accepts writes and nobody else holds it."""
         said = ""
         while True:
             await asyncio.sleep(backoff.next(random.random()))
@@ -154,14 +155,14 @@ class Agent(Resident):
             except LeaseHeld:
                 raise
             except (TransportDown, ServerRefused, RaceLost, ConfigError) as error:
-                # ConfigError: its password is refused, which was not before, so somebody is changing it.
+                # ConfigError: the password is refused now and was not before, so somebody is changing it.
                 if str(error) != said:
                     said = str(error)
                     log.warning("%s waits: %s", self._chain[-1], said, extra={"action": "agent_waits"})
 
     @property
     def condition(self) -> Condition:
-        """Whether it does its work, for whoever probes it."""
+        """Whether the agent does its work, for health probes."""
         if self._running is not None and self._running.done():
             return Condition("ended")
         if self._loop is None or not self._at_work:
@@ -169,19 +170,22 @@ class Agent(Resident):
         return self._loop.condition
 
     def holder_of_the_loop(self) -> str:
-        """Whose code the event loop is in, in words; empty: not known. For another thread to ask."""
+        """Names the handler whose code blocks the event loop; empty when unknown. Called from another thread."""
         return ""
 
     async def wait(self) -> None:
-        """Returns when the agent has ended by draining. Raises LeaseHeld when it had lost its lease and another process
-        acts now; Wedged: there is work and it does nothing, so that another process has to take over."""
+        """Returns when the agent has ended by draining.
+
+        Raises LeaseHeld: it lost its lease, and another process acts now. LeaseLost: it lost its lease while draining.
+        Wedged: there is work and it does nothing, so that another process has to take over."""
         assert self._running
         await self._running
 
     async def drain(self, timeout_s: float) -> bool:
-        """Takes nothing new, finishes what it has, and hands back what is not finished in time, then closes.
+        """Accepts nothing new, finishes what it has, hands back what is not finished within `timeout_s`, and closes.
 
-        Returns whether everything was finished: False when something was handed back."""
+        Returns True when everything was finished, False when something was handed back. A lost lease is no error here:
+        then the tasks are with others already."""
         if not self._loop or not self._running or self._running.done():
             return True
         self._draining = True
@@ -190,7 +194,7 @@ class Agent(Resident):
             await asyncio.wait([self._running], timeout=timeout_s)
         finished = self._running.done() or not self._at_work
         if not finished:
-            # It may have drained in this very moment; or Redis is away, and takes nothing back.
+            # The agent may have drained at this very moment, or Redis is away and takes nothing back.
             with contextlib.suppress(LeaseLost, TimeoutError):
                 async with asyncio.timeout(HAND_BACK_S):
                     await self._hand_back()
@@ -199,14 +203,14 @@ class Agent(Resident):
         return finished
 
     async def _hand_back(self) -> None:
-        """Gives back what did not finish in time, so that the mind has drained."""
+        """Gives back the tasks that did not finish in time, so that the mind has drained."""
 
     def _step_down(self) -> None:
-        """Stops what runs: with the lease it has become others'."""
+        """Stops the running attempts: with the lease, their tasks have passed to others."""
 
     @operation
     async def close(self) -> None:
-        """Stops at once and gives the lease back. Tasks under way are finished by others, or by a successor."""
+        """Stops at once and gives the lease back. Others, or a successor, finish the tasks that were running."""
         await self._close()
 
     async def _close(self) -> None:
@@ -226,11 +230,11 @@ class Agent(Resident):
         await loop.finish()
 
     async def _release(self) -> None:
-        """Ends what the tier itself has started."""
+        """Ends what this tier itself has started."""
 
     @property
     def loop(self) -> AgentLoop:
-        """The loop it works on. Raises LeaseLost before `initialize` and after `close`."""
+        """The loop that the agent works on. Raises LeaseLost before `initialize` and after `close`."""
         if self._loop is None:
             raise LeaseLost(f"{self._chain[-1]} is not at work: call initialize() first")
         return self._loop
@@ -260,7 +264,7 @@ class Agent(Resident):
 
 
 def _close_at_exit(reference: weakref.ref[Agent]) -> None:
-    """A script that ends without closing gives the lease back all the same."""
+    """Gives the lease back for a script that ends without closing its agent."""
     agent = reference()
     if agent and agent._loop and agent._process == os.getpid() and agent._home is portal_loop():
         try:
