@@ -14,7 +14,6 @@ from contextvars import Context
 from dataclasses import dataclass
 from functools import cache
 from inspect import iscoroutinefunction
-from threading import local
 from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypedDict, TypeVar, cast
 from weakref import finalize
 
@@ -198,14 +197,18 @@ class TierGraph:
     def __init__(self, graph: Compiled, turning: Compiled) -> None:
         self.graph = graph  #: as LangGraph compiled it: to be drawn, and invoked with a TickState and a TickContext
         self._turning = turning
-        self._of_thread = local()
+        self._at_rest: list[Run] = []
 
     def run(self, memory: object, batch: Batch) -> Step:
         """The step that the graph takes on `batch`. Nodes are plain functions without I/O, so this never blocks."""
-        run: Run | None = getattr(self._of_thread, "run", None)
-        if run is None or run.is_over:
-            run = self._of_thread.run = Run(self._turning)
-        return run.tick(memory, batch)
+        try:
+            run = self._at_rest.pop()
+        except IndexError:  # the first tick, or an agent in another thread is at one
+            run = Run(self._turning)
+        step = run.tick(memory, batch)  # a run does not go on after an error
+        if run.ticks_left:
+            self._at_rest.append(run)
+        return step
 
 
 class Run:
@@ -214,7 +217,7 @@ class Run:
     def __init__(self, graph: Compiled) -> None:
         nothing: Any = None
         self._now = Turning(nothing, nothing, nothing)
-        self._left = TICKS_A_RUN
+        self.ticks_left = TICKS_A_RUN
         self._context = untraced().copy()
         given: TickState = {"step": Step()}
         config: RunnableConfig = {"recursion_limit": TICKS_A_RUN, "max_concurrency": 1}
@@ -223,16 +226,11 @@ class Run:
         self._ticks = cast(Generator[Any, None, None], ticks)
         finalize(self, self._context.run, self._ticks.close)
 
-    @property
-    def is_over(self) -> bool:
-        return self._left == 0
-
     def tick(self, memory: object, batch: Batch) -> Step:
         now, step = self._now, Step()
         now.memory, now.batch, now.step = memory, batch, step
-        left, self._left = self._left, 0  # it does not go on after an error
         self._context.run(next, self._ticks)
-        self._left = left - 1
+        self.ticks_left -= 1
         return step
 
 
