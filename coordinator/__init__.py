@@ -1,1 +1,1 @@
-"""The coordinator: rules and graph think, agent and __main__ act."""
+"""The coordinator: rules and graph decide, agent and __main__ act."""

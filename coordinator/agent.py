@@ -57,7 +57,7 @@ FORGET_EVERY_S = 3600.0
 WITH_TASKS = frozenset({Action.SUBMIT_TASK, Action.TASK_RESULT})
 
 
-class CoordinatorMind:
+class CoordinatorBehaviour:
     """State, graph and hands of a coordinator."""
 
     def __init__(self, coordinator_id: str, config: AgentConfig, nodes: Sequence[Before | After] = ()) -> None:
@@ -81,7 +81,7 @@ class CoordinatorMind:
             memory_high_water=self._config.memory_high_water,
         )
 
-    def think(self, batch: Batch) -> Step:
+    def decide(self, batch: Batch) -> Step:
         return self._graph.run(self.state, batch)
 
     def beat(self) -> Beat:
@@ -256,9 +256,9 @@ class CoordinatorAgent(Agent):
         nodes: Sequence[Before | After] = (),
     ) -> None:
         config = config or load().agent
-        self._coordinator_mind = CoordinatorMind(agent_id, config, nodes)
+        self._coordinator_behaviour = CoordinatorBehaviour(agent_id, config, nodes)
         super().__init__(
-            (Address.of(Role.COORDINATOR, agent_id),), self._coordinator_mind, redis_config, a2a_config, config
+            (Address.of(Role.COORDINATOR, agent_id),), self._coordinator_behaviour, redis_config, a2a_config, config
         )
 
     @operation
@@ -301,4 +301,4 @@ class CoordinatorAgent(Agent):
         await self.loop.heartbeat.send()
 
     async def _release(self) -> None:
-        await self._coordinator_mind.stop_chores()
+        await self._coordinator_behaviour.stop_chores()

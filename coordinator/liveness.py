@@ -1,4 +1,4 @@
-"""What a coordinator thinks of its distributors: who is here, who is gone, what they have lost. No I/O, no clock."""
+"""What a coordinator knows of its distributors: who is here, who is gone, what they have lost. No I/O, no clock."""
 
 from __future__ import annotations
 

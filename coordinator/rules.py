@@ -2,7 +2,7 @@
 
 It keeps the durable record of every task, hands open ones to distributors that have room, puts delegated work together
 again, and answers clients. Here is what may come in, and the handing out; `task_life` has what becomes of a task,
-`liveness` what is thought of the distributors.
+`liveness` what is known of the distributors.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from core.errors import BadTask, MalformedMessage
 from core.langgraph_state import AgentStatus
 from core.reports import TaskReport, shown_id, task_id_in, task_named, task_report
 from core.roles import Action, Address, Role
-from core.step import Batch, Call, Drain, Received, Sending, Step, Table, Tick
+from core.step import Batch, Call, Drain, HeartbeatDue, Received, Sending, Step, Table
 from core.submissions import submitted
 from core.tasks import Task, TaskError, TaskStatus, check_new, skills_needed
 
@@ -139,7 +139,7 @@ def ended_by(item: Raw, name: str, error: MalformedMessage) -> TaskReport | None
     return TaskReport(task_id=task_id, status="abandoned", error=problem)
 
 
-def on_tick(state: CoordinatorState, event: Tick, batch: Batch, step: Step) -> None:
+def on_heartbeat_due(state: CoordinatorState, event: HeartbeatDue, batch: Batch, step: Step) -> None:
     if event.memory:
         note_memory(state, event.memory)
 
@@ -250,7 +250,7 @@ ON_EVENT: dict[type, Callable[[CoordinatorState, Any, Batch, Step], None]] = {
     TakenOver: on_taken_over,
     NotTaken: on_not_taken,
     Call: on_call,
-    Tick: on_tick,
+    HeartbeatDue: on_heartbeat_due,
     Drain: on_drain,
     Audited: on_audited,
     Fetched: on_fetched,

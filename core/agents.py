@@ -109,7 +109,7 @@ class Beat(Room):
         default_factory=dict
     )
     conflicts: Count = 0  #: transactions that it had to send again
-    ticks: Count = 0  #: steps since its start: whether its loop moves
+    ticks: Count = 0  #: turns of its loop since it started: whether it moves
     stalled_ms: Count = 0  #: how long there has been work without progress
     #: a distributor's workers, for `status`
     children: Annotated[

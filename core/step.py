@@ -23,7 +23,7 @@ from core.server_info import Memory
 from core.signing import ReplayWindow, Signed
 
 __all__ = [
-    "Batch", "Call", "Drain", "PutAside", "Received", "Sending", "Step", "Table", "Tick", "Unsealed",
+    "Batch", "Call", "Drain", "HeartbeatDue", "PutAside", "Received", "Sending", "Step", "Table", "Unsealed",
     "turn_away",
 ]  # fmt: skip
 
@@ -107,8 +107,8 @@ class Batch:
 
     @property
     def beating(self) -> bool:
-        """Whether a heartbeat's time has passed: whether to look who has fallen silent."""
-        return bool(self.beats) or any(isinstance(event, Tick) for event in self.events)
+        """Whether a heartbeat is due: whether to look who has fallen silent."""
+        return bool(self.beats) or any(isinstance(event, HeartbeatDue) for event in self.events)
 
     def taken_from(self, sender: Address) -> int:
         """The highest sequence number taken from `sender`, this batch included; 0: none."""
@@ -122,8 +122,8 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
-    """Event: a heartbeat's time has passed; look whether somebody has fallen silent."""
+class HeartbeatDue:
+    """Event: a heartbeat is due; look whether somebody has fallen silent."""
 
     memory: Memory | None = None  #: of the server, for a coordinator; None: not known
 

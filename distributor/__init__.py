@@ -1,1 +1,1 @@
-"""The distributor: rules and graph think, agent and __main__ act."""
+"""The distributor: rules and graph decide, agent and __main__ act."""

@@ -29,7 +29,7 @@ __all__ = ["DistributorAgent"]
 log = logging.getLogger(__name__)
 
 
-class DistributorMind:
+class DistributorBehaviour:
     """State and graph of a distributor. It has no hands: all it does is written and said."""
 
     def __init__(
@@ -48,7 +48,7 @@ class DistributorMind:
             failure_timeout_ms=int(self._config.failure_timeout_s * 1000),
         )
 
-    def think(self, batch: Batch) -> Step:
+    def decide(self, batch: Batch) -> Step:
         return self._graph.run(self.state, batch)
 
     def beat(self) -> Beat:
@@ -150,8 +150,8 @@ class DistributorAgent(Agent):
         config = config or load().agent
         coordinator = Address.of(Role.COORDINATOR, coordinator_id or load().coordinator_id)
         me = Address.of(Role.DISTRIBUTOR, agent_id)
-        mind = DistributorMind(me, coordinator, config, nodes)
-        super().__init__((coordinator, me), mind, redis_config, a2a_config, config)
+        behaviour = DistributorBehaviour(me, coordinator, config, nodes)
+        super().__init__((coordinator, me), behaviour, redis_config, a2a_config, config)
 
     @operation
     async def register_worker(self, worker_id: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a distributor thinks of its workers: who is here, who is gone, what they have lost. No I/O, no clock."""
+"""What a distributor knows of its workers: who is here, who is gone, what they have lost. No I/O, no clock."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a distributor decides. No I/O, no clock, no chance: the same state and batch give the same step.
 
 It takes tasks from its coordinator, hands each to a worker that knows its type and has room, and passes results up.
-Here is what may come in, and the handing out; `task_life` has what becomes of a task, `liveness` what is thought of the
+Here is what may come in, and the handing out; `task_life` has what becomes of a task, `liveness` what is known of the
 workers.
 """
 

@@ -14,7 +14,7 @@ from core.a2a_messaging import A2AMessage, MessageType, Metadata
 from core.agents import Beat, Child
 from core.roles import Action, Address, Role
 from core.signing import ReplayWindow
-from core.step import TYPE_OF_ACTION, Batch, Received, Step, Table, Tick
+from core.step import TYPE_OF_ACTION, Batch, HeartbeatDue, Received, Step, Table
 from core.tasks import Task
 
 __all__ = [
@@ -100,13 +100,13 @@ def a_batch(
     *messages: Received, beats: Sequence[Received] = (), events: Sequence[Any] = (), later_s: float = 0.0, **fields: Any
 ) -> Batch:
     """What an agent knows `later_s` seconds after NOW, on the server's clock and its own alike. With nothing in it, it
-    is the tick of a heartbeat."""
+    is a heartbeat due."""
     return Batch(
         now=NOW + timedelta(seconds=later_s),
         mono_ms=round(later_s * 1000),
         messages=messages,
         beats=beats,
-        events=events or (() if messages else (Tick(),)),
+        events=events or (() if messages else (HeartbeatDue(),)),
         **fields,
     )
 

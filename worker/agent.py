@@ -43,7 +43,7 @@ async def gather(ctx: Context) -> list[Any]:
     return ctx.results()
 
 
-class WorkerMind:
+class WorkerBehaviour:
     """State, graph and hands of a worker."""
 
     def __init__(
@@ -73,7 +73,7 @@ class WorkerMind:
         self.state = WorkerState(chain[-1].agent_id, distributor=chain[1])
         self._example = first_example(handlers)
 
-    def think(self, batch: Batch) -> Step:
+    def decide(self, batch: Batch) -> Step:
         return self._graph.run(self.state, batch)
 
     def beat(self) -> Beat:
@@ -212,15 +212,15 @@ class WorkerAgent(Agent):
             Address.of(Role.DISTRIBUTOR, distributor_id or load().distributor_id),
             Address.of(Role.WORKER, agent_id),
         )
-        self._worker_mind = WorkerMind(chain, config, handlers, modules, capabilities)
+        self._worker_behaviour = WorkerBehaviour(chain, config, handlers, modules, capabilities)
         self._handlers = handlers
-        super().__init__(chain, self._worker_mind, redis_config, a2a_config, config)
+        super().__init__(chain, self._worker_behaviour, redis_config, a2a_config, config)
 
     async def _initialize(self) -> bool:
         """Returns when it can run functions too. It runs coroutines as soon as it has joined, which is earlier."""
         await super()._initialize()
         try:
-            await self._worker_mind.executor.start()
+            await self._worker_behaviour.executor.start()
         except BaseException:
             await self.drain(0)  # hands back what it was given meanwhile: no attempt is spent on it
             await self._close()  # for when it has ended meanwhile
@@ -228,7 +228,7 @@ class WorkerAgent(Agent):
         return True
 
     def holder_of_the_loop(self) -> str:
-        return self._worker_mind.executor.holder_of_the_loop()
+        return self._worker_behaviour.executor.holder_of_the_loop()
 
     @operation
     async def execute_task(self, task: Task) -> dict[str, Any]:
@@ -251,7 +251,7 @@ class WorkerAgent(Agent):
             finished = await outcome
         finally:
             await executor.close()
-        told: dict[str, Any] = orjson.loads(item_of(self._worker_mind._report(finished)))
+        told: dict[str, Any] = orjson.loads(item_of(self._worker_behaviour._report(finished)))
         return told
 
     @operation
@@ -263,12 +263,12 @@ class WorkerAgent(Agent):
 
     async def _hand_back(self) -> None:
         """Stops the running attempts and returns their tasks: the attempts do not count."""
-        state = self._worker_mind.state
+        state = self._worker_behaviour.state
         self.loop.tell(Withdrawn(tuple(state.local_tasks.values())))
-        await self._worker_mind.executor.close()
+        await self._worker_behaviour.executor.close()
 
     def _step_down(self) -> None:
-        self._worker_mind.executor.forget_all()
+        self._worker_behaviour.executor.forget_all()
 
     async def _release(self) -> None:
-        await self._worker_mind.executor.close()
+        await self._worker_behaviour.executor.close()

@@ -30,8 +30,8 @@ from core.redis_backend.clock import monotonic_s
 from core.redis_client import Wire
 from core.roles import Address
 from core.runtime.agent_loop import AgentLoop
+from core.runtime.behaviour import Behaviour
 from core.runtime.condition import Condition
-from core.runtime.mind import Mind
 from core.runtime.portal import Resident, operation, portal_loop, refuse_in_a_loop
 from core.wiring import keys_for, redis_or_configured, secrets_or_configured, server_for
 
@@ -49,13 +49,13 @@ class Agent(Resident):
     def __init__(
         self,
         chain: tuple[Address, ...],
-        mind: Mind,
+        behaviour: Behaviour,
         redis_config: RedisConfig | None,
         a2a_config: A2AConfig | None,
         config: AgentConfig,
     ) -> None:
         self._chain = chain
-        self._mind = mind
+        self._behaviour = behaviour
         self._redis = redis_or_configured(redis_config)
         self._a2a = secrets_or_configured(a2a_config or A2AConfig(agent_id=chain[-1].agent_id))
         self.config = config
@@ -72,7 +72,7 @@ class Agent(Resident):
     @property
     def state(self) -> Any:
         """The agent's LocalAgentState: its own memory, to be read."""
-        return self._mind.state
+        return self._behaviour.state
 
     @operation
     async def initialize(self) -> bool:
@@ -111,7 +111,7 @@ class Agent(Resident):
     async def _begin(self, after_epoch: int) -> None:
         keys = keys_for(self._chain, self._a2a, self._redis)
         loop = self._loop = AgentLoop(
-            self._mind, self._chain, keys, lambda: Wire(self._redis), self.config, after_epoch=after_epoch
+            self._behaviour, self._chain, keys, lambda: Wire(self._redis), self.config, after_epoch=after_epoch
         )
         try:
             await loop.start()
@@ -203,7 +203,7 @@ class Agent(Resident):
         return finished
 
     async def _hand_back(self) -> None:
-        """Gives back the tasks that did not finish in time, so that the mind has drained."""
+        """Gives back the tasks that did not finish in time, so that the behaviour has drained."""
 
     def _step_down(self) -> None:
         """Stops the running attempts: with the lease, their tasks have passed to others."""

@@ -3,9 +3,9 @@
     inbox ─▶ verify ─▶ graph ─▶ commit {state, messages, acknowledgements} ─▶ effects
                 └ bad: quarantined in the next commit, never seen by the graph
 
-A tier gives the loop a Mind: its state, its compiled graph, and hands for the effects. The loop gives the mind batches,
-and what a step decided either happens as a whole or not at all. When a commit is refused for good, the memory is
-discarded and the stored state is read again.
+A tier gives the loop a Behaviour: its state, its compiled graph, and hands for the effects. The loop gives the
+behaviour batches, and what a step decided either happens as a whole or not at all. When a commit is refused for good,
+the memory is discarded and the stored state is read again.
 
 Beside the turns run the reader of the inbox, the heartbeat and the watchdog, each with a task of its own.
 """
@@ -31,20 +31,20 @@ from core.redis_backend.commit import Committer, DeferredCommand
 from core.redis_backend.keys import ACTIVE, AgentKeys, CoordinatorKeys, keys_of
 from core.redis_backend.tables import Tables
 from core.roles import Action, Address
+from core.runtime.behaviour import Behaviour
 from core.runtime.condition import Condition
 from core.runtime.greeting import Greeting
 from core.runtime.heard_heartbeats import HeardHeartbeats
 from core.runtime.heartbeat import Heartbeat, extend_key_ttls
 from core.runtime.inbox import Entry, Inbox
 from core.runtime.inbox_reader import InboxReader
-from core.runtime.mind import Mind
 from core.runtime.outbox import Outbox
 from core.runtime.poison import PoisonFilter
 from core.runtime.revocations import Revocations
 from core.runtime.watchdog import Watchdog
 from core.sealing import Sealed
 from core.signing import Keys
-from core.step import Batch, Call, Drain, Received, Sending, Step, Tick, turn_away
+from core.step import Batch, Call, Drain, HeartbeatDue, Received, Sending, Step, turn_away
 
 __all__ = ["AgentLoop"]
 
@@ -59,7 +59,7 @@ class AgentLoop:
 
     def __init__(
         self,
-        mind: Mind,
+        behaviour: Behaviour,
         chain: tuple[Address, ...],
         signing: Keys,
         open_connection: OpenConnection,
@@ -74,7 +74,7 @@ class AgentLoop:
         self.clock = ServerClock()
         self.config = config
         self.keys: AgentKeys = keys_of(chain)
-        self._mind = mind
+        self._behaviour = behaviour
         self.open_connection = open_connection
         self._reader_wire = open_connection()
         self.watchdog = Watchdog(config.failure_timeout_s, lambda: self.committer.waited_s, self._on_transport)
@@ -94,10 +94,11 @@ class AgentLoop:
         self.heartbeat = Heartbeat(
             chain, config, self.keys, self.clock, self.committer, self.outbox, self.revocations,
             HeardHeartbeats(self.me, signing, self._inbox.rejected), self.watchdog,
-            payload=self._beat_payload, on_sent=self._note_heartbeat, on_heard=lambda memory: self.tell(Tick(memory)),
+            payload=self._beat_payload, on_sent=self._note_heartbeat,
+            on_heard=lambda memory: self.tell(HeartbeatDue(memory)),
         )  # fmt: skip
         self._poison = PoisonFilter(
-            self._inbox, reload=lambda: mind.load(self), handle=self._turn, settle=lambda: self._commit(Step())
+            self._inbox, reload=lambda: behaviour.load(self), handle=self._turn, settle=lambda: self._commit(Step())
         )
         self.signing = signing
         self._tables = Tables(self.me, self.committer, self.keys, signing.seals)
@@ -141,7 +142,7 @@ class AgentLoop:
         self.outbox.incarnation = self.committer.lease.incarnation
         self.started_ms = self.clock.now_ms()
         self._inbox.load(*await self.committer.run_reading(self.keys.seen))
-        await self._mind.load(self)
+        await self._behaviour.load(self)
         await self.committer.run(("SADD", ACTIVE, "/".join(str(address) for address in self.chain)))
         await self.heartbeat.send()
         if self.parent:
@@ -153,8 +154,8 @@ class AgentLoop:
         )
 
     async def run(self) -> None:
-        """Turns until `stop`, or until the mind has drained. Raises LeaseLost when another process acts now, or nobody
-        and the stored state is not the one that is remembered; Wedged."""
+        """Turns until `stop`, or until the behaviour has drained. Raises LeaseLost when another process acts now, or
+        nobody and the stored state is not the one that is remembered; Wedged."""
         try:
             async with asyncio.TaskGroup() as group:
                 beside = (
@@ -225,7 +226,7 @@ class AgentLoop:
 
     async def _turns(self) -> None:
         failures = Backoff.under_lease(self.config.lease_s)
-        while not self._stopping and not self._mind.drained:
+        while not self._stopping and not self._behaviour.drained:
             self.watchdog.turns(busy=False)
             await self._wait_for_work()
             self.watchdog.turns(busy=True)
@@ -263,11 +264,11 @@ class AgentLoop:
         )
         if received:
             failpoints.hit("verify")
-        step = self._mind.think(batch)
+        step = self._behaviour.decide(batch)
         self.ticks += 1
         for action, fields in step.notes:
             log.info(action, extra={"action": action, **fields})
-            self._mind.state.history.append({"at": batch.now.isoformat(), "action": action, **fields})
+            self._behaviour.state.history.append({"at": batch.now.isoformat(), "action": action, **fields})
         if step.commits or self._inbox.full or (self._inbox.unsettled and batch.beating):
             await self._commit(step)
         for event in events:
@@ -275,7 +276,7 @@ class AgentLoop:
                 event.future.set_result(event.answer)
         if step.effects and not self.committer.lease.may_act:
             await self._until_written(self.committer.renew)  # only a holder acts: who is not sure asks, or has lost it
-        await self._mind.perform(step.effects)
+        await self._behaviour.perform(step.effects)
         return sum(len(one.message.tasks) for one in received) + len(events)
 
     async def _commit(self, step: Step, *also: Command) -> None:
@@ -305,7 +306,7 @@ class AgentLoop:
         """After a step failed half way: reads the state again, and takes the entries one by one. Local events are
         dropped; who waits for a call among them is told. Returns how many entries there were."""
         turn_away(events, RuntimeError(f"a step failed; the log of {self.me} says why"))
-        await self._mind.load(self)
+        await self._behaviour.load(self)
         seen = await self.committer.look_up_hash(self.keys.seen)
         await self._poison.isolate(entries, seen, self.committer.lease.incarnation)
         return len(entries)
@@ -318,7 +319,7 @@ class AgentLoop:
 
     @property
     def _drain_due(self) -> bool:
-        return self.draining and not self._mind.state.draining
+        return self.draining and not self._behaviour.state.draining
 
     @property
     def _has_work(self) -> bool:
@@ -328,7 +329,7 @@ class AgentLoop:
         """Returns when there is something to do."""
         while not self._has_work:
             self._wake.clear()
-            wake_ms = self._mind.next_wake_ms()
+            wake_ms = self._behaviour.next_wake_ms()
             delay_s = None if wake_ms is None else max(0.0, (wake_ms - self.clock.now_ms()) / 1000)
             if delay_s == 0.0:
                 return
@@ -342,7 +343,7 @@ class AgentLoop:
                 return
 
     async def _look_up(self, received: Sequence[Received], events: Sequence[Any]) -> dict[str, bytes]:
-        ids = self._mind.looked_up(received, events)
+        ids = self._behaviour.looked_up(received, events)
         if not ids:
             return {}
         key, seals, found = CoordinatorKeys(self.me.agent_id).tasks, self.signing.seals, {}
@@ -366,10 +367,10 @@ class AgentLoop:
             self.watchdog.note_failure(error)
 
     def _note_heartbeat(self) -> None:
-        self._mind.state.last_heartbeat = self.clock.now()
+        self._behaviour.state.last_heartbeat = self.clock.now()
 
     def _beat_payload(self) -> dict[str, Any]:
-        beat = self._mind.beat()
+        beat = self._behaviour.beat()
         parent = self.parent or self.me
         window = self._inbox.windows.get(str(parent))
         return {
@@ -400,4 +401,4 @@ class AgentLoop:
         await self._commit(step, *also)
 
     def _on_transport(self, up: bool) -> None:
-        self._mind.state.status = AgentStatus.IDLE if up else AgentStatus.RECOVERING
+        self._behaviour.state.status = AgentStatus.IDLE if up else AgentStatus.RECOVERING

@@ -1,8 +1,8 @@
-"""Who may import whom, and what the files that think must not touch. Read from the source, nothing is imported.
+"""Who may import whom, and what the files that decide must not touch. Read from the source, nothing is imported.
 
 In `core/` a file is a rule and a folder, a room, acts on the world; a room stands on the rooms below it. In a tier
-`rules.py` and `graph.py` think, the rest acts.
-What thinks gets the time, ids and seeds as arguments, so that it can be tested with tables and replayed.
+`rules.py` and `graph.py` decide, the rest acts.
+What decides gets the time, ids and seeds as arguments, so that it can be tested with tables and replayed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("core", "coordinator", "distributor", "worker")
 TIERS = ("coordinator", "distributor", "worker")
-#: The files of a tier that think; those that a tier does not have are simply not there.
-THINKING_FILES = ("rules", "state", "admission", "dead_letters", "redrive", "task_life", "liveness", "graph")
+#: The files of a tier that decide; those that a tier does not have are simply not there.
+DECIDING_FILES = ("rules", "state", "admission", "dead_letters", "redrive", "task_life", "liveness", "graph")
 LONGEST_MODULE_LINES = 500
 NAMES_THAT_SAY_NOTHING = {"common", "helper", "helpers", "manager", "misc", "util", "utils"}
 
@@ -70,11 +70,11 @@ class Rule:
         return fnmatchcase(path, self.where) and not any(fnmatchcase(path, pattern) for pattern in self.unless)
 
 
-def _thinking_file_rules(tier: str) -> Iterator[Rule]:
+def _deciding_file_rules(tier: str) -> Iterator[Rule]:
     acting = (*FLOORS_OF_CORE, "core.redis_client", "core.wiring")
-    think = f"what is beside {tier}/agent.py thinks: what it needs from the world comes in as an argument"
-    for file in THINKING_FILES:
-        yield Rule(f"{tier}/{file}.py", (*WORLD, *acting, "secrets", "uuid"), think)
+    decide = f"what is beside {tier}/agent.py decides: what it needs from the world comes in as an argument"
+    for file in DECIDING_FILES:
+        yield Rule(f"{tier}/{file}.py", (*WORLD, *acting, "secrets", "uuid"), decide)
     yield Rule(f"{tier}/rules.py", (f"{tier}.graph", f"{tier}.agent"), "rules know no graph and no agent")
     yield Rule(f"{tier}/graph.py", (f"{tier}.agent",), "a graph knows its rules, never its agent")
 
@@ -95,7 +95,7 @@ def _tier_rules(tier: str) -> Iterator[Rule]:
         unless=(f"{tier}/graph.py",),
         on_import_only=tier == "worker",
     )
-    yield from _thinking_file_rules(tier)
+    yield from _deciding_file_rules(tier)
 
 
 RULES: tuple[Rule, ...] = (
@@ -202,7 +202,7 @@ def violations(path: Path, tree: ast.Module) -> Iterator[str]:
 
 
 def calls_to_the_world(path: Path, tree: ast.Module) -> Iterator[str]:
-    """One line for each call in a thinking file that reads the clock, makes an id, or does I/O."""
+    """One line for each call in a deciding file that reads the clock, makes an id, or does I/O."""
     for node in ast.walk(tree):
         match node:
             case ast.Call(func=ast.Name(id=name)) if name in WORLD_CALLS:
@@ -224,7 +224,7 @@ def test_a_module_imports_only_what_its_place_allows(path: Path) -> None:
 
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("file", ["rules.py", "graph.py"])
-def test_what_thinks_in_a_tier_reads_no_clock_makes_no_ids_and_does_no_io(tier: str, file: str) -> None:
+def test_what_decides_in_a_tier_reads_no_clock_makes_no_ids_and_does_no_io(tier: str, file: str) -> None:
     path = ROOT / tier / file
     found = list(calls_to_the_world(path, ast.parse(path.read_bytes())))
     assert not found, "\n".join(found)

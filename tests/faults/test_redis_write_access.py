@@ -246,8 +246,8 @@ async def test_an_agent_of_no_name_in_the_list_of_agents_does_not_keep_the_other
     gone = f"{coordinator.loop.me}/distributor:d/worker:gone"
     await client.sadd(ACTIVE, gone, b"\xff", "king:x/y", "")
 
-    coordinator._coordinator_mind._forget_due_s = 0
-    await coordinator._coordinator_mind._forget_workers()
+    coordinator._coordinator_behaviour._forget_due_s = 0
+    await coordinator._coordinator_behaviour._forget_workers()
 
     assert not await client.sismember(ACTIVE, gone)
 

@@ -1,4 +1,4 @@
-"""LANGSMITH_TRACING is set for the graphs of users: what the tiers think is nobody's to read there."""
+"""LANGSMITH_TRACING is set for the graphs of users: what the tiers decide is nobody's to read there."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def traces() -> Iterator[Traces]:
         server.shutdown()
 
 
-def test_what_is_traced_for_a_user_is_the_users_graph_and_nothing_of_what_the_tiers_think(
+def test_what_is_traced_for_a_user_is_the_users_graph_and_nothing_of_what_the_tiers_decide(
     redis_config: RedisConfig, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.py").write_text(USER_CODE)

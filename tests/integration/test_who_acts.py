@@ -165,7 +165,7 @@ async def test_a_worker_that_has_lost_its_lease_runs_nothing_until_it_has_it_aga
     worker = await agents.worker(config=STANDBY.model_copy(update={"concurrency": 1}))
     me = await agents.client()
     ids = await me.submit_many.aio([Task(task_id=f"t{number}", task_type="wait") for number in range(3)])
-    executor = worker._worker_mind.executor
+    executor = worker._worker_behaviour.executor
     await until_async(lambda: executor.running and executor.queued == 2, "one runs, and the rest wait behind it")
     chain = (ME, Address(Role.DISTRIBUTOR, "d"), Address(Role.WORKER, "w"))
     async with closing_committer(agents.redis, chain) as other:
@@ -193,7 +193,7 @@ async def test_an_agent_that_does_nothing_though_there_is_work_ends_itself(agent
     async def stuck(effects: Sequence[Any]) -> None:
         await asyncio.Event().wait()
 
-    coordinator._mind.perform = stuck  # type: ignore[method-assign]
+    coordinator._behaviour.perform = stuck  # type: ignore[method-assign]
     before = await epoch(client)
 
     with pytest.raises(Wedged, match="nothing has moved"):

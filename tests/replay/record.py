@@ -18,21 +18,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from coordinator.agent import CoordinatorMind
+from coordinator.agent import CoordinatorBehaviour
 from core.config.settings import RedisConfig
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.roles import Address, Role
 from core.step import Batch, Step
-from distributor.agent import DistributorMind
+from distributor.agent import DistributorBehaviour
 from tests.integration.hierarchy import house
 from tests.redis_server import RedisServer, bundled_server
 from tests.replay.recording import FOLDER, Beginning, Moment, moment_of, parts_of, text_of
 from tests.replay.replaying import replayed
 from tests.replay.story import happen
 from tests.replay.telling import told
-from worker.agent import WorkerMind
+from worker.agent import WorkerBehaviour
 
-MINDS: tuple[Any, ...] = (CoordinatorMind, DistributorMind, WorkerMind)
+BEHAVIOURS: tuple[Any, ...] = (CoordinatorBehaviour, DistributorBehaviour, WorkerBehaviour)
 
 
 class Recorder:
@@ -41,11 +41,11 @@ class Recorder:
     def __init__(self, server: RedisServer) -> None:
         self._server = server
         self.lives: list[tuple[Beginning, list[tuple[Moment, list[str]]]]] = []
-        self._of: dict[int, list[tuple[Moment, list[str]]]] = {}  # by the id of a mind
+        self._of: dict[int, list[tuple[Moment, list[str]]]] = {}  # by the id of a behaviour
 
-    def begins(self, mind: Any, loop: Any, mono_ms: int, stored: dict[str, Any]) -> None:
+    def begins(self, behaviour: Any, loop: Any, mono_ms: int, stored: dict[str, Any]) -> None:
         moments: list[tuple[Moment, list[str]]] = []
-        self._of[id(mind)] = moments
+        self._of[id(behaviour)] = moments
         beginning = Beginning(
             chain=[str(address) for address in loop.chain],
             config=loop.config.model_dump(mode="json", exclude_defaults=True),
@@ -53,8 +53,8 @@ class Recorder:
         )  # fmt: skip
         self.lives.append((beginning, moments))
 
-    def steps(self, mind: Any, moment: Moment, said: list[str]) -> None:
-        self._of[id(mind)].append((moment, said))
+    def steps(self, behaviour: Any, moment: Moment, said: list[str]) -> None:
+        self._of[id(behaviour)].append((moment, said))
 
     def stored(self, me: Address) -> dict[str, Any]:
         """What an agent reads when it begins."""
@@ -77,32 +77,32 @@ class Recorder:
 @contextmanager
 def listening(recorder: Recorder) -> Iterator[None]:
     """What is recorded is what the loop of each agent hands to its tier, and gets back."""
-    before = [(kind, kind.load, kind.think) for kind in MINDS]
-    for kind, load, think in before:
-        kind.load, kind.think = _heard_load(recorder, load), _heard_think(recorder, think)
+    before = [(kind, kind.load, kind.decide) for kind in BEHAVIOURS]
+    for kind, load, decide in before:
+        kind.load, kind.decide = _heard_load(recorder, load), _heard_decide(recorder, decide)
     try:
         yield
     finally:
-        for kind, load, think in before:
-            kind.load, kind.think = load, think
+        for kind, load, decide in before:
+            kind.load, kind.decide = load, decide
 
 
 def _heard_load(recorder: Recorder, load: Any) -> Any:
-    async def heard(mind: Any, loop: Any) -> None:
+    async def heard(behaviour: Any, loop: Any) -> None:
         stored = recorder.stored(loop.me)
         mono_ms = int(asyncio.get_running_loop().time() * 1000)
-        await load(mind, loop)
-        recorder.begins(mind, loop, mono_ms, stored)
+        await load(behaviour, loop)
+        recorder.begins(behaviour, loop, mono_ms, stored)
 
     return heard
 
 
-def _heard_think(recorder: Recorder, think: Any) -> Any:
-    def heard(mind: Any, batch: Batch) -> Step:
+def _heard_decide(recorder: Recorder, decide: Any) -> Any:
+    def heard(behaviour: Any, batch: Batch) -> Step:
         moment = moment_of(batch)  # before it: a step sets the answers of its calls
-        step: Step = think(mind, batch)
-        said = told(step, list(batch.events), mind.next_wake_ms(), drained=mind.drained)
-        recorder.steps(mind, moment, said)
+        step: Step = decide(behaviour, batch)
+        said = told(step, list(batch.events), behaviour.next_wake_ms(), drained=behaviour.drained)
+        recorder.steps(behaviour, moment, said)
         return step
 
     return heard

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from coordinator.agent import CoordinatorMind
+from coordinator.agent import CoordinatorBehaviour
 from core.config.settings import AgentConfig
 from core.memory_backend.clock import ServerTime, run_virtual
 from core.memory_backend.connection import MemoryConnection
@@ -13,11 +13,11 @@ from core.memory_backend.store import MemoryStore
 from core.roles import Address, Role
 from core.runtime.agent_loop import AgentLoop
 from core.signing import Keys
-from distributor.agent import DistributorMind
+from distributor.agent import DistributorBehaviour
 from tests.builders import SECRET
 from tests.replay.recording import Beginning, Moment, batch_of
 from tests.replay.telling import told
-from worker.agent import WorkerMind
+from worker.agent import WorkerBehaviour
 from worker.authoring.registry import Handlers
 
 __all__ = ["replayed"]
@@ -30,26 +30,26 @@ def replayed(beginning: Beginning, moments: list[Moment]) -> list[list[str]]:
 
 async def _replay(beginning: Beginning, moments: list[Moment]) -> list[list[str]]:
     chain = tuple(map(Address.parse, beginning.chain))
-    mind = await _at_the_beginning(beginning, chain)
+    behaviour = await _at_the_beginning(beginning, chain)
     said = []
     for moment in moments:
         batch = batch_of(moment, chain[-1].role)
-        step = mind.think(batch)
-        said.append(told(step, list(batch.events), mind.next_wake_ms(), drained=mind.drained))
+        step = behaviour.decide(batch)
+        said.append(told(step, list(batch.events), behaviour.next_wake_ms(), drained=behaviour.drained))
     return said
 
 
 async def _at_the_beginning(beginning: Beginning, chain: tuple[Address, ...]) -> Any:
     """The tier's own code, with the memory that it makes of what lay in the store."""
     config = AgentConfig(**beginning.config)
-    mind, store = _mind(chain, config), _store(beginning)
-    loop = AgentLoop(mind, chain, Keys.from_secret(SECRET, chain), lambda: MemoryConnection(store), config)
+    behaviour, store = _behaviour(chain, config), _store(beginning)
+    loop = AgentLoop(behaviour, chain, Keys.from_secret(SECRET, chain), lambda: MemoryConnection(store), config)
     await asyncio.sleep((beginning.mono_ms + 0.5) / 1000 - asyncio.get_running_loop().time())
     await loop.committer.acquire()
-    await mind.load(loop)
+    await behaviour.load(loop)
     if chain[-1].role is not Role.WORKER:
-        mind.state.incarnation = beginning.incarnation
-    return mind
+        behaviour.state.incarnation = beginning.incarnation
+    return behaviour
 
 
 def _store(beginning: Beginning) -> MemoryStore:
@@ -64,10 +64,10 @@ def _store(beginning: Beginning) -> MemoryStore:
     return store
 
 
-def _mind(chain: tuple[Address, ...], config: AgentConfig) -> Any:
+def _behaviour(chain: tuple[Address, ...], config: AgentConfig) -> Any:
     me = chain[-1]
     if me.role is Role.COORDINATOR:
-        return CoordinatorMind(me.agent_id, config)
+        return CoordinatorBehaviour(me.agent_id, config)
     if me.role is Role.DISTRIBUTOR:
-        return DistributorMind(me, chain[0], config)
-    return WorkerMind(chain, config, Handlers(), (), ())
+        return DistributorBehaviour(me, chain[0], config)
+    return WorkerBehaviour(chain, config, Handlers(), (), ())

@@ -7,18 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from coordinator.agent import CoordinatorMind
+from coordinator.agent import CoordinatorBehaviour
 from core.config.settings import AgentConfig
 from core.errors import RaceLost, WorldError
 from core.roles import Address, Role
 from core.runtime.agent_loop import AgentLoop
-from core.runtime.mind import Mind
+from core.runtime.behaviour import Behaviour
 from core.signing import Keys
-from distributor.agent import DistributorMind
+from distributor.agent import DistributorBehaviour
 from tests.simulation.user_code import user_code
 from tests.simulation.virtual_executor import VirtualExecutor
 from tests.simulation.world import COORDINATOR, SECRET, World
-from worker.agent import WorkerMind
+from worker.agent import WorkerBehaviour
 from worker.execution.executor import Executor
 
 __all__ = ["SimulatedAgent", "coordinator", "distributor", "worker"]
@@ -39,13 +39,13 @@ class Life:
 class SimulatedAgent:
     """One agent id, for which somebody sees to it that a process acts, until it is `gone` for good."""
 
-    def __init__(self, world: World, chain: Chain, new_mind: Callable[[World, Chain], Mind]) -> None:
+    def __init__(self, world: World, chain: Chain, new_behaviour: Callable[[World, Chain], Behaviour]) -> None:
         self.chain = chain
         self.gone = False
-        self.mind: Mind | None = None
+        self.behaviour: Behaviour | None = None
         self.loop: AgentLoop | None = None  #: None: no process acts now
         self._world = world
-        self._new_mind = new_mind
+        self._new_behaviour = new_behaviour
         self._lives: list[Life] = []
         self._replaced = asyncio.Event()
 
@@ -88,14 +88,14 @@ class SimulatedAgent:
         life.cut_off = False
 
     async def _live(self, life: Life) -> None:
-        mind = self._new_mind(self._world, self.chain)
+        behaviour = self._new_behaviour(self._world, self.chain)
         keys = Keys.from_secret(SECRET, self.chain)
         connections = self._world.connections(lambda: life.cut_off)
-        loop = AgentLoop(mind, self.chain, keys, connections, CONFIG)
+        loop = AgentLoop(behaviour, self.chain, keys, connections, CONFIG)
         try:
             await loop.start()
             if life is self._lives[-1]:
-                self.mind, self.loop = mind, loop
+                self.behaviour, self.loop = behaviour, loop
             await loop.run()
             await loop.finish()
         except (RaceLost, WorldError) as error:
@@ -107,35 +107,35 @@ class SimulatedAgent:
         except BaseException as error:
             self._world.problems.append(f"{self} ended with {type(error).__name__}: {error}")
         finally:
-            await _stop(mind)
+            await _stop(behaviour)
             await loop.close()
 
 
-async def _stop(mind: Mind) -> None:
-    if isinstance(mind, CoordinatorMind):
-        await mind.stop_chores()
-    elif isinstance(mind, WorkerMind):
-        await mind.executor.close()
+async def _stop(behaviour: Behaviour) -> None:
+    if isinstance(behaviour, CoordinatorBehaviour):
+        await behaviour.stop_chores()
+    elif isinstance(behaviour, WorkerBehaviour):
+        await behaviour.executor.close()
 
 
 def coordinator(world: World) -> SimulatedAgent:
-    return SimulatedAgent(world, (COORDINATOR,), lambda world, chain: CoordinatorMind(COORDINATOR.agent_id, CONFIG))
+    return SimulatedAgent(world, (COORDINATOR,), lambda *_: CoordinatorBehaviour(COORDINATOR.agent_id, CONFIG))
 
 
 def distributor(world: World, name: str) -> SimulatedAgent:
     chain = (COORDINATOR, Address(Role.DISTRIBUTOR, name))
-    return SimulatedAgent(world, chain, lambda world, chain: DistributorMind(chain[1], COORDINATOR, CONFIG))
+    return SimulatedAgent(world, chain, lambda world, chain: DistributorBehaviour(chain[1], COORDINATOR, CONFIG))
 
 
 def worker(world: World, name: str, distributor_name: str) -> SimulatedAgent:
     chain = (COORDINATOR, Address(Role.DISTRIBUTOR, distributor_name), Address(Role.WORKER, name))
-    return SimulatedAgent(world, chain, _worker_mind)
+    return SimulatedAgent(world, chain, _worker_behaviour)
 
 
-def _worker_mind(world: World, chain: Chain) -> Mind:
+def _worker_behaviour(world: World, chain: Chain) -> Behaviour:
     """With an executor for virtual time in the place of the one that keeps child processes."""
     handlers = user_code(world.began)
-    mind: Any = WorkerMind(chain, CONFIG, handlers, (), ())
-    executor = VirtualExecutor(handlers, CONFIG.concurrency, world.time, mind._finished, mind._fetch_inputs)
-    mind.executor = cast(Executor, executor)
-    return cast(Mind, mind)
+    behaviour: Any = WorkerBehaviour(chain, CONFIG, handlers, (), ())
+    executor = VirtualExecutor(handlers, CONFIG.concurrency, world.time, behaviour._finished, behaviour._fetch_inputs)
+    behaviour.executor = cast(Executor, executor)
+    return cast(Behaviour, behaviour)

@@ -10,15 +10,15 @@ from typing import Any
 
 import orjson
 
-from coordinator.agent import CoordinatorMind
+from coordinator.agent import CoordinatorBehaviour
 from core.memory_backend.clock import run_virtual
 from core.memory_backend.faulty_connection import CALM, Faults
 from core.redis_backend.keys import CellKeys, CoordinatorKeys, keys_of
 from core.tasks import Task, TaskStatus
-from distributor.agent import DistributorMind
+from distributor.agent import DistributorBehaviour
 from tests.simulation.agents import SimulatedAgent, coordinator, distributor, worker
 from tests.simulation.world import COORDINATOR, SimulatedClient, World
-from worker.agent import WorkerMind
+from worker.agent import WorkerBehaviour
 
 __all__ = ["Story", "tell"]
 
@@ -218,20 +218,20 @@ class Story:
             yield f"{waiting} messages wait for {agent}"
         if agent.loop is None:
             return
-        state = agent.mind.state if agent.mind else None
+        state = agent.behaviour.state if agent.behaviour else None
         if state is not None and state.local_tasks:
             tasks = [(one.task_id, one.status.value, one.assigned_to) for one in state.local_tasks.values()]
             yield f"{agent} remembers {tasks}"
-        mind: Any = agent.mind
+        behaviour: Any = agent.behaviour
         children: Any = {}
-        if isinstance(mind, CoordinatorMind):
-            children = mind.state.distributors
-            if mind.state.families or mind.state.moving or len(mind.state.queue):
-                yield f"{agent} waits: {mind.state.families} {mind.state.moving} {mind.state.queue}"
-        elif isinstance(mind, DistributorMind):
-            children = mind.state.workers
-        elif isinstance(mind, WorkerMind) and (mind.executor.running or mind.executor.queued):
-            yield f"{agent} runs {list(mind.executor.running)}"
+        if isinstance(behaviour, CoordinatorBehaviour):
+            children = behaviour.state.distributors
+            if behaviour.state.families or behaviour.state.moving or len(behaviour.state.queue):
+                yield f"{agent} waits: {behaviour.state.families} {behaviour.state.moving} {behaviour.state.queue}"
+        elif isinstance(behaviour, DistributorBehaviour):
+            children = behaviour.state.workers
+        elif isinstance(behaviour, WorkerBehaviour) and (behaviour.executor.running or behaviour.executor.queued):
+            yield f"{agent} runs {list(behaviour.executor.running)}"
         for name, child in children.items():
             if child.in_flight:
                 yield f"{agent} believes {name} has {child.in_flight}"

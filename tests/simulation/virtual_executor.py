@@ -1,4 +1,4 @@
-"""An executor for coroutines alone, in the virtual time of the loop: as worker.execution to the worker's mind."""
+"""An executor for coroutines alone, in the virtual time of the loop: as worker.execution to the worker's behaviour."""
 
 from __future__ import annotations
 

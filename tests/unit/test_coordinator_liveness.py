@@ -1,11 +1,11 @@
-"""What a coordinator thinks of its distributors, and what becomes of their tasks."""
+"""What a coordinator knows of its distributors, and what becomes of their tasks."""
 
 from __future__ import annotations
 
 from coordinator.state import Audited, NotTaken, TakenOver, TakeOver
 from core.agents import Health, Held
 from core.roles import Action
-from core.step import Call, Table, Tick
+from core.step import Call, HeartbeatDue, Table
 from tests.builders import CLIENT, DISTRIBUTOR, a_task, record, sent
 from tests.coordinator_steps import (
     OTHER,
@@ -95,7 +95,7 @@ def test_a_takeover_that_did_not_happen_is_tried_again() -> None:
     take(state, beats=[alive(OTHER, capacity=100)], later_s=4)
     take(state, later_s=5)
 
-    step = take(state, events=[NotTaken("distributor-1"), Tick()], later_s=6)
+    step = take(state, events=[NotTaken("distributor-1"), HeartbeatDue()], later_s=6)
 
     assert TakeOver("distributor-1") in step.effects
 

@@ -1,4 +1,4 @@
-"""What a distributor thinks of its workers, and what becomes of their tasks; and how it comes back itself."""
+"""What a distributor knows of its workers, and what becomes of their tasks; and how it comes back itself."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from core.langgraph_state import AgentStatus
 from core.roles import Action
 from core.step import Call, Drain, Sending, Table
 from core.tasks import Priority, Task
-from distributor.agent import DistributorMind
+from distributor.agent import DistributorBehaviour
 from distributor.task_life import ENDED_KEPT
 from tests.builders import (
     COORDINATOR,
@@ -357,13 +357,13 @@ def test_a_step_without_anything_new_asks_nothing_of_the_world_however_many_task
 
 
 def test_a_task_that_ended_here_and_is_back_as_its_continuation_is_not_said_to_have_ended() -> None:
-    mind = DistributorMind(DISTRIBUTOR, COORDINATOR, AgentConfig())
-    mind.state = a_distributor(WORKER)
-    take(mind.state, assigned(a_task("parent"), a_task("t")))
-    take(mind.state, outcome("parent", "delegated", children=[]), outcome("t"))
+    behaviour = DistributorBehaviour(DISTRIBUTOR, COORDINATOR, AgentConfig())
+    behaviour.state = a_distributor(WORKER)
+    take(behaviour.state, assigned(a_task("parent"), a_task("t")))
+    take(behaviour.state, outcome("parent", "delegated", children=[]), outcome("t"))
 
-    before = mind.beat().ended
-    take(mind.state, assigned(a_task("parent", attempt=1)))
+    before = behaviour.beat().ended
+    take(behaviour.state, assigned(a_task("parent", attempt=1)))
 
     assert before == ("parent", "t")
-    assert mind.beat().ended == ("t",)
+    assert behaviour.beat().ended == ("t",)

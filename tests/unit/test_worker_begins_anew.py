@@ -11,39 +11,39 @@ from core.roles import Action
 from core.runtime.agent_loop import AgentLoop
 from core.signing import Keys
 from tests.builders import COORDINATOR, DISTRIBUTOR, SECRET, WORKER, a_task
-from worker.agent import WorkerMind
+from worker.agent import WorkerBehaviour
 from worker.authoring.registry import Handlers
 from worker.rules import Outcome, ProgressMade, Withdrawn
 
 CHAIN = (COORDINATOR, DISTRIBUTOR, WORKER)
 
 
-async def begins_anew() -> tuple[WorkerMind, AgentLoop]:
+async def begins_anew() -> tuple[WorkerBehaviour, AgentLoop]:
     """Before, it has told of an attempt that it is given once more; told to drain, it ends."""
     store, config, task = MemoryStore(ServerTime()), AgentConfig(), a_task(attempt=1)
-    mind = WorkerMind(CHAIN, config, Handlers(), (), ())
-    loop = AgentLoop(mind, CHAIN, Keys.from_secret(SECRET, CHAIN), lambda: MemoryConnection(store), config)
+    behaviour = WorkerBehaviour(CHAIN, config, Handlers(), (), ())
+    loop = AgentLoop(behaviour, CHAIN, Keys.from_secret(SECRET, CHAIN), lambda: MemoryConnection(store), config)
     await loop.committer.acquire()
-    await mind.load(loop)
+    await behaviour.load(loop)
     loop.drain()
     loop.tell(Outcome(AttemptReport(task_id=task.task_id, attempt=1, status="completed")))
     loop.tell(ProgressMade(task.task_id, 1, {"fraction": 0.5}))
 
-    await mind.load(loop)
-    mind.state.local_tasks[task.task_id] = task
+    await behaviour.load(loop)
+    behaviour.state.local_tasks[task.task_id] = task
     loop.tell(Withdrawn((task,)))
     await loop.run()
-    return mind, loop
+    return behaviour, loop
 
 
 def test_what_was_told_before_is_not_taken_for_the_same_attempt_of_now() -> None:
-    mind, loop = run_virtual(begins_anew(), seed=0)
+    behaviour, loop = run_virtual(begins_anew(), seed=0)
 
-    assert (mind.state.done, mind.state.local_tasks) == (0, {})
+    assert (behaviour.state.done, behaviour.state.local_tasks) == (0, {})
     assert {action for _, action in loop.outbox.counts} == {Action.TASK_RESULT}
 
 
 def test_what_others_have_told_still_counts() -> None:
-    mind, _ = run_virtual(begins_anew(), seed=0)
+    behaviour, _ = run_virtual(begins_anew(), seed=0)
 
-    assert mind.drained
+    assert behaviour.drained

@@ -12,17 +12,17 @@ from core.step import Batch, Received, Step
 if TYPE_CHECKING:
     from core.runtime.agent_loop import AgentLoop
 
-__all__ = ["Mind"]
+__all__ = ["Behaviour"]
 
 
-class Mind(Protocol):
+class Behaviour(Protocol):
     """What a tier adds to the loop."""
 
     @property
     def state(self) -> LocalAgentState:
         """The agent's memory; a new one after each `load`."""
 
-    def think(self, batch: Batch) -> Step:
+    def decide(self, batch: Batch) -> Step:
         """Runs the tier's graph. No I/O."""
 
     def beat(self) -> Beat:
