@@ -7,19 +7,23 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
-from typing import Any
+from typing import assert_never
 
 import orjson
 
 from coordinator.graph import build
 from coordinator.records import PAGE, Records
 from coordinator.state import (
+    AssignTask,
     Audit,
     Audited,
+    CoordinatorEffect,
     CoordinatorState,
     Fetch,
     Fetched,
+    NoteAttempts,
     NotTaken,
+    RegisterDistributor,
     Sweep,
     TakenOver,
     TakeOver,
@@ -43,7 +47,7 @@ from core.runtime.agent_loop import AgentLoop
 from core.runtime.portal import operation
 from core.sealing import Sealed
 from core.signing import Signed
-from core.step import Batch, Call, Received, Step
+from core.step import Batch, Call, Event, Received, Step
 from core.tasks import Task, as_received
 from core.tier_graph import After, Before
 
@@ -87,9 +91,10 @@ class CoordinatorBehaviour:
     def beat(self) -> Beat:
         return Beat()
 
-    def looked_up(self, received: Sequence[Received], events: Sequence[Any]) -> list[str]:
+    def looked_up(self, received: Sequence[Received], events: Sequence[Event]) -> list[str]:
         """Ids that clients, programs and handlers that spawn have named, and that are not open: they may have ended."""
-        named = [event.argument[0].task_id for event in events if isinstance(event, Call) and event.name == "assign"]
+        requests = [event.request for event in events if isinstance(event, Call)]
+        named = [request.task.task_id for request in requests if isinstance(request, AssignTask)]
         for one in received:
             items = one.message.tasks
             if one.sender.role not in ASKERS:
@@ -112,7 +117,7 @@ class CoordinatorBehaviour:
         self._records = Records(self._keys, loop)
         await self._records.load(self.state, int(asyncio.get_running_loop().time() * 1000))
 
-    async def perform(self, effects: Sequence[Any]) -> None:
+    async def perform(self, effects: Sequence[CoordinatorEffect]) -> None:
         for effect in effects:
             task = asyncio.get_running_loop().create_task(self._chore(effect))
             self._chores.add(task)
@@ -123,18 +128,21 @@ class CoordinatorBehaviour:
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
 
-    async def _chore(self, effect: Any) -> None:
+    async def _chore(self, effect: CoordinatorEffect) -> None:
         """One effect, beside the loop. What fails is put off: the graph asks for it again, or the client does."""
         try:
-            if isinstance(effect, TakeOver):
-                await self._take_over(effect)
-            elif isinstance(effect, Audit):
-                await self._audit(effect)
-            elif isinstance(effect, Fetch):
-                await self._fetch(effect)
-            else:
-                await self._sweep(effect)
-                await self._forget_workers()
+            match effect:
+                case TakeOver():
+                    await self._take_over(effect)
+                case Audit():
+                    await self._audit(effect)
+                case Fetch():
+                    await self._fetch(effect)
+                case Sweep():
+                    await self._sweep(effect)
+                    await self._forget_workers()
+                case _:
+                    assert_never(effect)
         except Exception as error:
             unforeseen = None if isinstance(error, AgentSystemError) else error
             what = type(effect).__name__
@@ -175,7 +183,7 @@ class CoordinatorBehaviour:
                 gone.append(task_id)
                 if task and task.attempt:  # otherwise it has not begun
                     had[task.task_id] = task
-            await self._loop.call("attempts", (effect.distributor_id, had))  # the cell is the only one to know of them
+            await self._loop.call(NoteAttempts(effect.distributor_id, had))  # the cell is the only one to know of them
             commands: list[Command] = [
                 ("DEL", cell.inbox, cell.heartbeats),
                 ("HSET", cell.header, "status", "idle"),
@@ -272,10 +280,10 @@ class CoordinatorAgent(Agent):
         """
         Address.of(Role.DISTRIBUTOR, distributor_id)
         task = as_received(task)
-        answer = await self.loop.call("assign", (task, distributor_id, self._owner))
-        if isinstance(answer, Exception):
+        answer = await self.loop.call(AssignTask(task, distributor_id, self._owner))
+        if isinstance(answer, BadTask):
             raise answer
-        return bool(answer)
+        return answer
 
     @cached_property
     def _owner(self) -> str:
@@ -286,7 +294,7 @@ class CoordinatorAgent(Agent):
         """Records that a distributor belongs to this coordinator, whether or not it runs. Returns True. Raises
         LeaseLost."""
         Address.of(Role.DISTRIBUTOR, distributor_id)
-        return bool(await self.loop.call("register", distributor_id))
+        return await self.loop.call(RegisterDistributor(distributor_id))
 
     @operation
     async def get_distributor_state(self, distributor_id: str) -> SharedAgentState | None:

@@ -26,7 +26,16 @@ from coordinator.liveness import (
     on_taken_over,
 )
 from coordinator.redrive import on_fetched, on_purge_task, on_replay_task
-from coordinator.state import Audited, CoordinatorState, Fetched, NotTaken, TakenOver
+from coordinator.state import (
+    AssignTask,
+    Audited,
+    CoordinatorState,
+    Fetched,
+    NoteAttempts,
+    NotTaken,
+    RegisterDistributor,
+    TakenOver,
+)
 from coordinator.task_life import accept, cancel, conclude, deadlines_of, expire, follow, hand_over, theirs
 from core.agents import Beat, Child
 from core.balancing import LeastLoaded
@@ -34,7 +43,7 @@ from core.errors import BadTask, MalformedMessage
 from core.langgraph_state import AgentStatus
 from core.reports import TaskReport, shown_id, task_id_in, task_named, task_report
 from core.roles import Action, Address, Role
-from core.step import Batch, Call, Drain, HeartbeatDue, Received, Sending, Step, Table
+from core.step import Batch, Call, Drain, Event, HeartbeatDue, Received, Request, Sending, Step, Table
 from core.submissions import submitted
 from core.tasks import Task, TaskError, TaskStatus, check_new, skills_needed
 
@@ -50,8 +59,7 @@ def receive(state: CoordinatorState, batch: Batch, step: Step) -> None:
     for received in batch.messages:
         ON_MESSAGE[received.message.action](state, received, batch, step)
     for event in batch.events:
-        if on_event := ON_EVENT.get(type(event)):
-            on_event(state, event, batch, step)
+        ON_EVENT[type(event)](state, event, batch, step)
 
 
 def survey(state: CoordinatorState, batch: Batch, step: Step) -> None:
@@ -151,25 +159,29 @@ def on_drain(state: CoordinatorState, event: Drain, batch: Batch, step: Step) ->
 
 def on_call(state: CoordinatorState, call: Call, batch: Batch, step: Step) -> None:
     """What a program that holds this agent asks of it."""
-    if call.name == "assign":
-        task, distributor_id, owner = call.argument
-        try:
-            accept(state, task, None, batch, step, owner=owner)
-        except BadTask as error:
-            call.answer = error
-            return
-        place(state, task.task_id, distributor_id, batch, step)
-        call.answer = True
-    elif call.name == "attempts":
-        distributor_id, had = call.argument
-        note_attempts(state, distributor_id, had, step)
-        call.answer = True
-    elif call.name == "register":
-        known = state.metadata.setdefault("registered", [])
-        if call.argument not in known:
-            known.append(call.argument)
-        step.put(Table.HEADER, "registered", orjson.dumps(known))
-        call.answer = True
+    call.answer = ON_REQUEST[type(call.request)](state, call.request, batch, step)
+
+
+def on_assign_task(state: CoordinatorState, request: AssignTask, batch: Batch, step: Step) -> bool | BadTask:
+    try:
+        accept(state, request.task, None, batch, step, owner=request.owner)
+    except BadTask as error:
+        return error
+    place(state, request.task.task_id, request.distributor_id, batch, step)
+    return True
+
+
+def on_register_distributor(state: CoordinatorState, request: RegisterDistributor, batch: Batch, step: Step) -> bool:
+    known = state.metadata.setdefault("registered", [])
+    if request.distributor_id not in known:
+        known.append(request.distributor_id)
+    step.put(Table.HEADER, "registered", orjson.dumps(known))
+    return True
+
+
+def on_note_attempts(state: CoordinatorState, request: NoteAttempts, batch: Batch, step: Step) -> bool:
+    note_attempts(state, request.distributor_id, request.had, step)
+    return True
 
 
 def dispatch(state: CoordinatorState, batch: Batch, step: Step) -> None:
@@ -246,7 +258,8 @@ ON_MESSAGE: dict[str, Callable[[CoordinatorState, Received, Batch, Step], None]]
     Action.BEAT: on_beat,
 }
 
-ON_EVENT: dict[type, Callable[[CoordinatorState, Any, Batch, Step], None]] = {
+#: Each of CoordinatorEvent, by its type.
+ON_EVENT: dict[type[Event], Callable[[CoordinatorState, Any, Batch, Step], None]] = {
     TakenOver: on_taken_over,
     NotTaken: on_not_taken,
     Call: on_call,
@@ -254,4 +267,11 @@ ON_EVENT: dict[type, Callable[[CoordinatorState, Any, Batch, Step], None]] = {
     Drain: on_drain,
     Audited: on_audited,
     Fetched: on_fetched,
+}
+
+#: Each of CoordinatorRequest, by its type.
+ON_REQUEST: dict[type[Request[Any]], Callable[[CoordinatorState, Any, Batch, Step], bool | BadTask]] = {
+    AssignTask: on_assign_task,
+    RegisterDistributor: on_register_distributor,
+    NoteAttempts: on_note_attempts,
 }

@@ -1,21 +1,24 @@
-"""The memory of a coordinator, what it asks of its hands, and what comes back from them."""
+"""The memory of a coordinator, what it asks of its hands, what comes back from them, and what programs ask of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from msgspec import Raw
 
 from core.agents import Child, Held
 from core.dispatch_queue import DispatchQueue
+from core.errors import BadTask
 from core.langgraph_state import LocalAgentState
 from core.server_info import Memory
-from core.step import Sending
+from core.step import Call, Drain, Effect, Event, HeartbeatDue, Request, Sending
 from core.tasks import Task
 
 __all__ = [
-    "Audit", "Audited", "CoordinatorState", "DeadLetter", "Fetch", "Fetched", "Found", "NotTaken", "Submission",
-    "Sweep", "TakeOver", "TakenOver",
+    "AssignTask", "Audit", "Audited", "CoordinatorEffect", "CoordinatorEvent", "CoordinatorRequest", "CoordinatorState",
+    "DeadLetter", "Fetch", "Fetched", "Found", "NotTaken", "NoteAttempts", "RegisterDistributor", "Submission", "Sweep",
+    "TakeOver", "TakenOver",
 ]  # fmt: skip
 
 
@@ -78,14 +81,14 @@ class CoordinatorState(LocalAgentState):
 
 
 @dataclass(frozen=True, slots=True)
-class TakeOver:
+class TakeOver(Effect):
     """Effect: take the cell of a distributor that is gone, empty it, and tell how far its tasks were."""
 
     distributor_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class TakenOver:
+class TakenOver(Event):
     """Event: the cell is empty and fenced. `had`: task id -> its record there, if it has had an attempt."""
 
     distributor_id: str
@@ -93,14 +96,14 @@ class TakenOver:
 
 
 @dataclass(frozen=True, slots=True)
-class NotTaken:
+class NotTaken(Event):
     """Event: the distributor still holds its lease, or Redis was away; it is judged again."""
 
     distributor_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Audit:
+class Audit(Effect):
     """Effect: read which tasks are stored with a distributor, and the number of its heartbeat."""
 
     distributor_id: str
@@ -108,7 +111,7 @@ class Audit:
 
 
 @dataclass(frozen=True, slots=True)
-class Audited:
+class Audited(Event):
     """Event: what was found."""
 
     distributor_id: str
@@ -117,7 +120,7 @@ class Audited:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetch:
+class Fetch(Effect):
     """Effect: read what is stored of these tasks, which a client wants replayed; `reply` is to answer it."""
 
     reply: Sending
@@ -136,7 +139,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(Event):
     """Event: what was found."""
 
     reply: Sending
@@ -144,9 +147,38 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
+class Sweep(Effect):
     """Effect: forget tasks that ended before `before_ms`; those in `keep` are inputs of an open parent, or dead
     letters."""
 
     before_ms: int
     keep: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class AssignTask(Request[bool | BadTask]):
+    """Request: hand this task of `owner` to that distributor. True: it is kept; BadTask: it is not."""
+
+    task: Task
+    distributor_id: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterDistributor(Request[bool]):
+    """Request: that distributor belongs to this coordinator. True."""
+
+    distributor_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoteAttempts(Request[bool]):
+    """Request: write down what the cell of that distributor says of its tasks, before it is emptied. True."""
+
+    distributor_id: str
+    had: dict[str, Task]  #: as in TakenOver
+
+
+CoordinatorEffect: TypeAlias = TakeOver | Audit | Fetch | Sweep
+CoordinatorEvent: TypeAlias = TakenOver | NotTaken | Audited | Fetched | Call | Drain | HeartbeatDue
+CoordinatorRequest: TypeAlias = AssignTask | RegisterDistributor | NoteAttempts

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from msgspec import Raw
 
@@ -23,8 +23,8 @@ from core.server_info import Memory
 from core.signing import ReplayWindow, Signed
 
 __all__ = [
-    "Batch", "Call", "Drain", "HeartbeatDue", "PutAside", "Received", "Sending", "Step", "Table", "Unsealed",
-    "turn_away",
+    "Batch", "Call", "Drain", "Effect", "Event", "HeartbeatDue", "Note", "PutAside", "Received", "Request", "Sending",
+    "Step", "Table", "Unsealed", "turn_away",
 ]  # fmt: skip
 
 TYPE_OF_ACTION = {
@@ -64,6 +64,18 @@ class Table(StrEnum):
     HEARTBEATS = "heartbeats"
 
 
+class Event:
+    """What happened in this process. What a tier is told of is a closed union of these; its `ON_EVENT` takes each."""
+
+    __slots__ = ()
+
+
+class Effect:
+    """What a tier is to do after the commit. What it does is a closed union of these; its `perform` takes each."""
+
+    __slots__ = ()
+
+
 class Received(NamedTuple):
     """A message that was verified, and where it lay."""
 
@@ -87,7 +99,7 @@ class Batch:
     mono_ms: int  #: this process's monotonic clock: for judging silence, never sent anywhere
     messages: Sequence[Received] = ()  #: from the inbox, in order
     beats: Sequence[Received] = ()  #: children's heartbeats that are new since the last look
-    events: Sequence[Any] = ()  #: what happened in this process: outcomes of effects, calls of its API
+    events: Sequence[Event] = ()  #: what happened in this process: outcomes of effects, calls of its API
     stored: Mapping[str, bytes] = field(default_factory=dict)  #: records that were looked up for these messages
     sent: Mapping[Address, int] = field(default_factory=dict)  #: last sequence number used, by recipient
     windows: Mapping[str, ReplayWindow] = field(default_factory=dict)  #: sequence numbers taken, by sender
@@ -117,29 +129,37 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Drain:
+class Drain(Event):
     """Event: take nothing new, finish or hand back what there is."""
 
 
 @dataclass(frozen=True, slots=True)
-class HeartbeatDue:
+class HeartbeatDue(Event):
     """Event: a heartbeat is due; look whether somebody has fallen silent."""
 
     memory: Memory | None = None  #: of the server, for a coordinator; None: not known
 
 
+Answer = TypeVar("Answer")
+
+
+class Request(Generic[Answer]):
+    """What a program that holds an agent can ask of it, and what comes back; a tier's `ON_REQUEST` answers each."""
+
+    __slots__ = ()
+
+
 @dataclass(slots=True)
-class Call:
+class Call(Event):
     """Event: something asked of the agent by its own process. The step that sees it sets `answer`; the caller is
     told once that step is committed."""
 
-    name: str
-    argument: Any
-    future: Any  #: where the caller waits; the graph does not touch it
+    request: Request[Any]
+    future: Any = None  #: where the caller waits; the graph does not touch it
     answer: Any = None
 
 
-def turn_away(events: Iterable[Any], error: Exception) -> None:
+def turn_away(events: Iterable[Event], error: Exception) -> None:
     """Whoever waits for a call among `events` gets `error`."""
     for event in events:
         if isinstance(event, Call) and not event.future.done():
@@ -153,6 +173,17 @@ class Sending(NamedTuple):
     action: Action
     parent_request_id: str | None = None
     audience: int | None = None  #: the incarnation of the recipient that it is meant for
+
+
+#: What a line of the log can say in one of its fields.
+Fact: TypeAlias = str | int | Sequence[str] | None
+
+
+class Note(NamedTuple):
+    """A line for the log, and for the agent's recent history."""
+
+    action: str
+    facts: Mapping[str, Fact]
 
 
 class PutAside(NamedTuple):
@@ -171,8 +202,8 @@ class Step:
     writes: dict[tuple[Table, str], dict[str, bytes | int | None]] = field(default_factory=lambda: defaultdict(dict))
     sends: dict[Sending, list[bytes]] = field(default_factory=lambda: defaultdict(list))  #: items, each as JSON
     extras: dict[Sending, dict[str, Any]] = field(default_factory=dict)  #: more payload fields
-    effects: list[Any] = field(default_factory=list)  #: for the tier's own hands, in order
-    notes: list[tuple[str, dict[str, Any]]] = field(default_factory=list)  #: (action, fields) for the log
+    effects: list[Effect] = field(default_factory=list)  #: for the tier's own hands, in order
+    notes: list[Note] = field(default_factory=list)  #: for the log
     #: task id -> what became of it, in order, each with its new status first: for the audit trail
     changes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     told: dict[Address, int] = field(default_factory=dict)  #: bytes of records that it answers with, by who asked
@@ -210,8 +241,8 @@ class Step:
         """Has an item quarantined, with the reason."""
         self.rejected.append(PutAside(received, item, error))
 
-    def note(self, action: str, **fields: Any) -> None:
-        self.notes.append((action, fields))
+    def note(self, action: str, **facts: Fact) -> None:
+        self.notes.append(Note(action, facts))
 
     @property
     def commits(self) -> bool:

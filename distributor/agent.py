@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Never
 
 from core.agents import Beat
 from core.config.settings import A2AConfig, AgentConfig, RedisConfig
@@ -17,12 +17,12 @@ from core.runtime.agent import Agent
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.portal import operation
 from core.sealing import Sealed, Seals, bare
-from core.step import Batch, Received, Step
+from core.step import Batch, Event, Received, Step
 from core.tasks import Task, TaskStatus, to_begin_now
 from core.tier_graph import After, Before
 from distributor.graph import build
 from distributor.rules import recall
-from distributor.state import DistributorState, capacity, skill_sets, skills
+from distributor.state import AssignTask, DistributorState, HandBack, RegisterWorker, capacity, skill_sets, skills
 
 __all__ = ["DistributorAgent"]
 
@@ -75,7 +75,7 @@ class DistributorBehaviour:
             },
         )  # fmt: skip
 
-    def looked_up(self, received: Sequence[Received], events: Sequence[Any]) -> list[str]:
+    def looked_up(self, received: Sequence[Received], events: Sequence[Event]) -> list[str]:
         return []
 
     def next_wake_ms(self) -> int | None:
@@ -108,7 +108,7 @@ class DistributorBehaviour:
             await loop.committer.commit(commands, {})
         recall(self.state, tasks, int(asyncio.get_running_loop().time() * 1000))
 
-    async def perform(self, effects: Sequence[Any]) -> None:
+    async def perform(self, effects: Sequence[Never]) -> None:
         assert not effects
 
 
@@ -157,7 +157,7 @@ class DistributorAgent(Agent):
     async def register_worker(self, worker_id: str) -> bool:
         """Records that a worker belongs to this distributor, whether or not it runs. Returns True. Raises LeaseLost."""
         Address.of(Role.WORKER, worker_id)
-        return bool(await self.loop.call("register", worker_id))
+        return await self.loop.call(RegisterWorker(worker_id))
 
     @operation
     async def assign_task_to_worker(self, task: Task, worker_id: str) -> bool:
@@ -170,7 +170,7 @@ class DistributorAgent(Agent):
         Raises BadTask: it is no task, or too large. LeaseLost: the outcome is unknown, and the same call is safe.
         """
         task = to_begin_now(task)
-        return bool(await self.loop.call("assign", (task, worker_id)))
+        return await self.loop.call(AssignTask(task, worker_id))
 
     @operation
     async def monitor_workers(self) -> None:
@@ -198,7 +198,7 @@ class DistributorAgent(Agent):
 
     async def _hand_back(self) -> None:
         assert self._running
-        asking = asyncio.ensure_future(self.loop.call("hand_back"))
+        asking = asyncio.ensure_future(self.loop.call(HandBack()))
         # The agent may have drained just now, and then nobody is left to answer.
         await asyncio.wait({asking, self._running}, return_when=asyncio.FIRST_COMPLETED)
         asking.cancel()

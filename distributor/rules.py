@@ -29,10 +29,18 @@ from core.reports import (
     task_named,
 )
 from core.roles import Action, Address, Role
-from core.step import Batch, Call, Drain, Received, Sending, Step, Table
+from core.step import Batch, Call, Drain, Event, HeartbeatDue, Received, Request, Sending, Step, Table
 from core.tasks import Task, TaskError, TaskStatus, check_names, skills_needed
 from distributor.liveness import give_back_stranded, judge_workers, on_agent_left, on_beat, write_workers
-from distributor.state import DistributorState, capacity, skill_sets, skills
+from distributor.state import (
+    AssignTask,
+    DistributorState,
+    HandBack,
+    RegisterWorker,
+    capacity,
+    skill_sets,
+    skills,
+)
 from distributor.task_life import (
     OUTCOMES,
     attempts_allowed,
@@ -65,8 +73,7 @@ def receive(state: DistributorState, batch: Batch, step: Step) -> None:
     for received in batch.messages:
         ON_MESSAGE[received.message.action](state, received, batch, step)
     for event in batch.events:
-        if on_event := ON_EVENT.get(type(event)):
-            on_event(state, event, batch, step)
+        ON_EVENT[type(event)](state, event, batch, step)
 
 
 def survey(state: DistributorState, batch: Batch, step: Step) -> None:
@@ -212,25 +219,36 @@ def place(state: DistributorState, task_id: str, worker_id: str, batch: Batch, s
 
 def on_call(state: DistributorState, call: Call, batch: Batch, step: Step) -> None:
     """What a program that holds this agent asks of it."""
-    if call.name == "register":
-        known = state.metadata.setdefault("registered", [])
-        if call.argument not in known:
-            known.append(call.argument)
-        write_workers(state, step)
-        call.answer = True
-    elif call.name == "assign":
-        task, name = call.argument
-        worker = state.workers.get(name)
-        call.answer = worker is not None and task.task_id not in state.local_tasks
-        if worker is not None and call.answer:
-            hand_over(state, task.evolve(root_id=None), worker, batch, step)
-    elif call.name == "hand_back":
-        for task in list(state.local_tasks.values()):
-            if task.status is S.IN_PROGRESS and task.assigned_to in state.workers:
-                worker = state.workers[task.assigned_to]
-                item = item_of(AttemptName(task_id=task.task_id, attempt=task.attempt))
-                step.send(Sending(worker.address, Action.CANCEL_TASK, None, worker.incarnation), item)
-            give_back(state, task, batch, step)
+    call.answer = ON_REQUEST[type(call.request)](state, call.request, batch, step)
+
+
+def on_register_worker(state: DistributorState, request: RegisterWorker, batch: Batch, step: Step) -> bool:
+    known = state.metadata.setdefault("registered", [])
+    if request.worker_id not in known:
+        known.append(request.worker_id)
+    write_workers(state, step)
+    return True
+
+
+def on_assign_to_worker(state: DistributorState, request: AssignTask, batch: Batch, step: Step) -> bool:
+    worker = state.workers.get(request.worker_id)
+    if worker is None or request.task.task_id in state.local_tasks:
+        return False
+    hand_over(state, request.task.evolve(root_id=None), worker, batch, step)
+    return True
+
+
+def on_hand_back(state: DistributorState, request: HandBack, batch: Batch, step: Step) -> None:
+    for task in list(state.local_tasks.values()):
+        if task.status is S.IN_PROGRESS and task.assigned_to in state.workers:
+            worker = state.workers[task.assigned_to]
+            item = item_of(AttemptName(task_id=task.task_id, attempt=task.attempt))
+            step.send(Sending(worker.address, Action.CANCEL_TASK, None, worker.incarnation), item)
+        give_back(state, task, batch, step)
+
+
+def on_heartbeat_due(state: DistributorState, event: HeartbeatDue, batch: Batch, step: Step) -> None:
+    """Nothing to take: `survey` looks at the workers."""
 
 
 def dispatch(state: DistributorState, batch: Batch, step: Step) -> None:
@@ -321,4 +339,16 @@ ON_MESSAGE: dict[str, Callable[[DistributorState, Received, Batch, Step], None]]
     Action.BEAT: on_beat,
 }
 
-ON_EVENT: dict[type, Callable[[DistributorState, Any, Batch, Step], None]] = {Call: on_call, Drain: on_drain}
+#: Each of DistributorEvent, by its type.
+ON_EVENT: dict[type[Event], Callable[[DistributorState, Any, Batch, Step], None]] = {
+    Call: on_call,
+    Drain: on_drain,
+    HeartbeatDue: on_heartbeat_due,
+}
+
+#: Each of DistributorRequest, by its type.
+ON_REQUEST: dict[type[Request[Any]], Callable[[DistributorState, Any, Batch, Step], bool | None]] = {
+    RegisterWorker: on_register_worker,
+    AssignTask: on_assign_to_worker,
+    HandBack: on_hand_back,
+}

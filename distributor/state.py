@@ -1,15 +1,21 @@
-"""The memory of a distributor."""
+"""The memory of a distributor, and what programs ask of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from core.agents import Child, Health
 from core.dispatch_queue import DispatchQueue
 from core.langgraph_state import LocalAgentState
 from core.roles import Address
+from core.step import Call, Drain, HeartbeatDue, Request
+from core.tasks import Task
 
-__all__ = ["DistributorState", "capacity", "skill_sets", "skills"]
+__all__ = [
+    "AssignTask", "DistributorEvent", "DistributorRequest", "DistributorState", "HandBack", "RegisterWorker",
+    "capacity", "skill_sets", "skills",
+]  # fmt: skip
 
 #: A distributor wants this many times what its workers may hold, so that they find the next task waiting.
 AHEAD = 2
@@ -43,6 +49,31 @@ class DistributorState(LocalAgentState):
 
     def count(self, name: str, by: int = 1) -> None:
         self.counts[name] = self.counts.get(name, 0) + by
+
+
+@dataclass(frozen=True, slots=True)
+class AssignTask(Request[bool]):
+    """Request: hand this task to that worker, past the queue. False: no such worker is here, or the task is already."""
+
+    task: Task
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterWorker(Request[bool]):
+    """Request: that worker belongs to this distributor. True."""
+
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandBack(Request[None]):
+    """Request: give back everything, also what runs."""
+
+
+#: It has no effects: all that it does is written and said.
+DistributorEvent: TypeAlias = Call | Drain | HeartbeatDue
+DistributorRequest: TypeAlias = AssignTask | RegisterWorker | HandBack
 
 
 def capacity(state: DistributorState) -> int:

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, assert_never
 
 import orjson
 from msgspec import Raw
@@ -22,14 +22,24 @@ from core.runtime.agent import Agent
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.portal import operation
 from core.sealing import bare
-from core.step import Batch, Received, Step
+from core.step import Batch, Event, Received, Step
 from core.tasks import Task, to_begin_now
 from worker.authoring.context import ChildOutcome, Context, Progress
 from worker.authoring.example import first_example
 from worker.authoring.handlers import HANDLERS, Handlers, load_modules, task
 from worker.execution.executor import Executor, Finished
 from worker.graph import build
-from worker.rules import ON_EVENT, CancelRun, Outcome, ProgressMade, RunTask, Withdraw, Withdrawn, WorkerState
+from worker.rules import (
+    ON_EVENT,
+    CancelRun,
+    Outcome,
+    ProgressMade,
+    RunTask,
+    Withdraw,
+    Withdrawn,
+    WorkerEffect,
+    WorkerState,
+)
 
 __all__ = ["WorkerAgent"]
 
@@ -94,7 +104,7 @@ class WorkerBehaviour:
             example=self._example,
         )
 
-    def looked_up(self, received: Sequence[Received], events: Sequence[Any]) -> list[str]:
+    def looked_up(self, received: Sequence[Received], events: Sequence[Event]) -> list[str]:
         return []
 
     def next_wake_ms(self) -> int | None:
@@ -112,15 +122,18 @@ class WorkerBehaviour:
         self.state = WorkerState(before.agent_id, distributor=before.distributor)
         self.state.draining = loop.draining  # a step that failed is no reason to take tasks again
 
-    async def perform(self, effects: Sequence[Any]) -> None:
+    async def perform(self, effects: Sequence[WorkerEffect]) -> None:
         assert self._loop
         for effect in effects:
-            if isinstance(effect, RunTask):
-                self.executor.submit(effect.task)
-            elif isinstance(effect, CancelRun):
-                self.executor.cancel(effect.task_id, effect.attempt)
-            elif isinstance(effect, Withdraw):
-                self._loop.tell(Withdrawn(tuple(self.executor.withdraw())))
+            match effect:
+                case RunTask():
+                    self.executor.submit(effect.task)
+                case CancelRun():
+                    self.executor.cancel(effect.task_id, effect.attempt)
+                case Withdraw():
+                    self._loop.tell(Withdrawn(tuple(self.executor.withdraw())))
+                case _:
+                    assert_never(effect)
 
     def _server_time(self) -> datetime:
         """The clock that deadlines are judged by everywhere: this machine's may be wrong."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 from msgspec import Raw
@@ -17,12 +17,12 @@ from core.errors import BadTask, MalformedMessage
 from core.langgraph_state import AgentStatus, LocalAgentState
 from core.reports import AttemptReport, attempt_in, item_of
 from core.roles import Action, Address
-from core.step import Batch, Drain, Received, Sending, Step
+from core.step import Batch, Drain, Effect, Event, Received, Sending, Step
 from core.tasks import Task, TaskError, check_names
 
 __all__ = [
-    "CancelRun", "Outcome", "ProgressMade", "RunTask", "Withdraw", "Withdrawn", "WorkerState", "has_news",
-    "receive", "report",
+    "CancelRun", "Outcome", "ProgressMade", "RunTask", "Withdraw", "Withdrawn", "WorkerEffect", "WorkerEvent",
+    "WorkerState", "has_news", "receive", "report",
 ]  # fmt: skip
 
 
@@ -40,14 +40,14 @@ class WorkerState(LocalAgentState):
 
 
 @dataclass(frozen=True, slots=True)
-class RunTask:
+class RunTask(Effect):
     """Effect: run this attempt as soon as there is a free slot."""
 
     task: Task
 
 
 @dataclass(frozen=True, slots=True)
-class CancelRun:
+class CancelRun(Effect):
     """Effect: stop this attempt; its outcome says that it was cancelled."""
 
     task_id: str
@@ -55,31 +55,36 @@ class CancelRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Withdraw:
+class Withdraw(Effect):
     """Effect: take back what has not begun."""
 
 
 @dataclass(frozen=True, slots=True)
-class Withdrawn:
+class Withdrawn(Event):
     """Event: these have not begun and will not."""
 
     tasks: tuple[Task, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Event):
     """Event: an attempt has ended."""
 
     report: AttemptReport
 
 
 @dataclass(frozen=True, slots=True)
-class ProgressMade:
+class ProgressMade(Event):
     """Event: how far an attempt is."""
 
     task_id: str
     attempt: int
     progress: dict[str, Any]
+
+
+WorkerEffect: TypeAlias = RunTask | CancelRun | Withdraw
+#: What becomes of attempts. Of the events that every agent is told of a worker takes `Drain`.
+WorkerEvent: TypeAlias = Outcome | ProgressMade | Withdrawn
 
 
 def receive(state: WorkerState, batch: Batch, step: Step) -> None:
@@ -197,7 +202,8 @@ ON_MESSAGE: dict[str, Callable[[WorkerState, Received, Step], None]] = {
     Action.CANCEL_TASK: on_cancel_tasks,
 }
 
-ON_EVENT: dict[type, Callable[[WorkerState, Any, Step], None]] = {
+#: Each of WorkerEvent, by its type.
+ON_EVENT: dict[type[Event], Callable[[WorkerState, Any, Step], None]] = {
     Outcome: on_outcome,
     ProgressMade: on_progress,
     Withdrawn: on_withdrawn,

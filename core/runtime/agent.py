@@ -49,7 +49,7 @@ class Agent(Resident):
     def __init__(
         self,
         chain: tuple[Address, ...],
-        behaviour: Behaviour,
+        behaviour: Behaviour[Any],
         redis_config: RedisConfig | None,
         a2a_config: A2AConfig | None,
         config: AgentConfig,

@@ -44,7 +44,7 @@ from core.runtime.revocations import Revocations
 from core.runtime.watchdog import Watchdog
 from core.sealing import Sealed
 from core.signing import Keys
-from core.step import Batch, Call, Drain, HeartbeatDue, Received, Sending, Step, turn_away
+from core.step import Answer, Batch, Call, Drain, Event, HeartbeatDue, Received, Request, Sending, Step, turn_away
 
 __all__ = ["AgentLoop"]
 
@@ -59,7 +59,7 @@ class AgentLoop:
 
     def __init__(
         self,
-        behaviour: Behaviour,
+        behaviour: Behaviour[Any],
         chain: tuple[Address, ...],
         signing: Keys,
         open_connection: OpenConnection,
@@ -102,7 +102,7 @@ class AgentLoop:
         )
         self.signing = signing
         self._tables = Tables(self.me, self.committer, self.keys, signing.seals)
-        self._events: list[Any] = []
+        self._events: list[Event] = []
         self.draining = False  #: whether it takes nothing new
         self._stopping = self._ended = False
         self.ticks = 0
@@ -110,23 +110,23 @@ class AgentLoop:
 
     # ---- for the tier ----
 
-    def tell(self, event: Any) -> None:
+    def tell(self, event: Event) -> None:
         """Hands the graph something that happened in this process. Only from the loop's own thread."""
         self._events.append(event)
         self._wake.set()
 
-    def retract(self, kinds: Collection[type]) -> None:
+    def retract(self, kinds: Collection[type[Event]]) -> None:
         """Takes back the events of these kinds that no step has been given yet."""
         self._events = [event for event in self._events if type(event) not in kinds]
 
-    async def call(self, name: str, argument: Any = None) -> Any:
-        """Asks the graph for something; returns its answer once the step that gave it is committed.
+    async def call(self, request: Request[Answer]) -> Answer:
+        """Asks something of the graph; returns its answer once the step that gave it is committed.
 
         Raises LeaseLost when this agent ends, or has ended, without an answer."""
         if self._ended:
             raise LeaseLost(f"{self.me} is no longer at work")
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.tell(Call(name, argument, future))
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.tell(Call(request, future))
         return await future
 
     def put_aside_record(self, key: str, name: bytes, record: bytes, error: PeerError) -> None:
@@ -249,7 +249,7 @@ class AgentLoop:
                 await asyncio.sleep(BUSY_PAUSE_S)
 
     async def _turn(
-        self, received: Sequence[Received], beats: Sequence[Received] = (), events: Sequence[Any] = ()
+        self, received: Sequence[Received], beats: Sequence[Received] = (), events: Sequence[Event] = ()
     ) -> int:
         """One batch through graph, commit and effects. Returns how many items it had."""
         batch = Batch(
@@ -266,9 +266,9 @@ class AgentLoop:
             failpoints.hit("verify")
         step = self._behaviour.decide(batch)
         self.ticks += 1
-        for action, fields in step.notes:
-            log.info(action, extra={"action": action, **fields})
-            self._behaviour.state.history.append({"at": batch.now.isoformat(), "action": action, **fields})
+        for action, facts in step.notes:
+            log.info(action, extra={"action": action, **facts})
+            self._behaviour.state.history.append({"at": batch.now.isoformat(), "action": action, **facts})
         if step.commits or self._inbox.full or (self._inbox.unsettled and batch.beating):
             await self._commit(step)
         for event in events:
@@ -302,7 +302,7 @@ class AgentLoop:
                     raise TransportDown(str(error)) from error
                 await asyncio.sleep(backoff.next(random.random()))
 
-    async def _recover(self, entries: Sequence[Entry], events: Sequence[Any]) -> int:
+    async def _recover(self, entries: Sequence[Entry], events: Sequence[Event]) -> int:
         """After a step failed half way: reads the state again, and takes the entries one by one. Local events are
         dropped; who waits for a call among them is told. Returns how many entries there were."""
         turn_away(events, RuntimeError(f"a step failed; the log of {self.me} says why"))
@@ -311,7 +311,7 @@ class AgentLoop:
         await self._poison.isolate(entries, seen, self.committer.lease.incarnation)
         return len(entries)
 
-    def _take_events(self) -> list[Any]:
+    def _take_events(self) -> list[Event]:
         """What happened in this process. That the agent drains is told to every state that does not know of it: also to
         one that was read again."""
         events, self._events = self._events, []
@@ -342,7 +342,7 @@ class AgentLoop:
             except TimeoutError:
                 return
 
-    async def _look_up(self, received: Sequence[Received], events: Sequence[Any]) -> dict[str, bytes]:
+    async def _look_up(self, received: Sequence[Received], events: Sequence[Event]) -> dict[str, bytes]:
         ids = self._behaviour.looked_up(received, events)
         if not ids:
             return {}

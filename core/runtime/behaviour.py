@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from core.agents import Beat
 from core.langgraph_state import LocalAgentState
-from core.step import Batch, Received, Step
+from core.step import Batch, Effect, Event, Received, Step
 
 if TYPE_CHECKING:
     from core.runtime.agent_loop import AgentLoop
@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 __all__ = ["Behaviour"]
 
 
-class Behaviour(Protocol):
+#: The effects of a tier: a union, which mypy holds `perform` to.
+Effects = TypeVar("Effects", bound=Effect, contravariant=True)
+
+
+class Behaviour(Protocol[Effects]):
     """What a tier adds to the loop."""
 
     @property
@@ -28,13 +32,13 @@ class Behaviour(Protocol):
     def beat(self) -> Beat:
         """The heartbeat's payload by now; the loop fills in its own counts."""
 
-    def looked_up(self, received: Sequence[Received], events: Sequence[Any]) -> list[str]:
+    def looked_up(self, received: Sequence[Received], events: Sequence[Event]) -> list[str]:
         """Ids of task records that the graph needs to see for these messages and events."""
 
     async def load(self, loop: AgentLoop) -> None:
         """Builds the state anew from what is stored."""
 
-    async def perform(self, effects: Sequence[Any]) -> None:
+    async def perform(self, effects: Sequence[Effects]) -> None:
         """Does what the committed step asked for."""
 
     def next_wake_ms(self) -> int | None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from msgspec import Raw, Struct
@@ -21,12 +21,13 @@ from msgspec import Raw, Struct
 import coordinator.state
 import core.step
 import worker.rules
-from coordinator.state import Fetched, Found
+from coordinator.state import CoordinatorRequest, Fetched, Found
 from core.a2a_messaging import A2AMessage
 from core.roles import Address, Role
 from core.signing import ReplayWindow, Signed
 from core.step import Batch, Call, Received, Sending
-from core.tasks import NULL, Task
+from core.tasks import NULL
+from distributor.state import DistributorRequest
 
 __all__ = ["FOLDER", "Beginning", "Moment", "batch_of", "moment_of", "parts_of", "text_of"]
 
@@ -35,14 +36,10 @@ FOLDER = Path(__file__).parent / "recordings"
 EVENTS: dict[str, Any] = {
     name: getattr(module, name) for module in (core.step, coordinator.state, worker.rules) for name in module.__all__
 }
-#: What a call of a program has for an argument, by who is called and its name.
-ARGUMENTS: dict[tuple[str, str], Any] = {
-    ("coordinator", "assign"): tuple[Task, str, str],
-    ("coordinator", "attempts"): tuple[str, dict[str, Task]],
-    ("coordinator", "register"): str,
-    ("distributor", "assign"): tuple[Task, str],
-    ("distributor", "hand_back"): None,
-    ("distributor", "register"): str,
+#: By who is asked, and the name of the request.
+REQUESTS: dict[tuple[str, str], Any] = {
+    **{("coordinator", kind.__name__): kind for kind in get_args(CoordinatorRequest)},
+    **{("distributor", kind.__name__): kind for kind in get_args(DistributorRequest)},
 }
 
 
@@ -130,14 +127,14 @@ def _received(letter: Letter) -> Received:
 
 def _told(event: Any) -> tuple[str, Raw]:
     if isinstance(event, Call):
-        return f"Call {event.name}", Raw(msgspec.json.encode(event.argument, enc_hook=str))
+        return f"Call {type(event.request).__name__}", Raw(msgspec.json.encode(event.request, enc_hook=str))
     return type(event).__name__, Raw(msgspec.json.encode(event, enc_hook=str))
 
 
 def _event(role: str, name: str, told: Raw) -> Any:
     kind, _, what = name.partition(" ")
     if kind == "Call":
-        return Call(what, msgspec.json.decode(told, type=ARGUMENTS[role, what]), future=None)
+        return Call(msgspec.json.decode(told, type=REQUESTS[role, what]))
     if kind == "Fetched":
         return _fetched(told)
     return msgspec.json.decode(told, type=EVENTS[name])

@@ -65,7 +65,7 @@ def _done(step: Step) -> Iterator[str]:
 def _answered(events: list[Any]) -> Iterator[str]:
     for event in events:
         if isinstance(event, Call):
-            yield f"answer {event.name} {event.answer!r}"
+            yield f"answer {type(event.request).__name__} {event.answer!r}"
 
 
 def _ahead(wake_ms: int | None, drained: bool) -> Iterator[str]:

@@ -39,10 +39,10 @@ class Life:
 class SimulatedAgent:
     """One agent id, for which somebody sees to it that a process acts, until it is `gone` for good."""
 
-    def __init__(self, world: World, chain: Chain, new_behaviour: Callable[[World, Chain], Behaviour]) -> None:
+    def __init__(self, world: World, chain: Chain, new_behaviour: Callable[[World, Chain], Behaviour[Any]]) -> None:
         self.chain = chain
         self.gone = False
-        self.behaviour: Behaviour | None = None
+        self.behaviour: Behaviour[Any] | None = None
         self.loop: AgentLoop | None = None  #: None: no process acts now
         self._world = world
         self._new_behaviour = new_behaviour
@@ -111,7 +111,7 @@ class SimulatedAgent:
             await loop.close()
 
 
-async def _stop(behaviour: Behaviour) -> None:
+async def _stop(behaviour: Behaviour[Any]) -> None:
     if isinstance(behaviour, CoordinatorBehaviour):
         await behaviour.stop_chores()
     elif isinstance(behaviour, WorkerBehaviour):
@@ -132,10 +132,10 @@ def worker(world: World, name: str, distributor_name: str) -> SimulatedAgent:
     return SimulatedAgent(world, chain, _worker_behaviour)
 
 
-def _worker_behaviour(world: World, chain: Chain) -> Behaviour:
+def _worker_behaviour(world: World, chain: Chain) -> Behaviour[Any]:
     """With an executor for virtual time in the place of the one that keeps child processes."""
     handlers = user_code(world.began)
     behaviour: Any = WorkerBehaviour(chain, CONFIG, handlers, (), ())
     executor = VirtualExecutor(handlers, CONFIG.concurrency, world.time, behaviour._finished, behaviour._fetch_inputs)
     behaviour.executor = cast(Executor, executor)
-    return cast(Behaviour, behaviour)
+    return cast(Behaviour[Any], behaviour)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.state import Audited, NotTaken, TakenOver, TakeOver
+from coordinator.state import Audited, NoteAttempts, NotTaken, TakenOver, TakeOver
 from core.agents import Health, Held
 from core.roles import Action
 from core.step import Call, HeartbeatDue, Table
@@ -82,7 +82,7 @@ def test_what_a_cell_says_of_attempts_is_written_down_before_the_cell_is_emptied
     state.local_tasks["elsewhere"] = state.local_tasks["elsewhere"].evolve(assigned_to=OTHER.agent_id)
     had = {one: a_task(one, attempt=2, retry_count=1, status="in_progress") for one in ("begun", "elsewhere", "ended")}
 
-    step = take(state, events=[Call("attempts", ("distributor-1", had), None)])
+    step = take(state, events=[Call(NoteAttempts("distributor-1", had))])
 
     known = record(step, Table.TASKS, "begun")
     assert (known["attempt"], known["retry_count"], known["status"]) == (2, 1, "in_progress")

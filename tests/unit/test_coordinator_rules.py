@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from coordinator.rules import recall
+from coordinator.state import AssignTask
 from coordinator.task_life import DEADLINES_KEPT
 from core.langgraph_state import AgentStatus
 from core.roles import Action
@@ -396,7 +397,7 @@ def test_cancelling_a_task_that_has_ended_changes_nothing_and_is_no_error() -> N
 
 def test_a_task_can_be_assigned_to_a_distributor_that_does_not_run_yet() -> None:
     state = a_coordinator()
-    call = Call("assign", (a_task(), "distributor-1", str(CLIENT)), None)
+    call = Call(AssignTask(a_task(), "distributor-1", str(CLIENT)))
 
     step = take(state, events=[call])
 
@@ -408,7 +409,7 @@ def test_a_task_can_be_assigned_to_a_distributor_that_does_not_run_yet() -> None
 def test_a_task_that_is_assigned_waits_at_its_distributor_for_its_moment() -> None:
     task, begins = a_task(delay_s=4), NOW + timedelta(seconds=4)
 
-    step = take(a_coordinator(), events=[Call("assign", (task, "distributor-1", str(CLIENT)), None)])
+    step = take(a_coordinator(), events=[Call(AssignTask(task, "distributor-1", str(CLIENT)))])
 
     [handed] = sent(step, DISTRIBUTOR, Action.ASSIGN_TASK)
     assert Task(**handed).not_before == begins
@@ -416,8 +417,8 @@ def test_a_task_that_is_assigned_waits_at_its_distributor_for_its_moment() -> No
 
 def test_a_task_that_was_assigned_before_stays_where_it_is() -> None:
     state = a_coordinator()
-    take(state, events=[Call("assign", (a_task(), "distributor-1", str(CLIENT)), None)])
-    again = Call("assign", (a_task(), "distributor-2", str(CLIENT)), None)
+    take(state, events=[Call(AssignTask(a_task(), "distributor-1", str(CLIENT)))])
+    again = Call(AssignTask(a_task(), "distributor-2", str(CLIENT)))
 
     step = take(state, events=[again])
 

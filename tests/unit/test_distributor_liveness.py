@@ -12,7 +12,7 @@ from core.roles import Action, Address, Role
 from core.step import Call, Sending, Table
 from core.tasks import Task
 from distributor.rules import recall
-from distributor.state import DistributorState
+from distributor.state import AssignTask, DistributorState
 from tests.builders import (
     COORDINATOR,
     NOW,
@@ -301,7 +301,7 @@ def test_a_distributor_that_was_restarted_waits_for_its_workers_before_it_gives_
 
 def test_a_task_that_a_program_assigned_is_not_given_back_since_the_coordinator_does_not_know_of_it() -> None:
     state = a_distributor(WORKER)
-    take(state, events=[Call("assign", (a_task(), "worker-1"), None)])
+    take(state, events=[Call(AssignTask(a_task(), "worker-1"))])
     take(state, to_me(WORKER, Action.AGENT_LEFT))
 
     step = take(state, later_s=100)

@@ -13,6 +13,7 @@ from core.roles import Action
 from core.step import Call, Drain, Sending, Table
 from core.tasks import Priority, Task
 from distributor.agent import DistributorBehaviour
+from distributor.state import AssignTask, HandBack, RegisterWorker
 from distributor.task_life import ENDED_KEPT
 from tests.builders import (
     COORDINATOR,
@@ -308,7 +309,7 @@ def test_what_does_not_end_in_time_is_stopped_and_given_back_with_its_attempts()
     state = a_distributor(WORKER)
     take(state, assigned(a_task()))
 
-    step = take(state, events=[Drain(), Call("hand_back", None, None)])
+    step = take(state, events=[Drain(), Call(HandBack())])
 
     assert sent(step, WORKER, Action.CANCEL_TASK) == [{"task_id": "t", "attempt": 1}]
     [report] = reports(step)
@@ -320,7 +321,7 @@ def test_what_does_not_end_in_time_is_stopped_and_given_back_with_its_attempts()
 
 def test_a_registered_worker_is_shown_whether_or_not_it_runs() -> None:
     state = a_distributor()
-    take(state, events=[Call("register", "worker-9", None)])
+    take(state, events=[Call(RegisterWorker("worker-9"))])
 
     step = take(state, beats=[a_beat(WORKER)])
 
@@ -329,7 +330,7 @@ def test_a_registered_worker_is_shown_whether_or_not_it_runs() -> None:
 
 def test_a_task_can_be_assigned_to_one_worker_past_the_queue() -> None:
     state = a_distributor(WORKER, WORKER_2)
-    call, absent, twice = (Call("assign", (a_task(), name), None) for name in ("worker-2", "nobody", "worker-1"))
+    call, absent, twice = (Call(AssignTask(a_task(), name)) for name in ("worker-2", "nobody", "worker-1"))
 
     step = take(state, events=[call, absent, twice])
 
@@ -339,9 +340,9 @@ def test_a_task_can_be_assigned_to_one_worker_past_the_queue() -> None:
 
 def test_a_task_that_a_program_assigned_ends_with_its_distributor_since_no_other_knows_of_it() -> None:
     state = a_distributor(WORKER)
-    take(state, events=[Call("assign", (a_task(), "worker-1"), None)])
+    take(state, events=[Call(AssignTask(a_task(), "worker-1"))])
 
-    step = take(state, events=[Drain(), Call("hand_back", None, None)])
+    step = take(state, events=[Drain(), Call(HandBack())])
 
     [report] = reports(step)
     assert (report["status"], report["error"]["type"]) == ("abandoned", "drained")

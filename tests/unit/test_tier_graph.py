@@ -22,7 +22,7 @@ import worker.graph
 from coordinator.state import CoordinatorState
 from core.reports import AttemptReport
 from core.roles import Action
-from core.step import Batch, Step
+from core.step import Batch, Drain, Step
 from core.tier_graph import Stage, TickContext, TickState, TierGraph, tier_graph
 from distributor.state import DistributorState
 from tests.builders import (
@@ -69,17 +69,17 @@ DIFFERENTLY_DUE = [_memorable("a"), _memorable("b", _has_events), _memorable("c"
     [
         (ALWAYS_THREE, (), "abc"),
         (ONE_NOT_DUE, (), "ac"),
-        (ONE_NOT_DUE, ("x",), "abc"),
+        (ONE_NOT_DUE, (Drain(),), "abc"),
         (TWO_NOT_DUE, (), "ad"),
-        (TWO_NOT_DUE, ("x",), "abcd"),
+        (TWO_NOT_DUE, (Drain(),), "abcd"),
         (LAST_NOT_DUE, (), "a"),
-        (LAST_NOT_DUE, ("x",), "ab"),
+        (LAST_NOT_DUE, (Drain(),), "ab"),
         (DIFFERENTLY_DUE, (), "ac"),
-        (DIFFERENTLY_DUE, ("x",), "abc"),
+        (DIFFERENTLY_DUE, (Drain(),), "abc"),
     ],
 )
 def test_a_run_visits_the_stages_that_are_due_in_order_as_an_ordinary_run_of_its_graph_does(
-    stages: list[Stage], events: tuple[str, ...], visited: str
+    stages: list[Stage], events: tuple[Drain, ...], visited: str
 ) -> None:
     batch = Batch(now=NOW, mono_ms=0, events=events)
     tier = tier_graph("letters", stages)

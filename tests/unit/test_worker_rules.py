@@ -41,7 +41,9 @@ def test_an_attempt_is_run_and_its_outcome_reported_once() -> None:
     state = a_worker()
 
     start = take(state, assigned(a_task(attempt=1)))
-    assert [(effect.task.task_id, effect.task.attempt) for effect in start.effects] == [("t", 1)]
+    [run] = start.effects
+    assert isinstance(run, RunTask)
+    assert (run.task.task_id, run.task.attempt) == ("t", 1)
     assert state.status is AgentStatus.BUSY
 
     end = take(state, events=[ended("t"), ended("t")])
