@@ -30,7 +30,7 @@ from coordinator.state import (
 )
 from core import failpoints
 from core.access import owner_of
-from core.agents import Beat, Held
+from core.agents import Held
 from core.config.settings import A2AConfig, AgentConfig, RedisConfig
 from core.config.sources import load
 from core.errors import AgentSystemError, BadTask, MalformedMessage, PeerError
@@ -47,6 +47,7 @@ from core.runtime.agent_loop import AgentLoop
 from core.runtime.portal import operation
 from core.sealing import Sealed
 from core.signing import Signed
+from core.status_reports import Beat
 from core.step import Batch, Call, Event, Received, Step
 from core.tasks import Task, as_received
 from core.tier_graph import After, Before

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import orjson
+from msgspec.structs import asdict, replace
 
 from coordinator.state import Audit, Audited, CoordinatorState, NotTaken, TakenOver, TakeOver
 from coordinator.task_life import attempts_had, requeue, save
-from core.agents import Beat, Child, Health, Room, excuse
+from core.agents import Child, Health, excuse
 from core.attempt_errors import errors_with
 from core.roles import Action
+from core.status_reports import Beat
 from core.step import Batch, Received, Sending, Step, Table
 from core.tasks import Task, TaskError, TaskStatus
 
@@ -24,7 +26,8 @@ S = TaskStatus
 
 def on_beat(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
     """A distributor is here, or still here."""
-    beat = Beat.model_validate(received.message.payload)
+    beat = received.status
+    assert isinstance(beat, Beat)
     incarnation = received.message.metadata.incarnation
     name = received.sender.agent_id
     child = state.distributors.get(name)
@@ -86,8 +89,8 @@ def on_capacity(state: CoordinatorState, received: Received, batch: Batch, step:
     """A distributor can take more, or less, than its last heartbeat said."""
     child = state.distributors.get(received.sender.agent_id)
     if child and child.incarnation == received.message.metadata.incarnation:
-        room = Room.model_validate(received.message.payload)
-        child.heard(child.beat.model_copy(update=dict(room)), child.moved_ms)
+        assert received.status
+        child.heard(replace(child.beat, **asdict(received.status)), child.moved_ms)
 
 
 def on_agent_left(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:

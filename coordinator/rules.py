@@ -37,12 +37,13 @@ from coordinator.state import (
     TakenOver,
 )
 from coordinator.task_life import accept, cancel, conclude, deadlines_of, expire, follow, hand_over, theirs
-from core.agents import Beat, Child
+from core.agents import Child
 from core.balancing import LeastLoaded
 from core.errors import BadTask, MalformedMessage
 from core.langgraph_state import AgentStatus
 from core.reports import TaskReport, shown_id, task_id_in, task_named, task_report
 from core.roles import Action, Address, Role
+from core.status_reports import Beat
 from core.step import Batch, Call, Drain, Event, HeartbeatDue, Received, Request, Sending, Step, Table
 from core.submissions import submitted
 from core.tasks import Task, TaskError, TaskStatus, check_new, skills_needed

@@ -10,16 +10,14 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated, Any, NamedTuple
+from typing import NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, StringConstraints, ValidationError
+from msgspec.structs import replace
 
-from core.errors import MalformedMessage
-from core.roles import Action, Address, Role
+from core.roles import Address
+from core.status_reports import Beat
 
-__all__ = [
-    "MOST_SKILLS", "UNKNOWN_RUN_MS", "Beat", "Child", "Health", "Room", "check_told", "excuse", "prefetch_window",
-]  # fmt: skip
+__all__ = ["UNKNOWN_RUN_MS", "Child", "Health", "Held", "Probe", "excuse", "prefetch_window"]
 
 #: A worker is handed as much beyond its concurrency as it finishes in this time. That is enough not to run dry while a
 #: standby replaces its distributor, and little enough that a long task does not hold others up.
@@ -37,102 +35,6 @@ class Health(StrEnum):
     DRAINING = "draining"  #: leaves of its own accord: it gets nothing new
     UNHEARD = "unheard"  #: acts, but its parent has not accepted what it says
     GONE = "gone"
-
-
-#: Bounds of what an agent may report about itself, so that the holder of one key can neither fill nor end its listener.
-MOST_CONCURRENCY, MOST_CAPACITY = 10_000, 10**9
-MOST_SKILLS = {Role.WORKER: 1_024, Role.DISTRIBUTOR: 16_384}
-MOST_SETS, MOST_IN_SETS, MOST_HELD, MOST_CHILDREN = 1_024, 65_536, 20_000, 10_000
-
-Count = Annotated[int, Field(ge=0, lt=2**53)]
-Concurrency = Annotated[int, Field(ge=0, le=MOST_CONCURRENCY)]
-Capacity = Annotated[int, Field(ge=0, le=MOST_CAPACITY)]
-Skill = Annotated[str, StringConstraints(max_length=210)]
-Skills = Annotated[tuple[Skill, ...], Field(max_length=MOST_SKILLS[Role.DISTRIBUTOR]), FailFast()]
-SkillSets = Annotated[tuple[Skills, ...], Field(max_length=MOST_SETS), FailFast()]
-Short = Annotated[str, StringConstraints(max_length=255)]
-EXAMPLE_LENGTH = 255
-
-
-def at_most(entries: int) -> BeforeValidator:
-    """A bound that is checked first: pydantic counts a dictionary's entries, and its errors, one by one."""
-
-    def check(value: object) -> object:
-        if isinstance(value, dict) and len(value) > entries:
-            raise ValueError(f"over {entries} entries")
-        return value
-
-    return BeforeValidator(check)
-
-
-class Room(BaseModel):
-    """The payload of `capacity`: how many tasks a distributor can take, and which."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    capacity: Capacity = 0  #: the most tasks it wants to have; a distributor's follows from those of its workers
-    capabilities: Skills = ()  #: what it can do; for a distributor, what its workers can do together
-    skill_sets: SkillSets = ()  #: what single workers of a distributor can do; empty: one can do everything
-
-
-class Beat(Room):
-    """The payload of a heartbeat, and of `agent_joined`: identity, capacity and progress."""
-
-    action: str = "beat"
-    beat: Count = 0  #: counts the heartbeats of this incarnation
-    concurrency: Concurrency = 0  #: attempts it runs at once
-    #: by task type, how often a worker's handler may be tried
-    attempts: Annotated[dict[Skill, Annotated[int, Field(ge=1, le=100)]], at_most(MOST_SKILLS[Role.WORKER])] = Field(
-        default_factory=dict
-    )
-    draining: bool = False
-    heard: bool = True  #: its parent has accepted its greeting, as far as it knows
-    #: (task id, attempt) of every task that a worker has
-    holding: Annotated[tuple[tuple[Short, Count], ...], Field(max_length=MOST_HELD), FailFast()] = ()
-    #: tasks a distributor has reported as ended and still shows
-    ended: Annotated[tuple[Short, ...], Field(max_length=MOST_HELD), FailFast()] = ()
-    parent_incarnation: Count = 0  #: whose messages `received` counts
-    received: Count = 0  #: the last sequence number that it has read from that incarnation of its parent
-    sent: Count = 0  #: the last sequence number it has sent to its parent
-    running: Count = 0
-    queued: Count = 0
-    done: Count = 0  #: tasks that were completed here since its start
-    failed: Count = 0  #: tasks that have failed; for a worker, attempts
-    retried: Count = 0  #: attempts that a distributor has repeated since its start
-    pid: Count = 0
-    host: Short = ""
-    #: a task for a worker that can be submitted as it is, as JSON [TYPE, PAYLOAD]; empty: it knows none
-    example: Annotated[str, StringConstraints(max_length=EXAMPLE_LENGTH)] = ""
-    started_ms: Count = 0
-    #: sent to | received from its parent, by action
-    messages: Annotated[dict[Short, Annotated[dict[Short, Count], at_most(64)]], at_most(16)] = Field(
-        default_factory=dict
-    )
-    conflicts: Count = 0  #: transactions that it had to send again
-    ticks: Count = 0  #: turns of its loop since it started: whether it moves
-    stalled_ms: Count = 0  #: how long there has been work without progress
-    #: a distributor's workers, for `status`
-    children: Annotated[
-        dict[Short, Annotated[dict[Short, Count | Short | None], at_most(32)]], at_most(MOST_CHILDREN)
-    ] = Field(default_factory=dict)
-
-
-#: The actions by which a child reports about itself.
-TOLD: dict[str, type[Room]] = {Action.AGENT_JOINED: Beat, Action.BEAT: Beat, Action.CAPACITY: Room}
-
-
-def check_told(sender: Role, action: str, payload: Mapping[str, Any]) -> None:
-    """Checks what a child reports about itself. Raises MalformedMessage, which names the wrong fields."""
-    kind = TOLD.get(action)
-    if kind is None:
-        return
-    try:
-        told = kind.model_validate(payload)
-    except ValidationError as error:
-        wrong = sorted({str(one["loc"][0])[:40] if one["loc"] else "all" for one in error.errors(include_input=False)})
-        raise MalformedMessage(f"fields that are wrong, or beyond their bounds: {', '.join(wrong)[:200]}") from None
-    if len(told.capabilities) > MOST_SKILLS[sender] or sum(map(len, told.skill_sets)) > MOST_IN_SETS:
-        raise MalformedMessage(f"over {MOST_SKILLS[sender]} capabilities, or {MOST_IN_SETS} in sets")
 
 
 class Probe(NamedTuple):
@@ -208,7 +110,7 @@ class Child:
     def gave_back(self) -> None:
         """Notes that it gave a task back, so it is draining: it gets nothing new unless its next heartbeat says
         otherwise."""
-        self.beat = self.beat.model_copy(update={"draining": True})
+        self.beat = replace(self.beat, draining=True)
         self.health = Health.DRAINING
 
     def ask(self, sent: int, mono_ms: int, fresh: Container[str] = ()) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from core.agents import Beat, Health
+from core.agents import Health
 from core.langgraph_state import Lease
 from core.roles import Address, Role
+from core.status_reports import Beat
 
 __all__ = ["AgentView", "Overview", "health_at"]
 

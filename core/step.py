@@ -21,6 +21,7 @@ from core.errors import PeerError
 from core.roles import Action, Address
 from core.server_info import Memory
 from core.signing import ReplayWindow, Signed
+from core.status_reports import Room
 
 __all__ = [
     "Batch", "Call", "Drain", "Effect", "Event", "HeartbeatDue", "Note", "PutAside", "Received", "Request", "Sending",
@@ -83,6 +84,7 @@ class Received(NamedTuple):
     message: A2AMessage
     entry_id: bytes
     signed: Signed | None = None  #: as it came, for who keeps it; None: it is a heartbeat
+    status: Room | None = None  #: what a child reports about itself: a Beat, or by `capacity` a Room
 
     @property
     def size(self) -> int:

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Sequence
 from typing import Never
 
-from core.agents import Beat
 from core.config.settings import A2AConfig, AgentConfig, RedisConfig
 from core.config.sources import load
 from core.errors import BadTask, ForgedRecord, LeaseLost, PeerError, UnknownKey
@@ -17,6 +16,7 @@ from core.runtime.agent import Agent
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.portal import operation
 from core.sealing import Sealed, Seals, bare
+from core.status_reports import Beat
 from core.step import Batch, Event, Received, Step
 from core.tasks import Task, TaskStatus, to_begin_now
 from core.tier_graph import After, Before
@@ -56,8 +56,8 @@ class DistributorBehaviour:
         in_hand = sum(len(worker.in_flight) for worker in state.workers.values())
         return Beat(
             capacity=capacity(state),
-            capabilities=tuple(skills(state)),
-            skill_sets=tuple(skill_sets(state)),
+            capabilities=skills(state),
+            skill_sets=skill_sets(state),
             draining=state.draining,
             ended=tuple(task_id for task_id in state.ended if task_id not in state.local_tasks),  # or it is back again
             running=in_hand,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import orjson
 
-from core.agents import Beat, Child, Health, excuse
+from core.agents import Child, Health, excuse
+from core.reports import AttemptName, item_of
 from core.roles import Action
+from core.status_reports import Beat
 from core.step import Batch, Received, Sending, Step, Table
 from distributor.state import DistributorState
 from distributor.task_life import give_back, is_own, lose, remember_attempts
@@ -15,7 +17,8 @@ __all__ = ["give_back_stranded", "judge_workers", "on_agent_left", "on_beat", "w
 
 def on_beat(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
     """A worker is here, or still here. One that was started anew has none of the tasks its predecessor had."""
-    beat = Beat.model_validate(received.message.payload)
+    beat = received.status
+    assert isinstance(beat, Beat)
     remember_attempts(state, beat.attempts)  # of one that died, too: how often what it had may be tried
     incarnation = received.message.metadata.incarnation
     name = received.sender.agent_id
@@ -65,7 +68,7 @@ def stop_what_others_have(state: DistributorState, worker: Child, beat: Beat, st
     for task_id, attempt in beat.holding:
         task = state.local_tasks.get(task_id)
         if task is None or (task.attempt, task.assigned_to) != (attempt, name):
-            item = orjson.dumps({"task_id": task_id, "attempt": attempt})
+            item = item_of(AttemptName(task_id=task_id, attempt=attempt))
             step.send(Sending(worker.address, Action.CANCEL_TASK, None, worker.incarnation), item)
 
 

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from msgspec import Raw
+from msgspec.structs import asdict
 
-from core.agents import Beat, Child
+from core.agents import Child
 from core.balancing import LeastLoaded
 from core.dispatch_queue import DispatchQueue
 from core.errors import BadTask, MalformedMessage
@@ -29,6 +30,7 @@ from core.reports import (
     task_named,
 )
 from core.roles import Action, Address, Role
+from core.status_reports import Beat, Room
 from core.step import Batch, Call, Drain, Event, HeartbeatDue, Received, Request, Sending, Step, Table
 from core.tasks import Task, TaskError, TaskStatus, check_names, skills_needed
 from distributor.liveness import give_back_stranded, judge_workers, on_agent_left, on_beat, write_workers
@@ -63,9 +65,8 @@ def tell_capacity(state: DistributorState, step: Step) -> None:
     now = capacity(state)
     if abs(now - state.told_capacity) * 4 > state.told_capacity:
         state.told_capacity = now
-        step.extras[Sending(state.coordinator, Action.CAPACITY)] = {
-            "capacity": now, "capabilities": skills(state), "skill_sets": skill_sets(state),
-        }  # fmt: skip
+        room = Room(capacity=now, capabilities=skills(state), skill_sets=skill_sets(state))
+        step.extras[Sending(state.coordinator, Action.CAPACITY)] = asdict(room)
 
 
 def receive(state: DistributorState, batch: Batch, step: Step) -> None:

@@ -81,13 +81,13 @@ def capacity(state: DistributorState) -> int:
     return AHEAD * sum(child.window for child in state.workers.values() if child.health is Health.ACTIVE)
 
 
-def skills(state: DistributorState) -> list[str]:
+def skills(state: DistributorState) -> tuple[str, ...]:
     """What its workers can do, all together."""
-    return sorted({skill for child in state.workers.values() for skill in child.beat.capabilities})
+    return tuple(sorted({skill for child in state.workers.values() for skill in child.beat.capabilities}))
 
 
-def skill_sets(state: DistributorState) -> list[tuple[str, ...]]:
+def skill_sets(state: DistributorState) -> tuple[tuple[str, ...], ...]:
     """What single workers can do, without those that can no more than another; none when one can do it all."""
     kinds = {frozenset(child.beat.capabilities) for child in state.workers.values()}
     best = [one for one in kinds if not any(one < other for other in kinds)]
-    return sorted(tuple(sorted(one)) for one in best) if len(best) > 1 else []
+    return tuple(sorted(tuple(sorted(one)) for one in best)) if len(best) > 1 else ()

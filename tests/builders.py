@@ -11,9 +11,10 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from core.a2a_messaging import A2AMessage, MessageType, Metadata
-from core.agents import Beat, Child
+from core.agents import Child
 from core.roles import Action, Address, Role
 from core.signing import ReplayWindow
+from core.status_reports import Beat, status_report
 from core.step import TYPE_OF_ACTION, Batch, HeartbeatDue, Received, Step, Table
 from core.tasks import Task
 
@@ -61,7 +62,8 @@ def message_to(me: Address) -> Callable[..., Received]:
     def to_me(sender: Address, action: str, tasks: Sequence[Any] = (), **fields: Any) -> Received:
         # Through JSON and back, as over the wire.
         items = [Raw(orjson.dumps(_plain(item))) for item in tasks]
-        return Received(sender, replace(a_message(sender, me, action, **fields), tasks=items), b"1-1")
+        message = replace(a_message(sender, me, action, **fields), tasks=items)
+        return Received(sender, message, b"1-1", None, status_report(sender.role, action, message.payload))
 
     return to_me
 
@@ -81,9 +83,8 @@ def a_beat(sender: Address, recipient: Address = DISTRIBUTOR, *, incarnation: in
     moment = fields.pop("timestamp", int(NOW.timestamp() * 1000))
     action = fields.pop("action", Action.BEAT)
     payload = orjson.loads(orjson.dumps({"beat": 1, "concurrency": 4, "capabilities": ["task:sum"], **fields}))
-    return Received(
-        sender, a_message(sender, recipient, action, timestamp=moment, incarnation=incarnation, **payload), b""
-    )
+    message = a_message(sender, recipient, action, timestamp=moment, incarnation=incarnation, **payload)
+    return Received(sender, message, b"", None, status_report(sender.role, action, message.payload))
 
 
 def a_child(name: str, *, role: Role = Role.WORKER, mono_ms: int = 0, holds: int = 0, **fields: Any) -> Child:

@@ -10,8 +10,9 @@ from msgspec import Raw
 from coordinator.graph import build
 from coordinator.state import CoordinatorState
 from core.access import owner_of
-from core.agents import Beat, Child
+from core.agents import Child
 from core.roles import Action, Address, Role
+from core.status_reports import Beat
 from core.step import Step, Table
 from core.tasks import Task, TaskStatus
 from tests.builders import CLIENT, COORDINATOR, DISTRIBUTOR, NOW, a_batch, a_beat, a_task, message_to

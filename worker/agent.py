@@ -11,7 +11,6 @@ from typing import Any, assert_never
 import orjson
 from msgspec import Raw
 
-from core.agents import Beat
 from core.config.settings import A2AConfig, AgentConfig, RedisConfig
 from core.config.sources import load
 from core.errors import BadTask
@@ -22,6 +21,7 @@ from core.runtime.agent import Agent
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.portal import operation
 from core.sealing import bare
+from core.status_reports import Beat
 from core.step import Batch, Event, Received, Step
 from core.tasks import Task, to_begin_now
 from worker.authoring.context import ChildOutcome, Context, Progress

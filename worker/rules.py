@@ -15,7 +15,7 @@ from msgspec import Raw
 
 from core.errors import BadTask, MalformedMessage
 from core.langgraph_state import AgentStatus, LocalAgentState
-from core.reports import AttemptReport, attempt_in, item_of
+from core.reports import AttemptReport, ProgressReport, attempt_in, item_of
 from core.roles import Action, Address
 from core.step import Batch, Drain, Effect, Event, Received, Sending, Step
 from core.tasks import Task, TaskError, check_names
@@ -175,8 +175,9 @@ def on_outcome(state: WorkerState, outcome: Outcome, step: Step) -> None:
 
 def on_progress(state: WorkerState, event: ProgressMade, step: Step) -> None:
     if event.task_id in state.local_tasks:
-        item = {"task_id": event.task_id, "attempt": event.attempt, "progress": event.progress}
-        step.send(Sending(state.distributor, Action.TASK_PROGRESS), orjson.dumps(item))
+        shown = Raw(orjson.dumps(event.progress))
+        said = ProgressReport(task_id=event.task_id, attempt=event.attempt, progress_json=shown)
+        step.send(Sending(state.distributor, Action.TASK_PROGRESS), item_of(said))
 
 
 def drain(state: WorkerState, step: Step) -> None:

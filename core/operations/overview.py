@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import ValidationError
-
 from core.a2a_messaging import A2AMessage
-from core.agents import Beat
 from core.config.settings import AgentConfig
 from core.errors import MalformedMessage, PeerError, ServerRefused
 from core.langgraph_state import Lease
@@ -20,6 +17,7 @@ from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys, keys_of
 from core.redis_backend.shared_state import Runs
 from core.roles import Address, Role
 from core.signing import Signed
+from core.status_reports import Beat, beat_in
 from core.stored import moment, number_in, pairs, shown
 
 __all__ = ["read_overview"]
@@ -186,6 +184,6 @@ def _beat(packed: bytes | None) -> tuple[Beat | None, int | None]:
         return None, None
     try:
         message = A2AMessage.decode(Signed.unpack(packed).body)
-        return Beat.model_validate(message.payload), message.metadata.timestamp
-    except (PeerError, ValidationError):
+        return beat_in(message.payload), message.metadata.timestamp
+    except PeerError:
         return None, None  # its reader rejects it as well, and counts it

@@ -20,6 +20,8 @@ import socket
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
+from msgspec import to_builtins
+
 from core import failpoints
 from core.backoff import Backoff
 from core.config.settings import AgentConfig
@@ -374,7 +376,7 @@ class AgentLoop:
         parent = self.parent or self.me
         window = self._inbox.windows.get(str(parent))
         return {
-            **beat.model_dump(exclude_defaults=True),
+            **to_builtins(beat),
             "action": Action.BEAT.value,
             "heard": self.greeting.is_taken,
             "beat": self.heartbeat.number,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from core.agents import Beat
 from core.langgraph_state import LocalAgentState
+from core.status_reports import Beat
 from core.step import Batch, Effect, Event, Received, Step
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from core.a2a_messaging import A2AMessage
-from core.agents import check_told
 from core.errors import NotPermitted, PeerError, ReplayedMessage
 from core.roles import Action, Address, check_permitted
 from core.runtime.rejection_log import RejectionLog
 from core.signing import Keys, Signed, check_plausible
+from core.status_reports import status_report
 from core.step import Received
 from core.stored import pairs
 
@@ -49,14 +49,14 @@ class HeardHeartbeats:
             check_permitted(signed.sender.role, self._me.role, message.action)
             if message.action != Action.BEAT or signed.sender.agent_id.encode() != name:
                 raise NotPermitted("this is nobody's heartbeat")
-            check_told(signed.sender.role, message.action, message.payload)
+            status = status_report(signed.sender.role, message.action, message.payload)
             check_plausible(message.metadata.incarnation, self._latest.get(name, (0, 0))[0], now_ms)
             self._note(name, (message.metadata.incarnation, message.metadata.sequence_number))
         except PeerError as error:
             self._log.note(error.reason, packed.partition(b"\n")[0])
             self._rejected[error.reason] += 1
             return None
-        return Received(signed.sender, message, b"")
+        return Received(signed.sender, message, b"", None, status)
 
     def _note(self, name: bytes, number: tuple[int, int]) -> None:
         """Raises ReplayedMessage for an old heartbeat, which would revive an agent that has left."""

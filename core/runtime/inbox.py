@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.a2a_messaging import A2AMessage
-from core.agents import check_told
 from core.errors import (
     MalformedMessage,
     MessageTooLarge,
@@ -33,6 +32,7 @@ from core.roles import ASKERS, Action, Address, check_permitted
 from core.runtime.rejection_log import RejectionLog
 from core.server_info import is_other_type, of_another_type
 from core.signing import Keys, ReplayWindow, Signed, check_fresh, check_plausible
+from core.status_reports import Room, status_report
 from core.step import PutAside, Received
 from core.stored import pairs
 
@@ -198,7 +198,7 @@ class Inbox:
             self._done.entries.append(entry_id)
             try:
                 message = A2AMessage.decode(signed.body, limit_bytes=self._limit_bytes)
-                self._check(signed.sender, message, entry_id, incarnation)
+                status = self._checked(signed.sender, message, entry_id, incarnation)
             except PeerError as error:
                 self._put_aside(self._done, entry_id, signed.fields(), error)
                 continue
@@ -207,7 +207,7 @@ class Inbox:
                 continue
             if signed.sender.role not in ASKERS:
                 self.counts[signed.sender, message.action] += 1
-            received.append(Received(signed.sender, message, entry_id, signed))
+            received.append(Received(signed.sender, message, entry_id, signed, status))
         return received
 
     def reject(self, received: Received, error: PeerError) -> None:
@@ -278,12 +278,13 @@ class Inbox:
             self._moved.discard(sender)
         return [("HDEL", self._keys.seen, *silent)] if silent else []
 
-    def _check(self, sender: Address, message: A2AMessage, entry_id: bytes, incarnation: int) -> None:
+    def _checked(self, sender: Address, message: A2AMessage, entry_id: bytes, incarnation: int) -> Room | None:
+        """What a child reports about itself, if the message does. Raises PeerError: it is not to be acted on."""
         metadata: Any = message.metadata
         if message.sender != sender.agent_id or message.recipient != self._me.agent_id:
             raise NotPermitted("sender or recipient inside the message are not those it was signed for")
         check_permitted(sender.role, self._me.role, message.action)
-        check_told(sender.role, message.action, message.payload)
+        status = status_report(sender.role, message.action, message.payload)
         if message.action == Action.BEAT:  # heartbeats have numbers of their own, and are stored elsewhere
             raise NotPermitted("a heartbeat is no message for an inbox")
         # Ids only grow: after the server's clock was set back, they lie in the future until it has caught up.
@@ -294,6 +295,7 @@ class Inbox:
         check_plausible(metadata.incarnation, window.incarnation, max(incarnation, self._clock.now_ms()))
         self.windows[name] = window.take(metadata.incarnation, metadata.sequence_number, metadata.timestamp)
         self._moved.add(name)
+        return status
 
 
 def _place(entry_id: bytes) -> tuple[int, int]:

@@ -8,7 +8,6 @@ import signal
 import time
 from collections import Counter
 
-from core.agents import Beat
 from core.operations.overview import read_overview
 from core.operations.reader import Reader
 from core.overview import AgentView, Overview
@@ -16,6 +15,7 @@ from core.pictures.hierarchy import AgentBox, Traffic
 from core.pictures.live import AgentRow, LiveView, Snapshot
 from core.pictures.task_lanes import Mark
 from core.roles import Role
+from core.status_reports import Beat
 from examples.census.options import Victim
 
 __all__ = ["LOOK_S", "Watch"]

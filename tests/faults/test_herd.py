@@ -8,12 +8,13 @@ from statistics import median
 
 import psutil
 import pytest
+from msgspec import to_builtins
 
-from core.agents import Beat
 from core.redis_backend.keys import CellKeys
 from core.roles import Action, Address, Role
 from core.runtime.outbox import Outbox
 from core.signing import Keys
+from core.status_reports import Beat
 from tests.faults.stage import COORDINATOR, SECRET, Stage
 from tests.waiting import until
 
@@ -40,7 +41,7 @@ class Herd:
     def beat(self) -> float:
         """All of them, in one write. Returns how long it took the server, seconds."""
         self._beat += 1
-        fields = Beat(beat=self._beat, concurrency=1, capabilities=("task:other",)).model_dump(exclude_defaults=True)
+        fields = to_builtins(Beat(beat=self._beat, concurrency=1, capabilities=("task:other",)))
         payload = {**fields, "action": Action.BEAT.value}
         now_ms = int(time.time() * 1000)
         with self._stage.server.connect() as client, client.pipeline(transaction=False) as pipeline:

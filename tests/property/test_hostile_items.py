@@ -13,7 +13,7 @@ import hypothesis.strategies as st
 import orjson
 import pytest
 from hypothesis import given, settings
-from msgspec import Raw, Struct, structs
+from msgspec import Raw, Struct, structs, to_builtins
 
 import coordinator.rules
 import distributor.rules
@@ -21,10 +21,10 @@ import worker.rules
 from coordinator.rules import recall as recall_coordinator
 from coordinator.state import CoordinatorState, Fetched, Found
 from core.a2a_messaging import A2AMessage
-from core.agents import MOST_SKILLS, Beat, check_told
 from core.errors import BadTask, PeerError
 from core.reports import AttemptReport, ProgressReport, TaskReport
 from core.roles import ALLOWED, Action, Address, Role
+from core.status_reports import MOST_SKILLS, Beat, status_report
 from core.step import Received, Sending, Step
 from core.tasks import Task
 from distributor.rules import recall as recall_distributor
@@ -82,7 +82,7 @@ TO_WORKER = [
     Told(DISTRIBUTOR, Action.ASSIGN_TASK, {**FIELDS, "task_id": "new", "attempt": 1}),
     Told(DISTRIBUTOR, Action.CANCEL_TASK, WORKERS_TASK),
 ]
-BEAT = orjson.loads(Beat(beat=2, concurrency=2, capacity=9, capabilities=("task:sum",)).model_dump_json())
+BEAT = {"skill_sets": [], **to_builtins(Beat(beat=2, concurrency=2, capacity=9, capabilities=("task:sum",)))}
 
 
 def variants(item: Any) -> Iterator[Any]:
@@ -102,19 +102,19 @@ def arrived(sender: Address, recipient: Address, action: str, number: int, **pay
     body = a_message(sender, recipient, action, number=number, **payload).encode()
     try:
         message = A2AMessage.decode(body)
-        check_told(sender.role, message.action, message.payload)
+        status = status_report(sender.role, message.action, message.payload)
     except PeerError:
         return None
-    return Received(sender, message, b"1-1")
+    return Received(sender, message, b"1-1", None, status)
 
 
 def heard(sender: Address, recipient: Address, payload: dict[str, Any]) -> Received | None:
     try:
-        check_told(sender.role, Action.BEAT, payload)
+        status = status_report(sender.role, Action.BEAT, payload)
     except PeerError:
         return None
     said = {name: value for name, value in payload.items() if name != "action"}
-    return Received(sender, a_message(sender, recipient, Action.BEAT, incarnation=1, **said), b"")
+    return Received(sender, a_message(sender, recipient, Action.BEAT, incarnation=1, **said), b"", None, status)
 
 
 def decide(rules: Any, state: Any, batch: Any) -> Step:
@@ -282,8 +282,8 @@ def test_what_a_child_says_of_itself_costs_no_step_and_no_work(
 def test_what_is_said_of_all_workers_together_is_small_enough_to_be_said_on() -> None:
     skills = [f"task:{n:0100}" for n in range(MOST_SKILLS[Role.WORKER] + 1)]
     with pytest.raises(PeerError):
-        check_told(Role.WORKER, Action.BEAT, {**BEAT, "capabilities": skills})
-    check_told(Role.DISTRIBUTOR, Action.BEAT, {**BEAT, "capabilities": skills})
+        status_report(Role.WORKER, Action.BEAT, {**BEAT, "capabilities": skills})
+    status_report(Role.DISTRIBUTOR, Action.BEAT, {**BEAT, "capabilities": skills})
     agent = Middle()
     for start in range(3):  # under ever new names of types
         attempts = {f"type-{start}-{n}": 3 for n in range(MOST_SKILLS[Role.WORKER])}

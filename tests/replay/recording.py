@@ -25,6 +25,7 @@ from coordinator.state import CoordinatorRequest, Fetched, Found
 from core.a2a_messaging import A2AMessage
 from core.roles import Address, Role
 from core.signing import ReplayWindow, Signed
+from core.status_reports import status_report
 from core.step import Batch, Call, Received, Sending
 from core.tasks import NULL
 from distributor.state import DistributorRequest
@@ -122,7 +123,9 @@ def _letter(one: Received) -> Letter:
 def _received(letter: Letter) -> Received:
     sender, body = Address.parse(letter.sender), bytes(letter.body)
     signed = Signed(sender, letter.key_id, letter.signature.encode(), body) if letter.signature else None
-    return Received(sender, A2AMessage.decode(body), letter.entry.encode(), signed)
+    message = A2AMessage.decode(body)
+    status = status_report(sender.role, message.action, message.payload)
+    return Received(sender, message, letter.entry.encode(), signed, status)
 
 
 def _told(event: Any) -> tuple[str, Raw]:

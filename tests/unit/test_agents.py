@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from core.agents import MOST_SKILLS, UNKNOWN_RUN_MS, Beat, Health, check_told, prefetch_window
+from core.agents import UNKNOWN_RUN_MS, Health, prefetch_window
 from core.errors import MalformedMessage
 from core.roles import Action, Role
+from core.status_reports import MOST_SKILLS, Beat, status_report
 from tests.builders import a_child
 
 
@@ -197,11 +198,11 @@ class TestAProbe:
 UNTRUE: dict[str, tuple[Role, Action, dict[str, Any], str]] = {
     "a wrong type": (
         Role.WORKER, Action.BEAT, {"beat": -1, "concurrency": "many"},
-        "fields that are wrong, or beyond their bounds: beat, concurrency",
+        "beat: expected int >= 0",
     ),
     "too many attempts in one": (
         Role.WORKER, Action.AGENT_JOINED, {"attempts": {f"t{n}": 1 for n in range(MOST_SKILLS[Role.WORKER] + 1)}},
-        "fields that are wrong, or beyond their bounds: attempts",
+        "attempts: expected object of length <= 1024",
     ),
     "too many skills for a worker": (
         Role.WORKER, Action.BEAT, {"capabilities": ["x"] * (MOST_SKILLS[Role.WORKER] + 1)},
@@ -219,7 +220,7 @@ def test_what_a_child_says_of_itself_is_refused_beyond_its_bounds_and_the_fields
     sender, action, payload, why = UNTRUE[name]
 
     with pytest.raises(MalformedMessage) as refused:
-        check_told(sender, action, payload)
+        status_report(sender, action, payload)
 
     assert str(refused.value) == why
 
@@ -234,8 +235,8 @@ def test_what_a_child_says_of_itself_is_refused_beyond_its_bounds_and_the_fields
     ids=["skills", "attempts", "sets"],
 )
 def test_as_much_as_its_bounds_allow_is_believed(sender: Role, payload: dict[str, Any]) -> None:
-    check_told(sender, Action.BEAT, payload)
-    check_told(sender, Action.TASK_RESULT, {"capabilities": 1})  # says nothing of itself
+    status_report(sender, Action.BEAT, payload)
+    status_report(sender, Action.TASK_RESULT, {"capabilities": 1})  # says nothing of itself
 
 
 def test_a_child_that_gave_a_task_back_drains_until_its_next_heartbeat_says_otherwise() -> None:

@@ -214,7 +214,7 @@ def test_the_coordinator_hears_at_once_when_there_is_much_more_or_less_room() ->
     gone = take(state, later_s=5)
 
     capacity = Sending(COORDINATOR, Action.CAPACITY)
-    assert joined.extras[capacity] == {"capacity": 16, "capabilities": ["task:sum"], "skill_sets": []}
+    assert joined.extras[capacity] == {"capacity": 16, "capabilities": ("task:sum",), "skill_sets": ()}
     assert capacity not in same.extras
     assert gone.extras[capacity]["capacity"] == 0
 
@@ -253,8 +253,8 @@ def test_the_coordinator_hears_what_single_workers_can_do_when_none_can_do_it_al
     step = take(state, beats=[a_beat(Address(Role.WORKER, f"w{n}"), capabilities=one) for n, one in enumerate(kinds)])
 
     told = step.extras[Sending(COORDINATOR, Action.CAPACITY)]
-    assert told["capabilities"] == ["gpu", "net", "task:sum"]
-    assert told["skill_sets"] == [("gpu", "task:sum"), ("net", "task:sum")]
+    assert told["capabilities"] == ("gpu", "net", "task:sum")
+    assert told["skill_sets"] == (("gpu", "task:sum"), ("net", "task:sum"))
 
 
 def test_a_task_whose_last_worker_has_left_is_given_back_after_the_failure_timeout() -> None:

@@ -11,10 +11,11 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel, Field
 
-from core.agents import Beat, Health
+from core.agents import Health
 from core.cli.supervise import _example
 from core.overview import AgentView, Overview
 from core.roles import Address, Role
+from core.status_reports import Beat
 from worker.authoring.context import Context
 from worker.authoring.example import example_of, first_example
 from worker.authoring.handlers import HANDLERS, task

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from core.agents import Beat, Health
+from core.agents import Health
 from core.langgraph_state import Lease
 from core.overview import AgentView, Overview, health_at
 from core.roles import Address, Role
+from core.status_reports import Beat
 from core.tasks import Task, TaskError, TaskStatus
 from core.waiting_reason import waiting_reason
 

@@ -8,8 +8,9 @@ from typing import Any
 import orjson
 import pytest
 
-from core.agents import Beat, Child, Health, Probe
+from core.agents import Child, Health, Probe
 from core.roles import Action
+from core.status_reports import Beat
 from core.step import Batch, Sending, Step, Table
 from core.tasks import Task, TaskStatus
 from distributor import liveness

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.errors import PydanticUserError
 
-from core.agents import EXAMPLE_LENGTH
 from core.errors import BadTask
+from core.status_reports import EXAMPLE_LENGTH
 from worker.authoring.registry import Handler
 
 __all__ = ["example_of", "first_example"]

@@ -1,0 +1,107 @@
+"""What children report about themselves to their parents: shapes, limits and the check. Rules, no I/O.
+
+A report is parsed once, where it enters. Whoever holds one key must not be able to exhaust the parent, so every text,
+number and collection has a bound, and the check ends at the first thing that is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from core.errors import MalformedMessage
+from core.roles import Action, Role
+from core.tasks import Count, in_words
+
+__all__ = ["EXAMPLE_LENGTH", "MOST_SKILLS", "Beat", "Room", "beat_in", "status_report"]
+
+MOST_CONCURRENCY, MOST_CAPACITY = 10_000, 10**9
+MOST_SKILLS = {Role.WORKER: 1_024, Role.DISTRIBUTOR: 16_384}
+MOST_SETS, MOST_IN_SETS, MOST_HELD, MOST_CHILDREN = 1_024, 65_536, 20_000, 10_000
+EXAMPLE_LENGTH = 255
+
+Concurrency = Annotated[int, Meta(ge=0, le=MOST_CONCURRENCY)]
+Capacity = Annotated[int, Meta(ge=0, le=MOST_CAPACITY)]
+Tries = Annotated[int, Meta(ge=1, le=100)]
+Skill = Annotated[str, Meta(max_length=210)]
+Skills = Annotated[tuple[Skill, ...], Meta(max_length=MOST_SKILLS[Role.DISTRIBUTOR])]
+SkillSets = Annotated[tuple[Skills, ...], Meta(max_length=MOST_SETS)]
+Short = Annotated[str, Meta(max_length=255)]
+Counts = Annotated[dict[Short, Count], Meta(max_length=64)]
+Facts = Annotated[dict[Short, Count | Short | None], Meta(max_length=32)]
+
+
+class Room(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The payload of `capacity`: how many tasks a distributor can take, and which."""
+
+    capacity: Capacity = 0  #: the most tasks it wants to have; a distributor's follows from those of its workers
+    capabilities: Skills = ()  #: what it can do; for a distributor, what its workers can do together
+    skill_sets: SkillSets = ()  #: what single workers of a distributor can do; empty: one can do everything
+
+
+class Beat(Room, frozen=True, kw_only=True, omit_defaults=True):
+    """The payload of a heartbeat, and of `agent_joined`: identity, capacity and progress."""
+
+    beat: Count = 0  #: counts the heartbeats of this incarnation
+    concurrency: Concurrency = 0  #: attempts it runs at once
+    #: by task type, how often a worker's handler may be tried
+    attempts: Annotated[dict[Skill, Tries], Meta(max_length=MOST_SKILLS[Role.WORKER])] = {}
+    draining: bool = False
+    heard: bool = True  #: its parent has accepted its greeting, as far as it knows
+    #: (task id, attempt) of every task that a worker has
+    holding: Annotated[tuple[tuple[Short, Count], ...], Meta(max_length=MOST_HELD)] = ()
+    #: tasks a distributor has reported as ended and still shows
+    ended: Annotated[tuple[Short, ...], Meta(max_length=MOST_HELD)] = ()
+    parent_incarnation: Count = 0  #: whose messages `received` counts
+    received: Count = 0  #: the last sequence number that it has read from that incarnation of its parent
+    sent: Count = 0  #: the last sequence number it has sent to its parent
+    running: Count = 0
+    queued: Count = 0
+    done: Count = 0  #: tasks that were completed here since its start
+    failed: Count = 0  #: tasks that have failed; for a worker, attempts
+    retried: Count = 0  #: attempts that a distributor has repeated since its start
+    pid: Count = 0
+    host: Short = ""
+    #: a task for a worker that can be submitted as it is, as JSON [TYPE, PAYLOAD]; empty: it knows none
+    example: Annotated[str, Meta(max_length=EXAMPLE_LENGTH)] = ""
+    started_ms: Count = 0
+    messages: Annotated[dict[Short, Counts], Meta(max_length=16)] = {}  #: sent to | received from its parent, by action
+    conflicts: Count = 0  #: transactions that it had to send again
+    ticks: Count = 0  #: turns of its loop since it started: whether it moves
+    stalled_ms: Count = 0  #: how long there has been work without progress
+    #: a distributor's workers, for `status`
+    children: Annotated[dict[Short, Facts], Meta(max_length=MOST_CHILDREN)] = {}
+
+
+#: The actions by which a child reports about itself.
+REPORTING: dict[str, type[Room]] = {Action.AGENT_JOINED: Beat, Action.BEAT: Beat, Action.CAPACITY: Room}
+
+
+def status_report(sender: Role, action: str, payload: Mapping[str, Any]) -> Room | None:
+    """What a child reports about itself: a Beat, or by `capacity` a Room; None: the action is about something else.
+    Raises MalformedMessage, which names the first field that is wrong and quotes nothing."""
+    kind = REPORTING.get(action)
+    if kind is None:
+        return None
+    report = _converted(payload, kind)
+    if len(report.capabilities) > MOST_SKILLS[sender] or sum(map(len, report.skill_sets)) > MOST_IN_SETS:
+        raise MalformedMessage(f"over {MOST_SKILLS[sender]} capabilities, or {MOST_IN_SETS} in sets")
+    return report
+
+
+def beat_in(payload: Mapping[str, Any]) -> Beat:
+    """The heartbeat in a payload, whoever sent it. Raises MalformedMessage."""
+    report = _converted(payload, Beat)
+    assert isinstance(report, Beat)
+    return report
+
+
+def _converted(payload: Mapping[str, Any], kind: type[Room]) -> Room:
+    try:
+        return msgspec.convert(payload, kind)
+    except msgspec.ValidationError as error:
+        where, what = in_words(error)
+        raise MalformedMessage(f"{where[:80] or 'payload'}: {what[:120]}") from None
