@@ -27,7 +27,7 @@ from core.errors import ConfigError
 from core.step import Batch, Step
 
 __all__ = [
-    "After", "Before", "Stage", "TickContext", "TickState", "TierGraph", "first_run", "stage", "tier_graph",
+    "After", "Before", "Stage", "TickContext", "TickState", "TierGraph", "built", "first_run", "stage", "tier_graph",
     "with_added",
 ]  # fmt: skip
 
@@ -135,6 +135,13 @@ def added(new: Before | After, anchor: Stage) -> Stage:
     return Stage(name, run, anchor.due)
 
 
+def built(name: str, stages: tuple[Stage, ...], nodes: Sequence[Before | After] = ()) -> TierGraph:
+    """The compiled graph of a tier: one for all agents of a process, but for those with nodes of a program in it.
+
+    Raises ConfigError: a node cannot be put where it is meant to be."""
+    return tier_graph(name, with_added(stages, nodes)) if nodes else _common(name, stages)
+
+
 def tier_graph(name: str, stages: Sequence[Stage]) -> TierGraph:
     """The compiled graph of a tier, ready to run. The first stage must always be due."""
     graph: Graph = StateGraph(TickState, context_schema=TickContext)
@@ -147,6 +154,9 @@ def tier_graph(name: str, stages: Sequence[Stage]) -> TierGraph:
         else:
             graph.add_node(one.name, choosing(one, ways), destinations=tuple(ways.values()))
     return TierGraph(graph.compile(name=name), turning(name, stages))
+
+
+_common = cache(tier_graph)
 
 
 def turning(name: str, stages: Sequence[Stage]) -> Compiled:

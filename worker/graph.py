@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import partial
 
-from core.tier_graph import TierGraph, stage, tier_graph
+from core.tier_graph import built, stage
 from worker.rules import has_news, receive, report
 
 __all__ = ["build"]
 
 STAGES = (stage(receive), stage(report, due=has_news))
 
-
-@cache
-def build() -> TierGraph:
-    """The compiled graph, ready to run, one for all agents of a process."""
-    return tier_graph("worker", STAGES)
+build = partial(built, "worker", STAGES)
