@@ -9,7 +9,7 @@ from msgspec.structs import asdict, replace
 
 from coordinator.state import Audit, Audited, CoordinatorState, NotTaken, TakenOver, TakeOver
 from coordinator.task_life import attempts_had, requeue, save
-from core.agents import Child, Health, excuse
+from core.agents import Health, Subordinate, discount_silence
 from core.attempt_errors import errors_with
 from core.roles import Action
 from core.status_reports import Beat
@@ -33,10 +33,10 @@ def on_beat(state: CoordinatorState, received: Received, batch: Batch, step: Ste
     child = state.distributors.get(name)
     if (child is None or not child.incarnation) and batch.age_ms(received) >= state.failure_timeout_ms:
         if child is None:
-            bury(state, name, step)
+            remove_distributor(state, name, step)
         return  # left behind by one that died before this coordinator began to look
     if child is None:
-        child = state.distributors[name] = Child(received.sender, 0, beat, batch.mono_ms)
+        child = state.distributors[name] = Subordinate(received.sender, 0, beat, batch.mono_ms)
         for task in state.local_tasks.values():
             if task.assigned_to == name:
                 child.take(task.task_id)
@@ -47,19 +47,19 @@ def on_beat(state: CoordinatorState, received: Received, batch: Batch, step: Ste
         child.probe = child.held = None
         step.note("distributor_joined", distributor=name, capacity=beat.capacity)
         step.put(Table.HEADER, "distributors", orjson.dumps(sorted(state.distributors)))
-    child.heard(beat, batch.mono_ms)
+    child.update(beat, batch.mono_ms)
     if received.message.action == Action.BEAT:
         audit(state, child, batch, step)
 
 
-def bury(state: CoordinatorState, name: str, step: Step) -> None:
+def remove_distributor(state: CoordinatorState, name: str, step: Step) -> None:
     """Forgets a distributor that is gone, with its last heartbeat."""
     if state.distributors.pop(name, None):
         step.put(Table.HEADER, "distributors", orjson.dumps(sorted(state.distributors)))
     step.remove(Table.HEARTBEATS, name)
 
 
-def audit(state: CoordinatorState, child: Child, batch: Batch, step: Step) -> None:
+def audit(state: CoordinatorState, child: Subordinate, batch: Batch, step: Step) -> None:
     """Finds what a distributor was handed and neither has nor has reported: a stream that was emptied, a hash that
     was deleted. Over several heartbeats: first it must have read what was sent, then its cell is looked at, then all
     that it had sent by a later heartbeat must have been taken."""
@@ -90,7 +90,7 @@ def on_capacity(state: CoordinatorState, received: Received, batch: Batch, step:
     child = state.distributors.get(received.sender.agent_id)
     if child and child.incarnation == received.message.metadata.incarnation:
         assert received.status
-        child.heard(replace(child.beat, **asdict(received.status)), child.moved_ms)
+        child.update(replace(child.beat, **asdict(received.status)), child.moved_ms)
 
 
 def on_agent_left(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
@@ -98,7 +98,7 @@ def on_agent_left(state: CoordinatorState, received: Received, batch: Batch, ste
     name = received.sender.agent_id
     child = state.distributors.get(name)
     if child and not child.in_flight:
-        bury(state, name, step)
+        remove_distributor(state, name, step)
     elif child:
         child.health = Health.GONE
     step.note("distributor_left", distributor=name)
@@ -108,7 +108,7 @@ def judge_distributors(state: CoordinatorState, batch: Batch, step: Step) -> Non
     """Notices who has fallen silent; the tasks of one that is gone are taken over, if anybody else could have them."""
     unseen_ms, state.looked_ms = batch.mono_ms - state.looked_ms, batch.mono_ms
     if unseen_ms >= state.failure_timeout_ms:
-        excuse(state.distributors.values(), unseen_ms, batch.mono_ms)
+        discount_silence(state.distributors.values(), unseen_ms, batch.mono_ms)
     for name, child in list(state.distributors.items()):
         health = Health.GONE if child.health is Health.GONE else child.judge(batch.mono_ms, state.failure_timeout_ms)
         if health is not child.health:
@@ -117,7 +117,7 @@ def judge_distributors(state: CoordinatorState, batch: Batch, step: Step) -> Non
         if health is Health.GONE and name not in state.moving:
             others = any(other.health is Health.ACTIVE for other in state.distributors.values())
             if not child.in_flight:
-                bury(state, name, step)
+                remove_distributor(state, name, step)
             elif others:  # without another, its own successor is the best hope its tasks have
                 state.moving.add(name)
                 step.effects.append(TakeOver(name))
@@ -134,7 +134,7 @@ def note_attempts(state: CoordinatorState, distributor_id: str, had: Mapping[str
 def on_taken_over(state: CoordinatorState, event: TakenOver, batch: Batch, step: Step) -> None:
     """The cell of a distributor that is gone is empty: its tasks go back in line, with the attempts they have had."""
     state.moving.discard(event.distributor_id)
-    bury(state, event.distributor_id, step)
+    remove_distributor(state, event.distributor_id, step)
     moved = 0
     for task in list(state.local_tasks.values()):
         if task.assigned_to != event.distributor_id or task.status is not S.IN_PROGRESS:

@@ -37,7 +37,7 @@ from coordinator.state import (
     TakenOver,
 )
 from coordinator.task_life import accept, cancel, conclude, deadlines_of, expire, follow, hand_over, theirs
-from core.agents import Child
+from core.agents import Subordinate
 from core.balancing import LeastLoaded
 from core.errors import BadTask, MalformedMessage
 from core.langgraph_state import AgentStatus
@@ -207,7 +207,7 @@ def hand_out(state: CoordinatorState, batch: Batch, step: Step) -> None:
             child = spread.choose(skills_needed(task))
             assert child
             hand_over(state, task, child.address.agent_id, batch, step)
-            spread.took(child)
+            spread.put_back(child)
 
 
 def write_records(state: CoordinatorState, step: Step) -> None:
@@ -239,7 +239,7 @@ def recall(state: CoordinatorState, records: list[Task], digests: dict[str, str]
         elif task.assigned_to:
             name = task.assigned_to
             if name not in state.distributors:
-                state.distributors[name] = Child(Address(Role.DISTRIBUTOR, name), 0, Beat(), mono_ms)
+                state.distributors[name] = Subordinate(Address(Role.DISTRIBUTOR, name), 0, Beat(), mono_ms)
             state.distributors[name].take(task.task_id)
         if task.parent_id and task.root_id:
             state.trees[task.root_id] = state.trees.get(task.root_id, 0) + 1

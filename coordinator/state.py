@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from msgspec import Raw
 
-from core.agents import Child, Held
+from core.agents import Held, Subordinate
 from core.dispatch_queue import DispatchQueue
 from core.errors import BadTask
 from core.langgraph_state import LocalAgentState
@@ -57,7 +57,7 @@ class CoordinatorState(LocalAgentState):
     memory: Memory = field(default_factory=Memory)  #: of the server, at the last heartbeat
     admitted_bytes: tuple[int, int] = (0, 0)  #: what new tasks take up, those of the heartbeat before last and since
     queue: DispatchQueue = field(default_factory=DispatchQueue)
-    distributors: dict[str, Child] = field(default_factory=dict)
+    distributors: dict[str, Subordinate] = field(default_factory=dict)
     families: dict[str, set[str]] = field(default_factory=dict)  #: waiting task -> its children that are open
     #: tasks whose records are sealed with a key that is not here: they are neither run nor forgotten
     foreign: frozenset[str] = frozenset()

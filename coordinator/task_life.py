@@ -197,7 +197,7 @@ def conclude(state: CoordinatorState, distributor_id: str, said: TaskReport, bat
     attempts = attempts_had(task, said)
     if status == "returned":
         if child and not said.stranded:
-            child.gave_back()
+            child.mark_draining()
         requeue(state, task, batch, step, **attempts)
         return
     if said.output:

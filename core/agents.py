@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from core.roles import Address
 from core.status_reports import Beat
 
-__all__ = ["UNKNOWN_RUN_MS", "Child", "Health", "Held", "Probe", "excuse", "prefetch_window"]
+__all__ = ["UNKNOWN_RUN_MS", "Health", "Held", "Probe", "Subordinate", "discount_silence", "prefetch_window"]
 
 #: A worker is handed as much beyond its concurrency as it finishes in this time. That is enough not to run dry while a
 #: standby replaces its distributor, and little enough that a long task does not hold others up.
@@ -41,7 +41,7 @@ class Probe(NamedTuple):
     """A question to a child's next heartbeats: of these tasks, which do you have?"""
 
     sent: int  #: the last sequence number sent to it when the question was asked
-    tasks: Mapping[str, int]  #: as in Child.in_flight
+    tasks: Mapping[str, int]  #: as in Subordinate.in_flight
     since_ms: int  #: observer's monotonic time at which it was asked
 
 
@@ -53,7 +53,7 @@ class Held(NamedTuple):
 
 
 @dataclass(slots=True)
-class Child:
+class Subordinate:
     """One child, as its parent sees it."""
 
     address: Address
@@ -98,7 +98,7 @@ class Child:
                 return True
         return False
 
-    def heard(self, beat: Beat, mono_ms: int) -> None:
+    def update(self, beat: Beat, mono_ms: int) -> None:
         """Takes a heartbeat that moved on from the last one."""
         before = self.beat
         if not self.skills or (beat.capabilities, beat.skill_sets) != (before.capabilities, before.skill_sets):
@@ -107,7 +107,7 @@ class Child:
         self.moved_ms = mono_ms
         self.health = Health.DRAINING if beat.draining else Health.ACTIVE
 
-    def gave_back(self) -> None:
+    def mark_draining(self) -> None:
         """Notes that it gave a task back, so it is draining: it gets nothing new unless its next heartbeat says
         otherwise."""
         self.beat = replace(self.beat, draining=True)
@@ -159,7 +159,7 @@ class Child:
         return Health.SUSPECT if silent_ms >= failure_timeout_ms // 2 else Health.ACTIVE
 
 
-def excuse(children: Iterable[Child], unseen_ms: int, mono_ms: int) -> None:
+def discount_silence(children: Iterable[Subordinate], unseen_ms: int, mono_ms: int) -> None:
     """Forgives `unseen_ms` of silence, in which Redis was away or the observer stood still, so nobody could be
     heard."""
     for child in children:

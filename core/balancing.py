@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterable
 from operator import attrgetter
 
-from core.agents import Child
+from core.agents import Subordinate
 
 __all__ = ["LeastLoaded"]
 
@@ -18,7 +18,7 @@ class LeastLoaded:
     for tasks that it begins immediately.
     """
 
-    def __init__(self, children: Iterable[Child], *, at_once: bool = False) -> None:
+    def __init__(self, children: Iterable[Subordinate], *, at_once: bool = False) -> None:
         self._room = attrgetter("slots" if at_once else "free")
         self._heap = [(child.load, child.address.agent_id, child) for child in children if self._room(child) > 0]
         heapq.heapify(self._heap)
@@ -30,8 +30,8 @@ class LeastLoaded:
                 return True
         return False
 
-    def choose(self, needs: tuple[str, ...], avoid: str | None = None) -> Child | None:
-        """The child to hand one task to, or None when nobody has room; call `took` after handing it over. The child
+    def choose(self, needs: tuple[str, ...], avoid: str | None = None) -> Subordinate | None:
+        """The child to hand one task to, or None when nobody has room; call `put_back` after handing it over. The child
         `avoid` is chosen only if no other can run the task, so that a retry goes elsewhere if possible."""
         put_back = []
         fallback = chosen = None
@@ -50,7 +50,7 @@ class LeastLoaded:
             heapq.heappush(self._heap, entry)
         return chosen[2] if chosen else None
 
-    def took(self, child: Child) -> None:
+    def put_back(self, child: Subordinate) -> None:
         """Puts a child that was given a task back in line, if it still has room."""
         if self._room(child) > 0:
             heapq.heappush(self._heap, (child.load, child.address.agent_id, child))

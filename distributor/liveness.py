@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from core.agents import Child, Health, excuse
+from core.agents import Health, Subordinate, discount_silence
 from core.reports import AttemptName, item_of
 from core.roles import Action
 from core.status_reports import Beat
@@ -38,7 +38,7 @@ def on_beat(state: DistributorState, received: Received, batch: Batch, step: Ste
         forget_worker(state, name, batch, step, died=True)
         worker = None
     if worker is None:
-        worker = state.workers[name] = Child(received.sender, 0, beat, batch.mono_ms)
+        worker = state.workers[name] = Subordinate(received.sender, 0, beat, batch.mono_ms)
     elif (incarnation, beat.beat) <= (worker.incarnation, worker.beat.beat):
         return  # no newer than what we know
     if not worker.incarnation:
@@ -46,12 +46,12 @@ def on_beat(state: DistributorState, received: Received, batch: Batch, step: Ste
         stop_what_others_have(state, worker, beat, step)
         step.note("worker_joined", worker=name, incarnation=incarnation)
         write_workers(state, step)
-    worker.heard(beat, batch.mono_ms)
+    worker.update(beat, batch.mono_ms)
     if received.message.action == Action.BEAT:
         audit(state, worker, batch, step)
 
 
-def is_successor(state: DistributorState, worker: Child, incarnation: int, beat: Beat) -> bool:
+def is_successor(state: DistributorState, worker: Subordinate, incarnation: int, beat: Beat) -> bool:
     """Whether this is another start than the one that was handed what is in flight. Of one that is only remembered
     from the stored records that is told by the times: an incarnation is no lower than the server's clock was then."""
     if worker.incarnation:
@@ -61,7 +61,7 @@ def is_successor(state: DistributorState, worker: Child, incarnation: int, beat:
     return any(task.started_at and task.started_at.timestamp() * 1000 < incarnation for task in handed)
 
 
-def stop_what_others_have(state: DistributorState, worker: Child, beat: Beat, step: Step) -> None:
+def stop_what_others_have(state: DistributorState, worker: Subordinate, beat: Beat, step: Step) -> None:
     """A worker that was taken for dead is back, or this distributor was: what it still runs has been given to others,
     or has ended, and nobody would take its result. What has ended there meanwhile it need not be told."""
     name = worker.address.agent_id
@@ -72,7 +72,7 @@ def stop_what_others_have(state: DistributorState, worker: Child, beat: Beat, st
             step.send(Sending(worker.address, Action.CANCEL_TASK, None, worker.incarnation), item)
 
 
-def audit(state: DistributorState, worker: Child, batch: Batch, step: Step) -> None:
+def audit(state: DistributorState, worker: Subordinate, batch: Batch, step: Step) -> None:
     """Finds what a worker was handed and neither has nor has reported: a stream that was emptied."""
     if worker.has_read(state.incarnation) and batch.taken_from(worker.address) >= worker.beat.sent:
         for task_id in worker.missing(dict(worker.beat.holding)):
@@ -88,7 +88,7 @@ def judge_workers(state: DistributorState, batch: Batch, step: Step) -> None:
     """Notices who has fallen silent; the tasks of one that is gone go to others."""
     unseen_ms, state.looked_ms = batch.mono_ms - state.looked_ms, batch.mono_ms
     if unseen_ms >= state.failure_timeout_ms:
-        excuse(state.workers.values(), unseen_ms, batch.mono_ms)
+        discount_silence(state.workers.values(), unseen_ms, batch.mono_ms)
     for name, worker in list(state.workers.items()):
         health = worker.judge(batch.mono_ms, state.failure_timeout_ms)
         if health is not worker.health:
@@ -131,7 +131,7 @@ def forget_worker(state: DistributorState, name: str, batch: Batch, step: Step, 
         task = state.local_tasks.get(task_id)
         if task and task.assigned_to == name:
             if died:
-                state.suspects.add(task_id)
+                state.poison_suspects.add(task_id)
             lose(state, task, name, batch, step, began=died and index < at_once)
     if died:
         state.count("workers_lost")

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Raw
 from msgspec.structs import asdict
 
-from core.agents import Child
+from core.agents import Subordinate
 from core.balancing import LeastLoaded
 from core.dispatch_queue import DispatchQueue
 from core.errors import BadTask, MalformedMessage
@@ -177,7 +177,7 @@ def on_task_result(state: DistributorState, name: str, said: AttemptReport, batc
     if worker:
         worker.in_flight.pop(task.task_id, None)
         if status == "returned":
-            worker.gave_back()
+            worker.mark_draining()
         if said.run_ms is not None:
             worker.ran(said.run_ms)
     if status == "returned":
@@ -259,7 +259,7 @@ def dispatch(state: DistributorState, batch: Batch, step: Step) -> None:
         queue.wake(batch.now_ms)
     for task_id, worker_id in step.placed.items():
         place(state, task_id, worker_id, batch, step)
-    waits = bool(state.suspects) and hand_out_suspects(state, batch, step)
+    waits = bool(state.poison_suspects) and hand_out_suspects(state, batch, step)
     if state.queue.lanes:
         # While a suspect waits for a free slot nobody is handed more than it begins at once: so slots come free.
         hand_out(state, state.queue, LeastLoaded(state.workers.values(), at_once=waits), batch, step)
@@ -278,18 +278,18 @@ def dispatch(state: DistributorState, batch: Batch, step: Step) -> None:
 def hand_out_suspects(state: DistributorState, batch: Batch, step: Step) -> bool:
     """Hands out what workers have died with (see task_life.line_up). Whether one that can be run here still waits."""
     workers = state.workers.values()
-    if state.careful.lanes:
-        hand_out(state, state.careful, LeastLoaded(workers, at_once=True), batch, step)
-    if state.apart.lanes:
+    if state.at_once.lanes:
+        hand_out(state, state.at_once, LeastLoaded(workers, at_once=True), batch, step)
+    if state.alone.lanes:
         without = [one for one in workers if not any(on_last_chance(state, task_id) for task_id in one.in_flight)]
-        hand_out(state, state.apart, LeastLoaded(without, at_once=True), batch, step, one_each=True)
-    wanted = (*state.careful.needs(), *state.apart.needs())
+        hand_out(state, state.alone, LeastLoaded(without, at_once=True), batch, step, one_each=True)
+    wanted = (*state.at_once.needs(), *state.alone.needs())
     return any(worker.can(needs) for needs in wanted for worker in workers)
 
 
 def on_last_chance(state: DistributorState, task_id: str) -> bool:
     """Whether it runs for the last time, and a worker has died with it before."""
-    if task_id not in state.suspects:
+    if task_id not in state.poison_suspects:
         return False
     task = state.local_tasks[task_id]
     return task.retry_count >= attempts_allowed(state, task)
@@ -311,7 +311,7 @@ def hand_out(
         assert worker
         hand_over(state, task, worker, batch, step)
         if not one_each:
-            spread.took(worker)
+            spread.put_back(worker)
 
 
 def recall(state: DistributorState, records: list[Task], mono_ms: int) -> None:
@@ -323,7 +323,7 @@ def recall(state: DistributorState, records: list[Task], mono_ms: int) -> None:
         if task.status is S.IN_PROGRESS and task.assigned_to:
             name = task.assigned_to
             if name not in state.workers:
-                state.workers[name] = Child(Address(Role.WORKER, name), 0, Beat(), mono_ms)
+                state.workers[name] = Subordinate(Address(Role.WORKER, name), 0, Beat(), mono_ms)
             state.workers[name].take(task.task_id)
         else:
             state.queue.push(task)

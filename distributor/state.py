@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from core.agents import Child, Health
+from core.agents import Health, Subordinate
 from core.dispatch_queue import DispatchQueue
 from core.langgraph_state import LocalAgentState
 from core.roles import Address
@@ -28,13 +28,13 @@ class DistributorState(LocalAgentState):
     coordinator: Address = field(kw_only=True)
     failure_timeout_ms: int = 5_000
     queue: DispatchQueue = field(default_factory=DispatchQueue)
-    workers: dict[str, Child] = field(default_factory=dict)
+    workers: dict[str, Subordinate] = field(default_factory=dict)
     fresh: list[str] = field(default_factory=list)  #: arrived in this step; written once it is known where they go
     ended: dict[str, None] = field(default_factory=dict)  #: ended tasks that are still shown, oldest first
     max_attempts: dict[str, int] = field(default_factory=dict)  #: by task type, as the workers say
-    suspects: set[str] = field(default_factory=set)  #: tasks that a worker has died with
-    careful: DispatchQueue = field(default_factory=DispatchQueue)  #: where those wait
-    apart: DispatchQueue = field(default_factory=DispatchQueue)  #: where those wait that another death would end
+    poison_suspects: set[str] = field(default_factory=set)  #: tasks that a worker has died with
+    at_once: DispatchQueue = field(default_factory=DispatchQueue)  #: where those wait
+    alone: DispatchQueue = field(default_factory=DispatchQueue)  #: where those wait that another death would end
     last_worker: dict[str, str] = field(default_factory=dict)  #: task id -> who failed it last; a retry goes elsewhere
     stranded: dict[tuple[str, ...], int] = field(default_factory=dict)  #: what no worker here can do -> since when (ms)
     looked_ms: int = 0  #: monotonic time of the last look at the workers
@@ -45,7 +45,7 @@ class DistributorState(LocalAgentState):
     @property
     def queues(self) -> tuple[DispatchQueue, ...]:
         """Where tasks wait; see task_life.line_up."""
-        return self.queue, self.careful, self.apart
+        return self.queue, self.at_once, self.alone
 
     def count(self, name: str, by: int = 1) -> None:
         self.counts[name] = self.counts.get(name, 0) + by

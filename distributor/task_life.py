@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from msgspec.structs import replace
 
-from core.agents import Child
+from core.agents import Subordinate
 from core.attempt_errors import bounded, errors_with
 from core.reports import AttemptReport, TaskReport, item_of
 from core.roles import Action
@@ -42,7 +42,7 @@ ENDED_KEPT = 50
 PROGRESS_KEPT = 2048
 
 
-def hand_over(state: DistributorState, task: Task, worker: Child, batch: Batch, step: Step) -> None:
+def hand_over(state: DistributorState, task: Task, worker: Subordinate, batch: Batch, step: Step) -> None:
     """A new attempt, with the next number, for this start of this worker."""
     handed = task.moved(
         S.IN_PROGRESS,
@@ -138,22 +138,22 @@ def line_up(state: DistributorState, task: Task) -> None:
     """Lets a task wait for a worker. One that a worker has died with goes only where it begins at once: of what waited
     at a worker behind others nobody can say whether it had begun, so that it does not count. One that another death
     would end goes only to a worker that has no other such: whoever brings workers down takes no innocent along."""
-    if task.task_id not in state.suspects:
+    if task.task_id not in state.poison_suspects:
         state.queue.push(task)
     elif task.retry_count + 1 < attempts_allowed(state, task):
-        state.careful.push(task)
+        state.at_once.push(task)
     else:
-        state.apart.push(task)
+        state.alone.push(task)
 
 
 def take_out(state: DistributorState, task_id: str) -> None:
     """Forgets a task that leaves the cell."""
     del state.local_tasks[task_id]
     state.queue.remove(task_id)
-    if task_id in state.suspects:
-        state.suspects.remove(task_id)
-        state.careful.remove(task_id)
-        state.apart.remove(task_id)
+    if task_id in state.poison_suspects:
+        state.poison_suspects.remove(task_id)
+        state.at_once.remove(task_id)
+        state.alone.remove(task_id)
     state.last_worker.pop(task_id, None)
 
 

@@ -11,7 +11,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from core.a2a_messaging import A2AMessage, MessageType, Metadata
-from core.agents import Child
+from core.agents import Subordinate
 from core.roles import Action, Address, Role
 from core.signing import ReplayWindow
 from core.status_reports import Beat, status_report
@@ -87,13 +87,13 @@ def a_beat(sender: Address, recipient: Address = DISTRIBUTOR, *, incarnation: in
     return Received(sender, message, b"", None, status_report(sender.role, action, message.payload))
 
 
-def a_child(name: str, *, role: Role = Role.WORKER, mono_ms: int = 0, holds: int = 0, **fields: Any) -> Child:
+def a_child(name: str, *, role: Role = Role.WORKER, mono_ms: int = 0, holds: int = 0, **fields: Any) -> Subordinate:
     """A child that lives and can do `sum`; `holds` tasks are in its hands already."""
     beat = Beat(**{"beat": 1, "concurrency": 4, "capabilities": ("task:sum",), **fields})
-    child = Child(Address(role, name), 1, beat, mono_ms)
+    child = Subordinate(Address(role, name), 1, beat, mono_ms)
     for number in range(holds):
         child.take(f"{name}-{number}")
-    child.heard(beat, mono_ms)
+    child.update(beat, mono_ms)
     return child
 
 

@@ -10,7 +10,7 @@ from msgspec import Raw
 from coordinator.graph import build
 from coordinator.state import CoordinatorState
 from core.access import owner_of
-from core.agents import Child
+from core.agents import Subordinate
 from core.roles import Action, Address, Role
 from core.status_reports import Beat
 from core.step import Step, Table
@@ -83,7 +83,7 @@ def handed_out(task_id: str = "t", **fields: Any) -> Task:
 def holding(*tasks: Task, **fields: Any) -> CoordinatorState:
     """A coordinator that has these tasks, some of them handed to distributor-1."""
     state = CoordinatorState("k", **fields)
-    state.distributors["distributor-1"] = Child(DISTRIBUTOR, 1, Beat(capacity=10), 0)
+    state.distributors["distributor-1"] = Subordinate(DISTRIBUTOR, 1, Beat(capacity=10), 0)
     for task in tasks:
         state.local_tasks[task.task_id] = task
         if task.assigned_to == "distributor-1":

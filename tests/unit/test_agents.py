@@ -30,7 +30,7 @@ def test_a_child_that_was_suspected_is_active_again_with_its_next_heartbeat() ->
     child = a_child("a")
     child.health = child.judge(4000, 5000)
 
-    child.heard(Beat(beat=2, capabilities=("task:sum",)), 4000)
+    child.update(Beat(beat=2, capabilities=("task:sum",)), 4000)
 
     assert child.health is Health.ACTIVE
     assert child.judge(4000, 5000) is Health.ACTIVE
@@ -40,7 +40,7 @@ def test_what_a_child_can_do_follows_its_latest_heartbeat() -> None:
     child = a_child("a", capabilities=("task:sum", "gpu"))
     assert child.can(("task:sum", "gpu"))
 
-    child.heard(Beat(beat=2, capabilities=("task:sum",)), 0)
+    child.update(Beat(beat=2, capabilities=("task:sum",)), 0)
 
     assert child.can(("task:sum",))
     assert not child.can(("task:sum", "gpu"))
@@ -66,7 +66,7 @@ def test_a_distributor_whose_workers_have_changed_can_do_what_its_latest_heartbe
     everything = ("gpu", "net", "task:sum")
     child = a_child("d", role=Role.DISTRIBUTOR, capabilities=everything, skill_sets=(("gpu",), ("net", "task:sum")))
 
-    child.heard(Beat(beat=2, capabilities=everything), 0)
+    child.update(Beat(beat=2, capabilities=everything), 0)
 
     assert child.can(everything)
 
@@ -116,7 +116,7 @@ class TestAProbe:
         child = a_child("a", holds=2)
         child.ask(sent=5, mono_ms=0)
 
-        child.heard(Beat(beat=2, parent_incarnation=7, received=5), 0)
+        child.update(Beat(beat=2, parent_incarnation=7, received=5), 0)
 
         assert child.has_read(incarnation=7)
         assert child.missing({"a-1"}) == ["a-0"]
@@ -130,7 +130,7 @@ class TestAProbe:
         child = a_child("a", holds=1)
         child.ask(sent=5, mono_ms=0)
 
-        child.heard(beat, 0)
+        child.update(beat, 0)
 
         assert not child.has_read(incarnation=7)
 
@@ -138,7 +138,7 @@ class TestAProbe:
         child = a_child("a", holds=1)
         child.ask(sent=0, mono_ms=0)
 
-        child.heard(Beat(parent_incarnation=6, received=5), 0)
+        child.update(Beat(parent_incarnation=6, received=5), 0)
 
         assert not child.has_read(incarnation=7)
 
@@ -170,7 +170,7 @@ class TestAProbe:
         child = a_child("a", holds=1)
         child.ask(sent=5, mono_ms=0)
         child.ask(sent=6, mono_ms=0)
-        child.heard(Beat(beat=2, parent_incarnation=7, received=5), 0)
+        child.update(Beat(beat=2, parent_incarnation=7, received=5), 0)
 
         assert child.has_read(incarnation=7)
 
@@ -182,14 +182,14 @@ class TestAProbe:
         assert child.unanswered(mono_ms=2000, patience_ms=1000)
 
         child.ask(sent=6, mono_ms=2000)
-        child.heard(Beat(beat=2, parent_incarnation=7, received=5), 0)
+        child.update(Beat(beat=2, parent_incarnation=7, received=5), 0)
         assert not child.has_read(incarnation=7)
         assert not child.unanswered(mono_ms=2999, patience_ms=1000)
 
     def test_nothing_is_asked_of_a_child_that_has_nothing(self) -> None:
         child = a_child("a")
         child.ask(sent=5, mono_ms=0)
-        child.heard(Beat(beat=2, parent_incarnation=7, received=5), 0)
+        child.update(Beat(beat=2, parent_incarnation=7, received=5), 0)
 
         assert not child.has_read(incarnation=7)
 
@@ -242,6 +242,6 @@ def test_as_much_as_its_bounds_allow_is_believed(sender: Role, payload: dict[str
 def test_a_child_that_gave_a_task_back_drains_until_its_next_heartbeat_says_otherwise() -> None:
     child = a_child("a")
 
-    child.gave_back()
+    child.mark_draining()
 
     assert (child.health, child.beat.draining, child.judge(0, 5000)) == (Health.DRAINING, True, Health.DRAINING)

@@ -6,14 +6,14 @@ from collections import Counter
 
 import pytest
 
-from core.agents import Child, Health
+from core.agents import Health, Subordinate
 from core.balancing import LeastLoaded
 from tests.builders import a_child
 
 SUM = ("task:sum",)
 
 
-def hand_out(children: list[Child], tasks: int) -> Counter[str]:
+def hand_out(children: list[Subordinate], tasks: int) -> Counter[str]:
     spread = LeastLoaded(children)
     got: Counter[str] = Counter()
     for number in range(tasks):
@@ -21,7 +21,7 @@ def hand_out(children: list[Child], tasks: int) -> Counter[str]:
         if child is None:
             break
         child.take(f"task-{number}")
-        spread.took(child)
+        spread.put_back(child)
         got[child.address.agent_id] += 1
     return got
 
@@ -67,7 +67,7 @@ def test_the_one_that_was_avoided_stays_in_line() -> None:
     other = spread.choose(SUM, avoid="failed")
     assert other
     other.take("t")
-    spread.took(other)
+    spread.put_back(other)
 
     left = spread.choose(SUM)
 

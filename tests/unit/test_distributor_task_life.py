@@ -169,7 +169,7 @@ ENDINGS: dict[str, tuple[Callable[..., None], Task, dict[str, Any], str, str]] =
 @pytest.mark.parametrize("name", ENDINGS)
 def test_the_end_of_a_task_is_told_counted_and_shown_and_nothing_of_it_is_kept(name: str) -> None:
     happens, task, report, trail, shown = ENDINGS[name]
-    state, step = holding(task, suspects={"t", "other"}, last_worker={"t": "w0"}), Step()
+    state, step = holding(task, poison_suspects={"t", "other"}, last_worker={"t": "w0"}), Step()
     for queue in state.queues:
         queue.push(task)
 
@@ -185,7 +185,12 @@ def test_the_end_of_a_task_is_told_counted_and_shown_and_nothing_of_it_is_kept(n
         "created_at": "2026-01-01T12:00:00+00:00", "updated_at": "2026-01-01T12:00:02+00:00",
         "assigned_to": task.assigned_to,
     }  # fmt: skip
-    assert (state.local_tasks, state.last_worker, state.suspects, state.ended) == ({}, {}, {"other"}, {"t": None})
+    assert (state.local_tasks, state.last_worker, state.poison_suspects, state.ended) == (
+        {},
+        {},
+        {"other"},
+        {"t": None},
+    )
     assert [len(queue) for queue in state.queues] == [0, 0, 0]
 
 
@@ -250,17 +255,17 @@ def test_what_is_given_back_takes_its_attempts_and_its_pause_along(happens: Any,
     ("suspect", "tried", "line"),
     [
         (False, 0, "queue"), (False, 2, "queue"),
-        (True, 0, "careful"), (True, 1, "careful"),
-        (True, 2, "apart"), (True, 5, "apart"),
+        (True, 0, "at_once"), (True, 1, "at_once"),
+        (True, 2, "alone"), (True, 5, "alone"),
     ],
 )  # fmt: skip
 def test_a_task_waits_in_the_line_that_its_deaths_so_far_allow(suspect: bool, tried: int, line: str) -> None:
     task = running(retry_count=tried)
-    state = holding(task, suspects={"t"} if suspect else set())
+    state = holding(task, poison_suspects={"t"} if suspect else set())
 
     task_life.line_up(state, task)
 
-    assert [name for name in ("queue", "careful", "apart") if "t" in getattr(state, name)] == [line]
+    assert [name for name in ("queue", "at_once", "alone") if "t" in getattr(state, name)] == [line]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from core.agents import Child, Health, Probe
+from core.agents import Health, Probe, Subordinate
 from core.roles import Action
 from core.status_reports import Beat
 from core.step import Batch, Sending, Step, Table
@@ -37,8 +37,8 @@ def watching(*tasks: Task, incarnation: int = 7, **fields: Any) -> DistributorSt
     """A distributor with worker-1, which has these tasks."""
     state = DistributorState("d", coordinator=COORDINATOR, incarnation=5)
     beat = Beat(**{"beat": 1, "concurrency": 4, "capabilities": ("task:sum",), "parent_incarnation": 5, **fields})
-    worker = state.workers["worker-1"] = Child(WORKER, incarnation, beat, 0)
-    worker.heard(beat, 0)
+    worker = state.workers["worker-1"] = Subordinate(WORKER, incarnation, beat, 0)
+    worker.update(beat, 0)
     for task in tasks:
         state.local_tasks[task.task_id] = task
         worker.take(task.task_id)
@@ -109,7 +109,7 @@ def test_what_a_worker_had_is_lost_when_a_later_start_of_it_joins() -> None:
     assert step.changes == {"t": ("pending worker_lost",), "u": ("pending",)}
     assert [name for name, _ in step.notes] == ["worker_joined"]
     assert (state.workers["worker-1"].incarnation, state.workers["worker-1"].in_flight) == (8, {})
-    assert (state.suspects, state.counts) == ({"t", "u"}, {"retried": 1, "workers_lost": 1})
+    assert (state.poison_suspects, state.counts) == ({"t", "u"}, {"retried": 1, "workers_lost": 1})
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_a_worker_that_leaves_by_its_own_will_is_noted_and_nobody_is_suspected()
     on_agent_left(state, to_me(WORKER, Action.AGENT_LEFT), LATER, step)
 
     assert step.notes == [("worker_left", {"worker": "worker-1"})]
-    assert (state.workers, state.suspects, state.counts) == ({}, set(), {})
+    assert (state.workers, state.poison_suspects, state.counts) == ({}, set(), {})
     assert step.changes == {"t": ("pending",)}
     assert step.writes[Table.HEADER, ""] == {"assigned_workers": b"[]"}
     on_agent_left(state, to_me(WORKER, Action.AGENT_LEFT), LATER, step)  # it may say so twice
@@ -218,7 +218,7 @@ def test_of_one_that_died_before_it_was_heard_one_task_may_have_begun_and_only_w
     forget_worker(state, "worker-1", LATER, step, died=True)
 
     assert step.changes == {"t": ("pending worker_lost",), "u": ("pending",)}
-    assert (state.suspects, state.counts) == ({"t", "u"}, {"retried": 1, "workers_lost": 1})
+    assert (state.poison_suspects, state.counts) == ({"t", "u"}, {"retried": 1, "workers_lost": 1})
     assert state.local_tasks["moved"] == others
 
 
