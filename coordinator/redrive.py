@@ -8,17 +8,17 @@ is known by its successor, whose id follows from its own: however often it is as
 from __future__ import annotations
 
 import orjson
-from msgspec import Raw
+from msgspec import Raw, to_builtins
 
 from coordinator.dead_letters import take_off
 from coordinator.state import CoordinatorState, Fetch, Fetched, Found
-from coordinator.task_life import accept, theirs
+from coordinator.task_life import accept, answer, reply_to, theirs
 from core.access import may_touch
 from core.dead_letters import REPLAY_OF, is_dead, origin_of
 from core.errors import BadTask
-from core.reports import shown_id, task_named
-from core.roles import Action, Address, Role
-from core.step import Batch, Received, Sending, Step, Table
+from core.reports import Answer, Refusal, shown_id, task_named
+from core.roles import Address, Role
+from core.step import Batch, Received, Step, Table
 from core.tasks import Task, check_names
 
 __all__ = ["on_fetched", "on_purge_task", "on_replay_task"]
@@ -27,8 +27,7 @@ NO_DEAD_LETTER = "it is no dead letter; `agents dlq list` shows those there are"
 
 
 def on_replay_task(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
-    reply = Sending(received.sender, Action.TASK_ACCEPTED, received.message.metadata.request_id)
-    step.effects.append(Fetch(reply, tuple(map(shown_id, map(task_named, received.message.tasks)))))
+    step.effects.append(Fetch(reply_to(received), tuple(map(shown_id, map(task_named, received.message.tasks)))))
 
 
 def on_fetched(state: CoordinatorState, event: Fetched, batch: Batch, step: Step) -> None:
@@ -39,8 +38,8 @@ def on_fetched(state: CoordinatorState, event: Fetched, batch: Batch, step: Step
         try:
             replayed[found.task_id] = replay(state, found, event.reply.recipient, batch, step)
         except BadTask as error:
-            refused.append({"task_id": found.task_id, "reason": str(error)})
-    step.extras[event.reply] = {"replayed": replayed, "refused": refused}
+            refused.append(Refusal(found.task_id, str(error)))
+    step.extras[event.reply] = to_builtins(Answer(refused=tuple(refused), replayed=replayed))
 
 
 def replay(state: CoordinatorState, found: Found, asker: Address, batch: Batch, step: Step) -> str:
@@ -100,9 +99,8 @@ def on_purge_task(state: CoordinatorState, received: Received, batch: Batch, ste
             step.put(Table.ENDED, task_id, batch.now_ms)
             step.note("dead_letter_purged", task_id=task_id)
         elif known is None or not is_dead(known):
-            refused.append({"task_id": task_id, "reason": NO_DEAD_LETTER})
-    reply = Sending(received.sender, Action.TASK_ACCEPTED, received.message.metadata.request_id)
-    step.extras[reply] = {"refused": refused}
+            refused.append(Refusal(task_id, NO_DEAD_LETTER))
+    answer(received, Answer(refused=tuple(refused)), step)
 
 
 def original_of(found: Found, dead: Task) -> Task:

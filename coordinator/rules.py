@@ -36,15 +36,15 @@ from coordinator.state import (
     RegisterDistributor,
     TakenOver,
 )
-from coordinator.task_life import accept, cancel, conclude, deadlines_of, expire, follow, hand_over, theirs
+from coordinator.task_life import accept, answer, cancel, conclude, deadlines_of, expire, follow, hand_over, theirs
 from core.agents import Subordinate
 from core.balancing import LeastLoaded
 from core.errors import BadTask, MalformedMessage
 from core.langgraph_state import AgentStatus
-from core.reports import TaskReport, shown_id, task_id_in, task_named, task_report
+from core.reports import Answer, Refusal, TaskReport, shown_id, task_id_in, task_named, task_report
 from core.roles import Action, Address, Role
 from core.status_reports import Beat
-from core.step import Batch, Call, Drain, Event, HeartbeatDue, Received, Request, Sending, Step, Table
+from core.step import Batch, Call, Drain, Event, HeartbeatDue, Received, Request, Step, Table
 from core.submissions import submitted
 from core.tasks import Task, TaskError, TaskStatus, check_new, skills_needed
 
@@ -75,7 +75,7 @@ def survey(state: CoordinatorState, batch: Batch, step: Step) -> None:
 def on_submit_task(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
     """Accepts new tasks. One that is known already is not run again: its end is told to this client as well."""
     client, message = received.sender, received.message
-    refused: list[dict[str, str]] = []
+    refused: list[Refusal] = []
     entry = received.entry_id.decode() if received.signed else None
     before = len(state.local_tasks)
     for index, item in enumerate(message.tasks):
@@ -84,12 +84,11 @@ def on_submit_task(state: CoordinatorState, received: Received, batch: Batch, st
             check_new(task)
             accept(state, task, client, batch, step, submission=entry)
         except BadTask as error:
-            refused.append({"task_id": shown_id(task_id_in(item)), "reason": str(error)[:REASON_CHARACTERS]})
+            refused.append(Refusal(shown_id(task_id_in(item)), str(error)[:REASON_CHARACTERS]))
             state.count("refused")
     if entry and received.signed and len(state.local_tasks) > before:
         keep_message(state, entry, received.signed.pack(), len(state.local_tasks) - before, step)
-    reply = Sending(client, Action.TASK_ACCEPTED, message.metadata.request_id)
-    step.extras[reply] = {"refused": refused} if refused else {}
+    answer(received, Answer(refused=tuple(refused)), step)
 
 
 def place(state: CoordinatorState, task_id: str, distributor_id: str, batch: Batch, step: Step) -> None:
@@ -104,12 +103,10 @@ def on_watch_task(state: CoordinatorState, received: Received, batch: Batch, ste
     for task_id in map(task_named, received.message.tasks):
         known = theirs(state, task_id, received.sender, batch, step)
         if known is None:
-            refused.append({"task_id": shown_id(task_id), "reason": "unknown task"})
+            refused.append(Refusal(shown_id(task_id), "unknown task"))
         else:
             follow(state, known, received.sender, step)
-    step.extras[Sending(received.sender, Action.TASK_ACCEPTED, received.message.metadata.request_id)] = {
-        "refused": refused
-    }
+    answer(received, Answer(refused=tuple(refused)), step)
 
 
 def on_cancel_task(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
@@ -118,12 +115,10 @@ def on_cancel_task(state: CoordinatorState, received: Received, batch: Batch, st
     for task_id in map(task_named, received.message.tasks):
         known = theirs(state, task_id, received.sender, batch, step)
         if known is None:
-            refused.append({"task_id": shown_id(task_id), "reason": "unknown task"})
+            refused.append(Refusal(shown_id(task_id), "unknown task"))
         elif not known.status.ended:
             cancel(state, known.task_id, batch, step, again=True)
-    step.extras[Sending(received.sender, Action.TASK_ACCEPTED, received.message.metadata.request_id)] = {
-        "refused": refused
-    }
+    answer(received, Answer(refused=tuple(refused)), step)
 
 
 def on_task_results(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:

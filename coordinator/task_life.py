@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 import orjson
+from msgspec import to_builtins
 from msgspec.structs import replace
 
 from coordinator.admission import refusal
@@ -18,13 +19,14 @@ from coordinator.state import CoordinatorState, Sweep
 from core.access import may_touch, owner_of
 from core.attempt_errors import errors_with
 from core.errors import BadTask
-from core.reports import OUTPUT_LIMIT, TaskReport
+from core.reports import OUTPUT_LIMIT, Answer, TaskReport
 from core.roles import Action, Address, Role
-from core.step import Batch, Sending, Step, Table
+from core.step import Batch, Received, Sending, Step, Table
 from core.tasks import Task, TaskError, TaskStatus, Then, check_names, check_sizes
 
 __all__ = [
     "accept",
+    "answer",
     "cancel",
     "conclude",
     "deadlines_of",
@@ -34,6 +36,7 @@ __all__ = [
     "follow",
     "hand_over",
     "proceed",
+    "reply_to",
     "requeue",
     "save",
     "theirs", ]  # fmt: skip
@@ -105,6 +108,16 @@ def theirs(state: CoordinatorState, task_id: str | None, asker: Address, batch: 
     """The task that a request names, if there is one that `asker` may touch."""
     known = known_task(state, task_id, batch, step) if task_id else None
     return known if known and may_touch(asker, known) else None
+
+
+def reply_to(received: Received) -> Sending:
+    """What the answer to a client's request goes by."""
+    return Sending(received.sender, Action.TASK_ACCEPTED, received.message.metadata.request_id)
+
+
+def answer(received: Received, told: Answer, step: Step) -> None:
+    """Answers a client's request."""
+    step.extras[reply_to(received)] = to_builtins(told)
 
 
 def due_ms(deadline: datetime) -> int:

@@ -6,6 +6,7 @@ or its end, and the other items of its message go on. Whoever holds one legitima
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -16,9 +17,9 @@ from core.json_values import check_limits
 from core.tasks import NULL, TASK_TYPE, Count, Moment, Name, TaskError, Then, in_words, is_task_id
 
 __all__ = [
-    "CHILDREN_LIMIT_BYTES", "OUTPUT_LIMIT", "PROGRESS_LIMIT_BYTES", "AttemptName", "AttemptReport", "ProgressReport",
-    "TaskReport", "attempt_in", "attempt_named", "attempt_report", "children_in", "item_of", "progress_report",
-    "shown_id", "task_id_in", "task_named", "task_report",
+    "CHILDREN_LIMIT_BYTES", "OUTPUT_LIMIT", "PROGRESS_LIMIT_BYTES", "Answer", "AttemptName", "AttemptReport",
+    "ProgressReport", "Refusal", "TaskReport", "answer_in", "attempt_in", "attempt_named", "attempt_report",
+    "children_in", "item_of", "progress_report", "shown_id", "task_id_in", "task_named", "task_report",
 ]  # fmt: skip
 
 #: The children of one spawn, and a digest for each: they travel in one message, and their parent's record names each.
@@ -87,6 +88,20 @@ class ProgressReport(Struct, frozen=True, kw_only=True, gc=False, rename={"progr
     progress_json: Raw  #: an object
 
 
+class Refusal(Struct, frozen=True, gc=False):
+    """An item of a client's request that was not carried out, and the reason."""
+
+    task_id: str  #: "?" where the item names no task
+    reason: str
+
+
+class Answer(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a coordinator answers to a request of a client. What is not refused was carried out."""
+
+    refused: tuple[Refusal, ...] = ()
+    replayed: dict[str, str] = {}  #: dead letter -> the task that runs instead
+
+
 class _Named(Struct, gc=False):
     """What can be known about a malformed item."""
 
@@ -135,6 +150,15 @@ def progress_report(item: Raw) -> ProgressReport:
     if progress_json[0] != ord("{"):
         raise MalformedMessage("progress: no object")
     return report
+
+
+def answer_in(payload: Mapping[str, Any]) -> Answer:
+    """The answer in the payload of a message. Raises MalformedMessage."""
+    try:
+        return msgspec.convert(payload, Answer)
+    except msgspec.ValidationError as error:
+        where, what = in_words(error)
+        raise MalformedMessage(f"{where[:80] or 'payload'}: {what[:120]}") from None
 
 
 def attempt_named(item: Raw) -> AttemptName:

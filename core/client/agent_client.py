@@ -53,6 +53,7 @@ from core.operations.permissions import check_permissions
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.keys import CoordinatorKeys
 from core.redis_client import Wire
+from core.reports import answer_in
 from core.roles import Action, Address, Role, asker_of, check_permitted
 from core.runtime.portal import Resident, keep_inherited, operation, refuse_in_a_loop
 from core.signing import Keys, ReplayWindow, Signed
@@ -256,7 +257,7 @@ class AgentClient(Resident):
         TransportDown, ServerRefused, PeerError: as `submit`."""
         refused = await self._ask(Action.REPLAY_TASK, [orjson.dumps(task_id)], timeout_s)
         if refused:
-            raise TaskRefused(task_id, refused[0]["reason"])
+            raise TaskRefused(task_id, refused[0].reason)
         return self._replayed[task_id]
 
     @operation
@@ -268,7 +269,7 @@ class AgentClient(Resident):
         `submit`."""
         refused = await self._ask(Action.PURGE_TASK, [orjson.dumps(task_id)], timeout_s)
         if refused:
-            raise TaskRefused(task_id, refused[0]["reason"])
+            raise TaskRefused(task_id, refused[0].reason)
         return True
 
     def as_completed(self, task_ids: Iterable[str], timeout_s: float | None = None) -> Completed:
@@ -297,11 +298,11 @@ class AgentClient(Resident):
         self._endings.expect(ids)
         refused = await self._ask(Action.SUBMIT_TASK, (task.to_json() for task in tasks), timeout_s)
         for one in refused:
-            if one["task_id"] in new:
-                self._endings.forget(one["task_id"])
+            if one.task_id in new:
+                self._endings.forget(one.task_id)
         self._endings.confirm(ids)
         if refused:
-            raise TaskRefused(refused[0]["task_id"], refused[0]["reason"])
+            raise TaskRefused(refused[0].task_id, refused[0].reason)
         return ids
 
     async def _ask(self, action: Action, items: Iterable[bytes], timeout_s: float) -> Refused:
@@ -367,7 +368,7 @@ class AgentClient(Resident):
             refused = await self._ask(Action.WATCH_TASK, map(orjson.dumps, task_ids), timeout_s)
         except (TaskTimeout, WorldError):
             return False
-        gone = dict.fromkeys(one["task_id"] for one in refused if one["task_id"] in listener.waiting)
+        gone = dict.fromkeys(one.task_id for one in refused if one.task_id in listener.waiting)
         lost = [task_id for task_id in gone if self._endings.is_confirmed(task_id)]
         for task_id in gone:
             self._endings.forget(task_id)
@@ -447,15 +448,10 @@ class AgentClient(Resident):
             log.warning("reply rejected: %s", error, extra={"action": "reply_rejected", "reason": error.reason})
 
     def _on_accepted(self, message: A2AMessage) -> None:
-        refused = message.payload.get("refused", [])
-        if not isinstance(refused, list) or not all(isinstance(one, dict) for one in refused):
-            raise MalformedMessage("payload.refused is not a list of objects")
-        replayed = message.payload.get("replayed", {})
-        if not isinstance(replayed, dict) or not all(isinstance(new_id, str) for new_id in replayed.values()):
-            raise MalformedMessage("payload.replayed is not an object of ids")
-        self._replayed |= replayed
+        answer = answer_in(message.payload)
+        self._replayed |= answer.replayed
         if self._requests:
-            self._requests.answer(message.metadata.parent_request_id or "", refused)
+            self._requests.answer(message.metadata.parent_request_id or "", answer.refused)
 
     def _on_result(self, item: Raw) -> None:
         try:

@@ -132,6 +132,6 @@ class LookUp:
             refused = await self._requests.ask(Action.WATCH_TASK, map(orjson.dumps, task_ids), LOOK_UP_S)
         except (TaskTimeout, WorldError):
             return set()
-        gone = {one["task_id"] for one in refused}
+        gone = {one.task_id for one in refused}
         self._endings.confirm(task_id for task_id in task_ids if task_id not in gone)
         return gone

@@ -26,6 +26,7 @@ from core.ports import Command
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.keys import CoordinatorKeys
 from core.redis_client import Wire
+from core.reports import Refusal
 from core.roles import Action, Address
 from core.runtime.outbox import Outbox, chunks
 from core.server_info import is_other_type, of_another_type, passes_soon, why_refused
@@ -34,8 +35,8 @@ from core.step import Sending, Step
 
 __all__ = ["Refused", "Requests"]
 
-#: The refused items of a request, each with its id and the reason.
-Refused = list[dict[str, str]]
+#: The refused items of a request.
+Refused = list[Refusal]
 
 #: Seconds of silence after which unanswered requests are sent again.
 ANSWER_S = 5.0
@@ -74,7 +75,7 @@ class _Asking:
         self.waiting.clear()
         self.size = 0
 
-    def hears(self, request_id: str, refused: Refused) -> None:
+    def hears(self, request_id: str, refused: Sequence[Refusal]) -> None:
         """Takes an answer. An answer to a request that was sent again since counts if nothing was refused: a
         coordinator with a long inbox may always answer the copy before the last. What it refused then, it may accept
         now."""
@@ -131,7 +132,7 @@ class Requests:
             [reply] = await self._wire.exchange([("TIME",)])
             self._clock.sync(reply, asked_s)
 
-    def answer(self, request_id: str, refused: Refused) -> None:
+    def answer(self, request_id: str, refused: Sequence[Refusal]) -> None:
         """Takes the coordinator's answer to a request; it is dropped if the request was given up."""
         asking = self._asking.pop(request_id, None)
         if asking is not None:

@@ -48,7 +48,7 @@ def found(step: Step, task: Task, **fields: Any) -> Found:
 def replayed(state: CoordinatorState, one: Found, **fields: Any) -> tuple[dict[str, str], Step]:
     """The new ids a client is told, and the step in which they were given."""
     step = take(state, events=[Fetched(REPLY, (one,))], **fields)
-    return step.extras[REPLY]["replayed"], step
+    return step.extras[REPLY].get("replayed", {}), step
 
 
 # ---- what becomes a dead letter ----

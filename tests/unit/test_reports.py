@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from msgspec import Raw
+from msgspec import Raw, to_builtins
 from msgspec.inspect import (
     BoolType,
     DictType,
@@ -22,7 +22,7 @@ from msgspec.inspect import (
 )
 
 from core.errors import BadTask, MalformedMessage
-from core.reports import attempt_report, progress_report, shown_id, task_named, task_report
+from core.reports import Answer, answer_in, attempt_report, progress_report, shown_id, task_named, task_report
 from core.roles import Address, Role
 from core.signing import AHEAD_MS, Keys, check_plausible
 from core.status_reports import Beat
@@ -72,6 +72,23 @@ def test_nothing_in_a_heartbeat_is_without_a_bound() -> None:
 def test_a_report_that_breaks_its_shape_is_refused_by_the_field(wrong: dict[str, Any]) -> None:
     with pytest.raises(MalformedMessage):
         attempt_report(item({**ENDED, **wrong}))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"refused": 1}, {"refused": ["t"]}, {"refused": [{}]}, {"refused": [{"task_id": "t"}]},
+        {"refused": [{"task_id": 1, "reason": "r"}]}, {"replayed": ["t"]}, {"replayed": {"t": 1}},
+    ],
+)  # fmt: skip
+def test_an_answer_that_breaks_its_shape_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(MalformedMessage):
+        answer_in({"action": "task_accepted", **wrong})
+
+
+def test_an_answer_that_refuses_nothing_says_nothing_and_is_understood() -> None:
+    assert to_builtins(Answer()) == {}
+    assert answer_in({"action": "task_accepted", "refused": []}) == answer_in({}) == Answer()
 
 
 def test_a_refusal_quotes_nothing_of_what_was_said() -> None:
