@@ -9,8 +9,6 @@ from contextlib import suppress
 from functools import cached_property
 from typing import assert_never
 
-import orjson
-
 from coordinator.graph import build
 from coordinator.records import PAGE, Records
 from coordinator.state import (
@@ -29,11 +27,12 @@ from coordinator.state import (
     TakeOver,
 )
 from core import failpoints
+from core.a2a_messaging import A2AMessage
 from core.access import owner_of
 from core.agents import Held
 from core.config.settings import A2AConfig, AgentConfig, RedisConfig
 from core.config.sources import load
-from core.errors import AgentSystemError, BadTask, MalformedMessage, PeerError
+from core.errors import AgentSystemError, BadTask, MalformedMessage, NotPermitted, PeerError
 from core.langgraph_state import SharedAgentState
 from core.ports import Command
 from core.redis_backend.bounded_reads import HASH_BYTES
@@ -47,7 +46,7 @@ from core.runtime.agent_loop import AgentLoop
 from core.runtime.portal import operation
 from core.sealing import Sealed
 from core.signing import Signed
-from core.status_reports import Beat
+from core.status_reports import Beat, beat_in
 from core.step import Batch, Call, Event, Received, Step
 from core.tasks import Task, as_received
 from core.tier_graph import After, Before
@@ -157,10 +156,18 @@ class CoordinatorBehaviour:
             most_bytes=HASH_BYTES,
         )  # fmt: skip
         if packed is not None:
-            beat = orjson.loads(Signed.unpack(packed).body)["payload"]["beat"]
-            if isinstance(beat, int):
-                held = Held(beat, frozenset(task_id.decode(errors="replace") for task_id in stored))
-                self._loop.tell(Audited(effect.distributor_id, effect.probe_ms, held))
+            number = self._heartbeat_number(effect.distributor_id, packed)
+            held = Held(number, frozenset(task_id.decode(errors="replace") for task_id in stored))
+            self._loop.tell(Audited(effect.distributor_id, effect.probe_ms, held))
+
+    def _heartbeat_number(self, distributor_id: str, packed: bytes) -> int:
+        """Which heartbeat of that distributor it is. Raises PeerError: it is none, so that somebody else wrote it."""
+        assert self._loop
+        signed = Signed.unpack(packed)
+        message = A2AMessage.opened(signed, self._loop.signing)
+        if signed.sender != Address(Role.DISTRIBUTOR, distributor_id) or message.action != Action.BEAT:
+            raise NotPermitted("this is not that distributor's heartbeat")
+        return beat_in(message.payload).beat
 
     async def _take_over(self, effect: TakeOver) -> None:
         """Takes the cell of a distributor that is gone, under its lease and so with a higher fence than it had."""

@@ -15,18 +15,21 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
+from coordinator.state import Audit
 from core.cli.app import app
 from core.config.settings import RedisConfig
-from core.errors import AgentSystemError
+from core.errors import AgentSystemError, PeerError
 from core.operations import reader
 from core.operations.reader import reading
 from core.redis_backend import bounded_reads
 from core.redis_backend.keys import ACTIVE, CellKeys
 from core.redis_client import Wire
-from core.roles import Action
+from core.roles import Action, Address, Role
 from core.runtime import rejection_log
 from core.runtime.inbox import Entry
+from core.runtime.outbox import Outbox
 from core.runtime.rejection_log import CURES, RejectionLog
+from core.signing import Keys
 from core.tasks import Task
 from tests.builders import SECRET
 from tests.faults.flood import KINDS, flood
@@ -233,6 +236,19 @@ async def test_a_client_waits_for_an_inbox_that_its_coordinator_puts_right(agent
     await client.set(KEYS.inbox, "theirs")
 
     assert await submitter.value.aio(await submitter.submit.aio(add("sum", 1, 2)), 30) == 3
+
+
+@pytest.mark.parametrize(("name", "secret"), [("d", b"theirs"), ("e", SECRET)], ids=["forged", "of another"])
+async def test_what_is_no_heartbeat_of_a_distributor_tells_nothing_of_what_it_has(
+    agents: House, client: Redis, name: str, secret: bytes
+) -> None:
+    coordinator = await agents.coordinator()
+    chain = (K, Address(Role.DISTRIBUTOR, name))
+    packed = Outbox(chain, Keys.from_secret(secret, chain)).beat(K, {"action": Action.BEAT.value, "beat": 1}, 1, 0)
+    await client.hset(KEYS.heartbeats, "d", packed)
+
+    with pytest.raises(PeerError):
+        await coordinator._coordinator_behaviour._audit(Audit("d", probe_ms=0))
 
 
 async def are_mended(client: Redis, keys: list[str]) -> bool:
