@@ -99,6 +99,6 @@ async def written(path: Path) -> int:
 
 
 def children() -> list[psutil.Process]:
-    """The nurseries of this process and what they have forked; the servers of the tests are its children as well."""
-    nurseries = [child for child in psutil.Process().children() if "worker.children.nursery" in child.cmdline()]
-    return [process for nursery in nurseries for process in (nursery, *nursery.children(recursive=True))]
+    """The forkservers of this process and what they have forked; the servers of the tests are its children as well."""
+    forkservers = [child for child in psutil.Process().children() if "worker.children.forkserver" in child.cmdline()]
+    return [process for forkserver in forkservers for process in (forkserver, *forkserver.children(recursive=True))]

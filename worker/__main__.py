@@ -6,7 +6,7 @@ import sys
 
 from core.runtime.main import arguments, run_agent
 from worker.agent import WorkerAgent
-from worker.children.nursery_process import fork_ahead
+from worker.children.forkserver_process import fork_ahead
 
 
 def main(argv: list[str] | None = None) -> int:

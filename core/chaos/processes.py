@@ -1,14 +1,11 @@
 """Agents as processes, forked from one that has imported the tiers: starting one costs 30 ms, not most of a second.
 
-The zygote, `python -m core.chaos.processes FD`, is a process of its own with one thread and no event loop, so that
-whoever uses it may have both. It is asked over a socket, in lines of JSON, to fork an agent with given arguments and
-environment, and says which of them have ended, and how. When the socket's other end is gone it kills them all: none
-outlives a test that was killed.
+The forkserver (`forkserver.py`) is a process of its own, so that whoever uses this may have threads and an event loop.
+It ends with all agents when its user does: none outlives a test that was killed.
 """
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import select
@@ -20,24 +17,19 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
-from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import psutil
 
-from core.launch.preload import preload
-from core.machine.forked import fork
 from core.module_names import module_name
-from core.roles import Role
 
 __all__ = ["Processes"]
 
-#: The zygote imports everything within a second, on a busy machine some more.
+#: The forkserver imports everything within a second, on a busy machine some more.
 _READY_S = 60.0
-#: A line of the zygote is read at once; this is for one that is held up.
+#: A line of the forkserver is read at once; this is for one that is held up.
 _REPLY_S = 20.0
 
 
@@ -63,8 +55,8 @@ class Processes:
         self._replies: list[dict[str, Any]] = []
         self._socket, theirs = socket.socketpair()
         with theirs:
-            self._zygote = subprocess.Popen(
-                [sys.executable, "-m", module_name("core.chaos.processes"), str(theirs.fileno())],
+            self._forkserver = subprocess.Popen(
+                [sys.executable, "-m", module_name("core.chaos.forkserver"), str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )
@@ -173,9 +165,9 @@ class Processes:
         return self.log_file(name).read_text(errors="replace")
 
     def close(self) -> None:
-        """Kills all agents; returns when they and the zygote are gone."""
+        """Kills all agents; returns when they and the forkserver are gone."""
         self._socket.close()
-        self._zygote.wait()
+        self._forkserver.wait()
 
     def __enter__(self) -> Self:
         return self
@@ -195,11 +187,11 @@ class Processes:
         return self._replies.pop(0)
 
     def _hear(self, timeout_s: float) -> None:
-        """Takes what the zygote has said; waits so long for the first of it."""
+        """Takes what the forkserver has said; waits so long for the first of it."""
         while select.select([self._socket], [], [], timeout_s)[0]:
             said = self._socket.recv(1 << 16)
             if not said:
-                raise RuntimeError(f"the process that forks agents ended with {self._zygote.wait()}")
+                raise RuntimeError(f"the process that forks agents ended with {self._forkserver.wait()}")
             *lines, self._unheard = (self._unheard + said).split(b"\n")
             for line in lines:
                 self._take(json.loads(line))
@@ -212,77 +204,3 @@ class Processes:
         for process in self._processes.values():
             if process.pid == message["exited"] and process.exit_code is None:
                 process.exit_code = message["code"]
-
-
-class _Zygote:
-    """Forks on request, waits for what it forked, tells what became of it."""
-
-    def __init__(self, control: socket.socket) -> None:
-        self._control = control
-        self._living: set[int] = set()
-        self._wake, self._alarm = socket.socketpair()
-        self._wake.setblocking(False)
-        self._alarm.setblocking(False)
-        signal.set_wakeup_fd(self._alarm.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)  # all that counts is the byte in the socket
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for who started us
-
-    def run(self) -> None:
-        """Serves until the other end is closed; then nothing that was forked lives any more."""
-        self._tell({"ready": os.getpid()})
-        orders = self._control.makefile("rb")  # one order at a time, so nothing is left in its buffer
-        while True:
-            readable, _, _ = select.select([self._control, self._wake], [], [])
-            if self._wake in readable:
-                self._wake.recv(1 << 10)
-                self._reap()
-            if self._control in readable:
-                line = orders.readline()
-                if not line:
-                    break
-                self._start(json.loads(line))
-        for pid in self._living:
-            os.kill(pid, signal.SIGKILL)
-        for pid in self._living:
-            os.waitpid(pid, 0)
-
-    def _start(self, order: dict[str, Any]) -> None:
-        log = os.open(order["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        ours = [self._control.fileno(), self._wake.fileno(), self._alarm.fileno(), log]
-        pid = fork(partial(_run, order), stdout=log, stderr=log, close=ours)
-        os.close(log)
-        self._living.add(pid)
-        self._tell({"started": pid})
-
-    def _reap(self) -> None:
-        for pid in sorted(self._living):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                self._living.discard(pid)
-                self._tell({"exited": pid, "code": os.waitstatus_to_exitcode(status)})
-
-    def _tell(self, message: dict[str, Any]) -> None:
-        with suppress(BrokenPipeError, ConnectionResetError):  # the next read says that nobody is there any longer
-            self._control.sendall(json.dumps(message).encode() + b"\n")
-
-
-def _run(order: dict[str, Any]) -> int:
-    os.environ.clear()
-    os.environ.update(order["environment"])
-    os.chdir(order["directory"])
-    return int(import_module(order["module"]).main(order["argv"]))
-
-
-def main() -> int:
-    """The zygote, which talks on the descriptor that its argument names."""
-    control = socket.socket(fileno=int(sys.argv[1]))
-    control.set_inheritable(False)
-    preload((Role.COORDINATOR, Role.DISTRIBUTOR, Role.WORKER))
-    import_module(module_name("core.chaos.work"))  # handlers of a test come along with `--import`
-    gc.collect()
-    _Zygote(control).run()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

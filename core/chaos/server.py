@@ -23,6 +23,8 @@ from typing import Literal, Self
 import psutil
 
 from core.embedded_server.conversation import Conversation, NotRedis, Refusal
+from core.machine.fresh_interpreter import python_path
+from core.module_names import module_name
 
 __all__ = ["APPEND_ONLY", "RedisServer"]
 
@@ -36,15 +38,6 @@ APPEND_ONLY = {
 START_S = 20.0
 REPLY_S = 5.0
 LOOK_AGAIN_S = 0.005
-
-# Runs between fork and exec in an interpreter of its own, since code between the two is not safe beside threads.
-_DIE_WITH_PARENT = """
-import ctypes, os, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
-if os.getppid() == int(sys.argv[1]):
-    os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 class RedisServer:
@@ -113,9 +106,12 @@ class RedisServer:
 
     def start(self) -> None:
         """Starts it on the data that its directory holds, and comes back when it answers."""
-        command = [sys.executable, "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), str(self.binary), "-"]
+        tied = [sys.executable, "-S", "-m", module_name("core.machine.exec_with_parent"), str(os.getpid())]
+        environment = {**os.environ, "PYTHONPATH": python_path()}
         with (self.directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                [*tied, str(self.binary), "-"], env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log
+            )
         # The settings go in through its standard input: a password on a command line can be read by everybody.
         assert self._process.stdin is not None
         self._process.stdin.write(self._settings().encode())

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from core.cli.render import note
 from core.errors import AgentSystemError
-from core.machine.forked import fork
+from core.machine.forked import fork_detached
 
 __all__ = ["aside"]
 
@@ -23,7 +23,7 @@ def aside(work: Callable[[], T]) -> T:
     Raises SystemExit, with its exit code, when it fails; it has said why on stderr.
     """
     readable, writable = os.pipe()
-    pid = fork(partial(_tell, work, writable), stdout=None, stderr=None, close=[readable])
+    pid = fork_detached(partial(_tell, work, writable), stdout=None, stderr=None, close=[readable])
     os.close(writable)
     with os.fdopen(readable, "rb") as told:
         answer = told.read()

@@ -8,14 +8,12 @@ import select
 import shlex
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 from core.cli.render import note
 from core.cli.session import run, settings
@@ -27,7 +25,7 @@ from core.launch.hierarchy import AgentPlan, HierarchyHome
 from core.launch.preload import preload
 from core.launch.readiness import wait_until_ready
 from core.launch.supervisor import Supervisor
-from core.machine.forked import redirect
+from core.machine.forked import fork, redirect
 from core.overview import Overview
 from core.printable import printable_lines
 from core.roles import Role
@@ -36,7 +34,7 @@ __all__ = ["Known", "known_of_settings", "start_server", "supervise", "supervise
 
 #: Longest wait for a detached hierarchy to be ready; what starts slower goes on starting.
 READY_S = 60.0
-EXIT_NOT_READY, EXIT_BUG = 75, 70
+EXIT_NOT_READY = 75
 #: A process may have far more descriptors, but none that a shell or make hands down is higher.
 _HIGHEST_INHERITED = 4096
 
@@ -156,9 +154,7 @@ def supervise_detached(plans: Sequence[AgentPlan], known: Known, lock: int) -> i
     readable, writable = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
-    pid = os.fork()
-    if pid == 0:
-        _become_daemon(plans, known, lock, writable, log)
+    pid = fork(partial(_become_daemon, plans, known, lock, writable, log))
     os.close(writable)
     os.close(lock)
     code = _wait_for_report(pid, readable)
@@ -175,23 +171,16 @@ def supervise_detached(plans: Sequence[AgentPlan], known: Known, lock: int) -> i
     return code
 
 
-def _become_daemon(plans: Sequence[AgentPlan], known: Known, lock: int, report: int, log: Path) -> NoReturn:
+def _become_daemon(plans: Sequence[AgentPlan], known: Known, lock: int, report: int, log: Path) -> int:
     """The other process. Keeps nothing of the caller's open, so that nobody waits for us by a pipe."""
-    code = EXIT_BUG
-    try:
-        os.setsid()
-        said = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        redirect(said, said)
-        kept = sorted((lock, report))
-        os.closerange(3, kept[0])
-        os.closerange(kept[0] + 1, kept[1])
-        os.closerange(kept[1] + 1, _HIGHEST_INHERITED)
-        code = supervise(plans, known, lock, report)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
+    os.setsid()
+    said = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    redirect(said, said)
+    kept = sorted((lock, report))
+    os.closerange(3, kept[0])
+    os.closerange(kept[0] + 1, kept[1])
+    os.closerange(kept[1] + 1, _HIGHEST_INHERITED)
+    return supervise(plans, known, lock, report)
 
 
 def _wait_for_report(pid: int, readable: int) -> int | None:

@@ -7,26 +7,32 @@ import logging
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 from core.embedded_server.home import Home
 from core.embedded_server.supervisor import Orders, Supervisor
 from core.machine.file_lock import try_lock
+from core.machine.forked import fork
 from core.machine.process_secrets import guard
 
 
 def main() -> None:
     guard()
     orders = Orders(**json.loads(sys.argv[1]))
-    if os.fork():  # the starter waits for this process only, and leaves no zombie behind
-        os._exit(0)
+    fork(partial(_supervise, orders))
+    os._exit(0)  # the starter waits for this process only, and leaves no zombie behind
+
+
+def _supervise(orders: Orders) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(process)d:supervisor %(asctime)s %(message)s")
     lock = try_lock(Home(Path(orders.home)).alive_lock)
     if lock is None:  # another supervisor was faster, or a server of one that died is still there
         logging.getLogger("supervisor").info("another server is alive")
-        return
+        return 0
     Supervisor(orders, lock).run()
+    return 0
 
 
 if __name__ == "__main__":

@@ -7,27 +7,28 @@ data to the operating system.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import select
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Literal, Self
 
 from core.embedded_server.conversation import Conversation, NotRedis, Refusal
 from core.embedded_server.home import EmbeddedStatus, Home
 from core.embedded_server.server_conf import server_conf
+from core.machine.forked import fork
+from core.machine.prctl import die_with_parent
 from core.machine.private_files import write_private
 from core.machine.process_identity import this_process
+from core.machine.signal_socket import SignalSocket
 from core.restart_policy import RestartPolicy, Restarts
 
 __all__ = ["SERVER_RESTARTS", "Orders", "Supervisor"]
@@ -38,7 +39,6 @@ _ANSWER_S = 5.0
 SERVER_RESTARTS = RestartPolicy(intensity=5, period_s=60.0)
 #: How long a server may take to write its last data when it is asked to end.
 _END_S = 10.0
-_PR_SET_PDEATHSIG = 1
 
 _log = logging.getLogger("supervisor")
 
@@ -67,13 +67,7 @@ class Supervisor:
         self._stop = False
         self._restarts = Restarts(SERVER_RESTARTS)
         self._ready_fd: int | None = orders.ready_fd
-        self._wake, alarm = socket.socketpair()
-        self._alarm = alarm  # kept open for the interpreter, which writes to it on every signal
-        self._wake.setblocking(False)
-        alarm.setblocking(False)
-        signal.set_wakeup_fd(alarm.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
-            signal.signal(number, self._on_signal)
+        self._signals = SignalSocket(signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
     def run(self) -> None:
         """Returns when the server was stopped, was not needed any longer, or cannot be kept running."""
@@ -113,7 +107,7 @@ class Supervisor:
             cwd=self._home.path,
             stdin=subprocess.DEVNULL,
             pass_fds=[self._lock],
-            preexec_fn=_die_with(os.getpid()) if self._orders.guard == "kernel" else None,
+            preexec_fn=partial(die_with_parent, os.getpid()) if self._orders.guard == "kernel" else None,
         )
 
     def _ready(self, server: subprocess.Popen[bytes]) -> Conversation | None:
@@ -181,11 +175,8 @@ class Supervisor:
 
     def _sleep(self, seconds: float) -> None:
         """Until a signal comes, but no longer."""
-        if select.select([self._wake], [], [], seconds)[0]:
-            self._wake.recv(4096)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if number != signal.SIGCHLD:  # that one only wakes
+        select.select([self._signals], [], [], seconds)
+        if set(self._signals.take()) - {signal.SIGCHLD}:  # that one only wakes
             self._stop = True
 
 
@@ -231,31 +222,22 @@ class _Guard:
     @classmethod
     def over(cls, server_pid: int, lock: int) -> Self:
         its_end, ours = os.pipe()
-        pid = os.fork()
-        if pid:
-            os.close(its_end)
-            return cls(pid, ours)
-        os.close(ours)
-        os.close(lock)
-        if not os.read(its_end, 1):
-            os.kill(server_pid, signal.SIGKILL)
-        os._exit(0)
+
+        def wait_for_the_end() -> int:
+            os.close(ours)
+            os.close(lock)
+            if not os.read(its_end, 1):
+                os.kill(server_pid, signal.SIGKILL)
+            return 0
+
+        pid = fork(wait_for_the_end)
+        os.close(its_end)
+        return cls(pid, ours)
 
     def dismiss(self) -> None:
         os.write(self.pipe, b".")
         os.close(self.pipe)
         os.waitpid(self.pid, 0)
-
-
-def _die_with(parent: int) -> Callable[[], None]:
-    """What a child calls before it becomes the server: the kernel then kills it when the supervisor ends."""
-    prctl = ctypes.CDLL(None).prctl
-
-    def before_exec() -> None:
-        if prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0 or os.getppid() != parent:
-            os._exit(127)
-
-    return before_exec
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:

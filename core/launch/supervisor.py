@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import selectors
 import signal
-import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -22,9 +21,10 @@ from pathlib import Path
 from core.launch.hierarchy import AgentPlan, AgentRecord, HierarchyHome, HierarchyRecord
 from core.launch.programs import main_of
 from core.launch.restarts import AGENT_RESTARTS, ORDERLY_CODES, AgentRestarts
-from core.machine.forked import fork
+from core.machine.forked import fork_detached
 from core.machine.private_files import write_private
 from core.machine.process_identity import this_process
+from core.machine.signal_socket import SignalSocket
 from core.roles import Role
 
 __all__ = ["EXIT_KILLED", "Supervisor"]
@@ -96,12 +96,13 @@ class Supervisor:
         self._all: list[_Child] = []
         self._watcher = 0
         self._unheard = False  # whether nobody reads what we say
-        self._signals = 0  # how often we were asked to stop
+        self._stop_requests = 0  # how often we were asked to stop
         self._stage: Role | None = None  # the tier that drains
         self._stage_ends_s = 0.0
         self._failed: _Child | None = None  # an agent that could not start, so that `up` itself has failed
+        self._signals = SignalSocket(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
         self._selector = selectors.DefaultSelector()
-        self._wake, self._alarm = socket.socketpair()
+        self._selector.register(self._signals, selectors.EVENT_READ, self._on_signals)
         self._record = HierarchyRecord(
             coordinator_id=plans[0].address.agent_id,
             redis=redis,
@@ -116,13 +117,12 @@ class Supervisor:
     def run(self) -> int:
         """Returns when all agents have ended. 0: drained, 75: some handed tasks back, 130: killed by a second signal;
         an agent's own exit code when it could not start at all, or when no agent could be kept running."""
-        self._listen()
         self._home.drain_order.unlink(missing_ok=True)
         for plan in self._plans:
             child = _Child(plan, AgentRecord(plan.address.role.value, plan.address.agent_id, 0, starts=0))
             self._all.append(child)
             self._start(child)
-        self._watcher = fork(self._ready, stdout=None, stderr=None, close=self._descriptors())
+        self._watcher = fork_detached(self._ready, stdout=None, stderr=None, close=self._descriptors())
         self._save()
         while self._children or any(child.due_s is not None for child in self._all):
             self._turn()
@@ -134,14 +134,6 @@ class Supervisor:
         return self._exit_code()
 
     # ---- the loop ----
-
-    def _listen(self) -> None:
-        self._wake.setblocking(False)
-        self._alarm.setblocking(False)
-        signal.set_wakeup_fd(self._alarm.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-            signal.signal(number, lambda number, frame: None)  # all that counts is the byte in the socket
-        self._selector.register(self._wake, selectors.EVENT_READ, self._on_signals)
 
     def _turn(self) -> None:
         """Sleeps until something happens, and deals with it."""
@@ -163,7 +155,7 @@ class Supervisor:
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _on_signals(self) -> None:
-        for number in self._wake.recv(4096):
+        for number in self._signals.take():
             if number == signal.SIGCHLD:
                 self._reap()
             else:
@@ -172,7 +164,7 @@ class Supervisor:
     def _descriptors(self) -> list[int]:
         """Ours, which a child must not hold: the lock would stay taken, an end of a pipe would never close."""
         outputs = [child.output for child in self._all if child.output is not None]
-        return [*self._private, self._wake.fileno(), self._alarm.fileno(), *outputs]
+        return [*self._private, *self._signals.descriptors, *outputs]
 
     # ---- starting and dying ----
 
@@ -194,7 +186,8 @@ class Supervisor:
             os.set_blocking(child.output, False)
             self._selector.register(child.output, selectors.EVENT_READ, partial(self._on_output, child))
         try:
-            pid = fork(partial(_run_tier, child.plan), stdout=said, stderr=said, close=[*self._descriptors(), said])
+            close = [*self._descriptors(), said]
+            pid = fork_detached(partial(_run_tier, child.plan), stdout=said, stderr=said, close=close)
         finally:
             os.close(said)
         child.record = replace(child.record, pid=pid, starts=child.record.starts + 1, exit_code=None)
@@ -214,7 +207,7 @@ class Supervisor:
 
     def _on_watched(self, code: int) -> None:
         self._watcher = 0
-        if code == 0 and not self._signals:
+        if code == 0 and not self._stop_requests:
             self._record = replace(self._record, ready=True)
             self._save()
             self._on_ready()
@@ -222,7 +215,7 @@ class Supervisor:
     def _on_death(self, child: _Child, code: int) -> None:
         self._on_output(child)
         child.record = replace(child.record, exit_code=code)
-        if self._signals:
+        if self._stop_requests:
             self._next_stage()
             return
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
@@ -264,11 +257,11 @@ class Supervisor:
     # ---- stopping ----
 
     def _asked_to_stop(self) -> None:
-        self._signals += 1
+        self._stop_requests += 1
         for child in self._all:
             child.due_s = None
         self._end_watcher()
-        if self._signals > 1:
+        if self._stop_requests > 1:
             self._tell(
                 "asked a second time: ending everything at once; what was running is finished after the next start"
             )
@@ -284,7 +277,7 @@ class Supervisor:
         """Asks the lowest tier that lives to drain, once."""
         living = [child.plan.address.role for child in self._children.values()]
         stage = next((role for role in DRAIN_ORDER if role in living), None)
-        if stage is self._stage or self._signals > 1:
+        if stage is self._stage or self._stop_requests > 1:
             return
         self._stage = stage
         drain_s = max(self._drain_timeout_s, LEAST_DRAIN_S[stage]) if stage else 0.0
@@ -325,7 +318,7 @@ class Supervisor:
             self._say(text)
         except BrokenPipeError:
             self._unheard = True
-            if not self._signals:
+            if not self._stop_requests:
                 self._asked_to_stop()
         except OSError:
             pass  # the log's disk is full; agents go on
@@ -333,9 +326,9 @@ class Supervisor:
     def _exit_code(self) -> int:
         if self._failed and self._failed.record.exit_code:
             return self._failed.record.exit_code
-        if self._signals > 1:
+        if self._stop_requests > 1:
             return EXIT_KILLED
         codes = [child.record.exit_code or 0 for child in self._all]
-        if not self._signals:  # nobody asked: all have ended by themselves
+        if not self._stop_requests:  # nobody asked: all have ended by themselves
             return next((code if code > 0 else 1 for code in codes if code not in ORDERLY_CODES), 0)
         return EXIT_HANDED_BACK if any(code != 0 for code in codes) else 0

@@ -6,7 +6,6 @@ Only for a process with one thread and no running event loop: a fork copies neit
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import logging
 import os
@@ -14,19 +13,39 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from functools import partial
 
-__all__ = ["fork", "redirect"]
+from core.machine.prctl import die_with_parent
 
-_PR_SET_PDEATHSIG = 1
+__all__ = ["fork", "fork_detached", "redirect"]
+
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP)
 _EXIT_BUG = 70
 
 
-def fork(run: Callable[[], int], *, stdout: int | None, stderr: int | None, close: Iterable[int] = ()) -> int:
-    """The pid of a child that does `run` and exits with what it returns.
+def fork(run: Callable[[], int]) -> int:
+    """The pid of a child that does `run` and exits with what it returns; 70 if it raises, which is shown on stderr.
 
-    The child has its own process group, so that Ctrl-C reaches the parent alone, and on Linux is killed when the parent
-    dies. Its standard output and error are the given descriptors (None: the parent's); those in `close` it closes.
+    It begins with all that its parent has: descriptors, signal handlers, what was printed and not flushed, which is
+    dropped. Raises OSError: there are no more processes.
+    """
+    if pid := os.fork():
+        return pid
+    code = _EXIT_BUG
+    try:
+        code = run()
+    except SystemExit as leaving:  # a parser that dislikes its flags has said so
+        code = leaving.code if isinstance(leaving.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)  # never back into the parent's frames
+
+
+def fork_detached(run: Callable[[], int], *, stdout: int | None, stderr: int | None, close: Iterable[int] = ()) -> int:
+    """As `fork`, but the child has its own process group, so that Ctrl-C reaches the parent alone, the default signal
+    handlers, and on Linux is killed when the parent dies. Its standard output and error are the given descriptors
+    (None: the parent's) and are flushed at its end; those in `close` it closes.
     """
     parent = os.getpid()
     sys.stdout.flush()
@@ -35,27 +54,22 @@ def fork(run: Callable[[], int], *, stdout: int | None, stderr: int | None, clos
     # A signal between fork and the reset of the handlers would run the parent's handler in the child, and be lost.
     signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     try:
-        pid = os.fork()
-    except OSError:  # no more processes
+        return fork(partial(_run_detached, run, parent, stdout, stderr, close))
+    finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
-        raise
-    if pid:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
-        return pid
-    code = _EXIT_BUG
+
+
+def _run_detached(
+    run: Callable[[], int], parent: int, stdout: int | None, stderr: int | None, close: Iterable[int]
+) -> int:
     try:
         _detach(parent, stdout, stderr, close)
-        code = run()
-    except SystemExit as leaving:  # a parser that dislikes its flags has said so
-        code = leaving.code if isinstance(leaving.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
+        return run()
     finally:
         with contextlib.suppress(OSError, ValueError):  # nobody may be reading any longer
             logging.shutdown()
             sys.stdout.flush()
             sys.stderr.flush()
-        os._exit(code)  # never back into the parent's frames
 
 
 def _detach(parent: int, stdout: int | None, stderr: int | None, close: Iterable[int]) -> None:
@@ -63,10 +77,7 @@ def _detach(parent: int, stdout: int | None, stderr: int | None, close: Iterable
     for number in _HANDLED:
         signal.signal(number, signal.SIG_DFL)
     os.setpgid(0, 0)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)  # it died before the kernel was told
+    die_with_parent(parent)
     redirect(stdout, stderr)
     for descriptor in close:
         with contextlib.suppress(OSError):

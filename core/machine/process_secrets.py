@@ -15,7 +15,9 @@ import resource
 import sys
 from pathlib import Path
 
-__all__ = ["SECRETS", "allow_inspection", "block", "guard"]
+from core.machine.prctl import refuse_inspection
+
+__all__ = ["SECRETS", "block", "guard"]
 
 #: The variables that open the way to the system itself.
 SECRETS = frozenset({"A2A_TOKEN_SECRET", "A2A_PREVIOUS_SECRET", "A2A_AGENT_KEY", "REDIS_PASSWORD", "REDIS_URL"})
@@ -23,7 +25,6 @@ SECRETS = frozenset({"A2A_TOKEN_SECRET", "A2A_PREVIOUS_SECRET", "A2A_AGENT_KEY",
 #: Where `/proc/PID/stat` has the bounds of arguments and environment, counted from the field behind the name (proc(5)).
 ARGUMENTS, ENVIRONMENT = slice(45, 47), slice(47, 49)
 
-_PR_SET_DUMPABLE = 4
 _VALUES = re.compile(rb"(?:^|\0)(?:" + "|".join(sorted(SECRETS)).encode() + rb")=([^\0]*)")
 
 
@@ -32,18 +33,12 @@ def guard() -> None:
     the kernel shows of its environment. `os.environ` has them still; a program that is started without being given an
     environment finds them empty."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    refuse_inspection()
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
         environment = block(ENVIRONMENT)
         for found in _VALUES.finditer(environment):
             begin, end = found.span(1)
             environment[begin:end] = bytes(end - begin)
-
-
-def allow_inspection() -> None:
-    """Lets others of the user look at this process again, with a debugger or a profiler: it has no secrets. Linux only;
-    elsewhere they always could."""
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
 def block(bounds: slice) -> memoryview:

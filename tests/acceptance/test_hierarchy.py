@@ -268,8 +268,8 @@ def test_a_distributor_that_gets_no_time_to_drain_ends_all_the_same(here: Instal
 @pytest.mark.skipif(sys.platform != "linux", reason="reads memory by way of /proc")
 @pytest.mark.parametrize("place", ["environment", ".env"])
 def test_user_code_has_no_copy_of_a_secret_in_its_memory(here: Installation, place: str) -> None:
-    """The supervisor forks the worker, that forks its nursery, that forks the child: all that the first has read would
-    be in the memory of the last."""
+    """The supervisor forks the worker, that forks its forkserver, that forks the child: all that the first has read
+    would be in the memory of the last."""
     secret = "what-nobody-but-agents-may-know-27182818"
     if place == ".env":
         (here.directory / ".env").write_text(f"A2A_TOKEN_SECRET={secret}\n")
@@ -280,10 +280,10 @@ def test_user_code_has_no_copy_of_a_secret_in_its_memory(here: Installation, pla
     assert here.agents("submit", "compute", "null", "--wait").returncode == 0
 
     worker = psutil.Process(here.pids()["worker:worker-1"])
-    nursery, child = worker.children(recursive=True)
+    forkserver, child = worker.children(recursive=True)
 
     assert secret.encode() in memory_of(worker.pid)  # it would be found
-    assert secret.encode() not in memory_of(nursery.pid)
+    assert secret.encode() not in memory_of(forkserver.pid)
     assert secret.encode() not in memory_of(child.pid)
 
 

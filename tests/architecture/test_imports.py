@@ -43,8 +43,8 @@ ACTING_FILES = ("core/redis_client.py", "core/wiring.py")
 #: The functions that import a module by its name are called here only: where names that programs use are collected,
 #: where core starts tiers, and where the modules of users come in.
 IMPORTING_BY_NAME = (
-    "core/__init__.py", "core/launch/programs.py", "core/chaos/processes.py",
-    "worker/children/nursery.py", "worker/authoring/modules.py",
+    "core/__init__.py", "core/launch/programs.py", "core/chaos/forkserver.py",
+    "worker/children/forkserver.py", "worker/authoring/modules.py",
 )  # fmt: skip
 #: Who may open connections to the store: what acts as an agent, a client or an operator. All others are given one.
 OPENING_CONNECTIONS = (

@@ -65,7 +65,7 @@ def test_no_module_of_ours_is_named_by_a_fixed_name(path: Path) -> None:
     "line",
     [
         "import core.errors",
-        "NAME = 'worker.children.nursery'",
+        "NAME = 'worker.children.forkserver'",
         "command = [sys.executable, '-m', 'worker']",
         "command = (*('-m', 'core.cli', 'up'), '--import')",
         "import_module('core.chaos.program')",
@@ -83,7 +83,7 @@ def test_a_fixed_name_is_found(line: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "NAME = module_name('worker.children.nursery')",
+        "NAME = module_name('worker.children.forkserver')",
         "import_module(module_name(f'{tier}.__main__'))",
         "command = [sys.executable, '-m', 'ruff']",
         "kill: Literal['worker', 'distributor']",

@@ -29,7 +29,7 @@ def chaos_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="session")
-def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
     """What agents are forked from."""
     from core.chaos.processes import Processes
 
@@ -70,25 +70,25 @@ def _lasting(chaos_server: RedisServer) -> Iterator[Lasting]:
 
 
 @pytest.fixture
-def stage(chaos_server: RedisServer, zygote: Processes, _lasting: Lasting, tmp_path: Path) -> Iterator[Stage]:
+def stage(chaos_server: RedisServer, processes: Processes, _lasting: Lasting, tmp_path: Path) -> Iterator[Stage]:
     """An empty server and nobody on it."""
     from tests.faults.stage import Stage
 
     _lasting.close()
-    opened = Stage(chaos_server, zygote, tmp_path)
+    opened = Stage(chaos_server, processes, tmp_path)
     yield opened
     opened.close()
 
 
 @pytest.fixture
 def hierarchy(
-    chaos_server: RedisServer, zygote: Processes, _lasting: Lasting, tmp_path_factory: pytest.TempPathFactory
+    chaos_server: RedisServer, processes: Processes, _lasting: Lasting, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stage]:
     """The profile at work, shared by the tests of a module; whoever kills somebody starts him again."""
     from tests.faults.stage import Stage
 
     if _lasting.stage is None:
-        _lasting.stage = Stage(chaos_server, zygote, tmp_path_factory.mktemp("stage"))
+        _lasting.stage = Stage(chaos_server, processes, tmp_path_factory.mktemp("stage"))
         _lasting.stage.start()
     _lasting.stage.ready()
     yield _lasting.stage
@@ -113,7 +113,7 @@ def linked(hierarchy: Stage) -> Iterator[Stage]:
 @pytest.fixture
 def machines(
     chaos_server: RedisServer,
-    zygote: Processes,
+    processes: Processes,
     tmp_path: Path,
     command_line: Callable[[str], str],
     monkeypatch: pytest.MonkeyPatch,
@@ -121,6 +121,6 @@ def machines(
     """Nobody at work yet, and nobody but a coordinator with the root secret."""
     from tests.faults.machines import Machines
 
-    opened = Machines(chaos_server, zygote, tmp_path, command_line, monkeypatch)
+    opened = Machines(chaos_server, processes, tmp_path, command_line, monkeypatch)
     yield opened
     opened.close()

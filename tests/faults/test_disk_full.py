@@ -50,13 +50,13 @@ class SmallDisk:
 
 @pytest.fixture
 def disk_and_stage(
-    chaos_server: RedisServer, zygote: Processes, tmp_path: Path, fsync: Literal["everysec", "always"]
+    chaos_server: RedisServer, processes: Processes, tmp_path: Path, fsync: Literal["everysec", "always"]
 ) -> Iterator[tuple[SmallDisk, Stage]]:
     server = RedisServer(chaos_server.binary, append_only=True, fsync=fsync)
     disk = SmallDisk(server.directory)
     try:
         server.start()
-        stage = Stage(server, zygote, tmp_path)
+        stage = Stage(server, processes, tmp_path)
         stage.start()
         all_act(stage)
         yield disk, stage

@@ -43,19 +43,19 @@ MIN_REPLICAS = {"min-replicas-to-write": "1", "min-replicas-max-lag": "1"}
 class Pair:
     """A primary and its replica, and the ways to and between them. Inside, `stage` is on the primary."""
 
-    def __init__(self, binary: Path, zygote: Processes, directory: Path) -> None:
+    def __init__(self, binary: Path, processes: Processes, directory: Path) -> None:
         with ExitStack() as stack:  # closes what there is by then, should one of them fail
-            self._open(stack, binary, zygote, directory)
+            self._open(stack, binary, processes, directory)
             self._stack = stack.pop_all()
 
-    def _open(self, stack: ExitStack, binary: Path, zygote: Processes, directory: Path) -> None:
+    def _open(self, stack: ExitStack, binary: Path, processes: Processes, directory: Path) -> None:
         self.primary, self.replica = (stack.enter_context(RedisServer(binary, append_only=True)) for _ in range(2))
         self.replica.kill()
         self.replica.password = self.primary.password
         self.replica.start()
         self.replication = stack.enter_context(Proxy(self.primary.socket))
         self.way, self.other_way = (stack.enter_context(Proxy(self.primary.socket)) for _ in range(2))
-        self.stage = Stage(self.primary, zygote, directory)
+        self.stage = Stage(self.primary, processes, directory)
         stack.callback(self.stage.close)
         self._follow(self.primary, self.replica, self.replication)
 
@@ -112,8 +112,8 @@ class Pair:
 
 
 @pytest.fixture
-def pair(chaos_server: RedisServer, zygote: Processes, tmp_path: Path) -> Iterator[Pair]:
-    pair = Pair(chaos_server.binary, zygote, tmp_path)
+def pair(chaos_server: RedisServer, processes: Processes, tmp_path: Path) -> Iterator[Pair]:
+    pair = Pair(chaos_server.binary, processes, tmp_path)
     yield pair
     pair.close()
 

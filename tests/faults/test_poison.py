@@ -54,19 +54,21 @@ class Home:
 
 
 @pytest.fixture
-def home(zygote: Processes, tmp_path: Path) -> Iterator[Home]:
+def home(processes: Processes, tmp_path: Path) -> Iterator[Home]:
     with RedisServer(bundled_server()) as server:
-        zygote.directory = tmp_path
+        processes.directory = tmp_path
         # Nobody is stopped here: whoever falls silent for a while on a busy machine is not to be taken for dead.
         patient = {"AGENT_FAILURE_TIMEOUT_S": "20", "AGENT_LEASE_S": "20"}
-        zygote.environment = {**os.environ, **PROFILE_ENVIRONMENT, **patient, **server.environment}
-        home = Home(zygote, RedisConfig(url=server.url, password=server.password, mode="external"), tmp_path / "ledger")
-        zygote.start("coordinator", COORDINATOR)
-        zygote.start("distributor", "distributor-1")
+        processes.environment = {**os.environ, **PROFILE_ENVIRONMENT, **patient, **server.environment}
+        home = Home(
+            processes, RedisConfig(url=server.url, password=server.password, mode="external"), tmp_path / "ledger"
+        )
+        processes.start("coordinator", COORDINATOR)
+        processes.start("distributor", "distributor-1")
         for worker in WORKERS:
             home.start_worker(worker)
         yield home
-        zygote.forget_all()
+        processes.forget_all()
 
 
 @pytest.fixture

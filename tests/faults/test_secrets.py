@@ -167,6 +167,6 @@ def test_no_secret_is_in_a_log_an_argument_the_environment_of_user_code_redis_or
 
 
 def _children(agents: dict[str, psutil.Process]) -> list[psutil.Process]:
-    """All processes below the workers, once there are children of nurseries in both."""
+    """All processes below the workers, once there are children of forkservers in both."""
     below = {name: agents[name].children(recursive=True) for name in ("w1", "w2")}
     return [one for many in below.values() for one in many] if min(map(len, below.values())) >= 2 else []

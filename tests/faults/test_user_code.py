@@ -137,18 +137,18 @@ class Home:
 
 
 @pytest.fixture(scope="module")
-def home(zygote: Processes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+def home(processes: Processes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     with RedisServer(bundled_server()) as server:
-        zygote.directory = tmp_path_factory.mktemp("home")
+        processes.directory = tmp_path_factory.mktemp("home")
         limit = {"WORKER_CHILD_MEMORY_MB": f"{LIMIT_MB}"}
-        zygote.environment = {**os.environ, **PROFILE_ENVIRONMENT, **server.environment, **limit}
-        home = Home(server, zygote)
-        zygote.start("coordinator", "coordinator-1")
-        zygote.start("distributor", "distributor-1")
+        processes.environment = {**os.environ, **PROFILE_ENVIRONMENT, **server.environment, **limit}
+        home = Home(server, processes)
+        processes.start("coordinator", "coordinator-1")
+        processes.start("distributor", "distributor-1")
         for worker in WORKERS:
             home.start_worker(worker)
         yield home
-        zygote.forget_all()
+        processes.forget_all()
 
 
 @pytest.fixture

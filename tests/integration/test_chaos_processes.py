@@ -80,7 +80,7 @@ import os, sys
 from pathlib import Path
 from core.chaos.processes import Processes
 processes = Processes(Path.cwd(), os.environ)
-print(processes.start("coordinator", "c"), processes._zygote.pid, flush=True)
+print(processes.start("coordinator", "c"), processes._forkserver.pid, flush=True)
 sys.stdin.read()
 """
 

@@ -80,13 +80,13 @@ async def test_a_task_past_its_deadline_is_not_begun(bench: Bench) -> None:
     assert (error.type, error.retryable) == ("deadline", False)
 
 
-async def test_the_death_of_the_nursery_fails_what_runs_and_the_next_task_starts_another(
+async def test_the_death_of_the_forkserver_fails_what_runs_and_the_next_task_starts_another(
     bench: Bench, tmp_path: Path
 ) -> None:
     task = bench.submit("deaf", str(tmp_path / "pid"))
     pid = await written(tmp_path / "pid")
-    nursery = children()[0]
-    nursery.kill()
+    forkserver = children()[0]
+    forkserver.kill()
 
     assert error_of(await bench.end_of(task)).type == "process_died"
     assert (await bench.run("pid")).status == "completed"
@@ -297,5 +297,5 @@ async def test_children_do_not_inherit_the_keys_of_the_system(monkeypatch: pytes
 
     assert "OF_THE_USER" in names
     assert not names & secrets
-    assert len(processes) == 2  # nursery and child
+    assert len(processes) == 2  # forkserver and child
     assert not any(secrets & set(environ) for environ in environs)

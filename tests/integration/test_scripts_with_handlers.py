@@ -225,7 +225,9 @@ def test_a_handler_of_a_script_starts_processes_in_every_way(tmp_path: Path) -> 
 def test_processes_that_a_handler_starts_anew_do_not_start_the_program_of_its_worker(tmp_path: Path) -> None:
     """One that does not look whether it is imported, as a command that was written by hand."""
     (tmp_path / "mine.py").write_text("\n".join(["from worker import task", *POOLS]))
-    program = script(tmp_path, "from worker.children.nursery_process import fork_ahead", "fork_ahead()", "import mine")
+    program = script(
+        tmp_path, "from worker.children.forkserver_process import fork_ahead", "fork_ahead()", "import mine"
+    )
     program.write_text(program.read_text().replace("if __name__ == '__main__':", "if True:"))
     ran = run_script(program)
 
@@ -240,7 +242,7 @@ def test_children_end_when_their_worker_is_killed(tmp_path: Path, loop: str) -> 
     worker = subprocess.Popen([sys.executable, str(script(tmp_path, *handler))], cwd=tmp_path)
     until((tmp_path / "begun").exists, "the handler runs")
     family = psutil.Process(worker.pid).children(recursive=True)
-    assert len(family) == 2  # nursery and child
+    assert len(family) == 2  # forkserver and child
 
     worker.send_signal(signal.SIGKILL)
     worker.wait()
@@ -298,18 +300,18 @@ async def test_a_worker_of_coroutines_only_has_no_child_process() -> None:
     await bench.executor.close()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a nursery is always started anew")
-def test_a_nursery_that_was_forked_ahead_holds_no_descriptor_that_its_worker_was_started_with() -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a forkserver is always started anew")
+def test_a_forkserver_that_was_forked_ahead_holds_no_descriptor_that_its_worker_was_started_with() -> None:
     """Such as a lock of the shell's, or an end of a pipe that somebody reads until it is closed."""
     script = """
 import os, time
 from pathlib import Path
-from worker.children import nursery_process
+from worker.children import forkserver_process
 os.dup2(1, 9)
-nursery_process.fork_ahead()
-process, control = nursery_process.take_ahead()
+forkserver_process.fork_ahead()
+process, control = forkserver_process.take_ahead()
 about = Path("/proc") / str(process.pid)
-while not (about / "cmdline").read_bytes().startswith(b"worker.children.nursery"):
+while not (about / "cmdline").read_bytes().startswith(b"worker.children.forkserver"):
     time.sleep(0.01)
 print(len(os.listdir(about / "fd")), (about / "fd" / "9").exists())
 """

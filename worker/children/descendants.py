@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
-import sys
 from collections.abc import Collection
 from contextlib import suppress
 from time import monotonic, sleep
 
-__all__ = ["adopt_orphans", "children", "end_children", "end_strangers", "send_when_parent_ends"]
-
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+__all__ = ["children", "end_children", "end_strangers"]
 
 #: For processes that were killed to be gone. Longer only if they are made faster than they are killed.
 END_TIMEOUT_S = 1.0
-
-
-def send_when_parent_ends(number: int) -> None:
-    """On Linux the kernel sends this process the signal when its parent ends, whatever it is doing then."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
-
-
-def adopt_orphans() -> None:
-    """Makes this process the parent of every descendant whose own has ended, so that none gets away. Linux only."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def children() -> set[int]:

@@ -6,7 +6,8 @@ import ctypes
 import os
 import sys
 
-from core.machine.process_secrets import ARGUMENTS, SECRETS, allow_inspection, block, guard
+from core.machine.prctl import allow_inspection
+from core.machine.process_secrets import ARGUMENTS, SECRETS, block, guard
 
 __all__ = ["forget_secrets", "without_secrets"]
 

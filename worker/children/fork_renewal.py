@@ -1,7 +1,8 @@
 """What the user's modules make at import and a fork does not carry over as it is: threads, and chance.
 
-A child has a copy of all that its nursery has imported, but none of its threads, and the same random numbers ahead as
-every other child. Thread pools and generators without a seed are renewed; of other threads only their names are told.
+A child has a copy of all that its forkserver has imported, but none of its threads, and the same random numbers ahead
+as every other child. Thread pools and generators without a seed are renewed; of other threads only their names are
+told.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def renew_generators() -> None:
 
 
 def renew_pools() -> None:
-    """In the nursery: lets thread pools finish what they were given, and ends their threads. They start others when
+    """In the forkserver: lets thread pools finish what they were given, and ends their threads. They start others when
     they are used again, each child its own."""
     if threading.active_count() == 1:
         return

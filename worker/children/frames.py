@@ -1,11 +1,11 @@
-"""Frames between the worker, its nursery and its children: four bytes of length, then one JSON object.
+"""Frames between the worker, its forkserver and its children: four bytes of length, then one JSON object.
 
-    worker ─▶ nursery   {setup}, {fork: N} with two descriptors, {kill: N}
-    nursery ─▶ worker   {ready, threads: names} or {failed: message}, {forked: N, pid}, {exited: N, status, peak_mb}
+    worker ─▶ forkserver   {setup}, {fork: N} with two descriptors, {kill: N}
+    forkserver ─▶ worker   {ready, threads: names} or {failed: message}, {forked: N, pid}, {exited: N, status, peak_mb}
     worker ─▶ child     {run: K, task, children}, {cancel: K}
     child ─▶ worker     {progress: K, ...}, {done: K, result | error | spawn, worn: why it wants to be replaced}
 
-N numbers the children of a nursery, K the runs of a child, so that a late word about one is never taken for another.
+N numbers the children of a forkserver, K the runs of a child, so that a late word about one is never taken for another.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ from __future__ import annotations
 from core.errors import ConfigError
 from core.module_names import module_name
 
-__all__ = ["NURSERY_MODULE", "only_imports", "refuse_in_child"]
+__all__ = ["FORKSERVER_MODULE", "only_imports", "refuse_in_child"]
 
-NURSERY_MODULE = module_name("worker.children.nursery")
+FORKSERVER_MODULE = module_name("worker.children.forkserver")
 
 _only_imports = False
 

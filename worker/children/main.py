@@ -12,7 +12,7 @@ import threading
 from contextvars import copy_context
 from datetime import datetime
 from time import monotonic
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 from msgspec.structs import asdict
@@ -89,7 +89,7 @@ class Channel:
         self._waiting += [orjson.loads(body) for body in self._frames.feed(data)]
 
 
-def serve(connection: socket.socket, handlers: Handlers, memory_mb: int) -> None:
+def serve(connection: socket.socket, handlers: Handlers, memory_mb: int) -> NoReturn:
     """Runs what comes; never returns. Ends the process when the other end of ``connection`` is closed.
 
     ``memory_mb``: what an attempt may allocate unless its handler says otherwise.

@@ -32,7 +32,7 @@ OUR_FILES = frozenset(
     os.path.join(OUR_FOLDER, name)
     for name in (
         "children/main.py",
-        "children/nursery.py",
+        "children/forkserver.py",
         "children/graph_runner.py",
         "execution/executor.py",
         "execution/loop_executor.py",

@@ -1,4 +1,4 @@
-"""The worker's side of its child processes: one nursery, and the children it forked, used again and again."""
+"""The worker's side of its child processes: one forkserver, and the children it forked, used again and again."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import orjson
 from core.errors import BadTask, ConfigError, WorldError
 from core.runtime.logs import log_setup
 from worker.authoring.registry import Handlers
-from worker.children import nursery_process
+from worker.children import forkserver_process
+from worker.children.forkserver_process import ForkserverProcess
 from worker.children.frames import FRAME_LIMIT_BYTES, Frames, encode
 from worker.children.guard import refuse_in_child
-from worker.children.nursery_process import NurseryProcess
 from worker.children.output import ChildOutput
 
 __all__ = ["Child", "ChildDied", "ChildPool"]
@@ -27,10 +27,10 @@ __all__ = ["Child", "ChildDied", "ChildPool"]
 #: A child is replaced after so many runs: what user code leaks does not grow for ever.
 RUNS_PER_CHILD = 1000
 
-#: Time to import the user's modules once more, in the nursery.
+#: Time to import the user's modules once more, in the forkserver.
 IMPORT_TIMEOUT_S = 60.0
 
-#: For the nursery to end, with all of its children, after it was told to.
+#: For the forkserver to end, with all of its children, after it was told to.
 CLOSE_TIMEOUT_S = 5.0
 
 READ_BYTES = 64 * 1024
@@ -138,7 +138,7 @@ class Child(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self.gone:
-            self.kill()  # it may live on without its socket; either way the nursery then says how it ended
+            self.kill()  # it may live on without its socket; either way the forkserver then says how it ended
 
     def ended(self, how: str, peak_mb: int = 0) -> None:
         self.gone = True
@@ -150,7 +150,7 @@ class Child(asyncio.Protocol):
 
 
 class ChildPool:
-    """Starts the nursery when first needed, and hands out children."""
+    """Starts the forkserver when first needed, and hands out children."""
 
     def __init__(self, handlers: Handlers, modules: Sequence[str], memory_mb: int) -> None:
         """``modules``: names and files as for ``load_modules``, imported before those that ``handlers`` came from.
@@ -162,7 +162,7 @@ class ChildPool:
         self._handlers = handlers
         self._modules = list(modules)
         self._memory_mb = memory_mb
-        self._process: NurseryProcess | None = None
+        self._process: ForkserverProcess | None = None
         self._control: socket.socket | None = None
         self._frames = Frames()
         self._ready: asyncio.Future[None] | None = None
@@ -170,13 +170,13 @@ class ChildPool:
         self._idle: list[Child] = []
         self._forks = 0
         self.hint = ""  #: why a function may wait for ever; '': nothing is known
-        self._logging = log_setup()  #: of its nursery, and so of all children
-        self._hung_up = False  #: the nursery was told to end, with all of its children
+        self._logging = log_setup()  #: of its forkserver, and so of all children
+        self._hung_up = False  #: the forkserver was told to end, with all of its children
 
     async def start(self) -> None:
         """Returns when children can be forked. Raises ConfigError when the user's modules cannot be imported there."""
         if self._ready is None:
-            self._start_nursery()
+            self._start_forkserver()
         ready = self._ready
         assert ready is not None
         # Several attempts may wait for the same import; one that is cancelled must not cancel it for all.
@@ -189,8 +189,8 @@ class ChildPool:
             ) from None
 
     async def spare(self) -> None:
-        """No child will be needed, as far as is known: a nursery that was forked ahead ends."""
-        if (ahead := nursery_process.take_ahead()) is not None:
+        """No child will be needed, as far as is known: a forkserver that was forked ahead ends."""
+        if (ahead := forkserver_process.take_ahead()) is not None:
             process, control = ahead
             control.close()
             await asyncio.to_thread(process.wait)
@@ -227,13 +227,13 @@ class ChildPool:
                 while await loop.sock_recv(control, READ_BYTES):
                     continue
         except (TimeoutError, ConnectionError):
-            log.warning("the process that forks children had to be killed", extra={"action": "nursery_killed"})
-        self._nursery_gone("its worker ended")
+            log.warning("the process that forks children had to be killed", extra={"action": "forkserver_killed"})
+        self._forkserver_gone("its worker ended")
 
-    def _start_nursery(self) -> None:
+    def _start_forkserver(self) -> None:
         self._logging = log_setup()
         setup = encode(self._setup())
-        self._process, self._control = nursery_process.take_ahead() or nursery_process.start()
+        self._process, self._control = forkserver_process.take_ahead() or forkserver_process.start()
         self._frames, self._hung_up = Frames(), False
         self._control.sendall(setup)
         self._control.setblocking(False)
@@ -285,7 +285,7 @@ class ChildPool:
         try:
             socket.send_fds(self._control, [encode(request)], descriptors)
         except OSError as error:  # dead, or so stuck that it takes no more requests
-            self._nursery_gone(f"the process that forks children takes no requests ({error.strerror})")
+            self._forkserver_gone(f"the process that forks children takes no requests ({error.strerror})")
 
     def _on_readable(self) -> None:
         assert self._control is not None
@@ -296,7 +296,7 @@ class ChildPool:
         except ConnectionError:
             data = b""
         if not data:
-            self._nursery_gone("the process that forks children died")
+            self._forkserver_gone("the process that forks children died")
             return
         for body in self._frames.feed(data):
             self._on_message(orjson.loads(body))
@@ -324,12 +324,13 @@ class ChildPool:
             )
             log.warning("%s", self.hint, extra={"action": "threads_at_import"})
 
-    def _nursery_gone(self, why: str) -> None:
-        """Forgets the nursery and its children, which end with it; the next attempt that needs one starts another."""
+    def _forkserver_gone(self, why: str) -> None:
+        """Forgets the forkserver and its children, which end with it. The next attempt that needs one starts another:
+        no restart policy bounds that, since each death has cost attempts, and tasks have only so many."""
         if self._control is None or self._process is None:
             return
         if not self._hung_up:  # else it was asked to end
-            log.warning("no children until the next one is needed: %s", why, extra={"action": "nursery_gone"})
+            log.warning("no children until the next one is needed: %s", why, extra={"action": "forkserver_gone"})
         asyncio.get_running_loop().remove_reader(self._control)
         self._control.close()
         self._process.kill()

@@ -1,8 +1,8 @@
-"""How a worker comes by its nursery: a fork of itself from before it knew anything, or a process started anew.
+"""How a worker comes by its forkserver: a fork of itself from before it knew anything, or a process started anew.
 
 The program of a worker forks it ahead of all else, when it has imported the libraries and has neither read a secret nor
 opened a connection nor started a thread. It need not import them again then, which takes a second of CPU time with
-LangGraph, and shares their memory. A worker inside another program, and one whose nursery has died, starts it anew.
+LangGraph, and shares their memory. A worker inside another program, and one whose forkserver has died, starts it anew.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from core.machine.forked import fork
+from core.machine.forked import fork_detached
 from core.machine.fresh_interpreter import python_path
 from worker.children.environment import forget_secrets, without_secrets
-from worker.children.guard import NURSERY_MODULE
-from worker.children.nursery import serve_worker
+from worker.children.forkserver import serve_worker
+from worker.children.guard import FORKSERVER_MODULE
 
-__all__ = ["NurseryProcess", "fork_ahead", "start", "take_ahead"]
+__all__ = ["ForkserverProcess", "fork_ahead", "start", "take_ahead"]
 
 
-class NurseryProcess(Protocol):
+class ForkserverProcess(Protocol):
     """What of `subprocess.Popen` is needed."""
 
     def kill(self) -> None: ...
@@ -56,7 +56,7 @@ _ahead: tuple[_Forked, socket.socket] | None = None
 
 
 def fork_ahead() -> None:
-    """Forks the nursery, which waits to be told what to import. Call it first thing in a program of one thread.
+    """Forks the forkserver, which waits to be told what to import. Call it first thing in a program of one thread.
 
     Linux only: elsewhere a fork that does not become another program is not safe, and it is started anew when needed.
     """
@@ -65,11 +65,11 @@ def fork_ahead() -> None:
         return
     ours, theirs = socket.socketpair()
     with theirs:
-        pid = fork(partial(_become_nursery, theirs, os.getpid()), stdout=2, stderr=None)
+        pid = fork_detached(partial(_become_forkserver, theirs, os.getpid()), stdout=2, stderr=None)
     _ahead = _Forked(pid), ours
 
 
-def take_ahead() -> tuple[NurseryProcess, socket.socket] | None:
+def take_ahead() -> tuple[ForkserverProcess, socket.socket] | None:
     """The one that was forked ahead, once, if it lives: the process, and this end of its socket. It ends when that is
     closed."""
     global _ahead
@@ -81,13 +81,13 @@ def take_ahead() -> tuple[NurseryProcess, socket.socket] | None:
     return taken
 
 
-def start() -> tuple[NurseryProcess, socket.socket]:
+def start() -> tuple[ForkserverProcess, socket.socket]:
     """One that is started anew."""
     ours, theirs = socket.socketpair()
     environment = {**without_secrets(), "PYTHONPATH": python_path()}
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", NURSERY_MODULE, str(theirs.fileno())],
+            [sys.executable, "-P", "-m", FORKSERVER_MODULE, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -97,12 +97,12 @@ def start() -> tuple[NurseryProcess, socket.socket]:
     return process, ours
 
 
-def _become_nursery(control: socket.socket, worker: int) -> int:
+def _become_forkserver(control: socket.socket, worker: int) -> int:
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2 and int(name) != control.fileno():
             with suppress(OSError):  # that of the list itself
                 os.close(int(name))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a process that was started anew
-    forget_secrets(NURSERY_MODULE)
+    forget_secrets(FORKSERVER_MODULE)
     serve_worker(control, worker)
     return 0

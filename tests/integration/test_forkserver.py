@@ -1,4 +1,4 @@
-"""A worker's program forks its nursery ahead: what that shares with the worker, and what it must not know."""
+"""A worker's program forks its forkserver ahead: what that shares with the worker, and what it must not know."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.tiers import Tiers
 from tests.waiting import until
 
 pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a nursery is always started anew"),
+    pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a forkserver is always started anew"),
     # What is tested here is the same on every server.
     pytest.mark.parametrize("redis_server", ["bundled"], indirect=True, scope="session"),
 ]
@@ -87,16 +87,16 @@ def test_user_code_shares_the_workers_libraries_and_nothing_of_what_opens_the_sy
     worker = start_worker(tiers, tmp_path, CODE)
     seen = look(client)
     assert seen["langgraph"]  # which its module does not import
-    assert seen["arguments"] == ["worker.children.nursery"]
+    assert seen["arguments"] == ["worker.children.forkserver"]
     assert not {SECRET, PASSWORD} & set(seen["environment"].values())
 
     client.submit(Task(task_type="linger"))
-    until(lambda: len(worker.children(recursive=True)) == 2, "there are a nursery and a child")
+    until(lambda: len(worker.children(recursive=True)) == 2, "there are a forkserver and a child")
     for process in worker.children(recursive=True):
-        assert process.cmdline()[0] == "worker.children.nursery"
+        assert process.cmdline()[0] == "worker.children.forkserver"
         assert not {SECRET, PASSWORD} & set(process.environ().values())
         memory = memory_of(process.pid)
-        assert b"worker.children.nursery" in memory
+        assert b"worker.children.forkserver" in memory
         assert SECRET.encode() not in memory
         assert PASSWORD.encode() not in memory
     assert SECRET.encode() in memory_of(worker.pid)  # it would have been found
@@ -123,7 +123,7 @@ def test_one_that_died_before_it_was_needed_is_replaced_by_one_that_is_started_a
     start_worker(
         tiers, tmp_path, 'import time\nwhile not __import__("os").path.exists("go"): time.sleep(0.01)\n' + CODE
     )
-    [ahead] = until(lambda: nurseries_in(tmp_path), "it was forked")
+    [ahead] = until(lambda: forkservers_in(tmp_path), "it was forked")
     ahead.kill()
     until(lambda: ahead.status() == psutil.STATUS_ZOMBIE, "it is dead")
     (tmp_path / "go").touch()
@@ -134,20 +134,20 @@ def test_one_that_died_before_it_was_needed_is_replaced_by_one_that_is_started_a
 def test_a_worker_of_coroutines_only_lets_it_go(tiers: Tiers, client: AgentClient, tmp_path: Path) -> None:
     worker = start_worker(tiers, tmp_path, COROUTINE)
     assert look(client) == "on the loop"
-    until(lambda: not worker.children(), "nothing is left of the nursery, not even a zombie")
+    until(lambda: not worker.children(), "nothing is left of the forkserver, not even a zombie")
 
 
 @pytest.mark.parametrize("flags", [("--concurrency", "none"), ("--import", "no.such.module"), ("--help",)])
 def test_a_worker_that_cannot_start_leaves_none_behind(tiers: Tiers, tmp_path: Path, flags: tuple[str, ...]) -> None:
     start_worker(tiers, tmp_path, CODE, *flags)
     assert tiers.exit_code("w") == (0 if flags == ("--help",) else 78)
-    until(lambda: not nurseries_in(tmp_path), "it has ended as well")
+    until(lambda: not forkservers_in(tmp_path), "it has ended as well")
 
 
-def nurseries_in(folder: Path) -> list[psutil.Process]:
+def forkservers_in(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.cmdline()[:1] == ["worker.children.nursery"] and process.cwd() == str(folder):
+            if process.cmdline()[:1] == ["worker.children.forkserver"] and process.cwd() == str(folder):
                 found.append(process)
     return found

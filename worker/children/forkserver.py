@@ -1,7 +1,7 @@
 """The process that imports the user's modules once and forks a child per slot; also ``python -m`` of it.
 
-A worker has one (`nursery_process` tells how). It has a single thread and no event loop, so that forking it is
-safe; a worker, once it has its loop, its connections and its keys, is never forked. Only the nursery waits for its
+A worker has one (`forkserver_process` tells how). It has a single thread and no event loop, so that forking it is
+safe; a worker, once it has its loop, its connections and its keys, is never forked. Only the forkserver waits for its
 children, so a number it is asked to kill can never be another process's. It ends, with all of its children and what
 those have started, as soon as its worker is gone.
 """
@@ -16,18 +16,21 @@ import signal
 import socket
 import sys
 import threading
-import traceback
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
 from core.errors import UserError
+from core.machine.forked import fork
+from core.machine.prctl import adopt_orphans, die_with_parent, signal_when_parent_ends
+from core.machine.signal_socket import SignalSocket
 from core.runtime.logs import log_as
 from worker.authoring.modules import load_file, load_modules
 from worker.authoring.registry import HANDLERS
-from worker.children.descendants import adopt_orphans, children, end_children, end_strangers, send_when_parent_ends
+from worker.children.descendants import children, end_children, end_strangers
 from worker.children.fork_renewal import noting_generators, renew_generators, renew_pools, threads_left
 from worker.children.frames import encode, read_frame
 from worker.children.guard import only_imports
@@ -47,9 +50,9 @@ def main() -> None:
 
 
 def serve_worker(control: socket.socket, worker: int) -> None:
-    """Is the nursery of the process `worker`, its parent, until that lets go of it or ends."""
+    """Is the forkserver of the process `worker`, its parent, until that lets go of it or ends."""
     only_imports()
-    _die_with_parent(worker)
+    die_with_parent(worker)
     received = read_frame(control)
     if received is None:
         return
@@ -66,10 +69,10 @@ def serve_worker(control: socket.socket, worker: int) -> None:
         # What is imported is never freed: keep the collector from touching, and so copying, the shared pages.
         gc.collect()
         gc.freeze()
-        Nursery(control, worker, received[0]["memory_mb"]).run()
+        Forkserver(control, worker, received[0]["memory_mb"]).run()
 
 
-class Nursery:
+class Forkserver:
     """Forks, kills and reaps on request, and says what became of each child."""
 
     def __init__(self, control: socket.socket, worker: int, memory_mb: int) -> None:
@@ -78,23 +81,18 @@ class Nursery:
         self._memory_mb = memory_mb
         self._pids: dict[int, int] = {}  #: pid -> the worker's number for that child
         self._of_modules = children()  #: processes that the user's modules have started at import
-        # Have to be there for the wake-up descriptor to be written; what it says is read in run().
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        self._sigterm_of_modules = signal.signal(signal.SIGTERM, lambda *_: None)
-        self._wake, wake = socket.socketpair()
-        self._wake.setblocking(False)
-        wake.setblocking(False)
-        self._wake_end = wake
-        signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+        self._sigterm_of_modules = signal.getsignal(signal.SIGTERM)
+        self._signals = SignalSocket(signal.SIGCHLD, signal.SIGTERM)
         # From now on a dead worker does not end this process but wakes it: there may be processes to be ended first.
-        send_when_parent_ends(signal.SIGTERM)
+        signal_when_parent_ends(signal.SIGTERM)
         adopt_orphans()
 
     def run(self) -> None:
         """Serves until the worker is gone, then kills all that is left."""
+        sources: list[socket.socket | SignalSocket] = [self._control, self._signals]
         while os.getppid() == self._worker:
-            readable, _, _ = select.select([self._control, self._wake], [], [])
-            if self._wake in readable:
+            readable, _, _ = select.select(sources, [], [])
+            if self._signals in readable:
                 self._reap()
             if self._control in readable:
                 received = read_frame(self._control)
@@ -116,14 +114,12 @@ class Nursery:
                     _kill(pid)
 
     def _fork(self, number: int, connection: int, output: int) -> None:
-        nursery = os.getpid()
+        forkserver = os.getpid()
         try:
-            pid = os.fork()
+            pid = fork(partial(self._become_child, forkserver, connection, output))
         except OSError as error:
             self._tell({"exited": number, "status": None, "problem": f"no new process: {error.strerror}"})
         else:
-            if pid == 0:
-                self._become_child(nursery, connection, output)
             with suppress(OSError):  # the child does the same; whoever is first
                 os.setpgid(pid, pid)
             self._pids[pid] = number
@@ -131,35 +127,27 @@ class Nursery:
         os.close(connection)
         os.close(output)
 
-    def _become_child(self, nursery: int, connection: int, output: int) -> NoReturn:
-        try:
-            # A group of its own: what it starts is killed along with it, a Ctrl-C in the terminal does not reach it.
-            os.setpgid(0, 0)
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGTERM, self._sigterm_of_modules or signal.SIG_DFL)
-            for end in (self._control, self._wake, self._wake_end):
-                end.close()
-            os.dup2(output, 1)
-            os.dup2(output, 2)
-            os.close(output)
-            _die_with_parent(nursery)
-            adopt_orphans()
-            channel = socket.socket(fileno=connection)
-            if sys.platform != "linux":
-                threading.Thread(target=_die_with_connection, args=(channel,), daemon=True).start()
-            _renew_streams()
-            renew_generators()
-            serve(channel, HANDLERS, self._memory_mb)
-        except BaseException:  # a bug of ours: serve() reports all that handlers raise
-            traceback.print_exc()
-        finally:
-            os._exit(70)
+    def _become_child(self, forkserver: int, connection: int, output: int) -> NoReturn:
+        # A group of its own: what it starts is killed along with it, a Ctrl-C in the terminal does not reach it.
+        os.setpgid(0, 0)
+        self._signals.close()
+        self._control.close()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, self._sigterm_of_modules or signal.SIG_DFL)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.close(output)
+        die_with_parent(forkserver)
+        adopt_orphans()
+        channel = socket.socket(fileno=connection)
+        if sys.platform != "linux":
+            threading.Thread(target=_die_with_connection, args=(channel,), daemon=True).start()
+        _renew_streams()
+        renew_generators()
+        serve(channel, HANDLERS, self._memory_mb)
 
     def _reap(self) -> None:
-        with suppress(BlockingIOError):
-            while self._wake.recv(4096):
-                continue
+        self._signals.take()
         exited = []
         for pid, number in list(self._pids.items()):
             ended, status, usage = os.wait4(pid, os.WNOHANG)
@@ -224,12 +212,6 @@ def _kill(pid: int) -> None:
     for kill in (os.killpg, os.kill):
         with suppress(ProcessLookupError):  # no group yet, or dead already and about to be reaped
             kill(pid, signal.SIGKILL)
-
-
-def _die_with_parent(parent: int) -> None:
-    send_when_parent_ends(signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)
 
 
 def _die_with_connection(connection: socket.socket) -> None:
