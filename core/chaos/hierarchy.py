@@ -10,12 +10,12 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from core.chaos.cast import Cast, Member
 from core.chaos.injector import LINK, SERVER, Fault, Kind, Target
 from core.chaos.processes import Processes
 from core.chaos.proxy import Proxy
+from core.chaos.run_record import SERVER_LANE, InjectedFault, RunRecord
 from core.chaos.server import RedisServer
-from core.chaos.story import SERVER_LANE, Story, Struck
+from core.chaos.topology import Member, Topology
 
 __all__ = ["Hierarchy"]
 
@@ -34,19 +34,19 @@ class Hierarchy:
 
     def __init__(
         self,
-        cast: Cast,
+        topology: Topology,
         processes: Processes,
         server: RedisServer,
         links: Mapping[str, Proxy],
-        story: Story,
+        record: RunRecord,
         clock: Callable[[], float],
     ) -> None:
         self.acting: dict[str, str] = {}
-        self._cast = cast
+        self._topology = topology
         self._processes = processes
         self._server = server
         self._links = links
-        self._story = story
+        self._record = record
         self._clock = clock
         self._lanes: dict[int, str] = {}  # by pid, of all that were ever started
         self._struck_now: set[str] = set()  # lanes that a fault has in its hands
@@ -55,7 +55,7 @@ class Hierarchy:
 
     @property
     def server_state(self) -> str:
-        return self._story.conditions.state(SERVER_LANE) or "down"
+        return self._record.conditions.state(SERVER_LANE) or "down"
 
     def lane_of(self, pid: int) -> str:
         """Whose process it is or was; empty: none of ours."""
@@ -64,23 +64,23 @@ class Hierarchy:
     def start(self) -> None:
         """Starts every process once."""
         self._condition(SERVER_LANE, "up")
-        for member in self._cast.members:
+        for member in self._topology.members:
             self._start(member)
 
-    def strike(self, fault: Fault) -> Struck | None:
-        """Begins a fault, which undoes itself after its time. None: nobody was there for it to befall."""
-        lane = SERVER_LANE if fault.target == SERVER else self._befallen(fault.target)
+    def inject(self, fault: Fault) -> InjectedFault | None:
+        """Begins a fault, which undoes itself after its time. None: there was no process to inject it into."""
+        lane = SERVER_LANE if fault.target == SERVER else self._target_process(fault.target)
         if lane is None or lane in self._struck_now:
             return None
         of_server = fault.target == SERVER
         acting = of_server or lane == self.acting.get(fault.target.agent_id)
         pid = self._server.pid if of_server else self._processes.pid(lane)
-        struck = Struck(fault, self._clock(), lane, pid, acting)
-        self._story.struck.append(struck)
-        task = asyncio.get_running_loop().create_task(self._carry_out(struck), name=str(fault))
+        injected = InjectedFault(fault, self._clock(), lane, pid, acting)
+        self._record.injected.append(injected)
+        task = asyncio.get_running_loop().create_task(self._carry_out(injected), name=str(fault))
         self._faults.add(task)
         task.add_done_callback(self._over)
-        return struck
+        return injected
 
     def _over(self, fault: asyncio.Task[None]) -> None:
         self._faults.discard(fault)
@@ -101,18 +101,18 @@ class Hierarchy:
     async def tend(self) -> None:
         """Starts again whatever ends by itself, until cancelled."""
         while True:
-            for member in self._cast.members:
+            for member in self._topology.members:
                 if member.lane not in self._struck_now and not self._processes.alive(member.lane):
                     self._condition(member.lane, "down")
-                    self._story.exits.setdefault(member.lane, []).append(self._processes.exit_code(member.lane) or 0)
+                    self._record.exits.setdefault(member.lane, []).append(self._processes.exit_code(member.lane) or 0)
                     with self._in_hand(member.lane):
                         await asyncio.sleep(RESTART_S)
                     self._start(member)
             await asyncio.sleep(LOOK_S)
 
-    def _befallen(self, target: Target) -> str | None:
+    def _target_process(self, target: Target) -> str | None:
         """The process that is meant: the one that acts, or for a standby another one."""
-        lanes = [member.lane for member in self._cast.members if member.agent_id == target.agent_id]
+        lanes = [member.lane for member in self._topology.members if member.agent_id == target.agent_id]
         acting = self.acting.get(target.agent_id, lanes[0])
         wanted = [lane for lane in lanes if (lane != acting) is target.standby]
         return next((lane for lane in wanted if self._processes.alive(lane)), None)
@@ -125,8 +125,8 @@ class Hierarchy:
         finally:
             self._struck_now.discard(lane)
 
-    async def _carry_out(self, struck: Struck) -> None:
-        fault, lane = struck.fault, struck.lane
+    async def _carry_out(self, injected: InjectedFault) -> None:
+        fault, lane = injected.fault, injected.lane
         with self._in_hand(lane):
             if fault.target == SERVER:
                 await self._strike_server(fault)
@@ -136,7 +136,7 @@ class Hierarchy:
                 await self._stop(fault, lane)
             else:
                 await self._end(fault, lane)
-            struck.healed_s = self._clock()
+            injected.healed_s = self._clock()
 
     async def _strike_server(self, fault: Fault) -> None:
         if fault.kind is Kind.SERVER_KILL:
@@ -164,12 +164,12 @@ class Hierarchy:
             link.delay(to_server_s=fault.delay_s, to_client_s=fault.delay_s)
         else:
             link.black_hole(to_server=fault.towards != "client", to_client=fault.towards != "server")
-        self._story.links.set(lane, fault.kind.value, self._clock())
+        self._record.links.set(lane, fault.kind.value, self._clock())
         try:
             await asyncio.sleep(fault.lasts_s)
         finally:
             link.heal()
-            self._story.links.set(lane, None, self._clock())
+            self._record.links.set(lane, None, self._clock())
 
     async def _stop(self, fault: Fault, lane: str) -> None:
         self._processes.stop(lane)
@@ -191,7 +191,7 @@ class Hierarchy:
             await asyncio.sleep(fault.lasts_s)
         finally:
             self._processes.kill(lane)
-            self._start(next(member for member in self._cast.members if member.lane == lane))
+            self._start(next(member for member in self._topology.members if member.lane == lane))
 
     async def _ended(self, lane: str) -> None:
         """Returns when the process has ended, or has had its time to."""
@@ -202,7 +202,7 @@ class Hierarchy:
 
     def _start(self, member: Member) -> None:
         if self._processes.alive(member.lane):
-            return  # it had ended by itself in the moment it was struck, and was started again by who saw that
+            return  # it had ended by itself when the fault began, and who saw that has started it again
         link = self._links.get(member.lane)
         environment = {"REDIS_URL": link.url} if link else {}
         pid = self._processes.start(
@@ -212,4 +212,4 @@ class Hierarchy:
         self._condition(member.lane, "up")
 
     def _condition(self, lane: str, state: str) -> None:
-        self._story.conditions.set(lane, state, self._clock())
+        self._record.conditions.set(lane, state, self._clock())

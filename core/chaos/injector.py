@@ -55,7 +55,7 @@ Towards = Literal["both", "server", "client"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a fault befalls: of the processes with an agent's id the one that acts, or one that waits to; the server."""
+    """What a fault hits: of the processes with an agent's id the one that acts, or one that waits to; the server."""
 
     agent_id: str
     standby: bool = False

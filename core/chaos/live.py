@@ -11,7 +11,7 @@ from core.pictures.live import View
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["AgentLine", "ChaosView", "Moment", "sparkline"]
+__all__ = ["AgentLine", "ChaosView", "Snapshot", "sparkline"]
 
 #: What a line names: processes that are not well, so many of them.
 ILL, NAMED = frozenset({"stopped", "ending", "down", "cut", "delay", "black-hole"}), 3
@@ -40,7 +40,7 @@ class AgentLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class Snapshot:
     """The run at one moment."""
 
     phase: str  #: starting | calm | faults | draining
@@ -56,10 +56,10 @@ class Moment:
     calm: float  #: tasks a second without faults; 0: not known yet
 
 
-class ChaosView(View[Moment]):
+class ChaosView(View[Snapshot]):
     """What `agents chaos` shows."""
 
-    def line(self, snapshot: Moment) -> str:
+    def line(self, snapshot: Snapshot) -> str:
         rate = snapshot.rates[-1] if snapshot.rates else 0.0
         ill = [f"{name} {what}" for agent in snapshot.agents for name, what in agent.processes if what in ILL]
         parts = [
@@ -71,7 +71,7 @@ class ChaosView(View[Moment]):
         ]
         return ", ".join(parts)
 
-    def picture(self, snapshot: Moment) -> RenderableType:
+    def picture(self, snapshot: Snapshot) -> RenderableType:
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text

@@ -13,10 +13,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.chaos.conduct import START_S, Conducted, Plan, conduct
 from core.chaos.injector import Kind
 from core.chaos.live import ChaosView
 from core.chaos.report import Report, report_json, report_svg, report_text
+from core.chaos.run import START_S, Plan, RunResult, run_chaos
 from core.errors import ConfigError, WorldError
 from core.module_names import module_name
 from core.pictures.live import wants_decoration
@@ -84,7 +84,7 @@ def _kinds(only: Sequence[str]) -> frozenset[Kind]:
     return frozenset(map(Kind, only)) or frozenset(Kind)
 
 
-async def _interruptible(plan: Plan, directory: Path, view: ChaosView) -> Conducted:
+async def _interruptible(plan: Plan, directory: Path, view: ChaosView) -> RunResult:
     """The first Ctrl-C asks for the verdict so far, a second one ends everything at once."""
     stop = asyncio.Event()
     running = asyncio.current_task()
@@ -98,17 +98,17 @@ async def _interruptible(plan: Plan, directory: Path, view: ChaosView) -> Conduc
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, asked_to_stop)
-    return await conduct(plan, directory, view, stop)
+    return await run_chaos(plan, directory, view, stop)
 
 
-def _report(plan: Plan, done: Conducted, command: str) -> Report:
+def _report(plan: Plan, done: RunResult, command: str) -> Report:
     return Report(
         command=command,
         seed=plan.seed,
         seconds=plan.seconds,
         interval_s=plan.interval_s,
         kinds=plan.kinds,
-        story=done.story,
+        record=done.record,
         phases=done.phases,
         verdict=done.verdict,
         interrupted=done.interrupted,

@@ -7,8 +7,8 @@
         proxy.heal()
 
 It works in a thread with an event loop of its own, so it may be called from wherever one is; when a call returns, it
-is in force. Faults befall all connections of the proxy: to part one agent from the server, give it a proxy of its own.
-What `on_request` finds befalls the connection with that request.
+is in force. Faults hit all connections of the proxy: to part one agent from the server, give it a proxy of its own.
+What `on_request` finds hits the connection with that request.
 
 As on a network, nothing is lost in the middle of a connection that goes on: what a black hole or a delay holds back is
 delivered later, in order, however long ago its sender has given up and gone.

@@ -18,13 +18,13 @@ from collections.abc import Iterable, Sequence
 
 from core.chaos.injector import SERVER, Kind
 from core.chaos.ledger import Entry
-from core.chaos.story import Recovery, Struck
+from core.chaos.run_record import InjectedFault, Recovery
 
 __all__ = ["server_recoveries", "worker_recoveries"]
 
 
-def worker_recoveries(struck: Iterable[Struck], entries: Sequence[Entry], origin_ns: int) -> list[Recovery]:
-    """Of the workers among `struck`, as the ledger shows them. `origin_ns`: the run's beginning, on its clock."""
+def worker_recoveries(injected: Iterable[InjectedFault], entries: Sequence[Entry], origin_ns: int) -> list[Recovery]:
+    """Of the workers among `injected`, as the ledger shows them. `origin_ns`: the run's beginning, on its clock."""
     began: dict[str, list[Entry]] = defaultdict(list)  # by task
     by_pid: dict[int, list[Entry]] = defaultdict(list)
     ended: dict[str, int] = {}  # by execution
@@ -34,9 +34,9 @@ def worker_recoveries(struck: Iterable[Struck], entries: Sequence[Entry], origin
             by_pid[entry.pid].append(entry)
         elif entry.kind == "ended":
             ended[entry.facts["execution"]] = entry.at_ns
-    struck, found = list(struck), []
-    server_s = [one.at_s for one in struck if one.fault.target == SERVER]
-    for one in struck:
+    injected, found = list(injected), []
+    server_s = [one.at_s for one in injected if one.fault.target == SERVER]
+    for one in injected:
         if one.fault.kind not in (Kind.KILL, Kind.STOP) or not one.fault.target.agent_id.startswith("worker"):
             continue
         at_ns = origin_ns + int(one.at_s * 1e9)
@@ -58,10 +58,10 @@ def _resumed_ns(executions: Iterable[Entry], of: Entry, ended: dict[str, int], a
     return min([*elsewhere, *([itself] if itself is not None else [])], default=None)
 
 
-def server_recoveries(struck: Iterable[Struck], done_s: Sequence[float]) -> list[Recovery]:
-    """Of the faults of the server among `struck`; `done_s`: when the client heard of each end, in order."""
+def server_recoveries(injected: Iterable[InjectedFault], done_s: Sequence[float]) -> list[Recovery]:
+    """Of the faults of the server among `injected`; `done_s`: when the client heard of each end, in order."""
     found = []
-    for one in struck:
+    for one in injected:
         if one.fault.kind in (Kind.SERVER_KILL, Kind.SERVER_STOP) and one.healed_s is not None:
             first_s = next((at_s for at_s in done_s if at_s > one.healed_s), None)
             if first_s is not None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from core.chaos.injector import Kind
 from core.chaos.judge import Verdict
-from core.chaos.story import Phases, Recovery, Story
+from core.chaos.run_record import Phases, Recovery, RunRecord
 from core.chaos.timeline import timeline_svg
 from core.pictures.table import plain_lines
 
@@ -33,7 +33,7 @@ class Report:
     seconds: float  #: that were asked for
     interval_s: float
     kinds: frozenset[Kind]
-    story: Story
+    record: RunRecord
     phases: Phases
     verdict: Verdict
     interrupted: bool  #: somebody asked for its end before its time
@@ -41,12 +41,12 @@ class Report:
     @property
     def calm(self) -> float:
         """Tasks a second without faults."""
-        return self.story.rate(self.phases.ready_s, self.phases.calm_s)
+        return self.record.rate(self.phases.ready_s, self.phases.calm_s)
 
     @property
     def faulty(self) -> float:
         """Tasks a second while faults went on."""
-        return self.story.rate(self.phases.calm_s, self.phases.faults_s)
+        return self.record.rate(self.phases.calm_s, self.phases.faults_s)
 
     @property
     def share(self) -> float:
@@ -56,7 +56,7 @@ class Report:
     @property
     def exit_code(self) -> int:
         """0: something was tried, nothing was lost, nothing was done double, all invariants held; 1: otherwise."""
-        return 0 if self.verdict.accepted and self.story.struck and not self.findings else 1
+        return 0 if self.verdict.accepted and self.record.injected and not self.findings else 1
 
     @property
     def findings(self) -> dict[str, Sequence[str]]:
@@ -70,7 +70,7 @@ class Report:
             "broken": verdict.broken,
             "left": [f"{key}: {count}" for key, count in verdict.left.items()],
             "crashed": [
-                f"{lane} with {code}" for lane, codes in self.story.exits.items() for code in codes if _crashed(code)
+                f"{lane} with {code}" for lane, codes in self.record.exits.items() for code in codes if _crashed(code)
             ],
         }
         return {name: named for name, named in found.items() if named}
@@ -107,9 +107,9 @@ def report_json(report: Report) -> dict[str, Any]:
             "executions": verdict.executed,
             "executions_per_task": _per_task(verdict),
         },
-        "faults": report.story.faults_by_kind(),
-        "takeovers": len(report.story.takeovers()),
-        "recovery": recovery_times(report.story.recoveries),
+        "faults": report.record.faults_by_kind(),
+        "takeovers": len(report.record.takeovers()),
+        "recovery": recovery_times(report.record.recoveries),
         "throughput": {
             "calm_per_s": round(report.calm, 1),
             "faults_per_s": round(report.faulty, 1),
@@ -122,22 +122,22 @@ def report_json(report: Report) -> dict[str, Any]:
             "drain": round(phases.drained_s - phases.faults_s, 2),
         },
         "findings": {name: list(found) for name, found in report.findings.items()},
-        "exits": report.story.exits,
+        "exits": report.record.exits,
         "recoveries": [
             {"fault": str(one.fault), "tier": one.tier, "took_s": round(one.took_s, 3)}
-            for one in sorted(report.story.recoveries, key=lambda one: -one.took_s)
+            for one in sorted(report.record.recoveries, key=lambda one: -one.took_s)
         ],
-        "struck": [
+        "injected": [
             {"at_s": round(one.at_s, 3), "fault": str(one.fault), "process": one.lane, "acting": one.acting}
-            for one in report.story.struck
+            for one in report.record.injected
         ],
     }
 
 
 def report_text(report: Report) -> list[str]:
     """The report, in lines for a terminal."""
-    verdict, story = report.verdict, report.story
-    faults = ", ".join(f"{count} {kind}" for kind, count in story.faults_by_kind().items()) or "none"
+    verdict, record = report.verdict, report.record
+    faults = ", ".join(f"{count} {kind}" for kind, count in record.faults_by_kind().items()) or "none"
     tasks = (
         f"{verdict.accepted} accepted and {_spawned(verdict)} spawned by them,"
         f" {verdict.ended - len(verdict.failed)} completed, {len(verdict.lost)} lost, {len(verdict.double)} double"
@@ -145,16 +145,16 @@ def report_text(report: Report) -> list[str]:
     rows = [
         ("tasks", tasks),
         ("executions", f"{verdict.executed} of {len(verdict.executions)} tasks, {_per_task(verdict):.3f} per task"),
-        ("faults", f"{len(story.struck)}: {faults}"),
-        ("takeovers", f"{len(story.takeovers())}"),
+        ("faults", f"{len(record.injected)}: {faults}"),
+        ("takeovers", f"{len(record.takeovers())}"),
         ("throughput", f"{report.faulty:.0f}/s under faults, {report.calm:.0f}/s calm: {report.share:.0%}"),
     ]
-    for tier, times in recovery_times(story.recoveries).items():
+    for tier, times in recovery_times(record.recoveries).items():
         if tier != "all":
             counted = f"{times['count']:.0f} time{'s' if times['count'] != 1 else ''}"
             rows.append(("recovery", f"{tier}: p50 {times['p50_s']:.2f} s, max {times['max_s']:.2f} s, {counted}"))
-    if story.exits:
-        exits = (_counted(lane, Counter(codes)) for lane, codes in sorted(story.exits.items()))
+    if record.exits:
+        exits = (_counted(lane, Counter(codes)) for lane, codes in sorted(record.exits.items()))
         rows.append(("exits", f"unasked, and started again: {'; '.join(exits)}"))
     for name, found in report.findings.items():
         more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
@@ -168,10 +168,10 @@ def report_svg(report: Report) -> str:
     verdict = report.verdict
     subtitle = (
         f"{verdict.accepted} tasks accepted, {len(verdict.lost)} lost, {len(verdict.double)} double;"
-        f" {len(report.story.struck)} faults, {len(report.story.takeovers())} takeovers;"
+        f" {len(report.record.injected)} faults, {len(report.record.takeovers())} takeovers;"
         f" throughput {report.share:.0%} of calm"
     )
-    return timeline_svg(report.story, report.phases, f"A run of agents chaos, seed {report.seed}", subtitle)
+    return timeline_svg(report.record, report.phases, f"A run of agents chaos, seed {report.seed}", subtitle)
 
 
 def _spawned(verdict: Verdict) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from core.chaos.injector import Kind
-from core.chaos.story import Phases, Span, Story, Struck
+from core.chaos.run_record import InjectedFault, Phases, RunRecord, Span
 from core.pictures.svg import FAINT, INK, LOST, MUTED, element, hint, label, page, width_px
 
 __all__ = ["timeline_svg"]
@@ -40,20 +40,20 @@ class _Scale:
         return LEFT + self.plot * at_s / self.end_s
 
 
-def timeline_svg(story: Story, phases: Phases, title: str, subtitle: str) -> str:
+def timeline_svg(record: RunRecord, phases: Phases, title: str, subtitle: str) -> str:
     """The picture, as SVG text that needs nothing else."""
     scale = _Scale(phases.drained_s)
-    bottom = LANES_TOP + LANE * len(story.lanes)
-    tops = {lane: LANES_TOP + LANE * row for row, lane in enumerate(story.lanes)}
+    bottom = LANES_TOP + LANE * len(record.lanes)
+    tops = {lane: LANES_TOP + LANE * row for row, lane in enumerate(record.lanes)}
     parts = [
         label(24, 32, title, font_size=18, font_weight=600),
         label(24, 54, subtitle, font_size=13, fill=MUTED),
         *_legend(),
         *_phases(phases, scale, bottom),
         *_axis(scale, bottom),
-        *_curve(story, phases, scale),
-        *_lanes(story, scale, tops),
-        *_marks(story, scale, tops),
+        *_curve(record, phases, scale),
+        *_lanes(record, scale, tops),
+        *_marks(record, scale, tops),
     ]
     return page(scale.width, bottom + 50, title, parts)
 
@@ -96,11 +96,11 @@ def _axis(scale: _Scale, bottom: float) -> Iterable[str]:
     yield label(LEFT + scale.plot / 2, bottom + 38, "seconds", fill=MUTED, text_anchor="middle")
 
 
-def _curve(story: Story, phases: Phases, scale: _Scale) -> Iterable[str]:
+def _curve(record: RunRecord, phases: Phases, scale: _Scale) -> Iterable[str]:
     """Tasks ended in each half second, and what it was when it was calm."""
     bin_s = 0.5 if scale.end_s <= 300 else 2.0
-    rates = story.rates(scale.end_s, bin_s)
-    calm = story.rate(phases.ready_s, phases.calm_s)
+    rates = record.rates(scale.end_s, bin_s)
+    calm = record.rate(phases.ready_s, phases.calm_s)
     most = max([*rates, calm, 1.0]) * 1.05
     floor = CURVE_TOP + CURVE
 
@@ -121,21 +121,21 @@ def _curve(story: Story, phases: Phases, scale: _Scale) -> Iterable[str]:
     yield label(24, CURVE_TOP - 3, "tasks ended", font_weight=600)
 
 
-def _lanes(story: Story, scale: _Scale, tops: dict[str, float]) -> Iterable[str]:
+def _lanes(record: RunRecord, scale: _Scale, tops: dict[str, float]) -> Iterable[str]:
     for row, (lane, top) in enumerate(tops.items()):
         if row % 2 == 0:
             ground: dict[str, float | str] = {"fill": "#59636e", "fill_opacity": 0.05}
             yield element("rect", x=12, y=top, width=scale.width - 24, height=LANE, **ground)
         yield label(24, top + LANE / 2 + 4, lane, font_weight=600)
-    for span in story.conditions.spans:
+    for span in record.conditions.spans:
         if span.state in CONDITIONS:
             yield _bar(span, scale, tops, CONDITIONS[span.state], BAR, f"{span.lane}: {span.state}")
-    for hold in story.holds:
+    for hold in record.holds:
         if hold.lane in tops:
             span = Span(hold.lane, "holds", hold.start_s, hold.end_s)
             words = f"{hold.lane} acts as {hold.agent_id}, fence {hold.epoch}"
             yield _bar(span, scale, tops, HOLDS, BAR / 2, words)
-    for span in story.links.spans:
+    for span in record.links.spans:
         yield _bar(span, scale, tops, LINKS[span.state], 4, f"{span.lane}: {span.state}", at=LANE - 5)
 
 
@@ -150,19 +150,19 @@ def _bar(
     return element("rect", hint(told), x=x, y=y, width=width, height=height, fill=fill)
 
 
-def _marks(story: Story, scale: _Scale, tops: dict[str, float]) -> Iterable[str]:
-    for hold in story.takeovers():
+def _marks(record: RunRecord, scale: _Scale, tops: dict[str, float]) -> Iterable[str]:
+    for hold in record.takeovers():
         if hold.lane in tops:
             told = f"{hold.lane} took over {hold.agent_id} at {hold.start_s:.1f} s with fence {hold.epoch}"
             yield element("g", hint(told) + _arrow(scale.x(hold.start_s), tops[hold.lane] + LANE - 1))
-    for one in _kills(story.struck):
+    for one in _kills(record.injected):
         if one.lane in tops:
             told = f"{one.fault}, at {one.at_s:.1f} s"
             yield element("g", hint(told) + _cross(scale.x(one.at_s), tops[one.lane] + LANE / 2))
 
 
-def _kills(struck: Sequence[Struck]) -> Iterable[Struck]:
-    return (one for one in struck if one.fault.kind in (Kind.KILL, Kind.SERVER_KILL))
+def _kills(injected: Sequence[InjectedFault]) -> Iterable[InjectedFault]:
+    return (one for one in injected if one.fault.kind in (Kind.KILL, Kind.SERVER_KILL))
 
 
 def _cross(x: float, y: float) -> str:

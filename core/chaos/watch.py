@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from core.chaos.injector import SERVER, Kind
-from core.chaos.story import Hold, Recovery, Story, Struck
+from core.chaos.run_record import Hold, InjectedFault, Recovery, RunRecord
 from core.errors import WorldError
 from core.langgraph_state import Lease
 from core.operations.reader import Reader
@@ -23,7 +23,7 @@ LOOK_S = 0.04
 class _Interrupted:
     """An agent that cannot act, or may not be able to."""
 
-    struck: Struck
+    injected: InjectedFault
     role: Role
     epoch: int  #: the fence of the lease that it held
 
@@ -35,7 +35,7 @@ class Watch:
         self,
         reader: Reader,
         leases: Mapping[str, str],
-        story: Story,
+        record: RunRecord,
         clock: Callable[[], float],
         lane_of: Callable[[int], str],
         acting: dict[str, str],
@@ -44,7 +44,7 @@ class Watch:
         self.takeovers: dict[str, int] = dict.fromkeys(leases, -1)  # the first one is no takeover
         self._reader = reader
         self._leases = leases
-        self.story = story
+        self.record = record
         self._clock = clock
         self._lane_of = lane_of
         self.acting = acting
@@ -65,18 +65,18 @@ class Watch:
                 self._take(agent_id, lease, now_s)
             await asyncio.sleep(LOOK_S)
 
-    def disturbed(self, struck: Struck) -> None:
+    def disturbed(self, injected: InjectedFault) -> None:
         """A further fault: what has not recovered from an earlier one of the same agent will tell nothing about that
-        one any more, nor will anything when it befell the server."""
-        hit = struck.fault.target
+        one any more, nor will anything when it hit the server."""
+        hit = injected.fault.target
         self._interrupted = [
-            one for one in self._interrupted if hit != SERVER and hit.agent_id != one.struck.fault.target.agent_id
+            one for one in self._interrupted if hit != SERVER and hit.agent_id != one.injected.fault.target.agent_id
         ]
 
-    def interrupted(self, struck: Struck, role: Role) -> None:
+    def interrupted(self, injected: InjectedFault, role: Role) -> None:
         """The process that acted for the target's id cannot do so any more: until somebody does, it is a recovery."""
-        epoch = self.epochs.get(struck.fault.target.agent_id, 0)
-        self._interrupted.append(_Interrupted(struck, role, epoch))
+        epoch = self.epochs.get(injected.fault.target.agent_id, 0)
+        self._interrupted.append(_Interrupted(injected, role, epoch))
 
     def close(self) -> None:
         """The run is over."""
@@ -111,14 +111,14 @@ class Watch:
         self.acting.pop(agent_id, None)
         if hold is not None:
             hold.end_s = now_s
-            self.story.holds.append(hold)
+            self.record.holds.append(hold)
 
     def _resumed(self, one: _Interrupted, agent_id: str, epoch: int, now_s: float) -> bool:
         """Whether this sign of life ends the interruption: that of a new holder, or of the old one who is back."""
-        if one.struck.fault.target.agent_id != agent_id:
+        if one.injected.fault.target.agent_id != agent_id:
             return False
-        is_back = one.struck.healed_s is not None and one.struck.fault.kind is not Kind.KILL
+        is_back = one.injected.healed_s is not None and one.injected.fault.kind is not Kind.KILL
         if epoch > one.epoch or is_back:
-            self.story.recoveries.append(Recovery(one.struck.fault, one.role.value, now_s - one.struck.at_s))
+            self.record.recoveries.append(Recovery(one.injected.fault, one.role.value, now_s - one.injected.at_s))
             return True
         return False

@@ -21,7 +21,7 @@ from core.chaos.injector import Kind
 from core.chaos.judge import judge
 from core.chaos.ledger import Ledger, read_ledger
 from core.chaos.report import Report, report_text
-from core.chaos.story import Phases, Story
+from core.chaos.run_record import Phases, RunRecord
 from tests.redis_server import RedisServer
 from tests.waiting import until
 
@@ -66,7 +66,7 @@ def finished(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
     return out, err
 
 
-def struck(process: subprocess.Popen[str]) -> bool:
+def fault_injected(process: subprocess.Popen[str]) -> bool:
     """Whether the next line tells of faults."""
     assert process.stderr
     return re.search(r"[1-9]\d* faults,", process.stderr.readline()) is not None
@@ -81,7 +81,7 @@ def test_random_kills_over_all_tiers_lose_nothing_and_do_nothing_twice() -> None
     assert (told["clean"], told["tasks"]["lost"], told["tasks"]["double"]) == (True, 0, 0)
     assert set(told["faults"]) == {"kill"}
     assert told["faults"]["kill"] >= 40
-    assert {one["process"].partition("-")[0] for one in told["struck"]} == {"coordinator", "distributor", "worker"}
+    assert {one["process"].partition("-")[0] for one in told["injected"]} == {"coordinator", "distributor", "worker"}
     assert told["takeovers"] >= 10
     assert told["tasks"]["completed"] >= 300
     assert told["throughput"]["share"] >= LEAST_SHARE
@@ -99,7 +99,7 @@ def test_every_kind_of_fault_at_random_loses_nothing_and_the_picture_shows_what_
     assert "calm" in err
     assert "draining" in err
     hints = [one.text or "" for one in ElementTree.parse("told.svg").iter("{http://www.w3.org/2000/svg}title")]
-    for one in told["struck"]:
+    for one in told["injected"]:
         if one["fault"].startswith("kill"):
             assert any(hint.startswith(one["fault"]) for hint in hints)
 
@@ -107,7 +107,7 @@ def test_every_kind_of_fault_at_random_loses_nothing_and_the_picture_shows_what_
 def test_ctrl_c_ends_it_with_the_verdict_so_far_and_leaves_nothing_behind() -> None:
     process = started("--minutes", "0.5", "--seed", "3", "--json", "told.json")
     assert process.stderr
-    until(lambda: struck(process), "there was a fault", 60)
+    until(lambda: fault_injected(process), "there was a fault", 60)
     family = psutil.Process(process.pid).children(recursive=True)
     assert len(family) >= 10
 
@@ -179,7 +179,9 @@ def test_a_record_that_is_deleted_behind_the_coordinators_back_is_found_and_ends
     # A server that waits for its disk writes its log a little later than it answers.
     until(lambda: b"completed" in b"".join(part.read_bytes() for part in parts(chaos_server)), "all of it is written")
     verdict = judge(read_ledger(tmp_path / "ledger"), log.transactions(since))
-    report = Report("agents chaos", 1, 1, 0.3, frozenset(Kind), Story(), Phases(0, 0, 0, 0), verdict, interrupted=False)
+    report = Report(
+        "agents chaos", 1, 1, 0.3, frozenset(Kind), RunRecord(), Phases(0, 0, 0, 0), verdict, interrupted=False
+    )
 
     assert (verdict.lost, report.exit_code) == (("deleted",), 1)
     assert "LOST        deleted" in report_text(report)

@@ -11,7 +11,7 @@ import pytest
 import redis.asyncio
 
 from core.chaos.injector import SERVER, Fault, Kind, Target
-from core.chaos.story import Story, Struck
+from core.chaos.run_record import InjectedFault, RunRecord
 from core.chaos.watch import Watch
 from core.config.settings import RedisConfig
 from core.langgraph_state import Lease
@@ -36,15 +36,15 @@ def lease(epoch: int, pid: int, commits: int = 0) -> str:
     ).model_dump_json()
 
 
-def struck(fault: Fault, at_s: float) -> Struck:
-    return Struck(fault, at_s, "first", 11, acting=True)
+def injected(fault: Fault, at_s: float) -> InjectedFault:
+    return InjectedFault(fault, at_s, "first", 11, acting=True)
 
 
 @pytest.fixture
 async def watch(redis_config: RedisConfig) -> AsyncIterator[Watch]:
     lanes = {11: "first", 12: "second"}
     async with reading(redis_config) as reader:
-        watching = Watch(reader, {"distributor-1": "lease"}, Story(), time.monotonic, lanes.__getitem__, {})
+        watching = Watch(reader, {"distributor-1": "lease"}, RunRecord(), time.monotonic, lanes.__getitem__, {})
         looking = asyncio.create_task(watching.look_on())
         yield watching
         looking.cancel()
@@ -62,17 +62,17 @@ async def test_a_killed_holder_has_recovered_when_another_process_holds_a_higher
     assert (watch.acting, watch.takeovers) == ({"distributor-1": "first"}, {"distributor-1": 0})
 
     at_s = time.monotonic()
-    watch.interrupted(struck(KILL, at_s), Role.DISTRIBUTOR)
+    watch.interrupted(injected(KILL, at_s), Role.DISTRIBUTOR)
     await client.set("lease", lease(1, 11, commits=1))  # what the dead one had still sent
     await client.set("lease", lease(2, 12))
     await seen(watch, 2)
     took_s = time.monotonic() - at_s
 
     watch.close()
-    [recovery] = watch.story.recoveries
+    [recovery] = watch.record.recoveries
     assert 0 < recovery.took_s <= took_s
     assert watch.takeovers == {"distributor-1": 1}
-    assert [(hold.lane, hold.epoch) for hold in watch.story.holds] == [("first", 1), ("second", 2)]
+    assert [(hold.lane, hold.epoch) for hold in watch.record.holds] == [("first", 1), ("second", 2)]
 
 
 async def test_a_stopped_holder_has_recovered_when_it_renews_again_after_it_woke(
@@ -80,11 +80,11 @@ async def test_a_stopped_holder_has_recovered_when_it_renews_again_after_it_woke
 ) -> None:
     await client.set("lease", lease(1, 11))
     await seen(watch, 1)
-    stop = struck(Fault(0.0, Kind.STOP, AGENT, 0.3), time.monotonic())
+    stop = injected(Fault(0.0, Kind.STOP, AGENT, 0.3), time.monotonic())
     watch.interrupted(stop, Role.DISTRIBUTOR)
     stop.healed_s = time.monotonic()
     await client.set("lease", lease(1, 11, commits=1))
-    await until_async(lambda: watch.story.recoveries, "it is back")
+    await until_async(lambda: watch.record.recoveries, "it is back")
     assert watch.takeovers == {"distributor-1": 0}
 
 
@@ -94,8 +94,8 @@ async def test_a_recovery_that_another_fault_disturbs_is_not_counted(
 ) -> None:
     await client.set("lease", lease(1, 11))
     await seen(watch, 1)
-    watch.interrupted(struck(KILL, time.monotonic()), Role.DISTRIBUTOR)
-    watch.disturbed(struck(Fault(0.1, Kind.KILL, target, 0.3), time.monotonic()))
+    watch.interrupted(injected(KILL, time.monotonic()), Role.DISTRIBUTOR)
+    watch.disturbed(injected(Fault(0.1, Kind.KILL, target, 0.3), time.monotonic()))
     await client.set("lease", lease(2, 12))
     await seen(watch, 2)
-    assert watch.story.recoveries == []
+    assert watch.record.recoveries == []

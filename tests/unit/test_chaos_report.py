@@ -15,10 +15,10 @@ import pytest
 from core.chaos.injector import SERVER, Fault, Kind, Target
 from core.chaos.judge import Verdict
 from core.chaos.ledger import Entry
-from core.chaos.live import AgentLine, ChaosView, Moment, sparkline
+from core.chaos.live import AgentLine, ChaosView, Snapshot, sparkline
 from core.chaos.recovery import server_recoveries, worker_recoveries
 from core.chaos.report import Report, recovery_times, report_json, report_svg, report_text
-from core.chaos.story import Hold, Phases, Recovery, Story, Struck
+from core.chaos.run_record import Hold, InjectedFault, Phases, Recovery, RunRecord
 
 WORKER = Target("worker-1")
 KILL = Fault(1.0, Kind.KILL, WORKER, 0.3)
@@ -39,12 +39,14 @@ CLEAN = Verdict(
 )
 
 
-def struck(fault: Fault, at_s: float = 1.0, pid: int = 7, healed_s: float | None = None) -> Struck:
-    return Struck(fault, at_s, fault.target.agent_id, pid, acting=True, healed_s=healed_s)
+def injected(fault: Fault, at_s: float = 1.0, pid: int = 7, healed_s: float | None = None) -> InjectedFault:
+    return InjectedFault(fault, at_s, fault.target.agent_id, pid, acting=True, healed_s=healed_s)
 
 
-def story() -> Story:
-    told = Story(lanes=("server", "worker-1"), struck=[struck(KILL)], recoveries=[Recovery(KILL, "worker", 0.5)])
+def record() -> RunRecord:
+    told = RunRecord(
+        lanes=("server", "worker-1"), injected=[injected(KILL)], recoveries=[Recovery(KILL, "worker", 0.5)]
+    )
     told.conditions.set("server", "up", 0.0)
     told.conditions.set("worker-1", "up", 0.0)
     told.conditions.set("worker-1", "down", 1.0)
@@ -64,7 +66,7 @@ def report(verdict: Verdict = CLEAN, *, interrupted: bool = False) -> Report:
         seconds=3.0,
         interval_s=0.3,
         kinds=frozenset({Kind.KILL}),
-        story=story(),
+        record=record(),
         phases=Phases(0.5, 1.0, 3.0, 4.0),
         verdict=verdict,
         interrupted=interrupted,
@@ -106,7 +108,7 @@ def test_a_run_in_which_nothing_was_accepted_proves_nothing() -> None:
 
 
 def test_a_run_without_a_fault_proves_nothing() -> None:
-    calm = replace(report(), story=Story(lanes=("server",)))
+    calm = replace(report(), record=RunRecord(lanes=("server",)))
     assert calm.exit_code == 1
     assert report_json(calm)["clean"] is False
     assert report_text(calm)[-1].startswith("NOTHING PROVED: no fault was carried out")
@@ -114,8 +116,8 @@ def test_a_run_without_a_fault_proves_nothing() -> None:
 
 def test_who_ended_unasked_is_told_and_is_a_finding_if_it_crashed() -> None:
     away, crashed = report(), report()
-    away.story.exits = {"worker-1": [69, 69]}
-    crashed.story.exits = {"worker-1": [69, 1], "worker-2": [-11]}
+    away.record.exits = {"worker-1": [69, 69]}
+    crashed.record.exits = {"worker-1": [69, 1], "worker-2": [-11]}
 
     assert away.exit_code == 0
     assert "exits       unasked, and started again: worker-1 with 69 x 2" in report_text(away)
@@ -168,29 +170,29 @@ def test_a_killed_worker_has_recovered_when_the_last_of_its_executions_began_els
         entry("began", "second", 3.0, 8, "6"),
         entry("began", "of another", 9.0, 9, "7"),
     ]
-    assert worker_recoveries([struck(KILL)], entries, 0) == [Recovery(KILL, "worker", 2.0)]
+    assert worker_recoveries([injected(KILL)], entries, 0) == [Recovery(KILL, "worker", 2.0)]
 
 
 def test_a_stopped_worker_that_goes_on_with_its_task_has_recovered() -> None:
     stop = Fault(1.0, Kind.STOP, WORKER, 1.0)
     entries = [entry("began", "a", 0.9, 7, "1"), entry("ended", "a", 2.1, 7, "1")]
-    [recovery] = worker_recoveries([struck(stop)], entries, 0)
+    [recovery] = worker_recoveries([injected(stop)], entries, 0)
     assert recovery.took_s == pytest.approx(1.1)
 
 
 def test_a_recovery_that_a_fault_of_the_server_disturbed_is_not_counted() -> None:
     entries = [entry("began", "a", 0.9, 7, "1"), entry("began", "a", 3.0, 8, "2")]
-    server = struck(Fault(2.0, Kind.SERVER_KILL, SERVER, 0.5), at_s=2.0)
-    assert worker_recoveries([struck(KILL), server], entries, 0) == []
+    server = injected(Fault(2.0, Kind.SERVER_KILL, SERVER, 0.5), at_s=2.0)
+    assert worker_recoveries([injected(KILL), server], entries, 0) == []
 
 
 def test_a_worker_that_executed_nothing_interrupted_nothing() -> None:
-    assert worker_recoveries([struck(KILL)], [entry("began", "a", 1.2, 7, "1")], 0) == []
+    assert worker_recoveries([injected(KILL)], [entry("began", "a", 1.2, 7, "1")], 0) == []
 
 
 def test_the_server_has_recovered_when_it_is_back_and_a_client_hears_of_an_end() -> None:
     fault = Fault(1.0, Kind.SERVER_KILL, SERVER, 0.5)
-    [recovery] = server_recoveries([struck(fault, healed_s=1.5)], [1.2, 2.25, 2.5])
+    [recovery] = server_recoveries([injected(fault, healed_s=1.5)], [1.2, 2.25, 2.5])
     assert recovery.took_s == 0.75
 
 
@@ -199,15 +201,15 @@ def test_recovery_times_tell_the_median_and_the_worst_of_each_tier() -> None:
     assert told == {tier: {"count": 3, "p50_s": 0.2, "max_s": 5.0} for tier in ("all", "worker")}
 
 
-# ---- the story ----
+# ---- the record ----
 
 
 def test_who_takes_a_lease_after_another_or_after_its_own_death_has_taken_over() -> None:
-    assert [hold.epoch for hold in story().takeovers()] == [2]
+    assert [hold.epoch for hold in record().takeovers()] == [2]
 
 
 def test_rates_count_the_ends_of_each_stretch_of_time() -> None:
-    assert story().rates(4.0, 1.0) == [4.0, 0.0, 1.0, 2.0]
+    assert record().rates(4.0, 1.0) == [4.0, 0.0, 1.0, 2.0]
 
 
 # ---- the picture ----
@@ -225,14 +227,14 @@ def test_the_picture_names_every_lane_and_tells_what_each_mark_means() -> None:
 
 
 def test_the_picture_of_a_run_that_was_ended_at_once_is_a_picture_all_the_same() -> None:
-    empty = replace(report(), story=Story(), phases=Phases(0.0, 0.0, 0.0, 0.0))
+    empty = replace(report(), record=RunRecord(), phases=Phases(0.0, 0.0, 0.0, 0.0))
     assert ElementTree.fromstring(report_svg(empty)).tag.endswith("svg")
     assert empty.share == 0.0
 
 
 # ---- the live view ----
 
-MOMENT = Moment(
+SNAPSHOT = Snapshot(
     phase="faults",
     elapsed_s=12,
     total_s=60,
@@ -258,7 +260,7 @@ class Terminal(io.StringIO):
 def test_without_a_terminal_a_line_says_how_far_it_is_and_who_is_ill() -> None:
     stream = io.StringIO()
     with ChaosView(stream, decorated=False) as view:
-        view.show(MOMENT)
+        view.show(SNAPSHOT)
     assert (
         "faults    50 open, 1000 done, 50/s, 4 faults, 3 takeovers, server stopped, coordinator-1 down"
         in stream.getvalue()
@@ -268,7 +270,7 @@ def test_without_a_terminal_a_line_says_how_far_it_is_and_who_is_ill() -> None:
 def test_on_a_terminal_it_shows_who_acts_with_which_fence_and_the_last_faults() -> None:
     stream = Terminal()
     with ChaosView(stream, decorated=True) as view:
-        view.show(MOMENT)
+        view.show(SNAPSHOT)
     shown = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", stream.getvalue())
     for words in ("coordinator-1b acts", "12", "kill coordinator-1 for 0.3 s", "50/s (calm 90)", "server stopped"):
         assert words in shown

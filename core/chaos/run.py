@@ -1,4 +1,4 @@
-"""Conducts a run: a hierarchy on a server of its own, a load, a calm while, then faults, a drain and the verdict."""
+"""A run: a hierarchy on a server of its own, a load, a calm while, then faults, a drain and the verdict."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pathlib import Path
 
 from core.chaos.append_log import AppendLog
 from core.chaos.archive import Archive
-from core.chaos.cast import COORDINATOR, Member, cast
 from core.chaos.hierarchy import Hierarchy
 from core.chaos.injector import LINK, Kind, schedule
 from core.chaos.judge import Verdict, judge
 from core.chaos.ledger import LEDGER_VARIABLE, Ledger, read_ledger
-from core.chaos.live import AgentLine, ChaosView, Moment
+from core.chaos.live import AgentLine, ChaosView, Snapshot
 from core.chaos.load import Load
 from core.chaos.processes import Processes
 from core.chaos.proxy import Proxy
 from core.chaos.recovery import server_recoveries, worker_recoveries
+from core.chaos.run_record import SERVER_LANE, InjectedFault, Phases, RunRecord
 from core.chaos.server import RedisServer
-from core.chaos.story import SERVER_LANE, Phases, Story, Struck
+from core.chaos.topology import COORDINATOR, Member, topology
 from core.chaos.watch import Watch
 from core.client.agent_client import AgentClient
 from core.config.settings import A2AConfig, RedisConfig
@@ -36,7 +36,7 @@ from core.operations.reader import reading
 from core.roles import Role
 from core.tasks import Task
 
-__all__ = ["START_S", "Conducted", "Plan", "conduct"]
+__all__ = ["START_S", "Plan", "RunResult", "run_chaos"]
 
 #: Leases of 2 s: half a minute of faults shows a dozen takeovers. What has ended is forgotten after a while, so that a
 #: long run does not fill the server; by then its client has heard of it.
@@ -77,23 +77,23 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Conducted:
+class RunResult:
     """What came of it."""
 
-    story: Story
+    record: RunRecord
     phases: Phases
     verdict: Verdict
     interrupted: bool  #: whether somebody asked for its end
 
 
-async def conduct(plan: Plan, directory: Path, view: ChaosView, stop: asyncio.Event) -> Conducted:
+async def run_chaos(plan: Plan, directory: Path, view: ChaosView, stop: asyncio.Event) -> RunResult:
     """Runs it, in `directory`, which keeps the agents' logs, the ledger and what the server has written.
 
     `stop` set means: no more faults, drain and judge. Raises TimeoutError when the hierarchy does not start.
     """
     async with AsyncExitStack() as stack:
         run = _Run(plan, directory, view, stop, stack)
-        return await run.conduct()
+        return await run.from_start_to_end()
 
 
 class _Run:
@@ -104,8 +104,8 @@ class _Run:
     ) -> None:
         self.plan, self.view, self.stop = plan, view, stop
         self.origin_ns = time.monotonic_ns()
-        self.story = Story()
-        self.cast = cast(plan.distributors, plan.workers, CONCURRENCY)
+        self.record = RunRecord()
+        self.topology = topology(plan.distributors, plan.workers, CONCURRENCY)
         self.phase, self.ready_s, self.calm_s = "starting", 0.0, 0.0
         self.calm_rate = 0.0
         self.done_each_second: Counter[int] = Counter()
@@ -120,7 +120,7 @@ class _Run:
         self.redis = RedisConfig(url=self.server.url, password=self.server.password, mode="external")
         self.client = AgentClient(self.redis, A2AConfig(agent_id="chaos", token_secret=secret), COORDINATOR, "chaos")
         links = {member.lane: stack.enter_context(Proxy(self.server.socket)) for member in self._linked()}
-        self.hierarchy = Hierarchy(self.cast, self.processes, self.server, links, self.story, self.now_s)
+        self.hierarchy = Hierarchy(self.topology, self.processes, self.server, links, self.record, self.now_s)
         self.stack = stack
 
     def now_s(self) -> float:
@@ -129,7 +129,7 @@ class _Run:
 
     def _linked(self) -> tuple[Member, ...]:
         """Who needs a link that can be ill."""
-        return self.cast.members if self.plan.kinds & LINK else ()
+        return self.topology.members if self.plan.kinds & LINK else ()
 
     def _environment(self, directory: Path, secret: str) -> dict[str, str]:
         return {
@@ -142,13 +142,13 @@ class _Run:
             LEDGER_VARIABLE: str(self.ledger_path),
         }
 
-    async def conduct(self) -> Conducted:
-        self.view.say(f"starting {len(self.cast.members)} agents on a server of their own")
+    async def from_start_to_end(self) -> RunResult:
+        self.view.say(f"starting {len(self.topology.members)} agents on a server of their own")
         self.origin_ns = time.monotonic_ns()
         self.hierarchy.start()
         reader = await self.stack.enter_async_context(reading(self.redis))
         self.watch = Watch(
-            reader, self.cast.leases, self.story, self.now_s, self.hierarchy.lane_of, self.hierarchy.acting
+            reader, self.topology.leases, self.record, self.now_s, self.hierarchy.lane_of, self.hierarchy.acting
         )
         await self.stack.enter_async_context(self.client)
         most_open = self.plan.workers * CONCURRENCY * OPEN_PER_SLOT
@@ -158,10 +158,10 @@ class _Run:
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from failed  # the others are only what it led to
         self.watch.close()
-        for track in (self.story.conditions, self.story.links):
+        for track in (self.record.conditions, self.record.links):
             track.close(self.now_s())
         self.view.say("holding the ledger against everything that the server has written")
-        return await asyncio.to_thread(self._conducted, phases)
+        return await asyncio.to_thread(self._result, phases)
 
     async def _run(self) -> Phases:
         async with asyncio.TaskGroup() as group:
@@ -190,13 +190,13 @@ class _Run:
 
     async def _phases(self, group: asyncio.TaskGroup) -> Phases:
         async with asyncio.timeout(START_S):
-            await _until(lambda: len(self.watch.epochs) == len(self.cast.leases))
+            await _until(lambda: len(self.watch.epochs) == len(self.topology.leases))
             loading = group.create_task(self.load.run())
             await _until(lambda: self.load.counts.ended >= WARM)
         self.ready_s, self.phase = self.now_s(), "calm"
         await self._wait(self.ready_s + CALM * self.plan.seconds)
         self.calm_s, self.phase = self.now_s(), "faults"
-        self.calm_rate = self.story.rate(self.ready_s, self.calm_s)
+        self.calm_rate = self.record.rate(self.ready_s, self.calm_s)
         await self._inject()
         faults_s, self.phase = self.now_s(), "draining"
         await (self.hierarchy.mend() if self.stop.is_set() else self.hierarchy.settle())
@@ -210,7 +210,7 @@ class _Run:
         """Returns when no message waits to be read any more, or has had its time to be."""
         with suppress(TimeoutError):
             async with asyncio.timeout(QUIET_S), reading(self.redis) as reader:
-                lengths = [("XLEN", key) for key in self.cast.inboxes]
+                lengths = [("XLEN", key) for key in self.topology.inboxes]
                 while True:
                     if not any(await reader.run(*lengths)):
                         return
@@ -224,53 +224,55 @@ class _Run:
 
     async def _inject(self) -> None:
         seconds = (1 - CALM) * self.plan.seconds
-        for fault in schedule(self.plan.seed, seconds, self.plan.interval_s, self.cast.targets, self.plan.kinds):
+        for fault in schedule(self.plan.seed, seconds, self.plan.interval_s, self.topology.targets, self.plan.kinds):
             await self._wait(self.calm_s + fault.at_s)
             if self.stop.is_set():
                 return
-            if (struck := self.hierarchy.strike(fault)) is not None:
-                self._tell(struck)
+            if (injected := self.hierarchy.inject(fault)) is not None:
+                self._tell(injected)
         await self._wait(self.calm_s + seconds)
 
-    def _tell(self, struck: Struck) -> None:
-        fault = struck.fault
-        self.ledger.note("fault", fault=str(fault), process=struck.lane, pid_struck=struck.pid, acting=struck.acting)
-        self.watch.disturbed(struck)
-        role = next((one.role for one in self.cast.members if one.lane == struck.lane), Role.WORKER)
-        if struck.acting and fault.kind in INTERRUPTING and role is not Role.WORKER:
-            self.watch.interrupted(struck, role)
+    def _tell(self, injected: InjectedFault) -> None:
+        fault = injected.fault
+        self.ledger.note(
+            "fault", fault=str(fault), process=injected.lane, target_pid=injected.pid, acting=injected.acting
+        )
+        self.watch.disturbed(injected)
+        role = next((one.role for one in self.topology.members if one.lane == injected.lane), Role.WORKER)
+        if injected.acting and fault.kind in INTERRUPTING and role is not Role.WORKER:
+            self.watch.interrupted(injected, role)
 
     def _on_end(self, task: Task) -> None:
         now_s = self.now_s()
-        self.story.done_s.append(now_s)
+        self.record.done_s.append(now_s)
         self.done_each_second[int(now_s)] += 1
 
-    def _conducted(self, phases: Phases) -> Conducted:
+    def _result(self, phases: Phases) -> RunResult:
         entries = read_ledger(self.ledger_path)
-        self.story.lanes = (SERVER_LANE, *(member.lane for member in self.cast.members))
-        self.story.recoveries += worker_recoveries(self.story.struck, entries, self.origin_ns)
-        self.story.recoveries += server_recoveries(self.story.struck, self.story.done_s)
+        self.record.lanes = (SERVER_LANE, *(member.lane for member in self.topology.members))
+        self.record.recoveries += worker_recoveries(self.record.injected, entries, self.origin_ns)
+        self.record.recoveries += server_recoveries(self.record.injected, self.record.done_s)
         self.archive.collect()
         verdict = judge(entries, AppendLog(self.archive.directory).transactions())
-        return Conducted(self.story, phases, verdict, interrupted=self.stop.is_set())
+        return RunResult(self.record, phases, verdict, interrupted=self.stop.is_set())
 
     # ---- what is shown ----
 
     async def _show(self) -> None:
         while True:
-            self.view.show(self._moment())
+            self.view.show(self._snapshot())
             await asyncio.sleep(LOOK_S)
 
-    def _moment(self) -> Moment:
+    def _snapshot(self) -> Snapshot:
         now_s, counts = self.now_s(), self.load.counts
-        return Moment(
+        return Snapshot(
             phase=self.phase,
             elapsed_s=int(now_s),
             total_s=int(self.ready_s + self.plan.seconds),
             server=self.hierarchy.server_state,
-            agents=tuple(self._line(agent_id) for agent_id in self.cast.leases),
-            last_faults=tuple(f"{one.at_s:6.1f} s  {one.fault}" for one in self.story.struck[-SHOWN_FAULTS:]),
-            faults=len(self.story.struck),
+            agents=tuple(self._line(agent_id) for agent_id in self.topology.leases),
+            last_faults=tuple(f"{one.at_s:6.1f} s  {one.fault}" for one in self.record.injected[-SHOWN_FAULTS:]),
+            faults=len(self.record.injected),
             open=counts.open,
             done=counts.ended,
             rates=tuple(float(self.done_each_second[second]) for second in range(int(now_s))[-SHOWN_S:]),
@@ -278,7 +280,7 @@ class _Run:
         )
 
     def _line(self, agent_id: str) -> AgentLine:
-        lanes = [member.lane for member in self.cast.members if member.agent_id == agent_id]
+        lanes = [member.lane for member in self.topology.members if member.agent_id == agent_id]
         return AgentLine(
             agent_id,
             tuple((lane, self._does(agent_id, lane)) for lane in lanes),
@@ -288,11 +290,11 @@ class _Run:
 
     def _does(self, agent_id: str, lane: str) -> str:
         """In a word, the worst first."""
-        condition = self.story.conditions.state(lane) or "down"
+        condition = self.record.conditions.state(lane) or "down"
         if condition != "up":
             return condition
         role = "acts" if self.hierarchy.acting.get(agent_id) == lane else "waits"
-        return self.story.links.state(lane) or role
+        return self.record.links.state(lane) or role
 
 
 async def _until(condition: Callable[[], bool]) -> None:

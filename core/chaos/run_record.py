@@ -1,5 +1,5 @@
-"""What happened in a run: who was up, who held which lease, what was struck, what was done. For the report and its
-picture. All times are seconds since the run began, on the monotonic clock of the process that watched.
+"""What happened in a run: who was up, who held which lease, which faults were injected, what was done. For the report
+and its picture. All times are seconds since the run began, on the monotonic clock of the process that watched.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from core.chaos.injector import Fault, Kind
 
-__all__ = ["SERVER_LANE", "Hold", "Phases", "Recovery", "Span", "Story", "Struck", "Track"]
+__all__ = ["SERVER_LANE", "Hold", "InjectedFault", "Phases", "Recovery", "RunRecord", "Span", "Track"]
 
 SERVER_LANE = "server"
 
@@ -60,12 +60,12 @@ class Hold:
 
 
 @dataclass(slots=True)
-class Struck:
+class InjectedFault:
     """A fault that was carried out."""
 
     fault: Fault
     at_s: float
-    lane: str  #: the process that it befell
+    lane: str  #: the process that it hit
     pid: int
     acting: bool  #: whether that process held the lease of its id
     healed_s: float | None = None  #: when it was undone: started again, continued, connected
@@ -91,20 +91,20 @@ class Phases:
 
 
 @dataclass(slots=True)
-class Story:
+class RunRecord:
     """Everything that was seen."""
 
     lanes: Sequence[str] = ()  #: in the order in which they are shown
     conditions: Track = field(default_factory=Track)
     links: Track = field(default_factory=Track)
     holds: list[Hold] = field(default_factory=list)
-    struck: list[Struck] = field(default_factory=list)
+    injected: list[InjectedFault] = field(default_factory=list)
     done_s: list[float] = field(default_factory=list)  #: when the client heard the end of each task
     recoveries: list[Recovery] = field(default_factory=list)
     exits: dict[str, list[int]] = field(default_factory=dict)  #: by lane, the exit codes of those that ended unasked
 
     def faults_by_kind(self) -> dict[str, int]:
-        counts = {kind.value: sum(one.fault.kind is kind for one in self.struck) for kind in Kind}
+        counts = {kind.value: sum(one.fault.kind is kind for one in self.injected) for kind in Kind}
         return {kind: count for kind, count in counts.items() if count}
 
     def takeovers(self) -> list[Hold]:

@@ -1,4 +1,4 @@
-"""Who plays in a run: the processes of a hierarchy, by name, and what faults may befall.
+"""The processes of a run's hierarchy, by name: who is started, and what faults may hit.
 
 A process has a lane in the picture, by its name: `distributor-1`, and `distributor-1b` for the one that was started to
 take its place.
@@ -13,7 +13,7 @@ from core.module_names import module_name
 from core.redis_backend.keys import AgentKeys, CellKeys, CoordinatorKeys
 from core.roles import Role
 
-__all__ = ["COORDINATOR", "Cast", "Member", "cast"]
+__all__ = ["COORDINATOR", "Member", "Topology", "topology"]
 
 COORDINATOR = "coordinator-1"
 
@@ -30,7 +30,7 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Cast:
+class Topology:
     """All of them."""
 
     members: tuple[Member, ...]
@@ -54,7 +54,7 @@ class Cast:
         return tuple(targets)
 
 
-def cast(distributors: int, workers: int, concurrency: int) -> Cast:
+def topology(distributors: int, workers: int, concurrency: int) -> Topology:
     """A coordinator and a standby, distributors (the first with a standby), workers that are dealt out to them; in the
     order in which they are started.
 
@@ -76,4 +76,4 @@ def cast(distributors: int, workers: int, concurrency: int) -> Cast:
         handlers = ("--import", module_name(f"core.chaos.{module}"), "--concurrency", f"{concurrency}")
         keys = CellKeys(whose).worker(name)
         members.append(Member(name, Role.WORKER, name, (*below, "--distributor", whose, *handlers), keys))
-    return Cast(tuple(members))
+    return Topology(tuple(members))
