@@ -44,7 +44,7 @@ def _run_tier(plan: AgentPlan) -> int:
 
 
 @dataclass(slots=True)
-class _Child:
+class _AgentProcess:
     """An agent and its process, if it has one now."""
 
     plan: AgentPlan
@@ -92,14 +92,14 @@ class Supervisor:
         self._ready = ready
         self._on_ready = on_ready
         self._name_width = max(len(str(plan.address)) for plan in plans)
-        self._children: dict[int, _Child] = {}  # by pid, those that live
-        self._all: list[_Child] = []
+        self._living: dict[int, _AgentProcess] = {}  # by pid, those that live
+        self._agents: list[_AgentProcess] = []
         self._watcher = 0
         self._unheard = False  # whether nobody reads what we say
         self._stop_requests = 0  # how often we were asked to stop
         self._stage: Role | None = None  # the tier that drains
         self._stage_ends_s = 0.0
-        self._failed: _Child | None = None  # an agent that could not start, so that `up` itself has failed
+        self._failed: _AgentProcess | None = None  # an agent that could not start, so that `up` itself has failed
         self._signals = SignalSocket(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._signals, selectors.EVENT_READ, self._on_signals)
@@ -119,12 +119,12 @@ class Supervisor:
         an agent's own exit code when it could not start at all, or when no agent could be kept running."""
         self._home.drain_order.unlink(missing_ok=True)
         for plan in self._plans:
-            child = _Child(plan, AgentRecord(plan.address.role.value, plan.address.agent_id, 0, starts=0))
-            self._all.append(child)
-            self._start(child)
+            agent = _AgentProcess(plan, AgentRecord(plan.address.role.value, plan.address.agent_id, 0, starts=0))
+            self._agents.append(agent)
+            self._start(agent)
         self._watcher = fork_detached(self._ready, stdout=None, stderr=None, close=self._descriptors())
         self._save()
-        while self._children or any(child.due_s is not None for child in self._all):
+        while self._living or any(agent.due_s is not None for agent in self._agents):
             self._turn()
         self._end_watcher()
         self._home.drain_order.unlink(missing_ok=True)
@@ -140,16 +140,16 @@ class Supervisor:
         for key, _ in self._selector.select(self._patience_s()):
             key.data()
         now_s = time.monotonic()
-        for child in self._all:
-            if child.due_s is not None and child.due_s <= now_s:
-                self._start_again(child)
+        for agent in self._agents:
+            if agent.due_s is not None and agent.due_s <= now_s:
+                self._start_again(agent)
                 self._save()
         if self._stage is not None and now_s >= self._stage_ends_s:
             self._kill(self._stage, "did not end in time and was killed; others finish its tasks")
 
     def _patience_s(self) -> float | None:
         """How long nothing needs to be done; None: until a signal."""
-        times = [child.due_s for child in self._all if child.due_s is not None]
+        times = [agent.due_s for agent in self._agents if agent.due_s is not None]
         if self._stage is not None:
             times.append(self._stage_ends_s)
         return max(0.0, min(times) - time.monotonic()) if times else None
@@ -163,46 +163,46 @@ class Supervisor:
 
     def _descriptors(self) -> list[int]:
         """Ours, which a child must not hold: the lock would stay taken, an end of a pipe would never close."""
-        outputs = [child.output for child in self._all if child.output is not None]
+        outputs = [agent.output for agent in self._agents if agent.output is not None]
         return [*self._private, *self._signals.descriptors, *outputs]
 
     # ---- starting and dying ----
 
-    def _start_again(self, child: _Child) -> None:
+    def _start_again(self, agent: _AgentProcess) -> None:
         try:
-            self._start(child)
+            self._start(agent)
         except OSError as error:  # no more processes, descriptors, or room for a log: no reason to end the others
             pause_s = AGENT_RESTARTS.max_pause_s
-            child.due_s = time.monotonic() + pause_s
-            self._tell(f"{child.name} cannot be started now ({error.strerror}); again in {pause_s:g} s")
+            agent.due_s = time.monotonic() + pause_s
+            self._tell(f"{agent.name} cannot be started now ({error.strerror}); again in {pause_s:g} s")
 
-    def _start(self, child: _Child) -> None:
-        child.due_s = None
+    def _start(self, agent: _AgentProcess) -> None:
+        agent.due_s = None
         if self._logs is not None:
-            said = os.open(self._home.log_of(child.name), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            said = os.open(self._home.log_of(agent.name), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         else:
-            self._hang_up(child)
-            child.output, said = os.pipe()
-            os.set_blocking(child.output, False)
-            self._selector.register(child.output, selectors.EVENT_READ, partial(self._on_output, child))
+            self._hang_up(agent)
+            agent.output, said = os.pipe()
+            os.set_blocking(agent.output, False)
+            self._selector.register(agent.output, selectors.EVENT_READ, partial(self._on_output, agent))
         try:
             close = [*self._descriptors(), said]
-            pid = fork_detached(partial(_run_tier, child.plan), stdout=said, stderr=said, close=close)
+            pid = fork_detached(partial(_run_tier, agent.plan), stdout=said, stderr=said, close=close)
         finally:
             os.close(said)
-        child.record = replace(child.record, pid=pid, starts=child.record.starts + 1, exit_code=None)
-        self._children[pid] = child
+        agent.record = replace(agent.record, pid=pid, starts=agent.record.starts + 1, exit_code=None)
+        self._living[pid] = agent
 
     def _reap(self) -> None:
-        while self._children or self._watcher:
+        while self._living or self._watcher:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
             code = os.waitstatus_to_exitcode(status)
             if pid == self._watcher:
                 self._on_watched(code)
-            elif pid in self._children:
-                self._on_death(self._children.pop(pid), code)
+            elif pid in self._living:
+                self._on_death(self._living.pop(pid), code)
             self._save()
 
     def _on_watched(self, code: int) -> None:
@@ -212,54 +212,54 @@ class Supervisor:
             self._save()
             self._on_ready()
 
-    def _on_death(self, child: _Child, code: int) -> None:
-        self._on_output(child)
-        child.record = replace(child.record, exit_code=code)
+    def _on_death(self, agent: _AgentProcess, code: int) -> None:
+        self._on_output(agent)
+        agent.record = replace(agent.record, exit_code=code)
         if self._stop_requests:
             self._next_stage()
             return
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         if not self._record.ready and code > 0:
-            self._tell(f"{child.name} could not start (exit code {code}); stopping the others")
-            self._failed = child
+            self._tell(f"{agent.name} could not start (exit code {code}); stopping the others")
+            self._failed = agent
             self._asked_to_stop()
             return
-        pause_s = child.restarts.pause_s(code, time.monotonic())
+        pause_s = agent.restarts.pause_s(code, time.monotonic())
         if pause_s is None:
-            self._tell(f"{child.name} {how}: {child.restarts.why_not(code)}")
+            self._tell(f"{agent.name} {how}: {agent.restarts.why_not(code)}")
         else:
-            child.due_s = time.monotonic() + pause_s  # not later: when nobody hears what is told all is to end
-            self._tell(f"{child.name} {how}; it is started again in {pause_s:.1f} s")
+            agent.due_s = time.monotonic() + pause_s  # not later: when nobody hears what is told all is to end
+            self._tell(f"{agent.name} {how}; it is started again in {pause_s:.1f} s")
 
-    def _on_output(self, child: _Child) -> None:
+    def _on_output(self, agent: _AgentProcess) -> None:
         """Passes on whole lines, each with the name of who said it."""
-        while child.output is not None:
+        while agent.output is not None:
             try:
-                said = os.read(child.output, 65_536)
+                said = os.read(agent.output, 65_536)
             except BlockingIOError:
                 return
-            lines = (child.pending + said).split(b"\n")
-            child.pending = lines.pop()
+            lines = (agent.pending + said).split(b"\n")
+            agent.pending = lines.pop()
             if not said:
-                lines += [child.pending] if child.pending else []
-                self._hang_up(child)
+                lines += [agent.pending] if agent.pending else []
+                self._hang_up(agent)
             for line in lines:
-                child.said = line.decode(errors="replace")
-                self._tell(f"{child.name:<{self._name_width}} | {child.said}")
+                agent.said = line.decode(errors="replace")
+                self._tell(f"{agent.name:<{self._name_width}} | {agent.said}")
 
-    def _hang_up(self, child: _Child) -> None:
+    def _hang_up(self, agent: _AgentProcess) -> None:
         """Of a process that has ended: what it has left behind may still hold the other end."""
-        if child.output is not None:
-            self._selector.unregister(child.output)
-            os.close(child.output)
-            child.output, child.pending = None, b""
+        if agent.output is not None:
+            self._selector.unregister(agent.output)
+            os.close(agent.output)
+            agent.output, agent.pending = None, b""
 
     # ---- stopping ----
 
     def _asked_to_stop(self) -> None:
         self._stop_requests += 1
-        for child in self._all:
-            child.due_s = None
+        for agent in self._agents:
+            agent.due_s = None
         self._end_watcher()
         if self._stop_requests > 1:
             self._tell(
@@ -275,7 +275,7 @@ class Supervisor:
 
     def _next_stage(self) -> None:
         """Asks the lowest tier that lives to drain, once."""
-        living = [child.plan.address.role for child in self._children.values()]
+        living = [agent.plan.address.role for agent in self._living.values()]
         stage = next((role for role in DRAIN_ORDER if role in living), None)
         if stage is self._stage or self._stop_requests > 1:
             return
@@ -284,16 +284,16 @@ class Supervisor:
         with suppress(OSError):  # the disk is full: they take the time that is configured
             write_private(self._home.drain_order, f"{drain_s}")
         self._stage_ends_s = time.monotonic() + drain_s + GRACE_S
-        for pid, child in self._children.items():
-            if child.plan.address.role is stage:
+        for pid, agent in self._living.items():
+            if agent.plan.address.role is stage:
                 os.kill(pid, signal.SIGTERM)
 
     def _kill(self, role: Role, why: str = "") -> None:
-        for pid, child in self._children.items():
-            if child.plan.address.role is role:
+        for pid, agent in self._living.items():
+            if agent.plan.address.role is role:
                 os.kill(pid, signal.SIGKILL)
                 if why:
-                    self._tell(f"{child.name} {why}")
+                    self._tell(f"{agent.name} {why}")
         self._stage_ends_s = time.monotonic() + GRACE_S
 
     def _end_watcher(self) -> None:
@@ -303,8 +303,8 @@ class Supervisor:
             self._watcher = 0
 
     def _save(self) -> None:
-        for child in self._all:
-            self._record = self._record.with_agent(child.record)
+        for agent in self._agents:
+            self._record = self._record.with_agent(agent.record)
         try:
             self._home.write(self._record)
         except OSError as error:  # a full disk is no reason to end agents
@@ -328,7 +328,7 @@ class Supervisor:
             return self._failed.record.exit_code
         if self._stop_requests > 1:
             return EXIT_KILLED
-        codes = [child.record.exit_code or 0 for child in self._all]
+        codes = [agent.record.exit_code or 0 for agent in self._agents]
         if not self._stop_requests:  # nobody asked: all have ended by themselves
             return next((code if code > 0 else 1 for code in codes if code not in ORDERLY_CODES), 0)
         return EXIT_HANDED_BACK if any(code != 0 for code in codes) else 0

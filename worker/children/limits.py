@@ -73,7 +73,7 @@ class Limits:
         except ValueError:
             self._lowered = True
 
-    def worn(self, took_s: float, failed: bool) -> str:
+    def why_replace(self, took_s: float, failed: bool) -> str:
         """Why this process should be replaced after an attempt; '' as far as is known, when not."""
         if self._lowered:
             return "it has lowered a limit of its process for good"

@@ -107,8 +107,9 @@ def serve(connection: socket.socket, handlers: Handlers, memory_mb: int) -> NoRe
             channel.begin(NO_RUN)
             took_s = monotonic() - began_s
             left_processes = took_s >= START_OF_A_PROCESS_S and end_children()
-            worn = "it left processes behind" if left_processes else surroundings.spoilt or limits.worn(took_s, failed)
-            channel.send(reply[:-1] + b',"worn":%b}' % orjson.dumps(worn) if worn else reply)
+            why = "it left processes behind" if left_processes else surroundings.spoilt
+            why = why or limits.why_replace(took_s, failed)
+            channel.send(reply[:-1] + b',"replace":%b}' % orjson.dumps(why) if why else reply)
 
 
 def _attempt(

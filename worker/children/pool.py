@@ -22,7 +22,7 @@ from worker.children.frames import FRAME_LIMIT_BYTES, Frames, encode
 from worker.children.guard import refuse_in_child
 from worker.children.output import ChildOutput
 
-__all__ = ["Child", "ChildDied", "ChildPool"]
+__all__ = ["ChildDied", "ChildPool", "ChildProcess"]
 
 #: A child is replaced after so many runs: what user code leaks does not grow for ever.
 RUNS_PER_CHILD = 1000
@@ -51,14 +51,14 @@ class ChildDied(WorldError):
         self.peak_mb = peak_mb  #: most memory it had in use at a time, imports included; 0: not known
 
 
-class Child(asyncio.Protocol):
+class ChildProcess(asyncio.Protocol):
     """One child process. It runs one attempt at a time."""
 
     def __init__(self, number: int, kill: Callable[[int], None], output: ChildOutput) -> None:
         self.pid: int | None = None  #: once it is known
         self.runs = 0
         self.gone = False
-        self.worn = ""  #: why it should not run another attempt
+        self.why_replace = ""  #: why it should not run another attempt
         self._number = number
         self._kill = kill
         self._output = output
@@ -133,7 +133,7 @@ class Child(asyncio.Protocol):
 
     def _on_done(self, message: dict[str, Any]) -> None:
         if self._answer is not None and not self._answer.done() and message.get("done") == self.runs:
-            self.worn = message.get("worn", "")
+            self.why_replace = message.get("replace", "")
             self._answer.set_result(message)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -166,8 +166,8 @@ class ChildPool:
         self._control: socket.socket | None = None
         self._frames = Frames()
         self._ready: asyncio.Future[None] | None = None
-        self._children: dict[int, Child] = {}
-        self._idle: list[Child] = []
+        self._children: dict[int, ChildProcess] = {}
+        self._idle: list[ChildProcess] = []
         self._forks = 0
         self.hint = ""  #: why a function may wait for ever; '': nothing is known
         self._logging = log_setup()  #: of its forkserver, and so of all children
@@ -195,7 +195,7 @@ class ChildPool:
             control.close()
             await asyncio.to_thread(process.wait)
 
-    async def acquire(self) -> Child:
+    async def acquire(self) -> ChildProcess:
         """An idle child, or a new one. Give it back with ``release``. Raises ConfigError as ``start`` does."""
         while self._idle:
             child = self._idle.pop()
@@ -204,11 +204,13 @@ class ChildPool:
         await self.start()
         return await self._fork()
 
-    def release(self, child: Child) -> None:
+    def release(self, child: ChildProcess) -> None:
         if child.gone:
             return
-        if child.worn or child.runs >= RUNS_PER_CHILD:
-            log.debug("a child is replaced: %s", child.worn or "its runs are over", extra={"action": "child_replaced"})
+        if child.why_replace or child.runs >= RUNS_PER_CHILD:
+            log.debug(
+                "a child is replaced: %s", child.why_replace or "its runs are over", extra={"action": "child_replaced"}
+            )
             child.retire()
         else:
             self._idle.append(child)
@@ -263,13 +265,13 @@ class ChildPool:
             "logging": self._logging,
         }
 
-    async def _fork(self) -> Child:
+    async def _fork(self) -> ChildProcess:
         assert self._control is not None
         self._forks += 1
         ours, theirs = socket.socketpair()
         read_end, write_end = os.pipe()
         shown = ChildOutput(read_end, logs_json=self._logging["as_json"])
-        child = Child(self._forks, self._kill, shown)
+        child = ChildProcess(self._forks, self._kill, shown)
         self._children[self._forks] = child
         with theirs, os.fdopen(write_end, "wb") as output:
             self._ask({"fork": self._forks}, [theirs.fileno(), output.fileno()])

@@ -15,7 +15,7 @@ from msgspec.structs import asdict
 from core.tasks import NULL, Task, TaskError, value_of
 from worker.authoring.context import ChildOutcome, Context, Progress, Spawn
 from worker.children.output import TAIL_BYTES
-from worker.children.pool import Child
+from worker.children.pool import ChildProcess
 
 __all__ = ["Finished", "Running", "Status", "run_request"]
 
@@ -71,7 +71,7 @@ class Running:
         self.started_at = started_at
         self.due_s = float("inf")  #: monotonic time at which it is stopped
         self.context: Context | None = None
-        self.child: Child | None = None  #: the process that runs it; None: the loop does
+        self.child: ChildProcess | None = None  #: the process that runs it; None: the loop does
         self.hint = ""  #: why it may not end, where something is known
         self.stopped_s: float | None = None  #: monotonic time at which it was told to stop
         self.cancelled = False  #: told so because somebody asked for it, not because its time was up
