@@ -23,7 +23,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from core.config.endpoint import Endpoint
 from core.config.settings import RedisConfig
-from core.config.tls import tls_context, untrusted
+from core.config.tls import certificate_error, tls_context
 from core.config.variables import secret_text
 from core.errors import AgentSystemError, ConfigError, ReplyTooLarge, TransportDown
 from core.ports import Part
@@ -103,7 +103,7 @@ class Wire:
                 self._link = await _open(self._config)
                 replies = await self._link.exchange(_greeting(endpoint), CONNECT_TIMEOUT_S)
         except ssl.SSLCertVerificationError as error:
-            raise untrusted(self._config, error) from error
+            raise certificate_error(self._config, error) from error
         except Exception as error:  # the timeout is one as well; a host name that is none, or what another loop raises
             await self.close()
             if isinstance(error, AgentSystemError):

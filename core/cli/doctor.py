@@ -22,7 +22,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
     Looks at Python, packages, settings, secret, server, leases, agents and rejected messages; changes nothing.
     The exit code is not 0 when something has failed.
     """
-    from core.operations.checkup import worst
+    from core.operations.checkup import exit_code_of
 
     findings = run(_findings())
     if as_json:
@@ -36,7 +36,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
             if finding.cure:
                 rows.append(("", "", f"Cure: {finding.cure}"))
         print_table(("CHECK", "STATE", "WHAT~"), rows)
-    raise typer.Exit(worst(findings))
+    raise typer.Exit(exit_code_of(findings))
 
 
 async def _findings() -> list[Finding]:

@@ -21,7 +21,7 @@ from core.config.settings import with_client_certificate
 from core.config.sources import load
 from core.embedded_server.embedded import ensure_server_blocking
 from core.errors import AgentSystemError
-from core.launch.hierarchy import AgentPlan, HierarchyHome
+from core.launch.hierarchy import AgentPlan, HierarchyFiles
 from core.launch.preload import preload
 from core.launch.readiness import wait_until_ready
 from core.launch.supervisor import Supervisor
@@ -30,7 +30,7 @@ from core.overview import Overview
 from core.printable import printable_lines
 from core.roles import Role
 
-__all__ = ["Known", "known_of_settings", "start_server", "supervise", "supervise_detached"]
+__all__ = ["LaunchSettings", "launch_settings", "start_server", "supervise", "supervise_detached"]
 
 #: Longest wait for a detached hierarchy to be ready; what starts slower goes on starting.
 READY_S = 60.0
@@ -40,23 +40,23 @@ _HIGHEST_INHERITED = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class LaunchSettings:
     """What a supervisor has to know of the settings. No secret: what it forks runs user code."""
 
     coordinator_id: str
-    home: HierarchyHome
+    files: HierarchyFiles
     redis: str  #: address, without user and password
     drain_timeout_s: float
     log_format: str
     health_port: int | None
 
 
-def known_of_settings() -> Known:
+def launch_settings() -> LaunchSettings:
     """Raises ConfigError."""
     configured = settings()
-    return Known(
+    return LaunchSettings(
         configured.coordinator_id,
-        HierarchyHome.of(configured.redis, configured.coordinator_id),
+        HierarchyFiles.of(configured.redis, configured.coordinator_id),
         str(configured.redis.endpoint),
         configured.agent.drain_timeout_s,
         configured.agent.log_format,
@@ -70,8 +70,8 @@ def start_server() -> None:
     ensure_server_blocking(with_client_certificate(configured.redis, configured.a2a))
 
 
-def supervise(plans: Sequence[AgentPlan], known: Known, lock: int, report: int | None = None) -> int:
-    """Is the supervisor from here on; returns its exit code. `lock` holds the home's lock.
+def supervise(plans: Sequence[AgentPlan], launch: LaunchSettings, lock: int, report: int | None = None) -> int:
+    """Is the supervisor from here on; returns its exit code. `lock` holds the hierarchy's lock.
 
     `report`: nobody watches, so agents write logs; "ready" is written there once all are.
     """
@@ -79,11 +79,11 @@ def supervise(plans: Sequence[AgentPlan], known: Known, lock: int, report: int |
     preload({plan.address.role for plan in plans})
     supervisor = Supervisor(
         plans,
-        known.home,
+        launch.files,
         private=[lock] if report is None else [lock, report],
-        redis=known.redis,
-        drain_timeout_s=known.drain_timeout_s,
-        logs=known.home.logs() if report is not None else None,
+        redis=launch.redis,
+        drain_timeout_s=launch.drain_timeout_s,
+        logs=launch.files.logs() if report is not None else None,
         say=_note_heard if report is None else _note_with_time,
         ready=partial(_announce, plans, os.getpid(), began_s),
         on_ready=partial(_report_ready, report) if report is not None else lambda: None,
@@ -145,16 +145,16 @@ def _example(overview: Overview) -> str:
     return ""
 
 
-def supervise_detached(plans: Sequence[AgentPlan], known: Known, lock: int) -> int:
+def supervise_detached(plans: Sequence[AgentPlan], launch: LaunchSettings, lock: int) -> int:
     """Leaves a supervisor behind, in a session of its own. Returns 0 when all are ready; 75: not yet, they go on
     starting; its exit code when it has ended, and why is said."""
-    home = known.home
-    log = home.log_of(f"supervisor-{known.coordinator_id}")
+    files = launch.files
+    log = files.log_of(f"supervisor-{launch.coordinator_id}")
     log_begins = log.stat().st_size if log.exists() else 0
     readable, writable = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
-    pid = fork(partial(_become_daemon, plans, known, lock, writable, log))
+    pid = fork(partial(_become_daemon, plans, launch, lock, writable, log))
     os.close(writable)
     os.close(lock)
     code = _wait_for_report(pid, readable)
@@ -165,13 +165,13 @@ def supervise_detached(plans: Sequence[AgentPlan], known: Known, lock: int) -> i
         note(f"agents: not all are ready after {READY_S:g} s; they go on starting. `agents status` shows them.")
         return EXIT_NOT_READY
     if code != 0:
-        for line in _last_words(home):
+        for line in _last_words(files):
             note(line)
-        note(f"agents: the hierarchy did not start. Its logs are in {home.logs()}")
+        note(f"agents: the hierarchy did not start. Its logs are in {files.logs()}")
     return code
 
 
-def _become_daemon(plans: Sequence[AgentPlan], known: Known, lock: int, report: int, log: Path) -> int:
+def _become_daemon(plans: Sequence[AgentPlan], launch: LaunchSettings, lock: int, report: int, log: Path) -> int:
     """The other process. Keeps nothing of the caller's open, so that nobody waits for us by a pipe."""
     os.setsid()
     said = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -180,7 +180,7 @@ def _become_daemon(plans: Sequence[AgentPlan], known: Known, lock: int, report: 
     os.closerange(3, kept[0])
     os.closerange(kept[0] + 1, kept[1])
     os.closerange(kept[1] + 1, _HIGHEST_INHERITED)
-    return supervise(plans, known, lock, report)
+    return supervise(plans, launch, lock, report)
 
 
 def _wait_for_report(pid: int, readable: int) -> int | None:
@@ -192,12 +192,12 @@ def _wait_for_report(pid: int, readable: int) -> int | None:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) or 1
 
 
-def _last_words(home: HierarchyHome) -> list[str]:
+def _last_words(files: HierarchyFiles) -> list[str]:
     """The last line of each agent that could not run."""
-    record = home.read()
+    record = files.read()
     words = []
     for agent in record.agents if record else ():
         if agent.exit_code is not None and agent.exit_code > 0:
-            lines = home.log_of(agent.name).read_text(errors="replace").strip().splitlines()
+            lines = files.log_of(agent.name).read_text(errors="replace").strip().splitlines()
             words += [f"{agent.name}: {line}" for line in lines[-1:]]
     return words

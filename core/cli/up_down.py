@@ -13,7 +13,7 @@ from core.cli.session import looking, run, settings
 
 if TYPE_CHECKING:
     from core.config.settings import Settings
-    from core.launch.hierarchy import HierarchyHome, HierarchyRecord
+    from core.launch.hierarchy import HierarchyFiles, HierarchyRecord
 
 __all__ = ["down", "up"]
 
@@ -43,40 +43,40 @@ def up(
     handed back, and kept. With --detach it returns once all are at work; `agents down` ends them. An agent that dies is
     started again.
     """
-    from core.cli.aside import aside
-    from core.cli.supervise import known_of_settings, start_server, supervise, supervise_detached
+    from core.cli.run_in_fork import run_in_fork
+    from core.cli.supervise import launch_settings, start_server, supervise, supervise_detached
     from core.launch.hierarchy import plan_agents
 
     # Whoever forks agents forks what runs user code: the secrets are read by others, and never are in its memory.
-    known = aside(known_of_settings)
-    log_format = "console" if known.log_format == "auto" and not detach else known.log_format
+    launch = run_in_fork(launch_settings)
+    log_format = "console" if launch.log_format == "auto" and not detach else launch.log_format
     plans = plan_agents(
-        known.coordinator_id,
+        launch.coordinator_id,
         distributors=distributors,
         workers=workers,
         modules=modules or (),
         concurrency=concurrency,
-        flags=("--drain-order", str(known.home.drain_order), "--log-format", log_format),
-        health_port=known.health_port,
+        flags=("--drain-order", str(launch.files.drain_order), "--log-format", log_format),
+        health_port=launch.health_port,
     )
-    lock = _lock(known.home)
+    lock = _lock(launch.files)
     if lock is None:
-        record = known.home.read()
+        record = launch.files.read()
         note(
-            f"agents: {known.coordinator_id} is up already at {known.redis}"
+            f"agents: {launch.coordinator_id} is up already at {launch.redis}"
             f" (supervisor: process {record.pid if record else '?'}). `agents status` shows it, `agents down` ends it."
         )
         raise typer.Exit(1)
-    aside(start_server)
-    raise typer.Exit((supervise_detached if detach else supervise)(plans, known, lock))
+    run_in_fork(start_server)
+    raise typer.Exit((supervise_detached if detach else supervise)(plans, launch, lock))
 
 
-def _lock(home: HierarchyHome) -> int | None:
-    """A descriptor that holds the home's lock; None: another supervisor has it."""
+def _lock(files: HierarchyFiles) -> int | None:
+    """A descriptor that holds the hierarchy's lock; None: another supervisor has it."""
     from core.machine.file_lock import try_lock
 
     for _ in range(5):  # who only looks whether it is taken takes it for a moment
-        lock = try_lock(home.lock)
+        lock = try_lock(files.lock)
         if lock is not None:
             return lock
         time.sleep(_POLL_S)
@@ -95,30 +95,30 @@ def down(
     kept; the next `agents up` goes on with them. Agents that were started by hand are left alone. Exit code 75 when
     something was handed back.
     """
-    from core.launch.hierarchy import HierarchyHome
+    from core.launch.hierarchy import HierarchyFiles
     from core.machine.private_files import write_private
 
     configured = settings()
-    home = HierarchyHome.of(configured.redis, configured.coordinator_id)
+    files = HierarchyFiles.of(configured.redis, configured.coordinator_id)
     where = f"{configured.coordinator_id} at {configured.redis.endpoint}"
-    if timeout is not None and home.running:
-        write_private(home.drain_order, f"{timeout}")
+    if timeout is not None and files.running:
+        write_private(files.drain_order, f"{timeout}")
     starting_ends_s = time.monotonic() + STARTING_S
-    while not home.signal(signal.SIGTERM):
-        if not home.running or time.monotonic() > starting_ends_s:
+    while not files.signal(signal.SIGTERM):
+        if not files.running or time.monotonic() > starting_ends_s:
             note(f"nothing to end: `agents up` runs nothing for {where}.")
             return
         time.sleep(_POLL_S)
     drain_s = configured.agent.drain_timeout_s if timeout is None else timeout
     # Three tiers, one after the other, each with the supervisor's grace on top; only the workers' takes its time.
     deadline_s = time.monotonic() + 3 * (drain_s + 15)
-    while home.running:
+    while files.running:
         if time.monotonic() > deadline_s:
-            record = home.read()
+            record = files.read()
             note(f"agents: still draining; process {record.pid if record else '?'} goes on with it.")
             raise typer.Exit(EXIT_NOT_ENDED)
         time.sleep(_POLL_S)
-    record = home.read()
+    record = files.read()
     assert record is not None
     raise typer.Exit(_tell_end(record, run(_open_tasks(configured))))
 

@@ -125,7 +125,7 @@ class AgentClient(Resident):
         self._away = ""  # why Redis cannot be reached; empty: it can
         self._replayed: dict[str, str] = {}  # dead letter -> the task it runs again as
 
-    def _leave_home(self, *, forked: bool) -> None:
+    def _leave_loop(self, *, forked: bool) -> None:
         """On another loop the client opens again. In a forked process it does so as a session of its own, since the
         coordinator would hear only the later of two senders with one id."""
         if forked:

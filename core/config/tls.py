@@ -9,7 +9,7 @@ from typing import Final
 from core.config.settings import RedisConfig
 from core.errors import ConfigError
 
-__all__ = ["tls_context", "untrusted"]
+__all__ = ["certificate_error", "tls_context"]
 
 #: What OpenSSL calls X509_V_ERR_..., in `verify_code`
 _NOT_YET_VALID: Final = 9
@@ -48,7 +48,7 @@ def _refuse_outdated(config: RedisConfig) -> None:
         )
 
 
-def untrusted(config: RedisConfig, error: ssl.SSLCertVerificationError) -> ConfigError:
+def certificate_error(config: RedisConfig, error: ssl.SSLCertVerificationError) -> ConfigError:
     """The error to raise when the server's certificate was not accepted."""
     if error.verify_code == _EXPIRED:
         cure = (

@@ -10,7 +10,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from core.embedded_server.home import Home
+from core.embedded_server.server_directory import ServerDirectory
 from core.embedded_server.supervisor import Orders, Supervisor
 from core.machine.file_lock import try_lock
 from core.machine.forked import fork
@@ -27,7 +27,7 @@ def main() -> None:
 def _supervise(orders: Orders) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(process)d:supervisor %(asctime)s %(message)s")
-    lock = try_lock(Home(Path(orders.home)).alive_lock)
+    lock = try_lock(ServerDirectory(Path(orders.directory)).alive_lock)
     if lock is None:  # another supervisor was faster, or a server of one that died is still there
         logging.getLogger("supervisor").info("another server is alive")
         return 0

@@ -26,8 +26,8 @@ from core.config.directories import directory_of, private_directory
 from core.config.endpoint import Endpoint
 from core.config.settings import RedisConfig
 from core.embedded_server.binary import server_binary
-from core.embedded_server.home import EmbeddedStatus, Home
 from core.embedded_server.probe import Found, Kind, look
+from core.embedded_server.server_directory import EmbeddedStatus, ServerDirectory
 from core.embedded_server.supervisor import Orders
 from core.errors import ConfigError, TransportDown
 from core.machine.file_lock import is_locked, locked
@@ -72,15 +72,15 @@ def ensure_server_blocking(config: RedisConfig, *, _idle_s: float = IDLE_S, _gua
         return config
     if config.mode == "external" or not can_embed:
         raise _no_server(endpoint, found)
-    home = _home(config)
-    if found.kind is not Kind.NOTHING and not is_locked(home.alive_lock):
+    directory = _directory(config)
+    if found.kind is not Kind.NOTHING and not is_locked(directory.alive_lock):
         raise _port_taken(endpoint, found)
-    return _way_in(config, home, _running(home) or _started(home, config, _idle_s, _guard))
+    return _way_in(config, directory, _running(directory) or _started(directory, config, _idle_s, _guard))
 
 
 def status(config: RedisConfig | None = None) -> EmbeddedStatus | None:
     """The embedded server of `config`'s port and data directory; None: none runs, or it does not answer."""
-    return _running(_home(config))
+    return _running(_directory(config))
 
 
 def stop(timeout_s: float = 15.0, config: RedisConfig | None = None) -> bool:
@@ -88,66 +88,68 @@ def stop(timeout_s: float = 15.0, config: RedisConfig | None = None) -> bool:
 
     Raises TransportDown when it is still there after `timeout_s`.
     """
-    home = _home(config)
+    directory = _directory(config)
     deadline_s = time.monotonic() + timeout_s
     found = asked = False
-    while is_locked(home.alive_lock):
+    while is_locked(directory.alive_lock):
         found = True
-        if not asked and (recorded := home.recorded()) is not None:
+        if not asked and (recorded := directory.recorded()) is not None:
             if recorded.supervised:
                 with suppress(ProcessLookupError):
                     os.kill(recorded.supervisor_pid, signal.SIGTERM)
                 asked = True
             else:
-                _end_leftover(home)
+                _end_leftover(directory)
         if time.monotonic() > deadline_s:
-            raise TransportDown(f"the embedded server has not ended within {timeout_s:g} s. See {home.log}")
+            raise TransportDown(f"the embedded server has not ended within {timeout_s:g} s. See {directory.log}")
         time.sleep(_POLL_S)
     return found
 
 
 def leftovers(config: RedisConfig | None = None) -> list[EmbeddedStatus]:
     """Servers of ours that live though their supervisor is gone. `stop` ends one, and so does the next start."""
-    alive = (Home(path).answering(_REPLY_S) for path in directory_of(config or RedisConfig()).glob("embedded-*/"))
+    alive = (
+        ServerDirectory(path).answering(_REPLY_S) for path in directory_of(config or RedisConfig()).glob("embedded-*/")
+    )
     return [server for server in alive if server is not None and not server.supervised]
 
 
-def _home(config: RedisConfig | None) -> Home:
+def _directory(config: RedisConfig | None) -> ServerDirectory:
     config = config or RedisConfig()
-    return Home(private_directory(directory_of(config) / f"embedded-{config.endpoint.port}"))
+    return ServerDirectory(private_directory(directory_of(config) / f"embedded-{config.endpoint.port}"))
 
 
-def _running(home: Home) -> EmbeddedStatus | None:
-    server = home.answering(_REPLY_S)
+def _running(directory: ServerDirectory) -> EmbeddedStatus | None:
+    server = directory.answering(_REPLY_S)
     return server if server is not None and server.supervised else None
 
 
-def _way_in(config: RedisConfig, home: Home, server: EmbeddedStatus) -> RedisConfig:
+def _way_in(config: RedisConfig, directory: ServerDirectory, server: EmbeddedStatus) -> RedisConfig:
     return RedisConfig(
         url=SecretStr(f"unix://{quote(server.socket_path)}?db={config.endpoint.db}"),
-        password=SecretStr(home.password()),
+        password=SecretStr(directory.password()),
         mode="external",
         data_dir=config.data_dir,
     )
 
 
-def _started(home: Home, config: RedisConfig, idle_s: float, guard: Guard) -> EmbeddedStatus:
+def _started(directory: ServerDirectory, config: RedisConfig, idle_s: float, guard: Guard) -> EmbeddedStatus:
     """Starts a supervisor, unless another process does; waits for the server either way."""
     deadline_s = time.monotonic() + _START_S
-    with locked(home.start_lock, _START_S):
-        while (server := _running(home)) is None:
-            if not is_locked(home.alive_lock):
-                _start(home, config, idle_s, guard, deadline_s)
-            elif not _end_leftover(home):
+    with locked(directory.start_lock, _START_S):
+        while (server := _running(directory)) is None:
+            if not is_locked(directory.alive_lock):
+                _start(directory, config, idle_s, guard, deadline_s)
+            elif not _end_leftover(directory):
                 time.sleep(_POLL_S)  # one comes up or goes down just now
             if time.monotonic() > deadline_s:
-                raise TransportDown(f"the embedded server is not ready after {_START_S:g} s. See {home.log}")
+                raise TransportDown(f"the embedded server is not ready after {_START_S:g} s. See {directory.log}")
     return server
 
 
-def _end_leftover(home: Home) -> bool:
+def _end_leftover(directory: ServerDirectory) -> bool:
     """Kills the server if its supervisor is gone; it has lost its keeper, not its data. Returns whether it did."""
-    server = home.answering(_REPLY_S)
+    server = directory.answering(_REPLY_S)
     if server is None or server.supervised:
         return False
     with suppress(ProcessLookupError):
@@ -155,20 +157,20 @@ def _end_leftover(home: Home) -> bool:
     return True
 
 
-def _start(home: Home, config: RedisConfig, idle_s: float, guard: Guard, deadline_s: float) -> None:
+def _start(directory: ServerDirectory, config: RedisConfig, idle_s: float, guard: Guard, deadline_s: float) -> None:
     """Returns when a new supervisor's server is ready. Raises ConfigError or TransportDown when it ended instead."""
-    binary = server_binary(home.used_binary())
-    home.use_binary(binary)
+    binary = server_binary(directory.used_binary())
+    directory.use_binary(binary)
     read_end, write_end = os.pipe()
     endpoint = config.endpoint
     bind = "127.0.0.1 -::1" if endpoint.host.lower().startswith("localhost") else endpoint.host
-    orders = Orders(str(home.path), endpoint.port, bind, str(binary), idle_s, guard, write_end)
-    log_begins = _rotated(home.log)
+    orders = Orders(str(directory.path), endpoint.port, bind, str(binary), idle_s, guard, write_end)
+    log_begins = _rotated(directory.log)
     try:
-        with os.fdopen(os.open(home.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as log:
+        with os.fdopen(os.open(directory.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as log:
             subprocess.run(
                 [sys.executable, "-m", module_name("core.embedded_server"), json.dumps(asdict(orders))],
-                cwd=home.path,
+                cwd=directory.path,
                 env=_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -184,18 +186,18 @@ def _start(home: Home, config: RedisConfig, idle_s: float, guard: Guard, deadlin
             report.read(16) if select.select([report], [], [], max(0.0, deadline_s - time.monotonic()))[0] else b"late"
         )
     if said == b"":
-        _explain(home, config, log_begins)
+        _explain(directory, config, log_begins)
 
 
-def _explain(home: Home, config: RedisConfig, log_begins: int) -> None:
+def _explain(directory: ServerDirectory, config: RedisConfig, log_begins: int) -> None:
     """Raises what kept the supervisor from serving; returns when another one was faster."""
-    if is_locked(home.alive_lock):
+    if is_locked(directory.alive_lock):
         return
     found = look(config, _LOCAL_CONNECT_S, _REPLY_S)
     if found.kind is not Kind.NOTHING:
         raise _port_taken(config.endpoint, found)
-    last = home.log.read_bytes()[log_begins:].decode(errors="replace").strip().splitlines()[-5:]
-    raise TransportDown("\n".join(["the embedded server did not start:", *last, f"All of it is in {home.log}"]))
+    last = directory.log.read_bytes()[log_begins:].decode(errors="replace").strip().splitlines()[-5:]
+    raise TransportDown("\n".join(["the embedded server did not start:", *last, f"All of it is in {directory.log}"]))
 
 
 def _rotated(log: Path) -> int:

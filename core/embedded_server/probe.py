@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from core.config.settings import RedisConfig
-from core.config.tls import tls_context, untrusted
+from core.config.tls import certificate_error, tls_context
 from core.embedded_server.conversation import Conversation, NotRedis, Refusal
 
 __all__ = ["Found", "Kind", "look"]
@@ -37,7 +37,7 @@ def look(config: RedisConfig, connect_timeout_s: float, reply_timeout_s: float) 
     try:
         connection = _connected(config, connect_timeout_s)
     except ssl.SSLCertVerificationError as error:
-        raise untrusted(config, error) from error
+        raise certificate_error(config, error) from error
     except ssl.SSLError as error:
         return Found(Kind.OTHER, f"no TLS there: {error.reason}")
     except OSError as error:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from core.embedded_server.home import Home
+from core.embedded_server.server_directory import ServerDirectory
 
 __all__ = ["server_conf"]
 
 
-def server_conf(port: int, bind: str, socket_path: Path, home: Home) -> str:
+def server_conf(port: int, bind: str, socket_path: Path, directory: ServerDirectory) -> str:
     """The text of server.conf, which holds the password."""
     lines = {
         "bind": bind,
@@ -17,8 +17,8 @@ def server_conf(port: int, bind: str, socket_path: Path, home: Home) -> str:
         "unixsocket": _quoted(str(socket_path)),
         "unixsocketperm": "700",
         "protected-mode": "yes",
-        "requirepass": _quoted(home.password()),
-        "dir": _quoted(str(home.path)),
+        "requirepass": _quoted(directory.password()),
+        "dir": _quoted(str(directory.path)),
         # A write is with the operating system before its reply is sent, and on the disk a second later.
         "appendonly": "yes",
         "appendfsync": "everysec",

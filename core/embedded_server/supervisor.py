@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Literal, Self
 
 from core.embedded_server.conversation import Conversation, NotRedis, Refusal
-from core.embedded_server.home import EmbeddedStatus, Home
 from core.embedded_server.server_conf import server_conf
+from core.embedded_server.server_directory import EmbeddedStatus, ServerDirectory
 from core.machine.forked import fork
 from core.machine.prctl import die_with_parent
 from core.machine.private_files import write_private
@@ -47,7 +47,7 @@ _log = logging.getLogger("supervisor")
 class Orders:
     """What a starter asks of a supervisor."""
 
-    home: str
+    directory: str
     port: int
     bind: str  #: addresses as server.conf takes them
     binary: str
@@ -61,9 +61,9 @@ class Supervisor:
 
     def __init__(self, orders: Orders, lock: int) -> None:
         self._orders = orders
-        self._home = Home(Path(orders.home))
+        self._directory = ServerDirectory(Path(orders.directory))
         self._lock = lock
-        self._socket_path = self._home.socket_path()
+        self._socket_path = self._directory.socket_path()
         self._stop = False
         self._restarts = Restarts(SERVER_RESTARTS)
         self._ready_fd: int | None = orders.ready_fd
@@ -75,7 +75,7 @@ class Supervisor:
             while self._serve_once():
                 _log.info("the server died; starting it again")
         finally:
-            self._home.remove_socket(self._socket_path)
+            self._directory.remove_socket(self._socket_path)
 
     def _serve_once(self) -> bool:
         """From start to end of one server; True when another one is to follow."""
@@ -87,24 +87,24 @@ class Supervisor:
                 return False
             status = self._status(server, talk)
             with _Use(talk, lambda: self._enter(server)) as use:
-                self._home.record(status)
+                self._directory.record(status)
                 self._report_ready()
                 _log.info("serving port %s as process %s", status.port, status.server_pid)
                 self._watch(server, use, status)
             died = server.poll() is not None
             return died and not self._stop and self._restarts.after_death(time.monotonic()) is not None
         finally:
-            self._home.forget()
+            self._directory.forget()
             _end(server)
             if guard is not None:
                 guard.dismiss()
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        text = server_conf(self._orders.port, self._orders.bind, self._socket_path, self._home)
-        write_private(self._home.config_file, text)
+        text = server_conf(self._orders.port, self._orders.bind, self._socket_path, self._directory)
+        write_private(self._directory.config_file, text)
         return subprocess.Popen(  # from the main thread: the kernel ties the server to the thread that starts it
-            [self._orders.binary, str(self._home.config_file)],
-            cwd=self._home.path,
+            [self._orders.binary, str(self._directory.config_file)],
+            cwd=self._directory.path,
             stdin=subprocess.DEVNULL,
             pass_fds=[self._lock],
             preexec_fn=partial(die_with_parent, os.getpid()) if self._orders.guard == "kernel" else None,
@@ -121,7 +121,7 @@ class Supervisor:
     def _enter(self, server: subprocess.Popen[bytes]) -> Conversation | None:
         """None: it does not listen yet, loads, is busy, or is another process than ours."""
         try:
-            talk = Conversation.over_unix_socket(str(self._socket_path), self._home.password(), _ANSWER_S)
+            talk = Conversation.over_unix_socket(str(self._socket_path), self._directory.password(), _ANSWER_S)
         except (OSError, Refusal, NotRedis):
             return None
         try:
@@ -144,7 +144,7 @@ class Supervisor:
             binary=self._orders.binary,
             version=about.get("valkey_version") or about["redis_version"],
             started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            directory=str(self._home.path),
+            directory=str(self._directory.path),
         )
 
     def _watch(self, server: subprocess.Popen[bytes], use: _Use, status: EmbeddedStatus) -> None:
@@ -158,11 +158,11 @@ class Supervisor:
             if use.went_on():
                 used_s = time.monotonic()
             elif time.monotonic() - used_s >= self._orders.idle_s:
-                self._home.forget()  # from here on nobody finds it; who found it before is seen by one more look
+                self._directory.forget()  # from here on nobody finds it; who found it before is seen by one more look
                 if not use.went_on():
                     _log.info("no client for %s s", self._orders.idle_s)
                     return
-                self._home.record(status)
+                self._directory.record(status)
                 used_s = time.monotonic()
 
     def _report_ready(self) -> None:

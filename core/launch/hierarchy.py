@@ -24,7 +24,7 @@ from core.machine.private_files import write_private
 from core.machine.process_identity import provably_dead
 from core.roles import Address, Role
 
-__all__ = ["AgentPlan", "AgentRecord", "HierarchyHome", "HierarchyRecord", "plan_agents"]
+__all__ = ["AgentPlan", "AgentRecord", "HierarchyFiles", "HierarchyRecord", "plan_agents"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class HierarchyRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class HierarchyHome:
+class HierarchyFiles:
     """Where the record of one hierarchy lies: that of this coordinator id at this Redis."""
 
     data: Path

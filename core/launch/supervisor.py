@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from core.launch.hierarchy import AgentPlan, AgentRecord, HierarchyHome, HierarchyRecord
+from core.launch.hierarchy import AgentPlan, AgentRecord, HierarchyFiles, HierarchyRecord
 from core.launch.programs import main_of
 from core.launch.restarts import AGENT_RESTARTS, ORDERLY_CODES, AgentRestarts
 from core.machine.forked import fork_detached
@@ -65,7 +65,7 @@ class _AgentProcess:
 
 
 class Supervisor:
-    """Runs the agents of one hierarchy. `private`: descriptors that no agent may hold, such as the home's lock.
+    """Runs the agents of one hierarchy. `private`: descriptors that no agent may hold, such as the hierarchy's lock.
 
     `say` takes lines for people; `on_ready` is called once, when `ready` (run in a process of its own) has returned 0.
     """
@@ -73,7 +73,7 @@ class Supervisor:
     def __init__(
         self,
         plans: Sequence[AgentPlan],
-        home: HierarchyHome,
+        files: HierarchyFiles,
         *,
         private: Sequence[int],
         redis: str,
@@ -84,7 +84,7 @@ class Supervisor:
         on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         self._plans = plans
-        self._home = home
+        self._files = files
         self._private = tuple(private)
         self._drain_timeout_s = drain_timeout_s
         self._logs = logs
@@ -117,7 +117,7 @@ class Supervisor:
     def run(self) -> int:
         """Returns when all agents have ended. 0: drained, 75: some handed tasks back, 130: killed by a second signal;
         an agent's own exit code when it could not start at all, or when no agent could be kept running."""
-        self._home.drain_order.unlink(missing_ok=True)
+        self._files.drain_order.unlink(missing_ok=True)
         for plan in self._plans:
             agent = _AgentProcess(plan, AgentRecord(plan.address.role.value, plan.address.agent_id, 0, starts=0))
             self._agents.append(agent)
@@ -127,7 +127,7 @@ class Supervisor:
         while self._living or any(agent.due_s is not None for agent in self._agents):
             self._turn()
         self._end_watcher()
-        self._home.drain_order.unlink(missing_ok=True)
+        self._files.drain_order.unlink(missing_ok=True)
         if self._failed:  # once more, below what the others had to say of their end
             why = f": {self._failed.said}" if self._failed.said else ""
             self._tell(f"{self._failed.name} could not start (exit code {self._failed.record.exit_code}){why}")
@@ -179,7 +179,7 @@ class Supervisor:
     def _start(self, agent: _AgentProcess) -> None:
         agent.due_s = None
         if self._logs is not None:
-            said = os.open(self._home.log_of(agent.name), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            said = os.open(self._files.log_of(agent.name), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         else:
             self._hang_up(agent)
             agent.output, said = os.pipe()
@@ -268,8 +268,8 @@ class Supervisor:
             for role in DRAIN_ORDER:
                 self._kill(role)
             return
-        if self._home.drain_order.exists():
-            self._drain_timeout_s = float(self._home.drain_order.read_text())
+        if self._files.drain_order.exists():
+            self._drain_timeout_s = float(self._files.drain_order.read_text())
         self._tell(f"draining: running tasks get {self._drain_timeout_s:g} s (a second signal ends everything at once)")
         self._next_stage()
 
@@ -282,7 +282,7 @@ class Supervisor:
         self._stage = stage
         drain_s = max(self._drain_timeout_s, LEAST_DRAIN_S[stage]) if stage else 0.0
         with suppress(OSError):  # the disk is full: they take the time that is configured
-            write_private(self._home.drain_order, f"{drain_s}")
+            write_private(self._files.drain_order, f"{drain_s}")
         self._stage_ends_s = time.monotonic() + drain_s + GRACE_S
         for pid, agent in self._living.items():
             if agent.plan.address.role is stage:
@@ -306,7 +306,7 @@ class Supervisor:
         for agent in self._agents:
             self._record = self._record.with_agent(agent.record)
         try:
-            self._home.write(self._record)
+            self._files.write(self._record)
         except OSError as error:  # a full disk is no reason to end agents
             self._tell(f"the record of what runs could not be written: {error}")
 

@@ -18,13 +18,13 @@ from core.memory_backend.arguments import (
 from core.memory_backend.keyspace import Hash, Keyspace, Members, SortedSet, Text
 from core.redis_client import ResponseError
 
-__all__ = ["COMMANDS", "Known"]
+__all__ = ["COMMANDS", "CommandSpec"]
 
 Arguments = Sequence[bytes]
 OK = b"OK"
 
 
-class Known(NamedTuple):
+class CommandSpec(NamedTuple):
     """A command: what carries it out, and how many arguments it has at least and at most (None: no limit)."""
 
     carry_out: Callable[[Keyspace, Arguments], Any]
@@ -265,36 +265,36 @@ def zrangebyscore(space: Keyspace, given: Arguments) -> list[bytes]:
     return found[offset:] if count < 0 else found[offset : offset + count]
 
 
-COMMANDS: dict[str, Known] = {
-    "PING": Known(ping, 0, 0),
-    "TIME": Known(time, 0, 0),
-    "TYPE": Known(kind, 1, 1),
-    "DEL": Known(delete, 1),
-    "EXPIRE": Known(expire, 2, 2),
-    "PEXPIRE": Known(pexpire, 2, 2),
-    "PTTL": Known(pttl, 1, 1),
-    "PUBLISH": Known(publish, 2, 2),
-    "GET": Known(get, 1, 1),
-    "GETRANGE": Known(getrange, 3, 3),
-    "SET": Known(put, 2),
-    "INCR": Known(incr, 1, 1),
-    "HSET": Known(hset, 3),
-    "HGET": Known(hget, 2, 2),
-    "HMGET": Known(hmget, 2),
-    "HGETALL": Known(hgetall, 1, 1),
-    "HKEYS": Known(hkeys, 1, 1),
-    "HLEN": Known(hlen, 1, 1),
-    "HVALS": Known(hvals, 1, 1),
-    "HSTRLEN": Known(hstrlen, 2, 2),
-    "HDEL": Known(hdel, 2),
-    "HINCRBY": Known(hincrby, 3, 3),
-    "SADD": Known(sadd, 2),
-    "SREM": Known(srem, 2),
-    "SMEMBERS": Known(smembers, 1, 1),
-    "ZADD": Known(zadd, 3),
-    "ZREM": Known(zrem, 2),
-    "ZCARD": Known(zcard, 1, 1),
-    "ZSCORE": Known(zscore, 2, 2),
-    "ZRANGE": Known(zrange, 3, 3),
-    "ZRANGEBYSCORE": Known(zrangebyscore, 3),
+COMMANDS: dict[str, CommandSpec] = {
+    "PING": CommandSpec(ping, 0, 0),
+    "TIME": CommandSpec(time, 0, 0),
+    "TYPE": CommandSpec(kind, 1, 1),
+    "DEL": CommandSpec(delete, 1),
+    "EXPIRE": CommandSpec(expire, 2, 2),
+    "PEXPIRE": CommandSpec(pexpire, 2, 2),
+    "PTTL": CommandSpec(pttl, 1, 1),
+    "PUBLISH": CommandSpec(publish, 2, 2),
+    "GET": CommandSpec(get, 1, 1),
+    "GETRANGE": CommandSpec(getrange, 3, 3),
+    "SET": CommandSpec(put, 2),
+    "INCR": CommandSpec(incr, 1, 1),
+    "HSET": CommandSpec(hset, 3),
+    "HGET": CommandSpec(hget, 2, 2),
+    "HMGET": CommandSpec(hmget, 2),
+    "HGETALL": CommandSpec(hgetall, 1, 1),
+    "HKEYS": CommandSpec(hkeys, 1, 1),
+    "HLEN": CommandSpec(hlen, 1, 1),
+    "HVALS": CommandSpec(hvals, 1, 1),
+    "HSTRLEN": CommandSpec(hstrlen, 2, 2),
+    "HDEL": CommandSpec(hdel, 2),
+    "HINCRBY": CommandSpec(hincrby, 3, 3),
+    "SADD": CommandSpec(sadd, 2),
+    "SREM": CommandSpec(srem, 2),
+    "SMEMBERS": CommandSpec(smembers, 1, 1),
+    "ZADD": CommandSpec(zadd, 3),
+    "ZREM": CommandSpec(zrem, 2),
+    "ZCARD": CommandSpec(zcard, 1, 1),
+    "ZSCORE": CommandSpec(zscore, 2, 2),
+    "ZRANGE": CommandSpec(zrange, 3, 3),
+    "ZRANGEBYSCORE": CommandSpec(zrangebyscore, 3),
 }

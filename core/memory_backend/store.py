@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from core.memory_backend.arguments import wrong_number
-from core.memory_backend.commands import COMMANDS, OK, Known
+from core.memory_backend.commands import COMMANDS, OK, CommandSpec
 from core.memory_backend.keyspace import Keyspace
 from core.memory_backend.stream_commands import STREAM_COMMANDS, block_ms_of
 from core.redis_client import ResponseError
@@ -92,11 +92,11 @@ class MemoryStore:
             if bool(arguments) is not (name == "WATCH"):
                 raise wrong_number(name)
             return CONTROL[name](self, session, arguments)
-        known = _known(name, arguments)
+        spec = _spec_of(name, arguments)
         if session.queued is not None:
             session.queued.append((name, arguments))
             return QUEUED
-        reply = known.carry_out(self._space, arguments)
+        reply = spec.carry_out(self._space, arguments)
         if reply is None and name == "XREAD" and (block_ms := block_ms_of(arguments)) is not None:
             return BlockedRead(arguments, block_ms)
         return reply
@@ -166,13 +166,13 @@ class MemoryStore:
                 read.answer(reply)
 
 
-def _known(name: str, arguments: Sequence[bytes]) -> Known:
-    known = KNOWN.get(name)
-    if known is None:
+def _spec_of(name: str, arguments: Sequence[bytes]) -> CommandSpec:
+    spec = KNOWN.get(name)
+    if spec is None:
         raise ResponseError(f"ERR unknown command '{name}'")
-    if not known.takes(len(arguments)):
+    if not spec.takes(len(arguments)):
         raise wrong_number(name)
-    return known
+    return spec
 
 
 CONTROL: dict[str, Callable[[MemoryStore, Session, Sequence[bytes]], Any]] = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.memory_backend.arguments import integer_of, pairs_of, stream_id_of, stream_id_text, syntax_error
-from core.memory_backend.commands import Arguments, Known
+from core.memory_backend.commands import Arguments, CommandSpec
 from core.memory_backend.keyspace import Keyspace, Stream, StreamId
 from core.redis_client import ResponseError
 
@@ -143,11 +143,11 @@ def _entries(stream: Stream, first: StreamId, last: StreamId, count: int | None)
     return [[stream_id_text(one), list(fields)] for one, fields in stream.between(first, last, count)]
 
 
-STREAM_COMMANDS: dict[str, Known] = {
-    "XADD": Known(xadd, 4),
-    "XTRIM": Known(xtrim, 3),
-    "XDEL": Known(xdel, 2),
-    "XLEN": Known(xlen, 1, 1),
-    "XRANGE": Known(xrange, 3),
-    "XREAD": Known(xread, 3),
+STREAM_COMMANDS: dict[str, CommandSpec] = {
+    "XADD": CommandSpec(xadd, 4),
+    "XTRIM": CommandSpec(xtrim, 3),
+    "XDEL": CommandSpec(xdel, 2),
+    "XLEN": CommandSpec(xlen, 1, 1),
+    "XRANGE": CommandSpec(xrange, 3),
+    "XREAD": CommandSpec(xread, 3),
 }

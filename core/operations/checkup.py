@@ -29,7 +29,7 @@ from core.printable import printable
 from core.roles import Address, Role, asker_of
 from core.server_info import fields_of, memory_of
 
-__all__ = ["Finding", "check_all", "check_info", "check_overview", "check_secret_files", "check_server", "worst"]
+__all__ = ["Finding", "check_all", "check_info", "check_overview", "check_secret_files", "check_server", "exit_code_of"]
 
 log = logging.getLogger(__name__)
 
@@ -315,6 +315,6 @@ def _check_agents(overview: Overview) -> Finding:
     return Finding("agents", "ok", f"{up} up")
 
 
-def worst(findings: Sequence[Finding]) -> int:
+def exit_code_of(findings: Sequence[Finding]) -> int:
     """The exit code of the first failure, 0 when there is none."""
     return next((finding.exit_code or 1 for finding in findings if finding.state == "fail"), 0)

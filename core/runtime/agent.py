@@ -239,7 +239,7 @@ class Agent(Resident):
             raise LeaseLost(f"{self._chain[-1]} is not at work: call initialize() first")
         return self._loop
 
-    def _leave_home(self, *, forked: bool) -> None:
+    def _leave_loop(self, *, forked: bool) -> None:
         if self._loop is not None:
             where = "in the process that this one was forked from" if forked else "on an event loop that has ended"
             raise EventLoopError(
@@ -266,7 +266,7 @@ class Agent(Resident):
 def _close_at_exit(reference: weakref.ref[Agent]) -> None:
     """Gives the lease back for a script that ends without closing its agent."""
     agent = reference()
-    if agent and agent._loop and agent._process == os.getpid() and agent._home is portal_loop():
+    if agent and agent._loop and agent._process == os.getpid() and agent._owner_loop is portal_loop():
         try:
             asyncio.run_coroutine_threadsafe(agent._close(), portal_loop()).result(timeout=5)
         except (AgentSystemError, TimeoutError) as error:

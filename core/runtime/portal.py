@@ -75,18 +75,18 @@ class Resident:
     """An object that lives on one event loop of one process: the one of its first use, or first use after that
     ended."""
 
-    _home: asyncio.AbstractEventLoop | None = None
+    _owner_loop: asyncio.AbstractEventLoop | None = None
     _process = 0  #: the process that it lives in; 0: none yet
 
-    def _home_here(self) -> asyncio.AbstractEventLoop | None:
+    def _living_loop(self) -> asyncio.AbstractEventLoop | None:
         """The loop that it lives on, if that still exists."""
         forked = self._process not in (0, os.getpid())
-        if forked or (self._home is not None and self._home.is_closed()):
-            self._leave_home(forked=forked)
-            self._home, self._process = None, os.getpid()
-        return self._home
+        if forked or (self._owner_loop is not None and self._owner_loop.is_closed()):
+            self._leave_loop(forked=forked)
+            self._owner_loop, self._process = None, os.getpid()
+        return self._owner_loop
 
-    def _leave_home(self, *, forked: bool) -> None:
+    def _leave_loop(self, *, forked: bool) -> None:
         """Forgets everything tied to its loop, which has ended or (`forked`) is the parent's. Raises EventLoopError if
         the object cannot move."""
 
@@ -108,10 +108,10 @@ class BoundOperation(Generic[P, T]):
         """The value, or inside a running event loop an awaitable of it."""
         if _in_a_loop():
             return self.aio(*args, **kwargs)  # type: ignore[return-value]
-        home = self._owner._home_here() or portal_loop()
-        _check_that_it_runs(home, self._owner)
+        loop = self._owner._living_loop() or portal_loop()
+        _check_that_it_runs(loop, self._owner)
         try:
-            return asyncio.run_coroutine_threadsafe(self.aio(*args, **kwargs), home).result()
+            return asyncio.run_coroutine_threadsafe(self.aio(*args, **kwargs), loop).result()
         except AgentSystemError as error:  # its message says everything; frames in between, and causes, do not help
             raise error.with_traceback(None) from None
 
@@ -119,19 +119,19 @@ class BoundOperation(Generic[P, T]):
         """The same, for coroutines."""
         here = asyncio.get_running_loop()
         owner = self._owner
-        home = owner._home_here()
-        if home is None:
-            home = owner._home = here
+        loop = owner._living_loop()
+        if loop is None:
+            loop = owner._owner_loop = here
             owner._process = os.getpid()
-        if home is here:
+        if loop is here:
             return await self._function(owner, *args, **kwargs)
-        _check_that_it_runs(home, owner)
-        there = asyncio.run_coroutine_threadsafe(self._function(owner, *args, **kwargs), home)
+        _check_that_it_runs(loop, owner)
+        there = asyncio.run_coroutine_threadsafe(self._function(owner, *args, **kwargs), loop)
         return await asyncio.wrap_future(there)
 
 
-def _check_that_it_runs(home: asyncio.AbstractEventLoop, owner: Resident) -> None:
-    if home is not _loop and not home.is_running():
+def _check_that_it_runs(loop: asyncio.AbstractEventLoop, owner: Resident) -> None:
+    if loop is not _loop and not loop.is_running():
         kind = type(owner).__name__
         raise EventLoopError(
             f"this {kind} belongs to another event loop, which does not run now: close it there when that loop is done"

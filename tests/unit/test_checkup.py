@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.config.sources import load
-from core.operations.checkup import Finding, check_info, check_secret_files, worst
+from core.operations.checkup import Finding, check_info, check_secret_files, exit_code_of
 
 GOOD = {
     "redis_version": "7.2.4",
@@ -73,5 +73,5 @@ def test_a_secret_in_a_file_that_is_open_to_others_is_found_with_its_cure(
 
 def test_the_exit_code_is_that_of_the_first_failure() -> None:
     fine, warning = Finding("a", "ok", ""), Finding("b", "warn", "", "c")
-    assert worst([fine, warning]) == 0
-    assert worst([warning, Finding("c", "fail", "", exit_code=69), Finding("d", "fail", "", exit_code=78)]) == 69
+    assert exit_code_of([fine, warning]) == 0
+    assert exit_code_of([warning, Finding("c", "fail", "", exit_code=69), Finding("d", "fail", "", exit_code=78)]) == 69

@@ -12,12 +12,12 @@ from core.cli.render import note
 from core.errors import AgentSystemError
 from core.machine.forked import fork_detached
 
-__all__ = ["aside"]
+__all__ = ["run_in_fork"]
 
 T = TypeVar("T")
 
 
-def aside(work: Callable[[], T]) -> T:
+def run_in_fork(work: Callable[[], T]) -> T:
     """What `work` returns in a fork of this process; it comes back pickled. For one with one thread and no event loop.
 
     Raises SystemExit, with its exit code, when it fails; it has said why on stderr.

@@ -23,7 +23,7 @@ from core.embedded_server.conversation import Conversation, NotRedis, Refusal
 from core.machine.private_files import kept_secret, write_private
 from core.machine.process_identity import provably_dead
 
-__all__ = ["EmbeddedStatus", "Home"]
+__all__ = ["EmbeddedStatus", "ServerDirectory"]
 
 #: what an address of a Unix socket may have, on the strictest of the systems (macOS: 104 with the end)
 _SOCKET_PATH_BYTES = 100
@@ -56,7 +56,7 @@ class EmbeddedStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class ServerDirectory:
     """The directory of one embedded server."""
 
     path: Path
