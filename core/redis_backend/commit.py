@@ -67,12 +67,13 @@ class Committer:
         `on_transport` is told whether Redis could be reached and why not, `on_written` that it has taken a write."""
         self._me = me
         self._keys = keys
-        self._connection = WatchedConnection(wire, me, on_transport)
+        self._connection = WatchedConnection(wire, me, Backoff.under_lease(lease_ms / 1000), on_transport)
         self.lease = HeldLease(me, lease_ms, after_epoch=after_epoch, in_passing=in_passing)
         self._transactions = Transactions(self._connection, me, self.lease, keys, clock, on_written)
         self.leaseholder = Leaseholder(
             self._connection, me, self._transactions, self.lease, keys, clock, by_force=by_force
         )
+        self._contention = Backoff(CONFLICT_PAUSE_S)
         self.conflicts = 0  #: transactions that had to be sent again
         self.fenced = 0  #: commits refused because the lease was lost
 
@@ -123,22 +124,24 @@ class Committer:
 
     async def _until_done(self, attempt: Callable[[], Awaitable[bool]]) -> None:
         """Calls `attempt`, with the lease watched, until it has not been aborted."""
-        backoff, contention, conflicts = self._backoff(), Backoff(CONFLICT_PAUSE_S), 0
+        conflicts = 0
         async with self._connection.lock:
             while True:
                 try:
                     if not (self._connection.armed or await self._transactions.arm()):
                         await self.leaseholder.regain()
                     if await attempt():
+                        self._connection.recovered()
+                        self._contention.reset()
                         return
                     conflicts += 1
                     self.conflicts += 1
                     if conflicts == TRIES:
                         raise StateConflict(f"{self._me}: {TRIES} transactions in a row were aborted")
-                    await asyncio.sleep(contention.next(random.random()))
+                    await asyncio.sleep(self._contention.next(random.random()))
                 except TransportDown as error:
                     self._connection.armed = False
-                    await self._connection.outlast(error, backoff)
+                    await self._connection.outlast(error)
                 except LeaseLost:
                     self.fenced += 1
                     self.lease.lose()
@@ -228,12 +231,11 @@ class Committer:
         return list(fields)
 
     async def _outlasting(self, look: Callable[[], Awaitable[list[Any]]]) -> list[Any]:
-        backoff = self._backoff()
         while True:
             try:
-                return await look()
+                replies = await look()
             except TransportDown as error:
-                await self._connection.outlast(error, backoff)
-
-    def _backoff(self) -> Backoff:
-        return Backoff.under_lease(self.lease.lease_ms / 1000)
+                await self._connection.outlast(error)
+            else:
+                self._connection.recovered()
+                return replies

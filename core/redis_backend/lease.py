@@ -6,7 +6,6 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from core.backoff import Backoff
 from core.errors import LeaseHeld, LeaseLost, ReplyTooLarge, ServerRefused, TransportDown
 from core.langgraph_state import Lease
 from core.machine.process_identity import provably_dead
@@ -93,7 +92,6 @@ class Leaseholder:
         clock that is set back prolongs every key's life. Raises TransportDown.
         """
         found = self._observed(b"")
-        backoff = Backoff.under_lease(self._lease.lease_ms / 1000)
         while True:
             try:
                 if found.is_free(monotonic_s()):
@@ -107,11 +105,11 @@ class Leaseholder:
                     text = await self._look(standby)
                 if text != found.text:
                     found = self._compared(found, self._observed(text), standby)
-                backoff.reset()
+                self._connection.recovered()
             except (TransportDown, ServerRefused) as error:
                 if not self.waits:
                     raise
-                await self._connection.outlast(error, backoff)
+                await self._connection.outlast(error)
 
     def _observed(self, text: bytes) -> Observation:
         lease = Lease.parse(text) if text else None

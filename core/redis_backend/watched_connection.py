@@ -22,10 +22,13 @@ __all__ = ["WatchedConnection"]
 class WatchedConnection:
     """A connection that reconnects by itself, but never for a command that relies on a watch."""
 
-    def __init__(self, connection: Connection, me: Address, on_transport: Callable[[bool, str], None]) -> None:
+    def __init__(
+        self, connection: Connection, me: Address, backoff: Backoff, on_transport: Callable[[bool, str], None]
+    ) -> None:
         """`on_transport` is told whether Redis could be reached and why not."""
         self._connection = connection
         self._me = me
+        self._backoff = backoff
         self._on_transport = on_transport
         self._armed = False
         self._closing = False
@@ -80,13 +83,17 @@ class WatchedConnection:
             raise TransportDown(f"{self._me}: the connection broke, and nothing was sent")
         return await self.exchange(*commands, most_bytes=most_bytes)
 
-    async def outlast(self, error: TransportDown | ServerRefused, backoff: Backoff) -> None:
+    def recovered(self) -> None:
+        """What was tried has succeeded: the next pause is a short one."""
+        self._backoff.reset()
+
+    async def outlast(self, error: TransportDown | ServerRefused) -> None:
         """Pauses after the connection broke, or a write was refused. Raises `error` after `stop_waiting`."""
         if self._closing:
             raise error
         if isinstance(error, TransportDown):
             self._on_transport(False, str(error))
-        await asyncio.sleep(backoff.next(random.random()))
+        await asyncio.sleep(self._backoff.next(random.random()))
 
     def stop_waiting(self) -> None:
         """From now on whoever waits for Redis to come back gives up with the error that it waits for."""

@@ -89,6 +89,7 @@ class AgentLoop:
             self._reader_wire, self.me, signing, self.keys, self.clock,
             freshness_ms=int(config.freshness_s * 1000), limit_bytes=config.message_limit_bytes,
         )  # fmt: skip
+        self._refusals = Backoff.under_lease(config.lease_s)
         self._wake = asyncio.Event()
         self._reader = InboxReader(self._inbox, self.watchdog, Backoff.under_lease(config.lease_s), self._wake.set)
         self.revocations = Revocations(chain, signing, self.keys.revoked)
@@ -293,16 +294,16 @@ class AgentLoop:
 
     async def _until_written(self, write: Callable[[], Awaitable[object]]) -> None:
         """Repeats `write` while Redis refuses it: nothing was written, and what was decided stays decided."""
-        backoff = Backoff.under_lease(self.config.lease_s)
         while True:
             try:
                 await write()
+                self._refusals.reset()
                 return
             except ServerRefused as error:
                 self.watchdog.refused(str(error))
                 if self._stopping:
                     raise TransportDown(str(error)) from error
-                await asyncio.sleep(backoff.next(random.random()))
+                await asyncio.sleep(self._refusals.next(random.random()))
 
     async def _recover(self, entries: Sequence[Entry], events: Sequence[Event]) -> int:
         """After a step failed half way: reads the state again, and takes the entries one by one. Local events are
