@@ -66,13 +66,14 @@ class Wire:
     again: a reply that arrives late can never be taken for the answer to another command.
     """
 
-    __slots__ = ("_config", "_link", "_timeout_s", "_was_let_in")
+    __slots__ = ("_config", "_let_in", "_link", "_timeout_s")
 
-    def __init__(self, config: RedisConfig, *, timeout_s: float = 5.0) -> None:
+    def __init__(self, config: RedisConfig, *, timeout_s: float = 5.0, let_in: bool = False) -> None:
+        """`let_in`: the server has let this process in before, over another connection."""
         self._config = config
         self._timeout_s = timeout_s
         self._link: _Link | None = None
-        self._was_let_in = False
+        self._let_in = let_in
 
     @property
     def connected(self) -> bool:
@@ -90,10 +91,10 @@ class Wire:
         try:
             await self._enter()
         except ConfigError as error:
-            if self._was_let_in:
+            if self._let_in:
                 raise TransportDown(str(error)) from error
             raise
-        self._was_let_in = True
+        self._let_in = True
 
     async def _enter(self) -> None:
         await self.close()

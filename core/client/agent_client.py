@@ -38,7 +38,6 @@ from core.config.settings import A2AConfig, A2ASecrets, RedisConfig
 from core.config.sources import load
 from core.errors import (
     BadTask,
-    ConfigError,
     MalformedMessage,
     PeerError,
     TaskFailed,
@@ -388,7 +387,7 @@ class AgentClient(Resident):
         """Takes the replies until it is cancelled. One line in the log says that Redis is away, and one that it is
         back. Whatever keeps Redis from being read, even a wrong password, is treated as transient."""
         assert self._requests
-        wire = Wire(self._redis)
+        wire = Wire(self._redis, let_in=True)
         key = self._keys.replies(self._me)
         backoff = Backoff()
         try:
@@ -407,7 +406,7 @@ class AgentClient(Resident):
                         raise TransportDown(f"Redis refused to be read: {replies[-1]}")
                     if replies[-1] and not self._replicas.confirmed(await wire.exchange(self._replicas.question())):
                         raise TransportDown(f"fewer than {self._replicas.count} replicas keep up with it")
-                except (TransportDown, ConfigError) as error:
+                except TransportDown as error:
                     self._transport(f"{error}")
                     await asyncio.sleep(backoff.next(random.random()))
                     continue

@@ -17,7 +17,7 @@ import orjson
 from core.access import may_touch
 from core.client.endings import Endings
 from core.client.requests import Requests
-from core.errors import BadTask, ConfigError, PeerError, TaskTimeout, TransportDown, WorldError
+from core.errors import BadTask, PeerError, TaskTimeout, TransportDown, WorldError
 from core.ports import Command
 from core.redis_backend.keys import CoordinatorKeys
 from core.roles import Action, Address
@@ -95,7 +95,7 @@ class LookUp:
         try:
             look = ("HMGET", self._tasks, *task_ids)
             records, *confirmed = await self._requests.run(look, *self._replicas.question())
-        except (TransportDown, ConfigError):
+        except TransportDown:
             return set()  # the reader reports it, and reconnects
         if str(records).startswith("NOPERM"):
             self._seals = None

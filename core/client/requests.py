@@ -117,7 +117,7 @@ class Requests:
         await self._wire.close()
 
     async def run(self, *commands: Command) -> list[Any]:
-        """The replies, in order, errors among them. Raises TransportDown, ConfigError."""
+        """The replies, in order, errors among them. Raises TransportDown."""
         async with self._lock:
             if not self._wire.connected:
                 await self._wire.connect()

@@ -15,7 +15,6 @@ from core.backoff import Backoff
 from core.config.settings import A2AConfig, AgentConfig, RedisConfig
 from core.errors import (
     AgentSystemError,
-    ConfigError,
     EventLoopError,
     LeaseHeld,
     LeaseLost,
@@ -111,7 +110,7 @@ class Agent(Resident):
     async def _begin(self, after_epoch: int) -> None:
         keys = keys_for(self._chain, self._a2a, self._redis)
         loop = self._loop = AgentLoop(
-            self._behaviour, self._chain, keys, lambda: Wire(self._redis), self.config, after_epoch=after_epoch
+            self._behaviour, self._chain, keys, lambda: Wire(self._redis, let_in=True), self.config, after_epoch=after_epoch
         )
         try:
             await loop.start()
@@ -154,8 +153,7 @@ class Agent(Resident):
                 return
             except LeaseHeld:
                 raise
-            except (TransportDown, ServerRefused, RaceLost, ConfigError) as error:
-                # ConfigError: the password is refused now and was not before, so somebody is changing it.
+            except (TransportDown, ServerRefused, RaceLost) as error:
                 if str(error) != said:
                     said = str(error)
                     log.warning("%s waits: %s", self._chain[-1], said, extra={"action": "agent_waits"})

@@ -152,8 +152,9 @@ async def test_who_was_let_in_before_takes_a_changed_password_for_something_that
     await other.exchange([("CONFIG", "SET", "requirepass", "changed")])
     try:
         await wire.close()
-        with pytest.raises(TransportDown, match="REDIS_PASSWORD"):
-            await wire.connect()
+        for known in (wire, Wire(redis_config, let_in=True)):
+            with pytest.raises(TransportDown, match="REDIS_PASSWORD"):
+                await known.connect()
         with pytest.raises(ConfigError, match="REDIS_PASSWORD"):
             await late.connect()
     finally:
