@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from contextlib import suppress
 
+from core.backoff import Backoff
 from core.errors import WorldError
 from core.redis_backend.clock import monotonic_s
 from core.redis_backend.commit import Committer
@@ -22,7 +24,7 @@ __all__ = ["Greeting"]
 log = logging.getLogger(__name__)
 
 #: Seconds between two looks, at first and at most.
-LOOK_AGAIN_S, MOST_S = 0.02, 0.2
+POLL_S, MAX_POLL_S = 0.02, 0.2
 
 
 class Greeting:
@@ -48,13 +50,12 @@ class Greeting:
 
     async def taken(self) -> None:
         """Returns when it was accepted. Logs once if that takes longer than the failure timeout."""
-        pause_s, due_s, said = LOOK_AGAIN_S, monotonic_s() + self._patience_s, False
+        pauses, due_s, said = Backoff(POLL_S, MAX_POLL_S), monotonic_s() + self._patience_s, False
         while not await self._look():
             if not said and monotonic_s() > due_s:
                 said = True
                 log.warning("%s is not heard: %s", self._chain[-1], self.problem, extra={"action": "agent_unheard"})
-            await asyncio.sleep(pause_s)
-            pause_s = min(MOST_S, 2 * pause_s)
+            await asyncio.sleep(pauses.next(random.random()))
         if said:
             log.info("%s is heard", self._chain[-1], extra={"action": "agent_heard"})
 
