@@ -174,10 +174,12 @@ async def test_keys_of_another_type_are_mended_by_whose_they_are(agents: House, 
     await agents.worker()
     submitter = await agents.client()
     keys = [key for key in (getattr(KEYS.agent, name), getattr(CELL.agent("k"), name)) if key]
-    await client.delete(*keys)
 
-    for key in keys:
-        await client.rpush(key, "somebody else's")
+    async with client.pipeline() as at_once:  # otherwise an agent may write in between
+        at_once.delete(*keys)
+        for key in keys:
+            at_once.rpush(key, "somebody else's")
+        await at_once.execute()
     if name == "inbox":
         await until_async(lambda: are_mended(client, keys), "messages can be posted again")
     else:
