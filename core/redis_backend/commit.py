@@ -35,7 +35,7 @@ __all__ = ["Committer", "DeferredCommand"]
 
 log = logging.getLogger(__name__)
 
-#: How often a commit is tried again when something changed under it, and the first pause before that.
+#: How many times a commit that is aborted is attempted, and the first pause between two attempts.
 TRIES, CONFLICT_PAUSE_S = 8, 0.004
 #: A command that names the fence. It is made anew for each try, since the lease may have been taken again meanwhile.
 DeferredCommand = Callable[[int], Command]
@@ -69,22 +69,20 @@ class Committer:
         self._keys = keys
         self._connection = WatchedConnection(wire, me, Backoff.under_lease(lease_ms / 1000), on_transport)
         self.lease = HeldLease(me, lease_ms, after_epoch=after_epoch, in_passing=in_passing)
-        self._transactions = Transactions(self._connection, me, self.lease, keys, clock, on_written)
-        self.leaseholder = Leaseholder(
-            self._connection, me, self._transactions, self.lease, keys, clock, by_force=by_force
-        )
+        self._transactions = Transactions(self._connection, self.lease, keys, clock, on_written)
+        self.leaseholder = Leaseholder(self._connection, self._transactions, self.lease, keys, clock, by_force=by_force)
         self._contention = Backoff(CONFLICT_PAUSE_S)
         self.conflicts = 0  #: transactions that had to be sent again
         self.fenced = 0  #: commits refused because the lease was lost
 
     @property
     def waits(self) -> bool:
-        """Whether it has found another process acting, and waits for its turn."""
+        """Whether it is a standby that has found another holder, and waits for its turn."""
         return self.leaseholder.waits
 
     @property
     def waited_s(self) -> float:
-        """For how long, all together, it has waited for Redis to answer."""
+        """The total time spent waiting for Redis to answer, in seconds."""
         return self._connection.waited_s
 
     # ---- under the lease ----
@@ -123,7 +121,7 @@ class Committer:
         return version
 
     async def _until_done(self, attempt: Callable[[], Awaitable[bool]]) -> None:
-        """Calls `attempt`, with the lease watched, until it has not been aborted."""
+        """Calls `attempt`, with the lease watched, until it returns True: its transaction was not aborted."""
         conflicts = 0
         async with self._connection.lock:
             while True:
@@ -149,7 +147,7 @@ class Committer:
                     raise
 
     async def _write(self, version: int, commands: Sequence[Command | DeferredCommand], changes: Changes) -> bool:
-        """One try of a commit. Returns False when it was aborted."""
+        """One attempt at a commit. Returns False if it was aborted."""
         failpoints.hit("watch")
         epoch = self.lease.epoch
         made = (command(epoch) if callable(command) else command for command in commands)
@@ -161,7 +159,7 @@ class Committer:
         return done
 
     def _head(self, version: int, changes: Changes) -> list[Command]:
-        """What a commit writes beside its commands."""
+        """The commands that every commit adds: version, audit entry, and a hint to subscribers."""
         keys, epoch = self._keys, self.lease.epoch
         head: list[Command] = [("HSET", keys.header, keys.version_field, version, "epoch", epoch)]
         if keys.history and changes:

@@ -17,8 +17,8 @@ __all__ = ["RENEWED_ALONG_SHARE", "RENEWED_SHARE", "HeldLease"]
 
 #: A holder stops acting this long before its lease can end.
 MARGIN_SHARE = 0.1
-#: A lease is renewed by itself after a third of its time, and along with any other command after a tenth: on a slow
-#: link a renewal that has to wait for the command before it may come too late.
+#: A lease is renewed on its own after a third of its time, and along with any other command after a tenth, since on a
+#: slow link a separate renewal may arrive too late.
 RENEWED_SHARE, RENEWED_ALONG_SHARE = 1 / 3, 0.1
 
 
@@ -26,7 +26,7 @@ class HeldLease:
     """One agent's lease as this process holds it, and the version of the state that it guards."""
 
     def __init__(self, me: Address, lease_ms: int, *, after_epoch: int, in_passing: bool) -> None:
-        self._me = me
+        self.me = me
         self._in_passing = in_passing
         self._host = socket.gethostname()
         self._renewed_s = 0.0  # monotonic, from before the last renewal was sent
@@ -58,29 +58,29 @@ class HeldLease:
         return (monotonic_s() - self._renewed_s) * 1000 / self.lease_ms
 
     def reach(self, epoch: int) -> None:
-        """From now on it acts, or tries to, under the fence `epoch`."""
+        """Notes the fence under which this process acts from now on, or tries to."""
         self.epoch = self.highest_epoch = epoch
 
     def acquired(self) -> None:
-        """The lease is taken. An attempt that failed does not count as a start: others may have had the lease since,
-        with higher epochs."""
+        """Notes that the lease was taken. After an attempt that failed, another process may have had it with a higher
+        epoch, so only a success makes an incarnation."""
         self.incarnation = self.epoch
 
     def renewed(self, sent_s: float) -> None:
-        """A transaction that was sent at `sent_s` (monotonic) has written it anew."""
+        """Notes that a transaction sent at `sent_s` (monotonic) has renewed it."""
         self._renewed_s = sent_s
         self.written_epoch = self.epoch
         self._commits += 1
 
     def lose(self) -> None:
-        """It is others' from now on."""
+        """Notes that this process holds it no more."""
         self.epoch = 0
 
     def follow(self, stored: int) -> None:
-        """Takes over the stored version. Raises LeaseLost when it is neither the one known nor the one after, which a
-        commit whose reply was lost may have written."""
+        """Takes over the stored version. Raises LeaseLost unless it is the known one or the next, which a commit whose
+        reply was lost may have written."""
         if stored not in (self.version, self.version + 1):
-            raise LeaseLost(f"{self._me}: version {stored} is stored, {self.version} was expected")
+            raise LeaseLost(f"{self.me}: version {stored} is stored, {self.version} was expected")
         self.version = stored
 
     def is_in(self, stored: Any) -> bool:
@@ -89,13 +89,13 @@ class HeldLease:
             lease = orjson.loads(stored)
             return bool(lease["epoch"] == self.epoch and lease["process"] == self.process)
         except (ValueError, TypeError, KeyError):
-            return False  # there is none, or what lies there is no lease
+            return False  # there is none, or the value is no lease
 
     def to_json(self, now_ms: int) -> bytes:
-        """As it is stored: a `core.langgraph_state.Lease`."""
+        """The stored form, a `core.langgraph_state.Lease`."""
         return orjson.dumps(
             {
-                "owner": str(self._me),
+                "owner": str(self.me),
                 "process": self.process,
                 "host": self._host,
                 "incarnation": self.incarnation or self.epoch,

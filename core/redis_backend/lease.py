@@ -17,15 +17,14 @@ from core.redis_backend.held_lease import HeldLease
 from core.redis_backend.keys import AgentKeys
 from core.redis_backend.transaction import Transactions
 from core.redis_backend.watched_connection import WatchedConnection
-from core.roles import Address
 
 __all__ = ["Grant", "Leaseholder"]
 
 log = logging.getLogger(__name__)
 
-#: How often a process that waits for a lease looks at it, and for how long it is shown as a standby after it stopped.
+#: How often a waiting process polls the lease, and how long a standby stays listed after its last poll.
 POLL_S, SHOWN_MS = 0.2, 10_000
-#: A lease that says it lasts longer than that is waited out for no longer.
+#: The longest time to wait for a lease to lapse, whatever duration it claims.
 MAX_LEASE_S = 3600.0
 
 
@@ -39,10 +38,10 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What lies where the lease is stored, since it was first found so. Each renewal is another observation."""
+    """The value stored as the lease, as it was first seen. A renewal changes the value, so it is a new observation."""
 
-    text: bytes  #: a lease; NO_LEASE; empty: nothing, or what lies there is not known
-    lapses_s: float  #: monotonic; a lease that nobody has renewed by then is nobody's
+    text: bytes  #: a lease; NO_LEASE; empty: there is none, as far as is known
+    lapses_s: float  #: monotonic; a lease that is not renewed by then is free
 
     @property
     def lease(self) -> Lease | None:
@@ -50,12 +49,12 @@ class Observation:
 
     @property
     def holder(self) -> str:
-        """Who holds it, in words."""
+        """The process that holds it, for people."""
         lease = self.lease
         return f"process {lease.pid} on {lease.host}" if lease else "nobody knows who"
 
     def is_free(self, now_s: float) -> bool:
-        """Whether it may be taken: nobody holds it, its holder has provably died, or has not renewed it in time."""
+        """Whether it may be taken: nobody holds it, or its holder is provably dead or has not renewed it in time."""
         return not self.text or now_s > self.lapses_s or is_dead(self.text)
 
 
@@ -65,7 +64,6 @@ class Leaseholder:
     def __init__(
         self,
         connection: WatchedConnection,
-        me: Address,
         transactions: Transactions,
         lease: HeldLease,
         keys: AgentKeys,
@@ -74,22 +72,21 @@ class Leaseholder:
         by_force: bool,
     ) -> None:
         self._connection = connection
-        self._me = me
         self._transactions = transactions
         self._lease = lease
         self._keys = keys
         self._clock = clock
         self._by_force = by_force
-        self._shown_ms = 0  # when it was last made seen that this process waits
-        self.waits = False  #: whether it has found another process acting, and waits for its turn
+        self._shown_ms = 0  # when this process was last listed as a standby
+        self.waits = False  #: whether it is a standby that has found another holder
 
     async def acquire(self, *, standby: bool) -> Grant:
-        """Takes the lease, waiting for a dead holder's to run out.
+        """Takes the lease, waiting until that of a dead holder lapses.
 
-        When another live process renews it, which shows within a third of the lease time, raises LeaseHeld, or as a
-        standby waits for as long as that goes on. It is taken over at once from a process of this machine that exists
-        no more, and from whoever has not renewed it for its whole time, though it may have longer to live: a server's
-        clock that is set back prolongs every key's life. Raises TransportDown.
+        A live holder shows within a third of the lease time, by a renewal: then this raises LeaseHeld, or as a standby
+        waits for as long as that goes on. The lease is taken at once if its holder ran on this machine and is gone, or
+        has not renewed it for its whole time. The key may live longer than that: when the server's clock is set back,
+        all keys do. Raises TransportDown, ServerRefused; a standby that has found another holder outlasts both.
         """
         found = self._observed(b"")
         while True:
@@ -117,17 +114,17 @@ class Leaseholder:
         return Observation(text, monotonic_s() + min(MAX_LEASE_S, lease_ms / 1000))
 
     def _compared(self, before: Observation, now: Observation, standby: bool) -> Observation:
-        """`now`, once it is clear that it may be waited for. Raises LeaseHeld when it may not: its holder lives."""
+        """`now`, if it may be waited for. Raises LeaseHeld if its holder lives, unless this is a standby."""
         if not standby:
             if before.text and (lease := now.lease) and not lease.in_passing:
-                raise LeaseHeld(self._me.agent_id, now.holder)
+                raise LeaseHeld(self._lease.me.agent_id, now.holder)
         elif now.text and not self.waits:
             self.waits = True
-            log.info("%s waits: %s acts for it now", self._me, now.holder, extra={"action": "standby_waits"})
+            log.info("%s waits: %s acts for it now", self._lease.me, now.holder, extra={"action": "standby_waits"})
         return now
 
     async def _look(self, standby: bool) -> bytes:
-        """What lies there now, as `held_in` says it; a standby makes itself seen now and then."""
+        """The stored value, as `held_in` gives it. A standby also keeps itself listed."""
         async with self._connection.lock:
             stored, *_ = await self._connection.exchange(
                 lease_read(self._keys.lease), *(self._showing() if standby else ())
@@ -135,7 +132,7 @@ class Leaseholder:
         return held_in(stored)
 
     def _showing(self) -> tuple[Command, ...]:
-        """Makes it seen that this process waits, often enough to be seen without a gap."""
+        """Commands that list this process as a standby; none if it was listed a short time ago."""
         now_ms = self._clock.now_ms()
         if now_ms - self._shown_ms < SHOWN_MS / 5:
             return ()
@@ -147,8 +144,8 @@ class Leaseholder:
         )
 
     async def attempt(self, free: bytes = b"") -> bytes | None:
-        """Takes the lease if there is none, if what lies there is still `free`, or if its holder is dead. Returns None
-        when it is taken; otherwise what lies there; empty: somebody was faster, and the next look shows who."""
+        """Takes the lease if there is none, if its value is still `free`, or if its holder is dead. Returns None if it
+        was taken, else the stored value; empty: another process was faster, and the next attempt shows which."""
         async with self._connection.lock:
             asked_s = monotonic_s()
             looks = (*fencing(self._keys), ("TIME",), *(("TYPE", key) for key in self._keys.types))
@@ -179,25 +176,25 @@ class Leaseholder:
         return ("SET", self._keys.fence, self._lease.epoch), ("HSET", self._keys.header, "epoch", self._lease.epoch)
 
     async def regain(self) -> None:
-        """Takes a lease again that ran out while Redis was away, or that is none any more, if nobody wrote in between.
-        Raises LeaseLost otherwise; TransportDown. The connection's lock is held."""
+        """Takes the lease again if it lapsed while Redis was away, or was overwritten, and nobody wrote in between. The
+        caller holds the connection's lock. Raises LeaseLost if somebody did; TransportDown."""
         before = self._lease.epoch, self._lease.version
         _watching, stored, fence, header = await self._connection.exchange(*fencing(self._keys))
         now_ms = self._clock.now_ms()
         _, epoch = granted(b"", header, now_ms)
         if held_in(stored) not in (b"", NO_LEASE) or epoch not in (self._lease.written_epoch, self._lease.epoch):
-            raise LeaseLost(f"{self._me}: somebody else acted, or the server lost its data, while Redis was away")
+            raise LeaseLost(f"{self._lease.me}: somebody else acted, or the server lost its data, while Redis was away")
         version, highest = granted(fence, header, now_ms)
         self._lease.reach(max(highest, self._lease.epoch) + 1)
         self._lease.follow(version)
         if not await self._transactions.send(self._fence()):
-            raise LeaseLost(f"{self._me}: another process took the lease while Redis was away")
+            raise LeaseLost(f"{self._lease.me}: another process took the lease while Redis was away")
         log.info(
             "lease taken again", extra={"action": "lease_reacquired", "before": before, "epoch": self._lease.epoch}
         )
 
     async def release(self) -> None:
-        """Gives the lease back, so that a successor need not wait. Raises LeaseLost when it is another's by now;
+        """Gives the lease back, so that a successor need not wait. Raises LeaseLost if another process holds it now;
         TransportDown."""
         async with self._connection.lock:
             if self._lease.epoch and self._connection.connected:

@@ -25,7 +25,6 @@ from core.redis_backend.grants import granted, held_in
 from core.redis_backend.held_lease import HeldLease
 from core.redis_backend.keys import AgentKeys
 from core.redis_backend.watched_connection import WatchedConnection
-from core.roles import Address
 from core.server_info import explained
 
 __all__ = ["Transactions"]
@@ -37,7 +36,6 @@ class Transactions:
     def __init__(
         self,
         connection: WatchedConnection,
-        me: Address,
         lease: HeldLease,
         keys: AgentKeys,
         clock: ServerClock,
@@ -45,7 +43,6 @@ class Transactions:
     ) -> None:
         """`on_written` is told that Redis has taken a write."""
         self._connection = connection
-        self._me = me
         self._lease = lease
         self._keys = keys
         self._clock = clock
@@ -61,7 +58,7 @@ class Transactions:
         if is_ours:
             self._lease.follow(granted(b"", header, self._clock.now_ms())[0])
         elif (lease := Lease.parse(held)) is not None:
-            raise LeaseLost(f"{self._me}: {lease.process} holds the lease now")
+            raise LeaseLost(f"{self._lease.me}: {lease.process} holds the lease now")
         self._connection.armed = is_ours  # not before: who finds another version than its own writes nothing more
         return is_ours
 

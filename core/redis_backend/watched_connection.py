@@ -25,7 +25,7 @@ class WatchedConnection:
     def __init__(
         self, connection: Connection, me: Address, backoff: Backoff, on_transport: Callable[[bool, str], None]
     ) -> None:
-        """`on_transport` is told whether Redis could be reached and why not."""
+        """`on_transport` is told whether Redis could be reached, and why not."""
         self._connection = connection
         self._me = me
         self._backoff = backoff
@@ -51,7 +51,7 @@ class WatchedConnection:
 
     @property
     def waited_s(self) -> float:
-        """For how long, all together, it has waited for Redis to answer."""
+        """The total time spent waiting for Redis to answer, in seconds."""
         return self._waited_s + (0.0 if self._asked_s is None else monotonic_s() - self._asked_s)
 
     async def exchange(self, *commands: Command, most_bytes: int | None = None) -> list[Any]:
@@ -64,10 +64,8 @@ class WatchedConnection:
                 await self._connection.connect()
             replies = await self._connection.exchange(commands, most_bytes=most_bytes)
             refusals = [str(reply) for reply in replies if isinstance(reply, ResponseError)]
-            if any(map(is_elsewhere, refusals)):
-                await (
-                    self._connection.close()
-                )  # the name may lead to the new primary by now; this connection never will
+            if any(map(is_elsewhere, refusals)):  # a new connection may lead to the new primary; this one never will
+                await self._connection.close()
             if passing := next(filter(passes_soon, refusals), None):
                 await self._connection.close()
                 raise TransportDown(f"Redis is not ready: {passing}")
@@ -77,14 +75,14 @@ class WatchedConnection:
         return replies
 
     async def exchange_watched(self, *commands: Command, most_bytes: int | None = None) -> list[Any]:
-        """`exchange` for what must not happen unless the watch holds: a connection that has broken since then, also
-        in the moment before, has taken the watch along, and a new one would know of none."""
+        """`exchange` for commands that must not run unless the watch holds. A watch is lost with its connection, also
+        if that broke only a moment ago, so these commands are never sent over a new one."""
         if not self._connection.connected:
             raise TransportDown(f"{self._me}: the connection broke, and nothing was sent")
         return await self.exchange(*commands, most_bytes=most_bytes)
 
     def recovered(self) -> None:
-        """What was tried has succeeded: the next pause is a short one."""
+        """Resets the pauses after a success."""
         self._backoff.reset()
 
     async def outlast(self, error: TransportDown | ServerRefused) -> None:
@@ -96,7 +94,7 @@ class WatchedConnection:
         await asyncio.sleep(self._backoff.next(random.random()))
 
     def stop_waiting(self) -> None:
-        """From now on whoever waits for Redis to come back gives up with the error that it waits for."""
+        """Makes those who wait for Redis to come back give up with the error they wait for."""
         self._closing = True
 
     async def close(self) -> None:
