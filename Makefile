@@ -2,7 +2,7 @@
 # under a minute, later ones nothing. PYTHON=... chooses the interpreter it is made from.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chaos test faults soak lint format types bench clean
+.PHONY: help demo chaos test faults coverage mutants soak lint format types bench clean
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
@@ -10,8 +10,11 @@ RUNTIME := .venv/runtime-is-ready
 DEMO := .venv/demo-is-ready
 DEV := .venv/dev-is-ready
 BENCH := .venv/bench-is-ready
+MUTANTS := .venv/mutants-is-ready
 export PYTHON
 MINUTES ?= 30
+# The tests that begin and end within this process, or nearly so.
+QUICK := tests/test_core.py $(addprefix tests/,unit replay architecture property contract)
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +31,13 @@ test: $(DEV)  ## all tests but those of `faults`; PYTEST_ARGS="-k lease -n 0" pa
 
 faults: $(DEV)  ## the fault matrix: every tier, the server and the network fail at every step
 	@$(BIN)/python -m pytest tests/faults -n 2 $(PYTEST_ARGS)
+
+coverage: $(DEV)  ## how much of the code the tests without a hierarchy reach, not below a floor
+	@$(BIN)/python -m pytest -n 2 --cov --cov-report=term $(QUICK) $(PYTEST_ARGS)
+
+mutants: $(MUTANTS)  ## do the unit tests notice what is changed in the rules? MODULES="core.agents", else all: two hours
+	@nice $(BIN)/mutmut run --max-children 1 $(patsubst %,'%.*',$(MODULES))
+	@$(BIN)/python -m tests.mutants
 
 soak: $(DEV)  ## constant load, and nothing may grow; MINUTES=30
 	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES)
@@ -47,7 +57,7 @@ bench: $(BENCH)  ## speed and memory beside dramatiq; ARGS="--only latency --jso
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 clean:  ## removes .venv and every cache
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis mutants .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUNTIME): requirements.txt .ci/setup
@@ -64,4 +74,8 @@ $(DEV): requirements-dev.txt $(DEMO)
 
 $(BENCH): requirements-bench.txt $(RUNTIME)
 	@.ci/setup requirements-bench.txt
+	@touch $@
+
+$(MUTANTS): requirements-mutants.txt $(DEV)
+	@.ci/setup requirements-mutants.txt
 	@touch $@

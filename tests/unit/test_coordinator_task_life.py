@@ -201,7 +201,7 @@ def test_a_parent_waits_until_all_its_children_have_ended_and_nobody_has_asked_f
 ) -> None:
     above = a_task("t").evolve(status=S.WAITING, children=("t/0", "t/1"), then=Then(spawned=2), **parent)
     state, step = holding(above, handed_out("t/1", parent_id="t"), trees={"t": 2}), Step()
-    state.families["t"] = open_below
+    state.families["t"] = {*open_below}
 
     task_life.conclude(state, "distributor-1", report("completed", task_id="t/1"), LATER, step)
 

@@ -218,7 +218,7 @@ def test_a_change_of_a_distributors_health_is_noted(later_s: float, health: Heal
 def test_the_tasks_of_one_that_is_gone_are_taken_over_once(
     tasks: int, moving: set[str], effects: Any, known: bool
 ) -> None:
-    state, step = watching(*[handed_out()][:tasks], moving=moving), Step()
+    state, step = watching(*[handed_out()][:tasks], moving={*moving}), Step()
     on_beat(state, a_sign(sender=OTHER), a_batch(later_s=4.9), step)
     state.looked_ms = 4900
 
