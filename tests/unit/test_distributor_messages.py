@@ -1,0 +1,336 @@
+"""What a distributor makes of what it is told and asked: what is put aside, counted, said and kept. Whole values."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from msgspec import Raw
+
+from core.agents import Beat, Child
+from core.roles import Action, Address, Role
+from core.step import Drain, Sending, Step, Table
+from core.tasks import Task, TaskStatus
+from distributor import rules
+from distributor.state import DistributorState
+from tests.builders import COORDINATOR, DISTRIBUTOR, NOW, WORKER, a_batch, a_task, message_to, sent
+
+to_me = message_to(DISTRIBUTOR)
+LATER = a_batch(later_s=2)
+AT = NOW + timedelta(seconds=2)
+WORKER_2 = Address(Role.WORKER, "worker-2")
+
+
+def running(task_id: str = "t", **fields: Any) -> Task:
+    return a_task(task_id).evolve(
+        **{
+            "status": TaskStatus.IN_PROGRESS, "root_id": task_id, "assigned_to": "worker-1", "attempt": 2,
+            "retry_count": 2, "max_attempts": 9, "started_at": NOW, "updated_at": NOW, **fields,
+        }
+    )  # fmt: skip
+
+
+def holding(*tasks: Task, workers: tuple[Address, ...] = (WORKER,), **fields: Any) -> DistributorState:
+    state = DistributorState("distributor-1", coordinator=COORDINATOR, **fields)
+    for address in workers:
+        beat = Beat(beat=1, concurrency=4, capabilities=("task:sum",))
+        worker = state.workers[address.agent_id] = Child(address, 7, beat, 0)
+        worker.heard(beat, 0)
+    for task in tasks:
+        state.local_tasks[task.task_id] = task
+        if task.assigned_to in state.workers:
+            state.workers[task.assigned_to].take(task.task_id)
+    return state
+
+
+def rejected(step: Step) -> list[tuple[bytes, str]]:
+    return [(bytes(one.item), str(one.error)) for one in step.rejected]
+
+
+def test_an_empty_assignment_is_answered_so_that_the_coordinator_knows_it_is_heard() -> None:
+    step = Step()
+
+    rules.on_assign_tasks(holding(), to_me(COORDINATOR, Action.ASSIGN_TASK), LATER, step)
+
+    assert step.extras == {Sending(COORDINATOR, Action.TASK_RESULT): {}}
+
+
+def test_a_task_that_is_none_ends_here_and_the_others_of_its_message_go_on() -> None:
+    state, step = holding(), Step()
+    good = a_task("good", status=TaskStatus.IN_PROGRESS, assigned_to="distributor-1", root_id="good")
+
+    rules.on_assign_tasks(state, to_me(COORDINATOR, Action.ASSIGN_TASK, [{"task_id": "bad"}, 5, good]), LATER, step)
+
+    assert rejected(step) == [
+        (b'{"task_id":"bad"}', "a task that breaks its schema"), (b"5", "a task that breaks its schema"),
+    ]  # fmt: skip
+    [told] = sent(step, COORDINATOR, Action.TASK_RESULT)
+    assert (told["task_id"], told["status"], told["error"]["type"], told["error"]["retryable"]) == (
+        "bad", "abandoned", "BadTask", False,
+    )  # fmt: skip
+    assert told["error"]["message"].startswith("refused by its distributor: task field 'task_type'")
+    assert state.local_tasks == {"good": good.evolve(status=TaskStatus.PENDING, assigned_to=None)}
+    assert (state.fresh, state.counts, "good" in state.queue) == (["good"], {"assigned": 1}, True)
+
+
+def test_a_task_that_is_here_already_is_not_assigned_again() -> None:
+    state, step = holding(running()), Step()
+
+    rules.on_assign_tasks(state, to_me(COORDINATOR, Action.ASSIGN_TASK, [running()]), LATER, step)
+
+    assert (state.local_tasks, state.fresh, state.counts) == ({"t": running()}, [], {})
+
+
+def test_what_is_to_be_cancelled_is_stopped_where_it_is() -> None:
+    waits, lost = a_task("waits", root_id="waits"), running("lost", assigned_to="nobody")
+    state, step = holding(running(), waits, lost), Step()
+
+    rules.on_cancel_tasks(state, to_me(COORDINATOR, Action.CANCEL_TASK, ["t", "waits", "lost", "gone", 7]), LATER, step)
+
+    assert rejected(step) == [(b"7", "this is no task id")]
+    assert state.local_tasks == {"t": running(cancel_requested=True)}
+    assert step.sends[Sending(WORKER, Action.CANCEL_TASK, None, 7)] == [b'{"task_id":"t","attempt":2}']
+    told = sent(step, COORDINATOR, Action.TASK_RESULT)
+    assert [(one["task_id"], one["status"]) for one in told] == [
+        ("waits", "cancelled"), ("lost", "cancelled"), ("gone", "cancelled"),
+    ]  # fmt: skip
+
+
+def test_a_worker_of_which_only_its_tasks_are_known_is_told_whichever_start_of_it_lives() -> None:
+    state, step = holding(running()), Step()
+    state.workers["worker-1"].incarnation = 0
+
+    rules.on_cancel_task(state, "t", LATER, step)
+
+    assert list(step.sends) == [Sending(WORKER, Action.CANCEL_TASK, None, None)]
+
+
+def results(*items: dict[str, Any], sender: Address = WORKER) -> Any:
+    return to_me(sender, Action.TASK_RESULT, items)
+
+
+@pytest.mark.parametrize(
+    ("item", "sender"),
+    [
+        ({"task_id": "t", "attempt": 1, "status": "completed"}, WORKER),
+        ({"task_id": "t", "attempt": 2, "status": "completed"}, WORKER_2),
+        ({"task_id": "gone", "attempt": 2, "status": "completed"}, WORKER),
+    ],
+)
+def test_an_outcome_of_anything_but_the_current_attempt_is_only_counted(item: dict[str, Any], sender: Address) -> None:
+    state, step = holding(running(), workers=(WORKER, WORKER_2)), Step()
+
+    rules.on_task_results(state, results(item, sender=sender), LATER, step)
+
+    assert (state.counts, step.commits, list(state.workers["worker-1"].in_flight)) == (
+        {"late_results": 1},
+        False,
+        ["t"],
+    )
+
+
+def test_an_outcome_makes_room_and_tells_how_long_its_run_was() -> None:
+    state, step = holding(running(), running("u")), Step()
+    before = state.workers["worker-1"].mean_run_ms
+
+    rules.on_task_results(
+        state, results({"task_id": "t", "attempt": 2, "status": "completed", "run_ms": 0}), LATER, step
+    )
+
+    worker = state.workers["worker-1"]
+    assert (list(worker.in_flight), worker.mean_run_ms, worker.free > 0) == (["u"], before * 0.9, True)
+    rules.on_task_results(state, results({"task_id": "u", "attempt": 2, "status": "cancelled"}), LATER, step)
+    assert worker.mean_run_ms == before * 0.9
+    assert [one["status"] for one in sent(step, COORDINATOR, Action.TASK_RESULT)] == ["completed", "cancelled"]
+    assert [one["worker"] for one in sent(step, COORDINATOR, Action.TASK_RESULT)] == ["worker-1", "worker-1"]
+
+
+def test_an_attempt_that_was_given_back_does_not_count_and_its_worker_gets_nothing_new() -> None:
+    state, step = holding(running()), Step()
+
+    rules.on_task_results(state, results({"task_id": "t", "attempt": 2, "status": "returned"}), LATER, step)
+
+    assert (state.local_tasks["t"].retry_count, state.local_tasks["t"].status) == (1, TaskStatus.PENDING)
+    assert state.workers["worker-1"].free == 0
+
+
+def test_an_outcome_counts_also_when_its_worker_is_known_no_more() -> None:
+    state, step = holding(running(), workers=()), Step()
+
+    rules.on_task_results(
+        state, results({"task_id": "t", "attempt": 2, "status": "returned", "run_ms": 1}), LATER, step
+    )
+
+    assert "t" in state.queue
+
+
+def test_a_report_that_breaks_its_shape_is_put_aside_and_costs_its_attempt() -> None:
+    state, step = holding(running(), running("u")), Step()
+    items: Any = [
+        {"attempt": 2},
+        {"task_id": "t", "attempt": 2, "status": "great"},
+        {"task_id": "u", "attempt": 2, "status": "completed"},
+    ]
+
+    rules.on_task_results(state, results(*items), LATER, step)
+
+    assert len(step.rejected) == 2
+    error = state.local_tasks["t"].error
+    assert error
+    assert (error.type, error.worker, error.attempt, error.retryable) == ("malformed_report", "worker-1", 2, True)
+    assert error.message.startswith("worker worker-1 sent a report that breaks its shape: ")
+    assert list(state.local_tasks) == ["t"]
+
+
+def progress(*items: Any, sender: Address = WORKER) -> Any:
+    return to_me(sender, Action.TASK_PROGRESS, items)
+
+
+def test_the_progress_of_the_current_attempt_is_kept_beside_what_the_task_has() -> None:
+    task = running(metadata_json={"mine": Raw(b"1")})
+    state, step = holding(task, workers=(WORKER, WORKER_2)), Step()
+
+    rules.on_task_progress(state, progress({"task_id": "t", "attempt": 2, "progress": {"fraction": 1}}), LATER, step)
+
+    told = task.evolve(metadata_json={"mine": Raw(b"1"), "progress": Raw(b'{"fraction":1}')}, updated_at=AT)
+    assert state.local_tasks == {"t": told}
+    assert step.writes == {(Table.ACTUAL, ""): {"t": told.to_json()}}
+    assert step.changes == {"t": ("in_progress worker-1 2 sum",)}
+
+
+@pytest.mark.parametrize(
+    ("item", "sender"),
+    [
+        ({"task_id": "t", "attempt": 1, "progress": {}}, WORKER),
+        ({"task_id": "t", "attempt": 2, "progress": {}}, WORKER_2),
+        ({"task_id": "gone", "attempt": 2, "progress": {}}, WORKER),
+    ],
+)
+def test_progress_of_anything_else_is_passed_over(item: Any, sender: Address) -> None:
+    state, step = holding(running(), workers=(WORKER, WORKER_2)), Step()
+
+    rules.on_task_progress(state, progress(item, sender=sender), LATER, step)
+
+    assert (step.commits, state.local_tasks) == (False, {"t": running()})
+
+
+def test_progress_that_breaks_its_shape_is_put_aside_and_that_after_it_is_taken() -> None:
+    state, step = holding(running()), Step()
+
+    rules.on_task_progress(state, progress(5, {"task_id": "t", "attempt": 2, "progress": {"n": 1}}), LATER, step)
+
+    assert [item for item, _ in rejected(step)] == [b"5"]
+    assert state.local_tasks["t"].metadata == {"progress": {"n": 1}}
+
+
+def test_who_drains_gives_back_what_waits_and_keeps_what_runs() -> None:
+    state, step = holding(running(), a_task("waits", root_id="waits")), Step()
+
+    rules.on_drain(state, Drain(), LATER, step)
+
+    assert (state.draining, list(state.local_tasks)) == (True, ["t"])
+    assert [one["task_id"] for one in sent(step, COORDINATOR, Action.TASK_RESULT)] == ["waits"]
+
+
+@pytest.mark.parametrize(
+    ("told", "now", "tells"),
+    [(0, 2, True), (0, 0, False), (1000, 1000, False), (1000, 1250, False), (1000, 1252, True), (1000, 750, False),
+     (1000, 748, True)],
+)  # fmt: skip
+def test_the_coordinator_is_told_of_its_room_when_that_has_changed_by_a_quarter(
+    told: int, now: int, tells: bool
+) -> None:
+    state, step = holding(told_capacity=told), Step()
+    state.workers["worker-1"].beat = Beat(capacity=now // 2, capabilities=("task:sum",))
+
+    rules.tell_capacity(state, step)
+
+    room: dict[str, Any] = {"capacity": now, "capabilities": ["task:sum"], "skill_sets": []}
+    assert step.extras == ({Sending(COORDINATOR, Action.CAPACITY): room} if tells else {})
+    assert state.told_capacity == (now if tells else told)
+
+
+def test_a_restarted_distributor_knows_its_tasks_its_workers_and_what_it_still_shows() -> None:
+    state = DistributorState("d", coordinator=COORDINATOR)
+    second, first = running("second", started_at=NOW + timedelta(seconds=1)), running("first")
+    waits, unassigned = a_task("waits", created_at=NOW + timedelta(seconds=2)), running("odd", assigned_to=None)
+    ended = [a_task("e").evolve(status=TaskStatus.COMPLETED), a_task("w").evolve(status=TaskStatus.WAITING)]
+
+    rules.recall(state, [second, first, waits, unassigned, *ended], 4000)
+
+    assert list(state.local_tasks) == ["second", "first", "waits", "odd"]
+    assert list(state.ended) == ["e", "w"]
+    worker = state.workers["worker-1"]
+    assert (list(worker.in_flight), worker.address, worker.incarnation, worker.moved_ms, worker.beat) == (
+        ["first", "second"], WORKER, 0, 4000, Beat(),
+    )  # fmt: skip
+    assert ("waits" in state.queue, "odd" in state.queue, len(state.queue)) == (True, True, 2)
+
+
+@pytest.mark.parametrize(("tasks", "status", "written"), [(0, "idle", None), (1, "busy", b"busy")])
+def test_a_distributor_tells_whether_it_has_work_when_that_changes(tasks: int, status: str, written: Any) -> None:
+    state, step = holding(*[running()][:tasks], told_capacity=1), Step()
+    state.told_capacity = 2 * state.workers["worker-1"].window
+
+    rules.dispatch(state, LATER, step)
+
+    assert (state.status, state.updated_at) == (status, AT)
+    assert step.writes.get((Table.HEADER, ""), {}).get("status") == written
+
+
+def test_what_arrived_and_waits_is_written_once() -> None:
+    waits, gone = a_task("waits", task_type="x"), "gone"
+    state, step = holding(waits, running(), fresh=["waits", "t", gone]), Step()
+    state.queue.push(waits)
+
+    rules.dispatch(state, LATER, step)
+
+    assert step.writes[Table.ACTUAL, ""] == {"waits": waits.to_json()}
+    assert state.fresh == []
+
+
+def test_a_pause_that_is_over_ends_in_every_line() -> None:
+    state = holding(suspects={"careful", "apart"})
+    for name, line in (("plain", state.queue), ("careful", state.careful), ("apart", state.apart)):
+        task = a_task(name).evolve(root_id=name, not_before=AT, max_attempts=9)
+        state.local_tasks[name] = task
+        line.push(task)
+
+    early, late = Step(), Step()
+    rules.dispatch(state, a_batch(later_s=1.999), early)
+    rules.dispatch(state, LATER, late)
+
+    assert sent(early, WORKER, Action.ASSIGN_TASK) == []
+    assert sorted(one["task_id"] for one in sent(late, WORKER, Action.ASSIGN_TASK)) == ["apart", "careful", "plain"]
+
+
+def test_of_tasks_that_another_death_would_end_no_worker_has_two() -> None:
+    tasks = [a_task(name).evolve(root_id=name, max_attempts=2, retry_count=1) for name in ("a", "b", "c")]
+    state = holding(*tasks, workers=(WORKER, WORKER_2), suspects={"a", "b", "c"})
+    for task in tasks:
+        state.apart.push(task)
+
+    steps = [Step(), Step()]
+    for step in steps:
+        rules.dispatch(state, LATER, step)
+
+    handed = [len(sent(step, one, Action.ASSIGN_TASK)) for step in steps for one in (WORKER, WORKER_2)]
+    assert handed == [1, 1, 0, 0]
+    assert len(state.apart) == 1
+
+
+@pytest.mark.parametrize(
+    ("worker", "known", "goes"), [("worker-1", True, True), ("worker-9", True, False), ("worker-1", False, False)]
+)
+def test_a_task_that_waits_goes_where_a_program_wants_it(worker: str, known: bool, goes: bool) -> None:
+    task = a_task("t", task_type="nobodys").evolve(root_id="t")
+    state, step = holding(task), Step()
+    if known:
+        state.queue.push(task)
+
+    rules.place(state, "t", worker, LATER, step)
+
+    assert ([one["task_id"] for one in sent(step, WORKER, Action.ASSIGN_TASK)], "t" in state.queue) == (
+        ["t"] if goes else [], known and not goes,
+    )  # fmt: skip
