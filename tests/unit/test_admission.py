@@ -9,7 +9,7 @@ import pytest
 from msgspec import Raw
 
 from coordinator import task_life
-from coordinator.admission import refusal
+from coordinator.admission import note_memory, refusal
 from core.errors import BadTask
 from core.roles import Action
 from core.server_info import Memory
@@ -129,6 +129,17 @@ def test_memory_that_was_promised_counts_until_the_server_can_have_counted_it() 
     assert "MEMORY_HIGH_WATER" in refusal(state, task)
     state.admitted_bytes = (0, 1)
     assert "MEMORY_HIGH_WATER" in refusal(state, task)
+
+
+def test_what_was_admitted_before_the_last_heartbeat_counts_until_the_next() -> None:
+    task = asked_again()
+    needed = 4 * len(task.to_json()) + 1024
+    state = holding(memory=Memory(0, 100_000), admitted_bytes=(7, 20))
+
+    assert refusal(state, task) == ""
+    assert state.admitted_bytes == (7, 20 + needed)
+    note_memory(state, Memory(5, 100_000))
+    assert (state.admitted_bytes, state.memory) == ((20 + needed, 0), Memory(5, 100_000))
 
 
 def test_no_more_than_so_many_who_ask_are_remembered_the_newest_first() -> None:
