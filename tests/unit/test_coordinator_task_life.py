@@ -208,6 +208,17 @@ def test_a_parent_waits_until_all_its_children_have_ended_and_nobody_has_asked_f
     assert ("t" in state.queue, state.families.get("t"), state.trees) == (goes_on, left, {"t": 1})
 
 
+def test_a_child_whose_record_nobody_has_vouched_for_has_no_digest_and_no_tree_is_counted_below_none() -> None:
+    """A restart found neither: somebody else has written to the store."""
+    parent = a_task("t").evolve(status=S.WAITING, children=("t/0", "t/1"), then=Then(spawned=2))
+    state = holding(parent, handed_out("t/1", parent_id="t"))
+
+    task_life.conclude(state, "distributor-1", report("completed", task_id="t/1"), LATER, Step())
+
+    assert [name for name, digest in state.local_tasks["t"].inputs if digest == ""] == ["t/0"]
+    assert state.trees == {}
+
+
 #: What a task spawns that it may not, and what its error says.
 NONSENSE: dict[str, tuple[tuple[bytes, ...], str]] = {
     "no task": ((b"[]",), "spawn: "),

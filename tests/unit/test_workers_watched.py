@@ -212,7 +212,7 @@ def test_a_worker_that_leaves_by_its_own_will_is_noted_and_nobody_is_suspected()
 
 def test_of_one_that_died_before_it_was_heard_one_task_may_have_begun_and_only_what_it_still_had_is_lost() -> None:
     others = handed("moved", assigned_to="worker-2")
-    state, step = watching(handed("t"), others, handed("u"), concurrency=0), Step()
+    state, step = watching(handed("t"), handed("u"), others, concurrency=0), Step()
     state.workers["worker-1"].take("ended")
 
     forget_worker(state, "worker-1", LATER, step, died=True)
