@@ -454,11 +454,13 @@ def _no_such_field(name: str) -> str:
 def _in_words(error: msgspec.ValidationError, fields: Mapping[str, Any]) -> str:
     """What is wrong with a task. `fields` are those that it should be made of; empty: they must not be named."""
     where, what = in_words(error)
+    if not where:
+        return f"this is no task: {what}"
     field = re.split(r"[.[]", where, maxsplit=1)[0]
     kinds = {"priority": Priority, "status": TaskStatus}
     if field in kinds:
         what = f"expected {', '.join(repr(str(one)) for one in kinds[field])}"
-    return _expected(where or "task", what, fields[field]) if field in fields else f"task field {where!r}: {what}"
+    return _expected(where, what, fields[field]) if field in fields else f"task field {where!r}: {what}"
 
 
 def _expected(where: str, what: str, got: object) -> str:
