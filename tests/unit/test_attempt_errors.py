@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import asdict
 
 from coordinator.state import TakenOver
-from core.attempt_errors import ERRORS_LIMIT_BYTES, errors_with
+from core.attempt_errors import ERRORS_LIMIT_BYTES, bounded, errors_with
 from core.roles import Action
 from core.step import Drain, Table
 from core.tasks import Task, TaskError
@@ -182,3 +182,22 @@ def test_the_error_of_each_of_a_hundred_attempts_is_kept() -> None:
 
     assert [error.attempt for error in errors] == list(range(1, 101))
     assert {error.message for error in errors} == {"no"}
+
+
+def test_an_error_beyond_the_limit_is_kept_in_its_first_words() -> None:
+    long = TaskError(
+        type="t" * 101, message="m" * ERRORS_LIMIT_BYTES, traceback="tb", attempt=3, worker="w" * 101, output="out",
+        retryable=False,
+    )  # fmt: skip
+    short = TaskError(type="t" * 100, message="m" * 100, attempt=3, worker="w" * 100, retryable=False)
+
+    assert bounded(long) == short
+    assert errors_with((), long) == (short,)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_an_error_is_kept_whole_up_to_the_limit(more: int) -> None:
+    empty = len(msgspec.json.encode(TaskError(type="x", message="")))
+    error = TaskError(type="x", message="m" * (ERRORS_LIMIT_BYTES - empty + more))
+
+    assert (bounded(error) is error) is (more == 0)

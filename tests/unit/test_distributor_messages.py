@@ -86,8 +86,11 @@ def test_what_is_to_be_cancelled_is_stopped_where_it_is() -> None:
     waits, lost = a_task("waits", root_id="waits"), running("lost", assigned_to="nobody")
     state, step = holding(running(), waits, lost), Step()
 
-    rules.on_cancel_tasks(state, to_me(COORDINATOR, Action.CANCEL_TASK, ["t", "waits", "lost", "gone", 7]), LATER, step)
+    message = to_me(COORDINATOR, Action.CANCEL_TASK, ["t", "waits", "lost", "gone", 7])
 
+    rules.on_cancel_tasks(state, message, LATER, step)
+
+    assert [one.received for one in step.rejected] == [message]
     assert rejected(step) == [(b"7", "this is no task id")]
     assert state.local_tasks == {"t": running(cancel_requested=True)}
     assert step.sends[Sending(WORKER, Action.CANCEL_TASK, None, 7)] == [b'{"task_id":"t","attempt":2}']

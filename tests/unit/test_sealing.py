@@ -74,3 +74,18 @@ def test_a_parent_can_check_what_its_child_has_sealed_and_nobody_beside_it() -> 
     for other in (above.seals, above.seals_of(Address(Role.DISTRIBUTOR, "distributor-2"))):
         with pytest.raises(ForgedRecord):
             other.opened(Sealed.CELL, "t", sealed)
+
+
+@pytest.mark.parametrize(
+    ("sealed", "words"),
+    [
+        (RECORD, "the task record 't' has no seal"),
+        (Seals(NEW).seal(Sealed.TASK, "u", RECORD), "the task record 't' is not what its writer has sealed"),
+        (Seals(OLD).seal(Sealed.TASK, "t", RECORD), "the task record 't' is sealed with a key that is not here"),
+    ],
+)
+def test_what_is_not_believed_is_named_with_the_reason(sealed: bytes, words: str) -> None:
+    with pytest.raises(PeerError) as refused:
+        Seals(NEW).opened(Sealed.TASK, "t", sealed)
+
+    assert refused.value.args == (words,)
