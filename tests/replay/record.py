@@ -22,6 +22,7 @@ from coordinator.agent import CoordinatorBehaviour
 from core.config.settings import RedisConfig
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.roles import Address, Role
+from core.runtime.agent_loop import AgentLoop
 from core.step import Batch, Step
 from distributor.agent import DistributorBehaviour
 from tests.integration.hierarchy import house
@@ -43,13 +44,13 @@ class Recorder:
         self.lives: list[tuple[Beginning, list[tuple[Moment, list[str]]]]] = []
         self._of: dict[int, list[tuple[Moment, list[str]]]] = {}  # by the id of a behaviour
 
-    def begins(self, behaviour: Any, loop: Any, mono_ms: int, stored: dict[str, Any]) -> None:
+    def begins(self, behaviour: Any, loop: AgentLoop, mono_ms: int, stored: dict[str, Any]) -> None:
         moments: list[tuple[Moment, list[str]]] = []
         self._of[id(behaviour)] = moments
         beginning = Beginning(
             chain=[str(address) for address in loop.chain],
             config=loop.config.model_dump(mode="json", exclude_defaults=True),
-            incarnation=loop.committer.incarnation, mono_ms=mono_ms, **stored,
+            incarnation=getattr(mind.state, "incarnation", 0), mono_ms=mono_ms, **stored,
         )  # fmt: skip
         self.lives.append((beginning, moments))
 
@@ -88,7 +89,7 @@ def listening(recorder: Recorder) -> Iterator[None]:
 
 
 def _heard_load(recorder: Recorder, load: Any) -> Any:
-    async def heard(behaviour: Any, loop: Any) -> None:
+    async def heard(behaviour: Any, loop: AgentLoop) -> None:
         stored = recorder.stored(loop.me)
         mono_ms = int(asyncio.get_running_loop().time() * 1000)
         await load(behaviour, loop)
