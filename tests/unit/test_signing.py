@@ -39,6 +39,12 @@ def test_a_parent_and_its_child_understand_each_other(
     assert int(signed.signature, 16)
 
 
+def test_a_signature_stays_the_same_from_release_to_release() -> None:
+    signed = keys(D).sign(b"body", WORKER)
+
+    assert signed.signature == b"0576c7ddd0b53e636d515ffe047c6e4e6ff8019a238dc1338adcfe8d43da581d"
+
+
 def forged(signed: Signed, **changes: Any) -> Signed:
     return replace(signed, **changes)
 

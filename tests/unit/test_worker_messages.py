@@ -92,6 +92,7 @@ def test_a_cancellation_stops_the_attempt_it_names_and_no_other() -> None:
 
     step = receive(holding(attempt("t"), attempt("u")), Action.CANCEL_TASK, *names)
 
+    assert [one.received.sender for one in step.rejected] == [DISTRIBUTOR]
     assert step.effects == [CancelRun("t", 2)]
     assert [(bytes(one.item), str(one.error)) for one in step.rejected] == [(b"5", "this names no attempt")]
 
@@ -102,12 +103,13 @@ def test_a_cancellation_stops_the_attempt_it_names_and_no_other() -> None:
 )
 def test_an_outcome_is_reported_and_counted(status: Any, done: int, failed: int) -> None:
     state, step = holding(attempt("t"), attempt("u")), Step()
+    state.done = state.failed = 5
     outcome = Outcome(AttemptReport(task_id="t", attempt=2, status=status, run_ms=1.5))
 
     rules.report(state, a_batch(events=[outcome], later_s=2), step)
 
     assert told(step) == [{"task_id": "t", "attempt": 2, "status": status, "run_ms": 1.5}]
-    assert (state.done, state.failed, list(state.local_tasks)) == (done, failed, ["u"])
+    assert (state.done, state.failed, list(state.local_tasks)) == (5 + done, 5 + failed, ["u"])
     assert (state.status, state.updated_at) == (AgentStatus.BUSY, NOW + timedelta(seconds=2))
 
 
