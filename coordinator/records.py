@@ -122,7 +122,7 @@ class Records:
         if state.foreign:
             log.warning(
                 "%d tasks are sealed with a key that is not here, or are of another release: they stay as they are, and"
-                " do not run. Has A2A_TOKEN_SECRET changed? Then set the one before as A2A_PREVIOUS_SECRET.",
+                " do not run. Has A2A_TOKEN_SECRET changed? Then set the previous one as A2A_PREVIOUS_SECRET.",
                 len(state.foreign), extra={"action": "records_foreign", "records": len(state.foreign)},
             )  # fmt: skip
         letters = {}
@@ -171,7 +171,7 @@ class Records:
             page = misplaced[start : start + PAGE]
             forged = [one for one in page if one.forged]
             for one in forged:
-                error = ForgedRecord("this coordinator has not sealed it, so it is not believed")
+                error = ForgedRecord("this coordinator did not seal it, so it is not believed")
                 self._loop.put_aside_record(self._keys.tasks, one.name, one.record, error)
             commands: list[Command] = [("ZREM", index, *(one.name for one in page))]
             if forged:
@@ -179,7 +179,7 @@ class Records:
             await self._loop.committer.commit(commands, {})
         if misplaced:
             log.warning(
-                "records that are missing or forged, or of tasks that have ended, are taken off: %d", len(misplaced),
+                "removed %d records that were missing or forged, or of ended tasks", len(misplaced),
                 extra={"action": "records_put_right", "index": index, "records": len(misplaced)},
             )  # fmt: skip
 

@@ -23,7 +23,7 @@ from core.tasks import Task, check_names
 
 __all__ = ["on_fetched", "on_purge_task", "on_replay_task"]
 
-NO_DEAD_LETTER = "it is no dead letter; `agents dlq list` shows those there are"
+NO_DEAD_LETTER = "it is not a dead letter; `agents dlq list` shows them"
 
 
 def on_replay_task(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
@@ -108,5 +108,5 @@ def original_of(found: Found, dead: Task) -> Task:
     if found.original is not None:
         return Task.from_json(found.original)
     if dead.children:
-        raise BadTask("the message it was submitted with is not kept, and it had delegated since; submit it anew")
+        raise BadTask("the message that submitted it is not kept, and it has delegated since; submit it again")
     return dead.evolve(task_id=origin_of(dead))

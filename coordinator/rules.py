@@ -138,7 +138,7 @@ def ended_by(item: Raw, name: str, error: MalformedMessage) -> TaskReport | None
     tried, and whether it has ended well, nobody can tell."""
     if (task_id := task_id_in(item)) is None:
         return None
-    message = f"distributor {name} sent a report that breaks its shape: {error}"
+    message = f"distributor {name} sent a malformed report: {error}"
     problem = TaskError(type="malformed_report", message=message, retryable=False)
     return TaskReport(task_id=task_id, status="abandoned", error=problem)
 

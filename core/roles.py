@@ -91,7 +91,7 @@ def _parse(text: bytes | str) -> Address:
         role, _, agent_id = (text.decode("ascii") if isinstance(text, bytes) else text).partition(":")
         return Address.of(Role(role), agent_id)
     except (ValueError, ConfigError):
-        raise MalformedMessage("the sender is no address of the form role:id") from None
+        raise MalformedMessage("the sender is not an address of the form role:id") from None
 
 
 class Action(StrEnum):

@@ -41,7 +41,7 @@ def memory_of(info: Mapping[str, str]) -> Memory:
 _REFUSALS = {
     "OOM": "it has no memory left. Raise its maxmemory, or wait until there is room again",
     "READONLY": "it is a replica, which only reads. Set REDIS_URL to the primary",
-    "MISCONF": "it cannot write to its disk, and takes nothing until it can. Free space there, or see its log",
+    "MISCONF": "it cannot write to its disk, and accepts nothing until it can. Free space there, or see its log",
     "NOREPLICAS": "it has fewer replicas than its min-replicas-to-write asks for. Bring them back",
     "CROSSSLOT": "it is in cluster mode, which is not supported. Set REDIS_URL to one that is not",
     "MOVED": "it is in cluster mode, which is not supported. Set REDIS_URL to one that is not",
@@ -69,8 +69,8 @@ def is_other_type(text: str) -> bool:
 def of_another_type(key: str) -> str:
     """What `is_other_type` means for a key of ours, with the cure."""
     return (
-        f"{key!r} is of a type that none of ours gives it: another application uses that name, or somebody has written"
-        " there. RENAME or DEL it, or set REDIS_DB to a database that nobody else uses"
+        f"{key!r} is of a type that none of our agents gives it: another application uses that name, or somebody has"
+        " written there. RENAME or DEL it, or set REDIS_DB to a database that nobody else uses"
     )
 
 

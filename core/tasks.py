@@ -376,7 +376,7 @@ def value_of(value_json: Raw) -> Any:
     try:
         return orjson.loads(memoryview(value_json))
     except orjson.JSONDecodeError as error:
-        raise BadTask(f"what somebody has sent cannot be read: {error}") from None
+        raise BadTask(f"a field that was received cannot be read: {error}") from None
 
 
 def is_task_id(value: object) -> TypeGuard[str]:
@@ -429,7 +429,7 @@ def to_begin_now(task: Task) -> Task:
     """As `as_received`, where nobody would delay the task. Also raises BadTask for a task that must wait."""
     received = as_received(task)
     if received.not_before or received.delay_s:
-        raise BadTask("task fields 'not_before' and 'delay_s': it begins at once here; submit it to have it wait")
+        raise BadTask("task fields 'not_before' and 'delay_s': a task begins at once here; submit it to have it wait")
     return received
 
 
@@ -473,5 +473,5 @@ def in_words(error: msgspec.ValidationError) -> tuple[str, str]:
     if missing := re.search(r"missing required field `(.*)`", what):
         return f"{where.rstrip('`')}.{missing[1]}".strip("."), "missing"
     if what.startswith("Invalid enum value"):
-        what = "none of the values that there are"
+        what = "not one of the allowed values"
     return where.strip("`."), what.replace("`", "").replace("Expected", "expected")

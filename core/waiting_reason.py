@@ -66,7 +66,7 @@ def _nobody_can(task: Task, overview: Overview) -> str:
         return "no distributor is up: run `agents up`"
     workers = [worker for worker in overview.of_role(Role.WORKER) if worker.up and worker.beat]
     if not workers and any(worker.health is Health.UNHEARD for worker in overview.of_role(Role.WORKER)):
-        return "no worker is heard by its distributor: `agents doctor` says what to do"
+        return "no distributor hears a worker: `agents doctor` says what to do"
     if not workers:
         return f"no worker is up: run `agents up`, or python -m {module_name('worker')}"
     needed = skills_needed(task)
@@ -84,7 +84,7 @@ def _nobody_can(task: Task, overview: Overview) -> str:
 
 def _all_busy(overview: Overview) -> str:
     running = sum(worker.beat.running for worker in overview.of_role(Role.WORKER) if worker.up and worker.beat)
-    return f"it is in line: {overview.open_tasks} task(s) are open, {running} running"
+    return f"it waits its turn: {overview.open_tasks} task(s) are open, {running} running"
 
 
 def _pause(task: Task, overview: Overview) -> str:
@@ -92,7 +92,7 @@ def _pause(task: Task, overview: Overview) -> str:
     if task.not_before is None or task.not_before <= overview.at:
         return ""
     if not task.errors:
-        return f"it is not to be begun before {task.not_before:%Y-%m-%d %H:%M:%S} UTC"
+        return f"it must not begin before {task.not_before:%Y-%m-%d %H:%M:%S} UTC"
     error, again = task.errors[-1], _clock(task.not_before)
     return f"attempt {error.attempt} failed ({error.type}: {error.message[:120]}); the next one begins at {again}"
 
@@ -116,7 +116,7 @@ def _running(in_cell: Task, distributor: AgentView, overview: Overview) -> str:
 def _in_line(task: Task, in_cell: Task | None, distributor: AgentView, overview: Overview) -> str:
     if distributor.inbox and in_cell is None:
         return f"{distributor.agent_id} has not read it yet ({distributor.inbox} message(s) unread)"
-    return _nobody_can(task, overview) or f"it is in line at {distributor.agent_id}: all its workers are busy"
+    return _nobody_can(task, overview) or f"it waits its turn at {distributor.agent_id}: all its workers are busy"
 
 
 def _clock(moment: datetime | None) -> str:

@@ -12,7 +12,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a distributor to its end; returns the exit code."""
     parser = arguments("distributor", "DISTRIBUTOR_ID")
     parser.add_argument(
-        "--coordinator", dest="COORDINATOR_ID", metavar="ID", help="whose it is (default: coordinator-1)"
+        "--coordinator", dest="COORDINATOR_ID", metavar="ID", help="its coordinator (default: coordinator-1)"
     )
     return run_agent(
         parser,

@@ -100,7 +100,7 @@ class DistributorBehaviour:
             except UnknownKey as error:  # it is the secret that may be wrong: it stays as it is, and does not run
                 log.warning("%s", error, extra={"action": "record_foreign"})
             except (PeerError, BadTask, ValueError):
-                forgery = ForgedRecord("this distributor has not sealed it, so it is not believed")
+                forgery = ForgedRecord("this distributor did not seal it, so it is not believed")
                 loop.put_aside_record(key, name, sealed, forgery)
                 forged.append(name)
         # The coordinator finds what is missing then, and hands it over again.

@@ -101,7 +101,7 @@ def on_assign_tasks(state: DistributorState, received: Received, batch: Batch, s
 
 def refuse_assignment(state: DistributorState, received: Received, item: Raw, error: BadTask, step: Step) -> None:
     """A task that is none ends here: the coordinator would hand it over again and again."""
-    step.put_aside(received, item, MalformedMessage("a task that breaks its schema"))
+    step.put_aside(received, item, MalformedMessage("a malformed task"))
     if task_id := task_id_in(item):
         problem = TaskError(type="BadTask", message=f"refused by its distributor: {error}", retryable=False)
         report(state, TaskReport(task_id=task_id, status="abandoned", error=problem), step)
@@ -162,7 +162,7 @@ def failed_by(item: Raw, name: str, error: MalformedMessage) -> AttemptReport | 
     may succeed."""
     if (attempt := attempt_in(item)) is None:
         return None
-    problem = TaskError(type="malformed_report", message=f"worker {name} sent a report that breaks its shape: {error}")
+    problem = TaskError(type="malformed_report", message=f"worker {name} sent a malformed report: {error}")
     return AttemptReport(task_id=attempt.task_id, attempt=attempt.attempt, status="failed", error=problem)
 
 

@@ -14,10 +14,13 @@ def main(argv: list[str] | None = None) -> int:
     fork_ahead()  # before the settings are read: no child of it has the secrets
     parser = arguments("worker", "WORKER_ID")
     parser.add_argument(
-        "--distributor", dest="DISTRIBUTOR_ID", metavar="ID", help="whose it is (default: distributor-1)"
+        "--distributor", dest="DISTRIBUTOR_ID", metavar="ID", help="its distributor (default: distributor-1)"
     )
     parser.add_argument(
-        "--coordinator", dest="COORDINATOR_ID", metavar="ID", help="whose its distributor is (default: coordinator-1)"
+        "--coordinator",
+        dest="COORDINATOR_ID",
+        metavar="ID",
+        help="its coordinator (default: coordinator-1)",
     )
     parser.add_argument(
         "--import",
@@ -28,10 +31,10 @@ def main(argv: list[str] | None = None) -> int:
         help="a module, or ./file.py, that defines tasks; may be given several times",
     )
     parser.add_argument(
-        "--concurrency", dest="WORKER_CONCURRENCY", metavar="N", help="tasks at the same time (default: 4)"
+        "--concurrency", dest="WORKER_CONCURRENCY", metavar="N", help="tasks that run at the same time (default: 4)"
     )
     parser.add_argument(
-        "--capabilities", default="", metavar="A,B", help="what its tasks may ask for beside their type"
+        "--capabilities", default="", metavar="A,B", help="capabilities that tasks may require, besides their type"
     )
     return run_agent(
         parser,

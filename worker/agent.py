@@ -193,7 +193,7 @@ class WorkerBehaviour:
         for (child_id, digest), record in zip(continuation.inputs, records, strict=True):
             record = bare(record or b"")  # the digest was signed, which is more than a seal that it could not check
             if hashlib.sha256(record).hexdigest() != digest:
-                raise BadTask(f"the record of child {child_id!r} is not the one its coordinator signed for")
+                raise BadTask(f"the record of child {child_id!r} is not the one that its coordinator signed for")
             child = Task.from_json(record)
             outcomes.append(ChildOutcome(child_id, child.task_type, child.status, child.result, child.error))
         return outcomes

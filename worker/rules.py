@@ -130,7 +130,7 @@ def on_assign_tasks(state: WorkerState, received: Received, step: Step) -> None:
 
 def refuse_assignment(state: WorkerState, received: Received, item: Raw, error: BadTask, step: Step) -> None:
     """A task that is none: its attempt fails, as far as it says which one that is."""
-    step.put_aside(received, item, MalformedMessage("a task that breaks its schema"))
+    step.put_aside(received, item, MalformedMessage("a malformed task"))
     if attempt := attempt_in(item):
         problem = TaskError(type="BadTask", message=f"refused by its worker: {error}", retryable=False)
         failed = AttemptReport(task_id=attempt.task_id, attempt=attempt.attempt, status="failed", error=problem)

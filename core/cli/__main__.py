@@ -16,7 +16,7 @@ def main() -> int:
     code = _run()
     sys.stdout.flush()
     if stdout.lost:
-        print(f"agents: done, and its output cannot be written: {stdout.lost}.", file=sys.stderr)
+        print(f"agents: done, but the output cannot be written: {stdout.lost}.", file=sys.stderr)
         return code or EXIT_UNWRITTEN
     return code
 

@@ -19,7 +19,7 @@ def acl(
     coordinator: Annotated[str | None, typer.Option(metavar="ID", help="Default: COORDINATOR_ID.")] = None,
     distributor: Annotated[str | None, typer.Option(metavar="ID", help="A worker's; default: DISTRIBUTOR_ID.")] = None,
     password_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where its password stands; only a hash of it is printed.")
+        Path | None, typer.Option(metavar="FILE", help="The file with its password, of which only a hash is printed.")
     ] = None,
 ) -> None:
     """Print the ACL SETUSER line that gives an agent a Redis user of its own.

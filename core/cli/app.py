@@ -25,7 +25,7 @@ from core.cli import (
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Runs, watches and mends a hierarchy of agents: a coordinator, its distributors, their workers."
+    help="Runs, watches and repairs a hierarchy of agents: a coordinator, its distributors, their workers."
     " Which Redis and which coordinator: REDIS_URL and COORDINATOR_ID, in the environment or in .env."
     " Exit codes: 0 ok, 1 task failed or refused, 2 usage, 69 Redis unavailable, 74 output not written, 75 not ended in"
     " time or handed back, 77 message rejected, 78 configuration.",

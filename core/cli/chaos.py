@@ -12,7 +12,7 @@ __all__ = ["chaos"]
 
 
 def chaos(
-    minutes: Annotated[float, typer.Option(min=0.1, max=10_000, help="How long, calm and faults together.")] = 1.0,
+    minutes: Annotated[float, typer.Option(min=0.1, max=10_000, help="Minutes, calm and faults together.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Decides which faults happen, and when.")] = 7,
     distributors: Annotated[int, typer.Option(min=1, max=20, help="How many distributors.")] = 2,
     workers: Annotated[int, typer.Option(min=1, max=100, help="How many workers in all.")] = 4,

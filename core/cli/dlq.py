@@ -37,7 +37,7 @@ Request = Callable[["AgentClient", str], Awaitable[Any]]
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", show_default=False)]
 All = Annotated[bool, typer.Option("--all", help="All there are.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
-Quarantined = Annotated[bool, typer.Option("--quarantined", help="Messages that were rejected, in place of tasks.")]
+Quarantined = Annotated[bool, typer.Option("--quarantined", help="Rejected messages, instead of tasks.")]
 
 
 # ---- list ----
@@ -171,7 +171,7 @@ async def _read(configured: Settings, task_id: str) -> tuple[Task, Signed | None
     async with looking(configured) as reader:
         task, _ = await read_task(reader, configured.coordinator_id, task_id)
         if task is None or not await is_dead_letter(reader, configured.coordinator_id, task_id):
-            raise UserError(f"{task_id!r} is no dead letter. `agents dlq list` shows those there are.")
+            raise UserError(f"{task_id!r} is not a dead letter. `agents dlq list` shows them.")
         return task, await original_message(reader, configured.coordinator_id, task)
 
 
@@ -209,9 +209,9 @@ def _print(task: Task, message: dict[str, Any] | None) -> None:
     print_attempts(task)
     print()
     if message is None:
-        say("No message of a client is kept for it.")
+        say("No client message is kept for it.")
     else:
-        say("The message it was submitted with:")
+        say("The message that submitted it:")
         print_table(("FIELD", "VALUE~"), [(field, f"{value}") for field, value in message.items() if field != "task"])
     original = message["task"] if message and message["task"] else task.to_dict()
     print()
@@ -283,7 +283,7 @@ async def _forget_rejected(configured: Settings, names: Sequence[str] | None) ->
 
 def _check_named(ids: Sequence[str] | None, everything: bool) -> None:
     if bool(ids) == everything:
-        raise typer.BadParameter("give the ids of those that are meant, or --all", param_hint="ID")
+        raise typer.BadParameter("give the ids, or --all", param_hint="ID")
 
 
 def _ask(ids: Sequence[str] | None, everything: bool, request: Request) -> tuple[dict[str, Any], list[str]]:
@@ -326,7 +326,7 @@ async def _why_rejected(reader: Reader, configured: Settings, name: str) -> str:
         return ""
     return (
         f"{name} is a message that was rejected ({found.reason}: {found.detail})."
-        " Such a one is never replayed: its sender has to send it anew"
+        " Rejected messages are never replayed: the sender has to send it again"
     )
 
 

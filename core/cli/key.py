@@ -67,8 +67,8 @@ def revoke(role: RoleName, agent_id: Id, coordinator: Coordinator = None, distri
     chain = chain_of(configured, role, agent_id, coordinator, distributor)
     if len(chain) == 1:
         raise UserError(
-            "a coordinator has no parent that could disown it, and its key is as good as the root for all below it."
-            " Set a new A2A_TOKEN_SECRET everywhere at once, without A2A_PREVIOUS_SECRET."
+            "a coordinator has no parent that could disown it, and its key is as good as the root for every agent below"
+            " it. Set a new A2A_TOKEN_SECRET everywhere at once, without A2A_PREVIOUS_SECRET."
         )
     run(_revoke(configured, chain))
     note(
@@ -110,8 +110,8 @@ async def _revoke(configured: Settings, chain: tuple[Address, ...]) -> None:
         [length] = await reader.run(("STRLEN", key))
         if length + len(lines) > MOST_BYTES:
             raise UserError(
-                f"{key} has {length} bytes: more than can be read. `agents key revoked` shows what stands there; remove"
-                " it if it is nobody's. When so many keys were stolen, change the root secret."
+                f"{key} has {length} bytes: more than can be read. `agents key revoked` shows what is stored; remove"
+                " it if it is not yours. If that many keys were stolen, change the root secret."
             )
         await reader.run(("APPEND", key, lines))
 

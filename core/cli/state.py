@@ -38,7 +38,7 @@ def show(
 
     state = run(_read(settings(), distributor_id))
     if state is None:
-        raise UserError(f"there is no state of {distributor_id!r}. `agents status` lists the distributors there are.")
+        raise UserError(f"there is no stored state of {distributor_id!r}. `agents status` lists the distributors.")
     if as_json:
         print_json(
             {**state.model_dump(mode="json", exclude={"tasks"}), "tasks": [task.to_dict() for task in state.tasks]}
@@ -89,7 +89,7 @@ async def _read(configured: Settings, distributor_id: str) -> SharedAgentState |
 def history(
     distributor_id: DistributorId,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
-    progress: Annotated[bool, typer.Option("--progress", help="Also those that only say how far a task is.")] = False,
+    progress: Annotated[bool, typer.Option("--progress", help="Also changes that only report progress.")] = False,
     as_json: Json = False,
     wide: Wide = False,
 ) -> None:
@@ -101,7 +101,7 @@ def history(
         print_json(entries)
         return
     if not entries:
-        note(f"no change of {distributor_id!r} is recorded. `agents status` lists the distributors there are.")
+        note(f"no change of {distributor_id!r} is recorded. `agents status` lists the distributors.")
     rows: list[tuple[str, ...]] = [
         (
             entry["at"][11:23], entry["side"], f"{entry['version']}", f"{entry['epoch']}", f"{entry['changed']}",

@@ -73,7 +73,7 @@ def _totals(overview: Overview) -> list[str]:
             reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(agent.rejected.items()))
             lines.append(f"messages rejected by {agent.agent_id}: {reasons}")
     if overview.unreadable:
-        lines.append(f"cannot be read, since none of ours wrote it: {', '.join(overview.unreadable[:20])}")
+        lines.append(f"cannot be read, since none of our agents wrote it: {', '.join(overview.unreadable[:20])}")
     if overview.quarantined:
         kept = ", ".join(f"{reader} {count}" for reader, count in overview.quarantined.items())
         lines.append(f"rejected messages kept as evidence: {kept}")

@@ -60,4 +60,4 @@ def print_output(task: Task) -> None:
     """The end of what it printed and logged when it completed."""
     if task.output:
         print()
-        say(f"It has printed and logged:\n{task.output.rstrip()}")
+        say(f"It printed and logged:\n{task.output.rstrip()}")

@@ -42,7 +42,7 @@ def list_tasks(
     columns = ("ID", "TYPE", "STATUS", "AGE>", "TRIES>?", "WHERE?")
     print_table(columns, [_row(task) for task in tasks], wide=wide)
     if not tasks:
-        note("no task is kept that this asks for.")
+        note("no stored task matches.")
     if len(tasks) == limit:
         note(f"(the newest {limit}; --limit shows more)")
 

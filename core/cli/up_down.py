@@ -26,7 +26,7 @@ _POLL_S = 0.05
 def up(
     distributors: Annotated[int, typer.Option(min=1, max=100, help="How many distributors.")] = 1,
     workers: Annotated[
-        int, typer.Option(min=1, max=1000, help="How many workers in all; they are dealt out to the distributors.")
+        int, typer.Option(min=1, max=1000, help="Number of workers in all, shared among the distributors.")
     ] = 2,
     modules: Annotated[
         list[str] | None,

@@ -403,7 +403,7 @@ class AgentClient(Resident):
                     read = ("XREAD", "COUNT", 64, "BLOCK", BLOCK_MS, "STREAMS", key, self._last)
                     replies = await wire.exchange([*trim, read], timeout_s=BLOCK_MS / 1000 + 3)
                     if isinstance(replies[-1], Exception):
-                        raise TransportDown(f"Redis refused to be read: {replies[-1]}")
+                        raise TransportDown(f"Redis refused a read: {replies[-1]}")
                     if replies[-1] and not self._replicas.confirmed(await wire.exchange(self._replicas.question())):
                         raise TransportDown(f"fewer than {self._replicas.count} replicas keep up with it")
                 except TransportDown as error:

@@ -56,7 +56,7 @@ def endpoint_of_url(url: str, parts: Endpoint) -> Endpoint:
     except ValueError:
         raise BadSetting("REDIS_URL", f"its port, database or options are malformed. {_cure(url)}") from None
     if options or split.fragment:
-        raise BadSetting("REDIS_URL", f"it has options other than db, which nothing here reads. {_cure(url)}")
+        raise BadSetting("REDIS_URL", f"it has options other than db, which are not supported. {_cure(url)}")
     if split.scheme not in {"redis", "rediss", "unix"}:
         raise BadSetting("REDIS_URL", f"it begins with {split.scheme[:20]!r}. {_cure(url)}")
     if not (split.path.strip("/") if split.scheme == "unix" else split.hostname) or not 0 <= db <= 65_535:

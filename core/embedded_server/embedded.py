@@ -64,7 +64,7 @@ def ensure_server_blocking(config: RedisConfig, *, _idle_s: float = IDLE_S, _gua
     can_embed = endpoint.is_local and endpoint.socket_path is None and not endpoint.use_tls
     if config.mode == "embedded" and not can_embed:
         raise ConfigError(
-            f"REDIS_MODE=embedded serves this machine only, without TLS, and cannot be had at {endpoint}."
+            f"REDIS_MODE=embedded serves this machine only, without TLS, and is not available at {endpoint}."
             "\nUnset REDIS_HOST, REDIS_URL and REDIS_USE_TLS, or set REDIS_MODE=external."
         )
     found = look(config, _LOCAL_CONNECT_S if endpoint.is_local else _REMOTE_CONNECT_S, _REPLY_S)

@@ -106,7 +106,7 @@ def _check_packages() -> Finding:
         return Finding(
             "packages", "fail", f"not installed: {', '.join(missing)}", "pip install -r requirements.txt", 78
         )
-    return Finding("packages", "ok", "all that are needed are installed")
+    return Finding("packages", "ok", "everything that is needed is installed")
 
 
 def _check_secret(settings: Settings) -> Finding:
@@ -155,7 +155,8 @@ async def _check_user(redis: RedisConfig, settings: Settings) -> Finding:
     is_meant = len(refused) == len(chains) or not secret_text(settings.a2a.agent_key)
     return Finding(
         "permissions", "fail" if is_meant else "warn",
-        f"the user {user!r} may not do all that {', '.join(_roles(refused))} needs; {chain[-1].role}: {shown(first)}",
+        f"the user {user!r} may not do everything that {', '.join(_roles(refused))} needs;"
+        f" {chain[-1].role}: {shown(first)}",
         cure_of(chain), ConfigError.exit_code if is_meant else 0,
     )  # fmt: skip
 
@@ -283,8 +284,9 @@ def check_overview(overview: Overview) -> Iterator[Finding]:
     yield _check_agents(overview)
     if overview.unreadable:
         yield Finding(
-            "stored values", "warn", f"none of ours wrote this: {', '.join(map(printable, overview.unreadable[:20]))}",
-            "protect Redis, see docs/security.md; agents mend what is their own, and what stays is to be deleted",
+            "stored values", "warn",
+            f"none of our agents wrote this: {', '.join(map(printable, overview.unreadable[:20]))}",
+            "protect Redis, see docs/security.md; agents repair their own keys, and what remains has to be deleted",
         )  # fmt: skip
     if overview.quarantined:
         reasons = sorted({printable(reason) for agent in overview.agents for reason in agent.rejected})
@@ -309,7 +311,7 @@ def _check_agents(overview: Overview) -> Finding:
         return Finding("agents", "warn", f"{up} up; not heard: {names}", cure)
     if silent or gone:
         names = ", ".join(str(agent.address) for agent in [*silent, *gone])
-        return Finding("agents", "warn", f"{up} up; silent or gone without a goodbye: {names}", "start them again")
+        return Finding("agents", "warn", f"{up} up; silent, or gone without notice: {names}", "start them again")
     if not up and overview.open_tasks:
         return Finding("agents", "warn", f"none is up, and {overview.open_tasks} task(s) wait", "agents up")
     return Finding("agents", "ok", f"{up} up")

@@ -49,7 +49,7 @@ async def read_overview(source: Runs, coordinator_id: str, config: AgentConfig |
         ("HGETALL", top.heartbeats),
     )
     if isinstance(time_reply, Exception):
-        raise ServerRefused(f"Redis refused to be read: {time_reply}")
+        raise ServerRefused(f"Redis refused a read: {time_reply}")
     now_ms = int(time_reply[0]) * 1000 + int(time_reply[1]) // 1000
     open_tasks, ended_tasks, dead_letters = map(found.count, counts, (top.open, top.ended, top.dead))
     beats = {("", name): packed for name, packed in found.hash(distributor_beats, top.heartbeats).items()}

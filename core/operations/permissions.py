@@ -70,7 +70,7 @@ async def check_permissions(redis: RedisConfig, chain: Chain) -> None:
     if refused := await refused_to(redis, chain):
         user = redis.endpoint.username or "default"
         raise ConfigError(
-            f"the user {user!r} of Redis may not do all that {chain[-1]} needs: {shown(refused)}. {cure_of(chain)}"
+            f"the Redis user {user!r} may not do everything that {chain[-1]} needs: {shown(refused)}. {cure_of(chain)}"
         )
 
 

@@ -33,7 +33,7 @@ class Reader:
         replies = await self._wire.exchange(commands)
         for reply in replies:
             if isinstance(reply, Exception):
-                raise ServerRefused(f"Redis refused to be read: {reply}")
+                raise ServerRefused(f"Redis refused a read: {reply}")
         return replies
 
     async def look(self, *commands: Sequence[Part]) -> list[Any]:
@@ -49,7 +49,7 @@ class Reader:
         else:
             for reply in replies:
                 if isinstance(reply, Exception) and not is_other_type(str(reply)):
-                    raise ServerRefused(f"Redis refused to be read: {reply}")
+                    raise ServerRefused(f"Redis refused a read: {reply}")
             return replies
         middle = len(commands) // 2
         return [*await self.look(*commands[:middle]), *await self.look(*commands[middle:])]

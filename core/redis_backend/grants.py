@@ -62,5 +62,5 @@ def mended(keys: AgentKeys, kinds: Sequence[object]) -> list[Command]:
         if isinstance(found, bytes) and found not in (kind, b"none")
     ]
     for key in wrong:
-        log.warning("%s is of a type that none of ours gives it: deleted", key, extra={"action": "key_mended"})
+        log.warning("%s is of a type that none of our agents gives it: deleted", key, extra={"action": "key_mended"})
     return [("DEL", *wrong)] if wrong else []

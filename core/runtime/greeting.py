@@ -43,7 +43,7 @@ class Greeting:
             return ""
         *above, me = self._chain
         return (
-            f"{above[-1]} has not taken its greeting: it does not run, or it has another secret. Start it, or set here"
+            f"{above[-1]} has not accepted its greeting: it does not run, or its secret differs. Start it, or set here"
             " the A2A_TOKEN_SECRET that it has, or the A2A_AGENT_KEY that"
             f" `agents key {me.role} {me.agent_id}{options_of(above)}` prints"
         )

@@ -282,11 +282,11 @@ class Inbox:
         """What a child reports about itself, if the message does. Raises PeerError: it is not to be acted on."""
         metadata: Any = message.metadata
         if message.sender != sender.agent_id or message.recipient != self._me.agent_id:
-            raise NotPermitted("sender or recipient inside the message are not those it was signed for")
+            raise NotPermitted("sender or recipient in the message are not those that it was signed for")
         check_permitted(sender.role, self._me.role, message.action)
         status = status_report(sender.role, message.action, message.payload)
         if message.action == Action.BEAT:  # heartbeats have numbers of their own, and are stored elsewhere
-            raise NotPermitted("a heartbeat is no message for an inbox")
+            raise NotPermitted("a heartbeat does not belong in an inbox")
         # Ids only grow: after the server's clock was set back, they lie in the future until it has caught up.
         arrived_ms = min(int(entry_id.partition(b"-")[0]), self._clock.now_ms())
         check_fresh(metadata.timestamp, arrived_ms, self._freshness_ms)

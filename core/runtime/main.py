@@ -194,11 +194,11 @@ async def _run(agent: Agent, stop: asyncio.Event, drain_timeout_s: float, drain_
             ended.result()
             return 0
         limit_s = _drain_s(drain_timeout_s, drain_order)
-        log.info("draining: what runs gets %g s; a second signal ends at once", limit_s, extra={"action": "draining"})
+        log.info("draining: tasks get %g s; a second signal ends at once", limit_s, extra={"action": "draining"})
         if await agent.drain(limit_s):
             log.info("drained", extra={"action": "drained"})
             return 0
-        log.warning("drained: what was not finished is handed back", extra={"action": "drained_with_hand_back"})
+        log.warning("drained: unfinished tasks are handed back", extra={"action": "drained_with_hand_back"})
         return EXIT_HANDED_BACK
     finally:
         stopping.cancel()

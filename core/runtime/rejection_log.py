@@ -22,8 +22,8 @@ LINE_EVERY_S, SAME_EVERY_S = 10.0, 3600.0
 #: Number of senders that are remembered; beyond it, those of the oldest lines are dropped.
 MOST_REMEMBERED = 1000
 _ANOTHER_SECRET = (
-    "it has another secret: set the same A2A_TOKEN_SECRET there, or the A2A_AGENT_KEY that `agents key` prints for it;"
-    " `agents dlq purge --quarantined` then clears what was rejected"
+    "its secret differs: set the same A2A_TOKEN_SECRET there, or the A2A_AGENT_KEY that `agents key` prints for it;"
+    " `agents dlq purge --quarantined` then clears the rejected messages"
 )
 #: What to do, by reason.
 CURES = {

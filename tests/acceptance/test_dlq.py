@@ -99,7 +99,7 @@ def test_what_is_no_dead_letter_is_refused_with_exit_code_1_and_the_others_are_d
     done = here.agents("dlq", "purge", "good-one", "nobody-knows-it")
 
     assert done.returncode == 1
-    assert "'nobody-knows-it' was refused: it is no dead letter" in done.stderr
+    assert "'nobody-knows-it' was refused: it is not a dead letter" in done.stderr
     assert "good-one" not in listed(here)
 
 
@@ -108,7 +108,7 @@ def test_what_is_no_dead_letter_is_refused_with_exit_code_1_and_the_others_are_d
     [
         (["replay"], "or --all"),
         (["purge", "x", "--all"], "or --all"),
-        (["show", "nobody-knows-it"], "'nobody-knows-it' is no dead letter"),
+        (["show", "nobody-knows-it"], "'nobody-knows-it' is not a dead letter"),
         (["show", "--quarantined", "coordinator:coordinator-1/1-1"], "no rejected message"),
     ],
 )

@@ -184,9 +184,9 @@ async def test_a_client_sees_and_touches_its_own_tasks_and_an_operator_all(agent
                 await bob.submit.aio(add(one, 666))
         with pytest.raises(UnknownTask):
             await bob.cancel.aio("open")
-        with pytest.raises(TaskRefused, match="no dead letter"):
+        with pytest.raises(TaskRefused, match="not a dead letter"):
             await bob.replay.aio("dead")
-        with pytest.raises(TaskRefused, match="no dead letter"):
+        with pytest.raises(TaskRefused, match="not a dead letter"):
             await bob.purge_dead_letter.aio("dead")
 
         assert await bob.value.aio("shared", 10) == 2

@@ -197,7 +197,7 @@ async def test_what_another_application_keeps_under_a_name_of_ours_is_named_and_
     await client.xadd(key, {"the": "irs"})
     starting = [asyncio.create_task(start()) for start in (agents.coordinator, agents.distributor)]
 
-    await until_async(lambda: f"waits: '{key}' is of a type that none of ours gives it" in caplog.text, "it is named")
+    await until_async(lambda: f"waits: '{key}' is of a type that none of our agents" in caplog.text, "it is named")
     assert "RENAME or DEL it" in caplog.text
     assert await client.type(key) == b"stream"
     await client.rename(key, "theirs")

@@ -37,7 +37,7 @@ async def test_a_worker_with_another_secret_is_not_ready_and_both_ends_say_once_
 
     assert not bad.condition.ready
     [reason] = bad.condition.reasons
-    assert "distributor:d has not taken its greeting" in reason
+    assert "distributor:d has not accepted its greeting" in reason
     assert "agents key worker bad --coordinator k --distributor d" in reason
     assert ["bad is not heard" in line for line in said("agent_unheard")] == [True]
     for action in ("message_rejected", "beat_rejected"):

@@ -202,7 +202,7 @@ def test_without_its_message_a_task_is_replayed_from_its_record_unless_it_had_de
     assert ids == {"t": "t.replay1"}
     assert state.local_tasks["t.replay1"].payload == [3]
     assert none == {}
-    assert "submit it anew" in step.extras[REPLY]["refused"][0]["reason"]
+    assert "submit it again" in step.extras[REPLY]["refused"][0]["reason"]
     assert "parent" in state.dead
 
 
@@ -259,7 +259,7 @@ def test_what_is_no_dead_letter_is_not_replayed(one: Found) -> None:
     ids, step = replayed(state, one)
 
     assert ids == {}
-    assert "no dead letter" in step.extras[REPLY]["refused"][0]["reason"]
+    assert "not a dead letter" in step.extras[REPLY]["refused"][0]["reason"]
     assert not state.local_tasks
 
 

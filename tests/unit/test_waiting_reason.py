@@ -60,13 +60,13 @@ HANDED_OVER = a_task(TaskStatus.IN_PROGRESS, assigned_to="d")
         (a_task(), a_hierarchy(worker=None), "no worker is up"),
         (a_task(task_type="smu"), UP, "no worker knows task type 'smu'; known: sum"),
         (a_task(capabilities=("tpu",)), UP, "has the capabilities it asks for: tpu"),
-        (a_task(), UP, "it is in line: 3 task(s) are open, 1 running"),
+        (a_task(), UP, "it waits its turn: 3 task(s) are open, 1 running"),
         (a_task(TaskStatus.WAITING, children=("x", "y")), UP, "waits for its children: 2"),
         (a_task(TaskStatus.IN_PROGRESS, assigned_to="d", cancel_requested=True), UP, "is being cancelled"),
         (HANDED_OVER, a_hierarchy(distributor=Health.GONE), "d, which has it, is silent"),
         (HANDED_OVER, a_hierarchy(unread=2), "d has not read it yet (2"),
         (HANDED_OVER, a_hierarchy(worker=None), "no worker is up"),
-        (HANDED_OVER, UP, "in line at d: all its workers are busy"),
+        (HANDED_OVER, UP, "it waits its turn at d: all its workers are busy"),
     ],
 )  # fmt: skip
 def test_a_task_that_no_worker_has_yet(task: Task | None, overview: Overview, words: str) -> None:
@@ -87,12 +87,12 @@ def test_a_task_between_two_attempts_tells_the_last_error_and_the_next_start() -
 
     assert waiting_reason(HANDED_OVER, here, UP) == words
     assert waiting_reason(here, None, UP) == words
-    assert "in line at d" in waiting_reason(HANDED_OVER, here.evolve(not_before=NOW), UP)
+    assert "it waits its turn at d" in waiting_reason(HANDED_OVER, here.evolve(not_before=NOW), UP)
 
 
 def test_a_task_that_is_not_to_begin_yet_tells_when() -> None:
     later = a_task(not_before=NOW + timedelta(seconds=3))
-    assert waiting_reason(later, None, UP) == "it is not to be begun before 2026-01-01 12:00:03 UTC"
+    assert waiting_reason(later, None, UP) == "it must not begin before 2026-01-01 12:00:03 UTC"
 
 
 @pytest.mark.parametrize("status", [status for status in TaskStatus if status.ended])

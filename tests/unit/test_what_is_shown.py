@@ -46,7 +46,7 @@ def test_only_the_commands_own_words_begin_a_line_about_what_a_task_has_printed(
     task_text.print_output(FAILED.evolve(output=FORGED))
     shown = capsys.readouterr().out
     assert beginnings(shown)[-1] == "It"
-    assert "\nIt has printed and logged:\n    x\n    FORGED" in shown
+    assert "\nIt printed and logged:\n    x\n    FORGED" in shown
     task_text.print_output(FAILED)
     assert not capsys.readouterr().out
 

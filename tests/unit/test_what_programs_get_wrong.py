@@ -89,7 +89,7 @@ def test_a_task_that_is_to_wait_is_refused_where_it_would_begin_at_once() -> Non
     later = Task(task_type="t", delay_s=9)
 
     for take in (DistributorAgent("d").assign_task_to_worker, lambda task, _: WorkerAgent("w").execute_task(task)):
-        with pytest.raises(BadTask, match="it begins at once here"):
+        with pytest.raises(BadTask, match="a task begins at once here"):
             take(later, "w")
 
 

@@ -53,7 +53,7 @@ def refuse_unrun(task_type: str, value: Any) -> None:
         )
     raise BadTask(
         f"handler of {task_type!r} returned a generator, which has not run: a task has one result, so return a list of"
-        " what it yields, and tell of the way with ctx.progress"
+        " what it yields, and report progress with ctx.progress"
     )
 
 

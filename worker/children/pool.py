@@ -321,8 +321,7 @@ class ChildPool:
             listed = ", ".join(names[:THREADS_NAMED]) + (", ..." if len(names) > THREADS_NAMED else "")
             self.hint = (
                 f"modules of its handlers have started threads at import ({listed}), and the child processes in which"
-                " functions and graphs run have none of them: what waits for one waits for ever. Start them in the"
-                " handler"
+                " functions and graphs run have none of them, so waiting for one never ends. Start them in the handler"
             )
             log.warning("%s", self.hint, extra={"action": "threads_at_import"})
 

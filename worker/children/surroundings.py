@@ -59,7 +59,7 @@ class Surroundings:
             closed = any(getattr(stream, "closed", False) for stream in self._streams.values())
         except ValueError:  # what was below it was taken away
             closed = True
-        return "a standard stream is closed" if closed else "not all could be put back" if self._away else ""
+        return "a standard stream is closed" if closed else "not everything could be restored" if self._away else ""
 
     def __enter__(self) -> None:
         self._away = True
