@@ -1,4 +1,4 @@
-"""What is kept beside the records: the messages tasks were submitted with, and which tasks are dead letters.
+"""What is kept besides the records: the messages that submitted tasks, and which tasks are dead letters.
 
 The record of a dead letter is kept beyond the retention of ended tasks, with the message it came with as it was signed,
 until somebody replays or purges it. So that a queue nobody looks at does not fill the server, the oldest are dropped:
@@ -48,7 +48,8 @@ def take_off(state: CoordinatorState, task_id: str, step: Step, *, opened: int =
 
 
 def count(state: CoordinatorState, entry: str, step: Step, *, opened: int, died: int) -> None:
-    """So many more of a message's tasks are open, or dead letters; with the last one the message goes."""
+    """Adjusts the counts of a message's tasks that are open or dead letters; deletes the message when both reach
+    zero."""
     message = state.submissions.get(entry)
     if message is None:
         return

@@ -78,8 +78,8 @@ def audit(state: CoordinatorState, child: Subordinate, batch: Batch, step: Step)
 
 
 def on_audited(state: CoordinatorState, event: Audited, batch: Batch, step: Step) -> None:
-    """Takes what was found, if it is for the probe that is under way: what an older one found may lack what was handed
-    over since."""
+    """Takes the answer to the current probe. An answer to an earlier probe is ignored, since it cannot know of later
+    assignments."""
     child = state.distributors.get(event.distributor_id)
     if child is not None and child.probe is not None and child.probe.since_ms == event.probe_ms:
         child.held = event.held

@@ -1,8 +1,8 @@
-"""What a coordinator reads of its own records. Whoever may write to Redis may have written some of them.
+"""Reads a coordinator's own records, some of which may have been written by anybody with write access to Redis.
 
-A record that the coordinator has not sealed counts as none. One of an open task is taken away on loading, with what is
-left of it in the quarantine: nothing that somebody else has written runs, and its client is told that the task is lost.
-What is sealed with a key that is not here stays as it is, and does not run: it is the secret that may be wrong.
+A record that the coordinator has not sealed counts as missing. Such a record of an open task is removed on loading, and
+its remains go to the quarantine: nothing that somebody else wrote runs, and the client is told that its task is lost. A
+record sealed with an unknown key stays as it is and does not run, since the secret may be the wrong one.
 """
 
 from __future__ import annotations

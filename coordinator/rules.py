@@ -134,8 +134,8 @@ def on_task_results(state: CoordinatorState, received: Received, batch: Batch, s
 
 
 def ended_by(item: Raw, name: str, error: MalformedMessage) -> TaskReport | None:
-    """What a malformed report comes to: the end of its task, as far as it says which one that is. How often it was
-    tried, and whether it has ended well, nobody can tell."""
+    """Turns a malformed report into the end of its task, if it names one. Nobody can tell how often the task was tried,
+    or whether it ended well."""
     if (task_id := task_id_in(item)) is None:
         return None
     message = f"distributor {name} sent a malformed report: {error}"

@@ -55,7 +55,7 @@ class CoordinatorState(LocalAgentState):
     max_tree_depth: int = 32
     memory_high_water: float = 0.8  #: share of the server's memory above which nothing new is admitted
     memory: Memory = field(default_factory=Memory)  #: of the server, at the last heartbeat
-    admitted_bytes: tuple[int, int] = (0, 0)  #: what new tasks take up, those of the heartbeat before last and since
+    admitted_bytes: tuple[int, int] = (0, 0)  #: bytes admitted in the previous and the current heartbeat interval
     queue: DispatchQueue = field(default_factory=DispatchQueue)
     distributors: dict[str, Subordinate] = field(default_factory=dict)
     families: dict[str, set[str]] = field(default_factory=dict)  #: waiting task -> its children that are open

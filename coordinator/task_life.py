@@ -46,13 +46,13 @@ S = TaskStatus
 WANT_RUN, WANT_STOP = b'{"want":"assigned"}', b'{"want":"cancelled"}'
 #: How a task ends that the system itself has stopped, by the type of its error.
 STOPPED_AS = {"deadline": S.ABANDONED, "tree_limit": S.FAILED}
-#: So many bytes of records one step tells to one who asks; and so many who ask are told of the end of one task.
+#: Bytes of records that one step tells to one client, and number of clients that are told of the end of one task.
 MOST_TOLD_BYTES, MOST_FOLLOWERS = 4 * 1024 * 1024, 100
 #: What the id of a replay has behind that of the task it replays.
 REPLAYED = ".replay"
 #: How often ended tasks beyond their retention are looked for.
 SWEEP_EVERY_MS = 10_000
-#: So many deadlines of tasks that have ended may be remembered, beside twice as many as there are open tasks.
+#: Deadlines of ended tasks that may be remembered, in addition to twice the number of open tasks.
 DEADLINES_KEPT = 1_000
 
 
@@ -187,8 +187,8 @@ def stopped(state: CoordinatorState, task: Task, batch: Batch, step: Step, **cha
 
 
 def why_stopped(task: Task, batch: Batch) -> TaskError | None:
-    """Why a task has to end that was told to stop for that, or whose deadline has passed by now. It may have been told
-    so before: the server's clock may have been set back since. None: somebody has asked for its end."""
+    """The error of a task past its deadline, or already stopped for a reason of the system; None: somebody has asked
+    for its end. A stop that was already told counts, since the server's clock may have been set back afterwards."""
     if task.error is not None and task.error.type in STOPPED_AS:
         return task.error
     if task.deadline and task.deadline <= batch.now:
@@ -317,7 +317,7 @@ def is_taken(state: CoordinatorState, child_id: str, parent: Task, batch: Batch,
 
 
 def beyond_limits(state: CoordinatorState, task: Task, children: int) -> TaskError | None:
-    """Why so many more children of `task` are not opened; None: they are."""
+    """Why that many more children of `task` are not opened; None: they are."""
     below = state.trees.get(task.root_id or task.task_id, 0)
     most = min(state.max_tree_tasks, state.max_open_tasks)
     if task.depth >= state.max_tree_depth:

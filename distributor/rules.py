@@ -158,8 +158,7 @@ def on_task_results(state: DistributorState, received: Received, batch: Batch, s
 
 
 def failed_by(item: Raw, name: str, error: MalformedMessage) -> AttemptReport | None:
-    """What a malformed report comes to: its attempt has failed, as far as it says which one that is. Elsewhere another
-    may succeed."""
+    """Turns a malformed report into a failed attempt, if it names one. Another attempt may succeed elsewhere."""
     if (attempt := attempt_in(item)) is None:
         return None
     problem = TaskError(type="malformed_report", message=f"worker {name} sent a malformed report: {error}")

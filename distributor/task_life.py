@@ -30,11 +30,11 @@ OUTCOMES: dict[str, TaskStatus] = {
     "completed": S.COMPLETED, "failed": S.FAILED, "cancelled": S.CANCELLED, "delegated": S.WAITING,
 }  # fmt: skip
 TELLS: dict[TaskStatus, Any] = {**{status: told for told, status in OUTCOMES.items()}, S.ABANDONED: "abandoned"}
-#: Of an attempt that nobody has reported.
+#: The report of an attempt that nobody has reported.
 NOTHING_SAID = AttemptReport(task_id="", attempt=0, status="cancelled")
-#: Attempts of a task whose handler nobody has told the limit of yet.
+#: Limit of attempts until a worker reports that of its handler.
 DEFAULT_MAX_ATTEMPTS = 3
-#: Of so many types of task is remembered how often they may be tried.
+#: Number of task types whose limit of attempts is remembered.
 MOST_TYPES = 16_384
 #: How many ended tasks stay visible in the shared state.
 ENDED_KEPT = 50
@@ -90,7 +90,7 @@ def lose(state: DistributorState, task: Task, name: str, batch: Batch, step: Ste
         type="worker_lost", message=message, attempt=task.attempt, worker=name, output=last_progress(task)
     )
     task = task.evolve(errors=errors_with(task.errors, error))
-    # Just restarted, it may not have been told yet how often this may be tried; whoever runs it next tells that first.
+    # After a restart the limit of attempts is unknown until a worker with this handler reports; retry meanwhile.
     unknown = not task.max_attempts and task.task_type not in state.max_attempts
     if task.cancel_requested:
         conclude(state, task, S.CANCELLED, batch, step, worker=name)

@@ -47,7 +47,7 @@ PROFILE = {
 DELAYS_S = (0.005, 0.05, 0.5)
 #: What was hit is left alone for so long after it is back: time to start, and for the server to show that all recover.
 REST_S, SERVER_REST_S = 0.5, 4.0
-#: No pause is longer than so many intervals, so that a short run has its faults.
+#: Longest pause in intervals, so that a short run has faults.
 LONGEST_PAUSE = 4.0
 
 Towards = Literal["both", "server", "client"]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AgentLine", "ChaosView", "Snapshot", "sparkline"]
 
-#: What a line names: processes that are not well, so many of them.
+#: Number of unhealthy processes that a line names.
 ILL, NAMED = frozenset({"stopped", "ending", "down", "cut", "delay", "black-hole"}), 3
 _BARS = " ▁▂▃▄▅▆▇█"
 _STYLES = {

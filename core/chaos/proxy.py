@@ -132,7 +132,7 @@ class Proxy:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def delay(self, *, to_server_s: float = 0.0, to_client_s: float = 0.0) -> None:
-        """From now on, all that is sent takes so much longer."""
+        """Delays everything that is sent from now on by this time."""
 
         def change() -> None:
             self.to_server.delay_s, self.to_client.delay_s = to_server_s, to_client_s

@@ -23,7 +23,7 @@ __all__ = ["RETRIES", "SHORT_MS", "began", "delegate", "ended", "work"]
 
 #: Long enough that a fault finds some under way, short enough that hundreds are over within a second.
 SHORT_MS = 3
-#: So many that no task is given up because of the faults: whatever ends otherwise than completed is a finding.
+#: Enough that faults give no task up, so every task that does not complete is a finding.
 RETRIES = 50
 
 

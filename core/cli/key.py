@@ -98,7 +98,7 @@ def _named(chain: tuple[Address, ...]) -> str:
 
 
 async def _revoke(configured: Settings, chain: tuple[Address, ...]) -> None:
-    """Raises UserError when so many are revoked that no more would be read."""
+    """Revokes the last of the chain. Raises UserError when the stored list is full."""
     from core.errors import UserError
     from core.redis_backend.keys import CoordinatorKeys
     from core.revocation import MOST_BYTES, lines_of

@@ -84,7 +84,7 @@ class RedisConfig(Value):
         Literal["auto", "external", "embedded"],
         Variable("REDIS_MODE", "auto (embedded if nothing answers on this machine), external or embedded"),
     ] = "auto"
-    #: A client believes what it reads once so many replicas have it: then no failover to one of them takes it back.
+    #: Replicas that must have a value before a client believes it, so that no failover to one of them takes it back.
     wait_replicas: Annotated[
         int, Field(ge=0, le=1000), Variable("REDIS_WAIT_REPLICAS", "how many replicas, 0 or more")
     ] = 0

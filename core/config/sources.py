@@ -216,7 +216,7 @@ def _unknown(name: str, place: str, meant: str | None) -> BadSetting:
 
 @functools.cache  # every load of the settings asks for each variable there is
 def _meant(name: str, likeness: float) -> str | None:
-    """The setting whose name is so much like `name`; None: there is none."""
+    """The setting whose name resembles `name`; None: there is none."""
     return next(iter(difflib.get_close_matches(name.upper(), [*KNOWN, *_FILES], n=1, cutoff=likeness)), None)
 
 

@@ -14,7 +14,7 @@ from examples.census.tree import to_bytes
 
 __all__ = ["HOTSPOTS", "Census", "ChunkResult", "checksum_lines", "merge", "worst"]
 
-#: So many of the worst functions are examined and reported. The worst of all chunks are among the worst of each.
+#: Number of the worst functions that are examined and reported. The worst of all are among the worst of each chunk.
 HOTSPOTS = 50
 
 _ESCAPES = {b"\\": rb"\\", b"\n": rb"\n", b"\r": rb"\r"}

@@ -22,7 +22,7 @@ CHUNK_BYTES = 2 * 1024 * 1024
 #: A chunk's result lists its files' checksums: 300 of them, with long paths, stay far below the limit of a result.
 CHUNK_FILES = 300
 CHUNK_PATH_BYTES = 32 * 1024
-#: So many for each worker that one which dies in the middle leaves work behind, and the last ones end together.
+#: Enough for each worker that one which dies in the middle leaves work behind, and that all end at about one time.
 CHUNKS_PER_WORKER = 8
 FEWEST_CHUNKS = 16
 
@@ -48,7 +48,7 @@ class Chunk(BaseModel):
 
 
 def chunks_for(workers: int) -> int:
-    """Into how many chunks to cut for so many workers, all distributors together."""
+    """The number of chunks for that many workers, all distributors together."""
     return max(FEWEST_CHUNKS, CHUNKS_PER_WORKER * workers)
 
 

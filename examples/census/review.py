@@ -143,7 +143,7 @@ def measure_hand(state: Review) -> dict[str, Any]:
 
 
 def judge(state: Review) -> dict[str, Any]:
-    """The functions to examine: those too complex, and of them only so many as can be reported."""
+    """The functions to examine: those that are too complex, and no more of them than are reported."""
     too_complex = [found for found in state["measured"] if found.function.complexity > COMPLEX_ABOVE]
     suspects = sorted(state.get("suspects", []) + too_complex, key=lambda found: -found.function.complexity)
     return {"measured": [], "suspects": suspects[:HOTSPOTS]}

@@ -20,7 +20,7 @@ MIB = 1 << 20
 #: Open files and sockets of a child. Above 1024 `select` fails, and a system's own limit may be a million.
 DESCRIPTORS = 1024
 
-#: A child is replaced when it has so many more than it began with.
+#: A child is replaced when it has this many more open than it began with.
 DESCRIPTORS_LEFT_OPEN = 64
 
 #: Looking at memory costs 30 µs: it is done after an attempt that took this long, one that failed, and now and then.

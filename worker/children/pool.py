@@ -24,7 +24,7 @@ from worker.children.output import ChildOutput
 
 __all__ = ["ChildDied", "ChildPool", "ChildProcess"]
 
-#: A child is replaced after so many runs: what user code leaks does not grow for ever.
+#: A child is replaced after this many runs, so that leaks of user code do not grow without end.
 RUNS_PER_CHILD = 1000
 
 #: Time to import the user's modules once more, in the forkserver.

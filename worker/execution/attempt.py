@@ -115,7 +115,7 @@ class Running:
         printed = self.child.printed if self.child is not None else self.printed
         if not printed and self.progress is not None:
             printed = self.progress.note.encode(errors="replace")
-        # Twice: in the place of a byte that is no UTF-8, cut in half perhaps, stands a mark of three.
+        # Decoded twice, because each invalid byte becomes a U+FFFD of three bytes.
         return printed.decode(errors="replace").encode()[-TAIL_BYTES:].decode(errors="ignore")
 
     def note(self, line: str) -> None:
