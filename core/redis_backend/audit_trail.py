@@ -11,9 +11,9 @@ from core.ports import Command
 
 __all__ = ["Changes", "audit_entry"]
 
-#: How many of a commit's changes its entry lists, and how many entries are kept.
+#: Number of a commit's changes that its entry lists, and of entries that are kept.
 MAX_CHANGES, MAX_ENTRIES = 64, 1000
-Changes = Mapping[str, tuple[str, ...]]  #: what became of tasks, by their ids
+Changes = Mapping[str, tuple[str, ...]]  #: the transitions of tasks, by their ids
 
 
 def audit_entry(key: str, *, side: str, by: str, version: int, epoch: int, changes: Changes) -> Command:

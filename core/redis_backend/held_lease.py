@@ -1,4 +1,4 @@
-"""What a process knows of the lease under which it acts."""
+"""What a process knows about the lease under which it acts."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class HeldLease:
         self.acquired_ms = 0
         self.incarnation = 0  #: the epoch of this process's start
         self.epoch = 0  #: the fence; 0: the lease is not held
-        self.highest_epoch = after_epoch  #: of those that this process has held, or reached for
-        self.written_epoch = 0  #: the one that the header is known to carry
+        self.highest_epoch = after_epoch  #: the highest epoch that this process has held, or tried to take
+        self.written_epoch = 0  #: the epoch that the header is known to carry
         self.version = 0
 
     @property
@@ -84,7 +84,7 @@ class HeldLease:
         self.version = stored
 
     def is_in(self, stored: Any) -> bool:
-        """Whether `stored`, the reply to a look at the lease, is this one."""
+        """Whether `stored`, the reply to a look at the lease, is this lease."""
         try:
             lease = orjson.loads(stored)
             return bool(lease["epoch"] == self.epoch and lease["process"] == self.process)

@@ -30,7 +30,7 @@ MAX_LEASE_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What acquiring a lease found: the fence it gave, and the version of the state it guards (0: none yet)."""
+    """A granted lease: its fence, and the version of the state that it guards (0: none yet)."""
 
     epoch: int
     version: int

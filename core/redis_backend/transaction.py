@@ -1,11 +1,15 @@
-"""A transaction under a lease: nothing in it happens unless the lease is still this process's.
+"""A transaction under a lease: nothing in it happens unless this process still holds the lease.
+
+This is the optimistic locking of https://redis.io/docs/latest/develop/using-commands/transactions/, with the epoch of
+the lease as a fencing token.
 
     WATCH lease · GET lease · HMGET header       ← sent with the previous EXEC: the watch is armed ahead of time
     MULTI · SET lease (renewed) · commands · EXEC
 
-Every transaction writes the lease anew, so one SET renews it, carries the count of commits, and spoils the watch of
-whoever else believes to hold it. A WATCH on the lease alone therefore guards all that is written under it: a commit by
-a successor, the lease's expiry, and an EXEC of our own that a cut connection delivered late all abort the transaction.
+Every transaction rewrites the lease. So one SET renews it, carries the count of commits, and spoils the watch of any
+other process that believes it holds the lease. A WATCH on the lease alone therefore guards everything that is written
+under it: a commit by a successor, the expiry of the lease, and an EXEC of our own that a broken connection delivered
+late all abort the transaction.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ __all__ = ["Transactions"]
 
 
 class Transactions:
-    """The transactions of one lease. Whoever calls holds the connection's lock."""
+    """The transactions of one lease. The caller holds the connection's lock."""
 
     def __init__(
         self,
@@ -41,7 +45,7 @@ class Transactions:
         clock: ServerClock,
         on_written: Callable[[], None],
     ) -> None:
-        """`on_written` is told that Redis has taken a write."""
+        """`on_written` is called when Redis has accepted a write."""
         self._connection = connection
         self._lease = lease
         self._keys = keys
@@ -49,9 +53,9 @@ class Transactions:
         self._on_written = on_written
 
     async def arm(self) -> bool:
-        """Begins to watch the lease. Returns whether it is ours; False: nobody's. Raises LeaseLost when it is
-        another's, or the stored version is not the one that is known; TransportDown."""
-        # What was watched since a commit that Redis refused may have changed long ago, and would spoil the next one.
+        """Begins to watch the lease. Returns whether this process holds it; False: nobody does. Raises LeaseLost when
+        another process holds it, or the stored version is not the known one; TransportDown."""
+        # Keys watched since a refused commit may have changed long ago, and would spoil the next transaction.
         _, _, stored, header = await self._connection.exchange(("UNWATCH",), *self._watch())
         held = held_in(stored)
         is_ours = self._lease.is_in(held)
@@ -63,14 +67,15 @@ class Transactions:
         return is_ours
 
     async def send(self, commands: Sequence[Command] = ()) -> bool:
-        """Renews the lease and executes `commands`, all or nothing, and watches for the next one. Returns False when
-        that was aborted: nothing was written. Raises ServerRefused: nothing was written either; StateConflict: one of
-        `commands` met a key of another type; TransportDown: the outcome is unknown."""
+        """Renews the lease and executes `commands`, all or nothing, and arms the watch for the next transaction.
+        Returns False when it was aborted, and nothing was written. Raises ServerRefused: nothing was written either.
+        StateConflict: one of `commands` met a key of another type. TransportDown: the outcome is unknown."""
         sent_s, transaction = monotonic_s(), self._transaction(commands)
         return self._outcome(transaction, await self._connection.exchange_watched(*transaction), sent_s)
 
     async def send_along(self, commands: Sequence[Command], most_bytes: int | None) -> list[Any]:
-        """A renewal, and the replies to `commands` outside of it. One that fails is due as before."""
+        """Renews the lease, and returns the replies to `commands` outside of the transaction. A failed renewal stays
+        due."""
         sent_s, renewal = monotonic_s(), self._transaction(())
         replies = await self._connection.exchange_watched(*renewal, *commands, most_bytes=most_bytes)
         with suppress(ServerRefused):
@@ -94,7 +99,7 @@ class Transactions:
         )
 
     def _outcome(self, transaction: Sequence[Command], replies: Sequence[Any], sent_s: float) -> bool:
-        """What became of a `_transaction`, by its replies."""
+        """The outcome of a `_transaction`, from its replies."""
         begun, *queued, executed, _watching, stored, _header = replies
         self._connection.armed = False
         if isinstance(executed, ResponseError):

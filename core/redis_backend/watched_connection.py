@@ -32,9 +32,9 @@ class WatchedConnection:
         self._on_transport = on_transport
         self._armed = False
         self._closing = False
-        self._asked_s: float | None = None  # monotonic, since when an answer is waited for
+        self._asked_s: float | None = None  # monotonic, start of the wait for an answer
         self._waited_s = 0.0
-        self.lock = asyncio.Lock()  #: held by whoever sends, from WATCH to EXEC
+        self.lock = asyncio.Lock()  #: held by the sender, from WATCH to EXEC
 
     @property
     def connected(self) -> bool:
@@ -55,8 +55,8 @@ class WatchedConnection:
         return self._waited_s + (0.0 if self._asked_s is None else monotonic_s() - self._asked_s)
 
     async def exchange(self, *commands: Command, most_bytes: int | None = None) -> list[Any]:
-        """The replies to `commands`, in order, refusals among them. Raises TransportDown, and ReplyTooLarge, which is
-        one, when more than `most_bytes` came."""
+        """The replies to `commands`, in order, including refusals. Raises TransportDown; ReplyTooLarge, a kind of
+        TransportDown, when more than `most_bytes` came."""
         self._asked_s = monotonic_s()
         try:
             if not self._connection.connected:

@@ -1,4 +1,4 @@
-"""What a tier adds to the loop: its state, its compiled graph, and hands for the effects."""
+"""What a tier adds to the loop: its state, its compiled graph, and what carries out its effects."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ class Behaviour(Protocol[Effects]):
 
     @property
     def state(self) -> LocalAgentState:
-        """The agent's memory; a new one after each `load`."""
+        """The agent's memory; a new object after each `load`."""
 
     def decide(self, batch: Batch) -> Step:
         """Runs the tier's graph. No I/O."""
 
     def beat(self) -> Beat:
-        """The heartbeat's payload by now; the loop fills in its own counts."""
+        """The current payload of the heartbeat; the loop fills in its own counts."""
 
     def looked_up(self, received: Sequence[Received], events: Sequence[Event]) -> list[str]:
         """Ids of task records that the graph needs to see for these messages and events."""
 
     async def load(self, loop: AgentLoop) -> None:
-        """Builds the state anew from what is stored."""
+        """Rebuilds the state from what is stored."""
 
     async def perform(self, effects: Sequence[Effects]) -> None:
         """Does what the committed step asked for."""
 
     def next_wake_ms(self) -> int | None:
-        """When (server's clock) the graph wants to run again even if nothing comes; None: no such time."""
+        """When the graph has to run again even if nothing comes, in ms on the server's clock; None: never."""
 
     @property
     def drained(self) -> bool:

@@ -1,4 +1,4 @@
-"""What an agent says of itself to whoever probes it."""
+"""What an agent answers to a probe."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Condition:
 
     @property
     def ready(self) -> bool:
-        """Whether it does its work, or as a standby waits for its turn."""
+        """Whether it does its work, or waits for its turn as a standby."""
         return self.status in ("ready", "standby")
 
     @property
     def alive(self) -> bool:
-        """False: only another process can help."""
+        """Whether it is alive. False: only another process can help."""
         return self.status not in ("wedged", "ended")

@@ -21,7 +21,7 @@ MAX_REMEMBERED = 10_000
 
 
 class HeardHeartbeats:
-    """Compares what is stored with what was there the last time, and verifies what is new."""
+    """Compares the stored heartbeats with those of the last look, and verifies the new ones."""
 
     def __init__(self, me: Address, signing: Keys, rejected: Counter[str]) -> None:
         self._me = me
@@ -32,8 +32,8 @@ class HeardHeartbeats:
         self._latest: dict[bytes, tuple[int, int]] = {}  # by agent id: incarnation and number of the last good one
 
     def new(self, stored: Sequence[bytes], now_ms: int) -> list[Received]:
-        """The good ones among those that have changed; `stored` is as HGETALL gives it. Bad ones are counted. `now_ms`
-        is the server's clock, or the number of this agent's own start where that lies ahead of it."""
+        """The valid heartbeats among those that have changed; invalid ones are counted. `stored` is a reply to HGETALL.
+        `now_ms` is the server's clock, or the number of this agent's own start if that is ahead."""
         children = pairs(stored)
         before, self._seen = self._seen, children
         return [

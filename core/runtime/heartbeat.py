@@ -1,4 +1,4 @@
-"""An agent's heartbeat: it says that it lives, hears the same of its children, and keeps its lease meanwhile."""
+"""An agent's heartbeat: sends signs of life, reads those of its children, and keeps the lease."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from core.step import Received
 
 __all__ = ["Heartbeat", "extend_key_ttls"]
 
-#: How long the keys of a worker outlive it, and after how many heartbeats that is extended.
+#: How long the keys of a worker outlive it, and the number of heartbeats after which that is extended.
 KEYS_TTL_MS, EXTEND_EVERY = 24 * 3600 * 1000, 10
 
 
 class Heartbeat:
-    """Sends one agent's heartbeats, and takes those of its children."""
+    """Sends the heartbeats of one agent, and takes those of its children."""
 
     def __init__(
         self,
@@ -47,8 +47,9 @@ class Heartbeat:
         on_sent: Callable[[], None],
         on_heard: Callable[[Memory | None], None],
     ) -> None:
-        """`payload` gives what a heartbeat says now. `on_sent` is called after each, `on_heard` after each look at the
-        children's: there may be some to `take`. It is told how full the server is, as far as that was asked."""
+        """`payload` returns the content of a heartbeat. `on_sent` is called after each heartbeat, and `on_heard` after
+        each look at those of the children, since there may be some to `take`. It gets how full the server is, if
+        known."""
         self._me = chain[-1]
         self._parent = chain[-2] if len(chain) > 1 else None
         self._config = config
@@ -63,12 +64,13 @@ class Heartbeat:
         self._on_sent = on_sent
         self._on_heard = on_heard
         self._beats: list[Received] = []
-        self.number = 0  #: of the last one
+        self.number = 0  #: number of the last heartbeat
 
     async def run(self) -> None:
-        """Sends and looks, and renews the lease, until cancelled. Raises LeaseLost, StateConflict.
+        """Sends, reads, and renews the lease until it is cancelled. Raises LeaseLost, StateConflict.
 
-        A parent looks once more between two heartbeats, so that a death is known a heartbeat after the failure timeout.
+        A parent looks once more between two heartbeats, so that it knows of a death one heartbeat after the failure
+        timeout.
         """
         loop = asyncio.get_running_loop()
         looks = 1 if self._me.role is Role.WORKER else 2
@@ -81,7 +83,7 @@ class Heartbeat:
                     self._hear(*await self._committer.run_reading(self._keys.heartbeats, *self._revocations.look))
                 else:
                     await self.send()
-                if self._committer.lease.renewal_due:  # it could not go along
+                if self._committer.lease.renewal_due:  # it could not travel with another command
                     await self._committer.renew()
             except (TransportDown, ServerRefused) as error:
                 self._watchdog.note_failure(error)
@@ -103,12 +105,12 @@ class Heartbeat:
         self._hear(beats, *revoked, memory=None if self._parent else await memory_told(self._committer))
 
     def take(self) -> list[Received]:
-        """The heartbeats of children that have come since it was last called."""
+        """The heartbeats of children that have come since the last call."""
         beats, self._beats = self._beats, []
         return beats
 
     def _hear(self, beats: Sequence[bytes], revoked: object = b"", *, memory: Memory | None = None) -> None:
-        """Notes what a look has found: heartbeats as HGETALL gives them, and revocations."""
+        """Notes the result of a look: heartbeats as in a reply to HGETALL, and revocations."""
         self._revocations.take(revoked)
         now_ms = max(self._clock.now_ms(), self._committer.lease.incarnation)
         self._beats += self._heard.new(beats, now_ms)
@@ -116,6 +118,6 @@ class Heartbeat:
 
 
 def extend_key_ttls(role: Role, keys: AgentKeys) -> list[Command]:
-    """Workers come and go under ever new names: what one leaves behind goes a day after it."""
+    """Lets the keys of a worker expire a day after it, since workers come and go under ever new names."""
     behind = (keys.header, keys.fence, keys.seen, keys.inbox) if role is Role.WORKER else ()
     return [("PEXPIRE", key, KEYS_TTL_MS) for key in behind]

@@ -1,4 +1,4 @@
-"""Reads an agent's inbox ahead: the next entries come while a turn is under way."""
+"""Reads an agent's inbox ahead: the next entries arrive while a turn is under way."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ __all__ = ["InboxReader"]
 
 
 class InboxReader:
-    """Holds what was read and not taken yet; it reads no further before that is taken."""
+    """Holds the entries that were read and not taken yet, and reads no further until they are taken."""
 
     def __init__(self, inbox: Inbox, watchdog: Watchdog, backoff: Backoff, on_read: Callable[[], None]) -> None:
-        """`on_read` is told that there is something to do: entries to take, or the inbox is full."""
+        """`on_read` is called when there is something to do: there are entries to take, or the inbox is full."""
         self._inbox = inbox
         self._watchdog = watchdog
         self._backoff = backoff
         self._on_read = on_read
         self._room = asyncio.Event()
         self._room.set()
-        self.entries: list[Entry] = []  #: read and not taken yet
+        self.entries: list[Entry] = []  #: read, and not taken yet
 
     def take(self) -> list[Entry]:
-        """What was read. Makes room for the next read."""
+        """Returns the entries, and makes room for the next read."""
         entries, self.entries = self.entries, []
         self._room.set()
         return entries
 
     async def run(self) -> None:
-        """Reads until cancelled, through whatever passes. Raises StateConflict when the inbox is no stream."""
+        """Reads until it is cancelled, through transient errors. Raises StateConflict when the inbox is not a
+        stream."""
         while True:
             await self._room.wait()
             self._watchdog.listens(reading=True)

@@ -1,5 +1,5 @@
-"""What becomes of a batch whose step failed: its messages are taken one by one, and the one that breaks the graph, the
-poison message, is put aside."""
+"""Handles a batch whose step failed: takes its messages one by one, and puts the poison message, which breaks the
+graph, aside."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class PoisonFilter:
-    """Finds the poison in a batch, so that each of its other messages is dealt with by a commit of its own."""
+    """Finds the poison in a batch. Each of the other messages is dealt with by a commit of its own."""
 
     def __init__(
         self,
@@ -34,8 +34,8 @@ class PoisonFilter:
         self._settle = settle
 
     async def isolate(self, entries: Sequence[Entry], seen: Sequence[bytes], incarnation: int) -> None:
-        """Deals with `entries`, which were verified before. `seen` are the stored replay windows, as HGETALL gives
-        them. Raises RaceLost, TransportDown: what is left is still in the inbox."""
+        """Deals with `entries`, which were verified before. `seen` are the stored replay windows, as in a reply to
+        HGETALL. Raises RaceLost and TransportDown: the remaining entries are still in the inbox."""
         self._inbox.rewind(seen)
         for entry in entries:
             for received in self._inbox.verify([entry], incarnation):

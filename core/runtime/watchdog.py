@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 
 class Watchdog:
-    """Notes when the loop takes up work and when it is done, when it listens and when it hears, and whether Redis is
-    there. One line in the log for each change, not for each try."""
+    """Notes when the loop begins and ends a turn, when it begins and ends a read, and whether Redis is there. It logs
+    one line for each change, not for each attempt."""
 
     def __init__(
         self,
@@ -29,13 +29,13 @@ class Watchdog:
         waited_s: Callable[[], float],
         on_transport: Callable[[bool], None] = lambda up: None,
     ) -> None:
-        """`waited_s` tells for how long, all together, the loop has waited for Redis to answer. `on_transport` is told
-        when Redis goes away (False), and when it is back."""
+        """`waited_s` returns the total time that the loop has waited for Redis to answer. `on_transport` is called when
+        Redis goes away (False), and when it is back."""
         self._patience_s = patience_s
         self._waited_s = waited_s
         self._on_transport = on_transport
-        self._busy_s: float | None = None  # since when a turn is under way, by `_awake_s`
-        self._deaf_s: float | None = None  # since when a read is under way
+        self._busy_s: float | None = None  # start of the turn under way, by `_awake_s`
+        self._deaf_s: float | None = None  # start of the read under way
         self._reads = True
         self.away = ""  #: why Redis cannot be reached; empty: it can
         self.refusal = ""  #: why Redis refuses writes; empty: it does not
@@ -61,7 +61,7 @@ class Watchdog:
         self._on_transport(up)
 
     def note_failure(self, error: WorldError) -> None:
-        """Something that was asked of Redis failed, and is tried again."""
+        """Notes that a command to Redis failed and is retried."""
         if isinstance(error, ServerRefused):
             self.refused(str(error))
         else:
@@ -90,7 +90,7 @@ class Watchdog:
             self._forgive()
 
     async def run(self, agent: str, every_s: float) -> None:
-        """Looks whether the loop gets on, until cancelled. Raises Wedged when it does not."""
+        """Watches whether the loop makes progress, until it is cancelled. Raises Wedged when it does not."""
         while True:
             due_s = monotonic_s() + every_s
             await asyncio.sleep(every_s)
