@@ -71,7 +71,7 @@ def test_every_command_explains_itself(empty: Installation) -> None:
         (["submit", "not a type", "1"], 2, "task_type"),
         (["tasks", "show", "nobody-knows-it"], 2, "no task 'nobody-knows-it'"),
         (["tasks", "list", "--status", "sleeping"], 2, "is none of pending"),
-        (["state", "show", "nobody"], 2, "no state of 'nobody'"),
+        (["state", "show", "nobody"], 2, "no stored state of 'nobody'"),
         (["key", "king", "x"], 2, "is none of client"),
     ],
 )
