@@ -110,7 +110,12 @@ class Agent(Resident):
     async def _begin(self, after_epoch: int) -> None:
         keys = keys_for(self._chain, self._a2a, self._redis)
         loop = self._loop = AgentLoop(
-            self._behaviour, self._chain, keys, lambda: Wire(self._redis, let_in=True), self.config, after_epoch=after_epoch
+            self._behaviour,
+            self._chain,
+            keys,
+            lambda: Wire(self._redis, let_in=True),
+            self.config,
+            after_epoch=after_epoch,
         )
         try:
             await loop.start()

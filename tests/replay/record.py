@@ -50,7 +50,7 @@ class Recorder:
         beginning = Beginning(
             chain=[str(address) for address in loop.chain],
             config=loop.config.model_dump(mode="json", exclude_defaults=True),
-            incarnation=getattr(mind.state, "incarnation", 0), mono_ms=mono_ms, **stored,
+            incarnation=getattr(behaviour.state, "incarnation", 0), mono_ms=mono_ms, **stored,
         )  # fmt: skip
         self.lives.append((beginning, moments))
 

@@ -200,7 +200,7 @@ UNTRUE: dict[str, tuple[Role, Action, dict[str, Any], str]] = {
         Role.WORKER, Action.BEAT, {"beat": -1, "concurrency": "many"},
         "beat: expected int >= 0",
     ),
-    "nothing": (Role.WORKER, Action.BEAT, cast(Any, []), "fields that are wrong, or beyond their bounds: all"),
+    "nothing": (Role.WORKER, Action.BEAT, cast(Any, []), "payload: expected object, got array"),
     "too many attempts in one": (
         Role.WORKER, Action.AGENT_JOINED, {"attempts": {f"t{n}": 1 for n in range(MOST_SKILLS[Role.WORKER] + 1)}},
         "attempts: expected object of length <= 1024",

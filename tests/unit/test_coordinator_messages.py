@@ -10,12 +10,12 @@ from msgspec import Raw
 
 from coordinator import redrive, rules
 from coordinator.state import CoordinatorState, DeadLetter, Fetch, Fetched, Found, Submission
-from core.agents import Beat
 from core.dead_letters import REPLAY_OF
 from core.roles import Action, Address, Role
 from core.server_info import Memory
 from core.signing import Signed
-from core.step import Drain, Sending, Step, Table, Tick
+from core.status_reports import Beat
+from core.step import Drain, HeartbeatDue, Sending, Step, Table
 from core.tasks import Task, TaskStatus, Then
 from tests.builders import CLIENT, COORDINATOR, DISTRIBUTOR, NOW, a_batch, a_task, message_to, sent
 from tests.coordinator_steps import OTHER, handed_out, holding
@@ -27,7 +27,7 @@ NOW_MS = int(NOW.timestamp() * 1000)
 ANSWER = Sending(CLIENT, Action.TASK_ACCEPTED, "request-1")
 STRANGER = Address(Role.CLIENT, "stranger")
 OPERATOR = Address(Role.OPERATOR, "op")
-NO_DEAD_LETTER = "it is no dead letter; `agents dlq list` shows those there are"
+NO_DEAD_LETTER = "it is not a dead letter; `agents dlq list` shows them"
 
 
 def asked(action: Action, *items: Any, sender: Address = CLIENT, **fields: Any) -> Any:
@@ -55,7 +55,7 @@ def test_the_reason_for_a_refusal_is_told_up_to_its_bound() -> None:
 
     rules.on_submit_task(holding(), asked(Action.SUBMIT_TASK, a_task()), LATER, step)
 
-    assert step.extras == {ANSWER: {"refused": [{"task_id": "t", "reason": "x" * rules.REASON_CHARACTERS}]}}
+    assert step.extras == {ANSWER: {"refused": ({"task_id": "t", "reason": "x" * rules.REASON_CHARACTERS},)}}
 
 
 def test_a_signed_message_is_kept_as_it_came_for_its_new_tasks() -> None:
@@ -80,7 +80,7 @@ def test_who_asks_for_what_is_unknown_or_anothers_is_told_the_same(action: Actio
     on_message(state, asked(action, "gone", "theirs", 5, "mine"), LATER, step)
 
     unknown = [{"task_id": name, "reason": "unknown task"} for name in ("gone", "theirs", "?")]
-    assert step.extras == {ANSWER: {"refused": unknown}}
+    assert step.extras == {ANSWER: {"refused": tuple(unknown)}}
     assert state.local_tasks["theirs"] == handed_out("theirs", owner="client:other")
     assert state.local_tasks["mine"].cancel_requested is (action is Action.CANCEL_TASK)
 
@@ -93,7 +93,7 @@ def test_what_has_ended_is_told_to_who_watches_and_cannot_be_cancelled() -> None
     rules.on_cancel_task(holding(), asked(Action.CANCEL_TASK, "t"), batch, cancelling)
 
     assert watching.sends == {Sending(CLIENT, Action.TASK_RESULT): [ended.to_json()]}
-    assert (cancelling.sends, cancelling.extras) == ({}, {ANSWER: {"refused": []}})
+    assert (cancelling.sends, cancelling.extras) == ({}, {ANSWER: {}})
 
 
 def test_who_watches_an_open_task_follows_it() -> None:
@@ -124,14 +124,14 @@ def test_a_report_that_breaks_its_shape_is_put_aside_and_ends_its_task() -> None
     assert error
     assert (records["t"].status, records["u"].status) == (TaskStatus.ABANDONED, TaskStatus.COMPLETED)
     assert (error.type, error.retryable) == ("malformed_report", False)
-    assert error.message.startswith("distributor distributor-1 sent a report that breaks its shape: ")
+    assert error.message.startswith("distributor distributor-1 sent a malformed report: ")
 
 
 def test_the_servers_memory_is_noted_where_it_is_known() -> None:
     state = holding()
 
-    rules.on_tick(state, Tick(Memory(3, 9)), LATER, Step())
-    rules.on_tick(state, Tick(), LATER, Step())
+    rules.on_heartbeat_due(state, HeartbeatDue(Memory(3, 9)), LATER, Step())
+    rules.on_heartbeat_due(state, HeartbeatDue(), LATER, Step())
 
     assert state.memory == Memory(3, 9)
 
@@ -139,7 +139,7 @@ def test_the_servers_memory_is_noted_where_it_is_known() -> None:
 def test_who_drains_hands_nothing_out() -> None:
     task = a_task("t", task_type="x")
     state, step = holding(task), Step()
-    state.distributors["distributor-1"].heard(Beat(beat=2, capacity=9, capabilities=("task:x",)), 0)
+    state.distributors["distributor-1"].update(Beat(beat=2, capacity=9, capabilities=("task:x",)), 0)
     state.queue.push(task)
 
     rules.on_drain(state, Drain(), LATER, step)
@@ -172,7 +172,7 @@ def test_a_pause_that_is_over_ends_and_tasks_are_spread_by_load() -> None:
     for address in (DISTRIBUTOR, OTHER):
         child = holding().distributors["distributor-1"]
         child.address = address
-        child.heard(Beat(beat=2, capacity=2, capabilities=("task:sum",)), 0)
+        child.update(Beat(beat=2, capacity=2, capabilities=("task:sum",)), 0)
         state.distributors[address.agent_id] = child
 
     rules.hand_out(state, a_batch(later_s=1.999), step)
@@ -253,7 +253,7 @@ def test_a_dead_letter_runs_again_as_it_was_submitted() -> None:
             metadata_json={"a": Raw(b"1"), REPLAY_OF: Raw(b'"t"')},
         )
     }  # fmt: skip
-    assert step.extras == {ANSWER: {"replayed": {"t": "t.replay1"}, "refused": []}}
+    assert step.extras == {ANSWER: {"replayed": {"t": "t.replay1"}}}
     assert (state.dead, state.dead_bytes, state.submissions) == ({}, 0, {"5-1": Submission(7, opened=1)})
     assert step.writes[Table.ENDED, ""] == {"t": NOW_MS + 2000}
     assert step.writes[Table.DEAD, ""] == {"t": None}
@@ -287,7 +287,7 @@ REFUSED: dict[str, tuple[Found, Address, bool, str]] = {
     ),
     "its message is gone and it had delegated": (
         Found("t", dead_one(children=("c",)).to_json(), None, "n"), CLIENT, True,
-        "the message it was submitted with is not kept, and it had delegated since; submit it anew",
+        "the message that submitted it is not kept, and it has delegated since; submit it again",
     ),
 }  # fmt: skip
 
@@ -301,7 +301,7 @@ def test_what_cannot_be_replayed_is_refused_and_stays_as_it_is(name: str) -> Non
     redrive.on_fetched(state, fetched(found, asker=asker), LATER, step)
 
     reply = ANSWER._replace(recipient=asker)
-    assert step.extras == {reply: {"replayed": {}, "refused": [{"task_id": "t", "reason": why}]}}
+    assert step.extras == {reply: {"refused": ({"task_id": "t", "reason": why},)}}
     assert (list(state.local_tasks), "t" in state.dead, state.counts) == (["open"], is_dead, {})
 
 
@@ -313,7 +313,7 @@ def test_a_replay_that_is_asked_for_again_is_the_one_there_is(is_open: bool) -> 
 
     redrive.on_fetched(state, fetched(found), LATER, step)
 
-    assert step.extras[ANSWER] == {"replayed": {"t": "t.replay1"}, "refused": []}
+    assert step.extras[ANSWER] == {"replayed": {"t": "t.replay1"}}
 
 
 @pytest.mark.parametrize(("asker", "record", "purged"), [
@@ -326,7 +326,7 @@ def test_a_dead_letter_is_purged_by_whose_it_is_and_by_operators(asker: Address,
     redrive.on_purge_task(state, asked(Action.PURGE_TASK, "t", sender=asker), batch, step)
 
     refused = [] if purged else [{"task_id": "t", "reason": NO_DEAD_LETTER}]
-    assert step.extras == {ANSWER._replace(recipient=asker): {"refused": refused}}
+    assert step.extras == {ANSWER._replace(recipient=asker): {"refused": tuple(refused)} if refused else {}}
     assert ("t" in state.dead) is not purged
     assert step.writes.get((Table.ENDED, "")) == ({"t": NOW_MS + 2000} if purged else None)
     assert step.notes == ([("dead_letter_purged", {"task_id": "t"})] if purged else [])
@@ -339,4 +339,4 @@ def test_to_purge_again_is_no_error_but_only_for_what_failed(status: TaskStatus,
 
     redrive.on_purge_task(holding(), asked(Action.PURGE_TASK, "t"), batch, step)
 
-    assert len(step.extras[ANSWER]["refused"]) == refused
+    assert len(step.extras[ANSWER].get("refused", ())) == refused

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from core.agents import Beat, Child
+from core.agents import Subordinate
 from core.roles import Action, Address, Role
+from core.status_reports import Beat
 from core.step import Drain, Sending, Step, Table
 from core.tasks import Task, TaskStatus
 from distributor import rules
@@ -35,8 +36,8 @@ def holding(*tasks: Task, workers: tuple[Address, ...] = (WORKER,), **fields: An
     state = DistributorState("distributor-1", coordinator=COORDINATOR, **fields)
     for address in workers:
         beat = Beat(beat=1, concurrency=4, capabilities=("task:sum",))
-        worker = state.workers[address.agent_id] = Child(address, 7, beat, 0)
-        worker.heard(beat, 0)
+        worker = state.workers[address.agent_id] = Subordinate(address, 7, beat, 0)
+        worker.update(beat, 0)
     for task in tasks:
         state.local_tasks[task.task_id] = task
         if task.assigned_to in state.workers:
@@ -63,7 +64,7 @@ def test_a_task_that_is_none_ends_here_and_the_others_of_its_message_go_on() -> 
     rules.on_assign_tasks(state, to_me(COORDINATOR, Action.ASSIGN_TASK, [{"task_id": "bad"}, 5, good]), LATER, step)
 
     assert rejected(step) == [
-        (b'{"task_id":"bad"}', "a task that breaks its schema"), (b"5", "a task that breaks its schema"),
+        (b'{"task_id":"bad"}', "a malformed task"), (b"5", "a malformed task"),
     ]  # fmt: skip
     [told] = sent(step, COORDINATOR, Action.TASK_RESULT)
     assert (told["task_id"], told["status"], told["error"]["type"], told["error"]["retryable"]) == (
@@ -182,7 +183,7 @@ def test_a_report_that_breaks_its_shape_is_put_aside_and_costs_its_attempt() -> 
     error = state.local_tasks["t"].error
     assert error
     assert (error.type, error.worker, error.attempt, error.retryable) == ("malformed_report", "worker-1", 2, True)
-    assert error.message.startswith("worker worker-1 sent a report that breaks its shape: ")
+    assert error.message.startswith("worker worker-1 sent a malformed report: ")
     assert list(state.local_tasks) == ["t"]
 
 
@@ -249,7 +250,7 @@ def test_the_coordinator_is_told_of_its_room_when_that_has_changed_by_a_quarter(
 
     rules.tell_capacity(state, step)
 
-    room: dict[str, Any] = {"capacity": now, "capabilities": ["task:sum"], "skill_sets": []}
+    room: dict[str, Any] = {"capacity": now, "capabilities": ("task:sum",), "skill_sets": ()}
     assert step.extras == ({Sending(COORDINATOR, Action.CAPACITY): room} if tells else {})
     assert state.told_capacity == (now if tells else told)
 
@@ -294,8 +295,8 @@ def test_what_arrived_and_waits_is_written_once() -> None:
 
 
 def test_a_pause_that_is_over_ends_in_every_line() -> None:
-    state = holding(suspects={"careful", "apart"})
-    for name, line in (("plain", state.queue), ("careful", state.careful), ("apart", state.apart)):
+    state = holding(poison_suspects={"careful", "apart"})
+    for name, line in (("plain", state.queue), ("careful", state.at_once), ("apart", state.alone)):
         task = a_task(name).evolve(root_id=name, not_before=AT, max_attempts=9)
         state.local_tasks[name] = task
         line.push(task)
@@ -310,9 +311,9 @@ def test_a_pause_that_is_over_ends_in_every_line() -> None:
 
 def test_of_tasks_that_another_death_would_end_no_worker_has_two() -> None:
     tasks = [a_task(name).evolve(root_id=name, max_attempts=2, retry_count=1) for name in ("a", "b", "c")]
-    state = holding(*tasks, workers=(WORKER, WORKER_2), suspects={"a", "b", "c"})
+    state = holding(*tasks, workers=(WORKER, WORKER_2), poison_suspects={"a", "b", "c"})
     for task in tasks:
-        state.apart.push(task)
+        state.alone.push(task)
 
     steps = [Step(), Step()]
     for step in steps:
@@ -320,7 +321,7 @@ def test_of_tasks_that_another_death_would_end_no_worker_has_two() -> None:
 
     handed = [len(sent(step, one, Action.ASSIGN_TASK)) for step in steps for one in (WORKER, WORKER_2)]
     assert handed == [1, 1, 0, 0]
-    assert len(state.apart) == 1
+    assert len(state.alone) == 1
 
 
 @pytest.mark.parametrize(

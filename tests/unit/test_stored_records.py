@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.agent import CoordinatorMind
+from coordinator.agent import CoordinatorBehaviour
 from coordinator.records import PAGE
 from coordinator.state import DeadLetter, Found, Submission
 from core.config.settings import AgentConfig
@@ -60,14 +60,14 @@ class Start:
             for name, score in members.items():
                 self.ask("ZADD", index, score, name)
         config = AgentConfig()
-        mind = CoordinatorMind(COORDINATOR.agent_id, config)
+        behaviour = CoordinatorBehaviour(COORDINATOR.agent_id, config)
         keys = Keys.from_secret(SECRET, CHAIN)
-        loop = AgentLoop(mind, CHAIN, keys, lambda: MemoryConnection(self._store), config)
+        loop = AgentLoop(behaviour, CHAIN, keys, lambda: MemoryConnection(self._store), config)
         await loop.committer.acquire()
-        await mind.load(loop)
-        self.state = mind.state
-        assert mind._records
-        self.found = await mind._records.found(self._fetch)
+        await behaviour.load(loop)
+        self.state = behaviour.state
+        assert behaviour._records
+        self.found = await behaviour._records.found(self._fetch)
 
     def ask(self, name: str, *parts: Any) -> Any:
         arguments = [part if isinstance(part, bytes) else str(part).encode() for part in parts]

@@ -15,7 +15,7 @@ from tests.builders import NOW, a_task
 
 NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001 - that is what is wrong with it
 PRIORITIES = "'urgent', 'critical', 'high', 'normal', 'low'"
-WAITS = "task fields 'not_before' and 'delay_s': it begins at once here; submit it to have it wait"
+WAITS = "task fields 'not_before' and 'delay_s': a task begins at once here; submit it to have it wait"
 
 
 def made(**fields: Any) -> Callable[[], Task]:

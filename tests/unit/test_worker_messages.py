@@ -77,7 +77,7 @@ def test_a_task_that_is_none_is_put_aside_and_its_attempt_has_failed_as_far_as_i
     step = receive(state, Action.ASSIGN_TASK, {"task_id": "bad", "attempt": 4}, 5, attempt())
 
     assert [(bytes(one.item), str(one.error)) for one in step.rejected] == [
-        (b'{"task_id":"bad","attempt":4}', "a task that breaks its schema"), (b"5", "a task that breaks its schema"),
+        (b'{"task_id":"bad","attempt":4}', "a malformed task"), (b"5", "a malformed task"),
     ]  # fmt: skip
     [report] = told(step)
     error = report.pop("error")
