@@ -142,12 +142,7 @@ RULES: tuple[Rule, ...] = (
         "core/*",
         WORLD,
         "a file of core is a rule: no I/O, clock, randomness, logging or environment",
-        unless=("core/*/*", *ACTING_FILES, "core/tier_graph.py"),
-    ),
-    Rule(
-        "core/tier_graph.py",
-        tuple(module for module in WORLD if module != "threading"),
-        "a graph is run without I/O; it keeps a run of LangGraph for each thread",
+        unless=("core/*/*", *ACTING_FILES),
     ),
     *(rule for tier in TIERS for rule in _tier_rules(tier)),
 )
