@@ -35,6 +35,8 @@ Memory = TypeVar("Memory")
 
 #: LangGraph keeps some eighty bytes of each tick of a run, so that a run which went on for ever would grow.
 TICKS_A_RUN = 10_000
+#: stands for what a run is given, between two ticks
+NOTHING: Any = None
 
 
 class TickState(TypedDict):
@@ -225,8 +227,7 @@ class Run:
     """One run of a graph that turns, which stands still between two ticks."""
 
     def __init__(self, graph: Compiled) -> None:
-        nothing: Any = None
-        self._now = Turning(nothing, nothing, nothing)
+        self._now = Turning(NOTHING, NOTHING, NOTHING)
         self.ticks_left = TICKS_A_RUN
         self._context = untraced().copy()
         given: TickState = {"step": Step()}
@@ -240,6 +241,7 @@ class Run:
         now, step = self._now, Step()
         now.memory, now.batch, now.step = memory, batch, step
         self._context.run(next, self._ticks)
+        now.memory = now.batch = now.step = NOTHING  # at rest it keeps no agent's memory, and no messages
         self.ticks_left -= 1
         return step
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -136,6 +138,19 @@ def test_ticks_go_on_where_a_run_of_langgraph_has_come_to_its_end(monkeypatch: p
 
     assert [(name, batch.mono_ms) for name, batch, _ in seen] == [(name, tick) for tick in range(10) for name in "abc"]
     assert all(step is steps[batch.mono_ms] for _, batch, step in seen)
+
+
+def test_a_graph_at_rest_keeps_nothing_of_what_it_was_given() -> None:
+    class Memory(list[tuple[str, Batch, Step]]): ...
+
+    tier, memory = tier_graph("letters", [Stage("nothing", lambda state, runtime: None)]), Memory()
+    kept = weakref.ref(memory)
+
+    tier.run(memory, Batch(now=NOW, mono_ms=0))
+    del memory
+    gc.collect()
+
+    assert kept() is None
 
 
 def test_agents_in_several_threads_take_their_ticks_at_the_same_time() -> None:
