@@ -9,7 +9,7 @@ AgentSystemError
 ├── WorldError          the surroundings: back off and try again
 │   ├── TransportDown (ReplyTooLarge), ServerRefused
 ├── UserError           the caller's: the message names the cure
-│   ├── ConfigError, EventLoopError, BadTask, TaskRefused, TaskFailed, TaskTimeout, UnknownTask, TaskLost
+│   ├── ConfigError, EventLoopError, BadTask, BadEvent, TaskRefused, TaskFailed, TaskTimeout, UnknownTask, TaskLost
 ├── UnlawfulTransition  ours: a bug, let it surface
 └── Wedged              ours: this process must be replaced by another
 """
@@ -152,6 +152,11 @@ class EventLoopError(UserError):
 
 class BadTask(UserError):
     """A task, its payload or its handler breaks a rule; the message names the field."""
+
+
+class BadEvent(UserError):
+    """An event breaks a rule: its data is no JSON, its type is unknown, its version is too new. The message names the
+    field and the cure; nobody was told of the event."""
 
 
 class TaskRefused(UserError):
