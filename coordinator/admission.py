@@ -26,9 +26,9 @@ def refusal(state: CoordinatorState, task: Task) -> str:
             f"{len(state.local_tasks)} tasks are open, the most this coordinator admits (MAX_OPEN_TASKS);"
             " submit again when some have ended"
         )
-    if state.memory.most:
+    if state.memory.limit:
         needed = COPIES * len(task.to_json()) + BESIDE_BYTES
-        expected = Memory(state.memory.used + sum(state.admitted_bytes) + needed, state.memory.most)
+        expected = Memory(state.memory.used + sum(state.admitted_bytes) + needed, state.memory.limit)
         if expected.share > state.memory_high_water:
             return (
                 f"Redis uses {state.memory.share:.0%} of its maxmemory, and above {state.memory_high_water:.0%}"

@@ -153,7 +153,7 @@ class CoordinatorBehaviour:
         assert self._loop
         stored, packed = await self._loop.committer.run(
             ("HKEYS", CellKeys(effect.distributor_id).actual), ("HGET", self._keys.heartbeats, effect.distributor_id),
-            most_bytes=HASH_BYTES,
+            max_bytes=HASH_BYTES,
         )  # fmt: skip
         if packed is not None:
             number = self._heartbeat_number(effect.distributor_id, packed)
@@ -243,7 +243,7 @@ class CoordinatorBehaviour:
         if now_s < self._forget_due_s:
             return
         self._forget_due_s = now_s + FORGET_EVERY_S
-        [members] = await self._loop.committer.run(("SMEMBERS", ACTIVE), most_bytes=HASH_BYTES)
+        [members] = await self._loop.committer.run(("SMEMBERS", ACTIVE), max_bytes=HASH_BYTES)
         chains = {}
         for member in members:
             with suppress(MalformedMessage):  # somebody else has written it

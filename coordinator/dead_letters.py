@@ -16,8 +16,8 @@ from core.tasks import Task
 
 __all__ = ["drop_surplus", "keep_message", "note_end", "recall_letters", "take_off"]
 
-#: Most dead letters, and what their records and messages take at most.
-MOST_LETTERS, MOST_BYTES = 10_000, 64 * 1024 * 1024
+#: The dead letters kept, and what their records and messages take at most.
+MAX_LETTERS, MAX_BYTES = 10_000, 64 * 1024 * 1024
 
 
 def keep_message(state: CoordinatorState, entry: str, packed: bytes, tasks: int, step: Step) -> None:
@@ -70,7 +70,7 @@ def drop_surplus(state: CoordinatorState, batch: Batch, step: Step) -> None:
     dropped = []
     while state.dead:
         oldest = next(iter(state.dead))
-        too_many = len(state.dead) > MOST_LETTERS or state.dead_bytes > MOST_BYTES
+        too_many = len(state.dead) > MAX_LETTERS or state.dead_bytes > MAX_BYTES
         if not too_many and state.dead[oldest].died_ms > too_old_ms:
             break
         take_off(state, oldest, step)

@@ -47,7 +47,7 @@ WANT_RUN, WANT_STOP = b'{"want":"assigned"}', b'{"want":"cancelled"}'
 #: How a task ends that the system itself has stopped, by the type of its error.
 STOPPED_AS = {"deadline": S.ABANDONED, "tree_limit": S.FAILED}
 #: Bytes of records that one step tells to one client, and number of clients that are told of the end of one task.
-MOST_TOLD_BYTES, MOST_FOLLOWERS = 4 * 1024 * 1024, 100
+MAX_TOLD_BYTES, MAX_FOLLOWERS = 4 * 1024 * 1024, 100
 #: What the id of a replay has behind that of the task it replays.
 REPLAYED = ".replay"
 #: How often ended tasks beyond their retention are looked for.
@@ -151,12 +151,12 @@ def follow(state: CoordinatorState, task: Task, asker: Address, step: Step) -> N
     that is asked for again, or read."""
     if not task.status.ended:
         if str(asker) not in task.reply_to:
-            followers = (*task.reply_to, str(asker))[-MOST_FOLLOWERS:]
+            followers = (*task.reply_to, str(asker))[-MAX_FOLLOWERS:]
             save(state, task.evolve(reply_to=followers), step)
         return
     record = task.to_json()
     told = step.told.get(asker, 0) + len(record)
-    if told <= MOST_TOLD_BYTES:
+    if told <= MAX_TOLD_BYTES:
         step.told[asker] = told
         step.send(Sending(asker, Action.TASK_RESULT), record)
 
@@ -319,11 +319,13 @@ def is_taken(state: CoordinatorState, child_id: str, parent: Task, batch: Batch,
 def beyond_limits(state: CoordinatorState, task: Task, children: int) -> TaskError | None:
     """Why that many more children of `task` are not opened; None: they are."""
     below = state.trees.get(task.root_id or task.task_id, 0)
-    most = min(state.max_tree_tasks, state.max_open_tasks)
+    max_tasks = min(state.max_tree_tasks, state.max_open_tasks)
     if task.depth >= state.max_tree_depth:
         why = f"children of children, {state.max_tree_depth} deep, are the most there may be (MAX_TREE_DEPTH)"
-    elif below + children > most:
-        why = f"{below} tasks are open below the submitted one, and {children} more are over {most} (MAX_TREE_TASKS)"
+    elif below + children > max_tasks:
+        why = (
+            f"{below} tasks are open below the submitted one, and {children} more are over {max_tasks} (MAX_TREE_TASKS)"
+        )
     else:
         return None
     return TaskError(

@@ -19,12 +19,12 @@ from msgspec import Raw, Struct, field
 from msgspec.structs import asdict
 
 from core.errors import BadTask, MalformedMessage, MessageTooLarge
-from core.signing import Keys, Signed
+from core.signing import KeyRing, Signed
 from core.tasks import Count, in_words
 
 __all__ = [
+    "MAX_ITEMS",
     "MESSAGE_LIMIT_BYTES",
-    "MOST_ITEMS",
     "VERSION",
     "A2AMessage",
     "MessageType",
@@ -37,7 +37,7 @@ VERSION = "v1"
 #: Largest body, in bytes. A sender splits larger messages; a larger body is refused before it is parsed.
 MESSAGE_LIMIT_BYTES = 4 * 1024 * 1024
 #: Most items in one message. A sender splits more into several messages; a message with more is refused.
-MOST_ITEMS = 128
+MAX_ITEMS = 128
 
 
 class MessageType(StrEnum):
@@ -87,9 +87,9 @@ class A2AMessage(Struct, frozen=True, kw_only=True):
         return encode_body(self.type, self.sender, self.recipient, payload, asdict(self.metadata))
 
     @classmethod
-    def opened(cls, signed: Signed, keys: Keys, *, limit_bytes: int = MESSAGE_LIMIT_BYTES) -> Self:
+    def opened(cls, signed: Signed, keys: KeyRing, *, limit_bytes: int = MESSAGE_LIMIT_BYTES) -> Self:
         """The message that was signed. An oversized body is refused before any work on its signature, and a wrong
-        signature before the body is parsed. Raises as `Keys.verify` and `decode`."""
+        signature before the body is parsed. Raises as `KeyRing.verify` and `decode`."""
         _check_length(signed.body, limit_bytes)
         keys.verify(signed)
         return cls.decode(signed.body, limit_bytes=limit_bytes)
@@ -107,8 +107,8 @@ class A2AMessage(Struct, frozen=True, kw_only=True):
         envelope, payload, items = _parsed(body)
         if envelope.metadata.version.partition(".")[0] != VERSION:
             raise MalformedMessage(f"version {envelope.metadata.version[:20]!r}; this release speaks {VERSION}")
-        if len(items) > MOST_ITEMS:
-            raise MessageTooLarge(f"{len(items)} items in one message, where a sender puts {MOST_ITEMS} at most")
+        if len(items) > MAX_ITEMS:
+            raise MessageTooLarge(f"{len(items)} items in one message, where a sender puts {MAX_ITEMS} at most")
         return cls(
             type=envelope.type,
             sender=envelope.sender,

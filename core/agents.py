@@ -22,7 +22,7 @@ __all__ = ["UNKNOWN_RUN_MS", "Health", "Held", "Probe", "Subordinate", "discount
 #: A worker is handed as much beyond its concurrency as it finishes in this time. That is enough not to run dry while a
 #: standby replaces its distributor, and little enough that a long task does not hold others up.
 PREFETCH_MS = 180.0
-MOST_PREFETCHED = 1024
+MAX_PREFETCHED = 1024
 #: The assumed run time before the first runs are known: it gives a window of four times the concurrency. The moving
 #: mean also begins here. Otherwise one task of no length, the first after a restart, would open the window for a
 #: thousand tasks, which would wait at one worker and be lost with it.
@@ -170,4 +170,4 @@ def discount_silence(children: Iterable[Subordinate], unseen_ms: int, mono_ms: i
 def prefetch_window(concurrency: int, mean_run_ms: float) -> int:
     """How many tasks a worker may hold: those it runs, and those that it finishes in PREFETCH_MS beyond them."""
     beyond = concurrency * PREFETCH_MS / max(mean_run_ms, 0.05)
-    return concurrency + max(1, min(MOST_PREFETCHED - concurrency, int(beyond))) if concurrency else 0
+    return concurrency + max(1, min(MAX_PREFETCHED - concurrency, int(beyond))) if concurrency else 0

@@ -27,11 +27,11 @@ class Backoff:
 
     def reset(self) -> None:
         """Begins a new series, since an attempt has succeeded."""
-        self._longest_s = min(self._first_s, self._max_s)
+        self._ceiling_s = min(self._first_s, self._max_s)
 
     def next(self, chance: float) -> float:
         """The pause before the next attempt, in seconds. `chance`, from 0 to 1, moves it within the upper half of its
         range, so that processes which failed together do not come back together."""
-        longest_s = self._longest_s
-        self._longest_s = min(self._max_s, longest_s * 2)
-        return longest_s / 2 * (1 + chance)
+        ceiling_s = self._ceiling_s
+        self._ceiling_s = min(self._max_s, ceiling_s * 2)
+        return ceiling_s / 2 * (1 + chance)

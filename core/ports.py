@@ -24,12 +24,12 @@ class Connection(Protocol):
         """Opens the connection, or does nothing when it is open. Raises TransportDown, ConfigError."""
 
     async def exchange(
-        self, commands: Sequence[Command], *, timeout_s: float | None = None, most_bytes: int | None = None
+        self, commands: Sequence[Command], *, timeout_s: float | None = None, max_bytes: int | None = None
     ) -> list[Any]:
         """The replies to `commands`, in order; a refusal stands in its place as an exception that is not raised.
 
         Raises TransportDown: the commands may or may not have been carried out. ReplyTooLarge, a kind of TransportDown:
-        more than `most_bytes` came in reply (a store in this process never raises it)."""
+        more than `max_bytes` came in reply (a store in this process never raises it)."""
 
     async def close(self) -> None:
         """Closes the connection at once."""

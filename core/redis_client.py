@@ -119,7 +119,7 @@ class Wire:
             raise _refused(endpoint, str(refusal))
 
     async def exchange(
-        self, commands: Sequence[Sequence[Part]], *, timeout_s: float | None = None, most_bytes: int | None = None
+        self, commands: Sequence[Sequence[Part]], *, timeout_s: float | None = None, max_bytes: int | None = None
     ) -> list[Any]:
         """The replies to `commands`, in order, which travel in one write.
 
@@ -127,11 +127,11 @@ class Wire:
         `redis.exceptions.ResponseError` with its whole text ("NOGROUP No such key ...") stands in its place. Raises
         TransportDown when the connection is not open, breaks, or the replies are not complete after `timeout_s`
         (default: that of the wire): commands that were sent may or may not have been carried out. Raises ReplyTooLarge,
-        which is one, when they exceed `most_bytes`: never more than about twice that is held in memory.
+        which is one, when they exceed `max_bytes`: never more than about twice that is held in memory.
         """
         if self._link is None:
             raise TransportDown(f"the connection to {self._config.endpoint} is closed")
-        return await self._link.exchange(commands, self._timeout_s if timeout_s is None else timeout_s, most_bytes)
+        return await self._link.exchange(commands, self._timeout_s if timeout_s is None else timeout_s, max_bytes)
 
     async def close(self) -> None:
         """Closes the connection, at once; an exchange that is waiting raises TransportDown."""
@@ -164,7 +164,7 @@ class _Link(asyncio.Protocol):
         self.is_open = False
 
     async def exchange(
-        self, commands: Sequence[Sequence[Part]], timeout_s: float, most_bytes: int | None = None
+        self, commands: Sequence[Sequence[Part]], timeout_s: float, max_bytes: int | None = None
     ) -> list[Any]:
         if self._waiter is not None:
             raise RuntimeError("a wire carries one exchange at a time")
@@ -174,7 +174,7 @@ class _Link(asyncio.Protocol):
         if not commands:
             return []
         self._replies, self._expected = [], len(commands)
-        self._left = float("inf") if most_bytes is None else most_bytes
+        self._left = float("inf") if max_bytes is None else max_bytes
         waiter: asyncio.Future[list[Any]] = self._loop.create_future()
         self._waiter = waiter
         self._transport.write(packed)

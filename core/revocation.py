@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 from core.errors import MalformedMessage
 from core.roles import Address
-from core.signing import Keys
+from core.signing import KeyRing
 
-__all__ = ["MOST_BYTES", "Revocation", "lines_of", "revocations_in"]
+__all__ = ["MAX_BYTES", "Revocation", "lines_of", "revocations_in"]
 
 #: At most this much is read, in bytes: over 300 of the longest lines.
-MOST_BYTES = 64 * 1024
+MAX_BYTES = 64 * 1024
 
 
 class Revocation(NamedTuple):
@@ -29,7 +29,7 @@ class Revocation(NamedTuple):
     proof: bytes
 
 
-def lines_of(chain: Sequence[Address], parent: Keys) -> bytes:
+def lines_of(chain: Sequence[Address], parent: KeyRing) -> bytes:
     """The line that revokes the last of `chain`, which leads down from the coordinator. `parent` has its parent's
     keys."""
     path = "/".join(map(str, chain[1:])).encode()
@@ -40,7 +40,7 @@ def lines_of(chain: Sequence[Address], parent: Keys) -> bytes:
 def revocations_in(stored: bytes) -> Iterator[Revocation]:
     """The well-formed lines among `stored`; the others could not be believed anyway. A line that is cut off is not
     well-formed."""
-    for line in stored[:MOST_BYTES].split(b"\n")[:-1]:
+    for line in stored[:MAX_BYTES].split(b"\n")[:-1]:
         try:
             key_id, path, proof = line.split(b" ")
             yield Revocation(tuple(map(Address.parse, path.split(b"/"))), key_id.decode("ascii"), proof)

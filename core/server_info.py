@@ -18,12 +18,12 @@ class Memory:
     """How full a server is, in bytes."""
 
     used: int = 0
-    most: int = 0  #: its maxmemory; 0: it has none
+    limit: int = 0  #: its maxmemory; 0: it has none
 
     @property
     def share(self) -> float:
         """The used share of the limit; 0.0 without a limit."""
-        return self.used / self.most if self.most else 0.0
+        return self.used / self.limit if self.limit else 0.0
 
 
 def fields_of(info: bytes) -> dict[str, str]:

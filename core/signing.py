@@ -31,7 +31,7 @@ from core.roles import Address
 from core.sealing import Seals
 from core.stored import pairs
 
-__all__ = ["Keys", "ReplayWindow", "Signed", "check_fresh", "check_plausible", "key_id_of"]
+__all__ = ["KeyRing", "ReplayWindow", "Signed", "check_fresh", "check_plausible", "key_id_of"]
 
 _LABEL = b"agent-system/a2a/v1"
 _RECORDS = "records"
@@ -86,7 +86,7 @@ class Signed:
         return cls.from_fields([b"from", parts[0], b"kid", parts[1], b"sig", parts[2], b"body", parts[3]])
 
 
-class Keys:
+class KeyRing:
     """What one agent can sign and verify with.
 
     `chain` leads from the coordinator down to this agent. With a previous secret, messages signed under it are

@@ -16,19 +16,19 @@ from core.errors import MalformedMessage
 from core.roles import Action, Role
 from core.tasks import Count, in_words
 
-__all__ = ["EXAMPLE_LENGTH", "MOST_SKILLS", "Beat", "Room", "beat_in", "status_report"]
+__all__ = ["EXAMPLE_LENGTH", "MAX_SKILLS", "Beat", "Room", "beat_in", "status_report"]
 
-MOST_CONCURRENCY, MOST_CAPACITY = 10_000, 10**9
-MOST_SKILLS = {Role.WORKER: 1_024, Role.DISTRIBUTOR: 16_384}
-MOST_SETS, MOST_IN_SETS, MOST_HELD, MOST_CHILDREN = 1_024, 65_536, 20_000, 10_000
+MAX_CONCURRENCY, MAX_CAPACITY = 10_000, 10**9
+MAX_SKILLS = {Role.WORKER: 1_024, Role.DISTRIBUTOR: 16_384}
+MAX_SETS, MAX_IN_SETS, MAX_HELD, MAX_CHILDREN = 1_024, 65_536, 20_000, 10_000
 EXAMPLE_LENGTH = 255
 
-Concurrency = Annotated[int, Meta(ge=0, le=MOST_CONCURRENCY)]
-Capacity = Annotated[int, Meta(ge=0, le=MOST_CAPACITY)]
+Concurrency = Annotated[int, Meta(ge=0, le=MAX_CONCURRENCY)]
+Capacity = Annotated[int, Meta(ge=0, le=MAX_CAPACITY)]
 Tries = Annotated[int, Meta(ge=1, le=100)]
 Skill = Annotated[str, Meta(max_length=210)]
-Skills = Annotated[tuple[Skill, ...], Meta(max_length=MOST_SKILLS[Role.DISTRIBUTOR])]
-SkillSets = Annotated[tuple[Skills, ...], Meta(max_length=MOST_SETS)]
+Skills = Annotated[tuple[Skill, ...], Meta(max_length=MAX_SKILLS[Role.DISTRIBUTOR])]
+SkillSets = Annotated[tuple[Skills, ...], Meta(max_length=MAX_SETS)]
 Short = Annotated[str, Meta(max_length=255)]
 Counts = Annotated[dict[Short, Count], Meta(max_length=64)]
 Facts = Annotated[dict[Short, Count | Short | None], Meta(max_length=32)]
@@ -48,13 +48,13 @@ class Beat(Room, frozen=True, kw_only=True, omit_defaults=True):
     beat: Count = 0  #: counts the heartbeats of this incarnation
     concurrency: Concurrency = 0  #: attempts it runs at once
     #: by task type, how often a worker's handler may be tried
-    attempts: Annotated[dict[Skill, Tries], Meta(max_length=MOST_SKILLS[Role.WORKER])] = {}
+    attempts: Annotated[dict[Skill, Tries], Meta(max_length=MAX_SKILLS[Role.WORKER])] = {}
     draining: bool = False
     heard: bool = True  #: its parent has accepted its greeting, as far as it knows
     #: (task id, attempt) of every task that a worker has
-    holding: Annotated[tuple[tuple[Short, Count], ...], Meta(max_length=MOST_HELD)] = ()
+    holding: Annotated[tuple[tuple[Short, Count], ...], Meta(max_length=MAX_HELD)] = ()
     #: tasks a distributor has reported as ended and still shows
-    ended: Annotated[tuple[Short, ...], Meta(max_length=MOST_HELD)] = ()
+    ended: Annotated[tuple[Short, ...], Meta(max_length=MAX_HELD)] = ()
     parent_incarnation: Count = 0  #: whose messages `received` counts
     received: Count = 0  #: the last sequence number that it has read from that incarnation of its parent
     sent: Count = 0  #: the last sequence number it has sent to its parent
@@ -73,7 +73,7 @@ class Beat(Room, frozen=True, kw_only=True, omit_defaults=True):
     ticks: Count = 0  #: turns of its loop since it started: whether it moves
     stalled_ms: Count = 0  #: how long there has been work without progress
     #: a distributor's workers, for `status`
-    children: Annotated[dict[Short, Facts], Meta(max_length=MOST_CHILDREN)] = {}
+    children: Annotated[dict[Short, Facts], Meta(max_length=MAX_CHILDREN)] = {}
 
 
 #: The actions by which a child reports about itself.
@@ -87,8 +87,8 @@ def status_report(sender: Role, action: str, payload: Mapping[str, Any]) -> Room
     if kind is None:
         return None
     report = _converted(payload, kind)
-    if len(report.capabilities) > MOST_SKILLS[sender] or sum(map(len, report.skill_sets)) > MOST_IN_SETS:
-        raise MalformedMessage(f"over {MOST_SKILLS[sender]} capabilities, or {MOST_IN_SETS} in sets")
+    if len(report.capabilities) > MAX_SKILLS[sender] or sum(map(len, report.skill_sets)) > MAX_IN_SETS:
+        raise MalformedMessage(f"over {MAX_SKILLS[sender]} capabilities, or {MAX_IN_SETS} in sets")
     return report
 
 

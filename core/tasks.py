@@ -326,9 +326,9 @@ class Task(
     def retry_delay(self) -> timedelta:
         """The pause before the next attempt: backoff_s, doubled for each attempt that began, at most a minute, of which
         the task's id chooses between half and all. So tasks that fail together are not retried at one moment."""
-        longest_s = min(60.0, self.backoff_s * 2 ** min(max(0, self.retry_count - 1), 16))
+        max_s = min(60.0, self.backoff_s * 2 ** min(max(0, self.retry_count - 1), 16))
         spread = hashlib.sha256(f"{self.task_id} {self.retry_count}".encode()).digest()
-        return timedelta(seconds=longest_s * (1 + spread[0] / 256 + spread[1] / 65536) / 2)
+        return timedelta(seconds=max_s * (1 + spread[0] / 256 + spread[1] / 65536) / 2)
 
 
 def _from_anything(value: Any) -> Task:

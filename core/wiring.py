@@ -11,7 +11,7 @@ from core.config.variables import secret_text
 from core.embedded_server.embedded import ensure_server
 from core.machine.local_secrets import resolve_secret
 from core.roles import Address
-from core.signing import Keys
+from core.signing import KeyRing
 
 __all__ = ["keys_for", "redis_or_configured", "secrets_or_configured", "server_for"]
 
@@ -48,12 +48,12 @@ async def server_for(redis: RedisConfig, a2a: A2ASecrets) -> RedisConfig:
     return await ensure_server(with_client_certificate(redis, a2a))
 
 
-def keys_for(chain: tuple[Address, ...], a2a: A2ASecrets, redis: RedisConfig) -> Keys:
+def keys_for(chain: tuple[Address, ...], a2a: A2ASecrets, redis: RedisConfig) -> KeyRing:
     """The keys of the last agent of `chain`: from its own key if it was given one, else from the root secret.
 
     Raises ConfigError when there is no secret and the server is not on this machine."""
     own = secret_text(a2a.agent_key)
     if own:
-        return Keys.from_agent_key(own, chain)
+        return KeyRing.from_agent_key(own, chain)
     previous = secret_text(a2a.previous_secret)
-    return Keys.from_secret(resolve_secret(a2a, redis), chain, previous.encode() if previous else None)
+    return KeyRing.from_secret(resolve_secret(a2a, redis), chain, previous.encode() if previous else None)

@@ -35,7 +35,7 @@ NOTHING_SAID = AttemptReport(task_id="", attempt=0, status="cancelled")
 #: Limit of attempts until a worker reports that of its handler.
 DEFAULT_MAX_ATTEMPTS = 3
 #: Number of task types whose limit of attempts is remembered.
-MOST_TYPES = 16_384
+MAX_TYPES = 16_384
 #: How many ended tasks stay visible in the shared state.
 ENDED_KEPT = 50
 #: How much of an attempt's last progress is kept as its output, when its worker is gone and can tell no more.
@@ -105,7 +105,7 @@ def lose(state: DistributorState, task: Task, name: str, batch: Batch, step: Ste
 def remember_attempts(state: DistributorState, told: Mapping[str, int]) -> None:
     """Takes what a worker says of how often its handlers may be tried; of too many names the oldest are forgotten."""
     state.max_attempts.update(told)
-    while len(state.max_attempts) > MOST_TYPES:
+    while len(state.max_attempts) > MAX_TYPES:
         del state.max_attempts[next(iter(state.max_attempts))]
 
 

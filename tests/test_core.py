@@ -15,7 +15,7 @@ from core.a2a_messaging import Metadata
 from core.errors import BadSignature, BadTask, MalformedMessage, MessageTooLarge, UnlawfulTransition
 from core.json_values import DEPTH_LIMIT, PAYLOAD_LIMIT_BYTES, payload_json
 from core.langgraph_state import HISTORY_KEPT, AgentStatus
-from core.signing import Keys
+from core.signing import KeyRing
 from core.tasks import ENDED, LAWFUL, TaskError, Then
 from tests.builders import COORDINATOR, DISTRIBUTOR, NOW, SECRET, a_message, a_task
 
@@ -91,8 +91,8 @@ class TestMessages:
             a_message(COORDINATOR, DISTRIBUTOR, "assign_task", task={1, 2}).encode()
 
     def test_the_bytes_that_are_signed_are_the_bytes_that_travel(self) -> None:
-        coordinator = Keys.from_secret(SECRET, (COORDINATOR,))
-        distributor = Keys.from_secret(SECRET, (COORDINATOR, DISTRIBUTOR))
+        coordinator = KeyRing.from_secret(SECRET, (COORDINATOR,))
+        distributor = KeyRing.from_secret(SECRET, (COORDINATOR, DISTRIBUTOR))
         message = a_message(COORDINATOR, DISTRIBUTOR, "assign_task", note={"ü": 1.0})
 
         signed = coordinator.sign(message.encode(), DISTRIBUTOR)
@@ -102,8 +102,8 @@ class TestMessages:
         assert A2AMessage.decode(signed.body) == message
 
     def test_a_message_signed_with_another_secret_is_refused(self) -> None:
-        stranger = Keys.from_secret(b"another secret altogether", (COORDINATOR,))
-        distributor = Keys(
+        stranger = KeyRing.from_secret(b"another secret altogether", (COORDINATOR,))
+        distributor = KeyRing(
             (COORDINATOR, DISTRIBUTOR),
             {stranger.sign(b"", DISTRIBUTOR).key_id: b"\0" * 32},  # even if it claims a key id that is known
         )

@@ -17,7 +17,7 @@ from core import A2AMessage, MessageType, RedisConfig, Task
 from core.errors import BadSignature
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.roles import Action, Address, Role
-from core.signing import Keys, Signed
+from core.signing import KeyRing, Signed
 from tests.builders import SECRET, items
 from tests.integration.hierarchy import House, house
 from tests.integration.speaker import Redis, Speaker, overheard
@@ -72,7 +72,7 @@ def check(said: Said, kind: MessageType, sender: Address, recipient: Address) ->
     assert message.metadata.origin == sender.agent_id
     assert message.metadata.version == "v1"
     with pytest.raises(BadSignature):
-        Keys.from_secret(SECRET, CHAINS[recipient]).verify(Signed(sender, signed.key_id, signed.signature, b"{}"))
+        KeyRing.from_secret(SECRET, CHAINS[recipient]).verify(Signed(sender, signed.key_id, signed.signature, b"{}"))
     return message
 
 
@@ -160,7 +160,7 @@ async def test_a_heartbeat_lies_beside_the_streams_and_is_signed(agents: House, 
     child, parent, key = (D, K, KEYS.heartbeats) if tier == "distributor" else (W, D, CELL.heartbeats)
 
     signed = Signed.unpack(await client.hget(key, child.agent_id))
-    Keys.from_secret(SECRET, CHAINS[parent]).verify(signed)
+    KeyRing.from_secret(SECRET, CHAINS[parent]).verify(signed)
     message = A2AMessage.decode(signed.body)
 
     assert (message.type, message.sender, message.recipient) == (MessageType.HEARTBEAT, child.agent_id, parent.agent_id)

@@ -12,7 +12,7 @@ __all__ = ["until", "until_async"]
 T = TypeVar("T")
 
 #: between two looks; short beside anything that is waited for, and cheap beside a look
-LOOK_AGAIN_S = 0.005
+POLL_S = 0.005
 
 
 def until(condition: Callable[[], T], what: str, timeout_s: float = 20) -> T:
@@ -21,7 +21,7 @@ def until(condition: Callable[[], T], what: str, timeout_s: float = 20) -> T:
     while not (value := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"within {timeout_s:g} s it did not come true that {what}; last seen: {value!r}")
-        time.sleep(LOOK_AGAIN_S)
+        time.sleep(POLL_S)
     return value
 
 
@@ -39,4 +39,4 @@ async def until_async(condition: Callable[[], T | Awaitable[T]], what: str, time
             return value
         if time.monotonic() > deadline:
             raise AssertionError(f"within {timeout_s:g} s it did not come true that {what}; last seen: {value!r}")
-        await asyncio.sleep(LOOK_AGAIN_S)
+        await asyncio.sleep(POLL_S)

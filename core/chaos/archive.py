@@ -14,7 +14,7 @@ from pathlib import Path
 __all__ = ["Archive"]
 
 #: A part is loaded within a fraction of a second up to here.
-LONGEST_PART_BYTES = 16 * 1024 * 1024
+MAX_PART_BYTES = 16 * 1024 * 1024
 
 
 class Archive:
@@ -39,7 +39,7 @@ class Archive:
     def wants_rewrite(self) -> bool:
         """Whether the newest part is long enough; `collect` first."""
         newest = max(self.directory.glob("*.incr.aof"), key=_number, default=None)
-        return newest is not None and newest.stat().st_size > LONGEST_PART_BYTES
+        return newest is not None and newest.stat().st_size > MAX_PART_BYTES
 
 
 def _number(part: Path) -> int:

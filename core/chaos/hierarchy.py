@@ -20,9 +20,9 @@ from core.chaos.topology import Member, Topology
 __all__ = ["Hierarchy"]
 
 #: Between two looks at who has ended, and from such an end to the new start.
-LOOK_S, RESTART_S = 0.1, 0.3
+POLL_S, RESTART_S = 0.1, 0.3
 #: How long one that was asked to end may take to finish or hand back what it has.
-DRAIN_S, ENDING_LOOK_S = 20.0, 0.02
+DRAIN_S, ENDING_POLL_S = 20.0, 0.02
 
 
 class Hierarchy:
@@ -108,7 +108,7 @@ class Hierarchy:
                     with self._in_hand(member.lane):
                         await asyncio.sleep(RESTART_S)
                     self._start(member)
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_S)
 
     def _target_process(self, target: Target) -> str | None:
         """The process that is meant: the one that acts, or for a standby another one."""
@@ -195,10 +195,10 @@ class Hierarchy:
 
     async def _ended(self, lane: str) -> None:
         """Returns when the process has ended, or has had its time to."""
-        for _ in range(round(DRAIN_S / ENDING_LOOK_S)):
+        for _ in range(round(DRAIN_S / ENDING_POLL_S)):
             if not self._processes.alive(lane):
                 return
-            await asyncio.sleep(ENDING_LOOK_S)
+            await asyncio.sleep(ENDING_POLL_S)
 
     def _start(self, member: Member) -> None:
         if self._processes.alive(member.lane):

@@ -47,8 +47,8 @@ PROFILE = {
 DELAYS_S = (0.005, 0.05, 0.5)
 #: What was hit is left alone for so long after it is back: time to start, and for the server to show that all recover.
 REST_S, SERVER_REST_S = 0.5, 4.0
-#: Longest pause in intervals, so that a short run has faults.
-LONGEST_PAUSE = 4.0
+#: The longest pause between two faults, in mean intervals, so that a short run has faults as well.
+MAX_PAUSE_INTERVALS = 4.0
 
 Towards = Literal["both", "server", "client"]
 
@@ -104,7 +104,7 @@ def _faults(
     whole_s: dict[Target, float] = {}  # when what was hit can be hit again
     at_s = 0.0
     while True:
-        at_s += min(chance.expovariate(1 / interval_s), LONGEST_PAUSE * interval_s)
+        at_s += min(chance.expovariate(1 / interval_s), MAX_PAUSE_INTERVALS * interval_s)
         if at_s >= seconds:
             return
         [kind] = chance.choices(kinds, weights)
@@ -119,8 +119,8 @@ def _faults(
 
 
 def _fault(chance: random.Random, at_s: float, kind: Kind, target: Target) -> Fault:
-    _, shortest_s, longest_s = PROFILE[kind]
-    lasts_s = round(chance.uniform(shortest_s, longest_s), 3)
+    _, min_s, max_s = PROFILE[kind]
+    lasts_s = round(chance.uniform(min_s, max_s), 3)
     delay_s = chance.choice(DELAYS_S) if kind is Kind.DELAY else 0.0
     towards: Towards = chance.choice(("both", "server", "client")) if kind is Kind.BLACK_HOLE else "both"
     return Fault(round(at_s, 3), kind, target, lasts_s, delay_s, towards)

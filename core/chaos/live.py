@@ -99,7 +99,7 @@ class ChaosView(View[Snapshot]):
 
 def sparkline(values: Sequence[float]) -> str:
     """One letter for each value, as high as it is beside the largest."""
-    most = max(values, default=0.0)
-    if most <= 0:
+    peak = max(values, default=0.0)
+    if peak <= 0:
         return _BARS[0] * len(values)
-    return "".join(_BARS[round(value / most * (len(_BARS) - 1))] for value in values)
+    return "".join(_BARS[round(value / peak * (len(_BARS) - 1))] for value in values)

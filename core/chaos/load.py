@@ -45,12 +45,12 @@ class Load:
     """`run` it in a task; `stop` it, then `drained` tells when everything has ended."""
 
     def __init__(
-        self, client: AgentClient, ledger: Ledger, *, most_open: int, seed: int, on_end: Callable[[Task], None]
+        self, client: AgentClient, ledger: Ledger, *, max_open: int, seed: int, on_end: Callable[[Task], None]
     ) -> None:
         self.counts = LoadCounts()
         self._client = client
         self._ledger = ledger
-        self._most_open = most_open
+        self._max_open = max_open
         self._chance = random.Random(seed)
         self._number = 0
         self._on_end = on_end
@@ -61,7 +61,7 @@ class Load:
         """Returns when it was stopped and every task that was submitted has ended."""
         async with asyncio.TaskGroup() as batches:
             while not self._stopping:
-                if self.counts.open + BATCH > self._most_open:
+                if self.counts.open + BATCH > self._max_open:
                     self._room.clear()
                     await self._room.wait()
                     continue

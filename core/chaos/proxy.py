@@ -36,7 +36,7 @@ __all__ = ["Action", "Counters", "Proxy", "Rule", "command"]
 Action = Literal["reset", "swallow", "hold"]
 
 #: Reads may cut a match in two, so the end of what went before is looked at again.
-LONGEST_MATCH = 256
+MAX_MATCH_BYTES = 256
 #: How long a server may take to close its side once it was told that no more requests come.
 SERVER_CLOSES_S = 2.0
 #: A thread that does not obey for so long never will.
@@ -62,8 +62,8 @@ class Rule:
     hits: int = 0  #: how often it has acted
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.match) <= LONGEST_MATCH:
-            raise ValueError(f"a match has 1 to {LONGEST_MATCH} bytes, not {len(self.match)}")
+        if not 1 <= len(self.match) <= MAX_MATCH_BYTES:
+            raise ValueError(f"a match has 1 to {MAX_MATCH_BYTES} bytes, not {len(self.match)}")
 
     def meets(self, before: bytes, data: bytes) -> bool:
         """Counts the matches in `data`, which follows `before`; returns whether it is to act now."""
@@ -83,7 +83,7 @@ class Counters:
     accepted: int = 0  #: connections, without those that a cut refused
     refused: int = 0  #: connections that were reset at once, because of a cut
     open: int = 0  #: connections now
-    most_open: int = 0
+    peak_open: int = 0
     reset: int = 0  #: connections that the proxy has ended
     to_server_bytes: int = 0
     to_client_bytes: int = 0
@@ -237,7 +237,7 @@ class Proxy:
         self._connections.add(connection)
         self.counters.accepted += 1
         self.counters.open += 1
-        self.counters.most_open = max(self.counters.most_open, self.counters.open)
+        self.counters.peak_open = max(self.counters.peak_open, self.counters.open)
         return True
 
     def forget(self, connection: _Connection) -> None:
@@ -365,7 +365,7 @@ class _Connection:
 
     def _request(self, data: bytes) -> None:
         actions = [rule.action for rule in self._proxy.rules if rule.meets(self._before, data)]
-        self._before = (self._before + data)[-LONGEST_MATCH:]
+        self._before = (self._before + data)[-MAX_MATCH_BYTES:]
         if "reset" in actions:
             self.reset()
             return

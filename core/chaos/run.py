@@ -57,7 +57,7 @@ CONCURRENCY, OPEN_PER_SLOT = 8, 8
 #: Ended tasks after which everything is warm.
 WARM = 200
 START_S, DRAIN_S, QUIET_S = 60.0, 60.0, 10.0
-LOOK_S, ARCHIVE_S = 0.1, 1.0
+POLL_S, ARCHIVE_S = 0.1, 1.0
 #: In the live view: the last faults, and the seconds of the curve with the ends that lie in them at most.
 SHOWN_FAULTS, SHOWN_S = 6, 40
 #: Faults that keep the process that acts from acting.
@@ -151,8 +151,8 @@ class _Run:
             reader, self.topology.leases, self.record, self.now_s, self.hierarchy.lane_of, self.hierarchy.acting
         )
         await self.stack.enter_async_context(self.client)
-        most_open = self.plan.workers * CONCURRENCY * OPEN_PER_SLOT
-        self.load = Load(self.client, self.ledger, most_open=most_open, seed=self.plan.seed, on_end=self._on_end)
+        max_open = self.plan.workers * CONCURRENCY * OPEN_PER_SLOT
+        self.load = Load(self.client, self.ledger, max_open=max_open, seed=self.plan.seed, on_end=self._on_end)
         try:
             phases = await self._run()
         except ExceptionGroup as failed:
@@ -214,7 +214,7 @@ class _Run:
                 while True:
                     if not any(await reader.run(*lengths)):
                         return
-                    await asyncio.sleep(LOOK_S)
+                    await asyncio.sleep(POLL_S)
 
     async def _wait(self, until_s: float) -> None:
         """Returns at that time, or when somebody asks for the end."""
@@ -261,7 +261,7 @@ class _Run:
     async def _show(self) -> None:
         while True:
             self.view.show(self._snapshot())
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_S)
 
     def _snapshot(self) -> Snapshot:
         now_s, counts = self.now_s(), self.load.counts
@@ -301,4 +301,4 @@ async def _until(condition: Callable[[], bool]) -> None:
     while True:
         if condition():
             return
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(POLL_S)

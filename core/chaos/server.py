@@ -37,7 +37,7 @@ APPEND_ONLY = {
 }
 START_S = 20.0
 REPLY_S = 5.0
-LOOK_AGAIN_S = 0.005
+POLL_S = 0.005
 
 
 class RedisServer:
@@ -120,7 +120,7 @@ class RedisServer:
         while not self._answers():
             if time.monotonic() > deadline_s:
                 raise TimeoutError(f"{self.binary.name} does not answer: {self.log()}")
-            time.sleep(LOOK_AGAIN_S)
+            time.sleep(POLL_S)
 
     def kill(self) -> None:
         """SIGKILL, as the machine would. What is in an append-only file stays for the next `start`."""
@@ -133,7 +133,7 @@ class RedisServer:
         """SIGSTOP; returns when it stands still."""
         os.kill(self.pid, signal.SIGSTOP)
         while psutil.Process(self.pid).status() != psutil.STATUS_STOPPED:
-            time.sleep(LOOK_AGAIN_S / 5)
+            time.sleep(POLL_S / 5)
 
     def cont(self) -> None:
         """SIGCONT: it goes on as if nothing had happened, but for the time."""
@@ -163,7 +163,7 @@ class RedisServer:
         before, it answers first and writes up to two seconds later."""
         with self._conversation() as talk:
             while talk.info("persistence")["aof_buffer_length"] != "0":
-                time.sleep(LOOK_AGAIN_S)
+                time.sleep(POLL_S)
 
     def log(self) -> str:
         return (self.directory / "log").read_text(errors="replace")

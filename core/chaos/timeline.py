@@ -14,7 +14,7 @@ LEFT, RIGHT, LANE, BAR = 168, 28, 26, 16
 CURVE_TOP, CURVE = 112.0, 110.0
 LANES_TOP = CURVE_TOP + CURVE + 24
 #: Wide enough that faults of every 0.3 s can be told apart for a minute; a longer run is scrolled, up to a limit.
-LEAST_WIDTH, MOST_WIDTH, PX_PER_S = 1200, 4800, 16
+MIN_WIDTH, MAX_WIDTH, PX_PER_S = 1200, 4800, 16
 UP, HOLDS, STOPPED, ENDING = "#cfe5d6", "#2f8f74", "#e0a82e", "#b1bac4"
 LINKS = {Kind.CUT.value: LOST, Kind.DELAY.value: "#8a63b0", Kind.BLACK_HOLE.value: "#1b1f24"}
 CONDITIONS = {"up": UP, "stopped": STOPPED, "ending": ENDING}
@@ -33,7 +33,7 @@ TICK_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600)
 class _Scale:
     def __init__(self, end_s: float) -> None:
         self.end_s = max(end_s, 1.0)
-        self.width = min(MOST_WIDTH, max(LEAST_WIDTH, LEFT + RIGHT + PX_PER_S * self.end_s))
+        self.width = min(MAX_WIDTH, max(MIN_WIDTH, LEFT + RIGHT + PX_PER_S * self.end_s))
         self.plot = self.width - LEFT - RIGHT
 
     def x(self, at_s: float) -> float:
@@ -101,11 +101,11 @@ def _curve(record: RunRecord, phases: Phases, scale: _Scale) -> Iterable[str]:
     bin_s = 0.5 if scale.end_s <= 300 else 2.0
     rates = record.rates(scale.end_s, bin_s)
     calm = record.rate(phases.ready_s, phases.calm_s)
-    most = max([*rates, calm, 1.0]) * 1.05
+    peak = max([*rates, calm, 1.0]) * 1.05
     floor = CURVE_TOP + CURVE
 
     def y(rate: float) -> float:
-        return floor - CURVE * rate / most
+        return floor - CURVE * rate / peak
 
     points = [(scale.x(min((number + 0.5) * bin_s, scale.end_s)), y(rate)) for number, rate in enumerate(rates)]
     path = " ".join(f"{x:.1f},{at:.1f}" for x, at in points)

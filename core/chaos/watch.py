@@ -16,7 +16,7 @@ from core.roles import Role
 __all__ = ["Watch"]
 
 #: Between two looks: the precision of what is told of takeovers.
-LOOK_S = 0.04
+POLL_S = 0.04
 
 
 @dataclass(slots=True)
@@ -58,12 +58,12 @@ class Watch:
             try:
                 stored = await self._reader.run(*(("GET", key) for key in self._leases.values()))
             except WorldError:
-                await asyncio.sleep(2 * LOOK_S)  # the server is away, which others tell
+                await asyncio.sleep(2 * POLL_S)  # the server is away, which others tell
                 continue
             now_s = self._clock()
             for agent_id, lease in zip(self._leases, stored, strict=True):
                 self._take(agent_id, lease, now_s)
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_S)
 
     def disturbed(self, injected: InjectedFault) -> None:
         """A further fault: what has not recovered from an earlier one of the same agent will tell nothing about that

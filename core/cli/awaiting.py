@@ -21,7 +21,7 @@ __all__ = ["finish", "telling_why"]
 
 #: Silence that nobody wonders about.
 PATIENCE_S = 2.0
-LOOK_AGAIN_S = 1.0
+POLL_S = 1.0
 EXIT_FAILED = 1
 
 
@@ -66,7 +66,7 @@ async def _tell_why(configured: Settings, task_id: str) -> None:
             if reason and reason != said:
                 note(f"waiting: {reason}")
                 said = reason
-        await asyncio.sleep(LOOK_AGAIN_S)
+        await asyncio.sleep(POLL_S)
 
 
 def finish(task: Task) -> None:

@@ -101,14 +101,14 @@ async def _revoke(configured: Settings, chain: tuple[Address, ...]) -> None:
     """Revokes the last of the chain. Raises UserError when the stored list is full."""
     from core.errors import UserError
     from core.redis_backend.keys import CoordinatorKeys
-    from core.revocation import MOST_BYTES, lines_of
+    from core.revocation import MAX_BYTES, lines_of
     from core.wiring import keys_for
 
     key = CoordinatorKeys(chain[0].agent_id).revoked
     async with looking(configured) as reader:
         lines = lines_of(chain, keys_for(chain[:-1], configured.a2a, configured.redis))
         [length] = await reader.run(("STRLEN", key))
-        if length + len(lines) > MOST_BYTES:
+        if length + len(lines) > MAX_BYTES:
             raise UserError(
                 f"{key} has {length} bytes: more than can be read. `agents key revoked` shows what is stored; remove"
                 " it if it is not yours. If that many keys were stolen, change the root secret."
@@ -118,10 +118,10 @@ async def _revoke(configured: Settings, chain: tuple[Address, ...]) -> None:
 
 async def _revocations(configured: Settings, coordinator_id: str) -> list[Revocation]:
     from core.redis_backend.keys import CoordinatorKeys
-    from core.revocation import MOST_BYTES, revocations_in
+    from core.revocation import MAX_BYTES, revocations_in
 
     async with looking(configured) as reader:
-        [stored] = await reader.run(("GETRANGE", CoordinatorKeys(coordinator_id).revoked, 0, MOST_BYTES - 1))
+        [stored] = await reader.run(("GETRANGE", CoordinatorKeys(coordinator_id).revoked, 0, MAX_BYTES - 1))
     return list(revocations_in(stored))
 
 

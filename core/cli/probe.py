@@ -11,7 +11,7 @@ __all__ = ["ask", "probe", "target"]
 
 #: Longest wait for the answer. Probes of containers have their own limit.
 TIMEOUT_S = 3.0
-MOST_BYTES = 65536
+MAX_BYTES = 65536
 #: Where an agent that listens on every address of its machine is found on that machine.
 _HERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -68,7 +68,7 @@ def _answer(host: str, port: int, path: str) -> tuple[int, str]:
         connection.settimeout(TIMEOUT_S)
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
         said = b""
-        while len(said) < MOST_BYTES and (more := connection.recv(MOST_BYTES)):
+        while len(said) < MAX_BYTES and (more := connection.recv(MAX_BYTES)):
             said += more
     head, _, body = said.partition(b"\r\n\r\n")
     status = head.split(None, 2)[1:2]

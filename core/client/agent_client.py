@@ -55,7 +55,7 @@ from core.redis_client import Wire
 from core.reports import answer_in
 from core.roles import Action, Address, Role, asker_of, check_permitted
 from core.runtime.portal import Resident, keep_inherited, operation, refuse_in_a_loop
-from core.signing import Keys, ReplayWindow, Signed
+from core.signing import KeyRing, ReplayWindow, Signed
 from core.tasks import Task, checked
 from core.wiring import keys_for, redis_or_configured, secrets_or_configured, server_for
 
@@ -111,7 +111,7 @@ class AgentClient(Resident):
         self._me = _asker(self._named)
         self._chain = (self._coordinator, self._me)
         self._clock = ServerClock()
-        self._signing: Keys | None = None
+        self._signing: KeyRing | None = None
         self._look: LookUp | None = None
         self._requests: Requests | None = None
         self._waiting: WaitingReason | None = None

@@ -36,7 +36,7 @@ class Listener:
 
 
 #: Number of ended tasks kept in memory that nobody has asked for. Older ones are read from their records.
-MOST_UNASKED = 50_000
+MAX_UNASKED = 50_000
 
 
 class Endings:
@@ -86,7 +86,7 @@ class Endings:
 
     def _keep(self, task: Task) -> None:
         self._ended[task.task_id] = task
-        if len(self._ended) > MOST_UNASKED:
+        if len(self._ended) > MAX_UNASKED:
             self._ended.popitem(last=False)
 
     def listen(self, task_ids: Iterable[str]) -> Listener:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from core.a2a_messaging import MOST_ITEMS
+from core.a2a_messaging import MAX_ITEMS
 from core.backoff import Backoff
 from core.client.rejection import LATEST, rejection_of
 from core.config.settings import RedisConfig
@@ -30,7 +30,7 @@ from core.reports import Refusal
 from core.roles import Action, Address
 from core.runtime.outbox import Outbox, chunks
 from core.server_info import is_other_type, of_another_type, passes_soon, why_refused
-from core.signing import Keys
+from core.signing import KeyRing
 from core.step import Sending, Step
 
 __all__ = ["Refused", "Requests"]
@@ -43,7 +43,7 @@ ANSWER_S = 5.0
 #: Seconds of silence after which the client checks whether its message was rejected.
 REJECTED_S = 0.5
 #: Messages of one call in one write, and bytes of them that may be unanswered.
-MESSAGES_AT_ONCE, MOST_UNANSWERED_BYTES = 4, 4 * 1024 * 1024
+MESSAGES_AT_ONCE, MAX_UNANSWERED_BYTES = 4, 4 * 1024 * 1024
 
 Messages = Iterator[list[Sequence[bytes]]]
 
@@ -96,7 +96,7 @@ class Requests:
     """A client's own connection, and its requests on it. Answers arrive elsewhere and are passed to `answer`."""
 
     def __init__(
-        self, redis: RedisConfig, coordinator: Address, me: Address, signing: Keys, clock: ServerClock
+        self, redis: RedisConfig, coordinator: Address, me: Address, signing: KeyRing, clock: ServerClock
     ) -> None:
         self._redis = redis
         self._coordinator = coordinator
@@ -176,7 +176,7 @@ class Requests:
 
     async def _send_what_may_be(self, action: Action, asking: _Asking, unsent: Messages) -> None:
         """Sends until nothing is left, or too much is unanswered."""
-        while asking.size < MOST_UNANSWERED_BYTES:
+        while asking.size < MAX_UNANSWERED_BYTES:
             async with self._lock:
                 if not self._wire.connected:
                     await self._wire.connect()
@@ -219,7 +219,7 @@ _AGAIN = "Asking again for the same ids is safe, and one task."
 def _messages(items: Iterable[bytes]) -> Messages:
     """The batches, each of which goes out in one write."""
     source = iter(items)
-    while part := list(islice(source, MOST_ITEMS * MESSAGES_AT_ONCE)):
+    while part := list(islice(source, MAX_ITEMS * MESSAGES_AT_ONCE)):
         yield list(chunks(part))
 
 

@@ -14,7 +14,7 @@ __all__ = ["WaitingReason"]
 log = logging.getLogger(__name__)
 
 #: Seconds between two looks, however many tasks are waited for.
-LOOK_AGAIN_S = 4.0
+POLL_S = 4.0
 
 
 class WaitingReason:
@@ -30,7 +30,7 @@ class WaitingReason:
     async def tell(self, task_id: str | None) -> None:
         """Logs why an overdue task waits, if somebody has to intervene, and what to do."""
         now_s = time.monotonic()
-        if task_id is None or not self._may_look or now_s - self._looked_s < LOOK_AGAIN_S:
+        if task_id is None or not self._may_look or now_s - self._looked_s < POLL_S:
             return
         self._looked_s = now_s
         try:

@@ -229,13 +229,13 @@ class AgentConfig(Value):
 
     @model_validator(mode="after")
     def _timings_fit(self) -> Self:
-        least = 2 * self.heartbeat_s
+        minimum_s = 2 * self.heartbeat_s
         for name, value in (("AGENT_FAILURE_TIMEOUT_S", self.failure_timeout_s), ("AGENT_LEASE_S", self.lease_s)):
-            if value <= least:
+            if value <= minimum_s:
                 raise BadSetting(
                     name,
                     f"{value:g} s leaves no room for one lost heartbeat."
-                    f" Set it above {least:g}, twice AGENT_HEARTBEAT_S, or lower AGENT_HEARTBEAT_S.",
+                    f" Set it above {minimum_s:g}, twice AGENT_HEARTBEAT_S, or lower AGENT_HEARTBEAT_S.",
                 )
         return self
 

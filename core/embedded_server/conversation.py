@@ -14,7 +14,7 @@ import hiredis
 __all__ = ["Conversation", "NotRedis", "Refusal"]
 
 #: The longest that is asked for here, a section of INFO, is a tenth of it.
-_LONGEST_REPLY_BYTES: Final = 64 * 1024
+_MAX_REPLY_BYTES: Final = 64 * 1024
 #: stands where a reply has not arrived as a whole yet
 _MORE: Final = object()
 
@@ -76,10 +76,10 @@ class Conversation:
         return dict(line.split(":", 1) for line in lines if ":" in line)
 
     def _read(self) -> None:
-        said = self._socket.recv(_LONGEST_REPLY_BYTES)
+        said = self._socket.recv(_MAX_REPLY_BYTES)
         if not said:
             raise ConnectionResetError("the connection was closed")
         self._said = said
         self._replies.feed(said)
-        if self._replies.len() > _LONGEST_REPLY_BYTES:
+        if self._replies.len() > _MAX_REPLY_BYTES:
             raise hiredis.ProtocolError("more than was asked for")

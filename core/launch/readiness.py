@@ -18,7 +18,7 @@ from core.wiring import server_for
 
 __all__ = ["wait_until_ready"]
 
-LOOK_AGAIN_S = 0.05
+POLL_S = 0.05
 #: Until people are told what is still missing.
 PATIENCE_S = 20.0
 
@@ -46,8 +46,8 @@ async def wait_until_ready(
                         missing = [plan for plan in plans if not _at_work(overview, plan, supervisor)]
                         if not missing:
                             return overview
-                        await asyncio.sleep(LOOK_AGAIN_S)
-            await asyncio.sleep(LOOK_AGAIN_S)
+                        await asyncio.sleep(POLL_S)
+            await asyncio.sleep(POLL_S)
     finally:
         telling.cancel()
 

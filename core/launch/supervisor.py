@@ -34,7 +34,7 @@ EXIT_HANDED_BACK, EXIT_KILLED = 75, 130
 GRACE_S = 10.0
 #: Even if no time is given for running tasks, what has none needs a moment to say goodbye; and the upper tiers, which
 #: run nothing themselves, have to pass on what the workers have just handed back.
-LEAST_DRAIN_S = {Role.WORKER: 0.5, Role.DISTRIBUTOR: 5.0, Role.COORDINATOR: 5.0}
+MIN_DRAIN_S = {Role.WORKER: 0.5, Role.DISTRIBUTOR: 5.0, Role.COORDINATOR: 5.0}
 #: From below, so that nobody is left with work and nobody to give it to.
 DRAIN_ORDER = (Role.WORKER, Role.DISTRIBUTOR, Role.COORDINATOR)
 
@@ -280,7 +280,7 @@ class Supervisor:
         if stage is self._stage or self._stop_requests > 1:
             return
         self._stage = stage
-        drain_s = max(self._drain_timeout_s, LEAST_DRAIN_S[stage]) if stage else 0.0
+        drain_s = max(self._drain_timeout_s, MIN_DRAIN_S[stage]) if stage else 0.0
         with suppress(OSError):  # the disk is full: they take the time that is configured
             write_private(self._files.drain_order, f"{drain_s}")
         self._stage_ends_s = time.monotonic() + drain_s + GRACE_S

@@ -28,11 +28,11 @@ class CommandSpec(NamedTuple):
     """A command: what carries it out, and how many arguments it has at least and at most (None: no limit)."""
 
     carry_out: Callable[[Keyspace, Arguments], Any]
-    least: int
-    most: int | None = None
+    min_arguments: int
+    max_arguments: int | None = None
 
     def takes(self, count: int) -> bool:
-        return self.least <= count and (self.most is None or count <= self.most)
+        return self.min_arguments <= count and (self.max_arguments is None or count <= self.max_arguments)
 
 
 # ---- keys ----
@@ -248,8 +248,8 @@ def zrange(space: Keyspace, given: Arguments) -> list[bytes]:
 
 def zrangebyscore(space: Keyspace, given: Arguments) -> list[bytes]:
     """ZRANGEBYSCORE key min max [LIMIT offset count]"""
-    key, least, most, *options = given
-    (low, not_low), (high, not_high) = score_bound(least), score_bound(most)
+    key, lower, upper, *options = given
+    (low, not_low), (high, not_high) = score_bound(lower), score_bound(upper)
     offset, count = 0, -1
     if options:
         if len(options) != 3 or options[0].upper() != b"LIMIT":

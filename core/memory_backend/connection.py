@@ -46,7 +46,7 @@ class MemoryConnection:
             self._session = self._store.open_session()
 
     async def exchange(
-        self, commands: Sequence[Command], *, timeout_s: float | None = None, most_bytes: int | None = None
+        self, commands: Sequence[Command], *, timeout_s: float | None = None, max_bytes: int | None = None
     ) -> list[Any]:
         """See `core.ports.Connection`. Raises TransportDown when it is closed, also meanwhile, and when a read blocks
         for longer than `timeout_s`."""

@@ -28,10 +28,10 @@ class Faults:
     late: float = 0.0  #: the connection breaks, and all of it arrives afterwards
     reply_lost: float = 0.0  #: all of it is carried out, and no reply comes
     split: float = 0.0  #: between two of its commands others have their turn; this is no failure
-    slow: float = 0.0  #: beside those: it takes up to `most_delay_s` each way
-    most_delay_s: float = 0.05
-    most_late_s: float = 1.0
-    most_silence_s: float = 5.0  #: after which the other side resets a connection on which no reply comes
+    slow: float = 0.0  #: beside those: it takes up to `max_delay_s` each way
+    max_delay_s: float = 0.05
+    max_late_s: float = 1.0
+    max_silence_s: float = 5.0  #: after which the other side resets a connection on which no reply comes
 
     KINDS: ClassVar[tuple[str, ...]] = ("cut", "request_lost", "part_lost", "late", "reply_lost", "split")
 
@@ -80,7 +80,7 @@ class FaultyConnection:
         self._inner = inner
 
     async def exchange(
-        self, commands: Sequence[Command], *, timeout_s: float | None = None, most_bytes: int | None = None
+        self, commands: Sequence[Command], *, timeout_s: float | None = None, max_bytes: int | None = None
     ) -> list[Any]:
         """As that of the connection below, if nothing happens to it. Raises TransportDown."""
         inner = self._inner
@@ -137,16 +137,16 @@ class FaultyConnection:
     ) -> list[Any]:
         middle = self._chance.randrange(len(commands))
         before = await inner.exchange(commands[:middle], timeout_s=timeout_s)
-        await asyncio.sleep(self._chance.uniform(0, faults.most_delay_s))
+        await asyncio.sleep(self._chance.uniform(0, faults.max_delay_s))
         return [*before, *await inner.exchange(commands[middle:], timeout_s=timeout_s)]
 
     async def _delay(self, faults: Faults) -> None:
         if faults.slow and self._chance.random() < faults.slow:
-            await asyncio.sleep(self._chance.uniform(0, faults.most_delay_s))
+            await asyncio.sleep(self._chance.uniform(0, faults.max_delay_s))
 
     async def _silence(self, limit_s: float, faults: Faults) -> None:
         """The caller waits until the other side resets the connection, or the time is over."""
-        waited_s = min(limit_s, self._chance.uniform(0, faults.most_silence_s))
+        waited_s = min(limit_s, self._chance.uniform(0, faults.max_silence_s))
         await asyncio.sleep(waited_s)
         raise TransportDown(f"no reply within {waited_s:.3g} s")
 
@@ -158,7 +158,7 @@ class FaultyConnection:
         arrival.add_done_callback(_under_way.discard)
 
     async def _arrive(self, inner: Connection, commands: Sequence[Command], faults: Faults) -> None:
-        await asyncio.sleep(self._chance.uniform(0, faults.most_late_s))
+        await asyncio.sleep(self._chance.uniform(0, faults.max_late_s))
         with contextlib.suppress(TransportDown):  # there is nobody left to tell
             await inner.exchange(commands)
         await inner.close()

@@ -84,7 +84,7 @@ OWN = (
 )
 RUN_SCRIPTS = " ".join(f"evalsha|{name_of(script)}" for script in SCRIPTS)
 #: Commands of somebody who only looks. None takes time in proportion to the whole server.
-LOOK = "get strlen getrange hget hmget hgetall hlen zscore zcard zrange zrevrange smembers xlen xrange xrevrange"
+READS = "get strlen getrange hget hmget hgetall hlen zscore zcard zrange zrevrange smembers xlen xrange xrevrange"
 
 
 def _may(commands: str, *keys: str, channel: str = "") -> Allowed:
@@ -181,7 +181,7 @@ def _operator(chain: Chain) -> list[Allowed]:
     return [
         *_client(chain),
         _may("info"),
-        _may(LOOK, *_reading(keys.every, cells.header, cells.every, ACTIVE)),
+        _may(READS, *_reading(keys.every, cells.header, cells.every, ACTIVE)),
         _may("append", *_writing(keys.revoked)),
         _may("xdel xtrim", *_writing(keys.agent.quarantine, cells.agent("*").quarantine)),
     ]

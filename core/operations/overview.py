@@ -24,7 +24,7 @@ __all__ = ["read_overview"]
 
 _REJECTED = b"rejected:"
 #: Number of commands that are sent for each agent.
-_LOOKS = 4
+_READS_AN_AGENT = 4
 _ROLES = (Role.COORDINATOR, Role.DISTRIBUTOR, Role.WORKER)
 
 Chain = tuple[Address, ...]
@@ -64,12 +64,12 @@ async def read_overview(source: Runs, coordinator_id: str, config: AgentConfig |
     looks += [("HGETALL", cell.heartbeats) for cell in cells]
     looks += [("XLEN", quarantine) for quarantine in quarantines]
     replies = await source.look(*looks)
-    rest = replies[_LOOKS * len(chains) :]
+    rest = replies[_READS_AN_AGENT * len(chains) :]
     for cell, reply in zip(cells, rest, strict=False):
         of_cell = found.hash(reply, cell.heartbeats)
         beats |= {(cell.distributor_id, name): packed for name, packed in of_cell.items()}
     agents = [
-        _view(chain, replies[_LOOKS * index : _LOOKS * (index + 1)], beats, now_ms, config, found)
+        _view(chain, replies[_READS_AN_AGENT * index : _READS_AN_AGENT * (index + 1)], beats, now_ms, config, found)
         for index, chain in enumerate(chains)
     ]
     readers = [*(f"distributor:{cell.distributor_id}" for cell in cells), f"coordinator:{coordinator_id}"]

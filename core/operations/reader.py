@@ -17,7 +17,7 @@ __all__ = ["Reader", "memory_told", "reading"]
 
 #: Replies that exceed this together, in bytes, are read one by one, and one that exceeds it alone is only reported. So
 #: nobody who can write to Redis fills the memory of a reader.
-MOST_BYTES = 256 * 1024 * 1024
+MAX_BYTES = 256 * 1024 * 1024
 
 
 class Reader:
@@ -42,7 +42,7 @@ class Reader:
         if not self._wire.connected:
             await self._wire.connect()
         try:
-            replies = await self._wire.exchange(commands, most_bytes=MOST_BYTES)
+            replies = await self._wire.exchange(commands, max_bytes=MAX_BYTES)
         except ReplyTooLarge as error:
             if len(commands) == 1:
                 return [error]

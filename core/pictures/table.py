@@ -40,7 +40,7 @@ class Column:
         """The width that folds nothing."""
         return max(map(_width, (self.name, *cells)))
 
-    def least(self, cells: Sequence[str]) -> int:
+    def min_width(self, cells: Sequence[str]) -> int:
         """The smallest width: a name may be folded between its words, a cell only if it flows."""
         if self.flows:
             return min(self.natural(cells), FLOW)
@@ -51,7 +51,7 @@ def fitted(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int)
     """The widths of the columns that are shown, by number. The last optional column is left out first. None: not even
     the others have room."""
     cells = list(zip(*rows, strict=True))
-    widths = {number: column.least(cells[number]) for number, column in enumerate(columns)}
+    widths = {number: column.min_width(cells[number]) for number, column in enumerate(columns)}
     optional = [number for number, column in enumerate(columns) if column.optional]
     while (left := width - sum(widths.values()) - GAP * (len(widths) - 1)) < 0:
         if not optional:

@@ -47,7 +47,7 @@ HATCHING = (
 )
 #: Reasonable distances between the ticks of the axis, in seconds, each times a power of ten.
 STEPS = (1, 2, 5)
-FEWEST_TICKS = 5
+MIN_TICKS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +169,8 @@ def _bar_label(words: str, x: float, y: float, width: float, outcome: str, room_
 
 def _axis(scale: _Scale, top: float, bottom: float) -> list[str]:
     seconds = scale.end - scale.start
-    power = 10 ** math.floor(math.log10(seconds / FEWEST_TICKS))
-    step = max(size * power for size in STEPS if size * power <= seconds / FEWEST_TICKS)
+    power = 10 ** math.floor(math.log10(seconds / MIN_TICKS))
+    step = max(size * power for size in STEPS if size * power <= seconds / MIN_TICKS)
     digits = max(0, -math.floor(math.log10(step)))
     parts = []
     for number in range(int(seconds / step) + 1):

@@ -22,7 +22,7 @@ LEASE_BYTES = 4096
 #: At most this much of a hash is read at once, in bytes. Heartbeats of 10,000 agents take a tenth of it.
 HASH_BYTES = 24 * 1024 * 1024
 #: A hash with more fields is not ours: each agent has one field, with a name of at most so many bytes.
-MOST_FIELDS, NAME_BYTES = 100_000, 128
+MAX_FIELDS, NAME_BYTES = 100_000, 128
 #: Returns a hash as HGETALL does, once it has at most ARGV[1] bytes. Before that, the script deletes its largest
 #: fields, which are mostly not those of agents, or all fields if there are too many to look at.
 TRIMMED_HASH = """
@@ -86,7 +86,7 @@ def name_of(script: str) -> str:
 def trimmed_hash(key: str) -> tuple[Command, Command]:
     """Two commands. The reply to the second is a hash that was larger than HASH_BYTES, after its largest fields were
     deleted."""
-    by_name = ("EVALSHA", name_of(TRIMMED_HASH), 1, key, HASH_BYTES, MOST_FIELDS, NAME_BYTES)
+    by_name = ("EVALSHA", name_of(TRIMMED_HASH), 1, key, HASH_BYTES, MAX_FIELDS, NAME_BYTES)
     return ("SCRIPT", "LOAD", TRIMMED_HASH), by_name
 
 

@@ -182,15 +182,15 @@ class Committer:
 
     # ---- plain commands ----
 
-    async def run(self, *commands: Command, most_bytes: int | None = None) -> list[Any]:
+    async def run(self, *commands: Command, max_bytes: int | None = None) -> list[Any]:
         """Plain commands outside a transaction (heartbeats, look-ups), on the same connection.
 
         A renewal goes along: waiting for a reply of its own, it would come too late over a slow link. One that fails
-        is due as before. Raises TransportDown; ReplyTooLarge, which is one, when more than `most_bytes` came in reply;
+        is due as before. Raises TransportDown; ReplyTooLarge, which is one, when more than `max_bytes` came in reply;
         ServerRefused when one of the commands was refused; StateConflict when its key is of another type: who takes the
         lease anew mends what is its own.
         """
-        replies = await self.look(*commands, most_bytes=most_bytes)
+        replies = await self.look(*commands, max_bytes=max_bytes)
         for command, reply in zip(commands, replies, strict=True):
             if isinstance(reply, ResponseError) and command[0] != "GETRANGE":  # which looks at what others may write
                 if is_other_type(str(reply)):
@@ -198,13 +198,13 @@ class Committer:
                 raise ServerRefused(f"Redis refused {command[0]!r}: {why_refused(str(reply))}")
         return replies
 
-    async def look(self, *commands: Command, most_bytes: int | None = None) -> list[Any]:
+    async def look(self, *commands: Command, max_bytes: int | None = None) -> list[Any]:
         """`run`, where a refusal stands as an error in the place of its reply."""
         async with self._connection.lock:
             if not self._connection.armed or self.lease.unrenewed_share <= RENEWED_ALONG_SHARE:
-                return await self._connection.exchange(*commands, most_bytes=most_bytes)
+                return await self._connection.exchange(*commands, max_bytes=max_bytes)
             failpoints.hit("renew")
-            return await self._transactions.send_along(commands, most_bytes)
+            return await self._transactions.send_along(commands, max_bytes)
 
     async def run_reading(self, key: str, *commands: Command) -> list[Any]:
         """`run` of a look at all of the hash at `key`, whose reply is as HGETALL's, and of `commands`.
@@ -212,7 +212,7 @@ class Committer:
         Where that is larger than any of ours it is first made smaller, so that nobody who can write there fills this
         process's memory; `commands` are carried out twice then."""
         try:
-            return await self.run(("HGETALL", key), *commands, most_bytes=HASH_BYTES)
+            return await self.run(("HGETALL", key), *commands, max_bytes=HASH_BYTES)
         except ReplyTooLarge:
             log.warning("%s is too large: its largest fields are deleted", key, extra={"action": "hash_trimmed"})
         return (await self.run(*trimmed_hash(key), *commands))[1:]

@@ -150,7 +150,7 @@ class Leaseholder:
             asked_s = monotonic_s()
             looks = (*fencing(self._keys), ("TIME",), *(("TYPE", key) for key in self._keys.types))
             try:
-                replies = await self._connection.exchange(*looks, most_bytes=HASH_BYTES)
+                replies = await self._connection.exchange(*looks, max_bytes=HASH_BYTES)
             except ReplyTooLarge:  # only the header can be
                 await self._connection.exchange(*trimmed_hash(self._keys.header))
                 return b""

@@ -73,11 +73,11 @@ class Transactions:
         sent_s, transaction = monotonic_s(), self._transaction(commands)
         return self._outcome(transaction, await self._connection.exchange_watched(*transaction), sent_s)
 
-    async def send_along(self, commands: Sequence[Command], most_bytes: int | None) -> list[Any]:
+    async def send_along(self, commands: Sequence[Command], max_bytes: int | None) -> list[Any]:
         """Renews the lease, and returns the replies to `commands` outside of the transaction. A failed renewal stays
         due."""
         sent_s, renewal = monotonic_s(), self._transaction(())
-        replies = await self._connection.exchange_watched(*renewal, *commands, most_bytes=most_bytes)
+        replies = await self._connection.exchange_watched(*renewal, *commands, max_bytes=max_bytes)
         with suppress(ServerRefused):
             self._outcome(renewal, replies[: len(renewal)], sent_s)
         return replies[len(renewal) :]

@@ -54,15 +54,15 @@ class WatchedConnection:
         """The total time spent waiting for Redis to answer, in seconds."""
         return self._waited_s + (0.0 if self._asked_s is None else monotonic_s() - self._asked_s)
 
-    async def exchange(self, *commands: Command, most_bytes: int | None = None) -> list[Any]:
+    async def exchange(self, *commands: Command, max_bytes: int | None = None) -> list[Any]:
         """The replies to `commands`, in order, including refusals. Raises TransportDown; ReplyTooLarge, a kind of
-        TransportDown, when more than `most_bytes` came."""
+        TransportDown, when more than `max_bytes` came."""
         self._asked_s = monotonic_s()
         try:
             if not self._connection.connected:
                 self._armed = False
                 await self._connection.connect()
-            replies = await self._connection.exchange(commands, most_bytes=most_bytes)
+            replies = await self._connection.exchange(commands, max_bytes=max_bytes)
             refusals = [str(reply) for reply in replies if isinstance(reply, ResponseError)]
             if any(map(is_elsewhere, refusals)):  # a new connection may lead to the new primary; this one never will
                 await self._connection.close()
@@ -74,12 +74,12 @@ class WatchedConnection:
         self._on_transport(True, "")
         return replies
 
-    async def exchange_watched(self, *commands: Command, most_bytes: int | None = None) -> list[Any]:
+    async def exchange_watched(self, *commands: Command, max_bytes: int | None = None) -> list[Any]:
         """`exchange` for commands that must not run unless the watch holds. A watch is lost with its connection, also
         if that broke only a moment ago, so these commands are never sent over a new one."""
         if not self._connection.connected:
             raise TransportDown(f"{self._me}: the connection broke, and nothing was sent")
-        return await self.exchange(*commands, most_bytes=most_bytes)
+        return await self.exchange(*commands, max_bytes=max_bytes)
 
     def recovered(self) -> None:
         """Resets the pauses after a success."""

@@ -45,7 +45,7 @@ from core.runtime.poison import PoisonFilter
 from core.runtime.revocations import Revocations
 from core.runtime.watchdog import Watchdog
 from core.sealing import Sealed
-from core.signing import Keys
+from core.signing import KeyRing
 from core.step import Answer, Batch, Call, Drain, Event, HeartbeatDue, Received, Request, Sending, Step, turn_away
 
 __all__ = ["AgentLoop"]
@@ -63,7 +63,7 @@ class AgentLoop:
         self,
         behaviour: Behaviour[Any],
         chain: tuple[Address, ...],
-        signing: Keys,
+        signing: KeyRing,
         open_connection: OpenConnection,
         config: AgentConfig,
         *,

@@ -25,7 +25,7 @@ __all__ = ["health_server"]
 #: Longest head of a request in bytes, and the seconds that it may take to arrive.
 HEAD_BYTES, REQUEST_S = 4096, 2.0
 #: Connections open at once. One more closes the oldest, since a probe asks immediately.
-MOST_CONNECTIONS = 128
+MAX_CONNECTIONS = 128
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
 
 
@@ -39,7 +39,7 @@ async def health_server(look: Callable[[], Condition], host: str, port: int) -> 
         me = asyncio.current_task()
         assert me
         talks[me] = writer
-        if len(talks) > MOST_CONNECTIONS:
+        if len(talks) > MAX_CONNECTIONS:
             talks.pop(next(iter(talks))).transport.abort()
         try:
             with suppress(TimeoutError, OSError):

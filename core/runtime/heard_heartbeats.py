@@ -9,7 +9,7 @@ from core.a2a_messaging import A2AMessage
 from core.errors import NotPermitted, PeerError, ReplayedMessage
 from core.roles import Action, Address, check_permitted
 from core.runtime.rejection_log import RejectionLog
-from core.signing import Keys, Signed, check_plausible
+from core.signing import KeyRing, Signed, check_plausible
 from core.status_reports import status_report
 from core.step import Received
 from core.stored import pairs
@@ -23,7 +23,7 @@ MAX_REMEMBERED = 10_000
 class HeardHeartbeats:
     """Compares the stored heartbeats with those of the last look, and verifies the new ones."""
 
-    def __init__(self, me: Address, signing: Keys, rejected: Counter[str]) -> None:
+    def __init__(self, me: Address, signing: KeyRing, rejected: Counter[str]) -> None:
         self._me = me
         self._signing = signing
         self._rejected = rejected

@@ -31,7 +31,7 @@ from core.redis_backend.keys import AgentKeys
 from core.roles import ASKERS, Action, Address, check_permitted
 from core.runtime.rejection_log import RejectionLog
 from core.server_info import is_other_type, of_another_type
-from core.signing import Keys, ReplayWindow, Signed, check_fresh, check_plausible
+from core.signing import KeyRing, ReplayWindow, Signed, check_fresh, check_plausible
 from core.status_reports import Room, status_report
 from core.step import PutAside, Received
 from core.stored import pairs
@@ -43,14 +43,14 @@ BLOCK_MS = 2000
 #: A read that takes longer has lost its connection.
 READ_WITHIN_S = BLOCK_MS / 1000 + 3
 #: Messages taken at once. Together with the items of a message, this bounds the work of one step.
-MOST_MESSAGES = 16
+MAX_MESSAGES = 16
 #: Entries read at once while most of them are not valid messages.
-MOST_ENTRIES = 512
+MAX_ENTRIES = 512
 #: While this many entries wait for a commit to delete them, nothing more is read.
-MOST_UNSETTLED = 4096
+MAX_UNSETTLED = 4096
 #: Evidence: bytes kept of a rejected body, messages kept per commit, and messages kept in all.
-EVIDENCE_BYTES, EVIDENCE_AT_ONCE, MOST_QUARANTINED = 4096, 200, 1000
-#: Bytes read at once, so that nobody who can write to the stream can fill this process's memory. MOST_MESSAGES messages
+EVIDENCE_BYTES, EVIDENCE_AT_ONCE, MAX_QUARANTINED = 4096, 200, 1000
+#: Bytes read at once, so that nobody who can write to the stream can fill this process's memory. MAX_MESSAGES messages
 #: of the size that our agents send fit.
 READ_BYTES = 13 * 1024 * 1024
 #: The id of an entry, and the message in it, whose signature is valid.
@@ -73,7 +73,7 @@ class Inbox:
         self,
         wire: Connection,
         me: Address,
-        signing: Keys,
+        signing: KeyRing,
         keys: AgentKeys,
         clock: ServerClock,
         *,
@@ -88,7 +88,7 @@ class Inbox:
         self._freshness_ms = freshness_ms
         self._limit_bytes = limit_bytes
         self._last = b"0"
-        self._at_once = MOST_MESSAGES  # how many entries the next read asks for
+        self._at_once = MAX_MESSAGES  # how many entries the next read asks for
         self._ahead: list[Entry] = []  # read, and not given out yet
         self.windows: dict[str, ReplayWindow] = {}  #: by sender
         self._moved: set[str] = set()  # senders whose window changed since the last settle
@@ -106,8 +106,8 @@ class Inbox:
             entries = await self._next_entries()
             self._ahead = [entry for one in entries if (entry := self._opened(*one))]
             flooded = len(self._ahead) < len(entries) / 2
-            self._at_once = min(MOST_ENTRIES, 2 * self._at_once) if flooded else MOST_MESSAGES
-        taken, self._ahead = self._ahead[:MOST_MESSAGES], self._ahead[MOST_MESSAGES:]
+            self._at_once = min(MAX_ENTRIES, 2 * self._at_once) if flooded else MAX_MESSAGES
+        taken, self._ahead = self._ahead[:MAX_MESSAGES], self._ahead[MAX_MESSAGES:]
         return taken
 
     async def _next_entries(self) -> list[Any]:
@@ -118,7 +118,7 @@ class Inbox:
             "XREAD", "COUNT", self._at_once, "BLOCK", BLOCK_MS, "STREAMS", self._keys.inbox, self._last
         )  # fmt: skip
         try:
-            [reply] = await self._wire.exchange([command], timeout_s=READ_WITHIN_S, most_bytes=READ_BYTES)
+            [reply] = await self._wire.exchange([command], timeout_s=READ_WITHIN_S, max_bytes=READ_BYTES)
         except ReplyTooLarge:
             return await self._few_entries()
         if isinstance(reply, Exception):
@@ -246,7 +246,7 @@ class Inbox:
     @property
     def full(self) -> bool:
         """Whether a commit has to delete rejected entries before more are read."""
-        return len(self._dropped.entries) >= MOST_UNSETTLED
+        return len(self._dropped.entries) >= MAX_UNSETTLED
 
     def settle(self, now_ms: int) -> list[Command]:
         """The commands that acknowledge everything that was dealt with. Call it once for each commit."""
@@ -259,7 +259,7 @@ class Inbox:
             commands.append(("HSET", self._keys.seen, *fields))
         for one in dealt:
             for evidence in one.evidence:
-                commands.append(("XADD", self._keys.quarantine, "MAXLEN", "~", MOST_QUARANTINED, "*", *evidence))
+                commands.append(("XADD", self._keys.quarantine, "MAXLEN", "~", MAX_QUARANTINED, "*", *evidence))
         for reason, count in (self._dropped.rejected + self._done.rejected).items():
             commands.append(("HINCRBY", self._keys.header, f"rejected:{reason}", count))
         self._dropped, self._done, self._moved = Dealt(), Dealt(), set()

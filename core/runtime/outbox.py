@@ -6,17 +6,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from core.a2a_messaging import MOST_ITEMS, VERSION, MessageType, as_list, encode_body
+from core.a2a_messaging import MAX_ITEMS, VERSION, MessageType, as_list, encode_body
 from core.ports import Command
 from core.redis_backend.keys import inbox_of
 from core.roles import ASKERS, Action, Address, Role
-from core.signing import Keys, Signed
+from core.signing import KeyRing, Signed
 from core.step import TYPE_OF_ACTION, Sending, Step
 
 __all__ = ["Outbox", "chunks"]
 
 #: Approximate limit of the bytes of items in one message.
-MOST_BYTES = 512 * 1024
+MAX_BYTES = 512 * 1024
 #: A reply stream is bounded in entries and, by the size of the newest, in bytes. A client that stops reading, or asks
 #: for large results repeatedly, finds them in the records instead.
 REPLIES_KEPT, REPLIES_BYTES, REPLIES_TTL_S = 20_000, 64 * 1024 * 1024, 3600
@@ -26,7 +26,7 @@ CLIENTS = Address(Role.CLIENT, "*")
 class Outbox:
     """Signs and numbers one agent's messages."""
 
-    def __init__(self, chain: tuple[Address, ...], signing: Keys) -> None:
+    def __init__(self, chain: tuple[Address, ...], signing: KeyRing) -> None:
         self._chain = chain
         self._me = chain[-1]
         self._signing = signing
@@ -100,7 +100,7 @@ def chunks(items: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     """`items` in order, in chunks so that no message exceeds its limits; one empty chunk when there are none."""
     start = size = 0
     for index, item in enumerate(items):
-        if index > start and (index - start == MOST_ITEMS or size + len(item) > MOST_BYTES):
+        if index > start and (index - start == MAX_ITEMS or size + len(item) > MAX_BYTES):
             yield items[start:index]
             start, size = index, 0
         size += len(item)

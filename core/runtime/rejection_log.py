@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 #: Seconds between two lines about the same reason, and about the same reason and sender.
 LINE_EVERY_S, SAME_EVERY_S = 10.0, 3600.0
 #: Number of senders that are remembered; beyond it, those of the oldest lines are dropped.
-MOST_REMEMBERED = 1000
+MAX_REMEMBERED = 1000
 _ANOTHER_SECRET = (
     "its secret differs: set the same A2A_TOKEN_SECRET there, or the A2A_AGENT_KEY that `agents key` prints for it;"
     " `agents dlq purge --quarantined` then clears the rejected messages"
@@ -65,7 +65,7 @@ class RejectionLog:
     def _said(self, reason: str, named: str, now_s: float) -> None:
         self._due_s.pop((reason, named), None)
         self._due_s |= {reason: now_s + LINE_EVERY_S, (reason, named): now_s + SAME_EVERY_S}
-        if len(self._due_s) > MOST_REMEMBERED:
+        if len(self._due_s) > MAX_REMEMBERED:
             del self._due_s[next(iter(self._due_s))]
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 
 from core.ports import Command
-from core.revocation import MOST_BYTES, revocations_in
+from core.revocation import MAX_BYTES, revocations_in
 from core.roles import Address
-from core.signing import Keys
+from core.signing import KeyRing
 
 __all__ = ["Revocations"]
 
@@ -18,14 +18,14 @@ class Revocations:
     """Finds new revocations among the stored ones, and tells the agent's keys. A revocation that was seen once holds as
     long as the keys do, whatever happens to what is stored."""
 
-    def __init__(self, chain: tuple[Address, ...], signing: Keys, key: str | None) -> None:
+    def __init__(self, chain: tuple[Address, ...], signing: KeyRing, key: str | None) -> None:
         """`chain` leads from the coordinator down to the agent; `key` is where revocations are stored, None:
         nowhere."""
         self._parents = chain[1:]
         self._signing = signing
         self._stored: object = b""
         #: the commands that read them; `take` takes their reply
-        self.look: tuple[Command, ...] = (("GETRANGE", key, 0, MOST_BYTES - 1),) if key else ()
+        self.look: tuple[Command, ...] = (("GETRANGE", key, 0, MAX_BYTES - 1),) if key else ()
 
     def take(self, stored: object) -> None:
         """Takes the stored revocations, or an error if they cannot be read."""

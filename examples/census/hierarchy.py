@@ -29,7 +29,7 @@ from core.wiring import server_for
 from examples.census.options import Options
 from examples.census.report import TaskCounts
 from examples.census.trail import attempts_of
-from examples.census.watch import LOOK_S, Watch
+from examples.census.watch import POLL_S, Watch
 
 __all__ = ["Hierarchy", "Seen", "hierarchy"]
 
@@ -64,7 +64,7 @@ class Hierarchy:
         try:
             while not running.done():
                 self._watch.strike(await self._watch.look(self._reader))
-                await asyncio.wait([running], timeout=LOOK_S)
+                await asyncio.wait([running], timeout=POLL_S)
             return running.result()
         finally:
             running.cancel()

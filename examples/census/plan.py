@@ -24,7 +24,7 @@ CHUNK_FILES = 300
 CHUNK_PATH_BYTES = 32 * 1024
 #: Enough for each worker that one which dies in the middle leaves work behind, and that all end at about one time.
 CHUNKS_PER_WORKER = 8
-FEWEST_CHUNKS = 16
+MIN_CHUNKS = 16
 
 
 class PlanRequest(BaseModel):
@@ -33,7 +33,7 @@ class PlanRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     root: str = Field(min_length=1)  #: absolute path of the tree, as `tree.to_text` gives it
-    chunks: int = Field(default=FEWEST_CHUNKS, ge=1)  #: into how many to cut at least, where there are as many files
+    chunks: int = Field(default=MIN_CHUNKS, ge=1)  #: into how many to cut at least, where there are as many files
 
 
 class Chunk(BaseModel):
@@ -49,7 +49,7 @@ class Chunk(BaseModel):
 
 def chunks_for(workers: int) -> int:
     """The number of chunks for that many workers, all distributors together."""
-    return max(FEWEST_CHUNKS, CHUNKS_PER_WORKER * workers)
+    return max(MIN_CHUNKS, CHUNKS_PER_WORKER * workers)
 
 
 def chunks_of(request: PlanRequest) -> list[Chunk]:

@@ -18,9 +18,9 @@ from core.roles import Role
 from core.status_reports import Beat
 from examples.census.options import Victim
 
-__all__ = ["LOOK_S", "Watch"]
+__all__ = ["POLL_S", "Watch"]
 
-LOOK_S = 0.1
+POLL_S = 0.1
 #: How long the last heartbeats are waited for, so that the counts are complete.
 LAST_HEARTBEATS_S = 5.0
 #: The share of the reviews that are done when the victim is killed: in the middle, and everybody still has work.
@@ -79,7 +79,7 @@ class Watch:
             beats = [(agent.agent_id, agent.beat) for agent in overview.agents if agent.beat and agent.up]
             if all(beat.beat > seen.get((agent_id, beat.started_ms), 0) for agent_id, beat in beats):
                 return
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_S)
 
     def distributors(self) -> list[str]:
         """The ids of all that were seen, sorted."""
@@ -129,7 +129,7 @@ class Watch:
         now_s = time.monotonic()
         then_s, before, rate = self._done_before.get(agent_id, (now_s, done, 0.0))
         if done != before:
-            rate = max(0.0, (done - before) / max(now_s - then_s, LOOK_S))
+            rate = max(0.0, (done - before) / max(now_s - then_s, POLL_S))
         if done != before or agent_id not in self._done_before:
             self._done_before[agent_id] = (now_s, done, rate)
         return rate

@@ -15,7 +15,7 @@ import redis
 
 from core.redis_backend.keys import CoordinatorKeys
 from core.roles import Address, Role
-from core.signing import Keys
+from core.signing import KeyRing
 from tests.installation import Installation
 from tests.waiting import until
 
@@ -278,7 +278,7 @@ def test_an_agents_own_key_is_the_one_that_the_root_gives_it(empty: Installation
     chain = [
         Address(Role.COORDINATOR, "coordinator-1"), Address(Role.DISTRIBUTOR, "d-2"), Address(Role.WORKER, "w-7"),
     ]  # fmt: skip
-    assert done.stdout.strip() == Keys.from_secret(SECRET.encode(), chain).export()
+    assert done.stdout.strip() == KeyRing.from_secret(SECRET.encode(), chain).export()
     assert "secret" in done.stderr
     assert SECRET not in done.stderr
 

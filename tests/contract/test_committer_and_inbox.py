@@ -18,7 +18,7 @@ from core.redis_backend.keys import CellKeys
 from core.roles import Action, Address, Role
 from core.runtime.inbox import Inbox
 from core.runtime.outbox import Outbox
-from core.signing import Keys
+from core.signing import KeyRing
 from core.step import Sending, Step
 from tests.builders import COORDINATOR, DISTRIBUTOR, SECRET, items
 from tests.waiting import until_async
@@ -36,7 +36,7 @@ def a_committer(open_connection: OpenConnection, *, lease_ms: int = 60_000) -> C
 
 
 def an_inbox(open_connection: OpenConnection) -> Inbox:
-    signing = Keys.from_secret(SECRET, CHAIN)
+    signing = KeyRing.from_secret(SECRET, CHAIN)
     return Inbox(
         open_connection(), DISTRIBUTOR, signing, KEYS, ServerClock(), freshness_ms=600_000, limit_bytes=1 << 20
     )
@@ -61,7 +61,7 @@ class Sender:
 
     def __init__(self, open_connection: OpenConnection) -> None:
         self._open_connection = open_connection
-        self._outbox = Outbox((COORDINATOR,), Keys.from_secret(SECRET, (COORDINATOR,)))
+        self._outbox = Outbox((COORDINATOR,), KeyRing.from_secret(SECRET, (COORDINATOR,)))
         self._outbox.incarnation = 1
 
     async def command(self, item: bytes) -> Command:
@@ -143,7 +143,7 @@ async def test_a_commit_happens_once_whatever_happens_to_its_connection(
     open_connection: OpenConnection, fault: str
 ) -> None:
     # Calm while it connects and acquires: three exchanges. Then the fault, in the exchange of the second commit.
-    faults = [CALM] * 3, [CALM], [Faults(**{fault: 1.0}, most_delay_s=0.01, most_late_s=0.02, most_silence_s=0.05)]
+    faults = [CALM] * 3, [CALM], [Faults(**{fault: 1.0}, max_delay_s=0.01, max_late_s=0.02, max_silence_s=0.05)]
     committer = a_committer(faulty(open_connection, *(one for some in faults for one in some)))
     await committer.acquire()
 

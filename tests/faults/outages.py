@@ -41,11 +41,11 @@ AGENTS = tuple(name for name in PROFILE if not name.endswith("b"))
 
 #: How long a server that was killed is away.
 DOWN_S = 0.5
-BATCH, MOST_OPEN = 20, 100
+BATCH, MAX_OPEN = 20, 100
 #: By lease, who held it, in order.
 Grants = Mapping[str, Sequence[Grant]]
 #: Between two looks whether there is room, and two tries while the server refuses.
-LOOK_S, RETRY_S = 0.005, 0.2
+POLL_S, RETRY_S = 0.005, 0.2
 
 
 class Submitter:
@@ -74,11 +74,11 @@ class Submitter:
         """Returns when it was stopped and all it has submitted have ended."""
         async with self._client, asyncio.TaskGroup() as batches:
             while not self._over.is_set():
-                if len(self._open) + BATCH <= MOST_OPEN:
+                if len(self._open) + BATCH <= MAX_OPEN:
                     tasks = [self._task() for _ in range(BATCH)]
                     self._open.update((task.task_id, task) for task in tasks)
                     batches.create_task(self._carry(tasks))
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(POLL_S)
 
     def _task(self) -> Task:
         number = next(self._numbers)
@@ -230,7 +230,7 @@ def judged_after_loss(stage: Stage, kept: Callable[[], Iterable[Transaction]], f
         if not verdict.left or time.monotonic() > deadline_s:
             stage.healthy = verdict.clean
             return verdict
-        time.sleep(LOOK_S)
+        time.sleep(POLL_S)
 
 
 def fences_used_again(before: Grants, after: Grants) -> dict[str, list[int]]:

@@ -212,11 +212,11 @@ class Stage:
         self._open.update(ids)
         return ids
 
-    def load(self, enough: Callable[[], bool] = lambda: True, *, least: int = 120, most: int = 400) -> int:
-        """Submits a few tasks at a time, with never too many open, until it is `enough` and `least` are submitted, but
-        no more than `most`. Returns how many that were."""
+    def load(self, enough: Callable[[], bool] = lambda: True, *, min_tasks: int = 120, max_tasks: int = 400) -> int:
+        """Submits a few tasks at a time, with never too many open, until it is `enough` and `min_tasks` are submitted,
+        but no more than `max_tasks`. Returns how many that were."""
         count = 0
-        while count < least or (count < most and not enough()):
+        while count < min_tasks or (count < max_tasks and not enough()):
             self.submit(20)
             count += 20
             if len(self._open) >= 100:

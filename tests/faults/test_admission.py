@@ -137,9 +137,9 @@ async def checked(redis: RedisConfig) -> None:
 # ---- tasks ----
 
 
-def full_to(share: float, most: int = 1_000_000) -> CoordinatorState:
+def full_to(share: float, limit: int = 1_000_000) -> CoordinatorState:
     state = CoordinatorState("c")
-    note_memory(state, Memory(int(share * most), most))
+    note_memory(state, Memory(int(share * limit), limit))
     return state
 
 
@@ -152,7 +152,7 @@ def test_above_the_high_water_mark_a_task_is_refused_and_told_why() -> None:
 
 def test_a_server_without_a_limit_or_that_does_not_tell_has_room() -> None:
     assert refusal(CoordinatorState("c"), a_task()) == ""
-    assert refusal(full_to(1.0, most=0), a_task()) == ""
+    assert refusal(full_to(1.0, limit=0), a_task()) == ""
 
 
 def test_what_was_admitted_counts_until_the_server_has_counted_it() -> None:
@@ -230,7 +230,7 @@ async def test_children_of_an_accepted_task_are_let_in_above_the_mark(redis_conf
         await me.submit.aio(a_task("tree", task_type="tree", payload=2))
         await client.config_set("maxmemory", "100mb")
         try:
-            await until_async(lambda: coordinator.state.memory.most > 0, "the coordinator has looked")
+            await until_async(lambda: coordinator.state.memory.limit > 0, "the coordinator has looked")
             with pytest.raises(TaskRefused, match="MEMORY_HIGH_WATER"):
                 await me.submit.aio(wait("late"))
 

@@ -12,7 +12,7 @@ from tests.redis_server import RedisServer
 #: The matrix asks for 100,000.
 TASKS = 10_000
 #: Of the server, for each task beside its payload.
-MOST_BYTES = 1024
+MAX_BYTES = 1024
 #: The last third drains at the rate of the first, but for this factor. The matrix asks for 10 %; a machine whose two
 #: cores others use as well is not that even. One scan of all that waits would cost more than that with each task.
 STEADY = 3.0
@@ -38,7 +38,7 @@ def test_a_backlog_takes_little_memory_for_each_task_and_drains_as_fast_at_its_e
     assert verdict.clean, verdict
     assert (verdict.ended, verdict.executed) == (TASKS, TASKS)
     halves = [(used[1] - used[0]) / (TASKS / 2), (used[2] - used[1]) / (TASKS / 2)]
-    assert max(halves) <= MOST_BYTES + payload
+    assert max(halves) <= MAX_BYTES + payload
     ended_ns = sorted(entry.at_ns for entry in stage.entries() if entry.kind == "ended")
     third = TASKS // 3
     first_s, last_s = ended_ns[third] - ended_ns[0], ended_ns[-1] - ended_ns[-third]

@@ -150,7 +150,7 @@ async def test_what_one_call_has_not_had_answered_is_bounded(
     redis_config: RedisConfig, client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise a coordinator that refuses would be heard when its inbox has filled the server."""
-    monkeypatch.setattr(requests, "MOST_UNANSWERED_BYTES", 300_000)
+    monkeypatch.setattr(requests, "MAX_UNANSWERED_BYTES", 300_000)
     async with AgentClient(redis_config, signed_as("client"), "k") as me:
         asked = asyncio.create_task(me.submit_many.aio([add(f"t{n}", *range(5000)) for n in range(100)], timeout_s=60))
         await until_async(lambda: client.xlen(KEYS.inbox), "the first messages are there")
@@ -280,7 +280,7 @@ async def test_the_end_of_a_task_can_be_asked_for_while_no_coordinator_is_up(
 async def test_a_program_that_waits_for_what_nobody_can_run_is_told_once_what_to_do(
     full: House, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "LOOK_AGAIN_S", 0.1)
+    monkeypatch.setattr(waiting, "POLL_S", 0.1)
     me = await full.client()
     await me.submit_many.aio([Task(task_id=f"t{n}", task_type="nobody-knows") for n in range(3)])
 
@@ -295,7 +295,7 @@ async def test_a_program_that_waits_for_what_nobody_can_run_is_told_once_what_to
 async def test_a_program_that_waits_for_a_task_that_runs_is_not_bothered(
     full: House, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "LOOK_AGAIN_S", 0.1)
+    monkeypatch.setattr(waiting, "POLL_S", 0.1)
     me = await full.client()
     await me.submit.aio(wait("t"))
     await runs(full, "t")

@@ -18,7 +18,7 @@ from core.config.settings import RedisConfig
 from core.errors import ConfigError
 from core.redis_backend.keys import CoordinatorKeys
 from core.runtime.condition import Condition
-from core.runtime.health import HEAD_BYTES, MOST_CONNECTIONS, health_server
+from core.runtime.health import HEAD_BYTES, MAX_CONNECTIONS, health_server
 from tests.integration.speaker import Redis
 from tests.redis_server import RedisServer
 from tests.tiers import Tiers
@@ -104,10 +104,10 @@ async def test_whatever_else_is_asked_is_refused_and_the_next_probe_answered(
 
 
 async def test_who_connects_and_says_nothing_is_cut_off(port: int) -> None:
-    silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MOST_CONNECTIONS)]
+    silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MAX_CONNECTIONS)]
 
     async with asyncio.timeout(10):
-        assert [await reader.read() for reader, _ in silent] == [b""] * MOST_CONNECTIONS
+        assert [await reader.read() for reader, _ in silent] == [b""] * MAX_CONNECTIONS
     assert (await got(port, "/livez"))[0] == 200
     for _, writer in silent:
         writer.close()
@@ -128,7 +128,7 @@ async def test_a_probe_is_answered_at_once_however_many_hold_connections_and_say
             finally:
                 writer.close()
 
-    slows = [asyncio.create_task(slow()) for _ in range(2 * MOST_CONNECTIONS)]
+    slows = [asyncio.create_task(slow()) for _ in range(2 * MAX_CONNECTIONS)]
     try:
         # Sooner there are places left, and whoever asks is answered.
         await until_async(lambda: opened > len(slows), "all places are taken, and who was sent away has come back")

@@ -13,7 +13,7 @@ from msgspec import to_builtins
 from core.redis_backend.keys import CellKeys
 from core.roles import Action, Address, Role
 from core.runtime.outbox import Outbox
-from core.signing import Keys
+from core.signing import KeyRing
 from core.status_reports import Beat
 from tests.faults.stage import COORDINATOR, SECRET, Stage
 from tests.waiting import until
@@ -34,7 +34,7 @@ class Herd:
 
     def _outbox(self, name: str) -> Outbox:
         chain = (Address(Role.COORDINATOR, COORDINATOR), self._parent, Address(Role.WORKER, name))
-        outbox = Outbox(chain, Keys.from_secret(SECRET.encode(), chain))
+        outbox = Outbox(chain, KeyRing.from_secret(SECRET.encode(), chain))
         outbox.incarnation = int(time.time() * 1000)
         return outbox
 

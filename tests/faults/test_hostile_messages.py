@@ -20,7 +20,7 @@ from core.redis_client import Wire
 from core.reports import task_id_in
 from core.roles import Action, Address, Role
 from core.runtime.inbox import Inbox
-from core.signing import Keys, Signed
+from core.signing import KeyRing, Signed
 from tests.builders import SECRET, a_task
 from tests.faults.json_suite import SUITE
 from tests.faults.keyspace import rejections, state_of
@@ -57,7 +57,7 @@ def fields_of(signed: Signed) -> Fields:
 
 
 def coordinators_inbox(wire: Wire) -> Inbox:
-    signing = Keys.from_secret(SECRET, CHAINS[K])
+    signing = KeyRing.from_secret(SECRET, CHAINS[K])
     return Inbox(wire, K, signing, KEYS.agent, ServerClock(), freshness_ms=600_000, limit_bytes=4 * 1024 * 1024)
 
 
@@ -124,14 +124,14 @@ def scrambled(fields: Fields, chance: random.Random) -> Iterator[Fields]:
 
 def foreign_tags(body: bytes, sender: Address, recipient: Address) -> Iterator[Fields]:
     """The same message, rightly signed by somebody who is not its sender, for somebody else, or with another secret."""
-    said = Keys.from_secret(SECRET, CHAINS[sender]).sign(body, recipient)
+    said = KeyRing.from_secret(SECRET, CHAINS[sender]).sign(body, recipient)
     for secret in (b"another root secret, 32 bytes long", b"", SECRET + b" "):
-        wrong = Keys.from_secret(secret or b"\0", CHAINS[sender]).sign(body, recipient)
+        wrong = KeyRing.from_secret(secret or b"\0", CHAINS[sender]).sign(body, recipient)
         yield fields_of(wrong)
         yield {**fields_of(wrong), b"kid": said.key_id.encode()}
     for other_sender, other_recipient, _ in LINKS:
         if (other_sender, other_recipient) != (sender, recipient):
-            other = Keys.from_secret(SECRET, CHAINS[other_sender]).sign(body, other_recipient)
+            other = KeyRing.from_secret(SECRET, CHAINS[other_sender]).sign(body, other_recipient)
             yield {**fields_of(other), b"from": str(sender).encode()}
             yield fields_of(other)
 
@@ -356,7 +356,7 @@ async def test_every_text_that_is_no_json_is_rejected_and_every_other_accepted_a
     for name, text in SUITE.items():
         task = {"task_id": ids[name], "task_type": "json", "payload": "PAYLOAD"}
         good = await friend.signed(Action.SUBMIT_TASK, tasks=[task])
-        signing = Keys.from_secret(SECRET, CHAINS[C])
+        signing = KeyRing.from_secret(SECRET, CHAINS[C])
         await friend.post(signing.sign(with_payload(good.body, text), K))
         await friend.post(signing.sign(text, K))
 

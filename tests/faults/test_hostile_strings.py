@@ -14,7 +14,7 @@ from core.client.agent_client import AgentClient
 from core.config.settings import A2AConfig, RedisConfig
 from core.redis_backend.keys import ACTIVE, CoordinatorKeys
 from core.roles import Action, Address, Role
-from core.signing import Keys
+from core.signing import KeyRing
 from core.tasks import Task
 from tests.builders import SECRET, a_message
 from tests.redis_server import RedisServer
@@ -56,7 +56,7 @@ KEY = re.compile(rb"agents:active|\{?(coordinator:k|shared:distributor:d)\}?(:[a
 def posted(server: RedisServer) -> int:
     """Puts messages and entries with hostile strings in every place into the coordinator's inbox. Returns how many
     must be put aside."""
-    signing = Keys.from_secret(SECRET, (K, ENEMY))
+    signing = KeyRing.from_secret(SECRET, (K, ENEMY))
     entries = []
     with server.connect() as client:
         now_ms = client.time()[0] * 1000

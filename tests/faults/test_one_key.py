@@ -15,7 +15,7 @@ from core.config.settings import RedisConfig
 from core.errors import TaskLost, TaskRefused, UnknownTask
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.roles import Action, Address, Role
-from core.runtime.outbox import MOST_BYTES
+from core.runtime.outbox import MAX_BYTES
 from core.tasks import Task
 from tests.faults.keyspace import rejections
 from tests.integration.hierarchy import FAST, House, add, house, spawn, wait
@@ -202,8 +202,8 @@ async def test_a_client_sees_and_touches_its_own_tasks_and_an_operator_all(agent
 async def test_an_answer_holds_so_many_bytes_of_records_at_most_and_the_stream_of_replies_too(
     agents: House, client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coordinator.task_life.MOST_TOLD_BYTES", 1_000_000)
-    monkeypatch.setattr("core.runtime.outbox.REPLIES_BYTES", 3 * MOST_BYTES)
+    monkeypatch.setattr("coordinator.task_life.MAX_TOLD_BYTES", 1_000_000)
+    monkeypatch.setattr("core.runtime.outbox.REPLIES_BYTES", 3 * MAX_BYTES)
     async with nothing_else_hurt(agents):
         bob = await agents.client("bob")
         ids = await bob.submit_many.aio([wait(f"large-{n}", "x" * 200_000) for n in range(10)])
@@ -217,7 +217,7 @@ async def test_an_answer_holds_so_many_bytes_of_records_at_most_and_the_stream_o
         await until_async(lambda: _is_read(client), "all is dealt with")
 
         replies = KEYS.replies(Address(Role.CLIENT, "bob~2"))
-        assert await client.memory_usage(replies) < 10 * MOST_BYTES
+        assert await client.memory_usage(replies) < 10 * MAX_BYTES
         assert len([one async for one in bob.as_completed(ids, 20)]) == 10
 
 

@@ -40,7 +40,7 @@ NOTICED_S = 30.0
 #: Between two tries to find an inbox with something in it.
 AGAIN_S = 0.05
 #: Lines of warnings and errors that an agent may log each second.
-MOST_ERRORS_S = 5
+MAX_ERRORS_S = 5
 
 CELL = CellKeys("distributor-1")
 INBOXES = {
@@ -73,7 +73,7 @@ def mistaken(stage: Stage, mistake: Callable[[], None], repaired_within_s: float
 
     verdict = stage.verdict()
     assert verdict.clean, verdict
-    assert {name: lines / seconds for name, lines in complaints.items() if lines / seconds >= MOST_ERRORS_S} == {}
+    assert {name: lines / seconds for name, lines in complaints.items() if lines / seconds >= MAX_ERRORS_S} == {}
 
 
 def mistaken_in_inbox(stage: Stage, agent_id: str, mistake: Callable[[Redis, str], object]) -> None:
@@ -177,7 +177,7 @@ def test_everything_is_deleted_and_all_are_at_work_again_within_a_lease_and_tell
     forgotten = told & history_of(before).ends.keys()
     verdict = judged_after_loss(stage, lambda: split_at_flush(log.transactions(since))[1], forgotten)
     assert verdict.clean, verdict
-    assert {name: lines / seconds for name, lines in complaints.items() if lines / seconds >= MOST_ERRORS_S} == {}
+    assert {name: lines / seconds for name, lines in complaints.items() if lines / seconds >= MAX_ERRORS_S} == {}
 
 
 @one_server

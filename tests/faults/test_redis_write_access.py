@@ -29,7 +29,7 @@ from core.runtime import rejection_log
 from core.runtime.inbox import Entry
 from core.runtime.outbox import Outbox
 from core.runtime.rejection_log import CURES, RejectionLog
-from core.signing import Keys
+from core.signing import KeyRing
 from core.tasks import Task
 from tests.builders import SECRET
 from tests.faults.flood import KINDS, flood
@@ -98,7 +98,7 @@ async def test_a_heartbeat_of_200_mib_and_1000_that_are_none_cost_their_reader_6
 async def test_a_hash_that_has_more_fields_than_there_are_agents_begins_anew(
     redis_config: RedisConfig, client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bounded_reads, "MOST_FIELDS", 100)
+    monkeypatch.setattr(bounded_reads, "MAX_FIELDS", 100)
     await client.hset("h", mapping={f"{number}": "x" for number in range(101)})
     wire = Wire(redis_config)
     await wire.connect()
@@ -246,7 +246,7 @@ async def test_what_is_no_heartbeat_of_a_distributor_tells_nothing_of_what_it_ha
 ) -> None:
     coordinator = await agents.coordinator()
     chain = (K, Address(Role.DISTRIBUTOR, name))
-    packed = Outbox(chain, Keys.from_secret(secret, chain)).beat(K, {"action": Action.BEAT.value, "beat": 1}, 1, 0)
+    packed = Outbox(chain, KeyRing.from_secret(secret, chain)).beat(K, {"action": Action.BEAT.value, "beat": 1}, 1, 0)
     await client.hset(KEYS.heartbeats, "d", packed)
 
     with pytest.raises(PeerError):
@@ -466,7 +466,7 @@ def test_keys_of_another_type_make_no_command_fail(
 def test_a_value_that_is_too_large_is_named_and_its_neighbours_are_shown(
     said: Callable[[str], str], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "MOST_BYTES", 1 * MIB)
+    monkeypatch.setattr(reader, "MAX_BYTES", 1 * MIB)
     with redis_server.connect() as client:
         client.hset(KEYS.tasks, "large", b"x" * 2 * MIB)
         client.zadd(KEYS.dead, {"large": 5e12})

@@ -9,7 +9,7 @@ from core.errors import RevokedKey
 from core.redis_backend.keys import CoordinatorKeys
 from core.revocation import lines_of
 from core.roles import Address, Role
-from core.signing import Keys
+from core.signing import KeyRing
 from core.tasks import Task
 from tests.faults.machines import COORDINATOR, Machines
 from tests.faults.outages import one_server
@@ -74,7 +74,7 @@ def test_a_client_that_is_revoked_is_told_so_and_others_are_not_touched(at_work:
 
 def test_who_can_only_write_to_redis_revokes_nobody_and_gives_no_id_back(at_work: Machines) -> None:
     stored = CoordinatorKeys(COORDINATOR).revoked
-    stranger = Keys.from_secret(b"a secret that nobody has here", (K, D1))
+    stranger = KeyRing.from_secret(b"a secret that nobody has here", (K, D1))
     at_work.agents("key revoke worker w1 --distributor d1")
     until(lambda: at_work.said("d1", "child_revoked"), "its distributor knows")
     with at_work.server.connect() as admin:

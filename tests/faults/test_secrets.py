@@ -14,7 +14,7 @@ from core.client.agent_client import AgentClient
 from core.config.settings import A2AConfig, RedisConfig
 from core.errors import PeerError
 from core.roles import Address, Role
-from core.signing import Keys
+from core.signing import KeyRing
 from core.tasks import Task
 from tests.faults.keyspace import READS
 from tests.redis_server import RedisServer
@@ -55,7 +55,7 @@ def keys() -> Iterator[bytes]:
     for root in (ROOT_SECRET.encode(), PREVIOUS_SECRET.encode()):
         yield root
         for chain in CHAINS:
-            ring = Keys.from_secret(root, chain)
+            ring = KeyRing.from_secret(root, chain)
             yield from ring._own.values()
             for other in CHAINS:
                 if other[:-1] == chain or chain[:-1] == other:
@@ -108,7 +108,7 @@ def test_no_secret_is_in_a_log_an_argument_the_environment_of_user_code_redis_or
 ) -> None:
     """After a run with all tiers, a task that failed, messages that were rejected and a client that was not let in."""
     (tmp_path / "mine.py").write_text(USER_CODE)
-    own_key = Keys.from_secret(ROOT_SECRET.encode(), CHAINS[3], PREVIOUS_SECRET.encode()).export()
+    own_key = KeyRing.from_secret(ROOT_SECRET.encode(), CHAINS[3], PREVIOUS_SECRET.encode()).export()
     common = {"LOG_LEVEL": "DEBUG"}
     roots = {"A2A_TOKEN_SECRET": ROOT_SECRET, "A2A_PREVIOUS_SECRET": PREVIOUS_SECRET}
     worker = ("worker", "--coordinator", "k", "--distributor", "d", "--import", "./mine.py")

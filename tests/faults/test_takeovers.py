@@ -141,7 +141,7 @@ def test_workers_that_froze_anywhere_change_nothing_when_they_wake_up(stage: Sta
         stage.start(name, failpoints=f"{point}:stop")
     stage.ready("worker-1", "worker-2")
 
-    count = stage.load(all_froze(stage, frozen), most=1000)
+    count = stage.load(all_froze(stage, frozen), max_tasks=1000)
     frozen_for(stage, frozen, 2 * LEASE_S)
     stage.ready(*frozen)
 
@@ -182,7 +182,7 @@ def test_distributors_that_froze_anywhere_are_replaced_within_their_lease_and_st
     until(lambda: all(stage.acts(name) or stage.processes.stopped(name) for name in frozen), "all of them act")
     stage.start(*(f"{name}b" for name in frozen), *(f"worker-{n}" for n in range(1, len(stage.distributors) + 1)))
 
-    stage.load(all_froze(stage, frozen), most=1000)
+    stage.load(all_froze(stage, frozen), max_tasks=1000)
     woke_s = frozen_for(stage, frozen, 2 * LEASE_S)
     slowest_s = max(stepped_down_after(stage, name, woke_s[name]) for name in frozen)
 
@@ -204,7 +204,7 @@ def test_distributors_that_froze_anywhere_are_replaced_within_their_lease_and_st
 def test_a_coordinator_that_freezes_is_replaced_within_its_lease_and_steps_down(hierarchy: Stage, point: str) -> None:
     """At `before-exec` it wakes up with a transaction in its hands that acknowledges what its successor has read."""
     alone(hierarchy, COORDINATOR, f"{point}:stop")
-    hierarchy.load(least=60)
+    hierarchy.load(min_tasks=60)
     woke_s = frozen_for(hierarchy, [COORDINATOR], 2 * LEASE_S)
     took_s = stepped_down_after(hierarchy, COORDINATOR, woke_s[COORDINATOR])
 
@@ -250,7 +250,7 @@ def test_a_second_process_of_an_id_leaves_by_itself_and_has_written_nothing(hier
 
     began_s = time.time()
     intruder = hierarchy.processes.start(role_of(agent_id), agent_id, *hierarchy.flags_of(agent_id), name="intruder")
-    count = 60 + hierarchy.load(lambda: not hierarchy.processes.alive("intruder"), most=1200)
+    count = 60 + hierarchy.load(lambda: not hierarchy.processes.alive("intruder"), max_tasks=1200)
     code = hierarchy.processes.wait("intruder")
 
     verdict = hierarchy.verdict()

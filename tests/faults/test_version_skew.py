@@ -14,7 +14,7 @@ from core.config.settings import RedisConfig
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.roles import Action, Address, Role
 from core.sealing import Sealed, bare
-from core.signing import Keys
+from core.signing import KeyRing
 from core.tasks import Task
 from tests.builders import SECRET, a_task
 from tests.faults.keyspace import rejections
@@ -117,7 +117,7 @@ async def test_one_tier_of_another_release_works_with_the_others(agents: House, 
 
 
 KINDS = {KEYS.tasks: Sealed.TASK, CELL.actual: Sealed.CELL}
-SEALS = {KEYS.tasks: Keys.from_secret(SECRET, (K,)).seals, CELL.actual: Keys.from_secret(SECRET, (K, D)).seals}
+SEALS = {KEYS.tasks: KeyRing.from_secret(SECRET, (K,)).seals, CELL.actual: KeyRing.from_secret(SECRET, (K, D)).seals}
 
 
 @pytest.mark.matrix(52)

@@ -9,7 +9,7 @@ import orjson
 
 from core.a2a_messaging import A2AMessage
 from core.roles import Action, Address
-from core.signing import Keys, Signed
+from core.signing import KeyRing, Signed
 from tests.builders import SECRET, a_message, a_task
 
 __all__ = ["Redis", "Speaker", "overheard"]
@@ -35,7 +35,7 @@ class Speaker:
         metadata = {"timestamp": seconds * 1000 + micros // 1000, "incarnation": self.incarnation}
         number = fields.pop("number", self.number)
         message = a_message(self.chain[-1], self.recipient, action, number=number, **{**metadata, **fields})
-        return Keys.from_secret(secret, self.chain).sign(body or message.encode(), self.recipient)
+        return KeyRing.from_secret(secret, self.chain).sign(body or message.encode(), self.recipient)
 
     async def post(self, signed: Signed) -> bytes:
         fields = signed.fields()
@@ -50,7 +50,7 @@ class Speaker:
 
 async def overheard(client: Redis, stream: str, reader: tuple[Address, ...]) -> list[tuple[Signed, A2AMessage]]:
     """All that lies in a stream, verified as its reader would."""
-    keys = Keys.from_secret(SECRET, reader)
+    keys = KeyRing.from_secret(SECRET, reader)
     found = []
     for _, fields in await client.xrange(stream):
         signed = Signed.from_fields([part for pair in fields.items() for part in pair])

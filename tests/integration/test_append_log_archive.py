@@ -14,7 +14,7 @@ from tests.waiting import until
 
 
 def test_what_was_written_before_a_rewrite_is_still_read_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "LONGEST_PART_BYTES", 2000)
+    monkeypatch.setattr(archive, "MAX_PART_BYTES", 2000)
     with RedisServer(bundled_server(), append_only=True) as server, server.connect() as client:
         kept = Archive(server.append_directory, server.directory / "archive")
         kept.collect()

@@ -12,7 +12,7 @@ from core.errors import TaskRefused
 from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys
 from core.roles import Address, Role
 from core.runtime import agent as agent_module
-from core.signing import Keys
+from core.signing import KeyRing
 from core.step import Batch, Drain, Step
 from core.tasks import Task
 from distributor.agent import DistributorAgent
@@ -268,7 +268,7 @@ async def test_a_worker_that_has_only_its_own_key_works(agents: House) -> None:
     await agents.coordinator()
     await agents.distributor()
     chain = (Address(Role.COORDINATOR, "k"), Address(Role.DISTRIBUTOR, "d"), Address(Role.WORKER, "w"))
-    own = Keys.from_secret(SECRET, chain).export()
+    own = KeyRing.from_secret(SECRET, chain).export()
     await agents.worker("w", a2a_config=signed_as("w", token_secret=None, agent_key=own))
     me = await agents.client()
 

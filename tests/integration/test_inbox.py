@@ -18,7 +18,7 @@ from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.redis_client import Wire
 from core.roles import Action, Address, Role
 from core.runtime.inbox import Inbox
-from core.signing import Keys, Signed
+from core.signing import KeyRing, Signed
 from distributor.agent import DistributorAgent
 from tests.builders import CLIENT, COORDINATOR, DISTRIBUTOR, SECRET, WORKER, a_task
 from tests.integration.speaker import Speaker
@@ -376,7 +376,7 @@ async def test_what_was_verified_and_then_rewound_is_neither_acknowledged_nor_a_
     redis_config: RedisConfig, client: Redis, friend: Speaker
 ) -> None:
     """When a step fails, the entries are taken singly; the last must not be deleted with the first."""
-    signing = Keys.from_secret(SECRET, (COORDINATOR,))
+    signing = KeyRing.from_secret(SECRET, (COORDINATOR,))
     wire = Wire(redis_config)
     inbox = Inbox(wire, COORDINATOR, signing, KEYS.agent, ServerClock(), freshness_ms=600_000, limit_bytes=10_000)
     ids = [await friend.submit(name) for name in ("a", "b")]

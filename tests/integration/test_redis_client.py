@@ -136,11 +136,11 @@ async def test_a_reply_larger_than_there_is_room_for_ends_the_connection_and_is_
     await wire.exchange([("SET", "large", b"x" * 1_000_000)])
 
     with pytest.raises(ReplyTooLarge):
-        await wire.exchange([("GET", "large")], most_bytes=500_000)
+        await wire.exchange([("GET", "large")], max_bytes=500_000)
     assert not wire.connected
 
     await wire.connect()
-    [reply] = await wire.exchange([("GET", "large")], most_bytes=1_100_000)
+    [reply] = await wire.exchange([("GET", "large")], max_bytes=1_100_000)
     assert len(reply) == 1_000_000
     await wire.close()
 

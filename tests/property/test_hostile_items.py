@@ -24,7 +24,7 @@ from core.a2a_messaging import A2AMessage
 from core.errors import BadTask, PeerError
 from core.reports import AttemptReport, ProgressReport, TaskReport
 from core.roles import ALLOWED, Action, Address, Role
-from core.status_reports import MOST_SKILLS, Beat, status_report
+from core.status_reports import MAX_SKILLS, Beat, status_report
 from core.step import Received, Sending, Step
 from core.tasks import Task
 from distributor.rules import recall as recall_distributor
@@ -280,13 +280,13 @@ def test_what_a_child_says_of_itself_costs_no_step_and_no_work(
 
 
 def test_what_is_said_of_all_workers_together_is_small_enough_to_be_said_on() -> None:
-    skills = [f"task:{n:0100}" for n in range(MOST_SKILLS[Role.WORKER] + 1)]
+    skills = [f"task:{n:0100}" for n in range(MAX_SKILLS[Role.WORKER] + 1)]
     with pytest.raises(PeerError):
         status_report(Role.WORKER, Action.BEAT, {**BEAT, "capabilities": skills})
     status_report(Role.DISTRIBUTOR, Action.BEAT, {**BEAT, "capabilities": skills})
     agent = Middle()
     for start in range(3):  # under ever new names of types
-        attempts = {f"type-{start}-{n}": 3 for n in range(MOST_SKILLS[Role.WORKER])}
+        attempts = {f"type-{start}-{n}": 3 for n in range(MAX_SKILLS[Role.WORKER])}
         said = heard(WORKER, DISTRIBUTOR, {**BEAT, "beat": 3 + start, "attempts": attempts})
         assert said
         agent.take(beats=[said])

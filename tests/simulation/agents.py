@@ -13,7 +13,7 @@ from core.errors import RaceLost, WorldError
 from core.roles import Address, Role
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.behaviour import Behaviour
-from core.signing import Keys
+from core.signing import KeyRing
 from distributor.agent import DistributorBehaviour
 from tests.simulation.user_code import user_code
 from tests.simulation.virtual_executor import VirtualExecutor
@@ -89,7 +89,7 @@ class SimulatedAgent:
 
     async def _live(self, life: Life) -> None:
         behaviour = self._new_behaviour(self._world, self.chain)
-        keys = Keys.from_secret(SECRET, self.chain)
+        keys = KeyRing.from_secret(SECRET, self.chain)
         connections = self._world.connections(lambda: life.cut_off)
         loop = AgentLoop(behaviour, self.chain, keys, connections, CONFIG)
         try:

@@ -25,7 +25,7 @@ __all__ = ["Story", "tell"]
 DISTRIBUTORS = ("distributor-1", "distributor-2")
 WORKERS = tuple((name, f"worker-{name[-1]}{letter}") for name in DISTRIBUTORS for letter in "ab")
 #: Virtual seconds: how long it may storm, and how long all that was submitted may take, and what follows from it.
-LONGEST_STORM_S, PATIENCE_S, SETTLED_S = 25.0, 900.0, 60.0
+MAX_STORM_S, PATIENCE_S, SETTLED_S = 25.0, 900.0, 60.0
 TOP = CoordinatorKeys(COORDINATOR.agent_id)
 
 
@@ -74,7 +74,7 @@ class Story:
     async def _storm(self) -> None:
         """Everything that is to happen, each at a moment of its own."""
         chance = self.chance
-        self.length_s = chance.uniform(3.0, LONGEST_STORM_S)
+        self.length_s = chance.uniform(3.0, MAX_STORM_S)
         strength = chance.choice([0.0, 0.02, 0.05, 0.15])
         self.world.faults = Faults(**dict.fromkeys(Faults.KINDS, strength / 3), slow=chance.choice([0.0, 0.5]))
         self._note(f"storm of strength {strength} for {self.length_s:.1f} s")

@@ -18,7 +18,7 @@ from core.ports import Command, OpenConnection, Part
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.roles import Action, Address, Role
 from core.runtime.outbox import Outbox
-from core.signing import Keys, Signed
+from core.signing import KeyRing, Signed
 from core.step import Sending, Step
 from core.tasks import Task
 
@@ -26,7 +26,7 @@ __all__ = ["COORDINATOR", "SECRET", "ObservedStore", "SimulatedClient", "World"]
 
 SECRET = b"a secret of simulated agents"
 COORDINATOR = Address(Role.COORDINATOR, "coordinator-1")
-CUT_OFF = Faults(cut=0.5, request_lost=0.3, late=0.2, most_late_s=4.0)
+CUT_OFF = Faults(cut=0.5, request_lost=0.3, late=0.2, max_late_s=4.0)
 CLIENT = Address(Role.CLIENT, "client-1")
 
 
@@ -96,7 +96,7 @@ class SimulatedClient:
     def __init__(self, world: World) -> None:
         chain = (COORDINATOR, CLIENT)
         self._world = world
-        self._signing = Keys.from_secret(SECRET, chain)
+        self._signing = KeyRing.from_secret(SECRET, chain)
         self._outbox = Outbox(chain, self._signing)
         self._outbox.incarnation = 1
         self._said: list[Command] = []

@@ -143,7 +143,7 @@ def test_what_was_admitted_before_the_last_heartbeat_counts_until_the_next() -> 
 
 
 def test_no_more_than_so_many_who_ask_are_remembered_the_newest_first() -> None:
-    task = handed_out(reply_to=tuple(f"client:c{number}" for number in range(task_life.MOST_FOLLOWERS)))
+    task = handed_out(reply_to=tuple(f"client:c{number}" for number in range(task_life.MAX_FOLLOWERS)))
     state, step = holding(task), Step()
 
     task_life.follow(state, task, CLIENT, step)
@@ -156,7 +156,7 @@ def test_no_more_than_so_many_who_ask_are_remembered_the_newest_first() -> None:
 def test_one_answer_tells_of_ended_tasks_up_to_its_limit(told_before: int, is_told: bool) -> None:
     task = handed_out(status=S.COMPLETED)
     size = len(task.to_json())
-    step = Step(told={CLIENT: task_life.MOST_TOLD_BYTES - size + told_before})
+    step = Step(told={CLIENT: task_life.MAX_TOLD_BYTES - size + told_before})
 
     task_life.follow(holding(), task, CLIENT, step)
 

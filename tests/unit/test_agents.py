@@ -9,7 +9,7 @@ import pytest
 from core.agents import UNKNOWN_RUN_MS, Health, prefetch_window
 from core.errors import MalformedMessage
 from core.roles import Action, Role
-from core.status_reports import MOST_SKILLS, Beat, status_report
+from core.status_reports import MAX_SKILLS, Beat, status_report
 from tests.builders import a_child
 
 
@@ -202,11 +202,11 @@ UNTRUE: dict[str, tuple[Role, Action, dict[str, Any], str]] = {
     ),
     "nothing": (Role.WORKER, Action.BEAT, cast(Any, []), "payload: expected object, got array"),
     "too many attempts in one": (
-        Role.WORKER, Action.AGENT_JOINED, {"attempts": {f"t{n}": 1 for n in range(MOST_SKILLS[Role.WORKER] + 1)}},
+        Role.WORKER, Action.AGENT_JOINED, {"attempts": {f"t{n}": 1 for n in range(MAX_SKILLS[Role.WORKER] + 1)}},
         "attempts: expected object of length <= 1024",
     ),
     "too many skills for a worker": (
-        Role.WORKER, Action.BEAT, {"capabilities": ["x"] * (MOST_SKILLS[Role.WORKER] + 1)},
+        Role.WORKER, Action.BEAT, {"capabilities": ["x"] * (MAX_SKILLS[Role.WORKER] + 1)},
         "over 1024 capabilities, or 65536 in sets",
     ),
     "too many skills in sets": (
@@ -229,8 +229,8 @@ def test_what_a_child_says_of_itself_is_refused_beyond_its_bounds_and_the_fields
 @pytest.mark.parametrize(
     ("sender", "payload"),
     [
-        (Role.WORKER, {"capabilities": ["x"] * MOST_SKILLS[Role.WORKER]}),
-        (Role.WORKER, {"attempts": {f"t{n}": 1 for n in range(MOST_SKILLS[Role.WORKER])}}),
+        (Role.WORKER, {"capabilities": ["x"] * MAX_SKILLS[Role.WORKER]}),
+        (Role.WORKER, {"attempts": {f"t{n}": 1 for n in range(MAX_SKILLS[Role.WORKER])}}),
         (Role.DISTRIBUTOR, {"skill_sets": [["x"] * 16_384] * 4}),
     ],
     ids=["skills", "attempts", "sets"],

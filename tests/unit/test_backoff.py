@@ -25,9 +25,9 @@ def test_chance_moves_a_pause_within_the_upper_half_of_its_range_and_nothing_aft
 
 
 @pytest.mark.parametrize(
-    ("lease_s", "longest_s"), [(60.0, MAX_S), (5.0, 1.0), (0.1, 0.02)], ids=["long", "short", "shorter than a pause"]
+    ("lease_s", "max_s"), [(60.0, MAX_S), (5.0, 1.0), (0.1, 0.02)], ids=["long", "short", "shorter than a pause"]
 )
-def test_who_holds_a_lease_never_sleeps_away_more_than_a_fifth_of_it(lease_s: float, longest_s: float) -> None:
+def test_who_holds_a_lease_never_sleeps_away_more_than_a_fifth_of_it(lease_s: float, max_s: float) -> None:
     backoff = Backoff.under_lease(lease_s)
 
-    assert max(backoff.next(1.0) for _ in range(10)) == pytest.approx(longest_s)
+    assert max(backoff.next(1.0) for _ in range(10)) == pytest.approx(max_s)

@@ -9,7 +9,7 @@ import orjson
 import pytest
 from msgspec import Raw
 
-from coordinator.dead_letters import MOST_BYTES, MOST_LETTERS, recall_letters
+from coordinator.dead_letters import MAX_BYTES, MAX_LETTERS, recall_letters
 from coordinator.rules import recall
 from coordinator.state import CoordinatorState, DeadLetter, Fetch, Fetched, Found, Submission, Sweep
 from core.dead_letters import origin_of, submitted_in, successors_of
@@ -337,13 +337,13 @@ def test_of_too_many_dead_letters_the_oldest_are_dropped(bound: str) -> None:
     state = a_coordinator()
     now_ms = int(NOW.timestamp() * 1000)
     if bound == "their number":
-        letters = {f"d{n}": DeadLetter(now_ms, 10, None) for n in range(MOST_LETTERS + 2)}
+        letters = {f"d{n}": DeadLetter(now_ms, 10, None) for n in range(MAX_LETTERS + 2)}
         recall_letters(state, letters, {})
     elif bound == "their bytes":
-        recall_letters(state, {f"d{n}": DeadLetter(now_ms, MOST_BYTES // 4, None) for n in range(6)}, {})
+        recall_letters(state, {f"d{n}": DeadLetter(now_ms, MAX_BYTES // 4, None) for n in range(6)}, {})
     else:
         letters = {f"d{n}": DeadLetter(now_ms, 1, f"{n}-0") for n in range(5)}
-        recall_letters(state, letters, {f"{n}-0": MOST_BYTES // 3 for n in range(5)})
+        recall_letters(state, letters, {f"{n}-0": MAX_BYTES // 3 for n in range(5)})
 
     step = take(state)
 
@@ -357,7 +357,7 @@ def test_a_message_with_open_tasks_does_not_count_against_its_dead_letters() -> 
     recall(state, [a_task("open", submission="5-0")], {}, 0)
     letters = {"d": DeadLetter(int(NOW.timestamp() * 1000), 10, "5-0")}
 
-    recall_letters(state, letters, {"5-0": 2 * MOST_BYTES})
+    recall_letters(state, letters, {"5-0": 2 * MAX_BYTES})
 
     assert state.dead_bytes == 10
     assert DEAD not in take(state).writes

@@ -290,10 +290,10 @@ def test_a_failed_attempt_tells_how_often_its_handler_may_be_tried() -> None:
 def test_of_too_many_types_the_oldest_are_forgotten_and_no_other() -> None:
     state = DistributorState("d", coordinator=COORDINATOR)
 
-    for number in range(task_life.MOST_TYPES + 2):
+    for number in range(task_life.MAX_TYPES + 2):
         task_life.remember_attempts(state, {f"type{number}": 1})
 
-    assert len(state.max_attempts) == task_life.MOST_TYPES
+    assert len(state.max_attempts) == task_life.MAX_TYPES
     assert next(iter(state.max_attempts)) == "type2"
 
 

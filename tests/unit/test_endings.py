@@ -62,7 +62,7 @@ def test_a_task_that_was_refused_is_not_expected_any_more() -> None:
 
 
 def test_of_what_nobody_asks_for_only_the_newest_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "MOST_UNASKED", 2)
+    monkeypatch.setattr(kept, "MAX_UNASKED", 2)
     endings = Endings()
     endings.expect(["a", "b", "c"])
 

@@ -10,7 +10,7 @@ import pytest
 from core.roles import Action
 from core.runtime.heard_heartbeats import HeardHeartbeats
 from core.runtime.outbox import Outbox
-from core.signing import Keys
+from core.signing import KeyRing
 from tests.builders import COORDINATOR, DISTRIBUTOR, SECRET, WORKER
 
 CHAIN = (COORDINATOR, DISTRIBUTOR, WORKER)
@@ -18,7 +18,7 @@ CHAIN = (COORDINATOR, DISTRIBUTOR, WORKER)
 
 def stored(number: int, **payload: Any) -> list[bytes]:
     """What HGETALL gives once `worker-1` has written its heartbeat of that number."""
-    outbox = Outbox(CHAIN, Keys.from_secret(SECRET, CHAIN))
+    outbox = Outbox(CHAIN, KeyRing.from_secret(SECRET, CHAIN))
     outbox.incarnation = 1
     packed = outbox.beat(DISTRIBUTOR, {"action": Action.BEAT.value, "beat": number, **payload}, number, 0)
     return [b"worker-1", packed]
@@ -29,7 +29,7 @@ def stored(number: int, **payload: Any) -> list[bytes]:
 )
 def test_a_childs_heartbeat_that_no_graph_could_take_is_counted_and_seen_by_none(wrong: dict[str, Any]) -> None:
     rejected: Counter[str] = Counter()
-    heard = HeardHeartbeats(DISTRIBUTOR, Keys.from_secret(SECRET, CHAIN[:2]), rejected)
+    heard = HeardHeartbeats(DISTRIBUTOR, KeyRing.from_secret(SECRET, CHAIN[:2]), rejected)
 
     assert heard.new(stored(1, **wrong), 0) == []
     assert rejected == {"malformed": 1}

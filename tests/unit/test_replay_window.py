@@ -9,7 +9,7 @@ import pytest
 
 from core.errors import ConfigError, MalformedMessage, PeerError, ReplayedMessage, StaleMessage
 from core.roles import Address, Role
-from core.signing import AHEAD_MS, WINDOW, Keys, ReplayWindow, Signed, check_fresh, check_plausible
+from core.signing import AHEAD_MS, WINDOW, KeyRing, ReplayWindow, Signed, check_fresh, check_plausible
 from tests.builders import COORDINATOR, DISTRIBUTOR, SECRET, WORKER
 
 HELD = ReplayWindow(incarnation=5, highest=10, taken=0b101, last_ms=70)
@@ -51,11 +51,11 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     ),
     "no packed message": (lambda: Signed.unpack(b"a\nb\nc"), MalformedMessage, "a packed message has four parts"),
     "no key": (
-        lambda: Keys.from_agent_key("12345678:" + "00" * 31, (COORDINATOR,)), ConfigError,
+        lambda: KeyRing.from_agent_key("12345678:" + "00" * 31, (COORDINATOR,)), ConfigError,
         "A2A_AGENT_KEY is not of the form KEYID:64-HEX-DIGITS, as `agents key` prints it.",
     ),
     "a key with more before it": (
-        lambda: Keys.from_agent_key("12345678:x:" + "00" * 32, (COORDINATOR,)), ConfigError,
+        lambda: KeyRing.from_agent_key("12345678:x:" + "00" * 32, (COORDINATOR,)), ConfigError,
         "A2A_AGENT_KEY is not of the form KEYID:64-HEX-DIGITS, as `agents key` prints it.",
     ),
 }  # fmt: skip
@@ -79,14 +79,14 @@ def test_a_start_is_believed_up_to_a_day_ahead_or_if_it_is_known(incarnation: in
 
 def test_an_agent_at_the_top_speaks_with_a_key_of_its_own() -> None:
     top, child = (COORDINATOR,), (COORDINATOR, DISTRIBUTOR)
-    own = Keys.from_agent_key(Keys.from_secret(SECRET, top).export(), top)
+    own = KeyRing.from_agent_key(KeyRing.from_secret(SECRET, top).export(), top)
 
-    Keys.from_secret(SECRET, child).verify(own.sign(b"body", DISTRIBUTOR))
+    KeyRing.from_secret(SECRET, child).verify(own.sign(b"body", DISTRIBUTOR))
 
 
 def test_who_is_revoked_is_named_by_who_holds_the_key_of_its_parent_only() -> None:
     chain = (COORDINATOR, DISTRIBUTOR)
-    parent, stranger = Keys.from_secret(SECRET, chain), Keys.from_secret(b"another secret of that length", chain)
+    parent, stranger = KeyRing.from_secret(SECRET, chain), KeyRing.from_secret(b"another secret of that length", chain)
     [(key_id, proof)] = parent.revocation(WORKER).items()
     [(_, other_proof)] = stranger.revocation(WORKER).items()
 

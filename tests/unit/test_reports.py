@@ -24,7 +24,7 @@ from msgspec.inspect import (
 from core.errors import BadTask, MalformedMessage
 from core.reports import Answer, answer_in, attempt_report, progress_report, shown_id, task_named, task_report
 from core.roles import Address, Role
-from core.signing import AHEAD_MS, Keys, check_plausible
+from core.signing import AHEAD_MS, KeyRing, check_plausible
 from core.status_reports import Beat
 from core.tasks import Task, checked
 from tests.builders import COORDINATOR, NOW, SECRET, a_task
@@ -134,16 +134,16 @@ def test_the_number_of_a_start_is_believed_as_far_as_the_clock_may_have_been_set
 
 
 def test_a_session_signs_with_a_key_of_its_own_that_follows_from_its_clients() -> None:
-    above = Keys.from_secret(SECRET, (COORDINATOR,))
-    given = Keys.from_secret(SECRET, (COORDINATOR, Address(Role.CLIENT, "bob"))).export()
+    above = KeyRing.from_secret(SECRET, (COORDINATOR,))
+    given = KeyRing.from_secret(SECRET, (COORDINATOR, Address(Role.CLIENT, "bob"))).export()
     one, other = (Address(Role.CLIENT, f"bob~{session}") for session in ("1", "2"))
 
-    signed = Keys.from_agent_key(given, (COORDINATOR, one)).sign(b"{}", COORDINATOR)
+    signed = KeyRing.from_agent_key(given, (COORDINATOR, one)).sign(b"{}", COORDINATOR)
 
     above.verify(signed)
     assert signed.sender == one
-    assert Keys.from_agent_key(given, (COORDINATOR, other)).sign(b"{}", COORDINATOR).signature != signed.signature
-    assert Keys.from_secret(SECRET, (COORDINATOR, one)).sign(b"{}", COORDINATOR) == signed
+    assert KeyRing.from_agent_key(given, (COORDINATOR, other)).sign(b"{}", COORDINATOR).signature != signed.signature
+    assert KeyRing.from_secret(SECRET, (COORDINATOR, one)).sign(b"{}", COORDINATOR) == signed
 
 
 @pytest.mark.parametrize(("role", "agent_id"), [(Role.WORKER, "w~1"), (Role.CLIENT, "c~"), (Role.CLIENT, "c~A~b")])

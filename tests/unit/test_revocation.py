@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from core.errors import RevokedKey
-from core.revocation import MOST_BYTES, lines_of, revocations_in
+from core.revocation import MAX_BYTES, lines_of, revocations_in
 from core.roles import Address, Role
 from core.runtime.revocations import Revocations
-from core.signing import Keys
+from core.signing import KeyRing
 from tests.builders import CLIENT, COORDINATOR, DISTRIBUTOR, SECRET, WORKER
 
 K, D, W, C = (COORDINATOR,), (COORDINATOR, DISTRIBUTOR), (COORDINATOR, DISTRIBUTOR, WORKER), (COORDINATOR, CLIENT)
@@ -16,8 +16,8 @@ OTHER_SECRET = b"another root secret, or the one before"
 WORKER_2 = Address(Role.WORKER, "worker-2")
 
 
-def keys(chain: tuple[Address, ...], secret: bytes = SECRET, previous: bytes | None = None) -> Keys:
-    return Keys.from_secret(secret, chain, previous)
+def keys(chain: tuple[Address, ...], secret: bytes = SECRET, previous: bytes | None = None) -> KeyRing:
+    return KeyRing.from_secret(secret, chain, previous)
 
 
 @pytest.mark.parametrize(("parent", "child"), [(K, C), (K, D), (D, W)])
@@ -68,7 +68,7 @@ GOOD = lines_of(W, keys(D))
         lines_of(W, keys(W)),
         lines_of(W, keys(K)),
         b"\xff" * 1000 + b"\n",
-        b"x" * MOST_BYTES + GOOD,
+        b"x" * MAX_BYTES + GOOD,
     ],
 )
 def test_a_line_that_its_parent_has_not_proven_revokes_nobody(stored: bytes) -> None:

@@ -8,7 +8,7 @@ import pytest
 from core.errors import ForgedRecord, PeerError, UnknownKey
 from core.roles import Address, Role
 from core.sealing import Sealed, Seals, bare
-from core.signing import Keys
+from core.signing import KeyRing
 from tests.builders import COORDINATOR, DISTRIBUTOR, SECRET
 
 RECORD = b'{"task_id":"t","result":{"mac":"x"}}'
@@ -64,9 +64,9 @@ def test_a_seal_of_the_key_before_counts_and_is_made_anew() -> None:
 
 
 def test_a_parent_can_check_what_its_child_has_sealed_and_nobody_beside_it() -> None:
-    above = Keys.from_secret(SECRET, (COORDINATOR,))
-    mine = Keys.from_agent_key(
-        Keys.from_secret(SECRET, (COORDINATOR, DISTRIBUTOR)).export(), (COORDINATOR, DISTRIBUTOR)
+    above = KeyRing.from_secret(SECRET, (COORDINATOR,))
+    mine = KeyRing.from_agent_key(
+        KeyRing.from_secret(SECRET, (COORDINATOR, DISTRIBUTOR)).export(), (COORDINATOR, DISTRIBUTOR)
     )
     sealed = mine.seals.seal(Sealed.CELL, "t", RECORD)
 

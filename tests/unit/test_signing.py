@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from core.errors import BadSignature, ConfigError, MalformedMessage, ReplayedMessage, StaleMessage, UnknownKey
 from core.roles import Address, Role
-from core.signing import WINDOW, Keys, ReplayWindow, Signed, check_fresh, key_id_of
+from core.signing import WINDOW, KeyRing, ReplayWindow, Signed, check_fresh, key_id_of
 from tests.builders import CLIENT, COORDINATOR, DISTRIBUTOR, SECRET, WORKER
 
 K, D, W, C = (COORDINATOR,), (COORDINATOR, DISTRIBUTOR), (COORDINATOR, DISTRIBUTOR, WORKER), (COORDINATOR, CLIENT)
@@ -21,8 +21,8 @@ WORKER_2 = Address(Role.WORKER, "worker-2")
 DISTRIBUTOR_2 = Address(Role.DISTRIBUTOR, "distributor-2")
 
 
-def keys(chain: tuple[Address, ...], secret: bytes = SECRET, previous: bytes | None = None) -> Keys:
-    return Keys.from_secret(secret, chain, previous)
+def keys(chain: tuple[Address, ...], secret: bytes = SECRET, previous: bytes | None = None) -> KeyRing:
+    return KeyRing.from_secret(secret, chain, previous)
 
 
 # ---- who can speak to whom ----
@@ -104,7 +104,7 @@ def test_fields_cannot_be_shifted_into_each_other() -> None:
 
 
 def test_an_agent_that_has_only_its_own_key_speaks_as_itself() -> None:
-    worker = Keys.from_agent_key(keys(W).export(), W)
+    worker = KeyRing.from_agent_key(keys(W).export(), W)
 
     keys(D).verify(worker.sign(b"body", DISTRIBUTOR))
     worker.verify(keys(D).sign(b"body", WORKER))
@@ -119,13 +119,13 @@ def test_an_agent_that_has_only_its_own_key_can_speak_as_nobody_else(role: Addre
         ((COORDINATOR, role), K),
         ((DISTRIBUTOR, role), (COORDINATOR, DISTRIBUTOR)),
     ]:
-        signed = Keys.from_agent_key(stolen, chain).sign(b"body", recipient[-1])
+        signed = KeyRing.from_agent_key(stolen, chain).sign(b"body", recipient[-1])
         with pytest.raises(BadSignature):
             keys(recipient).verify(signed)
 
 
 def test_a_distributor_can_derive_its_workers_keys_from_its_own() -> None:
-    distributor = Keys.from_agent_key(keys(D).export(), D)
+    distributor = KeyRing.from_agent_key(keys(D).export(), D)
 
     distributor.verify(keys(W).sign(b"body", DISTRIBUTOR))
 
@@ -149,7 +149,7 @@ def test_keys_are_derived_as_rfc_5869_says() -> None:
 @pytest.mark.parametrize("text", ["", "nonsense", "12345678:", "12345678:00ff", "12345678:" + "g" * 64, ":"])
 def test_a_key_that_is_none_is_refused_with_the_cure_and_without_being_shown(text: str) -> None:
     with pytest.raises(ConfigError, match="A2A_AGENT_KEY") as caught:
-        Keys.from_agent_key(text, W)
+        KeyRing.from_agent_key(text, W)
 
     assert not text.strip(":") or text not in str(caught.value)
 
@@ -180,7 +180,7 @@ def test_after_a_rotation_the_old_secret_is_refused_before_any_work_on_it() -> N
 
 
 def test_an_exported_key_takes_both_secrets_along() -> None:
-    worker = Keys.from_agent_key(keys(W, SECRET, previous=OLD_SECRET).export(), W)
+    worker = KeyRing.from_agent_key(keys(W, SECRET, previous=OLD_SECRET).export(), W)
 
     worker.verify(keys(D, OLD_SECRET).sign(b"body", WORKER))
     assert worker.sign(b"body", DISTRIBUTOR).key_id == key_id_of(SECRET)

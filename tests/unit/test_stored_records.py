@@ -18,14 +18,15 @@ from core.memory_backend.store import MemoryStore
 from core.redis_backend.keys import CoordinatorKeys
 from core.runtime.agent_loop import AgentLoop
 from core.sealing import Sealed
-from core.signing import Keys, Signed
+from core.signing import KeyRing, Signed
 from core.tasks import Task, TaskStatus, Then
 from tests.builders import CLIENT, COORDINATOR, NOW, SECRET, a_message, a_task
 
 S = TaskStatus
 CHAIN = (COORDINATOR,)
 KEYS = CoordinatorKeys(COORDINATOR.agent_id)
-SEALS, STRANGE = Keys.from_secret(SECRET, CHAIN).seals, Keys.from_secret(b"another secret of that length", CHAIN).seals
+SEALS = KeyRing.from_secret(SECRET, CHAIN).seals
+STRANGE = KeyRing.from_secret(b"another secret of that length", CHAIN).seals
 NOW_MS = int(NOW.timestamp() * 1000)
 
 
@@ -61,7 +62,7 @@ class Start:
                 self.ask("ZADD", index, score, name)
         config = AgentConfig()
         behaviour = CoordinatorBehaviour(COORDINATOR.agent_id, config)
-        keys = Keys.from_secret(SECRET, CHAIN)
+        keys = KeyRing.from_secret(SECRET, CHAIN)
         loop = AgentLoop(behaviour, CHAIN, keys, lambda: MemoryConnection(self._store), config)
         await loop.committer.acquire()
         await behaviour.load(loop)

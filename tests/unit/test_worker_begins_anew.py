@@ -9,7 +9,7 @@ from core.memory_backend.store import MemoryStore
 from core.reports import AttemptReport
 from core.roles import Action
 from core.runtime.agent_loop import AgentLoop
-from core.signing import Keys
+from core.signing import KeyRing
 from tests.builders import COORDINATOR, DISTRIBUTOR, SECRET, WORKER, a_task
 from worker.agent import WorkerBehaviour
 from worker.authoring.registry import Handlers
@@ -22,7 +22,7 @@ async def begins_anew() -> tuple[WorkerBehaviour, AgentLoop]:
     """Before, it has told of an attempt that it is given once more; told to drain, it ends."""
     store, config, task = MemoryStore(ServerTime()), AgentConfig(), a_task(attempt=1)
     behaviour = WorkerBehaviour(CHAIN, config, Handlers(), (), ())
-    loop = AgentLoop(behaviour, CHAIN, Keys.from_secret(SECRET, CHAIN), lambda: MemoryConnection(store), config)
+    loop = AgentLoop(behaviour, CHAIN, KeyRing.from_secret(SECRET, CHAIN), lambda: MemoryConnection(store), config)
     await loop.committer.acquire()
     await behaviour.load(loop)
     loop.drain()

@@ -24,8 +24,8 @@ DESCRIPTORS = 1024
 DESCRIPTORS_LEFT_OPEN = 64
 
 #: Looking at memory costs 30 µs: it is done after an attempt that took this long, one that failed, and now and then.
-LOOK_AFTER_S = 0.01
-LOOK_AFTER_RUNS = 64
+CHECK_AFTER_S = 0.01
+CHECK_AFTER_RUNS = 64
 
 #: What an attempt may have limited for itself.
 OTHER_LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
@@ -44,7 +44,7 @@ class Limits:
         self.exhausted = False  #: an attempt has come up against it
         self._runs_unseen = 0
         self._start_bytes = _memory_bytes()
-        self._most_bytes = resource.getrlimit(resource.RLIMIT_DATA)[1]  #: negative: there is no limit
+        self._hard_limit_bytes = resource.getrlimit(resource.RLIMIT_DATA)[1]  #: negative: there is no limit
         self._start_descriptor = _next_descriptor()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if not 0 <= soft <= DESCRIPTORS:
@@ -59,14 +59,14 @@ class Limits:
         """From now on, until `lift`; None: what all attempts may have."""
         self.allowed_mb = memory_mb or self._memory_mb
         wanted_bytes = self._start_bytes + self.allowed_mb * MIB
-        if not 0 <= self._most_bytes < wanted_bytes:
-            resource.setrlimit(resource.RLIMIT_DATA, (wanted_bytes, self._most_bytes))
+        if not 0 <= self._hard_limit_bytes < wanted_bytes:
+            resource.setrlimit(resource.RLIMIT_DATA, (wanted_bytes, self._hard_limit_bytes))
 
     def lift(self) -> None:
         """Makes room to tell what came of the attempt: libraries in C crash for want of memory, orjson among them. What
         the attempt has limited itself is taken back too."""
         try:
-            resource.setrlimit(resource.RLIMIT_DATA, (self._most_bytes, self._most_bytes))
+            resource.setrlimit(resource.RLIMIT_DATA, (self._hard_limit_bytes, self._hard_limit_bytes))
             for number, limits in self._others.items():
                 if resource.getrlimit(number) != limits:
                     resource.setrlimit(number, limits)
@@ -81,8 +81,8 @@ class Limits:
         if left_open > DESCRIPTORS_LEFT_OPEN:
             return f"it holds {left_open} descriptors"
         self._runs_unseen += 1
-        usual = self.allowed_mb == self._memory_mb and not failed and took_s < LOOK_AFTER_S
-        if usual and self._runs_unseen < LOOK_AFTER_RUNS:
+        usual = self.allowed_mb == self._memory_mb and not failed and took_s < CHECK_AFTER_S
+        if usual and self._runs_unseen < CHECK_AFTER_RUNS:
             return ""
         self._runs_unseen = 0
         held_mb = (_memory_bytes() - self._start_bytes) // MIB
