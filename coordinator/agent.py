@@ -29,12 +29,12 @@ from coordinator.state import (
 from core import failpoints
 from core.a2a_messaging import A2AMessage
 from core.access import owner_of
-from core.agents import Held
 from core.config.settings import A2AConfig, AgentConfig, RedisConfig
 from core.config.sources import load
 from core.errors import AgentSystemError, BadTask, MalformedMessage, NotPermitted, PeerError
 from core.langgraph_state import SharedAgentState
 from core.ports import Command
+from core.reconciliation import Held
 from core.redis_backend.bounded_reads import HASH_BYTES
 from core.redis_backend.commit import Committer
 from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys, keys_of

@@ -44,12 +44,12 @@ def on_beat(state: CoordinatorState, received: Received, batch: Batch, step: Ste
         return  # no newer than what we know, and it may be older than the capacity that we were told since
     if child.incarnation != incarnation:
         child.incarnation = incarnation
-        child.probe = child.held = None
+        child.probe.restart()
         step.note("distributor_joined", distributor=name, capacity=beat.capacity)
         step.put(Table.HEADER, "distributors", orjson.dumps(sorted(state.distributors)))
     child.update(beat, batch.mono_ms)
     if received.message.action == Action.BEAT:
-        audit(state, child, batch, step)
+        reconcile(state, child, batch, step)
 
 
 def remove_distributor(state: CoordinatorState, name: str, step: Step) -> None:
@@ -59,30 +59,28 @@ def remove_distributor(state: CoordinatorState, name: str, step: Step) -> None:
     step.remove(Table.HEARTBEATS, name)
 
 
-def audit(state: CoordinatorState, child: Subordinate, batch: Batch, step: Step) -> None:
-    """Finds what a distributor was handed and neither has nor has reported: a stream that was emptied, a hash that
-    was deleted. Over several heartbeats: first it must have read what was sent, then its cell is looked at, then all
-    that it had sent by a later heartbeat must have been taken."""
-    if child.held is not None and child.probe is not None:
-        if child.beat.beat > child.held.beat and batch.taken_from(child.address) >= child.beat.sent:
-            for task_id in child.missing(child.held.tasks.difference(child.beat.ended)):
-                child.in_flight.pop(task_id)
-                state.count("missing")
-                step.remove(Table.WANTED, task_id, child.address.agent_id)
-                requeue(state, state.local_tasks[task_id], batch, step)
-    elif child.probe is not None and child.has_read(state.incarnation):
-        step.effects.append(Audit(child.address.agent_id, child.probe.since_ms))
-    if child.unanswered(batch.mono_ms, state.failure_timeout_ms):
+def reconcile(state: CoordinatorState, child: Subordinate, batch: Batch, step: Step) -> None:
+    """Moves the probe of a distributor on by a heartbeat (see core.reconciliation). What it holds is read from its
+    cell, so that takes a heartbeat more than with a worker. What it has lost goes back in line."""
+    probe = child.probe
+    if probe.hear_out(child.beat, batch.taken_from(child.address)):
+        for task_id in probe.judge(child.in_flight, child.beat.ended):
+            child.in_flight.pop(task_id)
+            state.count("missing")
+            step.remove(Table.WANTED, task_id, child.address.agent_id)
+            requeue(state, state.local_tasks[task_id], batch, step)
+    elif probe.read(child.beat, state.incarnation):
+        step.effects.append(Audit(child.address.agent_id, probe.since_ms))
+    if probe.expire(batch.mono_ms, state.failure_timeout_ms):
         step.extras.setdefault(Sending(child.address, Action.ASSIGN_TASK), {})
-    child.ask(batch.sent.get(child.address, 0), batch.mono_ms, step.changes)
+    probe.ask(child.in_flight, batch.sent.get(child.address, 0), batch.mono_ms, step.changes)
 
 
 def on_audited(state: CoordinatorState, event: Audited, batch: Batch, step: Step) -> None:
-    """Takes the answer to the current probe. An answer to an earlier probe is ignored, since it cannot know of later
-    assignments."""
+    """Takes the answer to the current probe."""
     child = state.distributors.get(event.distributor_id)
-    if child is not None and child.probe is not None and child.probe.since_ms == event.probe_ms:
-        child.held = event.held
+    if child is not None:
+        child.probe.look(event.held, event.probe_ms)
 
 
 def on_capacity(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:

@@ -7,10 +7,11 @@ from typing import TypeAlias
 
 from msgspec import Raw
 
-from core.agents import Held, Subordinate
+from core.agents import Subordinate
 from core.dispatch_queue import DispatchQueue
 from core.errors import BadTask
 from core.langgraph_state import LocalAgentState
+from core.reconciliation import Held
 from core.server_info import Memory
 from core.step import Call, Drain, Effect, Event, HeartbeatDue, Request, Sending
 from core.tasks import Task

@@ -6,18 +6,18 @@ heartbeat has not moved for half of the failure timeout, and gone after all of i
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from core.reconciliation import Probe
 from core.roles import Address
 from core.status_reports import Beat
 
-__all__ = ["UNKNOWN_RUN_MS", "Health", "Held", "Probe", "Subordinate", "discount_silence", "prefetch_window"]
+__all__ = ["UNKNOWN_RUN_MS", "Health", "Subordinate", "discount_silence", "prefetch_window"]
 
 #: A worker is handed as much beyond its concurrency as it finishes in this time. That is enough not to run dry while a
 #: standby replaces its distributor, and little enough that a long task does not hold others up.
@@ -37,21 +37,6 @@ class Health(StrEnum):
     GONE = "gone"
 
 
-class Probe(NamedTuple):
-    """A question to a child's next heartbeats: of these tasks, which do you have?"""
-
-    sent: int  #: the last sequence number sent to it when the question was asked
-    tasks: Mapping[str, int]  #: as in Subordinate.in_flight
-    since_ms: int  #: observer's monotonic time at which it was asked
-
-
-class Held(NamedTuple):
-    """The tasks found stored with a distributor, and the number of its heartbeat at that moment."""
-
-    beat: int
-    tasks: frozenset[str]
-
-
 @dataclass(slots=True)
 class Subordinate:
     """One child, as its parent sees it."""
@@ -64,8 +49,7 @@ class Subordinate:
     in_flight: dict[str, int] = field(default_factory=dict)  #: task id -> number of its hand-over, in that order
     handed: int = 0  #: counts the hand-overs
     mean_run_ms: float = UNKNOWN_RUN_MS  #: of its recent tasks
-    probe: Probe | None = None
-    held: Held | None = None
+    probe: Probe = field(default_factory=Probe)  #: which of the tasks in flight have not arrived
     skills: tuple[frozenset[str], ...] = ()  #: what its heartbeat says one worker can do; of a distributor, each kind
 
     @property
@@ -112,38 +96,6 @@ class Subordinate:
         otherwise."""
         self.beat = replace(self.beat, draining=True)
         self.health = Health.DRAINING
-
-    def ask(self, sent: int, mono_ms: int, fresh: Container[str] = ()) -> None:
-        """Begins a probe, unless one is under way: which of the tasks that were handed to it does it have? Tasks in
-        `fresh`, handed over in this very step, are left out: their message comes after the one numbered `sent`."""
-        if self.probe is None and (asked := {one: at for one, at in self.in_flight.items() if one not in fresh}):
-            self.probe = Probe(sent, asked, mono_ms)
-
-    def unanswered(self, mono_ms: int, patience_ms: int) -> bool:
-        """Whether a probe is so old that the last message to the child, or from it, must have been lost. Then the probe
-        ends. Send the child a message that it answers: the sequence numbers then move on for the next probe."""
-        if self.probe is None or mono_ms - self.probe.since_ms < patience_ms:
-            return False
-        self.probe = self.held = None
-        return True
-
-    def has_read(self, incarnation: int) -> bool:
-        """Whether it has read everything that its parent's `incarnation` had sent when the probe began. It must have
-        read something from that incarnation, since messages of an earlier one may otherwise still be unread."""
-        heard = self.beat.parent_incarnation == incarnation
-        return heard and self.probe is not None and self.beat.received >= self.probe.sent
-
-    def missing(self, holding: Container[str]) -> list[str]:
-        """Ends the probe and returns the tasks that were lost: handed over then, not held and not reported.
-
-        This needs no clocks. It is sound if the child had read everything sent before the probe when it said what it
-        holds, and if everything that it had sent until then has been read.
-        """
-        assert self.probe
-        asked = self.probe.tasks  # a task that came back since, and was handed over again, does not count
-        lost = [one for one, at in self.in_flight.items() if asked.get(one) == at and one not in holding]
-        self.probe = self.held = None
-        return lost
 
     def ran(self, run_ms: float) -> None:
         """Adds a run's duration, ms, to the mean: an exponentially weighted moving average (EWMA) with alpha 0.1."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import orjson
 
 from core.agents import Health, Subordinate, discount_silence
+from core.reconciliation import Held
 from core.reports import AttemptName, item_of
 from core.roles import Action
 from core.status_reports import Beat
@@ -48,7 +49,7 @@ def on_beat(state: DistributorState, received: Received, batch: Batch, step: Ste
         write_workers(state, step)
     worker.update(beat, batch.mono_ms)
     if received.message.action == Action.BEAT:
-        audit(state, worker, batch, step)
+        reconcile(state, worker, batch, step)
 
 
 def is_successor(state: DistributorState, worker: Subordinate, incarnation: int, beat: Beat) -> bool:
@@ -72,16 +73,20 @@ def stop_what_others_have(state: DistributorState, worker: Subordinate, beat: Be
             step.send(Sending(worker.address, Action.CANCEL_TASK, None, worker.incarnation), item)
 
 
-def audit(state: DistributorState, worker: Subordinate, batch: Batch, step: Step) -> None:
-    """Finds what a worker was handed and neither has nor has reported: a stream that was emptied."""
-    if worker.has_read(state.incarnation) and batch.taken_from(worker.address) >= worker.beat.sent:
-        for task_id in worker.missing(dict(worker.beat.holding)):
-            worker.in_flight.pop(task_id)
-            state.count("missing")
-            lose(state, state.local_tasks[task_id], worker.address.agent_id, batch, step, began=False)
-    if worker.unanswered(batch.mono_ms, state.failure_timeout_ms):
+def reconcile(state: DistributorState, worker: Subordinate, batch: Batch, step: Step) -> None:
+    """Moves the probe of a worker on by a heartbeat (see core.reconciliation), which itself tells what it holds. What
+    it has lost is tried again."""
+    probe, beat, taken = worker.probe, worker.beat, batch.taken_from(worker.address)
+    if probe.read(beat, state.incarnation) and taken >= beat.sent:
+        probe.look(Held(beat.beat - 1, frozenset(dict(beat.holding))), probe.since_ms)  # before this one
+        if probe.hear_out(beat, taken):
+            for task_id in probe.judge(worker.in_flight):
+                worker.in_flight.pop(task_id)
+                state.count("missing")
+                lose(state, state.local_tasks[task_id], worker.address.agent_id, batch, step, began=False)
+    if probe.expire(batch.mono_ms, state.failure_timeout_ms):
         step.extras.setdefault(Sending(worker.address, Action.ASSIGN_TASK, None, worker.incarnation), {})
-    worker.ask(batch.sent.get(worker.address, 0), batch.mono_ms, step.changes)
+    probe.ask(worker.in_flight, batch.sent.get(worker.address, 0), batch.mono_ms, step.changes)
 
 
 def judge_workers(state: DistributorState, batch: Batch, step: Step) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from coordinator.state import Audited, NoteAttempts, NotTaken, TakenOver, TakeOver
-from core.agents import Health, Held
+from core.agents import Health
+from core.reconciliation import Held, ProbeState
 from core.roles import Action
 from core.step import Call, HeartbeatDue, Table
 from tests.builders import CLIENT, DISTRIBUTOR, a_task, record, sent
@@ -105,16 +106,15 @@ def test_what_was_stored_before_a_task_was_handed_over_does_not_tell_that_it_is_
     take(state, submitted(a_task("old")))
     take(state, beats=[alive(DISTRIBUTOR, beat=2)], later_s=1)
     child = state.distributors["distributor-1"]
-    assert child.probe
     before = Audited("distributor-1", child.probe.since_ms, Held(2, frozenset({"old"})))
-    child.missing({"old"})  # that was found out meanwhile, by another look
+    assert child.probe.expire(1000, patience_ms=0)
     take(state, submitted(a_task("new"), number=2), later_s=2)
     take(state, beats=[alive(DISTRIBUTOR, beat=3)], later_s=3)
 
     take(state, events=[before], later_s=3)
 
+    assert child.probe.state is ProbeState.ASKED
     assert child.probe.tasks.keys() == {"old", "new"}
-    assert child.held is None
 
 
 def test_a_late_result_of_a_distributor_whose_tasks_were_moved_counts_for_nothing() -> None:

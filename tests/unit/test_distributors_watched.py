@@ -18,13 +18,15 @@ from coordinator.liveness import (
     on_taken_over,
 )
 from coordinator.state import Audit, Audited, CoordinatorState, NotTaken, TakenOver, TakeOver
-from core.agents import Health, Held, Probe
+from core.agents import Health
+from core.reconciliation import Held, Probe, ProbeState
 from core.roles import Action
 from core.step import Batch, Sending, Step, Table
 from core.tasks import Task, TaskError, TaskStatus
 from tests.builders import COORDINATOR, DISTRIBUTOR, NOW, a_batch, a_beat, a_task, message_to, taken
 from tests.coordinator_steps import OTHER, handed_out, holding
 
+S = ProbeState
 to_me = message_to(COORDINATOR)
 AT = NOW + timedelta(seconds=2)
 LATER = a_batch(later_s=2)
@@ -77,11 +79,11 @@ def test_only_a_newer_heartbeat_is_a_sign_of_life(incarnation: int, beat: int, m
 
 def test_a_distributor_that_was_started_anew_is_asked_anew() -> None:
     state, step = watching(handed_out()), Step()
-    child(state).probe, child(state).held = Probe(9, {"t": 1}, 0), Held(1, frozenset())
+    child(state).probe = Probe(S.LOOKED, 9, {"t": 1}, 0, Held(1, frozenset()))
 
     on_beat(state, a_sign(1, incarnation=2), LATER, step)
 
-    assert (child(state).incarnation, child(state).held, child(state).probe) == (2, None, Probe(0, {"t": 1}, 2000))
+    assert (child(state).incarnation, child(state).probe) == (2, Probe(S.ASKED, 0, {"t": 1}, 2000))
     assert [name for name, _ in step.notes] == ["distributor_joined"]
 
 
@@ -90,12 +92,12 @@ def test_a_joining_message_asks_after_nothing() -> None:
 
     on_beat(state, a_sign(1, incarnation=2, action=Action.AGENT_JOINED), LATER, Step())
 
-    assert child(state).probe is None
+    assert child(state).probe == Probe()
 
 
 def test_what_was_handed_over_is_looked_for_once_it_must_have_been_read() -> None:
     state, step = watching(handed_out()), Step()
-    child(state).probe = Probe(3, {"t": 1}, 700)
+    child(state).probe = Probe(S.ASKED, 3, {"t": 1}, 700)
 
     on_beat(state, a_sign(parent_incarnation=5, received=2), LATER, step)
     assert step.effects == []
@@ -106,21 +108,19 @@ def test_what_was_handed_over_is_looked_for_once_it_must_have_been_read() -> Non
 @pytest.mark.parametrize(("probe_ms", "taken"), [(700, True), (701, False)])
 def test_what_was_found_counts_for_its_own_question_only(probe_ms: int, taken: bool) -> None:
     state = watching(handed_out())
-    child(state).probe = Probe(3, {"t": 1}, 700)
+    child(state).probe = Probe(S.READ, 3, {"t": 1}, 700)
 
     on_audited(state, Audited(NAME, probe_ms, Held(4, frozenset({"t"}))), LATER, Step())
     on_audited(state, Audited("nobody", probe_ms, Held(4, frozenset())), LATER, Step())
 
-    assert child(state).held == (Held(4, frozenset({"t"})) if taken else None)
+    assert child(state).probe.held == (Held(4, frozenset({"t"})) if taken else None)
 
 
 def test_what_is_not_there_or_has_ended_without_a_report_that_came_goes_back_in_line() -> None:
     tasks = [handed_out(name) for name in ("there", "ended", "lost")]
     state, step = watching(*tasks), Step()
-    child(state).probe, child(state).held = (
-        Probe(3, {"there": 1, "ended": 2, "lost": 3}, 0),
-        Held(2, frozenset({"there"})),
-    )
+    asked, held = {"there": 1, "ended": 2, "lost": 3}, Held(2, frozenset({"there", "ended"}))
+    child(state).probe = Probe(S.LOOKED, 3, asked, 0, held)
     batch = a_batch(later_s=2, windows=taken(DISTRIBUTOR, 4), sent={DISTRIBUTOR: 6})
 
     on_beat(state, a_sign(3, sent=4, ended=["ended"]), batch, step)
@@ -129,22 +129,22 @@ def test_what_is_not_there_or_has_ended_without_a_report_that_came_goes_back_in_
     assert step.writes[Table.WANTED, NAME] == {"ended": None, "lost": None}
     assert list(child(state).in_flight) == ["there"]
     assert "lost" in state.queue
-    assert (child(state).held, child(state).probe) == (None, Probe(6, {"there": 1}, 2000))
+    assert child(state).probe == Probe(S.ASKED, 6, {"there": 1}, 2000)
 
 
 @pytest.mark.parametrize(("beat", "sent"), [(2, 4), (3, 5)], ids=["not after it", "not all it sent was taken"])
 def test_nothing_is_missing_before_all_that_was_said_since_has_been_taken(beat: int, sent: int) -> None:
     state, step = watching(handed_out()), Step()
-    child(state).probe, child(state).held = Probe(3, {"t": 1}, 0), Held(2, frozenset())
+    child(state).probe = Probe(S.LOOKED, 3, {"t": 1}, 0, Held(2, frozenset()))
 
     on_beat(state, a_sign(beat, sent=sent), a_batch(later_s=2, windows=taken(DISTRIBUTOR, 4)), step)
 
-    assert (state.counts, child(state).held) == ({}, Held(2, frozenset()))
+    assert (state.counts, child(state).probe.held) == ({}, Held(2, frozenset()))
 
 
 def test_a_distributor_that_does_not_answer_is_spoken_to() -> None:
     state, step = watching(handed_out()), Step()
-    child(state).probe = Probe(3, {"t": 1}, 0)
+    child(state).probe = Probe(S.ASKED, 3, {"t": 1}, 0)
 
     on_beat(state, a_sign(), a_batch(later_s=4.999), step)
     assert step.extras == {}
@@ -159,7 +159,7 @@ def test_a_distributor_is_not_asked_after_what_it_is_handed_in_this_step() -> No
 
     on_beat(state, a_sign(), LATER, step)
 
-    assert child(state).probe == Probe(0, {"t": 1}, 2000)
+    assert child(state).probe == Probe(S.ASKED, 0, {"t": 1}, 2000)
 
 
 @pytest.mark.parametrize(

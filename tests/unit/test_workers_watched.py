@@ -8,7 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from core.agents import Health, Probe, Subordinate
+from core.agents import Health, Subordinate
+from core.reconciliation import Probe, ProbeState
 from core.roles import Action
 from core.status_reports import Beat
 from core.step import Batch, Sending, Step, Table
@@ -18,6 +19,7 @@ from distributor.liveness import forget_worker, give_back_stranded, judge_worker
 from distributor.state import DistributorState
 from tests.builders import COORDINATOR, NOW, WORKER, a_batch, a_beat, a_task, message_to, sent, taken
 
+S = ProbeState
 to_me = message_to(COORDINATOR)
 LATER = a_batch(later_s=2)
 NOW_MS = int(NOW.timestamp() * 1000)
@@ -148,45 +150,57 @@ def test_a_worker_that_is_back_stops_all_that_is_no_longer_its_own() -> None:
 def test_what_a_worker_was_asked_for_and_has_not_is_handed_over_again() -> None:
     state, step = watching(handed("has"), handed("lost"), handed("newer")), Step()
     worker = state.workers["worker-1"]
-    worker.probe = Probe(3, {"has": 1, "lost": 2, "newer": 9}, 0)
+    worker.probe = Probe(S.ASKED, 3, {"has": 1, "lost": 2, "newer": 9}, 0)
     batch = a_batch(later_s=2, windows=taken(WORKER, 4), sent={WORKER: 6})
 
     on_beat(state, a_sign(holding=[["has", 2]], received=3, sent=4), batch, step)
 
     assert (state.counts, step.changes) == ({"missing": 1}, {"lost": ("pending",)})
     assert list(worker.in_flight) == ["has", "newer"]
-    assert worker.probe == Probe(6, {"has": 1, "newer": 3}, 2000)  # the next question
+    assert worker.probe == Probe(S.ASKED, 6, {"has": 1, "newer": 3}, 2000)  # the next question
     assert state.local_tasks["lost"].retry_count == 1
 
 
 @pytest.mark.parametrize(
-    ("fields", "windows"),
+    ("fields", "after"),
     [
-        ({"received": 2, "sent": 4}, 4),
-        ({"received": 3, "sent": 5}, 4),
-        ({"received": 3, "sent": 4, "parent_incarnation": 4}, 4),
+        ({"received": 2, "sent": 4}, S.ASKED),
+        ({"received": 3, "sent": 5}, S.READ),
+        ({"received": 3, "sent": 4, "parent_incarnation": 4}, S.ASKED),
     ],
     ids=["has not read it", "what it has sent was not read", "speaks of an earlier distributor"],
 )
-def test_nothing_is_missing_while_a_message_may_be_under_way(fields: dict[str, Any], windows: int) -> None:
+def test_nothing_is_missing_while_a_message_may_be_under_way(fields: dict[str, Any], after: ProbeState) -> None:
     state, step = watching(handed("lost")), Step()
-    probe = state.workers["worker-1"].probe = Probe(3, {"lost": 1}, 0)
+    worker = state.workers["worker-1"]
+    worker.probe = Probe(S.ASKED, 3, {"lost": 1}, 0)
 
-    on_beat(state, a_sign(**fields), a_batch(later_s=2, windows=taken(WORKER, windows)), step)
+    on_beat(state, a_sign(**fields), a_batch(later_s=2, windows=taken(WORKER, 4)), step)
 
-    assert (state.workers["worker-1"].probe, state.counts, step.commits) == (probe, {}, False)
+    assert (worker.probe, state.counts, step.commits) == (Probe(after, 3, {"lost": 1}, 0), {}, False)
+
+
+def test_what_a_worker_holds_is_told_anew_by_each_heartbeat_until_its_reports_have_been_taken() -> None:
+    state = watching(handed("t"))
+    state.workers["worker-1"].probe = Probe(S.ASKED, 3, {"t": 1}, 0)
+    windows = taken(WORKER, 4)
+
+    on_beat(state, a_sign(2, received=3, sent=5), a_batch(later_s=1, windows=windows), Step())
+    on_beat(state, a_sign(3, received=3, sent=4, holding=[["t", 2]]), a_batch(later_s=2, windows=windows), Step())
+
+    assert state.counts == {}
 
 
 def test_a_worker_that_does_not_answer_is_spoken_to() -> None:
     state, step = watching(handed("t")), Step()
-    state.workers["worker-1"].probe = Probe(3, {"t": 1}, 0)
+    state.workers["worker-1"].probe = Probe(S.ASKED, 3, {"t": 1}, 0)
 
     on_beat(state, a_sign(), a_batch(later_s=4.999), step)
     assert step.extras == {}
     on_beat(state, a_sign(3), a_batch(later_s=5), step)
 
     assert step.extras == {Sending(WORKER, Action.ASSIGN_TASK, None, 7): {}}
-    assert state.workers["worker-1"].probe == Probe(0, {"t": 1}, 5000)
+    assert state.workers["worker-1"].probe == Probe(S.ASKED, 0, {"t": 1}, 5000)
 
 
 def test_a_worker_is_not_asked_after_what_it_is_handed_in_this_step() -> None:
@@ -195,7 +209,7 @@ def test_a_worker_is_not_asked_after_what_it_is_handed_in_this_step() -> None:
 
     on_beat(state, a_sign(), LATER, step)
 
-    assert state.workers["worker-1"].probe == Probe(0, {"t": 1}, 2000)
+    assert state.workers["worker-1"].probe == Probe(S.ASKED, 0, {"t": 1}, 2000)
 
 
 def test_a_worker_that_leaves_by_its_own_will_is_noted_and_nobody_is_suspected() -> None:
