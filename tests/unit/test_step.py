@@ -1,0 +1,29 @@
+"""What a run is given and what it decides, as values."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from core.errors import LeaseLost
+from core.step import Call, HeartbeatDue, Request, turn_away
+from tests.builders import DISTRIBUTOR, WORKER, a_batch, taken
+
+
+async def test_whoever_waits_for_a_call_is_told_why_it_is_not_answered_and_whoever_has_an_answer_keeps_it() -> None:
+    loop = asyncio.get_running_loop()
+    waiting, answered = loop.create_future(), loop.create_future()
+    answered.set_result("as asked")
+    request = Request[str]()
+
+    turn_away([HeartbeatDue(), Call(request, answered), Call(request, waiting)], LeaseLost("gone"))
+
+    assert await answered == "as asked"
+    with pytest.raises(LeaseLost, match="gone"):
+        await waiting
+
+
+def test_the_highest_number_taken_from_a_sender_is_that_of_its_own_window() -> None:
+    batch = a_batch(windows=taken(WORKER, 7))
+    assert (batch.taken_from(WORKER), batch.taken_from(DISTRIBUTOR)) == (7, 0)
