@@ -195,7 +195,7 @@ def hand_out(state: CoordinatorState, batch: Batch, step: Step) -> None:
     for placed_id, distributor_id in step.placed.items():
         if distributor_id in state.distributors:
             place(state, placed_id, distributor_id, batch, step)
-    if state.queue.lanes and not state.draining:
+    if state.queue.offers() and not state.draining:
         spread = LeastLoaded(state.distributors.values())
         while (task_id := state.queue.pop(spread.can_serve)) is not None:
             task = state.local_tasks[task_id]

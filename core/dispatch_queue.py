@@ -2,8 +2,9 @@
 
 The order is earliest due date with ageing: a task is due at the time it came plus the patience of its priority, and the
 earliest due goes first. So urgent work overtakes normal work, and normal work that has waited a minute longer overtakes
-urgent work: no task starves. Tasks of one type that need the same capabilities share a lane. A task that nobody can run
-now therefore holds up only tasks like it, and a decision costs the same whether ten tasks wait or a million.
+urgent work: no task starves. Tasks of one type that need the same capabilities and may be placed alike share a lane. A
+task that nobody can run now therefore holds up only tasks like it, and a decision costs the same whether ten tasks wait
+or a million.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 from core.tasks import Priority, Task, skills_needed
 
-__all__ = ["PATIENCE_MS", "DispatchQueue"]
+__all__ = ["PATIENCE_MS", "DispatchQueue", "Placement"]
 
 #: How much longer than an urgent task a task of this priority waits, ms.
 PATIENCE_MS = {
@@ -26,14 +28,24 @@ PATIENCE_MS = {
 }
 
 Needs = tuple[str, ...]
+#: The lanes of one placement: heaps of (due, arrival, id).
+Lanes = dict[Needs, list[tuple[int, int, str]]]
+
+
+class Placement(IntEnum):
+    """To whom a task may be handed, of those that can run it."""
+
+    ANYWHERE = 0  #: to anybody with room for it, also behind other tasks
+    AT_ONCE = 1  #: to somebody who begins it immediately
+    ALONE = 2  #: likewise, and who has no other task of this placement
 
 
 @dataclass(slots=True)
 class DispatchQueue:
     """The ids of the tasks that wait, each at most once."""
 
-    lanes: dict[Needs, list[tuple[int, int, str]]] = field(default_factory=dict)  #: heaps of (due, arrival, id)
-    later: list[tuple[int, int, Task]] = field(default_factory=list)  #: heap of (not before, arrival, task)
+    lanes: tuple[Lanes, ...] = field(default_factory=lambda: tuple({} for _ in Placement))  #: by placement
+    later: list[tuple[int, int, Placement, Task]] = field(default_factory=list)  #: heap, by (not before, arrival)
     waiting: dict[str, int] = field(default_factory=dict)  #: id -> arrival of its valid entry
     arrivals: int = 0
 
@@ -43,14 +55,15 @@ class DispatchQueue:
     def __contains__(self, task_id: str) -> bool:
         return task_id in self.waiting
 
-    def push(self, task: Task) -> None:
+    def push(self, task: Task, placement: Placement = Placement.ANYWHERE) -> None:
         """Adds `task`, or moves it. Before its `not_before` it is not offered (see `wake`)."""
         self.arrivals += 1
         self.waiting[task.task_id] = self.arrivals
         if task.not_before:
-            heapq.heappush(self.later, (int(task.not_before.timestamp() * 1000), self.arrivals, task))
+            begins_ms = int(task.not_before.timestamp() * 1000)
+            heapq.heappush(self.later, (begins_ms, self.arrivals, placement, task))
         else:
-            self._line_up(task, self.arrivals)
+            self._line_up(task, self.arrivals, placement)
 
     def remove(self, task_id: str) -> bool:
         """Removes a task, wherever it stands. False: it was not there."""
@@ -59,22 +72,27 @@ class DispatchQueue:
     def wake(self, now_ms: int) -> None:
         """Moves the tasks whose pause is over into their lanes."""
         while self.later and self.later[0][0] <= now_ms:
-            _, arrival, task = heapq.heappop(self.later)
+            _, arrival, placement, task = heapq.heappop(self.later)
             if self.waiting.get(task.task_id) == arrival:
-                self._line_up(task, arrival)
+                self._line_up(task, arrival, placement)
 
     def next_wake_ms(self) -> int | None:
         """When the next pause is over; None: no task pauses."""
         return self.later[0][0] if self.later else None
 
-    def pop(self, can_serve: Callable[[Needs], bool]) -> str | None:
-        """The next id among the lanes that `can_serve` accepts; None: no task can be handed out."""
+    def offers(self, placement: Placement = Placement.ANYWHERE) -> bool:
+        """Whether there are lanes of this placement; what stood in them may have been removed."""
+        return bool(self.lanes[placement])
+
+    def pop(self, can_serve: Callable[[Needs], bool], placement: Placement = Placement.ANYWHERE) -> str | None:
+        """The next id among the lanes of this placement that `can_serve` accepts; None: no task can be handed out."""
         best: list[tuple[int, int, str]] | None = None
-        for needs, heap in list(self.lanes.items()):
+        lanes = self.lanes[placement]
+        for needs, heap in list(lanes.items()):
             while heap and self.waiting.get(heap[0][2]) != heap[0][1]:
                 heapq.heappop(heap)  # removed or moved since
             if not heap:
-                del self.lanes[needs]
+                del lanes[needs]
             elif (best is None or heap[0] < best[0]) and can_serve(needs):
                 best = heap
         if best is None:
@@ -83,14 +101,16 @@ class DispatchQueue:
         del self.waiting[task_id]
         return task_id
 
-    def needs(self) -> set[Needs]:
-        """What the waiting tasks need, one entry per lane."""
-        return set(self.lanes)
+    def needs(self, *placements: Placement) -> set[Needs]:
+        """What the waiting tasks of these placements need, or of all; one entry for each set of skills."""
+        return {needs for placement in placements or Placement for needs in self.lanes[placement]}
 
     def in_lane(self, needs: Needs) -> list[str]:
         """The ids that wait for somebody with these skills, in no particular order."""
-        return [task_id for _, arrival, task_id in self.lanes.get(needs, ()) if self.waiting.get(task_id) == arrival]
+        heaps = (lanes.get(needs, ()) for lanes in self.lanes)
+        return [task_id for heap in heaps for _, arrival, task_id in heap if self.waiting.get(task_id) == arrival]
 
-    def _line_up(self, task: Task, arrival: int) -> None:
+    def _line_up(self, task: Task, arrival: int, placement: Placement) -> None:
         due = int(task.created_at.timestamp() * 1000) + PATIENCE_MS[task.priority]
-        heapq.heappush(self.lanes.setdefault(skills_needed(task), []), (due, arrival, task.task_id))
+        lanes = self.lanes[placement]
+        heapq.heappush(lanes.setdefault(skills_needed(task), []), (due, arrival, task.task_id))

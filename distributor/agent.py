@@ -61,7 +61,7 @@ class DistributorBehaviour:
             draining=state.draining,
             ended=tuple(task_id for task_id in state.ended if task_id not in state.local_tasks),  # or it is back again
             running=in_hand,
-            queued=sum(map(len, state.queues)),
+            queued=len(state.queue),
             done=state.counts.get("completed", 0),
             failed=state.counts.get("failed", 0),
             retried=state.counts.get("retried", 0),
@@ -79,8 +79,7 @@ class DistributorBehaviour:
         return []
 
     def next_wake_ms(self) -> int | None:
-        pauses = (queue.next_wake_ms() for queue in self.state.queues)
-        return min((pause for pause in pauses if pause is not None), default=None)
+        return self.state.queue.next_wake_ms()
 
     @property
     def drained(self) -> bool:

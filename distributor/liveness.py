@@ -107,11 +107,14 @@ def judge_workers(state: DistributorState, batch: Batch, step: Step) -> None:
 def give_back_stranded(state: DistributorState, batch: Batch, step: Step) -> None:
     """Returns what no worker here can do, once that has been so for the failure timeout: the last one that could has
     left, or died, and another distributor may have one. Until then it may come back, or be yet to be heard."""
-    wanted = sorted({needs for queue in state.queues for needs in queue.needs()})
-    nobodys = [needs for needs in wanted if not any(worker.can(needs) for worker in state.workers.values())]
+    nobodys = [
+        needs
+        for needs in sorted(state.queue.needs())
+        if not any(worker.can(needs) for worker in state.workers.values())
+    ]
     state.stranded = {needs: state.stranded.get(needs, batch.mono_ms) for needs in nobodys}
     for needs, since_ms in state.stranded.items():
-        ids = [task_id for queue in state.queues for task_id in queue.in_lane(needs)]
+        ids = state.queue.in_lane(needs)
         waiting = [task for task_id in ids if not is_own(task := state.local_tasks[task_id])]
         if waiting and batch.mono_ms - since_ms >= state.failure_timeout_ms:
             step.note("tasks_stranded", needs=list(needs), tasks=len(waiting))

@@ -7,7 +7,7 @@ workers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from msgspec import Raw
@@ -15,7 +15,7 @@ from msgspec.structs import asdict
 
 from core.agents import Subordinate
 from core.balancing import LeastLoaded
-from core.dispatch_queue import DispatchQueue
+from core.dispatch_queue import Placement
 from core.errors import BadTask, MalformedMessage
 from core.langgraph_state import AgentStatus
 from core.reports import (
@@ -58,6 +58,7 @@ from distributor.task_life import (
 __all__ = ["dispatch", "recall", "receive", "survey"]
 
 S = TaskStatus
+SUSPECTS_FIRST = (Placement.AT_ONCE, Placement.ALONE, Placement.ANYWHERE)
 
 
 def tell_capacity(state: DistributorState, step: Step) -> None:
@@ -210,10 +211,10 @@ def on_drain(state: DistributorState, event: Drain, batch: Batch, step: Step) ->
 
 
 def place(state: DistributorState, task_id: str, worker_id: str, batch: Batch, step: Step) -> None:
-    """Hands a task that waits to this worker, whether or not it has room. One that a worker has died with is in no
-    ordinary line, and stays there."""
+    """Hands a task that waits to this worker, whether or not it has room. One that a worker has died with waits on, for
+    a worker that it may be handed to."""
     worker = state.workers.get(worker_id)
-    if worker is not None and state.queue.remove(task_id):
+    if worker is not None and task_id not in state.poison_suspects and state.queue.remove(task_id):
         hand_over(state, state.local_tasks[task_id], worker, batch, step)
 
 
@@ -254,14 +255,10 @@ def on_heartbeat_due(state: DistributorState, event: HeartbeatDue, batch: Batch,
 def dispatch(state: DistributorState, batch: Batch, step: Step) -> None:
     """Hands waiting tasks to workers that have room, and writes those that arrived in this step."""
     tell_capacity(state, step)
-    for queue in state.queues:
-        queue.wake(batch.now_ms)
+    state.queue.wake(batch.now_ms)
     for task_id, worker_id in step.placed.items():
         place(state, task_id, worker_id, batch, step)
-    waits = bool(state.poison_suspects) and hand_out_suspects(state, batch, step)
-    if state.queue.lanes:
-        # While a suspect waits for a free slot nobody is handed more than it begins at once: so slots come free.
-        hand_out(state, state.queue, LeastLoaded(state.workers.values(), at_once=waits), batch, step)
+    hand_out(state, batch, step)
     for task_id in state.fresh:
         fresh = state.local_tasks.get(task_id)
         if fresh is not None and fresh.status is S.PENDING:
@@ -274,43 +271,39 @@ def dispatch(state: DistributorState, batch: Batch, step: Step) -> None:
     state.updated_at = batch.now
 
 
-def hand_out_suspects(state: DistributorState, batch: Batch, step: Step) -> bool:
-    """Hands out what workers have died with (see task_life.line_up). Whether one that can be run here still waits."""
+def hand_out(state: DistributorState, batch: Batch, step: Step) -> None:
+    """Hands out what waits as far as workers have room, suspects of poison first. While one of those waits for a free
+    slot, nobody is handed more than it begins at once: so slots come free."""
+    scarce = False
+    for placement in SUSPECTS_FIRST:
+        if not state.queue.offers(placement):
+            continue
+        spread = LeastLoaded(takers(state, placement), at_once=scarce or placement is not Placement.ANYWHERE)
+        while (task_id := state.queue.pop(spread.can_serve, placement)) is not None:
+            task = state.local_tasks[task_id]
+            worker = spread.choose(skills_needed(task), state.last_worker.get(task_id))
+            assert worker
+            hand_over(state, task, worker, batch, step)
+            if placement is not Placement.ALONE:
+                spread.put_back(worker)
+        left = state.queue.needs(placement)
+        scarce = scarce or any(worker.can(needs) for needs in left for worker in state.workers.values())
+
+
+def takers(state: DistributorState, placement: Placement) -> Iterable[Subordinate]:
+    """The workers that a task of this placement may be handed to, whether or not they have room."""
     workers = state.workers.values()
-    if state.at_once.lanes:
-        hand_out(state, state.at_once, LeastLoaded(workers, at_once=True), batch, step)
-    if state.alone.lanes:
-        without = [one for one in workers if not any(on_last_chance(state, task_id) for task_id in one.in_flight)]
-        hand_out(state, state.alone, LeastLoaded(without, at_once=True), batch, step, one_each=True)
-    wanted = (*state.at_once.needs(), *state.alone.needs())
-    return any(worker.can(needs) for needs in wanted for worker in workers)
+    if placement is not Placement.ALONE:
+        return workers
+    return [one for one in workers if not any(is_on_last_chance(state, task_id) for task_id in one.in_flight)]
 
 
-def on_last_chance(state: DistributorState, task_id: str) -> bool:
+def is_on_last_chance(state: DistributorState, task_id: str) -> bool:
     """Whether it runs for the last time, and a worker has died with it before."""
     if task_id not in state.poison_suspects:
         return False
     task = state.local_tasks[task_id]
     return task.retry_count >= attempts_allowed(state, task)
-
-
-def hand_out(
-    state: DistributorState,
-    queue: DispatchQueue,
-    spread: LeastLoaded,
-    batch: Batch,
-    step: Step,
-    *,
-    one_each: bool = False,
-) -> None:
-    """Hands out what waits in `queue` as far as workers have room; with `one_each` no worker gets two of them."""
-    while (task_id := queue.pop(spread.can_serve)) is not None:
-        task = state.local_tasks[task_id]
-        worker = spread.choose(skills_needed(task), state.last_worker.get(task_id))
-        assert worker
-        hand_over(state, task, worker, batch, step)
-        if not one_each:
-            spread.put_back(worker)
 
 
 def recall(state: DistributorState, records: list[Task], mono_ms: int) -> None:

@@ -33,19 +33,12 @@ class DistributorState(LocalAgentState):
     ended: dict[str, None] = field(default_factory=dict)  #: ended tasks that are still shown, oldest first
     max_attempts: dict[str, int] = field(default_factory=dict)  #: by task type, as the workers say
     poison_suspects: set[str] = field(default_factory=set)  #: tasks that a worker has died with
-    at_once: DispatchQueue = field(default_factory=DispatchQueue)  #: where those wait
-    alone: DispatchQueue = field(default_factory=DispatchQueue)  #: where those wait that another death would end
     last_worker: dict[str, str] = field(default_factory=dict)  #: task id -> who failed it last; a retry goes elsewhere
     stranded: dict[tuple[str, ...], int] = field(default_factory=dict)  #: what no worker here can do -> since when (ms)
     looked_ms: int = 0  #: monotonic time of the last look at the workers
     incarnation: int = 0  #: of this distributor
     told_capacity: int = 0  #: what the coordinator was last told
     counts: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def queues(self) -> tuple[DispatchQueue, ...]:
-        """Where tasks wait; see task_life.line_up."""
-        return self.queue, self.at_once, self.alone
 
     def count(self, name: str, by: int = 1) -> None:
         self.counts[name] = self.counts.get(name, 0) + by

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from core.agents import Subordinate
 from core.attempt_errors import bounded, errors_with
+from core.dispatch_queue import Placement
 from core.reports import AttemptReport, TaskReport, item_of
 from core.roles import Action
 from core.step import Batch, Sending, Step, Table, Unsealed
@@ -20,7 +21,7 @@ from core.tasks import NULL, Task, TaskError, TaskStatus
 from distributor.state import DistributorState
 
 __all__ = [
-    "OUTCOMES", "attempts_allowed", "conclude", "fail", "give_back", "hand_over", "is_own", "line_up", "lose",
+    "OUTCOMES", "attempts_allowed", "conclude", "fail", "give_back", "hand_over", "is_own", "lose", "placement",
     "remember_attempts", "report", "requeue", "save",
 ]  # fmt: skip
 
@@ -131,29 +132,23 @@ def requeue(state: DistributorState, task: Task, batch: Batch, step: Step, **cha
     if state.draining:
         give_back(state, again, batch, step)
     else:
-        line_up(state, again)
+        state.queue.push(again, placement(state, again))
 
 
-def line_up(state: DistributorState, task: Task) -> None:
-    """Lets a task wait for a worker. One that a worker has died with goes only where it begins at once: of what waited
+def placement(state: DistributorState, task: Task) -> Placement:
+    """To whom a task may be handed. One that a worker has died with goes only where it begins at once: of what waited
     at a worker behind others nobody can say whether it had begun, so that it does not count. One that another death
     would end goes only to a worker that has no other such: whoever brings workers down takes no innocent along."""
     if task.task_id not in state.poison_suspects:
-        state.queue.push(task)
-    elif task.retry_count + 1 < attempts_allowed(state, task):
-        state.at_once.push(task)
-    else:
-        state.alone.push(task)
+        return Placement.ANYWHERE
+    return Placement.AT_ONCE if task.retry_count + 1 < attempts_allowed(state, task) else Placement.ALONE
 
 
 def take_out(state: DistributorState, task_id: str) -> None:
     """Forgets a task that leaves the cell."""
     del state.local_tasks[task_id]
     state.queue.remove(task_id)
-    if task_id in state.poison_suspects:
-        state.poison_suspects.remove(task_id)
-        state.at_once.remove(task_id)
-        state.alone.remove(task_id)
+    state.poison_suspects.discard(task_id)
     state.last_worker.pop(task_id, None)
 
 

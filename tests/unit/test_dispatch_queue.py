@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from core.dispatch_queue import DispatchQueue
+from core.dispatch_queue import DispatchQueue, Placement
 from core.tasks import Priority
 from tests.builders import NOW, a_task
 
@@ -128,4 +128,26 @@ def test_a_queue_that_was_emptied_keeps_nothing_of_what_went_through_it() -> Non
     queue.remove("t7")
     drained(queue)
 
-    assert (len(queue), queue.lanes, queue.later, queue.waiting) == (0, {}, [], {})
+    assert (len(queue), queue.lanes, queue.later, queue.waiting) == (0, ({}, {}, {}), [], {})
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_task_is_offered_where_its_placement_is_and_nowhere_else(paused: bool) -> None:
+    queue = DispatchQueue()
+    for placement in Placement:
+        queue.push(a_task(placement.name, not_before=NOW if paused else None), placement)
+    queue.wake(NOW_MS)
+
+    assert len(queue) == 3
+    assert [(queue.pop(anybody, one), queue.pop(anybody, one), queue.offers(one)) for one in Placement] == [
+        (one.name, None, False) for one in Placement
+    ]
+
+
+def test_a_task_that_is_pushed_under_another_placement_has_moved() -> None:
+    queue = DispatchQueue()
+    queue.push(a_task("t"))
+    queue.push(a_task("t"), Placement.ALONE)
+
+    assert (queue.pop(anybody), queue.in_lane(("task:sum",))) == (None, ["t"])
+    assert (queue.needs(Placement.ANYWHERE, Placement.AT_ONCE), queue.needs()) == (set(), {("task:sum",)})

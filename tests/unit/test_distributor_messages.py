@@ -9,6 +9,7 @@ import pytest
 from msgspec import Raw
 
 from core.agents import Subordinate
+from core.dispatch_queue import Placement
 from core.roles import Action, Address, Role
 from core.status_reports import Beat
 from core.step import Drain, Sending, Step, Table
@@ -294,26 +295,28 @@ def test_what_arrived_and_waits_is_written_once() -> None:
     assert state.fresh == []
 
 
-def test_a_pause_that_is_over_ends_in_every_line() -> None:
-    state = holding(poison_suspects={"careful", "apart"})
-    for name, line in (("plain", state.queue), ("careful", state.at_once), ("apart", state.alone)):
-        task = a_task(name).evolve(root_id=name, not_before=AT, max_attempts=9)
-        state.local_tasks[name] = task
-        line.push(task)
+def test_a_pause_that_is_over_ends_in_every_lane() -> None:
+    state = holding(poison_suspects={"at_once", "alone"})
+    for placement in Placement:
+        task = a_task(placement.name.lower()).evolve(root_id="r", not_before=AT, max_attempts=9)
+        state.local_tasks[task.task_id] = task
+        state.queue.push(task, placement)
 
     early, late = Step(), Step()
     rules.dispatch(state, a_batch(later_s=1.999), early)
     rules.dispatch(state, LATER, late)
 
     assert sent(early, WORKER, Action.ASSIGN_TASK) == []
-    assert sorted(one["task_id"] for one in sent(late, WORKER, Action.ASSIGN_TASK)) == ["apart", "careful", "plain"]
+    assert sorted(one["task_id"] for one in sent(late, WORKER, Action.ASSIGN_TASK)) == [
+        "alone", "anywhere", "at_once",
+    ]  # fmt: skip
 
 
 def test_of_tasks_that_another_death_would_end_no_worker_has_two() -> None:
     tasks = [a_task(name).evolve(root_id=name, max_attempts=2, retry_count=1) for name in ("a", "b", "c")]
     state = holding(*tasks, workers=(WORKER, WORKER_2), poison_suspects={"a", "b", "c"})
     for task in tasks:
-        state.alone.push(task)
+        state.queue.push(task, Placement.ALONE)
 
     steps = [Step(), Step()]
     for step in steps:
@@ -321,15 +324,21 @@ def test_of_tasks_that_another_death_would_end_no_worker_has_two() -> None:
 
     handed = [len(sent(step, one, Action.ASSIGN_TASK)) for step in steps for one in (WORKER, WORKER_2)]
     assert handed == [1, 1, 0, 0]
-    assert len(state.alone) == 1
+    assert len(state.queue) == 1
 
 
 @pytest.mark.parametrize(
-    ("worker", "known", "goes"), [("worker-1", True, True), ("worker-9", True, False), ("worker-1", False, False)]
+    ("worker", "known", "suspect", "goes"),
+    [
+        ("worker-1", True, False, True),
+        ("worker-9", True, False, False),
+        ("worker-1", False, False, False),
+        ("worker-1", True, True, False),
+    ],
 )
-def test_a_task_that_waits_goes_where_a_program_wants_it(worker: str, known: bool, goes: bool) -> None:
+def test_a_task_that_waits_goes_where_a_program_wants_it(worker: str, known: bool, suspect: bool, goes: bool) -> None:
     task = a_task("t", task_type="nobodys").evolve(root_id="t")
-    state, step = holding(task), Step()
+    state, step = holding(task, poison_suspects={"t"} if suspect else set()), Step()
     if known:
         state.queue.push(task)
 

@@ -12,6 +12,7 @@ import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
+from core.dispatch_queue import Placement
 from core.reports import AttemptReport
 from core.roles import Action
 from core.step import Step, Table, Unsealed
@@ -170,8 +171,7 @@ ENDINGS: dict[str, tuple[Callable[..., None], Task, dict[str, Any], str, str]] =
 def test_the_end_of_a_task_is_told_counted_and_shown_and_nothing_of_it_is_kept(name: str) -> None:
     happens, task, report, trail, shown = ENDINGS[name]
     state, step = holding(task, poison_suspects={"t", "other"}, last_worker={"t": "w0"}), Step()
-    for queue in state.queues:
-        queue.push(task)
+    state.queue.push(task)
 
     happens(state, task, step)
 
@@ -191,7 +191,7 @@ def test_the_end_of_a_task_is_told_counted_and_shown_and_nothing_of_it_is_kept(n
         {"other"},
         {"t": None},
     )
-    assert [len(queue) for queue in state.queues] == [0, 0, 0]
+    assert len(state.queue) == 0
 
 
 #: What goes back in line: what happens, which task, what has changed of it, the line of the trail, who failed it last.
@@ -252,20 +252,20 @@ def test_what_is_given_back_takes_its_attempts_and_its_pause_along(happens: Any,
 
 
 @pytest.mark.parametrize(
-    ("suspect", "tried", "line"),
+    ("suspect", "tried", "placement"),
     [
-        (False, 0, "queue"), (False, 2, "queue"),
-        (True, 0, "at_once"), (True, 1, "at_once"),
-        (True, 2, "alone"), (True, 5, "alone"),
+        (False, 0, Placement.ANYWHERE), (False, 2, Placement.ANYWHERE),
+        (True, 0, Placement.AT_ONCE), (True, 1, Placement.AT_ONCE),
+        (True, 2, Placement.ALONE), (True, 5, Placement.ALONE),
     ],
 )  # fmt: skip
-def test_a_task_waits_in_the_line_that_its_deaths_so_far_allow(suspect: bool, tried: int, line: str) -> None:
-    task = running(retry_count=tried)
+def test_a_task_waits_in_the_lane_that_its_deaths_so_far_allow(suspect: bool, tried: int, placement: Placement) -> None:
+    task = running(retry_count=tried + 1)
     state = holding(task, poison_suspects={"t"} if suspect else set())
 
-    task_life.line_up(state, task)
+    task_life.requeue(state, task, LATER, Step(), retry_count=tried)
 
-    assert [name for name in ("queue", "at_once", "alone") if "t" in getattr(state, name)] == [line]
+    assert [one for one in Placement if state.queue.needs(one)] == [placement]
 
 
 @pytest.mark.parametrize(
