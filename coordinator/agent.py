@@ -19,24 +19,22 @@ from coordinator.state import (
     CoordinatorState,
     Fetch,
     Fetched,
-    NoteAttempts,
     NotTaken,
     RegisterDistributor,
     Sweep,
     TakenOver,
     TakeOver,
 )
+from coordinator.takeover import Takeover
 from core import failpoints
 from core.a2a_messaging import A2AMessage
 from core.access import owner_of
 from core.config.settings import A2AConfig, AgentConfig, RedisConfig
 from core.config.sources import load
-from core.errors import AgentSystemError, BadTask, MalformedMessage, NotPermitted, PeerError
+from core.errors import AgentSystemError, BadTask, MalformedMessage, NotPermitted
 from core.langgraph_state import SharedAgentState
-from core.ports import Command
 from core.reconciliation import Held
 from core.redis_backend.bounded_reads import HASH_BYTES
-from core.redis_backend.commit import Committer
 from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys, keys_of
 from core.redis_backend.shared_state import read_shared_state
 from core.reports import children_in, task_id_in, task_named
@@ -44,7 +42,6 @@ from core.roles import ASKERS, Action, Address, Role, asker_of
 from core.runtime.agent import Agent
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.portal import operation
-from core.sealing import Sealed
 from core.signing import Signed
 from core.status_reports import Beat, beat_in
 from core.step import Batch, Call, Event, Received, Step
@@ -170,52 +167,22 @@ class CoordinatorBehaviour:
         return beat_in(message.payload).beat
 
     async def _take_over(self, effect: TakeOver) -> None:
-        """Takes the cell of a distributor that is gone, under its lease and so with a higher fence than it had."""
+        """Takes the tasks of a distributor that is gone, and tells the graph either way."""
         assert self._loop
-        cell = CellKeys(effect.distributor_id)
-        address = Address(Role.DISTRIBUTOR, effect.distributor_id)
-        revoked = self._loop.revocations.include(address)  # then whoever has its key may live, and hold the lease
-        committer = Committer(
-            self._loop.open_connection(), address, cell.agent(self._keys.coordinator_id), self._loop.clock,
-            lease_ms=int(self._config.lease_s * 1000), in_passing=True, by_force=revoked,
-        )  # fmt: skip
+        takeover = Takeover(self._loop, effect.distributor_id)
         try:
-            await committer.acquire()
-            failpoints.hit("takeover")
-            [actual] = await committer.run(("HGETALL", cell.actual))
-            had, gone = {}, []
-            for task_id, record in zip(actual[::2], actual[1::2], strict=True):
-                task = self._task_in_cell(address, task_id, record)
-                if task and not task.root_id:
-                    continue  # a program assigned it there: its own successor is the only one that can have it
-                gone.append(task_id)
-                if task and task.attempt:  # otherwise it has not begun
-                    had[task.task_id] = task
-            await self._loop.call(NoteAttempts(effect.distributor_id, had))  # the cell is the only one to know of them
-            commands: list[Command] = [
-                ("DEL", cell.inbox, cell.heartbeats),
-                ("HSET", cell.header, "status", "idle"),
-                *([("HDEL", cell.actual, *gone)] if gone else []),
-            ]
-            await committer.commit(commands, dict.fromkeys(had, ("moved",)))
+            await takeover.fence()
+            await takeover.note_attempts()
+            await takeover.empty()
         except Exception:
             self._loop.tell(NotTaken(effect.distributor_id))
             raise
         else:
             failpoints.hit("taken")
-            self._loop.tell(TakenOver(effect.distributor_id, had))
-            await committer.release()
+            self._loop.tell(TakenOver(effect.distributor_id, takeover.had))
+            await takeover.give_back()
         finally:
-            await committer.close()
-
-    def _task_in_cell(self, distributor: Address, task_id: bytes, sealed: bytes) -> Task | None:
-        """The task in a record of a distributor's; None: only its end is still shown, or the record is not its."""
-        assert self._loop
-        try:
-            record = self._loop.signing.seals_of(distributor).opened(Sealed.CELL, task_id.decode(), sealed)
-            return Task.from_json(record)
-        except (PeerError, BadTask, ValueError):
-            return None
+            await takeover.close()
 
     async def _fetch(self, effect: Fetch) -> None:
         assert self._loop
