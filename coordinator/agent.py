@@ -92,12 +92,12 @@ class CoordinatorBehaviour:
         """Ids that clients, programs and handlers that spawn have named, and that are not open: they may have ended."""
         requests = [event.request for event in events if isinstance(event, Call)]
         named = [request.task.task_id for request in requests if isinstance(request, AssignTask)]
-        for one in received:
-            items = one.message.tasks
-            if one.sender.role not in ASKERS:
+        for incoming in received:
+            items = incoming.message.tasks
+            if incoming.sender.role not in ASKERS:
                 items = [child for item in items for child in children_in(item)]
-            named += filter(None, map(task_id_in if one.message.action in WITH_TASKS else task_named, items))
-        return [one for one in named if one not in self.state.local_tasks]
+            named += filter(None, map(task_id_in if incoming.message.action in WITH_TASKS else task_named, items))
+        return [task_id for task_id in named if task_id not in self.state.local_tasks]
 
     def next_wake_ms(self) -> int | None:
         return self.state.queue.next_wake_ms()

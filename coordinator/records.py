@@ -64,9 +64,10 @@ class Records:
         await self._index_anew()
         [ids] = await self._loop.committer.look_up(("ZRANGE", self._keys.open, 0, -1))
         found = await self._tasks(ids)
-        tasks = [one.task for one in found if one.task and not one.task.status.ended]
-        await self._put_right(self._keys.open, [one for one in found if one.task is None or one.task.status.ended])
-        state.foreign = frozenset(one.name.decode(errors="replace") for one in found if one.foreign)
+        tasks = [stored.task for stored in found if stored.task and not stored.task.status.ended]
+        settled = [stored for stored in found if stored.task is None or stored.task.status.ended]
+        await self._put_right(self._keys.open, settled)
+        state.foreign = frozenset(stored.name.decode(errors="replace") for stored in found if stored.foreign)
         recall(state, tasks, await self._digests(tasks), mono_ms)
         await self._load_letters(state)
 
@@ -86,7 +87,7 @@ class Records:
             )
             each = zip(page, scores[::2], scores[1::2], strict=True)
             lost = [name for name, opened_at, ended_at in each if opened_at is None and ended_at is None]
-            commands = [self._index_of(one.task) for one in await self._tasks(lost) if one.task]
+            commands = [self._index_of(stored.task) for stored in await self._tasks(lost) if stored.task]
             if commands:
                 await self._loop.committer.commit(commands, {})
                 log.warning("%d tasks were in no index", len(commands), extra={"action": "tasks_listed_anew"})
@@ -106,9 +107,9 @@ class Records:
         ]
         found = await self._tasks([child.encode() for child in children])
         return {
-            one.task.task_id: hashlib.sha256(one.record).hexdigest()
-            for one in found
-            if one.task and one.task.status.ended
+            stored.task.task_id: hashlib.sha256(stored.record).hexdigest()
+            for stored in found
+            if stored.task and stored.task.status.ended
         }
 
     async def _load_letters(self, state: CoordinatorState) -> None:
@@ -117,8 +118,8 @@ class Records:
             ("ZRANGE", self._keys.dead, 0, -1), ("HKEYS", self._keys.submissions)
         )
         found = await self._tasks(ids)
-        await self._put_right(self._keys.dead, [one for one in found if one.task is None])
-        state.foreign |= {one.name.decode(errors="replace") for one in found if one.foreign}
+        await self._put_right(self._keys.dead, [stored for stored in found if stored.task is None])
+        state.foreign |= {stored.name.decode(errors="replace") for stored in found if stored.foreign}
         if state.foreign:
             log.warning(
                 "%d tasks are sealed with a key that is not here, or are of another release: they stay as they are, and"
@@ -126,11 +127,11 @@ class Records:
                 len(state.foreign), extra={"action": "records_foreign", "records": len(state.foreign)},
             )  # fmt: skip
         letters = {}
-        for one in found:
-            if one.task:
-                died = one.task.completed_at
-                letters[one.task.task_id] = DeadLetter(
-                    int(died.timestamp() * 1000) if died else 0, len(one.record), one.task.submission
+        for stored in found:
+            if stored.task:
+                died = stored.task.completed_at
+                letters[stored.task.task_id] = DeadLetter(
+                    int(died.timestamp() * 1000) if died else 0, len(stored.record), stored.task.submission
                 )
         sizes: dict[str, int] = {}
         for start in range(0, len(entries), PAGE):
@@ -166,16 +167,16 @@ class Records:
 
     async def _put_right(self, index: str, found: Sequence[Stored]) -> None:
         """Takes ids off an index on which they do not belong, and what is forged away, with its beginning kept."""
-        misplaced = [one for one in found if not one.foreign]
+        misplaced = [stored for stored in found if not stored.foreign]
         for start in range(0, len(misplaced), PAGE):
             page = misplaced[start : start + PAGE]
-            forged = [one for one in page if one.forged]
-            for one in forged:
+            forged = [stored for stored in page if stored.forged]
+            for stored in forged:
                 error = ForgedRecord("this coordinator did not seal it, so it is not believed")
-                self._loop.put_aside_record(self._keys.tasks, one.name, one.record, error)
-            commands: list[Command] = [("ZREM", index, *(one.name for one in page))]
+                self._loop.put_aside_record(self._keys.tasks, stored.name, stored.record, error)
+            commands: list[Command] = [("ZREM", index, *(stored.name for stored in page))]
             if forged:
-                commands.append(("HDEL", self._keys.tasks, *(one.name for one in forged)))
+                commands.append(("HDEL", self._keys.tasks, *(stored.name for stored in forged)))
             await self._loop.committer.commit(commands, {})
         if misplaced:
             log.warning(
@@ -216,7 +217,7 @@ class Records:
         latest, start = None, 0
         while True:
             ids = successors_of(task, start, SUCCESSORS)
-            stored = await self._tasks([one.encode() for one in ids])
+            stored = await self._tasks([successor_id.encode() for successor_id in ids])
             for next_id, successor in zip(ids, stored, strict=True):
                 if successor.task is None:
                     return Found(task_id, record, original, next_id, latest)

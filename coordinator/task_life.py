@@ -170,12 +170,12 @@ def cancel(state: CoordinatorState, task_id: str, batch: Batch, step: Step, *, a
         if task is not None and (again or not task.cancel_requested):
             order.append(task.task_id)
             below += sorted(state.families.get(task.task_id, ()))
-    for one in reversed(order):
-        task = state.local_tasks[one]
+    for stop_id in reversed(order):
+        task = state.local_tasks[stop_id]
         if task.status is S.IN_PROGRESS and task.assigned_to:
             save(state, task.evolve(cancel_requested=True, error=why_stopped(task, batch)), step)
-            step.put(Table.WANTED, one, WANT_STOP, task.assigned_to)
-            step.send(Sending(Address(Role.DISTRIBUTOR, task.assigned_to), Action.CANCEL_TASK), orjson.dumps(one))
+            step.put(Table.WANTED, stop_id, WANT_STOP, task.assigned_to)
+            step.send(Sending(Address(Role.DISTRIBUTOR, task.assigned_to), Action.CANCEL_TASK), orjson.dumps(stop_id))
         else:
             stopped(state, task, batch, step)
 
@@ -257,7 +257,7 @@ def delegate(state: CoordinatorState, task: Task, said: TaskReport, batch: Batch
         children = [Task.from_json(child) for child in said.children or ()]
         ids = [child.task_id for child in children]
         once = Counter(ids)
-        taken = [one for one in ids if once[one] > 1 or is_taken(state, one, task, batch, step)]
+        taken = [child_id for child_id in ids if once[child_id] > 1 or is_taken(state, child_id, task, batch, step)]
         if taken:
             raise BadTask(f"child id {taken[0]!r} is in use already; leave it out, or let it begin with its parent's")
         for child in children:
@@ -312,7 +312,7 @@ def is_taken(state: CoordinatorState, child_id: str, parent: Task, batch: Batch,
     known = known_task(state, child_id, batch, step)
     if known is None or known.parent_id == parent.task_id:
         return False
-    replayed = {one.partition(REPLAYED)[0] for one in (parent.task_id, known.parent_id or "")}
+    replayed = {parent_id.partition(REPLAYED)[0] for parent_id in (parent.task_id, known.parent_id or "")}
     return known.parent_id is None or known.owner != parent.owner or len(replayed) > 1
 
 

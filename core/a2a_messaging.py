@@ -159,7 +159,8 @@ def _parsed(body: bytes) -> tuple[_Envelope, dict[str, Any], list[Raw]]:
         raise MalformedMessage(f"{where or 'payload.tasks'}: {what[:200]}") from None
     except (ValueError, TypeError) as error:
         raise MalformedMessage(f"no JSON: {str(error)[:200]}") from None
-    return envelope, {name: one for name, one in value["payload"].items() if name not in ("tasks", "task")}, items
+    payload = {name: part for name, part in value["payload"].items() if name not in ("tasks", "task")}
+    return envelope, payload, items
 
 
 def _each_name_once(pairs: list[tuple[str, Any]]) -> None:

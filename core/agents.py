@@ -77,8 +77,8 @@ class Subordinate:
 
     def can(self, needs: tuple[str, ...]) -> bool:
         """Whether it, or one of its workers, has all of these skills."""
-        for one in self.skills:  # noqa: SIM110 - asked several times for each task, and `any` costs as much again
-            if one.issuperset(needs):
+        for skill_set in self.skills:  # noqa: SIM110 - asked several times for each task, and `any` costs as much again
+            if skill_set.issuperset(needs):
                 return True
         return False
 
@@ -86,7 +86,7 @@ class Subordinate:
         """Takes a heartbeat that moved on from the last one."""
         before = self.beat
         if not self.skills or (beat.capabilities, beat.skill_sets) != (before.capabilities, before.skill_sets):
-            self.skills = tuple(frozenset(one) for one in beat.skill_sets or (beat.capabilities,))
+            self.skills = tuple(frozenset(skill_set) for skill_set in beat.skill_sets or (beat.capabilities,))
         self.beat = beat
         self.moved_ms = mono_ms
         self.health = Health.DRAINING if beat.draining else Health.ACTIVE

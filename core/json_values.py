@@ -78,12 +78,12 @@ def result_json(value: object) -> bytes:
 
 def unique_members(members: list[tuple[str, Any]]) -> dict[str, Any]:
     """The object of these members, for a parser of JSON. Raises Unequal when two have the same key."""
-    one = dict(members)
-    if len(one) < len(members):
+    value = dict(members)
+    if len(value) < len(members):
         keys = [key for key, _ in members]
         twice = next(key for key in keys if keys.count(key) > 1)
         raise Unequal(f"has the key {twice[:80]!r} twice in one object: only one of the values would be left.")
-    return one
+    return value
 
 
 def _checked(what: str, value: object, default: Callable[[Any], Any], option: int, cure: str) -> bytes:
@@ -157,11 +157,11 @@ def _check_whole(value: Any, told: Any, tree: Any) -> None:
         return
     # Everything is in the order of the JSON, unless a serializer of the author's changes it.
     alike = isinstance(tree, list) and len(tree) == len(told)
-    for one, told_of_it, tree_of_it in zip_longest(parts, told, tree if alike else (), fillvalue=...):
+    for part, told_of_it, tree_of_it in zip_longest(parts, told, tree if alike else (), fillvalue=...):
         kind = type(told_of_it)
-        empty = kind in (list, dict) and kind is type(one) and not told_of_it
+        empty = kind in (list, dict) and kind is type(part) and not told_of_it
         if kind not in _WHOLE and not empty:
-            _check_whole(one, told_of_it, tree_of_it)
+            _check_whole(part, told_of_it, tree_of_it)
 
 
 def _members(value: Any) -> dict[Any, Any]:
@@ -188,16 +188,16 @@ def _holds_no_number(value: object) -> bool:
     """Whether nan or infinity is anywhere in lists, dicts and enums: as JSON it would silently become null."""
     left = [value]
     while left:
-        one = left.pop()
-        while isinstance(one, Enum):
-            one = one.value
-        if _is_no_number(one):
+        part = left.pop()
+        while isinstance(part, Enum):
+            part = part.value
+        if _is_no_number(part):
             return True
-        if isinstance(one, dict):
-            left += one.keys()
-            left += one.values()
-        elif isinstance(one, list | tuple):
-            left += one
+        if isinstance(part, dict):
+            left += part.keys()
+            left += part.values()
+        elif isinstance(part, list | tuple):
+            left += part
     return False
 
 

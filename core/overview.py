@@ -82,7 +82,7 @@ class Overview:
         return tuple(agent for agent in self.agents if agent.role is role)
 
     def agent(self, role: Role, agent_id: str) -> AgentView | None:
-        return next((one for one in self.agents if one.address == (role, agent_id)), None)
+        return next((agent for agent in self.agents if agent.address == (role, agent_id)), None)
 
     @property
     def task_types(self) -> list[str]:

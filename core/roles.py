@@ -82,7 +82,7 @@ def asker_of(client_id: str) -> Address:
 
 def options_of(above: Iterable[Address]) -> str:
     """The options by which a command of ours names the agents above an agent, each after a space."""
-    return "".join(f" --{one.role} {one.agent_id}" for one in above)
+    return "".join(f" --{address.role} {address.agent_id}" for address in above)
 
 
 @lru_cache(maxsize=4096)

@@ -112,7 +112,7 @@ class Batch:
     @property
     def living_beats(self) -> Iterator[Received]:
         """The heartbeats, without those of agents whose goodbye is in this batch: they are older than that."""
-        left = {one.sender for one in self.messages if one.message.action == Action.AGENT_LEFT}
+        left = {goodbye.sender for goodbye in self.messages if goodbye.message.action == Action.AGENT_LEFT}
         return (beat for beat in self.beats if beat.sender not in left)
 
     def age_ms(self, received: Received) -> int:

@@ -445,7 +445,7 @@ def _skills(task_type: str, capabilities: tuple[str, ...]) -> tuple[str, ...]:
 
 def _no_such_field(name: str) -> str:
     system = {name.removesuffix("_json") for name in UNTOUCHED}
-    known = [one for one in DEFAULTS if one not in system]
+    known = [field for field in DEFAULTS if field not in system]
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
     return f"task field {name!r}: no such field; {hint}"
@@ -459,7 +459,7 @@ def _in_words(error: msgspec.ValidationError, fields: Mapping[str, Any]) -> str:
     field = re.split(r"[.[]", where, maxsplit=1)[0]
     kinds = {"priority": Priority, "status": TaskStatus}
     if field in kinds:
-        what = f"expected {', '.join(repr(str(one)) for one in kinds[field])}"
+        what = f"expected {', '.join(repr(str(member)) for member in kinds[field])}"
     return _expected(where, what, fields[field]) if field in fields else f"task field {where!r}: {what}"
 
 

@@ -106,15 +106,15 @@ def with_added(stages: Sequence[Stage], nodes: Sequence[Before | After]) -> list
     """The stages, with the nodes of a program inserted. Nodes at one place keep the order in which they are given.
 
     Raises ConfigError: there is no such place, two nodes have one name, or a node is a coroutine function."""
-    names = [one.name for one in stages]
-    if unknown := sorted({one.anchor for one in nodes} - {*names}):
+    names = [stage.name for stage in stages]
+    if unknown := sorted({node.anchor for node in nodes} - {*names}):
         raise ConfigError(f"there is no node {', '.join(map(repr, unknown))} here: name one of {', '.join(names)}")
     line: list[Stage] = []
-    for one in stages:
-        line += [added(new, one) for new in nodes if isinstance(new, Before) and new.anchor == one.name]
-        line.append(one)
-        line += [added(new, one) for new in nodes if isinstance(new, After) and new.anchor == one.name]
-    names = [one.name for one in line]
+    for stage in stages:
+        line += [added(new, stage) for new in nodes if isinstance(new, Before) and new.anchor == stage.name]
+        line.append(stage)
+        line += [added(new, stage) for new in nodes if isinstance(new, After) and new.anchor == stage.name]
+    names = [stage.name for stage in line]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"two nodes are called {', '.join(twice)}: give each function a name of its own")
     return line
@@ -148,13 +148,13 @@ def tier_graph(name: str, stages: Sequence[Stage]) -> TierGraph:
     """The compiled graph of a tier, ready to run. The first stage must always be due."""
     graph: Graph = StateGraph(TickState, context_schema=TickContext)
     graph.add_edge(START, stages[0].name)
-    for place, one in enumerate(stages):
-        ways = ways_from(one, stages[place + 1 :])
+    for place, stage in enumerate(stages):
+        ways = ways_from(stage, stages[place + 1 :])
         if len(ways) == 1:
-            graph.add_node(one.name, one.run)
-            graph.add_edge(one.name, ways[None])
+            graph.add_node(stage.name, stage.run)
+            graph.add_edge(stage.name, ways[None])
         else:
-            graph.add_node(one.name, choosing(one, ways), destinations=tuple(ways.values()))
+            graph.add_node(stage.name, choosing(stage, ways), destinations=tuple(ways.values()))
     return TierGraph(graph.compile(name=name), turning(name, stages))
 
 
@@ -169,9 +169,9 @@ def turning(name: str, stages: Sequence[Stage]) -> Compiled:
     def tick(state: TickState, runtime: Runtime[Any]) -> None:
         current: Turning = runtime.context
         decided: TickState = {"step": current.step}
-        for one in stages:
-            if one.due is None or one.due(current.batch):
-                one.run(decided, runtime)
+        for stage in stages:
+            if stage.due is None or stage.due(current.batch):
+                stage.run(decided, runtime)
 
     graph: Graph = StateGraph(TickState, context_schema=Turning)
     graph.add_node("tick", tick)
@@ -180,23 +180,23 @@ def turning(name: str, stages: Sequence[Stage]) -> Compiled:
     return graph.compile(name=name)
 
 
-def ways_from(one: Stage, following: Sequence[Stage]) -> dict[Due | None, str]:
+def ways_from(stage: Stage, following: Sequence[Stage]) -> dict[Due | None, str]:
     """Where a run can continue after a stage, by what decides it: at the stages that may not be due, and otherwise
     (None) at the first that always is."""
     ways: dict[Due | None, str] = {}
     for later in following:
-        certain = later.due in (None, one.due)
+        certain = later.due in (None, stage.due)
         ways.setdefault(None if certain else later.due, later.name)
         if certain:
             return ways
     return {**ways, None: END}
 
 
-def choosing(one: Stage, ways: Mapping[Due | None, str]) -> Callable[..., Command[str]]:
+def choosing(stage: Stage, ways: Mapping[Due | None, str]) -> Callable[..., Command[str]]:
     """The stage's node, which itself says where the run continues: a conditional edge would cost half a node more."""
 
     def run(state: TickState, runtime: Runtime[TickContext[Any]]) -> Command[str]:
-        one.run(state, runtime)
+        stage.run(state, runtime)
         batch = runtime.context.batch
         return Command(goto=next(way for due, way in ways.items() if due is None or due(batch)))
 

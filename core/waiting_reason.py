@@ -100,7 +100,7 @@ def _pause(task: Task, overview: Overview) -> str:
 def _running(in_cell: Task, distributor: AgentView, overview: Overview) -> str:
     chain = (*distributor.chain,)
     worker = next(
-        (one for one in overview.agents if one.chain[:2] == chain and one.agent_id == in_cell.assigned_to), None
+        (agent for agent in overview.agents if agent.chain[:2] == chain and agent.agent_id == in_cell.assigned_to), None
     )
     since = _clock(in_cell.started_at)
     if worker is None or not worker.up:

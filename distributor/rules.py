@@ -295,7 +295,7 @@ def takers(state: DistributorState, placement: Placement) -> Iterable[Subordinat
     workers = state.workers.values()
     if placement is not Placement.ALONE:
         return workers
-    return [one for one in workers if not any(is_on_last_chance(state, task_id) for task_id in one.in_flight)]
+    return [worker for worker in workers if not any(is_on_last_chance(state, task_id) for task_id in worker.in_flight)]
 
 
 def is_on_last_chance(state: DistributorState, task_id: str) -> bool:

@@ -82,5 +82,5 @@ def skills(state: DistributorState) -> tuple[str, ...]:
 def skill_sets(state: DistributorState) -> tuple[tuple[str, ...], ...]:
     """What single workers can do, without those that can no more than another; none when one can do it all."""
     kinds = {frozenset(child.beat.capabilities) for child in state.workers.values()}
-    best = [one for one in kinds if not any(one < other for other in kinds)]
-    return tuple(sorted(tuple(sorted(one)) for one in best)) if len(best) > 1 else ()
+    best = [skill_set for skill_set in kinds if not any(skill_set < other for other in kinds)]
+    return tuple(sorted(tuple(sorted(skill_set)) for skill_set in best)) if len(best) > 1 else ()

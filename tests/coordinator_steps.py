@@ -34,7 +34,7 @@ def take(state: CoordinatorState, *messages: Any, **fields: Any) -> Step:
 
 def a_coordinator(*distributors: Address, capacity: int = 100, **fields: Any) -> CoordinatorState:
     state = CoordinatorState("coordinator-1", **fields)
-    take(state, beats=[alive(one, capacity=capacity) for one in distributors])
+    take(state, beats=[alive(distributor, capacity=capacity) for distributor in distributors])
     return state
 
 
@@ -89,5 +89,5 @@ def holding(*tasks: Task, **fields: Any) -> CoordinatorState:
         if task.assigned_to == "distributor-1":
             state.distributors["distributor-1"].take(task.task_id)
         if task.status is TaskStatus.WAITING:
-            state.families[task.task_id] = {"t/0", "t/1"} & {one.task_id for one in tasks}
+            state.families[task.task_id] = {"t/0", "t/1"} & {other.task_id for other in tasks}
     return state

@@ -65,7 +65,11 @@ class Bench:
 
     async def end_of(self, task: Task) -> Finished:
         def ended() -> Finished | None:
-            mine = (one for one in self.finished if (one.task_id, one.attempt) == (task.task_id, task.attempt))
+            mine = (
+                outcome
+                for outcome in self.finished
+                if (outcome.task_id, outcome.attempt) == (task.task_id, task.attempt)
+            )
             return next(mine, None)
 
         finished = await until_async(ended, f"{task.task_type} ends")

@@ -43,7 +43,7 @@ async def said_to(client: Redis, recipient: Address, action: str) -> Said:
 
     async def there() -> Said:
         said = await overheard(client, STREAMS[recipient], CHAINS[recipient])
-        return [one for one in said if one[1].action == action]
+        return [message for message in said if message[1].action == action]
 
     return await until_async(there, f"{action} lies in front of {recipient}")
 
@@ -103,7 +103,7 @@ async def test_a_coordinator_acknowledges_and_names_what_it_refuses_in_an_error(
     refused = check(said[1:], MessageType.ERROR, K, C)
     assert accepted.metadata.parent_request_id == "request-1"
     assert refused.metadata.parent_request_id == "request-2"
-    assert [one["task_id"] for one in refused.payload["refused"]] == ["bad"]
+    assert [refusal["task_id"] for refusal in refused.payload["refused"]] == ["bad"]
 
 
 async def test_a_coordinator_assigns_with_a_request_to_a_distributor(agents: House, client: Redis) -> None:
@@ -252,6 +252,6 @@ async def test_what_was_dealt_with_lies_in_no_stream(agents: House, client: Redi
     _ = [task async for task in me.as_completed(ids)]
 
     async def empty() -> bool:
-        return not any([await client.xlen(STREAMS[one]) for one in (K, D, W)])
+        return not any([await client.xlen(STREAMS[address]) for address in (K, D, W)])
 
     await until_async(empty, "all inboxes are empty")

@@ -96,7 +96,7 @@ class WorkerBehaviour:
             capabilities=tuple(sorted(skills)),
             attempts={handler.task_type: handler.max_attempts for handler in self._handlers},
             draining=self.state.draining,
-            holding=tuple((one.task_id, one.attempt) for one in self.state.local_tasks.values()),
+            holding=tuple((task.task_id, task.attempt) for task in self.state.local_tasks.values()),
             running=len(self.executor.running),
             queued=self.executor.queued,
             done=self.state.done,

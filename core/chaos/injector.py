@@ -111,7 +111,9 @@ def _faults(
         ill = [target for target, until_s in whole_s.items() if until_s > at_s]
         among = [SERVER] if kind in _OF_SERVER else targets
         well = [target for target in among if target not in ill]
-        if not well or (kind not in _OF_SERVER and 2 * len([one for one in ill if one != SERVER]) >= len(targets)):
+        if not well or (
+            kind not in _OF_SERVER and 2 * len([target for target in ill if target != SERVER]) >= len(targets)
+        ):
             continue
         fault = _fault(chance, at_s, kind, chance.choice(well))
         whole_s[fault.target] = at_s + fault.lasts_s + (SERVER_REST_S if fault.target == SERVER else REST_S)

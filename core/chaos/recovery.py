@@ -35,25 +35,25 @@ def worker_recoveries(injected: Iterable[InjectedFault], entries: Sequence[Entry
         elif entry.kind == "ended":
             ended[entry.facts["execution"]] = entry.at_ns
     injected, found = list(injected), []
-    server_s = [one.at_s for one in injected if one.fault.target == SERVER]
-    for one in injected:
-        if one.fault.kind not in (Kind.KILL, Kind.STOP) or not one.fault.target.agent_id.startswith("worker"):
+    server_s = [hit.at_s for hit in injected if hit.fault.target == SERVER]
+    for hit in injected:
+        if hit.fault.kind not in (Kind.KILL, Kind.STOP) or not hit.fault.target.agent_id.startswith("worker"):
             continue
-        at_ns = origin_ns + int(one.at_s * 1e9)
+        at_ns = origin_ns + int(hit.at_s * 1e9)
         resumed = [
             _resumed_ns(began[entry.task_id], entry, ended, at_ns)
-            for entry in by_pid[one.pid]
+            for entry in by_pid[hit.pid]
             if entry.at_ns <= at_ns < ended.get(entry.facts["execution"], at_ns + 1)
         ]
         took_s = (max((time for time in resumed if time is not None), default=0) - at_ns) / 1e9
-        if took_s > 0 and not any(one.at_s <= at_s <= one.at_s + took_s for at_s in server_s):
-            found.append(Recovery(one.fault, "worker", took_s))
+        if took_s > 0 and not any(hit.at_s <= at_s <= hit.at_s + took_s for at_s in server_s):
+            found.append(Recovery(hit.fault, "worker", took_s))
     return found
 
 
 def _resumed_ns(executions: Iterable[Entry], of: Entry, ended: dict[str, int], at_ns: int) -> int | None:
     """When the task of an execution that was interrupted was next seen in execution; None: it never was."""
-    elsewhere = [one.at_ns for one in executions if one.at_ns > at_ns]
+    elsewhere = [execution.at_ns for execution in executions if execution.at_ns > at_ns]
     itself = ended.get(of.facts["execution"])
     return min([*elsewhere, *([itself] if itself is not None else [])], default=None)
 
@@ -61,9 +61,9 @@ def _resumed_ns(executions: Iterable[Entry], of: Entry, ended: dict[str, int], a
 def server_recoveries(injected: Iterable[InjectedFault], done_s: Sequence[float]) -> list[Recovery]:
     """Of the faults of the server among `injected`; `done_s`: when the client heard of each end, in order."""
     found = []
-    for one in injected:
-        if one.fault.kind in (Kind.SERVER_KILL, Kind.SERVER_STOP) and one.healed_s is not None:
-            first_s = next((at_s for at_s in done_s if at_s > one.healed_s), None)
+    for hit in injected:
+        if hit.fault.kind in (Kind.SERVER_KILL, Kind.SERVER_STOP) and hit.healed_s is not None:
+            first_s = next((at_s for at_s in done_s if at_s > hit.healed_s), None)
             if first_s is not None:
-                found.append(Recovery(one.fault, "server", first_s - one.healed_s))
+                found.append(Recovery(hit.fault, "server", first_s - hit.healed_s))
     return found

@@ -78,8 +78,8 @@ class Report:
 
 def recovery_times(recoveries: Sequence[Recovery]) -> dict[str, dict[str, float]]:
     """By tier, and over all of them: how many, the median and the longest, in seconds."""
-    by_tier = {tier: [one.took_s for one in recoveries if one.tier == tier] for tier in TIERS}
-    everything = {"all": [one.took_s for one in recoveries], **by_tier}
+    by_tier = {tier: [recovery.took_s for recovery in recoveries if recovery.tier == tier] for tier in TIERS}
+    everything = {"all": [recovery.took_s for recovery in recoveries], **by_tier}
     return {
         tier: {"count": len(times), "p50_s": round(median(times), 3), "max_s": round(max(times), 3)}
         for tier, times in everything.items()
@@ -124,12 +124,17 @@ def report_json(report: Report) -> dict[str, Any]:
         "findings": {name: list(found) for name, found in report.findings.items()},
         "exits": report.record.exits,
         "recoveries": [
-            {"fault": str(one.fault), "tier": one.tier, "took_s": round(one.took_s, 3)}
-            for one in sorted(report.record.recoveries, key=lambda one: -one.took_s)
+            {"fault": str(recovery.fault), "tier": recovery.tier, "took_s": round(recovery.took_s, 3)}
+            for recovery in sorted(report.record.recoveries, key=lambda recovery: -recovery.took_s)
         ],
         "injected": [
-            {"at_s": round(one.at_s, 3), "fault": str(one.fault), "process": one.lane, "acting": one.acting}
-            for one in report.record.injected
+            {
+                "at_s": round(injected.at_s, 3),
+                "fault": str(injected.fault),
+                "process": injected.lane,
+                "acting": injected.acting,
+            }
+            for injected in report.record.injected
         ],
     }
 

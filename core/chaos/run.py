@@ -238,7 +238,7 @@ class _Run:
             "fault", fault=str(fault), process=injected.lane, target_pid=injected.pid, acting=injected.acting
         )
         self.watch.disturbed(injected)
-        role = next((one.role for one in self.topology.members if one.lane == injected.lane), Role.WORKER)
+        role = next((member.role for member in self.topology.members if member.lane == injected.lane), Role.WORKER)
         if injected.acting and fault.kind in INTERRUPTING and role is not Role.WORKER:
             self.watch.interrupted(injected, role)
 
@@ -271,7 +271,9 @@ class _Run:
             total_s=int(self.ready_s + self.plan.seconds),
             server=self.hierarchy.server_state,
             agents=tuple(self._line(agent_id) for agent_id in self.topology.leases),
-            last_faults=tuple(f"{one.at_s:6.1f} s  {one.fault}" for one in self.record.injected[-SHOWN_FAULTS:]),
+            last_faults=tuple(
+                f"{injected.at_s:6.1f} s  {injected.fault}" for injected in self.record.injected[-SHOWN_FAULTS:]
+            ),
             faults=len(self.record.injected),
             open=counts.open,
             done=counts.ended,

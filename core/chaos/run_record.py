@@ -104,7 +104,7 @@ class RunRecord:
     exits: dict[str, list[int]] = field(default_factory=dict)  #: by lane, the exit codes of those that ended unasked
 
     def faults_by_kind(self) -> dict[str, int]:
-        counts = {kind.value: sum(one.fault.kind is kind for one in self.injected) for kind in Kind}
+        counts = {kind.value: sum(injected.fault.kind is kind for injected in self.injected) for kind in Kind}
         return {kind: count for kind, count in counts.items() if count}
 
     def takeovers(self) -> list[Hold]:

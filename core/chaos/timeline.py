@@ -155,14 +155,14 @@ def _marks(record: RunRecord, scale: _Scale, tops: dict[str, float]) -> Iterable
         if hold.lane in tops:
             told = f"{hold.lane} took over {hold.agent_id} at {hold.start_s:.1f} s with fence {hold.epoch}"
             yield element("g", hint(told) + _arrow(scale.x(hold.start_s), tops[hold.lane] + LANE - 1))
-    for one in _kills(record.injected):
-        if one.lane in tops:
-            told = f"{one.fault}, at {one.at_s:.1f} s"
-            yield element("g", hint(told) + _cross(scale.x(one.at_s), tops[one.lane] + LANE / 2))
+    for kill in _kills(record.injected):
+        if kill.lane in tops:
+            told = f"{kill.fault}, at {kill.at_s:.1f} s"
+            yield element("g", hint(told) + _cross(scale.x(kill.at_s), tops[kill.lane] + LANE / 2))
 
 
 def _kills(injected: Sequence[InjectedFault]) -> Iterable[InjectedFault]:
-    return (one for one in injected if one.fault.kind in (Kind.KILL, Kind.SERVER_KILL))
+    return (hit for hit in injected if hit.fault.kind in (Kind.KILL, Kind.SERVER_KILL))
 
 
 def _cross(x: float, y: float) -> str:

@@ -70,7 +70,9 @@ class Watch:
         one any more, nor will anything when it hit the server."""
         hit = injected.fault.target
         self._interrupted = [
-            one for one in self._interrupted if hit != SERVER and hit.agent_id != one.injected.fault.target.agent_id
+            interrupted
+            for interrupted in self._interrupted
+            if hit != SERVER and hit.agent_id != interrupted.injected.fault.target.agent_id
         ]
 
     def interrupted(self, injected: InjectedFault, role: Role) -> None:
@@ -95,7 +97,11 @@ class Watch:
         lease = Lease.from_json(stored)
         if lease.epoch != self.epochs.get(agent_id) or agent_id not in self._holds:
             self._begin_hold(agent_id, lease, now_s)
-        self._interrupted = [one for one in self._interrupted if not self._resumed(one, agent_id, lease.epoch, now_s)]
+        self._interrupted = [
+            interrupted
+            for interrupted in self._interrupted
+            if not self._resumed(interrupted, agent_id, lease.epoch, now_s)
+        ]
 
     def _begin_hold(self, agent_id: str, lease: Lease, now_s: float) -> None:
         self._end_hold(agent_id, now_s)
@@ -113,12 +119,14 @@ class Watch:
             hold.end_s = now_s
             self.record.holds.append(hold)
 
-    def _resumed(self, one: _Interrupted, agent_id: str, epoch: int, now_s: float) -> bool:
+    def _resumed(self, interrupted: _Interrupted, agent_id: str, epoch: int, now_s: float) -> bool:
         """Whether this sign of life ends the interruption: that of a new holder, or of the old one who is back."""
-        if one.injected.fault.target.agent_id != agent_id:
+        if interrupted.injected.fault.target.agent_id != agent_id:
             return False
-        is_back = one.injected.healed_s is not None and one.injected.fault.kind is not Kind.KILL
-        if epoch > one.epoch or is_back:
-            self.record.recoveries.append(Recovery(one.injected.fault, one.role.value, now_s - one.injected.at_s))
+        is_back = interrupted.injected.healed_s is not None and interrupted.injected.fault.kind is not Kind.KILL
+        if epoch > interrupted.epoch or is_back:
+            self.record.recoveries.append(
+                Recovery(interrupted.injected.fault, interrupted.role.value, now_s - interrupted.injected.at_s)
+            )
             return True
         return False

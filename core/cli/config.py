@@ -25,6 +25,9 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = Fal
     """Show every setting with its value and its source; secrets are masked."""
     sources = settings().sources
     if as_json:
-        print_json([asdict(one) for one in sources])
+        print_json([asdict(setting) for setting in sources])
     else:
-        print_table(("SETTING", "VALUE~", "SOURCE"), [(one.name, one.value_shown, one.source) for one in sources])
+        print_table(
+            ("SETTING", "VALUE~", "SOURCE"),
+            [(setting.name, setting.value_shown, setting.source) for setting in sources],
+        )

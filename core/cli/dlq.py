@@ -54,10 +54,10 @@ def list_dead_letters(
     if quarantined:
         messages = run(_list_rejected(settings(), limit))
         if as_json:
-            print_json([_rejected_json(one) for one in messages])
+            print_json([_rejected_json(message) for message in messages])
         else:
             of_rejected = ("ENTRY", "REASON", "FROM", "AT (UTC)?", "DETAIL~")
-            print_table(of_rejected, [_rejected_row(one) for one in messages], wide=wide)
+            print_table(of_rejected, [_rejected_row(message) for message in messages], wide=wide)
             if not messages:
                 note("no message was rejected, or none is kept.")
         return

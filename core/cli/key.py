@@ -87,7 +87,9 @@ def revoked(coordinator: Coordinator = None) -> None:
     configured = settings()
     coordinator_id = coordinator or configured.coordinator_id
     found = run(_revocations(configured, coordinator_id))
-    rows = dict.fromkeys((_named(one.chain), _proof(configured, coordinator_id, one)) for one in found)
+    rows = dict.fromkeys(
+        (_named(revocation.chain), _proof(configured, coordinator_id, revocation)) for revocation in found
+    )
     print_table(("ID", "PROOF~"), list(rows))
     if not rows:
         note("no id is revoked.")
@@ -125,10 +127,12 @@ async def _revocations(configured: Settings, coordinator_id: str) -> list[Revoca
     return list(revocations_in(stored))
 
 
-def _proof(configured: Settings, coordinator_id: str, one: Revocation) -> str:
+def _proof(configured: Settings, coordinator_id: str, revocation: Revocation) -> str:
     from core.roles import Address, Role
     from core.wiring import keys_for
 
-    parents = (Address.of(Role.COORDINATOR, coordinator_id), *one.chain[:-1])
-    good = keys_for(parents, configured.a2a, configured.redis).revoke(one.chain[-1], one.key_id, one.proof)
+    parents = (Address.of(Role.COORDINATOR, coordinator_id), *revocation.chain[:-1])
+    good = keys_for(parents, configured.a2a, configured.redis).revoke(
+        revocation.chain[-1], revocation.key_id, revocation.proof
+    )
     return "good" if good else "not by the secret that is set here"

@@ -75,7 +75,7 @@ class Search:
 
     def suspect(self, task_ids: set[str]) -> None:
         """Adds tasks that may be lost."""
-        self.strange += [one for one in task_ids if one not in self.strange]
+        self.strange += [task_id for task_id in task_ids if task_id not in self.strange]
 
 
 class AgentClient(Resident):
@@ -296,9 +296,9 @@ class AgentClient(Resident):
         new = {task_id for task_id in ids if task_id not in self._endings}  # others may wait for the rest
         self._endings.expect(ids)
         refused = await self._ask(Action.SUBMIT_TASK, (task.to_json() for task in tasks), timeout_s)
-        for one in refused:
-            if one.task_id in new:
-                self._endings.forget(one.task_id)
+        for refusal in refused:
+            if refusal.task_id in new:
+                self._endings.forget(refusal.task_id)
         self._endings.confirm(ids)
         if refused:
             raise TaskRefused(refused[0].task_id, refused[0].reason)
@@ -367,7 +367,7 @@ class AgentClient(Resident):
             refused = await self._ask(Action.WATCH_TASK, map(orjson.dumps, task_ids), timeout_s)
         except (TaskTimeout, WorldError):
             return False
-        gone = dict.fromkeys(one.task_id for one in refused if one.task_id in listener.waiting)
+        gone = dict.fromkeys(refusal.task_id for refusal in refused if refusal.task_id in listener.waiting)
         lost = [task_id for task_id in gone if self._endings.is_confirmed(task_id)]
         for task_id in gone:
             self._endings.forget(task_id)

@@ -113,7 +113,11 @@ class LookUp:
             self._missing.pop(task_id, None)
             if task.status.ended:
                 self._endings.tell(task)
-        return {one for one, task in found.items() if task is None and now_s - self._missing[one] >= LOOK_UP_S / 2}
+        return {
+            task_id
+            for task_id, task in found.items()
+            if task is None and now_s - self._missing[task_id] >= LOOK_UP_S / 2
+        }
 
     def _opened(self, task_id: str, sealed: bytes | None, seals: Seals) -> Task | None:
         """The task in a record; None: there is none, this client may not see it, or somebody else wrote it. The
@@ -132,6 +136,6 @@ class LookUp:
             refused = await self._requests.ask(Action.WATCH_TASK, map(orjson.dumps, task_ids), LOOK_UP_S)
         except (TaskTimeout, WorldError):
             return set()
-        gone = {one.task_id for one in refused}
+        gone = {refusal.task_id for refusal in refused}
         self._endings.confirm(task_id for task_id in task_ids if task_id not in gone)
         return gone

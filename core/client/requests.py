@@ -84,7 +84,7 @@ class _Asking:
         elif (items := self.before.pop(request_id, None)) is None or refused:
             return
         else:
-            newer = [one for one, same in self.waiting.items() if same is items]
+            newer = [other_id for other_id, same in self.waiting.items() if same is items]
             self.again = deque(same for same in self.again if same is not items)
             request_id = newer[0] if newer else ""
             self.before |= dict.fromkeys(newer, items)  # its answer will also come, and changes nothing
@@ -183,7 +183,7 @@ class Requests:
                 messages = asking.sent_again() or next(unsent, [])
                 if not messages:
                     return
-                commands = [command for one in messages for command in self._prepared(action, one, asking)]
+                commands = [command for message in messages for command in self._prepared(action, message, asking)]
                 replies = await self._wire.exchange(commands)
             for reply in replies:
                 if isinstance(reply, Exception):

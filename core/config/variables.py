@@ -59,7 +59,7 @@ def _bad_setting(model: type[BaseModel], error: ValidationError) -> BadSetting:
 def variable_of(model: type[BaseModel], field: str) -> Variable | None:
     """The variable that a field of `model` is read from; None for a field that only a program can set."""
     known = model.model_fields.get(field)
-    return next((one for one in known.metadata if isinstance(one, Variable)), None) if known else None
+    return next((entry for entry in known.metadata if isinstance(entry, Variable)), None) if known else None
 
 
 def _secret(value: object) -> object:

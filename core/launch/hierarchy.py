@@ -114,7 +114,7 @@ class HierarchyRecord:
 
     def with_agent(self, agent: AgentRecord) -> HierarchyRecord:
         """The record with this agent's entry put in, or replaced."""
-        known = {one.name: one for one in self.agents} | {agent.name: agent}
+        known = {entry.name: entry for entry in self.agents} | {agent.name: agent}
         return replace(self, agents=tuple(known.values()))
 
     @property

@@ -59,8 +59,8 @@ def stream_id_of(text: bytes, *, number: int = 0) -> StreamId:
     return int(found[1]), int(found[2]) if found[2] is not None else number
 
 
-def stream_id_text(one: StreamId) -> bytes:
-    return b"%d-%d" % one
+def stream_id_text(entry_id: StreamId) -> bytes:
+    return b"%d-%d" % entry_id
 
 
 def pairs_of(name: str, parts: Sequence[bytes]) -> list[tuple[bytes, bytes]]:

@@ -54,19 +54,19 @@ class Stream:
         start, stop = bisect_left(self._ids, first), bisect_right(self._ids, last)
         if count is not None:
             stop = min(stop, start + count)
-        return [(one, self._fields[one]) for one in self._ids[start:stop]]
+        return [(entry_id, self._fields[entry_id]) for entry_id in self._ids[start:stop]]
 
-    def delete(self, one: StreamId) -> bool:
-        if self._fields.pop(one, None) is None:
+    def delete(self, entry_id: StreamId) -> bool:
+        if self._fields.pop(entry_id, None) is None:
             return False
-        del self._ids[bisect_left(self._ids, one)]
+        del self._ids[bisect_left(self._ids, entry_id)]
         return True
 
     def trim(self, *, keep: int | None = None, from_id: StreamId = (0, 0)) -> int:
         """Drops the oldest beyond `keep`, and what is older than `from_id`. Returns how many."""
         dropped = bisect_left(self._ids, from_id) if keep is None else max(0, len(self._ids) - keep)
-        for one in self._ids[:dropped]:
-            del self._fields[one]
+        for entry_id in self._ids[:dropped]:
+            del self._fields[entry_id]
         del self._ids[:dropped]
         return dropped
 

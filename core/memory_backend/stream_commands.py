@@ -140,7 +140,7 @@ def _block_ms(text: bytes | None) -> int | None:
 
 
 def _entries(stream: Stream, first: StreamId, last: StreamId, count: int | None) -> list[list[Any]]:
-    return [[stream_id_text(one), list(fields)] for one, fields in stream.between(first, last, count)]
+    return [[stream_id_text(entry_id), list(fields)] for entry_id, fields in stream.between(first, last, count)]
 
 
 STREAM_COMMANDS: dict[str, CommandSpec] = {

@@ -29,7 +29,7 @@ class Allowed:
     channel: str = ""  #: a pattern
 
     def __str__(self) -> str:
-        commands = " ".join(f"+{one}" for one in self.commands)
+        commands = " ".join(f"+{command}" for command in self.commands)
         if not self.keys and not self.channel:
             return commands
         named = [key if key.startswith("%") else f"~{key}" for key in self.keys]

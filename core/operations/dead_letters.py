@@ -99,7 +99,7 @@ async def rejected_messages(
         if isinstance(entries, Exception):
             entries = [(b"0-0", [b"reason", b"unreadable", b"detail", f"{entries}".encode()])]
         found += [_message(reader, *entry) for entry in entries]
-    return sorted(found, key=lambda one: one.at, reverse=True)[:limit]
+    return sorted(found, key=lambda message: message.at, reverse=True)[:limit]
 
 
 async def purge_rejected(

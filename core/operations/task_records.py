@@ -45,7 +45,7 @@ async def read_records(source: Runs, key: str, ids: Sequence[bytes]) -> list[Tas
     [records] = await source.look(("HMGET", key, *ids))
     if isinstance(records, Exception):  # one of them is too large; find it
         records = await source.look(*(("HGET", key, task_id) for task_id in ids))
-    return [_record(task_id, one) for task_id, one in zip(ids, records, strict=True) if one is not None]
+    return [_record(task_id, record) for task_id, record in zip(ids, records, strict=True) if record is not None]
 
 
 async def read_task(source: Runs, coordinator_id: str, task_id: str) -> tuple[Task | None, Task | None]:
@@ -60,7 +60,7 @@ async def read_task(source: Runs, coordinator_id: str, task_id: str) -> tuple[Ta
     if task is None or task.assigned_to is None or task.status.ended:
         return task, None
     in_cell = await read_records(source, CellKeys(task.assigned_to).actual, ids)
-    return task, next((one for one in in_cell if isinstance(one, Task)), None)
+    return task, next((record for record in in_cell if isinstance(record, Task)), None)
 
 
 async def newest_tasks(source: Runs, coordinator_id: str) -> AsyncGenerator[Task | Unreadable, None]:

@@ -56,54 +56,54 @@ def hierarchy_svg(boxes: Sequence[AgentBox], traffic: Sequence[Traffic], title: 
     has no edge to stand on and is left out.
     """
     placed = {box.agent_id: _Placed(box, []) for box in boxes}
-    tops = [one for one in placed.values() if one.box.parent not in placed]
-    for one in placed.values():
-        if one.box.parent in placed:
-            placed[one.box.parent].children.append(one)
-    words = {agent_id: _edge_words(one.box, traffic) for agent_id, one in placed.items()}
+    tops = [agent for agent in placed.values() if agent.box.parent not in placed]
+    for agent in placed.values():
+        if agent.box.parent in placed:
+            placed[agent.box.parent].children.append(agent)
+    words = {agent_id: _edge_words(agent.box, traffic) for agent_id, agent in placed.items()}
     x = float(MARGIN)
     for top in tops:
         x = _place_x(top, x, words) + SPACE
     height = _place_rows(tops, words)
-    said = f"{sum(one.messages for one in traffic):,} messages between {len(boxes)} agents; ▼ down, ▲ up"
+    said = f"{sum(link.messages for link in traffic):,} messages between {len(boxes)} agents; ▼ down, ▲ up"
     heading = [
         label(MARGIN, 36, title, font_size=18, font_weight=600),
         label(MARGIN, 57, said, font_size=13, fill=MUTED),
     ]
-    edges = [part for one in placed.values() for part in _edges(one, words)]
-    drawn = [part for one in placed.values() for part in _box(one)]
+    edges = [part for agent in placed.values() for part in _edges(agent, words)]
+    drawn = [part for agent in placed.values() for part in _box(agent)]
     width = max(x - SPACE + MARGIN, MARGIN * 2 + width_px(said, 13))
     return page(width, height + MARGIN, title, [*heading, *edges, *drawn])
 
 
 def _edge_words(box: AgentBox, traffic: Sequence[Traffic]) -> list[str]:
     """What went between an agent and its parent, a line for each action and direction."""
-    down = [one for one in traffic if (one.sender, one.recipient) == (box.parent, box.agent_id)]
-    up = [one for one in traffic if (one.sender, one.recipient) == (box.agent_id, box.parent)]
-    return [f"{arrow} {one.action} {one.messages:,}" for arrow, part in (("▼", down), ("▲", up)) for one in part]
+    down = [link for link in traffic if (link.sender, link.recipient) == (box.parent, box.agent_id)]
+    up = [link for link in traffic if (link.sender, link.recipient) == (box.agent_id, box.parent)]
+    return [f"{arrow} {link.action} {link.messages:,}" for arrow, part in (("▼", down), ("▲", up)) for link in part]
 
 
-def _place_x(one: _Placed, left: float, words: Mapping[str, Sequence[str]]) -> float:
+def _place_x(agent: _Placed, left: float, words: Mapping[str, Sequence[str]]) -> float:
     """Puts an agent over the middle of its children, all right of `left`. Returns the right end of what it took."""
-    own = max((width_px(line, 11) + 14 for line in words[one.box.agent_id]), default=0.0)
+    own = max((width_px(line, 11) + 14 for line in words[agent.box.agent_id]), default=0.0)
     own = min(max(BOX, own), 2 * BOX)
     right = left - SPACE
-    for child in one.children:
+    for child in agent.children:
         right = _place_x(child, right + SPACE, words)
     missing = max(0.0, own - (right - left))
-    if one.children:
-        for child in one.children:
+    if agent.children:
+        for child in agent.children:
             _shift(child, missing / 2)
-        one.x = (one.children[0].x + one.children[-1].x) / 2
+        agent.x = (agent.children[0].x + agent.children[-1].x) / 2
     else:
-        missing, one.x = own, left + own / 2
+        missing, agent.x = own, left + own / 2
         right = left
     return right + missing
 
 
-def _shift(one: _Placed, by: float) -> None:
-    one.x += by
-    for child in one.children:
+def _shift(agent: _Placed, by: float) -> None:
+    agent.x += by
+    for child in agent.children:
         _shift(child, by)
 
 
@@ -111,10 +111,10 @@ def _place_rows(tops: Sequence[_Placed], words: Mapping[str, Sequence[str]]) -> 
     """Puts the tiers below each other, with room for the words on the edges between. Returns the lower end."""
     y, row, bottom = float(TITLE_HEIGHT), list(tops), float(TITLE_HEIGHT)
     while row:
-        for one in row:
-            one.y = y
-        bottom = y + max(one.height for one in row)
-        row = [child for one in row for child in one.children]
+        for agent in row:
+            agent.y = y
+        bottom = y + max(agent.height for agent in row)
+        row = [child for agent in row for child in agent.children]
         y = bottom + 44 + LINE * max((len(words[child.box.agent_id]) for child in row), default=0)
     return bottom
 
@@ -146,18 +146,18 @@ def _line(x1: float, y1: float, x2: float, y2: float) -> str:
     return element("line", x1=x1, y1=y1, x2=x2, y2=y2, stroke="#8c959f", stroke_width=1.5)
 
 
-def _box(one: _Placed) -> list[str]:
-    box, left = one.box, one.x - BOX / 2
+def _box(agent: _Placed) -> list[str]:
+    box, left = agent.box, agent.x - BOX / 2
     colour = COLOURS.get(box.role, MUTED)
     border = LOST if box.remark else FAINT
-    name = label(left + 12, one.y + 40, elided(box.agent_id, BOX - 24, 13), font_size=13, font_weight=600)
+    name = label(left + 12, agent.y + 40, elided(box.agent_id, BOX - 24, 13), font_size=13, font_weight=600)
     parts = [
-        element("rect", x=left, y=one.y, width=BOX, height=one.height, rx=6, fill="#ffffff", stroke=border),
-        element("rect", x=left, y=one.y, width=BOX, height=5, rx=2.5, fill=colour),
-        label(left + 12, one.y + 23, box.role, font_size=11, fill=colour, font_weight=600),
+        element("rect", x=left, y=agent.y, width=BOX, height=agent.height, rx=6, fill="#ffffff", stroke=border),
+        element("rect", x=left, y=agent.y, width=BOX, height=5, rx=2.5, fill=colour),
+        label(left + 12, agent.y + 23, box.role, font_size=11, fill=colour, font_weight=600),
         element("g", hint(box.agent_id) + name),
     ]
-    y = one.y + 62.0
+    y = agent.y + 62.0
     for name, count in box.counts.items():
         shown = f"{count:,}" if isinstance(count, int) else count
         parts.append(label(left + 12, y, elided(name, BOX - 40 - width_px(shown)), fill=MUTED))

@@ -58,7 +58,7 @@ def fitted(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int)
             return None
         del widths[optional.pop()]
     needs = {number: columns[number].natural(cells[number]) - least for number, least in widths.items()}
-    for number in sorted(needs, key=lambda one: needs[one]):
+    for number in sorted(needs, key=lambda column: needs[column]):
         more = min(needs[number], left)
         widths[number] += more
         left -= more

@@ -76,49 +76,51 @@ def timeline_svg(attempts: Sequence[Attempt], marks: Sequence[Mark] = (), title:
         name = label(24, y + height / 2 + 4, elided(worker, LEFT - 34, 13), font_size=13, font_weight=600)
         bars.append(element("g", hint(worker) + name))
         for row, track in enumerate(tracks):
-            for position, one in enumerate(track):
+            for position, attempt in enumerate(track):
                 room = track[position + 1].started_at if position + 1 < len(track) else scale.end
-                bars.append(_bar(one, y + PADDING + row * (BAR + GAP), scale, colours, scale.x(room)))
+                bars.append(_bar(attempt, y + PADDING + row * (BAR + GAP), scale, colours, scale.x(room)))
         y += height
     parts += [*boxes, *_axis(scale, top, y), *bars, *_mark_lines(rows, scale, y)]
     return page(WIDTH, y + 52, title, parts, HATCHING)
 
 
 def _scale(attempts: Sequence[Attempt], marks: Sequence[Mark]) -> _Scale:
-    moments = [at for one in attempts for at in (one.started_at, one.ended_at)] + [mark.at for mark in marks]
+    moments = [at for attempt in attempts for at in (attempt.started_at, attempt.ended_at)]
+    moments += [mark.at for mark in marks]
     start, end = (min(moments), max(moments)) if moments else (0.0, 1.0)
     return _Scale(start, end if end > start else start + 1.0)
 
 
 def _colours(attempts: Sequence[Attempt]) -> dict[str, str]:
     """A colour for each type of task, in the order in which they first ran."""
-    types = dict.fromkeys(one.task_type for one in sorted(attempts, key=lambda one: one.started_at))
+    types = dict.fromkeys(attempt.task_type for attempt in sorted(attempts, key=lambda attempt: attempt.started_at))
     return {task_type: COLOURS[index % len(COLOURS)] for index, task_type in enumerate(types)}
 
 
 def _lanes(attempts: Sequence[Attempt]) -> dict[str, list[list[Attempt]]]:
     """The tracks of each worker: attempts that overlap in time lie below each other."""
     lanes: dict[str, list[list[Attempt]]] = {}
-    for one in sorted(attempts, key=lambda one: (natural_key(one.worker), one.started_at, one.task_id)):
-        tracks = lanes.setdefault(one.worker, [])
-        free = next((track for track in tracks if track[-1].ended_at <= one.started_at), None)
+    by_worker = sorted(attempts, key=lambda attempt: (natural_key(attempt.worker), attempt.started_at, attempt.task_id))
+    for attempt in by_worker:
+        tracks = lanes.setdefault(attempt.worker, [])
+        free = next((track for track in tracks if track[-1].ended_at <= attempt.started_at), None)
         if free is None:
-            tracks.append([one])
+            tracks.append([attempt])
         else:
-            free.append(one)
+            free.append(attempt)
     return lanes
 
 
 def _heading(title: str, attempts: Sequence[Attempt], scale: _Scale, colours: dict[str, str]) -> list[str]:
-    lost = sum(one.outcome == "lost" for one in attempts)
-    workers = len({one.worker for one in attempts})
+    lost = sum(attempt.outcome == "lost" for attempt in attempts)
+    workers = len({attempt.worker for attempt in attempts})
     said = f"{len(attempts)} attempts by {workers} workers in {scale.end - scale.start:.1f} s"
     parts = [
         label(24, 32, title, font_size=18, font_weight=600),
         label(24, 52, said + (f", {lost} lost and done again" if lost else ""), font_size=13, fill=MUTED),
     ]
     x = 24.0
-    unhappy = {one.outcome for one in attempts} & {"lost", "failed", "cancelled"}
+    unhappy = {attempt.outcome for attempt in attempts} & {"lost", "failed", "cancelled"}
     swatches = [*colours.items(), *((name, _paint(name, "")[0]) for name in sorted(unhappy))]
     for words, fill in swatches:
         shown = elided(words, 260)
@@ -137,15 +139,17 @@ def _paint(outcome: str, colour: str) -> tuple[str, str]:
     }.get(outcome, (colour, colour))
 
 
-def _bar(one: Attempt, y: float, scale: _Scale, colours: dict[str, str], room_until_x: float) -> str:
-    x = scale.x(one.started_at)
-    width = max(2.0, scale.x(one.ended_at) - x - 1)  # the 1 keeps two bars in a row apart
-    fill, stroke = _paint(one.outcome, colours[one.task_type])
-    took = f"{one.ended_at - one.started_at:.2f} s"
-    told = f"{one.task_id} ({one.task_type}), attempt {one.attempt}, {one.outcome} after {took}"
+def _bar(attempt: Attempt, y: float, scale: _Scale, colours: dict[str, str], room_until_x: float) -> str:
+    x = scale.x(attempt.started_at)
+    width = max(2.0, scale.x(attempt.ended_at) - x - 1)  # the 1 keeps two bars in a row apart
+    fill, stroke = _paint(attempt.outcome, colours[attempt.task_type])
+    took = f"{attempt.ended_at - attempt.started_at:.2f} s"
+    told = f"{attempt.task_id} ({attempt.task_type}), attempt {attempt.attempt}, {attempt.outcome} after {took}"
     bar = element("rect", x=x, y=y, width=width, height=BAR, rx=3, fill=fill, stroke=stroke)
-    words = one.outcome if one.outcome in ("lost", "failed") else f"attempt {one.attempt}" if one.attempt > 1 else ""
-    return element("g", hint(told) + bar + _bar_label(words, x, y, width, one.outcome, room_until_x))
+    words = f"attempt {attempt.attempt}" if attempt.attempt > 1 else ""
+    if attempt.outcome in ("lost", "failed"):
+        words = attempt.outcome
+    return element("g", hint(told) + bar + _bar_label(words, x, y, width, attempt.outcome, room_until_x))
 
 
 def _bar_label(words: str, x: float, y: float, width: float, outcome: str, room_until_x: float) -> str:

@@ -280,7 +280,7 @@ class AgentLoop:
         if step.effects and not self.committer.lease.may_act:
             await self._until_written(self.committer.renew)  # only a holder acts: who is not sure asks, or has lost it
         await self._behaviour.perform(step.effects)
-        return sum(len(one.message.tasks) for one in received) + len(events)
+        return sum(len(incoming.message.tasks) for incoming in received) + len(events)
 
     async def _commit(self, step: Step, *also: Command) -> None:
         failpoints.hit("graph")

@@ -104,7 +104,7 @@ class Inbox:
         rejected. Raises TransportDown; ServerRefused; StateConflict: the stored value is not a stream."""
         if not self._ahead:
             entries = await self._next_entries()
-            self._ahead = [entry for one in entries if (entry := self._opened(*one))]
+            self._ahead = [entry for raw in entries if (entry := self._opened(*raw))]
             flooded = len(self._ahead) < len(entries) / 2
             self._at_once = min(MAX_ENTRIES, 2 * self._at_once) if flooded else MAX_MESSAGES
         taken, self._ahead = self._ahead[:MAX_MESSAGES], self._ahead[MAX_MESSAGES:]
@@ -252,13 +252,13 @@ class Inbox:
         """The commands that acknowledge everything that was dealt with. Call it once for each commit."""
         commands = self._forget_silent(now_ms)
         dealt = (self._dropped, self._done)
-        if entries := [entry_id for one in dealt for entry_id in one.entries]:
+        if entries := [entry_id for group in dealt for entry_id in group.entries]:
             commands.append(("XDEL", self._keys.inbox, *entries))
         if self._moved:
             fields = [part for sender in self._moved for part in (sender, self.windows[sender].to_text())]
             commands.append(("HSET", self._keys.seen, *fields))
-        for one in dealt:
-            for evidence in one.evidence:
+        for group in dealt:
+            for evidence in group.evidence:
                 commands.append(("XADD", self._keys.quarantine, "MAXLEN", "~", MAX_QUARANTINED, "*", *evidence))
         for reason, count in (self._dropped.rejected + self._done.rejected).items():
             commands.append(("HINCRBY", self._keys.header, f"rejected:{reason}", count))

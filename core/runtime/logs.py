@@ -34,10 +34,12 @@ class LogSetup(TypedDict):
 
 def log_setup() -> LogSetup:
     """The configuration of this process, whoever has set it."""
-    loggers = {name: one for name, one in logging.root.manager.loggerDict.items() if isinstance(one, logging.Logger)}
+    loggers = {
+        name: logger for name, logger in logging.root.manager.loggerDict.items() if isinstance(logger, logging.Logger)
+    }
     return {
         "as_json": any(isinstance(handler.formatter, JsonLines) for handler in logging.root.handlers),
-        "levels": {"": logging.root.level, **{name: one.level for name, one in loggers.items() if one.level}},
+        "levels": {"": logging.root.level, **{name: logger.level for name, logger in loggers.items() if logger.level}},
     }
 
 

@@ -136,7 +136,9 @@ def _end(code: int, loop: asyncio.AbstractEventLoop) -> None:
     """Ends the process with `code`, unless it ends by itself within END_GRACE_S. A loop closes, and an interpreter
     ends, only when every coroutine and thread has ended."""
     time.sleep(END_GRACE_S)
-    threads = {one.name for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()}
+    threads = {
+        thread.name for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()
+    }
     coroutines = {task.get_name() for task in asyncio.all_tasks(loop)} - {MAIN}
     if left := sorted(threads | coroutines):
         log.warning("ends although user code goes on: %s", ", ".join(left), extra={"action": "left_running"})

@@ -36,11 +36,11 @@ class Revocations:
         if isinstance(stored, str):
             log.warning("revocations cannot be read: %s", stored, extra={"action": "revocations_unreadable"})
             return
-        for one in revocations_in(stored):
-            child = one.chain[-1]
-            if one.chain[:-1] != self._parents or self.include(child):
+        for revocation in revocations_in(stored):
+            child = revocation.chain[-1]
+            if revocation.chain[:-1] != self._parents or self.include(child):
                 continue
-            if self._signing.revoke(child, one.key_id, one.proof):
+            if self._signing.revoke(child, revocation.key_id, revocation.proof):
                 log.warning("%s is revoked: nothing it says is believed", child, extra={"action": "child_revoked"})
 
     def include(self, child: Address) -> bool:

@@ -42,7 +42,7 @@ def build_editable(
 ) -> str:
     """A wheel that points at the checkout, for `agent_system` and for the packages by their own names."""
     folders = (Path.cwd(), Path.cwd() / DOOR.parent)
-    return _write_wheel(Path(wheel_directory), {f"{NAME}.pth": "".join(f"{one}\n" for one in folders).encode()})
+    return _write_wheel(Path(wheel_directory), {f"{NAME}.pth": "".join(f"{folder}\n" for folder in folders).encode()})
 
 
 def build_sdist(sdist_directory: str, config_settings: Settings = None) -> str:

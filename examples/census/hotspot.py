@@ -150,11 +150,11 @@ def _suggestion(function: Scored, blocks: Sequence[_Block]) -> str:
 
 def _move_nested(function: Scored) -> str | None:
     """Definitions inside it carry most of its complexity."""
-    nested = [one for one in function.node.body if isinstance(one, _DEFINITIONS)]
+    nested = [node for node in function.node.body if isinstance(node, _DEFINITIONS)]
     carried = decisions(nested)
     if 2 * carried < function.complexity:
         return None
-    names = _listed([f"`{_elided(one.name)}`" for one in nested])
+    names = _listed([f"`{_elided(node.name)}`" for node in nested])
     return f"Move {names} out of it: {carried} of its {function.complexity} are in there."
 
 
@@ -210,7 +210,7 @@ def _extract(function: Scored, blocks: Sequence[_Block]) -> str | None:
     worth = [(score, node) for score, node in scored if low * whole <= score <= high * whole]
     if not worth:
         return None
-    score, node = min(worth, key=lambda one: (abs(2 * one[0] - whole), one[1].lineno))
+    score, node = min(worth, key=lambda block: (abs(2 * block[0] - whole), block[1].lineno))
     return (
         f"Extract the `{_KEYWORDS[type(node)]}` at lines {node.lineno}-{node.end_lineno} into a function:"
         f" {score} of its {function.complexity} are in there."
@@ -220,10 +220,10 @@ def _extract(function: Scored, blocks: Sequence[_Block]) -> str | None:
 def _cut_in_two(function: Scored) -> str | None:
     """Many small blocks stand one after the other: the place with half of the decisions before it."""
     body = function.node.body
-    while len(deciding := [one for one in body if decisions([one])]) == 1:
+    while len(deciding := [node for node in body if decisions([node])]) == 1:
         body = list(_children(deciding[0]))
     whole = decisions(body)
-    sums = list(accumulate(decisions([one]) for one in body))
+    sums = list(accumulate(decisions([node]) for node in body))
     if not sums:
         return None
     before, last = min(zip(sums, body, strict=True), key=lambda cut: abs(2 * cut[0] - whole))

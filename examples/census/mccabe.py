@@ -49,7 +49,9 @@ def decisions(statements: Iterable[ast.stmt]) -> int:
 
 def _score(statements: Iterable[ast.stmt], prefix: str, found: Outline) -> int:
     """The decisions in `statements`; adds the functions and classes in them to `found`."""
-    return sum(_SCORES[type(one)](one, prefix, found) for one in statements if type(one) in _SCORES)
+    return sum(
+        _SCORES[type(statement)](statement, prefix, found) for statement in statements if type(statement) in _SCORES
+    )
 
 
 def _score_function(node: FunctionNode, prefix: str, found: Outline) -> int:
@@ -82,7 +84,7 @@ def _score_with(node: ast.With | ast.AsyncWith, prefix: str, found: Outline) -> 
 
 
 def _score_try(node: ast.Try | ast.TryStar, prefix: str, found: Outline) -> int:
-    blocks = (node.body, *(one.body for one in node.handlers), node.orelse, node.finalbody)
+    blocks = (node.body, *(handler.body for handler in node.handlers), node.orelse, node.finalbody)
     return len(node.handlers) + bool(node.orelse) + sum(_score(block, prefix, found) for block in blocks)
 
 

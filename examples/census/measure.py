@@ -80,9 +80,9 @@ def measure(path: bytes, source: bytes, tree: ast.Module | None) -> Measured:
         functions=len(functions),
         classes=found.classes if found else 0,
         unparsable=int(tree is None),
-        complex=sum(one.complexity > COMPLEX_ABOVE for one in scored),
+        complex=sum(function.complexity > COMPLEX_ABOVE for function in scored),
         scored=len(scored),
-        scores=fingerprint([(path, one.node.name, one.complexity) for one in scored]),
+        scores=fingerprint([(path, function.node.name, function.complexity) for function in scored]),
     )
     return Measured(totals, hashlib.sha256(source).hexdigest(), scored)
 
@@ -96,8 +96,8 @@ def fingerprint(scores: Sequence[tuple[bytes, str, int]]) -> str:
     return f"{sum(int.from_bytes(digest) for digest in digests) % _WRAP:x}"
 
 
-def _add_fingerprints(one: str, other: str) -> str:
-    return f"{(int(one, 16) + int(other, 16)) % _WRAP:x}"
+def _add_fingerprints(left: str, right: str) -> str:
+    return f"{(int(left, 16) + int(right, 16)) % _WRAP:x}"
 
 
 def _is_utf8(source: bytes) -> bool:

@@ -45,7 +45,9 @@ def merge(results: Sequence[ChunkResult]) -> Census:
     """The census of all chunks together, whatever their order."""
     return Census(
         totals=sum((result.totals for result in results), Totals()),
-        inputs_sha256=hashlib.sha256(checksum_lines(one for result in results for one in result.checksums)).hexdigest(),
+        inputs_sha256=hashlib.sha256(
+            checksum_lines(checksum for result in results for checksum in result.checksums)
+        ).hexdigest(),
         hotspots=tuple(worst(spot for result in results for spot in result.hotspots)),
         chunks=len(results),
     )

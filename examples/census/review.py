@@ -135,10 +135,10 @@ def measure_hand(state: Review) -> dict[str, Any]:
     checksums = list(state.get("checksums", ()))
     measured: list[Found] = []
     for file in state["hand"]:
-        one = measure(file.path, file.source, file.tree)
-        totals += one.totals
-        checksums.append((one.sha256, to_text(file.path)))
-        measured += [Found(file.path, function) for function in one.functions]
+        counted = measure(file.path, file.source, file.tree)
+        totals += counted.totals
+        checksums.append((counted.sha256, to_text(file.path)))
+        measured += [Found(file.path, function) for function in counted.functions]
     return {"totals": totals.model_dump(), "checksums": checksums, "measured": measured, "hand": []}
 
 

@@ -56,7 +56,7 @@ def verify(root: str, census: Census) -> list[Comparison]:
 
 def is_verified(comparisons: Sequence[Comparison]) -> bool:
     """True when all that was compared is equal, and something was."""
-    compared = [one.equal for one in comparisons if one.equal is not None]
+    compared = [comparison.equal for comparison in comparisons if comparison.equal is not None]
     return bool(compared) and all(compared)
 
 
@@ -64,13 +64,13 @@ def comparison_table(comparisons: Sequence[Comparison]) -> list[str]:
     """What was compared, as lines of text in columns."""
     rows = [
         (
-            one.total,
-            _shown(one.ours),
-            _shown(one.theirs),
-            {True: "yes", False: "NO", None: "-"}[one.equal],
-            f"{one.tool}: {one.note}" if one.note else one.tool,
+            comparison.total,
+            _shown(comparison.ours),
+            _shown(comparison.theirs),
+            {True: "yes", False: "NO", None: "-"}[comparison.equal],
+            f"{comparison.tool}: {comparison.note}" if comparison.note else comparison.tool,
         )
-        for one in comparisons
+        for comparison in comparisons
     ]
     return plain_lines(("total", "census>", "tool>", "equal", "compared with"), rows)
 
@@ -106,22 +106,22 @@ def _complexity(base: bytes, paths: Sequence[bytes], ours: Totals, count: Second
     except ToolMissing as missing:
         return [Comparison("complex", ours.complex, None, "ruff", str(missing))]
     found = tools.ruff_scores(ruff, base, paths)
-    theirs = [one for one in found.scores if one[0] not in count.unparsable]
+    theirs = [score for score in found.scores if score[0] not in count.unparsable]
     only_python = [_measured(base, path) for path in sorted(found.refused - count.unparsable)]
     left_out = len({path for path, _, _ in found.scores} & count.unparsable)
-    left_out += sum(one.scored > 0 for one in only_python)
+    left_out += sum(file.scored > 0 for file in only_python)
     note = f"without {left_out} files that only one of the two can parse" if left_out else ""
     tool = f"{tools.ruff_version(ruff)} C901"
-    scores = (int(ours.scores, 16) - sum(int(one.scores, 16) for one in only_python)) % (1 << 256)
+    scores = (int(ours.scores, 16) - sum(int(file.scores, 16) for file in only_python)) % (1 << 256)
     return [
         Comparison(
             "complex",
-            ours.complex - sum(one.complex for one in only_python),
+            ours.complex - sum(file.complex for file in only_python),
             sum(score > COMPLEX_ABOVE for _, _, score in theirs),
             tool,
             note,
         ),
-        Comparison("scored functions", ours.scored - sum(one.scored for one in only_python), len(theirs), tool, note),
+        Comparison("scored functions", ours.scored - sum(file.scored for file in only_python), len(theirs), tool, note),
         Comparison("every single score", f"{scores:064x}", f"{int(fingerprint(theirs), 16):064x}", tool, note),
     ]
 

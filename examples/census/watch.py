@@ -47,7 +47,7 @@ class Watch:
             if agent.beat:
                 self._last[agent.agent_id, agent.beat.started_ms] = agent, agent.beat
         done = overview.ended_tasks
-        rows = [self._row(one, overview) for one in overview.agents if one.beat or one.role is Role.COORDINATOR]
+        rows = [self._row(agent, overview) for agent in overview.agents if agent.beat or agent.role is Role.COORDINATOR]
         retried = sum(beat.retried for _, beat in self._last.values())
         self._view.show(Snapshot(rows, done, done + overview.open_tasks, retried=retried))
         return overview

@@ -265,7 +265,7 @@ def test_config_names_the_source_of_each_value_and_shows_no_secret(empty: Instal
     (empty.directory / ".env").write_text("LOG_LEVEL=DEBUG\n")
     done = empty.agents("config", "show", "--json", A2A_TOKEN_SECRET=SECRET, AGENT_HEARTBEAT_S="0.5")
     (empty.directory / ".env").unlink()
-    settings = {one["name"]: (one["value_shown"], one["source"]) for one in json.loads(done.stdout)}
+    settings = {setting["name"]: (setting["value_shown"], setting["source"]) for setting in json.loads(done.stdout)}
     assert settings["LOG_LEVEL"] == ("DEBUG", ".env")
     assert settings["AGENT_HEARTBEAT_S"] == ("0.5", "environment")
     assert settings["REDIS_DB"] == ("0", "default")

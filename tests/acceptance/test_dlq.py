@@ -146,12 +146,12 @@ def test_rejected_messages_are_purged_by_name_or_all_and_the_doctor_warns_no_mor
     until(lambda: len(here.json("dlq", "list", "--quarantined")) >= 3, "the messages are rejected")
     kept = here.json("dlq", "list", "--quarantined")
 
-    one = here.agents("dlq", "purge", "--quarantined", kept[0]["name"])
+    purged = here.agents("dlq", "purge", "--quarantined", kept[0]["name"])
     again = here.agents("dlq", "purge", "--quarantined", kept[0]["name"])
     left = [found["name"] for found in here.json("dlq", "list", "--quarantined")]
     everything = here.agents("dlq", "purge", "--quarantined", "--all", "--yes")
 
-    assert (one.returncode, "purged: 1" in one.stderr) == (0, True)
+    assert (purged.returncode, "purged: 1" in purged.stderr) == (0, True)
     assert (again.returncode, "not kept" in again.stderr) == (1, True)
     assert left == [found["name"] for found in kept[1:]]
     assert f"purged: {len(left)}" in everything.stderr

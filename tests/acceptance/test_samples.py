@@ -64,6 +64,8 @@ def test_every_package_brings_its_types() -> None:
     found = [*ROOT.glob("*/__init__.py"), *ROOT.glob("deploy/package/*/__init__.py")]
     not_installed = {"examples", "tests"}
     packages = {
-        one.parent.name: one.with_name("py.typed").is_file() for one in found if one.parent.name not in not_installed
+        file.parent.name: file.with_name("py.typed").is_file()
+        for file in found
+        if file.parent.name not in not_installed
     }
     assert packages == dict.fromkeys(("agent_system", "core", "coordinator", "distributor", "worker"), True)

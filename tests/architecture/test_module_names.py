@@ -32,7 +32,7 @@ def fixed_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
                 yield from ((node.lineno, program) for program in _programs(named_in))
             case _:
                 continue
-        texts = [text for one in named if (text := _text(one))]
+        texts = [text for expression in named if (text := _text(expression))]
         yield from ((node.lineno, text) for text in texts if OURS.fullmatch(text) and "." in text)
 
 
@@ -49,7 +49,7 @@ def _text(value: ast.expr | None) -> str:
 
 def _programs(arguments: list[ast.expr]) -> Iterator[str]:
     """What follows `-m`, as in `python -m worker`."""
-    texts = [one.value if isinstance(one, ast.Constant) else None for one in arguments]
+    texts = [argument.value if isinstance(argument, ast.Constant) else None for argument in arguments]
     for flag, program in pairwise(texts):
         if flag == "-m" and isinstance(program, str) and OURS.fullmatch(program):
             yield program

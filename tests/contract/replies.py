@@ -40,7 +40,7 @@ class Speaker:
         elif name == "EXEC":
             queued, self._queued = self._queued, []
             if isinstance(reply, list):
-                reply = [_sorted(name, one) for name, one in zip(queued, reply, strict=True)]
+                reply = [_sorted(name, its_reply) for name, its_reply in zip(queued, reply, strict=True)]
         return self._comparable(_sorted(name, reply))
 
     def _id(self, number: int) -> bytes:

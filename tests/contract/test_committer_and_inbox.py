@@ -144,7 +144,7 @@ async def test_a_commit_happens_once_whatever_happens_to_its_connection(
 ) -> None:
     # Calm while it connects and acquires: three exchanges. Then the fault, in the exchange of the second commit.
     faults = [CALM] * 3, [CALM], [Faults(**{fault: 1.0}, max_delay_s=0.01, max_late_s=0.02, max_silence_s=0.05)]
-    committer = a_committer(faulty(open_connection, *(one for some in faults for one in some)))
+    committer = a_committer(faulty(open_connection, *(faults_of_it for some in faults for faults_of_it in some)))
     await committer.acquire()
 
     versions = [await committer.commit([("HINCRBY", "h", "n", 1)], {}) for _ in range(4)]
@@ -164,7 +164,7 @@ async def test_an_inbox_is_read_in_order_and_what_was_settled_is_gone(open_conne
     received += inbox.verify(await inbox.read(), committer.lease.incarnation)
     await committer.commit(inbox.settle(0), {})
 
-    assert [items(one) for one in received] == [[number] for number in range(20)]
+    assert [items(message) for message in received] == [[number] for number in range(20)]
     assert await said(open_connection, ("XLEN", KEYS.inbox)) == [0]
 
 
@@ -182,7 +182,7 @@ async def test_what_was_not_settled_comes_again_and_what_was_posted_twice_counts
     received = second.verify(await second.read(), committer.lease.incarnation)
     await committer.commit(second.settle(0), {})
 
-    assert [items(one) for one in received] == [["task"]]
+    assert [items(message) for message in received] == [["task"]]
     assert second.rejected == {"replayed": 1}
     assert await said(open_connection, ("XLEN", KEYS.inbox), ("XLEN", KEYS.quarantine)) == [0, 1]
 

@@ -131,14 +131,14 @@ async def test_a_transaction_is_aborted_when_what_it_watches_has_ended(connect: 
 
 
 async def test_a_key_that_had_ended_before_it_was_watched_disturbs_nothing(connect: Connect) -> None:
-    one = await connect()
-    await one.exchange([("SET", "k", "v", "PX", 1)])
+    connection = await connect()
+    await connection.exchange([("SET", "k", "v", "PX", 1)])
 
     async def ended() -> bool:
-        return await one.exchange([("PTTL", "k")]) == [-2]
+        return await connection.exchange([("PTTL", "k")]) == [-2]
 
     await until_async(ended, "the key has ended")
-    assert (await one.exchange([("WATCH", "k"), ("MULTI",), ("PING",), ("EXEC",)]))[-1] == [b"PONG"]
+    assert (await connection.exchange([("WATCH", "k"), ("MULTI",), ("PING",), ("EXEC",)]))[-1] == [b"PONG"]
 
 
 async def test_a_new_connection_watches_nothing_and_is_in_no_transaction(connect: Connect) -> None:
@@ -155,9 +155,9 @@ async def test_a_new_connection_watches_nothing_and_is_in_no_transaction(connect
 
 
 async def test_time_limits_count_down(connect: Connect) -> None:
-    one = await connect()
+    connection = await connect()
 
-    _, left_ms, _, again_ms, _, seconds_ms = await one.exchange(
+    _, left_ms, _, again_ms, _, seconds_ms = await connection.exchange(
         [
             ("SET", "k", "v", "PX", 50_000), ("PTTL", "k"), ("PEXPIRE", "k", 90_000), ("PTTL", "k"),
             ("EXPIRE", "k", 20), ("PTTL", "k"),
@@ -170,15 +170,15 @@ async def test_time_limits_count_down(connect: Connect) -> None:
 
 
 async def test_time_is_seconds_and_microseconds_and_ids_of_entries_follow_it(connect: Connect) -> None:
-    one = await connect()
+    connection = await connect()
 
-    before, entry, after = await one.exchange([("TIME",), ADD, ("TIME",)])
+    before, entry, after = await connection.exchange([("TIME",), ADD, ("TIME",)])
 
     earliest_ms, latest_ms = (int(seconds) * 1000 + int(micros) // 1000 for seconds, micros in (before, after))
     assert earliest_ms - 1 <= int(entry.partition(b"-")[0]) <= latest_ms + 1
 
 
 async def test_no_commands_have_no_replies(connect: Connect) -> None:
-    one = await connect()
+    connection = await connect()
 
-    assert await one.exchange([]) == []
+    assert await connection.exchange([]) == []

@@ -35,8 +35,8 @@ async def state_of(client: Redis) -> dict[str, Any]:
             continue
         if isinstance(value, dict):
             value = {
-                name: one
-                for name, one in value.items()
+                name: field
+                for name, field in value.items()
                 if not name.startswith(b"rejected:") and name not in (b"version", b"distributor_version")
             }
         if value:

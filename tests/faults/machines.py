@@ -102,7 +102,7 @@ class Machines:
         if not password.exists():
             password.write_text(secrets.token_hex(16))
         printed = self.agents(f"acl {role} {agent_id}{_below(distributor)} --password-file {password}")
-        [line] = [one for one in printed.splitlines() if one.startswith("ACL SETUSER ")]
+        [line] = [line for line in printed.splitlines() if line.startswith("ACL SETUSER ")]
         assert password.read_text() not in printed
         with self.server.connect() as admin:
             admin.execute_command(*line.split())

@@ -222,7 +222,7 @@ def judged_after_loss(stage: Stage, kept: Callable[[], Iterable[Transaction]], f
     `forgotten`: tasks whose end it has lost, after the client was told; whatever becomes of them now, they are not
     waited for any more."""
     asked_and_told = ("accepted", "result")
-    entries = [one for one in stage.entries() if not (one.task_id in forgotten and one.kind in asked_and_told)]
+    entries = [entry for entry in stage.entries() if not (entry.task_id in forgotten and entry.kind in asked_and_told)]
     deadline_s = time.monotonic() + SETTLE_S
     while True:
         stage.server.write_log()

@@ -101,8 +101,8 @@ async def _soak(stage: Stage, seconds: float, tell: Callable[[str], None]) -> li
     return [
         Drift(
             *name,
-            median(one[name] for one in samples[third : 2 * third]),
-            median(one[name] for one in samples[-third:]),
+            median(sample[name] for sample in samples[third : 2 * third]),
+            median(sample[name] for sample in samples[-third:]),
         )
         for name in samples[0]
     ]

@@ -38,7 +38,7 @@ def denied(server: RedisServer) -> list[tuple[str, str]]:
         said = entry if isinstance(entry, dict) else dict(zip(entry[::2], entry[1::2], strict=True))
         who, what = (said.get(name, said.get(name.encode())) for name in ("username", "object"))
         found.append((_text(who), _text(what)))
-    return [one for one in found if not (one[0].startswith("client:") and one[1] in OF_CLIENTS_IN_VAIN)]
+    return [refusal for refusal in found if not (refusal[0].startswith("client:") and refusal[1] in OF_CLIENTS_IN_VAIN)]
 
 
 def _text(value: Any) -> str:
@@ -197,7 +197,7 @@ def is_denied(session: Any, command: Sequence[Any]) -> bool:
 
 
 def test_nobody_enters_as_a_user_for_whom_no_password_was_given(machines: Machines) -> None:
-    [line] = [one for one in machines.agents("acl client alice").splitlines() if one.startswith("ACL SETUSER")]
+    [line] = [line for line in machines.agents("acl client alice").splitlines() if line.startswith("ACL SETUSER")]
     with machines.server.connect() as admin:
         admin.execute_command(*line.split())
     user = {"REDIS_USERNAME": line.split()[2], "REDIS_PASSWORD": ""}

@@ -103,7 +103,7 @@ async def test_a_server_that_forgets_is_worth_one_warning_that_names_the_cure(
 
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == (warning is not None)
-    assert all(warning in one and "config set appendonly yes" in one for one in warnings)
+    assert all(warning in message and "config set appendonly yes" in message for message in warnings)
 
 
 async def test_a_server_that_lets_nobody_ask_is_taken_as_it_is_with_a_warning(
@@ -182,15 +182,17 @@ async def test_a_server_that_fills_up_has_new_tasks_refused_and_finishes_every_a
         used = (await client.info("memory"))["used_memory"]
         await client.config_set("maxmemory", used + 1024 * 1024)
         try:
-            outcomes = await asyncio.gather(*(fill(one, name) for one, name in zip(clients, "abc", strict=True)))
+            outcomes = await asyncio.gather(
+                *(fill(submitter, name) for submitter, name in zip(clients, "abc", strict=True))
+            )
             accepted = [task_id for ids, _ in outcomes for task_id in ids]
             for task_id in accepted:
                 agents.door(task_id).set()
 
-            ended = [one async for one in clients[0].as_completed(accepted, timeout_s=30)]
+            ended = [task async for task in clients[0].as_completed(accepted, timeout_s=30)]
 
             assert len(accepted) >= 20
-            assert {(one.task_id, one.status) for one in ended} == {(one, "completed") for one in accepted}
+            assert {(task.task_id, task.status) for task in ended} == {(task_id, "completed") for task_id in accepted}
             assert all("MEMORY_HIGH_WATER" in why for _, whys in outcomes for why in whys)
             assert (await client.info("memory"))["used_memory"] < used + 1024 * 1024
         finally:

@@ -81,7 +81,11 @@ def test_random_kills_over_all_tiers_lose_nothing_and_do_nothing_twice() -> None
     assert (told["clean"], told["tasks"]["lost"], told["tasks"]["double"]) == (True, 0, 0)
     assert set(told["faults"]) == {"kill"}
     assert told["faults"]["kill"] >= 40
-    assert {one["process"].partition("-")[0] for one in told["injected"]} == {"coordinator", "distributor", "worker"}
+    assert {fault["process"].partition("-")[0] for fault in told["injected"]} == {
+        "coordinator",
+        "distributor",
+        "worker",
+    }
     assert told["takeovers"] >= 10
     assert told["tasks"]["completed"] >= 300
     assert told["throughput"]["share"] >= MIN_SHARE
@@ -98,10 +102,10 @@ def test_every_kind_of_fault_at_random_loses_nothing_and_the_picture_shows_what_
     assert f"again       {told['command']}" in out.splitlines()
     assert "calm" in err
     assert "draining" in err
-    hints = [one.text or "" for one in ElementTree.parse("told.svg").iter("{http://www.w3.org/2000/svg}title")]
-    for one in told["injected"]:
-        if one["fault"].startswith("kill"):
-            assert any(hint.startswith(one["fault"]) for hint in hints)
+    hints = [title.text or "" for title in ElementTree.parse("told.svg").iter("{http://www.w3.org/2000/svg}title")]
+    for fault in told["injected"]:
+        if fault["fault"].startswith("kill"):
+            assert any(hint.startswith(fault["fault"]) for hint in hints)
 
 
 def test_ctrl_c_ends_it_with_the_verdict_so_far_and_leaves_nothing_behind() -> None:
@@ -117,7 +121,7 @@ def test_ctrl_c_ends_it_with_the_verdict_so_far_and_leaves_nothing_behind() -> N
     told = json.loads(Path("told.json").read_text())
     assert (told["interrupted"], told["clean"], told["tasks"]["accepted"] > 0) == (True, True, True)
     assert "so far (it was interrupted)" in out
-    until(lambda: not any(one.is_running() for one in family), "all that it had started is gone")
+    until(lambda: not any(process.is_running() for process in family), "all that it had started is gone")
     assert [path.name for path in Path.cwd().iterdir()] == ["told.json"]
 
 
@@ -132,7 +136,7 @@ def test_a_second_ctrl_c_ends_it_at_once_without_a_verdict() -> None:
     out, _ = finished(process, 130)
 
     assert out == ""
-    until(lambda: not any(one.is_running() for one in family), "all that it had started is gone")
+    until(lambda: not any(process.is_running() for process in family), "all that it had started is gone")
     assert list(Path.cwd().iterdir()) == []
 
 

@@ -189,13 +189,13 @@ async def test_who_waits_for_a_task_that_a_server_has_lost_is_told_and_submits_i
     redis_server.start()  # without an append-only file: empty
 
     with pytest.raises(TaskLost, match="Submit it again with the same id") as lost:
-        [one async for one in me.as_completed(["a", "b"], timeout_s=60)]
+        [task async for task in me.as_completed(["a", "b"], timeout_s=60)]
     assert set(lost.value.task_ids) == {"a", "b"}
 
     for door in ("a", "b"):
         full.door(door).set()
     assert await me.submit_many.aio([wait("a"), wait("b")]) == ["a", "b"]
-    assert {one.task_id async for one in me.as_completed(["a", "b"], timeout_s=30)} == {"a", "b"}
+    assert {task.task_id async for task in me.as_completed(["a", "b"], timeout_s=30)} == {"a", "b"}
 
 
 @pytest.mark.matrix(12)
@@ -286,7 +286,7 @@ async def test_a_program_that_waits_for_what_nobody_can_run_is_told_once_what_to
 
     ended = await asyncio.gather(*(me.result.aio(f"t{n}", timeout_s=8) for n in range(3)), return_exceptions=True)
 
-    assert [type(one) for one in ended] == [TaskTimeout] * 3
+    assert [type(error) for error in ended] == [TaskTimeout] * 3
     [line] = said(caplog, "task_waits", "core.client.waiting")
     assert "no worker knows task type 'nobody-knows'; known: add," in line
 
@@ -327,15 +327,17 @@ async def test_a_client_that_stops_reading_costs_a_bounded_stream_disturbs_nobod
         *range(20)
     ]
     async with AgentClient(full.redis, signed_as("o"), "k", "operator:o") as somebody:
-        assert len([one async for one in somebody.as_completed([one.task_id for one in tasks], timeout_s=30)]) == 200
+        assert (
+            len([task async for task in somebody.as_completed([task.task_id for task in tasks], timeout_s=30)]) == 200
+        )
     stream = KEYS.replies(Address(Role.CLIENT, "slow~1"))
     assert await client.xlen(stream) <= 4  # trimmed by whole nodes
     assert 0 < await client.ttl(stream) <= outbox.REPLIES_TTL_S
     again = await full.client("slow~1")
     results = {
-        one.task_id: one.result async for one in again.as_completed([one.task_id for one in tasks], timeout_s=30)
+        task.task_id: task.result async for task in again.as_completed([task.task_id for task in tasks], timeout_s=30)
     }
-    assert results == {one.task_id: one.payload for one in tasks}
+    assert results == {task.task_id: task.payload for task in tasks}
 
 
 @pytest.mark.matrix(47)
@@ -359,7 +361,7 @@ async def test_500_clients_are_all_back_within_5_s_of_a_restart_and_none_has_con
         with lasting_server.connect() as operator:
 
             def listening() -> int:
-                return sum(one["cmd"] == "xread" for one in operator.client_list())
+                return sum(connection["cmd"] == "xread" for connection in operator.client_list())
 
             await until_async(lambda: listening() == 500, "all clients listen for replies")
         monkeypatch.setattr(core.redis_client, "_open", counted)

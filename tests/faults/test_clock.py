@@ -153,10 +153,10 @@ async def test_a_step_of_an_agents_wall_clock_is_noticed_by_nobody(
         assert not [name for name in tiers if "rejected" in tiers[name].log(name)]
         # They did live by clocks of their own, and those were set.
         assert 1100 < started_at(tiers["k"].log("k")) - started_at(tiers["d"].log("d")) < 1300
-        for name, one in tiers.items():
-            one.terminate(name)
-            assert one.exit_code(name) == 0
-            assert -HOUR_S - 60 < times(one.log(name))[-1] - time.time() < -HOUR_S + 60
+        for name, tier in tiers.items():
+            tier.terminate(name)
+            assert tier.exit_code(name) == 0
+            assert -HOUR_S - 60 < times(tier.log(name))[-1] - time.time() < -HOUR_S + 60
 
 
 def started_at(log: str) -> float:

@@ -75,7 +75,7 @@ async def test_forged_tasks_never_run_and_the_client_of_a_changed_one_is_told_th
     await agents.distributor()
     await agents.worker()
 
-    assert [await me.value.aio(one, 20) for one in ("whole", "copied")] == [2, 3]
+    assert [await me.value.aio(task_id, 20) for task_id in ("whole", "copied")] == [2, 3]
     with pytest.raises(TaskLost):
         await me.result.aio("changed", 20)
     assert set(agents.runs) == {"whole", "copied"}
@@ -101,7 +101,7 @@ async def test_what_is_forged_in_a_cell_is_dropped_and_handed_over_again_as_it_i
     for task_id in ("t", "whole"):
         agents.door(task_id).set()
 
-    assert [await me.value.aio(one, 20) for one in ("t", "whole")] == [1, 2]
+    assert [await me.value.aio(task_id, 20) for task_id in ("t", "whole")] == [1, 2]
     assert set(agents.runs) == {"t", "whole"}
 
 
@@ -177,5 +177,5 @@ async def test_a_change_of_the_root_secret_seals_anew_what_the_old_one_has_seale
     agents.door("open").set()
 
     later = await agents.client("bob", **new)
-    assert [await later.value.aio(one, 20) for one in ("ended", "open")] == [1, 2]
+    assert [await later.value.aio(task_id, 20) for task_id in ("ended", "open")] == [1, 2]
     assert "forged_record" not in await rejections(client)

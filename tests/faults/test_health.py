@@ -134,8 +134,8 @@ async def test_a_probe_is_answered_at_once_however_many_hold_connections_and_say
         await until_async(lambda: opened > len(slows), "all places are taken, and who was sent away has come back")
         answers = [(await asked(port, b"GET /livez HTTP/1.1\r\n\r\n"))[0] for _ in range(30)]
     finally:
-        for one in slows:
-            one.cancel()
+        for probe in slows:
+            probe.cancel()
         await asyncio.gather(*slows, return_exceptions=True)
     assert answers == [200] * 30
 

@@ -140,8 +140,8 @@ def mutations(signed: Signed, recipient: Address, count: int, chance: random.Ran
     """`count` messages that nobody has signed; the last ones at random."""
     fields = fields_of(signed)
     found = [*foreign_tags(signed.body, signed.sender, recipient), *spoilt_tags(fields), *flipped(fields, chance)]
-    for _, one in zip(range(count - len(found)), scrambled(fields, chance), strict=False):
-        found.append(one)
+    for _, mutation in zip(range(count - len(found)), scrambled(fields, chance), strict=False):
+        found.append(mutation)
     return found
 
 
@@ -178,7 +178,7 @@ async def test_of_10_000_forged_messages_none_is_taken_and_none_ends_the_reader(
         await wire.exchange(inbox.settle(now_ms=0))
     await wire.close()
 
-    assert [one.message.encode() for one in taken] == [good.body]
+    assert [message.message.encode() for message in taken] == [good.body]
     assert sum(inbox.rejected.values()) == len(forged) >= 10_000
     # The last: said by a distributor under its own name, with the client's message inside.
     assert set(inbox.rejected) == {"bad_signature", "unknown_key", "malformed", "not_permitted"}
@@ -334,7 +334,7 @@ async def test_good_messages_that_are_too_much_together_are_taken_one_by_one_bes
 
     taken: list[str] = []
     while len(taken) < 8:
-        taken += [task_id_in(one.message.tasks[0]) or "" for one in inbox.verify(await inbox.read(), 1)]
+        taken += [task_id_in(message.message.tasks[0]) or "" for message in inbox.verify(await inbox.read(), 1)]
     await wire.close()
 
     assert taken == [f"t{number}" for number in range(8)]

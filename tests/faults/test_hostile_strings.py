@@ -61,7 +61,9 @@ def posted(server: RedisServer) -> int:
     with server.connect() as client:
         now_ms = client.time()[0] * 1000
         fields = {"timestamp": now_ms, "incarnation": now_ms}
-        tasks = [{"task_id": one, "task_type": "say"} for one in (HOSTILE, "../../../etc/passwd", "{x}", "a\nb")]
+        tasks = [
+            {"task_id": task_id, "task_type": "say"} for task_id in (HOSTILE, "../../../etc/passwd", "{x}", "a\nb")
+        ]
         tasks += [{"task_id": "t", "task_type": HOSTILE}]
         good = a_message(ENEMY, K, Action.SUBMIT_TASK, number=1, tasks=tasks, **fields)  # answered: these are refused
         entries += [signing.sign(good.encode(), K)]
@@ -141,7 +143,7 @@ def test_no_string_forges_a_line_of_a_log_moves_a_cursor_or_becomes_a_key(
                     "state show d", "state history d", "tasks list --json", f"tasks show {ids[0]} --json",
                     "state history d --json", "status --json", "doctor", "dlq list", "dlq list --quarantined",
                     f"dlq show {failed}", f"dlq replay {put_aside[0]['name']}",
-                    *(f"dlq show --quarantined {one['name']}" for one in put_aside),
+                    *(f"dlq show --quarantined {letter['name']}" for letter in put_aside),
                     f"tasks wait {ids[0]}", f"tasks wait {failed}",
                 )
             }  # fmt: skip

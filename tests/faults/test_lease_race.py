@@ -32,10 +32,10 @@ async def race(config: RedisConfig, number: int) -> list[Committer]:
     contenders = [contender(config, number, process) for process in ("1", "2")]
     holders: list[Committer] = []
 
-    async def take(one: Committer) -> None:
+    async def take(committer: Committer) -> None:
         try:
-            await one.acquire()
-            holders.append(one)
+            await committer.acquire()
+            holders.append(committer)
         except LeaseHeld:
             pass
 
@@ -51,8 +51,8 @@ async def race(config: RedisConfig, number: int) -> list[Committer]:
     finally:
         renewing.cancel()
         await asyncio.gather(renewing, return_exceptions=True)
-        for one in contenders:
-            await one.close()
+        for committer in contenders:
+            await committer.close()
     return holders
 
 

@@ -115,7 +115,7 @@ async def test_no_child_takes_the_id_of_a_result_that_belongs_to_another(agents:
         bob = await agents.client("bob")
         await alice.submit.aio(spawn("family", [{"task_id": "child-17", "task_type": "add", "payload": [17]}]))
         await alice.submit.aio(add("order-17", 17))
-        before = [await alice.result.aio(one, 20) for one in ("family", "order-17")]
+        before = [await alice.result.aio(task_id, 20) for task_id in ("family", "order-17")]
 
         for taken in ("order-17", "child-17"):  # first a child that says it has had that child before
             claims: dict[str, Any] = {"task_id": f"x-{taken}", "task_type": "spawn", "children": [taken]}
@@ -123,7 +123,7 @@ async def test_no_child_takes_the_id_of_a_result_that_belongs_to_another(agents:
             await bob.submit.aio(spawn(f"bob-{taken}", [claims]))
             await bob.result.aio(f"bob-{taken}", 20)
 
-        assert [await alice.result.aio(one, 20) for one in ("family", "order-17")] == before
+        assert [await alice.result.aio(task_id, 20) for task_id in ("family", "order-17")] == before
         assert (await alice.result.aio("child-17", 20)).result == 17
 
 
@@ -165,7 +165,7 @@ async def test_no_tasks_at_all_instead_of_a_list_is_put_aside_and_costs_no_other
 
 async def test_a_client_sees_and_touches_its_own_tasks_and_an_operator_all(agents: House, client: Redis) -> None:
     async with nothing_else_hurt(agents) as alice:
-        bob, ops, again = [await agents.client(one) for one in ("bob", "operator:ops", "alice")]
+        bob, ops, again = [await agents.client(name) for name in ("bob", "operator:ops", "alice")]
         await alice.submit_many.aio(
             [
                 add("hers", 1),
@@ -174,14 +174,14 @@ async def test_a_client_sees_and_touches_its_own_tasks_and_an_operator_all(agent
                 add("shared", 2, shared_with=("bob",)),
             ]
         )
-        for one in ("hers", "dead", "shared"):
-            await alice.result.aio(one, 20)
+        for task_id in ("hers", "dead", "shared"):
+            await alice.result.aio(task_id, 20)
 
-        for one in ("hers", "open", "dead"):
+        for task_id in ("hers", "open", "dead"):
             with pytest.raises((UnknownTask, TaskLost)):
-                await bob.result.aio(one, 10)
+                await bob.result.aio(task_id, 10)
             with pytest.raises(TaskRefused, match="in use"):
-                await bob.submit.aio(add(one, 666))
+                await bob.submit.aio(add(task_id, 666))
         with pytest.raises(UnknownTask):
             await bob.cancel.aio("open")
         with pytest.raises(TaskRefused, match="not a dead letter"):
@@ -207,9 +207,9 @@ async def test_an_answer_holds_so_many_bytes_of_records_at_most_and_the_stream_o
     async with nothing_else_hurt(agents):
         bob = await agents.client("bob")
         ids = await bob.submit_many.aio([wait(f"large-{n}", "x" * 200_000) for n in range(10)])
-        for one in ids:
-            agents.door(one).set()
-        assert len([one async for one in bob.as_completed(ids, 20)]) == 10
+        for task_id in ids:
+            agents.door(task_id).set()
+        assert len([task async for task in bob.as_completed(ids, 20)]) == 10
 
         speaker = client_speaker(client, Address(Role.CLIENT, "bob~2"))
         for _ in range(10):
@@ -218,7 +218,7 @@ async def test_an_answer_holds_so_many_bytes_of_records_at_most_and_the_stream_o
 
         replies = KEYS.replies(Address(Role.CLIENT, "bob~2"))
         assert await client.memory_usage(replies) < 10 * MAX_BYTES
-        assert len([one async for one in bob.as_completed(ids, 20)]) == 10
+        assert len([task async for task in bob.as_completed(ids, 20)]) == 10
 
 
 async def _is_read(client: Redis) -> bool:
@@ -273,10 +273,10 @@ async def test_a_malformed_report_costs_its_own_task_an_attempt_and_those_beside
             good = {"task_id": "nobodys", "attempt": 1, "status": "completed"}
             await thief.say(Action.TASK_RESULT, tasks=[good, item], number=thief.number + 1)
 
-        ended = [await alice.result.aio(one.task_id, 20) for one in stolen]
+        ended = [await alice.result.aio(task.task_id, 20) for task in stolen]
 
-        assert {one.status for one in ended} == {"failed"}
-        assert {one.error.type for one in ended if one.error} == {"malformed_report", "BadTask"}
+        assert {task.status for task in ended} == {"failed"}
+        assert {task.error.type for task in ended if task.error} == {"malformed_report", "BadTask"}
 
 
 async def _are_handed(client: Redis, handed: list[dict[str, Any]]) -> bool:

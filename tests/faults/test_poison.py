@@ -50,7 +50,7 @@ class Home:
 
     def tasks(self, kind: str, count: int) -> list[Task]:
         ids = [f"{kind}-{n}" for n in range(count)]
-        return [Task(task_id=one, task_type=kind, payload=str(self.ledger), backoff_s=0.2) for one in ids]
+        return [Task(task_id=task_id, task_type=kind, payload=str(self.ledger), backoff_s=0.2) for task_id in ids]
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ async def ends_of(client: AgentClient, tasks: list[Task]) -> list[Task]:
 
 def interleaved(poison: list[Task], others: list[Task]) -> list[Task]:
     every = len(others) // len(poison)
-    return [task for n, one in enumerate(poison) for task in (one, *others[n * every : (n + 1) * every])]
+    return [task for n, poisoned in enumerate(poison) for task in (poisoned, *others[n * every : (n + 1) * every])]
 
 
 @asynccontextmanager
@@ -116,8 +116,10 @@ async def test_poison_ends_as_a_dead_letter_after_exactly_its_attempts_and_all_o
 
     assert Counter(task.status.value for task in ended) == {"completed": 280, "failed": 20}
     for task in (task for task in ended if task.task_type == kind):
-        assert [(one.attempt, one.type) for one in task.errors] == [(n, error) for n in range(1, ATTEMPTS + 1)]
-        assert [one.output for one in task.errors] == [f"run {n} of it\n" for n in range(1, ATTEMPTS + 1)]
+        assert [(failure.attempt, failure.type) for failure in task.errors] == [
+            (n, error) for n in range(1, ATTEMPTS + 1)
+        ]
+        assert [failure.output for failure in task.errors] == [f"run {n} of it\n" for n in range(1, ATTEMPTS + 1)]
         assert task.retry_count == ATTEMPTS
     runs = home.executions()
     assert all(runs[task.task_id] == list(range(1, ATTEMPTS + 1)) for task in poison)

@@ -173,7 +173,7 @@ async def test_what_was_said_changes_nothing_when_it_is_said_again(
     await put_aside(client, to_agents)
 
     def dropped() -> bool:
-        return [getattr(one, "action", "") for one in caplog.records].count("reply_rejected") == to_client
+        return [getattr(record, "action", "") for record in caplog.records].count("reply_rejected") == to_client
 
     await until_async(dropped, "the client has dropped every reply")
     after = await state_of(client)
@@ -292,4 +292,4 @@ async def test_two_key_rotations_during_300_tasks_reject_no_valid_message(
     assert await rejections(client) == []
     counted = [value for value in (await everything(client)).values() if isinstance(value, dict)]
     assert not [name for value in counted for name in value if name.startswith(b"rejected:")]
-    assert not [one.getMessage() for one in caplog.records if "rejected" in getattr(one, "action", "")]
+    assert not [record.getMessage() for record in caplog.records if "rejected" in getattr(record, "action", "")]

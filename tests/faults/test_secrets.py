@@ -94,8 +94,8 @@ def _parts(value: Any) -> Iterator[bytes]:
     elif isinstance(value, dict):
         yield from _parts(list(value.items()))
     elif isinstance(value, list | tuple | set):
-        for one in value:
-            yield from _parts(one)
+        for part in value:
+            yield from _parts(part)
 
 
 @pytest.mark.matrix(54)
@@ -126,11 +126,11 @@ def test_no_secret_is_in_a_log_an_argument_the_environment_of_user_code_redis_or
             failed = client.result(client.submit(Task(task_type="fail", payload="a failure")), 60)
             until(lambda: tiers.log("d").count('"action": "worker_joined"') == 2, "both workers are there", 60)
             lingering = client.submit_many([Task(task_type="linger") for _ in range(8)])
-            agents = {name: psutil.Process(one.pid(name)) for one, name in
+            agents = {name: psutil.Process(hierarchy.pid(name)) for hierarchy, name in
                       [(tiers, "k"), (tiers, "d"), (tiers, "w1"), (robbed, "w2")]}  # fmt: skip
             user_code = until(lambda: _children(agents), "user code runs in both workers", 60)
-            arguments = [part for one in (*agents.values(), *user_code) for part in one.cmdline()]
-            environments = [f"{name}={value}" for one in user_code for name, value in one.environ().items()]
+            arguments = [part for process in (*agents.values(), *user_code) for part in process.cmdline()]
+            environments = [f"{name}={value}" for process in user_code for name, value in process.environ().items()]
             for task_id in lingering:
                 client.cancel(task_id)
             stranger = A2AConfig(agent_id="c2", token_secret="a secret that nobody else has here")
@@ -147,8 +147,8 @@ def test_no_secret_is_in_a_log_an_argument_the_environment_of_user_code_redis_or
                 f"tasks show {failed.task_id} --json", "state show d --json", "state history d --json",
             )
         ]  # fmt: skip
-        logs = [one.log_file(name).read_bytes() for one, names in [(tiers, ("k", "d", "w1")), (robbed, ("w2",))]
-                for name in names]  # fmt: skip
+        named = [(tiers, "k"), (tiers, "d"), (tiers, "w1"), (robbed, "w2")]
+        logs = [hierarchy.log_file(name).read_bytes() for hierarchy, name in named]
 
     with redis_server.connect() as server:
         stored = everything_in(server)
@@ -169,4 +169,4 @@ def test_no_secret_is_in_a_log_an_argument_the_environment_of_user_code_redis_or
 def _children(agents: dict[str, psutil.Process]) -> list[psutil.Process]:
     """All processes below the workers, once there are children of forkservers in both."""
     below = {name: agents[name].children(recursive=True) for name in ("w1", "w2")}
-    return [one for many in below.values() for one in many] if min(map(len, below.values())) >= 2 else []
+    return [process for many in below.values() for process in many] if min(map(len, below.values())) >= 2 else []

@@ -218,7 +218,7 @@ async def test_a_worker_does_not_grow_with_the_tasks_that_outgrow_their_limit(ho
     async def outgrow(count: int) -> None:
         tasks = [Task(task_type="grow", capabilities=ON_WORKER_1) for _ in range(count)]
         ended = [await client.result.aio(task_id, 60) for task_id in await client.submit_many.aio(tasks)]
-        assert {(one.status, one.error and one.error.type) for one in ended} == {("failed", "memory")}
+        assert {(task.status, task.error and task.error.type) for task in ended} == {("failed", "memory")}
 
     await outgrow(10)
     before_mb = home.rss_mb("worker-1")
@@ -286,7 +286,7 @@ async def test_user_code_that_exits_or_stops_the_loop_fails_its_own_attempt_at_m
 
     ended = [await run(client, "end_the_loop", way, capabilities=ON_WORKER_1) for way in ways]
 
-    assert [one.error.type if one.error else "" for one in ended] == [*ways.values()]
+    assert [task.error.type if task.error else "" for task in ended] == [*ways.values()]
     assert ((await neighbour).status, (await neighbour).attempt) == ("completed", 1)
     assert home.agents.pid("worker-1") == pid
     assert home.agents.alive("worker-1")
@@ -309,5 +309,5 @@ async def test_a_worker_whose_step_failed_half_way_tells_nothing_of_what_it_ran_
     ended = [await client.result.aio(task_id, 30) for task_id in await client.submit_many.aio(naps)]
 
     await until_async(lambda: '"action": "step_failed"' in home.agents.log("worker-2"), "a step fails")
-    assert {(one.status, one.result) for one in ended} == {("completed", "slept")}
+    assert {(task.status, task.result) for task in ended} == {("completed", "slept")}
     assert len(naps) < len(ledger.read_text().splitlines()) <= 2 * len(naps)  # what ran then ran again

@@ -187,7 +187,7 @@ async def test_a_message_of_an_unknown_major_version_is_put_aside_by_every_tier_
     assert set(await rejections(client)) == {"malformed"}
 
     def dropped() -> bool:
-        return [getattr(one, "action", "") for one in caplog.records].count("reply_rejected") == len(FOREIGN)
+        return [getattr(record, "action", "") for record in caplog.records].count("reply_rejected") == len(FOREIGN)
 
     await until_async(dropped, "the client has dropped its own")
     assert not await client.hexists(KEYS.tasks, "other")

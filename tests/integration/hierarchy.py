@@ -146,7 +146,7 @@ def _define_spawning(home: House) -> None:
 
     @task("outcomes")
     async def outcomes(payload: Any, ctx: Context) -> dict[str, Any]:
-        return {"payload": payload, "children": [[one.task_id, one.status, one.result] for one in ctx.children]}
+        return {"payload": payload, "children": [[child.task_id, child.status, child.result] for child in ctx.children]}
 
 
 @asynccontextmanager

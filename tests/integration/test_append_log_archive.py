@@ -32,5 +32,7 @@ def test_what_was_written_before_a_rewrite_is_still_read_and_in_order(monkeypatc
 
         transactions = list(AppendLog(kept.directory).transactions())
         assert len(list(Path(kept.directory).glob("*.incr.aof"))) >= 4
-    written = [int(command[2]) for one in transactions for command in one.commands if command[0] == b"SET"]
+    written = [
+        int(command[2]) for transaction in transactions for command in transaction.commands if command[0] == b"SET"
+    ]
     assert written == list(range(300))

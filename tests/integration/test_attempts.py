@@ -107,7 +107,11 @@ async def test_an_attempt_that_has_ended_is_freed_without_the_collector(bench: B
     try:
         for task_type in task_types:
             await bench.run(task_type, "Frozen")
-        left = [one for one in gc.get_objects() if isinstance(one, Context) and one.task_type in task_types]
+        left = [
+            candidate
+            for candidate in gc.get_objects()
+            if isinstance(candidate, Context) and candidate.task_type in task_types
+        ]
     finally:
         gc.enable()
 

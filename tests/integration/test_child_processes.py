@@ -250,7 +250,7 @@ async def test_an_attempt_that_completes_or_delegates_tells_what_it_printed_and_
     assert (delegated.status, delegated.output) == ("delegated", "two of them\n")
     assert len(flooded.output) == 2048
     assert logged.output.endswith(" warning what it logged\n")
-    assert [one.output for one in silent] == ["", ""]  # what others printed is not its own
+    assert [outcome.output for outcome in silent] == ["", ""]  # what others printed is not its own
 
 
 async def test_a_coroutine_tells_what_it_logged_last(bench: Bench) -> None:

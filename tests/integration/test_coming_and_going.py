@@ -163,7 +163,7 @@ async def test_what_a_program_assigned_waits_for_its_own_distributor_while_the_r
     async def own() -> Task:
         state = await coordinator.get_distributor_state.aio("d1")
         assert state
-        return next(one for one in state.tasks if one.task_id == "own")
+        return next(task for task in state.tasks if task.task_id == "own")
 
     await first.close.aio()
     await agents.distributor("d2")
@@ -227,11 +227,11 @@ async def test_agents_with_nothing_to_do_are_ready_again_when_a_full_server_has_
     idle = [await agents.coordinator(), await agents.distributor(), await agents.worker()]
     await client.config_set("maxmemory", "1")
     try:
-        await until_async(lambda: all(not one.condition.ready for one in idle), "all say that Redis is full")
+        await until_async(lambda: all(not agent.condition.ready for agent in idle), "all say that Redis is full")
     finally:
         await client.config_set("maxmemory", "0")
 
-    await until_async(lambda: all(one.condition.ready for one in idle), "all are ready")
+    await until_async(lambda: all(agent.condition.ready for agent in idle), "all are ready")
 
 
 async def test_what_a_worker_leaves_behind_is_gone_a_day_after_it(full: House, client: Redis) -> None:

@@ -192,7 +192,10 @@ async def test_a_commit_that_did_not_happen_when_the_connection_broke_is_sent_ag
 
 async def _blocked(client: Redis, number: int) -> bool:
     listed = await client.client_list()
-    return any(one["id"] == str(number) and ("b" in one["flags"] or one["cmd"].startswith("exec")) for one in listed)
+    return any(
+        connection["id"] == str(number) and ("b" in connection["flags"] or connection["cmd"].startswith("exec"))
+        for connection in listed
+    )
 
 
 class BreaksOnce(Wire):

@@ -148,7 +148,7 @@ async def test_each_of_several_who_wait_for_an_id_that_nobody_knows_is_told(full
 
     told = await asyncio.gather(*(me.result.aio("nobody") for _ in range(3)), return_exceptions=True)
 
-    assert [type(one) for one in told] == [UnknownTask] * 3
+    assert [type(error) for error in told] == [UnknownTask] * 3
 
 
 async def test_who_waits_for_a_task_is_told_its_end_though_somebody_else_may_not_have_its_id(full: House) -> None:

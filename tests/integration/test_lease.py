@@ -198,7 +198,7 @@ async def _clock_has_passed(client: Redis, ms: int) -> bool:
 
 async def test_of_many_that_want_a_free_lease_one_gets_it(make: Make, client: Redis) -> None:
     crowd = [make() for _ in range(8)]
-    waiting = {asyncio.create_task(one.acquire()): one for one in crowd}
+    waiting = {asyncio.create_task(committer.acquire()): committer for committer in crowd}
 
     done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     winners = [waiting[task] for task in done if not task.exception()]

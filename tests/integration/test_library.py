@@ -113,9 +113,9 @@ def test_every_operation_can_be_called_in_a_plain_script(redis_server: RedisServ
 def test_a_script_that_ends_without_closing_gives_its_lease_back(
     redis_server: RedisServer, redis_config: RedisConfig
 ) -> None:
-    one = 'print(json.dumps(CoordinatorAgent("k", redis_config).initialize()))'
+    script = 'print(json.dumps(CoordinatorAgent("k", redis_config).initialize()))'
 
-    assert run_script(redis_server, one) is True
+    assert run_script(redis_server, script) is True
 
     with redis_server.connect() as plain:
         assert plain.keys("*lease*") == []
@@ -166,7 +166,7 @@ async def test_every_operation_can_be_awaited(agents: House) -> None:
 
     async def shown() -> Any:
         state = await coordinator.get_distributor_state.aio("d")
-        return state and [one for one in state.tasks if one.status.ended]
+        return state and [task for task in state.tasks if task.status.ended]
 
     [ended] = await until_async(shown, "the task has ended")
     assert (ended.task_id, ended.status) == ("t", "completed")
@@ -180,7 +180,7 @@ async def test_a_task_is_in_the_state_of_a_distributor_that_has_never_run(agents
     state = await coordinator.get_distributor_state.aio("nobody-yet")
 
     assert state is not None
-    assert [(one.task_id, one.status, one.assigned_to) for one in state.tasks] == [("t", "pending", None)]
+    assert [(task.task_id, task.status, task.assigned_to) for task in state.tasks] == [("t", "pending", None)]
     assert state.wanted == {"t": "assigned"}
 
 

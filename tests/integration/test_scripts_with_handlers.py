@@ -121,13 +121,13 @@ def test_a_function_logs_in_json_as_its_worker_does_with_its_task(tmp_path: Path
     *before, printed, forged, last = log_of(tmp_path, "json")
     entries = [json.loads(line) for line in (*before, last)]
 
-    assert [(one["level"], one["logger"], one["message"], one["task_id"]) for one in entries] == [
+    assert [(entry["level"], entry["logger"], entry["message"], entry["task_id"]) for entry in entries] == [
         ("INFO", "mine", "one", "job"),
         ("WARNING", "mine", "two\nlines", "job"),
         ("DEBUG", "mine.more", "asked for", "job"),
         ("ERROR", "mine", "three", "job"),
     ]
-    assert all(datetime.fromisoformat(one["time"]) for one in entries)
+    assert all(datetime.fromisoformat(entry["time"]) for entry in entries)
     assert entries[0]["n"] == 1
     assert "division by zero" in entries[-1]["exception"]
     assert printed == "[job] printed"

@@ -90,10 +90,10 @@ def variants(item: Any) -> Iterator[Any]:
     yield from (value for value in HOSTILE if value is not ABSENT)
     for name in item if isinstance(item, dict) else ():
         for value in HOSTILE:
-            rest = {key: one for key, one in item.items() if key != name and one is not None}
+            rest = {key: kept for key, kept in item.items() if key != name and kept is not None}
             yield rest if value is ABSENT else {**rest, name: value}
         if name == "children":
-            for child in (one for one in variants(item[name][0]) if item[name]) if item[name] else ():
+            for child in (variant for variant in variants(item[name][0]) if item[name]) if item[name] else ():
                 yield {**item, "children": [child]}
 
 
@@ -145,7 +145,7 @@ class Tier:
         for items in step.sends.values():
             assert all(orjson.loads(item) is not ... for item in items)
         orjson.dumps(list(step.extras.values()))
-        assert all(bytes(one.item) for one in step.rejected)
+        assert all(bytes(rejected.item) for rejected in step.rejected)
         return step
 
     def looks(self) -> None:
@@ -159,7 +159,7 @@ class Top(Tier):
     def begin(self) -> None:
         self.state = CoordinatorState("coordinator-1", max_tree_tasks=100)
         self.take(beats=[a_beat(DISTRIBUTOR, COORDINATOR, capacity=9, capabilities=["task:sum"])])
-        tasks = [orjson.loads(a_task(one, backoff_s=0).to_json()) for one in ("t", "good")]
+        tasks = [orjson.loads(a_task(task_id, backoff_s=0).to_json()) for task_id in ("t", "good")]
         self.take(*filter(None, [arrived(CLIENT, COORDINATOR, Action.SUBMIT_TASK, 1, tasks=tasks)]))
 
     def run(self, batch: Any) -> Step:
@@ -171,7 +171,7 @@ class Top(Tier):
 
     def is_well(self, step: Step) -> bool:
         return "good" not in self.state.local_tasks and any(
-            b'"good"' in one for all in step.sends.values() for one in all
+            b'"good"' in item for all in step.sends.values() for item in all
         )
 
 
@@ -179,7 +179,7 @@ class Middle(Tier):
     def begin(self) -> None:
         self.state = DistributorState("distributor-1", coordinator=COORDINATOR, incarnation=1)
         self.take(beats=[a_beat(WORKER, DISTRIBUTOR, capabilities=["task:sum"], concurrency=4)])
-        tasks = [orjson.loads(a_task(one, root_id=one, backoff_s=0).to_json()) for one in ("t", "good")]
+        tasks = [orjson.loads(a_task(task_id, root_id=task_id, backoff_s=0).to_json()) for task_id in ("t", "good")]
         self.take(*filter(None, [arrived(COORDINATOR, DISTRIBUTOR, Action.ASSIGN_TASK, 1, tasks=tasks)]))
 
     def run(self, batch: Any) -> Step:
@@ -191,7 +191,7 @@ class Middle(Tier):
 
     def is_well(self, step: Step) -> bool:
         return "good" not in self.state.local_tasks and any(
-            b'"good"' in one for all in step.sends.values() for one in all
+            b'"good"' in item for all in step.sends.values() for item in all
         )
 
 
@@ -226,8 +226,8 @@ def test_the_kinds_are_all_that_may_be_said() -> None:
     said = {(told.sender.role, me.role, told.action) for _, me, all in TIERS for told in all}
     of_itself = {Action.AGENT_JOINED, Action.AGENT_LEFT, Action.CAPACITY, Action.BEAT}
     may = {(*link, action) for link, actions in ALLOWED.items() for action in actions - of_itself}
-    to_askers = {one for one in may if one[1] in (Role.CLIENT, Role.OPERATOR)}
-    alike = {one for one in may if one[0] is Role.OPERATOR}
+    to_askers = {message for message in may if message[1] in (Role.CLIENT, Role.OPERATOR)}
+    alike = {message for message in may if message[0] is Role.OPERATOR}
     assert said | alike == may - to_askers
 
 
@@ -253,7 +253,9 @@ def test_items_with_several_wrong_fields_cost_no_step_either(tier: Callable[[], 
     @settings(max_examples=30, deadline=None, database=None)
     @given(st.lists(st.dictionaries(names, values, max_size=6), max_size=4))
     def holds(changes: list[dict[str, Any]]) -> None:
-        items = [{**{name: one for name, one in told.item.items() if one is not None}, **change} for change in changes]
+        items = [
+            {**{name: value for name, value in told.item.items() if value is not None}, **change} for change in changes
+        ]
         agent = tier()
         before = arrived(told.sender, me, told.action, 2, tasks=items)
         assert agent.is_well(agent.take(*filter(None, [before, agent.told_well()])))

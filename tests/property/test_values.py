@@ -108,8 +108,8 @@ OTHERS: SearchStrategy[Drawn] = st.one_of(
     st.dates().map(lambda day: written(day, day.isoformat())),
     st.datetimes().map(lambda moment: written(moment, moment.isoformat())),
     st.times().map(lambda moment: written(moment, moment.isoformat())),
-    st.uuids().map(lambda one: written(one, str(one))),
-    st.decimals(allow_nan=False, allow_infinity=False).map(lambda one: written(one, str(one))),
+    st.uuids().map(lambda value: written(value, str(value))),
+    st.decimals(allow_nan=False, allow_infinity=False).map(lambda value: written(value, str(value))),
 )
 NOT_JSON = st.sampled_from([NAN, INFINITY, -INFINITY, 2**64, -(2**63) - 1, "\ud800", object()]).map(
     lambda value: Drawn(value, None, refused=True)
@@ -121,14 +121,14 @@ KEYS = st.one_of(
 
 
 def a_list(parts: list[Drawn], kind: Any = list) -> Drawn:
-    return Drawn(kind(one.value for one in parts), [one.back for one in parts], any(one.refused for one in parts))
+    return Drawn(kind(part.value for part in parts), [part.back for part in parts], any(part.refused for part in parts))
 
 
 def a_dict(parts: dict[Any, Drawn]) -> Drawn:
     keys = [key for key in parts if isinstance(key, str) or math.isfinite(key)]
     back = {str(key): parts[key].back for key in keys}
-    refused = len(back) < len(parts) or any(one.refused for one in parts.values())
-    return Drawn({key: one.value for key, one in parts.items()}, back, refused)
+    refused = len(back) < len(parts) or any(part.refused for part in parts.values())
+    return Drawn({key: part.value for key, part in parts.items()}, back, refused)
 
 
 def an_enum(part: Drawn) -> Drawn:
@@ -155,7 +155,7 @@ def a_zoo(lives: Drawn, side: Drawn, anything: Drawn, by_key: dict[Any, Drawn], 
         "first": cat_back, "others": [{"name": "a"}, cat_back], "by_name": {"c": cat_back},
         "shape": {"size": 1, "side": side.back}, "anything": anything.back, "by_key": drawn_keys.back, "ratio": ratio,
     }  # fmt: skip
-    refused = [one.refused for one in (lives, side, anything, drawn_keys)]
+    refused = [part.refused for part in (lives, side, anything, drawn_keys)]
     return Drawn(zoo, back, any(refused) or not math.isfinite(ratio))
 
 
@@ -361,4 +361,4 @@ def test_a_payload_keeps_fields_that_have_their_default() -> None:
 )
 def test_a_moment_is_the_same_to_the_microsecond_and_in_its_offset(moment: time | datetime) -> None:
     for back in (orjson.loads(result_json([moment])), checked(Task(task_type="t", payload=[moment])).payload):
-        assert [type(moment).fromisoformat(one) for one in back] == [moment]
+        assert [type(moment).fromisoformat(text) for text in back] == [moment]

@@ -82,8 +82,8 @@ def moment_of(batch: Batch) -> Moment:
     return Moment(
         now=batch.now,
         mono_ms=batch.mono_ms,
-        messages=[_letter(one) for one in batch.messages],
-        beats=[_letter(one) for one in batch.beats],
+        messages=[_letter(message) for message in batch.messages],
+        beats=[_letter(beat) for beat in batch.beats],
         events=[_told(event) for event in batch.events],
         stored={task_id: record.decode() for task_id, record in batch.stored.items()},
         sent={str(address): number for address, number in batch.sent.items()},
@@ -98,7 +98,7 @@ def batch_of(moment: Moment, role: str) -> Batch:
         mono_ms=moment.mono_ms,
         messages=[_received(letter) for letter in moment.messages],
         beats=[_received(letter) for letter in moment.beats],
-        events=[_event(role, *one) for one in moment.events],
+        events=[_event(role, *event) for event in moment.events],
         stored={task_id: record.encode() for task_id, record in moment.stored.items()},
         sent={_address(text): number for text, number in moment.sent.items()},
         windows={sender: ReplayWindow.from_text(text.encode()) for sender, text in moment.windows.items()},
@@ -111,12 +111,12 @@ def _address(text: str) -> Address:
     return Address(Role(role), agent_id)
 
 
-def _letter(one: Received) -> Letter:
-    if one.signed is None:
-        return Letter(str(one.sender), Raw(one.message.encode()))
-    signed = one.signed
+def _letter(message: Received) -> Letter:
+    if message.signed is None:
+        return Letter(str(message.sender), Raw(message.message.encode()))
+    signed = message.signed
     return Letter(
-        str(one.sender), Raw(signed.body), one.entry_id.decode(), signed.key_id, signed.signature.decode()
+        str(message.sender), Raw(signed.body), message.entry_id.decode(), signed.key_id, signed.signature.decode()
     )  # fmt: skip
 
 
@@ -163,8 +163,14 @@ def _fetched(told: Raw) -> Fetched:
     return Fetched(
         event.reply,
         tuple(
-            Found(one.task_id, one.record, None if one.original == NULL else one.original, one.next_id, one.latest)
-            for one in event.found
+            Found(
+                found.task_id,
+                found.record,
+                None if found.original == NULL else found.original,
+                found.next_id,
+                found.latest,
+            )
+            for found in event.found
         ),
     )
 

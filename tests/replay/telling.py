@@ -26,8 +26,8 @@ def _written(step: Step) -> Iterator[str]:
         for key, value in values.items():
             kind = "show" if isinstance(value, Unsealed) else "write"
             yield " ".join([kind, table, *filter(None, [whose]), key, _value(value)])
-    for one in step.rejected:
-        yield f"reject {one.received.entry_id.decode()} {bytes(one.item).decode()}: {one.error}"
+    for rejected in step.rejected:
+        yield f"reject {rejected.received.entry_id.decode()} {bytes(rejected.item).decode()}: {rejected.error}"
 
 
 def _value(value: bytes | int | None) -> str:

@@ -220,7 +220,7 @@ class Story:
             return
         state = agent.behaviour.state if agent.behaviour else None
         if state is not None and state.local_tasks:
-            tasks = [(one.task_id, one.status.value, one.assigned_to) for one in state.local_tasks.values()]
+            tasks = [(task.task_id, task.status.value, task.assigned_to) for task in state.local_tasks.values()]
             yield f"{agent} remembers {tasks}"
         behaviour: Any = agent.behaviour
         children: Any = {}
@@ -258,7 +258,7 @@ class Story:
     def _wrong_end(self, task: Task, ended: Task) -> Iterator[str]:
         told = self.client.results.get(task.task_id, [])
         if len(told) != 1:
-            yield f"{len(told)} replies tell of the end of {task.task_id}: {[one['status'] for one in told]}"
+            yield f"{len(told)} replies tell of the end of {task.task_id}: {[reply['status'] for reply in told]}"
         elif Task.from_json(orjson.dumps(told[0])) != ended:
             yield f"the reply for {task.task_id} is not its record"
         expected = _result(task, ended.attempt)

@@ -147,7 +147,7 @@ class SimulatedClient:
     def _take(self, message: A2AMessage) -> None:
         if message.action == Action.TASK_ACCEPTED:
             self.answers[message.metadata.parent_request_id or ""] += 1
-            self.refused.update(one["task_id"] for one in message.payload.get("refused", ()))
+            self.refused.update(refusal["task_id"] for refusal in message.payload.get("refused", ()))
         for item in message.tasks if message.action == Action.TASK_RESULT else ():
             result = orjson.loads(bytes(item))
             self.results.setdefault(result["task_id"], []).append(result)

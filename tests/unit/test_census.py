@@ -201,7 +201,7 @@ def test_decisions_are_counted_as_ruff_does(body: str, complexity: int) -> None:
 
 def test_what_is_nested_counts_for_itself_and_for_what_is_around_it() -> None:
     found = outline(ast.parse(NESTED))
-    assert {one.name: one.complexity for one in found.functions} == {
+    assert {function.name: function.complexity for function in found.functions} == {
         "outer.inner": 2,
         "outer.Local.method": 2,
         "outer": 6,
@@ -283,7 +283,7 @@ def test_the_reason_is_a_sum_that_is_right_for_every_complex_function_of_the_sta
             if function.complexity > 10:
                 spot = examine(path.name, function)
                 total, terms = re.match(r"(\d+) = (.*?);", spot.why).groups()  # type: ignore[union-attr]
-                assert int(total) == spot.complexity == sum(int(one.split()[0]) for one in terms.split(" + ")), spot
+                assert int(total) == spot.complexity == sum(int(term.split()[0]) for term in terms.split(" + ")), spot
                 examined += 1
     assert examined > 100
 
@@ -317,7 +317,13 @@ def test_every_total_of_an_awkward_tree_is_confirmed_by_independent_tools(tmp_pa
     (root / os.fsdecode(b"bytes-\xff.py")).write_bytes(branchy("j", 11))
     comparisons = verify(to_text(os.fsencode(root)), take_census(root))
     assert is_verified(comparisons), "\n".join(comparison_table(comparisons))
-    assert {one.total for one in comparisons if one.equal} >= {"files", "lines", "bytes", "functions", "inputs_sha256"}
+    assert {comparison.total for comparison in comparisons if comparison.equal} >= {
+        "files",
+        "lines",
+        "bytes",
+        "functions",
+        "inputs_sha256",
+    }
 
 
 @pytest.mark.parametrize("wrong", ["files", "lines", "bytes", "functions", "classes", "unparsable", "complex"])
@@ -327,14 +333,14 @@ def test_a_wrong_total_is_not_verified(tmp_path: Path, wrong: str) -> None:
     census = take_census(awkward_tree(tmp_path))
     off_by_one = census.totals.model_copy(update={wrong: getattr(census.totals, wrong) + 1})
     comparisons = verify(str(tmp_path), census.model_copy(update={"totals": off_by_one}))
-    assert [one.total for one in comparisons if one.equal is False] == [wrong]
+    assert [comparison.total for comparison in comparisons if comparison.equal is False] == [wrong]
     assert not is_verified(comparisons)
 
 
 def test_a_file_that_changed_after_the_census_is_noticed(tmp_path: Path) -> None:
     census = take_census(awkward_tree(tmp_path))
     (tmp_path / "empty.py").write_bytes(b"#")
-    unequal = [one.total for one in verify(str(tmp_path), census) if one.equal is False]
+    unequal = [comparison.total for comparison in verify(str(tmp_path), census) if comparison.equal is False]
     assert unequal == ["bytes", "inputs_sha256"]
 
 

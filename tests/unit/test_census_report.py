@@ -38,7 +38,7 @@ def report(*comparisons: Comparison, spot: Hotspot = SPOT, root: str = "/tree", 
 
 
 def texts(svg: str) -> list[str]:
-    return [one.text or "" for one in ElementTree.fromstring(svg).iter(f"{SVG}text")]
+    return [element.text or "" for element in ElementTree.fromstring(svg).iter(f"{SVG}text")]
 
 
 class Terminal(io.StringIO):
@@ -61,10 +61,10 @@ def test_report_json_has_exactly_the_fields_that_are_promised() -> None:
 def cells(page: str) -> list[str]:
     """What a reader sees in the first row of hot spots; no HTML of the page's own is live anywhere."""
     tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(page)
-    assert not [one for token in tokens for one in (token, *(token.children or ())) if one.type.startswith("html")]
+    assert not [part for token in tokens for part in (token, *(token.children or ())) if part.type.startswith("html")]
     last_table = max(at for at, token in enumerate(tokens) if token.type == "tbody_open")
     inside = [token.children or () for token in tokens[last_table:] if token.type == "inline"][:5]
-    return ["".join(one.content for one in children) for children in inside]
+    return ["".join(child.content for child in children) for children in inside]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_pictures_carry_hostile_names_as_text_only() -> None:
 @pytest.mark.parametrize("seconds", [0.0, 0.001, 0.7, 9.99, 61.0, 86_400.0])
 def test_an_axis_of_any_length_has_a_handful_of_ticks(seconds: float) -> None:
     shown = texts(timeline_svg([Attempt("t", "review", "w", 1, 5.0, 5.0 + seconds, "completed")]))
-    ticks = [one for one in shown if re.fullmatch(r"\d+(\.\d+)?", one)]
+    ticks = [text for text in shown if re.fullmatch(r"\d+(\.\d+)?", text)]
     assert 5 <= len(ticks) <= 14
     assert len(set(ticks)) == len(ticks)
 

@@ -31,7 +31,7 @@ def test_an_attempt_ends_as_the_next_change_says(
 
 def test_progress_does_not_begin_an_attempt_anew() -> None:
     trail = [HANDED, (2.0, "t", "in_progress w1 1 review"), (3.0, "t", "pending worker_lost")]
-    assert [one.started_at for one in attempts_in(trail)] == [1.0]
+    assert [attempt.started_at for attempt in attempts_in(trail)] == [1.0]
 
 
 def test_a_second_attempt_is_one_of_its_own() -> None:
@@ -41,7 +41,7 @@ def test_a_second_attempt_is_one_of_its_own() -> None:
         (2.5, "t", "in_progress w2 2 review"),
         (4.0, "t", "completed w2 2 1000"),
     ]
-    assert [(one.worker, one.attempt, one.outcome) for one in attempts_in(trail)] == [
+    assert [(attempt.worker, attempt.attempt, attempt.outcome) for attempt in attempts_in(trail)] == [
         ("w1", 1, "lost"),
         ("w2", 2, "completed"),
     ]

@@ -70,7 +70,7 @@ def test_only_what_was_written_since_is_read(log: AppendLog, tmp_path: Path) -> 
     with (tmp_path / "appendonly.aof.1.incr.aof").open("ab") as file:
         file.write(resp(b"SET", b"d", b"4"))
 
-    assert [one.commands for one in log.transactions(since)] == [((b"SET", b"d", b"4"),)]
+    assert [transaction.commands for transaction in log.transactions(since)] == [((b"SET", b"d", b"4"),)]
 
 
 @pytest.mark.parametrize("cut", [1, 2, 7, 20, 60, 110])
@@ -79,7 +79,7 @@ def test_a_tail_that_was_not_finished_has_not_happened(log: AppendLog, tmp_path:
     data = part.read_bytes()
     part.write_bytes(data[: max(0, len(data) - cut)])
 
-    assert [one.at_s for one in log.transactions()] == [7]
+    assert [transaction.at_s for transaction in log.transactions()] == [7]
 
 
 def test_a_server_that_keeps_nothing_has_no_history(tmp_path: Path) -> None:

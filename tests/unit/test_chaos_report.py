@@ -218,8 +218,8 @@ def test_rates_count_the_ends_of_each_stretch_of_time() -> None:
 def test_the_picture_names_every_lane_and_tells_what_each_mark_means() -> None:
     root = ElementTree.fromstring(report_svg(report()))
     svg = "{http://www.w3.org/2000/svg}"
-    texts = [one.text for one in root.iter(f"{svg}text")]
-    hints = [one.text for one in root.iter(f"{svg}title")]
+    texts = [element.text for element in root.iter(f"{svg}text")]
+    hints = [element.text for element in root.iter(f"{svg}title")]
     assert {"server", "worker-1", "calm", "faults", "drain", "calm 8/s"} <= set(texts)
     assert "kill worker-1 for 0.3 s, at 1.0 s" in hints
     assert "worker-1: cut, 2.0 to 4.0 s" in hints

@@ -56,7 +56,9 @@ def test_faults_come_in_order_at_the_interval_that_was_asked_for(seed: int) -> N
 def test_never_is_a_target_hit_while_it_is_down_nor_are_more_than_half_of_the_agents(seed: int) -> None:
     faults = schedule(seed, 60, 0.1, AGENTS)
     for number, fault in enumerate(faults):
-        down = [one.target for one in faults[:number] if one.at_s + one.lasts_s > fault.at_s] + [fault.target]
+        down = [earlier.target for earlier in faults[:number] if earlier.at_s + earlier.lasts_s > fault.at_s] + [
+            fault.target
+        ]
         assert len(set(down)) == len(down), f"{fault} at {fault.at_s} hits what is down"
         assert 2 * len(set(down) - {SERVER}) <= len(AGENTS) + 1
 

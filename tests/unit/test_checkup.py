@@ -39,8 +39,8 @@ def test_a_good_server_passes_every_check() -> None:
 )
 def test_what_endangers_tasks_is_found_with_its_cure(changed: dict[str, str], check: str, state: str | None) -> None:
     found = [finding for finding in check_info(GOOD | changed) if finding.check == check]
-    assert [one.state for one in found] == ([state] if state else [])
-    assert all(bool(one.cure) == (state != "ok") for one in found)
+    assert [finding.state for finding in found] == ([state] if state else [])
+    assert all(bool(finding.cure) == (state != "ok") for finding in found)
 
 
 def test_a_server_that_only_writes_snapshots_is_told_from_one_that_writes_nothing() -> None:

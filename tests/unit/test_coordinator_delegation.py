@@ -164,11 +164,11 @@ def test_the_records_of_children_are_kept_until_their_parent_has_ended() -> None
     state = delegated({"task_id": "a", "task_type": "sum"}, then={"task_type": "merge"})
     take(state, result("a"))  # and the continuation, which will read the record, is handed over
 
-    [sweep] = [one for one in take(state, later_s=3600).effects if isinstance(one, Sweep)]
+    [sweep] = [effect for effect in take(state, later_s=3600).effects if isinstance(effect, Sweep)]
     assert "a" in sweep.keep
 
     take(state, result("root"))
-    [sweep] = [one for one in take(state, later_s=7200).effects if isinstance(one, Sweep)]
+    [sweep] = [effect for effect in take(state, later_s=7200).effects if isinstance(effect, Sweep)]
     assert sweep.keep == frozenset()
 
 

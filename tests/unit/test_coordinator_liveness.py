@@ -28,7 +28,9 @@ def test_the_tasks_of_a_distributor_that_has_fallen_silent_are_taken_over_once()
         for seconds in (4, 4.9, 5, 5.1)
     }
 
-    takeovers = {seconds: [one for one in step.effects if isinstance(one, TakeOver)] for seconds, step in steps.items()}
+    takeovers = {
+        seconds: [effect for effect in step.effects if isinstance(effect, TakeOver)] for seconds, step in steps.items()
+    }
     assert takeovers == {4: [], 4.9: [], 5: [TakeOver("distributor-1")], 5.1: []}
 
 
@@ -56,7 +58,7 @@ def test_a_lone_distributor_that_has_fallen_silent_keeps_its_tasks_for_its_succe
     end = take(state, result("t"), later_s=8)
 
     assert known_then is Health.GONE
-    assert not any(isinstance(one, TakeOver) for one in step.effects)
+    assert not any(isinstance(effect, TakeOver) for effect in step.effects)
     assert sent(end, CLIENT, Action.TASK_RESULT)[0]["status"] == "completed"
 
 
@@ -81,7 +83,10 @@ def test_what_a_cell_says_of_attempts_is_written_down_before_the_cell_is_emptied
     state = a_coordinator(DISTRIBUTOR)
     take(state, submitted(a_task("begun"), a_task("elsewhere")))
     state.local_tasks["elsewhere"] = state.local_tasks["elsewhere"].evolve(assigned_to=OTHER.agent_id)
-    had = {one: a_task(one, attempt=2, retry_count=1, status="in_progress") for one in ("begun", "elsewhere", "ended")}
+    had = {
+        task_id: a_task(task_id, attempt=2, retry_count=1, status="in_progress")
+        for task_id in ("begun", "elsewhere", "ended")
+    }
 
     step = take(state, events=[Call(NoteAttempts("distributor-1", had))])
 

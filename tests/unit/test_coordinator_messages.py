@@ -41,7 +41,7 @@ def test_what_is_no_task_is_refused_and_the_others_of_its_message_are_accepted()
     rules.on_submit_task(state, message, LATER, step)
 
     refused = step.extras[ANSWER]["refused"]
-    assert [one["task_id"] for one in refused] == ["bad", "?"]
+    assert [refusal["task_id"] for refusal in refused] == ["bad", "?"]
     assert refused[0]["reason"].startswith("task field 'task_type'")
     [good, unnamed] = state.local_tasks
     assert (good, unnamed.startswith("task-"), len(unnamed)) == ("good", True, 25)
@@ -158,7 +158,7 @@ def test_a_task_goes_where_a_program_wants_it_if_that_is_known(distributor: str,
 
     rules.hand_out(state, LATER, step)
 
-    assert ([one["task_id"] for one in sent(step, DISTRIBUTOR, Action.ASSIGN_TASK)], "t" in state.queue) == (
+    assert ([task["task_id"] for task in sent(step, DISTRIBUTOR, Action.ASSIGN_TASK)], "t" in state.queue) == (
         ["t"] if goes else [], not goes,
     )  # fmt: skip
 
@@ -179,7 +179,7 @@ def test_a_pause_that_is_over_ends_and_tasks_are_spread_by_load() -> None:
     assert step.sends == {}
     rules.hand_out(state, LATER, step)
 
-    assert [len(sent(step, one, Action.ASSIGN_TASK)) for one in (DISTRIBUTOR, OTHER)] == [2, 2]
+    assert [len(sent(step, distributor, Action.ASSIGN_TASK)) for distributor in (DISTRIBUTOR, OTHER)] == [2, 2]
 
 
 @pytest.mark.parametrize(("tasks", "status"), [(0, "idle"), (1, "busy")])

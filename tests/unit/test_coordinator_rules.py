@@ -120,9 +120,9 @@ def test_a_task_is_not_begun_before_its_moment_also_by_a_coordinator_that_starte
     stored = Task(**record(take(state, submitted(a_task(**delay))), Table.TASKS, "t"))
     recall(after, [stored], {}, mono_ms=0)
 
-    for one in (state, after):
-        early = take(one, beats=[alive(DISTRIBUTOR, beat=2)], later_s=3.9)
-        late = take(one, later_s=4)
+    for coordinator in (state, after):
+        early = take(coordinator, beats=[alive(DISTRIBUTOR, beat=2)], later_s=3.9)
+        late = take(coordinator, later_s=4)
         assert sent(early, DISTRIBUTOR, Action.ASSIGN_TASK) == []
         [handed] = sent(late, DISTRIBUTOR, Action.ASSIGN_TASK)
         assert {"not_before", "delay_s"}.isdisjoint(handed)
@@ -167,7 +167,7 @@ def test_more_tasks_than_are_admitted_are_refused_and_admitted_again_when_some_h
 
     step = take(state, submitted(a_task("t1"), a_task("t2"), a_task("t3")))
 
-    assert [one["task_id"] for one in refusals(step)] == ["t3"]
+    assert [refusal["task_id"] for refusal in refusals(step)] == ["t3"]
     take(state, result("t1"))
     assert refusals(take(state, submitted(a_task("t3")))) == []
 
@@ -196,7 +196,7 @@ def test_a_task_that_is_submitted_twice_is_one_task_and_both_clients_hear_of_its
 
     assert refusals(again, CLIENT_2) == []
     assert sent(again, DISTRIBUTOR, Action.ASSIGN_TASK) == []
-    assert [sent(end, one, Action.TASK_RESULT)[0]["result"] for one in (CLIENT, CLIENT_2)] == [3, 3]
+    assert [sent(end, client, Action.TASK_RESULT)[0]["result"] for client in (CLIENT, CLIENT_2)] == [3, 3]
 
 
 def test_a_task_that_has_ended_is_told_again_and_not_run_again() -> None:
@@ -241,7 +241,7 @@ def test_a_task_that_ends_in_the_same_step_is_known_to_who_asks_for_it_in_that_s
     assert refusals(step, CLIENT_2) == []
     assert state.local_tasks == {}
     told = sent(step, CLIENT_2, Action.TASK_RESULT)
-    assert [one["result"] for one in told] == ([] if action is Action.CANCEL_TASK else [3])
+    assert [report["result"] for report in told] == ([] if action is Action.CANCEL_TASK else [3])
 
 
 # ---- results ----
@@ -351,7 +351,9 @@ def test_deadlines_are_forgotten_with_the_tasks_that_have_ended() -> None:
     state = a_coordinator(DISTRIBUTOR)
     for number in range(30):
         ids = [f"t{number}-{n}" for n in range(100)]
-        take(state, submitted(*(a_task(one, deadline=NOW + timedelta(days=1)) for one in ids), number=number + 1))
+        take(
+            state, submitted(*(a_task(task_id, deadline=NOW + timedelta(days=1)) for task_id in ids), number=number + 1)
+        )
         take(state, *map(result, ids))
 
     assert len(state.deadlines) <= DEADLINES_KEPT + 2 * 100
@@ -382,7 +384,7 @@ def test_a_task_that_comes_back_after_its_cancellation_is_not_run_again() -> Non
 def test_an_id_that_nobody_knows_is_named_in_the_answer(action: Action) -> None:
     step = take(a_coordinator(), to_me(CLIENT, action, ["nobody"]))
 
-    assert [one["task_id"] for one in refusals(step)] == ["nobody"]
+    assert [refusal["task_id"] for refusal in refusals(step)] == ["nobody"]
 
 
 def test_cancelling_a_task_that_has_ended_changes_nothing_and_is_no_error() -> None:

@@ -294,7 +294,7 @@ def test_a_tree_that_is_too_large_falls_as_a_whole() -> None:
     why = "spawn by t: 1 tasks are open below the submitted one, and 1 more are over 0 (MAX_TREE_TASKS)"
     problem = TaskError(type="tree_limit", message=why, attempt=3, retryable=False)
     records = {key: Task.from_json(bytes(value or b"")) for key, value in step.writes[Table.TASKS, ""].items()}
-    assert {key: (one.status, one.error) for key, one in records.items()} == {
+    assert {key: (task.status, task.error) for key, task in records.items()} == {
         "t": (S.FAILED, problem), "r": (S.FAILED, problem),
     }  # fmt: skip
     assert records["t"].errors == (problem,)

@@ -45,9 +45,9 @@ def found(step: Step, task: Task, **fields: Any) -> Found:
     return Found(**{"task_id": task.task_id, "record": written, "original": original, "next_id": next_id, **fields})
 
 
-def replayed(state: CoordinatorState, one: Found, **fields: Any) -> tuple[dict[str, str], Step]:
+def replayed(state: CoordinatorState, letter: Found, **fields: Any) -> tuple[dict[str, str], Step]:
     """The new ids a client is told, and the step in which they were given."""
-    step = take(state, events=[Fetched(REPLY, (one,))], **fields)
+    step = take(state, events=[Fetched(REPLY, (letter,))], **fields)
     return step.extras[REPLY].get("replayed", {}), step
 
 
@@ -118,10 +118,10 @@ def test_a_message_is_kept_as_long_as_one_of_its_tasks_is_a_dead_letter() -> Non
     state, _ = died(a_task("a"), a_task("b"))
 
     known = stored(a_task("a", status="failed")) | stored(a_task("b", status="failed"))
-    one = take(state, to_me(CLIENT, Action.PURGE_TASK, ["a"]), stored=known)
+    first = take(state, to_me(CLIENT, Action.PURGE_TASK, ["a"]), stored=known)
     both = take(state, to_me(CLIENT, Action.PURGE_TASK, ["b"], number=2), stored=known)
 
-    assert KEPT not in one.writes
+    assert KEPT not in first.writes
     assert both.writes[KEPT] == {"5-0": None}
     assert (state.dead, state.submissions, state.dead_bytes) == ({}, {}, 0)
 
@@ -209,10 +209,10 @@ def test_without_its_message_a_task_is_replayed_from_its_record_unless_it_had_de
 def test_a_replay_that_is_asked_for_twice_is_one_task() -> None:
     task = a_task()
     state, ended = died(task)
-    one = found(ended, task)
+    letter = found(ended, task)
 
-    first, _ = replayed(state, one)
-    while_open, step = replayed(state, one)
+    first, _ = replayed(state, letter)
+    while_open, step = replayed(state, letter)
     end = take(state, result("t.replay1", number=9))
     latest = end.writes[TASKS]["t.replay1"]
     afterwards, _ = replayed(state, found(ended, task, next_id="t.replay2", latest=latest))
@@ -252,11 +252,13 @@ def test_a_replay_keeps_a_deadline_that_can_still_be_met(left_s: int, kept: bool
     assert (state.local_tasks["t.replay1"].deadline == task.deadline) == kept
 
 
-@pytest.mark.parametrize("one", [Found("x"), Found("x", a_task("x", status="completed").to_json(), None, "x.replay1")])
-def test_what_is_no_dead_letter_is_not_replayed(one: Found) -> None:
+@pytest.mark.parametrize(
+    "letter", [Found("x"), Found("x", a_task("x", status="completed").to_json(), None, "x.replay1")]
+)
+def test_what_is_no_dead_letter_is_not_replayed(letter: Found) -> None:
     state = a_coordinator()
 
-    ids, step = replayed(state, one)
+    ids, step = replayed(state, letter)
 
     assert ids == {}
     assert "not a dead letter" in step.extras[REPLY]["refused"][0]["reason"]
@@ -306,7 +308,7 @@ def test_to_purge_again_is_no_error_and_to_purge_what_is_no_dead_letter_is() -> 
 
     step = take(state, to_me(CLIENT, Action.PURGE_TASK, ["t", "fine", "nobody"], number=2), stored=known)
 
-    assert [one["task_id"] for one in refusals(step)] == ["fine", "nobody"]
+    assert [refusal["task_id"] for refusal in refusals(step)] == ["fine", "nobody"]
 
 
 # ---- how many are kept, and how long ----

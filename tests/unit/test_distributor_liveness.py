@@ -113,7 +113,7 @@ def test_a_task_whose_handler_allows_no_second_attempt_gets_none_when_its_worker
 
     step = take(state, later_s=5)
 
-    assert [one["status"] for one in reports(step)] == ["abandoned"]
+    assert [report["status"] for report in reports(step)] == ["abandoned"]
     assert handed(step, WORKER_2) == []
 
 
@@ -230,7 +230,7 @@ def test_a_distributor_that_comes_back_keeps_what_runs_and_hands_out_what_waits(
     end = take(after, outcome("runs", result=3))
 
     assert handed(beat) == []
-    assert [(one["task_id"], one["result"]) for one in reports(end)] == [("runs", 3)]
+    assert [(report["task_id"], report["result"]) for report in reports(end)] == [("runs", 3)]
     assert handed(end) == [("waits", 1)]
     assert "ended" not in after.local_tasks
 
@@ -250,7 +250,9 @@ def test_the_coordinator_hears_what_single_workers_can_do_when_none_can_do_it_al
     state = DistributorState("distributor-1", coordinator=COORDINATOR)
     kinds = [["task:sum", "gpu"], ["task:sum"], ["task:sum", "net"]]
 
-    step = take(state, beats=[a_beat(Address(Role.WORKER, f"w{n}"), capabilities=one) for n, one in enumerate(kinds)])
+    step = take(
+        state, beats=[a_beat(Address(Role.WORKER, f"w{n}"), capabilities=skills) for n, skills in enumerate(kinds)]
+    )
 
     told = step.extras[Sending(COORDINATOR, Action.CAPACITY)]
     assert told["capabilities"] == ("gpu", "net", "task:sum")
@@ -268,7 +270,9 @@ def test_a_task_whose_last_worker_has_left_is_given_back_after_the_failure_timeo
     late = take(state, later_s=5)
 
     assert reports(early) == []
-    assert [(one["task_id"], one["status"], one["stranded"]) for one in reports(late)] == [("a", "returned", True)]
+    assert [(report["task_id"], report["status"], report["stranded"]) for report in reports(late)] == [
+        ("a", "returned", True)
+    ]
     assert record(late, Table.ACTUAL, "a") is None
     assert list(state.local_tasks) == ["b"]
 
@@ -340,7 +344,7 @@ def test_a_heartbeat_that_overtakes_what_the_workers_predecessor_has_reported_do
     end = take(state, outcome("t"), a_beat(WORKER, incarnation=2, action=Action.AGENT_JOINED))
 
     assert reports(step) == []
-    assert [one["status"] for one in reports(end)] == ["completed"]
+    assert [report["status"] for report in reports(end)] == ["completed"]
     assert state.workers["worker-1"].incarnation == 2
 
 

@@ -47,7 +47,7 @@ def holding(*tasks: Task, workers: tuple[Address, ...] = (WORKER,), **fields: An
 
 
 def rejected(step: Step) -> list[tuple[bytes, str]]:
-    return [(bytes(one.item), str(one.error)) for one in step.rejected]
+    return [(bytes(rejected.item), str(rejected.error)) for rejected in step.rejected]
 
 
 def test_an_empty_assignment_is_answered_so_that_the_coordinator_knows_it_is_heard() -> None:
@@ -92,12 +92,12 @@ def test_what_is_to_be_cancelled_is_stopped_where_it_is() -> None:
 
     rules.on_cancel_tasks(state, message, LATER, step)
 
-    assert [one.received for one in step.rejected] == [message]
+    assert [rejected.received for rejected in step.rejected] == [message]
     assert rejected(step) == [(b"7", "this is no task id")]
     assert state.local_tasks == {"t": running(cancel_requested=True)}
     assert step.sends[Sending(WORKER, Action.CANCEL_TASK, None, 7)] == [b'{"task_id":"t","attempt":2}']
     told = sent(step, COORDINATOR, Action.TASK_RESULT)
-    assert [(one["task_id"], one["status"]) for one in told] == [
+    assert [(report["task_id"], report["status"]) for report in told] == [
         ("waits", "cancelled"), ("lost", "cancelled"), ("gone", "cancelled"),
     ]  # fmt: skip
 
@@ -147,8 +147,8 @@ def test_an_outcome_makes_room_and_tells_how_long_its_run_was() -> None:
     assert (list(worker.in_flight), worker.mean_run_ms, worker.free > 0) == (["u"], before * 0.9, True)
     rules.on_task_results(state, results({"task_id": "u", "attempt": 2, "status": "cancelled"}), LATER, step)
     assert worker.mean_run_ms == before * 0.9
-    assert [one["status"] for one in sent(step, COORDINATOR, Action.TASK_RESULT)] == ["completed", "cancelled"]
-    assert [one["worker"] for one in sent(step, COORDINATOR, Action.TASK_RESULT)] == ["worker-1", "worker-1"]
+    assert [report["status"] for report in sent(step, COORDINATOR, Action.TASK_RESULT)] == ["completed", "cancelled"]
+    assert [report["worker"] for report in sent(step, COORDINATOR, Action.TASK_RESULT)] == ["worker-1", "worker-1"]
 
 
 def test_an_attempt_that_was_given_back_does_not_count_and_its_worker_gets_nothing_new() -> None:
@@ -235,7 +235,7 @@ def test_who_drains_gives_back_what_waits_and_keeps_what_runs() -> None:
     rules.on_drain(state, Drain(), LATER, step)
 
     assert (state.draining, list(state.local_tasks)) == (True, ["t"])
-    assert [one["task_id"] for one in sent(step, COORDINATOR, Action.TASK_RESULT)] == ["waits"]
+    assert [report["task_id"] for report in sent(step, COORDINATOR, Action.TASK_RESULT)] == ["waits"]
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_a_pause_that_is_over_ends_in_every_lane() -> None:
     rules.dispatch(state, LATER, late)
 
     assert sent(early, WORKER, Action.ASSIGN_TASK) == []
-    assert sorted(one["task_id"] for one in sent(late, WORKER, Action.ASSIGN_TASK)) == [
+    assert sorted(task["task_id"] for task in sent(late, WORKER, Action.ASSIGN_TASK)) == [
         "alone", "anywhere", "at_once",
     ]  # fmt: skip
 
@@ -322,7 +322,7 @@ def test_of_tasks_that_another_death_would_end_no_worker_has_two() -> None:
     for step in steps:
         rules.dispatch(state, LATER, step)
 
-    handed = [len(sent(step, one, Action.ASSIGN_TASK)) for step in steps for one in (WORKER, WORKER_2)]
+    handed = [len(sent(step, worker, Action.ASSIGN_TASK)) for step in steps for worker in (WORKER, WORKER_2)]
     assert handed == [1, 1, 0, 0]
     assert len(state.queue) == 1
 
@@ -344,6 +344,6 @@ def test_a_task_that_waits_goes_where_a_program_wants_it(worker: str, known: boo
 
     rules.place(state, "t", worker, LATER, step)
 
-    assert ([one["task_id"] for one in sent(step, WORKER, Action.ASSIGN_TASK)], "t" in state.queue) == (
+    assert ([task["task_id"] for task in sent(step, WORKER, Action.ASSIGN_TASK)], "t" in state.queue) == (
         ["t"] if goes else [], known and not goes,
     )  # fmt: skip

@@ -251,7 +251,7 @@ def test_a_task_that_waits_is_cancelled_at_once() -> None:
 
     step = take(state, to_me(COORDINATOR, Action.CANCEL_TASK, ["t"]))
 
-    assert [(one["task_id"], one["status"]) for one in reports(step)] == [("t", "cancelled")]
+    assert [(report["task_id"], report["status"]) for report in reports(step)] == [("t", "cancelled")]
     assert len(state.queue) == 0
 
 
@@ -279,13 +279,13 @@ def test_a_task_that_is_to_be_cancelled_is_never_tried_again(how: str, max_attem
         "worker gone": lambda: silence(state),
     }[how]()
 
-    assert [one["status"] for one in reports(step)] == ["cancelled"]
+    assert [report["status"] for report in reports(step)] == ["cancelled"]
 
 
 def test_a_cancelled_task_that_is_not_here_is_answered_so_that_nobody_waits_for_it() -> None:
     step = take(a_distributor(), to_me(COORDINATOR, Action.CANCEL_TASK, ["t"]))
 
-    assert [(one["task_id"], one["status"]) for one in reports(step)] == [("t", "cancelled")]
+    assert [(report["task_id"], report["status"]) for report in reports(step)] == [("t", "cancelled")]
 
 
 # ---- draining ----
@@ -299,9 +299,9 @@ def test_a_distributor_that_drains_gives_back_what_waits_and_keeps_what_runs_unt
     end = take(state, outcome("runs"))
     new = take(state, assigned(a_task("new")))
 
-    assert [(one["task_id"], one["status"]) for one in reports(drain)] == [("waits", "returned")]
-    assert [(one["task_id"], one["status"]) for one in reports(end)] == [("runs", "completed")]
-    assert [(one["task_id"], one["status"]) for one in reports(new)] == [("new", "returned")]
+    assert [(report["task_id"], report["status"]) for report in reports(drain)] == [("waits", "returned")]
+    assert [(report["task_id"], report["status"]) for report in reports(end)] == [("runs", "completed")]
+    assert [(report["task_id"], report["status"]) for report in reports(new)] == [("new", "returned")]
     assert state.local_tasks == {}
 
 

@@ -267,7 +267,7 @@ def test_a_task_that_is_taken_over_goes_back_in_line_with_the_attempts_it_has_ha
     assert step.notes == [("tasks_moved", {"distributor": NAME, "tasks": 2})]
     assert step.writes[Table.WANTED, NAME] == {"t": None, "u": None}
     assert step.writes[Table.HEARTBEATS, ""] == {NAME: None}
-    assert sorted(one for one in ("t", "u", "waits", "elsewhere") if one in state.queue) == ["t", "u"]
+    assert sorted(task_id for task_id in ("t", "u", "waits", "elsewhere") if task_id in state.queue) == ["t", "u"]
 
 
 def test_who_ran_what_a_lost_distributor_had_is_kept_in_the_error() -> None:

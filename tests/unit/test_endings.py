@@ -69,4 +69,4 @@ def test_of_what_nobody_asks_for_only_the_newest_is_kept(monkeypatch: pytest.Mon
     for task_id in ("a", "b", "c"):
         endings.tell(ended(task_id))
 
-    assert [one in endings for one in ("a", "b", "c")] == [False, True, True]
+    assert [task_id in endings for task_id in ("a", "b", "c")] == [False, True, True]

@@ -41,8 +41,8 @@ def parts_of(kind: Any) -> Iterator[Any]:
     yield kind
     for name in ("item_type", "key_type", "value_type", "item_types", "types"):
         inner = getattr(kind, name, ())
-        for one in inner if isinstance(inner, tuple) else (inner,):
-            yield from parts_of(one)
+        for part in inner if isinstance(inner, tuple) else (inner,):
+            yield from parts_of(part)
 
 
 def test_nothing_in_a_heartbeat_is_without_a_bound() -> None:

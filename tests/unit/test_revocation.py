@@ -82,7 +82,7 @@ def test_a_line_that_its_parent_has_not_proven_revokes_nobody(stored: bytes) -> 
 def test_among_rubbish_the_good_line_is_found() -> None:
     rubbish = b"\n\n a b\nc d e f\n\xff \xff \xff\n"
 
-    assert [one.chain[-1] for one in revocations_in(rubbish + GOOD + rubbish)] == [WORKER]
+    assert [revocation.chain[-1] for revocation in revocations_in(rubbish + GOOD + rubbish)] == [WORKER]
 
 
 def test_what_was_seen_once_holds_though_somebody_takes_it_away() -> None:

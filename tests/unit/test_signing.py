@@ -93,8 +93,8 @@ def test_what_a_parent_said_cannot_be_turned_round_into_what_its_child_says() ->
 
 def test_fields_cannot_be_shifted_into_each_other() -> None:
     """The sender `ab` with the body `c` is not signed as `a` with `bc`, since every field goes with its length."""
-    one = Address(Role.WORKER, "ab")
-    signed = keys((COORDINATOR, DISTRIBUTOR, one)).sign(b"c", DISTRIBUTOR)
+    sender = Address(Role.WORKER, "ab")
+    signed = keys((COORDINATOR, DISTRIBUTOR, sender)).sign(b"c", DISTRIBUTOR)
 
     with pytest.raises(BadSignature):
         keys(D).verify(forged(signed, sender=Address(Role.WORKER, "a"), body=b"bc"))

@@ -97,7 +97,7 @@ def test_open_tasks_are_read_in_the_order_they_were_submitted() -> None:
 def test_more_records_than_are_read_at_once_are_all_read() -> None:
     tasks = [a_task(f"t{number:04}") for number in range(PAGE + 1)]
 
-    start = Start({task.task_id: sealed(task) for task in tasks}, indexes=opened(*(one.task_id for one in tasks)))
+    start = Start({task.task_id: sealed(task) for task in tasks}, indexes=opened(*(task.task_id for task in tasks)))
 
     assert list(start.state.local_tasks) == [task.task_id for task in tasks]
 
@@ -173,7 +173,7 @@ def test_dead_letters_are_read_the_oldest_first_with_the_messages_they_came_with
 
 def packed(*tasks: Task) -> bytes:
     """A message that submits these tasks, as it is kept."""
-    body = a_message(CLIENT, COORDINATOR, "submit_task", tasks=[{"task_id": one.task_id} for one in tasks]).encode()
+    body = a_message(CLIENT, COORDINATOR, "submit_task", tasks=[{"task_id": task.task_id} for task in tasks]).encode()
     return Signed(CLIENT, "12345678", b"0" * 64, body).pack()
 
 

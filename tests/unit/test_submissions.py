@@ -16,7 +16,10 @@ to_me = message_to(COORDINATOR)
 def test_a_task_without_an_id_gets_one_that_is_the_same_when_the_message_is_sent_again() -> None:
     first, again = (to_me(CLIENT, Action.SUBMIT_TASK, [{"task_type": "sum"}] * 2) for _ in range(2))
 
-    ids = [[submitted(item, at, one).task_id for at, item in enumerate(one.message.tasks)] for one in (first, again)]
+    ids = [
+        [submitted(item, at, message).task_id for at, item in enumerate(message.message.tasks)]
+        for message in (first, again)
+    ]
 
     assert ids[0] == ids[1]
     assert len({*ids[0]}) == 2

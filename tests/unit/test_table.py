@@ -90,8 +90,8 @@ def test_the_trail_without_progress_has_each_turn_of_a_task_and_those_tasks_firs
 
     found = _turns(entries)
 
-    assert [one["version"] for one in found] == [6, 5, 4, 2, 1]
-    assert [list(one["changes"]) for one in found[1:3]] == [["b", "a"], ["b", "a"]]
+    assert [entry["version"] for entry in found] == [6, 5, 4, 2, 1]
+    assert [list(entry["changes"]) for entry in found[1:3]] == [["b", "a"], ["b", "a"]]
 
 
 def test_the_lines_of_a_report_are_as_long_as_they_have_to_be() -> None:

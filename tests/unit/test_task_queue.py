@@ -58,7 +58,7 @@ def test_one_that_was_removed_has_no_turn_even_when_it_comes_back_to_be_held() -
     queue.remove(task)
     queue.hold(task)
 
-    assert [one.task_id if (one := queue.next()) else None for _ in range(2)] == ["b", None]
+    assert [task_in_turn.task_id if (task_in_turn := queue.next()) else None for _ in range(2)] == ["b", None]
 
 
 def test_one_that_was_removed_while_it_was_held_cannot_be_released() -> None:

@@ -93,7 +93,7 @@ def test_a_run_visits_the_stages_that_are_due_in_order_as_an_ordinary_run_of_its
 
     assert seen == expected
     assert "".join(name for name, _, _ in seen) == visited
-    assert all(one is step for _, _, one in seen)
+    assert all(given is step for _, _, given in seen)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_run_visits_the_stages_that_are_due_in_order_as_an_ordinary_run_of_its
 def test_the_picture_shows_the_ways_that_runs_take_and_no_others(stages: list[Stage], edges: str) -> None:
     drawn = tier_graph("letters", stages).graph.get_graph().edges
 
-    named = [f"{one.source}{'.' if one.conditional else '-'}{one.target}" for one in drawn]
+    named = [f"{edge.source}{'.' if edge.conditional else '-'}{edge.target}" for edge in drawn]
     assert sorted(named) == sorted(["__start__-a", *edges.split()])
 
 

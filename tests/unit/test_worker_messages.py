@@ -76,7 +76,7 @@ def test_a_task_that_is_none_is_put_aside_and_its_attempt_has_failed_as_far_as_i
 
     step = receive(state, Action.ASSIGN_TASK, {"task_id": "bad", "attempt": 4}, 5, attempt())
 
-    assert [(bytes(one.item), str(one.error)) for one in step.rejected] == [
+    assert [(bytes(rejected.item), str(rejected.error)) for rejected in step.rejected] == [
         (b'{"task_id":"bad","attempt":4}', "a malformed task"), (b"5", "a malformed task"),
     ]  # fmt: skip
     [report] = told(step)
@@ -92,9 +92,11 @@ def test_a_cancellation_stops_the_attempt_it_names_and_no_other() -> None:
 
     step = receive(holding(attempt("t"), attempt("u")), Action.CANCEL_TASK, *names)
 
-    assert [one.received.sender for one in step.rejected] == [DISTRIBUTOR]
+    assert [rejected.received.sender for rejected in step.rejected] == [DISTRIBUTOR]
     assert step.effects == [CancelRun("t", 2)]
-    assert [(bytes(one.item), str(one.error)) for one in step.rejected] == [(b"5", "this names no attempt")]
+    assert [(bytes(rejected.item), str(rejected.error)) for rejected in step.rejected] == [
+        (b"5", "this names no attempt")
+    ]
 
 
 @pytest.mark.parametrize(

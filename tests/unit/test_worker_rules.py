@@ -78,7 +78,7 @@ def test_a_newer_attempt_replaces_the_older_one_whose_outcome_is_not_reported() 
     assert [type(effect) for effect in step.effects] == [CancelRun, RunTask]
     assert step.effects[0] == CancelRun("t", 1)
     assert reports(late) == []
-    assert [one["attempt"] for one in reports(end)] == [2]
+    assert [report["attempt"] for report in reports(end)] == [2]
 
 
 def test_an_older_attempt_that_arrives_late_is_not_run() -> None:
@@ -133,7 +133,7 @@ def test_a_worker_that_drains_gives_back_what_has_not_begun_and_finishes_the_res
 
     assert drain.effects == [Withdraw()]
     assert reports(back) == [{"task_id": "waits", "attempt": 1, "status": "returned"}]
-    assert [one["status"] for one in reports(end)] == ["completed"]
+    assert [report["status"] for report in reports(end)] == ["completed"]
     assert state.local_tasks == {}
 
 

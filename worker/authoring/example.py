@@ -27,7 +27,7 @@ _TEXTS = {
 def first_example(handlers: Iterable[Handler]) -> str:
     """A task that can be submitted as it stands, as JSON: `[TYPE, PAYLOAD]`. Of the first of the users' types, by name,
     that says what it takes; empty: none does."""
-    for handler in sorted(handlers, key=lambda one: one.task_type):
+    for handler in sorted(handlers, key=lambda handler: handler.task_type):
         if handler.task_type.startswith("agents."):
             continue
         with suppress(LookupError):
@@ -77,7 +77,7 @@ def _of_type(schema: Schema, known: dict[str, Schema]) -> Any:
             return {name: _value(schema["properties"][name], known) for name in schema.get("required", ())}
         case "array":
             several = schema.get("prefixItems", [schema.get("items", {})] * schema.get("minItems", 0))
-            return [_value(one, known) for one in several]
+            return [_value(item, known) for item in several]
         case "string":
             text = _TEXTS.get(schema.get("format", ""), "text").ljust(schema.get("minLength", 0), ".")
             return text[: schema.get("maxLength")]

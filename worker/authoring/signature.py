@@ -38,7 +38,7 @@ def read_signature(task_type: str, function: Callable[..., Any], names: Mapping[
     try:
         parameters = list(inspect.signature(function).parameters.values())
         payload, context = _filled(parameters)
-        _check_call(function, [one for one in (payload, context) if one])
+        _check_call(function, [parameter for parameter in (payload, context) if parameter])
     except (TypeError, ValueError) as error:
         raise BadTask(
             f"handler of {task_type!r}: {error}. It must be (payload), (payload, ctx), (ctx) or (), where the context"

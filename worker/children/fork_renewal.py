@@ -57,7 +57,7 @@ def renew_pools() -> None:
     they are used again, each child its own."""
     if threading.active_count() == 1:
         return
-    found = (one for one in gc.get_objects() if issubclass(type(one), ThreadPoolExecutor))
+    found = (candidate for candidate in gc.get_objects() if issubclass(type(candidate), ThreadPoolExecutor))
     pools = [pool for pool in found if pool._threads and not pool._shutdown]
     for pool in pools:
         pool.shutdown(wait=False)
