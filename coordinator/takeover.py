@@ -31,7 +31,7 @@ class Takeover:
         revoked = loop.revocations.include(self._distributor)  # then whoever has its key may live, and hold the lease
         self._committer = Committer(
             loop.open_connection(), self._distributor, self._cell.agent(loop.me.agent_id), loop.clock,
-            lease_ms=int(loop.config.lease_s * 1000), in_passing=True, by_force=revoked,
+            lease_ms=int(loop.config.lease_s * 1000), takeover=True, by_force=revoked,
         )  # fmt: skip
         self._moved: list[bytes] = []  # ids of records that leave the cell
         self.had: dict[str, Task] = {}  #: task id -> its record in the cell, if it has had an attempt

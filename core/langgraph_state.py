@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Annotated, Any, TypeVar
 
 import orjson
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from core.errors import BadTask
 from core.stored import number_in, shown
@@ -83,7 +83,8 @@ class Lease(BaseModel):
     expires_at: AwareDatetime
     commits: Count = 0  #: number of commits under this lease; makes every renewal visible
     lease_ms: Count = 0  #: how long it lasts without renewal, whatever the server's clock does; 0: not stated
-    in_passing: bool = False  #: held for a moment by the agent's parent, which takes its tasks back
+    #: whether the agent's parent holds it for a moment, to take over its tasks; earlier releases say `in_passing`
+    takeover: bool = Field(default=False, validation_alias=AliasChoices("takeover", "in_passing"))
 
     @classmethod
     def from_json(cls, text: bytes) -> Lease:

@@ -56,19 +56,19 @@ class Committer:
         *,
         lease_ms: int,
         after_epoch: int = 0,
-        in_passing: bool = False,
+        takeover: bool = False,
         by_force: bool = False,
         on_transport: Callable[[bool, str], None] = lambda up, why: None,
         on_written: Callable[[], None] = lambda: None,
     ) -> None:
         """`after_epoch`: an epoch that this process held before; a new one is higher whatever the server remembers.
-        `in_passing`: it takes the lease for a moment, to act in the agent's place; the agent itself waits for that.
+        `takeover`: the agent's parent takes the lease for a moment, to act in its place; the agent waits for the end.
         `by_force`: it takes the lease from whoever holds it, also one that lives.
         `on_transport` is told whether Redis could be reached and why not, `on_written` that it has taken a write."""
         self._me = me
         self._keys = keys
         self._connection = WatchedConnection(wire, me, Backoff.under_lease(lease_ms / 1000), on_transport)
-        self.lease = HeldLease(me, lease_ms, after_epoch=after_epoch, in_passing=in_passing)
+        self.lease = HeldLease(me, lease_ms, after_epoch=after_epoch, takeover=takeover)
         self._transactions = Transactions(self._connection, self.lease, keys, clock, on_written)
         self.leaseholder = Leaseholder(self._connection, self._transactions, self.lease, keys, clock, by_force=by_force)
         self._contention = Backoff(CONFLICT_PAUSE_S)

@@ -25,9 +25,9 @@ RENEWED_SHARE, RENEWED_ALONG_SHARE = 1 / 3, 0.1
 class HeldLease:
     """One agent's lease as this process holds it, and the version of the state that it guards."""
 
-    def __init__(self, me: Address, lease_ms: int, *, after_epoch: int, in_passing: bool) -> None:
+    def __init__(self, me: Address, lease_ms: int, *, after_epoch: int, takeover: bool) -> None:
         self.me = me
-        self._in_passing = in_passing
+        self._takeover = takeover
         self._host = socket.gethostname()
         self._renewed_s = 0.0  # monotonic, from before the last renewal was sent
         self._commits = 0
@@ -104,6 +104,6 @@ class HeldLease:
                 "expires_at": (now_ms + self.lease_ms) / 1000,
                 "commits": self._commits,
                 "lease_ms": self.lease_ms,
-                "in_passing": self._in_passing,
+                "takeover": self._takeover,
             }
         )

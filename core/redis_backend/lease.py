@@ -116,7 +116,7 @@ class Leaseholder:
     def _compared(self, before: Observation, now: Observation, standby: bool) -> Observation:
         """`now`, if it may be waited for. Raises LeaseHeld if its holder lives, unless this is a standby."""
         if not standby:
-            if before.text and (lease := now.lease) and not lease.in_passing:
+            if before.text and (lease := now.lease) and not lease.takeover:
                 raise LeaseHeld(self._lease.me.agent_id, now.holder)
         elif now.text and not self.waits:
             self.waits = True

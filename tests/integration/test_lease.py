@@ -36,12 +36,12 @@ async def test_a_second_live_process_is_refused_and_told_who_holds_the_id(make: 
         await acquiring
 
 
-async def test_who_holds_a_lease_in_passing_is_waited_for_however_often_it_commits(
+async def test_a_takeover_is_waited_for_however_often_it_commits(
     make: Make, client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a coordinator does with the lease of a distributor whose tasks it takes over, and which comes back then."""
     monkeypatch.setattr(leases, "POLL_S", 0.001)
-    parent, agent = make(in_passing=True), make()
+    parent, agent = make(takeover=True), make()
     before = await parent.acquire()
     acquiring = asyncio.create_task(agent.acquire())
     for _ in range(300):
