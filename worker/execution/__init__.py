@@ -1,1 +1,1 @@
-"""The attempts of this worker: queued, begun, timed, ended."""
+"""A worker's attempts, from the queue to their outcomes."""

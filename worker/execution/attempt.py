@@ -1,4 +1,4 @@
-"""An attempt while it runs, and how it ended."""
+"""An attempt at a task: while it runs, and its outcome."""
 
 from __future__ import annotations
 
@@ -23,26 +23,27 @@ Status = Literal["completed", "failed", "cancelled", "delegated"]
 
 
 class Finished(NamedTuple):
-    """How an attempt ended. A named tuple, since one is made for each task and it costs a third of a dataclass."""
+    """The outcome of an attempt. It is a named tuple because each task needs one, and a dataclass costs three times as
+    much."""
 
     task_id: str
     attempt: int
     status: Status
-    started_at: datetime  #: aware UTC; of one that never began, its end
+    started_at: datetime  #: aware, UTC; the time of its end if it never began
     run_ms: float
-    result_json: Raw = NULL  #: of a completed one
-    error: TaskError | None = None  #: of a failed one
-    spawn: Spawn | None = None  #: of a delegated one
-    output: str = ""  #: unless it failed: the end of what it printed and logged
+    result_json: Raw = NULL  #: only if it completed
+    error: TaskError | None = None  #: only if it failed
+    spawn: Spawn | None = None  #: only if it delegated
+    output: str = ""  #: the end of what it printed and logged; if it failed, `error` has that
 
     @property
     def result(self) -> Any:
-        """Of a completed one, what its handler returned: a value of JSON's types."""
+        """What the handler of a completed attempt returned, as a value of JSON's types; otherwise None."""
         return value_of(self.result_json)
 
 
 class Running:
-    """An attempt that runs."""
+    """An attempt that is running."""
 
     __slots__ = (
         "_latest",
@@ -63,34 +64,34 @@ class Running:
         "unreported",
     )
 
-    attempt: asyncio.Task[None]  #: what runs it, from its first step to its outcome
+    attempt: asyncio.Task[None]  #: the asyncio task that runs it, from its first step to its outcome
 
     def __init__(self, task: Task, started_at: datetime, started_monotonic: float) -> None:
         self.task = task
         self.started_monotonic = started_monotonic
         self.started_at = started_at
-        self.due_s = float("inf")  #: monotonic time at which it is stopped
+        self.due_s = float("inf")  #: monotonic time at which it must be stopped
         self.context: Context | None = None
-        self.child: ChildProcess | None = None  #: the process that runs it; None: the loop does
-        self.hint = ""  #: why it may not end, where something is known
+        self.child: ChildProcess | None = None  #: the process that runs it; None: it runs on the loop
+        self.hint = ""  #: why it may not end, if a reason is known
         self.stopped_s: float | None = None  #: monotonic time at which it was told to stop
-        self.cancelled = False  #: told so because somebody asked for it, not because its time was up
-        self.killed = False  #: because it did not listen
-        self.printed = b""  #: the end of what it printed, once its child is released; or of what it logs on the loop
-        self.forgotten = False  #: nobody is to hear how it ends
-        self.unreported = False  #: there is a report that was not passed on yet
-        self.reported_s = 0.0  #: monotonic time at which one was
+        self.cancelled = False  #: whether somebody asked for the stop; otherwise its time was up
+        self.killed = False  #: whether its child was killed, because it did not stop
+        self.printed = b""  #: the end of what it printed, once its child is released; on the loop, of what it logged
+        self.forgotten = False  #: whether nobody is told how it ends
+        self.unreported = False  #: whether its latest progress report is still to be passed on
+        self.reported_s = 0.0  #: monotonic time at which a progress report was last passed on
         self._latest: Progress | bytes | None = None
 
     @property
     def progress(self) -> Progress | None:
-        """The latest report; None before the first."""
+        """The latest progress report; None before the first."""
         if isinstance(self._latest, bytes):
             self._latest = self._parsed(self._latest)
         return self._latest
 
     def stop(self) -> None:
-        """Tells it to end; it may not listen."""
+        """Tells the attempt to end. User code may ignore that."""
         self.stopped_s = monotonic()
         if self.context is not None:
             self.context.cancel()
@@ -100,18 +101,21 @@ class Running:
             self.attempt.cancel()
 
     def hear_no_more(self) -> None:
-        """It is over. Its context referred back to it, and only the collector could have freed the two."""
+        """Detaches the attempt, which is over, from its context: otherwise only the garbage collector could free the
+        two, since they refer to each other."""
         if self.context is not None:
             self.context.on_progress = None
 
     def report(self, progress: Progress | bytes) -> None:
-        """Takes note, from any thread. One in JSON, as a child sends it, is parsed if somebody comes to read it."""
+        """Keeps a progress report; any thread may call this. A child sends JSON, which is parsed only when somebody
+        reads it."""
         self._latest = progress
         self.unreported = True
 
     @property
     def output(self) -> str:
-        """The end of what it printed and logged, else the note of the latest report: at most TAIL_BYTES of UTF-8."""
+        """The end of what it printed and logged, or else the note of its latest progress report. At most TAIL_BYTES
+        in UTF-8."""
         printed = self.child.printed if self.child is not None else self.printed
         if not printed and self.progress is not None:
             printed = self.progress.note.encode(errors="replace")
@@ -119,7 +123,7 @@ class Running:
         return printed.decode(errors="replace").encode()[-TAIL_BYTES:].decode(errors="ignore")
 
     def note(self, line: str) -> None:
-        """Keeps a line that it has logged, as if it had printed it."""
+        """Keeps a line that the attempt has logged, as if it had been printed."""
         self.printed = (self.printed + line.encode(errors="replace") + b"\n")[-TAIL_BYTES:]
 
     def _parsed(self, body: bytes) -> Progress:
@@ -128,7 +132,8 @@ class Running:
 
 
 def run_request(task: Task, children: Sequence[ChildOutcome]) -> dict[str, Any]:
-    """What a child has to know to run an attempt of ``task``."""
+    """The request, ready for JSON, from which a child process runs an attempt at `task`. `children`: the outcomes that
+    a continuation is given."""
     return {
         "task": {
             "task_id": task.task_id,

@@ -1,7 +1,7 @@
-"""Sees to it that attempts end in time: one sweep looks after all that run, no timer is made per attempt.
+"""Stops attempts when their time is up. One periodic sweep serves all of them, since a timer for each would cost more.
 
-An attempt that is cancelled or out of time is told so, has GRACE_S to end, and is then killed; or left behind, if it is
-a coroutine.
+An attempt that is cancelled or out of time is told to stop. If it has not ended GRACE_S later, its child process is
+killed; a coroutine, which cannot be killed, is left behind.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from worker.execution.outcomes import raised, stopped
 
 __all__ = ["Deadlines", "set_due"]
 
-#: Between two looks at what runs: how late a timeout, a kill or a progress report can be.
+#: Seconds between two sweeps: a timeout, a kill or a progress report can be this late.
 SWEEP_S = 0.05
 
-#: Between being told to stop and being killed.
+#: Seconds from the request to stop until the process is killed.
 GRACE_S = 1.0
 
-#: Between being told to stop and being given up, for what cannot even be killed.
+#: Seconds from the request to stop until an attempt is given up whose process does not even die when it is killed.
 GIVE_UP_S = 3.0
 
-#: Between two progress reports of one attempt that are passed on.
+#: Seconds between two progress reports of one attempt; of those that come in between, only the latest is passed on.
 PROGRESS_S = 0.1
 
 log = logging.getLogger(__name__)
 
 
 def set_due(running: Running, handler: Handler) -> None:
-    """Its time is up at its timeout, or at the deadline of its task if that is earlier."""
+    """Sets when an attempt must be stopped: at its timeout, or at the deadline of its task if that is earlier."""
     task = running.task
     left_s = task.timeout_s or handler.timeout_s
     if task.deadline is not None:
@@ -44,7 +44,8 @@ def set_due(running: Running, handler: Handler) -> None:
 
 
 class Deadlines:
-    """Of the attempts in ``running``, by task id. ``finish`` is called for those that do not end by themselves."""
+    """Enforces the deadlines of the attempts in `running`, which are stored by task id. Calls `finish` for those that
+    do not end by themselves, and `on_progress` with their progress reports."""
 
     def __init__(
         self,
@@ -53,22 +54,23 @@ class Deadlines:
         finish: Callable[[Running, Finished], None],
         on_progress: Callable[[Progress], None],
     ) -> None:
-        """``variables``: the context in which all is called."""
+        """`variables`: the context variables with which the sweep runs."""
         self._running = running
         self._variables = variables
         self._finish = finish
         self._on_progress = on_progress
         self._sweeper: asyncio.TimerHandle | None = None
-        self.left_behind: set[asyncio.Task[None]] = set()  #: attempts that do not even end when they are cancelled
+        self.left_behind: set[asyncio.Task[None]] = set()  #: attempts that were cancelled and go on
 
     def watch(self) -> None:
-        """Sweeps for as long as anything runs. Called again it changes nothing."""
+        """Sweeps for as long as any attempt runs. Calling it again changes nothing."""
         if self._sweeper is None:
-            # Called from within an attempt that ends, so in its context.
+            # The caller may be an attempt that has just ended, whose context variables must not be inherited.
             loop = asyncio.get_running_loop()
             self._sweeper = loop.call_later(SWEEP_S, self._sweep, context=self._variables)
 
     def close(self) -> None:
+        """Ends the sweeping."""
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
@@ -78,7 +80,7 @@ class Deadlines:
         for running in [*self._running.values()]:
             if running.unreported and not running.forgotten and now_s >= running.reported_s + PROGRESS_S:
                 self._pass_on_progress(running, now_s)
-            if running.attempt.done():  # cancelled before its first step, by user code that cancels all tasks it finds
+            if running.attempt.done():  # user code that cancels all tasks has cancelled it before its first step
                 self._finish(running, raised(running, asyncio.CancelledError()))
             elif running.stopped_s is not None:
                 self._insist(running, now_s - running.stopped_s)

@@ -1,7 +1,8 @@
-"""Runs the attempts a worker was given: one queue for coroutines on the loop, and functions and graphs in processes.
+"""Runs a worker's attempts: coroutines on the event loop, functions and graphs in child processes, all from one queue.
 
-Each attempt is an asyncio task of its own: what a handler does to the task it runs in, at once or by a timer later on,
-it does to its own attempt. A slot is no object that could be lost, but the room left by the attempts that run.
+Each attempt is an asyncio task of its own. Whatever a handler does to the task in which it runs, now or by a timer,
+affects only its own attempt. A slot is not an object, which could get lost: the number of free slots is `concurrency`
+minus the number of attempts that run.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ log = logging.getLogger(__name__)
 
 
 class Executor:
-    """At most ``concurrency`` attempts at a time; the next is the most urgent, then the oldest.
+    """Runs at most `concurrency` attempts at a time. The most urgent comes first; of equally urgent ones, the oldest.
 
-    Everything is called in one event loop's thread, and so are ``on_finished``, once for each attempt that was not
-    withdrawn or forgotten, and ``on_progress``, at most ten times a second for each. Nothing is written anywhere: after
-    a crash whoever gave the tasks gives them again. Raises ConfigError in a process that only imports handlers.
+    Call it from the thread of one event loop. It calls back there as well: `on_finished` once for each attempt that was
+    neither withdrawn nor forgotten, `on_progress` at most ten times a second for each attempt. It stores nothing: after
+    a crash, whoever submitted the tasks submits them again. Raises ConfigError in a process that only imports handlers.
     """
 
     def __init__(
@@ -50,7 +51,8 @@ class Executor:
         fetch_inputs: Callable[[Task], Awaitable[list[ChildOutcome]]] | None = None,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
-        """``now``: the clock that deadlines are of."""
+        """`modules`: what child processes import. `fetch_inputs`: reads the outcomes that a continuation is given.
+        `now`: the clock by which deadlines are meant; aware, UTC."""
         self._handlers = handlers
         self._now = now
         self._concurrency = concurrency
@@ -58,29 +60,30 @@ class Executor:
         self._fetch_inputs = fetch_inputs
         self._queue = TaskQueue()
         self._running: dict[str, Running] = {}
-        self._variables = copy_context()  #: what each attempt begins with
+        self._variables = copy_context()  #: the context variables of which each attempt gets a copy
         self._on_loop = LoopExecutor(self._running)
         self._in_processes = ProcessExecutor(handlers, modules, child_memory_mb)
         self._deadlines = Deadlines(self._running, self._variables, self._finish, on_progress)
-        self._begins = False  #: between start and close
+        self._begins = False  #: whether attempts may begin: between start and close
 
     @property
     def running(self) -> Mapping[str, Running]:
-        """What runs now, by task id."""
+        """The attempts that run now, by task id."""
         return self._running
 
     @property
     def queued(self) -> int:
-        """How many attempts have not begun."""
+        """The number of attempts that have not begun."""
         return len(self._queue)
 
     def holder_of_the_loop(self) -> str:
-        """Whose handler the loop is in, in words; empty: nobody's. For another thread to ask."""
+        """A phrase that names the handler which occupies the event loop now; empty if none does. Another thread may
+        call this."""
         return self._on_loop.holder()
 
     async def start(self) -> None:
-        """Returns when all tasks are taken; called again it changes nothing. Coroutines run from the first moment,
-        functions and graphs as soon as a child process has imported them. Raises ConfigError when it cannot do so."""
+        """Begins to run attempts. Returns when functions and graphs can run too, once a child process has imported
+        them; coroutines run before that. Calling it again changes nothing. Raises ConfigError when the import fails."""
         self._on_loop.start(self._concurrency)
         self._begins = True
         self._begin_next()
@@ -91,13 +94,13 @@ class Executor:
         self._begin_next()
 
     async def close(self) -> None:
-        """Ends everything that runs; nothing is reported any more. Afterwards no child process is left, and it may be
+        """Ends all attempts without reporting them. Afterwards no child process is left, and the executor can be
         started again."""
         self._begins = False
         self._deadlines.close()
         self.withdraw()
         attempts = {running.attempt for running in self._running.values()}
-        self._running.clear()  # what does not stand in there is not reported
+        self._running.clear()  # only attempts in there are reported
         for attempt in attempts | self._deadlines.left_behind:
             attempt.cancel()
         self._on_loop.close()
@@ -109,8 +112,8 @@ class Executor:
                 log.warning("%d handlers do not end when cancelled", len(stuck), extra={"action": "handlers_stuck"})
 
     def submit(self, task: Task) -> None:
-        """Queues an attempt. One that is here already is not queued again; a newer one of a task cancels what was here,
-        and begins when that has ended; so does the same one where the run that goes on is forgotten."""
+        """Queues an attempt. An attempt that is already here is not queued again, unless it runs and is forgotten. A
+        newer attempt at the same task cancels the older one, and begins when that has ended."""
         running, waiting = self._running.get(task.task_id), self._queue.get(task.task_id)
         for known in (waiting, running.task if running and not running.forgotten else None):
             if known is not None:
@@ -124,13 +127,13 @@ class Executor:
             self._begin_next()
 
     def _has_processes_for(self, task: Task) -> bool:
-        """Whether those that it needs can be had by now; a coroutine needs none."""
+        """Whether the child processes that the task needs are available; a coroutine needs none."""
         return self._in_processes.ready or any(
             handler.task_type == task.task_type and handler.kind == "async" for handler in self._handlers
         )
 
     def cancel(self, task_id: str, attempt: int) -> None:
-        """Ends an attempt, as cancelled; queued ones at once. One that is not here has ended already."""
+        """Ends an attempt as cancelled, at once if it has not begun. An attempt that is not here has ended already."""
         waiting = self._queue.get(task_id)
         if waiting is not None and waiting.attempt == attempt:
             self._queue.remove(waiting)
@@ -141,11 +144,12 @@ class Executor:
             running.stop()
 
     def withdraw(self) -> list[Task]:
-        """Takes back everything that has not begun, in the order it would have."""
+        """Removes all attempts that have not begun. Returns their tasks, in the order in which they would have
+        begun."""
         return self._queue.drain()
 
     def forget_all(self) -> None:
-        """Stops everything, and nobody hears how it ended: whoever asked for it knows nothing of it any more."""
+        """Stops all attempts without reporting them: whoever submitted them knows nothing of them any more."""
         self.withdraw()
         for running in self._running.values():
             running.forgotten = True
@@ -155,18 +159,18 @@ class Executor:
     # One attempt
 
     def _begin_next(self) -> None:
-        """Begins as many as there is room for."""
+        """Begins as many attempts as there are free slots."""
         while self._begins and len(self._running) < self._concurrency and (task := self._queue.next()) is not None:
             self._begin(task)
 
     def _begin(self, task: Task) -> None:
         running = self._running[task.task_id] = Running(task, self._now(), monotonic())
-        # Not by the loop's task factory, which user code may have replaced.
+        # The loop's own way to make tasks is bypassed, since user code may have replaced its task factory.
         running.attempt = asyncio.Task(self._attempt(running), name=task.task_type, context=self._variables.copy())
         self._deadlines.watch()
 
     async def _attempt(self, running: Running) -> None:
-        """Never raises: SystemExit would end the loop, and whatever else runs on it."""
+        """Never raises: SystemExit would end the loop and everything else that runs on it."""
         try:
             failpoints.hit("spawn")
             finished = await self._handled(running)
@@ -174,7 +178,7 @@ class Executor:
         except BaseException as error:
             finished = raised(running, error)
         self._deadlines.left_behind.discard(running.attempt)
-        if self._running.get(running.task.task_id) is running:  # else it was given up, and told of, before
+        if self._running.get(running.task.task_id) is running:  # otherwise it was given up, and has been reported
             self._finish(running, finished)
 
     async def _handled(self, running: Running) -> Finished:

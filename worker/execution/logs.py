@@ -1,4 +1,4 @@
-"""What coroutines log is kept with their attempts. What child processes log comes with what they print."""
+"""Keeps what coroutines log with their attempts. What child processes log arrives with what they print."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["AttemptLogs"]
 
 
 class AttemptLogs(logging.Handler):
-    """Keeps the end of what is logged below one of the attempts in ``running``, by task id, in whatever thread."""
+    """Keeps the end of what an attempt in `running`, by task id, logs in any thread."""
 
     def __init__(self, running: Mapping[str, Running]) -> None:
         super().__init__()
@@ -22,7 +22,9 @@ class AttemptLogs(logging.Handler):
         self._running = running
 
     def install(self) -> None:
-        if logging.root.handlers:  # the first one would keep from stderr what has reached it without any
+        """Begins to keep what is logged, if the process has set up logging: without any other handler, warnings go to
+        stderr, and this one would stop that."""
+        if logging.root.handlers:
             logging.root.addHandler(self)
 
     def remove(self) -> None:
@@ -32,5 +34,5 @@ class AttemptLogs(logging.Handler):
         context = running_context.get(None)
         running = self._running.get(context.task_id) if context else None
         if running is not None and running.context is context:
-            with suppress(Exception):  # a message that cannot be made: other handlers tell of it
+            with suppress(Exception):  # a message that cannot be formatted, which other handlers report
                 running.note(self.format(record))

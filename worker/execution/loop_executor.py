@@ -1,4 +1,5 @@
-"""Runs coroutines on the worker's event loop: what they log, the threads they use, which of them holds the loop."""
+"""Runs coroutines on the worker's event loop. It keeps what they log, provides the threads that they use, and tells
+which of them occupies the loop."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ log = logging.getLogger(__name__)
 
 
 class LoopExecutor:
-    """It is ready from the first moment. ``running``: the attempts of the worker, by task id, kept up to date."""
+    """Runs attempts whose handler is a coroutine. `running`: the worker's attempts, by task id; the caller keeps it up
+    to date."""
 
     def __init__(self, running: Mapping[str, Running]) -> None:
         self._running = running
@@ -32,16 +34,18 @@ class LoopExecutor:
         self._threads: AttemptThreads | None = None  #: between start and close
 
     def start(self, concurrency: int) -> None:
-        """Called again it changes nothing."""
+        """Provides the threads and keeps what is logged from now on. Calling it again changes nothing."""
         self._threads = attempt_threads(concurrency)
         self._logs.install()
 
     def close(self) -> None:
+        """Stops keeping what is logged."""
         self._threads = None
         self._logs.remove()
 
     async def run(self, running: Running, handler: Handler, children: Sequence[ChildOutcome]) -> Finished:
-        """Raises what the handler raises; BadTask: what it returns is no result."""
+        """The outcome of an attempt. Raises whatever the handler raises, and BadTask if it returns something that
+        cannot be a result."""
         task = running.task
         context = running.context = Context(
             task.task_id,
@@ -61,7 +65,7 @@ class LoopExecutor:
         return completed(running, NULL if value is None else Raw(result_json(value)))
 
     def ended(self, running: Running) -> None:
-        """An attempt is over. Threads that it has left at work are told of, and replaced."""
+        """Notes that an attempt is over. Threads of it that are still busy are logged, and replaced by new ones."""
         if self._threads and running.context and (left := self._threads.ended(running.context)):
             log.warning(
                 "%s has ended, but %d of its threads go on until their calls return. Give what blocks a timeout, or"
@@ -72,7 +76,8 @@ class LoopExecutor:
             )
 
     def holder(self) -> str:
-        """Whose handler the loop is in, in words; empty: nobody's. For another thread to ask."""
+        """A phrase that names the handler which occupies the loop now; empty if none does. Another thread may call
+        this."""
         coroutines = [running for running in [*self._running.values()] if running.context]
         for running in coroutines:
             if asyncio.current_task(running.attempt.get_loop()) is running.attempt:

@@ -1,4 +1,4 @@
-"""How an attempt that was running has ended."""
+"""The outcomes of attempts, one function for each way to end."""
 
 from __future__ import annotations
 
@@ -16,31 +16,35 @@ __all__ = ["completed", "delegated", "failed", "raised", "stopped", "too_late"]
 
 
 def completed(running: Running, result_json: Raw) -> Finished:
+    """The outcome of an attempt whose handler returned a result, given as JSON."""
     return _ended(running, "completed", result_json)
 
 
 def delegated(running: Running, spawn: bytes) -> Finished:
-    """It has handed its work to children, and to a continuation, which `spawn` describes."""
+    """The outcome of an attempt that left its work to child tasks and a continuation, as `spawn`, in JSON, says."""
     return _ended(running, "delegated", spawn=spawn_of(spawn))
 
 
 def failed(running: Running, error: TaskError) -> Finished:
+    """The outcome of an attempt that failed with `error`, to which the end of its output is added."""
     return _ended(running, "failed", error=replace(error, output=running.output))
 
 
 def raised(running: Running, error: BaseException) -> Finished:
-    """Its handler, or what was to run it, has raised this."""
+    """The outcome of an attempt whose handler raised `error`, or that could not be run because of it."""
     return failed(running, failure(error, running.task.attempt))
 
 
 def too_late(running: Running) -> Finished:
+    """The outcome of an attempt that did not run, since the deadline of its task had passed."""
     task = running.task
     message = f"its deadline, {task.deadline}, had passed before it began"
     return failed(running, TaskError(type="deadline", message=message, attempt=task.attempt, retryable=False))
 
 
 def stopped(running: Running) -> Finished:
-    """It was told to stop: whatever came of it, it was cancelled or has timed out."""
+    """The outcome of an attempt that was told to stop: it was cancelled or timed out, even if it returned a result
+    after that."""
     if running.cancelled:
         return _ended(running, "cancelled")
     limit_s = running.due_s - running.started_monotonic

@@ -1,4 +1,4 @@
-"""Runs functions and graphs, each in a child process that can be killed."""
+"""Runs each function or graph in a child process, which can be killed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from worker.execution.outcomes import completed, delegated, failed
 
 __all__ = ["ProcessExecutor"]
 
-#: A child that died with this share of its limit in memory is taken to have died of that.
+#: A child that used this share of its memory limit when it died is taken to have run out of memory.
 NEAR_LIMIT = 0.9
 
 
 class ProcessExecutor:
-    """It is ready once a process has imported the user's modules, which may take a while. Raises ConfigError in a
-    process that only imports handlers."""
+    """Runs attempts whose handler is a function or a graph. It is ready when a process has imported the user's modules,
+    which may take a while. Raises ConfigError in a process that only imports handlers."""
 
     def __init__(self, handlers: Handlers, modules: Sequence[str], memory_mb: int) -> None:
         self._handlers = handlers
@@ -34,7 +34,7 @@ class ProcessExecutor:
         self.ready = False
 
     async def start(self) -> None:
-        """Returns when it is ready. Raises ConfigError when the modules cannot be imported."""
+        """Returns when attempts can run. Raises ConfigError when the modules cannot be imported."""
         if any(handler.kind != "async" for handler in self._handlers):
             await self._pool.start()
         else:
@@ -42,12 +42,13 @@ class ProcessExecutor:
         self.ready = True
 
     async def close(self) -> None:
-        """Kills what runs; returns when no child process is left."""
+        """Kills all child processes, and returns when none is left."""
         self.ready = False
         await self._pool.close()
 
     async def run(self, running: Running, handler: Handler, children: Sequence[ChildOutcome]) -> Finished:
-        """Raises BadTask: the request is too large; ConfigError as `start` does, when it has to start anew."""
+        """The outcome of an attempt. Raises BadTask when the request is too large; ConfigError, as `start` does, when
+        the user's modules have to be imported again."""
         try:
             answer = await self._answer(running, children)
         except ChildDied as error:

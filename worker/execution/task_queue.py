@@ -1,4 +1,4 @@
-"""The attempts a worker has not begun: the most urgent first, then the oldest."""
+"""The attempts that a worker has not begun: the most urgent first, and among equally urgent ones the oldest."""
 
 from __future__ import annotations
 
@@ -10,47 +10,48 @@ __all__ = ["TaskQueue"]
 
 
 class TaskQueue:
-    """At most one attempt of each task. One that is held has no turn until it is released. Adding, taking and removing
-    cost the same however many there are."""
+    """A queue with at most one attempt at each task. A held attempt is not handed out until it is released. Adding,
+    taking and removing take constant time."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, Task] = {}
-        # Removed tasks stay in their line until it is their turn, and are passed over then.
+        # A removed task stays in its line until its turn comes, and is skipped then.
         self._lines: dict[Priority, deque[Task]] = {priority: deque() for priority in Priority}
-        self._held: dict[str, Task] = {}  #: those of `_by_id` that stand in no line yet
+        self._held: dict[str, Task] = {}  #: the tasks of `_by_id` that are in no line yet
 
     def __len__(self) -> int:
         return len(self._by_id)
 
     def add(self, task: Task) -> None:
+        """Puts a task at the end of the line of its priority."""
         self._by_id[task.task_id] = task
         self._lines[task.priority].append(task)
 
     def hold(self, task: Task) -> None:
-        """Adds one that cannot begin yet."""
+        """Adds a task that cannot begin yet."""
         self._by_id[task.task_id] = self._held[task.task_id] = task
 
     def release(self, task_id: str) -> None:
-        """It can begin, and stands in line from now on. Does nothing when it is not held."""
+        """Puts a held task in its line, since it can begin now. Does nothing when the task is not held."""
         if (task := self._held.pop(task_id, None)) is not None:
             self._lines[task.priority].append(task)
 
     @property
     def held(self) -> list[str]:
-        """The ids of those that are held, in the order in which they came."""
+        """The ids of the held tasks, in the order in which they were added."""
         return [*self._held]
 
     def get(self, task_id: str) -> Task | None:
         return self._by_id.get(task_id)
 
     def remove(self, task: Task) -> None:
-        """Does nothing when it is not here."""
+        """Removes a task. Does nothing when it is not in the queue."""
         if self._by_id.get(task.task_id) is task:
             del self._by_id[task.task_id]
             self._held.pop(task.task_id, None)
 
     def next(self) -> Task | None:
-        """The one whose turn it is, taken out; None: there is none, or all are held."""
+        """Removes and returns the task whose turn it is; None if there is none, or all are held."""
         if len(self._by_id) == len(self._held):
             return None
         for line in self._lines.values():
@@ -62,7 +63,7 @@ class TaskQueue:
         return None
 
     def drain(self) -> list[Task]:
-        """All of them, taken out, in the order of their turns; last those that are held."""
+        """Removes and returns all tasks, in the order of their turns; the held ones come last."""
         tasks = []
         while (task := self.next()) is not None:
             tasks.append(task)

@@ -1,4 +1,5 @@
-"""The threads that coroutines hand blocking calls to. None can be ended: one that outlives its attempt is replaced."""
+"""The threads that run the blocking calls of coroutines. A thread cannot be ended, so one whose call outlives its
+attempt is replaced."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ _by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, AttemptThreads] = WeakKey
 
 
 def attempt_threads(at_least: int) -> AttemptThreads:
-    """Those of the running loop, whose default executor they become. ``at_least`` may be at work at a time."""
+    """The threads of the running loop, of which at least `at_least` may be busy at a time. They become the loop's
+    default executor."""
     loop = asyncio.get_running_loop()
     if (threads := _by_loop.get(loop)) is None:
         threads = _by_loop[loop] = AttemptThreads()
@@ -31,14 +33,15 @@ def attempt_threads(at_least: int) -> AttemptThreads:
 
 
 class AttemptThreads(ThreadPoolExecutor):
-    """A pool that has room for one thread more for each call that goes on after its attempt has ended."""
+    """A thread pool that may grow by one thread for each call that goes on after its attempt has ended."""
 
     def __init__(self) -> None:
         super().__init__(thread_name_prefix="attempt")
-        self._calls: dict[Context, set[Future[Any]]] = {}  #: under way, by the attempt that made them
+        self._calls: dict[Context, set[Future[Any]]] = {}  #: calls under way, by attempt
         self._lock = Lock()
 
     def allow(self, count: int) -> None:
+        """Lets at least `count` threads be busy at a time."""
         with self._lock:
             self._max_workers = max(self._max_workers, count)
 
@@ -51,7 +54,7 @@ class AttemptThreads(ThreadPoolExecutor):
         return call
 
     def ended(self, context: Context) -> int:
-        """An attempt has ended. Returns how many of its calls go on; others need not wait for these."""
+        """Notes that an attempt has ended. Returns how many of its calls go on; the pool grows by as many threads."""
         if context not in self._calls:
             return 0
         with self._lock:
@@ -59,7 +62,7 @@ class AttemptThreads(ThreadPoolExecutor):
             self._max_workers += len(left)
         for call in left:
             call.add_done_callback(self._returned_at_last)
-            self._adjust_thread_count()  # for a call that waits for a thread already
+            self._adjust_thread_count()  # a call may already be waiting for a thread
         return len(left)
 
     def _returned(self, context: Context, call: Future[Any]) -> None:
