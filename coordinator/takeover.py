@@ -38,7 +38,7 @@ class Takeover:
 
     async def fence(self) -> None:
         """Takes the distributor's lease, and so a higher fence than it had. Raises LeaseHeld: it lives."""
-        await self._committer.acquire()
+        await self._committer.leaseholder.acquire()
         failpoints.hit("takeover")
 
     async def note_attempts(self) -> None:
@@ -65,7 +65,7 @@ class Takeover:
 
     async def give_back(self) -> None:
         """Gives the lease back, so that the distributor's successor need not wait."""
-        await self._committer.release()
+        await self._committer.leaseholder.release()
 
     async def close(self) -> None:
         """Closes the connection. A lease that was not given back lapses."""

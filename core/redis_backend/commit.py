@@ -25,7 +25,7 @@ from core.redis_backend.bounded_reads import HASH_BYTES, trimmed_hash
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.held_lease import RENEWED_ALONG_SHARE, HeldLease
 from core.redis_backend.keys import AgentKeys
-from core.redis_backend.lease import Grant, Leaseholder
+from core.redis_backend.lease import Leaseholder
 from core.redis_backend.transaction import Transactions
 from core.redis_backend.watched_connection import WatchedConnection
 from core.roles import Address
@@ -42,7 +42,7 @@ DeferredCommand = Callable[[int], Command]
 
 
 class Committer:
-    """Holds one agent's lease and commits under it, over a connection of its own.
+    """Commits under one agent's `lease`, over a `connection` of its own. Its `leaseholder` takes the lease first.
 
     Not for several tasks at once: callers are served one after the other.
     """
@@ -67,29 +67,15 @@ class Committer:
         `on_transport` is told whether Redis could be reached and why not, `on_written` that it has taken a write."""
         self._me = me
         self._keys = keys
-        self._connection = WatchedConnection(wire, me, Backoff.under_lease(lease_ms / 1000), on_transport)
+        self.connection = WatchedConnection(wire, me, Backoff.under_lease(lease_ms / 1000), on_transport)
         self.lease = HeldLease(me, lease_ms, after_epoch=after_epoch, takeover=takeover)
-        self._transactions = Transactions(self._connection, self.lease, keys, clock, on_written)
-        self.leaseholder = Leaseholder(self._connection, self._transactions, self.lease, keys, clock, by_force=by_force)
+        self._transactions = Transactions(self.connection, self.lease, keys, clock, on_written)
+        self.leaseholder = Leaseholder(self.connection, self._transactions, self.lease, keys, clock, by_force=by_force)
         self._contention = Backoff(CONFLICT_PAUSE_S)
         self.conflicts = 0  #: transactions that had to be sent again
         self.fenced = 0  #: commits refused because the lease was lost
 
-    @property
-    def waits(self) -> bool:
-        """Whether it is a standby that has found another holder, and waits for its turn."""
-        return self.leaseholder.waits
-
-    @property
-    def waited_s(self) -> float:
-        """The total time spent waiting for Redis to answer, in seconds."""
-        return self._connection.waited_s
-
     # ---- under the lease ----
-
-    async def acquire(self, *, standby: bool = False) -> Grant:
-        """As `Leaseholder.acquire`. Raises LeaseHeld, TransportDown."""
-        return await self.leaseholder.acquire(standby=standby)
 
     async def renew(self) -> None:
         """Renews the lease, waiting for Redis as a commit does. Raises LeaseLost, StateConflict, ServerRefused."""
@@ -102,7 +88,8 @@ class Committer:
         `changes` go into the audit trail. While Redis is away it waits and goes on by itself; what was sent before the
         connection broke is looked up first and never done twice. Raises LeaseLost: nothing was written and this process
         may no longer act; StateConflict: nothing was written; ServerRefused: Redis is out of memory, read-only or
-        cannot persist, nothing was written; TransportDown, after `stop_waiting`: the outcome is unknown.
+        cannot persist, nothing was written; TransportDown, when the connection is to wait no longer: the outcome is
+        unknown.
         """
         version: int | None = None  # until something was sent: what a cancelled caller has sent is not ours
 
@@ -123,13 +110,13 @@ class Committer:
     async def _until_done(self, attempt: Callable[[], Awaitable[bool]]) -> None:
         """Calls `attempt`, with the lease watched, until it returns True: its transaction was not aborted."""
         conflicts = 0
-        async with self._connection.lock:
+        async with self.connection.lock:
             while True:
                 try:
-                    if not (self._connection.armed or await self._transactions.arm()):
+                    if not (self.connection.armed or await self._transactions.arm()):
                         await self.leaseholder.regain()
                     if await attempt():
-                        self._connection.recovered()
+                        self.connection.recovered()
                         self._contention.reset()
                         return
                     conflicts += 1
@@ -138,12 +125,12 @@ class Committer:
                         raise StateConflict(f"{self._me}: {TRIES} transactions in a row were aborted")
                     await asyncio.sleep(self._contention.next(random.random()))
                 except TransportDown as error:
-                    self._connection.armed = False
-                    await self._connection.outlast(error)
+                    self.connection.armed = False
+                    await self.connection.outlast(error)
                 except LeaseLost:
                     self.fenced += 1
                     self.lease.lose()
-                    self._connection.armed = False
+                    self.connection.armed = False
                     raise
 
     async def _write(self, version: int, commands: Sequence[Command | DeferredCommand], changes: Changes) -> bool:
@@ -169,16 +156,8 @@ class Committer:
             head.append(("PUBLISH", keys.changes, f"{self._me.role} {version}"))
         return head
 
-    async def release(self) -> None:
-        """Gives the lease back, so that a successor need not wait. What was committed stays."""
-        await self.leaseholder.release()
-
     async def close(self) -> None:
-        await self._connection.close()
-
-    def stop_waiting(self) -> None:
-        """Lets a commit that waits for Redis to come back give up with TransportDown."""
-        self._connection.stop_waiting()
+        await self.connection.close()
 
     # ---- plain commands ----
 
@@ -200,9 +179,9 @@ class Committer:
 
     async def look(self, *commands: Command, max_bytes: int | None = None) -> list[Any]:
         """`run`, where a refusal stands as an error in the place of its reply."""
-        async with self._connection.lock:
-            if not self._connection.armed or self.lease.unrenewed_share <= RENEWED_ALONG_SHARE:
-                return await self._connection.exchange(*commands, max_bytes=max_bytes)
+        async with self.connection.lock:
+            if not self.connection.armed or self.lease.unrenewed_share <= RENEWED_ALONG_SHARE:
+                return await self.connection.exchange(*commands, max_bytes=max_bytes)
             failpoints.hit("renew")
             return await self._transactions.send_along(commands, max_bytes)
 
@@ -233,7 +212,7 @@ class Committer:
             try:
                 replies = await look()
             except TransportDown as error:
-                await self._connection.outlast(error)
+                await self.connection.outlast(error)
             else:
-                self._connection.recovered()
+                self.connection.recovered()
                 return replies

@@ -80,7 +80,7 @@ class Leaseholder:
         self._shown_ms = 0  # when this process was last listed as a standby
         self.waits = False  #: whether it is a standby that has found another holder
 
-    async def acquire(self, *, standby: bool) -> Grant:
+    async def acquire(self, *, standby: bool = False) -> Grant:
         """Takes the lease, waiting until that of a dead holder lapses.
 
         A live holder shows within a third of the lease time, by a renewal: then this raises LeaseHeld, or as a standby

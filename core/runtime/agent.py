@@ -169,7 +169,7 @@ class Agent(Resident):
         if self._running is not None and self._running.done():
             return Condition("ended")
         if self._loop is None or not self._at_work:
-            return Condition("standby" if self._loop and self._loop.committer.waits else "starting")
+            return Condition("standby" if self._loop and self._loop.committer.leaseholder.waits else "starting")
         return self._loop.condition
 
     def holder_of_the_loop(self) -> str:

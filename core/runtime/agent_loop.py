@@ -79,7 +79,9 @@ class AgentLoop:
         self._behaviour = behaviour
         self.open_connection = open_connection
         self._reader_wire = open_connection()
-        self.watchdog = Watchdog(config.failure_timeout_s, lambda: self.committer.waited_s, self._on_transport)
+        self.watchdog = Watchdog(
+            config.failure_timeout_s, lambda: self.committer.connection.waited_s, self._on_transport
+        )
         self.committer = Committer(
             open_connection(), self.me, self.keys, self.clock, lease_ms=int(config.lease_s * 1000),
             after_epoch=after_epoch, on_transport=self.watchdog.transport, on_written=self.watchdog.written,
@@ -140,7 +142,7 @@ class AgentLoop:
 
     async def start(self) -> None:
         """Takes the lease, as a standby once it is free, and reads the state. Raises LeaseHeld, TransportDown."""
-        await self.committer.acquire(standby=self.config.standby)
+        await self.committer.leaseholder.acquire(standby=self.config.standby)
         failpoints.hit("lease")
         self.outbox.incarnation = self.committer.lease.incarnation
         self.started_ms = self.clock.now_ms()
@@ -188,7 +190,7 @@ class AgentLoop:
                     gone = ("HDEL", self.keys.parent_heartbeats, self.me.agent_id)
                     await self._announce(Action.AGENT_LEFT, gone, *extend_key_ttls(self.me.role, self.keys))
                 await self.committer.run(("SREM", ACTIVE, "/".join(str(address) for address in self.chain)))
-                await self.committer.release()
+                await self.committer.leaseholder.release()
         except (WorldError, RaceLost) as error:
             log.warning("left without a goodbye: %s", error, extra={"action": "agent_left_silently"})
         finally:
@@ -222,7 +224,7 @@ class AgentLoop:
     def stop(self) -> None:
         """Ends `run` after the step under way."""
         self._stopping = True
-        self.committer.stop_waiting()
+        self.committer.connection.stop_waiting()
         self._wake.set()
 
     # ---- the turn ----

@@ -79,10 +79,10 @@ class Sender:
 
 async def test_versions_are_contiguous_over_holders_and_fences_grow(open_connection: OpenConnection) -> None:
     first, second = a_committer(open_connection), a_committer(open_connection)
-    grant = await first.acquire()
+    grant = await first.leaseholder.acquire()
     versions = [await first.commit([("SET", "k", n)], {}) for n in range(3)]
-    await first.release()
-    later = await second.acquire()
+    await first.leaseholder.release()
+    later = await second.leaseholder.acquire()
     versions.append(await second.commit([("SET", "k", "second")], {}))
 
     assert (grant.version, later.version) == (0, 3)
@@ -92,7 +92,7 @@ async def test_versions_are_contiguous_over_holders_and_fences_grow(open_connect
 
 async def test_a_lease_that_is_renewed_is_refused_to_others(open_connection: OpenConnection) -> None:
     holder, other = a_committer(open_connection), a_committer(open_connection)
-    await holder.acquire()
+    await holder.leaseholder.acquire()
 
     async def renew() -> None:
         while True:
@@ -100,7 +100,7 @@ async def test_a_lease_that_is_renewed_is_refused_to_others(open_connection: Ope
 
     renewing = asyncio.get_running_loop().create_task(renew())
     with pytest.raises(LeaseHeld):
-        await other.acquire()
+        await other.leaseholder.acquire()
 
     renewing.cancel()
     await asyncio.wait({renewing})
@@ -111,7 +111,7 @@ async def test_a_renewal_goes_along_with_plain_commands_long_before_it_is_due(
     open_connection: OpenConnection, share: float
 ) -> None:
     holder = a_committer(open_connection, lease_ms=900)
-    await holder.acquire()
+    await holder.leaseholder.acquire()
     [before] = await said(open_connection, ("GET", KEYS.lease))
     await until_async(lambda: holder.lease.unrenewed_share > share, "so much of the lease has passed")
 
@@ -126,8 +126,8 @@ async def test_a_renewal_goes_along_with_plain_commands_long_before_it_is_due(
 
 async def test_who_has_lost_its_lease_writes_nothing(open_connection: OpenConnection) -> None:
     old, new = a_committer(open_connection, lease_ms=50), a_committer(open_connection)
-    await old.acquire()
-    await new.acquire()  # waits for the lease to run out
+    await old.leaseholder.acquire()
+    await new.leaseholder.acquire()  # waits for the lease to run out
     await new.commit([("SET", "k", "new")], {})
 
     with pytest.raises(LeaseLost):
@@ -145,7 +145,7 @@ async def test_a_commit_happens_once_whatever_happens_to_its_connection(
     # Calm while it connects and acquires: three exchanges. Then the fault, in the exchange of the second commit.
     faults = [CALM] * 3, [CALM], [Faults(**{fault: 1.0}, max_delay_s=0.01, max_late_s=0.02, max_silence_s=0.05)]
     committer = a_committer(faulty(open_connection, *(faults_of_it for some in faults for faults_of_it in some)))
-    await committer.acquire()
+    await committer.leaseholder.acquire()
 
     versions = [await committer.commit([("HINCRBY", "h", "n", 1)], {}) for _ in range(4)]
 
@@ -156,7 +156,7 @@ async def test_a_commit_happens_once_whatever_happens_to_its_connection(
 
 async def test_an_inbox_is_read_in_order_and_what_was_settled_is_gone(open_connection: OpenConnection) -> None:
     sender, inbox, committer = Sender(open_connection), an_inbox(open_connection), a_committer(open_connection)
-    await committer.acquire()
+    await committer.leaseholder.acquire()
     for number in range(20):
         await sender.post(b"%d" % number)
 
@@ -172,7 +172,7 @@ async def test_what_was_not_settled_comes_again_and_what_was_posted_twice_counts
     open_connection: OpenConnection,
 ) -> None:
     sender, committer = Sender(open_connection), a_committer(open_connection)
-    await committer.acquire()
+    await committer.leaseholder.acquire()
     command = await sender.post(b'"task"')
     first = an_inbox(open_connection)
     assert len(first.verify(await first.read(), committer.lease.incarnation)) == 1  # its reader dies before it commits
@@ -189,7 +189,7 @@ async def test_what_was_not_settled_comes_again_and_what_was_posted_twice_counts
 
 async def test_a_message_of_nobody_is_kept_as_evidence_and_never_acted_on(open_connection: OpenConnection) -> None:
     inbox, committer = an_inbox(open_connection), a_committer(open_connection)
-    await committer.acquire()
+    await committer.leaseholder.acquire()
     stranger = Address(Role.WORKER, "stranger")
     await said(open_connection, ("XADD", KEYS.inbox, "*", "from", str(stranger), "kid", "0", "sig", "0", "body", "{}"))
 

@@ -34,7 +34,7 @@ async def race(config: RedisConfig, number: int) -> list[Committer]:
 
     async def take(committer: Committer) -> None:
         try:
-            await committer.acquire()
+            await committer.leaseholder.acquire()
             holders.append(committer)
         except LeaseHeld:
             pass

@@ -40,7 +40,7 @@ from tests.waiting import until_async
 
 async def test_a_commit_writes_all_it_was_given_under_the_next_version(make: Make, client: Redis) -> None:
     committer = make()
-    grant = await committer.acquire()
+    grant = await committer.leaseholder.acquire()
 
     versions = [await committer.commit([push(name)], {name: ("pending",)}) for name in ("a", "b", "c")]
 
@@ -52,12 +52,12 @@ async def test_a_commit_writes_all_it_was_given_under_the_next_version(make: Mak
 
 async def test_a_successor_goes_on_from_the_stored_version_under_a_higher_fence(make: Make, client: Redis) -> None:
     first = make()
-    before = await first.acquire()
+    before = await first.leaseholder.acquire()
     await first.commit([], {})
-    await first.release()
+    await first.leaseholder.release()
 
     second = make()
-    after = await second.acquire()
+    after = await second.leaseholder.acquire()
 
     assert after.version == 1
     assert after.epoch > before.epoch
@@ -66,7 +66,7 @@ async def test_a_successor_goes_on_from_the_stored_version_under_a_higher_fence(
 
 async def test_a_commit_tells_who_listens_of_the_new_version(make: Make, client: Redis) -> None:
     committer = make()
-    await committer.acquire()
+    await committer.leaseholder.acquire()
     async with client.pubsub() as channel:
         await channel.subscribe(CELL.changes)
         await until_async(channel.get_message, "the subscription is confirmed")
@@ -79,7 +79,7 @@ async def test_a_commit_tells_who_listens_of_the_new_version(make: Make, client:
 
 async def test_commits_of_several_tasks_are_served_one_after_the_other_without_a_gap(make: Make, client: Redis) -> None:
     committer = make()
-    grant = await committer.acquire()
+    grant = await committer.leaseholder.acquire()
 
     versions = await asyncio.gather(*[committer.commit([push(str(n))], {str(n): ("pending",)}) for n in range(20)])
 
@@ -91,7 +91,7 @@ async def test_commits_of_several_tasks_are_served_one_after_the_other_without_a
 
 async def test_every_commit_renews_the_lease(make: Make, client: Redis) -> None:
     committer = make()
-    await committer.acquire()
+    await committer.leaseholder.acquire()
     await client.pexpire(CELL.lease, 5_000)
 
     await committer.commit([], {})
@@ -101,7 +101,7 @@ async def test_every_commit_renews_the_lease(make: Make, client: Redis) -> None:
 
 async def test_a_renewal_changes_no_version(make: Make, client: Redis) -> None:
     committer = make()
-    await committer.acquire()
+    await committer.leaseholder.acquire()
     await client.pexpire(CELL.lease, 5_000)
 
     await committer.renew()
@@ -112,7 +112,7 @@ async def test_a_renewal_changes_no_version(make: Make, client: Redis) -> None:
 
 async def test_what_redis_refuses_was_not_written_and_goes_through_once_it_can(make: Make, client: Redis) -> None:
     committer = make()
-    await committer.acquire()
+    await committer.leaseholder.acquire()
     await client.config_set("maxmemory", "1")
     try:
         with pytest.raises(ServerRefused, match="OOM"):
@@ -126,7 +126,7 @@ async def test_what_redis_refuses_was_not_written_and_goes_through_once_it_can(m
 
 async def test_a_lease_that_ran_out_while_redis_refused_everything_is_taken_again(make: Make, client: Redis) -> None:
     committer = make()
-    await committer.acquire()
+    await committer.leaseholder.acquire()
     await client.config_set("maxmemory", "1")
     try:
         with pytest.raises(ServerRefused):
@@ -140,7 +140,7 @@ async def test_a_lease_that_ran_out_while_redis_refused_everything_is_taken_agai
 
 async def test_a_key_of_another_type_is_a_conflict_and_names_it(make: Make, client: Redis) -> None:
     committer = make()
-    await committer.acquire()
+    await committer.leaseholder.acquire()
     await client.set(LIST, "no list")
 
     with pytest.raises(StateConflict, match=f"{LIST}.*another application.*RENAME"):
@@ -152,7 +152,7 @@ async def test_a_key_of_another_type_is_a_conflict_and_names_it(make: Make, clie
 
 async def test_a_connection_that_is_cut_between_two_commits_is_not_noticed(make: Make, client: Redis) -> None:
     committer = make()
-    await committer.acquire()
+    await committer.leaseholder.acquire()
     await committer.commit([push("a")], {})
     await client.client_kill_filter(_id=str(await connection_of(client, committer)))
 
@@ -163,7 +163,7 @@ async def test_a_connection_that_is_cut_between_two_commits_is_not_noticed(make:
 async def test_a_commit_that_happened_though_the_connection_broke_is_not_repeated(make: Make, client: Redis) -> None:
     """The server ends the connection from within the transaction: it is carried out, and nobody hears of it."""
     committer = make()
-    await committer.acquire()
+    await committer.leaseholder.acquire()
     number = await connection_of(client, committer)
 
     version = await committer.commit([push("a"), ("CLIENT", "KILL", "ID", number, "SKIPME", "no")], {"t": ("pending",)})
@@ -176,7 +176,7 @@ async def test_a_commit_that_happened_though_the_connection_broke_is_not_repeate
 
 async def test_a_commit_that_did_not_happen_when_the_connection_broke_is_sent_again(make: Make, client: Redis) -> None:
     committer = make()
-    await committer.acquire()
+    await committer.leaseholder.acquire()
     number = await connection_of(client, committer)
     # While the server carries out nothing, the commit is sent and its connection cut: its bytes are thrown away.
     await client.execute_command("CLIENT", "PAUSE", 10_000, "WRITE")
@@ -220,12 +220,12 @@ async def test_a_watch_that_went_with_its_connection_guards_nothing_so_nothing_i
 ) -> None:
     wire = BreaksOnce(redis_config)
     holder = Committer(wire, ME, KEYS, ServerClock(), lease_ms=60_000)
-    await holder.acquire()
+    await holder.leaseholder.acquire()
     successor = make()
 
     async def taken() -> None:
         await expire(client)
-        await successor.acquire()
+        await successor.leaseholder.acquire()
 
     await wire.close()
     wire.meanwhile = taken
@@ -242,7 +242,7 @@ async def test_who_finds_that_the_server_has_lost_what_it_committed_writes_nothi
 ) -> None:
     """Also not by what comes right after, over a connection on which the lease is still watched."""
     committer = make()
-    await committer.acquire()
+    await committer.leaseholder.acquire()
     for name in ("a", "b", "c"):
         await committer.commit([push(name)], {})
     await client.hset(KEYS.header, KEYS.version_field, 1)  # as after a power loss
@@ -258,7 +258,7 @@ async def test_who_finds_that_the_server_has_lost_what_it_committed_writes_nothi
 
 async def test_a_server_that_is_busy_with_a_script_is_waited_for(make: Make, client: Redis) -> None:
     committer = make()
-    await committer.acquire()
+    await committer.leaseholder.acquire()
     await client.config_set("lua-time-limit", "10")
     stuck = asyncio.create_task(client.eval("while true do end", 0))
     try:
@@ -296,7 +296,7 @@ async def _script_killed(client: Redis) -> bool:
 
 async def test_a_server_that_became_a_replica_is_left_for_whoever_the_name_leads_to(make: Make, client: Redis) -> None:
     committer = make()
-    await committer.acquire()
+    await committer.leaseholder.acquire()
     before = await connection_of(client, committer)
     await client.execute_command("REPLICAOF", "127.0.0.1", "1")
     try:
@@ -322,7 +322,7 @@ async def test_a_commit_that_was_cancelled_is_not_taken_for_the_next_one(
     make: Make, client: Redis, redis_server: RedisServer, happens: bool
 ) -> None:
     committer = make()
-    await committer.acquire()
+    await committer.leaseholder.acquire()
     number = await connection_of(client, committer)
     if happens:  # the server has its bytes, and works them off later
         os.kill(redis_server.pid, signal.SIGSTOP)
@@ -349,7 +349,7 @@ async def test_a_commit_that_was_cancelled_is_not_taken_for_the_next_one(
 async def test_a_commit_waits_for_redis_to_come_back(make: Make, client: Redis) -> None:
     told: list[bool] = []
     committer = make(on_transport=lambda up, why: told.append(up))
-    await committer.acquire()
+    await committer.leaseholder.acquire()
     number = await connection_of(client, committer)
     await client.config_set("maxclients", "1")  # nobody else gets in
     await client.client_kill_filter(_id=str(number))
@@ -367,11 +367,11 @@ async def test_a_commit_waits_for_redis_to_come_back(make: Make, client: Redis) 
 
 async def test_who_closes_does_not_wait_for_redis(make: Make, client: Redis, redis_server: RedisServer) -> None:
     committer = make()
-    await committer.acquire()
+    await committer.leaseholder.acquire()
     redis_server.kill()
     committing = asyncio.create_task(committer.commit([push("a")], {}))
 
-    committer.stop_waiting()
+    committer.connection.stop_waiting()
 
     with pytest.raises(TransportDown):
         await committing

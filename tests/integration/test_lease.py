@@ -27,8 +27,8 @@ from tests.waiting import until_async
 
 async def test_a_second_live_process_is_refused_and_told_who_holds_the_id(make: Make, client: Redis) -> None:
     holder, second = make(), make()
-    await holder.acquire()
-    acquiring = asyncio.create_task(second.acquire())
+    await holder.leaseholder.acquire()
+    acquiring = asyncio.create_task(second.leaseholder.acquire())
     while not acquiring.done():
         await holder.renew()
 
@@ -42,21 +42,21 @@ async def test_a_takeover_is_waited_for_however_often_it_commits(
     """As a coordinator does with the lease of a distributor whose tasks it takes over, and which comes back then."""
     monkeypatch.setattr(leases, "POLL_S", 0.001)
     parent, agent = make(takeover=True), make()
-    before = await parent.acquire()
-    acquiring = asyncio.create_task(agent.acquire())
+    before = await parent.leaseholder.acquire()
+    acquiring = asyncio.create_task(agent.leaseholder.acquire())
     for _ in range(300):
         await parent.renew()
     assert not acquiring.done()
 
-    await parent.release()
+    await parent.leaseholder.release()
 
     assert (await acquiring).epoch > before.epoch
 
 
 async def test_a_lease_that_is_not_renewed_is_waited_for(make: Make, client: Redis) -> None:
     holder, second = make(), make()
-    before = await holder.acquire()
-    acquiring = asyncio.create_task(second.acquire())
+    before = await holder.leaseholder.acquire()
+    acquiring = asyncio.create_task(second.leaseholder.acquire())
     await expire(client)
 
     assert (await acquiring).epoch > before.epoch
@@ -64,9 +64,9 @@ async def test_a_lease_that_is_not_renewed_is_waited_for(make: Make, client: Red
 
 async def test_the_number_of_a_start_is_of_the_try_that_got_the_lease(make: Make, client: Redis) -> None:
     holder, standby = make(), make()
-    await holder.acquire()
-    acquiring = asyncio.create_task(standby.acquire(standby=True))
-    await until_async(lambda: standby.waits, "it has found the holder")
+    await holder.leaseholder.acquire()
+    acquiring = asyncio.create_task(standby.leaseholder.acquire(standby=True))
+    await until_async(lambda: standby.leaseholder.waits, "it has found the holder")
     await client.config_set("maxmemory", "1")
     try:
         await client.delete(CELL.lease)
@@ -86,9 +86,9 @@ async def test_the_lease_of_a_process_that_exists_no_more_is_taken_over_at_once(
 
     holder, second = make(), make()
     holder.lease.process = this_process().rsplit("/", 2)[0] + "/4194304/1"  # beyond the largest process id
-    await holder.acquire()
+    await holder.leaseholder.acquire()
 
-    await second.acquire()
+    await second.leaseholder.acquire()
 
     with pytest.raises(LeaseLost):
         await holder.commit([push("late")], {})
@@ -97,30 +97,30 @@ async def test_the_lease_of_a_process_that_exists_no_more_is_taken_over_at_once(
 
 async def test_a_released_lease_can_be_taken_at_once(make: Make, client: Redis) -> None:
     holder, second = make(), make()
-    await holder.acquire()
-    await holder.release()
+    await holder.leaseholder.acquire()
+    await holder.leaseholder.release()
 
     assert await lease_is_gone(client)
-    await second.acquire()
+    await second.leaseholder.acquire()
 
 
 async def test_releasing_a_lease_that_is_anothers_by_now_leaves_it_alone(make: Make, client: Redis) -> None:
     holder, second = make(), make()
-    await holder.acquire()
+    await holder.leaseholder.acquire()
     await expire(client)
-    await second.acquire()
+    await second.leaseholder.acquire()
 
-    await holder.release()
+    await holder.leaseholder.release()
 
     assert await second.commit([push("a")], {}) == 1
 
 
 async def test_who_lost_the_lease_writes_nothing_and_stays_out(make: Make, client: Redis) -> None:
     zombie, successor = make(), make()
-    await zombie.acquire()
+    await zombie.leaseholder.acquire()
     await zombie.commit([push("a")], {})
     await expire(client)
-    await successor.acquire()
+    await successor.leaseholder.acquire()
 
     for _ in range(2):
         with pytest.raises(LeaseLost):
@@ -134,7 +134,7 @@ async def test_who_lost_the_lease_writes_nothing_and_stays_out(make: Make, clien
 
 async def test_a_lease_that_ran_out_is_taken_again_when_nobody_wrote_meanwhile(make: Make, client: Redis) -> None:
     committer = make()
-    before = await committer.acquire()
+    before = await committer.leaseholder.acquire()
     await committer.commit([push("a")], {"t": ("pending",)})
 
     for version, value in ((2, "b"), (3, "c"), (4, "d")):
@@ -151,7 +151,7 @@ async def test_a_lease_that_ran_out_is_taken_again_when_nobody_wrote_meanwhile(m
 
 async def test_a_command_that_tells_the_fence_tells_the_one_it_was_written_under(make: Make, client: Redis) -> None:
     committer = make()
-    before = (await committer.acquire()).epoch
+    before = (await committer.leaseholder.acquire()).epoch
     await client.delete(KEYS.lease)  # it runs out after the commit was put together, and is taken again for it
 
     await committer.commit([lambda epoch: ("RPUSH", LIST, epoch)], {})
@@ -162,10 +162,10 @@ async def test_a_command_that_tells_the_fence_tells_the_one_it_was_written_under
 
 async def test_a_lease_that_ran_out_is_not_taken_again_when_somebody_acted_meanwhile(make: Make, client: Redis) -> None:
     committer, other = make(), make()
-    await committer.acquire()
+    await committer.leaseholder.acquire()
     await expire(client)
-    await other.acquire()
-    await other.release()
+    await other.leaseholder.acquire()
+    await other.leaseholder.release()
 
     with pytest.raises(LeaseLost):
         await committer.commit([push("late")], {})
@@ -173,7 +173,7 @@ async def test_a_lease_that_ran_out_is_not_taken_again_when_somebody_acted_meanw
 
 async def test_who_finds_the_servers_memory_gone_stands_down(make: Make, client: Redis) -> None:
     committer = make()
-    await committer.acquire()
+    await committer.leaseholder.acquire()
     await committer.commit([push("a")], {})
     await client.flushall()
 
@@ -184,11 +184,11 @@ async def test_who_finds_the_servers_memory_gone_stands_down(make: Make, client:
 
 async def test_fences_grow_though_the_server_lost_its_memory(make: Make, client: Redis) -> None:
     first, second = make(), make()
-    before = await first.acquire()
+    before = await first.leaseholder.acquire()
     await client.flushall()
     await until_async(lambda: _clock_has_passed(client, before.epoch), "a millisecond has passed")
 
-    assert (await second.acquire()).epoch > before.epoch
+    assert (await second.leaseholder.acquire()).epoch > before.epoch
 
 
 async def _clock_has_passed(client: Redis, ms: int) -> bool:
@@ -198,7 +198,7 @@ async def _clock_has_passed(client: Redis, ms: int) -> bool:
 
 async def test_of_many_that_want_a_free_lease_one_gets_it(make: Make, client: Redis) -> None:
     crowd = [make() for _ in range(8)]
-    waiting = {asyncio.create_task(committer.acquire()): committer for committer in crowd}
+    waiting = {asyncio.create_task(committer.leaseholder.acquire()): committer for committer in crowd}
 
     done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     winners = [waiting[task] for task in done if not task.exception()]
@@ -212,7 +212,7 @@ async def test_of_many_that_want_a_free_lease_one_gets_it(make: Make, client: Re
 
 async def test_the_lease_says_who_acts_since_when_and_how_often_it_wrote(make: Make, client: Redis) -> None:
     committer = make()
-    grant = await committer.acquire()
+    grant = await committer.leaseholder.acquire()
     await committer.commit([], {})
 
     lease = orjson.loads(await client.get(CELL.lease) or b"")
@@ -224,7 +224,7 @@ async def test_the_lease_says_who_acts_since_when_and_how_often_it_wrote(make: M
 
 async def test_a_holder_stops_acting_before_its_lease_can_end(make: Make, client: Redis) -> None:
     committer = make(lease_ms=2000)
-    await committer.acquire()
+    await committer.leaseholder.acquire()
     at_first = committer.lease.may_act
 
     await until_async(lambda: not committer.lease.may_act, "it stops acting")

@@ -49,7 +49,7 @@ async def closing_committer(redis: RedisConfig, chain: tuple[Address, ...]) -> A
     committer = Committer(Wire(redis), chain[-1], keys_of(chain), ServerClock(), lease_ms=1000)
     try:
         yield committer
-        await committer.release()
+        await committer.leaseholder.release()
     finally:
         await committer.close()
 
@@ -145,7 +145,7 @@ async def test_an_agent_whose_place_was_taken_ends_and_who_asks_it_is_told(
     async def taken() -> bool:
         if not rival.lease.epoch:
             await client.delete(KEYS.lease)  # as if it had run out while that process stood still
-            await rival.acquire()
+            await rival.leaseholder.acquire()
         await rival.renew()
         return coordinator.condition.status == "ended"
 
@@ -173,7 +173,7 @@ async def test_a_worker_that_has_lost_its_lease_runs_nothing_until_it_has_it_aga
         async def taken() -> bool:
             if not other.lease.epoch:
                 await client.delete(keys_of(chain).lease)  # as if it had run out while that process stood still
-                await other.acquire()
+                await other.leaseholder.acquire()
             await other.renew()
             return worker.condition.status == "standby" and not executor.running
 

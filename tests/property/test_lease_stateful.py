@@ -146,7 +146,7 @@ class Contenders(RuleBasedStateMachine):
     @rule(who=ONE)
     def gives_the_lease_back(self, who: int) -> None:
         try:
-            self.do(self.contenders[who].release())
+            self.do(self.contenders[who].leaseholder.release())
         except LeaseLost:
             self.contenders[who].lease.epoch = 0
 

@@ -45,7 +45,7 @@ async def _at_the_beginning(beginning: Beginning, chain: tuple[Address, ...]) ->
     behaviour, store = _behaviour(chain, config), _store(beginning)
     loop = AgentLoop(behaviour, chain, KeyRing.from_secret(SECRET, chain), lambda: MemoryConnection(store), config)
     await asyncio.sleep((beginning.mono_ms + 0.5) / 1000 - asyncio.get_running_loop().time())
-    await loop.committer.acquire()
+    await loop.committer.leaseholder.acquire()
     await behaviour.load(loop)
     if chain[-1].role is not Role.WORKER:
         behaviour.state.incarnation = beginning.incarnation

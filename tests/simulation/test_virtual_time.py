@@ -98,10 +98,10 @@ def test_a_dead_holders_lease_is_free_after_its_time_whatever_the_clock_of_the_s
         first, second = (
             Committer(MemoryConnection(store), DISTRIBUTOR, KEYS, ServerClock(), lease_ms=5000) for _ in range(2)
         )
-        await first.acquire()
+        await first.leaseholder.acquire()
         clock.step(step_s)
         began_s = asyncio.get_running_loop().time()
-        await second.acquire()
+        await second.leaseholder.acquire()
         with pytest.raises(LeaseLost):
             await first.commit([("SET", "k", "late")], {})
         return asyncio.get_running_loop().time() - began_s
@@ -127,7 +127,7 @@ def test_however_long_a_store_was_away_a_commit_that_waits_for_it_comes_within_a
     async def main() -> float:
         loop, connection = asyncio.get_running_loop(), Refusing(MemoryStore(ServerTime()))
         committer = Committer(connection, DISTRIBUTOR, KEYS, ServerClock(), lease_ms=int(lease_s * 1000))
-        await committer.acquire()
+        await committer.leaseholder.acquire()
         slowest_s = 0.0
         for away_s in range(1, 60):
             connection.away = True

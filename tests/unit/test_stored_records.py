@@ -64,7 +64,7 @@ class Start:
         behaviour = CoordinatorBehaviour(COORDINATOR.agent_id, config)
         keys = KeyRing.from_secret(SECRET, CHAIN)
         loop = AgentLoop(behaviour, CHAIN, keys, lambda: MemoryConnection(self._store), config)
-        await loop.committer.acquire()
+        await loop.committer.leaseholder.acquire()
         await behaviour.load(loop)
         self.state = behaviour.state
         assert behaviour._records

@@ -122,7 +122,7 @@ def test_a_distributor_that_renews_its_lease_keeps_its_cell() -> None:
     async def story(takeover: Takeover) -> None:
         keys = CELL.agent(COORDINATOR.agent_id)
         holder = Committer(cell.connection(), DISTRIBUTOR, keys, ServerClock(), lease_ms=5_000)
-        await holder.acquire()
+        await holder.leaseholder.acquire()
         trying = asyncio.create_task(takeover.fence())
         await asyncio.sleep(1)
         await holder.renew()

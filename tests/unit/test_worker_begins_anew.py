@@ -23,7 +23,7 @@ async def begins_anew() -> tuple[WorkerBehaviour, AgentLoop]:
     store, config, task = MemoryStore(ServerTime()), AgentConfig(), a_task(attempt=1)
     behaviour = WorkerBehaviour(CHAIN, config, Handlers(), (), ())
     loop = AgentLoop(behaviour, CHAIN, KeyRing.from_secret(SECRET, CHAIN), lambda: MemoryConnection(store), config)
-    await loop.committer.acquire()
+    await loop.committer.leaseholder.acquire()
     await behaviour.load(loop)
     loop.drain()
     loop.tell(Outcome(AttemptReport(task_id=task.task_id, attempt=1, status="completed")))
