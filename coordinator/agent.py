@@ -155,13 +155,13 @@ class CoordinatorBehaviour:
         if packed is not None:
             number = self._heartbeat_number(effect.distributor_id, packed)
             held = Held(number, frozenset(task_id.decode(errors="replace") for task_id in stored))
-            self._loop.tell(Audited(effect.distributor_id, effect.probe_ms, held))
+            self._loop.local_events.tell(Audited(effect.distributor_id, effect.probe_ms, held))
 
     def _heartbeat_number(self, distributor_id: str, packed: bytes) -> int:
         """Which heartbeat of that distributor it is. Raises PeerError: it is none, so that somebody else wrote it."""
         assert self._loop
         signed = Signed.unpack(packed)
-        message = A2AMessage.opened(signed, self._loop.signing)
+        message = A2AMessage.opened(signed, self._loop.setup.signing)
         if signed.sender != Address(Role.DISTRIBUTOR, distributor_id) or message.action != Action.BEAT:
             raise NotPermitted("this is not that distributor's heartbeat")
         return beat_in(message.payload).beat
@@ -175,11 +175,11 @@ class CoordinatorBehaviour:
             await takeover.note_attempts()
             await takeover.empty()
         except Exception:
-            self._loop.tell(NotTaken(effect.distributor_id))
+            self._loop.local_events.tell(NotTaken(effect.distributor_id))
             raise
         else:
             failpoints.hit("taken")
-            self._loop.tell(TakenOver(effect.distributor_id, takeover.had))
+            self._loop.local_events.tell(TakenOver(effect.distributor_id, takeover.had))
             await takeover.give_back()
         finally:
             await takeover.close()
@@ -187,7 +187,7 @@ class CoordinatorBehaviour:
     async def _fetch(self, effect: Fetch) -> None:
         assert self._loop
         assert self._records
-        self._loop.tell(Fetched(effect.reply, await self._records.found(effect.task_ids)))
+        self._loop.local_events.tell(Fetched(effect.reply, await self._records.found(effect.task_ids)))
 
     async def _sweep(self, effect: Sweep) -> None:
         """Forgets the records of tasks that ended longer ago than the retention time."""
@@ -215,7 +215,7 @@ class CoordinatorBehaviour:
         for member in members:
             with suppress(MalformedMessage):  # somebody else has written it
                 chains[member] = tuple(map(Address.parse, member.split(b"/")))
-        mine = [member for member, chain in chains.items() if chain[0] == self._loop.me and len(chain) == 3]
+        mine = [member for member, chain in chains.items() if chain[0] == self._loop.setup.me and len(chain) == 3]
         epochs = await self._loop.committer.run(*(("HGET", keys_of(chains[member]).header, "epoch") for member in mine))
         if gone := [member for member, epoch in zip(mine, epochs, strict=True) if epoch is None]:
             await self._loop.committer.run(("SREM", ACTIVE, *gone))
@@ -255,7 +255,7 @@ class CoordinatorAgent(Agent):
         """
         Address.of(Role.DISTRIBUTOR, distributor_id)
         task = as_received(task)
-        answer = await self.loop.call(AssignTask(task, distributor_id, self._owner))
+        answer = await self.loop.local_events.call(AssignTask(task, distributor_id, self._owner))
         if isinstance(answer, BadTask):
             raise answer
         return answer
@@ -269,7 +269,7 @@ class CoordinatorAgent(Agent):
         """Records that a distributor belongs to this coordinator, whether or not it runs. Returns True. Raises
         LeaseLost."""
         Address.of(Role.DISTRIBUTOR, distributor_id)
-        return await self.loop.call(RegisterDistributor(distributor_id))
+        return await self.loop.local_events.call(RegisterDistributor(distributor_id))
 
     @operation
     async def get_distributor_state(self, distributor_id: str) -> SharedAgentState | None:

@@ -51,7 +51,7 @@ class Records:
     def __init__(self, keys: CoordinatorKeys, loop: AgentLoop) -> None:
         self._keys = keys
         self._loop = loop
-        self._seals = loop.signing.seals
+        self._seals = loop.setup.signing.seals
 
     async def load(self, state: CoordinatorState, mono_ms: int) -> None:
         """Reads the open tasks in the order they were submitted, the ended children of waiting ones, and the dead
@@ -173,7 +173,7 @@ class Records:
             forged = [stored for stored in page if stored.forged]
             for stored in forged:
                 error = ForgedRecord("this coordinator did not seal it, so it is not believed")
-                self._loop.put_aside_record(self._keys.tasks, stored.name, stored.record, error)
+                self._loop.inbox.put_aside_record(self._keys.tasks, stored.name, stored.record, error)
             commands: list[Command] = [("ZREM", index, *(stored.name for stored in page))]
             if forged:
                 commands.append(("HDEL", self._keys.tasks, *(stored.name for stored in forged)))
@@ -230,5 +230,5 @@ class Records:
         try:
             return submitted_in(self._seals.opened(Sealed.SUBMISSION, entry, sealed)) if sealed else {}
         except PeerError as error:
-            self._loop.put_aside_record(self._keys.submissions, entry.encode(), sealed, error)
+            self._loop.inbox.put_aside_record(self._keys.submissions, entry.encode(), sealed, error)
             return {}

@@ -30,8 +30,8 @@ class Takeover:
         self._cell = CellKeys(distributor_id)
         revoked = loop.revocations.include(self._distributor)  # then whoever has its key may live, and hold the lease
         self._committer = Committer(
-            loop.open_connection(), self._distributor, self._cell.agent(loop.me.agent_id), loop.clock,
-            lease_ms=int(loop.config.lease_s * 1000), takeover=True, by_force=revoked,
+            loop.setup.open_connection(), self._distributor, self._cell.agent(loop.setup.me.agent_id), loop.setup.clock,
+            lease_ms=int(loop.setup.config.lease_s * 1000), takeover=True, by_force=revoked,
         )  # fmt: skip
         self._moved: list[bytes] = []  # ids of records that leave the cell
         self.had: dict[str, Task] = {}  #: task id -> its record in the cell, if it has had an attempt
@@ -51,7 +51,7 @@ class Takeover:
             self._moved.append(task_id)
             if task and task.attempt:  # otherwise it has not begun
                 self.had[task.task_id] = task
-        await self._loop.call(NoteAttempts(self._distributor.agent_id, self.had))
+        await self._loop.local_events.call(NoteAttempts(self._distributor.agent_id, self.had))
 
     async def empty(self) -> None:
         """Removes what leaves the cell, unread messages and heartbeats. Raises LeaseLost: it stays as it is."""
@@ -74,7 +74,7 @@ class Takeover:
     def _task(self, task_id: bytes, sealed: bytes) -> Task | None:
         """The task in a record of the distributor; None: only its end is still shown, or the record is not its own."""
         try:
-            seals = self._loop.signing.seals_of(self._distributor)
+            seals = self._loop.setup.signing.seals_of(self._distributor)
             return Task.from_json(seals.opened(Sealed.CELL, task_id.decode(), sealed))
         except (PeerError, BadTask, ValueError):
             return None

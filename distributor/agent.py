@@ -89,7 +89,7 @@ class DistributorBehaviour:
         """Reads its half of the cell."""
         self.state = self._new_state()
         self.state.incarnation = loop.committer.lease.incarnation
-        key, seals = CellKeys(self._me.agent_id).actual, loop.signing.seals
+        key, seals = CellKeys(self._me.agent_id).actual, loop.setup.signing.seals
         [actual] = await loop.committer.look_up(("HGETALL", key))
         tasks, forged, anew = [], [], []
         for name, sealed in zip(actual[::2], actual[1::2], strict=True):
@@ -100,7 +100,7 @@ class DistributorBehaviour:
                 log.warning("%s", error, extra={"action": "record_foreign"})
             except (PeerError, BadTask, ValueError):
                 forgery = ForgedRecord("this distributor did not seal it, so it is not believed")
-                loop.put_aside_record(key, name, sealed, forgery)
+                loop.inbox.put_aside_record(key, name, sealed, forgery)
                 forged.append(name)
         # The coordinator finds what is missing then, and hands it over again.
         if commands := [*([("HDEL", key, *forged)] if forged else []), *([("HSET", key, *anew)] if anew else [])]:
@@ -156,7 +156,7 @@ class DistributorAgent(Agent):
     async def register_worker(self, worker_id: str) -> bool:
         """Records that a worker belongs to this distributor, whether or not it runs. Returns True. Raises LeaseLost."""
         Address.of(Role.WORKER, worker_id)
-        return await self.loop.call(RegisterWorker(worker_id))
+        return await self.loop.local_events.call(RegisterWorker(worker_id))
 
     @operation
     async def assign_task_to_worker(self, task: Task, worker_id: str) -> bool:
@@ -169,7 +169,7 @@ class DistributorAgent(Agent):
         Raises BadTask: it is no task, or too large. LeaseLost: the outcome is unknown, and the same call is safe.
         """
         task = to_begin_now(task)
-        return await self.loop.call(AssignTask(task, worker_id))
+        return await self.loop.local_events.call(AssignTask(task, worker_id))
 
     @operation
     async def monitor_workers(self) -> None:
@@ -197,7 +197,7 @@ class DistributorAgent(Agent):
 
     async def _hand_back(self) -> None:
         assert self._running
-        asking = asyncio.ensure_future(self.loop.call(HandBack()))
+        asking = asyncio.ensure_future(self.loop.local_events.call(HandBack()))
         # The agent may have drained just now, and then nobody is left to answer.
         await asyncio.wait({asking, self._running}, return_when=asyncio.FIRST_COMPLETED)
         asking.cancel()

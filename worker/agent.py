@@ -118,7 +118,7 @@ class WorkerBehaviour:
         """A worker stores nothing: it begins empty, and its distributor gives anew what it had."""
         before, self._loop = self.state, loop
         self.executor.forget_all()
-        loop.retract(ON_EVENT)  # so that nothing is told of attempts that this state has never begun
+        loop.local_events.retract(ON_EVENT)  # so that nothing is told of attempts that this state has never begun
         self.state = WorkerState(before.agent_id, distributor=before.distributor)
         self.state.draining = loop.draining  # a step that failed is no reason to take tasks again
 
@@ -131,14 +131,14 @@ class WorkerBehaviour:
                 case CancelRun():
                     self.executor.cancel(effect.task_id, effect.attempt)
                 case Withdraw():
-                    self._loop.tell(Withdrawn(tuple(self.executor.withdraw())))
+                    self._loop.local_events.tell(Withdrawn(tuple(self.executor.withdraw())))
                 case _:
                     assert_never(effect)
 
     def _server_time(self) -> datetime:
         """The clock that deadlines are judged by everywhere: this machine's may be wrong."""
         assert self._loop
-        return self._loop.clock.now()
+        return self._loop.setup.clock.now()
 
     def _finished(self, finished: Finished) -> None:
         assert self._loop
@@ -155,7 +155,7 @@ class WorkerBehaviour:
                     "error": finished.error.type,
                 },
             )
-        self._loop.tell(Outcome(self._report(finished)))
+        self._loop.local_events.tell(Outcome(self._report(finished)))
 
     def _report(self, finished: Finished) -> AttemptReport:
         max_attempts = None
@@ -181,7 +181,7 @@ class WorkerBehaviour:
     def _progressed(self, progress: Progress) -> None:
         assert self._loop
         shown = {"fraction": progress.fraction, "note": progress.note, **progress.data}
-        self._loop.tell(ProgressMade(progress.task_id, progress.attempt, shown))
+        self._loop.local_events.tell(ProgressMade(progress.task_id, progress.attempt, shown))
 
     async def _fetch_inputs(self, continuation: Task) -> list[ChildOutcome]:
         """The records of the children a continuation is told of. Raises BadTask when one is not what was signed."""
@@ -277,7 +277,7 @@ class WorkerAgent(Agent):
     async def _hand_back(self) -> None:
         """Stops the running attempts and returns their tasks: the attempts do not count."""
         state = self._worker_behaviour.state
-        self.loop.tell(Withdrawn(tuple(state.local_tasks.values())))
+        self.loop.local_events.tell(Withdrawn(tuple(state.local_tasks.values())))
         await self._worker_behaviour.executor.close()
 
     def _step_down(self) -> None:

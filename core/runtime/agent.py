@@ -29,6 +29,8 @@ from core.redis_backend.clock import monotonic_s
 from core.redis_client import Wire
 from core.roles import Address
 from core.runtime.agent_loop import AgentLoop
+from core.runtime.agent_setup import AgentSetup
+from core.runtime.assembly import assembled
 from core.runtime.behaviour import Behaviour
 from core.runtime.condition import Condition
 from core.runtime.portal import Resident, operation, portal_loop, refuse_in_a_loop
@@ -109,14 +111,8 @@ class Agent(Resident):
 
     async def _begin(self, after_epoch: int) -> None:
         keys = keys_for(self._chain, self._a2a, self._redis)
-        loop = self._loop = AgentLoop(
-            self._behaviour,
-            self._chain,
-            keys,
-            lambda: Wire(self._redis, let_in=True),
-            self.config,
-            after_epoch=after_epoch,
-        )
+        setup = AgentSetup(self._chain, keys, lambda: Wire(self._redis, let_in=True), self.config)
+        loop = self._loop = assembled(self._behaviour, setup, after_epoch=after_epoch)
         try:
             await loop.start()
         except BaseException:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Any
 
-from core.config.settings import AgentConfig
 from core.errors import ServerRefused, TransportDown
 from core.operations.reader import memory_told
 from core.ports import Command
-from core.redis_backend.clock import ServerClock, monotonic_s
+from core.redis_backend.clock import monotonic_s
 from core.redis_backend.commit import Committer
 from core.redis_backend.keys import AgentKeys
-from core.roles import Address, Role
+from core.roles import Action, Role
+from core.runtime.agent_setup import AgentSetup
 from core.runtime.heard_heartbeats import HeardHeartbeats
 from core.runtime.outbox import Outbox
 from core.runtime.revocations import Revocations
+from core.runtime.self_report import SelfReport
 from core.runtime.watchdog import Watchdog
 from core.server_info import Memory
 from core.step import Received
@@ -33,34 +33,26 @@ class Heartbeat:
 
     def __init__(
         self,
-        chain: tuple[Address, ...],
-        config: AgentConfig,
-        keys: AgentKeys,
-        clock: ServerClock,
+        setup: AgentSetup,
         committer: Committer,
         outbox: Outbox,
         revocations: Revocations,
         heard: HeardHeartbeats,
         watchdog: Watchdog,
+        report: SelfReport,
         *,
-        payload: Callable[[], dict[str, Any]],
         on_sent: Callable[[], None],
         on_heard: Callable[[Memory | None], None],
     ) -> None:
-        """`payload` returns the content of a heartbeat. `on_sent` is called after each heartbeat, and `on_heard` after
-        each look at those of the children, since there may be some to `take`. It gets how full the server is, if
-        known."""
-        self._me = chain[-1]
-        self._parent = chain[-2] if len(chain) > 1 else None
-        self._config = config
-        self._keys = keys
-        self._clock = clock
+        """`on_sent` is called after each heartbeat, and `on_heard` after each look at those of the children, since
+        there may be some to `take`. It gets how full the server is, if known."""
+        self._setup = setup
         self._committer = committer
         self._outbox = outbox
         self._revocations = revocations
         self._heard = heard
         self._watchdog = watchdog
-        self._payload = payload
+        self._report = report
         self._on_sent = on_sent
         self._on_heard = on_heard
         self._beats: list[Received] = []
@@ -73,14 +65,14 @@ class Heartbeat:
         timeout.
         """
         loop = asyncio.get_running_loop()
-        looks = 1 if self._me.role is Role.WORKER else 2
+        looks = 1 if self._setup.me.role is Role.WORKER else 2
         due_s = loop.time()
         for number in count(1):
-            due_s = max(due_s + self._config.heartbeat_s / looks, loop.time())
+            due_s = max(due_s + self._setup.config.heartbeat_s / looks, loop.time())
             await asyncio.sleep(due_s - loop.time())
             try:
                 if number % looks:
-                    self._hear(*await self._committer.run_reading(self._keys.heartbeats, *self._revocations.look))
+                    self._hear(*await self._committer.run_reading(self._setup.keys.heartbeats, *self._revocations.look))
                 else:
                     await self.send()
                 if self._committer.lease.renewal_due:  # it could not travel with another command
@@ -91,18 +83,20 @@ class Heartbeat:
     async def send(self) -> None:
         """One heartbeat to the parent, and one look at the children's. Raises TransportDown, ServerRefused."""
         self.number += 1
+        setup, keys = self._setup, self._setup.keys
         commands: list[Command] = [("TIME",), *self._revocations.look]
-        if self._parent and self._keys.parent_heartbeats:
-            packed = self._outbox.beat(self._parent, self._payload(), self.number, self._clock.now_ms())
-            commands.append(("HSET", self._keys.parent_heartbeats, self._me.agent_id, packed))
+        if setup.parent and keys.parent_heartbeats:
+            payload = self._report.payload(Action.BEAT, self.number)
+            packed = self._outbox.beat(setup.parent, payload, self.number, setup.clock.now_ms())
+            commands.append(("HSET", keys.parent_heartbeats, setup.me.agent_id, packed))
         if self.number % EXTEND_EVERY == 1:
-            commands += extend_key_ttls(self._me.role, self._keys)
+            commands += extend_key_ttls(setup.me.role, keys)
         asked_s = monotonic_s()
-        beats, time, *replies = await self._committer.run_reading(self._keys.heartbeats, *commands)
-        self._clock.sync(time, asked_s)
+        beats, time, *replies = await self._committer.run_reading(keys.heartbeats, *commands)
+        setup.clock.sync(time, asked_s)
         self._on_sent()
         revoked = replies[: len(self._revocations.look)]
-        self._hear(beats, *revoked, memory=None if self._parent else await memory_told(self._committer))
+        self._hear(beats, *revoked, memory=None if setup.parent else await memory_told(self._committer))
 
     def take(self) -> list[Received]:
         """The heartbeats of children that have come since the last call."""
@@ -112,7 +106,7 @@ class Heartbeat:
     def _hear(self, beats: Sequence[bytes], revoked: object = b"", *, memory: Memory | None = None) -> None:
         """Notes the result of a look: heartbeats as in a reply to HGETALL, and revocations."""
         self._revocations.take(revoked)
-        now_ms = max(self._clock.now_ms(), self._committer.lease.incarnation)
+        now_ms = max(self._setup.clock.now_ms(), self._committer.lease.incarnation)
         self._beats += self._heard.new(beats, now_ms)
         self._on_heard(memory)
 

@@ -110,6 +110,10 @@ class Inbox:
         taken, self._ahead = self._ahead[:MAX_MESSAGES], self._ahead[MAX_MESSAGES:]
         return taken
 
+    async def close(self) -> None:
+        """Closes its connection."""
+        await self._wire.close()
+
     async def _next_entries(self) -> list[Any]:
         """The raw entries, as XREAD and FEW_ENTRIES return them."""
         if not self._wire.connected:

@@ -261,7 +261,7 @@ async def test_an_agent_of_no_name_in_the_list_of_agents_does_not_keep_the_other
     agents: House, client: Redis
 ) -> None:
     coordinator = await agents.coordinator()
-    gone = f"{coordinator.loop.me}/distributor:d/worker:gone"
+    gone = f"{coordinator.loop.setup.me}/distributor:d/worker:gone"
     await client.sadd(ACTIVE, gone, b"\xff", "king:x/y", "")
 
     coordinator._coordinator_behaviour._forget_due_s = 0
@@ -338,7 +338,7 @@ async def test_an_honest_client_is_served_behind_20_000_messages_of_nobody(
     await submitter.submit.aio(Task(task_id="honest", task_type="x"), timeout_s=60)
 
     assert await client.hexists(KEYS.tasks, "honest")
-    assert sum(coordinator.loop._inbox.rejected.values()) >= FLOOD
+    assert sum(coordinator.loop.inbox.rejected.values()) >= FLOOD
     assert await client.xlen(KEYS.agent.quarantine) < 1200
 
 
@@ -400,8 +400,8 @@ async def a_life(redis: RedisConfig) -> None:
         await until_async(lambda: agents.runs["held"], "one is in the cell")
         async with reading(redis) as writer:
             await writer.run(("XADD", KEYS.inbox, "*", "no", "message"))
-        await until_async(lambda: coordinator.loop._inbox.rejected, "one message is rejected")
-        await until_async(lambda: coordinator.loop._inbox.unsettled == 0, "and put aside")
+        await until_async(lambda: coordinator.loop.inbox.rejected, "one message is rejected")
+        await until_async(lambda: coordinator.loop.inbox.unsettled == 0, "and put aside")
         copied = await coordinator.loop.committer.run(("GET", CELL.lease), ("HGETALL", KEYS.heartbeats))
     async with reading(redis) as writer:
         await writer.run(("SET", CELL.lease, copied[0]), ("SET", KEYS.agent.lease, copied[0]))

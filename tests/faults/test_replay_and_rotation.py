@@ -227,11 +227,11 @@ async def test_an_old_heartbeat_keeps_nobody_alive_and_brings_nobody_back(
     await until_async(
         lambda: b"w2" not in distributor.loop.heartbeat._heard._seen, "it is not among the heartbeats either"
     )
-    rejected = distributor.loop._inbox.rejected["replayed"]
+    rejected = distributor.loop.inbox.rejected["replayed"]
 
     await client.hset(CELL.heartbeats, "w2", next(packed for _, name, packed in tape.beats if name == "w2"))
 
-    await until_async(lambda: distributor.loop._inbox.rejected["replayed"] == rejected + 1, "it is seen")
+    await until_async(lambda: distributor.loop.inbox.rejected["replayed"] == rejected + 1, "it is seen")
     assert set(distributor.state.workers) == {"w1"}
 
 

@@ -113,7 +113,7 @@ async def test_one_tier_of_another_release_works_with_the_others(agents: House, 
     assert ended["stopped"].status == "cancelled"
     assert max(agents.runs[f"t{number}"] for number in range(10)) == 1
     assert await rejections(client) == []
-    assert sum(distributor.loop._inbox.rejected.values()) == 0
+    assert sum(distributor.loop.inbox.rejected.values()) == 0
 
 
 KINDS = {KEYS.tasks: Sealed.TASK, CELL.actual: Sealed.CELL}

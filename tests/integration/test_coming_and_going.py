@@ -293,7 +293,7 @@ async def test_a_worker_with_another_secret_gets_nothing_to_do(agents: House) ->
     await agents.coordinator()
     distributor = await agents.distributor()
     await agents.worker("stranger", a2a_config=signed_as("stranger", token_secret=OLD_SECRET))
-    await until_async(lambda: distributor.loop._inbox.rejected["unknown_key"], "it was refused")
+    await until_async(lambda: distributor.loop.inbox.rejected["unknown_key"], "it was refused")
 
     assert "stranger" not in distributor.state.workers
 

@@ -32,8 +32,8 @@ async def test_a_worker_with_another_secret_is_not_ready_and_both_ends_say_once_
         return [record.getMessage() for record in caplog.records if getattr(record, "action", "") == action]
 
     await until_async(lambda: good.condition.ready and said("agent_unheard"), "one is heard, and the other told")
-    ticks = bad.loop.ticks
-    await until_async(lambda: bad.loop.ticks > ticks + 10, "it goes on for some heartbeats")
+    ticks = bad.loop.report.ticks
+    await until_async(lambda: bad.loop.report.ticks > ticks + 10, "it goes on for some heartbeats")
 
     assert not bad.condition.ready
     [reason] = bad.condition.reasons
@@ -54,7 +54,7 @@ async def test_a_worker_with_another_secret_is_not_ready_and_both_ends_say_once_
 
 async def test_a_worker_that_comes_before_its_distributor_is_ready_once_that_is_there(agents: House) -> None:
     worker = await agents.worker()
-    await until_async(lambda: worker.loop.ticks > 3, "it works for some heartbeats")
+    await until_async(lambda: worker.loop.report.ticks > 3, "it works for some heartbeats")
     assert worker.condition.status == "unready"
 
     await agents.distributor()

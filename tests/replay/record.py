@@ -48,8 +48,8 @@ class Recorder:
         moments: list[tuple[Moment, list[str]]] = []
         self._of[id(behaviour)] = moments
         beginning = Beginning(
-            chain=[str(address) for address in loop.chain],
-            config=loop.config.model_dump(mode="json", exclude_defaults=True),
+            chain=[str(address) for address in loop.setup.chain],
+            config=loop.setup.config.model_dump(mode="json", exclude_defaults=True),
             incarnation=getattr(behaviour.state, "incarnation", 0), mono_ms=mono_ms, **stored,
         )  # fmt: skip
         self.lives.append((beginning, moments))
@@ -90,7 +90,7 @@ def listening(recorder: Recorder) -> Iterator[None]:
 
 def _heard_load(recorder: Recorder, load: Any) -> Any:
     async def heard(behaviour: Any, loop: AgentLoop) -> None:
-        stored = recorder.stored(loop.me)
+        stored = recorder.stored(loop.setup.me)
         mono_ms = int(asyncio.get_running_loop().time() * 1000)
         await load(behaviour, loop)
         recorder.begins(behaviour, loop, mono_ms, stored)

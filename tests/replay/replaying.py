@@ -11,7 +11,8 @@ from core.memory_backend.clock import ServerTime, run_virtual
 from core.memory_backend.connection import MemoryConnection
 from core.memory_backend.store import MemoryStore
 from core.roles import Address, Role
-from core.runtime.agent_loop import AgentLoop
+from core.runtime.agent_setup import AgentSetup
+from core.runtime.assembly import assembled
 from core.signing import KeyRing
 from distributor.agent import DistributorBehaviour
 from tests.builders import SECRET
@@ -43,7 +44,8 @@ async def _at_the_beginning(beginning: Beginning, chain: tuple[Address, ...]) ->
     """The tier's own code, with the memory that it makes of what lay in the store."""
     config = AgentConfig(**beginning.config)
     behaviour, store = _behaviour(chain, config), _store(beginning)
-    loop = AgentLoop(behaviour, chain, KeyRing.from_secret(SECRET, chain), lambda: MemoryConnection(store), config)
+    keys = KeyRing.from_secret(SECRET, chain)
+    loop = assembled(behaviour, AgentSetup(chain, keys, lambda: MemoryConnection(store), config))
     await asyncio.sleep((beginning.mono_ms + 0.5) / 1000 - asyncio.get_running_loop().time())
     await loop.committer.leaseholder.acquire()
     await behaviour.load(loop)

@@ -12,6 +12,8 @@ from core.config.settings import AgentConfig
 from core.errors import RaceLost, WorldError
 from core.roles import Address, Role
 from core.runtime.agent_loop import AgentLoop
+from core.runtime.agent_setup import AgentSetup
+from core.runtime.assembly import assembled
 from core.runtime.behaviour import Behaviour
 from core.signing import KeyRing
 from distributor.agent import DistributorBehaviour
@@ -91,7 +93,7 @@ class SimulatedAgent:
         behaviour = self._new_behaviour(self._world, self.chain)
         keys = KeyRing.from_secret(SECRET, self.chain)
         connections = self._world.connections(lambda: life.cut_off)
-        loop = AgentLoop(behaviour, self.chain, keys, connections, CONFIG)
+        loop = assembled(behaviour, AgentSetup(self.chain, keys, connections, CONFIG))
         try:
             await loop.start()
             if life is self._lives[-1]:

@@ -16,7 +16,8 @@ from core.memory_backend.clock import ServerTime, run_virtual
 from core.memory_backend.connection import MemoryConnection
 from core.memory_backend.store import MemoryStore
 from core.redis_backend.keys import CoordinatorKeys
-from core.runtime.agent_loop import AgentLoop
+from core.runtime.agent_setup import AgentSetup
+from core.runtime.assembly import assembled
 from core.sealing import Sealed
 from core.signing import KeyRing, Signed
 from core.tasks import Task, TaskStatus, Then
@@ -63,7 +64,7 @@ class Start:
         config = AgentConfig()
         behaviour = CoordinatorBehaviour(COORDINATOR.agent_id, config)
         keys = KeyRing.from_secret(SECRET, CHAIN)
-        loop = AgentLoop(behaviour, CHAIN, keys, lambda: MemoryConnection(self._store), config)
+        loop = assembled(behaviour, AgentSetup(CHAIN, keys, lambda: MemoryConnection(self._store), config))
         await loop.committer.leaseholder.acquire()
         await behaviour.load(loop)
         self.state = behaviour.state

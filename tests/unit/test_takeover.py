@@ -18,7 +18,8 @@ from core.memory_backend.store import MemoryStore
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.commit import Committer
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
-from core.runtime.agent_loop import AgentLoop
+from core.runtime.agent_setup import AgentSetup
+from core.runtime.assembly import assembled
 from core.sealing import Sealed, bare
 from core.signing import KeyRing
 from core.tasks import Task, TaskStatus
@@ -83,7 +84,7 @@ class Cell:
         self.fill()
         config = AgentConfig()
         behaviour = CoordinatorBehaviour(COORDINATOR.agent_id, config)
-        loop = AgentLoop(behaviour, (COORDINATOR,), RING, self.connection, config)
+        loop = assembled(behaviour, AgentSetup((COORDINATOR,), RING, self.connection, config))
         await loop.start()
         running = asyncio.create_task(loop.run())
         takeover = Takeover(loop, DISTRIBUTOR.agent_id)

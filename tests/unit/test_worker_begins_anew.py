@@ -9,6 +9,8 @@ from core.memory_backend.store import MemoryStore
 from core.reports import AttemptReport
 from core.roles import Action
 from core.runtime.agent_loop import AgentLoop
+from core.runtime.agent_setup import AgentSetup
+from core.runtime.assembly import assembled
 from core.signing import KeyRing
 from tests.builders import COORDINATOR, DISTRIBUTOR, SECRET, WORKER, a_task
 from worker.agent import WorkerBehaviour
@@ -22,16 +24,17 @@ async def begins_anew() -> tuple[WorkerBehaviour, AgentLoop]:
     """Before, it has told of an attempt that it is given once more; told to drain, it ends."""
     store, config, task = MemoryStore(ServerTime()), AgentConfig(), a_task(attempt=1)
     behaviour = WorkerBehaviour(CHAIN, config, Handlers(), (), ())
-    loop = AgentLoop(behaviour, CHAIN, KeyRing.from_secret(SECRET, CHAIN), lambda: MemoryConnection(store), config)
+    keys = KeyRing.from_secret(SECRET, CHAIN)
+    loop = assembled(behaviour, AgentSetup(CHAIN, keys, lambda: MemoryConnection(store), config))
     await loop.committer.leaseholder.acquire()
     await behaviour.load(loop)
     loop.drain()
-    loop.tell(Outcome(AttemptReport(task_id=task.task_id, attempt=1, status="completed")))
-    loop.tell(ProgressMade(task.task_id, 1, {"fraction": 0.5}))
+    loop.local_events.tell(Outcome(AttemptReport(task_id=task.task_id, attempt=1, status="completed")))
+    loop.local_events.tell(ProgressMade(task.task_id, 1, {"fraction": 0.5}))
 
     await behaviour.load(loop)
     behaviour.state.local_tasks[task.task_id] = task
-    loop.tell(Withdrawn((task,)))
+    loop.local_events.tell(Withdrawn((task,)))
     await loop.run()
     return behaviour, loop
 

@@ -1,0 +1,43 @@
+"""What an agent is given when it starts, and keeps for the life of its loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from core.config.settings import AgentConfig
+from core.ports import OpenConnection
+from core.redis_backend.clock import ServerClock
+from core.redis_backend.keys import AgentKeys, keys_of
+from core.roles import Address
+from core.signing import KeyRing
+
+__all__ = ["AgentSetup"]
+
+
+@dataclass(frozen=True)
+class AgentSetup:
+    """Who an agent is, and what it works with."""
+
+    chain: tuple[Address, ...]  #: from the coordinator down to it
+    signing: KeyRing
+    open_connection: OpenConnection
+    config: AgentConfig
+    clock: ServerClock = field(default_factory=ServerClock)  #: the server's time, once it was heard
+
+    @property
+    def me(self) -> Address:
+        return self.chain[-1]
+
+    @property
+    def parent(self) -> Address | None:
+        """Whom it reports to; None: it is a coordinator."""
+        return self.chain[-2] if len(self.chain) > 1 else None
+
+    @cached_property
+    def keys(self) -> AgentKeys:
+        return keys_of(self.chain)
+
+    @property
+    def lease_ms(self) -> int:
+        return int(self.config.lease_s * 1000)

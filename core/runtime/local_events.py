@@ -1,0 +1,54 @@
+"""What has happened in an agent's own process and no step has been given yet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+
+from core.errors import LeaseLost
+from core.roles import Address
+from core.step import Answer, Call, Event, Request, turn_away
+
+__all__ = ["LocalEvents"]
+
+
+class LocalEvents:
+    """The events of one life of an agent, until its loop takes them. Only for its loop's own thread."""
+
+    def __init__(self, me: Address) -> None:
+        self._me = me
+        self._events: list[Event] = []
+        self._ended = False
+        self.wake = asyncio.Event()  #: whoever gives the loop something to do sets it
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def tell(self, event: Event) -> None:
+        """Hands the graph something that happened in this process."""
+        self._events.append(event)
+        self.wake.set()
+
+    async def call(self, request: Request[Answer]) -> Answer:
+        """Asks something of the graph; returns its answer once the step that gave it is committed.
+
+        Raises LeaseLost when this agent ends, or has ended, without an answer."""
+        if self._ended:
+            raise LeaseLost(f"{self._me} is no longer at work")
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.tell(Call(request, future))
+        return await future
+
+    def retract(self, kinds: Collection[type[Event]]) -> None:
+        """Takes back the events of these kinds that no step has been given yet."""
+        self._events = [event for event in self._events if type(event) not in kinds]
+
+    def take(self) -> list[Event]:
+        """The events since the last call, in order."""
+        events, self._events = self._events, []
+        return events
+
+    def end(self) -> None:
+        """Turns calls away from now on, and those that wait."""
+        self._ended = True
+        turn_away(self._events, LeaseLost(f"{self._me} is no longer at work"))
