@@ -9,7 +9,8 @@ AgentSystemError
 ├── WorldError          the surroundings: back off and try again
 │   ├── TransportDown (ReplyTooLarge), ServerRefused
 ├── UserError           the caller's: the message names the cure
-│   ├── ConfigError, EventLoopError, BadTask, BadEvent, TaskRefused, TaskFailed, TaskTimeout, UnknownTask, TaskLost
+│   ├── ConfigError, EventLoopError, BadTask, BadEvent, BusClosed,
+│   └── TaskRefused, TaskFailed, TaskTimeout, UnknownTask, TaskLost
 ├── UnlawfulTransition  ours: a bug, let it surface
 └── Wedged              ours: this process must be replaced by another
 """
@@ -157,6 +158,10 @@ class BadTask(UserError):
 class BadEvent(UserError):
     """An event breaks a rule: its data is no JSON, its type is unknown, its version is too new. The message names the
     field and the cure; nobody was told of the event."""
+
+
+class BusClosed(UserError):
+    """The event bus was closed; nobody was told of the event."""
 
 
 class TaskRefused(UserError):

@@ -35,7 +35,8 @@ CLOCK_METHODS = {"now", "utcnow", "today"}
 #: The rooms of core, from the ground up: each may import those before it, and knows nothing of those behind it.
 FLOORS_OF_CORE = (
     "core.config", "core.failpoints", "core.machine", "core.pictures", "core.memory_backend", "core.embedded_server",
-    "core.redis_backend", "core.operations", "core.runtime", "core.client", "core.launch", "core.chaos", "core.cli",
+    "core.redis_backend", "core.events", "core.operations", "core.runtime", "core.client", "core.launch", "core.chaos",
+    "core.cli",
 )  # fmt: skip
 FLOORS_OF_THE_WORKER = ("worker.authoring", "worker.children", "worker.execution", "worker.agent")
 #: The files of core that act: they open connections, read the environment and files, or wire rooms together.
@@ -43,7 +44,7 @@ ACTING_FILES = ("core/redis_client.py", "core/wiring.py")
 #: The functions that import a module by its name are called here only: where names that programs use are collected,
 #: where core starts tiers, and where the modules of users come in.
 IMPORTING_BY_NAME = (
-    "core/__init__.py", "core/launch/programs.py", "core/chaos/forkserver.py",
+    "core/__init__.py", "core/events/__init__.py", "core/launch/programs.py", "core/chaos/forkserver.py",
     "worker/children/forkserver.py", "worker/authoring/modules.py",
 )  # fmt: skip
 #: Who may open connections to the store: what acts as an agent, a client or an operator. All others are given one.
