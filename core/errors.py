@@ -7,9 +7,9 @@ AgentSystemError
 ├── RaceLost            somebody else was faster: reload, or stand down
 │   ├── StateConflict, LeaseLost, LeaseHeld
 ├── WorldError          the surroundings: back off and try again
-│   ├── TransportDown (ReplyTooLarge), ServerRefused
+│   ├── TransportDown (ReplyTooLarge), ServerRefused, StreamFull
 ├── UserError           the caller's: the message names the cure
-│   ├── ConfigError, EventLoopError, BadTask, BadEvent, BusClosed,
+│   ├── ConfigError, EventLoopError, BadTask, BadEvent, BusClosed, NoGroup,
 │   └── TaskRefused, TaskFailed, TaskTimeout, UnknownTask, TaskLost
 ├── UnlawfulTransition  ours: a bug, let it surface
 └── Wedged              ours: this process must be replaced by another
@@ -135,6 +135,11 @@ class ServerRefused(WorldError):
     """Redis answered, and refused: out of memory, read-only, loading, or persistence failing. Nothing was written."""
 
 
+class StreamFull(WorldError):
+    """An agent stream has reached its bound, and an audience has yet to read what would have to go. Nothing was
+    published: try again when it has, or do what the message says."""
+
+
 class UserError(AgentSystemError):
     """The caller can correct this; the message says how."""
 
@@ -162,6 +167,10 @@ class BadEvent(UserError):
 
 class BusClosed(UserError):
     """The event bus was closed; nobody was told of the event."""
+
+
+class NoGroup(UserError, ValueError):
+    """The call is about what a consumer group has yet to acknowledge, and this coordinator has no group."""
 
 
 class TaskRefused(UserError):

@@ -31,7 +31,7 @@ from core.roles import Address
 from core.sealing import Seals
 from core.stored import pairs
 
-__all__ = ["KeyRing", "ReplayWindow", "Signed", "check_fresh", "check_plausible", "key_id_of"]
+__all__ = ["KeyRing", "ReplayWindow", "Signed", "check_fresh", "check_plausible", "key_id_of", "stream_keys"]
 
 _LABEL = b"agent-system/a2a/v1"
 _RECORDS = "records"
@@ -196,6 +196,11 @@ class KeyRing:
 def key_id_of(secret: bytes) -> str:
     """The public name of a root secret, 8 hex digits, which reveals nothing about the secret."""
     return _derive(secret, "key id").hex()[:8]
+
+
+def stream_keys(stream: str, secret: bytes, previous: bytes | None = None) -> dict[str, bytes]:
+    """By key id, the keys of an agent stream, which all have who know the root secret; the first one is current."""
+    return {key_id_of(root): _derive(root, f"stream {stream}") for root in (secret, previous) if root}
 
 
 def _walk(root: bytes, chain: Sequence[Address]) -> bytes:

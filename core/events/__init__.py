@@ -10,12 +10,17 @@ if TYPE_CHECKING:
 
     from core.agent_event import AgentEvent
     from core.event_types import EventType
+    from core.events.agent_stream import AgentCoordinator
     from core.events.bus import EventBus
     from core.events.subscription import EventHandler, HandlerError, Overflow, Subscription
 
-__all__ = ["AgentEvent", "EventBus", "EventHandler", "EventType", "HandlerError", "Overflow", "Subscription"]
+__all__ = [
+    "AgentCoordinator", "AgentEvent", "EventBus", "EventHandler", "EventType", "HandlerError", "Overflow",
+    "Subscription",
+]  # fmt: skip
 
 _HOME = {
+    "AgentCoordinator": ".agent_stream",
     "AgentEvent": "..agent_event",
     "EventBus": ".bus",
     "EventHandler": ".subscription",

@@ -35,6 +35,15 @@ braces hashes by its whole name, so the tag `{shared:distributor:ID}` lies in th
     {coordinator:C}:quarantine, {shared:distributor:D}:quarantine
                                              stream  rejected messages and why, bounded         -         the reader
     agents:active                            set     addresses with their cell, for `status`    -         every agent
+
+An agent stream has the name that a program gives it. A is an audience of it, which is a consumer group.
+
+    NAME                                     stream  signed events, bounded                     -         publishers
+    {NAME}:audience:A:owners                 hash    session -> the consumer that has it now    -         consumers
+    {NAME}:audience:A:held                   hash    session -> how many of it are pending      -         consumers
+    {NAME}:audience:A:alive                  zset    consumer -> when it was last heard (ms)    -         consumers
+    {NAME}:audience:A:tries                  hash    entry id -> how often it was tried again   7 days    consumers
+    {NAME}:audience:A:dead                   stream  dead letters of the audience, bounded      -         consumers
 """
 
 from __future__ import annotations
@@ -43,7 +52,7 @@ from dataclasses import dataclass
 
 from core.roles import ASKERS, Address, Role
 
-__all__ = ["ACTIVE", "AgentKeys", "CellKeys", "CoordinatorKeys", "keys_of"]
+__all__ = ["ACTIVE", "AgentKeys", "AudienceKeys", "CellKeys", "CoordinatorKeys", "keys_of"]
 
 ACTIVE = "agents:active"
 
@@ -238,6 +247,37 @@ class CellKeys:
             revoked=None,
             history=None,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class AudienceKeys:
+    """An agent stream and what one audience keeps beside it: `{NAME}:audience:A...`"""
+
+    stream: str
+    group: str
+
+    def _key(self, name: str) -> str:
+        return f"{{{self.stream}}}:audience:{self.group}:{name}"
+
+    @property
+    def owners(self) -> str:
+        return self._key("owners")
+
+    @property
+    def held(self) -> str:
+        return self._key("held")
+
+    @property
+    def alive(self) -> str:
+        return self._key("alive")
+
+    @property
+    def tries(self) -> str:
+        return self._key("tries")
+
+    @property
+    def dead(self) -> str:
+        return self._key("dead")
 
 
 def keys_of(chain: tuple[Address, ...]) -> AgentKeys:

@@ -49,7 +49,7 @@ IMPORTING_BY_NAME = (
 )  # fmt: skip
 #: Who may open connections to the store: what acts as an agent, a client or an operator. All others are given one.
 OPENING_CONNECTIONS = (
-    "core/wiring.py", "core/runtime/agent.py", "core/client/*.py",
+    "core/wiring.py", "core/runtime/agent.py", "core/client/*.py", "core/events/stream_session.py",
     "core/operations/reader.py", "core/operations/permissions.py",
 )  # fmt: skip
 #: What workers import by its name and run, as they do with the modules of any user.

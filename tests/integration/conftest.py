@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
 from core.config.settings import RedisConfig
+from core.events import AgentCoordinator
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.commit import Committer
 from core.redis_client import Wire
@@ -47,3 +48,18 @@ async def make(redis_config: RedisConfig) -> AsyncIterator[Make]:
 
         made_so_far: list[Committer] = []
         yield committer
+
+
+@pytest.fixture
+async def stream(redis_config: RedisConfig) -> AsyncIterator[Callable[..., AgentCoordinator]]:
+    """Coordinators of one agent stream, each as another process would have it."""
+    async with AsyncExitStack() as stack:
+
+        def coordinator(
+            group: str | None = None, name: str | None = None, *, stream_name: str = "agent_events", **fields: Any
+        ) -> AgentCoordinator:
+            made = AgentCoordinator(redis_config, stream_name, group, name, **fields)
+            stack.push_async_callback(made.close)
+            return made
+
+        yield coordinator

@@ -1,0 +1,310 @@
+"""What one consumer of an audience reads: its own pending entries first, then what is new, each until it is settled."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from core.errors import BadEvent, EventLoopError, PeerError, ServerRefused, TransportDown
+from core.event_types import EventType
+from core.events.audience import Audience
+from core.events.stream_connection import StreamConnection
+from core.events.stream_entry import Entry, EntryFormat, ReceivedEvent, audience_of, session_of
+from core.redis_backend.clock import monotonic_s
+
+__all__ = ["GroupReader"]
+
+log = logging.getLogger(__name__)
+
+#: Acknowledgements travel together: so many, or for so long.
+ACKS_TOGETHER, ACKS_WAIT_S = 256, 0.05
+#: Between two attempts while Redis is away.
+PAUSE_S = 0.2
+#: How long one wait for news lasts at most.
+LONGEST_WAIT_S = 1.0
+#: In the time that makes a consumer count as gone, it says so often that it lives.
+BEATS = 3
+
+
+class GroupReader:
+    """Reads for one consumer. An event that was handed out is in its hands until it is acknowledged, dead or released,
+    and as long as there is one, the consumer says that it lives."""
+
+    def __init__(
+        self,
+        audience: Audience,
+        entries: EntryFormat,
+        wanted: frozenset[EventType] | None,
+        max_attempts: int,
+        waiting: StreamConnection,
+    ) -> None:
+        """`wanted`: the types of events; None: all. `waiting`: a connection of its own, to wait on."""
+        self.audience = audience
+        self._entries = entries
+        self._wanted = wanted
+        self._max_attempts = max_attempts
+        self._waiting = waiting
+        self._silent_after_s = audience.silent_after_ms / 1000
+        self._beating: asyncio.Task[None] | None = None
+        self._beaten_s = 0.0  # when this consumer last said that it lives
+        self._known = False  # whether it has counted as alive ever since
+        self._looked_s = float("-inf")  # when it last looked for what others have left
+        self._reading = 0  # which of the subscriptions, one after the other, is read
+        self._is_reading = False
+        self._fetched: deque[tuple[Entry, bool]] = deque()  # not handed out yet, and whether somebody may have tried it
+        self._untried: set[bytes] = set()  # what was fetched and dropped before anybody tried it
+        self._after = b"0-0"  # the last of its own entries that was fetched
+        self._own_first = True  # whether there may be own entries that were left from before
+        self._settled: list[tuple[str, str]] = []  # ids and sessions, acknowledged here and not in Redis yet
+        self._settled_s = 0.0  # since when they wait
+        self._in_hand: dict[str, ReceivedEvent] = {}
+
+    # ---- a subscription ----
+
+    @asynccontextmanager
+    async def subscription(self) -> AsyncIterator[int]:
+        """A subscription, which ends the one before it. `next` is asked with its number."""
+        self._reading += 1
+        mine, self._is_reading = self._reading, True
+        self._forget()
+        try:
+            yield mine
+        finally:
+            if mine == self._reading:
+                await asyncio.shield(self._end_reading())
+
+    async def _end_reading(self) -> None:
+        self._is_reading = False
+        self._forget()
+        with suppress(TransportDown, ServerRefused):  # what is not acknowledged now is read once more
+            await self.flush()
+            await self._rest()
+
+    async def next(self, reading: int, within_s: float | None) -> ReceivedEvent | None:
+        """The next event, in the hands of the caller from now on; None: none came `within_s` (None: it waits for one).
+
+        Outlasts an outage of Redis. Raises ServerRefused; EventLoopError: another subscription has begun."""
+        until_s = float("inf") if within_s is None else monotonic_s() + within_s
+        while True:
+            if reading != self._reading:
+                raise EventLoopError("the subscription has ended: this consumer was closed, or has another one by now")
+            try:
+                await self.live()
+                if event := await self._next_fetched():
+                    return event
+                if not await self._fetch() and not await self._news(until_s):
+                    return None
+            except TransportDown as error:
+                if monotonic_s() >= until_s:
+                    return None
+                log.warning("waiting for Redis: %s", error, extra={"action": "stream_waits"})
+                await asyncio.sleep(min(PAUSE_S, until_s - monotonic_s()))
+
+    async def _next_fetched(self) -> ReceivedEvent | None:
+        while self._fetched:
+            entry, again = self._fetched[0]
+            event = await self._opened(entry, again=again)
+            if self._fetched and self._fetched[0][0] is entry:  # now, since what could not be opened is still next
+                self._fetched.popleft()
+            if event:
+                return event
+        return None
+
+    async def _fetch(self) -> bool:
+        """Fetches entries: once in a while what was left here or by others, else new ones. False: there are none."""
+        if monotonic_s() - self._looked_s > self._silent_after_s / BEATS:
+            await self.audience.take_over(self.audience.silent_after_ms)
+            self._looked_s, self._after, self._own_first = monotonic_s(), b"0-0", True
+        if self._own_first:
+            await self.flush()
+            entries = await self.audience.own(self._after)
+            self._own_first = bool(entries)
+            self._keep(entries, again=True)
+            return True
+        settled, self._settled = self._settled, []
+        try:
+            there_is_more, entries = await self.audience.take(settled, self._after)
+        except BaseException:
+            self._settled += settled
+            raise
+        self._keep(entries, again=False)
+        return there_is_more or bool(entries)
+
+    def _keep(self, entries: Sequence[Entry], *, again: bool) -> None:
+        for entry in entries:
+            if entry[0].decode() not in self._in_hand:
+                self._fetched.append((entry, again and entry[0] not in self._untried))
+                self._untried.discard(entry[0])
+        if entries:
+            self._after = entries[-1][0]
+
+    async def _opened(self, entry: Entry, *, again: bool) -> ReceivedEvent | None:
+        """The event of an entry, in hand; None: nobody is to handle it, and it is settled."""
+        msg_id, fields = entry[0].decode(), entry[1]
+        if fields is None:  # it was deleted while it was pending
+            self._settle(msg_id, "")
+            return None
+        try:
+            event = self._entries.event(fields)
+        except (PeerError, BadEvent) as error:
+            await self.audience.bury(msg_id, session_of(fields), fields, f"{type(error).__name__}: {error}", 0)
+            log.warning("an entry of the agent stream is no event: %s", error, extra={"action": "event_refused"})
+            return None
+        received = ReceivedEvent(msg_id, event, fields, self.audience.keys.group)
+        if not self._is_wanted(received):
+            self._settle(msg_id, received.session)
+            return None
+        if again:
+            received.attempt = 1 + await self.audience.count_try(msg_id)
+        if received.attempt > self._max_attempts:
+            await self._bury(received, "no handler has returned")
+            return None
+        self._in_hand[msg_id] = received
+        return received
+
+    def _is_wanted(self, received: ReceivedEvent) -> bool:
+        if audience_of(received.fields) not in {None, self.audience.keys.group}:
+            return False
+        return self._wanted is None or received.event.type in self._wanted
+
+    async def _news(self, until_s: float) -> bool:
+        """Waits until there may be something new. False: it is `until_s`."""
+        left_s = min(LONGEST_WAIT_S, until_s - monotonic_s())
+        if left_s <= 0:
+            return False
+        block_ms = max(1, int(left_s * 1000))
+        stream, last = self.audience.keys.stream, self.audience.last
+        await self._waiting.ask(("XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", stream, last))
+        return True
+
+    # ---- what becomes of an event ----
+
+    async def handled(self, event: ReceivedEvent) -> None:
+        """Acknowledges an event, together with others, at the latest with the next sign of life."""
+        self._in_hand.pop(event.msg_id, None)
+        self._settle(event.msg_id, event.session)
+        if len(self._settled) >= ACKS_TOGETHER or monotonic_s() - self._settled_s > ACKS_WAIT_S:
+            with suppress(TransportDown):  # they stay here, and go with the next ones
+                await self.flush()
+
+    async def failed(self, event: ReceivedEvent, reason: str) -> bool:
+        """An attempt at an event has failed. False: that was the last one, and the event is a dead letter."""
+        if event.attempt >= self._max_attempts:
+            await self._bury(event, reason)
+            return False
+        event.attempt = 1 + await self.audience.count_try(event.msg_id)
+        return True
+
+    async def acknowledge(self, msg_ids: Sequence[str]) -> int:
+        """Acknowledges entries now. Returns how many of them were pending. Raises TransportDown."""
+        count = await self.audience.settle([(msg_id, await self._session(msg_id)) for msg_id in msg_ids])
+        for msg_id in msg_ids:
+            self._in_hand.pop(msg_id, None)
+        await self._rest()
+        return count
+
+    async def _session(self, msg_id: str) -> str:
+        if msg_id in self._in_hand:
+            return self._in_hand[msg_id].session
+        return session_of(await self.audience.fields(msg_id))
+
+    def release(self, event: ReceivedEvent) -> None:
+        """Nobody handles the event now: it is pending, and will be handed out again."""
+        self._in_hand.pop(event.msg_id, None)
+
+    async def claim(self, min_idle_ms: int, most: int) -> list[ReceivedEvent]:
+        """Takes over what consumers hold that are gone, and hands out at most `most` of what this one has by then."""
+        await self.live()
+        await self.audience.take_over(min_idle_ms)
+        claimed: list[ReceivedEvent] = []
+        after = b"0-0"
+        while len(claimed) < most and (entries := await self.audience.own(after)):
+            fetched = {entry[0] for entry, _ in self._fetched}
+            for entry in entries:
+                is_free = entry[0] not in fetched and entry[0].decode() not in self._in_hand
+                if len(claimed) < most and is_free and (event := await self._opened(entry, again=True)):
+                    claimed.append(event)
+            after = entries[-1][0]
+        await self.flush()
+        await self._rest()
+        return claimed
+
+    async def flush(self) -> None:
+        """Sends the acknowledgements that wait. Raises TransportDown: they still do."""
+        settled, self._settled = self._settled, []
+        try:
+            if settled:
+                await self.audience.settle(settled)
+        except BaseException:
+            self._settled += settled
+            raise
+
+    def _settle(self, msg_id: str, session: str) -> None:
+        if not self._settled:
+            self._settled_s = monotonic_s()
+        self._settled.append((msg_id, session))
+
+    async def _bury(self, event: ReceivedEvent, reason: str) -> None:
+        await self.audience.bury(event.msg_id, event.session, event.fields, reason, event.attempt)
+        self._in_hand.pop(event.msg_id, None)
+        told = {"action": "event_dead", "msg_id": event.msg_id, "attempts": event.attempt}
+        log.warning("an event is a dead letter now: %s", reason, extra=told)
+
+    def _forget(self) -> None:
+        """What was fetched and not handed out is read again."""
+        self._untried = {entry[0] for entry, again in self._fetched if not again}
+        self._fetched.clear()
+        self._after, self._own_first = b"0-0", True
+        if not self._is_reading:
+            self._looked_s = float("-inf")
+
+    # ---- signs of life ----
+
+    async def live(self) -> None:
+        """This consumer counts as alive from now on. If it did not since it last said so, others may have taken over
+        what it had fetched, and it looks anew."""
+        if self._known and monotonic_s() - self._beaten_s < self._silent_after_s:
+            return
+        self._known = False
+        await self._beat()
+        self._known = True
+        self._forget()
+        if self._beating is None:
+            self._beating = asyncio.get_running_loop().create_task(self._beat_on(), name="signs of life")
+
+    async def _beat(self) -> None:
+        said_s = monotonic_s()
+        if not await self.audience.beat():
+            self._known = False
+        self._beaten_s = said_s
+
+    async def _beat_on(self) -> None:
+        while True:
+            await asyncio.sleep(self._silent_after_s / BEATS)
+            with suppress(TransportDown, ServerRefused):  # too many that fail, and `live` notices
+                await self._beat()
+                await self.flush()
+
+    async def _rest(self) -> None:
+        """Says goodbye, unless something is in hand or is read."""
+        if self._is_reading or self._in_hand or self._beating is None:
+            return
+        await self._stop_beating()
+        await self.audience.leave()
+
+    async def _stop_beating(self) -> None:
+        beating, self._beating, self._known = self._beating, None, False
+        if beating is not None:
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Ends reading. What is in hand is read by others, or again."""
+        self._reading += 1
+        self._in_hand.clear()
+        await self._end_reading()
+        await self._stop_beating()
+        await self._waiting.close()
