@@ -54,7 +54,8 @@ for _, entry in ipairs(entries) do
     end
 end
 for owner, ids in pairs(of_others) do
-    redis.call('XCLAIM', KEYS[1], ARGV[1], owner, 0, unpack(ids), 'JUSTID')
+    table.insert(ids, 'JUSTID')
+    redis.call('XCLAIM', KEYS[1], ARGV[1], owner, 0, unpack(ids))
 end
 return {#entries, entries[#entries][1]}
 """
@@ -111,9 +112,10 @@ local function take_over(name)
         local ids = {}
         for i, entry in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1000, name)) do ids[i] = entry[1] end
         more = #ids == 1000
+        moved = moved + #ids
         if #ids > 0 then
-            redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, unpack(ids), 'JUSTID')
-            moved = moved + #ids
+            table.insert(ids, 'JUSTID')
+            redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, unpack(ids))
         end
     end
     local owners = redis.call('HGETALL', KEYS[2])

@@ -121,8 +121,10 @@ class GroupReader:
         if self._own_first:
             await self.flush()
             entries = await self.audience.own(self._after)
-            self._own_first = bool(entries)
             self._keep(entries, again=True)
+            if not entries:
+                self._own_first = False
+                self._untried.clear()
             return True
         settled, self._settled = self._settled, []
         try:
@@ -160,6 +162,7 @@ class GroupReader:
         if again:
             received.attempt = 1 + await self.audience.count_try(msg_id)
         if received.attempt > self._max_attempts:
+            received.attempt -= 1  # this one does not begin
             await self._bury(received, "no handler has returned")
             return None
         self._in_hand[msg_id] = received
@@ -255,7 +258,7 @@ class GroupReader:
 
     def _forget(self) -> None:
         """What was fetched and not handed out is read again."""
-        self._untried = {entry[0] for entry, again in self._fetched if not again}
+        self._untried |= {entry[0] for entry, again in self._fetched if not again}
         self._fetched.clear()
         self._after, self._own_first = b"0-0", True
         if not self._is_reading:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,17 +16,9 @@ from core.config.settings import RedisConfig
 from core.errors import BadEvent, ConfigError, NoGroup, ServerRefused, StreamFull, TransportDown
 from core.event_types import EventType
 from core.events import AgentCoordinator
-from core.events.stream_entry import ReceivedEvent
+from tests.integration.agent_stream import STREAM, Make, blocked, custom, read
 from tests.redis_server import RedisServer
 from tests.waiting import until_async
-
-Make = Callable[..., AgentCoordinator]
-STREAM = "agent_events"
-
-
-async def read(coordinator: AgentCoordinator, most: int = 10_000, **options: Any) -> list[ReceivedEvent]:
-    """What is there now."""
-    return [event async for event in coordinator.subscribe(timeout_ms=0, max_events=most, **options)]
 
 
 async def fill(coordinator: AgentCoordinator) -> None:
@@ -42,10 +33,6 @@ async def entry(client: redis.asyncio.Redis) -> dict[Any, Any]:
     [(_, fields)] = entries
     assert fields
     return fields
-
-
-def custom(**data: Any) -> AgentEvent:
-    return AgentEvent(EventType.CUSTOM, data=data)
 
 
 # ---- what the methods publish ----
@@ -228,10 +215,6 @@ async def test_without_a_group_a_cursor_reads_all_and_resumes_after_an_id(stream
     assert [event["n"] for event in await read(coordinator)] == [0, 1, 2, 3, 4]
     assert [event["n"] for event in await read(coordinator, after=ids[2])] == [3, 4]
     assert [event["n"] for event in await read(coordinator, most=2, after="0")] == [0, 1]
-
-
-async def blocked(client: redis.asyncio.Redis) -> bool:
-    return bool((await client.info("clients"))["blocked_clients"])
 
 
 async def test_a_cursor_after_the_end_gets_what_comes(stream: Make, client: redis.asyncio.Redis) -> None:

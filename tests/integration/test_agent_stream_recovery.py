@@ -1,0 +1,184 @@
+"""What becomes of an audience's events when consumers, groups, connections or everything is lost: a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from contextlib import aclosing
+
+import pytest
+import redis.asyncio
+
+from core.events import AgentCoordinator
+from tests.integration.agent_stream import STREAM, Make, blocked, custom, numbers, pending, publish, read
+from tests.redis_server import RedisServer
+from tests.waiting import until, until_async
+
+# ---- consumers that are gone ----
+
+
+async def test_what_was_claimed_can_be_acknowledged(stream: Make, client: redis.asyncio.Redis) -> None:
+    await publish(stream(), 3)
+    await client.xgroup_create(STREAM, "g", "0")
+    await client.xreadgroup("g", "gone", {STREAM: ">"})  # another program, which never said that it lives
+    heir = stream("g")
+    claimed = await heir.claim_abandoned_messages(min_idle_ms=0)
+    assert numbers(claimed) == [0, 1, 2]
+    assert await heir.claim_abandoned_messages(min_idle_ms=0) == []
+    assert await heir.acknowledge(*claimed) == 3
+    assert await pending(client) == 0
+
+
+async def test_nothing_is_claimed_that_has_not_been_idle_for_long_enough(
+    stream: Make, client: redis.asyncio.Redis
+) -> None:
+    await publish(stream(), 3)
+    await client.xgroup_create(STREAM, "g", "0")
+    await client.xreadgroup("g", "slow", {STREAM: ">"})
+    assert await stream("g").claim_abandoned_messages() == []
+
+
+async def test_any_number_of_abandoned_events_is_claimed(stream: Make, client: redis.asyncio.Redis) -> None:
+    await publish(stream(), 2500)
+    await client.xgroup_create(STREAM, "g", "0")
+    await client.xreadgroup("g", "gone", {STREAM: ">"}, count=2500)
+    heir, got = stream("g"), []
+    while claimed := await heir.claim_abandoned_messages(min_idle_ms=0):
+        assert len(claimed) <= 1000
+        got += numbers(claimed)
+    assert got == list(range(2500))
+
+
+async def test_who_lives_is_not_robbed_however_long_its_handler_takes(
+    stream: Make, client: redis.asyncio.Redis
+) -> None:
+    coordinator, peer = stream("g", silent_after_ms=400), stream("g", silent_after_ms=400)
+    await publish(coordinator, 1)
+    async for _ in coordinator.subscribe(max_events=1):
+        idle = await until_async(lambda: _idle_longer_than(client, 1500), "the handler takes long")
+        assert idle
+        assert await peer.claim_abandoned_messages(min_idle_ms=0) == []
+        assert await read(peer) == []
+    assert await pending(client) == 0
+
+
+async def _idle_longer_than(client: redis.asyncio.Redis, ms: int) -> bool:
+    [entry] = await client.xpending_range(STREAM, "g", "-", "+", 1)
+    return int(entry["time_since_delivered"]) > ms
+
+
+async def test_who_subscribes_takes_over_what_a_closed_consumer_has_left(stream: Make) -> None:
+    await publish(stream(), 5)
+    leaver = stream("g")
+    assert len(await read(leaver, auto_ack=False)) == 5
+    peer = stream("g")
+    assert await read(peer) == []
+    await leaver.close()
+    assert numbers(await read(stream("g"))) == list(range(5))
+
+
+async def test_a_consumer_that_wakes_up_hands_out_nothing_that_others_have_done_meanwhile(stream: Make) -> None:
+    await publish(stream(), 20)
+    sleeper = stream("g", silent_after_ms=300)
+    done_by_peer: list[int] = []
+
+    async def work(peer: AgentCoordinator) -> None:
+        async with peer:
+            async for event in peer.subscribe(max_events=20):
+                done_by_peer.append(event["n"])
+
+    peer = threading.Thread(target=lambda: asyncio.run(work(stream("g", silent_after_ms=300))))
+    seen = []
+    async for event in sleeper.subscribe(timeout_ms=0, max_events=20):
+        seen.append(event["n"])
+        if event["n"] == 4:
+            peer.start()
+            until(lambda: len(done_by_peer) >= 15, "the peer has taken over")  # the whole loop stands still
+    peer.join()
+    assert seen == [0, 1, 2, 3, 4]
+    assert sorted({*seen, *done_by_peer}) == list(range(20))
+
+
+def consumer(server: RedisServer, *arguments: object) -> subprocess.Popen[str]:
+    """A consumer in a process of its own."""
+    environ = {**os.environ, "REDIS_URL": server.url, "REDIS_PASSWORD": server.password, "REDIS_MODE": "external"}
+    command = [sys.executable, "-m", "tests.integration.stream_consumer", *map(str, arguments)]
+    return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True)
+
+
+async def test_an_event_that_kills_its_consumers_is_a_dead_letter_in_the_end(
+    stream: Make, client: redis.asyncio.Redis, redis_server: RedisServer
+) -> None:
+    await publish(stream(), 3)
+    for _ in range(2):
+        with consumer(redis_server, "g", "victim", 10_000, "deadly") as process:
+            assert process.stdout
+            assert process.stdout.read() == "0\n"
+    survivor = stream("g", "victim", max_attempts=2)
+    assert numbers(await read(survivor)) == [1, 2]
+    [letter] = await survivor.dead_letters()
+    assert letter.event
+    assert (letter.event.data["n"], letter.attempts) == (0, 2)
+
+
+async def test_the_events_of_a_consumer_that_was_killed_go_to_a_peer(
+    stream: Make, client: redis.asyncio.Redis, redis_server: RedisServer
+) -> None:
+    await publish(stream(), 3)
+    with consumer(redis_server, "g", "victim", 500, "deadly") as process:
+        assert process.stdout
+        assert process.stdout.read() == "0\n"
+    peer = stream("g", silent_after_ms=500)
+    got = [event["n"] async for event in peer.subscribe(max_events=3)]
+    assert got == [0, 1, 2]
+    assert await pending(client) == 0
+
+
+# ---- what is lost ----
+
+
+@pytest.mark.parametrize("lost", ["group", "stream", "everything"])
+async def test_a_subscription_outlasts_the_loss_of_its_group(
+    stream: Make, client: redis.asyncio.Redis, lost: str
+) -> None:
+    coordinator = stream("g")
+    await publish(coordinator, 2)
+    async with aclosing(coordinator.subscribe()) as events:
+        assert [(await anext(events))["n"] for _ in range(2)] == [0, 1]
+        following = asyncio.ensure_future(anext(events))
+        await until_async(lambda: blocked(client), "the subscription waits")
+        if lost == "group":
+            await client.xgroup_destroy(STREAM, "g")
+        elif lost == "stream":
+            await client.delete(STREAM)
+        else:
+            await client.flushall()
+        await stream().publish(custom(n=2))
+        got = [(await following)["n"]]
+        while got[-1] != 2:  # a new group begins with what there still is
+            got.append((await anext(events))["n"])
+    assert got in ([2], [0, 1, 2])
+
+
+async def test_a_subscription_outlasts_broken_connections(stream: Make, client: redis.asyncio.Redis) -> None:
+    coordinator = stream("g")
+    await publish(coordinator, 1)
+    async with aclosing(coordinator.subscribe()) as events:
+        assert (await anext(events))["n"] == 0
+        following = asyncio.ensure_future(anext(events))
+        await until_async(lambda: blocked(client), "the subscription waits")
+        await client.client_kill_filter(_type="normal", skipme=True)
+        await stream().publish(custom(n=1))
+        assert (await following)["n"] == 1
+
+
+async def test_scripts_that_are_flushed_are_sent_again(stream: Make, client: redis.asyncio.Redis) -> None:
+    coordinator = stream("g")
+    await publish(coordinator, 1)
+    assert numbers(await read(coordinator)) == [0]
+    await client.script_flush()
+    await publish(coordinator, 1)
+    assert numbers(await read(coordinator)) == [0]
