@@ -13,7 +13,7 @@ from core.overview import AgentView, Overview, health_at
 from core.roles import Address, Role
 from core.status_reports import Beat
 from core.tasks import Task, TaskError, TaskStatus
-from core.waiting_reason import waiting_reason
+from core.waiting_reason import stuck_reason, waiting_reason
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 COORDINATOR = Address(Role.COORDINATOR, "c")
@@ -22,9 +22,9 @@ WORKER = Address(Role.WORKER, "w")
 SKILLS = ("gpu", "task:agents.gather", "task:sum")
 
 
-def an_agent(*chain: Address, health: Health = Health.ACTIVE, inbox: int = 0) -> AgentView:
-    beat = Beat(capabilities=SKILLS, concurrency=1, running=1)
-    return AgentView(chain, health, None, beat, 100, 0, inbox, 1, 1)
+def an_agent(*chain: Address, health: Health = Health.ACTIVE, inbox: int = 0, **beat: Any) -> AgentView:
+    told = Beat(**{"capabilities": SKILLS, "concurrency": 1, "running": 1, **beat})
+    return AgentView(chain, health, None, told, 100, 0, inbox, 1, 1)
 
 
 def a_hierarchy(
@@ -32,13 +32,14 @@ def a_hierarchy(
     distributor: Health | None = Health.ACTIVE,
     worker: Health | None = Health.ACTIVE,
     unread: int = 0,
+    more: tuple[AgentView, ...] = (),
 ) -> Overview:
-    agents = [an_agent(COORDINATOR, health=coordinator)]
+    agents = [an_agent(COORDINATOR, health=coordinator, inbox=unread)]
     if distributor:
         agents.append(an_agent(COORDINATOR, DISTRIBUTOR, health=distributor, inbox=unread))
     if worker:
         agents.append(an_agent(COORDINATOR, DISTRIBUTOR, WORKER, health=worker))
-    return Overview("c", NOW, tuple(agents), 3, 0, 0, {})
+    return Overview("c", NOW, (*agents, *more), 3, 0, 0, {})
 
 
 def a_task(status: TaskStatus = TaskStatus.PENDING, **fields: Any) -> Task:
@@ -47,47 +48,126 @@ def a_task(status: TaskStatus = TaskStatus.PENDING, **fields: Any) -> Task:
 
 UP = a_hierarchy()
 HANDED_OVER = a_task(TaskStatus.IN_PROGRESS, assigned_to="d")
+NO_COORDINATOR, NO_DISTRIBUTOR, NO_WORKER = (
+    "no coordinator is up: run `agents up`",
+    "no distributor is up: run `agents up`",
+    "no worker is up: run `agents up`, or python -m worker",
+)
+SILENT = "the coordinator is silent; if it died, its successor takes over when the lease ends"
+UNHEARD = "no distributor hears a worker: `agents doctor` says what to do"
+UNKNOWN = "no worker knows task type 'smu'; known: sum"
+KNOWS_NOTHING = an_agent(COORDINATOR, DISTRIBUTOR, WORKER, capabilities=())
+#: A worker whose heartbeat has not been seen yet: it is up, but nobody knows what it can do.
+UNSEEN = AgentView((COORDINATOR, DISTRIBUTOR, WORKER), Health.ACTIVE, None, None, 100, 0, 0, 1, 1)
+#: Reasons that last until somebody intervenes.
+STUCK = [
+    (None, a_hierarchy(coordinator=Health.GONE), NO_COORDINATOR),
+    (a_task(), a_hierarchy(coordinator=Health.GONE), NO_COORDINATOR),
+    (None, a_hierarchy(coordinator=Health.SUSPECT), SILENT),
+    (a_task(), a_hierarchy(distributor=None, worker=None), NO_DISTRIBUTOR),
+    (a_task(), a_hierarchy(distributor=Health.GONE, worker=Health.GONE), NO_DISTRIBUTOR),
+    (a_task(), a_hierarchy(worker=None), NO_WORKER),
+    (a_task(), a_hierarchy(worker=Health.GONE), NO_WORKER),
+    (a_task(), a_hierarchy(worker=None, more=(UNSEEN,)), NO_WORKER),
+    (a_task(), a_hierarchy(worker=Health.UNHEARD), UNHEARD),
+    (a_task(task_type="smu"), UP, UNKNOWN),
+    (
+        a_task(), a_hierarchy(worker=None, more=(KNOWS_NOTHING,)),
+        "no worker knows task type 'sum'; known: none, start workers with --import YOUR_MODULE",
+    ),
+    (
+        a_task(task_type="smu"),
+        a_hierarchy(more=(an_agent(COORDINATOR, DISTRIBUTOR, Address(Role.WORKER, "v"), capabilities=("task:add",)),)),
+        "no worker knows task type 'smu'; known: add, sum",
+    ),
+    (
+        a_task(capabilities=("tpu", "gpu")), UP,
+        "no worker that knows 'sum' has the capabilities it asks for: tpu, gpu",
+    ),
+    (HANDED_OVER, a_hierarchy(worker=None), NO_WORKER),
+]  # fmt: skip
+#: Those that pass by themselves.
+PASSING = [
+    (None, UP, "the coordinator has not recorded it yet (0 message(s) unread)"),
+    (None, a_hierarchy(unread=2), "the coordinator has not recorded it yet (2 message(s) unread)"),
+    (a_task(), UP, "it waits its turn: 3 task(s) are open, 1 running"),
+    (a_task(capabilities=("gpu",)), UP, "it waits its turn: 3 task(s) are open, 1 running"),
+    (
+        a_task(), a_hierarchy(more=(KNOWS_NOTHING, UNSEEN)),
+        "it waits its turn: 3 task(s) are open, 2 running",
+    ),
+    (
+        a_task(TaskStatus.WAITING, task_type="smu", children=("x", "y")), UP,
+        "it waits for its children: 2 task(s), see `agents tasks list`",
+    ),
+    (
+        a_task(TaskStatus.IN_PROGRESS, assigned_to="d", cancel_requested=True), UP,
+        "it is being cancelled; its worker has to stop first",
+    ),
+    (HANDED_OVER, a_hierarchy(unread=2), "d has not read it yet (2 message(s) unread)"),
+    (HANDED_OVER, UP, "it waits its turn at d: all its workers are busy"),
+]  # fmt: skip
+GONE = "d, which has it, is silent; another distributor gets it, or it goes on with a restart"
+
+
+@pytest.mark.parametrize(("task", "overview", "words"), [*STUCK, *PASSING])
+def test_a_task_that_no_worker_has_yet(task: Task | None, overview: Overview, words: str) -> None:
+    assert waiting_reason(task, None, overview) == words
+
+
+@pytest.mark.parametrize("overview", [a_hierarchy(distributor=None), a_hierarchy(distributor=Health.GONE)])
+def test_a_task_whose_distributor_is_gone_is_with_it_all_the_same(overview: Overview) -> None:
+    assert waiting_reason(HANDED_OVER, None, overview) == GONE
 
 
 @pytest.mark.parametrize(
-    ("task", "overview", "words"),
-    [
-        (None, a_hierarchy(coordinator=Health.GONE), "no coordinator is up: run `agents up`"),
-        (None, a_hierarchy(coordinator=Health.SUSPECT), "the coordinator is silent"),
-        (None, UP, "has not recorded it yet"),
-        (a_task(), a_hierarchy(distributor=None, worker=None), "no distributor is up: run `agents up`"),
-        (a_task(), a_hierarchy(distributor=Health.GONE, worker=Health.GONE), "no distributor is up"),
-        (a_task(), a_hierarchy(worker=None), "no worker is up"),
-        (a_task(task_type="smu"), UP, "no worker knows task type 'smu'; known: sum"),
-        (a_task(capabilities=("tpu",)), UP, "has the capabilities it asks for: tpu"),
-        (a_task(), UP, "it waits its turn: 3 task(s) are open, 1 running"),
-        (a_task(TaskStatus.WAITING, children=("x", "y")), UP, "waits for its children: 2"),
-        (a_task(TaskStatus.IN_PROGRESS, assigned_to="d", cancel_requested=True), UP, "is being cancelled"),
-        (HANDED_OVER, a_hierarchy(distributor=Health.GONE), "d, which has it, is silent"),
-        (HANDED_OVER, a_hierarchy(unread=2), "d has not read it yet (2"),
-        (HANDED_OVER, a_hierarchy(worker=None), "no worker is up"),
-        (HANDED_OVER, UP, "it waits its turn at d: all its workers are busy"),
-    ],
-)  # fmt: skip
-def test_a_task_that_no_worker_has_yet(task: Task | None, overview: Overview, words: str) -> None:
-    assert words in waiting_reason(task, None, overview)
+    ("task", "overview", "words"), [*STUCK, *((task, overview, "") for task, overview, _ in PASSING)]
+)
+def test_only_a_task_that_waits_until_somebody_intervenes_is_stuck(
+    task: Task | None, overview: Overview, words: str
+) -> None:
+    assert stuck_reason(task, None, overview) == words
 
 
-def test_a_task_that_runs_is_where_it_runs() -> None:
+def test_a_task_that_runs_is_where_it_runs_and_never_stuck() -> None:
     here = a_task(TaskStatus.IN_PROGRESS, assigned_to="w", attempt=2, started_at=NOW, metadata={"progress": 0.5})
-    assert waiting_reason(HANDED_OVER, here, UP) == "w has had attempt 2 since 12:00:00 UTC, progress 0.5"
-    assert "it drains" in waiting_reason(HANDED_OVER, here, a_hierarchy(worker=Health.DRAINING))
-    assert "w, which ran attempt 2, is silent" in waiting_reason(HANDED_OVER, here, a_hierarchy(worker=Health.GONE))
+    held = "w has had attempt 2 since 12:00:00 UTC"
+    silent = "w, which ran attempt 2, is silent; another worker gets it soon"
+    for overview, words in [
+        (UP, f"{held}, progress 0.5"),
+        (a_hierarchy(unread=2), f"{held}, progress 0.5"),
+        (a_hierarchy(worker=Health.DRAINING), f"{held}, progress 0.5; it drains"),
+        (a_hierarchy(worker=Health.GONE), silent),
+        (a_hierarchy(worker=None), silent),
+        # One of that name below another distributor does not have it.
+        (a_hierarchy(worker=None, more=(an_agent(COORDINATOR, Address(Role.DISTRIBUTOR, "e"), WORKER),)), silent),
+        (a_hierarchy(worker=None, more=(an_agent(COORDINATOR, DISTRIBUTOR, Address(Role.WORKER, "v")),)), silent),
+    ]:
+        assert waiting_reason(HANDED_OVER, here, overview) == words
+        assert stuck_reason(HANDED_OVER, here, overview) == ""
+    assert waiting_reason(HANDED_OVER, here.evolve(metadata_json={}), UP) == held
+    assert waiting_reason(HANDED_OVER, here.evolve(metadata_json={}, started_at=None), UP) == (
+        "w has had attempt 2 since a moment ago"
+    )
+
+
+def test_a_task_that_its_distributor_has_read_waits_there_whatever_else_is_unread() -> None:
+    here = a_task(assigned_to=None)
+    assert (
+        waiting_reason(HANDED_OVER, here, a_hierarchy(unread=2)) == "it waits its turn at d: all its workers are busy"
+    )
+    assert stuck_reason(HANDED_OVER, here, a_hierarchy(worker=None)) == NO_WORKER
 
 
 def test_a_task_between_two_attempts_tells_the_last_error_and_the_next_start() -> None:
-    error = TaskError(type="ValueError", message="no good", attempt=2)
-    here = a_task(errors=[error], not_before=NOW + timedelta(seconds=3))
-    words = "attempt 2 failed (ValueError: no good); the next one begins at 12:00:03 UTC"
+    errors = [TaskError(type="E", message="m" * 121, attempt=attempt) for attempt in (0, 1, 2)]
+    here = a_task(errors=errors, not_before=NOW + timedelta(seconds=3))
+    words = f"attempt 2 failed (E: {'m' * 120}); the next one begins at 12:00:03 UTC"
 
     assert waiting_reason(HANDED_OVER, here, UP) == words
     assert waiting_reason(here, None, UP) == words
-    assert "it waits its turn at d" in waiting_reason(HANDED_OVER, here.evolve(not_before=NOW), UP)
+    assert waiting_reason(HANDED_OVER, here.evolve(not_before=NOW), UP) == PASSING[-1][2]
+    assert waiting_reason(HANDED_OVER, here.evolve(not_before=None), UP) == PASSING[-1][2]
 
 
 def test_a_task_that_is_not_to_begin_yet_tells_when() -> None:
@@ -98,6 +178,7 @@ def test_a_task_that_is_not_to_begin_yet_tells_when() -> None:
 @pytest.mark.parametrize("status", [status for status in TaskStatus if status.ended])
 def test_a_task_that_has_ended_waits_for_nothing(status: TaskStatus) -> None:
     assert waiting_reason(a_task(status), None, a_hierarchy(coordinator=Health.GONE)) == ""
+    assert stuck_reason(a_task(status), None, a_hierarchy(coordinator=Health.GONE)) == ""
 
 
 @pytest.mark.parametrize(
