@@ -1,8 +1,7 @@
-"""What goes into a run of a tier's graph, a Batch, and what comes out of it, a Step.
+"""The input of a run of a tier's graph, a Batch, and its output, a Step.
 
-What a run decides is collected in its Step: what is to be written, said and done. Nothing of it has happened until the
-step is committed. A step that was committed and one that will be committed again after a lost connection are the same
-value.
+A run only decides. Its Step collects what is to be written, sent and done, and none of that has happened before the
+step is committed. After a lost connection the same Step, as a value, is committed again.
 """
 
 from __future__ import annotations
@@ -46,13 +45,13 @@ TYPE_OF_ACTION = {
 
 
 class Unsealed(bytes):
-    """A record that decides nothing, and so is stored without a seal: what is shown of a task that has ended."""
+    """A record that is stored without a seal, since nothing is decided by it: it shows a task that has ended."""
 
 
 class Table(StrEnum):
-    """The collections a step can write to. `wanted` belongs to a distributor, named beside it; the others to the
-    agent itself. All map a task id to a value, but for `header`, which maps a field's
-    name, `submissions`, an entry id, and `heartbeats`, of its children, which only removes those of the dead."""
+    """The collections that a step can write to. Each belongs to the agent itself, except `wanted`, which belongs to the
+    distributor named with it. They map task ids to values, except that `header` maps names of fields, and `submissions`
+    ids of stream entries. From `heartbeats`, those of its children by agent id, a step only removes entries."""
 
     HEADER = "header"
     TASKS = "tasks"
@@ -66,130 +65,133 @@ class Table(StrEnum):
 
 
 class Event:
-    """What happened in this process. What a tier is told of is a closed union of these; its `ON_EVENT` takes each."""
+    """Something that happened in this process. The events of a tier form a closed union; its `ON_EVENT` handles
+    each."""
 
     __slots__ = ()
 
 
 class Effect:
-    """What a tier is to do after the commit. What it does is a closed union of these; its `perform` takes each."""
+    """Something that a tier has to do after the commit. The effects of a tier form a closed union; its `perform`
+    handles each."""
 
     __slots__ = ()
 
 
 class Received(NamedTuple):
-    """A message that was verified, and where it lay."""
+    """A verified message, and the id of its stream entry."""
 
     sender: Address
     message: A2AMessage
     entry_id: bytes
-    signed: Signed | None = None  #: as it came, for who keeps it; None: it is a heartbeat
-    status: Room | None = None  #: what a child reports about itself: a Beat, or by `capacity` a Room
+    signed: Signed | None = None  #: the message as it arrived, for whoever stores it; None: it is a heartbeat
+    status: Room | None = None  #: what a child reports about itself: a Beat, or in a `capacity` message a Room
 
     @property
     def size(self) -> int:
-        """Bytes of its body; 0 for a heartbeat."""
+        """The length of its body in bytes; 0 for a heartbeat."""
         return len(self.signed.body) if self.signed else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """All that an agent knows at the moment of one run."""
+    """Everything that one run takes into account, besides the agent's state."""
 
-    now: datetime  #: on the server's clock, which all agents share
-    now_ms: int = field(init=False)  #: the same
-    mono_ms: int  #: this process's monotonic clock: for judging silence, never sent anywhere
+    now: datetime  #: by the server's clock, which all agents share
+    now_ms: int = field(init=False)  #: `now` in ms since 1970
+    mono_ms: int  #: this process's monotonic clock: it measures how long a child has been silent, and is never sent
     messages: Sequence[Received] = ()  #: from the inbox, in order
-    beats: Sequence[Received] = ()  #: children's heartbeats that are new since the last look
-    events: Sequence[Event] = ()  #: what happened in this process: outcomes of effects, calls of its API
-    stored: Mapping[str, bytes] = field(default_factory=dict)  #: records that were looked up for these messages
-    sent: Mapping[Address, int] = field(default_factory=dict)  #: last sequence number used, by recipient
-    windows: Mapping[str, ReplayWindow] = field(default_factory=dict)  #: sequence numbers taken, by sender
+    beats: Sequence[Received] = ()  #: heartbeats of children that have come since the last batch
+    events: Sequence[Event] = ()  #: what happened in this process, such as outcomes of effects and calls of its API
+    stored: Mapping[str, bytes] = field(default_factory=dict)  #: records looked up for these messages, by task id
+    sent: Mapping[Address, int] = field(default_factory=dict)  #: the last sequence number used, by recipient
+    windows: Mapping[str, ReplayWindow] = field(default_factory=dict)  #: the sequence numbers received, by sender
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "now_ms", int(self.now.timestamp() * 1000))
 
     @property
     def living_beats(self) -> Iterator[Received]:
-        """The heartbeats, without those of agents whose goodbye is in this batch: they are older than that."""
+        """The heartbeats, without those of agents whose goodbye is in this batch: those were sent before it."""
         left = {goodbye.sender for goodbye in self.messages if goodbye.message.action == Action.AGENT_LEFT}
         return (beat for beat in self.beats if beat.sender not in left)
 
     def age_ms(self, received: Received) -> int:
-        """How long ago it was signed; both times are the server's."""
+        """How long ago a message was signed, in ms. Both times are by the server's clock."""
         return self.now_ms - received.message.metadata.timestamp
 
     @property
     def beating(self) -> bool:
-        """Whether a heartbeat is due: whether to look who has fallen silent."""
+        """Whether a heartbeat is due, and with it a look at which children have fallen silent."""
         return bool(self.beats) or any(isinstance(event, HeartbeatDue) for event in self.events)
 
     def taken_from(self, sender: Address) -> int:
-        """The highest sequence number taken from `sender`, this batch included; 0: none."""
+        """The highest sequence number received from `sender`, including this batch; 0: none."""
         window = self.windows.get(str(sender))
         return window.highest if window else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Drain(Event):
-    """Event: take nothing new, finish or hand back what there is."""
+    """Event: the agent must accept nothing new, and finish or hand back what it has."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatDue(Event):
-    """Event: a heartbeat is due; look whether somebody has fallen silent."""
+    """Event: a heartbeat is due, and with it a look at which children have fallen silent."""
 
-    memory: Memory | None = None  #: of the server, for a coordinator; None: not known
+    memory: Memory | None = None  #: the memory of the server, for a coordinator; None: unknown
 
 
 Answer = TypeVar("Answer")
 
 
 class Request(Generic[Answer]):
-    """What a program that holds an agent can ask of it, and what comes back; a tier's `ON_REQUEST` answers each."""
+    """A request of the program that holds an agent, and the type of its answer. A tier's `ON_REQUEST` answers each."""
 
     __slots__ = ()
 
 
 @dataclass(slots=True)
 class Call(Event):
-    """Event: something asked of the agent by its own process. The step that sees it sets `answer`; the caller is
-    told once that step is committed."""
+    """Event: the agent's own process makes a request. The step that handles it sets `answer`, which the caller receives
+    once that step is committed."""
 
     request: Request[Any]
-    future: Any = None  #: where the caller waits; the graph does not touch it
+    future: Any = None  #: the future on which the caller waits; the graph never touches it
     answer: Any = None
 
 
 def turn_away(events: Iterable[Event], error: Exception) -> None:
-    """Whoever waits for a call among `events` gets `error`."""
+    """Raises `error` in every caller that waits for a call among `events`."""
     for event in events:
         if isinstance(event, Call) and not event.future.done():
             event.future.set_exception(error)
 
 
 class Sending(NamedTuple):
-    """What messages are grouped by: one message for each, however many items it has."""
+    """What outgoing items are grouped by: all items of one Sending travel in one message, or in a few if it would be
+    too large."""
 
     recipient: Address
     action: Action
     parent_request_id: str | None = None
-    audience: int | None = None  #: the incarnation of the recipient that it is meant for
+    audience: int | None = None  #: the only incarnation of the recipient that may act on it; None: any
 
 
-#: What a line of the log can say in one of its fields.
+#: The value of a field of a log line.
 Fact: TypeAlias = str | int | Sequence[str] | None
 
 
 class Note(NamedTuple):
-    """A line for the log, and for the agent's recent history."""
+    """A line for the log and for the agent's recent history."""
 
     action: str
     facts: Mapping[str, Fact]
 
 
 class PutAside(NamedTuple):
-    """An item of a message that is not acted on, while the others of its message are."""
+    """An item that is refused, while the other items of its message are acted on."""
 
     received: Received
     item: Raw
@@ -198,32 +200,35 @@ class PutAside(NamedTuple):
 
 @dataclass(slots=True)
 class Step:
-    """What one run asks of the world: first the writes and the sends, in one transaction, then the effects."""
+    """What one run has decided: the writes and messages of one transaction, and the effects that follow it."""
 
-    #: (table, whose) -> key -> JSON or score to put, None to remove
+    #: (table, its owner's id, or "" for the agent's own) -> key -> JSON or a score to put, None to remove
     writes: dict[tuple[Table, str], dict[str, bytes | int | None]] = field(default_factory=lambda: defaultdict(dict))
-    sends: dict[Sending, list[bytes]] = field(default_factory=lambda: defaultdict(list))  #: items, each as JSON
-    extras: dict[Sending, dict[str, Any]] = field(default_factory=dict)  #: more payload fields
-    effects: list[Effect] = field(default_factory=list)  #: for the tier's own hands, in order
+    sends: dict[Sending, list[bytes]] = field(default_factory=lambda: defaultdict(list))  #: the items, each as JSON
+    extras: dict[Sending, dict[str, Any]] = field(default_factory=dict)  #: fields of the payload beside the items
+    effects: list[Effect] = field(default_factory=list)  #: in the order in which the tier performs them
     notes: list[Note] = field(default_factory=list)  #: for the log
-    #: task id -> what became of it, in order, each with its new status first: for the audit trail
+    #: task id -> its transitions, in order, for the audit trail
     changes: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    told: dict[Address, int] = field(default_factory=dict)  #: bytes of records that it answers with, by who asked
-    refused: dict[str, str] = field(default_factory=dict)  #: new task that is not to be admitted -> why
-    placed: dict[str, str] = field(default_factory=dict)  #: waiting task -> the agent below that is to have it
-    rejected: list[PutAside] = field(default_factory=list)  #: what goes into quarantine
+    told: dict[Address, int] = field(default_factory=dict)  #: bytes of records in its answers, by client
+    refused: dict[str, str] = field(default_factory=dict)  #: id of a new task that is not admitted -> the reason
+    placed: dict[str, str] = field(default_factory=dict)  #: id of a waiting task -> the child that must get it
+    rejected: list[PutAside] = field(default_factory=list)  #: items that go into quarantine
 
     def put(self, table: Table, key: str, value: bytes | int, whose: str = "") -> None:
+        """Writes a value, as JSON or a score. `whose`: the distributor whose `wanted` it is."""
         self.writes[table, whose][key] = value
 
     def remove(self, table: Table, key: str, whose: str = "") -> None:
+        """Removes a value; nothing happens if there is none."""
         self.writes[table, whose][key] = None
 
     def send(self, sending: Sending, item: bytes) -> None:
+        """Adds an item, as JSON, to the messages of the step."""
         self.sends[sending].append(item)
 
     def change(self, task_id: str, what: str) -> None:
-        """Notes for the audit trail what became of a task; told twice in a row, it counts once."""
+        """Records a transition of a task for the audit trail. The same transition twice in a row counts once."""
         before = self.changes.get(task_id)
         if before is None:
             self.changes[task_id] = (what,)
@@ -231,22 +236,25 @@ class Step:
             self.changes[task_id] = (*before, what)
 
     def refuse(self, task_id: str, reason: str) -> None:
-        """Has a coordinator not admit a new task; its client is told the reason. Said before `receive`, or in vain."""
+        """Makes a coordinator refuse a new task; its client is told the reason. A node that calls this must run before
+        `receive`, otherwise it has no effect."""
         self.refused[task_id] = reason
 
     def place(self, task_id: str, agent_id: str) -> None:
-        """Has `dispatch` hand a task that waits to this agent below, whether or not that has room. A task that does not
-        wait stays where it is, and so does one for an agent that nobody knows. Said before `dispatch`, or in vain."""
+        """Makes `dispatch` hand a waiting task to this child, even if the child has no room. A task that does not wait
+        stays where it is, and so does a task for an unknown child. A node that calls this must run before `dispatch`,
+        otherwise it has no effect."""
         self.placed[task_id] = agent_id
 
     def put_aside(self, received: Received, item: Raw, error: PeerError) -> None:
-        """Has an item quarantined, with the reason."""
+        """Sends an item into quarantine, with the reason."""
         self.rejected.append(PutAside(received, item, error))
 
     def note(self, action: str, **facts: Fact) -> None:
+        """Adds a line to the log and to the agent's recent history."""
         self.notes.append(Note(action, facts))
 
     @property
     def commits(self) -> bool:
-        """Whether there is anything to write or to say."""
+        """Whether there is anything to write or to send."""
         return bool(self.writes or self.sends or self.extras or self.rejected)
