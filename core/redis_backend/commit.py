@@ -1,9 +1,9 @@
-"""The only writer: everything that an agent writes goes through here, under its lease.
+"""Commits under the lease. Everything that an agent writes goes through here.
 
-A commit is one transaction (see `transaction`) with the version of the state, what is written, messages, and the
-acknowledgement of what was read. After a lost connection the outcome of an EXEC is unknown. The version in the header
-tells: it is either the one before, and the same commands are sent again, or the one after, and they have happened. So
-a commit happens once.
+A commit is one transaction (see `transaction`): the new version of the state, the writes, the messages, and the
+acknowledgements of what was read. When the connection breaks, the outcome of an EXEC is unknown. The version in the
+header tells it: if it is still the old one, the same commands are sent again; if it is the new one, they were executed.
+So a commit is executed exactly once.
 """
 
 from __future__ import annotations
@@ -35,16 +35,17 @@ __all__ = ["Committer", "DeferredCommand"]
 
 log = logging.getLogger(__name__)
 
-#: How many times a commit that is aborted is attempted, and the first pause between two attempts.
+#: How many times an aborted commit is attempted, and the first pause between two attempts, in seconds.
 TRIES, CONFLICT_PAUSE_S = 8, 0.004
-#: A command that names the fence. It is made anew for each try, since the lease may have been taken again meanwhile.
+#: Makes a command that contains the fence, which is its argument. It is called for each attempt, since the lease may
+#: have been taken again in between.
 DeferredCommand = Callable[[int], Command]
 
 
 class Committer:
     """Commits under one agent's `lease`, over a `connection` of its own. Its `leaseholder` takes the lease first.
 
-    Not for several tasks at once: callers are served one after the other.
+    Concurrent callers are served one after the other.
     """
 
     def __init__(
@@ -61,10 +62,11 @@ class Committer:
         on_transport: Callable[[bool, str], None] = lambda up, why: None,
         on_written: Callable[[], None] = lambda: None,
     ) -> None:
-        """`after_epoch`: an epoch that this process held before; a new one is higher whatever the server remembers.
+        """`lease_ms`: how long the lease lasts without renewal.
+        `after_epoch`: an epoch that this process held before; a new one is higher, whatever the server remembers.
         `takeover`: the agent's parent takes the lease for a moment, to act in its place; the agent waits for the end.
-        `by_force`: it takes the lease from whoever holds it, also one that lives.
-        `on_transport` is told whether Redis could be reached and why not, `on_written` that it has taken a write."""
+        `by_force`: it takes the lease from its holder, even from a live one.
+        `on_transport` is told whether Redis could be reached, and why not; `on_written` is called after each write."""
         self._me = me
         self._keys = keys
         self.connection = WatchedConnection(wire, me, Backoff.under_lease(lease_ms / 1000), on_transport)
@@ -78,25 +80,26 @@ class Committer:
     # ---- under the lease ----
 
     async def renew(self) -> None:
-        """Renews the lease, waiting for Redis as a commit does. Raises LeaseLost, StateConflict, ServerRefused."""
+        """Renews the lease. It waits for Redis, and raises, as `commit` does."""
         failpoints.hit("renew")
         await self._until_done(self._transactions.send)
 
     async def commit(self, commands: Sequence[Command | DeferredCommand], changes: Changes) -> int:
-        """Executes `commands` if the lease is still ours, all or nothing. Returns the new version, from 1 on.
+        """Executes all of `commands`, or none of them if another process holds the lease. Returns the new version, from
+        1 on. `changes` go into the audit trail.
 
-        `changes` go into the audit trail. While Redis is away it waits and goes on by itself; what was sent before the
-        connection broke is looked up first and never done twice. Raises LeaseLost: nothing was written and this process
-        may no longer act; StateConflict: nothing was written; ServerRefused: Redis is out of memory, read-only or
-        cannot persist, nothing was written; TransportDown, when the connection is to wait no longer: the outcome is
-        unknown.
+        While Redis is away, a commit waits. When the connection is back, it finds out whether the commands were
+        executed before they are sent again, so they are never executed twice. Raises LeaseLost: nothing was written,
+        and this process may no longer act; StateConflict: too many transactions were aborted, and nothing was written,
+        or a key was of another type, and only a part was; ServerRefused: nothing was written, since Redis is out of
+        memory, read-only or cannot persist; TransportDown, after `stop_waiting`: the outcome is unknown.
         """
-        version: int | None = None  # until something was sent: what a cancelled caller has sent is not ours
+        version: int | None = None  # None until something is sent; a caller that was cancelled may have written another
 
         async def attempt() -> bool:
             nonlocal version
             if self.lease.version == version:
-                return True  # it had happened before the connection broke
+                return True  # the commands were executed before the connection broke
             version = self.lease.version + 1
             if await self._write(version, commands, changes):
                 self.lease.version = version
@@ -108,7 +111,8 @@ class Committer:
         return version
 
     async def _until_done(self, attempt: Callable[[], Awaitable[bool]]) -> None:
-        """Calls `attempt`, with the lease watched, until it returns True: its transaction was not aborted."""
+        """Calls `attempt`, with the lease watched, until it returns True, which means that its transaction was not
+        aborted."""
         conflicts = 0
         async with self.connection.lock:
             while True:
@@ -134,7 +138,7 @@ class Committer:
                     raise
 
     async def _write(self, version: int, commands: Sequence[Command | DeferredCommand], changes: Changes) -> bool:
-        """One attempt at a commit. Returns False if it was aborted."""
+        """Attempts a commit once. Returns whether it was executed; False: the transaction was aborted."""
         failpoints.hit("watch")
         epoch = self.lease.epoch
         made = (command(epoch) if callable(command) else command for command in commands)
@@ -146,7 +150,7 @@ class Committer:
         return done
 
     def _head(self, version: int, changes: Changes) -> list[Command]:
-        """The commands that every commit adds: version, audit entry, and a hint to subscribers."""
+        """The commands that every commit adds: the version, an entry of the audit trail, and a hint to subscribers."""
         keys, epoch = self._keys, self.lease.epoch
         head: list[Command] = [("HSET", keys.header, keys.version_field, version, "epoch", epoch)]
         if keys.history and changes:
@@ -157,28 +161,29 @@ class Committer:
         return head
 
     async def close(self) -> None:
+        """Closes the connection. The lease, if it is held, lapses by itself."""
         await self.connection.close()
 
     # ---- plain commands ----
 
     async def run(self, *commands: Command, max_bytes: int | None = None) -> list[Any]:
-        """Plain commands outside a transaction (heartbeats, look-ups), on the same connection.
+        """Executes plain commands, such as heartbeats and look-ups, outside a transaction. Returns their replies.
 
-        A renewal goes along: waiting for a reply of its own, it would come too late over a slow link. One that fails
-        is due as before. Raises TransportDown; ReplyTooLarge, which is one, when more than `max_bytes` came in reply;
-        ServerRefused when one of the commands was refused; StateConflict when its key is of another type: who takes the
-        lease anew mends what is its own.
+        A renewal of the lease travels with them if it is nearly due, since over a slow link it would come too late if
+        it waited for a reply of its own. If that fails, it stays due. Raises TransportDown; ReplyTooLarge, a kind of
+        TransportDown, when more than `max_bytes` came in reply; ServerRefused when a command was refused; StateConflict
+        when a key is of another type: whoever takes the lease next repairs the keys of its agent.
         """
         replies = await self.look(*commands, max_bytes=max_bytes)
         for command, reply in zip(commands, replies, strict=True):
-            if isinstance(reply, ResponseError) and command[0] != "GETRANGE":  # which looks at what others may write
+            if isinstance(reply, ResponseError) and command[0] != "GETRANGE":  # it reads what others may write
                 if is_other_type(str(reply)):
                     raise StateConflict(explained(command, str(reply)))
                 raise ServerRefused(f"Redis refused {command[0]!r}: {why_refused(str(reply))}")
         return replies
 
     async def look(self, *commands: Command, max_bytes: int | None = None) -> list[Any]:
-        """`run`, where a refusal stands as an error in the place of its reply."""
+        """Does as `run`, but returns a refusal as an error in the place of its reply."""
         async with self.connection.lock:
             if not self.connection.armed or self.lease.unrenewed_share <= RENEWED_ALONG_SHARE:
                 return await self.connection.exchange(*commands, max_bytes=max_bytes)
@@ -186,10 +191,11 @@ class Committer:
             return await self._transactions.send_along(commands, max_bytes)
 
     async def run_reading(self, key: str, *commands: Command) -> list[Any]:
-        """`run` of a look at all of the hash at `key`, whose reply is as HGETALL's, and of `commands`.
+        """Reads all of the hash at `key`, and executes `commands` as `run` does. Returns the reply to HGETALL first,
+        and then theirs.
 
-        Where that is larger than any of ours it is first made smaller, so that nobody who can write there fills this
-        process's memory; `commands` are carried out twice then."""
+        A hash that is larger than any of ours is trimmed first, so that nobody who can write there exhausts this
+        process's memory. In that case `commands` are executed twice."""
         try:
             return await self.run(("HGETALL", key), *commands, max_bytes=HASH_BYTES)
         except ReplyTooLarge:
@@ -197,13 +203,14 @@ class Committer:
         return (await self.run(*trimmed_hash(key), *commands))[1:]
 
     async def look_up(self, *commands: Command) -> list[Any]:
-        """The replies to commands that only read. While Redis is away it waits and goes on by itself, as a commit.
+        """The replies to commands that only read. While Redis is away it waits, as `commit` does.
 
-        Raises TransportDown only when it is to wait no longer; ServerRefused."""
+        Raises ServerRefused, StateConflict; TransportDown only after `stop_waiting`."""
         return await self._outlasting(lambda: self.run(*commands))
 
     async def look_up_hash(self, key: str) -> list[bytes]:
-        """All of a hash, as HGETALL gives it; otherwise as `look_up` and `run_reading`."""
+        """The names and values of a hash, alternately, as HGETALL returns them. It waits as `look_up` does, and trims
+        the hash as `run_reading` does."""
         [fields] = await self._outlasting(lambda: self.run_reading(key))
         return list(fields)
 

@@ -1,13 +1,13 @@
-"""The only loop: every agent of every tier runs on it.
+"""The loop on which every agent of every tier runs.
 
     inbox ─▶ verify ─▶ graph ─▶ commit {state, messages, acknowledgements} ─▶ effects
-                └ bad: quarantined in the next commit, never seen by the graph
+                └ invalid: quarantined in the next commit, never seen by the graph
 
-A tier gives the loop a Behaviour: its state, its compiled graph, and hands for the effects. The loop gives the
-behaviour batches, and what a step decided either happens as a whole or not at all. When a commit is refused for good,
-the memory is discarded and the stored state is read again.
+A tier provides a Behaviour: its state, its compiled graph, and a method that performs effects. The loop calls it with a
+batch at a time, and commits the resulting step as a whole or not at all. If a step fails, the loop discards what the
+agent remembers and reads the stored state again.
 
-Beside the turns run the reader of the inbox, the heartbeat and the watchdog, each with a task of its own.
+The reader of the inbox, the heartbeat and the watchdog run beside the turns, each in an asyncio task of its own.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = ["AgentLoop"]
 
 log = logging.getLogger(__name__)
 
-#: After a step with this many items or more the loop pauses briefly, so that the next one finds a fuller batch.
+#: After a step of at least this many items the loop pauses this long, so that the next batch is fuller.
 BUSY_ITEMS, BUSY_PAUSE_S = 24, 0.003
 
 
@@ -79,7 +79,9 @@ class AgentLoop:
     # ---- life ----
 
     async def start(self) -> None:
-        """Takes the lease, as a standby once it is free, and reads the state. Raises LeaseHeld, TransportDown."""
+        """Takes the lease, reads the stored state and tells the parent. A standby first waits until the lease is free.
+
+        Raises LeaseHeld, TransportDown, ServerRefused; StateConflict when something else is stored as its state."""
         await self.committer.leaseholder.acquire(standby=self.setup.config.standby)
         failpoints.hit("lease")
         self.outbox.incarnation = self.committer.lease.incarnation
@@ -97,8 +99,11 @@ class AgentLoop:
         )
 
     async def run(self) -> None:
-        """Turns until `stop`, or until the behaviour has drained. Raises LeaseLost when another process acts now, or
-        nobody and the stored state is not the one that is remembered; Wedged."""
+        """Runs until `stop` is called or the behaviour has drained.
+
+        Raises LeaseLost when another process acts for this agent now, or the stored state is not the one that this
+        process wrote; Wedged when the watchdog gives up; StateConflict; TransportDown when it is stopped while Redis is
+        away."""
         try:
             async with asyncio.TaskGroup() as group:
                 beside = (
@@ -119,12 +124,13 @@ class AgentLoop:
             self.local_events.end()
 
     async def finish(self) -> None:
-        """Says goodbye and gives the lease back. What was committed stays for a successor."""
+        """Tells the parent that the agent leaves, gives the lease back and closes. What was committed stays for a
+        successor. While Redis is away nothing is told, and the lease lapses by itself."""
         try:
             if self.committer.lease.epoch:
                 if self.setup.parent:
                     assert self.setup.keys.parent_heartbeats
-                    # In one transaction, so that no heartbeat of ours can be found after the goodbye.
+                    # The heartbeat goes in the same transaction, so that nobody finds one after the goodbye.
                     gone = ("HDEL", self.setup.keys.parent_heartbeats, self.setup.me.agent_id)
                     await self._announce(Action.AGENT_LEFT, gone, *extend_key_ttls(self.setup.me.role, self.setup.keys))
                 await self.committer.run(("SREM", ACTIVE, self._path))
@@ -135,7 +141,7 @@ class AgentLoop:
             await self.close()
 
     async def close(self) -> None:
-        """Closes both connections, whatever state they are in."""
+        """Closes both connections, whatever state they are in. Callers that still wait get LeaseLost."""
         self.local_events.end()
         await self.inbox.close()
         await self.committer.close()
@@ -147,7 +153,7 @@ class AgentLoop:
 
     @property
     def condition(self) -> Condition:
-        """What this agent says of itself now."""
+        """The condition of this agent now, as its health endpoint shows it."""
         if self.watchdog.wedged:
             return Condition("wedged", self.watchdog.problems)
         problems = self.watchdog.problems or tuple(filter(None, [self.greeting.problem]))
@@ -156,12 +162,12 @@ class AgentLoop:
         return Condition("draining" if self.draining or self.stopping else "ready")
 
     def drain(self) -> None:
-        """Takes nothing new; `run` ends when what there is has been finished or handed back."""
+        """Accepts nothing new from now on. `run` ends when everything is finished or handed back."""
         self.draining = True
         self.local_events.wake.set()
 
     def stop(self) -> None:
-        """Ends `run` after the step under way."""
+        """Ends `run` after the current step."""
         self.stopping = True
         self.committer.connection.stop_waiting()
         self.local_events.wake.set()
@@ -187,7 +193,7 @@ class AgentLoop:
             except Exception:
                 log.exception("a step failed", extra={"action": "step_failed", "messages": len(received)})
                 size = await self._recover(entries, events)
-                if not entries:  # what fails may come again by itself, as a drain does
+                if not entries:  # a local event may cause it, and recur at once, as a drain does
                     await asyncio.sleep(failures.next(random.random()))
             if size >= BUSY_ITEMS:
                 await asyncio.sleep(BUSY_PAUSE_S)
@@ -195,7 +201,7 @@ class AgentLoop:
     async def _turn(
         self, received: Sequence[Received], beats: Sequence[Received] = (), events: Sequence[Event] = ()
     ) -> int:
-        """One batch through graph, commit and effects. Returns how many items it had."""
+        """Takes one batch through graph, commit and effects. Returns the number of its items."""
         batch = Batch(
             now=self.setup.clock.now(),
             mono_ms=int(monotonic_s() * 1000),
@@ -219,7 +225,7 @@ class AgentLoop:
             if isinstance(event, Call) and not event.future.done():
                 event.future.set_result(event.answer)
         if step.effects and not self.committer.lease.may_act:
-            await self._until_written(self.committer.renew)  # only a holder acts: who is not sure asks, or has lost it
+            await self._until_written(self.committer.renew)  # only the holder acts: this confirms it, or raises
         await self.behaviour.perform(step.effects)
         return sum(len(incoming.message.tasks) for incoming in received) + len(events)
 
@@ -234,7 +240,7 @@ class AgentLoop:
         await self._until_written(lambda: self.committer.commit(commands, step.changes))
 
     async def _until_written(self, write: Callable[[], Awaitable[object]]) -> None:
-        """Repeats `write` while Redis refuses it: nothing was written, and what was decided stays decided."""
+        """Repeats `write` as long as Redis refuses it: nothing was written, and the decision still stands."""
         while True:
             try:
                 await write()
@@ -247,8 +253,9 @@ class AgentLoop:
                 await asyncio.sleep(self._refusals.next(random.random()))
 
     async def _recover(self, entries: Sequence[Entry], events: Sequence[Event]) -> int:
-        """After a step failed half way: reads the state again, and takes the entries one by one. Local events are
-        dropped; who waits for a call among them is told. Returns how many entries there were."""
+        """Recovers from a step that failed half way: reads the stored state again, and handles the entries one by one,
+        to find the one that fails. Local events are dropped, and the callers among them get an error. Returns the
+        number of entries."""
         turn_away(events, RuntimeError(f"a step failed; the log of {self.setup.me} says why"))
         await self.behaviour.load(self)
         seen = await self.committer.look_up_hash(self.setup.keys.seen)
@@ -260,8 +267,8 @@ class AgentLoop:
         return len(entries)
 
     def _take_events(self) -> list[Event]:
-        """What happened in this process. That the agent drains is told to every state that does not know of it: also to
-        one that was read again."""
+        """Removes and returns the queued events. A Drain precedes them if the state does not know that the agent
+        drains, as after it was read again."""
         events = self.local_events.take()
         return [Drain(), *events] if self._drain_due else events
 
@@ -274,7 +281,7 @@ class AgentLoop:
         return bool(self.reader.entries or self.local_events or self.inbox.full or self._drain_due or self.stopping)
 
     async def _wait_for_work(self) -> None:
-        """Returns when there is something to do."""
+        """Returns when there is work, or the time has come for which the behaviour asked."""
         while not self._has_work:
             self.local_events.wake.clear()
             wake_ms = self.behaviour.next_wake_ms()
@@ -300,14 +307,14 @@ class AgentLoop:
             if sealed is not None:
                 try:
                     found[task_id] = seals.opened(Sealed.TASK, task_id, sealed)
-                except PeerError as error:  # as if there were none
+                except PeerError as error:  # a record that cannot be trusted counts as missing
                     self.inbox.put_aside_record(key, task_id.encode(), sealed, error)
         return found
 
     # ---- beside the turn ----
 
     async def _greet(self) -> None:
-        """Ends when the parent has heard of this agent, and shows it."""
+        """Waits until the parent has heard of this agent, and then shows that in a heartbeat."""
         await self.greeting.taken()
         try:
             await self.heartbeat.send()
@@ -315,7 +322,7 @@ class AgentLoop:
             self.watchdog.note_failure(error)
 
     async def _announce(self, action: Action, *also: Command) -> None:
-        """Tells the parent that this agent has come, or goes, in a message of its own."""
+        """Tells the parent in a separate message that this agent has come, or leaves."""
         assert self.setup.parent
         step = Step()
         step.extras[Sending(self.setup.parent, action)] = self.report.payload(action, self.heartbeat.number)
