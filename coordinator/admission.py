@@ -1,8 +1,9 @@
-"""Whether a new task may come in. No I/O, no clock.
+"""Decides whether a new task is admitted. No I/O, no clock.
 
-Who is accepted is promised an end, and an end needs room: for copies in the inboxes below, for the result, for the
-reply. So new tasks are refused while there still is room, at a number of open ones and at a share of the server's
-memory. Children of a task that runs belong to work that was accepted, and are let in.
+An accepted task must be able to end, and that takes memory in Redis: for copies in the inboxes below, for the result
+and for the reply. So new tasks are refused before memory runs out, above a number of open tasks and above a share of
+the server's memory. This is the back-pressure of the system. Children of a running task belong to work that was
+accepted, and are always admitted.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from core.tasks import Task
 
 __all__ = ["note_memory", "refusal"]
 
-#: What a task takes up in the server while it is under way, in copies of its record and in bytes beside them.
+#: Memory that an open task takes up in the server: copies of its record, and bytes in addition to them.
 COPIES, BESIDE_BYTES = 4, 1024
 
 
 def refusal(state: CoordinatorState, task: Task) -> str:
-    """Why a new task is not admitted now, with the cure; empty: it is, and is counted."""
+    """Why a new task is not admitted now, and what to do; empty if it is admitted, and then its size is counted."""
     if state.draining:
         return "the coordinator is draining; submit again when it is back"
     if len(state.local_tasks) >= state.max_open_tasks:
@@ -40,7 +41,7 @@ def refusal(state: CoordinatorState, task: Task) -> str:
 
 
 def note_memory(state: CoordinatorState, memory: Memory) -> None:
-    """Takes what the server has said of its memory. What was admitted just before may not have been in it yet, so it
-    counts until the next time."""
+    """Takes the server's memory figures. They may not yet include what was admitted just before, so that is counted in
+    addition until the next call."""
     state.memory = memory
     state.admitted_bytes = (state.admitted_bytes[1], 0)

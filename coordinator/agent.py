@@ -1,4 +1,4 @@
-"""The coordinator at work: its graph on the loop, and hands for what the graph decides."""
+"""The coordinator as an agent: it runs its graph on the loop, and performs the effects that the graph decides on."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ __all__ = ["CoordinatorAgent"]
 
 log = logging.getLogger(__name__)
 
-#: How often workers that have long been gone are looked for.
+#: Seconds between two searches for workers that have long been gone.
 FORGET_EVERY_S = 3600.0
-#: The items of these are tasks; those of others are ids.
+#: Actions whose items are tasks; the items of all others are task ids.
 WITH_TASKS = frozenset({Action.SUBMIT_TASK, Action.TASK_RESULT})
 
 
 class CoordinatorBehaviour:
-    """State, graph and hands of a coordinator."""
+    """A coordinator's state, its graph, and the effects that it performs."""
 
     def __init__(self, coordinator_id: str, config: AgentConfig, nodes: Sequence[Before | After] = ()) -> None:
         self._config = config
@@ -89,7 +89,8 @@ class CoordinatorBehaviour:
         return Beat()
 
     def looked_up(self, received: Sequence[Received], events: Sequence[Event]) -> list[str]:
-        """Ids that clients, programs and handlers that spawn have named, and that are not open: they may have ended."""
+        """The ids named by clients, programs and spawning handlers that are not open. Those tasks may have ended, so
+        their records are looked up."""
         requests = [event.request for event in events if isinstance(event, Call)]
         named = [request.task.task_id for request in requests if isinstance(request, AssignTask)]
         for incoming in received:
@@ -107,7 +108,8 @@ class CoordinatorBehaviour:
         return self.state.draining
 
     async def load(self, loop: AgentLoop) -> None:
-        """Reads the open tasks, and what is kept of those that have ended."""
+        """Reads the stored state: the open tasks, and what is kept of ended ones. Raises TransportDown, ServerRefused,
+        LeaseLost."""
         self._loop = loop
         self.state = self._new_state()
         self.state.incarnation = loop.committer.lease.incarnation
@@ -126,7 +128,8 @@ class CoordinatorBehaviour:
         await asyncio.gather(*self._chores, return_exceptions=True)
 
     async def _chore(self, effect: CoordinatorEffect) -> None:
-        """One effect, beside the loop. What fails is put off: the graph asks for it again, or the client does."""
+        """Performs one effect beside the loop. A failure is only logged, since the graph decides on it again later, or
+        the client asks again."""
         try:
             match effect:
                 case TakeOver():
@@ -146,7 +149,7 @@ class CoordinatorBehaviour:
             log.warning("%s put off: %s", what, error, extra={"action": "chore_put_off"}, exc_info=unforeseen)
 
     async def _audit(self, effect: Audit) -> None:
-        """Looks at the cell and at the heartbeat in one write, so at one moment."""
+        """Reads the cell and the heartbeat of a distributor together, so that both are from the same moment."""
         assert self._loop
         stored, packed = await self._loop.committer.run(
             ("HKEYS", CellKeys(effect.distributor_id).actual), ("HGET", self._keys.heartbeats, effect.distributor_id),
@@ -158,7 +161,8 @@ class CoordinatorBehaviour:
             self._loop.local_events.tell(Audited(effect.distributor_id, effect.probe_ms, held))
 
     def _heartbeat_number(self, distributor_id: str, packed: bytes) -> int:
-        """Which heartbeat of that distributor it is. Raises PeerError: it is none, so that somebody else wrote it."""
+        """The number of a stored heartbeat of that distributor. Raises PeerError if it is not one, so that somebody
+        else wrote it."""
         assert self._loop
         signed = Signed.unpack(packed)
         message = A2AMessage.opened(signed, self._loop.setup.signing)
@@ -167,7 +171,7 @@ class CoordinatorBehaviour:
         return beat_in(message.payload).beat
 
     async def _take_over(self, effect: TakeOver) -> None:
-        """Takes the tasks of a distributor that is gone, and tells the graph either way."""
+        """Takes over the tasks of a distributor that is gone, and tells the graph whether that worked."""
         assert self._loop
         takeover = Takeover(self._loop, effect.distributor_id)
         try:
@@ -190,7 +194,7 @@ class CoordinatorBehaviour:
         self._loop.local_events.tell(Fetched(effect.reply, await self._records.found(effect.task_ids)))
 
     async def _sweep(self, effect: Sweep) -> None:
-        """Forgets the records of tasks that ended longer ago than the retention time."""
+        """Deletes the records of tasks that ended longer ago than the retention time."""
         assert self._loop
         before_ms = effect.before_ms - int(self._config.retention_s * 1000)
         committer, kept = self._loop.committer, 0
@@ -204,7 +208,8 @@ class CoordinatorBehaviour:
             kept += len(ids) - len(gone)
 
     async def _forget_workers(self) -> None:
-        """Now and then, takes workers that have been gone for so long that their keys are from the list of agents."""
+        """Removes workers from the list of agents that have been gone for so long that their keys have expired. It does
+        so every FORGET_EVERY_S."""
         assert self._loop
         now_s = asyncio.get_running_loop().time()
         if now_s < self._forget_due_s:
@@ -213,7 +218,7 @@ class CoordinatorBehaviour:
         [members] = await self._loop.committer.run(("SMEMBERS", ACTIVE), max_bytes=HASH_BYTES)
         chains = {}
         for member in members:
-            with suppress(MalformedMessage):  # somebody else has written it
+            with suppress(MalformedMessage):  # somebody else wrote it
                 chains[member] = tuple(map(Address.parse, member.split(b"/")))
         mine = [member for member, chain in chains.items() if chain[0] == self._loop.setup.me and len(chain) == 3]
         epochs = await self._loop.committer.run(*(("HGET", keys_of(chains[member]).header, "epoch") for member in mine))
@@ -222,12 +227,12 @@ class CoordinatorBehaviour:
 
 
 class CoordinatorAgent(Agent):
-    """The top of the hierarchy, in this process. `initialize` starts it; see Agent for its end.
+    """A coordinator, the top of the hierarchy, in this process. `initialize` starts it; see Agent for how it ends.
 
     `nodes` run in its graph beside its own `receive`, `survey` and `dispatch`: see docs/library.md.
 
-    Each call below raises LeaseLost when the agent is not at work: before `initialize`, after `close`, or because
-    another process acts for its id now. While Redis is away the calls wait.
+    Each call below raises LeaseLost when the agent does not run: before `initialize`, after `close`, or because another
+    process acts for its id now. While Redis is away the calls wait.
     """
 
     def __init__(
@@ -246,9 +251,9 @@ class CoordinatorAgent(Agent):
 
     @operation
     async def assign_task_to_distributor(self, task: Task, distributor_id: str) -> bool:
-        """Records the task and hands it to that distributor, which need not be running yet: it finds the task when it
+        """Records the task and hands it to a distributor. The distributor need not run yet: it finds the task when it
         starts. Returns True once both are stored. A task that was assigned before stays where it is. The task belongs
-        to the client that the settings of this program name (A2A_CLIENT_ID).
+        to the client that this program's settings name (A2A_CLIENT_ID).
 
         Raises BadTask: the task is malformed or too large, or its id is in use for another task; nothing was kept.
         LeaseLost: the outcome is unknown, and assigning the same task again is safe.
@@ -273,13 +278,13 @@ class CoordinatorAgent(Agent):
 
     @operation
     async def get_distributor_state(self, distributor_id: str) -> SharedAgentState | None:
-        """The shared state of a distributor as it is stored now; None where there is none. Raises LeaseLost;
+        """The shared state of a distributor as it is stored now; None if nothing is stored. Raises LeaseLost;
         TransportDown: Redis is away; ServerRefused."""
         return await read_shared_state(self.loop.committer, distributor_id, self.agent_id)
 
     @operation
     async def monitor_distributors(self) -> None:
-        """Reads the heartbeats of the distributors now, in addition to the regular reading. Raises LeaseLost,
+        """Reads the heartbeats of the distributors now, in addition to the regular interval. Raises LeaseLost,
         TransportDown, ServerRefused."""
         await self.loop.heartbeat.send()
 

@@ -1,10 +1,10 @@
-"""What is kept besides the records: the messages that submitted tasks, and which tasks are dead letters.
+"""Keeps track of dead letters, and of the messages that submitted tasks. No I/O, no clock.
 
-The record of a dead letter is kept beyond the retention of ended tasks, with the message it came with as it was signed,
-until somebody replays or purges it. So that a queue nobody looks at does not fill the server, the oldest are dropped:
-they are ended tasks like others from then on.
+The record of a dead letter outlives the retention of ended tasks, together with the signed message that submitted it,
+until somebody replays or purges it. The oldest dead letters are dropped, and count as ordinary ended tasks from then
+on, so that a neglected queue does not fill the server.
 
-A message is kept while one of its tasks is open or a dead letter. No I/O, no clock.
+A message is stored as long as one of its tasks is open or a dead letter.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from core.tasks import Task
 
 __all__ = ["drop_surplus", "keep_message", "note_end", "recall_letters", "take_off"]
 
-#: The dead letters kept, and what their records and messages take at most.
+#: Number of dead letters that are kept, and bytes of their records and messages.
 MAX_LETTERS, MAX_BYTES = 10_000, 64 * 1024 * 1024
 
 
 def keep_message(state: CoordinatorState, entry: str, packed: bytes, tasks: int, step: Step) -> None:
-    """Keeps a message as it was signed; `tasks` new ones came with it."""
+    """Stores a signed message, which has submitted `tasks` new tasks."""
     state.submissions[entry] = Submission(len(packed), tasks)
     step.put(Table.SUBMISSIONS, entry, packed)
 
 
 def note_end(state: CoordinatorState, task: Task, record: bytes, batch: Batch, step: Step) -> None:
-    """A task has ended, with this record: it may be a dead letter, or the last one of its message."""
+    """Notes that a task has ended with this record. It may be a dead letter, or the last open task of its message."""
     died = is_dead(task)
     if died:
         state.dead[task.task_id] = DeadLetter(batch.now_ms, len(record), task.submission)
@@ -38,7 +38,7 @@ def note_end(state: CoordinatorState, task: Task, record: bytes, batch: Batch, s
 
 
 def take_off(state: CoordinatorState, task_id: str, step: Step, *, opened: int = 0) -> None:
-    """No dead letter any more; `opened` tasks go on with its message. Its record stays for what is left of the
+    """Removes a dead letter from the queue; `opened` new tasks need its message. Its record stays for the rest of the
     retention of ended tasks."""
     letter = state.dead.pop(task_id)
     state.dead_bytes -= letter.size
@@ -65,7 +65,7 @@ def count(state: CoordinatorState, entry: str, step: Step, *, opened: int, died:
 
 
 def drop_surplus(state: CoordinatorState, batch: Batch, step: Step) -> None:
-    """Keeps the dead letters within their bounds; the oldest go first."""
+    """Drops the oldest dead letters until their number, size and age are within the bounds."""
     too_old_ms = batch.now_ms - state.dead_letter_retention_ms
     dropped = []
     while state.dead:
@@ -80,8 +80,8 @@ def drop_surplus(state: CoordinatorState, batch: Batch, step: Step) -> None:
 
 
 def recall_letters(state: CoordinatorState, letters: dict[str, DeadLetter], sizes: dict[str, int]) -> None:
-    """Builds the memory: the dead letters, the oldest first; `sizes` are those of the messages that are stored. The
-    open tasks are known already."""
+    """Restores the state of dead letters and messages after the open tasks. `letters`: by task id, the oldest first;
+    `sizes`: of the stored messages, in bytes."""
     state.submissions = {entry: Submission(size) for entry, size in sizes.items()}
     state.dead = letters
     for task in state.local_tasks.values():

@@ -1,4 +1,4 @@
-"""The coordinator's graph: take the batch, look who is there once a heartbeat, hand out."""
+"""The coordinator's graph: it receives the batch, surveys the distributors at each heartbeat, and dispatches tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a coordinator knows of its distributors: who is here, who is gone, what they have lost. No I/O, no clock."""
+"""Which distributors of a coordinator live, which are gone, and which tasks they have lost. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ S = TaskStatus
 
 
 def on_beat(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
-    """A distributor is here, or still here."""
+    """Takes a heartbeat, or the greeting, of a distributor."""
     beat = received.status
     assert isinstance(beat, Beat)
     incarnation = received.message.metadata.incarnation
@@ -34,14 +34,14 @@ def on_beat(state: CoordinatorState, received: Received, batch: Batch, step: Ste
     if (child is None or not child.incarnation) and batch.age_ms(received) >= state.failure_timeout_ms:
         if child is None:
             remove_distributor(state, name, step)
-        return  # left behind by one that died before this coordinator began to look
+        return  # a distributor left it behind that died before this coordinator started
     if child is None:
         child = state.distributors[name] = Subordinate(received.sender, 0, beat, batch.mono_ms)
         for task in state.local_tasks.values():
             if task.assigned_to == name:
                 child.take(task.task_id)
     elif (incarnation, beat.beat) <= (child.incarnation, child.beat.beat):
-        return  # no newer than what we know, and it may be older than the capacity that we were told since
+        return  # it brings nothing new, and may be older than a capacity message that has come since
     if child.incarnation != incarnation:
         child.incarnation = incarnation
         child.probe.restart()
@@ -60,8 +60,8 @@ def remove_distributor(state: CoordinatorState, name: str, step: Step) -> None:
 
 
 def reconcile(state: CoordinatorState, child: Subordinate, batch: Batch, step: Step) -> None:
-    """Moves the probe of a distributor on by a heartbeat (see core.reconciliation). What it holds is read from its
-    cell, so that takes a heartbeat more than with a worker. What it has lost goes back in line."""
+    """Advances the probe of a distributor by a heartbeat (see core.reconciliation), and queues the tasks again that it
+    has lost. Its tasks are read from its cell, so this takes one heartbeat more than with a worker."""
     probe = child.probe
     if probe.hear_out(child.beat, batch.taken_from(child.address)):
         for task_id in probe.judge(child.in_flight, child.beat.ended):
@@ -77,14 +77,14 @@ def reconcile(state: CoordinatorState, child: Subordinate, batch: Batch, step: S
 
 
 def on_audited(state: CoordinatorState, event: Audited, batch: Batch, step: Step) -> None:
-    """Takes the answer to the current probe."""
+    """Takes the outcome of an audit, if it belongs to the current probe."""
     child = state.distributors.get(event.distributor_id)
     if child is not None:
         child.probe.look(event.held, event.probe_ms)
 
 
 def on_capacity(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
-    """A distributor can take more, or less, than its last heartbeat said."""
+    """Notes that a distributor has room for more or fewer tasks than its last heartbeat said."""
     child = state.distributors.get(received.sender.agent_id)
     if child and child.incarnation == received.message.metadata.incarnation:
         assert received.status
@@ -92,7 +92,7 @@ def on_capacity(state: CoordinatorState, received: Received, batch: Batch, step:
 
 
 def on_agent_left(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
-    """A distributor has handed everything back and stops."""
+    """Notes that a distributor leaves, after it has handed its tasks back."""
     name = received.sender.agent_id
     child = state.distributors.get(name)
     if child and not child.in_flight:
@@ -103,7 +103,8 @@ def on_agent_left(state: CoordinatorState, received: Received, batch: Batch, ste
 
 
 def judge_distributors(state: CoordinatorState, batch: Batch, step: Step) -> None:
-    """Notices who has fallen silent; the tasks of one that is gone are taken over, if anybody else could have them."""
+    """Notices which distributors have fallen silent. The tasks of one that is gone are taken over if another
+    distributor is active."""
     unseen_ms, state.looked_ms = batch.mono_ms - state.looked_ms, batch.mono_ms
     if unseen_ms >= state.failure_timeout_ms:
         discount_silence(state.distributors.values(), unseen_ms, batch.mono_ms)
@@ -116,13 +117,13 @@ def judge_distributors(state: CoordinatorState, batch: Batch, step: Step) -> Non
             others = any(other.health is Health.ACTIVE for other in state.distributors.values())
             if not child.in_flight:
                 remove_distributor(state, name, step)
-            elif others:  # without another, its own successor is the best hope its tasks have
+            elif others:  # otherwise its tasks had better wait for its own successor
                 state.moving.add(name)
                 step.effects.append(TakeOver(name))
 
 
 def note_attempts(state: CoordinatorState, distributor_id: str, had: Mapping[str, Task], step: Step) -> None:
-    """Writes down what a cell that is about to be emptied says of its tasks' attempts: whoever empties it may die."""
+    """Records the attempts that a cell knows of before it is emptied, since this process may die in between."""
     for task_id, told in had.items():
         task = state.local_tasks.get(task_id)
         if task is not None and task.assigned_to == distributor_id and task.status is S.IN_PROGRESS:
@@ -130,7 +131,7 @@ def note_attempts(state: CoordinatorState, distributor_id: str, had: Mapping[str
 
 
 def on_taken_over(state: CoordinatorState, event: TakenOver, batch: Batch, step: Step) -> None:
-    """The cell of a distributor that is gone is empty: its tasks go back in line, with the attempts they have had."""
+    """Queues the tasks of a distributor that was taken over again, with the attempts that they have had."""
     state.moving.discard(event.distributor_id)
     remove_distributor(state, event.distributor_id, step)
     moved = 0

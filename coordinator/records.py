@@ -29,20 +29,20 @@ __all__ = ["PAGE", "Records"]
 
 log = logging.getLogger(__name__)
 
-#: Records read, or swept, at once.
+#: Number of records that are read, or swept, at once.
 PAGE = 500
-#: Ids of replays of one task that are looked at together.
+#: Number of ids of replays of one task that are looked up at once.
 SUCCESSORS = 8
 
 
 class Stored(NamedTuple):
-    """What lies in the store under the id of a task."""
+    """What is stored under the id of a task."""
 
     name: bytes
-    record: bytes = b""  #: without its seal, unless that is not right
-    task: Task | None = None  #: None: there is none, or it is not to be believed
+    record: bytes = b""  #: without its seal; if the seal cannot be verified, with it
+    task: Task | None = None  #: None: there is none, or the record cannot be trusted
     forged: bool = False
-    foreign: bool = False  #: sealed with a key that is not here, or in words of another release: it stays as it is
+    foreign: bool = False  #: sealed with an unknown key, or in the format of another release: it stays as it is
 
 
 class Records:
@@ -54,9 +54,9 @@ class Records:
         self._seals = loop.setup.signing.seals
 
     async def load(self, state: CoordinatorState, mono_ms: int) -> None:
-        """Reads the open tasks in the order they were submitted, the ended children of waiting ones, and the dead
-        letters."""
-        # Not read for its outcome: where something else lies in their place nothing can be accepted, and it says so.
+        """Reads the open tasks in the order of their submission, the ended children of waiting tasks, and the dead
+        letters. Raises StateConflict if the key of the records is of another type."""
+        # The length does not matter. The command fails if the key is of another type, and then no task can be accepted.
         await self._loop.committer.look_up(("HSTRLEN", self._keys.tasks, ""))
         if self._seals.rotating:
             await self._seal_anew(self._keys.tasks, Sealed.TASK)
@@ -72,8 +72,8 @@ class Records:
         await self._load_letters(state)
 
     async def _index_anew(self) -> None:
-        """Lists what no index names: an index was deleted, or a commit could not write to it, since something else lay
-        in its place. Each record belongs to the open ones, or to those that have ended."""
+        """Adds records that are in no index to theirs: to that of the open tasks, or that of the ended ones. They are
+        missing if an index was deleted, or if a commit could not write to it because its key was of another type."""
         kept, opened, ended = await self._loop.committer.look_up(
             ("HLEN", self._keys.tasks), ("ZCARD", self._keys.open), ("ZCARD", self._keys.ended)
         )
@@ -98,7 +98,7 @@ class Records:
         return ("ZADD", index, int(moment.timestamp() * 1000), task.task_id)
 
     async def _digests(self, tasks: Iterable[Task]) -> dict[str, str]:
-        """Those of the ended children of waiting tasks. One that has none is not believed by who goes on with it."""
+        """The digests of the ended children of waiting tasks. A continuation does not trust a record without one."""
         children = [
             child
             for task in tasks
@@ -113,7 +113,7 @@ class Records:
         }
 
     async def _load_letters(self, state: CoordinatorState) -> None:
-        """Reads the dead letters, the oldest first, and how long each message is that is kept."""
+        """Reads the dead letters, the oldest first, and the sizes of the stored messages."""
         [ids, entries] = await self._loop.committer.look_up(
             ("ZRANGE", self._keys.dead, 0, -1), ("HKEYS", self._keys.submissions)
         )
@@ -166,7 +166,8 @@ class Records:
             return Stored(name, record, foreign=True)
 
     async def _put_right(self, index: str, found: Sequence[Stored]) -> None:
-        """Takes ids off an index on which they do not belong, and what is forged away, with its beginning kept."""
+        """Removes ids from an index to which they do not belong, and deletes forged records, whose beginning is kept in
+        the quarantine."""
         misplaced = [stored for stored in found if not stored.foreign]
         for start in range(0, len(misplaced), PAGE):
             page = misplaced[start : start + PAGE]
@@ -185,7 +186,7 @@ class Records:
             )  # fmt: skip
 
     async def _seal_anew(self, key: str, kind: Sealed) -> None:
-        """While the root secret is changed: what only the old one verifies is sealed with the new one."""
+        """Seals records with the new root secret that only the previous one verifies, while the secret is changed."""
         cursor: Any = 0
         while True:
             [reply] = await self._loop.committer.look_up(("HSCAN", key, cursor, "COUNT", PAGE))
@@ -203,8 +204,8 @@ class Records:
                 return
 
     async def found(self, task_ids: Sequence[str]) -> tuple[Found, ...]:
-        """What is stored of tasks that are to be replayed."""
-        messages: dict[str, dict[str, Raw]] = {}  # what each has, so that none is read twice
+        """What is stored about tasks that a client wants to replay, in the order of `task_ids`."""
+        messages: dict[str, dict[str, Raw]] = {}  # entry id -> its tasks, so that no message is read twice
         return tuple([await self._found(task_id, messages) for task_id in task_ids])
 
     async def _found(self, task_id: str, messages: dict[str, dict[str, Raw]]) -> Found:
@@ -225,7 +226,7 @@ class Records:
             start += SUCCESSORS
 
     async def _message(self, entry: str) -> dict[str, Raw]:
-        """The tasks in a message that is kept, by id, each as its client wrote it; none where it is not ours."""
+        """The tasks in a stored message, by id, each as its client wrote it; empty if the message cannot be trusted."""
         [sealed] = await self._loop.committer.run(("HGET", self._keys.submissions, entry))
         try:
             return submitted_in(self._seals.opened(Sealed.SUBMISSION, entry, sealed)) if sealed else {}

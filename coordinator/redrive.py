@@ -1,8 +1,8 @@
-"""Dead letters that a client asks for again, or has done with. No I/O, no clock.
+"""Replays and purges dead letters for clients. No I/O, no clock.
 
-To replay a dead letter its record and its message must be read, so the answer comes a step later than the request. A
-request that was lost in between is sent again, as one that was never answered; a dead letter that was replayed already
-is known by its successor, whose id follows from its own: however often it is asked, it is one task.
+A replay needs the record of the dead letter and the message that submitted it, which have to be read first, so the
+answer comes a step later than the request. If this process dies in between, the client sends the request again. The id
+of a replay follows from the id of the dead letter, so that repeated requests give one task.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def on_replay_task(state: CoordinatorState, received: Received, batch: Batch, st
 
 
 def on_fetched(state: CoordinatorState, event: Fetched, batch: Batch, step: Step) -> None:
-    """Opens a task for each of these dead letters. The answer names the new ids, and what was refused."""
+    """Opens a task for each of these dead letters. The answer contains the new ids, and the refusals."""
     replayed: dict[str, str] = {}
     refused = []
     for found in event.found:
@@ -43,7 +43,7 @@ def on_fetched(state: CoordinatorState, event: Fetched, batch: Batch, step: Step
 
 
 def replay(state: CoordinatorState, found: Found, asker: Address, batch: Batch, step: Step) -> str:
-    """The id of the task that runs instead of a dead letter. Raises BadTask: it stays as it is."""
+    """Opens a task that repeats a dead letter, and returns its id. Raises BadTask: the dead letter stays as it is."""
     letter = state.dead.get(found.task_id)
     dead = Task.from_json(found.record) if found.record else None
     if dead is None or not may_touch(asker, dead):
@@ -72,14 +72,14 @@ def replay(state: CoordinatorState, found: Found, asker: Address, batch: Batch, 
         owner=dead.owner,
     )
     take_off(state, found.task_id, step, opened=1)
-    step.put(Table.ENDED, found.task_id, batch.now_ms)  # who asks again, not having heard the answer, finds it
+    step.put(Table.ENDED, found.task_id, batch.now_ms)  # a client that asks again, since the answer was lost, finds it
     state.count("replayed")
     step.note("dead_letter_replayed", task_id=found.task_id, replayed_as=found.next_id)
     return found.next_id
 
 
 def successor(state: CoordinatorState, found: Found) -> str:
-    """The task that this was replayed as before: the request was asked again. Raises BadTask: it was not."""
+    """The id of the task as which this dead letter was replayed before. Raises BadTask: it never was."""
     latest = state.local_tasks.get(found.next_id) if found.next_id else None
     if latest is None and found.latest is not None:
         latest = Task.from_json(found.latest)
@@ -89,11 +89,11 @@ def successor(state: CoordinatorState, found: Found) -> str:
 
 
 def on_purge_task(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
-    """Takes dead letters off their queue. One that is off it already was purged, or replayed, before."""
+    """Removes dead letters from their queue. If it is no longer there, it was purged or replayed before."""
     refused = []
     for named in map(task_named, received.message.tasks):
         task_id, known = shown_id(named), theirs(state, named, received.sender, batch, step)
-        # An operator can purge one whose record is gone, or not to be believed.
+        # An operator can also purge a dead letter whose record is missing or cannot be trusted.
         if task_id in state.dead and (known or received.sender.role is Role.OPERATOR):
             take_off(state, task_id, step)
             step.put(Table.ENDED, task_id, batch.now_ms)
@@ -104,7 +104,8 @@ def on_purge_task(state: CoordinatorState, received: Received, batch: Batch, ste
 
 
 def original_of(found: Found, dead: Task) -> Task:
-    """The task as it was submitted; it may have gone on as another type since. Raises BadTask: that is not known."""
+    """The task as it was submitted. Its record may differ, since a continuation has another type. Raises BadTask: what
+    was submitted is not known."""
     if found.original is not None:
         return Task.from_json(found.original)
     if dead.children:

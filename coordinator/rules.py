@@ -1,8 +1,8 @@
-"""What a coordinator decides. No I/O, no clock, no chance: the same state and batch give the same step.
+"""What a coordinator decides. No I/O, no clock, no randomness: the same state and batch give the same step.
 
-It keeps the durable record of every task, hands open ones to distributors that have room, puts delegated work together
-again, and answers clients. Here is what may come in, and the handing out; `task_life` has what becomes of a task,
-`liveness` what is known of the distributors.
+It keeps the durable record of every task, hands open tasks to distributors that have room, joins delegated work again,
+and answers clients. This module handles messages, events and requests, and hands tasks out. `task_life` has what
+happens to a task, `liveness` what is known about the distributors.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ from core.tasks import Task, TaskError, TaskStatus, check_new, skills_needed
 __all__ = ["dispatch", "recall", "receive", "survey"]
 
 S = TaskStatus
-#: How much of the reason for a refusal is told.
+#: Length to which the reason for a refusal is cut.
 REASON_CHARACTERS = 1_000
 
 
 def receive(state: CoordinatorState, batch: Batch, step: Step) -> None:
-    """Takes messages, in order, and what happened in this process into the state."""
+    """Handles the messages, in order, and then the events of this process."""
     for received in batch.messages:
         ON_MESSAGE[received.message.action](state, received, batch, step)
     for event in batch.events:
@@ -64,8 +64,8 @@ def receive(state: CoordinatorState, batch: Batch, step: Step) -> None:
 
 
 def survey(state: CoordinatorState, batch: Batch, step: Step) -> None:
-    """Looks at the distributors and at the deadlines, once a heartbeat. Heartbeats come after the messages of their
-    batch: those lay in the inbox before."""
+    """Checks the distributors and the deadlines, once for each heartbeat. Heartbeats are handled after the messages of
+    their batch, which were sent before them."""
     for beat in batch.living_beats:
         on_beat(state, beat, batch, step)
     judge_distributors(state, batch, step)
@@ -73,7 +73,7 @@ def survey(state: CoordinatorState, batch: Batch, step: Step) -> None:
 
 
 def on_submit_task(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
-    """Accepts new tasks. One that is known already is not run again: its end is told to this client as well."""
+    """Accepts new tasks. A known task does not run again, but this client is told of its end as well."""
     client, message = received.sender, received.message
     refused: list[Refusal] = []
     entry = received.entry_id.decode() if received.signed else None
@@ -92,13 +92,13 @@ def on_submit_task(state: CoordinatorState, received: Received, batch: Batch, st
 
 
 def place(state: CoordinatorState, task_id: str, distributor_id: str, batch: Batch, step: Step) -> None:
-    """Hands a task that waits to this distributor, whether or not it has room."""
+    """Hands a waiting task to a distributor, even if that has no room."""
     if not state.draining and state.queue.remove(task_id):
         hand_over(state, state.local_tasks[task_id], distributor_id, batch, step)
 
 
 def on_watch_task(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
-    """Tells the client of the end of these tasks: now, or when they end. The answer names those nobody knows."""
+    """Tells the client of the end of these tasks, now or when they end. The answer names the unknown ones."""
     refused = []
     for task_id in map(task_named, received.message.tasks):
         known = theirs(state, task_id, received.sender, batch, step)
@@ -110,7 +110,7 @@ def on_watch_task(state: CoordinatorState, received: Received, batch: Batch, ste
 
 
 def on_cancel_task(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
-    """Cancels tasks with their subtrees. What has ended stays as it is."""
+    """Cancels tasks and their descendants. Ended tasks stay as they are."""
     refused = []
     for task_id in map(task_named, received.message.tasks):
         known = theirs(state, task_id, received.sender, batch, step)
@@ -134,8 +134,8 @@ def on_task_results(state: CoordinatorState, received: Received, batch: Batch, s
 
 
 def ended_by(item: Raw, name: str, error: MalformedMessage) -> TaskReport | None:
-    """Turns a malformed report into the end of its task, if it names one. Nobody can tell how often the task was tried,
-    or whether it ended well."""
+    """A report that ends the task which a malformed report names; None if it names none. The task is abandoned, since
+    nobody can tell how often it was tried, or whether it succeeded."""
     if (task_id := task_id_in(item)) is None:
         return None
     message = f"distributor {name} sent a malformed report: {error}"
@@ -149,12 +149,12 @@ def on_heartbeat_due(state: CoordinatorState, event: HeartbeatDue, batch: Batch,
 
 
 def on_drain(state: CoordinatorState, event: Drain, batch: Batch, step: Step) -> None:
-    """Hands nothing out any more; all it has is stored for its successor."""
+    """Stops handing tasks out. They are all stored for a successor."""
     state.draining = True
 
 
 def on_call(state: CoordinatorState, call: Call, batch: Batch, step: Step) -> None:
-    """What a program that holds this agent asks of it."""
+    """Answers a request of the program that holds this agent."""
     call.answer = ON_REQUEST[type(call.request)](state, call.request, batch, step)
 
 
@@ -206,7 +206,7 @@ def hand_out(state: CoordinatorState, batch: Batch, step: Step) -> None:
 
 
 def write_records(state: CoordinatorState, step: Step) -> None:
-    """Fills in the records that `save` has left open, each once and as its task is now."""
+    """Fills in the records that `save` has announced, each once, in its final form."""
     if state.unsaved:
         state.unsaved = False
         records = step.writes[Table.TASKS, ""]
@@ -216,9 +216,9 @@ def write_records(state: CoordinatorState, step: Step) -> None:
 
 
 def recall(state: CoordinatorState, records: list[Task], digests: dict[str, str], mono_ms: int) -> None:
-    """Builds the memory from the stored records of open tasks, in the order they were submitted, and the digests of
-    ended children of waiting ones. A distributor that has tasks is expected back for the failure timeout."""
-    records = [task for task in records if not task.status.ended]  # else somebody has written to Redis behind our back
+    """Restores the state from the records of open tasks, in the order of their submission, and the digests of ended
+    children of waiting tasks. A distributor with tasks counts as active until the failure timeout has passed."""
+    records = [task for task in records if not task.status.ended]  # somebody else wrote an ended one to Redis
     state.local_tasks = {task.task_id: task for task in records}
     state.deadlines = deadlines_of(state)
     state.digests = digests
@@ -240,7 +240,7 @@ def recall(state: CoordinatorState, records: list[Task], digests: dict[str, str]
             state.trees[task.root_id] = state.trees.get(task.root_id, 0) + 1
 
 
-#: What may come in a message: `core.roles.ALLOWED` lets nothing else through.
+#: The handler of each action; `core.roles.ALLOWED` lets no other action through.
 ON_MESSAGE: dict[str, Callable[[CoordinatorState, Received, Batch, Step], None]] = {
     Action.SUBMIT_TASK: on_submit_task,
     Action.WATCH_TASK: on_watch_task,
@@ -254,7 +254,7 @@ ON_MESSAGE: dict[str, Callable[[CoordinatorState, Received, Batch, Step], None]]
     Action.BEAT: on_beat,
 }
 
-#: Each of CoordinatorEvent, by its type.
+#: The handler of each type in CoordinatorEvent.
 ON_EVENT: dict[type[Event], Callable[[CoordinatorState, Any, Batch, Step], None]] = {
     TakenOver: on_taken_over,
     NotTaken: on_not_taken,
@@ -265,7 +265,7 @@ ON_EVENT: dict[type[Event], Callable[[CoordinatorState, Any, Batch, Step], None]
     Fetched: on_fetched,
 }
 
-#: Each of CoordinatorRequest, by its type.
+#: The handler of each type in CoordinatorRequest.
 ON_REQUEST: dict[type[Request[Any]], Callable[[CoordinatorState, Any, Batch, Step], bool | BadTask]] = {
     AssignTask: on_assign_task,
     RegisterDistributor: on_register_distributor,

@@ -1,4 +1,4 @@
-"""The memory of a coordinator, what it asks of its hands, what comes back from them, and what programs ask of it."""
+"""What a coordinator remembers, its effects and their outcomes, and the requests that programs make to it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ __all__ = [
 
 @dataclass(slots=True)
 class Submission:
-    """A message that tasks were submitted with, kept as it was signed."""
+    """A stored message that submitted tasks, as it was signed."""
 
     size: int  #: bytes
-    opened: int = 0  #: its tasks that are open
-    died: int = 0  #: its tasks that are dead letters
+    opened: int = 0  #: number of its tasks that are open
+    died: int = 0  #: number of its tasks that are dead letters
 
     @property
     def held_bytes(self) -> int:
-        """What is kept for the sake of dead letters alone."""
+        """The bytes that are stored only because of dead letters."""
         return self.size if self.died and not self.opened else 0
 
 
@@ -43,7 +43,7 @@ class DeadLetter:
 
     died_ms: int
     size: int  #: bytes of its record
-    submission: str | None  #: the message it came with; None: a program handed it in
+    submission: str | None  #: id of the message that submitted it; None: a program assigned it
 
 
 @dataclass(slots=True)
@@ -52,28 +52,28 @@ class CoordinatorState(LocalAgentState):
 
     failure_timeout_ms: int = 5_000
     max_open_tasks: int = 200_000
-    max_tree_tasks: int = 10_000  #: that may be open below one submitted task
+    max_tree_tasks: int = 10_000  #: number of tasks that may be open below one submitted task
     max_tree_depth: int = 32
     memory_high_water: float = 0.8  #: share of the server's memory above which nothing new is admitted
-    memory: Memory = field(default_factory=Memory)  #: of the server, at the last heartbeat
+    memory: Memory = field(default_factory=Memory)  #: the server's memory at the last heartbeat
     admitted_bytes: tuple[int, int] = (0, 0)  #: bytes admitted in the previous and the current heartbeat interval
     queue: DispatchQueue = field(default_factory=DispatchQueue)
     distributors: dict[str, Subordinate] = field(default_factory=dict)
-    families: dict[str, set[str]] = field(default_factory=dict)  #: waiting task -> its children that are open
-    #: tasks whose records are sealed with a key that is not here: they are neither run nor forgotten
+    families: dict[str, set[str]] = field(default_factory=dict)  #: waiting task -> its open children
+    #: tasks whose records are sealed with an unknown key: they are neither run nor deleted
     foreign: frozenset[str] = frozenset()
-    deserted: list[str] = field(default_factory=list)  #: waiting tasks none of whose children was found open on loading
-    trees: dict[str, int] = field(default_factory=dict)  #: submitted task -> how many are open below it, if any
+    deserted: list[str] = field(default_factory=list)  #: waiting tasks that had no open child when the state was loaded
+    trees: dict[str, int] = field(default_factory=dict)  #: submitted task -> number of open tasks below it, from 1 on
     digests: dict[str, str] = field(default_factory=dict)  #: ended child of an open parent -> sha256 of its record
     deadlines: list[tuple[int, str]] = field(default_factory=list)  #: heap of (ms, task id)
     submissions: dict[str, Submission] = field(default_factory=dict)  #: by entry id
     dead: dict[str, DeadLetter] = field(default_factory=dict)  #: by task id, the oldest first
-    dead_bytes: int = 0  #: of their records, and of the messages kept for their sake
+    dead_bytes: int = 0  #: size of their records, and of the messages that are stored only because of them
     dead_letter_retention_ms: int = 7 * 86_400_000
     moving: set[str] = field(default_factory=set)  #: distributors whose tasks are being taken over
     looked_ms: int = 0  #: monotonic time of the last look at the distributors
-    incarnation: int = 0  #: of this coordinator
-    unsaved: bool = False  #: a task has changed in this step and its record is to be written at its end
+    incarnation: int = 0  #: number of this coordinator's start
+    unsaved: bool = False  #: whether records of this step's changed tasks must still be written
     sweep_due_ms: int = 0
     counts: dict[str, int] = field(default_factory=dict)  #: since the start: accepted, completed, failed, ...
 
@@ -83,14 +83,14 @@ class CoordinatorState(LocalAgentState):
 
 @dataclass(frozen=True, slots=True)
 class TakeOver(Effect):
-    """Effect: take the cell of a distributor that is gone, empty it, and tell how far its tasks were."""
+    """Effect: fence and empty the cell of a distributor that is gone, and report how far its tasks were."""
 
     distributor_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class TakenOver(Event):
-    """Event: the cell is empty and fenced. `had`: task id -> its record there, if it has had an attempt."""
+    """Event: the cell is fenced and empty. `had`: task id -> its record there, if it has had an attempt."""
 
     distributor_id: str
     had: dict[str, Task]
@@ -98,7 +98,8 @@ class TakenOver(Event):
 
 @dataclass(frozen=True, slots=True)
 class NotTaken(Event):
-    """Event: the distributor still holds its lease, or Redis was away; it is judged again."""
+    """Event: the takeover failed, since the distributor still holds its lease or Redis was away. The distributor is
+    judged again."""
 
     distributor_id: str
 
@@ -113,7 +114,7 @@ class Audit(Effect):
 
 @dataclass(frozen=True, slots=True)
 class Audited(Event):
-    """Event: what was found."""
+    """Event: the outcome of an Audit."""
 
     distributor_id: str
     probe_ms: int
@@ -122,7 +123,7 @@ class Audited(Event):
 
 @dataclass(frozen=True, slots=True)
 class Fetch(Effect):
-    """Effect: read what is stored of these tasks, which a client wants replayed; `reply` is to answer it."""
+    """Effect: read what is stored about these tasks, which a client wants to replay. `reply` goes to that client."""
 
     reply: Sending
     task_ids: tuple[str, ...]
@@ -130,18 +131,18 @@ class Fetch(Effect):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What is stored of a task that is to be replayed."""
+    """What is stored about a task that a client wants to replay."""
 
     task_id: str
     record: bytes | None = None  #: None: there is none
-    original: Raw | None = None  #: as its client wrote it; None: that message is not kept
-    next_id: str = ""  #: the first id for a replay of it that is not taken
-    latest: bytes | None = None  #: the record of the replay before that; None: it was never replayed
+    original: Raw | None = None  #: the task as its client wrote it; None: that message is not stored
+    next_id: str = ""  #: the first unused id for a replay of it
+    latest: bytes | None = None  #: the record of its latest replay; None: it was never replayed
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched(Event):
-    """Event: what was found."""
+    """Event: the outcome of a Fetch."""
 
     reply: Sending
     found: tuple[Found, ...]
@@ -149,8 +150,8 @@ class Fetched(Event):
 
 @dataclass(frozen=True, slots=True)
 class Sweep(Effect):
-    """Effect: forget tasks that ended before `before_ms`; those in `keep` are inputs of an open parent, or dead
-    letters."""
+    """Effect: delete the records of tasks whose retention ended before `before_ms`, except those in `keep`, which are
+    inputs of an open parent, dead letters, or sealed with an unknown key."""
 
     before_ms: int
     keep: frozenset[str]
@@ -158,7 +159,8 @@ class Sweep(Effect):
 
 @dataclass(frozen=True, slots=True)
 class AssignTask(Request[bool | BadTask]):
-    """Request: hand this task of `owner` to that distributor. True: it is kept; BadTask: it is not."""
+    """Request: record this task of `owner` and hand it to a distributor. The answer is True, or BadTask if nothing was
+    recorded."""
 
     task: Task
     distributor_id: str
@@ -167,14 +169,15 @@ class AssignTask(Request[bool | BadTask]):
 
 @dataclass(frozen=True, slots=True)
 class RegisterDistributor(Request[bool]):
-    """Request: that distributor belongs to this coordinator. True."""
+    """Request: record that a distributor belongs to this coordinator. The answer is True."""
 
     distributor_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class NoteAttempts(Request[bool]):
-    """Request: write down what the cell of that distributor says of its tasks, before it is emptied. True."""
+    """Request: record the attempts that the cell of a distributor knows of, before it is emptied. The answer is
+    True."""
 
     distributor_id: str
     had: dict[str, Task]  #: as in TakenOver

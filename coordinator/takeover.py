@@ -1,8 +1,8 @@
-"""Takes the tasks of a distributor that is gone out of its cell, so that others can have them.
+"""Removes the tasks of a distributor that is gone from its cell, so that other distributors can get them.
 
-There are three steps: the cell is fenced, what it says of attempts is written down, and it is emptied. Nothing else
-knows of those attempts, so they are written down first. If this process dies after any step, its successor finds the
-distributor gone as before and begins again.
+There are three steps: the cell is fenced, its attempts are recorded by the coordinator, and it is emptied. The attempts
+are recorded before that, since they are known nowhere else. If this process dies after any step, its successor finds
+the distributor gone as before, and begins again.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ __all__ = ["Takeover"]
 
 
 class Takeover:
-    """A takeover by the coordinator that `loop` runs: `fence`, `note_attempts`, `empty`, and in any case `close`."""
+    """A takeover by the coordinator that `loop` runs. Call `fence`, `note_attempts`, `empty` and `give_back`, in this
+    order, and `close` in any case."""
 
     def __init__(self, loop: AgentLoop, distributor_id: str) -> None:
         self._loop = loop
         self._distributor = Address(Role.DISTRIBUTOR, distributor_id)
         self._cell = CellKeys(distributor_id)
-        revoked = loop.revocations.include(self._distributor)  # then whoever has its key may live, and hold the lease
+        revoked = loop.revocations.include(self._distributor)  # a live process may then have its key, and the lease
         self._committer = Committer(
             loop.setup.open_connection(), self._distributor, self._cell.agent(loop.setup.me.agent_id), loop.setup.clock,
             lease_ms=int(loop.setup.config.lease_s * 1000), takeover=True, by_force=revoked,
@@ -37,24 +38,27 @@ class Takeover:
         self.had: dict[str, Task] = {}  #: task id -> its record in the cell, if it has had an attempt
 
     async def fence(self) -> None:
-        """Takes the distributor's lease, and so a higher fence than it had. Raises LeaseHeld: it lives."""
+        """Takes the distributor's lease, with a higher fence than it had. Raises LeaseHeld: the distributor lives;
+        TransportDown, ServerRefused."""
         await self._committer.leaseholder.acquire()
         failpoints.hit("takeover")
 
     async def note_attempts(self) -> None:
-        """Has the coordinator write down what the cell says of attempts. Raises LeaseLost: it has not."""
+        """Makes the coordinator record the attempts that the cell knows of. Raises LeaseLost: they are not recorded;
+        TransportDown, ServerRefused."""
         [actual] = await self._committer.run(("HGETALL", self._cell.actual))
         for task_id, record in zip(actual[::2], actual[1::2], strict=True):
             task = self._task(task_id, record)
             if task and not task.root_id:
-                continue  # a program assigned it there: its own successor is the only one that can have it
+                continue  # a program assigned it to this distributor, so only a successor with this id can have it
             self._moved.append(task_id)
             if task and task.attempt:  # otherwise it has not begun
                 self.had[task.task_id] = task
         await self._loop.local_events.call(NoteAttempts(self._distributor.agent_id, self.had))
 
     async def empty(self) -> None:
-        """Removes what leaves the cell, unread messages and heartbeats. Raises LeaseLost: it stays as it is."""
+        """Removes the tasks that leave the cell, its unread messages and its heartbeats. Raises LeaseLost: the cell
+        stays as it is."""
         commands: list[Command] = [
             ("DEL", self._cell.inbox, self._cell.heartbeats),
             ("HSET", self._cell.header, "status", "idle"),

@@ -1,4 +1,5 @@
-"""The life of a task from the coordinator's side: accepted, handed over, delegated, ended, told. No I/O, no clock."""
+"""The life of a task from the coordinator's side: it is accepted, handed over, delegated, ended and reported. No I/O,
+no clock."""
 
 from __future__ import annotations
 
@@ -42,15 +43,15 @@ __all__ = [
     "theirs", ]  # fmt: skip
 
 S = TaskStatus
-#: What the coordinator wants of a task it has handed over.
+#: The desired state of a task that was handed over.
 WANT_RUN, WANT_STOP = b'{"want":"assigned"}', b'{"want":"cancelled"}'
-#: How a task ends that the system itself has stopped, by the type of its error.
+#: The final status of a task that the system has stopped, by the type of its error.
 STOPPED_AS = {"deadline": S.ABANDONED, "tree_limit": S.FAILED}
-#: Bytes of records that one step tells to one client, and number of clients that are told of the end of one task.
+#: Bytes of records that one step sends to one client, and number of clients that are told of the end of one task.
 MAX_TOLD_BYTES, MAX_FOLLOWERS = 4 * 1024 * 1024, 100
-#: What the id of a replay has behind that of the task it replays.
+#: The suffix, before a number, that the id of a replay has in addition to the id of its original.
 REPLAYED = ".replay"
-#: How often ended tasks beyond their retention are looked for.
+#: Milliseconds between two searches for ended tasks beyond their retention.
 SWEEP_EVERY_MS = 10_000
 #: Deadlines of ended tasks that may be remembered, in addition to twice the number of open tasks.
 DEADLINES_KEPT = 1_000
@@ -66,10 +67,11 @@ def accept(
     submission: str | None = None,
     owner: str | None = None,
 ) -> None:
-    """Makes `task` an open one, or joins `asker` to it if it is. Raises BadTask: nothing of it is kept.
+    """Opens `task`; if it is open already, or has ended, `asker` is told of its end as well. Raises BadTask: nothing is
+    stored.
 
-    `submission` is the message it came with, by which that is kept (see dead_letters). Where nobody asks for it, it
-    belongs to `owner`."""
+    `submission`: the id of the message that submitted it (see dead_letters). Without an `asker` the task belongs to
+    `owner`."""
     known = known_task(state, task.task_id, batch, step)
     if known is not None:
         same = known.children or (known.task_type == task.task_type and known.payload == task.payload)
@@ -96,7 +98,8 @@ def accept(
 
 
 def known_task(state: CoordinatorState, task_id: str, batch: Batch, step: Step) -> Task | None:
-    """The task of that id: open, ended in this very step, or ended before and looked up for it; None: unknown."""
+    """The task with this id, which is open, has ended in this step, or has ended before and was looked up for this
+    batch; None: there is none."""
     task = state.local_tasks.get(task_id)
     if task is None:
         record = step.writes.get((Table.TASKS, ""), {}).get(task_id) or batch.stored.get(task_id)
@@ -105,13 +108,13 @@ def known_task(state: CoordinatorState, task_id: str, batch: Batch, step: Step) 
 
 
 def theirs(state: CoordinatorState, task_id: str | None, asker: Address, batch: Batch, step: Step) -> Task | None:
-    """The task that a request names, if there is one that `asker` may touch."""
+    """The task that a request names; None if there is none, or `asker` may not touch it."""
     known = known_task(state, task_id, batch, step) if task_id else None
     return known if known and may_touch(asker, known) else None
 
 
 def reply_to(received: Received) -> Sending:
-    """What the answer to a client's request goes by."""
+    """The Sending that answers a client's request."""
     return Sending(received.sender, Action.TASK_ACCEPTED, received.message.metadata.request_id)
 
 
@@ -126,7 +129,7 @@ def due_ms(deadline: datetime) -> int:
 
 
 def admit(state: CoordinatorState, task: Task, batch: Batch, step: Step) -> None:
-    """Opens a task that was checked, and lines it up."""
+    """Opens and queues a task that has passed all checks."""
     state.queue.push(task)
     if task.parent_id and task.root_id:
         state.trees[task.root_id] = state.trees.get(task.root_id, 0) + 1
@@ -147,8 +150,8 @@ def deadlines_of(state: CoordinatorState) -> list[tuple[int, str]]:
 
 
 def follow(state: CoordinatorState, task: Task, asker: Address, step: Step) -> None:
-    """Tells of the end of a task when it ends; of one that has ended now, as far as one answer goes. What is beyond
-    that is asked for again, or read."""
+    """Tells `asker` of the end of a task: later, when it ends, or now if it has ended. The records in one answer are
+    limited; the client asks for the others again, or reads them."""
     if not task.status.ended:
         if str(asker) not in task.reply_to:
             followers = (*task.reply_to, str(asker))[-MAX_FOLLOWERS:]
@@ -162,8 +165,9 @@ def follow(state: CoordinatorState, task: Task, asker: Address, step: Step) -> N
 
 
 def cancel(state: CoordinatorState, task_id: str, batch: Batch, step: Step, *, again: bool = False) -> None:
-    """Stops a task and all below it, the lowest first: what nobody runs ends, what somebody runs is asked to. `again`:
-    also what was asked before; that may have been lost."""
+    """Cancels a task and all its descendants, the lowest first. Those that no distributor has end at once; the
+    distributors of the others are asked to stop them. `again`: they are asked even if they were asked before, since
+    that message may have been lost."""
     below, order = [task_id], []
     while below:
         task = state.local_tasks.get(below.pop())
@@ -181,14 +185,14 @@ def cancel(state: CoordinatorState, task_id: str, batch: Batch, step: Step, *, a
 
 
 def stopped(state: CoordinatorState, task: Task, batch: Batch, step: Step, **changes: Any) -> None:
-    """The end of a task that was stopped: cancelled, unless the system has a reason of its own."""
+    """Ends a stopped task: as cancelled, unless the system itself has stopped it."""
     problem = why_stopped(task, batch)
     end(state, task, STOPPED_AS[problem.type] if problem else S.CANCELLED, batch, step, error=problem, **changes)
 
 
 def why_stopped(task: Task, batch: Batch) -> TaskError | None:
-    """The error of a task past its deadline, or already stopped for a reason of the system; None: somebody has asked
-    for its end. A stop that was already told counts, since the server's clock may have been set back afterwards."""
+    """The error of a task that is past its deadline, or that the system has stopped before; None: a client has asked
+    for the stop. An earlier stop still counts, since the server's clock may have been set back afterwards."""
     if task.error is not None and task.error.type in STOPPED_AS:
         return task.error
     if task.deadline and task.deadline <= batch.now:
@@ -197,7 +201,8 @@ def why_stopped(task: Task, batch: Batch) -> TaskError | None:
 
 
 def conclude(state: CoordinatorState, distributor_id: str, said: TaskReport, batch: Batch, step: Step) -> None:
-    """Records how a task ended, the first time its distributor says so; everything later is counted and dropped."""
+    """Records the outcome that a distributor reports for a task. Only the first report of its current distributor
+    counts; others are counted as late and dropped."""
     task = state.local_tasks.get(said.task_id)
     if task is None or task.assigned_to != distributor_id:
         state.count("late_results")
@@ -214,7 +219,7 @@ def conclude(state: CoordinatorState, distributor_id: str, said: TaskReport, bat
         requeue(state, task, batch, step, **attempts)
         return
     if said.output:
-        # It may have delegated before, and printed then.
+        # The output of attempts before a delegation comes first.
         attempts["output"] = (task.output + said.output)[-OUTPUT_LIMIT:]
     if status == "delegated":
         delegate(state, task.evolve(**attempts), said, batch, step)
@@ -229,7 +234,8 @@ def conclude(state: CoordinatorState, distributor_id: str, said: TaskReport, bat
 
 
 def attempts_had(task: Task, said: TaskReport | Task | None) -> dict[str, Any]:
-    """The fields of `task` that tell of its attempts, as a distributor's report or its record has them, if any does."""
+    """The fields of a task that describe its attempts, from the distributor's report or record as far as that has
+    them."""
     had: dict[str, Any] = {
         "retry_count": task.retry_count if said is None or said.retry_count is None else said.retry_count,
         "attempt": task.attempt if said is None or said.attempt is None else said.attempt,
@@ -242,7 +248,7 @@ def attempts_had(task: Task, said: TaskReport | Task | None) -> dict[str, Any]:
 
 
 def requeue(state: CoordinatorState, task: Task, batch: Batch, step: Step, **changes: Any) -> None:
-    """Back in line, for any distributor; a task that is to be cancelled ends here instead."""
+    """Queues a task again, for any distributor. If its cancellation was requested, it ends instead."""
     if task.cancel_requested:
         stopped(state, task, batch, step, **changes)
         return
@@ -252,7 +258,7 @@ def requeue(state: CoordinatorState, task: Task, batch: Batch, step: Step, **cha
 
 
 def delegate(state: CoordinatorState, task: Task, said: TaskReport, batch: Batch, step: Step) -> None:
-    """Opens the children of a task that spawned; it waits for them."""
+    """Opens the children of a task that has spawned, and makes it wait for them."""
     try:
         children = [Task.from_json(child) for child in said.children or ()]
         ids = [child.task_id for child in children]
@@ -301,8 +307,8 @@ def delegate(state: CoordinatorState, task: Task, said: TaskReport, batch: Batch
 
 
 def is_taken(state: CoordinatorState, child_id: str, parent: Task, batch: Batch, step: Step) -> bool:
-    """Whether a task of that id is open, or has ended and is not this parent's to replace: it was submitted, or is the
-    child of another. Those of the task that this one replays are its own."""
+    """Whether a child may not have this id: a task with it is open, or has ended and was submitted, or belongs to
+    another parent. A task and its replays count as the same parent."""
     if child_id in state.local_tasks:
         return True
     if child_id in parent.children:
@@ -317,7 +323,7 @@ def is_taken(state: CoordinatorState, child_id: str, parent: Task, batch: Batch,
 
 
 def beyond_limits(state: CoordinatorState, task: Task, children: int) -> TaskError | None:
-    """Why that many more children of `task` are not opened; None: they are."""
+    """Why `task` may not have this number of further children; None: it may."""
     below = state.trees.get(task.root_id or task.task_id, 0)
     max_tasks = min(state.max_tree_tasks, state.max_open_tasks)
     if task.depth >= state.max_tree_depth:
@@ -334,7 +340,7 @@ def beyond_limits(state: CoordinatorState, task: Task, children: int) -> TaskErr
 
 
 def fell_tree(state: CoordinatorState, task: Task, problem: TaskError, batch: Batch, step: Step) -> None:
-    """Fails a task that spawns beyond the limits, and the submitted one above it with all that is open below."""
+    """Fails a task that spawns beyond the limits, and the submitted task above it with all its descendants."""
     end(state, task, S.FAILED, batch, step, error=problem, errors=errors_with(task.errors, problem))
     root = state.local_tasks.get(task.root_id or "")
     if root is not None:
@@ -344,12 +350,12 @@ def fell_tree(state: CoordinatorState, task: Task, problem: TaskError, batch: Ba
 
 
 def proceed(state: CoordinatorState, parent: Task, batch: Batch, step: Step) -> None:
-    """All children have ended: the parent goes on as its continuation, which is told their records' digests."""
+    """Queues the continuation of a parent whose children have all ended. It gets the digests of their records."""
     assert parent.then
     state.families.pop(parent.task_id, None)
     newest = parent.children[len(parent.children) - parent.then.spawned :]
-    # The digests stay until the parent has ended: it will read these records, so they must not be swept. The worker
-    # refuses one that has none: somebody has written to Redis behind our back.
+    # The digests stay until the parent has ended, so that the records are not swept before it has read them. The worker
+    # refuses a record without a digest, which somebody else must have written to Redis.
     inputs = tuple((child, state.digests.get(child, "")) for child in newest)
     again = parent.moved(
         S.PENDING, batch.now, task_type=parent.then.task_type or "agents.gather", payload_json=parent.then.payload_json,
@@ -363,7 +369,8 @@ def end(
     state: CoordinatorState, task: Task, status: TaskStatus, batch: Batch, step: Step, *, worker: str | None = None,
     **changes: Any,
 ) -> None:  # fmt: skip
-    """Records the end of a task, tells who asked, and lets its parent go on."""
+    """Records the end of a task, tells the clients that wait for it, and lets its parent continue if it was the last
+    child."""
     if worker:
         changes["assigned_to"] = f"{task.assigned_to}/{worker}"
     ended = task.moved(status, batch.now, **changes)
@@ -401,7 +408,7 @@ def leave_tree(state: CoordinatorState, root_id: str) -> None:
 
 
 def hand_over(state: CoordinatorState, task: Task, distributor_id: str, batch: Batch, step: Step) -> None:
-    begins = task.not_before if task.not_before and task.not_before > batch.now else None  # else it has waited
+    begins = task.not_before if task.not_before and task.not_before > batch.now else None  # otherwise the pause is over
     handed = task.moved(S.IN_PROGRESS, batch.now, assigned_to=distributor_id, not_before=begins)
     state.local_tasks[task.task_id] = handed
     child = state.distributors.get(distributor_id)
@@ -415,7 +422,7 @@ def hand_over(state: CoordinatorState, task: Task, distributor_id: str, batch: B
 
 
 def save(state: CoordinatorState, task: Task, step: Step) -> None:
-    """Remembers a changed task; its record is written at the end of the step, as it is then."""
+    """Stores a changed task. Its record is written once, at the end of the step, in its final form."""
     state.local_tasks[task.task_id] = task
     state.unsaved = True
     step.put(Table.TASKS, task.task_id, b"")
@@ -423,14 +430,14 @@ def save(state: CoordinatorState, task: Task, step: Step) -> None:
 
 
 def expire(state: CoordinatorState, batch: Batch, step: Step) -> None:
-    """Abandons what is past its deadline and has the records of long ended tasks swept."""
+    """Abandons tasks past their deadline, and has the records of tasks deleted that ended long ago."""
     while state.deserted:
         task = state.local_tasks.get(state.deserted.pop())
         if task is not None and task.status is S.WAITING and not state.families.get(task.task_id):
             proceed(state, task, batch, step)
     while state.deadlines and state.deadlines[0][0] <= batch.now_ms:
         task = state.local_tasks.get(heapq.heappop(state.deadlines)[1])
-        if task and task.deadline and task.deadline <= batch.now:  # else it has ended, and the id is another's now
+        if task and task.deadline and task.deadline <= batch.now:  # otherwise another task has this id now
             cancel(state, task.task_id, batch, step)
     if batch.now_ms >= state.sweep_due_ms:
         state.sweep_due_ms = batch.now_ms + SWEEP_EVERY_MS
