@@ -1,4 +1,4 @@
-"""The distributor at work: its graph on the loop, and its part of the Python API."""
+"""The distributor as an agent: it runs its graph on the loop, and offers its part of the Python API."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class DistributorBehaviour:
-    """State and graph of a distributor. It has no hands: all it does is written and said."""
+    """A distributor's state and graph. It has no effects: it only writes and sends."""
 
     def __init__(
         self, me: Address, coordinator: Address, config: AgentConfig, nodes: Sequence[Before | After] = ()
@@ -59,7 +59,7 @@ class DistributorBehaviour:
             capabilities=skills(state),
             skill_sets=skill_sets(state),
             draining=state.draining,
-            ended=tuple(task_id for task_id in state.ended if task_id not in state.local_tasks),  # or it is back again
+            ended=tuple(task_id for task_id in state.ended if task_id not in state.local_tasks),  # or it is back
             running=in_hand,
             queued=len(state.queue),
             done=state.counts.get("completed", 0),
@@ -86,7 +86,7 @@ class DistributorBehaviour:
         return self.state.draining and not self.state.local_tasks
 
     async def load(self, loop: AgentLoop) -> None:
-        """Reads its half of the cell."""
+        """Reads its half of the cell. Raises TransportDown, ServerRefused, LeaseLost."""
         self.state = self._new_state()
         self.state.incarnation = loop.committer.lease.incarnation
         key, seals = CellKeys(self._me.agent_id).actual, loop.setup.signing.seals
@@ -96,13 +96,13 @@ class DistributorBehaviour:
             try:
                 tasks.append(_stored_task(seals, name, sealed))
                 anew += [name, again] if (again := _sealed_anew(seals, name, sealed)) else []
-            except UnknownKey as error:  # it is the secret that may be wrong: it stays as it is, and does not run
+            except UnknownKey as error:  # the secret may be wrong, so the record stays, but does not run
                 log.warning("%s", error, extra={"action": "record_foreign"})
             except (PeerError, BadTask, ValueError):
                 forgery = ForgedRecord("this distributor did not seal it, so it is not believed")
                 loop.inbox.put_aside_record(key, name, sealed, forgery)
                 forged.append(name)
-        # The coordinator finds what is missing then, and hands it over again.
+        # The coordinator notices tasks whose records were deleted, and hands them over again.
         if commands := [*([("HDEL", key, *forged)] if forged else []), *([("HSET", key, *anew)] if anew else [])]:
             await loop.committer.commit(commands, {})
         recall(self.state, tasks, int(asyncio.get_running_loop().time() * 1000))
@@ -112,8 +112,8 @@ class DistributorBehaviour:
 
 
 def _stored_task(seals: Seals, name: bytes, sealed: bytes) -> Task:
-    """The task in a record. Without a seal it can only be what is shown of one that has ended here: that decides
-    nothing. Raises UnknownKey, ForgedRecord, BadTask, ValueError."""
+    """The task in a record. A record without a seal can only show a task that has ended here, since nothing is decided
+    by it. Raises UnknownKey, ForgedRecord, BadTask, ValueError."""
     if bare(sealed) is sealed:
         shown = Task.from_json(sealed)
         if shown.status.ended or shown.status is TaskStatus.WAITING:
@@ -122,19 +122,20 @@ def _stored_task(seals: Seals, name: bytes, sealed: bytes) -> Task:
 
 
 def _sealed_anew(seals: Seals, name: bytes, sealed: bytes) -> bytes | None:
-    """The record sealed with the new key, while the root secret is changed and its seal is made with the old one."""
+    """The record, sealed with the new key, if the root secret is being changed and its seal is from the old one;
+    otherwise None."""
     return (
         seals.opened_anew(Sealed.CELL, name.decode(), sealed) if seals.rotating and bare(sealed) is not sealed else None
     )
 
 
 class DistributorAgent(Agent):
-    """The middle tier, in this process. `initialize` starts it; see Agent for its end.
+    """A distributor, the middle tier, in this process. `initialize` starts it; see Agent for how it ends.
 
     `nodes` run in its graph beside its own `receive`, `survey` and `dispatch`: see docs/library.md.
 
-    Each call below raises LeaseLost when the agent is not at work: before `initialize`, after `close`, or because
-    another process acts for its id now. While Redis is away the calls wait, where they do not say otherwise.
+    Each call below raises LeaseLost when the agent does not run: before `initialize`, after `close`, or because another
+    process acts for its id now. While Redis is away the calls wait, unless they say otherwise.
     """
 
     def __init__(
@@ -160,26 +161,28 @@ class DistributorAgent(Agent):
 
     @operation
     async def assign_task_to_worker(self, task: Task, worker_id: str) -> bool:
-        """Hands a task to one worker, past the queue. Returns False when no such worker is here, or the task is here
-        already.
+        """Hands a task to one worker, past the queue. Returns True; False if there is no such worker here, or the task
+        is here already.
 
-        Such a task is this distributor's own: how it ends shows in the shared state, and no client is told. It is
-        retried here like other tasks, also by the distributor that takes over after a crash. If this distributor drains
+        Such a task belongs to this distributor: its outcome shows in the shared state, and no client is told. It is
+        retried here like other tasks, also by a distributor that takes over after a crash. If this distributor drains
         before the task has ended, the task is abandoned.
-        Raises BadTask: it is no task, or too large. LeaseLost: the outcome is unknown, and the same call is safe.
+
+        Raises BadTask: the task is malformed or too large. LeaseLost: the outcome is unknown, and repeating the call is
+        safe.
         """
         task = to_begin_now(task)
         return await self.loop.local_events.call(AssignTask(task, worker_id))
 
     @operation
     async def monitor_workers(self) -> None:
-        """Reads the heartbeats of the workers now, in addition to the regular reading. Raises LeaseLost, TransportDown,
-        ServerRefused."""
+        """Reads the heartbeats of the workers now, in addition to the regular interval. Raises LeaseLost,
+        TransportDown, ServerRefused."""
         await self.loop.heartbeat.send()
 
     @operation
     async def acquire_shared_state_lease(self) -> bool:
-        """Whether this agent holds the lease of its shared state. An agent that is not at work yet takes it.
+        """Whether this agent holds the lease of its shared state. If the agent has not started yet, it starts.
 
         Raises LeaseHeld when another live process holds it; TransportDown and ConfigError as `initialize`."""
         await self._initialize()
@@ -187,8 +190,8 @@ class DistributorAgent(Agent):
 
     @operation
     async def renew_shared_state_lease(self) -> bool:
-        """Renews the lease, in addition to the regular renewal. Returns False when another process holds it now. Raises
-        TransportDown: Redis is away, and nothing is known."""
+        """Renews the lease, in addition to the regular renewals. Returns True; False when another process holds it now.
+        Raises TransportDown: Redis is away, and nothing is known."""
         try:
             await self.loop.committer.renew()
         except LeaseLost:
@@ -198,6 +201,6 @@ class DistributorAgent(Agent):
     async def _hand_back(self) -> None:
         assert self._running
         asking = asyncio.ensure_future(self.loop.local_events.call(HandBack()))
-        # The agent may have drained just now, and then nobody is left to answer.
+        # If the agent has just drained, nothing answers any more.
         await asyncio.wait({asking, self._running}, return_when=asyncio.FIRST_COMPLETED)
         asking.cancel()

@@ -1,4 +1,4 @@
-"""What a distributor knows of its workers: who is here, who is gone, what they have lost. No I/O, no clock."""
+"""Which workers of a distributor live, which are gone, and which tasks they have lost. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ __all__ = ["give_back_stranded", "judge_workers", "on_agent_left", "on_beat", "w
 
 
 def on_beat(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
-    """A worker is here, or still here. One that was started anew has none of the tasks its predecessor had."""
+    """Takes a heartbeat, or the greeting, of a worker. A worker that was started again has lost all its tasks."""
     beat = received.status
     assert isinstance(beat, Beat)
-    remember_attempts(state, beat.attempts)  # of one that died, too: how often what it had may be tried
+    remember_attempts(state, beat.attempts)  # even if it has died: its tasks still need their limits
     incarnation = received.message.metadata.incarnation
     name = received.sender.agent_id
     worker = state.workers.get(name)
     if (worker is None or not worker.incarnation) and batch.age_ms(received) >= state.failure_timeout_ms:
-        # Left behind by one that died before this distributor began to look.
+        # A worker left it behind that died before this distributor started.
         if worker is None:
             step.remove(Table.HEARTBEATS, name)
         else:
-            worker.beat = beat  # how many tasks it ran at once tells which may have begun
+            worker.beat = beat  # its concurrency tells how many of its tasks may have begun
         return
     if worker is not None and is_successor(state, worker, incarnation, beat):
         if received.message.action == Action.BEAT:
-            return  # what its predecessor said last may lie unread, before the message with which this one has joined
+            return  # the last reports of its predecessor may be unread, in front of its own greeting
         if not worker.beat.concurrency:
-            worker.beat = beat  # nobody remembers how many tasks its predecessor ran at once
+            worker.beat = beat  # the concurrency of its predecessor is unknown
         forget_worker(state, name, batch, step, died=True)
         worker = None
     if worker is None:
         worker = state.workers[name] = Subordinate(received.sender, 0, beat, batch.mono_ms)
     elif (incarnation, beat.beat) <= (worker.incarnation, worker.beat.beat):
-        return  # no newer than what we know
+        return  # it brings nothing new
     if not worker.incarnation:
         worker.incarnation = incarnation
         stop_what_others_have(state, worker, beat, step)
@@ -53,8 +53,9 @@ def on_beat(state: DistributorState, received: Received, batch: Batch, step: Ste
 
 
 def is_successor(state: DistributorState, worker: Subordinate, incarnation: int, beat: Beat) -> bool:
-    """Whether this is another start than the one that was handed what is in flight. Of one that is only remembered
-    from the stored records that is told by the times: an incarnation is no lower than the server's clock was then."""
+    """Whether this is a later start of the worker than the one that was handed the tasks in flight. For a worker that
+    is only known from stored records, the times tell: an incarnation is at least the server's clock, in ms, at that
+    start."""
     if worker.incarnation:
         return incarnation > worker.incarnation
     holding = dict(beat.holding)
@@ -63,8 +64,8 @@ def is_successor(state: DistributorState, worker: Subordinate, incarnation: int,
 
 
 def stop_what_others_have(state: DistributorState, worker: Subordinate, beat: Beat, step: Step) -> None:
-    """A worker that was taken for dead is back, or this distributor was: what it still runs has been given to others,
-    or has ended, and nobody would take its result. What has ended there meanwhile it need not be told."""
+    """Cancels the attempts of a returning worker that are no longer its own: it, or this distributor, was taken for
+    dead, and its tasks went to others or have ended, so their results would be dropped."""
     name = worker.address.agent_id
     for task_id, attempt in beat.holding:
         task = state.local_tasks.get(task_id)
@@ -74,8 +75,8 @@ def stop_what_others_have(state: DistributorState, worker: Subordinate, beat: Be
 
 
 def reconcile(state: DistributorState, worker: Subordinate, batch: Batch, step: Step) -> None:
-    """Moves the probe of a worker on by a heartbeat (see core.reconciliation), which itself tells what it holds. What
-    it has lost is tried again."""
+    """Advances the probe of a worker by a heartbeat (see core.reconciliation), which also tells what the worker holds.
+    The tasks that it has lost are tried again."""
     probe, beat, taken = worker.probe, worker.beat, batch.taken_from(worker.address)
     if probe.read(beat, state.incarnation) and taken >= beat.sent:
         probe.look(Held(beat.beat - 1, frozenset(dict(beat.holding))), probe.since_ms)  # before this one
@@ -90,7 +91,7 @@ def reconcile(state: DistributorState, worker: Subordinate, batch: Batch, step: 
 
 
 def judge_workers(state: DistributorState, batch: Batch, step: Step) -> None:
-    """Notices who has fallen silent; the tasks of one that is gone go to others."""
+    """Notices which workers have fallen silent. The tasks of one that is gone go to others."""
     unseen_ms, state.looked_ms = batch.mono_ms - state.looked_ms, batch.mono_ms
     if unseen_ms >= state.failure_timeout_ms:
         discount_silence(state.workers.values(), unseen_ms, batch.mono_ms)
@@ -105,8 +106,8 @@ def judge_workers(state: DistributorState, batch: Batch, step: Step) -> None:
 
 
 def give_back_stranded(state: DistributorState, batch: Batch, step: Step) -> None:
-    """Returns what no worker here can do, once that has been so for the failure timeout: the last one that could has
-    left, or died, and another distributor may have one. Until then it may come back, or be yet to be heard."""
+    """Returns tasks that no worker here has been able to do for the failure timeout, since another distributor may have
+    a worker for them. Until then a suitable worker may come back, or be heard for the first time."""
     nobodys = [
         needs
         for needs in sorted(state.queue.needs())
@@ -123,18 +124,18 @@ def give_back_stranded(state: DistributorState, batch: Batch, step: Step) -> Non
 
 
 def on_agent_left(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
-    """A worker stops by its own will."""
+    """Notes that a worker leaves in an orderly way."""
     step.note("worker_left", worker=received.sender.agent_id)
     forget_worker(state, received.sender.agent_id, batch, step, died=False)
 
 
 def forget_worker(state: DistributorState, name: str, batch: Batch, step: Step, *, died: bool) -> None:
-    """Takes back what a worker had. Of one that died, as many as it runs at once may have begun: those attempts
-    count. One that left by its own will has returned what it had begun."""
+    """Takes back the tasks of a worker that is gone. If it died, as many attempts as it runs at once may have begun,
+    and these count. If it left in an orderly way, it has already returned what it had begun."""
     worker = state.workers.pop(name, None)
     if worker is None:
         return
-    at_once = worker.beat.concurrency or 1  # it died before this distributor had heard of it
+    at_once = worker.beat.concurrency or 1  # 0: it died before it was heard
     for index, task_id in enumerate(worker.in_flight):
         task = state.local_tasks.get(task_id)
         if task and task.assigned_to == name:

@@ -1,8 +1,8 @@
-"""What a distributor decides. No I/O, no clock, no chance: the same state and batch give the same step.
+"""What a distributor decides. No I/O, no clock, no randomness: the same state and batch give the same step.
 
-It takes tasks from its coordinator, hands each to a worker that knows its type and has room, and passes results up.
-Here is what may come in, and the handing out; `task_life` has what becomes of a task, `liveness` what is known of the
-workers.
+It takes tasks from its coordinator, hands each to a worker that has a handler for it and has room, and passes results
+up. This module handles messages, events and requests, and hands tasks out. `task_life` has what happens to a task,
+`liveness` what is known about the workers.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ SUSPECTS_FIRST = (Placement.AT_ONCE, Placement.ALONE, Placement.ANYWHERE)
 
 
 def tell_capacity(state: DistributorState, step: Step) -> None:
-    """Lets the coordinator know at once when the capacity has changed by a quarter; the heartbeat tells the rest."""
+    """Tells the coordinator at once when the capacity has changed by more than a quarter. Heartbeats tell smaller
+    changes."""
     now = capacity(state)
     if abs(now - state.told_capacity) * 4 > state.told_capacity:
         state.told_capacity = now
@@ -71,7 +72,7 @@ def tell_capacity(state: DistributorState, step: Step) -> None:
 
 
 def receive(state: DistributorState, batch: Batch, step: Step) -> None:
-    """Takes messages, in order, and what happened in this process into the state."""
+    """Handles the messages, in order, and then the events of this process."""
     for received in batch.messages:
         ON_MESSAGE[received.message.action](state, received, batch, step)
     for event in batch.events:
@@ -79,8 +80,8 @@ def receive(state: DistributorState, batch: Batch, step: Step) -> None:
 
 
 def survey(state: DistributorState, batch: Batch, step: Step) -> None:
-    """Looks at the workers, once a heartbeat, and returns what none of them can do. Heartbeats come after the messages
-    of their batch: the results among those lay in the inbox before."""
+    """Checks the workers, once for each heartbeat, and returns tasks that none of them can do. Heartbeats are handled
+    after the messages of their batch, which were sent before them."""
     for beat in batch.living_beats:
         on_beat(state, beat, batch, step)
     judge_workers(state, batch, step)
@@ -88,7 +89,7 @@ def survey(state: DistributorState, batch: Batch, step: Step) -> None:
 
 
 def on_assign_tasks(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
-    """With no tasks in it, the coordinator asks whether it is heard, and is answered likewise."""
+    """Takes tasks from the coordinator. A message without tasks asks for an answer, which is also without tasks."""
     if not received.message.tasks:
         step.extras.setdefault(Sending(state.coordinator, Action.TASK_RESULT), {})
     for item in received.message.tasks:
@@ -101,7 +102,7 @@ def on_assign_tasks(state: DistributorState, received: Received, batch: Batch, s
 
 
 def refuse_assignment(state: DistributorState, received: Received, item: Raw, error: BadTask, step: Step) -> None:
-    """A task that is none ends here: the coordinator would hand it over again and again."""
+    """Ends a malformed task. Otherwise the coordinator would hand it over again and again."""
     step.put_aside(received, item, MalformedMessage("a malformed task"))
     if task_id := task_id_in(item):
         problem = TaskError(type="BadTask", message=f"refused by its distributor: {error}", retryable=False)
@@ -109,7 +110,7 @@ def refuse_assignment(state: DistributorState, received: Received, item: Raw, er
 
 
 def on_assign_task(state: DistributorState, task: Task, batch: Batch, step: Step) -> None:
-    """A task from the coordinator. One that is here already is the same assignment, told again."""
+    """Takes a task from the coordinator. If it is here already, the assignment was sent twice."""
     if task.task_id in state.local_tasks:
         return
     here = task.evolve(status=S.PENDING, assigned_to=None)
@@ -131,7 +132,7 @@ def on_cancel_tasks(state: DistributorState, received: Received, batch: Batch, s
 
 
 def on_cancel_task(state: DistributorState, task_id: str, batch: Batch, step: Step) -> None:
-    """Stops a task wherever it is. One that is not here has ended, or never came: either way it does not run."""
+    """Stops a task in any state. If it is not here, it has ended or never came, so it is reported as cancelled."""
     task = state.local_tasks.get(task_id)
     if task is None:
         report(state, TaskReport(task_id=task_id, status="cancelled"), step)
@@ -139,7 +140,7 @@ def on_cancel_task(state: DistributorState, task_id: str, batch: Batch, step: St
         worker = state.workers[task.assigned_to]
         save(state, task.evolve(cancel_requested=True), step)
         item = item_of(AttemptName(task_id=task_id, attempt=task.attempt))
-        # To whichever start of it there is: that of one not yet heard of is unknown, and the attempt is the fence.
+        # Any start of a worker that was not heard yet may act on it, since the number of the attempt is the fence.
         step.send(Sending(worker.address, Action.CANCEL_TASK, None, worker.incarnation or None), item)
     else:
         conclude(state, task, S.CANCELLED, batch, step)
@@ -159,7 +160,8 @@ def on_task_results(state: DistributorState, received: Received, batch: Batch, s
 
 
 def failed_by(item: Raw, name: str, error: MalformedMessage) -> AttemptReport | None:
-    """Turns a malformed report into a failed attempt, if it names one. Another attempt may succeed elsewhere."""
+    """A report that fails the attempt which a malformed report names; None if it names none. Another attempt may
+    succeed elsewhere."""
     if (attempt := attempt_in(item)) is None:
         return None
     problem = TaskError(type="malformed_report", message=f"worker {name} sent a malformed report: {error}")
@@ -167,7 +169,8 @@ def failed_by(item: Raw, name: str, error: MalformedMessage) -> AttemptReport | 
 
 
 def on_task_result(state: DistributorState, name: str, said: AttemptReport, batch: Batch, step: Step) -> None:
-    """The outcome of an attempt. Only the current attempt's first outcome counts; the others are counted."""
+    """Takes the outcome of an attempt. Only the first outcome of the current attempt has an effect; others are counted
+    as late and dropped."""
     task = state.local_tasks.get(said.task_id)
     if task is None or task.attempt != said.attempt or task.assigned_to != name:
         state.count("late_results")
@@ -189,7 +192,7 @@ def on_task_result(state: DistributorState, name: str, said: AttemptReport, batc
 
 
 def on_task_progress(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
-    """How far attempts are: shown in the shared state until the task ends."""
+    """Shows the progress of attempts in the shared state until their tasks end."""
     for item in received.message.tasks:
         try:
             said = progress_report(item)
@@ -203,7 +206,7 @@ def on_task_progress(state: DistributorState, received: Received, batch: Batch, 
 
 
 def on_drain(state: DistributorState, event: Drain, batch: Batch, step: Step) -> None:
-    """Takes nothing new; what no worker has goes back at once."""
+    """Stops accepting tasks, and gives those back that no worker has."""
     state.draining = True
     for task in list(state.local_tasks.values()):
         if task.status is S.PENDING:
@@ -211,15 +214,15 @@ def on_drain(state: DistributorState, event: Drain, batch: Batch, step: Step) ->
 
 
 def place(state: DistributorState, task_id: str, worker_id: str, batch: Batch, step: Step) -> None:
-    """Hands a task that waits to this worker, whether or not it has room. One that a worker has died with waits on, for
-    a worker that it may be handed to."""
+    """Hands a waiting task to a worker, even if that has no room. A suspected poison task keeps waiting for a worker to
+    which it may be handed."""
     worker = state.workers.get(worker_id)
     if worker is not None and task_id not in state.poison_suspects and state.queue.remove(task_id):
         hand_over(state, state.local_tasks[task_id], worker, batch, step)
 
 
 def on_call(state: DistributorState, call: Call, batch: Batch, step: Step) -> None:
-    """What a program that holds this agent asks of it."""
+    """Answers a request of the program that holds this agent."""
     call.answer = ON_REQUEST[type(call.request)](state, call.request, batch, step)
 
 
@@ -249,11 +252,11 @@ def on_hand_back(state: DistributorState, request: HandBack, batch: Batch, step:
 
 
 def on_heartbeat_due(state: DistributorState, event: HeartbeatDue, batch: Batch, step: Step) -> None:
-    """Nothing to take: `survey` looks at the workers."""
+    """Does nothing, since `survey` checks the workers."""
 
 
 def dispatch(state: DistributorState, batch: Batch, step: Step) -> None:
-    """Hands waiting tasks to workers that have room, and writes those that arrived in this step."""
+    """Hands waiting tasks to workers that have room, and stores those that arrived in this step."""
     tell_capacity(state, step)
     state.queue.wake(batch.now_ms)
     for task_id, worker_id in step.placed.items():
@@ -272,8 +275,8 @@ def dispatch(state: DistributorState, batch: Batch, step: Step) -> None:
 
 
 def hand_out(state: DistributorState, batch: Batch, step: Step) -> None:
-    """Hands out what waits as far as workers have room, suspects of poison first. While one of those waits for a free
-    slot, nobody is handed more than it begins at once: so slots come free."""
+    """Hands out waiting tasks as far as workers have room, suspected poison tasks first. While one of those waits for a
+    free slot, no worker gets more tasks than it begins at once, so that slots become free."""
     scarce = False
     for placement in SUSPECTS_FIRST:
         if not state.queue.offers(placement):
@@ -299,7 +302,7 @@ def takers(state: DistributorState, placement: Placement) -> Iterable[Subordinat
 
 
 def is_on_last_chance(state: DistributorState, task_id: str) -> bool:
-    """Whether it runs for the last time, and a worker has died with it before."""
+    """Whether this is the last attempt at a suspected poison task."""
     if task_id not in state.poison_suspects:
         return False
     task = state.local_tasks[task_id]
@@ -307,8 +310,8 @@ def is_on_last_chance(state: DistributorState, task_id: str) -> bool:
 
 
 def recall(state: DistributorState, records: list[Task], mono_ms: int) -> None:
-    """Builds the memory from the stored records. A worker that has tasks is expected back until it has been silent
-    for the failure timeout; its heartbeats tell what it still has."""
+    """Restores the state from the stored records. A worker with tasks counts as active until it has been silent for the
+    failure timeout; its heartbeats tell which tasks it still has."""
     state.local_tasks = {task.task_id: task for task in records if not task.status.ended and task.status != S.WAITING}
     state.ended.update((task.task_id, None) for task in records if task.task_id not in state.local_tasks)
     for task in sorted(state.local_tasks.values(), key=lambda task: task.started_at or task.created_at):
@@ -321,7 +324,7 @@ def recall(state: DistributorState, records: list[Task], mono_ms: int) -> None:
             state.queue.push(task)
 
 
-#: What may come in a message: `core.roles.ALLOWED` lets nothing else through.
+#: The handler of each action; `core.roles.ALLOWED` lets no other action through.
 ON_MESSAGE: dict[str, Callable[[DistributorState, Received, Batch, Step], None]] = {
     Action.ASSIGN_TASK: on_assign_tasks,
     Action.CANCEL_TASK: on_cancel_tasks,
@@ -332,14 +335,14 @@ ON_MESSAGE: dict[str, Callable[[DistributorState, Received, Batch, Step], None]]
     Action.BEAT: on_beat,
 }
 
-#: Each of DistributorEvent, by its type.
+#: The handler of each type in DistributorEvent.
 ON_EVENT: dict[type[Event], Callable[[DistributorState, Any, Batch, Step], None]] = {
     Call: on_call,
     Drain: on_drain,
     HeartbeatDue: on_heartbeat_due,
 }
 
-#: Each of DistributorRequest, by its type.
+#: The handler of each type in DistributorRequest.
 ON_REQUEST: dict[type[Request[Any]], Callable[[DistributorState, Any, Batch, Step], bool | None]] = {
     RegisterWorker: on_register_worker,
     AssignTask: on_assign_to_worker,

@@ -1,4 +1,4 @@
-"""The memory of a distributor, and what programs ask of it."""
+"""What a distributor remembers, and the requests that programs make to it."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ __all__ = [
     "capacity", "skill_sets", "skills",
 ]  # fmt: skip
 
-#: A distributor wants this many times what its workers may hold, so that they find the next task waiting.
+#: A distributor asks for this many times the tasks that its workers may hold, so that the next ones are waiting.
 AHEAD = 2
 
 
 @dataclass(slots=True)
 class DistributorState(LocalAgentState):
-    """The memory of a distributor: `local_tasks` are those it has from its coordinator."""
+    """The memory of a distributor: `local_tasks` are all tasks in its cell that have not ended."""
 
     coordinator: Address = field(kw_only=True)
     failure_timeout_ms: int = 5_000
     queue: DispatchQueue = field(default_factory=DispatchQueue)
     workers: dict[str, Subordinate] = field(default_factory=dict)
-    fresh: list[str] = field(default_factory=list)  #: arrived in this step; written once it is known where they go
+    fresh: list[str] = field(default_factory=list)  #: tasks that arrived in this step; they are written at its end
     ended: dict[str, None] = field(default_factory=dict)  #: ended tasks that are still shown, oldest first
-    max_attempts: dict[str, int] = field(default_factory=dict)  #: by task type, as the workers say
-    poison_suspects: set[str] = field(default_factory=set)  #: tasks that a worker has died with
-    last_worker: dict[str, str] = field(default_factory=dict)  #: task id -> who failed it last; a retry goes elsewhere
-    stranded: dict[tuple[str, ...], int] = field(default_factory=dict)  #: what no worker here can do -> since when (ms)
+    max_attempts: dict[str, int] = field(default_factory=dict)  #: by task type, as the workers report
+    poison_suspects: set[str] = field(default_factory=set)  #: tasks that a worker had when it died
+    last_worker: dict[str, str] = field(default_factory=dict)  #: task id -> worker of its last attempt, which failed
+    stranded: dict[tuple[str, ...], int] = field(default_factory=dict)  #: needs that no worker here meets -> since, ms
     looked_ms: int = 0  #: monotonic time of the last look at the workers
-    incarnation: int = 0  #: of this distributor
-    told_capacity: int = 0  #: what the coordinator was last told
+    incarnation: int = 0  #: number of this distributor's start
+    told_capacity: int = 0  #: the capacity that the coordinator was last told
     counts: dict[str, int] = field(default_factory=dict)
 
     def count(self, name: str, by: int = 1) -> None:
@@ -46,7 +46,8 @@ class DistributorState(LocalAgentState):
 
 @dataclass(frozen=True, slots=True)
 class AssignTask(Request[bool]):
-    """Request: hand this task to that worker, past the queue. False: no such worker is here, or the task is already."""
+    """Request: hand this task to a worker, past the queue. The answer is False if there is no such worker here, or the
+    task is here already; otherwise True."""
 
     task: Task
     worker_id: str
@@ -54,33 +55,34 @@ class AssignTask(Request[bool]):
 
 @dataclass(frozen=True, slots=True)
 class RegisterWorker(Request[bool]):
-    """Request: that worker belongs to this distributor. True."""
+    """Request: record that a worker belongs to this distributor. The answer is True."""
 
     worker_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class HandBack(Request[None]):
-    """Request: give back everything, also what runs."""
+    """Request: give all tasks back, including those that run."""
 
 
-#: It has no effects: all that it does is written and said.
+#: A distributor has no effects: it only writes and sends.
 DistributorEvent: TypeAlias = Call | Drain | HeartbeatDue
 DistributorRequest: TypeAlias = AssignTask | RegisterWorker | HandBack
 
 
 def capacity(state: DistributorState) -> int:
-    """How many tasks it wants to hold, given its workers."""
+    """The number of tasks that the distributor wants to hold, given its workers."""
     return AHEAD * sum(child.window for child in state.workers.values() if child.health is Health.ACTIVE)
 
 
 def skills(state: DistributorState) -> tuple[str, ...]:
-    """What its workers can do, all together."""
+    """The skills of all workers together, sorted."""
     return tuple(sorted({skill for child in state.workers.values() for skill in child.beat.capabilities}))
 
 
 def skill_sets(state: DistributorState) -> tuple[tuple[str, ...], ...]:
-    """What single workers can do, without those that can no more than another; none when one can do it all."""
+    """The sets of skills that single workers have, without those that are part of another; empty when one worker has
+    all skills."""
     kinds = {frozenset(child.beat.capabilities) for child in state.workers.values()}
     best = [skill_set for skill_set in kinds if not any(skill_set < other for other in kinds)]
     return tuple(sorted(tuple(sorted(skill_set)) for skill_set in best)) if len(best) > 1 else ()

@@ -1,6 +1,7 @@
-"""The life of a task from the distributor's side: handed over, tried again, given back, ended. No I/O, no clock.
+"""The life of a task from the distributor's side: it is handed over, tried again, given back and ended. No I/O, no
+clock.
 
-A result counts only for the attempt that is current: the attempt's number is its fence.
+A result counts only for the current attempt, whose number serves as a fence.
 """
 
 from __future__ import annotations
@@ -26,25 +27,25 @@ __all__ = [
 ]  # fmt: skip
 
 S = TaskStatus
-#: What becomes of a task by the outcome of its last attempt, and what its coordinator is told then.
+#: The status of a task after its last attempt, by that attempt's outcome; and what the coordinator is told of it.
 OUTCOMES: dict[str, TaskStatus] = {
     "completed": S.COMPLETED, "failed": S.FAILED, "cancelled": S.CANCELLED, "delegated": S.WAITING,
 }  # fmt: skip
 TELLS: dict[TaskStatus, Any] = {**{status: told for told, status in OUTCOMES.items()}, S.ABANDONED: "abandoned"}
-#: The report of an attempt that nobody has reported.
+#: Stands for the report of a worker if there is none.
 NOTHING_SAID = AttemptReport(task_id="", attempt=0, status="cancelled")
-#: Limit of attempts until a worker reports that of its handler.
+#: The limit of attempts until a worker reports that of its handler.
 DEFAULT_MAX_ATTEMPTS = 3
-#: Number of task types whose limit of attempts is remembered.
+#: Number of task types whose limits of attempts are remembered.
 MAX_TYPES = 16_384
-#: How many ended tasks stay visible in the shared state.
+#: Number of ended tasks that stay visible in the shared state.
 ENDED_KEPT = 50
-#: How much of an attempt's last progress is kept as its output, when its worker is gone and can tell no more.
+#: Length to which the last progress of an attempt is cut; it becomes its output if the worker is gone.
 PROGRESS_KEPT = 2048
 
 
 def hand_over(state: DistributorState, task: Task, worker: Subordinate, batch: Batch, step: Step) -> None:
-    """A new attempt, with the next number, for this start of this worker."""
+    """Hands a task to a worker as a new attempt with the next number. Only this start of the worker may act on it."""
     handed = task.moved(
         S.IN_PROGRESS,
         batch.now,
@@ -63,7 +64,7 @@ def hand_over(state: DistributorState, task: Task, worker: Subordinate, batch: B
 
 
 def fail(state: DistributorState, task: Task, name: str, said: AttemptReport, batch: Batch, step: Step) -> None:
-    """A failed attempt: again after a pause and elsewhere, or the end of the task."""
+    """Handles a failed attempt: the task is tried again after a pause, preferably elsewhere, or it ends."""
     assert said.error
     error = bounded(replace(said.error, attempt=task.attempt, worker=name))
     if said.max_attempts:
@@ -76,13 +77,14 @@ def fail(state: DistributorState, task: Task, name: str, said: AttemptReport, ba
         state.count("retried")
         requeue(state, task, batch, step, not_before=batch.now + task.retry_delay(), error=error)
     else:
-        # One whose deadline had passed was never run: nobody's handler has failed.
+        # If the deadline had passed, the attempt never ran, so no handler has failed.
         status = S.ABANDONED if error.type == "deadline" else S.FAILED
         conclude(state, task, status, batch, step, said, worker=name, error=error)
 
 
 def lose(state: DistributorState, task: Task, name: str, batch: Batch, step: Step, *, began: bool) -> None:
-    """An attempt whose worker is gone: again elsewhere, or given up when that happened too often."""
+    """Handles an attempt whose worker is gone: the task is tried again elsewhere, or ends after too many attempts. If
+    it had not begun, it does not count."""
     if not began:
         requeue(state, task, batch, step, retry_count=task.retry_count - 1)
         return
@@ -104,14 +106,15 @@ def lose(state: DistributorState, task: Task, name: str, batch: Batch, step: Ste
 
 
 def remember_attempts(state: DistributorState, told: Mapping[str, int]) -> None:
-    """Takes what a worker says of how often its handlers may be tried; of too many names the oldest are forgotten."""
+    """Remembers how often tasks of each type may be tried, as a worker reports it. The oldest types are forgotten when
+    there are too many."""
     state.max_attempts.update(told)
     while len(state.max_attempts) > MAX_TYPES:
         del state.max_attempts[next(iter(state.max_attempts))]
 
 
 def last_progress(task: Task) -> str:
-    """How far the current attempt said it was; empty: it said nothing."""
+    """The last progress report of the current attempt, as text; empty if there was none."""
     if task.updated_at is None or task.started_at is None or task.updated_at <= task.started_at:
         return ""
     progress_json = bytes(task.metadata_json.get("progress", NULL))
@@ -123,7 +126,7 @@ def attempts_allowed(state: DistributorState, task: Task) -> int:
 
 
 def requeue(state: DistributorState, task: Task, batch: Batch, step: Step, **changes: Any) -> None:
-    """Back in line for another attempt, or back to the coordinator while draining."""
+    """Queues a task for another attempt, or gives it back to the coordinator while draining."""
     if task.cancel_requested:
         conclude(state, task, S.CANCELLED, batch, step)
         return
@@ -136,16 +139,16 @@ def requeue(state: DistributorState, task: Task, batch: Batch, step: Step, **cha
 
 
 def placement(state: DistributorState, task: Task) -> Placement:
-    """To whom a task may be handed. One that a worker has died with goes only where it begins at once: of what waited
-    at a worker behind others nobody can say whether it had begun, so that it does not count. One that another death
-    would end goes only to a worker that has no other such: whoever brings workers down takes no innocent along."""
+    """Which workers a task may be handed to. A suspected poison task goes only where it begins at once: if it waited at
+    a worker that dies, nobody could tell whether it had begun. On its last attempt it goes only to a worker without
+    another such task, so that the one that kills the worker does not end the other."""
     if task.task_id not in state.poison_suspects:
         return Placement.ANYWHERE
     return Placement.AT_ONCE if task.retry_count + 1 < attempts_allowed(state, task) else Placement.ALONE
 
 
 def take_out(state: DistributorState, task_id: str) -> None:
-    """Forgets a task that leaves the cell."""
+    """Removes a task from the state, since it leaves the cell."""
     del state.local_tasks[task_id]
     state.queue.remove(task_id)
     state.poison_suspects.discard(task_id)
@@ -153,13 +156,13 @@ def take_out(state: DistributorState, task_id: str) -> None:
 
 
 def is_own(task: Task) -> bool:
-    """Whether a program handed it in here: what came through the coordinator has a root."""
+    """Whether a program assigned the task here; a task from the coordinator has a root."""
     return task.root_id is None
 
 
 def give_back(state: DistributorState, task: Task, batch: Batch, step: Step, *, stranded: bool = False) -> None:
-    """Returns a task to the coordinator, which gives it to somebody else. `stranded`: nobody here can do this one, but
-    others are welcome. What the coordinator does not know of ends here."""
+    """Returns a task to the coordinator, which hands it to another distributor. `stranded`: no worker here can do it,
+    but this distributor still takes other tasks. A task that a program assigned here ends instead."""
     if is_own(task):
         problem = TaskError(type="drained", message="its distributor stops, and no other has it", retryable=False)
         conclude(state, task, S.ABANDONED, batch, step, error=problem)
@@ -177,8 +180,8 @@ def conclude(
     state: DistributorState, task: Task, status: TaskStatus, batch: Batch, step: Step,
     said: AttemptReport | None = None, *, worker: str | None = None, error: TaskError | None = None,
 ) -> None:  # fmt: skip
-    """The task leaves the cell; its outcome, as its worker has `said` it, goes to the coordinator. A few ended ones
-    stay visible. WAITING: it has delegated."""
+    """Ends a task here, and reports its outcome to the coordinator, with what its worker has `said`. The status WAITING
+    means that it has delegated. The latest ended tasks stay visible in the cell."""
     task_id = task.task_id
     take_out(state, task_id)
     said = said or NOTHING_SAID
@@ -206,7 +209,8 @@ def conclude(
 
 
 def trail(status: TaskStatus, worker: str | None, attempt: int, fact: object) -> str:
-    """A change as the audit trail tells it: its status, then who had the task and facts about that, if anybody did."""
+    """A transition for the audit trail: the status, and if a worker had the task, that worker, the attempt and a
+    fact."""
     return f"{status} {worker} {attempt} {fact}" if worker else status
 
 
@@ -215,7 +219,7 @@ def report(state: DistributorState, said: TaskReport, step: Step) -> None:
 
 
 def save(state: DistributorState, task: Task, step: Step, what: str = "") -> None:
-    """Writes a changed task. `what` the trail tells of it; empty: who has it."""
+    """Stores a changed task. `what`: the transition for the audit trail; empty: its status, and who has it."""
     state.local_tasks[task.task_id] = task
     step.put(Table.ACTUAL, task.task_id, task.to_json())
     step.change(task.task_id, what or trail(task.status, task.assigned_to, task.attempt, task.task_type))
