@@ -28,7 +28,7 @@ class AgentSystemError(Exception):
 
 
 class PeerError(AgentSystemError):
-    """A message that must not be acted on. Quarantine it, acknowledge it, count it by ``reason``."""
+    """A message that must not be acted on. Quarantine it, acknowledge it, count it by `reason`."""
 
     exit_code = 77
     reason: ClassVar[str] = "rejected"
@@ -186,8 +186,8 @@ class TaskRefused(UserError):
 class TaskFailed(UserError):
     """The task ended without a result.
 
-    ``status`` is ``failed``, ``cancelled`` or ``abandoned``; ``error_type``, ``error_message`` and
-    ``traceback`` are those of the last attempt (empty where there was none).
+    `status` is `failed`, `cancelled` or `abandoned`; `error_type`, `error_message` and
+    `traceback` are those of the last attempt (empty where there was none).
     """
 
     exit_code = 1

@@ -12,8 +12,8 @@ __all__ = ["ChildOutcome", "Context", "Spawn", "agent", "current_context", "task
 
 
 class _Package(ModuleType):
-    """Importing the module worker.agent would put it in the place of the decorator of that name. It is reached with
-    `from worker.agent import WorkerAgent` all the same."""
+    """Keeps the decorator `agent` in its place, which importing the module `worker.agent` would otherwise take. The
+    module can still be imported: `from worker.agent import WorkerAgent`."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if name != "agent" or not isinstance(value, ModuleType):

@@ -11,7 +11,7 @@ from worker.children.forkserver_process import fork_ahead
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a worker to its end; returns the exit code."""
-    fork_ahead()  # before the settings are read: no child of it has the secrets
+    fork_ahead()  # before the settings are read, so that no child process has the secrets
     parser = arguments("worker", "WORKER_ID")
     parser.add_argument(
         "--distributor", dest="DISTRIBUTOR_ID", metavar="ID", help="its distributor (default: distributor-1)"

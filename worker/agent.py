@@ -1,4 +1,4 @@
-"""The worker at work: its graph on the loop, and an executor for its tasks."""
+"""The worker as an agent: it runs its graph on the loop, and its tasks in an executor."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ log = logging.getLogger(__name__)
 
 @task("agents.gather", retries=99)
 async def gather(ctx: Context) -> list[Any]:
-    """The continuation of a task that spawned without naming one: its result is the list of its children's. Only the
-    deaths of its workers can have it tried again: all that it was about is done, so that is worth the most attempts."""
+    """The continuation of a task that spawned without naming one. Its result is the list of the children's results. It
+    is tried again only if its worker dies. It has the most attempts there can be, since all its work is done."""
     return ctx.results()
 
 
 class WorkerBehaviour:
-    """State, graph and hands of a worker."""
+    """A worker's state, its graph, and the effects that it performs."""
 
     def __init__(
         self,
@@ -87,7 +87,8 @@ class WorkerBehaviour:
         return self._graph.run(self.state, batch)
 
     def beat(self) -> Beat:
-        """What it can do are its capabilities, and the types of task it has handlers for."""
+        """The content of a heartbeat. The worker's skills are its capabilities, those of its handlers, and `task:TYPE`
+        for each type that it has a handler for."""
         skills = {*self._capabilities, *(f"task:{name}" for name in self._handlers.names())}
         for handler in self._handlers:
             skills.update(handler.capabilities)
@@ -115,12 +116,12 @@ class WorkerBehaviour:
         return self.state.draining and not self.state.local_tasks
 
     async def load(self, loop: AgentLoop) -> None:
-        """A worker stores nothing: it begins empty, and its distributor gives anew what it had."""
+        """Begins with an empty state, since a worker stores nothing. Its distributor hands its tasks over again."""
         before, self._loop = self.state, loop
         self.executor.forget_all()
-        loop.local_events.retract(ON_EVENT)  # so that nothing is told of attempts that this state has never begun
+        loop.local_events.retract(ON_EVENT)  # the new state does not know the attempts of these events
         self.state = WorkerState(before.agent_id, distributor=before.distributor)
-        self.state.draining = loop.draining  # a step that failed is no reason to take tasks again
+        self.state.draining = loop.draining  # it still drains after a failed step
 
     async def perform(self, effects: Sequence[WorkerEffect]) -> None:
         assert self._loop
@@ -136,14 +137,14 @@ class WorkerBehaviour:
                     assert_never(effect)
 
     def _server_time(self) -> datetime:
-        """The clock that deadlines are judged by everywhere: this machine's may be wrong."""
+        """The time by the server's clock, by which deadlines are meant, since this machine's clock may be wrong."""
         assert self._loop
         return self._loop.setup.clock.now()
 
     def _finished(self, finished: Finished) -> None:
         assert self._loop
         if finished.error is not None:
-            # Its message may quote the payload, so that stays in the record.
+            # The log does not get the error's message, which may quote the payload.
             running = self.state.local_tasks.get(finished.task_id)
             log.warning(
                 "an attempt failed; `agents tasks show %s` tells why",
@@ -184,14 +185,15 @@ class WorkerBehaviour:
         self._loop.local_events.tell(ProgressMade(progress.task_id, progress.attempt, shown))
 
     async def _fetch_inputs(self, continuation: Task) -> list[ChildOutcome]:
-        """The records of the children a continuation is told of. Raises BadTask when one is not what was signed."""
+        """The outcomes of the children of a continuation, from their records. Raises BadTask when a record is not the
+        one that the coordinator has signed for."""
         assert self._loop
         ids = [child_id for child_id, _ in continuation.inputs]
         key = CoordinatorKeys(self._chain[0].agent_id).tasks
         [records] = await self._loop.committer.look_up(("HMGET", key, *ids))
         outcomes = []
         for (child_id, digest), record in zip(continuation.inputs, records, strict=True):
-            record = bare(record or b"")  # the digest was signed, which is more than a seal that it could not check
+            record = bare(record or b"")  # the signed digest protects it; a worker cannot verify the seal
             if hashlib.sha256(record).hexdigest() != digest:
                 raise BadTask(f"the record of child {child_id!r} is not the one that its coordinator signed for")
             child = Task.from_json(record)
@@ -200,10 +202,10 @@ class WorkerBehaviour:
 
 
 class WorkerAgent(Agent):
-    """The tier that runs user code, in this process. `initialize` starts it; see Agent for its end.
+    """A worker, the tier that runs user code, in this process. `initialize` starts it; see Agent for how it ends.
 
-    It runs what is registered in `handlers` (everything that @task and @agent have decorated), after importing
-    `modules`. Raises ConfigError when one of them cannot be imported.
+    It imports `modules`, and runs the tasks for which `handlers` has a handler; by default those are all functions and
+    graphs that @task and @agent have registered. Raises ConfigError when a module cannot be imported.
     """
 
     def __init__(
@@ -230,13 +232,14 @@ class WorkerAgent(Agent):
         super().__init__(chain, self._worker_behaviour, redis_config, a2a_config, config)
 
     async def _initialize(self) -> bool:
-        """Returns when it can run functions too. It runs coroutines as soon as it has joined, which is earlier."""
+        """Returns when the worker can run functions and graphs too. Coroutines run as soon as it has joined, which is
+        earlier."""
         await super()._initialize()
         try:
             await self._worker_behaviour.executor.start()
         except BaseException:
-            await self.drain(0)  # hands back what it was given meanwhile: no attempt is spent on it
-            await self._close()  # for when it has ended meanwhile
+            await self.drain(0)  # hands its tasks back, which costs them no attempt
+            await self._close()  # in case it has ended by itself
             raise
         return True
 
@@ -245,11 +248,11 @@ class WorkerAgent(Agent):
 
     @operation
     async def execute_task(self, task: Task) -> dict[str, Any]:
-        """Runs a task here and now, past every queue, and returns its outcome: `task_id`, `status`, `run_ms` (ms), and
-        `result` or `error`, and `output` where it printed or logged something. Nothing is recorded and nobody is told;
-        a failure of the task is in the outcome, not raised. Works without `initialize`.
+        """Runs a task here and now, past every queue. Returns its outcome: `task_id`, `status`, `run_ms` (ms), `result`
+        or `error`, and `output` if it printed or logged something. Nothing is recorded, and nobody is told. A failure
+        of the task is part of the outcome, and is not raised. This works without `initialize`.
 
-        Raises BadTask: it is no task, or too large."""
+        Raises BadTask: the task is malformed or too large."""
         import asyncio
 
         task = to_begin_now(task)
@@ -269,13 +272,13 @@ class WorkerAgent(Agent):
 
     @operation
     async def send_heartbeat(self) -> bool:
-        """Sends a heartbeat now, in addition to the regular ones. Returns True. Raises LeaseLost when the agent is not
-        at work (see CoordinatorAgent); TransportDown; ServerRefused."""
+        """Sends a heartbeat now, in addition to the regular ones. Returns True. Raises LeaseLost when the agent does
+        not run (see CoordinatorAgent); TransportDown; ServerRefused."""
         await self.loop.heartbeat.send()
         return True
 
     async def _hand_back(self) -> None:
-        """Stops the running attempts and returns their tasks: the attempts do not count."""
+        """Stops the running attempts, and returns their tasks. The attempts do not count."""
         state = self._worker_behaviour.state
         self.loop.local_events.tell(Withdrawn(tuple(state.local_tasks.values())))
         await self._worker_behaviour.executor.close()

@@ -1,7 +1,7 @@
-"""What a worker decides. No I/O, no clock, no chance: the same state and batch give the same step.
+"""What a worker decides. No I/O, no clock, no randomness: the same state and batch give the same step.
 
-It takes tasks from its distributor, has them run, and reports each outcome once. It keeps nothing in Redis: until an
-outcome is reported, the task is the distributor's to give to somebody else.
+It takes tasks from its distributor, has them run, and reports each outcome once. It stores nothing in Redis: until it
+reports an outcome, its distributor can hand the task to another worker.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ __all__ = [
 
 @dataclass(slots=True)
 class WorkerState(LocalAgentState):
-    """The memory of a worker: `local_tasks` are those it has taken and not reported yet."""
+    """The memory of a worker: `local_tasks` are the tasks that it has accepted and not reported yet."""
 
     distributor: Address = field(kw_only=True)
-    report: Sending = field(init=False)  #: what its results are grouped by
+    report: Sending = field(init=False)  #: the Sending for its results
     done: int = 0
     failed: int = 0
 
@@ -48,7 +48,7 @@ class RunTask(Effect):
 
 @dataclass(frozen=True, slots=True)
 class CancelRun(Effect):
-    """Effect: stop this attempt; its outcome says that it was cancelled."""
+    """Effect: stop this attempt. Its outcome is then that it was cancelled."""
 
     task_id: str
     attempt: int
@@ -56,12 +56,12 @@ class CancelRun(Effect):
 
 @dataclass(frozen=True, slots=True)
 class Withdraw(Effect):
-    """Effect: take back what has not begun."""
+    """Effect: take back the attempts that have not begun."""
 
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn(Event):
-    """Event: these have not begun and will not."""
+    """Event: these attempts have not begun, and will not begin."""
 
     tasks: tuple[Task, ...]
 
@@ -75,7 +75,7 @@ class Outcome(Event):
 
 @dataclass(frozen=True, slots=True)
 class ProgressMade(Event):
-    """Event: how far an attempt is."""
+    """Event: an attempt has reported its progress."""
 
     task_id: str
     attempt: int
@@ -83,12 +83,12 @@ class ProgressMade(Event):
 
 
 WorkerEffect: TypeAlias = RunTask | CancelRun | Withdraw
-#: What becomes of attempts. Of the events that every agent is told of a worker takes `Drain`.
+#: Events about attempts. Of the events that every agent gets, a worker handles `Drain`.
 WorkerEvent: TypeAlias = Outcome | ProgressMade | Withdrawn
 
 
 def receive(state: WorkerState, batch: Batch, step: Step) -> None:
-    """Takes assignments and cancellations, in order, and begins to drain when it is told to."""
+    """Handles assignments and cancellations, in order, and begins to drain if there is a Drain event."""
     for received in batch.messages:
         ON_MESSAGE[received.message.action](state, received, step)
     if any(isinstance(event, Drain) for event in batch.events):
@@ -97,7 +97,7 @@ def receive(state: WorkerState, batch: Batch, step: Step) -> None:
 
 
 def report(state: WorkerState, batch: Batch, step: Step) -> None:
-    """Tells the distributor what has become of the attempts: how far they are, how they ended, which never began."""
+    """Tells the distributor about attempts: their progress, their outcomes, and which have not begun and go back."""
     for event in batch.events:
         if on_event := ON_EVENT.get(type(event)):
             on_event(state, event, step)
@@ -115,7 +115,7 @@ def note_status(state: WorkerState, batch: Batch) -> None:
 
 
 def on_assign_tasks(state: WorkerState, received: Received, step: Step) -> None:
-    """With no tasks in it, the distributor asks whether it is heard, and is answered likewise."""
+    """Takes tasks from the distributor. A message without tasks asks for an answer, which is also without tasks."""
     if not received.message.tasks:
         step.extras.setdefault(state.report, {})
     for item in received.message.tasks:
@@ -129,7 +129,7 @@ def on_assign_tasks(state: WorkerState, received: Received, step: Step) -> None:
 
 
 def refuse_assignment(state: WorkerState, received: Received, item: Raw, error: BadTask, step: Step) -> None:
-    """A task that is none: its attempt fails, as far as it says which one that is."""
+    """Fails the attempt at a malformed task, if the item names one."""
     step.put_aside(received, item, MalformedMessage("a malformed task"))
     if attempt := attempt_in(item):
         problem = TaskError(type="BadTask", message=f"refused by its worker: {error}", retryable=False)
@@ -160,7 +160,7 @@ def on_cancel_tasks(state: WorkerState, received: Received, step: Step) -> None:
 
 
 def on_outcome(state: WorkerState, outcome: Outcome, step: Step) -> None:
-    """Reports how the current attempt ended; one that was superseded says nothing."""
+    """Reports the outcome of the current attempt. The outcome of a superseded attempt is dropped."""
     report = outcome.report
     task = state.local_tasks.get(report.task_id)
     if task is None or task.attempt != report.attempt:
@@ -181,7 +181,7 @@ def on_progress(state: WorkerState, event: ProgressMade, step: Step) -> None:
 
 
 def drain(state: WorkerState, step: Step) -> None:
-    """Takes nothing new; what has not begun goes back."""
+    """Stops accepting tasks, and hands those back that have not begun."""
     state.draining = True
     step.effects.append(Withdraw())
 
@@ -197,13 +197,13 @@ def hand_back(state: WorkerState, task: Task, step: Step) -> None:
     step.send(state.report, item_of(AttemptReport(task_id=task.task_id, attempt=task.attempt, status="returned")))
 
 
-#: What may come in a message: `core.roles.ALLOWED` lets nothing else through.
+#: The handler of each action; `core.roles.ALLOWED` lets no other action through.
 ON_MESSAGE: dict[str, Callable[[WorkerState, Received, Step], None]] = {
     Action.ASSIGN_TASK: on_assign_tasks,
     Action.CANCEL_TASK: on_cancel_tasks,
 }
 
-#: Each of WorkerEvent, by its type.
+#: The handler of each type in WorkerEvent.
 ON_EVENT: dict[type[Event], Callable[[WorkerState, Any, Step], None]] = {
     Outcome: on_outcome,
     ProgressMade: on_progress,

@@ -1,7 +1,7 @@
-"""What a handler can ask and say while it runs: attempt, deadline, cancellation, progress, children.
+"""What a handler can ask and report while it runs: attempt, deadline, cancellation, progress, children.
 
-The same object reaches a handler as its context parameter, a LangGraph node as ``runtime.context``, and any code below
-either of them through ``current_context()``.
+A handler gets the same object as its context parameter, a LangGraph node as `runtime.context`, and any code called by
+either of them from `current_context()`.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from core.tasks import FreshId, Task, TaskError, TaskStatus, Then, checked
 
 __all__ = ["ChildOutcome", "Context", "Progress", "Spawn", "current_context"]
 
-#: A sum of steps may overshoot 1 by rounding; more than that is a percentage by mistake.
+#: A sum of fractions may exceed 1 by a rounding error. A larger value is probably a percentage.
 ROUNDING = 1.0001
 
 MAX_ID_LENGTH = 200  #: of a task id
 
-#: All children of one spawn travel in one message, and their parent's record names each, with a digest of its outcome.
+#: All children of one spawn travel in one message, and their parent's record lists each with a digest of its outcome.
 CHILD_OVERHEAD_BYTES = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far an attempt is. Only the latest one counts; ``fraction`` is 0 to 1, or None where nobody can say."""
+    """A progress report of an attempt. Only the latest one counts. `fraction` is from 0 to 1, or None if unknown."""
 
     task_id: str
     attempt: int
@@ -44,7 +44,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class ChildOutcome:
-    """How one child of a continuation ended: with a ``result`` when completed, with an ``error`` otherwise."""
+    """The outcome of one child of a continuation: a `result` if the child completed, otherwise an `error`."""
 
     task_id: str
     task_type: str
@@ -55,7 +55,7 @@ class ChildOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Returned by a handler instead of a result: run ``children``, then go on as ``then`` says."""
+    """What a handler returns instead of a result: run `children`, then continue as `then` says."""
 
     children: tuple[Task, ...]
     then: Then
@@ -65,19 +65,19 @@ class Spawn:
 class Context:
     """One attempt, as its handler sees it.
 
-    A test of a handler builds one itself: ``Context("t")``, with ``children=[...]`` for a continuation.
+    A test of a handler can make one itself: `Context("t")`, with `children=[...]` for a continuation.
     """
 
     task_id: str
     task_type: str = ""
-    attempt: int = 1  #: 1 for the first
-    deadline: datetime | None = None  #: aware UTC; the attempt is stopped then
-    #: equal for all attempts of a task: hand it to whatever must happen once although an attempt may run again
+    attempt: int = 1  #: the number of the attempt, from 1 on
+    deadline: datetime | None = None  #: aware, UTC; the attempt is stopped at this time
+    #: the same for all attempts at a task: pass it to external systems, so that they act once even if it runs twice
     idempotency_key: str = ""
-    children: Sequence[ChildOutcome] = ()  #: of a continuation: how each one ended, in the order they were spawned
-    spawned: int = field(default=0, repr=False)  #: children of its earlier spawns: new ones are numbered on from there
-    on_progress: Callable[[Progress], None] | None = field(default=None, repr=False)  #: hears of each report
-    asks_cancelled: Callable[[], bool] | None = field(default=None, repr=False)  #: tells whether to stop
+    children: Sequence[ChildOutcome] = ()  #: the outcomes of a continuation's children, in the order of spawning
+    spawned: int = field(default=0, repr=False)  #: number of children of earlier spawns; numbering continues there
+    on_progress: Callable[[Progress], None] | None = field(default=None, repr=False)  #: called with each report
+    asks_cancelled: Callable[[], bool] | None = field(default=None, repr=False)  #: whether the attempt must stop
     _cancelled: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -86,24 +86,24 @@ class Context:
 
     @property
     def cancelled(self) -> bool:
-        """True once the attempt is to stop: cancelled by somebody, or out of time.
+        """True once the attempt must stop, because somebody has cancelled it or its time is up.
 
-        Whatever the handler returns from then on is dropped, and about a second later its process is killed
-        (an ``async def`` is cancelled at once): use it to clean up, not to hand in half a result.
+        Whatever the handler returns after that is dropped, and its process is killed about a second later (an
+        `async def` is cancelled at once). So use the time to clean up, and not to return a partial result.
         """
         if not self._cancelled and self.asks_cancelled is not None:
             self._cancelled = self.asks_cancelled()
         return self._cancelled
 
     def cancel(self) -> None:
-        """Makes ``cancelled`` true. For whoever runs the attempt, and for tests."""
+        """Makes `cancelled` true. It is meant for tests, and for the code that runs the attempt."""
         self._cancelled = True
 
     def progress(self, fraction: float | None = None, note: str = "", **data: Any) -> None:
-        """Says how far the attempt is; cheap, so call it as often as you like.
+        """Reports the progress of the attempt. It is cheap, so call it as often as you like.
 
-        People see the latest report, at most ten a second. ``data`` is anything JSON; a report is at most 4 KiB.
-        Raises BadTask when it is larger, no JSON, or ``fraction`` is not between 0 and 1.
+        People see the latest report, at most ten a second. `data` may hold anything that JSON can. A report has at most
+        4 KiB. Raises BadTask when it is larger, is not JSON, or `fraction` is not between 0 and 1.
         """
         if fraction is not None:
             if not 0 <= fraction <= ROUNDING:
@@ -115,15 +115,15 @@ class Context:
         if len(said) > PROGRESS_LIMIT_BYTES:
             raise BadTask(f"progress has {len(said)} bytes as JSON, over {PROGRESS_LIMIT_BYTES}: report less")
         if self.on_progress is not None:
-            if said:  # what is told later is what was checked now, whatever becomes of the handler's own objects
+            if said:  # a copy, since the handler may change its own objects later
                 data = orjson.loads(said)
                 note = data.pop("note")
             self.on_progress(Progress(self.task_id, self.attempt, fraction, note, data))
 
     def results(self) -> list[Any]:
-        """The children's results, in the order they were spawned.
+        """The children's results, in the order of spawning.
 
-        Raises TaskFailed for the first child that did not complete; read ``children`` to go on without it.
+        Raises TaskFailed for the first child that did not complete. To continue without it, read `children` instead.
         """
         for child in self.children:
             if child.status is not TaskStatus.COMPLETED:
@@ -132,15 +132,19 @@ class Context:
         return [child.result for child in self.children]
 
     def spawn(self, children: Sequence[Task], then: str | None = None, payload: Any = None) -> Spawn:
-        """What a handler returns to have ``children`` run first: ``return ctx.spawn([...], then="merge")``.
+        """The value that a handler returns to run `children` first: `return ctx.spawn([...], then="merge")`.
 
-        Once all have ended, the task goes on as a task of type ``then`` with ``payload``, and finds their outcomes in
-        ``ctx.children``; with no ``then``, its result is the list of theirs. A child without an id of its own is
-        called ``<this task>/<index>``, so that a second attempt names the same children and none runs twice.
-        Raises BadTask for no children, two with one id, a payload that is no JSON or too large, a deadline without a
-        time zone, or over 2 MiB in all. The task fails with BadTask when a child's id is that of an open task, or of an
-        ended one that a client has submitted or another task has spawned; and with all that was spawned below the task
-        that was submitted when more are open there than MAX_TREE_TASKS, or deeper than MAX_TREE_DEPTH.
+        Once all children have ended, the task continues as a task of type `then` with `payload`, and finds their
+        outcomes in `ctx.children`. Without `then`, its result is the list of their results. A child without an id of
+        its own gets the id `<this task>/<index>`, so that a second attempt spawns the same children and none runs
+        twice.
+
+        Raises BadTask when there are no children, two children have the same id, a payload is not JSON or too large, a
+        deadline has no time zone, or the children have more than 2 MiB together.
+
+        The task fails with BadTask when the id of a child is in use: by an open task, or by an ended one that a client
+        has submitted or another task has spawned. If more than MAX_TREE_TASKS tasks are open below the submitted task,
+        or tasks are nested deeper than MAX_TREE_DEPTH, the submitted task fails with everything below it.
         """
         named = tuple(checked(self._named(index, child)) for index, child in enumerate(children, self.spawned))
         if not named:
@@ -174,12 +178,12 @@ class Context:
         return child.evolve(task_id=task_id)
 
 
-#: Of the attempt that runs here. LangGraph copies context variables into the threads it starts, so nodes see it too.
+#: The context of the attempt that runs here. LangGraph copies context variables into its threads, so nodes see it too.
 running_context: ContextVar[Context] = ContextVar("running_context")
 
 
 def current_context() -> Context:
-    """The context of the attempt this code runs in, wherever below the handler: function, coroutine or graph node.
+    """The context of the attempt in which this code runs, in any function, coroutine or graph node below the handler.
 
     Raises BadTask outside an attempt.
     """

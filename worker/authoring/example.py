@@ -1,4 +1,4 @@
-"""A payload that a handler takes, made from the model that it is validated with: what a newcomer may submit first."""
+"""Makes an example payload for a handler from the model that validates it, which a newcomer can submit first."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _TEXTS = {
 
 
 def first_example(handlers: Iterable[Handler]) -> str:
-    """A task that can be submitted as it stands, as JSON: `[TYPE, PAYLOAD]`. Of the first of the users' types, by name,
-    that says what it takes; empty: none does."""
+    """An example task, as JSON: `[TYPE, PAYLOAD]`. Its type is the first, by name, of the users' types whose payload is
+    known; empty if there is none."""
     for handler in sorted(handlers, key=lambda handler: handler.task_type):
         if handler.task_type.startswith("agents."):
             continue
@@ -38,7 +38,7 @@ def first_example(handlers: Iterable[Handler]) -> str:
 
 
 def example_of(handler: Handler) -> Any:
-    """A payload that it takes. Raises LookupError: nothing says what it takes, or no such value was found."""
+    """A payload that the handler accepts. Raises LookupError: its payload has no model, or no valid value was found."""
     if not handler.wants_payload:
         return None
     if handler.payload_model is None:
@@ -57,7 +57,7 @@ def _example(model: TypeAdapter[Any]) -> Any:
 
 
 def _value(schema: Schema, known: dict[str, Schema]) -> Any:
-    """A value that the schema allows, as small as can be."""
+    """A small value that the schema allows."""
     if "$ref" in schema:
         return _value(known[schema["$ref"].rpartition("/")[2]], known)
     if "default" in schema or "const" in schema:

@@ -1,4 +1,4 @@
-"""Which function or graph runs which type of task.
+"""The decorators that register a function or graph as the handler of a type of task.
 
     @task("word_count", timeout=30, retries=2)
     def word_count(payload: Text, ctx: Context) -> dict[str, int]: ...
@@ -6,7 +6,7 @@
     @agent("review")
     def build_review() -> StateGraph: ...
 
-A decorator only registers; the function stays what it was, so a test calls it like any other.
+A decorator only registers. The function itself does not change, so a test calls it like any other.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from worker.authoring.signature import Signature, read_signature
 
 __all__ = ["HANDLERS", "Handler", "Handlers", "agent", "load_modules", "task"]
 
-#: Longest run of one attempt when neither the handler nor the task says so.
+#: Time limit of one attempt, in seconds, if neither the handler nor the task has one.
 DEFAULT_TIMEOUT_S = 300.0
 
-#: Attempts after the first when the handler does not say: a crash of its worker must not lose a task.
+#: Number of attempts after the first if the handler does not say, so that a task survives crashes of its worker.
 DEFAULT_RETRIES = 2
 
 MAX_ATTEMPTS = 100
@@ -36,7 +36,7 @@ MAX_ATTEMPTS = 100
 F = TypeVar("F", bound=Callable[..., Any])
 G = TypeVar("G")
 
-#: A graph gets its payload as input and the context beside it.
+#: A graph gets the payload as its input, and the context in addition.
 GRAPH_SIGNATURE = Signature(wants_payload=True, wants_context=True, payload_model=None)
 
 
@@ -48,15 +48,18 @@ def task(
     memory_mb: int | None = None,
     capabilities: Sequence[str] = (),
 ) -> Callable[[F], F]:
-    """Registers a function as the handler of ``task_type`` and gives it back unchanged.
+    """Registers a function as the handler of `task_type`, and returns it unchanged.
 
-    It takes ``(payload)``, ``(payload, ctx)``, ``(ctx)`` or nothing; parameters behind these keep their defaults, and
-    so does the payload of a task that has none. A payload annotated with a pydantic model is validated before the run.
-    An ``async def`` runs on the worker's event loop and must not block it; a plain function runs in a child process,
-    which is killed when its time is up. It returns JSON, a pydantic model, a dataclass, or ``ctx.spawn(...)``.
-    ``timeout``: seconds, one attempt. ``retries``: attempts after the first. ``memory_mb``: what a plain function may
-    allocate, in MiB, instead of WORKER_CHILD_MEMORY_MB. Processes it starts end with the attempt.
-    Raises BadTask for a signature, name or number that cannot work.
+    The function takes `(payload)`, `(payload, ctx)`, `(ctx)` or nothing. Further parameters keep their defaults, and so
+    does the payload of a task without one. A payload that is annotated with a pydantic model is validated before the
+    run. The function returns JSON, a pydantic model, a dataclass, or `ctx.spawn(...)`.
+
+    An `async def` runs on the worker's event loop and must not block it. A plain function runs in a child process,
+    which is killed when its time is up; processes that it starts end with the attempt.
+
+    `timeout`: time limit of one attempt, in seconds. `retries`: number of attempts after the first. `memory_mb`: how
+    much a plain function may allocate, in MiB; otherwise WORKER_CHILD_MEMORY_MB. `capabilities`: what a worker with
+    this handler can do, in addition to its own. Raises BadTask for a signature, name or number that cannot work.
     """
 
     def register(function: F) -> F:
@@ -80,7 +83,7 @@ def task(
 
 
 def _is(kind: Callable[[object], bool], function: Callable[..., Any]) -> bool:
-    """Also of an object that is called."""
+    """Whether a function, or an object with `__call__`, is of this kind."""
     return kind(function) or kind(getattr(function, "__call__", None))  # noqa: B004
 
 
@@ -91,12 +94,13 @@ def agent(
     retries: int = DEFAULT_RETRIES,
     memory_mb: int | None = None,
 ) -> Callable[[G], G]:
-    """Registers a LangGraph graph as the handler of ``task_type`` and gives back what it stands on.
+    """Registers a LangGraph graph as the handler of `task_type`, and returns what it decorates.
 
-    It stands on a function without arguments that returns the graph, or is applied to one: ``agent("review")(graph)``;
-    compiled or not. It is built once per child process. The payload, a dict, is the graph's input, its final state the
-    result; a node finds the Context as ``runtime.context`` or with ``current_context()``.
-    Raises BadTask when it stands on something else.
+    It decorates a function without arguments that returns the graph, or is called with the graph:
+    `agent("review")(graph)`. The graph may be compiled or not; it is built once in each child process. The payload, a
+    dict, is the graph's input, and its final state is the result. A node finds the Context as `runtime.context` or with
+    `current_context()`. `timeout`, `retries` and `memory_mb` are as for `task`. Raises BadTask when it decorates
+    anything else.
     """
 
     def register(graph: G) -> G:
@@ -134,7 +138,7 @@ def _register(
     place: FrameType | None,
 ) -> None:
     _check_settings(task_type, timeout, retries, memory_mb)
-    # The place of the decorator, not of the function: a wrapped function would name the place of its wrapper.
+    # The place is that of the decorator, since a wrapped function would have the place of its wrapper.
     frame = place or sys._getframe()
     HANDLERS.add(
         Handler(

@@ -18,10 +18,10 @@ __all__ = ["load_modules"]
 
 
 def load_modules(names: Sequence[str]) -> None:
-    """Imports each of ``names``: a module (``shop.tasks``, looked up in the current directory too) or a file
-    (``./tasks.py``). Importing again does nothing.
+    """Imports each of `names`: a module (`shop.tasks`, which may be in the current directory) or a file (`./tasks.py`).
+    Importing again does nothing.
 
-    Raises ConfigError when one cannot be imported, or when no handler is there after all of them.
+    Raises ConfigError when one cannot be imported, or when none of them has registered a handler.
     """
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
@@ -41,7 +41,8 @@ def load_modules(names: Sequence[str]) -> None:
 
 
 def load_file(path: Path, name: str) -> ModuleType:
-    """The module made by running the file at ``path`` under the name ``name``."""
+    """Runs the file at `path` as the module `name`, and returns it. Raises ConfigError when it is not a Python file,
+    and whatever running it raises."""
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"{path} is no Python file")
@@ -65,7 +66,7 @@ def _load_file(path: Path) -> None:
         raise ConfigError(f"--import {path}: there is no such file")
     loaded = sys.modules.get(path.stem)
     if loaded is None:
-        # What lies beside a script can be imported by it, as when it is run by itself.
+        # The script can import its neighbours, as it can when it runs by itself.
         if str(path.parent) not in sys.path:
             sys.path.insert(0, str(path.parent))
         load_file(path, path.stem)

@@ -21,25 +21,25 @@ NO_DEFAULT = Parameter.empty
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """How one type of task is run."""
+    """What runs one type of task, and how."""
 
     task_type: str
-    function: Callable[..., Any]  #: of a graph: what gives it, without arguments
-    kind: Kind  #: async: on the worker's loop; sync and graph: in a child process
-    timeout_s: float  #: longest run of one attempt, unless the task has its own
-    max_attempts: int  #: attempts in all, unless the task has its own
-    memory_mb: int | None  #: what an attempt may allocate in its child process; None: what all may
+    function: Callable[..., Any]  #: for a graph: the function without arguments that returns it
+    kind: Kind  #: async: runs on the worker's loop; sync and graph: in a child process
+    timeout_s: float  #: time limit of one attempt, unless the task has its own
+    max_attempts: int  #: number of attempts in all, unless the task has its own
+    memory_mb: int | None  #: what an attempt may allocate in its child process; None: the worker's limit
     wants_payload: bool
     wants_context: bool
-    payload_default: Any  #: in the place of the payload of a task that has none; NO_DEFAULT: there is no other
-    payload_model: TypeAdapter[Any] | None  #: validates the payload; None: it is handed over as it came
-    capabilities: tuple[str, ...]  #: what a worker with this handler can do, beside its own list
-    module: str  #: where it was registered
+    payload_default: Any  #: the payload for a task without one; NO_DEFAULT: it has none
+    payload_model: TypeAdapter[Any] | None  #: validates the payload; None: it is passed on as it came
+    capabilities: tuple[str, ...]  #: what a worker with this handler can do, in addition to its own capabilities
+    module: str  #: the module that registered it
     qualname: str
     source: str  #: file:line of the registration
 
     def arguments(self, payload: Any, context: Any) -> tuple[Any, ...]:
-        """What to call ``function`` with. Raises BadTask, naming the field, when the payload breaks its model."""
+        """The arguments for `function`. Raises BadTask, naming the field, when the payload does not fit its model."""
         if payload is None and self.payload_default is not NO_DEFAULT:
             payload = self.payload_default
         elif self.payload_model is not None:
@@ -56,7 +56,8 @@ class Handlers:
         self._by_type: dict[str, Handler] = {}
 
     def add(self, handler: Handler) -> None:
-        """Raises BadTask when another function has this task type; the same one, imported again, replaces itself."""
+        """Adds a handler. If it is imported again, it replaces itself. Raises BadTask when another handler has the same
+        task type."""
         other = self._by_type.get(handler.task_type)
         if other is not None and other.source != handler.source:
             raise BadTask(
@@ -66,7 +67,7 @@ class Handlers:
         self._by_type[handler.task_type] = handler
 
     def get(self, task_type: str) -> Handler:
-        """Raises BadTask when there is none; the message lists those there are."""
+        """The handler of a task type. Raises BadTask when there is none; the message lists the known types."""
         handler = self._by_type.get(task_type)
         if handler is None:
             known = ", ".join(self.names()) or "none"
@@ -84,13 +85,13 @@ class Handlers:
         return iter(list(self._by_type.values()))
 
 
-#: What @task and @agent register into.
+#: The handlers that @task and @agent have registered.
 HANDLERS = Handlers()
 
 
 def _validated(model: TypeAdapter[Any], payload: Any) -> Any:
     try:
-        # As JSON, since that is what it came as: in Python's own types a strict model takes no date and no tuple.
+        # It is validated as the JSON that it was: a strict model would refuse the text of a date as a Python value.
         return model.validate_json(orjson.dumps(payload))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]

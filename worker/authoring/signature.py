@@ -1,4 +1,4 @@
-"""What a handler's parameters ask for: the payload, the context, a validated model."""
+"""What the parameters of a handler ask for: the payload, the context, a validated model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from core.errors import BadTask
 from worker.authoring.context import Context
 
 CONTEXT_NAMES = frozenset({"ctx", "context"})
-#: First parameters of methods.
+#: Names of the first parameters of methods.
 OBJECT_NAMES = frozenset({"self", "cls"})
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -28,12 +28,12 @@ class Signature:
 
 
 def read_signature(task_type: str, function: Callable[..., Any], names: Mapping[str, Any]) -> Signature:
-    """Which arguments ``function`` wants. ``names``: the variables around it, to resolve annotations in.
+    """The arguments that `function` wants. `names`: the variables around it, in which annotations are resolved.
 
-    A parameter that has a default and is neither payload nor context is not filled. Raises BadTask, with the reason,
-    when it wants anything but ``(payload)``, ``(payload, ctx)``, ``(ctx)`` or nothing, when nobody can tell which
-    parameter is the payload, or when the payload's annotation cannot be resolved: then nobody could tell whether it is
-    a model to validate with.
+    A parameter that has a default and is neither payload nor context is not filled. Raises BadTask, with the reason:
+    when the function wants anything but `(payload)`, `(payload, ctx)`, `(ctx)` or nothing; when it is unclear which
+    parameter is the payload; or when the payload's annotation cannot be resolved, so that it is unclear whether it is a
+    model.
     """
     try:
         parameters = list(inspect.signature(function).parameters.values())
@@ -50,7 +50,7 @@ def read_signature(task_type: str, function: Callable[..., Any], names: Mapping[
 
 
 def _filled(parameters: Sequence[inspect.Parameter]) -> tuple[inspect.Parameter | None, inspect.Parameter | None]:
-    """The parameters for payload and context. Raises ValueError with the reason why nobody can tell."""
+    """The parameters for payload and context. Raises ValueError, with the reason, if they are unclear."""
     if parameters and parameters[0].name in OBJECT_NAMES:
         raise ValueError(f"there is no object to call it on as {parameters[0].name!r}; make it a function")
     contexts = [p for p in parameters if _is_context(p)]
@@ -78,7 +78,7 @@ def _may_be_left_out(parameter: inspect.Parameter) -> bool:
 
 
 def _check_call(function: Callable[..., Any], filled: Sequence[inspect.Parameter]) -> None:
-    """Raises ValueError when it cannot be called as it says, since it only looks like what it wraps."""
+    """Raises ValueError when the function cannot be called by its signature, which is that of a function it wraps."""
     try:
         inspect.signature(function, follow_wrapped=False).bind(*filled)
     except TypeError as error:
@@ -98,7 +98,7 @@ def _model(
     task_type: str, parameter: inspect.Parameter, function: Callable[..., Any], names: Mapping[str, Any]
 ) -> TypeAdapter[Any] | None:
     annotation = parameter.annotation
-    while isinstance(annotation, str):  # twice, for one quoted where annotations are strings anyway
+    while isinstance(annotation, str):  # twice, if it is quoted where annotations are strings anyway
         scope = _globals(inspect.unwrap(function))
         try:
             annotation = eval(annotation, dict(scope), dict(names))  # the user's own source, as typing does
@@ -111,7 +111,7 @@ def _model(
 
 
 def _globals(function: Callable[..., Any]) -> dict[str, Any]:
-    """The names of the module that its code stands in."""
+    """The global names of the module that contains the function's code."""
     while isinstance(function, functools.partial):
         function = function.func
     code = function if hasattr(function, "__globals__") else type(function).__call__  # an object that is called

@@ -1,4 +1,4 @@
-"""The process that imports the user's modules once and forks a child per slot; also ``python -m`` of it.
+"""The process that imports the user's modules once and forks a child per slot; also `python -m` of it.
 
 A worker has one (`forkserver_process` tells how). It has a single thread and no event loop, so that forking it is
 safe; a worker, once it has its loop, its connections and its keys, is never forked. Only the forkserver waits for its
@@ -215,7 +215,7 @@ def _kill(pid: int) -> None:
 
 
 def _die_with_connection(connection: socket.socket) -> None:
-    """Where the kernel has no such signal: ends this process when the other end of ``connection`` is closed."""
+    """Where the kernel has no such signal: ends this process when the other end of `connection` is closed."""
     hung_up = select.poll()
     hung_up.register(connection, 0)
     hung_up.poll()

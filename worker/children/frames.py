@@ -27,12 +27,12 @@ LENGTH = struct.Struct("!I")
 
 
 def wrap(body: bytes) -> bytes:
-    """``body``, JSON already, as a frame."""
+    """`body`, JSON already, as a frame."""
     return LENGTH.pack(len(body)) + body
 
 
 def encode(message: Mapping[str, Any]) -> bytes:
-    """``message`` as a frame."""
+    """`message` as a frame."""
     return wrap(orjson.dumps(message))
 
 
@@ -43,7 +43,7 @@ class Frames:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The bodies completed by ``data``. Raises ValueError for one over FRAME_LIMIT_BYTES."""
+        """The bodies completed by `data`. Raises ValueError for one over FRAME_LIMIT_BYTES."""
         buffer = self._buffer
         buffer += data
         bodies = []
@@ -85,7 +85,7 @@ def read_frame(source: socket.socket) -> tuple[dict[str, Any], list[int]] | None
 
 
 def _read(source: socket.socket, count: int) -> bytes:
-    """``count`` bytes, or fewer when the other end is gone before."""
+    """`count` bytes, or fewer when the other end is gone before."""
     data = bytearray()
     while len(data) < count:
         part = source.recv(min(count - len(data), 1 << 20))

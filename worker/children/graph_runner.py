@@ -27,9 +27,9 @@ class GraphRunner:
     def run(
         self, handler: Handler, payload: Any, context: Context, descriptor: int, cancelled: Callable[[], bool]
     ) -> Any:
-        """The final state of the handler's graph, started with ``payload``.
+        """The final state of the handler's graph, started with `payload`.
 
-        ``descriptor`` becomes readable when there is news for this child; when ``cancelled()`` says so then, the run is
+        `descriptor` becomes readable when there is news for this child; when `cancelled()` says so then, the run is
         cancelled. Raises BadTask when the payload is no dict, the builder gave no graph, or the graph has paused; else
         what a node raised.
         """
@@ -75,7 +75,7 @@ async def _invoke(
 
 
 async def _final_state(graph: Any, payload: dict[str, Any], context: Context) -> Any:
-    """As ``ainvoke``, which gives what there is by then of a graph that pauses. Raises BadTask for one."""
+    """As `ainvoke`, which gives what there is by then of a graph that pauses. Raises BadTask for one."""
     from langgraph.pregel import Pregel
 
     state, paused = None, False

@@ -1,6 +1,6 @@
 """What a child process does: run one attempt after the other, in its main thread, until it is killed.
 
-Nothing reads the socket while a handler runs, until it asks ``ctx.cancelled``: no thread is needed, and one that holds
+Nothing reads the socket while a handler runs, until it asks `ctx.cancelled`: no thread is needed, and one that holds
 the interpreter lock in a tight C loop is killed from outside all the same.
 """
 
@@ -58,12 +58,12 @@ class Channel:
         return self._waiting.pop(0)
 
     def begin(self, run: int) -> None:
-        """From now on it is ``run`` that may ask."""
+        """From now on it is `run` that may ask."""
         with self._lock:
             self._run = run
 
     def cancelled(self, run: int) -> bool:
-        """Whether the worker has asked for the end of ``run``, or it is over; does not block."""
+        """Whether the worker has asked for the end of `run`, or it is over; does not block."""
         with self._lock:
             if run != self._run:
                 return True  # a thread that outlived its run: what there is to read is not for it
@@ -90,9 +90,9 @@ class Channel:
 
 
 def serve(connection: socket.socket, handlers: Handlers, memory_mb: int) -> NoReturn:
-    """Runs what comes; never returns. Ends the process when the other end of ``connection`` is closed.
+    """Runs what comes; never returns. Ends the process when the other end of `connection` is closed.
 
-    ``memory_mb``: what an attempt may allocate unless its handler says otherwise.
+    `memory_mb`: what an attempt may allocate unless its handler says otherwise.
     """
     channel = Channel(connection)
     surroundings = Surroundings()

@@ -75,7 +75,7 @@ def spawn_of(told: bytes) -> Spawn:
 
 
 def failure(error: BaseException, attempt: int) -> TaskError:
-    """What ``error``, raised by a handler, becomes in the task's record. Never raises, whatever class it is of.
+    """What `error`, raised by a handler, becomes in the task's record. Never raises, whatever class it is of.
 
     A BadTask (a payload that breaks its model, a result that is no JSON) would be the same in another attempt, and so
     would a TaskFailed: the child, or whatever task the handler asked for, has ended.
@@ -91,14 +91,14 @@ def failure(error: BaseException, attempt: int) -> TaskError:
 
 
 def out_of_memory(problem: TaskError, limit_mb: int) -> TaskError:
-    """``problem`` of an attempt that was allowed ``limit_mb`` and came up against it."""
+    """`problem` of an attempt that was allowed `limit_mb` and came up against it."""
     cure = "give its @task or @agent memory_mb=..., or raise WORKER_CHILD_MEMORY_MB"
     message = f"it needed more than its {limit_mb} MiB ({problem.message or 'MemoryError'}): {cure}"
     return replace(problem, type="memory", message=message)
 
 
 def _told(what: str, tell: Callable[[], str]) -> str:
-    """What ``tell`` gives. It runs methods of the user's exception, which may raise, or exit, themselves."""
+    """What `tell` gives. It runs methods of the user's exception, which may raise, or exit, themselves."""
     try:
         return _valid(tell())
     except BaseException as second:
@@ -106,7 +106,7 @@ def _told(what: str, tell: Callable[[], str]) -> str:
 
 
 def _class_name(error: BaseException) -> str:
-    """Read past a metaclass that has a ``__name__`` of its own."""
+    """Read past a metaclass that has a `__name__` of its own."""
     return _valid(type.__dict__["__name__"].__get__(type(error)))
 
 

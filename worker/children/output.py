@@ -60,7 +60,7 @@ class ChildOutput:
         logs_json: bool = False,
         now_s: Callable[[], float] = monotonic,
     ) -> None:
-        """``logs_json``: its logs are JSON, an object a line, and are to stay that."""
+        """`logs_json`: its logs are JSON, an object a line, and are to stay that."""
         self._descriptor = descriptor
         self._write = write
         self._logs_json = logs_json
@@ -75,7 +75,7 @@ class ChildOutput:
         self._loop.add_reader(descriptor, self._read)
 
     def begin(self, task_id: str) -> None:
-        """From now on it is ``task_id`` that prints."""
+        """From now on it is `task_id` that prints."""
         self._task_id, self._left, self.tail = task_id, OUTPUT_LIMIT_BYTES, b""
 
     def end(self) -> None:

@@ -68,9 +68,9 @@ class ChildProcess(asyncio.Protocol):
         self._report: Callable[[bytes], None] | None = None
 
     async def run(self, task_id: str, request: Mapping[str, Any], report: Callable[[bytes], None]) -> dict[str, Any]:
-        """The child's answer to ``request``: its field ``result``, ``error`` or ``spawn`` says which one it is.
+        """The child's answer to `request`: its field `result`, `error` or `spawn` says which one it is.
 
-        ``report`` gets each progress report, as the JSON it came as. Raises ChildDied; BadTask: the request is too
+        `report` gets each progress report, as the JSON it came as. Raises ChildDied; BadTask: the request is too
         large.
         """
         if self.gone or self._transport is None:
@@ -153,8 +153,8 @@ class ChildPool:
     """Starts the forkserver when first needed, and hands out children."""
 
     def __init__(self, handlers: Handlers, modules: Sequence[str], memory_mb: int) -> None:
-        """``modules``: names and files as for ``load_modules``, imported before those that ``handlers`` came from.
-        ``memory_mb``: what an attempt may allocate unless its handler says otherwise.
+        """`modules`: names and files as for `load_modules`, imported before those that `handlers` came from.
+        `memory_mb`: what an attempt may allocate unless its handler says otherwise.
 
         Raises ConfigError in a process that only imports handlers.
         """
@@ -196,7 +196,7 @@ class ChildPool:
             await asyncio.to_thread(process.wait)
 
     async def acquire(self) -> ChildProcess:
-        """An idle child, or a new one. Give it back with ``release``. Raises ConfigError as ``start`` does."""
+        """An idle child, or a new one. Give it back with `release`. Raises ConfigError as `start` does."""
         while self._idle:
             child = self._idle.pop()
             if not child.gone:
