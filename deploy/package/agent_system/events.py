@@ -7,11 +7,23 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # as in `agent_system`
 if TYPE_CHECKING:
-    from core.events import AgentEvent, EventBus, EventHandler, EventType, HandlerError, Overflow, Subscription
+    from core.events import (
+        AgentCoordinator,
+        AgentEvent,
+        EventBus,
+        EventHandler,
+        EventType,
+        HandlerError,
+        Overflow,
+        Subscription,
+    )
 else:
 
     def __getattr__(name):
         return getattr(import_module(".core.events", __package__), name)
 
 
-__all__ = ["AgentEvent", "EventBus", "EventHandler", "EventType", "HandlerError", "Overflow", "Subscription"]
+__all__ = [
+    "AgentCoordinator", "AgentEvent", "EventBus", "EventHandler", "EventType", "HandlerError", "Overflow",
+    "Subscription",
+]  # fmt: skip
