@@ -11,10 +11,12 @@ from coordinator.state import Audit, Audited, CoordinatorState, NotTaken, TakenO
 from coordinator.task_life import attempts_had, requeue, save
 from core.agents import Health, Subordinate, discount_silence
 from core.attempt_errors import errors_with
+from core.event_types import EventType
 from core.roles import Action
 from core.status_reports import Beat
 from core.step import Batch, Received, Sending, Step, Table
 from core.tasks import Task, TaskError, TaskStatus
+from core.telling import tell_health
 
 __all__ = [
     "judge_distributors", "note_attempts", "on_agent_left", "on_audited", "on_beat", "on_capacity", "on_not_taken",
@@ -46,7 +48,9 @@ def on_beat(state: CoordinatorState, received: Received, batch: Batch, step: Ste
         child.incarnation = incarnation
         child.probe.restart()
         step.note("distributor_joined", distributor=name, capacity=beat.capacity)
+        step.tell_agent(EventType.AGENT_JOINED, child.address)
         step.put(Table.HEADER, "distributors", orjson.dumps(sorted(state.distributors)))
+    tell_health(child, Health.ACTIVE, step)
     child.update(beat, batch.mono_ms)
     if received.message.action == Action.BEAT:
         reconcile(state, child, batch, step)
@@ -68,7 +72,7 @@ def reconcile(state: CoordinatorState, child: Subordinate, batch: Batch, step: S
             child.in_flight.pop(task_id)
             state.count("missing")
             step.remove(Table.WANTED, task_id, child.address.agent_id)
-            requeue(state, state.local_tasks[task_id], batch, step)
+            requeue(state, state.local_tasks[task_id], batch, step, why="it had not arrived")
     elif probe.read(child.beat, state.incarnation):
         step.effects.append(Audit(child.address.agent_id, probe.since_ms))
     if probe.expire(batch.mono_ms, state.failure_timeout_ms):
@@ -100,6 +104,7 @@ def on_agent_left(state: CoordinatorState, received: Received, batch: Batch, ste
     elif child:
         child.health = Health.GONE
     step.note("distributor_left", distributor=name)
+    step.tell_agent(EventType.AGENT_LEFT, received.sender)
 
 
 def judge_distributors(state: CoordinatorState, batch: Batch, step: Step) -> None:
@@ -112,6 +117,7 @@ def judge_distributors(state: CoordinatorState, batch: Batch, step: Step) -> Non
         health = Health.GONE if child.health is Health.GONE else child.judge(batch.mono_ms, state.failure_timeout_ms)
         if health is not child.health:
             step.note("distributor_" + health, distributor=name, in_flight=len(child.in_flight))
+            tell_health(child, health, step)
             child.health = health
         if health is Health.GONE and name not in state.moving:
             others = any(other.health is Health.ACTIVE for other in state.distributors.values())
@@ -146,8 +152,9 @@ def on_taken_over(state: CoordinatorState, event: TakenOver, batch: Batch, step:
                 attempt=had["attempt"], worker=told.assigned_to or "",
             )  # fmt: skip
             had["errors"] = errors_with(had.get("errors", ()), error)
+            step.tell(EventType.ATTEMPT_LOST, task, error.worker, error.attempt)
         step.remove(Table.WANTED, task.task_id, event.distributor_id)
-        requeue(state, task, batch, step, **had)
+        requeue(state, task, batch, step, why="the distributor is gone", **had)
         moved += 1
     state.count("moved", moved)
     step.note("tasks_moved", distributor=event.distributor_id, tasks=moved)

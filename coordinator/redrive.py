@@ -16,6 +16,7 @@ from coordinator.task_life import accept, answer, reply_to, theirs
 from core.access import may_touch
 from core.dead_letters import REPLAY_OF, is_dead, origin_of
 from core.errors import BadTask
+from core.event_types import EventType
 from core.reports import Answer, Refusal, shown_id, task_named
 from core.roles import Address, Role
 from core.step import Batch, Received, Step, Table
@@ -75,6 +76,7 @@ def replay(state: CoordinatorState, found: Found, asker: Address, batch: Batch, 
     step.put(Table.ENDED, found.task_id, batch.now_ms)  # a client that asks again, since the answer was lost, finds it
     state.count("replayed")
     step.note("dead_letter_replayed", task_id=found.task_id, replayed_as=found.next_id)
+    step.tell(EventType.TASK_REPLAYED, dead, found.next_id)
     return found.next_id
 
 
@@ -98,6 +100,7 @@ def on_purge_task(state: CoordinatorState, received: Received, batch: Batch, ste
             take_off(state, task_id, step)
             step.put(Table.ENDED, task_id, batch.now_ms)
             step.note("dead_letter_purged", task_id=task_id)
+            step.events.append((EventType.TASK_PURGED, task_id, None))
         elif known is None or not is_dead(known):
             refused.append(Refusal(task_id, NO_DEAD_LETTER))
     answer(received, Answer(refused=tuple(refused)), step)

@@ -40,6 +40,7 @@ from coordinator.task_life import accept, answer, cancel, conclude, deadlines_of
 from core.agents import Subordinate
 from core.balancing import LeastLoaded
 from core.errors import BadTask, MalformedMessage
+from core.event_types import EventType
 from core.langgraph_state import AgentStatus
 from core.reports import Answer, Refusal, TaskReport, shown_id, task_id_in, task_named, task_report
 from core.roles import Action, Address, Role
@@ -85,6 +86,7 @@ def on_submit_task(state: CoordinatorState, received: Received, batch: Batch, st
             accept(state, task, client, batch, step, submission=entry)
         except BadTask as error:
             refused.append(Refusal(shown_id(task_id_in(item)), str(error)[:REASON_CHARACTERS]))
+            step.events.append((EventType.TASK_REFUSED, refused[-1].task_id, None, refused[-1].reason))
             state.count("refused")
     if entry and received.signed and len(state.local_tasks) > before:
         keep_message(state, entry, received.signed.pack(), len(state.local_tasks) - before, step)
@@ -151,6 +153,7 @@ def on_heartbeat_due(state: CoordinatorState, event: HeartbeatDue, batch: Batch,
 def on_drain(state: CoordinatorState, event: Drain, batch: Batch, step: Step) -> None:
     """Stops handing tasks out. They are all stored for a successor."""
     state.draining = True
+    step.tell_agent(EventType.AGENT_DRAINING, Address(Role.COORDINATOR, state.agent_id))
 
 
 def on_call(state: CoordinatorState, call: Call, batch: Batch, step: Step) -> None:

@@ -33,6 +33,7 @@ class Takeover:
         self._committer = Committer(
             loop.setup.open_connection(), self._distributor, self._cell.agent(loop.setup.me.agent_id), loop.setup.clock,
             lease_ms=int(loop.setup.config.lease_s * 1000), takeover=True, by_force=revoked,
+            trail=loop.setup.trail_of(self._distributor),
         )  # fmt: skip
         self._moved: list[bytes] = []  # ids of records that leave the cell
         self.had: dict[str, Task] = {}  #: task id -> its record in the cell, if it has had an attempt

@@ -20,10 +20,12 @@ from coordinator.state import CoordinatorState, Sweep
 from core.access import may_touch, owner_of
 from core.attempt_errors import errors_with
 from core.errors import BadTask
+from core.event_types import EventType
 from core.reports import OUTPUT_LIMIT, Answer, TaskReport
 from core.roles import Action, Address, Role
 from core.step import Batch, Received, Sending, Step, Table
 from core.tasks import Task, TaskError, TaskStatus, Then, check_names, check_sizes
+from core.telling import tell_end
 
 __all__ = [
     "accept",
@@ -135,6 +137,7 @@ def admit(state: CoordinatorState, task: Task, batch: Batch, step: Step) -> None
         state.trees[task.root_id] = state.trees.get(task.root_id, 0) + 1
     step.put(Table.OPEN, task.task_id, batch.now_ms)
     save(state, task, step)
+    step.tell(EventType.TASK_SUBMITTED, task, task.task_type, task.owner)
     state.count("accepted")
     if task.deadline:
         heapq.heappush(state.deadlines, (due_ms(task.deadline), task.task_id))
@@ -216,7 +219,7 @@ def conclude(state: CoordinatorState, distributor_id: str, said: TaskReport, bat
     if status == "returned":
         if child and not said.stranded:
             child.mark_draining()
-        requeue(state, task, batch, step, **attempts)
+        requeue(state, task, batch, step, why="no worker there can do it" if said.stranded else None, **attempts)
         return
     if said.output:
         # The output of attempts before a delegation comes first.
@@ -247,11 +250,15 @@ def attempts_had(task: Task, said: TaskReport | Task | None) -> dict[str, Any]:
     return had
 
 
-def requeue(state: CoordinatorState, task: Task, batch: Batch, step: Step, **changes: Any) -> None:
-    """Queues a task again, for any distributor. If its cancellation was requested, it ends instead."""
+def requeue(
+    state: CoordinatorState, task: Task, batch: Batch, step: Step, *, why: str | None = None, **changes: Any
+) -> None:
+    """Queues a task again, for any distributor; observers are told `why`. If its cancellation was requested, it ends
+    instead."""
     if task.cancel_requested:
         stopped(state, task, batch, step, **changes)
         return
+    step.tell(EventType.TASK_RETURNED, task, task.assigned_to, why)
     again = task.moved(S.PENDING, batch.now, assigned_to=None, **changes)
     save(state, again, step)
     state.queue.push(again)
@@ -282,6 +289,7 @@ def delegate(state: CoordinatorState, task: Task, said: TaskReport, batch: Batch
     then = replace(said.then or Then(), spawned=len(children))
     waiting = task.moved(S.WAITING, batch.now, children=(*task.children, *ids), then=then, inputs=(), assigned_to=None)
     save(state, waiting, step)
+    step.tell(EventType.TASK_WAITING, task, len(ids))
     state.families[task.task_id] = set(ids)
     for child in children:
         step.remove(Table.ENDED, child.task_id)  # the id may be that of a child of an earlier attempt
@@ -384,6 +392,7 @@ def end(
     step.remove(Table.OPEN, task.task_id)
     step.put(Table.ENDED, task.task_id, batch.now_ms)
     step.change(task.task_id, status)
+    tell_end(ended, step)
     note_end(state, ended, record, batch, step)
     state.count(status)
     for asker in task.reply_to:
@@ -419,6 +428,7 @@ def hand_over(state: CoordinatorState, task: Task, distributor_id: str, batch: B
     step.put(Table.WANTED, task.task_id, WANT_RUN, distributor_id)
     step.send(Sending(Address(Role.DISTRIBUTOR, distributor_id), Action.ASSIGN_TASK), record)
     step.change(task.task_id, S.IN_PROGRESS)
+    step.tell(EventType.TASK_ASSIGNED, task, distributor_id)
 
 
 def save(state: CoordinatorState, task: Task, step: Step) -> None:

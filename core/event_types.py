@@ -42,7 +42,7 @@ class EventType(StrEnum):
     _value_: str
     level: EventLevel  #: the lowest level at which a hierarchy tells of it
     meaning: str  #: in words
-    fields: tuple[str, ...]  #: what its data holds; others may stand beside them
+    fields: tuple[str, ...]  #: what its data holds; others may stand beside them. The order is stored: add at the end
 
     def __new__(cls, value: str, level: str = EventLevel.ALL, meaning: str = "", fields: str = "") -> EventType:
         member = str.__new__(cls, value)
@@ -54,13 +54,13 @@ class EventType(StrEnum):
     TASK_SUBMITTED = "task_submitted", "tasks", "The coordinator has accepted a task.", "task_type client"
     TASK_REFUSED = "task_refused", "tasks", "The coordinator has not accepted a task.", "reason"
     TASK_ASSIGNED = "task_assigned", "tasks", "A distributor was given a task.", "distributor"
-    TASK_RETURNED = "task_returned", "tasks", "A distributor has given a task back.", "distributor"
+    TASK_RETURNED = "task_returned", "tasks", "A distributor has given a task back.", "distributor reason"
     TASK_WAITING = "task_waiting", "tasks", "A task waits until its children have ended.", "children"
     TASK_RETRYING = "task_retrying", "tasks", "A task waits for its next attempt.", "attempt"
-    TASK_COMPLETED = "task_completed", "tasks", "A task has ended with a result.", "attempt run_ms"
-    TASK_FAILED = "task_failed", "tasks", "A task has ended with the error of its last attempt.", "error attempt"
-    TASK_CANCELLED = "task_cancelled", "tasks", "A task has ended because somebody asked for it.", "by"
-    TASK_ABANDONED = "task_abandoned", "tasks", "The system has given a task up.", "reason"
+    TASK_COMPLETED = "task_completed", "tasks", "A task has ended with a result.", "attempt worker"
+    TASK_FAILED = "task_failed", "tasks", "A task has ended with the error of its last attempt.", "error attempt worker"
+    TASK_CANCELLED = "task_cancelled", "tasks", "A task has ended because somebody asked for it.", ""
+    TASK_ABANDONED = "task_abandoned", "tasks", "The system has given a task up.", "reason attempt worker"
     TASK_REPLAYED = "task_replayed", "tasks", "A dead letter runs again, as a new task.", "replayed_as"
     TASK_PURGED = "task_purged", "tasks", "A dead letter was deleted."
     TASK_PROGRESS = "task_progress", "all", "A handler has reported how far it is.", "progress"
@@ -70,7 +70,7 @@ class EventType(StrEnum):
     ATTEMPT_STARTED = "attempt_started", "tasks", "A worker was given an attempt at a task.", "worker attempt"
     ATTEMPT_COMPLETED = "attempt_completed", "tasks", "An attempt has ended with a result.", "worker attempt run_ms"
     ATTEMPT_FAILED = "attempt_failed", "tasks", "An attempt has ended with an error.", "worker attempt error"
-    ATTEMPT_CANCELLED = "attempt_cancelled", "tasks", "An attempt was stopped.", "worker attempt"
+    ATTEMPT_CANCELLED = "attempt_cancelled", "tasks", "An attempt was stopped.", "worker attempt reason"
     ATTEMPT_LOST = "attempt_lost", "tasks", "An attempt ended with its worker.", "worker attempt"
 
     # ---- an agent of the hierarchy, and its lease ----
@@ -81,9 +81,14 @@ class EventType(StrEnum):
     AGENT_RECOVERED = "agent_recovered", "agents", "An agent that was silent is heard again.", "agent"
     AGENT_STATUS_CHANGED = "agent_status_changed", "agents", "An agent says how it is now.", "agent status"
     AGENT_DRAINING = "agent_draining", "agents", "An agent takes nothing new.", "agent"
-    LEASE_ACQUIRED = "lease_acquired", "agents", "A process acts for an agent now.", "epoch"
-    LEASE_TAKEN_OVER = "lease_taken_over", "agents", "A standby acts for an agent whose process is gone.", "epoch"
-    LEASE_LOST = "lease_lost", "agents", "A process no longer acts for an agent.", "epoch"
+    LEASE_ACQUIRED = "lease_acquired", "agents", "A process acts for an agent now.", "epoch process"
+    LEASE_TAKEN_OVER = (
+        "lease_taken_over",
+        "agents",
+        "A process acts for an agent in the place of another that is gone.",
+        "epoch process before takeover",
+    )
+    LEASE_LOST = "lease_lost", "agents", "A process no longer acts for an agent.", "epoch process"
 
     # ---- agents that hand work to each other ----
     AGENT_STARTED = "agent_started", "all", "An agent began to work.", "agent_name session_id input_summary"
@@ -156,6 +161,8 @@ class EventType(StrEnum):
     MESSAGE_DROPPED = "message_dropped", "all", "A message reaches nobody.", "sender receiver kind reason"
     HANDLER_FAILED = "handler_failed", "all", "The handler of a message has raised an error.", "receiver error"
     AGENT_CONSTRUCTION_FAILED = "agent_construction_failed", "all", "An agent could not be made.", "agent error"
+
+    EVENTS_MISSED = "events_missed", "agents", "What was told here is not kept any more.", "after before"
 
     CUSTOM = "custom", "all", "What no other type says: the program's own.", ""
 

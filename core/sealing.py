@@ -31,6 +31,7 @@ class Sealed(StrEnum):
     TASK = "task"  #: a coordinator's record of a task
     SUBMISSION = "submission"  #: a message that tasks were submitted with, as it was signed
     CELL = "cell"  #: a distributor's record of a task that it has
+    EVENTS = "events"  #: the events that an agent tells with a commit
 
 
 class Seals:

@@ -17,10 +17,13 @@ from msgspec import Raw
 
 from core.a2a_messaging import A2AMessage, MessageType
 from core.errors import PeerError
+from core.event_entry import EventRow
+from core.event_types import EventType
 from core.roles import Action, Address
 from core.server_info import Memory
 from core.signing import ReplayWindow, Signed
 from core.status_reports import Room
+from core.tasks import Task
 
 __all__ = [
     "Batch", "Call", "Drain", "Effect", "Event", "HeartbeatDue", "Note", "PutAside", "Received", "Request", "Sending",
@@ -210,6 +213,7 @@ class Step:
     notes: list[Note] = field(default_factory=list)  #: for the log
     #: task id -> its transitions, in order, for the audit trail
     changes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    events: list[EventRow] = field(default_factory=list)  #: what observers are told, as far as their level goes
     told: dict[Address, int] = field(default_factory=dict)  #: bytes of records in its answers, by client
     refused: dict[str, str] = field(default_factory=dict)  #: id of a new task that is not admitted -> the reason
     placed: dict[str, str] = field(default_factory=dict)  #: id of a waiting task -> the child that must get it
@@ -234,6 +238,14 @@ class Step:
             self.changes[task_id] = (what,)
         elif before[-1] != what:
             self.changes[task_id] = (*before, what)
+
+    def tell(self, kind: EventType, task: Task, *facts: Any) -> None:
+        """Tells observers what has become of a task; `facts` in the order of the fields of that type."""
+        self.events.append((kind, task.task_id, task.root_id if task.parent_id else None, *facts))
+
+    def tell_agent(self, kind: EventType, agent: Address, *facts: Any) -> None:
+        """Tells observers what has become of an agent."""
+        self.events.append((kind, "", None, str(agent), *facts))
 
     def refuse(self, task_id: str, reason: str) -> None:
         """Makes a coordinator refuse a new task; its client is told the reason. A node that calls this must run before

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import lru_cache
 from typing import TypeVar
 
 from core.config.settings import A2ASecrets, RedisConfig, with_client_certificate
@@ -10,10 +12,12 @@ from core.config.sources import load
 from core.config.variables import secret_text
 from core.embedded_server.embedded import ensure_server
 from core.machine.local_secrets import resolve_secret
+from core.operations.acl import chain_of_user
 from core.roles import Address
+from core.sealing import Seals
 from core.signing import KeyRing
 
-__all__ = ["keys_for", "redis_or_configured", "secrets_or_configured", "server_for"]
+__all__ = ["keys_for", "redis_or_configured", "seals_of_agents", "secrets_or_configured", "server_for"]
 
 log = logging.getLogger(__name__)
 
@@ -57,3 +61,17 @@ def keys_for(chain: tuple[Address, ...], a2a: A2ASecrets, redis: RedisConfig) ->
         return KeyRing.from_agent_key(own, chain)
     previous = secret_text(a2a.previous_secret)
     return KeyRing.from_secret(resolve_secret(a2a, redis), chain, previous.encode() if previous else None)
+
+
+def seals_of_agents(coordinator_id: str, a2a: A2ASecrets, redis: RedisConfig) -> Callable[[str], Seals | None] | None:
+    """What gives the seals of an agent by its name, as in `user_of`; None: there is only an own key, from which nobody
+    else's follow. Raises ConfigError as `keys_for`."""
+    if a2a.agent_key:
+        return None
+
+    @lru_cache(maxsize=4096)
+    def seals_of(agent: str) -> Seals | None:
+        chain = chain_of_user(agent, coordinator_id)
+        return keys_for(chain, a2a, redis).seals if chain else None
+
+    return seals_of

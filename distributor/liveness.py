@@ -5,11 +5,13 @@ from __future__ import annotations
 import orjson
 
 from core.agents import Health, Subordinate, discount_silence
+from core.event_types import EventType
 from core.reconciliation import Held
 from core.reports import AttemptName, item_of
 from core.roles import Action
 from core.status_reports import Beat
 from core.step import Batch, Received, Sending, Step, Table
+from core.telling import tell_health
 from distributor.state import DistributorState
 from distributor.task_life import give_back, is_own, lose, remember_attempts
 
@@ -46,7 +48,9 @@ def on_beat(state: DistributorState, received: Received, batch: Batch, step: Ste
         worker.incarnation = incarnation
         stop_what_others_have(state, worker, beat, step)
         step.note("worker_joined", worker=name, incarnation=incarnation)
+        step.tell_agent(EventType.AGENT_JOINED, worker.address)
         write_workers(state, step)
+    tell_health(worker, Health.ACTIVE, step)
     worker.update(beat, batch.mono_ms)
     if received.message.action == Action.BEAT:
         reconcile(state, worker, batch, step)
@@ -99,6 +103,8 @@ def judge_workers(state: DistributorState, batch: Batch, step: Step) -> None:
         health = worker.judge(batch.mono_ms, state.failure_timeout_ms)
         if health is not worker.health:
             step.note("worker_" + health, worker=name, in_flight=len(worker.in_flight))
+            if health is not Health.GONE:  # else `forget_worker` tells
+                tell_health(worker, health, step)
             worker.health = health
         if health is Health.GONE:
             forget_worker(state, name, batch, step, died=True)
@@ -126,6 +132,7 @@ def give_back_stranded(state: DistributorState, batch: Batch, step: Step) -> Non
 def on_agent_left(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
     """Notes that a worker leaves in an orderly way."""
     step.note("worker_left", worker=received.sender.agent_id)
+    step.tell_agent(EventType.AGENT_LEFT, received.sender)
     forget_worker(state, received.sender.agent_id, batch, step, died=False)
 
 
@@ -135,6 +142,8 @@ def forget_worker(state: DistributorState, name: str, batch: Batch, step: Step, 
     worker = state.workers.pop(name, None)
     if worker is None:
         return
+    if died:
+        tell_health(worker, Health.GONE, step)
     at_once = worker.beat.concurrency or 1  # 0: it died before it was heard
     for index, task_id in enumerate(worker.in_flight):
         task = state.local_tasks.get(task_id)

@@ -17,6 +17,7 @@ from core.agents import Subordinate
 from core.balancing import LeastLoaded
 from core.dispatch_queue import Placement
 from core.errors import BadTask, MalformedMessage
+from core.event_types import EventType
 from core.langgraph_state import AgentStatus
 from core.reports import (
     AttemptName,
@@ -184,10 +185,15 @@ def on_task_result(state: DistributorState, name: str, said: AttemptReport, batc
         if said.run_ms is not None:
             worker.ran(said.run_ms)
     if status == "returned":
+        step.tell(EventType.ATTEMPT_CANCELLED, task, name, task.attempt, "returned")
         requeue(state, task, batch, step, retry_count=task.retry_count - 1)
     elif status == "failed":
         fail(state, task, name, said, batch, step)
+    elif status == "cancelled":
+        step.tell(EventType.ATTEMPT_CANCELLED, task, name, task.attempt)
+        conclude(state, task, S.CANCELLED, batch, step, said, worker=name)
     else:
+        step.tell(EventType.ATTEMPT_COMPLETED, task, name, task.attempt, said.run_ms)
         conclude(state, task, OUTCOMES[status], batch, step, said, worker=name)
 
 
@@ -208,6 +214,7 @@ def on_task_progress(state: DistributorState, received: Received, batch: Batch, 
 def on_drain(state: DistributorState, event: Drain, batch: Batch, step: Step) -> None:
     """Stops accepting tasks, and gives those back that no worker has."""
     state.draining = True
+    step.tell_agent(EventType.AGENT_DRAINING, Address(Role.DISTRIBUTOR, state.agent_id))
     for task in list(state.local_tasks.values()):
         if task.status is S.PENDING:
             give_back(state, task, batch, step)
@@ -248,6 +255,7 @@ def on_hand_back(state: DistributorState, request: HandBack, batch: Batch, step:
             worker = state.workers[task.assigned_to]
             item = item_of(AttemptName(task_id=task.task_id, attempt=task.attempt))
             step.send(Sending(worker.address, Action.CANCEL_TASK, None, worker.incarnation), item)
+            step.tell(EventType.ATTEMPT_CANCELLED, task, task.assigned_to, task.attempt, "handed back")
         give_back(state, task, batch, step)
 
 

@@ -15,10 +15,12 @@ from msgspec.structs import replace
 from core.agents import Subordinate
 from core.attempt_errors import bounded, errors_with
 from core.dispatch_queue import Placement
+from core.event_types import EventType
 from core.reports import AttemptReport, TaskReport, item_of
 from core.roles import Action
 from core.step import Batch, Sending, Step, Table, Unsealed
 from core.tasks import NULL, Task, TaskError, TaskStatus
+from core.telling import tell_end
 from distributor.state import DistributorState
 
 __all__ = [
@@ -61,6 +63,7 @@ def hand_over(state: DistributorState, task: Task, worker: Subordinate, batch: B
     step.put(Table.ACTUAL, task.task_id, record)
     step.send(Sending(worker.address, Action.ASSIGN_TASK, None, worker.incarnation), record)
     step.change(task.task_id, trail(S.IN_PROGRESS, handed.assigned_to, handed.attempt, handed.task_type))
+    step.tell(EventType.ATTEMPT_STARTED, handed, handed.assigned_to, handed.attempt)
 
 
 def fail(state: DistributorState, task: Task, name: str, said: AttemptReport, batch: Batch, step: Step) -> None:
@@ -69,10 +72,12 @@ def fail(state: DistributorState, task: Task, name: str, said: AttemptReport, ba
     error = bounded(replace(said.error, attempt=task.attempt, worker=name))
     if said.max_attempts:
         remember_attempts(state, {task.task_type: said.max_attempts})
+    step.tell(EventType.ATTEMPT_FAILED, task, name, task.attempt, error.type)
     task = task.evolve(errors=errors_with(task.errors, error))
     if task.cancel_requested:
         conclude(state, task, S.CANCELLED, batch, step, worker=name)
     elif error.retryable and task.retry_count < attempts_allowed(state, task):
+        step.tell(EventType.TASK_RETRYING, task, task.attempt + 1)
         state.last_worker[task.task_id] = name
         state.count("retried")
         requeue(state, task, batch, step, not_before=batch.now + task.retry_delay(), error=error)
@@ -85,6 +90,7 @@ def fail(state: DistributorState, task: Task, name: str, said: AttemptReport, ba
 def lose(state: DistributorState, task: Task, name: str, batch: Batch, step: Step, *, began: bool) -> None:
     """Handles an attempt whose worker is gone: the task is tried again elsewhere, or ends after too many attempts. If
     it had not begun, it does not count."""
+    step.tell(EventType.ATTEMPT_LOST, task, name, task.attempt)
     if not began:
         requeue(state, task, batch, step, retry_count=task.retry_count - 1)
         return
@@ -98,6 +104,7 @@ def lose(state: DistributorState, task: Task, name: str, batch: Batch, step: Ste
     if task.cancel_requested:
         conclude(state, task, S.CANCELLED, batch, step, worker=name)
     elif unknown or task.retry_count < attempts_allowed(state, task):
+        step.tell(EventType.TASK_RETRYING, task, task.attempt + 1)
         state.last_worker[task.task_id] = name
         state.count("retried")
         requeue(state, task, batch, step, error=error)
@@ -199,6 +206,8 @@ def conclude(
     }  # fmt: skip
     step.put(Table.ACTUAL, task_id, Unsealed(orjson.dumps(shown)))
     step.change(task_id, trail(status, task.assigned_to, task.attempt, round(said.run_ms or 0)))
+    if is_own(task) and status is not S.WAITING:
+        tell_end(task.evolve(status=status, error=error or said.error), step)
     state.ended.pop(task_id, None)  # it may have ended here before
     state.ended[task_id] = None
     while len(state.ended) > ENDED_KEPT:

@@ -14,9 +14,10 @@ import orjson
 from msgspec import Raw
 
 from core.errors import BadTask, MalformedMessage
+from core.event_types import EventType
 from core.langgraph_state import AgentStatus, LocalAgentState
 from core.reports import AttemptReport, ProgressReport, attempt_in, item_of
-from core.roles import Action, Address
+from core.roles import Action, Address, Role
 from core.step import Batch, Drain, Effect, Event, Received, Sending, Step
 from core.tasks import Task, TaskError, check_names
 
@@ -183,6 +184,7 @@ def on_progress(state: WorkerState, event: ProgressMade, step: Step) -> None:
 def drain(state: WorkerState, step: Step) -> None:
     """Stops accepting tasks, and hands those back that have not begun."""
     state.draining = True
+    step.tell_agent(EventType.AGENT_DRAINING, Address(Role.WORKER, state.agent_id))
     step.effects.append(Withdraw())
 
 

@@ -10,6 +10,7 @@ from core.cli import (
     config,
     dlq,
     doctor,
+    events,
     graph,
     healthcheck,
     key,
@@ -41,6 +42,7 @@ app.command()(status.status)
 app.command()(submit.submit)
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(dlq.app, name="dlq")
+app.add_typer(events.app, name="events")
 app.add_typer(state.app, name="state")
 app.add_typer(redis_server.app, name="redis")
 app.add_typer(config.app, name="config")

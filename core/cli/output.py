@@ -10,7 +10,7 @@ import io
 import os
 import sys
 
-__all__ = ["EXIT_UNWRITTEN", "Outlet"]
+__all__ = ["EXIT_UNWRITTEN", "Outlet", "is_unread"]
 
 #: What was asked for was done, and what it printed is lost.
 EXIT_UNWRITTEN = 74
@@ -49,6 +49,12 @@ class Outlet(io.FileIO):
         if self.failure is None or self.failure.errno == errno.EPIPE:
             return ""
         return os.strerror(self.failure.errno or 0)
+
+
+def is_unread() -> bool:
+    """Whether what goes to stdout reaches nobody any more, so that a command that prints without end can leave."""
+    outlet = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return isinstance(outlet, Outlet) and outlet.failure is not None
 
 
 def _is_open(descriptor: int) -> bool:

@@ -11,10 +11,11 @@ from core.cli.render import note
 if TYPE_CHECKING:
     from core.client.agent_client import AgentClient
     from core.config.settings import Settings
+    from core.operations.event_feed import EventFeed
     from core.operations.reader import Reader
     from core.roles import Address
 
-__all__ = ["chain_of", "client_of", "looking", "operator_of", "run", "settings"]
+__all__ = ["chain_of", "client_of", "feeding", "looking", "operator_of", "run", "settings"]
 
 T = TypeVar("T")
 
@@ -67,6 +68,27 @@ async def looking(configured: Settings) -> AsyncIterator[Reader]:
 
     async with reading(await server_for(configured.redis, configured.a2a)) as reader:
         yield reader
+
+
+@asynccontextmanager
+async def feeding(configured: Settings) -> AsyncIterator[EventFeed]:
+    """What reads the events of the configured hierarchy. Raises TransportDown when there is no Redis, ConfigError."""
+    from core.operations.event_feed import EventFeed
+    from core.operations.reader import opening
+    from core.wiring import seals_of_agents, server_for
+
+    redis, coordinator_id = await server_for(configured.redis, configured.a2a), configured.coordinator_id
+    told = ""
+
+    def on_transport(away: str) -> None:
+        nonlocal told
+        if bool(away) != bool(told):
+            note(f"agents: Redis is away: {away}" if away else "agents: Redis is back")
+        told = away
+
+    yield EventFeed(
+        opening(redis), coordinator_id, seals_of_agents(coordinator_id, configured.a2a, redis), on_transport
+    )
 
 
 @asynccontextmanager

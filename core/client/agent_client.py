@@ -18,7 +18,8 @@ import os
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import islice
 from math import inf
@@ -28,8 +29,9 @@ import orjson
 from msgspec import Raw
 
 from core.a2a_messaging import A2AMessage
+from core.agent_event import AgentEvent
 from core.backoff import Backoff
-from core.client.completed import Completed
+from core.client.each import Each
 from core.client.endings import Endings, Listener
 from core.client.look_up import LOOK_UP_S, LOOKED_UP_AT_ONCE, LookUp, Replicas
 from core.client.requests import Refused, Requests
@@ -48,6 +50,7 @@ from core.errors import (
     UnknownTask,
     WorldError,
 )
+from core.operations.event_feed import EventFeed, Position, Wanted
 from core.operations.permissions import check_permissions
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.keys import CoordinatorKeys
@@ -57,7 +60,7 @@ from core.roles import Action, Address, Role, asker_of, check_permitted
 from core.runtime.portal import Resident, keep_inherited, operation, refuse_in_a_loop
 from core.signing import KeyRing, ReplayWindow, Signed
 from core.tasks import Task, checked
-from core.wiring import keys_for, redis_or_configured, secrets_or_configured, server_for
+from core.wiring import keys_for, redis_or_configured, seals_of_agents, secrets_or_configured, server_for
 
 __all__ = ["AgentClient"]
 
@@ -271,13 +274,31 @@ class AgentClient(Resident):
             raise TaskRefused(task_id, refused[0].reason)
         return True
 
-    def as_completed(self, task_ids: Iterable[str], timeout_s: float | None = None) -> Completed:
+    def as_completed(self, task_ids: Iterable[str], timeout_s: float | None = None) -> Each[Task]:
         """Ended tasks in the order in which they end, each once. Iterate over it with `for` or with `async for`.
 
         The iteration raises TaskTimeout when nothing has ended for `timeout_s`; UnknownTask and TaskLost as `result`.
         Afterwards, calling it again for the remaining tasks works.
         """
-        return Completed(self._as_completed(list(task_ids), timeout_s), self)
+        return Each(self._as_completed(list(task_ids), timeout_s), self)
+
+    def events(
+        self,
+        after: str | None = None,
+        types: Iterable[str] = (),
+        task: str | None = None,
+        root: str | None = None,
+        agent: str | None = None,
+    ) -> Each[AgentEvent]:
+        """What happens in the hierarchy, while it happens, each event once. Iterate with `for` or with `async for`: it
+        does not end, and waits while Redis is away.
+
+        It begins behind the event with the id `after`, with "0" at the oldest that is kept, else with what happens from
+        the first step of the iteration on. `types` are names of EventType, `task` and `root` (that and all below it)
+        ids of tasks, `agent` is an agent's. `events_missed` stands for events that were trimmed away before they were
+        read. Raises BadEvent: there is no such type or id. The iteration raises ServerRefused: this user may not."""
+        begin = Position.after(after) if after else None
+        return Each(self._events(begin, Wanted.of(types, task, root, agent)), self)
 
     # ---- how ----
 
@@ -304,13 +325,23 @@ class AgentClient(Resident):
             raise TaskRefused(refused[0].task_id, refused[0].reason)
         return ids
 
+    async def _events(self, begin: Position | None, wanted: Wanted) -> AsyncGenerator[AgentEvent, None]:
+        if not self._is_open:
+            await self.open.aio()
+        redis, coordinator_id = self._redis, self._coordinator.agent_id
+        seals_of = seals_of_agents(coordinator_id, self._a2a, redis)
+        feed = EventFeed(lambda: Wire(redis, let_in=True), coordinator_id, seals_of)
+        async with aclosing(feed.events(begin, wanted, live=True)) as events:
+            async for event in events:
+                yield event
+
     async def _ask(self, action: Action, items: Iterable[bytes], timeout_s: float) -> Refused:
         if not self._is_open:
             await self.open.aio()
         assert self._requests
         return await self._requests.ask(action, items, timeout_s)
 
-    async def _as_completed(self, task_ids: Sequence[str], timeout_s: float | None) -> AsyncIterator[Task]:
+    async def _as_completed(self, task_ids: Sequence[str], timeout_s: float | None) -> AsyncGenerator[Task, None]:
         if not self._is_open:
             await self.open.aio()
         search = Search([task_id for task_id in dict.fromkeys(task_ids) if task_id not in self._endings])

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 from core.config.endpoint import Endpoint, endpoint_of_url
 from core.config.variables import BadSetting, Secret, Value, Variable, secret_text
 from core.errors import ConfigError
+from core.event_types import EventLevel
 from core.roles import AGENT_ID
 
 __all__ = [
@@ -201,6 +202,8 @@ class AgentConfig(Value):
     memory_high_water: Annotated[
         float, Field(gt=0, le=1), Variable("MEMORY_HIGH_WATER", "a share of the server's maxmemory, such as 0.8")
     ] = 0.8
+    #: how much the agents tell in the event stream of their hierarchy
+    events: Annotated[EventLevel, Variable("AGENT_EVENTS", f"one of {', '.join(EventLevel)}")] = EventLevel.TASKS
     #: where an agent answers probes; None: nowhere
     health_port: Annotated[int | None, Field(ge=1, le=65_535), Variable("AGENT_HEALTH_PORT", "a port, 1 to 65535")] = (
         None

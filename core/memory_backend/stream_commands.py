@@ -96,6 +96,18 @@ def xrange(space: Keyspace, given: Arguments) -> list[list[Any]] | None:
     return [] if stream is None else _entries(stream, low, high, count)
 
 
+def xrevrange(space: Keyspace, given: Arguments) -> list[list[Any]] | None:
+    """XREVRANGE key last first [COUNT count]"""
+    key, last, first, *options = given
+    entries = xrange(space, [key, first, last])
+    if not options or entries is None:
+        return entries and entries[::-1]
+    if len(options) != 2 or options[0].upper() != b"COUNT":
+        raise syntax_error()
+    count = integer_of(options[1])
+    return entries[::-1][:count] if count > 0 else None
+
+
 def xread(space: Keyspace, given: Arguments) -> list[list[Any]] | None:
     """XREAD [COUNT count] [BLOCK milliseconds] STREAMS key id; the waiting is the connection's part."""
     wanted = _wanted(given)
@@ -149,5 +161,6 @@ STREAM_COMMANDS: dict[str, CommandSpec] = {
     "XDEL": CommandSpec(xdel, 2),
     "XLEN": CommandSpec(xlen, 1, 1),
     "XRANGE": CommandSpec(xrange, 3),
+    "XREVRANGE": CommandSpec(xrevrange, 3),
     "XREAD": CommandSpec(xread, 3),
 }

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from core.redis_backend.bounded_reads import SCRIPTS, name_of
-from core.redis_backend.keys import ACTIVE, AgentKeys, CellKeys, CoordinatorKeys, keys_of
+from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys, keys_of
 from core.roles import ASKERS, Address, Role
 
 __all__ = ["Allowed", "Chain", "allowed_of", "chain_of_user", "rules_of", "user_of"]
@@ -102,13 +102,14 @@ def _writing(*keys: str) -> Iterable[str]:
 # ---- roles ----
 
 
-def _agent(keys: AgentKeys) -> list[Allowed]:
+def _agent(chain: Chain) -> list[Allowed]:
+    keys = keys_of(chain)
     own = (keys.header, keys.lease, keys.fence, keys.seen, keys.inbox, keys.heartbeats, keys.standbys)
     return [
         _may(AGENT),
         _may(f"{OWN} {RUN_SCRIPTS}", *own),
         _may("sadd srem", *_writing(ACTIVE)),
-        _may("xadd", *_writing(keys.quarantine)),
+        _may("xadd", *_writing(keys.quarantine, CoordinatorKeys(chain[0].agent_id).events)),
         _may("type del", *keys.types),  # to repair a key of another type
     ]
 
@@ -117,7 +118,7 @@ def _child(chain: Chain) -> list[Allowed]:
     keys = keys_of(chain)
     assert keys.parent_heartbeats
     return [
-        *_agent(keys),
+        *_agent(chain),
         _may("xadd", *_writing(keys_of(chain[:-1]).inbox)),
         _may("hset hdel", *_writing(keys.parent_heartbeats)),
         _may("hget", *_reading(keys_of(chain[:-1]).seen)),  # whether it is heard
@@ -148,7 +149,7 @@ def _coordinator(chain: Chain) -> list[Allowed]:
     cells = CellKeys("*")  # distributors come and go
     records = (keys.tasks, keys.open, keys.ended, keys.dead, keys.submissions)
     return [
-        *_agent(keys.agent),
+        *_agent(chain),
         _may("hget hmget hset hdel hkeys hlen hscan hstrlen zadd zcard zrem zrange zrangebyscore zscore", *records),
         _may("xadd expire", *_writing(*(keys.replies(Address(asker, "*")) for asker in sorted(ASKERS)))),
         _may("getrange", *_reading(keys.revoked)),
@@ -172,6 +173,7 @@ def _client(chain: Chain) -> list[Allowed]:
         _may("xread xtrim exists", keys.replies(sessions)),
         _may("set", *_writing(keys.mark(sessions))),
         _may("wait"),
+        _may("xread xrange xrevrange", *_reading(keys.events)),
         _may("xrevrange", *_reading(keys.agent.quarantine)),  # whether its message was rejected, and why
     ]
 

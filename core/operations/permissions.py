@@ -14,6 +14,7 @@ from core.config.settings import RedisConfig
 from core.errors import ConfigError
 from core.operations.acl import Chain, allowed_of
 from core.ports import Command
+from core.redis_backend.keys import CoordinatorKeys
 from core.redis_client import Wire
 from core.roles import ASKERS, options_of
 
@@ -99,13 +100,15 @@ async def refused_to(redis: RedisConfig, chain: Chain) -> list[str]:
 
 def _calls(redis: RedisConfig, chain: Chain) -> Iterator[_Call]:
     is_asker = chain[-1].role in ASKERS
+    # A client works without events, too; it is told when it asks for them.
+    optional = {CoordinatorKeys(chain[0].agent_id).events} if is_asker else set()
     left_out = UNTRIED if redis.wait_replicas or not is_asker else UNTRIED | FOR_REPLICAS
     for allowed in allowed_of(chain):
         # A pattern is a name that it matches itself.
         keys = [key.partition("~")[2] if key.startswith("%") else key for key in allowed.keys]
         for name in allowed.commands:
             if name not in left_out:
-                yield from (_Call(name, key) for key in keys or [allowed.channel])
+                yield from (_Call(name, key) for key in keys or [allowed.channel] if key not in optional)
 
 
 async def _refused(wire: Wire, calls: Sequence[_Call]) -> list[_Call]:

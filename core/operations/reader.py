@@ -8,12 +8,12 @@ from typing import Any
 
 from core.config.settings import RedisConfig
 from core.errors import ReplyTooLarge, ServerRefused
-from core.ports import Part
+from core.ports import OpenConnection, Part
 from core.redis_backend.shared_state import Runs
 from core.redis_client import Wire
 from core.server_info import Memory, fields_of, is_other_type, memory_of
 
-__all__ = ["Reader", "memory_told", "reading"]
+__all__ = ["Reader", "memory_told", "opening", "reading"]
 
 #: Replies that exceed this together, in bytes, are read one by one, and one that exceeds it alone is only reported. So
 #: nobody who can write to Redis fills the memory of a reader.
@@ -56,6 +56,11 @@ class Reader:
 
     async def close(self) -> None:
         await self._wire.close()
+
+
+def opening(redis: RedisConfig) -> OpenConnection:
+    """What opens connections of its own for somebody who only reads."""
+    return lambda: Wire(redis)
 
 
 @asynccontextmanager

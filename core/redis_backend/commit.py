@@ -19,10 +19,12 @@ from redis.exceptions import ResponseError
 from core import failpoints
 from core.backoff import Backoff
 from core.errors import LeaseLost, ReplyTooLarge, ServerRefused, StateConflict, TransportDown
+from core.event_entry import EventRow
 from core.ports import Command, Connection
 from core.redis_backend.audit_trail import Changes, audit_entry
 from core.redis_backend.bounded_reads import HASH_BYTES, trimmed_hash
 from core.redis_backend.clock import ServerClock
+from core.redis_backend.event_trail import EventTrail
 from core.redis_backend.held_lease import RENEWED_ALONG_SHARE, HeldLease
 from core.redis_backend.keys import AgentKeys
 from core.redis_backend.lease import Leaseholder
@@ -59,6 +61,7 @@ class Committer:
         after_epoch: int = 0,
         takeover: bool = False,
         by_force: bool = False,
+        trail: EventTrail | None = None,
         on_transport: Callable[[bool, str], None] = lambda up, why: None,
         on_written: Callable[[], None] = lambda: None,
     ) -> None:
@@ -66,18 +69,31 @@ class Committer:
         `after_epoch`: an epoch that this process held before; a new one is higher, whatever the server remembers.
         `takeover`: the agent's parent takes the lease for a moment, to act in its place; the agent waits for the end.
         `by_force`: it takes the lease from its holder, even from a live one.
+        `trail`: where it tells observers of the lease that it takes, and of the events of a commit.
         `on_transport` is told whether Redis could be reached, and why not; `on_written` is called after each write."""
         self._me = me
         self._keys = keys
         self.connection = WatchedConnection(wire, me, Backoff.under_lease(lease_ms / 1000), on_transport)
         self.lease = HeldLease(me, lease_ms, after_epoch=after_epoch, takeover=takeover)
-        self._transactions = Transactions(self.connection, self.lease, keys, clock, on_written)
-        self.leaseholder = Leaseholder(self.connection, self._transactions, self.lease, keys, clock, by_force=by_force)
+        self._trail = trail
+        telling = trail.key if trail else None
+        self._transactions = Transactions(self.connection, self.lease, keys, clock, on_written, telling)
+        self.leaseholder = Leaseholder(
+            self.connection, self._transactions, self.lease, keys, clock, by_force=by_force, trail=trail
+        )
         self._contention = Backoff(CONFLICT_PAUSE_S)
         self.conflicts = 0  #: transactions that had to be sent again
         self.fenced = 0  #: commits refused because the lease was lost
 
     # ---- under the lease ----
+
+    def telling(self, rows: Sequence[EventRow]) -> list[DeferredCommand]:
+        """The command that tells observers of these events, for the next `commit`; none if its level tells of none."""
+        trail = self._trail
+        told = trail.tells(rows) if trail else []
+        if not (trail and told):
+            return []
+        return [lambda epoch: trail.entry(told, self.lease.version + 1, epoch)]
 
     async def renew(self) -> None:
         """Renews the lease. It waits for Redis, and raises, as `commit` does."""

@@ -27,7 +27,7 @@ class HeldLease:
 
     def __init__(self, me: Address, lease_ms: int, *, after_epoch: int, takeover: bool) -> None:
         self.me = me
-        self._takeover = takeover
+        self.takeover = takeover  #: held for a moment, by the agent's parent
         self._host = socket.gethostname()
         self._renewed_s = 0.0  # monotonic, from before the last renewal was sent
         self._commits = 0
@@ -104,6 +104,6 @@ class HeldLease:
                 "expires_at": (now_ms + self.lease_ms) / 1000,
                 "commits": self._commits,
                 "lease_ms": self.lease_ms,
-                "takeover": self._takeover,
+                "takeover": self.takeover,
             }
         )

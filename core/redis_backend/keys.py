@@ -28,6 +28,7 @@ braces hashes by its whole name, so the tag `{shared:distributor:ID}` lies in th
     {coordinator:C}:submissions              hash    entry id -> the message as it was signed,   -         coordinator
                                                      while a task of it is open or dead
     {coordinator:C}:revoked                  string  lines: whose key was stolen, see revocations.py  -    operators
+    {coordinator:C}:events                   stream  what C and all below it tell, bounded      -         all of them
     {coordinator:C}:lease, :fence, :seen, :inbox, :heartbeats, :standbys    as above
     {coordinator:C}:client:X~S               stream  signed replies to session S of client X    1 h       coordinator
     {coordinator:C}:client:X~S:mark          string  nothing: X waits until replicas have it    1 min     client X
@@ -72,6 +73,7 @@ class AgentKeys:
     standbys: str
     revoked: str | None  #: where the revocations of its children are; None: it has no children
     history: str | None  #: audit trail of the state it writes
+    events: str | None = None  #: the event stream of a hierarchy, of whose type its coordinator takes care
     changes: str | None = None  #: channel for hints that the state has a new version
     version_field: str = "version"  #: which field of the header counts its commits
 
@@ -84,6 +86,8 @@ class AgentKeys:
         }  # fmt: skip
         if self.revoked:
             types[self.quarantine] = b"stream"
+        if self.events:
+            types[self.events] = b"stream"
         if self.history:
             types[self.history] = b"stream"
         return types
@@ -128,6 +132,10 @@ class CoordinatorKeys:
         return self._key("revoked")
 
     @property
+    def events(self) -> str:
+        return self._key("events")
+
+    @property
     def header(self) -> str:
         return self._key("state")
 
@@ -159,6 +167,7 @@ class CoordinatorKeys:
             standbys=self._key("standbys"),
             revoked=self.revoked,
             history=None,
+            events=self.events,
         )
 
 

@@ -7,11 +7,14 @@ import logging
 from dataclasses import dataclass
 
 from core.errors import LeaseHeld, LeaseLost, ReplyTooLarge, ServerRefused, TransportDown
+from core.event_entry import row_of
+from core.event_types import EventType
 from core.langgraph_state import Lease
 from core.machine.process_identity import provably_dead
 from core.ports import Command
 from core.redis_backend.bounded_reads import HASH_BYTES, lease_read, trimmed_hash
 from core.redis_backend.clock import ServerClock, monotonic_s
+from core.redis_backend.event_trail import EventTrail
 from core.redis_backend.grants import NO_LEASE, fencing, granted, held_in, mended
 from core.redis_backend.held_lease import HeldLease
 from core.redis_backend.keys import AgentKeys
@@ -70,6 +73,7 @@ class Leaseholder:
         clock: ServerClock,
         *,
         by_force: bool,
+        trail: EventTrail | None,
     ) -> None:
         self._connection = connection
         self._transactions = transactions
@@ -77,6 +81,7 @@ class Leaseholder:
         self._keys = keys
         self._clock = clock
         self._by_force = by_force
+        self._trail = trail
         self._shown_ms = 0  # when this process was last listed as a standby
         self.waits = False  #: whether it is a standby that has found another holder
 
@@ -160,17 +165,31 @@ class Leaseholder:
             if held not in (b"", free) and not self._by_force and not is_dead(held):
                 await self._connection.exchange(("UNWATCH",))
                 return held
-            return None if await self._take(fence, header, mended(self._keys, kinds)) else b""
+            return None if await self._take(held, fence, header, mended(self._keys, kinds)) else b""
 
-    async def _take(self, fence: object, header: object, mending: list[Command]) -> bool:
-        now_ms = self._clock.now_ms()
+    async def _take(self, held: bytes, fence: object, header: object, mending: list[Command]) -> bool:
+        now_ms, before = self._clock.now_ms(), self._lease.highest_epoch
         self._lease.version, epoch = granted(fence, header, now_ms)
         # The server's clock in ms also outgrows every fence that was given out before its memory was lost.
         self._lease.reach(max(epoch, self._lease.highest_epoch, now_ms - 1) + 1)
         self._lease.acquired_ms = now_ms
         return await self._transactions.send(
-            [*mending, *self._fence(), ("ZREM", self._keys.standbys, self._lease.name)]
+            [*mending, *self._fence(), ("ZREM", self._keys.standbys, self._lease.name), *self._told(held, before)]
         )
+
+    def _told(self, held: bytes, lost_epoch: int) -> list[Command]:
+        """The command that tells of the lease that is taken with it: from whom, and of an earlier one that this process
+        has lost."""
+        lease, process = self._lease, self._lease.name
+        former = Lease.parse(held)
+        rows = [row_of(EventType.LEASE_LOST, lost_epoch, process)] if lost_epoch else []
+        if former or lease.takeover:
+            before = f"{former.pid}@{former.host}" if former else None
+            rows.append(row_of(EventType.LEASE_TAKEN_OVER, lease.epoch, process, before, lease.takeover or None))
+        else:
+            rows.append(row_of(EventType.LEASE_ACQUIRED, lease.epoch, process))
+        told = self._trail.tells(rows) if self._trail else []
+        return [self._trail.entry(told, lease.version, lease.epoch)] if self._trail and told else []
 
     def _fence(self) -> tuple[Command, Command]:
         return ("SET", self._keys.fence, self._lease.epoch), ("HSET", self._keys.header, "epoch", self._lease.epoch)
@@ -187,7 +206,7 @@ class Leaseholder:
         version, highest = granted(fence, header, now_ms)
         self._lease.reach(max(highest, self._lease.epoch) + 1)
         self._lease.follow(version)
-        if not await self._transactions.send(self._fence()):
+        if not await self._transactions.send([*self._fence(), *self._told(b"", before[0])]):
             raise LeaseLost(f"{self._lease.me}: another process took the lease while Redis was away")
         log.info(
             "lease taken again", extra={"action": "lease_reacquired", "before": before, "epoch": self._lease.epoch}

@@ -44,13 +44,16 @@ class Transactions:
         keys: AgentKeys,
         clock: ServerClock,
         on_written: Callable[[], None],
+        telling: str | None = None,
     ) -> None:
-        """`on_written` is called when Redis has accepted a write."""
+        """`on_written` is called when Redis has accepted a write. `telling` is the stream of events: what cannot be
+        told there fails no commit."""
         self._connection = connection
         self._lease = lease
         self._keys = keys
         self._clock = clock
         self._on_written = on_written
+        self._telling = telling
 
     async def arm(self) -> bool:
         """Begins to watch the lease. Returns whether this process holds it; False: nobody does. Raises LeaseLost when
@@ -108,7 +111,7 @@ class Transactions:
         if executed is None:
             return False
         for command, reply in zip(transaction[1:], executed, strict=False):
-            if isinstance(reply, ResponseError):
+            if isinstance(reply, ResponseError) and command[1] != self._telling:
                 raise StateConflict(f"only a part was written: {explained(command, str(reply))}")
         self._lease.renewed(sent_s)
         self._connection.armed = self._lease.is_in(stored)

@@ -219,7 +219,8 @@ class AgentLoop:
         for action, facts in step.notes:
             log.info(action, extra={"action": action, **facts})
             self.behaviour.state.history.append({"at": batch.now.isoformat(), "action": action, **facts})
-        if step.commits or self.inbox.full or (self.inbox.unsettled and batch.beating):
+        says = step.commits or self.committer.telling(step.events)
+        if says or self.inbox.full or (self.inbox.unsettled and batch.beating):
             await self._commit(step)
         for event in events:
             if isinstance(event, Call) and not event.future.done():
@@ -234,6 +235,7 @@ class AgentLoop:
         now_ms = self.setup.clock.now_ms()
         commands: list[Command | DeferredCommand] = [*also, *await self.tables.commands(step)]
         commands += self.outbox.commands(step, now_ms)
+        commands += self.committer.telling(step.events)
         for item in step.rejected:
             self.inbox.put_aside(item)
         commands += self.inbox.settle(now_ms)

@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from core.config.settings import AgentConfig
+from core.operations.acl import user_of
 from core.ports import OpenConnection
 from core.redis_backend.clock import ServerClock
-from core.redis_backend.keys import AgentKeys, keys_of
+from core.redis_backend.event_trail import EventTrail
+from core.redis_backend.keys import AgentKeys, CoordinatorKeys, keys_of
 from core.roles import Address
+from core.sealing import Seals
 from core.signing import KeyRing
 
 __all__ = ["AgentSetup"]
@@ -37,6 +40,18 @@ class AgentSetup:
     @cached_property
     def keys(self) -> AgentKeys:
         return keys_of(self.chain)
+
+    @property
+    def trail(self) -> EventTrail:
+        """Where it tells observers what it does."""
+        return self._trail(self.chain, self.signing.seals)
+
+    def trail_of(self, child: Address) -> EventTrail:
+        """Where a child does, for its parent that acts in its place."""
+        return self._trail((*self.chain, child), self.signing.seals_of(child))
+
+    def _trail(self, chain: tuple[Address, ...], seals: Seals) -> EventTrail:
+        return EventTrail(CoordinatorKeys(chain[0].agent_id).events, user_of(chain), seals, self.config.events)
 
     @property
     def lease_ms(self) -> int:

@@ -44,7 +44,7 @@ def assembled(behaviour: Behaviour[Any], setup: AgentSetup, *, after_epoch: int 
     watchdog = Watchdog(config.failure_timeout_s, lambda: committer.connection.waited_s, on_transport)
     committer = Committer(
         setup.open_connection(), setup.me, keys, setup.clock, lease_ms=setup.lease_ms, after_epoch=after_epoch,
-        on_transport=watchdog.transport, on_written=watchdog.written,
+        trail=setup.trail, on_transport=watchdog.transport, on_written=watchdog.written,
     )  # fmt: skip
     local_events = LocalEvents(setup.me)
     outbox = Outbox(setup.chain, signing)
