@@ -11,12 +11,14 @@ from typing import Any
 import orjson
 
 from coordinator.agent import CoordinatorBehaviour
+from core.agent_event import AgentEvent
 from core.memory_backend.clock import run_virtual
 from core.memory_backend.faulty_connection import CALM, Faults
 from core.redis_backend.keys import CellKeys, CoordinatorKeys, keys_of
 from core.tasks import Task, TaskStatus
 from distributor.agent import DistributorBehaviour
 from tests.simulation.agents import SimulatedAgent, coordinator, distributor, worker
+from tests.simulation.told import told_events, wrongly_told
 from tests.simulation.world import COORDINATOR, SimulatedClient, World
 from worker.agent import WorkerBehaviour
 
@@ -51,6 +53,7 @@ class Story:
         ]
         self.log: list[str] = []
         self.cancelled: set[str] = set()
+        self.events: list[AgentEvent] = []  #: all that the agents have told
         self.duration_s = 0.0
 
     async def run(self) -> None:
@@ -63,7 +66,9 @@ class Story:
             await self._until(lambda: not self.client.waits, PATIENCE_S, "the client is told of the end of every task")
             await self._until(lambda: not any(self._left_open()), SETTLED_S, "nothing is left open")
             self.duration_s = loop.time() - began_s
-            self.world.problems += [*self._left_open(), *self._wrong_ends()]
+            accepted = {name: task for name, task in self.client.submitted.items() if name not in self.client.refused}
+            self.events = told_events(self.world, self.world.problems)
+            self.world.problems += [*self._left_open(), *self._wrong_ends(), *wrongly_told(self.events, accepted)]
             for task in supervised:
                 task.cancel()
             for agent in self.agents:
