@@ -18,8 +18,10 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypedDict, Typ
 from weakref import finalize
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.channels import LastValue
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.pregel import NodeBuilder, Pregel
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
@@ -37,6 +39,8 @@ Memory = TypeVar("Memory")
 TICKS_A_RUN = 10_000
 #: stands for what a run is given, between two ticks
 NOTHING: Any = None
+#: the channel of a graph that turns
+TURN = "turn"
 
 
 class TickState(TypedDict):
@@ -62,6 +66,7 @@ class Turning(TickContext[Any]):
 
 Graph: TypeAlias = StateGraph[TickState, TickContext[Any], TickState, TickState]
 Compiled: TypeAlias = CompiledStateGraph[TickState, TickContext[Any], TickState, TickState]
+Turns: TypeAlias = Pregel[Any, Any, Any, Any]
 Due: TypeAlias = Callable[[Batch], bool]
 
 
@@ -155,29 +160,32 @@ def tier_graph(name: str, stages: Sequence[Stage]) -> TierGraph:
             graph.add_edge(stage.name, ways[None])
         else:
             graph.add_node(stage.name, choosing(stage, ways), destinations=tuple(ways.values()))
-    return TierGraph(graph.compile(name=name), turning(name, stages))
+    return TierGraph(graph.compile(name=name), turning(stages))
 
 
 _common = cache(tier_graph)
 
 
-def turning(name: str, stages: Sequence[Stage]) -> Compiled:
+def turning(stages: Sequence[Stage]) -> Turns:
     """The same stages as a graph that turns for as long as its agent lives: a node for a tick, and back to it.
 
-    To begin a run costs LangGraph more than to go on with one, and a node more costs as much as this whole node."""
+    To begin a run costs LangGraph more than to go on with one, and a node more costs as much as this whole node. It is
+    made of a channel and a write to it, since a node with a state of its own costs as much again."""
 
-    def tick(state: TickState, runtime: Runtime[Any]) -> None:
+    def tick(runtime: Runtime[Any]) -> Runtime[Any]:
         current: Turning = runtime.context
         decided: TickState = {"step": current.step}
         for stage in stages:
             if stage.due is None or stage.due(current.batch):
                 stage.run(decided, runtime)
+        return runtime
 
-    graph: Graph = StateGraph(TickState, context_schema=Turning)
-    graph.add_node("tick", tick)
-    graph.add_edge(START, "tick")
-    graph.add_edge("tick", "tick")
-    return graph.compile(name=name)
+    return Pregel(
+        nodes={"tick": NodeBuilder().subscribe_only(TURN).write_to(**{TURN: tick})},
+        channels={TURN: LastValue(Runtime)},
+        input_channels=TURN,
+        output_channels=TURN,
+    )
 
 
 def ways_from(stage: Stage, following: Sequence[Stage]) -> dict[Due | None, str]:
@@ -206,7 +214,7 @@ def choosing(stage: Stage, ways: Mapping[Due | None, str]) -> Callable[..., Comm
 class TierGraph:
     """The compiled graph of a tier, and a faster way to run it."""
 
-    def __init__(self, graph: Compiled, turning: Compiled) -> None:
+    def __init__(self, graph: Compiled, turning: Turns) -> None:
         self.graph = graph  #: as LangGraph compiled it: to be drawn, and invoked with a TickState and a TickContext
         self._turning = turning
         self._at_rest: list[Run] = []
@@ -226,14 +234,13 @@ class TierGraph:
 class Run:
     """One run of a graph that turns, which stands still between two ticks."""
 
-    def __init__(self, graph: Compiled) -> None:
+    def __init__(self, graph: Turns) -> None:
         self._now = Turning(NOTHING, NOTHING, NOTHING)
         self.ticks_left = TICKS_A_RUN
         self._context = untraced().copy()
-        given: TickState = {"step": Step()}
         config: RunnableConfig = {"recursion_limit": TICKS_A_RUN, "max_concurrency": 1}
-        # An update comes out after each tick, which is where the run is left standing.
-        ticks = self._context.run(graph.stream, given, config, context=self._now, stream_mode="updates")
+        # What was written comes out after each tick, which is where the run is left standing.
+        ticks = self._context.run(graph.stream, Runtime(context=self._now), config, stream_mode="values")
         self._ticks = cast(Generator[Any, None, None], ticks)
         finalize(self, self._context.run, self._ticks.close)
 
