@@ -67,6 +67,8 @@ __all__ = ["AgentClient"]
 log = logging.getLogger(__name__)
 
 BLOCK_MS = 2000
+#: Bytes of replies after which those that were read are deleted; earlier when no more come.
+TRIMMED_BYTES = 256 * 1024
 
 
 @dataclass(slots=True)
@@ -421,6 +423,7 @@ class AgentClient(Resident):
         wire = Wire(self._redis, let_in=True)
         key = self._keys.replies(self._me)
         backoff = Backoff()
+        untrimmed, trim_due = 0, True  # bytes that were read and not deleted
         try:
             while True:
                 try:
@@ -430,7 +433,7 @@ class AgentClient(Resident):
                         [kept] = await wire.exchange([("EXISTS", key)])
                         if not kept:
                             self._last = b"0"  # a stream that was created again may have lower ids
-                    trim = [("XTRIM", key, "MINID", self._last)] if self._last != b"0" else []
+                    trim = [("XTRIM", key, "MINID", self._last)] if trim_due and self._last != b"0" else []
                     read = ("XREAD", "COUNT", 64, "BLOCK", BLOCK_MS, "STREAMS", key, self._last)
                     replies = await wire.exchange([*trim, read], timeout_s=BLOCK_MS / 1000 + 3)
                     if isinstance(replies[-1], Exception):
@@ -443,7 +446,10 @@ class AgentClient(Resident):
                     continue
                 backoff.reset()
                 self._transport("")
-                for entry_id, fields in replies[-1][0][1] if replies[-1] else ():
+                entries = replies[-1][0][1] if replies[-1] else []
+                untrimmed = (0 if trim_due else untrimmed) + sum(len(b"".join(fields)) for _, fields in entries)
+                trim_due = untrimmed > (TRIMMED_BYTES if entries else 0)
+                for entry_id, fields in entries:
                     self._last = entry_id
                     self._take(fields)
         finally:  # it is cancelled as well when its loop ends and nobody has closed the client

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import filterfalse
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -157,24 +158,29 @@ class Committer:
         """Attempts a commit once. Returns whether it was executed; False: the transaction was aborted."""
         failpoints.hit("watch")
         epoch = self.lease.epoch
-        made = (command(epoch) if callable(command) else command for command in commands)
-        sent = [*self._head(version, changes), *made]
+        made = [command(epoch) if callable(command) else command for command in commands]
+        sent = [*self._head(version, changes, made), *filterfalse(self._is_put_into_header, made)]
         failpoints.hit("before-exec")
         failpoints.hit_soon("exec-sent")
         done = await self._transactions.send(sent)
         failpoints.hit("exec")
         return done
 
-    def _head(self, version: int, changes: Changes) -> list[Command]:
-        """The commands that every commit adds: the version, an entry of the audit trail, and a hint to subscribers."""
+    def _head(self, version: int, changes: Changes, commands: Sequence[Command]) -> list[Command]:
+        """The commands that every commit adds: version, audit entry, and a hint to subscribers. What `commands` put
+        into the header goes there along with the version."""
         keys, epoch = self._keys, self.lease.epoch
-        head: list[Command] = [("HSET", keys.header, keys.version_field, version, "epoch", epoch)]
+        more = [part for command in filter(self._is_put_into_header, commands) for part in command[2:]]
+        head: list[Command] = [("HSET", keys.header, keys.version_field, version, "epoch", epoch, *more)]
         if keys.history and changes:
             side, by = self._me.role.value, self._me.agent_id
             head.append(audit_entry(keys.history, side=side, by=by, version=version, epoch=epoch, changes=changes))
         if keys.changes:
             head.append(("PUBLISH", keys.changes, f"{self._me.role} {version}"))
         return head
+
+    def _is_put_into_header(self, command: Command) -> bool:
+        return command[0] == "HSET" and command[1] == self._keys.header
 
     async def close(self) -> None:
         """Closes the connection. The lease, if it is held, lapses by itself."""

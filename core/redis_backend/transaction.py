@@ -3,7 +3,7 @@
 This is the optimistic locking of https://redis.io/docs/latest/develop/using-commands/transactions/, with the epoch of
 the lease as a fencing token.
 
-    WATCH lease · GET lease · HMGET header       ← sent with the previous EXEC: the watch is armed ahead of time
+    WATCH lease · GET lease                      ← sent with the previous EXEC: the watch is armed ahead of time
     MULTI · SET lease (renewed) · commands · EXEC
 
 Every transaction rewrites the lease. So one SET renews it, carries the count of commits, and spoils the watch of any
@@ -59,7 +59,8 @@ class Transactions:
         """Begins to watch the lease. Returns whether this process holds it; False: nobody does. Raises LeaseLost when
         another process holds it, or the stored version is not the known one; TransportDown."""
         # Keys watched since a refused commit may have changed long ago, and would spoil the next transaction.
-        _, _, stored, header = await self._connection.exchange(("UNWATCH",), *self._watch())
+        version = ("HMGET", self._keys.header, self._keys.version_field, "epoch")
+        _, _, stored, header = await self._connection.exchange(("UNWATCH",), *self._watch(), version)
         held = held_in(stored)
         is_ours = self._lease.is_in(held)
         if is_ours:
@@ -94,16 +95,12 @@ class Transactions:
             *self._watch(),
         )
 
-    def _watch(self) -> tuple[Command, Command, Command]:
-        return (
-            ("WATCH", self._keys.lease),
-            lease_read(self._keys.lease),
-            ("HMGET", self._keys.header, self._keys.version_field, "epoch"),
-        )
+    def _watch(self) -> tuple[Command, Command]:
+        return ("WATCH", self._keys.lease), lease_read(self._keys.lease)
 
     def _outcome(self, transaction: Sequence[Command], replies: Sequence[Any], sent_s: float) -> bool:
         """The outcome of a `_transaction`, from its replies."""
-        begun, *queued, executed, _watching, stored, _header = replies
+        begun, *queued, executed, _watching, stored = replies
         self._connection.armed = False
         if isinstance(executed, ResponseError):
             causes = [reply for reply in (begun, *queued) if isinstance(reply, ResponseError)]

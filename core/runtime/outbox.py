@@ -20,6 +20,8 @@ MAX_BYTES = 512 * 1024
 #: A reply stream is bounded in entries and, by the size of the newest, in bytes. A client that stops reading, or asks
 #: for large results repeatedly, finds them in the records instead.
 REPLIES_KEPT, REPLIES_BYTES, REPLIES_TTL_S = 20_000, 64 * 1024 * 1024, 3600
+#: A reply stream gets its whole time to live anew with the first reply after so many ms, not with each.
+EXTENDED_AFTER_MS = 60_000
 CLIENTS = Address(Role.CLIENT, "*")
 
 
@@ -31,6 +33,7 @@ class Outbox:
         self._me = chain[-1]
         self._signing = signing
         self.sent: dict[Address, int] = {}  #: last sequence number used, by recipient
+        self._extended_ms: dict[str, int] = {}  # reply stream -> when its time to live was set last, oldest first
         self.incarnation = 0
         self.counts: Counter[tuple[Address, str]] = Counter()  #: by recipient and action, without clients
 
@@ -48,8 +51,18 @@ class Outbox:
                 bound = ("MAXLEN", "~", kept) if to_client else ()
                 commands.append(("XADD", key, *bound, "*", *signed.fields()))
             if to_client:
-                commands.append(("EXPIRE", key, REPLIES_TTL_S))
+                commands += self._extended(key, now_ms)
         return commands
+
+    def _extended(self, replies: str, now_ms: int) -> list[Command]:
+        """The command that sets the time to live of a reply stream, unless it was set a short time ago."""
+        known = self._extended_ms
+        while known and not 0 <= now_ms - known[oldest := next(iter(known))] < EXTENDED_AFTER_MS:
+            del known[oldest]
+        if replies in known:
+            return []
+        known[replies] = now_ms
+        return [("EXPIRE", replies, REPLIES_TTL_S)]
 
     def request_id(self, recipient: Address, number: int) -> str:
         """The id of the message with that sequence number; its answer names it as `parent_request_id`."""

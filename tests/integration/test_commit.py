@@ -50,6 +50,21 @@ async def test_a_commit_writes_all_it_was_given_under_the_next_version(make: Mak
     assert await history(client) == [(1, grant.epoch), (2, grant.epoch), (3, grant.epoch)]
 
 
+async def test_a_commit_sends_nothing_twice_and_asks_for_nothing_it_does_not_use(make: Make, client: Redis) -> None:
+    committer = make()
+    await committer.leaseholder.acquire()
+    await client.config_resetstat()
+
+    await committer.commit([("HSET", KEYS.header, "status", "busy"), push("a")], {"t": ("pending",)})
+
+    assert await client.hget(KEYS.header, "status") == b"busy"
+    calls = {name.removeprefix("cmdstat_"): told["calls"] for name, told in (await client.info("commandstats")).items()}
+    for look in ("config|resetstat", "hget", "info"):
+        calls.pop(look, None)
+    transaction = ("multi", "set", "hset", "xadd", "publish", "rpush", "exec")
+    assert calls == dict.fromkeys((*transaction, "watch", "getrange"), 1)
+
+
 async def test_a_successor_goes_on_from_the_stored_version_under_a_higher_fence(make: Make, client: Redis) -> None:
     first = make()
     before = await first.leaseholder.acquire()

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from coordinator import task_life
+from core.client import agent_client
 from core.errors import BadTask, TaskFailed, TaskRefused, TaskTimeout, UnknownTask
 from core.redis_backend.keys import CoordinatorKeys
+from core.roles import Address, Role
 from core.tasks import Priority, Task
 from tests.integration.hierarchy import FAST, House, add, is_empty, runs, spawn, status, wait
 from tests.integration.speaker import Redis
@@ -42,6 +44,25 @@ async def test_many_tasks_come_back_each_once_as_they_end(full: House) -> None:
 
     assert sorted(results) == sorted((f"t{n}", 2 * n) for n in range(300))
     assert set(full.runs.values()) == {1}
+
+
+async def test_replies_that_were_read_are_deleted_when_there_are_many_or_no_more_come(
+    full: House, client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_client, "BLOCK_MS", 20)
+    me = await full.client("c~1")
+    for n in range(3):
+        assert await me.value.aio(await me.submit.aio(add(f"t{n}", n)), timeout_s=20) == n
+
+    async def is_trimmed() -> bool:
+        return int(await client.xlen(KEYS.replies(Address(Role.CLIENT, "c~1")))) == 1  # the last that it has read
+
+    await until_async(is_trimmed, "no more replies come, and those that were read are deleted")
+    monkeypatch.setattr(agent_client, "BLOCK_MS", 60_000)
+    monkeypatch.setattr(agent_client, "TRIMMED_BYTES", 100)
+    assert await me.value.aio(await me.submit.aio(add("many", 7)), timeout_s=20) == 7
+
+    await until_async(is_trimmed, "more bytes were read than are kept")
 
 
 async def test_submitting_nothing_gives_nothing(full: House) -> None:
