@@ -17,9 +17,9 @@ __all__ = ["RENEWED_ALONG_SHARE", "RENEWED_SHARE", "HeldLease"]
 
 #: A holder stops acting this long before its lease can end.
 MARGIN_SHARE = 0.1
-#: A lease is renewed on its own after a third of its time, and along with any other command after a tenth, since on a
+#: A lease is renewed on its own after a third of its time, and along with any other command after a quarter, since on a
 #: slow link a separate renewal may arrive too late.
-RENEWED_SHARE, RENEWED_ALONG_SHARE = 1 / 3, 0.1
+RENEWED_SHARE, RENEWED_ALONG_SHARE = 1 / 3, 0.25
 
 
 class HeldLease:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from itertools import count
+from typing import Any
 
 from core.errors import ServerRefused, TransportDown
 from core.operations.reader import memory_told
@@ -25,7 +26,7 @@ from core.step import Received
 __all__ = ["Heartbeat", "extend_key_ttls"]
 
 #: How long the keys of a worker outlive it, and the number of heartbeats after which that is extended.
-KEYS_TTL_MS, EXTEND_EVERY = 24 * 3600 * 1000, 10
+KEYS_TTL_MS, EXTEND_EVERY = 24 * 3600 * 1000, 60
 
 
 class Heartbeat:
@@ -72,7 +73,7 @@ class Heartbeat:
             await asyncio.sleep(due_s - loop.time())
             try:
                 if number % looks:
-                    self._hear(*await self._committer.run_reading(self._setup.keys.heartbeats, *self._revocations.look))
+                    self._hear(*await self._look())
                 else:
                     await self.send()
                 if self._committer.lease.renewal_due:  # it could not travel with another command
@@ -92,20 +93,26 @@ class Heartbeat:
         if self.number % EXTEND_EVERY == 1:
             commands += extend_key_ttls(setup.me.role, keys)
         asked_s = monotonic_s()
-        beats, time, *replies = await self._committer.run_reading(keys.heartbeats, *commands)
+        beats, time, *replies = await self._look(*commands)
         setup.clock.sync(time, asked_s)
         self._on_sent()
-        revoked = replies[: len(self._revocations.look)]
-        self._hear(beats, *revoked, memory=None if setup.parent else await memory_told(self._committer))
+        if self._revocations.look:
+            self._revocations.take(replies[0])
+        self._hear(beats, None if setup.parent else await memory_told(self._committer))
 
     def take(self) -> list[Received]:
         """The heartbeats of children that have come since the last call."""
         beats, self._beats = self._beats, []
         return beats
 
-    def _hear(self, beats: Sequence[bytes], revoked: object = b"", *, memory: Memory | None = None) -> None:
-        """Notes the result of a look: heartbeats as in a reply to HGETALL, and revocations."""
-        self._revocations.take(revoked)
+    async def _look(self, *commands: Command) -> list[Any]:
+        """The heartbeats of the children, as in a reply to HGETALL, and the replies to `commands`."""
+        if self._setup.me.role is Role.WORKER:  # it has none
+            return [[], *await self._committer.run(*commands)]
+        return await self._committer.run_reading(self._setup.keys.heartbeats, *commands)
+
+    def _hear(self, beats: Sequence[bytes], memory: Memory | None = None) -> None:
+        """Notes the heartbeats of a look."""
         now_ms = max(self._setup.clock.now_ms(), self._committer.lease.incarnation)
         self._beats += self._heard.new(beats, now_ms)
         self._on_heard(memory)

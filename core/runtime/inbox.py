@@ -42,6 +42,8 @@ __all__ = ["READ_WITHIN_S", "Inbox"]
 BLOCK_MS = 2000
 #: A read that takes longer has lost its connection.
 READ_WITHIN_S = BLOCK_MS / 1000 + 3
+#: How long after an id's own time lower ones can still come unnoticed: the server's clock is read once per heartbeat.
+CLOCK_READ_WITHIN_MS = 10_000
 #: Messages taken at once. Together with the items of a message, this bounds the work of one step.
 MAX_MESSAGES = 16
 #: Entries read at once while most of them are not valid messages.
@@ -145,7 +147,9 @@ class Inbox:
 
     async def _notice_new_beginning(self) -> None:
         """Reads the stream from its start if it was created again with lower ids than those already read, as happens
-        when the server's clock went back."""
+        when the server's clock went back. Once that clock is ahead of them, new ids are higher."""
+        if _place(self._last)[0] < self._clock.now_ms() - CLOCK_READ_WITHIN_MS:
+            return
         last = await self._run_script(LAST_ID)
         if isinstance(last, bytes) and _place(last) < _place(self._last):
             self._last = b"0"
