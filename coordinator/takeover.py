@@ -29,10 +29,10 @@ class Takeover:
         self._loop = loop
         self._distributor = Address(Role.DISTRIBUTOR, distributor_id)
         self._cell = CellKeys(distributor_id)
-        revoked = loop.revocations.include(self._distributor)  # a live process may then have its key, and the lease
+        revoked = loop.setup.signing.revokes(self._distributor)  # a live process may then have its key, and the lease
         self._committer = Committer(
             loop.setup.open_connection(), self._distributor, self._cell.agent(loop.setup.me.agent_id), loop.setup.clock,
-            lease_ms=int(loop.setup.config.lease_s * 1000), takeover=True, by_force=revoked,
+            lease_ms=loop.setup.lease_ms, takeover=True, by_force=revoked,
             trail=loop.setup.trail_of(self._distributor),
         )  # fmt: skip
         self._moved: list[bytes] = []  # ids of records that leave the cell

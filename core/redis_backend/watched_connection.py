@@ -31,7 +31,7 @@ class WatchedConnection:
         self._backoff = backoff
         self._on_transport = on_transport
         self._armed = False
-        self._closing = False
+        self.closing = False  #: whether nobody is to wait for Redis any more
         self._asked_s: float | None = None  # monotonic, start of the wait for an answer
         self._waited_s = 0.0
         self.lock = asyncio.Lock()  #: held by the sender, from WATCH to EXEC
@@ -87,7 +87,7 @@ class WatchedConnection:
 
     async def outlast(self, error: TransportDown | ServerRefused) -> None:
         """Pauses after the connection broke, or a write was refused. Raises `error` after `stop_waiting`."""
-        if self._closing:
+        if self.closing:
             raise error
         if isinstance(error, TransportDown):
             self._on_transport(False, str(error))
@@ -95,7 +95,7 @@ class WatchedConnection:
 
     def stop_waiting(self) -> None:
         """Makes those who wait for Redis to come back give up with the error they wait for."""
-        self._closing = True
+        self.closing = True
 
     async def close(self) -> None:
         await self._connection.close()

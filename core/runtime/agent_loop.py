@@ -16,7 +16,7 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,9 +25,8 @@ from core.backoff import Backoff
 from core.errors import LeaseLost, PeerError, RaceLost, ServerRefused, TransportDown, WorldError
 from core.ports import Command
 from core.redis_backend.clock import monotonic_s
-from core.redis_backend.commit import Committer, DeferredCommand
+from core.redis_backend.commit import Committer
 from core.redis_backend.keys import ACTIVE, CoordinatorKeys
-from core.redis_backend.tables import Tables
 from core.roles import Action
 from core.runtime.agent_setup import AgentSetup
 from core.runtime.behaviour import Behaviour
@@ -39,8 +38,8 @@ from core.runtime.inbox_reader import InboxReader
 from core.runtime.local_events import LocalEvents
 from core.runtime.outbox import Outbox
 from core.runtime.poison import PoisonFilter
-from core.runtime.revocations import Revocations
 from core.runtime.self_report import SelfReport
+from core.runtime.step_writer import StepWriter
 from core.runtime.watchdog import Watchdog
 from core.sealing import Sealed
 from core.step import Batch, Call, Drain, Event, Received, Sending, Step, turn_away
@@ -59,22 +58,18 @@ class AgentLoop:
 
     setup: AgentSetup
     behaviour: Behaviour[Any]
-    committer: Committer  #: the only writer
+    committer: Committer
     watchdog: Watchdog
     inbox: Inbox
     reader: InboxReader
     outbox: Outbox
-    tables: Tables
+    writer: StepWriter
     local_events: LocalEvents
-    revocations: Revocations
     greeting: Greeting
     report: SelfReport
     heartbeat: Heartbeat
     draining: bool = field(default=False, init=False)  #: whether it takes nothing new
     stopping: bool = field(default=False, init=False)
-
-    def __post_init__(self) -> None:
-        self._refusals = Backoff.under_lease(self.setup.config.lease_s)
 
     # ---- life ----
 
@@ -221,38 +216,14 @@ class AgentLoop:
             self.behaviour.state.history.append({"at": batch.now.isoformat(), "action": action, **facts})
         says = step.commits or self.committer.telling(step.events)
         if says or self.inbox.full or (self.inbox.unsettled and batch.beating):
-            await self._commit(step)
+            await self.writer.commit(step)
         for event in events:
             if isinstance(event, Call) and not event.future.done():
                 event.future.set_result(event.answer)
-        if step.effects and not self.committer.lease.may_act:
-            await self._until_written(self.committer.renew)  # only the holder acts: this confirms it, or raises
-        await self.behaviour.perform(step.effects)
+        if step.effects:
+            await self.writer.assert_held()
+            await self.behaviour.perform(step.effects)
         return sum(len(incoming.message.tasks) for incoming in received) + len(events)
-
-    async def _commit(self, step: Step, *also: Command) -> None:
-        failpoints.hit("graph")
-        now_ms = self.setup.clock.now_ms()
-        commands: list[Command | DeferredCommand] = [*also, *await self.tables.commands(step)]
-        commands += self.outbox.commands(step, now_ms)
-        commands += self.committer.telling(step.events)
-        for item in step.rejected:
-            self.inbox.put_aside(item)
-        commands += self.inbox.settle(now_ms)
-        await self._until_written(lambda: self.committer.commit(commands, step.changes))
-
-    async def _until_written(self, write: Callable[[], Awaitable[object]]) -> None:
-        """Repeats `write` as long as Redis refuses it: nothing was written, and the decision still stands."""
-        while True:
-            try:
-                await write()
-                self._refusals.reset()
-                return
-            except ServerRefused as error:
-                self.watchdog.refused(str(error))
-                if self.stopping:
-                    raise TransportDown(str(error)) from error
-                await asyncio.sleep(self._refusals.next(random.random()))
 
     async def _recover(self, entries: Sequence[Entry], events: Sequence[Event]) -> int:
         """Recovers from a step that failed half way: reads the stored state again, and handles the entries one by one,
@@ -263,7 +234,7 @@ class AgentLoop:
         seen = await self.committer.look_up_hash(self.setup.keys.seen)
         poison = PoisonFilter(
             self.inbox, reload=lambda: self.behaviour.load(self), handle=self._turn,
-            settle=lambda: self._commit(Step()),
+            settle=lambda: self.writer.commit(Step()),
         )  # fmt: skip
         await poison.isolate(entries, seen, self.committer.lease.incarnation)
         return len(entries)
@@ -328,4 +299,4 @@ class AgentLoop:
         assert self.setup.parent
         step = Step()
         step.extras[Sending(self.setup.parent, action)] = self.report.payload(action, self.heartbeat.number)
-        await self._commit(step, *also)
+        await self.writer.commit(step, *also)

@@ -7,7 +7,6 @@ from typing import Any
 from core.backoff import Backoff
 from core.langgraph_state import AgentStatus
 from core.redis_backend.commit import Committer
-from core.redis_backend.tables import Tables
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.agent_setup import AgentSetup
 from core.runtime.behaviour import Behaviour
@@ -20,6 +19,7 @@ from core.runtime.local_events import LocalEvents
 from core.runtime.outbox import Outbox
 from core.runtime.revocations import Revocations
 from core.runtime.self_report import SelfReport
+from core.runtime.step_writer import StepWriter
 from core.runtime.watchdog import Watchdog
 from core.step import HeartbeatDue
 
@@ -58,6 +58,6 @@ def assembled(behaviour: Behaviour[Any], setup: AgentSetup, *, after_epoch: int 
     return AgentLoop(
         setup=setup, behaviour=behaviour, committer=committer, watchdog=watchdog, inbox=inbox, outbox=outbox,
         reader=InboxReader(inbox, watchdog, Backoff.under_lease(config.lease_s), local_events.wake.set),
-        local_events=local_events, revocations=revocations, greeting=greeting, report=report, heartbeat=heartbeat,
-        tables=Tables(setup.me, committer, keys, signing.seals),
+        local_events=local_events, greeting=greeting, report=report, heartbeat=heartbeat,
+        writer=StepWriter(setup, committer, inbox, outbox, watchdog),
     )  # fmt: skip

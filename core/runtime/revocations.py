@@ -38,10 +38,7 @@ class Revocations:
             return
         for revocation in revocations_in(stored):
             child = revocation.chain[-1]
-            if revocation.chain[:-1] != self._parents or self.include(child):
+            if revocation.chain[:-1] != self._parents or self._signing.revokes(child):
                 continue
             if self._signing.revoke(child, revocation.key_id, revocation.proof):
                 log.warning("%s is revoked: nothing it says is believed", child, extra={"action": "child_revoked"})
-
-    def include(self, child: Address) -> bool:
-        return self._signing.revokes(child)
