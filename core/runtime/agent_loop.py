@@ -230,6 +230,8 @@ class AgentLoop:
         to find the one that fails. Local events are dropped, and the callers among them get an error. Returns the
         number of entries."""
         turn_away(events, RuntimeError(f"a step failed; the log of {self.setup.me} says why"))
+        # A heartbeat that called these messages read, while the state does not have them, would call them lost.
+        self.inbox.rewind(())
         await self.behaviour.load(self)
         seen = await self.committer.look_up_hash(self.setup.keys.seen)
         poison = PoisonFilter(
