@@ -135,40 +135,55 @@ def check_data(data: object) -> None:
     """Raises BadEvent when `data` is no dict that comes back from JSON as it is; the message says where it is not."""
     if type(data) is not dict:
         raise BadEvent(f"an event's data is {type(data).__name__}, and has to be a dict")
-    _check_value(data, "data", 0)
+    _check_members(data, None, 1)
 
 
-def _check_value(value: Any, where: str, depth: int) -> None:
+#: Where in the data something is: in what, and under which key or at which place in that. It becomes words for an error
+#: alone. None: the data itself.
+Where = tuple["Where", object] | None
+
+
+def _in_words(where: Where) -> str:
+    words: list[str] = []
+    while where is not None:
+        where, step = where
+        words.append(f"[{step!r}]")
+    return f"data{''.join(reversed(words))}"
+
+
+def _check_value(value: Any, where: Where, depth: int) -> None:
     kind = type(value)
     if kind is str:
-        if not _is_unicode(value):
-            raise BadEvent(f"{where} holds half of a surrogate pair, which is no Unicode")
+        if not (value.isascii() or _is_unicode(value)):
+            raise BadEvent(f"{_in_words(where)} holds half of a surrogate pair, which is no Unicode")
     elif kind is dict or kind is list:
         if depth == MAX_DEPTH:
-            raise BadEvent(f"{where[:80]} nests lists and dicts deeper than {MAX_DEPTH}; flatten it")
+            raise BadEvent(f"{_in_words(where)[:80]} nests lists and dicts deeper than {MAX_DEPTH}; flatten it")
         _check_members(value, where, depth + 1)
     elif kind is int:
         if not MIN_INT <= value <= MAX_INT:
-            raise BadEvent(f"{where} is a number of more than 64 bits. Use text in its place.")
+            raise BadEvent(f"{_in_words(where)} is a number of more than 64 bits. Use text in its place.")
     elif kind is float:
         if not isfinite(value):
-            raise BadEvent(f"{where} is {value}, which JSON does not have. Use None or text in its place.")
+            raise BadEvent(f"{_in_words(where)} is {value}, which JSON does not have. Use None or text in its place.")
     elif kind is not bool and value is not None:
         raise BadEvent(
-            f"{where} is {kind.__name__}, which is no JSON. Use dicts, lists, text, numbers, booleans and None."
+            f"{_in_words(where)} is {kind.__name__}, which is no JSON."
+            " Use dicts, lists, text, numbers, booleans and None."
         )
 
 
-def _check_members(value: dict[Any, Any] | list[Any], where: str, depth: int) -> None:
+def _check_members(value: dict[Any, Any] | list[Any], where: Where, depth: int) -> None:
     if isinstance(value, list):
         for place, item in enumerate(value):
-            _check_value(item, f"{where}[{place}]", depth)
+            _check_value(item, (where, place), depth)
         return
     for key, item in value.items():
         if type(key) is not str:
-            raise BadEvent(f"{where} has a key that is {type(key).__name__}, and has to be text")
-        _check_value(key, f"a key of {where}", depth)
-        _check_value(item, f"{where}[{key!r}]", depth)
+            raise BadEvent(f"{_in_words(where)} has a key that is {type(key).__name__}, and has to be text")
+        if not (key.isascii() or _is_unicode(key)):
+            raise BadEvent(f"a key of {_in_words(where)} holds half of a surrogate pair, which is no Unicode")
+        _check_value(item, (where, key), depth)
 
 
 def _is_unicode(text: str) -> bool:
