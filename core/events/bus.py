@@ -29,9 +29,6 @@ from core.events.turns import Call, Line, Wait, current_call
 
 __all__ = ["EventBus"]
 
-#: What becomes of an event at a subscription.
-OUTCOMES = ("handled", "failed", "cancelled", "dropped")
-
 
 class _Awaited(Wait):
     """Somebody waits for an event."""
@@ -181,10 +178,8 @@ class EventBus(Emitters):
         self._last_id = event.id
         if event.type in self._awaited:
             self._tell_awaiting(event)
-        wanting = [line for line in self._by_type.get(event.type, {}).values() if line.subscription.matches(event)]
-        if None in self._by_type:
-            wanting += [line for line in self._by_type[None].values() if line.subscription.matches(event)]
-        return wanting
+        lines = [*self._by_type.get(event.type, {}).values(), *self._by_type.get(None, {}).values()]
+        return [line for line in lines if not line.filtered or line.subscription.matches(event)]
 
     def _tell_awaiting(self, event: AgentEvent) -> None:
         for awaited in self._awaited[event.type].copy():
@@ -240,9 +235,9 @@ class EventBus(Emitters):
                 "kept_events": len(self._history),
                 "running": len(self._delivery.calls),
                 "queued": self._delivery.turns.queued,
-                **_outcomes(self._delivery.counts),
+                **vars(self._delivery.outcomes),
                 "by_subscription": {
-                    each: {"queued": len(line.queue), **_outcomes(line.counts)} for each, line in self._lines.items()
+                    each: {"queued": len(line.queue), **vars(line.outcomes)} for each, line in self._lines.items()
                 },
             }
 
@@ -375,10 +370,6 @@ def _callers(wait: Wait) -> Iterator[Call]:
     while call is not None:
         yield call
         call = call.publication.caller if call.publication is not None else None
-
-
-def _outcomes(counts: Counter[str]) -> dict[str, int]:
-    return {outcome: counts[outcome] for outcome in OUTCOMES}
 
 
 def _check_limit(limit: int | None) -> None:

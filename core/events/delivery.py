@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from contextvars import copy_context
 from functools import partial
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from core.agent_event import AgentEvent
 from core.events.subscription import HandlerError, Overflow
-from core.events.turns import Call, Line, Publication, Turns, Wait, current_call
+from core.events.turns import Call, Line, Outcomes, Publication, Turns, Wait, current_call
 
 __all__ = ["Delivery", "raise_all"]
 
@@ -40,7 +40,7 @@ class Delivery:
         self.calls: set[Call] = set()  # that have begun and not ended
         self.over: deque[Wait] = deque()  # that end in the next `advance`
         self.errors: deque[HandlerError] = deque(maxlen=KEPT_ERRORS)
-        self.counts: Counter[str] = Counter()  # outcomes, those of cancelled subscriptions too
+        self.outcomes = Outcomes()  # of all subscriptions, those that have ended too
         self.when_ended: Callable[[], None] | None = None  # is called under the lock when a call has ended
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
@@ -84,8 +84,7 @@ class Delivery:
             if call.deadline is not None:
                 call.deadline.cancel()
             assert self._loop is not None
-            call.task = self._loop.create_task(call.run_in_task(), context=call.context.copy())
-            call.task.add_done_callback(partial(self._task_ended, call))
+            call.start(self._loop).add_done_callback(partial(self._task_ended, call))
 
     def _next(self) -> Call | None:
         """The next call that begins."""
@@ -96,7 +95,7 @@ class Delivery:
                 if not call.returns:
                     self.calls.add(call)
                     return call
-                returns, call.returns = call.returns, []
+                returns, call.returns = call.returns, ()
                 for wait in returns:
                     wait.end()
             return None
@@ -108,7 +107,7 @@ class Delivery:
         would run on top of the one before, and the interpreter's stack has an end."""
         if len(lines) != 1 or current_call() is not None:
             return None
-        call = Call(lines[0], event, copy_context(), None)
+        call = Call(lines[0], event, None, None)
         if not self.turns.take_at_once(call):
             return None
         self.calls.add(call)
@@ -120,21 +119,21 @@ class Delivery:
         publication.left = len(lines)
         publication.calls = [Call(line, event, context, publication) for line in lines]
         for call in publication.calls:
-            block_s = call.line.subscription.block_s
-            if call.line.full and call.line.subscription.overflow is Overflow.BLOCK and self._loop is not None:
-                call.deadline = self._loop.call_later(block_s, self._give_up, call)
+            wanted = call.line.subscription
+            if wanted.overflow is Overflow.BLOCK and len(call.line.queue) >= call.line.room and self._loop is not None:
+                call.deadline = self._loop.call_later(wanted.block_s, self._give_up, call)
             self.turns.queue(call)
         self.turns.begin_wait(publication)
         return publication
 
     def queue(self, lines: list[Line], event: AgentEvent) -> None:
         """Queues a call in each line that has room, or makes some."""
-        context = copy_context()
+        context, turns = copy_context(), self.turns
         for line in lines:
-            if not line.full or self._make_room(line):
-                self.turns.queue(Call(line, event, context, None))
+            if len(line.queue) < line.room or self._make_room(line):
+                turns.queue(Call(line, event, context, None))
             else:
-                self._count(line, "dropped")
+                self._count_dropped(line)
 
     def _make_room(self, line: Line) -> bool:
         """Drops the oldest event that nobody awaits, where that is the policy. Returns whether there is room now."""
@@ -155,7 +154,7 @@ class Delivery:
 
     def _drop(self, call: Call) -> None:
         self.turns.drop(call)
-        self._count(call.line, "dropped")
+        self._count_dropped(call.line)
         self._ended(call)
 
     def _ended(self, call: Call) -> None:
@@ -168,14 +167,14 @@ class Delivery:
         if self.when_ended is not None:
             self.when_ended()
 
-    def _count(self, line: Line, outcome: str) -> None:
-        if outcome == "dropped" and not line.counts[outcome]:
+    def _count_dropped(self, line: Line) -> None:
+        if not line.outcomes.dropped:
             log.warning(
                 "events for %s are dropped: they come faster than they are handled", line.subscription.id,
                 extra={"action": "events_dropped", "subscription": line.subscription.id},
             )  # fmt: skip
-        line.counts[outcome] += 1
-        self.counts[outcome] += 1
+        line.outcomes.dropped += 1
+        self.outcomes.dropped += 1
 
     # ---- calls: without the lock, on the loop ----
 
@@ -221,22 +220,28 @@ class Delivery:
         with self.lock:
             self.calls.discard(call)
             self.turns.give_back(call)
-            self._count(call.line, self._outcome(call, error))
+            if error is None:
+                call.line.outcomes.handled += 1
+                self.outcomes.handled += 1
+            else:
+                self._note(call, error)
             self._ended(call)
-        self.advance()
+        if self.over or self.turns.due:
+            self.advance()
 
-    def _outcome(self, call: Call, error: BaseException | None) -> str:
-        """In a word; the error is kept for those who may want it."""
-        if error is None:
-            return "handled"
-        if not isinstance(error, Exception):
+    def _note(self, call: Call, error: BaseException) -> None:
+        """Counts the error, and keeps it for those who may want it."""
+        if isinstance(error, Exception):
+            call.line.outcomes.failed += 1
+            self.outcomes.failed += 1
+            self.errors.append(HandlerError(call.event, call.line.subscription.id, error))
+            if call.publication is not None:
+                call.publication.errors.append(error)
+        else:
+            call.line.outcomes.cancelled += 1
+            self.outcomes.cancelled += 1
             if call.publication is not None:
                 call.publication.one_was_cancelled = True
-            return "cancelled"
-        if call.publication is not None:
-            call.publication.errors.append(error)
-        self.errors.append(HandlerError(call.event, call.line.subscription.id, error))
-        return "failed"
 
     def _report(self, call: Call, error: Exception) -> None:
         subscription = call.line.subscription.id

@@ -31,10 +31,10 @@ _keys_of = attrgetter(*FIELDS)
 class _Kept:
     """An event in the history. What it is found by stays what it was when it came, whatever its owner does to it."""
 
-    __slots__ = ("event", "id", "keys", "place")
+    __slots__ = ("event", "keys", "place")
 
     def __init__(self, event: AgentEvent, place: int) -> None:
-        self.event, self.place, self.id = event, place, event.id
+        self.event, self.place = event, place
         self.keys: tuple[str | None, ...] = _keys_of(event)
 
 
@@ -51,7 +51,6 @@ class History:
         self._kept: deque[_Kept] = deque()
         self._rows: tuple[dict[str, deque[_Kept]], ...] = tuple({} for _ in FIELDS)
         self._times: list[tuple[datetime, int, _Kept]] = []  # by timestamp, the gone ones too until they are half
-        self._places: dict[str, int] = {}  # of an id
         self._snapshots: dict[tuple[str | None, ...], tuple[_Kept, str]] = {}  # the latest of each text
         self._added = 0
 
@@ -64,14 +63,17 @@ class History:
         self._added += 1
         kept = _Kept(event, self._added)
         self._kept.append(kept)
-        self._places[kept.id] = kept.place
-        for rows, key in zip(self._rows, kept.keys, strict=True):
+        for rows, key in zip(self._rows, kept.keys):  # noqa: B905  # this is the path of every event
             if key is not None:
-                row = rows.get(key)
-                if row is None:
-                    rows[key] = row = deque()
-                row.append(kept)
-        self._note_time(kept)
+                if key in rows:
+                    rows[key].append(kept)
+                else:
+                    rows[key] = deque((kept,))
+        times = self._times
+        if times and event.timestamp < times[-1][0]:
+            insort(times, (event.timestamp, kept.place, kept))
+        else:
+            times.append((event.timestamp, kept.place, kept))
         if event.type in DELTAS:
             self._keep_one_snapshot(kept)
         if len(self._kept) > self._limit:
@@ -94,7 +96,8 @@ class History:
     def first_after(self, event_id: str, wanted: Wanted) -> AgentEvent | None:
         """The first event with what is wanted that came after the one of this id; of all that are kept, if that one is
         not among them."""
-        place, first = self._places.get(event_id, 0), None
+        place = next((kept.place for kept in reversed(self._kept) if kept.event.id == event_id), 0)
+        first = None
         for kept in self._candidates(wanted, None, None):
             if kept.place <= place:
                 break
@@ -118,16 +121,6 @@ class History:
         found = [kept for _, place, kept in self._times[start:end] if place >= oldest]
         return sorted(found, key=lambda kept: kept.place, reverse=True)
 
-    def _note_time(self, kept: _Kept) -> None:
-        times, entry = self._times, (kept.event.timestamp, kept.place, kept)
-        if not times or entry[0] >= times[-1][0]:
-            times.append(entry)
-        else:
-            insort(times, entry)
-        if len(times) > 2 * len(self._kept) + 100:
-            oldest = self._kept[0].place
-            self._times = [each for each in times if each[1] >= oldest]
-
     def _keep_one_snapshot(self, kept: _Kept) -> None:
         """Takes the snapshot out of the event before, if this one repeats it. Who was given that event has it as it
         was."""
@@ -142,14 +135,14 @@ class History:
 
     def _evict(self) -> None:
         oldest = self._kept.popleft()
-        for rows, key in zip(self._rows, oldest.keys, strict=True):
+        for rows, key in zip(self._rows, oldest.keys):  # noqa: B905
             if key is not None:
                 row = rows[key]
                 row.popleft()
                 if not row:
                     del rows[key]
-        if self._places.get(oldest.id) == oldest.place:
-            del self._places[oldest.id]
+        if len(self._times) > 2 * len(self._kept) + 100:
+            self._times = [each for each in self._times if each[1] > oldest.place]
         if oldest.keys[0] in DELTAS and self._snapshots.get(oldest.keys[:4], (None,))[0] is oldest:
             del self._snapshots[oldest.keys[:4]]
 

@@ -38,6 +38,10 @@ class Subscription:
     overflow: Overflow = Overflow.DROP_OLDEST
     block_s: float = 1.0
 
+    @property
+    def is_filtered(self) -> bool:
+        return not (self.filter_stream is None and self.filter_node is None and self.filter_execution is None)
+
     def matches(self, event: AgentEvent) -> bool:
         return (
             (self.event_types is None or event.type in self.event_types)

@@ -12,14 +12,14 @@ Nothing here is safe by itself where several threads use it: the bus holds its l
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable
 from contextvars import Context, ContextVar
 
 from core.agent_event import AgentEvent
 from core.events.subscription import Subscription
 
-__all__ = ["Call", "Line", "Publication", "Turns", "Wait", "current_call"]
+__all__ = ["Call", "Line", "Outcomes", "Publication", "Turns", "Wait", "current_call"]
 
 _current: ContextVar[Call | None] = ContextVar("handler_call", default=None)
 
@@ -58,15 +58,14 @@ class Publication(Wait):
 class Call:
     """A call of a handler with an event, from when it waits in its line until it has ended."""
 
-    __slots__ = ("context", "deadline", "ended", "event", "line", "publication", "returns", "task", "waits")
+    task: asyncio.Task[None] | None = None  #: None: it has not begun, or runs in the task of its publisher
+    deadline: asyncio.TimerHandle | None = None
+    waits = 0  #: that are not over: while there is one, it is away
+    returns: tuple[Wait, ...] = ()  #: over, as soon as it is at work again
+    ended = False
 
-    def __init__(self, line: Line, event: AgentEvent, context: Context, publication: Publication | None) -> None:
+    def __init__(self, line: Line, event: AgentEvent, context: Context | None, publication: Publication | None) -> None:
         self.line, self.event, self.context, self.publication = line, event, context, publication
-        self.task: asyncio.Task[None] | None = None  # None: it has not begun, or runs in the task of its publisher
-        self.deadline: asyncio.TimerHandle | None = None
-        self.waits = 0  # that are not over: while there is one, it is away
-        self.returns: list[Wait] = []  # over, as soon as it is at work again
-        self.ended = False
 
     async def run(self) -> None:
         """Calls the handler. Raises what it raises, and TypeError if it is no coroutine function."""
@@ -75,13 +74,8 @@ class Call:
             raise TypeError(f"the handler of {self.line.subscription.id} is no coroutine function: use async def")
         await called
 
-    async def run_in_task(self) -> None:
-        """The same in a task of its own."""
-        _current.set(self)
-        await self.run()
-
     async def run_here(self) -> BaseException | None:
-        """The same in the task of the publisher. Returns what was raised."""
+        """Calls the handler in the task of the publisher. Returns what was raised."""
         before, raised = _current.set(self), None
         try:
             await self.run()
@@ -92,21 +86,33 @@ class Call:
         _current.reset(before)
         return raised
 
+    def start(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+        """Calls the handler in a task of its own."""
+        context = Context() if self.context is None else self.context.copy()
+        context.run(_current.set, self)
+        self.task = loop.create_task(self.run(), context=context)
+        return self.task
+
+
+class Outcomes:
+    """How many events came to which end."""
+
+    def __init__(self) -> None:
+        self.handled = self.failed = self.cancelled = self.dropped = 0
+
 
 class Line:
     """The calls of one subscription, in order."""
 
     def __init__(self, subscription: Subscription) -> None:
         self.subscription = subscription
+        self.filtered = subscription.is_filtered
+        self.room = subscription.max_queue
         self.queue: deque[Call] = deque()
         self.back: deque[Call] = deque()  # have been away
         self.at_work: Call | None = None  # the one that has the turn
         self.due = False  # among those that wait for a permit
-        self.counts: Counter[str] = Counter()
-
-    @property
-    def full(self) -> bool:
-        return len(self.queue) >= self.subscription.max_queue
+        self.outcomes = Outcomes()
 
 
 class Turns:
@@ -115,12 +121,15 @@ class Turns:
     def __init__(self, permits: int) -> None:
         self._permits = self._free = permits
         self.queued = 0  # calls that have not begun
-        self._due: deque[Line] = deque()
+        self.due: deque[Line] = deque()  # lines in which a call could go on, if there were a permit
 
     def queue(self, call: Call) -> None:
+        line = call.line
         self.queued += 1
-        call.line.queue.append(call)
-        self._note(call.line)
+        line.queue.append(call)
+        if not line.due and line.at_work is None:
+            line.due = True
+            self.due.append(line)
 
     def drop(self, call: Call) -> None:
         """Takes a call that has not begun out of its line."""
@@ -129,8 +138,8 @@ class Turns:
 
     def next(self) -> Call | None:
         """The next call that goes on: it begins, or it has `returns`, which are over. None: nobody can."""
-        while self._free and self._due:
-            line = self._due.popleft()
+        while self._free and self.due:
+            line = self.due.popleft()
             line.due = False
             if line.back:
                 call = line.back.popleft()
@@ -148,17 +157,19 @@ class Turns:
 
     def take_at_once(self, call: Call) -> bool:
         """Whether the call can begin now, before any that waits: then it has its turn and a permit."""
-        possible = self._free > 0 and call.line.at_work is None and not call.line.due
-        if possible:
+        if self._free > 0 and call.line.at_work is None and not call.line.due:
             self._take(call)
-        return possible
+            return True
+        return False
 
     def give_back(self, call: Call) -> None:
         """The call has ended or is away."""
-        if call.line.at_work is call:
-            call.line.at_work = None
+        line = call.line
+        if line.at_work is call:
+            line.at_work = None
             self._free += 1
-            self._note(call.line)
+            if line.queue or line.back:
+                self._note(line)
 
     def begin_wait(self, wait: Wait) -> None:
         if wait.caller is not None:
@@ -175,7 +186,7 @@ class Turns:
         if caller.waits or caller.ended:  # it has started tasks that wait, too, or that have outlived it
             wait.end()
             return
-        caller.returns.append(wait)
+        caller.returns += (wait,)
         if len(caller.returns) == 1:
             caller.line.back.append(caller)
             self._note(caller.line)
@@ -184,7 +195,7 @@ class Turns:
         """Forgets all calls that have begun, and those that somebody waits for: their event loop is gone."""
         self._free = self._permits
         self.queued = 0
-        self._due.clear()
+        self.due.clear()
         for line in lines:
             line.queue = deque(call for call in line.queue if call.publication is None)
             line.back.clear()
@@ -199,7 +210,7 @@ class Turns:
     def _note(self, line: Line) -> None:
         if not line.due and line.at_work is None and (line.queue or line.back):
             line.due = True
-            self._due.append(line)
+            self.due.append(line)
 
 
 def current_call() -> Call | None:
