@@ -162,6 +162,14 @@ def hlen(space: Keyspace, given: Arguments) -> int:
     return len(space.find(given[0], Hash) or ())
 
 
+def hscan(space: Keyspace, given: Arguments) -> list[Any]:
+    """HSCAN key cursor COUNT n. All of it comes at once, as from a server where a hash is small."""
+    integer_of(given[1], "ERR invalid cursor")
+    if given[2].upper() != b"COUNT" or integer_of(given[3]) < 1:
+        raise syntax_error()
+    return [b"0", hgetall(space, given)]
+
+
 def hvals(space: Keyspace, given: Arguments) -> list[bytes]:
     return list((space.find(given[0], Hash) or Hash()).values())
 
@@ -283,6 +291,7 @@ COMMANDS: dict[str, CommandSpec] = {
     "HMGET": CommandSpec(hmget, 2),
     "HGETALL": CommandSpec(hgetall, 1, 1),
     "HKEYS": CommandSpec(hkeys, 1, 1),
+    "HSCAN": CommandSpec(hscan, 4, 4),
     "HLEN": CommandSpec(hlen, 1, 1),
     "HVALS": CommandSpec(hvals, 1, 1),
     "HSTRLEN": CommandSpec(hstrlen, 2, 2),

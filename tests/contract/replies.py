@@ -11,7 +11,7 @@ from core.redis_client import ResponseError
 
 __all__ = ["Nth", "Speaker"]
 
-UNORDERED = frozenset({"HGETALL", "HKEYS", "HVALS", "SMEMBERS"})
+UNORDERED = frozenset({"HGETALL", "HKEYS", "HSCAN", "HVALS", "SMEMBERS"})
 STREAM_ID = re.compile(rb"[0-9]{13}-[0-9]+")
 
 
@@ -61,6 +61,8 @@ class Speaker:
 def _sorted(name: str, reply: Any) -> Any:
     if name not in UNORDERED or not isinstance(reply, list):
         return reply
+    if name == "HSCAN":
+        return [reply[0], _sorted("HGETALL", reply[1])]
     if name != "HGETALL":
         return sorted(reply)
     return [part for pair in sorted(zip(reply[::2], reply[1::2], strict=True)) for part in pair]

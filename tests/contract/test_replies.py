@@ -69,7 +69,8 @@ SCRIPTS: dict[str, Script] = {
         ("HGET", "h", "x"), ("HGET", "x", "x"), ("HMGET", "h", "a", "x", "a"), ("HMGET", "x", "a", "b"),
         ("HSTRLEN", "h", "b"), ("HSTRLEN", "h", "x"), ("HSTRLEN", "x", "f"),
         ("HGETALL", "h"), ("HGETALL", "x"), ("HKEYS", "h"), ("HKEYS", "x"), ("HLEN", "h"), ("HLEN", "x"),
-        ("HVALS", "h"), ("HVALS", "x"),
+        ("HVALS", "h"), ("HVALS", "x"), ("HSCAN", "h", 0, "COUNT", 9), ("HSCAN", "x", 0, "COUNT", 9),
+        ("HSCAN", "h", "x", "COUNT", 9), ("HSCAN", "h", 0, "COUNT", 0), ("HSCAN", "h", 0, "SOME", 9),
         ("HDEL", "h", "a", "x", "a"), ("HDEL", "x", "a"), ("HGETALL", "h"), ("HDEL", "h", "b", "c"), ("DEL", "h"),
     ],
     "HINCRBY": [
@@ -144,7 +145,7 @@ SCRIPTS: dict[str, Script] = {
     ],
     "other types": [
         ("SET", "k", "v"), ("HSET", "k", "f", "v"), ("HGET", "k", "f"), ("HMGET", "k", "f"), ("HGETALL", "k"),
-        ("HKEYS", "k"), ("HLEN", "k"), ("ZSCORE", "k", "a"),
+        ("HKEYS", "k"), ("HSCAN", "k", 0, "COUNT", 9), ("HLEN", "k"), ("ZSCORE", "k", "a"),
         ("HVALS", "k"), ("HDEL", "k", "f"), ("HINCRBY", "k", "f", 1), ("SADD", "k", "a"),
         ("SREM", "k", "a"), ("SMEMBERS", "k"), ("ZADD", "k", 1, "a"), ("ZREM", "k", "a"), ("ZCARD", "k"),
         ("ZRANGE", "k", 0, -1), ("ZRANGEBYSCORE", "k", 0, 1), ("XADD", "k", "*", "f", "v"), ("XLEN", "k"),

@@ -201,3 +201,29 @@ def test_an_error_is_kept_whole_up_to_the_limit(more: int) -> None:
     error = TaskError(type="x", message="m" * (ERRORS_LIMIT_BYTES - empty + more))
 
     assert (bounded(error) is error) is (more == 0)
+
+
+def of_size(size: int) -> TaskError:
+    """An error that takes so many bytes as JSON."""
+    return an_error(1, message="m" * (size - len(msgspec.json.encode(an_error(1, message="")))))
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_the_newest_errors_are_kept_whole_up_to_exactly_half_of_the_limit(more: int) -> None:
+    half = ERRORS_LIMIT_BYTES // 2
+    earlier, latest = of_size(half - 1000 + more), of_size(1000)
+
+    kept = errors_with((earlier,), latest)
+
+    assert kept[1] == latest
+    assert (kept[0] == earlier) is (more == 0)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_all_errors_together_take_up_to_exactly_the_limit(more: int) -> None:
+    short = of_size(100 + len(msgspec.json.encode(an_error(1, message=""))))  # its first words are all of it
+    size = len(msgspec.json.encode(short))
+    count = ERRORS_LIMIT_BYTES // size
+    latest = of_size(ERRORS_LIMIT_BYTES - size * (count - 1) + more)
+
+    assert len(errors_with((short,) * (count - 1), latest)) == count - more

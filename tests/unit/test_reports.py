@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 from msgspec import Raw, to_builtins
@@ -22,7 +23,24 @@ from msgspec.inspect import (
 )
 
 from core.errors import BadTask, MalformedMessage
-from core.reports import Answer, answer_in, attempt_report, progress_report, shown_id, task_named, task_report
+from core.reports import (
+    CHILDREN_LIMIT_BYTES,
+    ERRORS_LIMIT_BYTES,
+    PROGRESS_LIMIT_BYTES,
+    Answer,
+    AttemptName,
+    answer_in,
+    attempt_in,
+    attempt_named,
+    attempt_report,
+    children_in,
+    item_of,
+    progress_report,
+    shown_id,
+    task_id_in,
+    task_named,
+    task_report,
+)
 from core.roles import Address, Role
 from core.signing import AHEAD_MS, KeyRing, check_plausible
 from core.status_reports import Beat
@@ -150,3 +168,97 @@ def test_a_session_signs_with_a_key_of_its_own_that_follows_from_its_clients() -
 def test_only_who_asks_from_outside_has_sessions(role: Role, agent_id: str) -> None:
     with pytest.raises(Exception, match="agent id"):
         Address.of(role, agent_id)
+
+
+# ---- what is said of a malformed item ----
+
+NO_SHAPE = "item: no JSON of such a shape"
+DELEGATED = {**ENDED, "status": "delegated"}
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "words"),
+    [
+        (attempt_report, b'{"task_id":"t","attempt":1}', "status: missing"),
+        (attempt_report, b'{"task_id":"t","attempt":"1","status":"completed"}', "attempt: expected int, got str"),
+        (attempt_report, b"[]", "item: expected object, got array"),
+        (attempt_report, b"{", NO_SHAPE),
+        (attempt_report, orjson.dumps({**ENDED, "status": "?"}), "status: not one of the allowed values"),
+        (
+            attempt_report, orjson.dumps({**ENDED, "status": "failed"}),
+            "error: missing from the report of a failed attempt",
+        ),
+        (
+            attempt_report, orjson.dumps(DELEGATED),
+            "children: missing from the report of an attempt that delegated",
+        ),
+        (attempt_report, orjson.dumps({**ENDED, "then": {"task_type": "a b"}}), "then.task_type: no name of a type"),
+        (
+            attempt_report, orjson.dumps({**ENDED, "result": "x" * 262_144}),
+            "result has 262146 bytes as JSON, over the limit of 262144. Store it elsewhere and pass a reference.",
+        ),
+        (task_report, b"7", "item: expected object, got int"),
+        (progress_report, b'{"task_id":"t","attempt":1,"progress":[]}', "progress: no object"),
+        (
+            progress_report, b'{"task_id":"t","attempt":1,"progress":{"n":"%b"}}' % (b"x" * 8185),
+            "progress: too large",
+        ),
+        (attempt_named, b'{"task_id":"t"}', "attempt: missing"),
+        (attempt_named, b"[" * 100_000, "item: expected object, got array"),
+    ],
+)  # fmt: skip
+def test_a_malformed_item_is_named_by_its_field(read: Any, text: bytes, words: str) -> None:
+    with pytest.raises(MalformedMessage) as refused:
+        read(Raw(text))
+    assert str(refused.value) == words
+
+
+@pytest.mark.parametrize(
+    ("payload", "words"),
+    [
+        ({"refused": 1}, "refused: expected array, got int"),
+        ({"replayed": {"t": 1}}, "replayed[...]: expected str, got int"),
+        ([], "payload: expected object, got array"),
+    ],
+)
+def test_a_malformed_answer_is_named_by_its_field(payload: Any, words: str) -> None:
+    with pytest.raises(MalformedMessage) as refused:
+        answer_in(payload)
+    assert str(refused.value) == words
+
+
+def test_an_item_may_be_just_as_large_as_its_limits() -> None:
+    progress = b'{"task_id":"t","attempt":1,"progress":{"n":"%b"}}' % (b"x" * (2 * PROGRESS_LIMIT_BYTES - 8))
+    assert len(memoryview(progress_report(Raw(progress)).progress_json)) == 2 * PROGRESS_LIMIT_BYTES
+
+    children = Raw(b'"%b"' % (b"x" * (CHILDREN_LIMIT_BYTES // 2 - 2)))
+    delegated = {**DELEGATED, "children": [children, children]}
+    assert attempt_report(Raw(msgspec.json.encode(delegated))).children == (children, children)
+
+    told = {"task_id": "t", "status": "failed", "errors": [{"type": "E", "message": ""}]}
+    empty = len(item_of((task_report(item(told)).errors, None)))
+    told["errors"] = [{"type": "E", "message": "x" * (ERRORS_LIMIT_BYTES - empty)}]
+    assert task_report(item(told)).errors
+    told["errors"] = [{"type": "E", "message": "x" * (ERRORS_LIMIT_BYTES - empty + 1)}]
+    with pytest.raises(MalformedMessage, match="errors: over 262144 bytes"):
+        task_report(item(told))
+
+
+@pytest.mark.parametrize(
+    ("text", "task_id", "attempt", "children"),
+    [
+        (b'{"task_id":"t","attempt":2,"children":[1,{}]}', "t", AttemptName(task_id="t", attempt=2), [b"1", b"{}"]),
+        (b'{"task_id":"t","attempt":"2"}', "t", None, []),
+        (b'{"task_id":"a b","children":7}', None, None, []),
+        (b'{"task_id":7}', None, None, []),
+        (b"{}", None, None, []),
+        (b"{", None, None, []),
+        (b"[" * 100_000, None, None, []),
+    ],
+)
+def test_of_a_malformed_item_is_known_what_it_says_soundly(
+    text: bytes, task_id: str | None, attempt: AttemptName | None, children: list[bytes]
+) -> None:
+    assert task_id_in(Raw(text)) == task_id
+    assert attempt_in(Raw(text)) == attempt
+    assert [bytes(child) for child in children_in(Raw(text))] == children

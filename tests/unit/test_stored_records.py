@@ -15,11 +15,12 @@ from core.config.settings import AgentConfig
 from core.memory_backend.clock import ServerTime, run_virtual
 from core.memory_backend.connection import MemoryConnection
 from core.memory_backend.store import MemoryStore
-from core.redis_backend.keys import CoordinatorKeys
+from core.redis_backend.keys import CoordinatorKeys, keys_of
 from core.runtime.agent_setup import AgentSetup
 from core.runtime.assembly import assembled
 from core.sealing import Sealed
 from core.signing import KeyRing, Signed
+from core.step import Step
 from core.tasks import Task, TaskStatus, Then
 from tests.builders import CLIENT, COORDINATOR, NOW, SECRET, a_message, a_task
 
@@ -28,6 +29,7 @@ CHAIN = (COORDINATOR,)
 KEYS = CoordinatorKeys(COORDINATOR.agent_id)
 SEALS = KeyRing.from_secret(SECRET, CHAIN).seals
 STRANGE = KeyRing.from_secret(b"another secret of that length", CHAIN).seals
+OLD_SECRET = b"the root secret before that"
 NOW_MS = int(NOW.timestamp() * 1000)
 
 
@@ -44,10 +46,11 @@ class Start:
 
     def __init__(
         self, records: Mapping[str, bytes], *, indexes: Mapping[str, Mapping[str, int]] = {},
-        submissions: Mapping[str, bytes] = {}, fetch: tuple[str, ...] = (),
+        submissions: Mapping[str, bytes] = {}, fetch: tuple[str, ...] = (), previous: bytes | None = None,
     ) -> None:  # fmt: skip
         self._given = (records, indexes, submissions)
         self._fetch = fetch
+        self._keys = KeyRing.from_secret(SECRET, CHAIN, previous)
         self.found: tuple[Found, ...] = ()
         run_virtual(self._run(), seed=0)
 
@@ -63,13 +66,13 @@ class Start:
                 self.ask("ZADD", index, score, name)
         config = AgentConfig()
         behaviour = CoordinatorBehaviour(COORDINATOR.agent_id, config)
-        keys = KeyRing.from_secret(SECRET, CHAIN)
-        loop = assembled(behaviour, AgentSetup(CHAIN, keys, lambda: MemoryConnection(self._store), config))
+        loop = assembled(behaviour, AgentSetup(CHAIN, self._keys, lambda: MemoryConnection(self._store), config))
         await loop.committer.leaseholder.acquire()
         await behaviour.load(loop)
         self.state = behaviour.state
         assert behaviour._records
         self.found = await behaviour._records.found(self._fetch)
+        await loop._commit(Step())  # as the next turn does, which writes down what was put aside
 
     def ask(self, name: str, *parts: Any) -> Any:
         arguments = [part if isinstance(part, bytes) else str(part).encode() for part in parts]
@@ -80,6 +83,23 @@ class Start:
 
     def records(self) -> set[str]:
         return {name.decode() for name in self.ask("HKEYS", KEYS.tasks)}
+
+    def contents(self, *keys: str) -> list[dict[str, bytes]]:
+        """What lies in each of these hashes."""
+        flat = [self.ask("HGETALL", key) for key in keys]
+        return [{name.decode(): value for name, value in zip(one[::2], one[1::2], strict=True)} for one in flat]
+
+    def quarantined(self) -> list[dict[str, str]]:
+        """What was put aside."""
+        fields = [flat for _, flat in self.ask("XRANGE", keys_of(CHAIN).quarantine, "-", "+")]
+        return [dict(zip(map(bytes.decode, one[::2]), map(bytes.decode, one[1::2]), strict=True)) for one in fields]
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[tuple[str, dict[str, Any]]]:
+    """What was warned of: the sentence, and the facts beside it."""
+    facts = ("action", "records", "index")
+    ours = [vars(one) | {"words": one.getMessage()} for one in caplog.records if one.name == "coordinator.records"]
+    return [(one["words"], {name: one[name] for name in facts if name in one}) for one in ours]
 
 
 def opened(*task_ids: str) -> dict[str, dict[str, int]]:
@@ -133,7 +153,7 @@ def test_what_is_sealed_with_a_key_that_is_not_here_stays_as_it_is_and_does_not_
     )  # fmt: skip
 
 
-def test_what_no_index_names_is_listed_again_where_it_belongs() -> None:
+def test_what_no_index_names_is_listed_again_where_it_belongs(caplog: pytest.LogCaptureFixture) -> None:
     records = {
         "open": sealed(a_task("open")), "ended": sealed(ended("ended")), "known": sealed(a_task("known")),
         "done": sealed(ended("done")), "forged": a_task("forged").to_json(),
@@ -145,6 +165,7 @@ def test_what_no_index_names_is_listed_again_where_it_belongs() -> None:
     assert start.ask("ZSCORE", KEYS.ended, "ended") == str(NOW_MS).encode()
     assert start.ask("ZSCORE", KEYS.open, "open") == str(NOW_MS).encode()
     assert start.ask("ZSCORE", KEYS.ended, "done") == b"7"
+    assert warnings_in(caplog)[0] == ("2 tasks were in no index", {"action": "tasks_listed_anew"})
 
 
 def test_the_newest_children_of_a_waiting_task_are_vouched_for_by_their_records() -> None:
@@ -203,3 +224,65 @@ def test_a_message_that_is_forged_or_gone_is_none() -> None:
     start = Start({"t": sealed(dead), "u": sealed(other)}, submissions={"5-0": packed(dead)}, fetch=("t", "u"))
 
     assert [found.original for found in start.found] == [None, None]
+
+
+def test_while_the_secret_is_changed_what_only_the_old_one_verifies_is_sealed_anew() -> None:
+    old = KeyRing.from_secret(OLD_SECRET, CHAIN).seals
+    records = {"old": sealed(a_task("old"), old), "new": sealed(a_task("new")), "foreign": sealed(a_task("f"), STRANGE)}
+    messages = {"5-0": old.seal(Sealed.SUBMISSION, "5-0", packed(a_task("old"))), "6-0": b"forged"}
+
+    start = Start(records, indexes=opened(*records), submissions=messages, previous=OLD_SECRET)
+
+    kept = dict(zip((KEYS.tasks, KEYS.submissions), start.contents(KEYS.tasks, KEYS.submissions), strict=True))
+    assert kept[KEYS.tasks] == {**records, "old": sealed(a_task("old"))}
+    assert kept[KEYS.submissions] == {**messages, "5-0": SEALS.seal(Sealed.SUBMISSION, "5-0", packed(a_task("old")))}
+    assert set(start.state.local_tasks) == {"old", "new"}
+
+
+def test_what_is_taken_away_is_put_aside_with_the_reason_and_told_to_the_operator(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    forged = a_task("forged").to_json()
+
+    records = {"forged": forged, "ended": sealed(ended("ended"))}
+    start = Start(records, indexes={**opened("forged", "ended"), KEYS.ended: {"ended": 1}})
+
+    [put_aside] = start.quarantined()
+    assert (put_aside["from"], put_aside["body"]) == (KEYS.tasks, forged.decode())
+    assert put_aside["detail"] == "this coordinator did not seal it, so it is not believed"
+    assert warnings_in(caplog) == [
+        (
+            "removed 2 records that were missing or forged, or of ended tasks",
+            {"action": "records_put_right", "index": KEYS.open, "records": 2},
+        )
+    ]
+
+
+def test_tasks_that_do_not_run_because_of_their_key_are_told_to_the_operator_with_the_cure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    records = {"foreign": sealed(a_task("foreign"), STRANGE), "dead": sealed(ended("dead", S.FAILED), STRANGE)}
+
+    Start(records, indexes={**opened("foreign"), KEYS.dead: {"dead": 1}, KEYS.ended: {"dead": 1}})
+
+    [(words, facts)] = warnings_in(caplog)
+    assert words == (
+        "2 tasks are sealed with a key that is not here, or are of another release: they stay as they are, and"
+        " do not run. Has A2A_TOKEN_SECRET changed? Then set the previous one as A2A_PREVIOUS_SECRET."
+    )
+    assert facts == {"action": "records_foreign", "records": 2}
+
+
+def test_a_start_at_which_all_is_well_warns_of_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    start = Start({"t": sealed(a_task("t"))}, indexes=opened("t"))
+    assert (warnings_in(caplog), start.quarantined()) == ([], [])
+
+
+@pytest.mark.parametrize("count", [PAGE, PAGE + 1])
+def test_forged_records_are_all_taken_away_however_many_there_are(count: int) -> None:
+    names = [f"t{number:04}" for number in range(count)]
+
+    start = Start({name: a_task(name).to_json() for name in names}, indexes=opened(*names, "missing"))
+
+    assert (start.index(KEYS.open), start.records()) == ([], set())
+    assert start.quarantined()
