@@ -1,4 +1,4 @@
-"""Processes that user code starts: none outlives the attempt."""
+"""Ends the processes that user code starts, so that none outlives its attempt."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from time import monotonic, sleep
 
 __all__ = ["children", "end_children", "end_strangers"]
 
-#: For processes that were killed to be gone. Longer only if they are made faster than they are killed.
+#: Seconds to wait until killed processes are gone. It takes that long only if new ones are made faster.
 END_TIMEOUT_S = 1.0
 
 
 def children() -> set[int]:
-    """Their pids; those of dead ones too that nobody has waited for."""
+    """The pids of this process's children, including dead ones that were not reaped."""
     if not _has_children():
         return set()
     import psutil  # seldom needed, and heavy
@@ -24,8 +24,8 @@ def children() -> set[int]:
 
 
 def end_children() -> bool:
-    """Kills every child of this process, and every descendant that becomes one by that. Returns whether there were
-    any; costs 3 µs when not."""
+    """Kills every child of this process, and every descendant that becomes a child by that. Returns whether there were
+    any; if not, it costs 3 µs."""
     if not _has_children():
         return False
     until_s = monotonic() + END_TIMEOUT_S
@@ -36,8 +36,8 @@ def end_children() -> bool:
 
 
 def end_strangers(known: Collection[int]) -> None:
-    """Kills the children of this process whose pids are not `known`, and reaps those that are dead. The children of a
-    killed one come after, as orphans."""
+    """Kills the children of this process whose pids are not `known`, and reaps dead ones. The children of a killed one
+    become children of this process, and are killed by the next call."""
     for pid in children().difference(known):
         with suppress(ProcessLookupError, ChildProcessError):
             os.kill(pid, signal.SIGKILL)

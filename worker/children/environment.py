@@ -1,4 +1,4 @@
-"""What user code does not find in its process: the secrets that open the way to the system itself."""
+"""Keeps the system's own secrets out of processes that run user code."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ __all__ = ["forget_secrets", "without_secrets"]
 
 
 def without_secrets() -> dict[str, str]:
-    """The environment for a process that is started anew."""
+    """The environment variables for a new process, without the secrets."""
     return {name: value for name, value in os.environ.items() if name not in SECRETS}
 
 
 def forget_secrets(title: str) -> None:
-    """Takes them out of this process, a fork: out of what its code reads, and of what the kernel shows of it to others.
-    Then it has none, and may be looked at.
+    """Erases the secrets from this process, which is a fork: from its environment, and from what the kernel shows of
+    it. Afterwards other processes of the user may inspect it.
 
-    Its arguments, which may name a server with its password, become `title`. Linux only; and of use only where nothing
-    has read the secrets yet, since nobody can tell what copies there are of what was read.
+    Its arguments, which may contain a server's password, are replaced by `title`. It works on Linux only, and only as
+    long as nothing has read the secrets, since copies of what was read cannot be found.
     """
     guard()
     for name in SECRETS:
         value = os.environb.pop(name.encode(), b"")
-        # Objects that are freed keep their bytes; this one is in the interpreter's own list of variables as well.
+        # A freed object keeps its bytes in memory, and the interpreter's own list of variables refers to this one too.
         ctypes.memset(id(value) + sys.getsizeof(value) - 1 - len(value), 0, len(value))
     arguments = block(ARGUMENTS)
     arguments[:] = title.encode()[: max(0, len(arguments) - 1)].ljust(len(arguments), b"\0")

@@ -1,8 +1,8 @@
-"""What the user's modules make at import and a fork does not carry over as it is: threads, and chance.
+"""Renews what the user's modules make at import and what does not survive a fork: threads and random generators.
 
-A child has a copy of all that its forkserver has imported, but none of its threads, and the same random numbers ahead
-as every other child. Thread pools and generators without a seed are renewed; of other threads only their names are
-told.
+A child has a copy of everything that its forkserver has imported, but none of its threads, and its generators would
+give the same random numbers as those of every other child. Thread pools, and generators without a seed, are renewed.
+Other threads cannot be, so their names are reported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 __all__ = ["noting_generators", "renew_generators", "renew_pools", "threads_left"]
 
-#: For what pools were given at import to be done. What takes longer a child never hears of.
+#: Seconds that pools have to finish the calls of the import. A child never gets the outcome of a longer call.
 POOLS_TIMEOUT_S = 30.0
 
 _unseeded: dict[int, weakref.ref[random.Random]] = {}
@@ -27,7 +27,7 @@ _unseeded: dict[int, weakref.ref[random.Random]] = {}
 
 @contextmanager
 def noting_generators() -> Iterator[None]:
-    """Takes note of the generators that are made meanwhile with no seed of their own."""
+    """Notes the random generators that are made in this context without a seed."""
     seed = random.Random.seed
 
     def noting(self: random.Random, a: Any = None, version: int = 2) -> None:
@@ -45,7 +45,8 @@ def noting_generators() -> Iterator[None]:
 
 
 def renew_generators() -> None:
-    """In a child: from now on they go ways of their own, as those of `random` itself do after a fork."""
+    """Seeds the noted generators in a child, so that each child has its own random numbers. The module `random` does
+    that by itself."""
     for known in _unseeded.values():
         generator = known()
         if generator is not None:
@@ -53,8 +54,8 @@ def renew_generators() -> None:
 
 
 def renew_pools() -> None:
-    """In the forkserver: lets thread pools finish what they were given, and ends their threads. They start others when
-    they are used again, each child its own."""
+    """Lets thread pools in the forkserver finish their calls, and ends their threads. A pool starts new threads when it
+    is used again, in each child."""
     if threading.active_count() == 1:
         return
     found = (candidate for candidate in gc.get_objects() if issubclass(type(candidate), ThreadPoolExecutor))
@@ -71,5 +72,5 @@ def renew_pools() -> None:
 
 
 def threads_left() -> list[str]:
-    """The names of those that no child will have."""
+    """The names of the threads that children will not have, sorted."""
     return sorted(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())

@@ -1,9 +1,9 @@
-"""The process that imports the user's modules once and forks a child per slot; also `python -m` of it.
+"""The forkserver: a process that imports the user's modules once and forks the child processes. Also `python -m`.
 
-A worker has one (`forkserver_process` tells how). It has a single thread and no event loop, so that forking it is
-safe; a worker, once it has its loop, its connections and its keys, is never forked. Only the forkserver waits for its
-children, so a number it is asked to kill can never be another process's. It ends, with all of its children and what
-those have started, as soon as its worker is gone.
+Each worker has one, which `forkserver_process` starts. It has a single thread and no event loop, so that forking it is
+safe. A worker itself is never forked once it has an event loop, connections and keys. Only the forkserver reaps its
+children, so that the pid of a child cannot belong to another process when it is killed. It ends with its worker, and
+then kills its children and everything that they have started.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from worker.children.frames import encode, read_frame
 from worker.children.guard import only_imports
 from worker.children.main import serve
 
-#: What a script's file is imported as, so that its `if __name__ == "__main__":` is not entered again.
+#: The name under which a script is imported, so that its `if __name__ == "__main__":` does not run again.
 MAIN_NAME = "__mp_main__"
 
 #: ru_maxrss counts KiB on Linux and bytes on macOS.
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def serve_worker(control: socket.socket, worker: int) -> None:
-    """Is the forkserver of the process `worker`, its parent, until that lets go of it or ends."""
+    """Runs the forkserver of the process `worker`, its parent, until that closes `control` or ends."""
     only_imports()
     die_with_parent(worker)
     received = read_frame(control)
@@ -63,17 +63,17 @@ def serve_worker(control: socket.socket, worker: int) -> None:
     try:
         control.sendall(encode(answer))
     except ConnectionError:
-        return  # its worker has ended meanwhile
+        return  # its worker has ended
     if not problem:
-        sys.__stdout__.flush()  # type: ignore[union-attr] # else each child would print it again, and as its first attempt's
-        # What is imported is never freed: keep the collector from touching, and so copying, the shared pages.
+        sys.__stdout__.flush()  # type: ignore[union-attr] # otherwise each child would print it again, in its first attempt
+        # Imported objects are never freed. The collector must not touch, and so copy, their shared pages.
         gc.collect()
         gc.freeze()
         Forkserver(control, worker, received[0]["memory_mb"]).run()
 
 
 class Forkserver:
-    """Forks, kills and reaps on request, and says what became of each child."""
+    """Forks and kills children on request, reaps them, and reports how each one ended."""
 
     def __init__(self, control: socket.socket, worker: int, memory_mb: int) -> None:
         self._control = control
@@ -83,12 +83,12 @@ class Forkserver:
         self._of_modules = children()  #: processes that the user's modules have started at import
         self._sigterm_of_modules = signal.getsignal(signal.SIGTERM)
         self._signals = SignalSocket(signal.SIGCHLD, signal.SIGTERM)
-        # From now on a dead worker does not end this process but wakes it: there may be processes to be ended first.
+        # From now on the death of the worker wakes this process and does not end it, so that it can kill others first.
         signal_when_parent_ends(signal.SIGTERM)
         adopt_orphans()
 
     def run(self) -> None:
-        """Serves until the worker is gone, then kills all that is left."""
+        """Serves until the worker is gone, and then kills all remaining processes."""
         sources: list[socket.socket | SignalSocket] = [self._control, self._signals]
         while os.getppid() == self._worker:
             readable, _, _ = select.select(sources, [], [])
@@ -101,7 +101,7 @@ class Forkserver:
                 self._obey(*received)
         for pid in self._pids:
             _kill(pid)
-        for pid in self._pids:  # so that whoever waits for this process knows that they are gone too
+        for pid in self._pids:  # when this process ends, they must be gone too
             os.waitpid(pid, 0)
         end_children()
 
@@ -120,7 +120,7 @@ class Forkserver:
         except OSError as error:
             self._tell({"exited": number, "status": None, "problem": f"no new process: {error.strerror}"})
         else:
-            with suppress(OSError):  # the child does the same; whoever is first
+            with suppress(OSError):  # the child does the same, and may be faster
                 os.setpgid(pid, pid)
             self._pids[pid] = number
             self._tell({"forked": number, "pid": pid})
@@ -128,7 +128,7 @@ class Forkserver:
         os.close(output)
 
     def _become_child(self, forkserver: int, connection: int, output: int) -> NoReturn:
-        # A group of its own: what it starts is killed along with it, a Ctrl-C in the terminal does not reach it.
+        # In a group of its own, what it starts is killed with it, and a Ctrl-C in the terminal does not reach it.
         os.setpgid(0, 0)
         self._signals.close()
         self._control.close()
@@ -153,32 +153,32 @@ class Forkserver:
             ended, status, usage = os.wait4(pid, os.WNOHANG)
             if ended:
                 del self._pids[pid]
-                # What it started and left behind; a group's number is not given away while it has members.
+                # This kills what it left behind. The number of a group is not reused while the group has members.
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(pid, signal.SIGKILL)
                 peak_mb = usage.ru_maxrss // PEAK_UNITS_PER_MIB
                 exited.append({"exited": number, "status": os.waitstatus_to_exitcode(status), "peak_mb": peak_mb})
-        end_strangers({*self._pids, *self._of_modules})  # what it started outside of its group, or they in turn
+        end_strangers({*self._pids, *self._of_modules})  # descendants outside of its group
         for message in exited:
             self._tell(message)
 
     def _tell(self, message: Mapping[str, Any]) -> None:
-        with suppress(ConnectionError):  # the worker is gone: run() sees it too, and ends
+        with suppress(ConnectionError):  # the worker is gone, which `run` notices as well
             self._control.sendall(encode(message))
 
 
 def _load(setup: Mapping[str, Any]) -> str:
-    """Imports what the worker imported. Returns what went wrong, or ''."""
+    """Imports what the worker has imported. Returns what went wrong; empty if nothing did."""
     _restore(setup["pythonpath"])
     log_as(setup["logging"])
-    # What multiprocessing starts anew imports the program that this says it is: not the worker's own.
+    # A process that multiprocessing spawns imports this as its program; the worker's program must not run there.
     sys.modules["__main__"] = ModuleType("__main__")
     try:
         load_modules(setup["modules"])
         if setup["main"]:
             main = load_file(Path(setup["main"]), MAIN_NAME)
-            main.__spec__ = None  # else it is looked for by its name, which is none
-            # Under both: importing multiprocessing puts what is __main__ then in its place.
+            main.__spec__ = None  # otherwise it is searched for by a name that does not exist
+            # It needs both names, since importing multiprocessing binds MAIN_NAME to what is __main__ at that time.
             sys.modules["__main__"] = sys.modules[MAIN_NAME] = main
         for name in setup["registered_in"]:
             importlib.import_module(name)
@@ -190,7 +190,7 @@ def _load(setup: Mapping[str, Any]) -> str:
 
 
 def _restore(pythonpath: str | None) -> None:
-    """The worker's own setting back; it was changed only for this process to find the same modules."""
+    """Restores the worker's PYTHONPATH, which was changed only so that this process finds the same modules."""
     if pythonpath is None:
         os.environ.pop("PYTHONPATH", None)
     else:
@@ -198,24 +198,24 @@ def _restore(pythonpath: str | None) -> None:
 
 
 def _renew_streams() -> None:
-    """Streams know what their descriptors were when they were made, a file perhaps, and these are pipes by now."""
+    """Makes new standard streams: the old ones may have been made for files, and their descriptors are pipes now."""
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         old = getattr(sys, f"__{name}__")
-        old.reconfigure(line_buffering=True)  # a module may hold it
+        old.reconfigure(line_buffering=True)  # a module may still refer to it
         new = os.fdopen(descriptor, "w", 1, old.encoding, old.errors, closefd=False)
         setattr(sys, f"__{name}__", new)
-        if getattr(sys, name) is old:  # else a module has put another one in its place
+        if getattr(sys, name) is old:  # otherwise a module has replaced it
             setattr(sys, name, new)
 
 
 def _kill(pid: int) -> None:
     for kill in (os.killpg, os.kill):
-        with suppress(ProcessLookupError):  # no group yet, or dead already and about to be reaped
+        with suppress(ProcessLookupError):  # it has no group yet, or is dead and about to be reaped
             kill(pid, signal.SIGKILL)
 
 
 def _die_with_connection(connection: socket.socket) -> None:
-    """Where the kernel has no such signal: ends this process when the other end of `connection` is closed."""
+    """Ends this process when the other end of `connection` is closed, on systems without a signal for that."""
     hung_up = select.poll()
     hung_up.register(connection, 0)
     hung_up.poll()

@@ -1,8 +1,9 @@
-"""How a worker comes by its forkserver: a fork of itself from before it knew anything, or a process started anew.
+"""Starts the forkserver of a worker: as an early fork of the worker, or as a new process.
 
-The program of a worker forks it ahead of all else, when it has imported the libraries and has neither read a secret nor
-opened a connection nor started a thread. It need not import them again then, which takes a second of CPU time with
-LangGraph, and shares their memory. A worker inside another program, and one whose forkserver has died, starts it anew.
+The worker's program forks it first of all, after importing the libraries, but before it reads a secret, opens a
+connection or starts a thread. Such a fork need not import the libraries again, which takes a second of CPU time with
+LangGraph, and it shares their memory. A worker inside another program, or one whose forkserver has died, starts a new
+process.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ __all__ = ["ForkserverProcess", "fork_ahead", "start", "take_ahead"]
 
 
 class ForkserverProcess(Protocol):
-    """What of `subprocess.Popen` is needed."""
+    """The part of `subprocess.Popen` that is needed."""
 
     def kill(self) -> None: ...
     def wait(self) -> int: ...
@@ -36,10 +37,10 @@ class ForkserverProcess(Protocol):
 @dataclass(slots=True)
 class _Forked:
     pid: int
-    status: int | None = None  #: None: not waited for
+    status: int | None = None  #: exit status; None: the process was not reaped yet
 
     def kill(self) -> None:
-        if self.status is None:  # until then its number is nobody else's
+        if self.status is None:  # until it is reaped, no other process has its pid
             os.kill(self.pid, signal.SIGKILL)
 
     def wait(self) -> int:
@@ -56,9 +57,10 @@ _ahead: tuple[_Forked, socket.socket] | None = None
 
 
 def fork_ahead() -> None:
-    """Forks the forkserver, which waits to be told what to import. Call it first thing in a program of one thread.
+    """Forks the forkserver, which then waits for the names of the modules to import. Call it at the very start of a
+    program with one thread.
 
-    Linux only: elsewhere a fork that does not become another program is not safe, and it is started anew when needed.
+    It does nothing except on Linux: elsewhere such a fork is not safe, and a new process is started when needed.
     """
     global _ahead
     if sys.platform != "linux":
@@ -70,11 +72,11 @@ def fork_ahead() -> None:
 
 
 def take_ahead() -> tuple[ForkserverProcess, socket.socket] | None:
-    """The one that was forked ahead, once, if it lives: the process, and this end of its socket. It ends when that is
-    closed."""
+    """The early fork and this end of its socket, if it lives and was not taken before; otherwise None. The process ends
+    when the socket is closed."""
     global _ahead
     taken, _ahead = _ahead, None
-    if taken is not None and not taken[0].alive:  # for want of memory, say
+    if taken is not None and not taken[0].alive:  # it may have run out of memory
         taken[0].wait()
         taken[1].close()
         return None
@@ -82,7 +84,7 @@ def take_ahead() -> tuple[ForkserverProcess, socket.socket] | None:
 
 
 def start() -> tuple[ForkserverProcess, socket.socket]:
-    """One that is started anew."""
+    """Starts a new forkserver process. Returns it, and this end of its socket."""
     ours, theirs = socket.socketpair()
     environment = {**without_secrets(), "PYTHONPATH": python_path()}
     with theirs:
@@ -91,8 +93,8 @@ def start() -> tuple[ForkserverProcess, socket.socket]:
             pass_fds=[theirs.fileno()],
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=2,  # what modules print at import is no result of ours
-            start_new_session=True,  # a Ctrl-C in the terminal is for the worker, which then drains
+            stdout=2,  # what modules print at import must not mix with this program's output
+            start_new_session=True,  # a Ctrl-C in the terminal must only reach the worker, which then drains
         )
     return process, ours
 
@@ -100,9 +102,9 @@ def start() -> tuple[ForkserverProcess, socket.socket]:
 def _become_forkserver(control: socket.socket, worker: int) -> int:
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2 and int(name) != control.fileno():
-            with suppress(OSError):  # that of the list itself
+            with suppress(OSError):  # the descriptor of the listing itself is closed already
                 os.close(int(name))
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a process that was started anew
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a new process
     forget_secrets(FORKSERVER_MODULE)
     serve_worker(control, worker)
     return 0

@@ -5,7 +5,7 @@
     worker ─▶ child     {run: K, task, children}, {cancel: K}
     child ─▶ worker     {progress: K, ...}, {done: K, result | error | spawn, replace: why it should be}
 
-N numbers the children of a forkserver, K the runs of a child, so that a late word about one is never taken for another.
+N numbers the children of a forkserver, K the runs of a child, so that a late message is never attributed to another.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ import orjson
 
 __all__ = ["FRAME_LIMIT_BYTES", "Frames", "encode", "read_frame", "wrap"]
 
-#: A child that spawns very many children sends the largest ones.
+#: A task that spawns very many children makes the largest frames.
 FRAME_LIMIT_BYTES = 64 * 1024 * 1024
 
 LENGTH = struct.Struct("!I")
 
 
 def wrap(body: bytes) -> bytes:
-    """`body`, JSON already, as a frame."""
+    """A frame with `body`, which is JSON."""
     return LENGTH.pack(len(body)) + body
 
 
 def encode(message: Mapping[str, Any]) -> bytes:
-    """`message` as a frame."""
+    """A frame with `message` as JSON."""
     return wrap(orjson.dumps(message))
 
 
@@ -43,7 +43,7 @@ class Frames:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The bodies completed by `data`. Raises ValueError for one over FRAME_LIMIT_BYTES."""
+        """The bodies of the frames that `data` completes. Raises ValueError for a frame over FRAME_LIMIT_BYTES."""
         buffer = self._buffer
         buffer += data
         bodies = []
@@ -62,10 +62,10 @@ class Frames:
 
 
 def read_frame(source: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    """The next message of a blocking socket, with the descriptors that came with it; None when the other end is gone.
+    """The next message of a blocking socket, and the descriptors that came with it; None when the other end is gone.
 
-    It reads the length alone first: descriptors come with the first byte of their frame, and must not be taken for
-    those of the frame before.
+    It first reads only the length: descriptors arrive with the first byte of their frame, and must not be attributed to
+    the frame before.
     """
     try:
         head, descriptors, _, _ = socket.recv_fds(source, LENGTH.size, 2)
@@ -85,7 +85,7 @@ def read_frame(source: socket.socket) -> tuple[dict[str, Any], list[int]] | None
 
 
 def _read(source: socket.socket, count: int) -> bytes:
-    """`count` bytes, or fewer when the other end is gone before."""
+    """Reads `count` bytes, or fewer if the other end is gone before."""
     data = bytearray()
     while len(data) < count:
         part = source.recv(min(count - len(data), 1 << 20))

@@ -1,4 +1,5 @@
-"""Runs LangGraph graphs in a child process: built once, on one event loop that lives as long as the child."""
+"""Runs LangGraph graphs in a child process. Each is built once; all run on one event loop, which lives as long as the
+child."""
 
 from __future__ import annotations
 
@@ -13,12 +14,13 @@ from worker.authoring.registry import Handler
 
 __all__ = ["GraphRunner"]
 
-#: What LangGraph puts into its output in the place of what is not done yet.
+#: The key in LangGraph's output that says that a graph has paused.
 INTERRUPT = "__interrupt__"
 
 
 class GraphRunner:
-    """The graphs of one child, compiled when first asked for. Its loop outlives the runs, as clients expect."""
+    """Runs the graphs of one child. A graph is compiled when it first runs. The event loop outlives the runs, since
+    clients that a graph keeps are bound to it."""
 
     def __init__(self) -> None:
         self._runner: asyncio.Runner | None = None
@@ -27,11 +29,10 @@ class GraphRunner:
     def run(
         self, handler: Handler, payload: Any, context: Context, descriptor: int, cancelled: Callable[[], bool]
     ) -> Any:
-        """The final state of the handler's graph, started with `payload`.
+        """Runs the handler's graph on `payload`, and returns its final state.
 
-        `descriptor` becomes readable when there is news for this child; when `cancelled()` says so then, the run is
-        cancelled. Raises BadTask when the payload is no dict, the builder gave no graph, or the graph has paused; else
-        what a node raised.
+        When `descriptor` becomes readable and `cancelled()` is true, the run is cancelled. Raises BadTask when the
+        payload is not a dict, the builder returned no graph, or the graph has paused; and whatever a node raises.
         """
         if not isinstance(payload, dict):
             raise BadTask(
@@ -39,7 +40,7 @@ class GraphRunner:
                 f" not {type(payload).__name__}"
             )
         if self._runner is None or self._runner.get_loop().is_closed():
-            # With a factory it does not become the current loop, which functions may take, and close.
+            # Made by a factory, it does not become the current loop, which functions may use and close.
             self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         graph = self._graph(handler)
         return self._runner.run(_invoke(graph, payload, context, descriptor, cancelled), context=copy_context())
@@ -75,18 +76,19 @@ async def _invoke(
 
 
 async def _final_state(graph: Any, payload: dict[str, Any], context: Context) -> Any:
-    """As `ainvoke`, which gives what there is by then of a graph that pauses. Raises BadTask for one."""
+    """Does as `ainvoke`, but raises BadTask for a graph that pauses, for which `ainvoke` returns an unfinished
+    state."""
     from langgraph.pregel import Pregel
 
     state, paused = None, False
-    if isinstance(graph, Pregel):  # what ainvoke gives does not tell whether it has stopped before or after a node
+    if isinstance(graph, Pregel):  # the result of ainvoke does not show a stop before or after a node
         output_keys = graph.output_channels
         async for mode, chunk in graph.astream(
             payload, context=context, stream_mode=["updates", "values"], output_keys=output_keys
         ):
             state = chunk if mode == "values" else state
             paused = paused or _has_paused(chunk)
-    else:  # one with something around it
+    else:  # the graph is wrapped in something else
         state = await graph.ainvoke(payload, context=context)
         paused = _has_paused(state)
     if paused:

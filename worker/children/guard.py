@@ -1,4 +1,4 @@
-"""Keeps a script that is imported for its handlers from starting the whole system once more."""
+"""Prevents a script that is imported for its handlers from starting the whole system again."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ _only_imports = False
 
 
 def only_imports() -> None:
-    """From now on this process, and what is forked from it, imports handlers and runs them, no more."""
+    """Notes that this process, and every fork of it, only imports and runs handlers from now on."""
     global _only_imports
     _only_imports = True
 
 
 def refuse_in_child(what: str) -> None:
-    """Raises ConfigError, naming the cure, where this process only imports handlers; call it before starting things."""
+    """Raises ConfigError, with the remedy, in a process that only imports handlers. Call it before starting
+    anything."""
     if _only_imports:
         raise ConfigError(
             f"{what} was started while a child process imported the script for its handlers."

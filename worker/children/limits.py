@@ -1,8 +1,8 @@
-"""What user code may take of a child process, and whether that is fit for another attempt afterwards.
+"""Limits what user code may use of a child process, and decides whether that can run another attempt afterwards.
 
-On Linux the kernel enforces the limit on memory (RLIMIT_DATA: heap, thread stacks and private mappings; shared and
-file-backed ones do not count): what asks for more gets a MemoryError, or dies where it is not prepared for one. On
-macOS nothing enforces it; a child that holds too much after an attempt is replaced there too.
+On Linux the kernel enforces the limit on memory (RLIMIT_DATA: heap, thread stacks and private mappings, but not shared
+or file-backed ones). Code that needs more gets a MemoryError, or crashes if it cannot handle one. On macOS nothing
+enforces the limit, but there too a child is replaced if it holds too much after an attempt.
 """
 
 from __future__ import annotations
@@ -17,31 +17,32 @@ __all__ = ["Limits"]
 
 MIB = 1 << 20
 
-#: Open files and sockets of a child. Above 1024 `select` fails, and a system's own limit may be a million.
+#: Number of open files and sockets of a child. Above 1024 `select` fails; a system's own limit may be a million.
 DESCRIPTORS = 1024
 
-#: A child is replaced when it has this many more open than it began with.
+#: A child is replaced when it has this many more descriptors open than at its start.
 DESCRIPTORS_LEFT_OPEN = 64
 
-#: Looking at memory costs 30 µs: it is done after an attempt that took this long, one that failed, and now and then.
+#: Reading the memory use costs 30 µs, so it is done after an attempt of at least this many seconds, after a failed one,
+#: and otherwise after this many attempts.
 CHECK_AFTER_S = 0.01
 CHECK_AFTER_RUNS = 64
 
-#: What an attempt may have limited for itself.
+#: Limits that user code may have set for its own process.
 OTHER_LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
 
-#: The kernel ends a process with a higher score first when memory runs out: a child, and not an agent.
+#: When memory runs out, the kernel first ends processes with a high score: a child rather than an agent.
 OOM_SCORE = "500"
 
 
 class Limits:
-    """Those of this process, from the moment it was forked. All memory is counted from there: what the user's modules
-    took when they were imported is shared with every other child."""
+    """The limits of this process, which was just forked. Only memory that it takes from now on counts: what the user's
+    modules took at import is shared by all children."""
 
     def __init__(self, memory_mb: int) -> None:
         self._memory_mb = memory_mb
-        self.allowed_mb = memory_mb  #: to the attempt that runs, or the last one
-        self.exhausted = False  #: an attempt has come up against it
+        self.allowed_mb = memory_mb  #: memory limit of the current or the last attempt
+        self.exhausted = False  #: whether an attempt has reached it
         self._runs_unseen = 0
         self._start_bytes = _memory_bytes()
         self._hard_limit_bytes = resource.getrlimit(resource.RLIMIT_DATA)[1]  #: negative: there is no limit
@@ -49,22 +50,22 @@ class Limits:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if not 0 <= soft <= DESCRIPTORS:
             resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, hard))
-        self._lowered = False  #: an attempt has taken something from this process for good
+        self._lowered = False  #: whether an attempt has lowered a limit that cannot be raised again
         self._others = {number: resource.getrlimit(number) for number in OTHER_LIMITS}
         if sys.platform == "linux":
             with suppress(OSError):
                 Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
 
     def allow_memory(self, memory_mb: int | None) -> None:
-        """From now on, until `lift`; None: what all attempts may have."""
+        """Limits the memory until `lift` is called, in MiB; None: the limit for all attempts."""
         self.allowed_mb = memory_mb or self._memory_mb
         wanted_bytes = self._start_bytes + self.allowed_mb * MIB
         if not 0 <= self._hard_limit_bytes < wanted_bytes:
             resource.setrlimit(resource.RLIMIT_DATA, (wanted_bytes, self._hard_limit_bytes))
 
     def lift(self) -> None:
-        """Makes room to tell what came of the attempt: libraries in C crash for want of memory, orjson among them. What
-        the attempt has limited itself is taken back too."""
+        """Lifts the limit on memory, so that the outcome can be reported: libraries in C, such as orjson, crash without
+        memory. Limits that the attempt itself has set are undone as well."""
         try:
             resource.setrlimit(resource.RLIMIT_DATA, (self._hard_limit_bytes, self._hard_limit_bytes))
             for number, limits in self._others.items():
@@ -74,7 +75,7 @@ class Limits:
             self._lowered = True
 
     def why_replace(self, took_s: float, failed: bool) -> str:
-        """Why this process should be replaced after an attempt; '' as far as is known, when not."""
+        """Why this process should be replaced after an attempt; empty if no reason is known."""
         if self._lowered:
             return "it has lowered a limit of its process for good"
         left_open = _next_descriptor() - self._start_descriptor
@@ -92,16 +93,16 @@ class Limits:
 
 
 def _memory_bytes() -> int:
-    """What the limit on memory counts; elsewhere than on Linux what the process has in memory."""
+    """The memory that the limit counts, in bytes; on systems other than Linux, the resident memory."""
     if sys.platform != "linux":
-        import psutil  # only there is it needed
+        import psutil  # only needed on these systems
 
         return int(psutil.Process().memory_info().rss)
     return int(Path("/proc/self/statm").read_bytes().split()[5]) * resource.getpagesize()
 
 
 def _next_descriptor() -> int:
-    """The lowest that is free: as many are open below it, and asking costs 1 µs."""
+    """The lowest free descriptor, which is about the number of open ones. It costs 1 µs."""
     try:
         descriptor = os.dup(1)
     except OSError:  # there is none left, or the handler has closed the standard output

@@ -1,7 +1,7 @@
-"""What a child process does: run one attempt after the other, in its main thread, until it is killed.
+"""What a child process does: it runs one attempt after the other, in its main thread, until it is killed.
 
-Nothing reads the socket while a handler runs, until it asks `ctx.cancelled`: no thread is needed, and one that holds
-the interpreter lock in a tight C loop is killed from outside all the same.
+While a handler runs, the socket is read only when the handler asks `ctx.cancelled`, so that no second thread is needed.
+A handler that never asks, or holds the interpreter lock in C code, is killed from outside.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ __all__ = ["serve"]
 
 READ_BYTES = 256 * 1024
 
-#: A shorter attempt has started no other process.
+#: An attempt that took less than this, in seconds, cannot have started a process.
 START_OF_A_PROCESS_S = 0.0001
 
-#: Between two runs; the first one has the number 1.
+#: The number of the run between two runs; the first run has the number 1.
 NO_RUN = 0
 
 
@@ -52,21 +52,21 @@ class Channel:
         self.fileno = connection.fileno()
 
     def receive(self) -> dict[str, Any]:
-        """The next message; blocks. Ends the process when the worker is gone."""
+        """The next message. Blocks until it comes, and ends the process when the worker is gone."""
         while not self._waiting:
             self._read(0)
         return self._waiting.pop(0)
 
     def begin(self, run: int) -> None:
-        """From now on it is `run` that may ask."""
+        """Notes that `run` is the current run, to which messages belong from now on."""
         with self._lock:
             self._run = run
 
     def cancelled(self, run: int) -> bool:
-        """Whether the worker has asked for the end of `run`, or it is over; does not block."""
+        """Whether the worker has cancelled `run`, or `run` is over. Does not block."""
         with self._lock:
             if run != self._run:
-                return True  # a thread that outlived its run: what there is to read is not for it
+                return True  # a thread has outlived its run, and the messages are for another one
             try:
                 self._read(socket.MSG_DONTWAIT)
             except BlockingIOError:
@@ -85,14 +85,14 @@ class Channel:
         except ConnectionError:
             data = b""
         if not data:
-            os._exit(0)  # the worker let go of this child, or died: nobody wants the rest
+            os._exit(0)  # the worker has retired this child, or died
         self._waiting += [orjson.loads(body) for body in self._frames.feed(data)]
 
 
 def serve(connection: socket.socket, handlers: Handlers, memory_mb: int) -> NoReturn:
-    """Runs what comes; never returns. Ends the process when the other end of `connection` is closed.
+    """Runs the attempts that come. Never returns: it ends the process when the other end of `connection` is closed.
 
-    `memory_mb`: what an attempt may allocate unless its handler says otherwise.
+    `memory_mb`: what an attempt may allocate, unless its handler has a limit of its own.
     """
     channel = Channel(connection)
     surroundings = Surroundings()
@@ -100,7 +100,7 @@ def serve(connection: socket.socket, handlers: Handlers, memory_mb: int) -> NoRe
     graphs = GraphRunner()
     while True:
         message = channel.receive()
-        if "run" in message:  # else a cancel that came too late
+        if "run" in message:  # otherwise it is a cancellation that came too late
             began_s = monotonic()
             channel.begin(message["run"])
             reply, failed = _attempt(message, channel, handlers, graphs, limits, surroundings)
@@ -120,20 +120,20 @@ def _attempt(
     limits: Limits,
     surroundings: Surroundings,
 ) -> tuple[bytes, bool]:
-    """The reply, and whether it tells of a failure."""
+    """Runs one attempt. Returns the reply, and whether it reports a failure."""
     run = message["run"]
     context = _context(message, channel)
     try:
         handler = handlers.get(context.task_type)
         limits.allow_memory(handler.memory_mb)
-        with surroundings:  # what was printed goes out before the reply
+        with surroundings:  # at its end, printed text is flushed, before the reply is sent
             try:
-                # A copy for each attempt, so that no context variable set by one is seen by the next.
+                # Each attempt gets a copy, so that it does not see context variables that another attempt has set.
                 value = copy_context().run(_call, handler, message["task"]["payload"], context, channel, run, graphs)
             finally:
                 limits.lift()
         return _reply(run, value), False
-    except BaseException as error:  # SystemExit and KeyboardInterrupt of user code too: the attempt failed
+    except BaseException as error:  # SystemExit and KeyboardInterrupt of user code fail the attempt as well
         problem = failure(error, context.attempt)
         if issubclass(type(error), MemoryError):
             limits.exhausted = True

@@ -1,4 +1,4 @@
-"""What a handler raised, as it is recorded."""
+"""What a handler raised or spawned, in the form in which it is recorded."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from worker.authoring.context import Spawn
 
 __all__ = ["failure", "out_of_memory", "refuse_unrun", "spawn_json", "spawn_of"]
 
-#: Longest class name, error message and traceback kept, in characters. Of a traceback the middle goes: both ends tell
-#: most.
+#: Limits of a class name, an error message and a traceback, in characters. A traceback loses its middle, since its ends
+#: tell most.
 NAME_LIMIT = 200
 MESSAGE_LIMIT = 4_000
 TRACEBACK_LIMIT = 16_000
 
-#: Code that has not run, as a value.
+#: Types of values that are code which has not run.
 UNRUN = (GeneratorType, AsyncGeneratorType, CoroutineType)
 
 OUR_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -42,11 +42,11 @@ OUR_FILES = frozenset(
 
 
 def refuse_unrun(task_type: str, value: Any) -> None:
-    """Raises BadTask, with the cure, when what a handler has returned is no value, but code that has not run."""
+    """Raises BadTask, with the remedy, when a handler has returned code that has not run."""
     if not isinstance(value, UNRUN):
         return
     if isinstance(value, CoroutineType):
-        value.close()  # else Python warns of it as well
+        value.close()  # otherwise Python warns about it as well
         raise BadTask(
             f"handler of {task_type!r} returned a coroutine, which has not run: await it in an async def, or make the"
             " handler one"
@@ -58,7 +58,7 @@ def refuse_unrun(task_type: str, value: Any) -> None:
 
 
 def spawn_json(spawn: Spawn) -> bytes:
-    """The children and the continuation as they are now: what the handler's own objects become later is not told."""
+    """The children and the continuation as JSON, in their present state: later changes to them have no effect."""
     children = b",".join(child.to_json() for child in spawn.children)
     return b'{"children":[%b],"then":%b}' % (children, msgspec.json.encode(spawn.then))
 
@@ -69,16 +69,16 @@ class _Told(Struct):
 
 
 def spawn_of(told: bytes) -> Spawn:
-    """What `spawn_json` has told. Raises BadTask."""
+    """The spawn in the JSON of `spawn_json`. Raises BadTask when a child is malformed."""
     delegated = msgspec.json.decode(told, type=_Told)
     return Spawn(tuple(map(Task.from_json, delegated.children)), delegated.then)
 
 
 def failure(error: BaseException, attempt: int) -> TaskError:
-    """What `error`, raised by a handler, becomes in the task's record. Never raises, whatever class it is of.
+    """The entry in a task's record for `error`, which a handler raised. It never raises, whatever class that has.
 
-    A BadTask (a payload that breaks its model, a result that is no JSON) would be the same in another attempt, and so
-    would a TaskFailed: the child, or whatever task the handler asked for, has ended.
+    BadTask and TaskFailed are not retryable. Another attempt would have the same malformed payload or result, and the
+    child, or other task, that failed has ended.
     """
     kind = type(error)  # isinstance would ask the instance
     return TaskError(
@@ -91,14 +91,14 @@ def failure(error: BaseException, attempt: int) -> TaskError:
 
 
 def out_of_memory(problem: TaskError, limit_mb: int) -> TaskError:
-    """`problem` of an attempt that was allowed `limit_mb` and came up against it."""
+    """The error of an attempt that reached its memory limit of `limit_mb`, made from `problem`."""
     cure = "give its @task or @agent memory_mb=..., or raise WORKER_CHILD_MEMORY_MB"
     message = f"it needed more than its {limit_mb} MiB ({problem.message or 'MemoryError'}): {cure}"
     return replace(problem, type="memory", message=message)
 
 
 def _told(what: str, tell: Callable[[], str]) -> str:
-    """What `tell` gives. It runs methods of the user's exception, which may raise, or exit, themselves."""
+    """The result of `tell`, which runs methods of the user's exception. Those may raise, or exit, themselves."""
     try:
         return _valid(tell())
     except BaseException as second:
@@ -106,7 +106,7 @@ def _told(what: str, tell: Callable[[], str]) -> str:
 
 
 def _class_name(error: BaseException) -> str:
-    """Read past a metaclass that has a `__name__` of its own."""
+    """The name of the error's class, even if a metaclass has a `__name__` of its own."""
     return _valid(type.__dict__["__name__"].__get__(type(error)))
 
 
@@ -115,14 +115,14 @@ def _traceback(error: BaseException) -> str:
 
 
 def _from_user_code(frames: TracebackType | None) -> TracebackType | None:
-    """Without our own frames on top, which tell the user nothing."""
+    """The traceback without our own frames at its top, which tell the user nothing."""
     while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename in OUR_FILES:
         frames = frames.tb_next
     return frames
 
 
 def _valid(text: str) -> str:
-    """Lone surrogates escaped: JSON cannot carry them. A plain string, also of one with methods of its own."""
+    """A plain string that is valid in JSON, with lone surrogates escaped. `text` may be of a subclass."""
     return str.encode(text, "utf-8", "backslashreplace").decode()
 
 

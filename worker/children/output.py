@@ -1,4 +1,4 @@
-"""What a child prints, line by line on the worker's stderr, marked with its task and limited."""
+"""Passes on what a child prints, line by line, to the worker's stderr, marked with its task and limited."""
 
 from __future__ import annotations
 
@@ -17,33 +17,34 @@ from core.reports import OUTPUT_LIMIT
 
 __all__ = ["OUTPUT_LIMIT_BYTES", "TAIL_BYTES", "ChildOutput"]
 
-#: Of one attempt. The rest is read and dropped, so that whoever prints is never blocked; for a while only, since what
-#: takes hours has logs that matter.
+#: Bytes that one attempt may print. The rest is read and dropped, so that printing never blocks. After CAPPED_FOR_S it
+#: may print as much again, since the later logs of a long attempt matter too.
 OUTPUT_LIMIT_BYTES = 64 * 1024
 CAPPED_FOR_S = 60.0
 
-#: Of the end of what an attempt prints, kept for its record.
+#: Bytes from the end of what an attempt prints that are kept for its record.
 TAIL_BYTES = OUTPUT_LIMIT
 
 READ_BYTES = 64 * 1024
 
-#: Reads at the end of an attempt to find what it printed last: enough for a full pipe, and no more for a flood.
+#: Number of reads at the end of an attempt: enough to empty a full pipe, and limited in case the printing goes on.
 LAST_READS = 4
 
-#: What each line of a log in JSON has.
+#: The fields that each line of a JSON log has.
 LOGGED = frozenset({"time", "level", "logger", "message"})
 
-#: A line longer than this is cut in pieces.
+#: A line that is longer than this is cut into pieces.
 LINE_BYTES = 8 * 1024
 
-#: Control characters are shown, not sent to the terminal: they could hide or forge lines.
+#: Control characters are escaped, since on a terminal they could hide or forge lines.
 ESCAPES = {code: f"\\x{code:02x}" for code in [*range(9), *range(10, 32), *range(127, 160)]}
-#: Some take the first two for the end of a line; the others turn the direction of the text.
+#: Some programs take the first two for the end of a line; the others change the direction of the text.
 ESCAPES |= {code: f"\\u{code:x}" for code in [0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]}
 
 
 def to_stderr(text: str) -> None:
-    """Where nobody reads it any more, or there is no stderr, it is dropped: no reason for an attempt to fail."""
+    """Writes `text` to stderr. It is dropped if there is no stderr, or nobody reads it any more: that must not fail an
+    attempt."""
     with suppress(OSError, ValueError, AttributeError):
         sys.stderr.write(text)
         sys.stderr.flush()
@@ -60,7 +61,8 @@ class ChildOutput:
         logs_json: bool = False,
         now_s: Callable[[], float] = monotonic,
     ) -> None:
-        """`logs_json`: its logs are JSON, an object a line, and are to stay that."""
+        """`descriptor`: this end of the pipe. `logs_json`: the logs of the child are JSON, an object a line, and stay
+        that way."""
         self._descriptor = descriptor
         self._write = write
         self._logs_json = logs_json
@@ -75,11 +77,11 @@ class ChildOutput:
         self._loop.add_reader(descriptor, self._read)
 
     def begin(self, task_id: str) -> None:
-        """From now on it is `task_id` that prints."""
+        """Attributes everything from now on to an attempt at `task_id`."""
         self._task_id, self._left, self.tail = task_id, OUTPUT_LIMIT_BYTES, b""
 
     def end(self) -> None:
-        """The attempt is over: what is still in the pipe is its own."""
+        """Ends an attempt. What is still in the pipe belongs to it."""
         for _ in range(LAST_READS):
             if self._descriptor < 0 or not self._read():
                 break
@@ -93,13 +95,13 @@ class ChildOutput:
             self._descriptor = -1
 
     def _read(self) -> bool:
-        """Whether there was something."""
+        """Reads the pipe once. Returns whether there was anything to read."""
         try:
             data = os.read(self._descriptor, READ_BYTES)
         except BlockingIOError:
             return False
         if not data:
-            self._loop.remove_reader(self._descriptor)  # else it would be called again and again
+            self._loop.remove_reader(self._descriptor)  # otherwise the loop would call this again and again
             return False
         self.tail = (self.tail + data[-TAIL_BYTES:])[-TAIL_BYTES:]
         if self._left <= 0 and self._now_s() >= self._capped_until_s:
@@ -136,7 +138,7 @@ class ChildOutput:
 
 
 def _log_entry(line: bytes) -> dict[str, Any]:
-    """What a line of a log says; {} when it is none: what is merely printed is no log, whatever it looks like."""
+    """The fields of a line of a JSON log; empty if the line is something else."""
     try:
         entry = orjson.loads(line)
     except orjson.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""The worker's side of its child processes: one forkserver, and the children it forked, used again and again."""
+"""The worker's side of its child processes: one forkserver, and the children that it has forked, which are reused."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from worker.children.output import ChildOutput
 
 __all__ = ["ChildDied", "ChildPool", "ChildProcess"]
 
-#: A child is replaced after this many runs, so that leaks of user code do not grow without end.
+#: A child is replaced after this many runs, so that leaks in user code stay bounded.
 RUNS_PER_CHILD = 1000
 
-#: Time to import the user's modules once more, in the forkserver.
+#: Seconds that the forkserver may take to import the user's modules.
 IMPORT_TIMEOUT_S = 60.0
 
-#: For the forkserver to end, with all of its children, after it was told to.
+#: Seconds that the forkserver may take to end with all its children.
 CLOSE_TIMEOUT_S = 5.0
 
 READ_BYTES = 64 * 1024
 
-#: Of the threads that modules have started at import.
+#: Number of threads started at import that a message names.
 THREADS_NAMED = 5
 
 PROGRESS = b'{"progress":'
@@ -44,18 +44,18 @@ log = logging.getLogger(__name__)
 
 
 class ChildDied(WorldError):
-    """A child ended in the middle of a run; the message says by which exit status or signal."""
+    """A child ended during a run. The message names the exit status or the signal."""
 
     def __init__(self, how: str, peak_mb: int = 0) -> None:
         super().__init__(how)
-        self.peak_mb = peak_mb  #: most memory it had in use at a time, imports included; 0: not known
+        self.peak_mb = peak_mb  #: its highest memory use, including imports; 0: unknown
 
 
 class ChildProcess(asyncio.Protocol):
     """One child process. It runs one attempt at a time."""
 
     def __init__(self, number: int, kill: Callable[[int], None], output: ChildOutput) -> None:
-        self.pid: int | None = None  #: once it is known
+        self.pid: int | None = None  #: None until the forkserver has reported it
         self.runs = 0
         self.gone = False
         self.why_replace = ""  #: why it should not run another attempt
@@ -68,10 +68,9 @@ class ChildProcess(asyncio.Protocol):
         self._report: Callable[[bytes], None] | None = None
 
     async def run(self, task_id: str, request: Mapping[str, Any], report: Callable[[bytes], None]) -> dict[str, Any]:
-        """The child's answer to `request`: its field `result`, `error` or `spawn` says which one it is.
+        """The child's answer to `request`, which has one of the fields `result`, `error` and `spawn`.
 
-        `report` gets each progress report, as the JSON it came as. Raises ChildDied; BadTask: the request is too
-        large.
+        `report` is called with each progress report, as JSON. Raises ChildDied; BadTask: the request is too large.
         """
         if self.gone or self._transport is None:
             raise ChildDied("its process ended before the run began")
@@ -83,7 +82,7 @@ class ChildProcess(asyncio.Protocol):
             self._transport.write(_request_frame({"run": self.runs, **request}))
             return await self._answer
         except asyncio.CancelledError:
-            self.kill()  # nobody will wait for what it does
+            self.kill()  # nobody waits for its outcome any more
             self.retire()
             raise
         finally:
@@ -96,22 +95,22 @@ class ChildProcess(asyncio.Protocol):
         return self._output.tail
 
     def cancel(self) -> None:
-        """Asks the run to stop; it may not listen."""
+        """Asks the run to stop. User code may ignore that."""
         if self._transport is not None:
             self._transport.write(encode({"cancel": self.runs}))
 
     def kill(self) -> None:
-        """Ends the process, now. The run that goes on raises ChildDied once that is done."""
+        """Kills the process. Its current run raises ChildDied once the process is gone."""
         self._kill(self._number)
 
     def retire(self) -> None:
-        """Lets go of it: it ends by itself, as soon as it looks for its next run."""
+        """Closes the connection. The process ends by itself when it next reads from it."""
         self.gone = True
         if self._transport is not None:
             self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none of asyncio's classes
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not subclasses of asyncio's
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -127,7 +126,7 @@ class ChildProcess(asyncio.Protocol):
                 self._on_done(orjson.loads(body))
 
     def _on_progress(self, body: bytes) -> None:
-        # Compared without parsing: most reports are replaced by a later one before anybody reads them.
+        # The report is not parsed here, since a later one replaces most reports before anybody reads them.
         if self._report is not None and body.startswith(b"%b%d," % (PROGRESS, self.runs)):
             self._report(body)
 
@@ -138,7 +137,7 @@ class ChildProcess(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self.gone:
-            self.kill()  # it may live on without its socket; either way the forkserver then says how it ended
+            self.kill()  # it may live on without its socket; then the forkserver reports how it ended
 
     def ended(self, how: str, peak_mb: int = 0) -> None:
         self.gone = True
@@ -150,11 +149,11 @@ class ChildProcess(asyncio.Protocol):
 
 
 class ChildPool:
-    """Starts the forkserver when first needed, and hands out children."""
+    """Starts the forkserver when it is first needed, and hands out children."""
 
     def __init__(self, handlers: Handlers, modules: Sequence[str], memory_mb: int) -> None:
-        """`modules`: names and files as for `load_modules`, imported before those that `handlers` came from.
-        `memory_mb`: what an attempt may allocate unless its handler says otherwise.
+        """`modules`: names and files, as for `load_modules`; they are imported before the modules of `handlers`.
+        `memory_mb`: what an attempt may allocate, unless its handler has a limit of its own.
 
         Raises ConfigError in a process that only imports handlers.
         """
@@ -169,9 +168,9 @@ class ChildPool:
         self._children: dict[int, ChildProcess] = {}
         self._idle: list[ChildProcess] = []
         self._forks = 0
-        self.hint = ""  #: why a function may wait for ever; '': nothing is known
-        self._logging = log_setup()  #: of its forkserver, and so of all children
-        self._hung_up = False  #: the forkserver was told to end, with all of its children
+        self.hint = ""  #: why a function may wait forever; empty: no reason is known
+        self._logging = log_setup()  #: the log configuration of the forkserver, and so of all children
+        self._hung_up = False  #: whether the forkserver was told to end with all its children
 
     async def start(self) -> None:
         """Returns when children can be forked. Raises ConfigError when the user's modules cannot be imported there."""
@@ -179,7 +178,7 @@ class ChildPool:
             self._start_forkserver()
         ready = self._ready
         assert ready is not None
-        # Several attempts may wait for the same import; one that is cancelled must not cancel it for all.
+        # Several attempts may wait for the same import, and the cancellation of one must not cancel it for the others.
         try:
             await asyncio.wait_for(asyncio.shield(ready), IMPORT_TIMEOUT_S)
         except TimeoutError:
@@ -189,14 +188,14 @@ class ChildPool:
             ) from None
 
     async def spare(self) -> None:
-        """No child will be needed, as far as is known: a forkserver that was forked ahead ends."""
+        """Ends an early fork of the forkserver, since no child will be needed as far as is known."""
         if (ahead := forkserver_process.take_ahead()) is not None:
             process, control = ahead
             control.close()
             await asyncio.to_thread(process.wait)
 
     async def acquire(self) -> ChildProcess:
-        """An idle child, or a new one. Give it back with `release`. Raises ConfigError as `start` does."""
+        """An idle child, or a new one; return it with `release`. Raises ConfigError as `start` does."""
         while self._idle:
             child = self._idle.pop()
             if not child.gone:
@@ -216,7 +215,7 @@ class ChildPool:
             self._idle.append(child)
 
     async def close(self) -> None:
-        """Kills all children; returns when they are gone."""
+        """Kills all children, and returns when they are gone."""
         process, control = self._process, self._control
         if process is None or control is None:
             return
@@ -279,14 +278,14 @@ class ChildPool:
         return child
 
     def _kill(self, number: int) -> None:
-        if number in self._children and not self._hung_up:  # else they all end already, and no request is taken
+        if number in self._children and not self._hung_up:  # otherwise all of them are already ending
             self._ask({"kill": number}, [])
 
     def _ask(self, request: Mapping[str, int], descriptors: list[int]) -> None:
         assert self._control is not None
         try:
             socket.send_fds(self._control, [encode(request)], descriptors)
-        except OSError as error:  # dead, or so stuck that it takes no more requests
+        except OSError as error:  # it is dead, or so stuck that its socket is full
             self._forkserver_gone(f"the process that forks children takes no requests ({error.strerror})")
 
     def _on_readable(self) -> None:
@@ -326,11 +325,12 @@ class ChildPool:
             log.warning("%s", self.hint, extra={"action": "threads_at_import"})
 
     def _forkserver_gone(self, why: str) -> None:
-        """Forgets the forkserver and its children, which end with it. The next attempt that needs one starts another:
-        no restart policy bounds that, since each death has cost attempts, and tasks have only so many."""
+        """Forgets the forkserver and its children, which end with it. The next attempt that needs a child starts
+        another forkserver. That needs no restart policy, since each death costs attempts, and a task has a limited
+        number."""
         if self._control is None or self._process is None:
             return
-        if not self._hung_up:  # else it was asked to end
+        if not self._hung_up:  # otherwise it was asked to end
             log.warning("no children until the next one is needed: %s", why, extra={"action": "forkserver_gone"})
         asyncio.get_running_loop().remove_reader(self._control)
         self._control.close()
@@ -342,7 +342,7 @@ class ChildPool:
             child.ended(why)
         if self._ready is not None and not self._ready.done():
             self._ready.set_exception(ChildDied(why))
-            self._ready.exception()  # seen: perhaps nobody waits for it any more
+            self._ready.exception()  # marks it as retrieved, since perhaps nobody waits for it
         self._ready = None
 
 

@@ -1,8 +1,7 @@
-"""What belongs to a child process and not to an attempt: after each one it is put back as it was before the first.
+"""Restores the state of a child process after each attempt to what it was before the first one.
 
-Directory, variables, streams, signals and the like are everybody's in a process, and user code changes them in passing.
-What one attempt leaves of that must not decide how the next one fares. What cannot be put back is a reason to replace
-the child.
+The working directory, environment variables, streams, signals and the like belong to the whole process, and user code
+may change them. One attempt must not influence the next. A child whose state cannot be restored is replaced.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ STREAMS = {"stdin": 0, "stdout": 1, "stderr": 2}
 
 TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
-#: Those that would end the next attempt, or keep it from seeing how its own processes end. Looking at one costs 0.5 µs.
+#: Signals that could end the next attempt, or keep it from noticing that its processes end. Checking one costs 0.5 µs.
 SIGNALS = (signal.SIGALRM, signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE, signal.SIGTERM)
 
 
 class Surroundings:
-    """Those of this process, as they are now. As a context manager around an attempt: puts everything back at the end,
-    20 µs if all is as it was, and prints what the streams still hold."""
+    """The present state of this process. Use it as a context manager around an attempt: at the end it restores the
+    state, which costs 20 µs if nothing has changed, and flushes the streams."""
 
     def __init__(self) -> None:
-        self._away = False  #: an attempt has them, or they could not be put back
+        self._away = False  #: whether an attempt runs, or the state could not be restored
         self._directory = os.open(".", getattr(os, "O_PATH", os.O_RDONLY))
         self._umask = os.umask(0)
         os.umask(self._umask)
@@ -48,16 +47,16 @@ class Surroundings:
         self._socket_timeout_s = socket.getdefaulttimeout()
         self._collects = gc.isenabled()
         self._locale = locale.setlocale(locale.LC_ALL)
-        # Of its own, also where the user's modules have made one: after a fork that is shared with others.
+        # A loop of its own, even if the user's modules have made one, which after a fork is shared with other children.
         self._loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self._loop)
 
     @property
     def spoilt(self) -> str:
-        """What of them is lost for good; '' when nothing is."""
+        """What could not be restored; empty if everything was."""
         try:
             closed = any(getattr(stream, "closed", False) for stream in self._streams.values())
-        except ValueError:  # what was below it was taken away
+        except ValueError:  # its buffer was detached
             closed = True
         return "a standard stream is closed" if closed else "not everything could be restored" if self._away else ""
 
@@ -65,9 +64,9 @@ class Surroundings:
         self._away = True
 
     def __exit__(self, *_: object) -> None:
-        self._restore_signals()  # first: until then a timer of the attempt may strike
+        self._restore_signals()  # first, since a timer of the attempt may still fire
         self._restore_streams()
-        with suppress(OSError):  # closed by the attempt, along with everything else
+        with suppress(OSError):  # the attempt has closed our descriptors
             for number, kept in self._descriptors.items():
                 os.dup2(kept, number)
             os.fchdir(self._directory)
@@ -82,12 +81,13 @@ class Surroundings:
             signal.setitimer(timer, 0)
         faulthandler.cancel_dump_traceback_later()
         for number, handler in self._handlers.items():
-            if signal.getsignal(number) is not handler and handler is not None:  # None: not one of Python's
+            if signal.getsignal(number) is not handler and handler is not None:  # None: it was not set by Python
                 signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
 
     def _restore_streams(self) -> None:
-        """Lets go of the user's, of which one that ends closes what it has stood on: the descriptors come after."""
+        """Restores the streams before the descriptors, since a stream of the user's closes its descriptor when it is
+        freed."""
         for name, stream in self._streams.items():
             if (current := getattr(sys, name)) is not stream:
                 _flush(current)
@@ -111,10 +111,10 @@ class Surroundings:
             locale.setlocale(locale.LC_ALL, self._locale)
 
     def _restore_loop(self) -> None:
-        """The current loop, for functions that take it: one that can be used."""
+        """Makes sure that the current event loop is open, for functions that use it."""
         try:
             current = asyncio.get_event_loop_policy().get_event_loop()
-        except RuntimeError:  # asyncio.run leaves none
+        except RuntimeError:  # there is none after asyncio.run
             current = self._loop
         if current.is_closed():
             current = self._loop = asyncio.new_event_loop()
@@ -122,11 +122,11 @@ class Surroundings:
 
 
 def _flush(stream: Any) -> None:
-    with suppress(Exception):  # it may be none, closed, or an object of the user's
+    with suppress(Exception):  # it may be None, closed, or any object of the user's
         stream.flush()
 
 
 def _data(environment: Any) -> dict[bytes, bytes]:
-    """The variables as they are kept: comparing them through `os.environ`, which encodes each, takes 60 µs."""
+    """The variables in their stored form. Comparing them through `os.environ`, which encodes each, takes 60 µs."""
     data: dict[bytes, bytes] = environment._data
     return data
