@@ -1,4 +1,4 @@
-"""The directory in which this user's agents keep what stays on this machine."""
+"""The directory in which this user's agents keep local data."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ __all__ = ["data_dir", "directory_of", "private_directory"]
 
 
 def data_dir() -> Path:
-    """This user's directory for the embedded server's data and the secrets of this machine, made (mode 700) if missing.
+    """This user's directory for the embedded server's data and the secrets of this machine. A missing directory is made
+    (mode 700).
 
-    AGENT_DATA_DIR, else `agent-system` below XDG_DATA_HOME or the platform's usual place.
+    It is AGENT_DATA_DIR, or else `agent-system` below XDG_DATA_HOME or the platform's usual place. Raises ConfigError
+    when it cannot be used.
     """
     return private_directory(Path(os.environ.get("AGENT_DATA_DIR") or user_data_path("agent-system")))
 
 
 def directory_of(redis: RedisConfig) -> Path:
-    """The data directory that `redis` names, else this user's."""
+    """The data directory that `redis` names, or else this user's. Raises ConfigError when it cannot be used."""
     return private_directory(redis.data_dir) if redis.data_dir else data_dir()
 
 
 def private_directory(path: Path) -> Path:
-    """`path`, absolute and made (mode 700) if missing. Raises ConfigError when others could write to it."""
+    """The absolute `path` of a directory, which is made (mode 700) if missing. Raises ConfigError when it cannot be
+    used, or others could write to it."""
     path = path.expanduser().absolute()
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The TLS side of a connection to Redis."""
+"""TLS for connections to Redis."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from core.errors import ConfigError
 
 __all__ = ["certificate_error", "tls_context"]
 
-#: What OpenSSL calls X509_V_ERR_..., in `verify_code`
+#: OpenSSL's X509_V_ERR_... numbers, as in `verify_code`.
 _NOT_YET_VALID: Final = 9
 _EXPIRED: Final = 10
 _OTHER_NAMES: Final = (62, 64)  # a name, an address
 
 
 def tls_context(config: RedisConfig) -> ssl.SSLContext:
-    """Verifies the server against `ca_path` (or the system's CAs) and presents `cert_path`, if given.
+    """A context that verifies the server against `ca_path` (or the system's CAs), and presents `cert_path`, if given.
 
-    Raises ConfigError when one of the files is unreadable or no PEM, or `cert_path` is not valid now.
+    Raises ConfigError when a file cannot be read or is not PEM, or `cert_path` is not valid now.
     """
     try:
         context = ssl.create_default_context(cafile=config.ca_path)
@@ -35,8 +35,9 @@ def tls_context(config: RedisConfig) -> ssl.SSLContext:
 
 
 def _refuse_outdated(config: RedisConfig) -> None:
-    """A server that is shown an outdated certificate closes the connection, and seldom says why."""
-    from cryptography.x509 import load_pem_x509_certificate  # takes its time, and few need it
+    """Raises ConfigError when the client certificate is not valid now. A server would just close the connection, mostly
+    without saying why."""
+    from cryptography.x509 import load_pem_x509_certificate  # slow to import, and seldom needed
 
     assert config.cert_path
     certificate = load_pem_x509_certificate(config.cert_path.read_bytes())
@@ -49,7 +50,7 @@ def _refuse_outdated(config: RedisConfig) -> None:
 
 
 def certificate_error(config: RedisConfig, error: ssl.SSLCertVerificationError) -> ConfigError:
-    """The error to raise when the server's certificate was not accepted."""
+    """The error to raise when the server's certificate is not accepted."""
     if error.verify_code == _EXPIRED:
         cure = (
             "Renew it, or the CA's that signed it if that has expired, and have the server load it."

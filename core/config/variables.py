@@ -1,4 +1,4 @@
-"""Values that come from outside: which variable sets a field, secrets that no log shows, errors that name the cure."""
+"""Values from outside a program: the variable that sets a field, secrets that no log shows, errors with a remedy."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["BadSetting", "Secret", "Value", "Variable", "secret_text", "variable
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """Where a field's value comes from outside of a program, and what it takes (a phrase that ends an error)."""
+    """The environment variable that sets a field. `takes` is the phrase with which an error says what it accepts."""
 
     name: str
     takes: str
-    secret: bool = False  #: never shown; can be read from a file that NAME_FILE names
+    secret: bool = False  #: it is never shown, and can be read from the file that NAME_FILE names
 
 
 class BadSetting(ConfigError):
-    """A ConfigError about one variable, which `load` completes with the place the value came from."""
+    """A ConfigError about one variable. `load` adds the place from which the value came."""
 
     def __init__(self, variable: str, problem: str, place: str = "") -> None:
         self.variable, self.problem = variable, problem
@@ -30,7 +30,7 @@ class BadSetting(ConfigError):
 
 
 class Value(BaseModel):
-    """A frozen model whose every malformed field is a ConfigError."""
+    """A frozen model that raises ConfigError for any malformed field."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, str_strip_whitespace=True)
 
@@ -48,7 +48,7 @@ def _bad_setting(model: type[BaseModel], error: ValidationError) -> BadSetting:
         return BadSetting(f"{model.__name__}.{field}", f"no such setting. There are {', '.join(model.model_fields)}.")
     variable = variable_of(model, field)
     problem = first["msg"].removeprefix("Value error, ")
-    # What a missing field "got" are all the others, secrets among them.
+    # For a missing field the input is all other fields, including secrets.
     hidden = first["type"] == "missing" or (variable is not None and variable.secret)
     got = "" if hidden else f", got {str(first['input'])[:80]!r}"
     if variable is None:
@@ -63,13 +63,13 @@ def variable_of(model: type[BaseModel], field: str) -> Variable | None:
 
 
 def _secret(value: object) -> object:
-    """A plain string becomes a SecretStr, so that no repr or log can show it; an empty one is none at all."""
+    """Makes a SecretStr of a plain string, so that no repr or log can show it, and None of an empty one."""
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
     return (SecretStr(text) if text else None) if isinstance(text, str) else value
 
 
 def secret_text(value: SecretStr | str | None) -> str | None:
-    """What a secret hides; None when there is none."""
+    """The text of a secret; None if there is none."""
     return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 

@@ -1,4 +1,4 @@
-"""`python -m core.embedded_server ORDERS`: a supervisor, detached from who starts it."""
+"""`python -m core.embedded_server ORDERS`: a supervisor, detached from the process that starts it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def main() -> None:
     guard()
     orders = Orders(**json.loads(sys.argv[1]))
     fork(partial(_supervise, orders))
-    os._exit(0)  # the starter waits for this process only, and leaves no zombie behind
+    os._exit(0)  # the process that started it waits only for this one, so that no zombie remains
 
 
 def _supervise(orders: Orders) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(process)d:supervisor %(asctime)s %(message)s")
     lock = try_lock(ServerDirectory(Path(orders.directory)).alive_lock)
-    if lock is None:  # another supervisor was faster, or a server of one that died is still there
+    if lock is None:  # another supervisor was faster, or the server of a dead one still runs
         logging.getLogger("supervisor").info("another server is alive")
         return 0
     Supervisor(orders, lock).run()

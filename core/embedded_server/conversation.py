@@ -13,22 +13,22 @@ import hiredis
 
 __all__ = ["Conversation", "NotRedis", "Refusal"]
 
-#: The longest that is asked for here, a section of INFO, is a tenth of it.
+#: The longest reply that we ask for, a section of INFO, has a tenth of this.
 _MAX_REPLY_BYTES: Final = 64 * 1024
-#: stands where a reply has not arrived as a whole yet
+#: Stands for a reply that has not arrived completely.
 _MORE: Final = object()
 
 
 class Refusal(Exception):
-    """The server answered a command with an error, whose text this is."""
+    """The server answered a command with an error. Its message is the text of that error."""
 
 
 class NotRedis(Exception):
-    """What answers does not speak the protocol. The beginning of what it said is its text."""
+    """The peer does not speak the protocol. The message is the beginning of what it sent."""
 
 
 class Conversation:
-    """One command at a time on an open socket, whose time-out holds for each read."""
+    """Sends one command at a time over an open socket, whose timeout applies to each read."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
@@ -46,7 +46,8 @@ class Conversation:
 
     @classmethod
     def over_unix_socket(cls, path: str, password: str, timeout_s: float) -> Self:
-        """Raises OSError (a time-out is one), Refusal or NotRedis when it cannot enter."""
+        """A conversation over a Unix socket, after authentication. Raises OSError (also for a timeout), Refusal,
+        NotRedis."""
         connection = socket.socket(socket.AF_UNIX)
         try:
             connection.settimeout(timeout_s)
@@ -60,7 +61,7 @@ class Conversation:
 
     def ask(self, *command: str) -> str:
         """The reply to one command: a status, a number or a text. Raises OSError, Refusal or NotRedis."""
-        self._socket.sendall(hiredis.pack_command(cast(Any, command)))  # declared for one part only
+        self._socket.sendall(hiredis.pack_command(cast(Any, command)))  # its type is declared too narrowly
         try:
             while (reply := self._replies.gets()) is _MORE:
                 self._read()
@@ -71,7 +72,7 @@ class Conversation:
         return str(reply)
 
     def info(self, section: str) -> dict[str, str]:
-        """The fields of one section of INFO. Raises like `ask`."""
+        """The fields of one section of INFO. Raises as `ask` does."""
         lines = self.ask("INFO", section).splitlines()
         return dict(line.split(":", 1) for line in lines if ":" in line)
 

@@ -1,4 +1,4 @@
-"""Which server to use: the configured one, or one of our own that is started if need be.
+"""Finds the server to use: the configured one, or an embedded one, which is started if necessary.
 
 The embedded server belongs to the user, not to a process: whoever comes first starts a supervisor for it, all others
 find it by its state file, and it ends when nobody has been connected for half a minute. Its data stay.
@@ -37,9 +37,9 @@ from core.module_names import module_name
 __all__ = ["EmbeddedStatus", "ensure_server", "ensure_server_blocking", "leftovers", "status", "stop"]
 
 IDLE_S = 30.0
-#: Whether somebody listens on this machine shows at once; one that listens may be busy.
+#: On this machine it is clear at once whether anything listens, but a server that listens may be busy.
 _LOCAL_CONNECT_S, _REMOTE_CONNECT_S, _REPLY_S = 0.3, 2.0, 2.0
-#: Loading a large file takes its time.
+#: Seconds that a start may take, since a large file of data has to be loaded.
 _START_S = 60.0
 _POLL_S = 0.02
 _LOG_LIMIT_BYTES = 1024 * 1024
@@ -54,7 +54,7 @@ async def ensure_server(config: RedisConfig) -> RedisConfig:
 
 
 def ensure_server_blocking(config: RedisConfig, *, _idle_s: float = IDLE_S, _guard: Guard = _GUARD) -> RedisConfig:
-    """How to connect: `config` where its server answers, else the embedded server's socket and password.
+    """How to connect: `config` if its server answers, or else the embedded server's socket and password.
 
     When this returns, the server was there a moment ago. Any number of processes may call it at once and get the same
     server. Raises TransportDown when there is none and none may be started, or it does not start (exit code 69);
@@ -79,12 +79,12 @@ def ensure_server_blocking(config: RedisConfig, *, _idle_s: float = IDLE_S, _gua
 
 
 def status(config: RedisConfig | None = None) -> EmbeddedStatus | None:
-    """The embedded server of `config`'s port and data directory; None: none runs, or it does not answer."""
+    """The embedded server for `config`'s port and data directory; None: none runs, or it does not answer."""
     return _running(_directory(config))
 
 
 def stop(timeout_s: float = 15.0, config: RedisConfig | None = None) -> bool:
-    """Ends the embedded server, if one runs; it writes its data first. Returns whether one did.
+    """Ends the embedded server, if one runs, after it has written its data. Returns whether one ran.
 
     Raises TransportDown when it is still there after `timeout_s`.
     """
@@ -107,7 +107,7 @@ def stop(timeout_s: float = 15.0, config: RedisConfig | None = None) -> bool:
 
 
 def leftovers(config: RedisConfig | None = None) -> list[EmbeddedStatus]:
-    """Servers of ours that live though their supervisor is gone. `stop` ends one, and so does the next start."""
+    """The embedded servers that live although their supervisor is gone. `stop` ends one, and so does the next start."""
     alive = (
         ServerDirectory(path).answering(_REPLY_S) for path in directory_of(config or RedisConfig()).glob("embedded-*/")
     )
@@ -134,31 +134,32 @@ def _way_in(config: RedisConfig, directory: ServerDirectory, server: EmbeddedSta
 
 
 def _started(directory: ServerDirectory, config: RedisConfig, idle_s: float, guard: Guard) -> EmbeddedStatus:
-    """Starts a supervisor, unless another process does; waits for the server either way."""
+    """Starts a supervisor, unless another process does, and waits for the server in either case."""
     deadline_s = time.monotonic() + _START_S
     with locked(directory.start_lock, _START_S):
         while (server := _running(directory)) is None:
             if not is_locked(directory.alive_lock):
                 _start(directory, config, idle_s, guard, deadline_s)
             elif not _end_leftover(directory):
-                time.sleep(_POLL_S)  # one comes up or goes down just now
+                time.sleep(_POLL_S)  # one is starting or ending
             if time.monotonic() > deadline_s:
                 raise TransportDown(f"the embedded server is not ready after {_START_S:g} s. See {directory.log}")
     return server
 
 
 def _end_leftover(directory: ServerDirectory) -> bool:
-    """Kills the server if its supervisor is gone; it has lost its keeper, not its data. Returns whether it did."""
+    """Kills a server whose supervisor is gone, which loses no data. Returns whether it did."""
     server = directory.answering(_REPLY_S)
     if server is None or server.supervised:
         return False
     with suppress(ProcessLookupError):
-        os.kill(server.server_pid, signal.SIGKILL)  # it has just proved, on its private socket, which process it is
+        os.kill(server.server_pid, signal.SIGKILL)  # its answer on the private socket has proved its pid
     return True
 
 
 def _start(directory: ServerDirectory, config: RedisConfig, idle_s: float, guard: Guard, deadline_s: float) -> None:
-    """Returns when a new supervisor's server is ready. Raises ConfigError or TransportDown when it ended instead."""
+    """Starts a supervisor, and returns when its server is ready. Raises ConfigError or TransportDown when it has ended
+    instead."""
     binary = server_binary(directory.used_binary())
     directory.use_binary(binary)
     read_end, write_end = os.pipe()
@@ -190,7 +191,7 @@ def _start(directory: ServerDirectory, config: RedisConfig, idle_s: float, guard
 
 
 def _explain(directory: ServerDirectory, config: RedisConfig, log_begins: int) -> None:
-    """Raises what kept the supervisor from serving; returns when another one was faster."""
+    """Raises the reason why the supervisor has ended; returns if another supervisor was faster."""
     if is_locked(directory.alive_lock):
         return
     found = look(config, _LOCAL_CONNECT_S, _REPLY_S)
@@ -201,7 +202,7 @@ def _explain(directory: ServerDirectory, config: RedisConfig, log_begins: int) -
 
 
 def _rotated(log: Path) -> int:
-    """The size of the log, which is put aside when it has become long."""
+    """The size of the log in bytes. A log that has become long is renamed first."""
     size = log.stat().st_size if log.exists() else 0
     if size > _LOG_LIMIT_BYTES:
         log.replace(log.with_name("log.1"))
@@ -210,7 +211,8 @@ def _rotated(log: Path) -> int:
 
 
 def _environment() -> dict[str, str]:
-    """Enough to run this program; above all no secrets, since the supervisor outlives the process that starts it."""
+    """The environment variables for the supervisor: enough to run it, and no secrets, since it outlives the process
+    that starts it."""
     kept = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "PYTHONHOME", "TMPDIR", "TZ", "LD_LIBRARY_PATH")
     environment = {name: os.environ[name] for name in kept if name in os.environ}
     return {**environment, "PYTHONPATH": python_path()}

@@ -1,4 +1,4 @@
-"""What is at an address: a Redis that lets us in, one that does not, something else, or nothing."""
+"""Finds out what is at an address: a Redis that accepts us, one that does not, something else, or nothing."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ __all__ = ["Found", "Kind", "look"]
 
 
 class Kind(Enum):
-    READY = "ready"  #: it lets us in and answers
-    NOT_YET = "not yet"  #: it lets us in, but loads its data or is busy
-    NO_ENTRY = "no entry"  #: it wants another user or password
-    OTHER = "other"  #: something is there that is no Redis, or that hangs
-    NOTHING = "nothing"  #: nobody listens, or the machine is not there
+    READY = "ready"  #: it accepts us and answers
+    NOT_YET = "not yet"  #: it accepts us, but is loading its data or is busy
+    NO_ENTRY = "no entry"  #: it requires another user or password
+    OTHER = "other"  #: something listens that is not a Redis, or that hangs
+    NOTHING = "nothing"  #: nothing listens, or there is no such machine
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What is at an address."""
+    """What was found at an address."""
 
     kind: Kind
-    why: str  #: in words, for an error
+    why: str  #: the reason, in words for an error message
 
 
 def look(config: RedisConfig, connect_timeout_s: float, reply_timeout_s: float) -> Found:
-    """What is at the address of `config`. Raises ConfigError for TLS files that cannot be used, or no trust."""
+    """What is at the address of `config`. Raises ConfigError when TLS files cannot be used, or the server's certificate
+    is not accepted."""
     try:
         connection = _connected(config, connect_timeout_s)
     except ssl.SSLCertVerificationError as error:
@@ -41,7 +42,7 @@ def look(config: RedisConfig, connect_timeout_s: float, reply_timeout_s: float) 
     except ssl.SSLError as error:
         return Found(Kind.OTHER, f"no TLS there: {error.reason}")
     except OSError as error:
-        # Resolvers and time-outs have errors without a number, or with one of their own.
+        # Errors of resolvers and timeouts have no number, or one of their own.
         return Found(Kind.NOTHING, (error.strerror or str(error)).lower())
     connection.settimeout(reply_timeout_s)
     with Conversation(connection) as talk:

@@ -1,4 +1,4 @@
-"""How the embedded server is configured. Only what Redis 6.2 and every Valkey know."""
+"""The configuration of the embedded server. It only has settings that Redis 6.2 and every Valkey know."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def server_conf(port: int, bind: str, socket_path: Path, directory: ServerDirect
         "protected-mode": "yes",
         "requirepass": _quoted(directory.password()),
         "dir": _quoted(str(directory.path)),
-        # A write is with the operating system before its reply is sent, and on the disk a second later.
+        # A write reaches the operating system before its reply is sent, and the disk within a second.
         "appendonly": "yes",
         "appendfsync": "everysec",
         "save": '""',
-        # Full memory must refuse new work, and never drop work that was accepted.
+        # When memory is full, new work must be refused, and accepted work must not be dropped.
         "maxmemory-policy": "noeviction",
         "daemonize": "no",
         "logfile": '""',

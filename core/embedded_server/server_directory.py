@@ -1,13 +1,13 @@
-"""Where an embedded server keeps its things, and the record by which every process finds it.
+"""The directory of an embedded server, and the record by which every process finds the server.
 
 DATA/embedded-PORT/
     password        generated once, mode 600; the server reads it from server.conf, never from its arguments
     server.conf     written before each start
-    state.json      who runs now; there only while the server takes clients
-    start.lock      held by who is about to start a supervisor, so that twelve agents start one
-    alive.lock      held by the supervisor and, by inheritance, the server: free means that both are gone
+    state.json      the processes that run now; it exists only while the server accepts clients
+    start.lock      held by a process that starts a supervisor, so that agents that start together start only one
+    alive.lock      held by the supervisor and, by inheritance, the server; if it is free, both are gone
     binary          the program that wrote the data
-    log             of supervisor and server
+    log             the log of supervisor and server
     appendonlydir/  the data
 """
 
@@ -25,32 +25,32 @@ from core.machine.process_identity import provably_dead
 
 __all__ = ["EmbeddedStatus", "ServerDirectory"]
 
-#: what an address of a Unix socket may have, on the strictest of the systems (macOS: 104 with the end)
+#: Maximal length of the path of a Unix socket on the strictest system (macOS: 104 with its end).
 _SOCKET_PATH_BYTES = 100
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedStatus:
-    """A server of ours, as its supervisor recorded it."""
+    """An embedded server, as its supervisor has recorded it."""
 
     port: int  #: on the loopback address
     socket_path: str
     server_pid: int
     supervisor_pid: int
-    supervisor: str  #: machine/pid/start: tells a reused pid apart
+    supervisor: str  #: machine/pid/start of the supervisor, since its pid may be reused
     binary: str
     version: str
     started_at: str  #: UTC, ISO 8601
-    directory: str  #: its data, its log
+    directory: str  #: where its data and its log are
 
     @property
     def supervised(self) -> bool:
-        """Whether the process that looks after it lives."""
+        """Whether its supervisor lives."""
         try:
             os.kill(self.supervisor_pid, 0)
         except ProcessLookupError:
             return False
-        except PermissionError:  # another user's process, so the number has been reused
+        except PermissionError:  # another user's process has this pid now
             return False
         return not provably_dead(self.supervisor)
 
@@ -85,7 +85,8 @@ class ServerDirectory:
         return kept_secret(self.path / "password")
 
     def socket_path(self) -> Path:
-        """Beside the data where the path is short enough for a socket, else in a fresh directory (mode 700) for it."""
+        """The path of the socket: beside the data if that is short enough for a socket, or else in a new directory
+        (mode 700)."""
         beside = self.path / "redis.sock"
         if len(os.fsencode(beside)) <= _SOCKET_PATH_BYTES:
             return beside
@@ -103,7 +104,7 @@ class ServerDirectory:
         self._state.unlink(missing_ok=True)
 
     def recorded(self) -> EmbeddedStatus | None:
-        """What the state file says, true or not; None: there is none, or it is not ours."""
+        """What the state file says, which may be outdated; None: there is no such file, or it is not ours."""
         try:
             return EmbeddedStatus(**json.loads(self._state.read_bytes()))
         except (FileNotFoundError, ValueError, TypeError):
@@ -117,9 +118,9 @@ class ServerDirectory:
         write_private(self.path / "binary", f"{binary}\n")
 
     def answering(self, timeout_s: float) -> EmbeddedStatus | None:
-        """The recorded server, if it answers on its socket, takes our password and is the recorded process.
+        """The recorded server, if it answers on its socket, accepts our password and is the recorded process.
 
-        A PING would not do: another server may have taken the place of one that died.
+        A PING would not be enough, since another server may have replaced one that died.
         """
         status = self.recorded()
         if status is None:

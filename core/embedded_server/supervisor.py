@@ -1,8 +1,8 @@
-"""The process that looks after one embedded server: starts it, restarts it, ends it when nobody needs it.
+"""The process that supervises one embedded server: it starts and restarts the server, and ends it when it is idle.
 
 It belongs to no agent and no terminal. The server never outlives it: on Linux the kernel kills the server with it, and
-elsewhere a second process waits for its end. Killing the server is safe: it answers a write only when it has handed the
-data to the operating system.
+elsewhere a second process waits for its end. Killing the server loses nothing, since it answers a write only after it
+has handed the data to the operating system.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ __all__ = ["SERVER_RESTARTS", "Orders", "Supervisor"]
 
 _READY_POLL_S = 0.005
 _ANSWER_S = 5.0
-#: At once, since all clients wait for it.
+#: The server is restarted at once, since all clients wait for it.
 SERVER_RESTARTS = RestartPolicy(intensity=5, period_s=60.0)
-#: How long a server may take to write its last data when it is asked to end.
+#: Seconds that a server may take to write its last data when it is asked to end.
 _END_S = 10.0
 
 _log = logging.getLogger("supervisor")
@@ -45,19 +45,19 @@ _log = logging.getLogger("supervisor")
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What a starter asks of a supervisor."""
+    """The arguments of a supervisor."""
 
     directory: str
     port: int
-    bind: str  #: addresses as server.conf takes them
+    bind: str  #: addresses, in the format of server.conf
     binary: str
-    idle_s: float  #: end this long after the last client has gone
-    guard: Literal["kernel", "process"]  #: who ends the server if the supervisor is killed
-    ready_fd: int  #: gets "ready", or is closed without
+    idle_s: float  #: the server ends this long after its last client has gone
+    guard: Literal["kernel", "process"]  #: what ends the server if the supervisor is killed
+    ready_fd: int  #: "ready" is written to it when the server is; it is closed without that if it never is
 
 
 class Supervisor:
-    """Holds `lock`, an open descriptor, for as long as it lives, and lets the server inherit it."""
+    """Supervises one server. It holds `lock`, an open descriptor, as long as it lives, and the server inherits it."""
 
     def __init__(self, orders: Orders, lock: int) -> None:
         self._orders = orders
@@ -70,7 +70,7 @@ class Supervisor:
         self._signals = SignalSocket(signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
     def run(self) -> None:
-        """Returns when the server was stopped, was not needed any longer, or cannot be kept running."""
+        """Runs until the server is stopped, is no longer needed, or cannot be kept running."""
         try:
             while self._serve_once():
                 _log.info("the server died; starting it again")
@@ -78,7 +78,7 @@ class Supervisor:
             self._directory.remove_socket(self._socket_path)
 
     def _serve_once(self) -> bool:
-        """From start to end of one server; True when another one is to follow."""
+        """Runs one server from start to end. Returns whether it must be started again."""
         server = self._spawn()
         guard = _Guard.over(server.pid, self._lock) if self._orders.guard == "process" else None
         try:
@@ -102,7 +102,7 @@ class Supervisor:
     def _spawn(self) -> subprocess.Popen[bytes]:
         text = server_conf(self._orders.port, self._orders.bind, self._socket_path, self._directory)
         write_private(self._directory.config_file, text)
-        return subprocess.Popen(  # from the main thread: the kernel ties the server to the thread that starts it
+        return subprocess.Popen(  # in the main thread, since the kernel ties the server to its thread
             [self._orders.binary, str(self._directory.config_file)],
             cwd=self._directory.path,
             stdin=subprocess.DEVNULL,
@@ -111,7 +111,8 @@ class Supervisor:
         )
 
     def _ready(self, server: subprocess.Popen[bytes]) -> Conversation | None:
-        """A conversation with the server once it has loaded its data; None when it has ended, or is to."""
+        """Waits until the server has loaded its data, and returns a conversation with it; None when it has ended, or
+        must end."""
         while not self._stop and server.poll() is None:
             if (talk := self._enter(server)) is not None:
                 return talk
@@ -119,7 +120,8 @@ class Supervisor:
         return None
 
     def _enter(self, server: subprocess.Popen[bytes]) -> Conversation | None:
-        """None: it does not listen yet, loads, is busy, or is another process than ours."""
+        """A conversation with the server; None: it does not listen yet, is loading or busy, or is another process than
+        ours."""
         try:
             talk = Conversation.over_unix_socket(str(self._socket_path), self._directory.password(), _ANSWER_S)
         except (OSError, Refusal, NotRedis):
@@ -148,7 +150,7 @@ class Supervisor:
         )
 
     def _watch(self, server: subprocess.Popen[bytes], use: _Use, status: EmbeddedStatus) -> None:
-        """Returns when the server has ended, is to end, or has been without clients for `idle_s`."""
+        """Waits until the server has ended, must end, or has had no clients for `idle_s`."""
         poll_s = min(2.0, self._orders.idle_s / 10)
         used_s = time.monotonic()
         while True:
@@ -158,7 +160,7 @@ class Supervisor:
             if use.went_on():
                 used_s = time.monotonic()
             elif time.monotonic() - used_s >= self._orders.idle_s:
-                self._directory.forget()  # from here on nobody finds it; who found it before is seen by one more look
+                self._directory.forget()  # nobody finds it now; a client that found it before shows in one more check
                 if not use.went_on():
                     _log.info("no client for %s s", self._orders.idle_s)
                     return
@@ -166,7 +168,7 @@ class Supervisor:
                 used_s = time.monotonic()
 
     def _report_ready(self) -> None:
-        """Tells the starter, once; that may have gone."""
+        """Tells the process that started this one, once. That process may be gone."""
         if self._ready_fd is not None:
             with suppress(OSError):
                 os.write(self._ready_fd, b"ready")
@@ -174,14 +176,14 @@ class Supervisor:
             self._ready_fd = None
 
     def _sleep(self, seconds: float) -> None:
-        """Until a signal comes, but no longer."""
+        """Sleeps, but not longer than until a signal comes."""
         select.select([self._signals], [], [], seconds)
-        if set(self._signals.take()) - {signal.SIGCHLD}:  # that one only wakes
+        if set(self._signals.take()) - {signal.SIGCHLD}:  # SIGCHLD only ends the sleep
             self._stop = True
 
 
 class _Use:
-    """Whether anybody but the supervisor uses the server."""
+    """Finds out whether anybody except the supervisor uses the server."""
 
     def __init__(self, talk: Conversation, enter: Callable[[], Conversation | None]) -> None:
         self._talk: Conversation | None = talk
@@ -196,7 +198,7 @@ class _Use:
             self._talk.close()
 
     def went_on(self) -> bool:
-        """Whether others are connected, or were since the last call; True as well when the server does not say."""
+        """Whether others are connected, or were since the last call. True if the server does not answer."""
         self._talk = self._talk or self._enter()
         if self._talk is None:
             return True
@@ -204,7 +206,7 @@ class _Use:
             clients = int(self._talk.info("clients")["connected_clients"])
             connections = int(self._talk.info("stats")["total_connections_received"])
         except (OSError, Refusal, NotRedis):
-            # It is busy for longer than we wait. The reply may still come, so this connection is of no more use.
+            # The server is busy for longer than the timeout. Its reply may still come, so a new connection is needed.
             self._talk.close()
             self._talk = None
             return True
@@ -214,7 +216,7 @@ class _Use:
 
 @dataclass(frozen=True, slots=True)
 class _Guard:
-    """A process that kills the server when the supervisor ends without having said so."""
+    """A process that kills the server when the supervisor ends without dismissing it."""
 
     pid: int
     pipe: int

@@ -1,11 +1,11 @@
-"""Named points in the life of an agent at which a test makes it die, stand still, fail or wait.
+"""Failpoints: named points in the code of an agent at which a test makes it die, stop, fail or wait.
 
     AGENT_FAILPOINTS="before-exec:3:kill,read:1:delay=500"       NAME:NTH:ACTION, separated by commas
 
-The third time that this process is about to send a transaction it kills itself; what it had read first waits half a
-second. Actions: `kill` (SIGKILL), `stop` (SIGSTOP, until somebody sends SIGCONT), `raise` (FailpointHit), `delay=MS`
-(the whole process stands still). The programs of the tiers arm them when they start; in all others they are inert, and
-where they are inert a point costs one call of an empty function.
+In this example the process kills itself before it sends a transaction for the third time, and after its first read it
+waits for half a second. Actions: `kill` (SIGKILL), `stop` (SIGSTOP, until somebody sends SIGCONT), `raise`
+(FailpointHit), `delay=MS` (the whole process sleeps). The programs of the tiers arm failpoints when they start. In all
+other programs they are inert, and each costs one call of an empty function.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ __all__ = ["NAMES", "FailpointHit", "arm", "hit", "hit_soon"]
 
 log = logging.getLogger(__name__)
 
-#: Every point, in the order of a turn; then those of one tier.
+#: All failpoints, in the order of a turn, followed by those of single tiers.
 NAMES = (
-    "lease",  # the lease was just taken, the state is not read yet
-    "read",  # entries were fetched, not verified
-    "verify",  # verified, not yet seen by the graph
-    "graph",  # the step is thought, its commit not begun
-    "watch",  # the lease is watched, the transaction is about to be put together
+    "lease",  # the lease has been taken, and the state is not read yet
+    "read",  # entries have been fetched, and are not verified yet
+    "verify",  # entries have been verified, and the graph has not run yet
+    "graph",  # the step is decided, and its commit has not begun yet
+    "watch",  # the lease is watched, and the transaction is about to be assembled
     "before-exec",  # the transaction is about to be sent
-    "exec-sent",  # it is sent, its reply not seen
-    "exec",  # it has happened, and what was read is acknowledged by it; effects have not
+    "exec-sent",  # the transaction has been sent, and its reply has not come yet
+    "exec",  # the transaction was executed, which acknowledges what was read; the effects are still to come
     "renew",  # the lease is about to be renewed
     "spawn",  # worker: an attempt is about to run
-    "ran",  # worker: its handler is done, its outcome not told yet
-    "takeover",  # coordinator: it holds a lost distributor's lease, whose cell is not emptied yet
-    "taken",  # coordinator: the cell is emptied, its tasks not lined up yet
+    "ran",  # worker: the handler has ended, and its outcome is not reported yet
+    "takeover",  # coordinator: it holds the lease of a lost distributor, whose cell is not emptied yet
+    "taken",  # coordinator: the cell has been emptied, and its tasks are not queued again yet
 )
 _WAYS = "kill, stop, raise or delay=MS"
 
 
 class FailpointHit(AgentSystemError):
-    """A failpoint's `raise`: what the code around it does when something unforeseen goes wrong there."""
+    """Raised by a failpoint with the action `raise`, in place of an unforeseen error."""
 
     exit_code = 70
 
@@ -53,7 +53,7 @@ class FailpointHit(AgentSystemError):
 class _Armed:
     """One entry of AGENT_FAILPOINTS."""
 
-    left: int  #: hits until it acts
+    left: int  #: number of hits until it acts
     act: Callable[[], None]
     text: str
 
@@ -62,7 +62,7 @@ _armed: dict[str, list[_Armed]] = {}
 
 
 def arm(text: str) -> None:
-    """Arms the points that `text` names, instead of those before. Raises ConfigError, naming what is wrong."""
+    """Arms the failpoints in `text`, and disarms all others. Raises ConfigError when `text` is malformed."""
     _armed.clear()
     for entry in filter(None, (part.strip() for part in text.split(","))):
         name, nth, action = (*entry.split(":"), "", "")[:3]
@@ -74,13 +74,15 @@ def arm(text: str) -> None:
 
 
 def hit(name: str) -> None:
-    """The process has come to this point. Raises FailpointHit where that is what was armed."""
+    """Performs the action that is armed for this failpoint, if it is due. Raises FailpointHit for the action
+    `raise`."""
     if _armed:
         _count(name)
 
 
 def hit_soon(name: str) -> None:
-    """`hit` as soon as the running step of the event loop waits: after it has sent something, before it hears more."""
+    """Calls `hit` as soon as the running task yields to the event loop: after it has sent something, and before it gets
+    a reply."""
     if _armed:
         asyncio.get_running_loop().call_soon(_count, name)
 

@@ -1,1 +1,1 @@
-"""A hierarchy as processes of this machine: started, watched, started again, ended."""
+"""Runs a hierarchy as processes of this machine: it starts, watches, restarts and ends them."""

@@ -1,9 +1,9 @@
-"""A hierarchy that runs as processes of one machine: which agents it has, and the record by which it is found.
+"""A hierarchy that runs as processes of one machine: its agents, and the record by which other commands find it.
 
-DATA/hierarchies/COORDINATOR-HASH.json   what runs, written by its supervisor; the hash is that of the Redis address
-DATA/hierarchies/COORDINATOR-HASH.lock   held by the supervisor for as long as it lives
-DATA/hierarchies/COORDINATOR-HASH.drain  seconds for the next drain, if `agents down` said other than DRAIN_TIMEOUT
-DATA/logs/ROLE-ID.log                    what an agent of a detached hierarchy says
+DATA/hierarchies/COORDINATOR-HASH.json   the record, written by the supervisor; the hash is that of the Redis address
+DATA/hierarchies/COORDINATOR-HASH.lock   held by the supervisor as long as it lives
+DATA/hierarchies/COORDINATOR-HASH.drain  seconds for the next drain, if `agents down` got another than DRAIN_TIMEOUT
+DATA/logs/ROLE-ID.log                    the output of an agent of a detached hierarchy
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["AgentPlan", "AgentRecord", "HierarchyFiles", "HierarchyRecord", "pla
 
 @dataclass(frozen=True, slots=True)
 class AgentPlan:
-    """One agent to run: its tier's program, and the flags it is started with."""
+    """One agent to run, and the flags with which its tier's program is started."""
 
     address: Address
     flags: tuple[str, ...]
@@ -45,11 +45,11 @@ def plan_agents(
     flags: Sequence[str] = (),
     health_port: int | None = None,
 ) -> tuple[AgentPlan, ...]:
-    """One coordinator, that many distributors, and `workers` workers in all, dealt out to the distributors in turn;
-    in the order in which they are started. `flags` are those that every tier understands.
-    The first one answers probes at `health_port`, the second one at the port after that, and so on.
+    """The agents of a hierarchy, in the order in which they start: one coordinator, `distributors` distributors, and
+    `workers` workers in total, which are assigned to the distributors in turn. All agents get `flags`. The first agent
+    answers probes at `health_port`, the second at the next port, and so on.
 
-    Raises ConfigError when a distributor would be left without a worker.
+    Raises ConfigError when a distributor would have no worker.
     """
     if not 1 <= distributors <= workers:
         raise ConfigError(
@@ -78,8 +78,8 @@ def plan_agents(
 
 
 def distributor_name(coordinator_id: str, number: int) -> str:
-    """Distributors of different coordinators lie side by side in one Redis; those of the default one have the short
-    names."""
+    """The id of a distributor. Since coordinators may share a Redis, it contains the coordinator's id, except that of
+    the default coordinator."""
     first = coordinator_id == "coordinator-1"
     return f"distributor-{number}" if first else f"{coordinator_id}.distributor-{number}"
 
@@ -90,9 +90,9 @@ class AgentRecord:
 
     role: str
     agent_id: str
-    pid: int  #: of the last process
-    starts: int = 1
-    exit_code: int | None = None  #: None: it runs; negative: ended by that signal
+    pid: int  #: of its latest process
+    starts: int = 1  #: number of its starts
+    exit_code: int | None = None  #: None: it runs; negative: that signal ended it
 
     @property
     def name(self) -> str:
@@ -101,38 +101,38 @@ class AgentRecord:
 
 @dataclass(frozen=True, slots=True)
 class HierarchyRecord:
-    """What a supervisor has written about its hierarchy."""
+    """The record that a supervisor writes about its hierarchy."""
 
     coordinator_id: str
     redis: str  #: address, without user and password
     pid: int  #: of the supervisor
-    process: str  #: machine/pid/start of the supervisor: tells a reused pid apart
+    process: str  #: machine/pid/start of the supervisor, since its pid may be reused
     started_at: str  #: UTC, ISO 8601
-    ready: bool  #: all agents have been seen at work
+    ready: bool  #: whether all agents have run at the same time
     logs: str | None  #: directory of the agents' logs; None: they write to the supervisor's terminal
     agents: tuple[AgentRecord, ...]
 
     def with_agent(self, agent: AgentRecord) -> HierarchyRecord:
-        """The record with this agent's entry put in, or replaced."""
+        """The record with this agent's entry, which is added or replaced."""
         known = {entry.name: entry for entry in self.agents} | {agent.name: agent}
         return replace(self, agents=tuple(known.values()))
 
     @property
     def handed_back(self) -> tuple[str, ...]:
-        """The agents that drained, and had to hand tasks back."""
+        """The names of the agents that had to hand tasks back when they drained."""
         return tuple(agent.name for agent in self.agents if agent.exit_code == 75)
 
 
 @dataclass(frozen=True, slots=True)
 class HierarchyFiles:
-    """Where the record of one hierarchy lies: that of this coordinator id at this Redis."""
+    """The files of one hierarchy, which is known by its coordinator id and its Redis."""
 
     data: Path
     name: str
 
     @classmethod
     def of(cls, redis: RedisConfig, coordinator_id: str) -> Self:
-        """Raises ConfigError when the data directory cannot be used."""
+        """The files of a coordinator's hierarchy. Raises ConfigError when the data directory cannot be used."""
         data = directory_of(redis)
         private_directory(data / "hierarchies")
         digest = hashlib.sha256(str(redis.endpoint).encode()).hexdigest()[:8]
@@ -148,7 +148,7 @@ class HierarchyFiles:
 
     @property
     def running(self) -> bool:
-        """Whether a supervisor holds it now."""
+        """Whether its supervisor lives."""
         return is_locked(self.lock)
 
     def logs(self) -> Path:
@@ -162,7 +162,8 @@ class HierarchyFiles:
         write_private(self._file("json"), json.dumps(asdict(record), indent=1))
 
     def read(self) -> HierarchyRecord | None:
-        """What the last supervisor wrote, whether or not it still runs; None: there was none."""
+        """The record of the last supervisor, whether or not it still runs; None: there is none. Raises ConfigError when
+        the file is something else."""
         try:
             fields: dict[str, Any] = json.loads(self._file("json").read_bytes())
             agents = tuple(AgentRecord(**agent) for agent in fields.pop("agents"))
@@ -175,7 +176,8 @@ class HierarchyFiles:
             ) from error
 
     def signal(self, number: int) -> bool:
-        """Sends a signal to the supervisor. False: none runs, or one is starting and has not written its record."""
+        """Sends a signal to the supervisor. Returns whether it could: False if none runs, or one is starting and has
+        not written its record yet."""
         record = self.read()
         if record is None or not self.running or provably_dead(record.process):
             return False

@@ -1,4 +1,4 @@
-"""What a process does before it forks agents, so that they share it and none of them has to do it again."""
+"""Prepares a process for forking agents, so that they share what is expensive to load."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["preload"]
 
 
 def preload(tiers: Iterable[Role]) -> None:
-    """Imports the programs of these tiers, and does what takes longer the first time: with that, a forked worker is up
-    after 36 ms of CPU time, not 50. Call it while there is one thread and no event loop."""
+    """Imports the programs of these tiers, and does once whatever takes longer the first time. With that, a forked
+    worker starts in 36 ms of CPU time instead of 50. Call it while there is one thread and no event loop."""
     for tier in tiers:
         main_of(tier)
         graph_of(tier)
-    key_id_of(b"the secret of nobody")  # OpenSSL looks for an algorithm when it is first asked for one
+    key_id_of(b"the secret of nobody")  # OpenSSL searches for an algorithm when it is first used
     first_run()

@@ -1,4 +1,4 @@
-"""The programs of the tiers, which core starts and draws by their names, since it may import no tier."""
+"""The programs of the tiers. `core` starts and draws them by name, since it may not import a tier."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, cast
 from core.module_names import module_name
 from core.roles import Role
 
-if TYPE_CHECKING:  # whoever only starts the tiers needs no LangGraph
+if TYPE_CHECKING:  # starting a tier does not need LangGraph here
     from core.tier_graph import TierGraph
 
 __all__ = ["graph_of", "main_of"]
 
 
 def main_of(tier: Role) -> Callable[[list[str]], int]:
-    """The program of a tier, imported: it takes the flags and gives the exit code."""
+    """Imports the program of a tier, and returns its main function, which takes the flags and returns the exit code."""
     return cast(Callable[[list[str]], int], import_module(module_name(f"{tier.value}.__main__")).main)
 
 
 def graph_of(tier: Role) -> TierGraph:
-    """The graph of a tier, imported and compiled."""
+    """Imports a tier, and returns its compiled graph."""
     return cast("TierGraph", import_module(module_name(f"{tier.value}.graph")).build())

@@ -1,4 +1,4 @@
-"""Waiting until every agent of a hierarchy is at work, as Redis shows it."""
+"""Waits until every agent of a hierarchy runs, according to Redis."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from core.wiring import server_for
 __all__ = ["wait_until_ready"]
 
 POLL_S = 0.05
-#: Until people are told what is still missing.
+#: Seconds until people are told which agents are missing.
 PATIENCE_S = 20.0
 
 
 async def wait_until_ready(
     plans: Sequence[AgentPlan], settings: Settings, supervisor: int, say: Callable[[str], None]
 ) -> Overview:
-    """The first overview in which every planned agent is up, as a process that `supervisor` has started.
+    """The first overview in which every planned agent is up, as a child process of `supervisor`.
 
-    Says what is missing after 20 s, and goes on waiting; also while there is no Redis: agents outlast that as well, or
-    end and say why. Raises ConfigError.
+    It names the missing agents after PATIENCE_S and keeps waiting. It also waits while Redis is away, since agents do
+    so as well, or end with an error. Raises ConfigError.
     """
     missing = list(plans)
     loop = asyncio.get_running_loop()
@@ -58,7 +58,8 @@ def _at_work(overview: Overview, plan: AgentPlan, supervisor: int) -> bool:
 
 
 def _is_child(agent: AgentView, supervisor: int) -> bool:
-    """Not the lease and the last heartbeat of a predecessor that died a moment ago."""
+    """Whether the agent's process is a child of `supervisor`. Otherwise its lease and heartbeat are those of a
+    predecessor that has just died."""
     try:
         return agent.pid is not None and psutil.Process(agent.pid).ppid() == supervisor
     except psutil.Error:

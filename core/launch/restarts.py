@@ -1,4 +1,4 @@
-"""Which agents are started again when their process has ended, and when. A rule: the time is an argument."""
+"""Decides whether and when an agent is restarted after its process has ended. The time is an argument."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from core.restart_policy import RestartPolicy, Restarts
 __all__ = ["AGENT_RESTARTS", "ORDERLY_CODES", "AgentRestarts"]
 
 AGENT_RESTARTS = RestartPolicy(intensity=10, period_s=60.0, first_pause_s=0.1, max_pause_s=10.0)
-#: Exit codes that another start cannot change: usage and configuration.
+#: Exit codes after which a restart cannot help: wrong usage or configuration.
 FINAL_CODES = frozenset({UserError.exit_code, ConfigError.exit_code})
-#: Exit codes of an agent that ended in order: drained, or drained with tasks handed back.
+#: Exit codes of an agent that has drained, with or without handing tasks back.
 ORDERLY_CODES = frozenset({0, 75})
 
 
 class AgentRestarts:
-    """One agent's deaths. After each, `pause_s` says how long to wait before the next start."""
+    """Counts the deaths of one agent. After each, `pause_s` says how long to wait before the restart."""
 
     def __init__(self) -> None:
         self._restarts = Restarts(AGENT_RESTARTS)
         self._outage = Backoff(AGENT_RESTARTS.first_pause_s, AGENT_RESTARTS.max_pause_s)
 
     def pause_s(self, exit_code: int, now_s: float) -> float | None:
-        """The pause before the agent is started again; None: it is not, `why_not` says why.
+        """The pause before the agent is restarted, in seconds; None: it is not restarted, and `why_not` says why.
 
-        `exit_code` is negative when a signal ended it. Starts that found no Redis are repeated for as long as it is
-        away and are not counted: nothing is wrong with the agent.
+        `exit_code` is negative if a signal ended the agent. An agent that found no Redis is restarted until Redis is
+        back, and these deaths do not count, since nothing is wrong with the agent.
         """
         if exit_code in FINAL_CODES or exit_code in ORDERLY_CODES:
             return None
@@ -36,7 +36,7 @@ class AgentRestarts:
         return self._restarts.after_death(now_s)
 
     def why_not(self, exit_code: int) -> str:
-        """Why it is not started again, with the cure."""
+        """Why the agent is not restarted, and what to do."""
         if exit_code in ORDERLY_CODES:
             return "it was asked to stop, and is not started again; `agents down` and `agents up` bring it back"
         if exit_code in FINAL_CODES:

@@ -1,8 +1,8 @@
-"""The process that runs a hierarchy: forks its agents, starts again the ones that die, drains them from below.
+"""The process that runs a hierarchy: it forks the agents, restarts those that die, and drains them from below.
 
-One thread, no event loop, no connection to Redis: it sleeps until a signal or a line of output arrives. What it knows
-it writes to the hierarchy's record. Agents are named by their role; the program of a tier is `ROLE.__main__`, imported
-once before the first fork, so that all start within the time of one and share their memory.
+It has one thread, no event loop and no connection to Redis. It sleeps until a signal or a line of output arrives, and
+writes what it knows to the hierarchy's record. The program of a tier is `ROLE.__main__`. It is imported once, before
+the first fork, so that all agents start in the time of one and share memory.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from core.roles import Role
 __all__ = ["EXIT_KILLED", "Supervisor"]
 
 EXIT_HANDED_BACK, EXIT_KILLED = 75, 130
-#: Beyond the drain timeout, for what comes after it: handing back, the goodbye. Then it is killed.
+#: Seconds after the drain timeout in which an agent hands tasks back and says goodbye, before it is killed.
 GRACE_S = 10.0
-#: Even if no time is given for running tasks, what has none needs a moment to say goodbye; and the upper tiers, which
-#: run nothing themselves, have to pass on what the workers have just handed back.
+#: Seconds that a tier has at least. Even an idle agent needs a moment to say goodbye, and the upper tiers have to pass
+#: on what the workers have just handed back.
 MIN_DRAIN_S = {Role.WORKER: 0.5, Role.DISTRIBUTOR: 5.0, Role.COORDINATOR: 5.0}
-#: From below, so that nobody is left with work and nobody to give it to.
+#: Tiers drain from below, so that each can still pass its tasks up.
 DRAIN_ORDER = (Role.WORKER, Role.DISTRIBUTOR, Role.COORDINATOR)
 
 
@@ -50,10 +50,10 @@ class _AgentProcess:
     plan: AgentPlan
     record: AgentRecord
     restarts: AgentRestarts = field(default_factory=AgentRestarts)
-    output: int | None = None  #: read end of what it says, when that goes to our terminal
-    pending: bytes = b""  #: what it has said of a line that has not ended yet
-    said: str = ""  #: its last line
-    due_s: float | None = None  #: monotonic: when it is started again
+    output: int | None = None  #: read end of its output, if that goes to our terminal
+    pending: bytes = b""  #: the beginning of an unfinished line of its output
+    said: str = ""  #: the last line of its output
+    due_s: float | None = None  #: monotonic time of its restart
 
     @property
     def name(self) -> str:
@@ -67,7 +67,8 @@ class _AgentProcess:
 class Supervisor:
     """Runs the agents of one hierarchy. `private`: descriptors that no agent may hold, such as the hierarchy's lock.
 
-    `say` takes lines for people; `on_ready` is called once, when `ready` (run in a process of its own) has returned 0.
+    `say` is called with lines for people. `ready` runs in a process of its own; when it has returned 0, `on_ready` is
+    called once.
     """
 
     def __init__(
@@ -92,14 +93,14 @@ class Supervisor:
         self._ready = ready
         self._on_ready = on_ready
         self._name_width = max(len(str(plan.address)) for plan in plans)
-        self._living: dict[int, _AgentProcess] = {}  # by pid, those that live
+        self._living: dict[int, _AgentProcess] = {}  # the living ones, by pid
         self._agents: list[_AgentProcess] = []
         self._watcher = 0
-        self._unheard = False  # whether nobody reads what we say
+        self._unheard = False  # whether nobody reads our output any more
         self._stop_requests = 0  # how often we were asked to stop
         self._stage: Role | None = None  # the tier that drains
         self._stage_ends_s = 0.0
-        self._failed: _AgentProcess | None = None  # an agent that could not start, so that `up` itself has failed
+        self._failed: _AgentProcess | None = None  # an agent that could not start, which makes `up` fail
         self._signals = SignalSocket(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._signals, selectors.EVENT_READ, self._on_signals)
@@ -115,8 +116,9 @@ class Supervisor:
         )
 
     def run(self) -> int:
-        """Returns when all agents have ended. 0: drained, 75: some handed tasks back, 130: killed by a second signal;
-        an agent's own exit code when it could not start at all, or when no agent could be kept running."""
+        """Runs until all agents have ended. Returns the exit code: 0 if they have drained, 75 if some handed tasks
+        back, 130 if a second signal killed them, or an agent's own exit code if that agent could not start, or if no
+        agent could be kept running."""
         self._files.drain_order.unlink(missing_ok=True)
         for plan in self._plans:
             agent = _AgentProcess(plan, AgentRecord(plan.address.role.value, plan.address.agent_id, 0, starts=0))
@@ -128,7 +130,7 @@ class Supervisor:
             self._turn()
         self._end_watcher()
         self._files.drain_order.unlink(missing_ok=True)
-        if self._failed:  # once more, below what the others had to say of their end
+        if self._failed:  # repeated, since the output of the other agents has followed it
             why = f": {self._failed.said}" if self._failed.said else ""
             self._tell(f"{self._failed.name} could not start (exit code {self._failed.record.exit_code}){why}")
         return self._exit_code()
@@ -136,7 +138,7 @@ class Supervisor:
     # ---- the loop ----
 
     def _turn(self) -> None:
-        """Sleeps until something happens, and deals with it."""
+        """Sleeps until something happens, and handles it."""
         for key, _ in self._selector.select(self._patience_s()):
             key.data()
         now_s = time.monotonic()
@@ -148,7 +150,7 @@ class Supervisor:
             self._kill(self._stage, "did not end in time and was killed; others finish its tasks")
 
     def _patience_s(self) -> float | None:
-        """How long nothing needs to be done; None: until a signal."""
+        """Seconds until something is due; None: nothing is, so a signal ends the sleep."""
         times = [agent.due_s for agent in self._agents if agent.due_s is not None]
         if self._stage is not None:
             times.append(self._stage_ends_s)
@@ -162,7 +164,7 @@ class Supervisor:
                 self._asked_to_stop()
 
     def _descriptors(self) -> list[int]:
-        """Ours, which a child must not hold: the lock would stay taken, an end of a pipe would never close."""
+        """Our descriptors that no child may hold: otherwise the lock would stay taken, and pipes would never close."""
         outputs = [agent.output for agent in self._agents if agent.output is not None]
         return [*self._private, *self._signals.descriptors, *outputs]
 
@@ -171,7 +173,7 @@ class Supervisor:
     def _start_again(self, agent: _AgentProcess) -> None:
         try:
             self._start(agent)
-        except OSError as error:  # no more processes, descriptors, or room for a log: no reason to end the others
+        except OSError as error:  # no more processes, descriptors or disk space, which must not end the others
             pause_s = AGENT_RESTARTS.max_pause_s
             agent.due_s = time.monotonic() + pause_s
             self._tell(f"{agent.name} cannot be started now ({error.strerror}); again in {pause_s:g} s")
@@ -228,11 +230,11 @@ class Supervisor:
         if pause_s is None:
             self._tell(f"{agent.name} {how}: {agent.restarts.why_not(code)}")
         else:
-            agent.due_s = time.monotonic() + pause_s  # not later: when nobody hears what is told all is to end
+            agent.due_s = time.monotonic() + pause_s  # before `_tell`, which may ask all agents to stop
             self._tell(f"{agent.name} {how}; it is started again in {pause_s:.1f} s")
 
     def _on_output(self, agent: _AgentProcess) -> None:
-        """Passes on whole lines, each with the name of who said it."""
+        """Passes on the whole lines of an agent's output, each after its name."""
         while agent.output is not None:
             try:
                 said = os.read(agent.output, 65_536)
@@ -248,7 +250,7 @@ class Supervisor:
                 self._tell(f"{agent.name:<{self._name_width}} | {agent.said}")
 
     def _hang_up(self, agent: _AgentProcess) -> None:
-        """Of a process that has ended: what it has left behind may still hold the other end."""
+        """Closes our end of the output of a process that has ended. Its descendants may still hold the other end."""
         if agent.output is not None:
             self._selector.unregister(agent.output)
             os.close(agent.output)
@@ -274,14 +276,14 @@ class Supervisor:
         self._next_stage()
 
     def _next_stage(self) -> None:
-        """Asks the lowest tier that lives to drain, once."""
+        """Asks the lowest tier that still has agents to drain, once."""
         living = [agent.plan.address.role for agent in self._living.values()]
         stage = next((role for role in DRAIN_ORDER if role in living), None)
         if stage is self._stage or self._stop_requests > 1:
             return
         self._stage = stage
         drain_s = max(self._drain_timeout_s, MIN_DRAIN_S[stage]) if stage else 0.0
-        with suppress(OSError):  # the disk is full: they take the time that is configured
+        with suppress(OSError):  # on a full disk, agents use the configured time
             write_private(self._files.drain_order, f"{drain_s}")
         self._stage_ends_s = time.monotonic() + drain_s + GRACE_S
         for pid, agent in self._living.items():
@@ -307,11 +309,12 @@ class Supervisor:
             self._record = self._record.with_agent(agent.record)
         try:
             self._files.write(self._record)
-        except OSError as error:  # a full disk is no reason to end agents
+        except OSError as error:  # a full disk must not end agents
             self._tell(f"the record of what runs could not be written: {error}")
 
     def _tell(self, text: str) -> None:
-        """A line for people. When nobody reads any longer, it is as if the terminal had been closed."""
+        """Passes a line to `say`. If nobody reads it any more, that counts as a closed terminal, and all agents
+        stop."""
         if self._unheard:
             return
         try:
@@ -321,7 +324,7 @@ class Supervisor:
             if not self._stop_requests:
                 self._asked_to_stop()
         except OSError:
-            pass  # the log's disk is full; agents go on
+            pass  # the disk of the log is full, but agents go on
 
     def _exit_code(self) -> int:
         if self._failed and self._failed.record.exit_code:
@@ -329,6 +332,6 @@ class Supervisor:
         if self._stop_requests > 1:
             return EXIT_KILLED
         codes = [agent.record.exit_code or 0 for agent in self._agents]
-        if not self._stop_requests:  # nobody asked: all have ended by themselves
+        if not self._stop_requests:  # all agents have ended by themselves
             return next((code if code > 0 else 1 for code in codes if code not in ORDERLY_CODES), 0)
         return EXIT_HANDED_BACK if any(code != 0 for code in codes) else 0

@@ -1,6 +1,6 @@
 """`python -m core.machine.exec_with_parent PARENT COMMAND...` becomes the command, which dies with its parent (Linux).
 
-For a parent with threads: the code between its fork and an exec is not safe in Python, and in here it is.
+It is meant for a parent with threads, in which Python code between fork and exec would not be safe.
 """
 
 from __future__ import annotations

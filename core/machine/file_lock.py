@@ -1,4 +1,4 @@
-"""Locks on files, which the operating system releases when their holder dies."""
+"""File locks, which the operating system releases when their holder dies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ _POLL_S = 0.02
 
 
 def try_lock(path: Path) -> int | None:
-    """A descriptor that holds the lock until it, and every copy a child inherited, is closed; None: it is taken."""
+    """Takes the lock. Returns a descriptor, which holds it until the descriptor and all its inherited copies are
+    closed; None: the lock is taken."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -28,6 +29,7 @@ def try_lock(path: Path) -> int | None:
 
 
 def is_locked(path: Path) -> bool:
+    """Whether any process holds the lock."""
     if not path.exists():
         return False
     descriptor = try_lock(path)
@@ -38,7 +40,7 @@ def is_locked(path: Path) -> bool:
 
 @contextmanager
 def locked(path: Path, timeout_s: float) -> Iterator[None]:
-    """Holds the lock for the length of the block. Raises TransportDown when it stays taken for `timeout_s`."""
+    """Holds the lock during the block. Raises TransportDown when another process holds it for `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while (descriptor := try_lock(path)) is None:
         if time.monotonic() > deadline:

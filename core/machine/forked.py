@@ -1,6 +1,6 @@
-"""Starting a function as a process by forking: what is imported already is shared, and not imported again.
+"""Runs a function as a process by forking, so that imported modules are shared and need not be imported again.
 
-Only for a process with one thread and no running event loop: a fork copies neither threads nor what they were doing.
+Use it only in a process with one thread and no running event loop, since a fork does not copy threads.
 """
 
 from __future__ import annotations
@@ -24,34 +24,35 @@ _EXIT_BUG = 70
 
 
 def fork(run: Callable[[], int]) -> int:
-    """The pid of a child that does `run` and exits with what it returns; 70 if it raises, which is shown on stderr.
+    """Forks a child that calls `run` and exits with the code that it returns, or 70 with a traceback on stderr if it
+    raises. Returns the child's pid.
 
-    It begins with all that its parent has: descriptors, signal handlers, what was printed and not flushed, which is
-    dropped. Raises OSError: there are no more processes.
+    The child begins with the parent's descriptors and signal handlers. Text that the parent has printed but not flushed
+    is dropped in the child. Raises OSError when there are too many processes.
     """
     if pid := os.fork():
         return pid
     code = _EXIT_BUG
     try:
         code = run()
-    except SystemExit as leaving:  # a parser that dislikes its flags has said so
+    except SystemExit as leaving:  # for instance from a parser, which has printed why
         code = leaving.code if isinstance(leaving.code, int) else 1
     except BaseException:
         traceback.print_exc()
     finally:
-        os._exit(code)  # never back into the parent's frames
+        os._exit(code)  # the child must never return into the parent's frames
 
 
 def fork_detached(run: Callable[[], int], *, stdout: int | None, stderr: int | None, close: Iterable[int] = ()) -> int:
-    """As `fork`, but the child has its own process group, so that Ctrl-C reaches the parent alone, the default signal
-    handlers, and on Linux is killed when the parent dies. Its standard output and error are the given descriptors
-    (None: the parent's) and are flushed at its end; those in `close` it closes.
+    """Forks as `fork` does. The child has the default signal handlers and a process group of its own, so that Ctrl-C
+    reaches only the parent. On Linux it is killed when the parent dies. Its standard output and error are the given
+    descriptors (None: the parent's), and are flushed at its end. It closes the descriptors in `close`.
     """
     parent = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
-    gc.freeze()  # objects made so far are not looked at by the child's collector, so their pages stay shared
-    # A signal between fork and the reset of the handlers would run the parent's handler in the child, and be lost.
+    gc.freeze()  # the child's collector then leaves existing objects alone, so their pages stay shared
+    # Before its handlers are reset, the child would run the parent's handler for a signal, and lose the signal.
     signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     try:
         return fork(partial(_run_detached, run, parent, stdout, stderr, close))
@@ -66,7 +67,7 @@ def _run_detached(
         _detach(parent, stdout, stderr, close)
         return run()
     finally:
-        with contextlib.suppress(OSError, ValueError):  # nobody may be reading any longer
+        with contextlib.suppress(OSError, ValueError):  # perhaps nobody reads it any more
             logging.shutdown()
             sys.stdout.flush()
             sys.stderr.flush()
@@ -86,7 +87,8 @@ def _detach(parent: int, stdout: int | None, stderr: int | None, close: Iterable
 
 
 def redirect(stdout: int | None, stderr: int | None) -> None:
-    """Points standard output and error of this process elsewhere (None: leaves them), standard input at nothing."""
+    """Redirects standard output and error of this process to the given descriptors (None: they stay as they are), and
+    standard input to nothing."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)

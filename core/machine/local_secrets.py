@@ -1,4 +1,4 @@
-"""Which root secret an agent signs with."""
+"""Finds the root secret with which an agent signs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["resolve_secret"]
 
 
 def resolve_secret(a2a: A2ASecrets, redis: RedisConfig) -> bytes:
-    """The root secret: the one that is set, else the one of this machine, made on first use.
+    """The root secret: the configured one, or else the secret of this machine, which is made on first use.
 
-    Only agents of one machine can share the latter, so it takes a Redis that is reached by a Unix socket or a loopback
-    address. Raises ConfigError at any other one.
+    Only agents on this machine share the latter, so Redis must be at a Unix socket or a loopback address. Raises
+    ConfigError if it is elsewhere.
     """
     text = secret_text(a2a.token_secret)
     if text is not None:

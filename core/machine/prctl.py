@@ -1,4 +1,4 @@
-"""What a process asks of the kernel for itself (prctl(2)). Linux only: elsewhere these change nothing."""
+"""Requests of a process to the kernel about itself (prctl(2)). On other systems than Linux they have no effect."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 1, 4, 36
 
 
 def signal_when_parent_ends(number: int) -> None:
-    """The kernel sends this process the signal when its parent ends, whatever it is doing then."""
+    """Makes the kernel send this process a signal when its parent ends."""
     _prctl(_PR_SET_PDEATHSIG, number)
 
 
 def die_with_parent(parent: int) -> None:
-    """The kernel kills this process when `parent` ends. If that has ended already, this process ends now, on every
+    """Makes the kernel kill this process when `parent` ends. If that has already ended, this process ends now, on every
     system."""
     signal_when_parent_ends(signal.SIGKILL)
     if os.getppid() != parent:
@@ -26,18 +26,18 @@ def die_with_parent(parent: int) -> None:
 
 
 def adopt_orphans() -> None:
-    """Makes this process the parent of every descendant whose own has ended, so that none gets away."""
+    """Makes this process the parent of each descendant whose own parent ends, so that it can still be killed."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def refuse_inspection() -> None:
-    """Nobody of the same user can read the memory of this process or its environment, trace it, or take a descriptor of
-    it; it leaves no core dump."""
+    """Prevents other processes of the user from reading this process's memory and environment, tracing it, or taking
+    its descriptors. It leaves no core dump."""
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def allow_inspection() -> None:
-    """Lets others of the user look at this process again, with a debugger or a profiler."""
+    """Lets other processes of the user, such as debuggers and profilers, inspect this process again."""
     _prctl(_PR_SET_DUMPABLE, 1)
 
 

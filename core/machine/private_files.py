@@ -1,4 +1,4 @@
-"""Files that only this user can read, and secrets that are made once and shared by all of the user's processes."""
+"""Files that only this user can read, and secrets that are made once and shared by all processes of the user."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _LOCK_TIMEOUT_S = 5.0
 
 
 def kept_secret(path: Path) -> str:
-    """The secret in the file, which is made (mode 600, 256 random bits) if missing. Parallel callers get the same one.
+    """The secret in a file. A missing file is made (mode 600, 256 random bits). Parallel callers get the same secret.
 
-    Raises ConfigError when the file is empty, or others can read it.
+    Raises ConfigError when the file is empty, or others can read it; TransportDown when another process holds its lock
+    for too long.
     """
     if not path.exists():
         with locked(path.with_name(f"{path.name}.lock"), _LOCK_TIMEOUT_S):
@@ -32,15 +33,16 @@ def kept_secret(path: Path) -> str:
 
 
 def is_open_to_others(path: Path) -> bool:
-    """Whether users outside of its owner and group can read the file, or any but its owner can write to it.
+    """Whether anybody except its owner and group can read the file, or anybody except its owner can write to it.
 
-    A group may read it: so orchestrators hand secrets to a process that is not root.
+    The group may read it, since that is how orchestrators pass secrets to a process that is not root.
     """
     return bool(path.stat().st_mode & 0o026)
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replaces the file as a whole: nobody else can ever read it, and a crash leaves the old or the new one."""
+    """Replaces a file atomically. Nobody else can read it at any time, and after a crash either the old or the new file
+    is there."""
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:

@@ -1,7 +1,7 @@
-"""Which process holds a lease, and whether it provably died.
+"""Identifies the process that holds a lease, and tells whether it is provably dead.
 
-A lease names its holder's process. When the holder ran on this very machine and its process is gone, waiting for the
-lease to run out would only delay its successor.
+A lease names the process of its holder. If that ran on this machine and is gone, its successor need not wait until the
+lease lapses.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ __all__ = ["provably_dead", "this_process"]
 
 
 def this_process() -> str:
-    """`machine/pid/start`: the machine is this boot and process namespace, the start tells a reused pid apart."""
+    """The identity of this process, `machine/pid/start`. The machine stands for this boot and process namespace; the
+    start distinguishes processes with the same pid."""
     pid = os.getpid()
     return f"{_machine()}/{pid}/{_start_of(pid) or 0}"
 
 
 def provably_dead(process: str) -> bool:
-    """True only when `process` ran on this machine, in this namespace, and exists no more."""
+    """Whether `process` ran on this machine, in this namespace, and no longer exists. False if that is unknown."""
     machine, pid, start = [*process.rsplit("/", 2), "", ""][:3]
     if not machine or machine != _machine() or not pid.isdecimal():
         return False

@@ -1,4 +1,4 @@
-"""Signals as bytes to be read, for a program without an event loop that sleeps in `select`."""
+"""Delivers signals as bytes on a socket, for a program without an event loop that sleeps in `select`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ READ_BYTES = 4096
 
 
 class SignalSocket:
-    """Readable once one of the signals has come; no other handler of theirs is called any more. One in a process, made
-    in its main thread."""
+    """A socket that becomes readable when one of the signals has come. It replaces their handlers. A process can have
+    one, which its main thread makes."""
 
     def __init__(self, *numbers: int) -> None:
         self._received, self._sent = socket.socketpair()  # the interpreter writes to the second on every signal
@@ -24,16 +24,16 @@ class SignalSocket:
             signal.signal(number, lambda number, frame: None)
 
     def fileno(self) -> int:
-        """What to `select` on."""
+        """The descriptor for `select`."""
         return self._received.fileno()
 
     @property
     def descriptors(self) -> tuple[int, int]:
-        """Ours, which a child must not hold."""
+        """Its descriptors, which no child may hold."""
         return self._received.fileno(), self._sent.fileno()
 
     def take(self) -> bytes:
-        """The numbers of the signals that have come since the last call, in their order."""
+        """The numbers of the signals that have come since the last call, in order."""
         numbers = b""
         with suppress(BlockingIOError):
             while True:
@@ -41,7 +41,7 @@ class SignalSocket:
         return numbers
 
     def close(self) -> None:
-        """In a child that was forked: signals are no business of its parent's socket any more."""
+        """Closes the socket in a forked child, so that the child's signals no longer reach its parent's socket."""
         signal.set_wakeup_fd(-1)
         self._received.close()
         self._sent.close()
