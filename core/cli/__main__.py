@@ -11,7 +11,7 @@ EXIT_INTERRUPTED, EXIT_USAGE = 130, 2
 
 
 def main() -> int:
-    """Runs one command; returns its exit code. What is wrong with it is one message on stderr, with the cure."""
+    """Runs one command, and returns its exit code. An error is one message on stderr, with the remedy."""
     stdout, _ = Outlet.replacing("stdout", 1), Outlet.replacing("stderr", 2)
     code = _run()
     sys.stdout.flush()
@@ -27,12 +27,12 @@ def _run() -> int:
     if any(map(is_no_text, sys.argv[1:])):
         print("agents: an argument is not UTF-8. Give it in the encoding of the terminal's locale.", file=sys.stderr)
         return EXIT_USAGE
-    from core.cli.app import app  # takes ten times as long as a probe
+    from core.cli.app import app  # importing it takes ten times as long as a probe
     from core.cli.render import note
     from core.errors import AgentSystemError
     from core.machine.process_secrets import guard
 
-    guard()  # before anything reads the settings, and what is forked stays guarded
+    guard()  # before anything reads the settings; forks stay guarded
     try:
         app(prog_name="agents")
     except AgentSystemError as error:
@@ -46,7 +46,7 @@ def _run() -> int:
 
 
 def is_no_text(argument: str) -> bool:
-    """Whether it holds bytes that are no text, which nothing can be asked for by."""
+    """Whether an argument contains bytes that are not text. Nothing has such a name."""
     return any("\ud800" <= letter <= "\udfff" for letter in argument)
 
 

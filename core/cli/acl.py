@@ -1,4 +1,4 @@
-"""`agents acl`: a Redis user for each agent, that may do what its role does and no more."""
+"""`agents acl`: a Redis user for each agent, which may do only what its role requires."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def acl(
 
 
 def _hashed(path: Path) -> str:
-    """As Redis keeps a password. Raises ConfigError."""
+    """The hash of the password in a file, in the format of Redis. Raises ConfigError."""
     import hashlib
 
     from core.errors import ConfigError

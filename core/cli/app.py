@@ -1,4 +1,4 @@
-"""The commands of `agents`, put together."""
+"""The application `agents`, which joins all commands."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ app = typer.Typer(
     " Exit codes: 0 ok, 1 task failed or refused, 2 usage, 69 Redis unavailable, 74 output not written, 75 not ended in"
     " time or handed back, 77 message rejected, 78 configuration.",
     no_args_is_help=True,
-    rich_markup_mode=None,  # the frames that rich draws cost as much time as all the rest
+    rich_markup_mode=None,  # drawing rich's frames takes as long as everything else
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

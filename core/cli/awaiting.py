@@ -1,4 +1,4 @@
-"""What commands that wait for a task have in common: one time limit for all, and why it takes so long."""
+"""Common code of commands that wait for a task: a time limit for everything, and the reason why the task waits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["finish", "telling_why"]
 
-#: Silence that nobody wonders about.
+#: Seconds to wait before the first message.
 PATIENCE_S = 2.0
 POLL_S = 1.0
 EXIT_FAILED = 1
@@ -27,11 +27,11 @@ EXIT_FAILED = 1
 
 @asynccontextmanager
 async def telling_why(configured: Settings, task_id: str) -> AsyncIterator[None]:
-    """While the block waits, stderr is told what the task waits for; when it gives up, how to ask again."""
+    """While the block runs, writes to stderr what the task waits for, and when the block gives up, how to ask again."""
     from core.client import waiting
     from core.errors import TaskTimeout, TransportDown
 
-    logging.getLogger(waiting.__name__).disabled = True  # it tells programs what is told here anyway, and sooner
+    logging.getLogger(waiting.__name__).disabled = True  # it would log the same reason, but later
     goes_on = f"Its result: agents tasks wait {task_id}"
     telling = asyncio.create_task(_tell_why(configured, task_id))
     try:
@@ -49,7 +49,7 @@ async def telling_why(configured: Settings, task_id: str) -> AsyncIterator[None]
 
 
 async def _tell_why(configured: Settings, task_id: str) -> None:
-    """After a moment of silence says what the task waits for, and again whenever that changes."""
+    """Says what the task waits for, after a moment and whenever the reason changes."""
     from core.errors import WorldError
     from core.operations.overview import read_overview
     from core.operations.task_records import read_task
@@ -58,7 +58,7 @@ async def _tell_why(configured: Settings, task_id: str) -> None:
     await asyncio.sleep(PATIENCE_S)
     said = ""
     while True:
-        with suppress(WorldError):  # the client itself tells that Redis is away
+        with suppress(WorldError):  # the client itself logs that Redis is away
             async with looking(configured) as reader:
                 overview = await read_overview(reader, configured.coordinator_id, configured.agent)
                 task, in_cell = await read_task(reader, configured.coordinator_id, task_id)
@@ -70,7 +70,7 @@ async def _tell_why(configured: Settings, task_id: str) -> None:
 
 
 def finish(task: Task) -> None:
-    """Prints the result of an ended task; for one that failed says why, and leaves with exit code 1."""
+    """Prints the result of an ended task. If the task failed, says why and exits with code 1."""
     if task.status == "completed":
         print_json(task.result)
         return

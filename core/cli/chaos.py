@@ -1,4 +1,4 @@
-"""`agents chaos`: a hierarchy of its own under load, with faults at random, and the verdict on what came of it."""
+"""`agents chaos`: runs a separate hierarchy under load, injects random faults, and judges the outcome."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`agents config`: what is configured, and where each value came from."""
+"""`agents config`: the settings, and the source of each value."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ app = typer.Typer(help="Show the settings.", no_args_is_help=True)
 
 @app.callback()
 def _group() -> None:
-    """Keeps `show` a command of its own, though it is the only one."""
+    """Makes `show` a subcommand, although it is the only one."""
 
 
 @app.command()
 def show(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """Show every setting with its value and its source; secrets are masked."""
+    """Show every setting with its value and its source. Secrets are masked."""
     sources = settings().sources
     if as_json:
         print_json([asdict(setting) for setting in sources])

@@ -1,4 +1,4 @@
-"""`agents dlq`: tasks that failed for good, and messages that were rejected."""
+"""`agents dlq`: tasks that have failed for good, and rejected messages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ app = typer.Typer(
 )
 
 EXIT_REFUSED = 1
-#: Requests that are under way at once.
+#: Number of requests that are made at once.
 AT_ONCE = 100
 
 Request = Callable[["AgentClient", str], Awaitable[Any]]
@@ -50,7 +50,7 @@ def list_dead_letters(
     as_json: Json = False,
     wide: Wide = False,
 ) -> None:
-    """List the dead letters, the newest first: tasks that were submitted and ended as failed or abandoned."""
+    """List the dead letters, the newest first: submitted tasks that have failed or were abandoned."""
     if quarantined:
         messages = run(_list_rejected(settings(), limit))
         if as_json:
@@ -130,9 +130,9 @@ def _rejected_json(message: RejectedMessage) -> dict[str, Any]:
 def show(
     name: Annotated[str, typer.Argument(metavar="ID")], quarantined: Quarantined = False, as_json: Json = False
 ) -> None:
-    """Show a dead letter: its attempts, with error and output, and the message it was submitted with.
+    """Show a dead letter: its attempts, with error and output, and the message that submitted it.
 
-    With --quarantined: a rejected message, by its ENTRY in the list; why, and the beginning of what it said.
+    With --quarantined: show a rejected message, by its ENTRY in the list: the reason, and its beginning.
     """
     configured = settings()
     if quarantined:
@@ -176,7 +176,7 @@ async def _read(configured: Settings, task_id: str) -> tuple[Task, Signed | None
 
 
 def _message_json(configured: Settings, task: Task, signed: Signed) -> dict[str, Any]:
-    """What is known of the message a task was submitted with; `task`: as its client wrote it there."""
+    """What is known about the message that submitted a task. `task`: the task as its client wrote it there."""
     import orjson
 
     from core.a2a_messaging import A2AMessage
@@ -224,9 +224,9 @@ def _print(task: Task, message: dict[str, Any] | None) -> None:
 
 @app.command()
 def replay(ids: Ids = None, everything: All = False, as_json: Json = False) -> None:
-    """Run dead letters again, each as a new task; print the new ids.
+    """Run dead letters again, each as a new task. Print the new ids.
 
-    A new task has what was submitted then and the idempotency key of the first; its id is that one's with .replayN.
+    A new task has the original's type, payload and idempotency key. Its id is the original's with .replayN.
     """
     replayed, refused = _ask(ids, everything, lambda client, task_id: client.replay.aio(task_id))
     if as_json:
@@ -245,9 +245,9 @@ def purge(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Take tasks off the queue of dead letters; what is kept of them is forgotten in time, as of any ended task.
+    """Remove tasks from the dead letters. Their records expire like those of any ended task.
 
-    With --quarantined: forget messages that were rejected, by their ENTRY in the list, or --all.
+    With --quarantined: delete rejected messages, by their ENTRY in the list, or with --all.
     """
     _check_named(ids, everything)
     if everything and not yes:
@@ -287,7 +287,7 @@ def _check_named(ids: Sequence[str] | None, everything: bool) -> None:
 
 
 def _ask(ids: Sequence[str] | None, everything: bool, request: Request) -> tuple[dict[str, Any], list[str]]:
-    """The answers by id, and what was refused."""
+    """The answers, by id, and the reasons for refusals."""
     _check_named(ids, everything)
     return run(_requests(settings(), ids, request))
 
@@ -318,7 +318,7 @@ async def _requests(
 
 
 async def _why_rejected(reader: Reader, configured: Settings, name: str) -> str:
-    """Why it is no dead letter, when it is a message that was rejected; empty: it is no such message."""
+    """Why a name is not a dead letter, if it is that of a rejected message; otherwise empty."""
     from core.operations.dead_letters import rejected_message
 
     found = await rejected_message(reader, configured.coordinator_id, name)

@@ -1,4 +1,4 @@
-"""`agents doctor`: what is wrong here, and how to mend it."""
+"""`agents doctor`: finds problems, and says how to fix them."""
 
 from __future__ import annotations
 

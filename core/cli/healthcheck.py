@@ -1,5 +1,5 @@
-"""`agents healthcheck`: whether an agent lives, and whether it is ready. `core.cli.probe` is what it does, and is what
-runs alone when nothing needs to be explained."""
+"""`agents healthcheck`: whether an agent lives, and whether it is ready. `core.cli.probe` does the work, and runs alone
+unless help or an error message is needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`agents key`: an agent's own key, for a machine that is not to have the root; and the end of one that was stolen."""
+"""`agents key`: an agent's own key, for a machine without the root secret, and the revocation of stolen keys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["app"]
 
 
 class _ShowsUnlessTold(TyperGroup):
-    """`agents key ROLE ID` is `agents key show ROLE ID`."""
+    """Makes `agents key ROLE ID` the same as `agents key show ROLE ID`."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         if args and args[0] not in {*self.commands, "-h", "--help"}:
@@ -82,8 +82,8 @@ def revoke(role: RoleName, agent_id: Id, coordinator: Coordinator = None, distri
 
 @app.command()
 def revoked(coordinator: Coordinator = None) -> None:
-    """List the ids that were revoked, and whether their proof is good: anybody who can write to Redis can add a line
-    that nobody believes, and take one away."""
+    """List the revoked ids, and whether their proof is valid: whoever can write to Redis can add a line that has no
+    effect, or remove one."""
     configured = settings()
     coordinator_id = coordinator or configured.coordinator_id
     found = run(_revocations(configured, coordinator_id))
@@ -100,7 +100,7 @@ def _named(chain: tuple[Address, ...]) -> str:
 
 
 async def _revoke(configured: Settings, chain: tuple[Address, ...]) -> None:
-    """Revokes the last of the chain. Raises UserError when the stored list is full."""
+    """Revokes the last address of the chain. Raises UserError when the stored list is full."""
     from core.errors import UserError
     from core.redis_backend.keys import CoordinatorKeys
     from core.revocation import MAX_BYTES, lines_of

@@ -12,20 +12,20 @@ import sys
 
 __all__ = ["EXIT_UNWRITTEN", "Outlet", "is_unread"]
 
-#: What was asked for was done, and what it printed is lost.
+#: The exit code of a command that has done its work, but whose output is lost.
 EXIT_UNWRITTEN = 74
 
 
 class Outlet(io.FileIO):
     """One of the standard streams, whose writes never fail."""
 
-    failure: OSError | None = None  #: the first one, if any has
+    failure: OSError | None = None  #: the first error, if there was one
 
     @classmethod
     def replacing(cls, name: str, descriptor: int) -> Outlet:
-        """From now on `sys.stdout` or `sys.stderr`. What the stream's encoding lacks is written as in a literal."""
+        """Replaces `sys.stdout` or `sys.stderr`. Characters that its encoding lacks are written with a backslash."""
         if not _is_open(descriptor):
-            os.open(os.devnull, os.O_RDWR)  # else the next file or socket would be it
+            os.open(os.devnull, os.O_RDWR)  # otherwise the next file or socket would get this descriptor
         before: io.TextIOBase | None = getattr(sys, name)
         outlet = cls(descriptor, "w", closefd=False)
         encoding = (before and before.encoding) or "utf-8"
@@ -35,7 +35,7 @@ class Outlet(io.FileIO):
         return outlet
 
     def write(self, data: object) -> int:
-        """All of `data`, as far as the caller is told."""
+        """Writes `data`. If that fails, it is dropped, and counts as written."""
         view = memoryview(data)  # type: ignore[arg-type]  # whatever a BufferedWriter hands over
         try:
             return super().write(view) or 0
@@ -45,7 +45,7 @@ class Outlet(io.FileIO):
 
     @property
     def lost(self) -> str:
-        """Why something was not written that somebody wanted to read; empty: nothing was."""
+        """Why output was lost that somebody wanted to read; empty if none was."""
         if self.failure is None or self.failure.errno == errno.EPIPE:
             return ""
         return os.strerror(self.failure.errno or 0)

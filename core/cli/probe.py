@@ -1,5 +1,5 @@
-"""One question to an agent's health port. It imports next to nothing: a probe may run every few seconds beside every
-agent, and the rest of `agents` takes ten times as long to import as this to run."""
+"""Asks an agent's health port. It imports almost nothing, since a probe may run every few seconds beside every agent,
+and importing the rest of `agents` takes ten times as long as a probe."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import sys
 
 __all__ = ["ask", "probe", "target"]
 
-#: Longest wait for the answer. Probes of containers have their own limit.
+#: Seconds to wait for the answer. Probes of containers have a limit of their own.
 TIMEOUT_S = 3.0
 MAX_BYTES = 65536
-#: Where an agent that listens on every address of its machine is found on that machine.
+#: The local address for each address that means all addresses of a machine.
 _HERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def probe(arguments: list[str]) -> int | None:
-    """Runs `agents healthcheck ARGUMENTS`; returns its exit code. None: they need somebody who can explain them."""
+    """Runs `agents healthcheck ARGUMENTS`, and returns its exit code; None: the arguments need help or an error
+    message."""
     url, port, live = "", os.environ.get("AGENT_HEALTH_PORT", ""), False
     rest = iter(arguments)
     for argument in rest:
@@ -36,8 +37,8 @@ def probe(arguments: list[str]) -> int | None:
 
 
 def target(url: str, port: str, live: bool) -> tuple[str, int, str]:
-    """Host, port and path to ask: those of `url` (http://HOST:PORT, with or without a path), else `port` on this
-    machine. Raises ValueError when that is no address."""
+    """The host, port and path to ask: those of `url` (http://HOST:PORT, with or without a path), or else `port` on this
+    machine. Raises ValueError when that is not an address."""
     scheme, _, rest = url.rpartition("://")
     if scheme not in ("", "http"):
         raise ValueError(f"{url!r}: only http:// can be asked")
@@ -50,12 +51,12 @@ def target(url: str, port: str, live: bool) -> tuple[str, int, str]:
 
 
 def ask(host: str, port: int, path: str) -> int:
-    """Prints what the agent says, in one line; returns 0 when that is 200, else 1, also when nobody answers."""
+    """Prints the agent's answer in one line. Returns 0 if its status is 200; otherwise, or without an answer, 1."""
     try:
         code, said = _answer(host, port, path)
     except OSError as error:
         code, said = 0, f"no answer at {host}:{port}: {error}"
-    if not said.isprintable():  # no agent says such a thing, and the import is a sixth of a probe
+    if not said.isprintable():  # no agent answers like that, and the import takes a sixth of a probe
         from core.printable import printable
 
         said = printable(said)

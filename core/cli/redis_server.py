@@ -20,7 +20,7 @@ app = typer.Typer(help="This machine's own server.", no_args_is_help=True)
 
 @app.command()
 def start() -> None:
-    """Start it, if nothing answers at the configured address. It ends 30 s after its last client has gone."""
+    """Start the server, unless one answers at the configured address. It ends 30 s after its last client has gone."""
     from core.config.settings import with_client_certificate
     from core.embedded_server.embedded import ensure_server_blocking, status
 
@@ -37,7 +37,7 @@ def start() -> None:
 
 @app.command()
 def stop(yes: Yes = False) -> None:
-    """Write its data and end it. Agents that use it wait for its return: while some live it asks before."""
+    """Write the server's data and end it. Agents that use it wait until it is back; while some live, it asks first."""
     from core.embedded_server.embedded import status, stop
 
     configured = settings()
@@ -47,7 +47,7 @@ def stop(yes: Yes = False) -> None:
 
 
 async def _living(configured: Settings) -> list[str]:
-    """The agents that use it."""
+    """The agents that use the server."""
     from core.operations.overview import read_overview
 
     async with looking(configured) as reader:
@@ -57,7 +57,7 @@ async def _living(configured: Settings) -> list[str]:
 
 @app.command()
 def status(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """Show whether it runs, and where its data lie. Exit code 69 when it does not."""
+    """Show whether the server runs, and where its data are. The exit code is 69 if it does not run."""
     from core.embedded_server.embedded import status
     from core.errors import WorldError
 

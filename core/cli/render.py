@@ -1,4 +1,4 @@
-"""How results look: tables for people, JSON for programs. On stdout; `note` is for everything else."""
+"""Prints results on stdout: tables for people, JSON for programs. `note` prints everything else on stderr."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ __all__ = ["Wide", "Yes", "confirm", "duration", "note", "print_json", "print_ta
 Wide = Annotated[bool, typer.Option("--wide", help="All columns, however narrow the terminal is.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 EXIT_DENIED = 1
-#: So wide that nothing is folded when a program reads.
+#: A width at which nothing is folded, for output that a program reads.
 _PIPED_WIDTH = 1000
 
 
 def note(text: str) -> None:
-    """A line for people, on stderr; what lines it has beyond are indented below it."""
+    """Prints a line for people on stderr. Further lines are indented below it."""
     print(printable_lines(text), file=sys.stderr, flush=True)
 
 
 def confirm(question: str) -> None:
-    """Returns when somebody says yes. Raises SystemExit: they do not."""
+    """Asks for confirmation. Raises SystemExit unless the answer is yes."""
     note(f"{question} [y/N]  (--yes does not ask)")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         note("agents: left as it is.")
@@ -39,7 +39,7 @@ def confirm(question: str) -> None:
 
 
 def say(text: str) -> None:
-    """A line for people that is a result; what lines it has beyond are indented below it."""
+    """Prints a line for people that is a result. Further lines are indented below it."""
     print(printable_lines(text))
 
 
@@ -54,11 +54,11 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, wide: bool = False) -> None:
-    """A table without lines around it; nothing when there are no rows. How columns are written: `Column.of`.
+    """Prints a table without borders, or nothing if there are no rows. For the format of columns see `Column.of`.
 
-    It has the terminal's width: optional columns are left out where there is no room, which stderr is told, and where
-    there is none for the others each row becomes a block of lines. `wide`, or where there is no terminal: one line for
-    each row, whatever its length, and without a terminal no colours.
+    It fits the terminal's width: if there is no room, optional columns are left out, with a note on stderr; if there is
+    no room for the others either, each row becomes a block of lines. With `wide`, or without a terminal, each row is
+    one line of any length. Without a terminal there are no colours.
     """
     if not rows:
         return
@@ -81,7 +81,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, wide: 
 
 
 def _print_blocks(console: Console, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
-    """Each row: its first cell, and the others below it with their names."""
+    """Prints each row as a block: its first cell, and below it the others with their names."""
     from rich.table import Table
 
     for first, *rest in rows:
@@ -101,7 +101,7 @@ def _styled(cell: str) -> Text:
     return Text(cell, style=_STYLES.get(cell, ""))
 
 
-#: Words that stand out on a terminal.
+#: Words that are highlighted on a terminal.
 _STYLES = {
     "active": "green",
     "completed": "green",

@@ -1,4 +1,4 @@
-"""Doing something in a process of its own, so that what it reads is never in the memory of this one."""
+"""Runs a function in a fork, so that what it reads is never in the memory of this process."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ T = TypeVar("T")
 
 
 def run_in_fork(work: Callable[[], T]) -> T:
-    """What `work` returns in a fork of this process; it comes back pickled. For one with one thread and no event loop.
+    """Calls `work` in a fork of this process, and returns its result, which must be possible to pickle. Use it in a
+    process with one thread and no event loop.
 
-    Raises SystemExit, with its exit code, when it fails; it has said why on stderr.
+    Raises SystemExit, with an exit code, when it fails; the reason is then on stderr.
     """
     readable, writable = os.pipe()
     pid = fork_detached(partial(_tell, work, writable), stdout=None, stderr=None, close=[readable])

@@ -1,4 +1,4 @@
-"""What most commands begin with: the settings, and a connection to look at what is stored."""
+"""What most commands need first: the settings, and a connection that reads what is stored."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ T = TypeVar("T")
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """What the coroutine returns or raises."""
+    """Runs a coroutine, and returns its result. Raises what it raises."""
     import asyncio
 
     return asyncio.run(coroutine)
 
 
 def settings() -> Settings:
-    """The settings of this directory and environment; a name that may be misspelt is told. Raises ConfigError."""
+    """The settings of this directory and environment. It warns of names that may be misspelt. Raises ConfigError."""
     from core.config.sources import load
 
     configured = load()
@@ -40,8 +40,8 @@ def settings() -> Settings:
 def chain_of(
     configured: Settings, role: str, agent_id: str, coordinator: str | None, distributor: str | None
 ) -> tuple[Address, ...]:
-    """From the coordinator down to the agent, client or operator that was named; what was not, as configured. Raises
-    BadParameter, ConfigError."""
+    """The addresses from the coordinator down to an agent, client or operator. Ids that are not given come from the
+    settings. Raises BadParameter, ConfigError."""
     from typer import BadParameter
 
     from core.roles import Address, Role
@@ -53,16 +53,16 @@ def chain_of(
     if role == Role.WORKER:
         chain.append(Address.of(Role.DISTRIBUTOR, distributor or configured.distributor_id))
     if role != Role.COORDINATOR:
-        Address.of(Role.COORDINATOR, agent_id)  # a session is nobody of its own
+        Address.of(Role.COORDINATOR, agent_id)  # the id may not contain a session
         chain.append(Address.of(Role(role), agent_id))
     return tuple(chain)
 
 
 @asynccontextmanager
 async def looking(configured: Settings) -> AsyncIterator[Reader]:
-    """A connection for reading; the embedded server is started if that is where the data lie.
+    """A connection for reading. The embedded server is started if the data are there.
 
-    Raises TransportDown when there is no Redis, ConfigError."""
+    Raises TransportDown when there is no Redis; ConfigError."""
     from core.operations.reader import reading
     from core.wiring import server_for
 
@@ -93,7 +93,7 @@ async def feeding(configured: Settings) -> AsyncIterator[EventFeed]:
 
 @asynccontextmanager
 async def client_of(configured: Settings) -> AsyncIterator[AgentClient]:
-    """A client of the configured coordinator, connected. Raises TransportDown, ConfigError."""
+    """A connected client of the configured coordinator. Raises TransportDown, ConfigError."""
     from core.client.agent_client import AgentClient
 
     async with AgentClient(configured.redis, configured.a2a, configured.coordinator_id) as client:
@@ -102,8 +102,8 @@ async def client_of(configured: Settings) -> AsyncIterator[AgentClient]:
 
 @asynccontextmanager
 async def operator_of(configured: Settings) -> AsyncIterator[AgentClient]:
-    """An operator's client, which sees and touches all tasks: where there is the root secret, or the configured key is
-    an operator's. With a client's own key it is that client's. Raises TransportDown, ConfigError."""
+    """An operator's client, which sees and changes all tasks, if there is the root secret or an operator's key. With a
+    client's own key it is that client. Raises TransportDown, ConfigError."""
     from core.client.agent_client import AgentClient
 
     has_own_key = bool(configured.a2a.agent_key)

@@ -18,7 +18,7 @@ __all__ = ["app"]
 
 app = typer.Typer(help="Show a distributor's shared state.", no_args_is_help=True)
 
-#: As many as the trail keeps.
+#: Number of entries that the trail keeps.
 HISTORY_KEPT = 1000
 IN_PROGRESS = "in_progress"
 DistributorId = Annotated[str, typer.Argument(metavar="DISTRIBUTOR")]
@@ -32,8 +32,8 @@ def show(
     as_json: Json = False,
     wide: Wide = False,
 ) -> None:
-    """Show both halves of the state, their versions, who holds the lease, and the tasks: open ones first, each kind
-    from the newest. --json has all of them."""
+    """Show both halves of the state, their versions, the holder of the lease, and the tasks: open ones first, and the
+    newest first among each kind. --json has all of them."""
     from core.errors import UserError
 
     state = run(_read(settings(), distributor_id))
@@ -65,7 +65,8 @@ def show(
 
 
 def _rows(state: SharedAgentState) -> list[tuple[str, ...]]:
-    """First what the distributor has not read yet, then what is open, then what has ended; each from the newest."""
+    """A row for each task: first those that the distributor has not read yet, then open ones, then ended ones; the
+    newest first among each kind."""
     known = {task.task_id for task in state.tasks}
     tasks = sorted(state.tasks, key=lambda task: (not task.status.ended, task.created_at), reverse=True)
     return [
@@ -93,7 +94,7 @@ def history(
     as_json: Json = False,
     wide: Wide = False,
 ) -> None:
-    """Show the last changes of the state, the newest first: who wrote which version, under which fence."""
+    """Show the latest changes of the state, the newest first: who wrote which version, under which fence."""
     entries = run(_history(settings(), distributor_id, limit if progress else HISTORY_KEPT))
     if not progress:
         entries = _turns(entries)[:limit]
@@ -114,8 +115,8 @@ def history(
 
 
 def _turns(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those in which a task has taken a turn, with those tasks first: one that is said to be in progress once more, by
-    the same attempt, has only got on."""
+    """The entries with a transition of a task; those tasks come first. A task that is again said to be in progress by
+    the same attempt has only reported progress."""
     latest: dict[tuple[str, str], str] = {}
     found = []
     for entry in reversed(entries):
@@ -132,7 +133,7 @@ def _turns(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _brief(what: str) -> str:
-    """Of each turn the status, and who ran it; what else the trail keeps of it is for --json."""
+    """The status of each transition, and who ran the task. --json shows the rest of the trail."""
     return "; ".join(" ".join(turn.split()[:2]) for turn in what.split("; "))
 
 
@@ -155,7 +156,7 @@ def _change(entry_id: bytes, fields: dict[bytes, bytes]) -> dict[str, Any]:
     try:
         changes = {name: "; ".join(several) for name, several in json.loads(fields[b"changes"]).items()}
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
-        changes = None  # somebody else has written it
+        changes = None  # somebody else wrote it
     return {
         "at": moment(int(entry_id.partition(b"-")[0])).isoformat(timespec="milliseconds"),
         "side": shown(fields.get(b"side", b"")),

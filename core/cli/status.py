@@ -1,4 +1,4 @@
-"""`agents status`: who is there, what waits, what was rejected."""
+"""`agents status`: the agents, the number of tasks, and rejected messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`agents submit`: one task, and with --wait its result."""
+"""`agents submit`: submits one task, and with --wait prints its result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["submit"]
 
-#: How long the coordinator may take to accept a task, unless --timeout says otherwise.
+#: Seconds that the coordinator may take to accept a task, unless --timeout says otherwise.
 ACCEPTED_S = 30.0
 
 
@@ -52,7 +52,7 @@ def submit(
 
 
 def _payload(text: str) -> Any:
-    """Raises BadTask when it is no JSON or cannot be read."""
+    """The payload that an argument stands for. Raises BadTask when it is not JSON or cannot be read."""
     from core.errors import BadTask
     from core.json_values import DEPTH_LIMIT, Unequal, unique_members
 

@@ -1,4 +1,4 @@
-"""Being the supervisor of a hierarchy, in the terminal or left behind in the background."""
+"""Runs the supervisor of a hierarchy, in the terminal or in the background."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from core.roles import Role
 
 __all__ = ["LaunchSettings", "launch_settings", "start_server", "supervise", "supervise_detached"]
 
-#: Longest wait for a detached hierarchy to be ready; what starts slower goes on starting.
+#: Seconds to wait for a detached hierarchy to be ready. A slower one continues to start.
 READY_S = 60.0
 EXIT_NOT_READY = 75
-#: A process may have far more descriptors, but none that a shell or make hands down is higher.
+#: A process may have far more descriptors, but those inherited from a shell or make are below this.
 _HIGHEST_INHERITED = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchSettings:
-    """What a supervisor has to know of the settings. No secret: what it forks runs user code."""
+    """The settings that a supervisor needs. They contain no secret, since its forks run user code."""
 
     coordinator_id: str
     files: HierarchyFiles
@@ -65,13 +65,13 @@ def launch_settings() -> LaunchSettings:
 
 
 def start_server() -> None:
-    """Starts the embedded server if need be, without a thread. Raises TransportDown."""
+    """Starts the embedded server if necessary, without a thread. Raises TransportDown."""
     configured = load()
     ensure_server_blocking(with_client_certificate(configured.redis, configured.a2a))
 
 
 def supervise(plans: Sequence[AgentPlan], launch: LaunchSettings, lock: int, report: int | None = None) -> int:
-    """Is the supervisor from here on; returns its exit code. `lock` holds the hierarchy's lock.
+    """Runs the supervisor in this process, and returns its exit code. `lock` holds the hierarchy's lock.
 
     `report`: nobody watches, so agents write logs; "ready" is written there once all are.
     """
@@ -92,7 +92,7 @@ def supervise(plans: Sequence[AgentPlan], launch: LaunchSettings, lock: int, rep
 
 
 def _note_heard(text: str) -> None:
-    """`note`, which raises OSError when nobody reads it any longer."""
+    """Does as `note`, but raises OSError when nobody reads stderr any more."""
     os.write(sys.stderr.fileno(), f"{printable_lines(text)}\n".encode(errors="backslashreplace"))
 
 
@@ -101,13 +101,13 @@ def _note_with_time(text: str) -> None:
 
 
 def _report_ready(report: int) -> None:
-    with suppress(BrokenPipeError):  # who asked may be gone: it took too long, or their session ended
+    with suppress(BrokenPipeError):  # the command that started it may have ended, after a timeout or with its session
         os.write(report, b"ready")
     os.close(report)
 
 
 def _announce(plans: Sequence[AgentPlan], supervisor: int, began_s: float) -> int:
-    """In a process of its own: waits until all are at work, and says so."""
+    """Waits, in a process of its own, until all agents run, and says so."""
     try:
         overview = run(wait_until_ready(plans, load(), supervisor, note))
     except AgentSystemError as error:
@@ -119,7 +119,7 @@ def _announce(plans: Sequence[AgentPlan], supervisor: int, began_s: float) -> in
 
 
 def _ready_lines(plans: Sequence[AgentPlan], overview: Overview, took_s: float) -> tuple[str, str]:
-    """Who is ready, and the one obvious next command."""
+    """Says which agents are ready, and the most useful next command."""
     workers = sum(plan.address.role is Role.WORKER for plan in plans)
     distributors = len(plans) - workers - 1
     who = f"{plans[0].address.agent_id}, {distributors} distributor(s) and {workers} worker(s) are ready"
@@ -135,8 +135,8 @@ def _ready_lines(plans: Sequence[AgentPlan], overview: Overview, took_s: float) 
 
 
 def _example(overview: Overview) -> str:
-    """Type and payload of a task that works, for the shell; empty: no worker names one. Whoever can write to Redis may
-    have written it, so it is taken apart and quoted here."""
+    """The type and payload of an example task, quoted for the shell; empty if no worker has one. It is parsed and
+    quoted here, since anybody who can write to Redis may have written it."""
     for worker in overview.of_role(Role.WORKER):
         with suppress(ValueError, TypeError):
             task_type, payload = json.loads(worker.beat.example if worker.beat else "")
@@ -146,8 +146,8 @@ def _example(overview: Overview) -> str:
 
 
 def supervise_detached(plans: Sequence[AgentPlan], launch: LaunchSettings, lock: int) -> int:
-    """Leaves a supervisor behind, in a session of its own. Returns 0 when all are ready; 75: not yet, they go on
-    starting; its exit code when it has ended, and why is said."""
+    """Starts a supervisor in a session of its own. Returns 0 when all agents are ready, or 75 if they are still
+    starting. If the supervisor has ended, says why and returns its exit code."""
     files = launch.files
     log = files.log_of(f"supervisor-{launch.coordinator_id}")
     log_begins = log.stat().st_size if log.exists() else 0
@@ -172,7 +172,8 @@ def supervise_detached(plans: Sequence[AgentPlan], launch: LaunchSettings, lock:
 
 
 def _become_daemon(plans: Sequence[AgentPlan], launch: LaunchSettings, lock: int, report: int, log: Path) -> int:
-    """The other process. Keeps nothing of the caller's open, so that nobody waits for us by a pipe."""
+    """Runs in the new process. It keeps none of the caller's descriptors open, so that nobody waits for its end at a
+    pipe."""
     os.setsid()
     said = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     redirect(said, said)
@@ -184,7 +185,8 @@ def _become_daemon(plans: Sequence[AgentPlan], launch: LaunchSettings, lock: int
 
 
 def _wait_for_report(pid: int, readable: int) -> int | None:
-    """0: ready; the supervisor's exit code when it ended instead; None: neither within READY_S."""
+    """Waits for a supervisor. Returns 0 when it is ready, its exit code when it has ended, and None if neither happened
+    within READY_S."""
     if not select.select([readable], [], [], READY_S)[0]:
         return None
     if os.read(readable, 16) == b"ready":
@@ -193,7 +195,7 @@ def _wait_for_report(pid: int, readable: int) -> int | None:
 
 
 def _last_words(files: HierarchyFiles) -> list[str]:
-    """The last line of each agent that could not run."""
+    """Prints the last line of the log of each agent that could not run."""
     record = files.read()
     words = []
     for agent in record.agents if record else ():

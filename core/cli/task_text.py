@@ -1,4 +1,4 @@
-"""What is kept of a task, for people: its fields, how far it is, its attempts."""
+"""Prints a task for people: its fields, its progress and its attempts."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 __all__ = ["print_attempts", "print_fields", "print_output"]
 
-#: Longer values are shown by --json.
+#: Longer values are only shown by --json.
 _SHOWN = 400
-#: What fields are called here whose names say something else.
+#: Labels of fields whose names would mislead here.
 LABELS = {"retry_count": "attempts begun", "attempt": "fence of its attempt"}
 
 
 def print_fields(task: Task, *left_out: str) -> None:
-    """The fields that say something, but for what `print_attempts` and `print_output` show."""
+    """Prints the fields that are set, except those that `print_attempts` and `print_output` show."""
     record = task.to_dict()
     metadata = dict(record.get("metadata") or {})
     if progress := metadata.pop("progress", None):
@@ -34,7 +34,7 @@ def print_fields(task: Task, *left_out: str) -> None:
 
 
 def _progress(progress: Any) -> str:
-    """`7 %, step 3 of 40`; what is none of ours, as JSON."""
+    """Progress as text, such as `7 %, step 3 of 40`. Progress in an unknown format is shown as JSON."""
     if not isinstance(progress, dict) or not isinstance(progress.get("fraction"), int | float):
         return _short(progress)
     note = progress.get("note")
@@ -47,7 +47,7 @@ def _short(value: Any) -> str:
 
 
 def print_attempts(task: Task) -> None:
-    """Each attempt that failed, with its error and what it had printed."""
+    """Prints each failed attempt, with its error and its output."""
     for error in task.errors or filter(None, (task.error,)):
         where = f" on {printable(error.worker)}" if error.worker else ""
         print()
@@ -57,7 +57,7 @@ def print_attempts(task: Task) -> None:
 
 
 def print_output(task: Task) -> None:
-    """The end of what it printed and logged when it completed."""
+    """Prints the end of what the attempt that completed had printed and logged."""
     if task.output:
         print()
         say(f"It printed and logged:\n{task.output.rstrip()}")

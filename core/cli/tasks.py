@@ -1,4 +1,4 @@
-"""`agents tasks`: the tasks that are kept."""
+"""`agents tasks`: the recorded tasks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def list_tasks(
     as_json: Json = False,
     wide: Wide = False,
 ) -> None:
-    """List tasks: open ones first, each kind from the newest."""
+    """List tasks: open ones first, and the newest first among each kind."""
     _check_status(status)
     tasks = run(_list(settings(), status, task_type, limit))
     if as_json:
@@ -75,9 +75,9 @@ def _row(task: Task | Unreadable) -> tuple[str, ...]:
     if not isinstance(task, Task):
         return task.task_id, f"cannot be read: {task.why}", "", "", "", ""
     age_s = (utc_now() - task.created_at).total_seconds()
-    # Of one that is handed down only its distributor knows how often it has begun.
+    # While a distributor has the task, only that distributor knows how often it has begun.
     tries = "" if task.status is TaskStatus.IN_PROGRESS else f"{task.retry_count}"
-    where = (task.assigned_to or "").rpartition("/")[2]  # of an ended one the worker; the distributor is in `show`
+    where = (task.assigned_to or "").rpartition("/")[2]  # of an ended task, the worker; `show` has the distributor
     return (
         task.task_id, task.task_type, task.status.value, duration(max(0.0, age_s)), tries, where,
     )  # fmt: skip
@@ -132,7 +132,7 @@ async def _wait(configured: Settings, task_id: str, timeout_s: float | None) -> 
 
 @app.command()
 def cancel(task_id: TaskId) -> None:
-    """Cancel a task, and all it has spawned. One that has ended stays as it is."""
+    """Cancel a task and everything that it has spawned. An ended task stays as it is."""
     run(_cancel(settings(), task_id))
     note(f"cancelled, or ended before: {task_id}. `agents tasks show {task_id}` tells which.")
 

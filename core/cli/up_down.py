@@ -1,4 +1,4 @@
-"""`agents up`: a whole hierarchy as processes of this machine. `agents down`: its end, with nothing lost."""
+"""`agents up` runs a whole hierarchy as processes of this machine. `agents down` ends it without losing anything."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["down", "up"]
 
-#: Longest time from a supervisor's first moment to the record by which it is found.
+#: Seconds that a supervisor may take from its start until it has written its record.
 STARTING_S = 10.0
 EXIT_NOT_ENDED = 75
 _POLL_S = 0.05
@@ -47,7 +47,7 @@ def up(
     from core.cli.supervise import launch_settings, start_server, supervise, supervise_detached
     from core.launch.hierarchy import plan_agents
 
-    # Whoever forks agents forks what runs user code: the secrets are read by others, and never are in its memory.
+    # This process forks agents, which run user code. So secrets are read in another process, and never in this one.
     launch = run_in_fork(launch_settings)
     log_format = "console" if launch.log_format == "auto" and not detach else launch.log_format
     plans = plan_agents(
@@ -72,10 +72,10 @@ def up(
 
 
 def _lock(files: HierarchyFiles) -> int | None:
-    """A descriptor that holds the hierarchy's lock; None: another supervisor has it."""
+    """Takes the hierarchy's lock. Returns a descriptor that holds it; None: another supervisor has it."""
     from core.machine.file_lock import try_lock
 
-    for _ in range(5):  # who only looks whether it is taken takes it for a moment
+    for _ in range(5):  # a process that only checks the lock takes it for a moment
         lock = try_lock(files.lock)
         if lock is not None:
             return lock
@@ -110,7 +110,7 @@ def down(
             return
         time.sleep(_POLL_S)
     drain_s = configured.agent.drain_timeout_s if timeout is None else timeout
-    # Three tiers, one after the other, each with the supervisor's grace on top; only the workers' takes its time.
+    # Three tiers drain one after the other, each with the supervisor's grace in addition. Only the workers take long.
     deadline_s = time.monotonic() + 3 * (drain_s + 15)
     while files.running:
         if time.monotonic() > deadline_s:
@@ -132,7 +132,7 @@ async def _open_tasks(configured: Settings) -> int:
 
 
 def _tell_end(record: HierarchyRecord, open_tasks: int) -> int:
-    """Says how it ended; returns the exit code."""
+    """Says how the hierarchy ended, and returns the exit code."""
     unclean = [agent.name for agent in record.agents if agent.exit_code not in (0, 75)]
     note(f"ended: {len(record.agents)} agents of {record.coordinator_id}.")
     if record.handed_back:

@@ -23,7 +23,7 @@ def with_version(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    # What `agents` itself takes, beside its commands. Its help is that of the application.
+    # The options of `agents` itself. Its help text is that of the application.
     pass
 
 
@@ -37,7 +37,7 @@ def version(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = 
 
 
 def installed_version() -> str:
-    """The version of the installed package, or of the checkout that this file lies in."""
+    """The version of the installed package, or of the checkout that contains this file."""
     import tomllib
     from importlib import metadata
     from pathlib import Path
