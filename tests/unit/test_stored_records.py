@@ -72,7 +72,7 @@ class Start:
         self.state = behaviour.state
         assert behaviour._records
         self.found = await behaviour._records.found(self._fetch)
-        await loop._commit(Step())  # as the next turn does, which writes down what was put aside
+        await loop.writer.commit(Step())  # as the next turn does, which writes down what was put aside
 
     def ask(self, name: str, *parts: Any) -> Any:
         arguments = [part if isinstance(part, bytes) else str(part).encode() for part in parts]
