@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -14,7 +14,7 @@ from core.printable import escaped_json, printable
 if TYPE_CHECKING:
     from core.agent_event import AgentEvent
 
-__all__ = ["event_line", "print_event", "print_event_json"]
+__all__ = ["print_event", "print_event_json", "print_timeline"]
 
 GOOD, BAD, ODD, PLAIN = "green", "red", "yellow", None
 
@@ -71,6 +71,16 @@ def print_event(event: AgentEvent) -> None:
 def print_event_json(event: AgentEvent) -> None:
     """Prints the event as one line of JSON, at once."""
     print(escaped_json(json.dumps(event.to_dict())), flush=True)
+
+
+def print_timeline(events: Sequence[AgentEvent]) -> None:
+    """What became of one task, a line for each event."""
+    if not events:
+        return
+    print("\nWhen and what (UTC):")
+    for event in events:
+        line, colour = event_line(event, subject=False)
+        typer.secho(f"  {line}", fg=colour)
 
 
 def _filled(words: str, data: Mapping[str, Any]) -> str:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from core.cli.event_text import print_timeline
 from core.cli.render import Wide, duration, note, print_json, print_table, say
-from core.cli.session import looking, operator_of, run, settings
+from core.cli.session import feeding, looking, operator_of, run, settings
 from core.cli.task_text import print_attempts, print_fields, print_output
 from core.printable import printable
 
 if TYPE_CHECKING:
+    from core.agent_event import AgentEvent
     from core.config.settings import Settings
     from core.operations.task_records import Unreadable
     from core.tasks import Task
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(help="List, show, wait for, cancel tasks.", no_args_is_help=True)
+
+#: How much earlier than the client says, by its own clock, a task may have been submitted by the server's.
+CLOCKS_DIFFER_MS = 60_000
 
 TaskId = Annotated[str, typer.Argument(metavar="ID")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
@@ -85,12 +90,14 @@ def _row(task: Task | Unreadable) -> tuple[str, ...]:
 
 @app.command()
 def show(task_id: TaskId, as_json: Json = False) -> None:
-    """Show one task: its record, where it is, and why it waits."""
-    task, reason = run(_show(settings(), task_id))
+    """Show one task: its record, what became of it and when, where it is, and why it waits."""
+    task, reason, events = run(_show(settings(), task_id))
     if as_json:
-        print_json({**task.to_dict(), "waiting_reason": reason or None})
+        told = [event.to_dict() for event in events]
+        print_json({**task.to_dict(), "waiting_reason": reason or None, "events": told})
         return
     print_fields(task)
+    print_timeline(events)
     print_attempts(task)
     print_output(task)
     if reason:
@@ -98,7 +105,7 @@ def show(task_id: TaskId, as_json: Json = False) -> None:
         say(printable(reason))
 
 
-async def _show(configured: Settings, task_id: str) -> tuple[Task, str]:
+async def _show(configured: Settings, task_id: str) -> tuple[Task, str, list[AgentEvent]]:
     from core.errors import UnknownTask
     from core.operations.overview import read_overview
     from core.operations.task_records import read_task
@@ -109,7 +116,22 @@ async def _show(configured: Settings, task_id: str) -> tuple[Task, str]:
         if task is None:
             raise UnknownTask(f"no task {task_id!r}: never submitted here, or ended longer ago than its retention")
         overview = await read_overview(reader, configured.coordinator_id, configured.agent)
-        return (in_cell if in_cell and not task.status.ended else task), waiting_reason(task, in_cell, overview)
+        shown = in_cell if in_cell and not task.status.ended else task
+        return shown, waiting_reason(task, in_cell, overview), await _events(configured, task)
+
+
+async def _events(configured: Settings, task: Task) -> list[AgentEvent]:
+    """What was told of a task, as far as it is kept; nothing where this user may not read it."""
+    from core.errors import ServerRefused
+    from core.operations.event_feed import Position, Wanted
+
+    begin = Position.since(int(task.created_at.timestamp() * 1000) - CLOCKS_DIFFER_MS)
+    try:
+        async with feeding(configured) as feed:
+            return [event async for event in feed.events(begin, Wanted.of(task=task.task_id), live=False)]
+    except ServerRefused as error:
+        note(f"agents: no timeline: {error}")
+        return []
 
 
 @app.command()

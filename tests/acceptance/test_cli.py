@@ -72,6 +72,9 @@ def test_every_command_explains_itself(empty: Installation) -> None:
         (["tasks", "show", "nobody-knows-it"], 2, "no task 'nobody-knows-it'"),
         (["tasks", "list", "--status", "sleeping"], 2, "is none of pending"),
         (["state", "show", "nobody"], 2, "no stored state of 'nobody'"),
+        (["events", "list", "--type", "task_complete"], 2, "Did you mean task_completed"),
+        (["events", "list", "--after", "x"], 2, "take `id` of one that was told before"),
+        (["events", "tail", "--since", "soon"], 2, "use 30s, 5m, 2h or 1d"),
         (["key", "king", "x"], 2, "is none of client"),
     ],
 )
