@@ -53,6 +53,7 @@ class Story:
         ]
         self.log: list[str] = []
         self.cancelled: set[str] = set()
+        self.cells_kept = True
         self.events: list[AgentEvent] = []  #: all that the agents have told
         self.duration_s = 0.0
 
@@ -68,7 +69,11 @@ class Story:
             self.duration_s = loop.time() - began_s
             accepted = {name: task for name, task in self.client.submitted.items() if name not in self.client.refused}
             self.events = told_events(self.world, self.world.problems)
-            self.world.problems += [*self._left_open(), *self._wrong_ends(), *wrongly_told(self.events, accepted)]
+            self.world.problems += [
+                *self._left_open(),
+                *self._wrong_ends(),
+                *wrongly_told(self.events, accepted, cells_kept=self.cells_kept),
+            ]
             for task in supervised:
                 task.cancel()
             for agent in self.agents:
@@ -177,6 +182,7 @@ class Story:
         keys = [keys_of(agent.chain).inbox, CellKeys(self.chance.choice(DISTRIBUTORS)).actual]
         key = self.chance.choice(keys)
         self._note(f"{key} is deleted")
+        self.cells_kept = False
         self.world.store.ask("DEL", key)
 
     async def _cancel(self) -> None:

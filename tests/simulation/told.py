@@ -42,15 +42,16 @@ def told_events(world: World, problems: list[str]) -> list[AgentEvent]:
     return events
 
 
-def wrongly_told(events: list[AgentEvent], accepted: dict[str, Task]) -> Iterator[str]:
-    """Ids that were told twice; tasks and attempts that did not begin once and end once, as far as it was told."""
+def wrongly_told(events: list[AgentEvent], accepted: dict[str, Task], *, cells_kept: bool) -> Iterator[str]:
+    """Ids that were told twice; tasks that did not begin once and end once, as far as it was told; and attempts, which
+    are numbered anew by a distributor that has lost its cell."""
     if twice := [event_id for event_id, times in Counter(event.id for event in events).items() if times > 1]:
         yield f"told under one id: {twice}"
     for what, kinds in (("were accepted", {E.TASK_SUBMITTED}), ("ended", ENDS)):
         times_told = _times(events, kinds, lambda event: event.task_id)
         if missing := [task_id for task_id in accepted if times_told[task_id] != 1]:
             yield f"not told once that they {what}: {missing}"
-    for what, kinds in (("began", {E.ATTEMPT_STARTED}), ("ended", ATTEMPT_ENDS)):
+    for what, kinds in () if not cells_kept else (("began", {E.ATTEMPT_STARTED}), ("ended", ATTEMPT_ENDS)):
         times_told = _times(events, kinds, lambda event: (event.task_id, event.data["attempt"]))
         if odd := {attempt: times for attempt, times in times_told.items() if times > 1}:
             yield f"told more than once that attempts {what}: {odd}"
