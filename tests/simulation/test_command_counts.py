@@ -16,8 +16,8 @@ from tests.simulation.world import SimulatedClient, World
 
 #: Commands per second of a coordinator, a distributor and two workers with nothing to do.
 MAX_IDLE_PER_S = 24.0
-#: Their commands for a task, while it is the only one.
-MAX_PER_TASK = 76.0
+#: Their commands for a task, while it is the only one. Four of them tell its events.
+MAX_PER_TASK = 80.0
 SETTLING_S, IDLE_S, TASKS = 20.0, 40.0, 20
 
 
