@@ -72,11 +72,13 @@ class Probe:
     def ask(self, in_flight: Mapping[str, int], sent: int, mono_ms: int, fresh: Container[str] = ()) -> bool:
         """Begins, unless a question is open or nothing is to be asked. Tasks in `fresh`, handed over in this very step,
         are left out: their message comes after the one numbered `sent`."""
+        if E.ASKED not in TRANSITIONS[self.state]:
+            return False  # before the tasks are gathered, with every heartbeat
         asked = {task_id: at for task_id, at in in_flight.items() if task_id not in fresh}
-        if not asked or not self._moves(E.ASKED):
+        if not asked:
             return False
         self.sent, self.tasks, self.since_ms = sent, asked, mono_ms
-        return True
+        return self._moves(E.ASKED)
 
     def read(self, beat: Beat, incarnation: int) -> bool:
         """Whether the child has read everything that its parent's `incarnation` had sent when the question was asked.
@@ -122,6 +124,6 @@ class Probe:
         if after is None:
             return False
         self.state = after
-        if after in (S.IDLE, S.ASKED):
+        if after is S.IDLE:
             self.held = None
         return True
