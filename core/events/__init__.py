@@ -11,12 +11,13 @@ if TYPE_CHECKING:
     from core.agent_event import AgentEvent
     from core.event_types import EventType
     from core.events.agent_stream import AgentCoordinator
+    from core.events.bridge import StreamBridge
     from core.events.bus import EventBus
     from core.events.subscription import EventHandler, HandlerError, Overflow, Subscription
 
 __all__ = [
     "AgentCoordinator", "AgentEvent", "EventBus", "EventHandler", "EventType", "HandlerError", "Overflow",
-    "Subscription",
+    "StreamBridge", "Subscription",
 ]  # fmt: skip
 
 _HOME = {
@@ -27,6 +28,7 @@ _HOME = {
     "EventType": "..event_types",
     "HandlerError": ".subscription",
     "Overflow": ".subscription",
+    "StreamBridge": ".bridge",
     "Subscription": ".subscription",
 }
 

@@ -34,6 +34,7 @@ from core.events.stream_emitters import StreamEmitters
 from core.events.stream_entry import EntryFormat, ReceivedEvent
 from core.events.stream_session import StreamSession
 from core.machine.local_secrets import resolve_secret
+from core.redis_backend.bounded_reads import LAST_ID, name_of
 from core.redis_backend.keys import AudienceKeys
 from core.signing import stream_keys
 from core.stored import pairs
@@ -96,6 +97,11 @@ class AgentCoordinator(StreamEmitters):
         self._secrets = A2ASecrets(token_secret=secret)
         self._opening = asyncio.Lock()
         self._opened: StreamSession | None = None
+
+    @property
+    def consumer_group(self) -> str | None:
+        """The audience that this consumer belongs to; None: it reads by a plain cursor."""
+        return self._group
 
     # ---- opening and closing ----
 
@@ -218,6 +224,7 @@ class AgentCoordinator(StreamEmitters):
         self, event_types: Sequence[str] | None, within_s: float | None, left: float, after: str
     ) -> AsyncGenerator[ReceivedEvent, None]:
         opened = await self._open()
+        after = await self.last_id() if after == "$" else after
         async with opened.cursor(after, _wanted(event_types)) as cursor:
             while left and (event := await cursor.next(within_s)):
                 left -= 1
@@ -298,6 +305,11 @@ class AgentCoordinator(StreamEmitters):
         return None if msg_id is None else msg_id.decode()
 
     # ---- care ----
+
+    async def last_id(self) -> str:
+        """The last id that the stream has given out: `subscribe(after=...)` begins with the next event."""
+        [last] = await (await self._open()).connection.run(("EVALSHA", name_of(LAST_ID), 1, self._stream))
+        return last.decode() if last else "0-0"
 
     async def get_stream_info(self) -> dict[str, Any]:
         """`length`, `first_entry` and `last_entry` (each an id and what is in the event; None: there is none), and

@@ -10,7 +10,6 @@ from core.errors import BadEvent, ConfigError, PeerError, TransportDown
 from core.event_types import EventType
 from core.events.stream_connection import StreamConnection
 from core.events.stream_entry import Entry, EntryFormat, ReceivedEvent, audience_of
-from core.redis_backend.bounded_reads import LAST_ID, name_of
 from core.redis_backend.clock import monotonic_s
 
 __all__ = ["StreamCursor"]
@@ -20,11 +19,11 @@ log = logging.getLogger(__name__)
 BATCH = 256
 #: How long one wait lasts at most, and the pause between two attempts while Redis is away.
 LONGEST_WAIT_S, PAUSE_S = 2.0, 0.2
-POSITION = re.compile(r"\$|\d{1,20}(-\d{1,20})?")
+POSITION = re.compile(r"\d{1,20}(-\d{1,20})?")
 
 
 class StreamCursor:
-    """Events after an id, in the order of the stream; `$` means: after what is there now."""
+    """Events after an id, in the order of the stream."""
 
     def __init__(
         self,
@@ -61,9 +60,6 @@ class StreamCursor:
 
     async def _fetch(self, until_s: float) -> bool:
         """Fetches what there is, or waits for it. False: there was nothing until `until_s`."""
-        if self._after == b"$":
-            [last] = await self._connection.run(("EVALSHA", name_of(LAST_ID), 1, self._stream))
-            self._after = last or b"0-0"
         left_s = min(LONGEST_WAIT_S, until_s - monotonic_s())
         wait = ("BLOCK", int(left_s * 1000)) if left_s >= 0.001 else ()  # 0 would mean for ever
         [reply] = await self._connection.run(

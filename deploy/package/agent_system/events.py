@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         EventType,
         HandlerError,
         Overflow,
+        StreamBridge,
         Subscription,
     )
 else:
@@ -25,5 +26,5 @@ else:
 
 __all__ = [
     "AgentCoordinator", "AgentEvent", "EventBus", "EventHandler", "EventType", "HandlerError", "Overflow",
-    "Subscription",
+    "StreamBridge", "Subscription",
 ]  # fmt: skip
