@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import hypothesis.strategies as st
@@ -20,8 +20,7 @@ import pydantic
 import pytest
 from hypothesis import given
 from hypothesis.strategies import SearchStrategy
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, TypeAdapter, field_serializer
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from core.errors import BadTask
 from core.json_values import payload_json, result_json
@@ -52,16 +51,6 @@ class Cat(Animal):
 class Plain:
     left: Any = None
     _right: Any = None
-
-
-@dataclasses.dataclass
-class PlainBase:
-    one: int = 1
-
-
-@dataclasses.dataclass
-class PlainSub(PlainBase):
-    two: int = 2
 
 
 @pydantic.dataclasses.dataclass
@@ -268,97 +257,3 @@ def test_a_strict_payload_model_is_read_from_its_own_json(model: Strict, inner: 
 
     assert handler_of(Strict).arguments(payload, None) == (model,)
     assert handler_of(list[Strict] | None).arguments([payload], None) == ([model],)
-
-
-# ---- cases that were wrong, by name ----
-
-
-class Conversation(BaseModel):
-    messages: list[BaseMessage]
-
-
-def test_messages_keep_what_only_their_own_class_has() -> None:
-    call = {"name": "search", "args": {"q": "x"}, "id": "1", "type": "tool_call"}
-    told = Conversation(messages=[HumanMessage("hi"), AIMessage("", tool_calls=[call])])
-
-    back = orjson.loads(result_json({"state": told}))
-
-    assert back["state"]["messages"][1]["tool_calls"] == [call]
-
-
-class Shed(BaseModel):
-    stores: PlainBase = PlainBase()
-    by_name: dict[str, PlainBase] = {}
-
-
-class Wide(BaseModel):
-    stores: SerializeAsAny[PlainBase] = PlainBase()
-
-
-@pytest.mark.parametrize("shed", [Shed(stores=PlainSub()), Shed(by_name={"a": PlainSub()})], ids=["field", "in a dict"])
-def test_a_plain_dataclass_that_would_lose_fields_is_refused_with_the_cure(shed: Shed) -> None:
-    cure = r"holds a PlainSub in a field of PlainBase, and would lose its two.*SerializeAsAny\[PlainBase\]"
-    with pytest.raises(BadTask, match=cure):
-        result_json([shed])
-    assert orjson.loads(result_json(Wide(stores=PlainSub()))) == {"stores": {"one": 1, "two": 2}}
-
-
-class Numbers(BaseModel):
-    model_config = ConfigDict(ser_json_inf_nan="strings")
-
-    ratio: float = NAN
-    missing: float | None = None
-    own: float = NAN
-
-    @field_serializer("own")
-    def _own(self, value: float) -> str:
-        return f"<{value}>"
-
-
-def test_a_model_that_says_itself_what_nan_is_in_json_is_believed() -> None:
-    assert orjson.loads(result_json(Numbers())) == {"ratio": "NaN", "missing": None, "own": "<nan>"}
-
-
-class Twice(BaseModel):
-    one: Annotated[int, Field(serialization_alias="same")] = 1
-    two: Annotated[int, Field(serialization_alias="same")] = 2
-
-
-@pytest.mark.parametrize(
-    "value",
-    [{1: "a", "1": "b"}, {"x": {True: 1, "true": 2}}, {None: 1, "null": 2}, Twice(), Plain({1.5: 1, "1.5": 2})],
-)
-def test_two_values_that_would_have_one_key_are_refused_naming_it(value: object) -> None:
-    with pytest.raises(BadTask, match=r"result has the key '(1|true|null|same|1.5)' twice in one object"):
-        result_json(value)
-
-
-@pytest.mark.parametrize("value", [{INFINITY: 1, -INFINITY: 2}, {NAN: 1}, Plain({INFINITY: 1}), [Plain({NAN: 1})]])
-def test_a_key_that_is_no_number_in_json_is_refused(value: object) -> None:
-    with pytest.raises(BadTask, match="nan or infinity"):
-        result_json(value)
-
-
-class Measured(Enum):
-    NOTHING = NAN
-    MUCH = (1.0, INFINITY)
-
-
-@pytest.mark.parametrize("value", [Plain(NAN), Plain([Plain(-INFINITY)]), Measured.NOTHING, {"a": Measured.MUCH}])
-def test_a_payload_with_nan_inside_of_an_object_is_refused(value: object) -> None:
-    with pytest.raises(BadTask, match="payload holds nan or infinity"):
-        payload_json("payload", value)
-
-
-def test_a_payload_keeps_fields_that_have_their_default() -> None:
-    task = Task(task_type="t", payload=[Square(size=1, side=2)])
-    assert orjson.loads(checked(task).to_json())["payload"] == [{"size": 1, "side": 2}]
-
-
-@pytest.mark.parametrize(
-    "moment",
-    [time(1, 2, 3, 10_000), datetime(1930, 1, 1, 0, 0, 0, 99_999, timezone(timedelta(minutes=19, seconds=32)))],
-)
-def test_a_moment_is_the_same_to_the_microsecond_and_in_its_offset(moment: time | datetime) -> None:
-    for back in (orjson.loads(result_json([moment])), checked(Task(task_type="t", payload=[moment])).payload):
-        assert [type(moment).fromisoformat(text) for text in back] == [moment]
