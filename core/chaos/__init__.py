@@ -1,1 +1,1 @@
-"""The machine that proves that nothing is lost: a hierarchy under faults, a ledger of all that happened, a judge."""
+"""Chaos testing: a hierarchy under random faults, a ledger of everything that happened, and a judge."""

@@ -1,9 +1,9 @@
-"""The append-only file of a server, read as what it is: every write that ever happened, in order, at no cost.
+"""Reads the append-only file of a server: every write that ever happened, in order.
 
-It needs the settings of `server.APPEND_ONLY`: then nothing is ever rewritten, and the parts that the manifest names,
-one after the other, are the history since the data were last thrown away. What a transaction wrote lies between MULTI
-and EXEC, and is given as one; so is a single write. Commands stand there as the server repeats them: XADD with the id
-it chose, times to live as points in time, a key that ran out as DEL.
+This requires the settings in `server.APPEND_ONLY`. With them nothing is rewritten, and the parts that the manifest
+lists are the history since the data were last deleted. The writes of a transaction are between MULTI and EXEC, and are
+returned together; a single write is returned alone. Commands are recorded in the form in which the server would repeat
+them: XADD with the chosen id, times to live as points in time, and the expiry of a key as DEL.
 """
 
 from __future__ import annotations
@@ -15,38 +15,39 @@ from pathlib import Path
 
 __all__ = ["AppendLog", "Transaction"]
 
-#: DEL of a key that ran out; Valkey and newer servers free its memory in the background.
+#: The commands that delete a key; for an expired key, Valkey and newer servers free the memory in the background.
 _DELETES = frozenset({b"DEL", b"UNLINK"})
 
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """What was written at once: one command, or all between MULTI and EXEC."""
+    """What was written atomically: one command, or all between MULTI and EXEC."""
 
-    at_s: int  #: the server's clock, whole seconds; 0: it did not say
-    commands: tuple[tuple[bytes, ...], ...]  #: the name first, in capitals
+    at_s: int  #: by the server's clock, in whole seconds; 0: unknown
+    commands: tuple[tuple[bytes, ...], ...]  #: each with its name first, in capitals
 
     def named(self, name: bytes) -> Iterator[tuple[bytes, ...]]:
-        """The arguments of all commands with that name."""
+        """The arguments of each command with that name."""
         return (command[1:] for command in self.commands if command[0] == name)
 
     def deleted(self) -> Iterator[bytes]:
-        """The keys that it removed as a whole."""
+        """The keys that it deleted."""
         return (key for command in self.commands if command[0] in _DELETES for key in command[1:])
 
 
 class AppendLog:
-    """Of the server that keeps its data in `directory`."""
+    """The append-only file of the server whose data are in `directory`."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def end(self) -> int:
-        """How long it is now: where `transactions` begins with what is written from now on."""
+        """Its present length, which is the position of what is written from now on."""
         return sum(part.stat().st_size for part in self._parts())
 
     def transactions(self, since: int = 0) -> Iterator[Transaction]:
-        """From the position `since`, an earlier `end`. A tail that a killed server did not finish is left out."""
+        """The transactions from the position `since`, an earlier `end`. What a killed server did not finish writing is
+        left out."""
         for part in self._parts():
             size = part.stat().st_size
             if since < size:
@@ -55,7 +56,7 @@ class AppendLog:
             since = max(0, since - size)
 
     def _parts(self) -> Sequence[Path]:
-        """The files that the manifest names, in its order: the base, then what was appended to it."""
+        """The files that the manifest lists, in order: the base, and then what was appended."""
         try:
             [manifest] = self._directory.glob("*.manifest")
             lines = manifest.read_text().splitlines()
@@ -66,13 +67,13 @@ class AppendLog:
         return [self._directory / part["file"] for part in named if part["type"] != "h"]
 
 
-#: A command, or the time that an annotation tells.
+#: A command, or the time in an annotation.
 _Item = tuple[bytes, ...] | int
 
 
 def _transactions(items: Iterator[_Item]) -> Iterator[Transaction]:
     at_s = 0
-    written: list[tuple[bytes, ...]] | None = None  # since MULTI; without its EXEC it was never carried out
+    written: list[tuple[bytes, ...]] | None = None  # since MULTI; without an EXEC it was never executed
     for item in items:
         if isinstance(item, int):
             at_s = item
@@ -81,7 +82,7 @@ def _transactions(items: Iterator[_Item]) -> Iterator[Transaction]:
         elif item[0] == b"EXEC":
             yield Transaction(at_s, tuple(written or ()))
             written = None
-        elif item[0] == b"SELECT":  # stands before the first command of all, be it in a transaction
+        elif item[0] == b"SELECT":  # it precedes the very first command, even inside a transaction
             continue
         elif written is not None:
             written.append(item)
@@ -90,7 +91,7 @@ def _transactions(items: Iterator[_Item]) -> Iterator[Transaction]:
 
 
 def _items(data: mmap, position: int) -> Iterator[_Item]:
-    """From `position`, where one begins, to the last whole one."""
+    """The items from `position`, where one begins, to the last complete one."""
     while (end := data.find(b"\r\n", position)) >= 0:
         line, position = data[position:end], end + 2
         if line.startswith(b"#TS:"):

@@ -1,8 +1,8 @@
-"""The process that agents of a test are forked from: `python -m core.chaos.forkserver FD`.
+"""The process from which the agents of a test are forked: `python -m core.chaos.forkserver FD`.
 
-It has imported the tiers, one thread and no event loop. Over the socket FD it is asked, in lines of JSON, to fork an
-agent with given arguments and environment, and says which of them have ended, and how. When the other end is gone it
-kills them all.
+It has imported the tiers, and has one thread and no event loop. Over the socket FD it gets requests, in lines of JSON,
+to fork an agent with given arguments and environment, and it reports how each one ended. When the other end is closed
+it kills all of them.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from core.roles import Role
 
 
 class Forkserver:
-    """Forks on request, waits for what it forked, tells what became of it."""
+    """Forks agents on request, reaps them, and reports how they ended."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._living: set[int] = set()
         self._signals = SignalSocket(signal.SIGCHLD)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for who started us
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is meant for the parent
 
     def run(self) -> None:
-        """Serves until the other end is closed; then nothing that was forked lives any more."""
+        """Serves until the other end is closed, and then kills everything that was forked."""
         self._tell({"ready": os.getpid()})
         sources: list[socket.socket | SignalSocket] = [self._control, self._signals]
         orders = self._control.makefile("rb")  # one order at a time, so nothing is left in its buffer
@@ -71,7 +71,7 @@ class Forkserver:
                 self._tell({"exited": pid, "code": os.waitstatus_to_exitcode(status)})
 
     def _tell(self, message: dict[str, Any]) -> None:
-        with suppress(BrokenPipeError, ConnectionResetError):  # the next read says that nobody is there any longer
+        with suppress(BrokenPipeError, ConnectionResetError):  # the next read will notice that the other end is closed
             self._control.sendall(json.dumps(message).encode() + b"\n")
 
 
@@ -86,7 +86,7 @@ def main() -> int:
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
     preload((Role.COORDINATOR, Role.DISTRIBUTOR, Role.WORKER))
-    import_module(module_name("core.chaos.work"))  # handlers of a test come along with `--import`
+    import_module(module_name("core.chaos.work"))  # the handlers of a test are imported by `--import`
     gc.collect()
     Forkserver(control).run()
     return 0

@@ -1,4 +1,4 @@
-"""All of the load's handlers: those of `core.chaos.work`, and one that runs in a child process.
+"""All handlers of the load: those of `core.chaos.work`, and one that runs in a child process.
 
 chaos.plain      burns `ms` milliseconds of CPU
 """
@@ -16,7 +16,7 @@ __all__ = ["delegate", "plain", "work"]
 
 @task("chaos.plain", timeout=60, retries=RETRIES)
 def plain(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
-    """`ms`: how long it burns."""
+    """`ms`: how long it computes, in milliseconds."""
     result = began(payload, ctx)
     until_s = time.thread_time() + payload.get("ms", SHORT_MS) / 1000
     while time.thread_time() < until_s:

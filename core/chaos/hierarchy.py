@@ -1,7 +1,7 @@
-"""The hierarchy that is put to the test: its processes, their links to the server, and what a fault does to them.
+"""The hierarchy under test: its processes, their links to the server, and what a fault does to them.
 
-Whatever goes down is started again, as a supervisor would: what a fault has ended after the time that the fault lasts,
-and what ended by itself soon after it was seen.
+Like a supervisor, it restarts processes that have ended: after the duration of the fault that ended one, or soon after
+one has ended by itself.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from core.chaos.topology import Member, Topology
 
 __all__ = ["Hierarchy"]
 
-#: Between two looks at who has ended, and from such an end to the new start.
+#: Seconds between two checks for processes that have ended, and from such an end to the restart.
 POLL_S, RESTART_S = 0.1, 0.3
-#: How long one that was asked to end may take to finish or hand back what it has.
+#: Seconds that a process may take to drain when it is asked to end, and between two checks whether it has ended.
 DRAIN_S, ENDING_POLL_S = 20.0, 0.02
 
 
 class Hierarchy:
-    """Everything that runs. All methods belong to one event loop.
+    """All processes of a run. Call its methods from one event loop.
 
-    `acting` tells, by agent id, the lane of the process that holds its lease; the one who watches the leases keeps it
-    up to date. `links`: by lane, the proxy that its process connects through; none for those without.
+    `acting`: by agent id, the lane of the process that holds its lease; `core.chaos.watch` keeps it up to date.
+    `links`: by lane, the proxy through which its process connects, if it has one.
     """
 
     def __init__(
@@ -48,8 +48,8 @@ class Hierarchy:
         self._links = links
         self._record = record
         self._clock = clock
-        self._lanes: dict[int, str] = {}  # by pid, of all that were ever started
-        self._struck_now: set[str] = set()  # lanes that a fault has in its hands
+        self._lanes: dict[int, str] = {}  # by pid, for all processes that were ever started
+        self._struck_now: set[str] = set()  # lanes that a fault affects now
         self._faults: set[asyncio.Task[None]] = set()
         self._failed: list[asyncio.Task[None]] = []
 
@@ -58,17 +58,17 @@ class Hierarchy:
         return self._record.conditions.state(SERVER_LANE) or "down"
 
     def lane_of(self, pid: int) -> str:
-        """Whose process it is or was; empty: none of ours."""
+        """The lane of a process, even if it has ended; empty if it is not one of ours."""
         return self._lanes.get(pid, "")
 
     def start(self) -> None:
-        """Starts every process once."""
+        """Starts each process once."""
         self._condition(SERVER_LANE, "up")
         for member in self._topology.members:
             self._start(member)
 
     def inject(self, fault: Fault) -> InjectedFault | None:
-        """Begins a fault, which undoes itself after its time. None: there was no process to inject it into."""
+        """Injects a fault, which is undone after its duration. Returns None if there was no process for it."""
         lane = SERVER_LANE if fault.target == SERVER else self._target_process(fault.target)
         if lane is None or lane in self._struck_now:
             return None
@@ -88,18 +88,18 @@ class Hierarchy:
             self._failed.append(fault)
 
     async def settle(self) -> None:
-        """Returns when every fault that began is undone. Raises what went wrong in one of them, be it long ago."""
+        """Waits until all injected faults are undone. Raises the error of any fault that has failed."""
         await asyncio.gather(*self._faults, *self._failed)
 
     async def mend(self) -> None:
-        """Undoes at once what is not undone yet. Raises what went wrong in a fault before that."""
+        """Undoes all faults at once. Raises the error of any fault that has failed before."""
         for fault in self._faults:
             fault.cancel()
         await asyncio.gather(*self._faults, return_exceptions=True)
         await asyncio.gather(*self._failed)
 
     async def tend(self) -> None:
-        """Starts again whatever ends by itself, until cancelled."""
+        """Restarts processes that end by themselves, until it is cancelled."""
         while True:
             for member in self._topology.members:
                 if member.lane not in self._struck_now and not self._processes.alive(member.lane):
@@ -111,7 +111,7 @@ class Hierarchy:
             await asyncio.sleep(POLL_S)
 
     def _target_process(self, target: Target) -> str | None:
-        """The process that is meant: the one that acts, or for a standby another one."""
+        """The process that a target stands for: the one that acts, or for a standby another one."""
         lanes = [member.lane for member in self._topology.members if member.agent_id == target.agent_id]
         acting = self.acting.get(target.agent_id, lanes[0])
         wanted = [lane for lane in lanes if (lane != acting) is target.standby]
@@ -194,7 +194,7 @@ class Hierarchy:
             self._start(next(member for member in self._topology.members if member.lane == lane))
 
     async def _ended(self, lane: str) -> None:
-        """Returns when the process has ended, or has had its time to."""
+        """Waits until the process has ended, or the time for that is over."""
         for _ in range(round(DRAIN_S / ENDING_POLL_S)):
             if not self._processes.alive(lane):
                 return
@@ -202,7 +202,7 @@ class Hierarchy:
 
     def _start(self, member: Member) -> None:
         if self._processes.alive(member.lane):
-            return  # it had ended by itself when the fault began, and who saw that has started it again
+            return  # it had ended by itself before the fault, and has been restarted
         link = self._links.get(member.lane)
         environment = {"REDIS_URL": link.url} if link else {}
         pid = self._processes.start(

@@ -1,8 +1,8 @@
-"""What the system did, out of its append-only file: each write is held against what must be true of it at that moment.
+"""Checks the history of the system, from its append-only file, against the invariants:
 
-* The versions of each state follow each other without a gap.
-* The fences of each lease grow with every grant; nothing is written without one, or under one that has run out, was
-  given back, or is another's by then.
+* The versions of each state have no gaps.
+* The fence of each lease grows with every grant. Nothing is written without a lease, or under one that has lapsed, was
+  given back, or belongs to another process by then.
 * A task ends once, and stays ended.
 """
 
@@ -23,37 +23,37 @@ __all__ = ["ENDED", "TO_DO", "Grant", "History"]
 
 ENDED = frozenset({"completed", "failed", "cancelled", "abandoned"})
 
-#: What a cell has to do; of what has ended there, or waits for its children, it shows the last.
+#: The open work of a cell. It also shows the latest tasks that have ended there or wait for children.
 TO_DO = frozenset({"pending", "in_progress"})
 
-#: Headers of a coordinator, of a cell, of a worker; with the lease under which each of their versions is written.
+#: The headers of a coordinator, a cell and a worker, with the lease under which each of their versions is written.
 _HEADER = re.compile(
     rb"(?P<coordinator>\{coordinator:[^}]+\}:)state|(?P<cell>shared:distributor:[^:}]+)"
     rb"|(?P<worker>\{shared:distributor:[^}]+\}:worker:[^:]+)"
 )
 _LEASE = re.compile(rb".+:lease")
-#: What is written by agents alone, and only under their lease; a distributor's wanted half under the coordinator's.
+#: Keys that only agents write, each under its lease; the desired state in a cell under the coordinator's lease.
 _GUARDED = re.compile(
     rb"(?P<owner>\{[^}]+\}:(worker:[^:]+:)?)(tasks|open|ended|dead|submissions|seen|tasks:actual|(?P<wanted>tasks:wanted))"
 )
 _RECORDS = re.compile(rb"\{coordinator:[^}]+\}:tasks")
 _REPLIES = re.compile(rb"\{coordinator:[^}]+\}:client:.+")
-#: What is empty when nothing is left to be done.
+#: Keys that are empty when no work is left.
 _WORK = re.compile(rb"\{[^}]+\}:(open|tasks:wanted|tasks:actual|(worker:[^:]+:)?inbox)")
-#: Commands that put members of a key there, by where the first member stands and how many arguments each takes.
+#: Commands that add members, with the position of the first member and the number of arguments for each.
 _PUTS = {b"HSET": (1, 2), b"ZADD": (2, 2), b"XADD": (1, 0)}
 _REMOVES = frozenset({b"HDEL", b"ZREM", b"XDEL"})
-#: Those that a transaction renews or takes, by key.
+#: The leases that a transaction renews or takes, by key.
 Leases = Mapping[bytes, dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A lease was given to somebody who did not hold it."""
+    """The grant of a lease to a process that did not hold it."""
 
     epoch: int  #: the fence
     process: str  #: machine/pid/start
-    at_s: float  #: the server's clock
+    at_s: float  #: by the server's clock
 
     @property
     def pid(self) -> int:
@@ -62,18 +62,15 @@ class Grant:
 
 @dataclass(slots=True)
 class History:
-    """Everything that was written, looked at in order: give it each transaction with `take`."""
+    """The checked history. Pass each transaction to `take`, in order."""
 
     grants: dict[str, list[Grant]] = field(default_factory=dict)  #: by the lease's key
     versions: dict[str, int] = field(default_factory=dict)  #: by header and field
-    records: dict[str, dict[str, Any]] = field(
-        default_factory=dict
-    )  #: the last one of each task, also of forgotten ones
-    ends: Counter[str] = field(default_factory=Counter)  #: how often each task's end was recorded
-    replies: Counter[str] = field(
-        default_factory=Counter
-    )  #: how often each task's end was told, in messages to clients
-    broken: list[str] = field(default_factory=list)  #: what must not have happened, in words
+    #: the latest record of each task, including deleted ones
+    records: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ends: Counter[str] = field(default_factory=Counter)  #: number of times that each task's end was recorded
+    replies: Counter[str] = field(default_factory=Counter)  #: number of messages to clients with each task's end
+    broken: list[str] = field(default_factory=list)  #: violations of the invariants, in words
     commits: int = 0
     _holders: dict[bytes, tuple[int, str]] = field(default_factory=dict)  # by lease: epoch and process
     _work: dict[bytes, set[bytes]] = field(default_factory=dict)
@@ -93,7 +90,7 @@ class History:
 
     @property
     def left(self) -> dict[str, int]:
-        """What has not been done, by key."""
+        """The work that is left, by key."""
         return {key.decode(): len(members) for key, members in sorted(self._work.items()) if members}
 
     # ---- leases ----
@@ -149,7 +146,8 @@ class History:
     def _check_lease(
         self, header: re.Match[bytes], field_name: bytes, fields: dict[bytes, bytes], leases: Leases
     ) -> None:
-        """A version is written in the transaction that renews its writer's lease, and with that lease's fence."""
+        """Checks that a version is written in the transaction that renews its writer's lease, with that lease's
+        fence."""
         if field_name == b"coordinator_version":
             fence, lease = fields.get(b"coordinator_epoch"), _of_coordinator(leases)
         else:

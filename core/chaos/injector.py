@@ -1,8 +1,8 @@
-"""What goes wrong when: a schedule of faults that a seed determines, and nothing else.
+"""The schedule of faults, which depends only on a seed, the duration, the interval and the targets.
 
-The same seed, time, interval and targets give the same schedule on every machine. Targets are named by what they do at
-the time (the process that acts for an id, the one that waits to), so who they are is found out when the moment comes.
-What is down comes back after a while, and never is more than half of the agents away at once.
+So it is the same on every machine. A target stands for the process that acts for an id, or for one that waits to act,
+so the actual process is only known at the time of the fault. What is down comes back after a while, and never more than
+half of the agents are down at once.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ __all__ = ["LINK", "SERVER", "Fault", "Kind", "Target", "schedule"]
 
 
 class Kind(StrEnum):
-    KILL = "kill"  #: SIGKILL to an agent, which is started again after a while
-    TERMINATE = "terminate"  #: SIGTERM, which drains it; started again once it has ended
-    STOP = "stop"  #: SIGSTOP, and SIGCONT later: it wakes up with everything it knew
-    CUT = "cut"  #: its connections are reset, and so is every new one
-    DELAY = "delay"  #: all that it sends and hears takes longer
-    BLACK_HOLE = "black-hole"  #: what is sent in one direction, or both, does not arrive, and nobody is told
-    SERVER_KILL = "server-kill"  #: SIGKILL to the server, which comes back on its append-only file
+    KILL = "kill"  #: SIGKILL to an agent, which is restarted after a while
+    TERMINATE = "terminate"  #: SIGTERM to an agent, which drains, and is restarted when it has ended
+    STOP = "stop"  #: SIGSTOP to an agent, and SIGCONT later: it continues with all that it remembers
+    CUT = "cut"  #: an agent's connections are reset, and each new one as well
+    DELAY = "delay"  #: everything that an agent sends and receives takes longer
+    BLACK_HOLE = "black-hole"  #: what is sent in one direction, or both, does not arrive, and nobody notices
+    SERVER_KILL = "server-kill"  #: SIGKILL to the server, which is restarted with its append-only file
     SERVER_STOP = "server-stop"  #: SIGSTOP to the server, and SIGCONT later
 
 
@@ -31,8 +31,8 @@ class Kind(StrEnum):
 LINK = frozenset({Kind.CUT, Kind.DELAY, Kind.BLACK_HOLE})
 _OF_SERVER = frozenset({Kind.SERVER_KILL, Kind.SERVER_STOP})
 
-#: How many of a hundred faults are of the kind, and how long it lasts: from, to (seconds). A death lasts until the new
-#: start; twice the test profile's lease of 2 s is enough for whoever stands still to have been replaced.
+#: The share of each kind in percent, and its shortest and longest duration, in seconds. A death ends with the restart;
+#: the others may last twice the lease of 2 s, so that a stopped process is replaced.
 PROFILE = {
     Kind.KILL: (66, 0.1, 0.5),
     Kind.TERMINATE: (9, 0.1, 0.5),
@@ -43,9 +43,10 @@ PROFILE = {
     Kind.SERVER_KILL: (2, 0.2, 1.5),
     Kind.SERVER_STOP: (1, 0.5, 4.0),
 }
-#: Added each way by a delay: a near network, a far one, and one that is ill.
+#: Seconds that a delay adds in each direction: a near network, a far one, and a broken one.
 DELAYS_S = (0.005, 0.05, 0.5)
-#: What was hit is left alone for so long after it is back: time to start, and for the server to show that all recover.
+#: Seconds without a fault after a target is back: time to start, and after a fault of the server time for all to
+#: recover.
 REST_S, SERVER_REST_S = 0.5, 4.0
 #: The longest pause between two faults, in mean intervals, so that a short run has faults as well.
 MAX_PAUSE_INTERVALS = 4.0
@@ -55,7 +56,7 @@ Towards = Literal["both", "server", "client"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a fault hits: of the processes with an agent's id the one that acts, or one that waits to; the server."""
+    """What a fault hits: the process that acts for an agent id, one that waits to act for it, or the server."""
 
     agent_id: str
     standby: bool = False
@@ -69,14 +70,14 @@ SERVER = Target("server")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that goes wrong."""
+    """One fault of a schedule."""
 
-    at_s: float  #: since the first moment of the schedule
+    at_s: float  #: since the beginning of the schedule
     kind: Kind
     target: Target
-    lasts_s: float  #: until it is started again, goes on, is healed
-    delay_s: float = 0.0  #: of a delay: each way
-    towards: Towards = "both"  #: of a black hole: what does not arrive
+    lasts_s: float  #: until the target is restarted, continued or healed
+    delay_s: float = 0.0  #: for a delay: in each direction
+    towards: Towards = "both"  #: for a black hole: the direction that is blocked
 
     def __str__(self) -> str:
         how = {
@@ -93,7 +94,7 @@ def schedule(
     targets: Sequence[Target],
     kinds: Collection[Kind] = frozenset(Kind),
 ) -> tuple[Fault, ...]:
-    """The faults of `seconds`, in order; on average one begins every `interval_s`. Only of `kinds`."""
+    """The faults of `kinds` within `seconds`, in order. On average one begins every `interval_s`."""
     return tuple(_faults(random.Random(seed), seconds, interval_s, targets, [kind for kind in Kind if kind in kinds]))
 
 
@@ -101,7 +102,7 @@ def _faults(
     chance: random.Random, seconds: float, interval_s: float, targets: Sequence[Target], kinds: Sequence[Kind]
 ) -> Iterator[Fault]:
     weights = [PROFILE[kind][0] for kind in kinds]
-    whole_s: dict[Target, float] = {}  # when what was hit can be hit again
+    whole_s: dict[Target, float] = {}  # when a target can be hit again
     at_s = 0.0
     while True:
         at_s += min(chance.expovariate(1 / interval_s), MAX_PAUSE_INTERVALS * interval_s)

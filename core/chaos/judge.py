@@ -1,11 +1,11 @@
-"""The verdict on a run: the ledger, which was kept outside Redis, held against everything that Redis ever wrote.
+"""Judges a run: it compares the ledger, which was kept outside Redis, with everything that Redis ever wrote.
 
-lost     accepted, and no end is on record
-untold   accepted, and the client was never told of an end
-double   an end that was recorded twice, or told to the client twice
-failed   ended otherwise than completed; the load's tasks have attempts enough to outlive every fault
-broken   whatever else must not happen: a gap in versions, a write under an old fence, a result that no execution gave
-left     work that is still there: entries of inboxes, tasks of cells, open tasks
+lost     the task was accepted, and no end is recorded
+untold   the task was accepted, and the client was never told of its end
+double   an end was recorded twice, or the client was told twice
+failed   the task did not complete, although the load's tasks have enough attempts to survive every fault
+broken   another violation: a gap in versions, a write under an old fence, a result that no execution returned
+left     work that is still there: entries in inboxes, tasks in cells, open tasks
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from core.chaos.ledger import Entry
 
 __all__ = ["Verdict", "judge"]
 
-#: The task types whose handlers note each execution, and name it in their result.
+#: The task types whose handlers record each execution, and name it in their result.
 NOTING = "chaos."
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Verdict:
-    """What came out. `clean` says whether all is as it must be; its text is what to show."""
+    """The verdict. `clean` says whether there are no findings. As text, it is the summary to show."""
 
     submitted: int
     accepted: int
@@ -38,9 +38,9 @@ class Verdict:
     failed: tuple[str, ...]
     broken: tuple[str, ...]
     left: Mapping[str, int]
-    executions: Counter[str]  #: how often each task began to run
-    replies: Counter[str]  #: how often each task's end was sent to a client
-    grants: Mapping[str, Sequence[Grant]]  #: by the lease's key: who acted, in order
+    executions: Counter[str]  #: number of executions of each task
+    replies: Counter[str]  #: number of messages to clients with each task's end
+    grants: Mapping[str, Sequence[Grant]]  #: by the lease's key, in order
     commits: int
 
     @property
@@ -49,7 +49,7 @@ class Verdict:
 
     @property
     def executed(self) -> int:
-        """Executions in all."""
+        """The total number of executions."""
         return self.executions.total()
 
     def __repr__(self) -> str:
@@ -70,7 +70,7 @@ class Verdict:
 
 
 def judge(ledger: Iterable[Entry], log: Iterable[Transaction]) -> Verdict:
-    """The verdict on what `ledger` tells and `log` holds. Tasks that others submitted meanwhile count as well."""
+    """The verdict on a ledger and an append-only file. Tasks of other clients count as well."""
     entries = list(ledger)
     history = History()
     for transaction in log:
@@ -104,8 +104,8 @@ def _failed(history: History) -> Iterator[str]:
 
 
 def _wrong_results(history: History, of_kind: Mapping[str, Sequence[Entry]]) -> Iterator[str]:
-    """Results on record that no execution of their task gave, and ends the client was told that are not those on
-    record."""
+    """Recorded results that no execution of their task returned, and ends told to the client that differ from the
+    recorded ones."""
     executed = {entry.facts["execution"]: entry.task_id for entry in of_kind.get("ended", ())}
     for task_id, record in history.records.items():
         named = list(_executions(record.get("result")))
@@ -124,7 +124,7 @@ def _wrong_results(history: History, of_kind: Mapping[str, Sequence[Entry]]) -> 
 
 
 def _executions(result: Any) -> Iterator[str]:
-    """Those that a result names: one, or for a task that delegated one of each child."""
+    """The executions that a result names: one, or for a task that delegated, one of each child."""
     if isinstance(result, dict) and "execution" in result:
         yield result["execution"]
     elif isinstance(result, list):

@@ -1,7 +1,7 @@
-"""What happened, written down outside Redis by everybody who saw it: clients, handlers, whoever injects faults.
+"""A record, outside Redis, of what happened, written by clients, handlers and the fault injector.
 
-A line is one JSON object, appended with a single write, so that processes share a ledger and one that is killed leaves
-no half of a line between those of others.
+Each line is one JSON object, appended with a single write. So several processes can share a ledger, and a process that
+is killed leaves no partial line.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import orjson
 
 __all__ = ["LEDGER_VARIABLE", "Entry", "Kind", "Ledger", "read_ledger"]
 
-#: The environment variable by which handlers know where the ledger is.
+#: The environment variable by which handlers find the ledger.
 LEDGER_VARIABLE = "CHAOS_LEDGER"
 
-#: submitted, accepted, refused: what the client asked and was answered · began, ended: an execution, by its handler ·
-#: reply: a message that tells of an end · result: an end as the client was told it · fault: what was done to the system
+#: submitted, accepted, refused: requests of the client, and the answers · began, ended: an execution, by its handler ·
+#: reply: a message with a task's end · result: a task's end as the client was told · fault: an injected fault
 Kind = Literal["submitted", "accepted", "refused", "began", "ended", "reply", "result", "fault"]
 
 
@@ -30,20 +30,20 @@ class Entry:
     """One line of a ledger."""
 
     kind: str
-    task_id: str  #: empty where it is about no task
+    task_id: str  #: empty if the line is about no task
     at_ns: int  #: CLOCK_MONOTONIC, which all processes of a machine share
     pid: int
     facts: dict[str, Any]
 
 
 class Ledger:
-    """Appends to the file at `path`, which it makes where there is none."""
+    """Appends to the file at `path`, which is made if it is missing."""
 
     def __init__(self, path: Path | str) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def note(self, kind: Kind, task_id: str = "", **facts: Any) -> None:
-        """One line, which stays when this process is killed the moment after."""
+        """Writes one line. It stays even if this process is killed immediately afterwards."""
         line = {"kind": kind, "task_id": task_id, "at_ns": time.monotonic_ns(), "pid": os.getpid(), **facts}
         os.write(self._file, orjson.dumps(line) + b"\n")
 
@@ -60,7 +60,7 @@ class Ledger:
 
 
 def read_ledger(path: Path | str) -> list[Entry]:
-    """All lines, in the order in which they were written; none where there is no file."""
+    """All lines, in the order in which they were written; empty if there is no file."""
     try:
         lines = Path(path).read_bytes().splitlines()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A run while it goes on: what is done to the hierarchy, and what the hierarchy does about it."""
+"""The live view of a run: the faults, and how the hierarchy reacts to them."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _STYLES = {
 
 @dataclass(frozen=True, slots=True)
 class AgentLine:
-    """One agent id: its processes in words, and who holds its lease."""
+    """One agent id: its processes, in words, and its lease."""
 
     agent_id: str
-    processes: tuple[tuple[str, str], ...]  #: (name, what it does): acts, waits, stopped, down, cut, ...
-    epoch: int  #: the fence of its lease; 0: none was seen yet
+    processes: tuple[tuple[str, str], ...]  #: (name, state): acts, waits, stopped, down, cut, ...
+    epoch: int  #: the fence of its lease; 0: none is known yet
     takeovers: int
 
 
@@ -48,16 +48,16 @@ class Snapshot:
     total_s: int
     server: str  #: up | stopped | down
     agents: tuple[AgentLine, ...]
-    last_faults: tuple[str, ...]  #: the newest last
+    last_faults: tuple[str, ...]  #: the latest ones, the newest last
     faults: int
     open: int
     done: int
-    rates: tuple[float, ...]  #: tasks a second, of each of the last seconds
-    calm: float  #: tasks a second without faults; 0: not known yet
+    rates: tuple[float, ...]  #: the number of tasks that ended in each of the last seconds
+    calm: float  #: tasks a second without faults; 0: unknown yet
 
 
 class ChaosView(View[Snapshot]):
-    """What `agents chaos` shows."""
+    """What `agents chaos` shows during a run."""
 
     def line(self, snapshot: Snapshot) -> str:
         rate = snapshot.rates[-1] if snapshot.rates else 0.0
@@ -98,7 +98,7 @@ class ChaosView(View[Snapshot]):
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """One letter for each value, as high as it is beside the largest."""
+    """A bar for each value, one character each, relative to the largest."""
     peak = max(values, default=0.0)
     if peak <= 0:
         return _BARS[0] * len(values)

@@ -1,7 +1,7 @@
-"""The load of a run: a client that keeps a bounded number of tasks open, and writes down all it asked for and was told.
+"""The load of a run: a client that keeps a bounded number of tasks open, and records its requests and the answers.
 
-It submits batches as fast as others end. What it is not told about (no answer, no server) it submits again under the
-same ids, which is one task, until it is accepted: like the outbox of a program that must not lose an order.
+It submits a batch whenever another ends. Without an answer it submits the batch again under the same ids, which is
+safe, until it is accepted, like the outbox of a program that must not lose an order.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from core.tasks import Task
 
 __all__ = ["MIX", "Load", "LoadCounts"]
 
-#: Of a hundred tasks, how many are of each type, and how many milliseconds each takes: most wait for something else, as
-#: most tasks do, some compute in a child process, some hand out children. So the calm throughput is limited by the
-#: workers' slots, and a machine of two cores can start agents anew beside it.
+#: The share of each type in percent, and the duration of its tasks in ms. As in practice, most tasks wait, some compute
+#: in a child process, and some spawn children. So the calm throughput is limited by the workers' slots, and a machine
+#: with two cores can restart agents at the same time.
 MIX = {"chaos.work": (75, 100), "chaos.plain": (15, 5), "chaos.delegate": (10, 50)}
 BATCH = 20
 ANSWER_S = 6.0
@@ -29,12 +29,12 @@ RETRY_S = 0.2
 
 @dataclass(slots=True)
 class LoadCounts:
-    """How far the client is."""
+    """The progress of the client, in numbers of tasks."""
 
     submitted: int = 0
     accepted: int = 0
     ended: int = 0
-    asked_again: int = 0  #: batches that were submitted once more
+    asked_again: int = 0  #: number of batches that were submitted again
 
     @property
     def open(self) -> int:
@@ -42,7 +42,7 @@ class LoadCounts:
 
 
 class Load:
-    """`run` it in a task; `stop` it, then `drained` tells when everything has ended."""
+    """Run `run` in an asyncio task. After `stop`, it returns when all tasks have ended."""
 
     def __init__(
         self, client: AgentClient, ledger: Ledger, *, max_open: int, seed: int, on_end: Callable[[Task], None]
@@ -58,7 +58,7 @@ class Load:
         self._stopping = False
 
     async def run(self) -> None:
-        """Returns when it was stopped and every task that was submitted has ended."""
+        """Submits tasks until `stop` is called, and returns when all of them have ended."""
         async with asyncio.TaskGroup() as batches:
             while not self._stopping:
                 if self.counts.open + BATCH > self._max_open:
@@ -71,7 +71,7 @@ class Load:
                 await asyncio.sleep(0)
 
     def stop(self) -> None:
-        """Nothing new is submitted from now on."""
+        """Stops submitting new tasks."""
         self._stopping = True
         self._room.set()
 
@@ -82,7 +82,7 @@ class Load:
         return Task(task_id=f"chaos-{self._number}", task_type=task_type, payload=payload)
 
     async def _carry(self, tasks: Sequence[Task]) -> None:
-        """One batch, from the first attempt to submit it to the end of its last task."""
+        """Handles one batch, from its submission to the end of its last task."""
         ids = [task.task_id for task in tasks]
         for task_id in ids:
             self._ledger.note("submitted", task_id)
@@ -98,13 +98,13 @@ class Load:
                 async for task in self._client.as_completed(sorted(waiting)):
                     waiting.discard(task.task_id)
                     self._ended(task)
-            except TaskLost as error:  # which the judge will say as well
+            except TaskLost as error:  # the judge will find that as well
                 waiting.difference_update(error.task_ids)
             except WorldError:
                 await asyncio.sleep(RETRY_S)
 
     async def _submitted(self, tasks: Sequence[Task]) -> bool:
-        """Whether all are recorded for certain."""
+        """Submits a batch. Returns whether all its tasks are certainly recorded."""
         try:
             await self._client.submit_many.aio(tasks, ANSWER_S)
         except (WorldError, TaskTimeout, TaskRefused):

@@ -1,7 +1,7 @@
-"""Agents as processes, forked from one that has imported the tiers: starting one costs 30 ms, not most of a second.
+"""Runs agents as processes that are forked from one that has imported the tiers, in 30 ms instead of almost a second.
 
-The forkserver (`forkserver.py`) is a process of its own, so that whoever uses this may have threads and an event loop.
-It ends with all agents when its user does: none outlives a test that was killed.
+The forkserver (`forkserver.py`) is a separate process, so that its user may have threads and an event loop. It ends
+with its user, and kills all agents, so that none outlives a test that is killed.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from core.module_names import module_name
 
 __all__ = ["Processes"]
 
-#: The forkserver imports everything within a second, on a busy machine some more.
+#: Seconds that the forkserver may take to import everything. It mostly takes one, and more on a busy machine.
 _READY_S = 60.0
-#: A line of the forkserver is read at once; this is for one that is held up.
+#: Seconds to wait for the rest of a line from the forkserver.
 _REPLY_S = 20.0
 
 
@@ -41,17 +41,17 @@ class _Process:
 
 
 class Processes:
-    """Agents by name. As a context manager: what still runs at the end is killed.
+    """Agents by name. Use it as a context manager: at the end all running agents are killed.
 
-    Not for several threads at once. `directory` takes their logs, and is where they run; `environment` is theirs as a
-    whole, and what a `start` gives goes before it; both hold for those that are started from now on.
+    It is not safe for several threads at once. Agents run in `directory`, which also gets their logs. `environment` is
+    their whole environment, except for variables that `start` overrides. Changes of both apply to later starts.
     """
 
     def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
         self.directory = directory
         self.environment = dict(environment)
         self._processes: dict[str, _Process] = {}
-        self._unheard = b""  # of a line that has not ended
+        self._unheard = b""  # the beginning of an unfinished line
         self._replies: list[dict[str, Any]] = []
         self._socket, theirs = socket.socketpair()
         with theirs:
@@ -65,10 +65,10 @@ class Processes:
     def start(
         self, role: str, agent_id: str, *flags: str, name: str = "", environment: Mapping[str, str] | None = None
     ) -> int:
-        """Starts `python -m ROLE --id AGENT_ID FLAGS`; returns its pid.
+        """Starts `python -m ROLE --id AGENT_ID FLAGS`, and returns its pid.
 
-        `name`, by default the agent's id, tells several processes of one id apart; one that has ended can be started
-        again under its name."""
+        `name`, by default the agent's id, distinguishes several processes with one id. When a process has ended, its
+        name can be used again."""
         name = name or agent_id
         assert not self.alive(name), f"{name} runs already"
         log = self.directory / f"{name}.log"
@@ -86,24 +86,24 @@ class Processes:
         return pid
 
     def names(self) -> list[str]:
-        """Of all that were started, in that order."""
+        """The names of all agents that were started, in that order."""
         return list(self._processes)
 
     def pid(self, name: str) -> int:
-        """Of the last process of that name, whether or not it lives."""
+        """The pid of the latest process with that name, whether or not it lives."""
         return self._processes[name].pid
 
     def exit_code(self, name: str) -> int | None:
-        """None: it runs; negative: ended by that signal. It is not waited for."""
+        """The exit code, without waiting for it; None: it runs; negative: that signal ended it."""
         self._hear(0)
         return self._processes[name].exit_code
 
     def alive(self, name: str) -> bool:
-        """Whether it runs, or is stopped."""
+        """Whether it runs or is stopped."""
         return name in self._processes and self.exit_code(name) is None
 
     def wait(self, name: str, timeout_s: float = 30) -> int:
-        """The exit code, once it has ended. Raises TimeoutError."""
+        """Waits for the end of an agent, and returns the exit code. Raises TimeoutError."""
         deadline_s = time.monotonic() + timeout_s
         while (code := self.exit_code(name)) is None:
             left_s = deadline_s - time.monotonic()
@@ -113,12 +113,12 @@ class Processes:
         return code
 
     def kill(self, name: str) -> None:
-        """SIGKILL; returns when it is gone."""
+        """Sends SIGKILL, and returns when the process is gone."""
         self.signal(name, signal.SIGKILL)
         self.wait(name)
 
     def kill_all(self, *names: str) -> None:
-        """SIGKILL to those of these that live, by default of all, in one go; returns when they are gone."""
+        """Sends SIGKILL to all of these agents that live, by default to all, and returns when they are gone."""
         living = [name for name in names or self._processes if self.alive(name)]
         for name in living:
             self.signal(name, signal.SIGKILL)
@@ -126,7 +126,7 @@ class Processes:
             self.wait(name)
 
     def forget_all(self) -> None:
-        """Kills all; as if none had ever been started."""
+        """Kills all agents, and forgets them."""
         self.kill_all()
         self._processes.clear()
 
@@ -134,7 +134,7 @@ class Processes:
         self.signal(name, signal.SIGTERM)
 
     def stop(self, name: str) -> None:
-        """SIGSTOP; returns when it stands still."""
+        """Sends SIGSTOP, and returns when the process is stopped."""
         self.signal(name, signal.SIGSTOP)
         while self.alive(name) and not self.stopped(name):
             time.sleep(0.001)
@@ -143,13 +143,13 @@ class Processes:
         self.signal(name, signal.SIGCONT)
 
     def signal(self, name: str, number: int) -> None:
-        """Nothing happens to one that has ended."""
+        """Sends a signal; does nothing if the process has ended."""
         if self.alive(name):
             with suppress(ProcessLookupError):
                 os.kill(self._processes[name].pid, number)
 
     def stopped(self, name: str) -> bool:
-        """Whether it stands still, by SIGSTOP or by a failpoint's `stop`."""
+        """Whether it is stopped, by SIGSTOP or by the `stop` of a failpoint."""
         if not self.alive(name):
             return False
         try:
@@ -161,11 +161,11 @@ class Processes:
         return self._processes[name].log
 
     def log(self, name: str) -> str:
-        """What all processes of that name have said."""
+        """The output of all processes with that name."""
         return self.log_file(name).read_text(errors="replace")
 
     def close(self) -> None:
-        """Kills all agents; returns when they and the forkserver are gone."""
+        """Kills all agents, and returns when they and the forkserver are gone."""
         self._socket.close()
         self._forkserver.wait()
 
@@ -187,7 +187,7 @@ class Processes:
         return self._replies.pop(0)
 
     def _hear(self, timeout_s: float) -> None:
-        """Takes what the forkserver has said; waits so long for the first of it."""
+        """Handles the messages of the forkserver. It waits up to this time for the first one."""
         while select.select([self._socket], [], [], timeout_s)[0]:
             said = self._socket.recv(1 << 16)
             if not said:

@@ -39,20 +39,20 @@ def run(
     keep: bool,
     command: str,
 ) -> int:
-    """Runs, judges and tells; returns the exit code. Raises ConfigError for a kind of fault that there is not, a
-    distributor without a worker, or a file that cannot be written; WorldError when the hierarchy does not start."""
+    """Runs, judges and reports. Returns the exit code. Raises ConfigError for an unknown kind of fault, a distributor
+    without a worker, or a file that cannot be written; WorldError when the hierarchy does not start."""
     if distributors > workers:
         raise ConfigError(f"{workers} workers cannot serve {distributors} distributors: each needs one at least.")
     plan = Plan(seconds, seed, interval_s, distributors, workers, _kinds(only))
     for file in filter(None, (json_file, svg_file)):
         _check(file)
-    logging.getLogger(module_name("core.runtime")).setLevel(logging.ERROR)  # that things go wrong is the point
+    logging.getLogger(module_name("core.runtime")).setLevel(logging.ERROR)  # warnings are expected
     directory = Path(tempfile.mkdtemp(prefix="agents-chaos-"))
     try:
         with ChaosView(sys.stderr, wants_decoration(sys.stderr)) as view:
             done = asyncio.run(_interruptible(plan, directory, view))
         report = _report(plan, done, command)
-        keep = keep or report.exit_code != 0  # what it found can only be understood with them
+        keep = keep or report.exit_code != 0  # findings cannot be understood without the logs
     except asyncio.CancelledError:
         return EXIT_INTERRUPTED
     except TimeoutError as error:
@@ -72,7 +72,7 @@ def run(
 
 
 def _check(file: Path) -> None:
-    """That it can be written, now and not after an hour. Raises ConfigError."""
+    """Checks before the run that a file can be written. Raises ConfigError."""
     if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
         raise ConfigError(f"{file} cannot be written. Give a file in a directory that exists and is yours.")
 
@@ -85,7 +85,7 @@ def _kinds(only: Sequence[str]) -> frozenset[Kind]:
 
 
 async def _interruptible(plan: Plan, directory: Path, view: ChaosView) -> RunResult:
-    """The first Ctrl-C asks for the verdict so far, a second one ends everything at once."""
+    """Makes the first Ctrl-C end the run early, with its verdict so far, and a second one end everything at once."""
     stop = asyncio.Event()
     running = asyncio.current_task()
     assert running is not None

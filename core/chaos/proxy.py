@@ -1,17 +1,17 @@
-"""A TCP proxy in front of a Redis server, which does to connections what networks do.
+"""A TCP proxy in front of a Redis server, which injects faults of the network.
 
     with Proxy(server.socket) as proxy:                  agents connect to proxy.url
         proxy.delay(to_server_s=0.05, to_client_s=0.05)
-        proxy.black_hole(to_client=True)                 nothing arrives, and nobody is told
-        proxy.on_request(command("EXEC"), "swallow")     it is carried out, its reply is lost
+        proxy.black_hole(to_client=True)                 nothing arrives, and nobody notices
+        proxy.on_request(command("EXEC"), "swallow")     it is executed, but its reply is lost
         proxy.heal()
 
-It works in a thread with an event loop of its own, so it may be called from wherever one is; when a call returns, it
-is in force. Faults hit all connections of the proxy: to part one agent from the server, give it a proxy of its own.
-What `on_request` finds hits the connection with that request.
+It works in a thread with an event loop of its own, so it can be called from anywhere. When a call returns, it is in
+effect. Faults affect all connections of the proxy; to cut one agent off, give it a proxy of its own. A rule made by
+`on_request` affects only the connection with that request.
 
-As on a network, nothing is lost in the middle of a connection that goes on: what a black hole or a delay holds back is
-delivered later, in order, however long ago its sender has given up and gone.
+As on a real network, nothing is lost in the middle of a connection that goes on: what a black hole or a delay holds
+back is delivered later, in order, even if its sender has long given up.
 """
 
 from __future__ import annotations
@@ -30,43 +30,43 @@ from typing import Literal, Self
 
 __all__ = ["Action", "Counters", "Proxy", "Rule", "command"]
 
-#: What becomes of the connection on which a request matches.
-#: reset: the server never sees the request, both ends get a reset; swallow: the server carries it out, and the client
-#: gets a reset in place of the reply; hold: from this request on nothing passes, either way, until `heal`.
+#: What happens to the connection on which a request matches.
+#: reset: the server never sees the request, and both ends get a reset; swallow: the server executes it, and the client
+#: gets a reset in place of the reply; hold: from this request on nothing passes in either direction until `heal`.
 Action = Literal["reset", "swallow", "hold"]
 
-#: Reads may cut a match in two, so the end of what went before is looked at again.
+#: Maximal length of a match. A match may be split between two reads, so the end of the last one is searched again.
 MAX_MATCH_BYTES = 256
-#: How long a server may take to close its side once it was told that no more requests come.
+#: Seconds that a server may take to close its side after it was told that no more requests come.
 SERVER_CLOSES_S = 2.0
-#: A thread that does not obey for so long never will.
+#: Seconds after which the thread counts as stuck.
 OBEYS_S = 10.0
-#: SO_LINGER of no time: closing sends a reset, and forgets what was not sent.
+#: With SO_LINGER of zero, closing sends a reset, and drops what was not sent.
 _NO_TIME = struct.pack("ii", 1, 0)
 
 
 def command(name: str) -> bytes:
-    """The word `name` as one whole part of a request."""
+    """The match for a request in which `name` is a complete part."""
     return b"$%d\r\n%s\r\n" % (len(name), name.encode())
 
 
 @dataclass(slots=True)
 class Rule:
-    """What becomes of the `nth` request from now on that contains `match`, and of the `times` - 1 after it."""
+    """Applies an action to the `nth` request from now on that contains `match`, and to the next `times` - 1."""
 
     match: bytes
     action: Action
     nth: int = 1
     times: int = 1
-    seen: int = 0  #: matching requests so far
-    hits: int = 0  #: how often it has acted
+    seen: int = 0  #: number of matching requests so far
+    hits: int = 0  #: number of times that it has acted
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.match) <= MAX_MATCH_BYTES:
             raise ValueError(f"a match has 1 to {MAX_MATCH_BYTES} bytes, not {len(self.match)}")
 
     def meets(self, before: bytes, data: bytes) -> bool:
-        """Counts the matches in `data`, which follows `before`; returns whether it is to act now."""
+        """Counts the matches in `data`, which follows `before`. Returns whether the rule acts now."""
         known = before[len(before) - len(self.match) + 1 :] if len(before) >= len(self.match) else before
         for _ in range((known + data).count(self.match)):
             self.seen += 1
@@ -78,29 +78,30 @@ class Rule:
 
 @dataclass(slots=True)
 class Counters:
-    """What has gone through so far."""
+    """The traffic so far."""
 
-    accepted: int = 0  #: connections, without those that a cut refused
-    refused: int = 0  #: connections that were reset at once, because of a cut
-    open: int = 0  #: connections now
+    accepted: int = 0  #: number of connections, without those that a cut refused
+    refused: int = 0  #: number of connections that a cut reset at once
+    open: int = 0  #: number of open connections
     peak_open: int = 0
-    reset: int = 0  #: connections that the proxy has ended
+    reset: int = 0  #: number of connections that the proxy has ended
     to_server_bytes: int = 0
     to_client_bytes: int = 0
 
 
 @dataclass(slots=True)
 class _Way:
-    """One direction, for all connections."""
+    """One direction of all connections."""
 
     delay_s: float = 0.0
     held: bool = False
 
 
 class Proxy:
-    """Passes connections on to `upstream`, the path of a Unix socket or a host and its port.
+    """Passes connections on to `upstream`, which is the path of a Unix socket, or a host and a port.
 
-    A context manager: it listens inside, on a port of its own on the loopback address; afterwards all is closed.
+    Use it as a context manager: inside, it listens on a port of its own at the loopback address; afterwards everything
+    is closed.
     """
 
     def __init__(self, upstream: Path | tuple[str, int]) -> None:
@@ -128,11 +129,11 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """For REDIS_URL; the password goes beside it, in REDIS_PASSWORD."""
+        """The value for REDIS_URL; the password belongs in REDIS_PASSWORD."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def delay(self, *, to_server_s: float = 0.0, to_client_s: float = 0.0) -> None:
-        """Delays everything that is sent from now on by this time."""
+        """Delays everything that is sent from now on, in seconds."""
 
         def change() -> None:
             self.to_server.delay_s, self.to_client.delay_s = to_server_s, to_client_s
@@ -140,7 +141,7 @@ class Proxy:
         self._do(change)
 
     def black_hole(self, *, to_server: bool = True, to_client: bool = True) -> None:
-        """From now on nothing passes in these directions, not even a connection's end. One can still connect."""
+        """Stops everything in these directions, even the end of a connection. New connections are still accepted."""
 
         def change() -> None:
             self.to_server.held, self.to_client.held = to_server, to_client
@@ -149,7 +150,7 @@ class Proxy:
         self._do(change)
 
     def cut(self) -> None:
-        """Resets all connections, and every new one at once, until `heal`."""
+        """Resets all connections, and each new one immediately, until `heal`."""
 
         def change() -> None:
             self._cut = True
@@ -158,11 +159,11 @@ class Proxy:
         self._do(change)
 
     def reset(self) -> None:
-        """Resets the connections that there are; new ones are welcome."""
+        """Resets all present connections. New ones are accepted."""
         self._do(self._reset)
 
     def retarget(self, upstream: Path | tuple[str, int]) -> None:
-        """From now on it leads to another server, as a name does after a failover; what is open is reset."""
+        """Leads to another server from now on, as a name does after a failover. Open connections are reset."""
 
         def change() -> None:
             self.upstream = upstream
@@ -171,7 +172,7 @@ class Proxy:
         self._do(change)
 
     def heal(self) -> None:
-        """All passes again, what was held back first. Rules are forgotten."""
+        """Lets everything pass again, beginning with what was held back, and removes all rules."""
 
         def change() -> None:
             self._cut = False
@@ -185,16 +186,16 @@ class Proxy:
         self._do(change)
 
     def on_request(self, match: bytes, action: Action, *, nth: int = 1, times: int = 1) -> Rule:
-        """Does `action` when a request contains `match`: the `nth` from now on, and the `times` - 1 after it.
+        """Does `action` when a request contains `match`: at the `nth` from now on, and at the next `times` - 1.
 
-        Returns the rule, whose counts go on. Raises ValueError for a match of no bytes or too many.
+        Returns the rule, which keeps counting. Raises ValueError when the match is empty or too long.
         """
         rule = Rule(match, action, nth, times)
         self._do(lambda: self.rules.append(rule))
         return rule
 
     def _do(self, change: Callable[[], None]) -> None:
-        """Makes a change in the proxy's thread; returns when it is made."""
+        """Makes a change in the proxy's thread, and returns when it is made."""
         made = threading.Event()
 
         def run() -> None:
@@ -249,26 +250,26 @@ class Proxy:
 
 
 class _End(asyncio.Protocol):
-    """One end of a connection, and what is on its way to that end."""
+    """One end of a connection, and the data on their way to that end."""
 
     def __init__(self, connection: _Connection, way: _Way) -> None:
         self._connection = connection
         self._way = way
-        self._coming: deque[tuple[float, bytes]] = deque()  # (when it is due, what; no bytes: the end)
+        self._coming: deque[tuple[float, bytes]] = deque()  # (when they are due, bytes; empty: the end)
         self._timer: asyncio.TimerHandle | None = None
         self.transport: asyncio.Transport | None = None
         self.lost = False
 
     def send(self, data: bytes) -> None:
-        """Puts `data` on its way to this end; no bytes: nothing more will come."""
+        """Sends `data` to this end; empty: nothing more will come."""
         due_s = asyncio.get_running_loop().time() + self._way.delay_s
         if self._coming:
-            due_s = max(due_s, self._coming[-1][0])  # a delay that became shorter lets nothing overtake
+            due_s = max(due_s, self._coming[-1][0])  # the order stays, even if the delay has become shorter
         self._coming.append((due_s, data))
         self.flow()
 
     def flow(self) -> None:
-        """Delivers what is due."""
+        """Delivers the data that are due."""
         loop = asyncio.get_running_loop()
         if self._timer is not None:
             self._timer.cancel()
@@ -285,7 +286,7 @@ class _End(asyncio.Protocol):
                 self.transport.write(data)
 
     def abort(self) -> None:
-        """Ends it with a reset; what was on its way is forgotten."""
+        """Ends the connection with a reset. Data on their way are dropped."""
         self._coming.clear()
         if self.transport is not None:
             raw = self.transport.get_extra_info("socket")
@@ -314,13 +315,13 @@ class _End(asyncio.Protocol):
         self._connection.other(self).read(True)
 
     def read(self, on: bool) -> None:
-        """Takes more from this end, or leaves it where it is for now."""
+        """Reads from this end, or pauses reading."""
         if self.transport is not None and not self.transport.is_closing():
             (self.transport.resume_reading if on else self.transport.pause_reading)()
 
 
 class _Connection:
-    """A client's connection and the one to the server that belongs to it."""
+    """A connection from a client, and the corresponding one to the server."""
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
@@ -350,7 +351,7 @@ class _Connection:
                 await loop.create_connection(lambda: self.server, *upstream)
         except OSError:
             self.server.lost = True
-            self.client.abort()  # as a port where nobody listens would
+            self.client.abort()  # as if nothing listened at the port
 
     def received(self, end: _End, data: bytes) -> None:
         counters = self._proxy.counters
@@ -374,8 +375,8 @@ class _Connection:
         self.server.send(data)
 
     def _end_of_requests(self) -> None:
-        """The reply begins to come. A server that is told that no more requests follow closes when it has carried out
-        all that it has read, and not before."""
+        """Handles the beginning of a swallowed reply. It tells the server that no more requests follow: the server then
+        closes after it has executed everything that it has read."""
         server = self.server.transport
         if server is not None and not server.is_closing() and server.can_write_eof():
             server.write_eof()
@@ -396,7 +397,7 @@ class _Connection:
         self._proxy.forget(self)
 
     def reset(self) -> None:
-        """Ends both sides."""
+        """Resets both sides."""
         if not (self.client.lost and self.server.lost):
             self._proxy.counters.reset += 1
         self.client.abort()

@@ -1,14 +1,14 @@
-"""How long it took until what a fault had interrupted went on.
+"""Recovery times: how long it took until work that a fault had interrupted continued.
 
-coordinator, distributor   its acting process was killed, stopped or parted from the server: until another process holds
-                           the lease, or until it does again itself; seen within 40 ms
-worker                     it was killed or stopped: until the last of the tasks it was executing is executed elsewhere,
-                           or goes on; none when it was executing nothing
-server                     it was killed or stopped: from the moment it answers again until a client hears of the next
-                           end of a task
+coordinator, distributor   after its acting process was killed, stopped or cut off: until another process, or the same
+                           one again, holds the lease; with a precision of 40 ms
+worker                     after it was killed or stopped: until the last of the tasks that it was executing is executed
+                           elsewhere, or continues; nothing is counted if it was executing none
+server                     after it was killed or stopped: from its first answer until a client hears of the next end of
+                           a task
 
-A recovery in which another fault of the same agent, or of the server, came between is not counted: how long it took
-would tell when the last of them was, and not how long the system needs.
+A recovery is not counted if another fault of the same agent, or of the server, falls into it: its time would depend on
+when that fault was, and not on how long the system needs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ __all__ = ["server_recoveries", "worker_recoveries"]
 
 
 def worker_recoveries(injected: Iterable[InjectedFault], entries: Sequence[Entry], origin_ns: int) -> list[Recovery]:
-    """Of the workers among `injected`, as the ledger shows them. `origin_ns`: the run's beginning, on its clock."""
+    """The recoveries of workers after the faults in `injected`, from the ledger. `origin_ns`: the beginning of the run,
+    by the ledger's clock."""
     began: dict[str, list[Entry]] = defaultdict(list)  # by task
     by_pid: dict[int, list[Entry]] = defaultdict(list)
     ended: dict[str, int] = {}  # by execution
@@ -52,14 +53,15 @@ def worker_recoveries(injected: Iterable[InjectedFault], entries: Sequence[Entry
 
 
 def _resumed_ns(executions: Iterable[Entry], of: Entry, ended: dict[str, int], at_ns: int) -> int | None:
-    """When the task of an execution that was interrupted was next seen in execution; None: it never was."""
+    """The next time at which the task of an interrupted execution was seen to run; None: never."""
     elsewhere = [execution.at_ns for execution in executions if execution.at_ns > at_ns]
     itself = ended.get(of.facts["execution"])
     return min([*elsewhere, *([itself] if itself is not None else [])], default=None)
 
 
 def server_recoveries(injected: Iterable[InjectedFault], done_s: Sequence[float]) -> list[Recovery]:
-    """Of the faults of the server among `injected`; `done_s`: when the client heard of each end, in order."""
+    """The recoveries after faults of the server in `injected`. `done_s`: the times at which the client heard of the end
+    of a task, in order."""
     found = []
     for hit in injected:
         if hit.fault.kind in (Kind.SERVER_KILL, Kind.SERVER_STOP) and hit.healed_s is not None:

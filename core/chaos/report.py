@@ -1,7 +1,5 @@
-"""What is told of a run in the end: for people in a few lines, as JSON, and as a picture.
-
-Recovery times say how long it took until what a fault had interrupted went on; `core.chaos.recovery` defines them.
-"""
+"""The report on a run: a few lines for people, JSON, and a picture. `core.chaos.recovery` defines the recovery
+times."""
 
 from __future__ import annotations
 
@@ -20,23 +18,23 @@ from core.pictures.table import plain_lines
 __all__ = ["Report", "recovery_times", "report_json", "report_svg", "report_text"]
 
 TIERS = ("coordinator", "distributor", "worker", "server")
-#: Names of a kind of finding that are printed; the JSON has all.
+#: Number of names that are printed for a kind of finding; the JSON has all.
 SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that is told of one run."""
+    """The report on one run."""
 
-    command: str  #: does the same again
+    command: str  #: the command that repeats the run
     seed: int
-    seconds: float  #: that were asked for
+    seconds: float  #: the requested duration
     interval_s: float
     kinds: frozenset[Kind]
     record: RunRecord
     phases: Phases
     verdict: Verdict
-    interrupted: bool  #: somebody asked for its end before its time
+    interrupted: bool  #: whether somebody ended it early
 
     @property
     def calm(self) -> float:
@@ -45,22 +43,22 @@ class Report:
 
     @property
     def faulty(self) -> float:
-        """Tasks a second while faults went on."""
+        """Tasks a second with faults."""
         return self.record.rate(self.phases.calm_s, self.phases.faults_s)
 
     @property
     def share(self) -> float:
-        """Of the calm throughput, what was left under faults."""
+        """The throughput with faults, as a share of the throughput without."""
         return self.faulty / self.calm if self.calm else 0.0
 
     @property
     def exit_code(self) -> int:
-        """0: something was tried, nothing was lost, nothing was done double, all invariants held; 1: otherwise."""
+        """0 if faults were injected, nothing was lost or doubled, and all invariants held; otherwise 1."""
         return 0 if self.verdict.accepted and self.record.injected and not self.findings else 1
 
     @property
     def findings(self) -> dict[str, Sequence[str]]:
-        """What must not be, by its name."""
+        """The findings, by kind."""
         verdict = self.verdict
         found: dict[str, Sequence[str]] = {
             "lost": verdict.lost,
@@ -77,7 +75,7 @@ class Report:
 
 
 def recovery_times(recoveries: Sequence[Recovery]) -> dict[str, dict[str, float]]:
-    """By tier, and over all of them: how many, the median and the longest, in seconds."""
+    """By tier, and over all tiers: the number of recoveries, and their median and maximum, in seconds."""
     by_tier = {tier: [recovery.took_s for recovery in recoveries if recovery.tier == tier] for tier in TIERS}
     everything = {"all": [recovery.took_s for recovery in recoveries], **by_tier}
     return {
@@ -140,7 +138,7 @@ def report_json(report: Report) -> dict[str, Any]:
 
 
 def report_text(report: Report) -> list[str]:
-    """The report, in lines for a terminal."""
+    """The report as lines for a terminal."""
     verdict, record = report.verdict, report.record
     faults = ", ".join(f"{count} {kind}" for kind, count in record.faults_by_kind().items()) or "none"
     tasks = (
@@ -169,7 +167,7 @@ def report_text(report: Report) -> list[str]:
 
 
 def report_svg(report: Report) -> str:
-    """The picture of the run."""
+    """The report as a picture, in SVG."""
     verdict = report.verdict
     subtitle = (
         f"{verdict.accepted} tasks accepted, {len(verdict.lost)} lost, {len(verdict.double)} double;"
@@ -180,7 +178,7 @@ def report_svg(report: Report) -> str:
 
 
 def _spawned(verdict: Verdict) -> int:
-    """Tasks that nobody but a handler has asked for: all that ended or were lost, without those that were accepted."""
+    """The number of tasks that handlers have spawned: all that have ended or were lost, minus the accepted ones."""
     return max(0, verdict.ended + len(verdict.lost) - verdict.accepted)
 
 
@@ -193,7 +191,7 @@ def _counted(lane: str, codes: Counter[int]) -> str:
 
 
 def _crashed(code: int) -> bool:
-    """Whether an agent ended so as one that meets what it does not know: by its own choice it ends otherwise."""
+    """Whether an exit code is that of an unforeseen error; an agent that ends in an orderly way has another one."""
     return code == 1 or code < 0
 
 

@@ -1,4 +1,5 @@
-"""A run: a hierarchy on a server of its own, a load, a calm while, then faults, a drain and the verdict."""
+"""A run: a hierarchy on a server of its own under load, first calm, then with faults, then the drain and the
+verdict."""
 
 from __future__ import annotations
 
@@ -38,8 +39,8 @@ from core.tasks import Task
 
 __all__ = ["START_S", "Plan", "RunResult", "run_chaos"]
 
-#: Leases of 2 s: half a minute of faults shows a dozen takeovers. What has ended is forgotten after a while, so that a
-#: long run does not fill the server; by then its client has heard of it.
+#: With leases of 2 s, half a minute of faults shows a dozen takeovers. Ended tasks expire soon, so that a long run does
+#: not fill the server; their client has heard of them by then.
 PROFILE = {
     "AGENT_LEASE_S": "2",
     "AGENT_HEARTBEAT_S": "0.4",
@@ -47,30 +48,30 @@ PROFILE = {
     "TASK_RETENTION_S": "120",
     "LOG_FORMAT": "json",
 }
-#: Of the process's own environment, what agents may see: nothing that would configure them.
+#: The variables of this process's environment that agents get: none of them configures agents.
 PASSED_ON = ("HOME", "LANG", "LC_ALL", "PATH", "PYTHONHOME", "PYTHONPATH", "TMPDIR", "TZ")
-#: The part of a run that is left in peace, to compare with.
+#: The share of a run without faults, for comparison.
 CALM = 0.15
-#: Tasks that each worker runs at once, and that are open at most for each of these: enough that none runs dry while
-#: others are down.
+#: Number of tasks that each worker runs at once, and of tasks that may be open for each of these: enough for no worker
+#: to run dry while others are down.
 CONCURRENCY, OPEN_PER_SLOT = 8, 8
-#: Ended tasks after which everything is warm.
+#: Number of ended tasks after which the run is warmed up.
 WARM = 200
 START_S, DRAIN_S, QUIET_S = 60.0, 60.0, 10.0
 POLL_S, ARCHIVE_S = 0.1, 1.0
-#: In the live view: the last faults, and the seconds of the curve with the ends that lie in them at most.
+#: In the live view: the number of latest faults, the seconds of the curve, and the most ends in them.
 SHOWN_FAULTS, SHOWN_S = 6, 40
-#: Faults that keep the process that acts from acting.
+#: Faults that interrupt the acting process.
 INTERRUPTING = frozenset({Kind.KILL, Kind.STOP, Kind.CUT, Kind.BLACK_HOLE})
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What was asked for."""
+    """What a run was asked to do."""
 
-    seconds: float  #: calm and faults together; start and drain come on top
+    seconds: float  #: calm and faults together, without start and drain
     seed: int
-    interval_s: float  #: between two faults, on average
+    interval_s: float  #: mean time between two faults
     distributors: int = 2
     workers: int = 4
     kinds: frozenset[Kind] = frozenset(Kind)
@@ -78,18 +79,19 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What came of it."""
+    """The outcome of a run."""
 
     record: RunRecord
     phases: Phases
     verdict: Verdict
-    interrupted: bool  #: whether somebody asked for its end
+    interrupted: bool  #: whether somebody ended it early
 
 
 async def run_chaos(plan: Plan, directory: Path, view: ChaosView, stop: asyncio.Event) -> RunResult:
-    """Runs it, in `directory`, which keeps the agents' logs, the ledger and what the server has written.
+    """Runs a plan in `directory`, which keeps the agents' logs, the ledger and the server's writes.
 
-    `stop` set means: no more faults, drain and judge. Raises TimeoutError when the hierarchy does not start.
+    When `stop` is set, it injects no more faults, drains and judges. Raises TimeoutError when the hierarchy does not
+    start.
     """
     async with AsyncExitStack() as stack:
         run = _Run(plan, directory, view, stop, stack)
@@ -109,8 +111,8 @@ class _Run:
         self.phase, self.ready_s, self.calm_s = "starting", 0.0, 0.0
         self.calm_rate = 0.0
         self.done_each_second: Counter[int] = Counter()
-        # While a disk is slow to sync, a server that syncs every second answers before it has written; killed then, it
-        # has lost something, which is its own failure and none of ours.
+        # While a disk is slow, a server that syncs every second answers before it has written. If it is killed then, it
+        # loses data, which would be no failure of this system.
         self.server = stack.enter_context(RedisServer(server_binary(None), append_only=True, fsync="no"))
         self.archive = Archive(self.server.append_directory, self.server.directory / "archive")
         self.ledger_path = directory / "ledger"
@@ -124,11 +126,11 @@ class _Run:
         self.stack = stack
 
     def now_s(self) -> float:
-        """Since the run began."""
+        """The time since the run began."""
         return (time.monotonic_ns() - self.origin_ns) / 1e9
 
     def _linked(self) -> tuple[Member, ...]:
-        """Who needs a link that can be ill."""
+        """The lanes that need a link which faults can affect."""
         return self.topology.members if self.plan.kinds & LINK else ()
 
     def _environment(self, directory: Path, secret: str) -> dict[str, str]:
@@ -156,7 +158,7 @@ class _Run:
         try:
             phases = await self._run()
         except ExceptionGroup as failed:
-            raise failed.exceptions[0] from failed  # the others are only what it led to
+            raise failed.exceptions[0] from failed  # the other errors are only its consequences
         self.watch.close()
         for track in (self.record.conditions, self.record.links):
             track.close(self.now_s())
@@ -172,19 +174,19 @@ class _Run:
         return phases
 
     def _beside(self) -> Iterator[Coroutine[None, None, None]]:
-        """What goes on all the time."""
+        """Runs everything that goes on during the whole run."""
         yield self.watch.look_on()
         yield self.hierarchy.tend()
         yield self._archive()
         yield self._show()
 
     async def _archive(self) -> None:
-        """Until cancelled."""
+        """Archives the append-only file, and has it rewritten, until it is cancelled."""
         async with reading(self.redis) as reader:
             while True:
                 self.archive.collect()
                 if self.archive.wants_rewrite:
-                    with suppress(WorldError):  # it is away, or at it already: another time
+                    with suppress(WorldError):  # it is away or already does it; it is told again later
                         await reader.run(("BGREWRITEAOF",))
                 await asyncio.sleep(ARCHIVE_S)
 
@@ -202,12 +204,12 @@ class _Run:
         await (self.hierarchy.mend() if self.stop.is_set() else self.hierarchy.settle())
         self.load.stop()
         await asyncio.wait([loading], timeout=DRAIN_S)
-        loading.cancel()  # what is open now is lost, or the judge will say what it is
+        loading.cancel()  # the judge finds out what happened to tasks that are still open
         await self._quiet()
         return Phases(self.ready_s, self.calm_s, faults_s, self.now_s())
 
     async def _quiet(self) -> None:
-        """Returns when no message waits to be read any more, or has had its time to be."""
+        """Waits until all messages are read, or the time for that is over."""
         with suppress(TimeoutError):
             async with asyncio.timeout(QUIET_S), reading(self.redis) as reader:
                 lengths = [("XLEN", key) for key in self.topology.inboxes]
@@ -217,7 +219,7 @@ class _Run:
                     await asyncio.sleep(POLL_S)
 
     async def _wait(self, until_s: float) -> None:
-        """Returns at that time, or when somebody asks for the end."""
+        """Waits until that time, or until somebody ends the run."""
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, until_s - self.now_s())):
                 await self.stop.wait()
@@ -291,7 +293,7 @@ class _Run:
         )
 
     def _does(self, agent_id: str, lane: str) -> str:
-        """In a word, the worst first."""
+        """The state of a process in a word; the worst one counts."""
         condition = self.record.conditions.state(lane) or "down"
         if condition != "up":
             return condition

@@ -1,8 +1,8 @@
-"""A Redis or Valkey server that belongs to one process alone, to be treated as no other server may be.
+"""A Redis or Valkey server that belongs to one process, which may kill, stop and wipe it.
 
-It listens on a Unix socket, in a directory with a short name (a socket's path may have about 107 bytes), asks for
-a password, and dies with the process that started it, even when that is killed (on Linux; elsewhere it is stopped at
-the end).
+It listens on a Unix socket, in a directory with a short name (the path of a socket may have about 107 bytes), and
+requires a password. On Linux it dies with the process that started it, even if that is killed; elsewhere it is stopped
+at the end.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from core.module_names import module_name
 
 __all__ = ["APPEND_ONLY", "RedisServer"]
 
-#: Settings under which the append-only file is the whole history, with times, as `append_log` reads it.
+#: Settings with which the append-only file is the complete history, with times, that `append_log` reads.
 APPEND_ONLY = {
     "appendonly": "yes",
     "aof-use-rdb-preamble": "no",
@@ -41,7 +41,8 @@ POLL_S = 0.005
 
 
 class RedisServer:
-    """One server process with its directory. As a context manager: running inside, gone without a trace after."""
+    """One server process with its directory. Use it as a context manager: the server runs inside, and afterwards it and
+    its files are gone."""
 
     def __init__(
         self,
@@ -51,8 +52,8 @@ class RedisServer:
         fsync: Literal["everysec", "always", "no"] = "everysec",
         port: int = 0,
     ) -> None:
-        """`append_only`: its data survive it, see APPEND_ONLY. `fsync`: when they do so although the machine fails.
-        `port`: it listens there, on the loopback address, as well; 0: on its socket only."""
+        """`append_only`: its data survive its end, see APPEND_ONLY. `fsync`: when they are written to the disk.
+        `port`: it also listens there, on the loopback address; 0: only on its socket."""
         self.binary = binary
         self.append_only = append_only
         self.fsync = fsync
@@ -75,7 +76,7 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """For REDIS_URL; the password goes beside it, in REDIS_PASSWORD."""
+        """The value for REDIS_URL; the password belongs in REDIS_PASSWORD."""
         if self.port:
             return f"redis://127.0.0.1:{self.port}/0"
         return f"unix://{self.socket}?db=0"
@@ -86,7 +87,7 @@ class RedisServer:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables by which a process of ours finds this server."""
+        """The environment variables by which our programs find this server."""
         return {"REDIS_URL": self.url, "REDIS_PASSWORD": self.password, "REDIS_MODE": "external"}
 
     @property
@@ -95,7 +96,7 @@ class RedisServer:
         return self._process.pid
 
     def ask(self, *command: str) -> str:
-        """The reply to one command that has a simple one: a status, a number or a text. Raises OSError, Refusal."""
+        """The reply to one command: a status, a number or a text. Raises OSError, Refusal."""
         with self._conversation() as talk:
             return talk.ask(*command)
 
@@ -105,14 +106,14 @@ class RedisServer:
     # ---- what is done to it ----
 
     def start(self) -> None:
-        """Starts it on the data that its directory holds, and comes back when it answers."""
+        """Starts the server with the data in its directory, and returns when it answers."""
         tied = [sys.executable, "-S", "-m", module_name("core.machine.exec_with_parent"), str(os.getpid())]
         environment = {**os.environ, "PYTHONPATH": python_path()}
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*tied, str(self.binary), "-"], env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log
             )
-        # The settings go in through its standard input: a password on a command line can be read by everybody.
+        # It gets its settings on standard input, since everybody can read a password in a command line.
         assert self._process.stdin is not None
         self._process.stdin.write(self._settings().encode())
         self._process.stdin.close()
@@ -123,28 +124,28 @@ class RedisServer:
             time.sleep(POLL_S)
 
     def kill(self) -> None:
-        """SIGKILL, as the machine would. What is in an append-only file stays for the next `start`."""
+        """Sends SIGKILL. What is in the append-only file is there at the next `start`."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def stop(self) -> None:
-        """SIGSTOP; returns when it stands still."""
+        """Sends SIGSTOP, and returns when the server is stopped."""
         os.kill(self.pid, signal.SIGSTOP)
         while psutil.Process(self.pid).status() != psutil.STATUS_STOPPED:
             time.sleep(POLL_S / 5)
 
     def cont(self) -> None:
-        """SIGCONT: it goes on as if nothing had happened, but for the time."""
+        """Sends SIGCONT, so that the server continues."""
         os.kill(self.pid, signal.SIGCONT)
 
     def lose_data(self) -> None:
-        """Removes what it has written: killed before and started after, it comes back empty."""
+        """Deletes its data. Call it between `kill` and `start`."""
         shutil.rmtree(self.append_directory, ignore_errors=True)
 
     def clean(self) -> None:
-        """Leaves it running, empty, and as it was made, whatever a test did to it."""
+        """Makes the server run, empty and with its first settings, whatever a test has done to it."""
         if self._process is None or self._process.poll() is not None:
             self.kill()
             self.lose_data()
@@ -155,12 +156,12 @@ class RedisServer:
 
     @property
     def append_directory(self) -> Path:
-        """Where its append-only file lies, in several parts."""
+        """The directory of its append-only file, which has several parts."""
         return self.directory / "appendonlydir"
 
     def write_log(self) -> None:
-        """Returns when all that it has answered is in its append-only file: while the disk is busy with what was there
-        before, it answers first and writes up to two seconds later."""
+        """Waits until everything that it has answered is in its append-only file. While the disk is busy, it answers
+        first, and writes up to two seconds later."""
         with self._conversation() as talk:
             while talk.info("persistence")["aof_buffer_length"] != "0":
                 time.sleep(POLL_S)

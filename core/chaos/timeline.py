@@ -1,4 +1,4 @@
-"""A run as a picture: throughput on top, below it a lane for the server and for each process of an agent."""
+"""A run as a picture: the throughput, and below it a lane for the server and for each process of an agent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["timeline_svg"]
 LEFT, RIGHT, LANE, BAR = 168, 28, 26, 16
 CURVE_TOP, CURVE = 112.0, 110.0
 LANES_TOP = CURVE_TOP + CURVE + 24
-#: Wide enough that faults of every 0.3 s can be told apart for a minute; a longer run is scrolled, up to a limit.
+#: Wide enough to show a fault every 0.3 s for a minute. The picture of a longer run is wider, up to a limit.
 MIN_WIDTH, MAX_WIDTH, PX_PER_S = 1200, 4800, 16
 UP, HOLDS, STOPPED, ENDING = "#cfe5d6", "#2f8f74", "#e0a82e", "#b1bac4"
 LINKS = {Kind.CUT.value: LOST, Kind.DELAY.value: "#8a63b0", Kind.BLACK_HOLE.value: "#1b1f24"}
@@ -41,7 +41,7 @@ class _Scale:
 
 
 def timeline_svg(record: RunRecord, phases: Phases, title: str, subtitle: str) -> str:
-    """The picture, as SVG text that needs nothing else."""
+    """The picture as self-contained SVG text."""
     scale = _Scale(phases.drained_s)
     bottom = LANES_TOP + LANE * len(record.lanes)
     tops = {lane: LANES_TOP + LANE * row for row, lane in enumerate(record.lanes)}
@@ -71,7 +71,7 @@ def _legend() -> Iterable[str]:
 
 
 def _phases(phases: Phases, scale: _Scale, bottom: float) -> Iterable[str]:
-    """The phases' names, and where the faults are."""
+    """The names of the phases, and the time with faults."""
     for start_s, end_s, words, fill in (
         (0.0, phases.ready_s, "start", ""),
         (phases.ready_s, phases.calm_s, "calm", ""),
@@ -97,7 +97,7 @@ def _axis(scale: _Scale, bottom: float) -> Iterable[str]:
 
 
 def _curve(record: RunRecord, phases: Phases, scale: _Scale) -> Iterable[str]:
-    """Tasks ended in each half second, and what it was when it was calm."""
+    """The curve of tasks ended in each half second, and the rate without faults."""
     bin_s = 0.5 if scale.end_s <= 300 else 2.0
     rates = record.rates(scale.end_s, bin_s)
     calm = record.rate(phases.ready_s, phases.calm_s)
@@ -142,7 +142,7 @@ def _lanes(record: RunRecord, scale: _Scale, tops: dict[str, float]) -> Iterable
 def _bar(
     span: Span, scale: _Scale, tops: dict[str, float], fill: str, height: float, words: str, at: float | None = None
 ) -> str:
-    """A bar in the middle of its lane, or `at` so far from its top."""
+    """A bar in the middle of its lane, or at the distance `at` from its top."""
     x = scale.x(span.start_s)
     y = tops[span.lane] + ((LANE - height) / 2 if at is None else at)
     width = max(1.0, scale.x(span.end_s) - x)
@@ -171,5 +171,5 @@ def _cross(x: float, y: float) -> str:
 
 
 def _arrow(x: float, y: float) -> str:
-    """Points up at the moment from below."""
+    """A mark below the axis that points up at a moment."""
     return element("path", d=f"M{x:.1f},{y - 7:.1f} l3.5,7 h-7 z", fill=INK)

@@ -1,7 +1,6 @@
-"""The processes of a run's hierarchy, by name: who is started, and what faults may hit.
+"""The processes of a run's hierarchy, which faults may hit.
 
-A process has a lane in the picture, by its name: `distributor-1`, and `distributor-1b` for the one that was started to
-take its place.
+Each has a name, which is also its lane in the picture: `distributor-1`, and `distributor-1b` for its standby.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ COORDINATOR = "coordinator-1"
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One process."""
+    """One process of the hierarchy."""
 
     lane: str
     role: Role
@@ -31,13 +30,13 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """All of them."""
+    """All processes of the hierarchy."""
 
     members: tuple[Member, ...]
 
     @property
     def leases(self) -> dict[str, str]:
-        """By agent id, the key of its lease."""
+        """The keys of the leases, by agent id."""
         return {member.agent_id: member.keys.lease for member in self.members}
 
     @property
@@ -55,10 +54,10 @@ class Topology:
 
 
 def topology(distributors: int, workers: int, concurrency: int) -> Topology:
-    """A coordinator and a standby, distributors (the first with a standby), workers that are dealt out to them; in the
-    order in which they are started.
+    """The processes in the order in which they start: a coordinator and its standby, distributors, of which the first
+    has a standby, and workers, which are assigned to the distributors in turn.
 
-    Each distributor's first worker runs plain functions as well, in child processes; the others run coroutines only.
+    The first worker of each distributor also runs plain functions, in child processes; the others run only coroutines.
     """
     keys = CoordinatorKeys(COORDINATOR).agent
     members = [

@@ -1,4 +1,5 @@
-"""Watches the leases of a hierarchy: who acts for which id with which fence, and how long nobody did after a fault."""
+"""Watches the leases of a hierarchy: which process acts for an id under which fence, and how long none did after a
+fault."""
 
 from __future__ import annotations
 
@@ -15,21 +16,22 @@ from core.roles import Role
 
 __all__ = ["Watch"]
 
-#: Between two looks: the precision of what is told of takeovers.
+#: Seconds between two reads, which is the precision of recovery times.
 POLL_S = 0.04
 
 
 @dataclass(slots=True)
 class _Interrupted:
-    """An agent that cannot act, or may not be able to."""
+    """An agent that a fault keeps, or may keep, from acting."""
 
     injected: InjectedFault
     role: Role
-    epoch: int  #: the fence of the lease that it held
+    epoch: int  #: the fence that it had
 
 
 class Watch:
-    """`look_on` runs in a task. `lane_of` tells whose process a pid is; `acting` is kept up to date: id -> lane."""
+    """Watches the leases. Run `look_on` in an asyncio task. `lane_of`: the lane of a pid. `acting`: agent id -> lane of
+    the process that acts, which is kept up to date."""
 
     def __init__(
         self,
@@ -41,7 +43,7 @@ class Watch:
         acting: dict[str, str],
     ) -> None:
         self.epochs: dict[str, int] = {}
-        self.takeovers: dict[str, int] = dict.fromkeys(leases, -1)  # the first one is no takeover
+        self.takeovers: dict[str, int] = dict.fromkeys(leases, -1)  # the first holder is no takeover
         self._reader = reader
         self._leases = leases
         self.record = record
@@ -53,12 +55,12 @@ class Watch:
         self._interrupted: list[_Interrupted] = []
 
     async def look_on(self) -> None:
-        """Until cancelled."""
+        """Watches until it is cancelled."""
         while True:
             try:
                 stored = await self._reader.run(*(("GET", key) for key in self._leases.values()))
             except WorldError:
-                await asyncio.sleep(2 * POLL_S)  # the server is away, which others tell
+                await asyncio.sleep(2 * POLL_S)  # the server is away
                 continue
             now_s = self._clock()
             for agent_id, lease in zip(self._leases, stored, strict=True):
@@ -66,8 +68,8 @@ class Watch:
             await asyncio.sleep(POLL_S)
 
     def disturbed(self, injected: InjectedFault) -> None:
-        """A further fault: what has not recovered from an earlier one of the same agent will tell nothing about that
-        one any more, nor will anything when it hit the server."""
+        """Notes a further fault. An open recovery of the same agent no longer counts, since its time would be that of
+        both faults; after a fault of the server, no open recovery does."""
         hit = injected.fault.target
         self._interrupted = [
             interrupted
@@ -76,12 +78,13 @@ class Watch:
         ]
 
     def interrupted(self, injected: InjectedFault, role: Role) -> None:
-        """The process that acted for the target's id cannot do so any more: until somebody does, it is a recovery."""
+        """Notes that the acting process of the target's id can no longer act. The recovery ends when a process acts
+        again."""
         epoch = self.epochs.get(injected.fault.target.agent_id, 0)
         self._interrupted.append(_Interrupted(injected, role, epoch))
 
     def close(self) -> None:
-        """The run is over."""
+        """Ends the watching, since the run is over."""
         for agent_id in list(self._holds):
             self._end_hold(agent_id, self._clock())
 
@@ -120,7 +123,7 @@ class Watch:
             self.record.holds.append(hold)
 
     def _resumed(self, interrupted: _Interrupted, agent_id: str, epoch: int, now_s: float) -> bool:
-        """Whether this sign of life ends the interruption: that of a new holder, or of the old one who is back."""
+        """Whether this state of the lease ends the interruption, since there is a new holder or the old one is back."""
         if interrupted.injected.fault.target.agent_id != agent_id:
             return False
         is_back = interrupted.injected.healed_s is not None and interrupted.injected.fault.kind is not Kind.KILL

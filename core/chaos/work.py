@@ -1,10 +1,10 @@
-"""The work of a load, as handlers that cost next to nothing: each execution is noted when it begins and when it ends.
+"""Handlers for a load that cost almost nothing. They record the beginning and the end of each execution.
 
 chaos.work       waits `ms` milliseconds, as most tasks do
 chaos.delegate   spawns `children` tasks of chaos.work; its result is the list of theirs
 
-Their result names the execution that gave it, so that a result can be held against the ledger. The ledger's path is in
-CHAOS_LEDGER. Both are coroutines: a worker that runs nothing else needs no child processes, and starts in no time.
+A result names the execution that returned it, so that it can be compared with the ledger. The ledger's path is in
+CHAOS_LEDGER. Both are coroutines, so that a worker with no other handlers needs no child processes and starts quickly.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from worker import Context, Spawn, task
 
 __all__ = ["RETRIES", "SHORT_MS", "began", "delegate", "ended", "work"]
 
-#: Long enough that a fault finds some under way, short enough that hundreds are over within a second.
+#: Milliseconds that a task takes: enough for faults to hit running tasks, and few enough for hundreds a second.
 SHORT_MS = 3
-#: Enough that faults give no task up, so every task that does not complete is a finding.
+#: Enough attempts for every task to survive the faults, so that a task which does not complete is a finding.
 RETRIES = 50
 
 
 @task("chaos.work", timeout=60, retries=RETRIES)
 async def work(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
-    """`ms`: how long it takes."""
+    """`ms`: how long it takes, in milliseconds."""
     result = began(payload, ctx)
     await asyncio.sleep(payload.get("ms", SHORT_MS) / 1000)
     return ended(result, ctx)
@@ -37,7 +37,7 @@ async def work(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
 
 @task("chaos.delegate", timeout=60, retries=RETRIES)
 async def delegate(payload: dict[str, Any], ctx: Context) -> Spawn:
-    """`children`: how many, each with this payload."""
+    """`children`: the number of children, which all get this payload."""
     ended(began(payload, ctx), ctx)
     children = [Task(task_type="chaos.work", payload=payload) for _ in range(payload.get("children", 3))]
     return ctx.spawn(children, then="chaos.gather")
@@ -50,14 +50,14 @@ async def gather(ctx: Context) -> list[Any]:
 
 
 def began(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
-    """Notes that an execution begins. Returns its result: which execution it was, and the payload's number."""
+    """Records the beginning of an execution. Returns its result: the execution, and the payload's number."""
     execution = f"{os.getpid()}.{time.monotonic_ns()}"
     _ledger().note("began", ctx.task_id, attempt=ctx.attempt, execution=execution)
     return {"number": payload.get("number"), "attempt": ctx.attempt, "execution": execution}
 
 
 def ended(result: dict[str, Any], ctx: Context) -> dict[str, Any]:
-    """Notes that the execution with this result ends, and gives the result."""
+    """Records the end of the execution with this result, and returns the result."""
     _ledger().note("ended", ctx.task_id, attempt=ctx.attempt, execution=result["execution"])
     return result
 
