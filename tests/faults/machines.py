@@ -30,6 +30,7 @@ TIMINGS = {
     "AGENT_HEARTBEAT_S": "0.2",
     "AGENT_FAILURE_TIMEOUT_S": "1.2",
     "LOG_FORMAT": "json",
+    "AGENT_EVENTS": "all",
 }
 USER_CODE = """
 import asyncio

@@ -67,6 +67,7 @@ class Stage:
             **os.environ,
             **PROFILE_ENVIRONMENT,
             **server.environment,
+            "AGENT_EVENTS": "all",  # whatever they survive, they survive while they tell everything
             LEDGER_VARIABLE: str(directory / "ledger"),
         }
         self.redis = RedisConfig(url=server.url, password=server.password, mode="external")
