@@ -19,15 +19,26 @@ from core.tasks import Task, TaskError, TaskStatus
 from core.telling import tell_health
 
 __all__ = [
-    "judge_distributors", "note_attempts", "on_agent_left", "on_audited", "on_beat", "on_capacity", "on_not_taken",
-    "on_taken_over",
+    "judge_distributors", "note_attempts", "on_agent_joined", "on_agent_left", "on_audited", "on_beat", "on_capacity",
+    "on_not_taken", "on_taken_over",
 ]  # fmt: skip
 
 S = TaskStatus
 
 
+def on_agent_joined(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
+    """Takes the greeting of a distributor."""
+    note_report(state, received, batch, step)
+
+
 def on_beat(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
-    """Takes a heartbeat, or the greeting, of a distributor."""
+    """Takes a heartbeat of a distributor, which also tells how far it has come with what it was handed."""
+    if child := note_report(state, received, batch, step):
+        reconcile(state, child, batch, step)
+
+
+def note_report(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> Subordinate | None:
+    """Notes what a distributor reports about itself; None: that is nothing new, or was left behind by a dead one."""
     beat = received.status
     assert isinstance(beat, Beat)
     incarnation = received.message.metadata.incarnation
@@ -36,14 +47,14 @@ def on_beat(state: CoordinatorState, received: Received, batch: Batch, step: Ste
     if (child is None or not child.incarnation) and batch.age_ms(received) >= state.failure_timeout_ms:
         if child is None:
             remove_distributor(state, name, step)
-        return  # a distributor left it behind that died before this coordinator started
+        return None  # a distributor left it behind that died before this coordinator started
     if child is None:
         child = state.distributors[name] = Subordinate(received.sender, 0, beat, batch.mono_ms)
         for task in state.local_tasks.values():
             if task.assigned_to == name:
                 child.take(task.task_id)
     elif (incarnation, beat.beat) <= (child.incarnation, child.beat.beat):
-        return  # it brings nothing new, and may be older than a capacity message that has come since
+        return None  # it brings nothing new, and may be older than a capacity message that has come since
     if child.incarnation != incarnation:
         child.incarnation = incarnation
         child.probe.restart()
@@ -52,8 +63,7 @@ def on_beat(state: CoordinatorState, received: Received, batch: Batch, step: Ste
         step.put(Table.HEADER, "distributors", orjson.dumps(sorted(state.distributors)))
     tell_health(child, Health.ACTIVE, step)
     child.update(beat, batch.mono_ms)
-    if received.message.action == Action.BEAT:
-        reconcile(state, child, batch, step)
+    return child
 
 
 def remove_distributor(state: CoordinatorState, name: str, step: Step) -> None:

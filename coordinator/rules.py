@@ -18,6 +18,7 @@ from coordinator.dead_letters import drop_surplus, keep_message
 from coordinator.liveness import (
     judge_distributors,
     note_attempts,
+    on_agent_joined,
     on_agent_left,
     on_audited,
     on_beat,
@@ -251,7 +252,7 @@ ON_MESSAGE: dict[str, Callable[[CoordinatorState, Received, Batch, Step], None]]
     Action.REPLAY_TASK: on_replay_task,
     Action.PURGE_TASK: on_purge_task,
     Action.TASK_RESULT: on_task_results,
-    Action.AGENT_JOINED: on_beat,
+    Action.AGENT_JOINED: on_agent_joined,
     Action.CAPACITY: on_capacity,
     Action.AGENT_LEFT: on_agent_left,
     Action.BEAT: on_beat,

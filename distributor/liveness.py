@@ -15,11 +15,22 @@ from core.telling import tell_health
 from distributor.state import DistributorState
 from distributor.task_life import give_back, is_own, lose, remember_attempts
 
-__all__ = ["give_back_stranded", "judge_workers", "on_agent_left", "on_beat", "write_workers"]
+__all__ = ["give_back_stranded", "judge_workers", "on_agent_joined", "on_agent_left", "on_beat", "write_workers"]
+
+
+def on_agent_joined(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
+    """Takes the greeting of a worker. One that was started again has lost all its tasks."""
+    note_report(state, received, batch, step)
 
 
 def on_beat(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
-    """Takes a heartbeat, or the greeting, of a worker. A worker that was started again has lost all its tasks."""
+    """Takes a heartbeat of a worker, which also tells what it holds."""
+    if worker := note_report(state, received, batch, step):
+        reconcile(state, worker, batch, step)
+
+
+def note_report(state: DistributorState, received: Received, batch: Batch, step: Step) -> Subordinate | None:
+    """Notes what a worker reports about itself; None: that is nothing new, or does not speak for the one that acts."""
     beat = received.status
     assert isinstance(beat, Beat)
     remember_attempts(state, beat.attempts)  # even if it has died: its tasks still need their limits
@@ -32,10 +43,10 @@ def on_beat(state: DistributorState, received: Received, batch: Batch, step: Ste
             step.remove(Table.HEARTBEATS, name)
         else:
             worker.beat = beat  # its concurrency tells how many of its tasks may have begun
-        return
+        return None
     if worker is not None and is_successor(state, worker, incarnation, beat):
         if received.message.action == Action.BEAT:
-            return  # the last reports of its predecessor may be unread, in front of its own greeting
+            return None  # the last reports of its predecessor may be unread, in front of its own greeting
         if not worker.beat.concurrency:
             worker.beat = beat  # the concurrency of its predecessor is unknown
         forget_worker(state, name, batch, step, died=True)
@@ -43,7 +54,7 @@ def on_beat(state: DistributorState, received: Received, batch: Batch, step: Ste
     if worker is None:
         worker = state.workers[name] = Subordinate(received.sender, 0, beat, batch.mono_ms)
     elif (incarnation, beat.beat) <= (worker.incarnation, worker.beat.beat):
-        return  # it brings nothing new
+        return None  # it brings nothing new
     if not worker.incarnation:
         worker.incarnation = incarnation
         stop_what_others_have(state, worker, beat, step)
@@ -52,8 +63,7 @@ def on_beat(state: DistributorState, received: Received, batch: Batch, step: Ste
         write_workers(state, step)
     tell_health(worker, Health.ACTIVE, step)
     worker.update(beat, batch.mono_ms)
-    if received.message.action == Action.BEAT:
-        reconcile(state, worker, batch, step)
+    return worker
 
 
 def is_successor(state: DistributorState, worker: Subordinate, incarnation: int, beat: Beat) -> bool:

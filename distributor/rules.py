@@ -34,7 +34,14 @@ from core.roles import Action, Address, Role
 from core.status_reports import Beat, Room
 from core.step import Batch, Call, Drain, Event, HeartbeatDue, Received, Request, Sending, Step, Table
 from core.tasks import Task, TaskError, TaskStatus, check_names, skills_needed
-from distributor.liveness import give_back_stranded, judge_workers, on_agent_left, on_beat, write_workers
+from distributor.liveness import (
+    give_back_stranded,
+    judge_workers,
+    on_agent_joined,
+    on_agent_left,
+    on_beat,
+    write_workers,
+)
 from distributor.state import (
     AssignTask,
     DistributorState,
@@ -338,7 +345,7 @@ ON_MESSAGE: dict[str, Callable[[DistributorState, Received, Batch, Step], None]]
     Action.CANCEL_TASK: on_cancel_tasks,
     Action.TASK_RESULT: on_task_results,
     Action.TASK_PROGRESS: on_task_progress,
-    Action.AGENT_JOINED: on_beat,
+    Action.AGENT_JOINED: on_agent_joined,
     Action.AGENT_LEFT: on_agent_left,
     Action.BEAT: on_beat,
 }

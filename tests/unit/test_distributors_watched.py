@@ -10,6 +10,7 @@ import pytest
 from coordinator.liveness import (
     judge_distributors,
     note_attempts,
+    on_agent_joined,
     on_agent_left,
     on_audited,
     on_beat,
@@ -90,7 +91,7 @@ def test_a_distributor_that_was_started_anew_is_asked_anew() -> None:
 def test_a_joining_message_asks_after_nothing() -> None:
     state = watching(handed_out())
 
-    on_beat(state, a_sign(1, incarnation=2, action=Action.AGENT_JOINED), LATER, Step())
+    on_agent_joined(state, a_sign(1, incarnation=2, action=Action.AGENT_JOINED), LATER, Step())
 
     assert child(state).probe == Probe()
 

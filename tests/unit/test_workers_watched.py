@@ -15,7 +15,14 @@ from core.status_reports import Beat
 from core.step import Batch, Sending, Step, Table
 from core.tasks import Task, TaskStatus
 from distributor import liveness
-from distributor.liveness import forget_worker, give_back_stranded, judge_workers, on_agent_left, on_beat
+from distributor.liveness import (
+    forget_worker,
+    give_back_stranded,
+    judge_workers,
+    on_agent_joined,
+    on_agent_left,
+    on_beat,
+)
 from distributor.state import DistributorState
 from tests.builders import COORDINATOR, NOW, WORKER, a_batch, a_beat, a_task, message_to, sent, taken
 
@@ -106,7 +113,7 @@ def test_a_heartbeat_of_a_later_start_waits_for_the_message_with_which_that_join
 def test_what_a_worker_had_is_lost_when_a_later_start_of_it_joins() -> None:
     state, step = watching(handed("t"), handed("u"), concurrency=1), Step()
 
-    on_beat(state, a_sign(1, incarnation=8, action=Action.AGENT_JOINED), LATER, step)
+    on_agent_joined(state, a_sign(1, incarnation=8, action=Action.AGENT_JOINED), LATER, step)
 
     assert step.changes == {"t": ("pending worker_lost",), "u": ("pending",)}
     assert [name for name, _ in step.notes] == ["worker_joined"]
