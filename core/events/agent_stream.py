@@ -428,6 +428,6 @@ def _shown(entry: Any, entries: EntryFormat) -> tuple[str, dict[str, Any]] | Non
         return None
     msg_id, fields = entry[0].decode(), entry[1]
     try:
-        return msg_id, ReceivedEvent(msg_id, entries.event(fields), fields)
+        return msg_id, entries.event(msg_id, fields)
     except (PeerError, BadEvent):
         return msg_id, {}

@@ -16,6 +16,8 @@ __all__ = ["Audience"]
 
 #: How many entries are taken off the stream at once.
 BATCH = 256
+#: How many entries are acknowledged at once.
+SETTLED_AT_ONCE = 1000
 #: How many dead letters an audience keeps: more push the oldest out.
 DEAD_LETTERS = 10_000
 #: How long the number of tries of an entry is kept after the last one, ms.
@@ -40,6 +42,9 @@ class Audience:
     async def take(self, settled: Sequence[tuple[str, str]], after: bytes) -> tuple[bool, list[Entry]]:
         """Acknowledges `settled`, ids with their sessions, and takes the next entries off the stream. Returns whether
         there were any, and this consumer's own entries after `after`, in order."""
+        if len(settled) > SETTLED_AT_ONCE:
+            await self.settle(settled)
+            settled = ()
         commands = [self._settle(settled)] if settled else []
         *_, taken, mine = await self._asked(
             *commands, self._script(TAKE, self.consumer, BATCH), self._own_command(after, BATCH)
@@ -54,8 +59,11 @@ class Audience:
 
     async def settle(self, settled: Sequence[tuple[str, str]]) -> int:
         """Acknowledges ids with their sessions (empty: none). Returns how many of them were pending."""
-        [count] = await self._asked(self._settle(settled))
-        return int(count)
+        count = 0
+        for first in range(0, len(settled), SETTLED_AT_ONCE):
+            [some] = await self._asked(self._settle(settled[first : first + SETTLED_AT_ONCE]))
+            count += some
+        return count
 
     async def beat(self) -> bool:
         """Says that this consumer lives. False: others have taken over what it held before."""

@@ -35,22 +35,26 @@ if not read then
     end
 end
 if read.err then return read end
-local entries, of_others = read[1][2], {}
+local entries, by_session, of_others = read[1][2], {}, {}
 for _, entry in ipairs(entries) do
     local fields = entry[2] or {}
     for i = 1, #fields - 1, 2 do
         if fields[i] == 'session' then
-            local session = fields[i + 1]
-            local owner = redis.call('HGET', KEYS[2], session)
-            if not owner then
-                redis.call('HSET', KEYS[2], session, ARGV[2])
-            elseif owner ~= ARGV[2] then
-                of_others[owner] = of_others[owner] or {}
-                table.insert(of_others[owner], entry[1])
-            end
-            redis.call('HINCRBY', KEYS[3], session, 1)
+            local ids = by_session[fields[i + 1]] or {}
+            by_session[fields[i + 1]] = ids
+            ids[#ids + 1] = entry[1]
             break
         end
+    end
+end
+for session, ids in pairs(by_session) do
+    redis.call('HINCRBY', KEYS[3], session, #ids)
+    local owner = redis.call('HGET', KEYS[2], session)
+    if not owner then
+        redis.call('HSET', KEYS[2], session, ARGV[2])
+    elseif owner ~= ARGV[2] then
+        of_others[owner] = of_others[owner] or {}
+        for _, id in ipairs(ids) do table.insert(of_others[owner], id) end
     end
 end
 for owner, ids in pairs(of_others) do
@@ -59,33 +63,38 @@ for owner, ids in pairs(of_others) do
 end
 return {#entries, entries[#entries][1]}
 """
-_SETTLE_ONE = """
-local function settle(id, session)
-    redis.call('HDEL', KEYS[5], id)
-    if redis.call('XACK', KEYS[1], ARGV[1], id) == 0 then return 0 end
-    if session ~= '' and redis.call('HINCRBY', KEYS[3], session, -1) <= 0 then
+_SETTLE = """
+local function settle(session, ids)
+    local settled = redis.call('XACK', KEYS[1], ARGV[1], unpack(ids))
+    if session ~= '' and settled > 0 and redis.call('HINCRBY', KEYS[3], session, -settled) <= 0 then
         redis.call('HDEL', KEYS[3], session)
         redis.call('HDEL', KEYS[2], session)
     end
-    return 1
+    if redis.call('EXISTS', KEYS[5]) == 1 then redis.call('HDEL', KEYS[5], unpack(ids)) end
+    return settled
 end
 """
-#: Acknowledges entries: ARGV has an id and a session (empty: it has none) in turn, from the second on. Returns how many
-#: were pending.
+#: Acknowledges entries: ARGV has an id and a session (empty: it has none) in turn, from the second on; at most a few
+#: thousand. Returns how many were pending.
 SETTLE = (
-    _SETTLE_ONE
+    _SETTLE
     + """
-local settled = 0
-for i = 2, #ARGV - 1, 2 do settled = settled + settle(ARGV[i], ARGV[i + 1]) end
+local settled, by_session = 0, {}
+for i = 2, #ARGV - 1, 2 do
+    local ids = by_session[ARGV[i + 1]] or {}
+    by_session[ARGV[i + 1]] = ids
+    ids[#ids + 1] = ARGV[i]
+end
+for session, ids in pairs(by_session) do settled = settled + settle(session, ids) end
 return settled
 """
 )
 #: Acknowledges entry ARGV[2] of session ARGV[3]. If it was pending, it is kept as one of at most ARGV[4] dead letters,
 #: in KEYS[6], with the fields that follow.
 BURY = (
-    _SETTLE_ONE
+    _SETTLE
     + """
-if settle(ARGV[2], ARGV[3]) == 0 then return 0 end
+if settle(ARGV[3], {ARGV[2]}) == 0 then return 0 end
 redis.call('XADD', KEYS[6], 'MAXLEN', '~', ARGV[4], '*', unpack(ARGV, 5))
 return 1
 """

@@ -30,7 +30,7 @@ class DeadLetter:
     def of(cls, group: str, letter_id: bytes, fields: Sequence[bytes], entries: EntryFormat) -> Self:
         named = pairs(fields)
         try:
-            event = entries.event(fields)
+            event = entries.event("", fields).event
         except (PeerError, BadEvent):
             event = None
         told = {b"id", b"reason", b"attempts", b"for"}

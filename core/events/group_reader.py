@@ -12,7 +12,7 @@ from core.errors import BadEvent, EventLoopError, PeerError, ServerRefused, Tran
 from core.event_types import EventType
 from core.events.audience import Audience
 from core.events.stream_connection import StreamConnection
-from core.events.stream_entry import Entry, EntryFormat, ReceivedEvent, audience_of, session_of
+from core.events.stream_entry import Entry, EntryFormat, ReceivedEvent, session_of
 from core.redis_backend.clock import monotonic_s
 
 __all__ = ["GroupReader"]
@@ -92,7 +92,8 @@ class GroupReader:
             if reading != self._reading:
                 raise EventLoopError("the subscription has ended: this consumer was closed, or has another one by now")
             try:
-                await self.live()
+                if not self._is_known():
+                    await self.live()
                 if event := await self._next_fetched():
                     return event
                 if not await self._fetch() and not await self._news(until_s):
@@ -150,12 +151,12 @@ class GroupReader:
             self._settle(msg_id, "")
             return None
         try:
-            event = self._entries.event(fields)
+            received = self._entries.event(msg_id, fields)
         except (PeerError, BadEvent) as error:
             await self.audience.bury(msg_id, session_of(fields), fields, f"{type(error).__name__}: {error}", 0)
             log.warning("an entry of the agent stream is no event: %s", error, extra={"action": "event_refused"})
             return None
-        received = ReceivedEvent(msg_id, event, fields, self.audience.keys.group)
+        received.group = self.audience.keys.group
         if not self._is_wanted(received):
             self._settle(msg_id, received.session)
             return None
@@ -169,7 +170,7 @@ class GroupReader:
         return received
 
     def _is_wanted(self, received: ReceivedEvent) -> bool:
-        if audience_of(received.fields) not in {None, self.audience.keys.group}:
+        if received.only_for is not None and received.only_for != received.group:
             return False
         return self._wanted is None or received.event.type in self._wanted
 
@@ -269,7 +270,7 @@ class GroupReader:
     async def live(self) -> None:
         """This consumer counts as alive from now on. If it did not since it last said so, others may have taken over
         what it had fetched, and it looks anew."""
-        if self._known and monotonic_s() - self._beaten_s < self._silent_after_s:
+        if self._is_known():
             return
         self._known = False
         await self._beat()
@@ -277,6 +278,9 @@ class GroupReader:
         self._forget()
         if self._beating is None:
             self._beating = asyncio.get_running_loop().create_task(self._beat_on(), name="signs of life")
+
+    def _is_known(self) -> bool:
+        return self._known and monotonic_s() - self._beaten_s < self._silent_after_s
 
     async def _beat(self) -> None:
         said_s = monotonic_s()

@@ -9,7 +9,7 @@ import re
 from core.errors import BadEvent, ConfigError, PeerError, TransportDown
 from core.event_types import EventType
 from core.events.stream_connection import StreamConnection
-from core.events.stream_entry import Entry, EntryFormat, ReceivedEvent, audience_of
+from core.events.stream_entry import Entry, EntryFormat, ReceivedEvent
 from core.redis_backend.clock import monotonic_s
 
 __all__ = ["StreamCursor"]
@@ -71,16 +71,15 @@ class StreamCursor:
     def _opened(self, entry: Entry) -> ReceivedEvent | None:
         msg_id, fields = entry
         self._after = msg_id
-        if fields is None or audience_of(fields) is not None:
+        if fields is None:
             return None
         try:
-            event = self._entries.event(fields)
+            received = self._entries.event(msg_id.decode(), fields)
         except (PeerError, BadEvent) as error:
             log.warning("an entry of the agent stream is no event: %s", error, extra={"action": "event_refused"})
             return None
-        if self._wanted is not None and event.type not in self._wanted:
-            return None
-        return ReceivedEvent(msg_id.decode(), event, fields)
+        is_wanted = self._wanted is None or received.event.type in self._wanted
+        return received if is_wanted and received.only_for is None else None
 
     async def close(self) -> None:
         await self._connection.close()

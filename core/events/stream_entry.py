@@ -22,7 +22,7 @@ from core.errors import BadEvent, BadSignature, MalformedMessage, UnknownKey
 from core.ports import Part
 from core.stored import pairs
 
-__all__ = ["Entry", "EntryFormat", "ReceivedEvent", "audience_of", "session_of"]
+__all__ = ["Entry", "EntryFormat", "ReceivedEvent", "session_of"]
 
 #: The id of an entry and its fields, names and values alternately; None: the entry was deleted.
 Entry = tuple[bytes, Sequence[bytes] | None]
@@ -34,16 +34,17 @@ class ReceivedEvent(dict[str, Any]):
 
     `event` is the whole envelope, where data cannot hide behind these names."""
 
-    __slots__ = ("attempt", "event", "fields", "group")
+    __slots__ = ("attempt", "event", "fields", "group", "only_for")
 
-    def __init__(self, msg_id: str, event: AgentEvent, fields: Sequence[bytes], group: str | None = None) -> None:
+    def __init__(self, msg_id: str, event: AgentEvent, fields: Sequence[bytes], only_for: str | None) -> None:
         super().__init__(event.data)
         if event.session_id is not None:
             self["session_id"] = event.session_id
-        self["type"], self["timestamp"], self["_msg_id"] = event.type.value, event.timestamp.timestamp(), msg_id
+        self["type"], self["timestamp"], self["_msg_id"] = str(event.type), event.timestamp.timestamp(), msg_id
         self.event = event
         self.fields = fields  #: of the entry, as it lies in the stream
-        self.group = group  #: the consumer group that it has to be acknowledged in; None: there is none
+        self.only_for = only_for  #: the only audience that it is for; None: it is for all
+        self.group: str | None = None  #: the consumer group that it has to be acknowledged in; None: there is none
         self.attempt = 1  #: how often it has been handed to a handler, with this time
 
     @property
@@ -77,7 +78,7 @@ class EntryFormat:
             fields += [b"session", event.session_id]
         return fields
 
-    def event(self, fields: Sequence[bytes]) -> AgentEvent:
+    def event(self, msg_id: str, fields: Sequence[bytes]) -> ReceivedEvent:
         """The event of an entry. Raises BadSignature, UnknownKey, MalformedMessage, BadEvent: nobody who has the
         stream's key has written it, or it is of a version that is not understood here."""
         named = pairs(fields)
@@ -88,7 +89,8 @@ class EntryFormat:
         event = _decoded(body)
         if named.get(b"session", b"") != (event.session_id or "").encode():
             raise BadSignature("the session of an entry is not that of its event")
-        return event
+        only_for = named.get(b"for")
+        return ReceivedEvent(msg_id, event, fields, None if only_for is None else only_for.decode(errors="replace"))
 
     def _verify(self, body: bytes, signature: bytes) -> None:
         key_id, _, mac = signature.partition(b":")
@@ -121,12 +123,6 @@ def _object_of(body: bytes) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise BadEvent("this is no event: it is no JSON object")
     return fields
-
-
-def audience_of(fields: Sequence[bytes]) -> str | None:
-    """The only audience that an entry is for; None: it is for all."""
-    only = pairs(fields).get(b"for")
-    return None if only is None else only.decode(errors="replace")
 
 
 def session_of(fields: Sequence[bytes]) -> str:

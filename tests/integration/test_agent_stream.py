@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import tracemalloc
 from datetime import UTC, datetime
 from typing import Any
 
@@ -277,6 +278,31 @@ async def test_the_stream_is_bounded_by_itself(stream: Make, client: redis.async
         await coordinator.publish_many(custom(n=number) for number in range(500))
         await read(coordinator)
     assert 500 <= await client.xlen(STREAM) <= 1000 + 128
+
+
+async def test_however_much_passes_through_a_bounded_stream_memory_stays_as_it_is(
+    stream: Make, client: redis.asyncio.Redis
+) -> None:
+    coordinator = stream("g", max_length=1000)
+
+    async def pass_through(rounds: int) -> None:
+        for _ in range(rounds):
+            await coordinator.publish_many(custom(str(number % 50), n=number) for number in range(500))
+            async for _event in coordinator.subscribe(max_events=500):
+                pass
+
+    await pass_through(6)
+    tracemalloc.start()
+    try:
+        await pass_through(2)
+        before, _ = tracemalloc.get_traced_memory()
+        await pass_through(12)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 200_000
+    assert await client.xlen(STREAM) <= 1000 + 128
+    assert {key async for key in client.scan_iter()} == {STREAM.encode()}
 
 
 async def test_what_an_audience_has_yet_to_read_stays_and_the_publisher_is_told(
