@@ -14,8 +14,9 @@ import orjson
 from rich.console import Console
 
 from tests.bench import parts, report
+from tests.bench.events import events
 
-PARTS = ("throughput", "latency", "idle", "backlog")
+PARTS = ("throughput", "latency", "idle", "backlog", "events")
 
 
 def main() -> int:
@@ -44,6 +45,10 @@ def _measure(part: str, options: argparse.Namespace, console: Console) -> Any:
         idle = parts.idle()
         report.idle_table(idle, console)
         return idle
+    if part == "events":
+        of_events = events(options.events)
+        report.events_table(of_events, console)
+        return of_events
     backlogs = parts.backlog(options.repeats)
     report.backlog_table(backlogs, console)
     return backlogs
@@ -53,11 +58,12 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all raw numbers there")
     parser.add_argument("--tasks", type=int, default=20_000, metavar="N", help="tasks per run (default: 20000)")
+    parser.add_argument("--events", type=int, default=1_000_000, metavar="N", help="events (default: 1000000)")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="runs of each system (default: 3)")
     parser.add_argument("--only", choices=PARTS, help="measure this alone")
     options = parser.parse_args()
-    if options.tasks < 1 or options.repeats < 1:
-        parser.error("--tasks and --repeats must be 1 or more")
+    if options.tasks < 1 or options.repeats < 1 or options.events < 1:
+        parser.error("--tasks, --events and --repeats must be 1 or more")
     return options
 
 

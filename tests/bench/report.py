@@ -11,7 +11,7 @@ from rich.table import Table
 
 from tests.bench.measure import Cost
 
-__all__ = ["backlog_table", "idle_table", "latency_table", "summary", "throughput_table"]
+__all__ = ["backlog_table", "events_table", "idle_table", "latency_table", "summary", "throughput_table"]
 
 PEER, OURS = "dramatiq", "agent-system"
 
@@ -68,6 +68,20 @@ def backlog_table(found: list[dict[str, Any]], console: Console) -> None:
         )
         table.add_row(f"{size:,}", f"{cpu_us:,.0f}", f"{rate:,.0f}", f"{sent:.2f}")
     console.print(table)
+
+
+def events_table(found: dict[str, Any], console: Console) -> None:
+    """Rates beside redis-py's, and memory while the stream has its full length, early and at the end."""
+    ours, bare = found["stream"], found["bare"]
+    table = Table(title=f"Agent stream: {found['events']:,} events, one process", title_justify="left")
+    _columns(table, "", "redis-py alone", OURS, "ratio")
+    for label, key in (("published per second", "published_per_s"), ("acknowledged per second", "handled_per_s")):
+        table.add_row(label, f"{bare[key]:,.0f}", f"{ours[key]:,.0f}", f"{ours[key] / bare[key]:.2f}")
+    console.print(table)
+    for process, (early, late) in ours["memory_mb"].items():
+        console.print(f"memory of the {process}: {early:,.0f} MB early, {late:,.0f} MB at the end")
+    for what, took_us in found["bus_us"].items():
+        console.print(f"bus, {what}: {took_us:.1f} µs an event")
 
 
 def summary(costs: list[Cost]) -> dict[str, Any]:
