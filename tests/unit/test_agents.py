@@ -161,3 +161,19 @@ def test_a_child_that_gave_a_task_back_drains_until_its_next_heartbeat_says_othe
     child.mark_draining()
 
     assert (child.health, child.beat.draining, child.judge(0, 5000)) == (Health.DRAINING, True, Health.DRAINING)
+
+
+def test_the_mean_duration_follows_the_latest_runs_by_a_tenth_each() -> None:
+    child = a_child("a")
+    child.mean_run_ms = 100.0
+
+    for run_ms in (200.0, 10.0):
+        child.ran(run_ms)
+
+    assert child.mean_run_ms == pytest.approx(100)  # 110 after the first
+
+
+def test_a_child_drains_from_the_heartbeat_that_says_so() -> None:
+    child = a_child("a")
+    child.update(Beat(draining=True), 0)
+    assert child.health is Health.DRAINING

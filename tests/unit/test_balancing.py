@@ -92,3 +92,11 @@ def test_whether_somebody_can_serve_tells_what_choose_will_find(needs: tuple[str
 
     assert spread.can_serve(needs) is somebody
     assert (spread.choose(needs) is not None) is somebody
+
+
+def test_what_must_begin_at_once_goes_to_a_child_that_has_a_slot_and_not_only_room_in_its_window() -> None:
+    waits, runs = a_child("waits", concurrency=1, capacity=10, holds=1), a_child("runs", concurrency=8, holds=7)
+
+    assert LeastLoaded([waits, runs], at_once=True).choose(SUM) is runs
+    assert LeastLoaded([waits], at_once=True).choose(SUM) is None
+    assert LeastLoaded([waits, runs]).choose(SUM) is waits

@@ -13,7 +13,7 @@ from coordinator.dead_letters import MAX_BYTES, MAX_LETTERS, recall_letters
 from coordinator.rules import recall
 from coordinator.state import CoordinatorState, DeadLetter, Fetch, Fetched, Found, Submission, Sweep
 from core.dead_letters import origin_of, submitted_in, successors_of
-from core.roles import Action
+from core.roles import Action, Address, Role
 from core.signing import Signed
 from core.step import Drain, Received, Sending, Step, Table
 from core.tasks import Task
@@ -21,6 +21,8 @@ from tests.builders import CLIENT, DISTRIBUTOR, NOW, a_task, record
 from tests.coordinator_steps import a_coordinator, refusals, result, stored, submitted, take, to_me
 
 DEAD, ENDS, KEPT, TASKS = (Table.DEAD, ""), (Table.ENDED, ""), (Table.SUBMISSIONS, ""), (Table.TASKS, "")
+NO_DEAD_LETTER = "it is not a dead letter; `agents dlq list` shows them"
+OPERATOR = Address(Role.OPERATOR, "eve")
 REPLY = Sending(CLIENT, Action.TASK_ACCEPTED, "request-1")
 
 
@@ -165,7 +167,11 @@ def test_a_replay_opens_a_new_task_and_takes_the_dead_letter_off_in_one_step() -
     again = state.local_tasks["t.replay1"]
     assert ids == {"t": "t.replay1"}
     assert step.writes[DEAD] == {"t": None}
-    assert list(step.writes[ENDS]) == ["t"]  # kept anew: who asks again, not having heard, has to find its record
+    # Kept anew: who asks again, not having heard, has to find its record.
+    assert step.writes[ENDS] == {"t": int(NOW.timestamp() * 1000) + 60_000}
+    assert ("dead_letter_replayed", {"task_id": "t", "replayed_as": "t.replay1"}) in step.notes
+    assert state.counts["replayed"] == 1
+    assert state.submissions == {"5-0": Submission(state.submissions["5-0"].size, opened=1)}
     assert KEPT not in step.writes
     assert (again.payload, again.priority, again.max_attempts) == ([1, 2], "urgent", 5)
     assert (again.attempt, again.retry_count, again.errors, again.submission) == (0, 0, (), "5-0")
@@ -179,6 +185,18 @@ def test_a_replay_keeps_the_idempotency_key_that_the_task_was_given() -> None:
     replayed(state, found(ended, task))
 
     assert state.local_tasks["t.replay1"].idempotency_key == "order-7"
+
+
+@pytest.mark.parametrize("waits", [{"not_before": NOW + timedelta(seconds=100)}, {"delay_s": 100.0}])
+def test_a_replay_begins_at_once_however_long_the_task_had_to_wait(waits: dict[str, Any]) -> None:
+    state = a_coordinator(DISTRIBUTOR)
+    recall_letters(state, {"t": DeadLetter(1, 10, None)}, {})
+    failed = a_task(status="failed", owner=str(CLIENT))
+
+    replayed(state, Found("t", failed.to_json(), Raw(a_task(**waits).to_json()), "t.replay1"))
+
+    again = state.local_tasks["t.replay1"]
+    assert (again.not_before, again.delay_s) == (None, None)
 
 
 def test_a_task_that_had_gone_on_as_another_is_replayed_as_it_was_submitted() -> None:
@@ -202,7 +220,12 @@ def test_without_its_message_a_task_is_replayed_from_its_record_unless_it_had_de
     assert ids == {"t": "t.replay1"}
     assert state.local_tasks["t.replay1"].payload == [3]
     assert none == {}
-    assert "submit it again" in step.extras[REPLY]["refused"][0]["reason"]
+    assert list(step.extras[REPLY]["refused"]) == [
+        {
+            "task_id": "parent",
+            "reason": "the message that submitted it is not kept, and it has delegated since; submit it again",
+        }
+    ]
     assert "parent" in state.dead
 
 
@@ -261,7 +284,7 @@ def test_what_is_no_dead_letter_is_not_replayed(letter: Found) -> None:
     ids, step = replayed(state, letter)
 
     assert ids == {}
-    assert "not a dead letter" in step.extras[REPLY]["refused"][0]["reason"]
+    assert list(step.extras[REPLY]["refused"]) == [{"task_id": "x", "reason": NO_DEAD_LETTER}]
     assert not state.local_tasks
 
 
@@ -279,7 +302,9 @@ def test_a_replay_that_is_refused_leaves_the_dead_letter_as_it_is(state_of_it: s
     ids, step = replayed(state, found(ended, task))
 
     assert ids == {}
-    assert len(step.extras[REPLY]["refused"]) == 1
+    [refusal] = step.extras[REPLY]["refused"]
+    if state_of_it == "the id is another's":
+        assert refusal["reason"] == "task id 't.replay1' is in use for another task"
     assert list(state.dead) == ["t"]
     assert state.submissions == {"5-0": state.submissions["5-0"]}
     assert DEAD not in step.writes
@@ -295,7 +320,8 @@ def test_a_purged_dead_letter_is_off_the_queue_and_its_record_is_left_to_the_ret
     [sweep] = [effect for effect in take(state, later_s=60).effects if isinstance(effect, Sweep)]
 
     assert step.writes[DEAD] == {"t": None}
-    assert list(step.writes[ENDS]) == ["t"]
+    assert step.writes[ENDS] == {"t": int(NOW.timestamp() * 1000)}
+    assert ("dead_letter_purged", {"task_id": "t"}) in step.notes
     assert TASKS not in step.writes
     assert refusals(step) == []
     assert "t" not in sweep.keep
@@ -308,7 +334,17 @@ def test_to_purge_again_is_no_error_and_to_purge_what_is_no_dead_letter_is() -> 
 
     step = take(state, to_me(CLIENT, Action.PURGE_TASK, ["t", "fine", "nobody"], number=2), stored=known)
 
-    assert [refusal["task_id"] for refusal in refusals(step)] == ["fine", "nobody"]
+    assert refusals(step) == [{"task_id": name, "reason": NO_DEAD_LETTER} for name in ("fine", "nobody")]
+
+
+@pytest.mark.parametrize(("asker", "purges"), [(OPERATOR, True), (CLIENT, False)])
+def test_only_an_operator_purges_a_dead_letter_whose_record_nobody_can_read(asker: Address, purges: bool) -> None:
+    state, _ = died(a_task())
+
+    step = take(state, to_me(asker, Action.PURGE_TASK, ["t"]))
+
+    assert ("t" not in state.dead) == purges
+    assert [refusal["task_id"] for refusal in refusals(step, asker)] == ([] if purges else ["t"])
 
 
 # ---- how many are kept, and how long ----

@@ -200,7 +200,8 @@ def packed(*tasks: Task) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("replays", "next_id", "latest"), [(0, "t.replay1", None), (1, "t.replay2", 1), (9, "t.replay10", 9)]
+    ("replays", "next_id", "latest"),
+    [(0, "t.replay1", None), (1, "t.replay2", 1), (9, "t.replay10", 9), (17, "t.replay18", 17)],
 )
 def test_a_dead_letter_is_found_with_its_message_and_its_latest_replay(replays: int, next_id: str, latest: Any) -> None:
     dead = ended("t", S.FAILED, submission="5-0")
@@ -220,16 +221,19 @@ def test_a_dead_letter_is_found_with_its_message_and_its_latest_replay(replays: 
 
 def test_a_message_that_is_forged_or_gone_is_none() -> None:
     dead, other = ended("t", S.FAILED, submission="5-0"), ended("u", S.FAILED, submission="6-0")
+    records = {task.task_id: sealed(task) for task in (dead, other, ended("v", S.FAILED))}
 
-    start = Start({"t": sealed(dead), "u": sealed(other)}, submissions={"5-0": packed(dead)}, fetch=("t", "u"))
+    start = Start(records, submissions={"5-0": packed(dead)}, fetch=("t", "u", "v"))
 
-    assert [found.original for found in start.found] == [None, None]
+    assert [(found.record is None, found.original) for found in start.found] == [(False, None)] * 3
+    [put_aside] = start.quarantined()
+    assert (put_aside["from"], put_aside["entry"]) == (KEYS.submissions, "5-0")
 
 
 def test_while_the_secret_is_changed_what_only_the_old_one_verifies_is_sealed_anew() -> None:
     old = KeyRing.from_secret(OLD_SECRET, CHAIN).seals
-    records = {"old": sealed(a_task("old"), old), "new": sealed(a_task("new")), "foreign": sealed(a_task("f"), STRANGE)}
-    messages = {"5-0": old.seal(Sealed.SUBMISSION, "5-0", packed(a_task("old"))), "6-0": b"forged"}
+    records = {"foreign": sealed(a_task("f"), STRANGE), "old": sealed(a_task("old"), old), "new": sealed(a_task("new"))}
+    messages = {"4-0": b"forged", "5-0": old.seal(Sealed.SUBMISSION, "5-0", packed(a_task("old")))}
 
     start = Start(records, indexes=opened(*records), submissions=messages, previous=OLD_SECRET)
 
