@@ -13,7 +13,7 @@ import orjson
 import pydantic
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_serializer, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, computed_field, field_serializer, model_serializer
 
 from core.errors import BadTask
 from core.json_values import (
@@ -71,16 +71,28 @@ class Reordered(BaseModel):
         return [self.left, "more"]
 
 
+class Written(BaseModel):
+    """Its author says what it is in JSON, and in JSON alone."""
+
+    left: Any = None
+    as_json: Any = None
+
+    @model_serializer(when_used="json")
+    def _json(self) -> Any:
+        return self.as_json
+
+
+class Computed(BaseModel):
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def more(self) -> list[Any]:
+        return [[1], {"a": 2}]
+
+
 @dataclasses.dataclass
 class Plain:
     left: Any = None
     _right: Any = None
-
-
-@dataclasses.dataclass
-class Unset:
-    one: int = 1
-    never: int = dataclasses.field(init=False)
 
 
 @dataclasses.dataclass
@@ -155,6 +167,10 @@ def test_a_value_comes_back_equal_as_payload_and_as_result(value: object, back: 
             "first": {"name": "a"}, "others": [], "anything": [{"name": "a", "lives": 9}, "more"],
         }),
         (NoDataclass(), {"one": 1}),
+        (Written(left=NAN, as_json=["json"]), ["json"]),
+        (Written(left=NAN, as_json={"a": None}), {"a": None}),
+        (Computed(), {"more": [[1], {"a": 2}]}),
+        (Animal.model_construct(name=5), {"name": 5}),
         (Point(1, [Cat()]), [1, [{"name": "a", "lives": 9}]]),
     ],
 )  # fmt: skip
@@ -202,6 +218,11 @@ def test_a_result_with_nan_anywhere_is_refused_with_the_cure(value: object) -> N
     with pytest.raises(BadTask) as refused:
         result_json(given)
     assert str(refused.value) == f"result {NO_NUMBER}"
+
+
+def test_what_is_too_large_is_refused_by_its_name() -> None:
+    with pytest.raises(BadTask, match=r"^the payload has 262146 bytes as JSON"):
+        payload_json("the payload", "x" * PAYLOAD_LIMIT_BYTES)
 
 
 def test_members_are_an_object_unless_two_have_one_key() -> None:
@@ -254,6 +275,13 @@ def test_messages_keep_what_only_their_own_class_has() -> None:
 class Shed(BaseModel):
     stores: PlainBase = PlainBase()
     by_name: dict[str, PlainBase] = {}
+    many: list[PlainBase] = []
+    renamed: Annotated[PlainBase, Field(serialization_alias="other")] = PlainBase()
+
+
+class OpenShed(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, PlainBase]
 
 
 class Wide(BaseModel):
@@ -266,9 +294,13 @@ class Wide(BaseModel):
         (Shed(stores=PlainSub()), "PlainSub", "two"),
         (Shed(by_name={"a": PlainSub()}), "PlainSub", "two"),
         (Shed(stores=PlainSubSub()), "PlainSubSub", "three, two"),
+        (Shed(many=[PlainBase(), PlainSub()]), "PlainSub", "two"),
+        (Shed(renamed=PlainSub()), "PlainSub", "two"),
+        (OpenShed.model_validate({"more": PlainSub()}), "PlainSub", "two"),
+        (Plain(Shed(stores=PlainSub())), "PlainSub", "two"),
     ],
 )
-def test_a_plain_dataclass_that_would_lose_fields_is_refused_with_the_cure(shed: Shed, kind: str, lost: str) -> None:
+def test_a_plain_dataclass_that_would_lose_fields_is_refused_with_the_cure(shed: object, kind: str, lost: str) -> None:
     with pytest.raises(BadTask) as refused:
         result_json([shed])
     assert str(refused.value) == (
@@ -319,7 +351,9 @@ class Measured(Enum):
     MUCH = (1.0, INFINITY)
 
 
-@pytest.mark.parametrize("value", [Plain(NAN), Plain([Plain(-INFINITY)]), Measured.NOTHING, {"a": Measured.MUCH}])
+@pytest.mark.parametrize(
+    "value", [Plain(NAN), Plain([Plain(-INFINITY)]), Plain(Measured.MUCH), Measured.NOTHING, {"a": Measured.MUCH}]
+)
 def test_a_payload_with_nan_inside_of_an_object_is_refused(value: object) -> None:
     with pytest.raises(BadTask, match="payload holds nan or infinity"):
         payload_json("payload", value)
