@@ -1,4 +1,4 @@
-"""How arguments are read, and refused in the words of the server."""
+"""Parses the arguments of commands. Errors have the same text as those of the server."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def float_of(text: bytes, refusal: str = "ERR value is not a valid float") -> fl
 
 
 def score_bound(text: bytes) -> tuple[float, bool]:
-    """A bound of a range by score, and whether the bound itself is left out."""
+    """A bound of a range by score, and whether the bound itself is excluded."""
     refusal = "ERR min or max is not a float"
     return (float_of(text[1:], refusal), True) if text[:1] == b"(" else (float_of(text, refusal), False)
 
 
 def stream_id_of(text: bytes, *, number: int = 0) -> StreamId:
-    """An id; where its second half is left out, `number` stands in for it."""
+    """The id of a stream entry. If its second half is missing, that is `number`."""
     found = _STREAM_ID.fullmatch(text)
     if found is None:
         raise ResponseError("ERR Invalid stream ID specified as stream command argument")

@@ -1,7 +1,7 @@
-"""Virtual time: an event loop on which nothing ever waits.
+"""Virtual time: an event loop on which nothing really waits.
 
-When nothing is ready to run, time jumps to the next timer. So hours of heartbeats, leases and back-offs pass in
-milliseconds, and a run depends on nothing but its seed.
+When nothing is ready to run, the time jumps to the next timer. So hours of heartbeats, leases and pauses pass in
+milliseconds, and a run depends only on its seed.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ __all__ = ["NothingLeft", "ServerTime", "VirtualLoop", "run_virtual"]
 
 T = TypeVar("T")
 
-#: Where virtual time begins: on the monotonic clock, and since 1970.
+#: The beginning of virtual time: by the monotonic clock, and in seconds since 1970.
 START_S, EPOCH_S = 1_000.0, 1_767_225_600.0
 
 
 class NothingLeft(RuntimeError):
-    """The program waits, and nothing is left that could ever wake it."""
+    """The program waits, but nothing can wake it any more."""
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock stands still while something runs and jumps when nothing does. It does no I/O."""
+    """An event loop whose clock stands still while something runs, and jumps when nothing does. It does no I/O."""
 
     def __init__(self) -> None:
         self._jumps = _Jumps()
@@ -36,7 +36,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class _Jumps(selectors.SelectSelector):
-    """Instead of waiting for a file to be ready it moves the clock on."""
+    """A selector that advances the clock instead of waiting for files."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class _Jumps(selectors.SelectSelector):
 
 
 class ServerTime:
-    """The clock of a simulated server: seconds since 1970, as the running loop's time goes on."""
+    """The clock of a simulated server, in seconds since 1970. It advances with the running loop's time."""
 
     def __init__(self) -> None:
         self._offset_s = EPOCH_S - START_S
@@ -59,15 +59,15 @@ class ServerTime:
         return self._offset_s + asyncio.get_running_loop().time()
 
     def step(self, by_s: float) -> None:
-        """Sets it forward, or back."""
+        """Sets the clock forward, or back, by some seconds."""
         self._offset_s += by_s
 
 
 def run_virtual(main: Coroutine[Any, Any, T], seed: int) -> T:
-    """Runs `main` to its end in virtual time and returns its value.
+    """Runs `main` in virtual time, and returns its result.
 
-    Chance, as far as it comes from the module `random`, follows from `seed` alone. Raises NothingLeft when `main`
-    waits for what can never come.
+    Random numbers from the module `random` depend only on `seed`. Raises NothingLeft when `main` waits for something
+    that can never happen.
     """
     before = random.getstate()
     random.seed(seed)

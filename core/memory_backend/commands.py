@@ -1,5 +1,5 @@
-"""The commands on keys, strings, hashes, sets and sorted sets: only those that the system uses, with the options it
-uses. Each is given the arguments behind its name and returns the reply in the shape of RESP2, or raises ResponseError.
+"""The commands on keys, strings, hashes, sets and sorted sets, as far as the system uses them and their options. Each
+gets the arguments after its name. It returns the reply in the form of RESP2, or raises ResponseError.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OK = b"OK"
 
 
 class CommandSpec(NamedTuple):
-    """A command: what carries it out, and how many arguments it has at least and at most (None: no limit)."""
+    """A command: the function that executes it, and its least and greatest number of arguments (None: no limit)."""
 
     carry_out: Callable[[Keyspace, Arguments], Any]
     min_arguments: int
@@ -69,7 +69,7 @@ def pttl(space: Keyspace, given: Arguments) -> int:
 
 
 def publish(space: Keyspace, given: Arguments) -> int:
-    """A hint that nobody here listens to."""
+    """Does nothing, since there are no subscribers."""
     return 0
 
 
@@ -163,7 +163,7 @@ def hlen(space: Keyspace, given: Arguments) -> int:
 
 
 def hscan(space: Keyspace, given: Arguments) -> list[Any]:
-    """HSCAN key cursor COUNT n. All of it comes at once, as from a server where a hash is small."""
+    """HSCAN key cursor COUNT n. It returns everything at once, as a server does for a small hash."""
     integer_of(given[1], "ERR invalid cursor")
     if given[2].upper() != b"COUNT" or integer_of(given[3]) < 1:
         raise syntax_error()

@@ -1,4 +1,4 @@
-"""A connection to a store in memory, in the manner of `redis_client.Wire`."""
+"""A connection to a store in memory, with the interface of `redis_client.Wire`."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ __all__ = ["MemoryConnection", "packed"]
 
 
 def packed(part: Part) -> bytes:
-    """A part of a command as it travels."""
+    """A part of a command as bytes."""
     if isinstance(part, bytes):
-        return bytes(part)  # of whatever subclass it is here, bytes come out at the other end
+        return bytes(part)  # an instance of a subclass becomes plain bytes, as on a real connection
     return part.encode() if isinstance(part, str) else repr(part).encode()
 
 
 class MemoryConnection:
     """One connection, for one exchange at a time.
 
-    Each exchange lets the event loop turn once before anything of it happens; then all its commands are carried out
-    without a pause, but for a read that blocks. After TransportDown or a cancellation it is closed, and what it
-    watched is forgotten, as by a server.
+    Each exchange first yields to the event loop once. Then all its commands are executed without a pause, except for a
+    blocking read. After TransportDown or a cancellation the connection is closed, and its watches are dropped, as a
+    server does.
     """
 
     def __init__(self, store: MemoryStore, *, timeout_s: float = 5.0) -> None:
@@ -40,7 +40,7 @@ class MemoryConnection:
         return self._session is not None
 
     async def connect(self) -> None:
-        """Opens it; nothing happens when it is open."""
+        """Opens the connection; does nothing if it is open."""
         await asyncio.sleep(0)
         if self._session is None:
             self._session = self._store.open_session()
@@ -48,8 +48,8 @@ class MemoryConnection:
     async def exchange(
         self, commands: Sequence[Command], *, timeout_s: float | None = None, max_bytes: int | None = None
     ) -> list[Any]:
-        """See `core.ports.Connection`. Raises TransportDown when it is closed, also meanwhile, and when a read blocks
-        for longer than `timeout_s`."""
+        """Does as `core.ports.Connection.exchange`. Raises TransportDown when the connection is closed, also during the
+        exchange, and when a read blocks for longer than `timeout_s`."""
         if self._busy:
             raise RuntimeError("a connection carries one exchange at a time")
         session = self._opened()
@@ -73,7 +73,7 @@ class MemoryConnection:
             self._busy = False
 
     async def close(self) -> None:
-        """Closes it, at once; an exchange that is waiting raises TransportDown."""
+        """Closes the connection at once. A waiting exchange raises TransportDown."""
         session, self._session = self._session, None
         if session is not None:
             self._store.close_session(session)
@@ -86,7 +86,7 @@ class MemoryConnection:
         return self._session
 
     async def _wait(self, read: BlockedRead, timeout_s: float) -> Any:
-        """The reply to a read that blocks; None when its time is over."""
+        """The reply to a blocking read; None when its time is over."""
         waiting = self._waiting = asyncio.get_running_loop().create_future()
 
         def answer(reply: Any) -> None:

@@ -1,4 +1,4 @@
-"""A connection to which everything happens that may happen to one, by a seeded chance."""
+"""A connection with random faults, which depend on a seed."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from core.ports import Command, Connection, OpenConnection
 
 __all__ = ["CALM", "Faults", "FaultyConnection"]
 
-#: How long the caller of an exchange without a time limit of its own waits for a reply that does not come.
+#: Seconds that an exchange without a time limit waits for a reply that does not come.
 TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """How likely each fault is in one exchange, from 0 to 1 together. At most one of them happens in one exchange."""
+    """The probability of each fault in one exchange. Together they are at most 1, since an exchange has at most one of
+    them; only `slow` comes in addition."""
 
     cut: float = 0.0  #: the connection breaks before anything is sent; connecting fails as well
-    request_lost: float = 0.0  #: nothing of it arrives, and no reply comes
+    request_lost: float = 0.0  #: nothing arrives, and no reply comes
     part_lost: float = 0.0  #: only the first commands arrive, and the connection breaks
-    late: float = 0.0  #: the connection breaks, and all of it arrives afterwards
-    reply_lost: float = 0.0  #: all of it is carried out, and no reply comes
-    split: float = 0.0  #: between two of its commands others have their turn; this is no failure
-    slow: float = 0.0  #: beside those: it takes up to `max_delay_s` each way
+    late: float = 0.0  #: the connection breaks, and everything arrives afterwards
+    reply_lost: float = 0.0  #: everything is executed, and no reply comes
+    split: float = 0.0  #: commands of others are executed between its commands, which is no failure
+    slow: float = 0.0  #: it takes up to `max_delay_s` in each direction
     max_delay_s: float = 0.05
     max_late_s: float = 1.0
-    max_silence_s: float = 5.0  #: after which the other side resets a connection on which no reply comes
+    max_silence_s: float = 5.0  #: time after which the other side resets a connection without a reply
 
     KINDS: ClassVar[tuple[str, ...]] = ("cut", "request_lost", "part_lost", "late", "reply_lost", "split")
 
     def draw(self, chance: Random) -> str | None:
-        """Which fault happens; None: none."""
+        """Draws the fault of one exchange; None: there is none."""
         drawn = chance.random()
         for kind in self.KINDS:
             drawn -= getattr(self, kind)
@@ -47,15 +48,15 @@ class Faults:
 
 CALM = Faults()
 
-#: What still arrives of connections that nobody has any more.
+#: Deliveries that are still under way on closed connections.
 _under_way: set[asyncio.Task[None]] = set()
 
 
 class FaultyConnection:
-    """A Connection over others that `open_connection` gives, one for each time it is connected.
+    """A faulty Connection over others, one from `open_connection` for each time that it connects.
 
-    `faults` is asked in each exchange, so that a storm can begin and end. After every failure it is closed; one that
-    is cancelled in the middle may have been sent already, and arrive later, as of a process that is killed.
+    `faults` is called in each exchange, so that faults can begin and end. After each failure the connection is closed.
+    The commands of a cancelled exchange may already have been sent, and arrive later, as those of a killed process.
     """
 
     def __init__(self, open_connection: OpenConnection, chance: Random, faults: Callable[[], Faults]) -> None:
@@ -69,7 +70,7 @@ class FaultyConnection:
         return self._inner is not None and self._inner.connected
 
     async def connect(self) -> None:
-        """Opens it; nothing happens when it is open. Raises TransportDown."""
+        """Opens the connection; does nothing if it is open. Raises TransportDown."""
         if self.connected:
             return
         if self._faults().draw(self._chance) == "cut":
@@ -82,7 +83,7 @@ class FaultyConnection:
     async def exchange(
         self, commands: Sequence[Command], *, timeout_s: float | None = None, max_bytes: int | None = None
     ) -> list[Any]:
-        """As that of the connection below, if nothing happens to it. Raises TransportDown."""
+        """Does as the connection below, unless there is a fault. Raises TransportDown."""
         inner = self._inner
         if inner is None:
             raise TransportDown("the connection is closed")
@@ -112,7 +113,7 @@ class FaultyConnection:
             raise
 
     async def close(self) -> None:
-        """Closes it, at once. What is under way may arrive yet."""
+        """Closes the connection at once. Commands under way may still arrive."""
         inner, self._inner = self._inner, None
         if inner is not None:
             await inner.close()
@@ -120,7 +121,7 @@ class FaultyConnection:
     async def _lose(
         self, fault: str | None, inner: Connection, commands: Sequence[Command], limit_s: float, faults: Faults
     ) -> None:
-        """Ends the exchange with TransportDown where `fault` keeps all or a part of it from arriving now."""
+        """Raises TransportDown if `fault` keeps the exchange, or a part of it, from arriving now."""
         if fault == "cut":
             raise TransportDown("the connection broke")
         if fault == "request_lost":
@@ -145,13 +146,13 @@ class FaultyConnection:
             await asyncio.sleep(self._chance.uniform(0, faults.max_delay_s))
 
     async def _silence(self, limit_s: float, faults: Faults) -> None:
-        """The caller waits until the other side resets the connection, or the time is over."""
+        """Waits until the other side resets the connection, or the time is over."""
         waited_s = min(limit_s, self._chance.uniform(0, faults.max_silence_s))
         await asyncio.sleep(waited_s)
         raise TransportDown(f"no reply within {waited_s:.3g} s")
 
     def _deliver_late(self, inner: Connection, commands: Sequence[Command], faults: Faults) -> None:
-        """Lets the store have `commands` when their sender has given up already."""
+        """Delivers `commands` to the store after their sender has given up."""
         self._inner = None
         arrival = asyncio.get_running_loop().create_task(self._arrive(inner, commands, faults))
         _under_way.add(arrival)
@@ -159,6 +160,6 @@ class FaultyConnection:
 
     async def _arrive(self, inner: Connection, commands: Sequence[Command], faults: Faults) -> None:
         await asyncio.sleep(self._chance.uniform(0, faults.max_late_s))
-        with contextlib.suppress(TransportDown):  # there is nobody left to tell
+        with contextlib.suppress(TransportDown):  # nobody waits for the outcome
             await inner.exchange(commands)
         await inner.close()

@@ -1,4 +1,4 @@
-"""Keys, what lies under them, and when they end. Every change is told to whoever watches."""
+"""The keys with their values and time limits. Every change is reported, since connections may watch keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from core.redis_client import ResponseError
 
 __all__ = ["Hash", "Keyspace", "Members", "SortedSet", "Stream", "StreamId", "Text"]
 
-StreamId = tuple[int, int]  #: milliseconds and number within them
+StreamId = tuple[int, int]  #: milliseconds, and a number within the same millisecond
 
 
 class Text(bytes):
@@ -18,22 +18,22 @@ class Text(bytes):
 
 
 class Hash(dict[bytes, bytes]):
-    """Field -> value, in the order in which the fields came."""
+    """A hash: field -> value, in the order of insertion."""
 
 
 class Members(dict[bytes, None]):
-    """A set that keeps its order, so that a run can be repeated."""
+    """A set that keeps the order of insertion, so that runs are repeatable."""
 
 
 class SortedSet(dict[bytes, float]):
-    """Member -> score."""
+    """A sorted set: member -> score."""
 
     def in_order(self) -> list[tuple[float, bytes]]:
         return sorted((score, member) for member, score in self.items())
 
 
 class Stream:
-    """Entries by id. Ids only grow, also when the clock steps back and when entries are deleted."""
+    """A stream: entries by id. New ids are always higher, even after the clock was set back or entries were deleted."""
 
     def __init__(self) -> None:
         self._ids: list[StreamId] = []
@@ -50,7 +50,7 @@ class Stream:
         return self._last
 
     def between(self, first: StreamId, last: StreamId, count: int | None) -> list[tuple[StreamId, list[bytes]]]:
-        """Entries from `first` to `last`, both included, at most `count`."""
+        """At most `count` entries from `first` to `last`, both included."""
         start, stop = bisect_left(self._ids, first), bisect_right(self._ids, last)
         if count is not None:
             stop = min(stop, start + count)
@@ -63,7 +63,7 @@ class Stream:
         return True
 
     def trim(self, *, keep: int | None = None, from_id: StreamId = (0, 0)) -> int:
-        """Drops the oldest beyond `keep`, and what is older than `from_id`. Returns how many."""
+        """Removes the oldest entries beyond `keep`, or those before `from_id`. Returns their number."""
         dropped = bisect_left(self._ids, from_id) if keep is None else max(0, len(self._ids) - keep)
         for entry_id in self._ids[:dropped]:
             del self._fields[entry_id]
@@ -77,7 +77,8 @@ T = TypeVar("T", Text, Hash, Members, SortedSet, Stream)
 
 
 class Keyspace:
-    """`clock` gives seconds since 1970; it may step. `on_change` is called with every key that changes or ends."""
+    """The keys of a store. `clock` returns seconds since 1970, and may be set. `on_change` is called with every key
+    that changes or expires."""
 
     def __init__(self, clock: Callable[[], float], on_change: Callable[[bytes], None]) -> None:
         self._clock = clock
@@ -92,13 +93,13 @@ class Keyspace:
         return int(self._clock() * 1000)
 
     def exists(self, key: bytes) -> bool:
-        """Whether the key is there; one whose time has come is gone from here on."""
+        """Whether the key exists. An expired key is deleted by this call."""
         if key in self._ends_ms and self._ends_ms[key] <= self.now_ms():
             self.drop(key)
         return key in self._values
 
     def find(self, key: bytes, kind: type[T]) -> T | None:
-        """What lies under `key`; None: nothing. Raises ResponseError when it is of another kind."""
+        """The value of `key`; None: there is none. Raises ResponseError when it is of another type."""
         if not self.exists(key):
             return None
         value = self._values[key]
@@ -107,11 +108,11 @@ class Keyspace:
         return value
 
     def type_of(self, key: bytes) -> bytes:
-        """As TYPE says it."""
+        """The type of the key's value, as TYPE returns it."""
         return TYPES[type(self._values[key])] if self.exists(key) else b"none"
 
     def demand(self, key: bytes, kind: type[T]) -> T:
-        """As `find`, and where there is nothing it is made."""
+        """The value of `key`, which is made if it is missing. Raises ResponseError when it is of another type."""
         value = self.find(key, kind)
         if value is None:
             value = kind()
@@ -119,18 +120,18 @@ class Keyspace:
         return value
 
     def put(self, key: bytes, value: Value) -> None:
-        """Replaces whatever is there, with its time limit."""
+        """Replaces the key's value, and removes its time limit."""
         self._ends_ms.pop(key, None)
         self._values[key] = value
         self._on_change(key)
 
     def replace(self, key: bytes, value: Value) -> None:
-        """As `put`, but the time limit stays."""
+        """Replaces the key's value, but keeps its time limit."""
         self._values[key] = value
         self._on_change(key)
 
     def changed(self, key: bytes) -> None:
-        """To be called after a collection was changed in place: an empty one goes, but for a stream."""
+        """Reports that a collection was changed in place. If it is empty, its key is deleted, unless it is a stream."""
         value = self._values[key]
         if not value and not isinstance(value, Stream | Text):
             self.drop(key)
@@ -145,7 +146,7 @@ class Keyspace:
         return True
 
     def end_at(self, key: bytes, moment_ms: int) -> bool:
-        """Limits the key's life. False: there is no such key."""
+        """Sets the key's time limit. Returns whether the key exists."""
         if not self.exists(key):
             return False
         self._ends_ms[key] = moment_ms
@@ -154,7 +155,7 @@ class Keyspace:
         return True
 
     def left_ms(self, key: bytes) -> int:
-        """How long the key will live; -1: for ever; -2: there is none."""
+        """The key's time to live in ms; -1: it has no limit; -2: it does not exist."""
         if not self.exists(key):
             return -2
         return self._ends_ms[key] - self.now_ms() if key in self._ends_ms else -1

@@ -1,7 +1,7 @@
-"""A store in memory that answers as Redis does, as far as this system asks.
+"""A store in memory that answers as Redis does, as far as this system uses Redis.
 
-It carries out one command at a time and never waits; what has to wait is told apart as a BlockedRead. What it does not
-know it refuses, as a server would. Keys end when the clock says so. Nothing outlives the process.
+It executes one command at a time, and never waits: a read that would have to wait is returned as a BlockedRead. It
+refuses unknown commands, as a server does. Keys expire by its clock. Nothing outlives the process.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ Request = tuple[str, Sequence[bytes]]
 
 
 class Session:
-    """What the store remembers of one connection: what it watches, and the transaction it is in."""
+    """The state of one connection: the keys that it watches, and its transaction."""
 
     def __init__(self) -> None:
         self.watched: set[bytes] = set()
-        self.disturbed = False  #: something that it watches has changed
-        self.queued: list[Request] | None = None  #: None: it is in no transaction
-        self.refused = False  #: a command of the transaction was refused already
+        self.disturbed = False  #: whether a watched key has changed
+        self.queued: list[Request] | None = None  #: the commands of its transaction; None: there is none
+        self.refused = False  #: whether a command of the transaction was refused
 
 
 class BlockedRead:
-    """A read that found nothing and is willing to wait: `answer` is called once, as soon as there is something."""
+    """A read that has found nothing, and waits. `answer` is called once, as soon as there is an entry."""
 
     def __init__(self, arguments: Sequence[bytes], block_ms: int) -> None:
         self.arguments = arguments
-        self.block_ms = block_ms  #: 0: for ever
+        self.block_ms = block_ms  #: 0: without a limit
         self.answer: Callable[[Any], None] = lambda reply: None
 
 
 class MemoryStore:
-    """The data, for any number of connections. `clock` gives seconds since 1970, and may step back and forth."""
+    """The data, for any number of connections. `clock` returns seconds since 1970, and may be set."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._space = Keyspace(clock, self._changed)
@@ -59,11 +59,12 @@ class MemoryStore:
         return session
 
     def close_session(self, session: Session) -> None:
-        """Forgets what it watched and had queued."""
+        """Drops the connection's watches and its transaction."""
         self._sessions.discard(session)
 
     def execute(self, session: Session, name: str, arguments: Sequence[bytes]) -> Any:
-        """The reply: bytes, int, None or lists of them; a refusal as ResponseError, returned; or a BlockedRead."""
+        """Executes a command. Returns its reply: bytes, int, None or lists of them; a ResponseError, which is not
+        raised, if the command is refused; or a BlockedRead."""
         name = name.upper()
         try:
             reply = self._execute(session, name, arguments)
@@ -77,7 +78,7 @@ class MemoryStore:
         return reply
 
     def block(self, read: BlockedRead, answer: Callable[[Any], None]) -> None:
-        """Has `answer` called with the reply as soon as there is one. End it with `unblock`."""
+        """Makes `answer` be called with the reply as soon as there is one. End this with `unblock`."""
         read.answer = answer
         self._blocked.append(read)
 
@@ -105,7 +106,7 @@ class MemoryStore:
         if session.queued is not None:
             raise ResponseError("ERR WATCH inside MULTI is not allowed")
         for key in keys:
-            self._space.exists(key)  # one that has ended by now is watched as missing
+            self._space.exists(key)  # an expired key is watched as missing
         session.watched.update(keys)
         return OK
 
@@ -124,7 +125,8 @@ class MemoryStore:
         return OK
 
     def _exec(self, session: Session, arguments: Sequence[bytes]) -> list[Any] | None:
-        """All that was queued; None, and nothing of it, when something that is watched has changed or ended."""
+        """Executes the transaction, and returns the replies. Returns None, and executes nothing, if a watched key has
+        changed or expired."""
         if session.queued is None:
             raise ResponseError("ERR EXEC without MULTI")
         for key in session.watched:
@@ -137,7 +139,7 @@ class MemoryStore:
         return None if disturbed else [self._queued(session, name, arguments) for name, arguments in queued]
 
     def _queued(self, session: Session, name: str, arguments: Sequence[bytes]) -> Any:
-        """One command of a transaction: it never waits, and its failure stands in its place."""
+        """The reply to one command of a transaction, which never waits. An error stands in the place of the reply."""
         if name == "UNWATCH":
             return self._unwatch(session, arguments)
         try:
@@ -154,7 +156,7 @@ class MemoryStore:
                 session.disturbed = True
 
     def _serve(self) -> None:
-        """Answers the reads that wait and that there is something for now, those that waited longest first."""
+        """Answers the waiting reads that have entries now. Those that have waited longest come first."""
         for read in list(self._blocked):
             reply: Any
             try:

@@ -1,4 +1,4 @@
-"""The commands on streams, with the options that the system uses. Ids are given by the server (`*`) alone."""
+"""The commands on streams, with the options that the system uses. Only the server chooses ids (`*`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES_AND_VALUES = frozenset({b"COUNT", b"BLOCK"})
 
 
 def xadd(space: Keyspace, given: Arguments) -> bytes:
-    """XADD key [MAXLEN [~ | =] count] * field value ...; with ~ as well it keeps exactly as many as are asked for."""
+    """XADD key [MAXLEN [~ | =] count] * field value ... It keeps exactly `count` entries, even with ~."""
     key, rest = given[0], list(given[1:])
     keep: int | None = None
     if rest[0].upper() == b"MAXLEN":
@@ -36,7 +36,7 @@ def xadd(space: Keyspace, given: Arguments) -> bytes:
 
 
 def _limit(parts: Sequence[bytes]) -> tuple[int, list[bytes]]:
-    """The number behind MAXLEN, and what follows."""
+    """The number after MAXLEN, and the remaining arguments."""
     parts = list(parts)
     if parts and parts[0] in (b"~", b"="):
         parts.pop(0)
@@ -109,7 +109,7 @@ def xrevrange(space: Keyspace, given: Arguments) -> list[list[Any]] | None:
 
 
 def xread(space: Keyspace, given: Arguments) -> list[list[Any]] | None:
-    """XREAD [COUNT count] [BLOCK milliseconds] STREAMS key id; the waiting is the connection's part."""
+    """XREAD [COUNT count] [BLOCK milliseconds] STREAMS key id. The connection does the waiting."""
     wanted = _wanted(given)
     stream = space.find(wanted.key, Stream) or Stream()
     milliseconds, number = stream_id_of(wanted.after)
@@ -118,7 +118,7 @@ def xread(space: Keyspace, given: Arguments) -> list[list[Any]] | None:
 
 
 def block_ms_of(given: Arguments) -> int | None:
-    """How long an XREAD is willing to wait; 0: for ever; None: not at all. Raises ResponseError."""
+    """How long an XREAD waits, in ms; 0: without a limit; None: not at all. Raises ResponseError."""
     return _wanted(given).block_ms
 
 

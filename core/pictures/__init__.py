@@ -1,1 +1,1 @@
-"""Drawings and live views, for reports, for chaos and for whoever draws next."""
+"""Pictures and live views for reports and for chaos."""

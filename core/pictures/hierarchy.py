@@ -1,4 +1,4 @@
-"""Who sent whom how much, as a picture: the tiers as rows of boxes, the messages on the edges between them."""
+"""Draws the message traffic of a hierarchy: the tiers as rows of boxes, with the messages on the edges between them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ["AgentBox", "Traffic", "hierarchy_svg"]
 
 @dataclass(frozen=True, slots=True)
 class AgentBox:
-    """One agent of the hierarchy, or the client above it."""
+    """One agent of the hierarchy, or the client above the coordinator."""
 
     agent_id: str
-    role: str  #: client, coordinator, distributor or worker: shown, and decides the colour
+    role: str  #: client, coordinator, distributor or worker; it is shown, and determines the colour
     parent: str | None  #: id of the agent above it; None at the top
-    counts: Mapping[str, int | str] = field(default_factory=dict)  #: what it did, in the order to show: done, failed
-    remark: str = ""  #: shown in red: killed, say
+    counts: Mapping[str, int | str] = field(default_factory=dict)  #: numbers in the order to show, such as done, failed
+    remark: str = ""  #: shown in red, such as "killed"
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Messages that went from one agent to the one above or below it."""
+    """The number of messages from one agent to the one above or below it."""
 
     sender: str
     recipient: str
@@ -41,8 +41,8 @@ COLOURS = {"client": "#6e7781", "coordinator": "#8a63b0", "distributor": "#2f8f7
 class _Placed:
     box: AgentBox
     children: list[_Placed]
-    x: float = 0.0  #: its middle
-    y: float = 0.0  #: its upper edge
+    x: float = 0.0  #: of its centre
+    y: float = 0.0  #: of its upper edge
 
     @property
     def height(self) -> float:
@@ -50,10 +50,10 @@ class _Placed:
 
 
 def hierarchy_svg(boxes: Sequence[AgentBox], traffic: Sequence[Traffic], title: str = "Who sent whom how much") -> str:
-    """The picture, as SVG text that needs nothing else.
+    """The picture as self-contained SVG text.
 
-    An agent whose parent is not among `boxes` stands at the top. Traffic between two that are not parent and child
-    has no edge to stand on and is left out.
+    An agent whose parent is not in `boxes` is at the top. Traffic between agents that are not parent and child is left
+    out, since there is no edge for it.
     """
     placed = {box.agent_id: _Placed(box, []) for box in boxes}
     tops = [agent for agent in placed.values() if agent.box.parent not in placed]
@@ -77,14 +77,14 @@ def hierarchy_svg(boxes: Sequence[AgentBox], traffic: Sequence[Traffic], title: 
 
 
 def _edge_words(box: AgentBox, traffic: Sequence[Traffic]) -> list[str]:
-    """What went between an agent and its parent, a line for each action and direction."""
+    """The labels for the traffic between an agent and its parent: a line for each action and direction."""
     down = [link for link in traffic if (link.sender, link.recipient) == (box.parent, box.agent_id)]
     up = [link for link in traffic if (link.sender, link.recipient) == (box.agent_id, box.parent)]
     return [f"{arrow} {link.action} {link.messages:,}" for arrow, part in (("▼", down), ("▲", up)) for link in part]
 
 
 def _place_x(agent: _Placed, left: float, words: Mapping[str, Sequence[str]]) -> float:
-    """Puts an agent over the middle of its children, all right of `left`. Returns the right end of what it took."""
+    """Places an agent above the middle of its children, all to the right of `left`. Returns their right end."""
     own = max((width_px(line, 11) + 14 for line in words[agent.box.agent_id]), default=0.0)
     own = min(max(BOX, own), 2 * BOX)
     right = left - SPACE
@@ -108,7 +108,7 @@ def _shift(agent: _Placed, by: float) -> None:
 
 
 def _place_rows(tops: Sequence[_Placed], words: Mapping[str, Sequence[str]]) -> float:
-    """Puts the tiers below each other, with room for the words on the edges between. Returns the lower end."""
+    """Places the tiers below each other, with room for the labels in between. Returns the lower end."""
     y, row, bottom = float(TITLE_HEIGHT), list(tops), float(TITLE_HEIGHT)
     while row:
         for agent in row:
@@ -120,7 +120,7 @@ def _place_rows(tops: Sequence[_Placed], words: Mapping[str, Sequence[str]]) -> 
 
 
 def _edges(parent: _Placed, words: Mapping[str, Sequence[str]]) -> list[str]:
-    """The lines from an agent to its children, and what went along them."""
+    """The lines from an agent to its children, with their labels."""
     if not parent.children:
         return []
     start = parent.y + parent.height

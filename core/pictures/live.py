@@ -1,4 +1,4 @@
-"""The progress of a job while it runs: a table that changes in place on a terminal, plain lines anywhere else."""
+"""Shows the progress of a job: a table that changes in place on a terminal, and plain lines otherwise."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["AgentRow", "LiveView", "Snapshot", "View", "wants_decoration"]
 
 Shown = TypeVar("Shown")
 
-#: Between two pictures: more often is more than anybody reads.
+#: Seconds between two updates, which is as often as anybody can read them.
 TABLE_INTERVAL_S = 0.25
 LINE_INTERVAL_S = 1.0
 
@@ -44,24 +44,24 @@ class Snapshot:
 
     agents: Sequence[AgentRow]
     done: int
-    total: int  #: tasks known so far: a plan adds its children
+    total: int  #: tasks known so far, which may grow
     failed: int = 0
     retried: int = 0
 
 
 def wants_decoration(stream: IO[str], environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether `stream` is a terminal, and nobody has asked for plain text (NO_COLOR, CI)."""
+    """Whether `stream` is a terminal, and plain text was not requested (NO_COLOR, CI)."""
     return stream.isatty() and not environment.get("NO_COLOR") and not environment.get("CI")
 
 
 class View(Generic[Shown]):
-    """Shows snapshots on `stream`, as often as makes sense; the last one is always shown in the end.
+    """Shows snapshots on `stream`, but not too often. The last one is always shown at the end.
 
-    A context manager: the terminal is its old self afterwards, whatever happened inside.
+    Use it as a context manager: it restores the terminal afterwards in any case.
     """
 
     def line(self, snapshot: Shown) -> str:
-        """The snapshot where there is no terminal."""
+        """The snapshot as text, for a stream that is no terminal."""
         raise NotImplementedError
 
     def picture(self, snapshot: Shown) -> RenderableType:
@@ -97,7 +97,7 @@ class View(Generic[Shown]):
             self._live = None
 
     def show(self, snapshot: Shown, now_s: float | None = None) -> None:
-        """Takes a snapshot, and draws it unless the last drawing is too fresh (`now_s`: a monotonic clock's)."""
+        """Shows a snapshot, unless the last update is too recent. `now_s`: monotonic time."""
         now_s = time.monotonic() if now_s is None else now_s
         self._latest = snapshot
         interval_s = TABLE_INTERVAL_S if self._live is not None else LINE_INTERVAL_S
@@ -108,7 +108,7 @@ class View(Generic[Shown]):
             self._draw(snapshot)
 
     def say(self, words: str) -> None:
-        """Tells of something that happened; it stays above the table. What lines it has beyond one are indented."""
+        """Prints a message, which stays above the table. Further lines are indented."""
         if self._live is not None:
             self._live.console.print(printable_lines(words), markup=False, highlight=False)
         else:
@@ -124,7 +124,7 @@ class View(Generic[Shown]):
 
 
 class LiveView(View[Snapshot]):
-    """The census as it goes on."""
+    """The live view of the census."""
 
     def line(self, snapshot: Snapshot) -> str:
         return _line(snapshot)
@@ -134,7 +134,7 @@ class LiveView(View[Snapshot]):
 
 
 def _line(snapshot: Snapshot) -> str:
-    """A snapshot in one line: the sum, and what each worker has done."""
+    """A snapshot in one line: the total, and the tasks that each worker has done."""
     parts = [f"{snapshot.done}/{snapshot.total} tasks", f"{snapshot.failed} failed"]
     parts += [f"{snapshot.retried} retried"] if snapshot.retried else []
     parts += [

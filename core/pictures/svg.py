@@ -1,4 +1,4 @@
-"""The few shapes of the pictures, as SVG text. Every text from outside is escaped here."""
+"""The shapes of the pictures, as SVG text. Every text from outside is escaped here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["FAINT", "INK", "LOST", "MUTED", "element", "elided", "hint", "label"
 
 INK, MUTED, FAINT, LOST = "#1b1f24", "#59636e", "#d8dee4", "#c4261d"
 FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
-#: Width of an average letter of this font as a share of its size, rounded up.
+#: Width of an average letter as a share of the font size, rounded up.
 LETTER = 0.6
 
 
@@ -27,18 +27,18 @@ def page(width: float, height: float, title: str, parts: Iterable[str], definiti
 
 
 def element(name: str, content: str = "", /, **attributes: float | str) -> str:
-    """One element; `content` is SVG, an underscore in an attribute's name stands for a dash."""
+    """One element. `content` is SVG. An underscore in the name of an attribute becomes a dash."""
     given = "".join(f" {key.rstrip('_').replace('_', '-')}={_value(value)}" for key, value in attributes.items())
     return f"<{name}{given}>{content}</{name}>" if content else f"<{name}{given}/>"
 
 
 def label(x: float, y: float, words: str, **attributes: float | str) -> str:
-    """A line of text; `y` is its base line."""
+    """A line of text, with its base line at `y`."""
     return element("text", _text(words), x=x, y=y, **{"fill": INK, **attributes})
 
 
 def hint(words: str) -> str:
-    """The text that a browser shows when the pointer rests on the element around this."""
+    """The text that a browser shows when the pointer rests on the enclosing element."""
     return element("title", _text(words))
 
 
@@ -52,12 +52,12 @@ def elided(words: str, room_px: float, size: float = 12) -> str:
 
 
 def width_px(words: str, size: float = 12) -> float:
-    """An upper estimate of how wide `words` are."""
+    """An upper estimate of the width of `words`, in pixels."""
     return len(words) * LETTER * size
 
 
 def _text(words: str) -> str:
-    # XML cannot carry some unprintable characters at all, escaped or not.
+    # XML cannot contain some unprintable characters, not even escaped.
     return escape(printable(words))
 
 

@@ -1,4 +1,4 @@
-"""Who ran what when, as a picture: a lane per worker, a bar per attempt."""
+"""Draws which worker ran which attempt when: a lane for each worker, and a bar for each attempt."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Attempt:
     task_id: str
     task_type: str
     worker: str
-    attempt: int  #: 1 for the first
+    attempt: int  #: the number of the attempt, from 1 on
     started_at: float  #: seconds, on any clock that all attempts and marks share
     ended_at: float
     outcome: Outcome  #: delegated: children continue; lost: its worker was lost
@@ -39,7 +39,7 @@ class Mark:
 WIDTH, LEFT, RIGHT = 1200, 200, 28
 PLOT = WIDTH - LEFT - RIGHT
 BAR, GAP, PADDING = 18, 3, 7
-#: People with colour blindness can tell them apart too, and none of them is the red of a lost attempt.
+#: Colours that people with colour blindness can distinguish too. None is the red of a lost attempt.
 COLOURS = ("#8a63b0", "#3b76b5", "#2f8f74", "#c9781f", "#6e7781", "#8c6d3f")
 HATCHING = (
     '<pattern id="lost" width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
