@@ -1,10 +1,9 @@
-"""Which task is next, and why the others wait.
+"""The queue of waiting tasks, which decides the next one.
 
-The order is earliest due date with ageing: a task is due at the time it came plus the patience of its priority, and the
-earliest due goes first. So urgent work overtakes normal work, and normal work that has waited a minute longer overtakes
-urgent work: no task starves. Tasks of one type that need the same capabilities and may be placed alike share a lane. A
-task that nobody can run now therefore holds up only tasks like it, and a decision costs the same whether ten tasks wait
-or a million.
+The order is earliest due date with ageing: a task is due at its arrival plus the patience of its priority, and the task
+that is due first goes first. So urgent work overtakes normal work, but normal work that has waited a minute longer
+overtakes urgent work, and no task starves. Tasks with the same type, needs and placement share a lane. So a task that
+cannot run now holds up only tasks like it, and a decision costs the same for ten waiting tasks as for a million.
 """
 
 from __future__ import annotations
@@ -33,16 +32,16 @@ Lanes = dict[Needs, list[tuple[int, int, str]]]
 
 
 class Placement(IntEnum):
-    """To whom a task may be handed, of those that can run it."""
+    """Which of the children that can run a task may get it."""
 
-    ANYWHERE = 0  #: to anybody with room for it, also behind other tasks
-    AT_ONCE = 1  #: to somebody who begins it immediately
-    ALONE = 2  #: likewise, and who has no other task of this placement
+    ANYWHERE = 0  #: any child with room for it, even behind other tasks
+    AT_ONCE = 1  #: a child that begins it immediately
+    ALONE = 2  #: a child that begins it immediately, and has no other task of this placement
 
 
 @dataclass(slots=True)
 class DispatchQueue:
-    """The ids of the tasks that wait, each at most once."""
+    """The ids of the waiting tasks, each at most once."""
 
     lanes: tuple[Lanes, ...] = field(default_factory=lambda: tuple({} for _ in Placement))  #: by placement
     later: list[tuple[int, int, Placement, Task]] = field(default_factory=list)  #: heap, by (not before, arrival)
@@ -56,7 +55,7 @@ class DispatchQueue:
         return task_id in self.waiting
 
     def push(self, task: Task, placement: Placement = Placement.ANYWHERE) -> None:
-        """Adds `task`, or moves it. Before its `not_before` it is not offered (see `wake`)."""
+        """Adds `task`, or moves it if it is here. It is not offered before its `not_before` (see `wake`)."""
         self.arrivals += 1
         self.waiting[task.task_id] = self.arrivals
         if task.not_before:
@@ -66,7 +65,7 @@ class DispatchQueue:
             self._line_up(task, self.arrivals, placement)
 
     def remove(self, task_id: str) -> bool:
-        """Removes a task, wherever it stands. False: it was not there."""
+        """Removes a task. Returns whether it was there."""
         return self.waiting.pop(task_id, None) is not None
 
     def wake(self, now_ms: int) -> None:
@@ -77,11 +76,11 @@ class DispatchQueue:
                 self._line_up(task, arrival, placement)
 
     def next_wake_ms(self) -> int | None:
-        """When the next pause is over; None: no task pauses."""
+        """When the next pause ends, in ms since 1970; None: no task pauses."""
         return self.later[0][0] if self.later else None
 
     def offers(self, placement: Placement = Placement.ANYWHERE) -> bool:
-        """Whether there are lanes of this placement; what stood in them may have been removed."""
+        """Whether there are lanes of this placement. Their tasks may have been removed since."""
         return bool(self.lanes[placement])
 
     def pop(self, can_serve: Callable[[Needs], bool], placement: Placement = Placement.ANYWHERE) -> str | None:
@@ -102,11 +101,11 @@ class DispatchQueue:
         return task_id
 
     def needs(self, *placements: Placement) -> set[Needs]:
-        """What the waiting tasks of these placements need, or of all; one entry for each set of skills."""
+        """The needs of the waiting tasks of these placements, or of all; one entry for each set of skills."""
         return {needs for placement in placements or Placement for needs in self.lanes[placement]}
 
     def in_lane(self, needs: Needs) -> list[str]:
-        """The ids that wait for somebody with these skills, in no particular order."""
+        """The ids of the tasks that wait for a child with these skills, in no particular order."""
         heaps = (lanes.get(needs, ()) for lanes in self.lanes)
         return [task_id for heap in heaps for _, arrival, task_id in heap if self.waiting.get(task_id) == arrival]
 

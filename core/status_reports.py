@@ -1,7 +1,7 @@
-"""What children report about themselves to their parents: shapes, limits and the check. Rules, no I/O.
+"""The reports of children about themselves to their parents: their format, limits and validation. No I/O.
 
-A report is parsed once, where it enters. Whoever holds one key must not be able to exhaust the parent, so every text,
-number and collection has a bound, and the check ends at the first thing that is wrong.
+A report is parsed once, where it enters. The holder of a single key must not be able to exhaust the parent, so every
+text, number and collection has a bound, and validation ends at the first error.
 """
 
 from __future__ import annotations
@@ -37,41 +37,41 @@ Facts = Annotated[dict[Short, Count | Short | None], Meta(max_length=32)]
 class Room(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The payload of `capacity`: how many tasks a distributor can take, and which."""
 
-    capacity: Capacity = 0  #: the most tasks it wants to have; a distributor's follows from those of its workers
-    capabilities: Skills = ()  #: what it can do; for a distributor, what its workers can do together
-    skill_sets: SkillSets = ()  #: what single workers of a distributor can do; empty: one can do everything
+    capacity: Capacity = 0  #: the number of tasks that it wants to have at most, given its workers
+    capabilities: Skills = ()  #: its skills; for a distributor, those of all its workers together
+    skill_sets: SkillSets = ()  #: the skills of single workers of a distributor; empty: one worker has all
 
 
 class Beat(Room, frozen=True, kw_only=True, omit_defaults=True):
     """The payload of a heartbeat, and of `agent_joined`: identity, capacity and progress."""
 
     beat: Count = 0  #: counts the heartbeats of this incarnation
-    concurrency: Concurrency = 0  #: attempts it runs at once
-    #: by task type, how often a worker's handler may be tried
+    concurrency: Concurrency = 0  #: number of attempts that it runs at once
+    #: by task type, the maximal number of attempts of a worker's handler
     attempts: Annotated[dict[Skill, Tries], Meta(max_length=MAX_SKILLS[Role.WORKER])] = {}
     draining: bool = False
-    heard: bool = True  #: its parent has accepted its greeting, as far as it knows
-    #: (task id, attempt) of every task that a worker has
+    heard: bool = True  #: whether its parent has accepted its greeting, as far as it knows
+    #: (task id, attempt) of each task that a worker has
     holding: Annotated[tuple[tuple[Short, Count], ...], Meta(max_length=MAX_HELD)] = ()
-    #: tasks a distributor has reported as ended and still shows
+    #: tasks that a distributor has reported as ended and still shows
     ended: Annotated[tuple[Short, ...], Meta(max_length=MAX_HELD)] = ()
-    parent_incarnation: Count = 0  #: whose messages `received` counts
+    parent_incarnation: Count = 0  #: the incarnation of its parent to which `received` applies
     received: Count = 0  #: the last sequence number that it has read from that incarnation of its parent
-    sent: Count = 0  #: the last sequence number it has sent to its parent
+    sent: Count = 0  #: the last sequence number that it has sent to its parent
     running: Count = 0
     queued: Count = 0
-    done: Count = 0  #: tasks that were completed here since its start
-    failed: Count = 0  #: tasks that have failed; for a worker, attempts
-    retried: Count = 0  #: attempts that a distributor has repeated since its start
+    done: Count = 0  #: number of tasks completed here since its start
+    failed: Count = 0  #: number of tasks that have failed since its start; for a worker, of attempts
+    retried: Count = 0  #: number of attempts that a distributor has repeated since its start
     pid: Count = 0
     host: Short = ""
-    #: a task for a worker that can be submitted as it is, as JSON [TYPE, PAYLOAD]; empty: it knows none
+    #: an example of a task for a worker, as JSON [TYPE, PAYLOAD]; empty: it has none
     example: Annotated[str, Meta(max_length=EXAMPLE_LENGTH)] = ""
     started_ms: Count = 0
     messages: Annotated[dict[Short, Counts], Meta(max_length=16)] = {}  #: sent to | received from its parent, by action
-    conflicts: Count = 0  #: transactions that it had to send again
-    ticks: Count = 0  #: turns of its loop since it started: whether it moves
-    stalled_ms: Count = 0  #: how long there has been work without progress
+    conflicts: Count = 0  #: number of transactions that it had to send again
+    ticks: Count = 0  #: number of turns of its loop since its start
+    stalled_ms: Count = 0  #: how long it has had work without progress
     #: a distributor's workers, for `status`
     children: Annotated[dict[Short, Facts], Meta(max_length=MAX_CHILDREN)] = {}
 
@@ -81,8 +81,8 @@ REPORTING: dict[str, type[Room]] = {Action.AGENT_JOINED: Beat, Action.BEAT: Beat
 
 
 def status_report(sender: Role, action: str, payload: Mapping[str, Any]) -> Room | None:
-    """What a child reports about itself: a Beat, or by `capacity` a Room; None: the action is about something else.
-    Raises MalformedMessage, which names the first field that is wrong and quotes nothing."""
+    """The report in a payload: a Beat, or for the action `capacity` a Room; None: the action is no report. Raises
+    MalformedMessage, which names the first wrong field, without its value."""
     kind = REPORTING.get(action)
     if kind is None:
         return None

@@ -1,4 +1,4 @@
-"""Where a Redis server is: REDIS_URL, or the single parts, taken apart."""
+"""The address of a Redis server, parsed from REDIS_URL or taken from single settings."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["Endpoint", "endpoint_of_url", "is_loopback"]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where the server is and how to enter, with REDIS_URL taken apart."""
+    """The address of a server, and the credentials for it."""
 
     host: str
     port: int
-    socket_path: str | None  #: set: a Unix socket, and host and port say nothing
+    socket_path: str | None  #: a Unix socket, which makes host and port meaningless; None: there is none
     db: int
     username: str | None
     password: SecretStr | None
@@ -27,11 +27,11 @@ class Endpoint:
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine can be at the other end: a Unix socket or a loopback address."""
+        """Whether the server must be on this machine, since it has a Unix socket or a loopback address."""
         return self.socket_path is not None or is_loopback(self.host)
 
     def __str__(self) -> str:
-        """As a URL, without user and password."""
+        """The address as a URL, without user and password."""
         if self.socket_path is not None:
             return f"unix://{quote(self.socket_path)}?db={self.db}"
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -39,7 +39,7 @@ class Endpoint:
 
 
 def is_loopback(host: str) -> bool:
-    """Names are not looked up: of those, only localhost is known to be this machine."""
+    """Whether a host is a loopback address. Names are not resolved, so among them only localhost is."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -47,7 +47,7 @@ def is_loopback(host: str) -> bool:
 
 
 def endpoint_of_url(url: str, parts: Endpoint) -> Endpoint:
-    """What the URL says, completed from `parts`. Its text is in no error, since it may hold a password."""
+    """The endpoint of a URL, completed from `parts`. Errors do not contain the URL, since it may hold a password."""
     try:
         split = urlsplit(url)
         port, options = split.port or 6379, dict(parse_qsl(split.query, strict_parsing=bool(split.query)))
@@ -82,5 +82,5 @@ _ENCODING = (
 
 
 def _cure(url: str) -> str:
-    """How it is written; where there may be a password, which of its characters would end it, too."""
+    """A hint on the format of the URL, and if it may hold a password, on the characters that must be escaped there."""
     return _URL_CURE + (_ENCODING if "@" in url else "")

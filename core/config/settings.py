@@ -1,4 +1,4 @@
-"""What can be configured, as frozen values that were validated when they were made.
+"""The settings, as frozen values that are validated when they are made.
 
 `RedisConfig(host="localhost")` can be written in a program; `sources.load` makes the same values from flags, the
 environment and a `.env` file. Each field names its environment variable and what that takes, once, in a `Variable`;
@@ -51,7 +51,7 @@ def _root_secret(value: SecretStr | str | None) -> SecretStr | None:
 
 
 def _client_id(text: str) -> str:
-    """A client's name, or `operator:` and an operator's."""
+    """A client's name, or `operator:` followed by an operator's name."""
     _agent_id(text.removeprefix("operator:"))
     return text
 
@@ -63,9 +63,9 @@ _ROOT = f"at least {MIN_SECRET_CHARACTERS} characters; {NEW_SECRET} prints a goo
 
 
 class RedisConfig(Value):
-    """Where Redis or Valkey is. What `url` says goes before the single parts.
+    """How to reach Redis or Valkey. What `url` contains takes precedence over the single parts.
 
-    Raises ConfigError when a value is malformed or two contradict each other.
+    Raises ConfigError when a value is malformed, or two values contradict each other.
     """
 
     host: Annotated[str, Field(min_length=1), Variable("REDIS_HOST", "a host name or address")] = "localhost"
@@ -85,7 +85,7 @@ class RedisConfig(Value):
         Literal["auto", "external", "embedded"],
         Variable("REDIS_MODE", "auto (embedded if nothing answers on this machine), external or embedded"),
     ] = "auto"
-    #: Replicas that must have a value before a client believes it, so that no failover to one of them takes it back.
+    #: Number of replicas that must have a value before a client trusts it, so that a failover cannot undo it.
     wait_replicas: Annotated[
         int, Field(ge=0, le=1000), Variable("REDIS_WAIT_REPLICAS", "how many replicas, 0 or more")
     ] = 0
@@ -126,14 +126,14 @@ class A2ASecrets(Value):
     """The secrets of the signed messages, and the client certificate of the connection that carries them."""
 
     token_secret: Annotated[Secret, AfterValidator(_root_secret), Variable("A2A_TOKEN_SECRET", _ROOT, secret=True)] = (
-        None  #: the root of all keys; None: the one of this machine's data directory
+        None  #: the root of all keys; None: that in this machine's data directory
     )
     previous_secret: Annotated[
         Secret, AfterValidator(_root_secret), Variable("A2A_PREVIOUS_SECRET", _ROOT, secret=True)
-    ] = None  #: during a rotation: accepted as well, whether it signed before or is to sign next
+    ] = None  #: also accepted during a rotation; it is the previous secret, or the next one
     agent_key: Annotated[
         Secret, Variable("A2A_AGENT_KEY", "an agent's own key, as `agents key` prints it", secret=True)
-    ] = None  #: instead of the root: enough to be this agent, and nobody else
+    ] = None  #: instead of the root secret: an agent's own key, with which it can only be itself
     use_mtls: Annotated[bool, Variable("A2A_USE_MTLS", "true or false")] = False
     cert_path: Annotated[Path | None, Variable("A2A_CERT_PATH", "a PEM file with the client's certificate")] = None
     key_path: Annotated[Path | None, Variable("A2A_KEY_PATH", "a PEM file with the client's private key")] = None
@@ -150,16 +150,16 @@ class A2ASecrets(Value):
 
 
 class A2AConfig(A2ASecrets):
-    """Who an agent is, and what it signs with. `A2AConfig(agent_id="coordinator-1")` is enough on one machine."""
+    """An agent's id, and its secrets. `A2AConfig(agent_id="coordinator-1")` is enough on one machine."""
 
     agent_id: AgentId
 
 
 def with_client_certificate(redis: RedisConfig, a2a: A2ASecrets) -> RedisConfig:
-    """`redis`, presenting the client certificate of `a2a` when that asks for mutual TLS.
+    """`redis`, with the client certificate of `a2a` if that requires mutual TLS.
 
-    Messages go through Redis, so the TLS connection that can be mutual is the one to Redis.
-    Raises ConfigError when that connection has no TLS.
+    Messages travel through Redis, so it is the connection to Redis that can be mutual. Raises ConfigError when that
+    connection has no TLS.
     """
     if not a2a.use_mtls:
         return redis
@@ -173,13 +173,13 @@ def with_client_certificate(redis: RedisConfig, a2a: A2ASecrets) -> RedisConfig:
 class AgentConfig(Value):
     """Timings and limits of an agent. Raises ConfigError when they cannot work together."""
 
-    #: between two signs of life; each costs one command
+    #: interval between heartbeats; each costs one command
     heartbeat_s: Annotated[Seconds, Variable("AGENT_HEARTBEAT_S", "seconds between two signs of life")] = 1.0
-    #: silent for so long, an agent counts as gone and its tasks are given to others
+    #: after this much silence an agent counts as gone, and its tasks go to others
     failure_timeout_s: Annotated[Seconds, Variable("AGENT_FAILURE_TIMEOUT_S", "seconds of silence")] = 5.0
-    #: how long a crashed agent's id stays taken
+    #: how long the id of a crashed agent stays taken
     lease_s: Annotated[Seconds, Variable("AGENT_LEASE_S", "seconds a lease lasts without renewal")] = 10.0
-    #: while another process acts for the same id, wait to take over from it instead of ending
+    #: if another process acts for the same id, wait for its place instead of ending
     standby: Annotated[bool, Variable("AGENT_STANDBY", "true or false")] = False
     #: on SIGTERM, how long running tasks may take to end before they are handed back
     drain_timeout_s: Annotated[float, Field(ge=0), Variable("DRAIN_TIMEOUT", "seconds, 0 or more")] = 25.0
@@ -189,11 +189,11 @@ class AgentConfig(Value):
     dead_letter_retention_s: Annotated[int, Field(ge=1), Variable("DEAD_LETTER_RETENTION_S", "whole seconds")] = (
         7 * 86_400
     )
-    #: how far the time a message was signed at and the time it arrived at may differ
+    #: how far the signing time of a message and its time of arrival may differ
     freshness_s: Annotated[Seconds, Variable("A2A_FRESHNESS_S", "seconds")] = 600.0
-    #: more are refused at the door, so that the server's memory is never exhausted
+    #: further tasks are refused, so that the server's memory is not exhausted
     max_open_tasks: Annotated[int, Field(ge=1), Variable("MAX_OPEN_TASKS", "a number of tasks, 1 or more")] = 200_000
-    #: open tasks below one that was submitted, and how deep they may nest: what spawns without end, ends
+    #: number of open tasks below a submitted one, and their depth, so that endless spawning is stopped
     max_tree_tasks: Annotated[int, Field(ge=1), Variable("MAX_TREE_TASKS", "a number of tasks, 1 or more")] = 10_000
     max_tree_depth: Annotated[
         int, Field(ge=1, le=1000), Variable("MAX_TREE_DEPTH", "levels of children, 1 to 1000")
@@ -202,7 +202,7 @@ class AgentConfig(Value):
     memory_high_water: Annotated[
         float, Field(gt=0, le=1), Variable("MEMORY_HIGH_WATER", "a share of the server's maxmemory, such as 0.8")
     ] = 0.8
-    #: how much the agents tell in the event stream of their hierarchy
+    #: how much the agents write to the event stream of their hierarchy
     events: Annotated[EventLevel, Variable("AGENT_EVENTS", f"one of {', '.join(EventLevel)}")] = EventLevel.TASKS
     #: where an agent answers probes; None: nowhere
     health_port: Annotated[int | None, Field(ge=1, le=65_535), Variable("AGENT_HEALTH_PORT", "a port, 1 to 65535")] = (
@@ -211,15 +211,15 @@ class AgentConfig(Value):
     health_host: Annotated[
         str, Field(min_length=1), Variable("AGENT_HEALTH_HOST", "an address of this machine, 0.0.0.0 for all")
     ] = "127.0.0.1"
-    #: tasks that one worker runs at the same time
+    #: number of tasks that one worker runs at the same time
     concurrency: Annotated[
         int, Field(ge=1, le=10_000), Variable("WORKER_CONCURRENCY", "a number of tasks, 1 to 10000")
     ] = 4
-    #: what an attempt in a child process may allocate there, unless its handler says otherwise
+    #: what an attempt in a child process may allocate, unless its handler has a limit of its own
     child_memory_mb: Annotated[int, Field(ge=1), Variable("WORKER_CHILD_MEMORY_MB", "MiB, 1 or more")] = 2048
     #: a larger message is rejected unread; it must hold the children of one spawn, and so the record of their parent
     message_limit_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
-    #: for tests of what happens when a process dies or stands still at a point of its work: see core/failpoints
+    #: for tests in which a process dies or stops at a certain point, see core/failpoints
     failpoints: Annotated[str, Variable("AGENT_FAILPOINTS", "NAME:NTH:ACTION, separated by commas")] = ""
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"],
@@ -244,12 +244,12 @@ class AgentConfig(Value):
 
 
 class AgentIds(Value):
-    """Who the three tiers and their clients are, unless a flag or a program says otherwise."""
+    """The ids of the three tiers and of their clients, unless a flag or a program gives another one."""
 
     coordinator_id: Annotated[AgentId, Variable("COORDINATOR_ID", _AN_ID)] = "coordinator-1"
     distributor_id: Annotated[AgentId, Variable("DISTRIBUTOR_ID", _AN_ID)] = "distributor-1"
     worker_id: Annotated[AgentId, Variable("WORKER_ID", _AN_ID)] = "worker-1"
-    #: as whom a program submits tasks: it sees and touches those that a client of that name has submitted
+    #: the name under which a program submits tasks; it sees and changes the tasks of clients with that name
     client_id: Annotated[
         str, AfterValidator(_client_id), Variable("A2A_CLIENT_ID", f"a client's name, or operator:NAME: {_AN_ID}")
     ] = "client"
@@ -266,7 +266,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything a process was configured with, and where each value came from."""
+    """All settings of a process, and the source of each value."""
 
     redis: RedisConfig
     a2a: A2ASecrets
@@ -276,9 +276,9 @@ class Settings:
     worker_id: str
     client_id: str
     sources: list[Setting]
-    secret_files: tuple[Path, ...]  #: those that secrets are read from: of NAME_FILE, .env, a private key
-    doubts: tuple[str, ...]  #: variables that are ignored and look like misspelt ones of ours: a sentence each
+    secret_files: tuple[Path, ...]  #: files with secrets: those of NAME_FILE, .env, a private key
+    doubts: tuple[str, ...]  #: a sentence for each variable that is ignored but may be misspelt
 
     def a2a_for(self, agent_id: str) -> A2AConfig:
-        """The secrets, as those of one agent. Raises ConfigError when that is no agent id."""
+        """The secrets, for one agent. Raises ConfigError when `agent_id` is malformed."""
         return A2AConfig(agent_id=agent_id, **dict(self.a2a))

@@ -1,6 +1,6 @@
-"""Where settings come from: flags, the environment, a `.env` file, secret files.
+"""Loads the settings from flags, the environment, a `.env` file and secret files.
 
-Each place becomes a layer of raw values; pydantic-settings lays them over each other and validates the outcome.
+Each source becomes a layer of raw values. pydantic-settings merges the layers and validates the result.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from core.errors import ConfigError
 __all__ = ["load", "take_secrets"]
 
 PREFIXES = ("REDIS_", "A2A_", "AGENT_")
-#: Kubernetes puts these into every container of a namespace, for each service there, whatever that is called;
-#: NAME_PORT as well, which is told from a port of ours by its value.
+#: Kubernetes sets these in every container of a namespace for each of its services, by the name of the service. It also
+#: sets NAME_PORT, whose value differs from that of our ports.
 _SERVICE_LINK = re.compile(r".+_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 _LINKED_PORT = re.compile(r"(tcp|udp|sctp)://.*")
-#: How much alike two names are (difflib's ratio) of which one is meant for the other: REDIS_PROT is, REDIS_TLS_URL,
-#: which hosting services set, is not.
+#: The similarity (difflib's ratio) from which on a name counts as misspelt: REDIS_PROT does, but not REDIS_TLS_URL,
+#: which hosting services set.
 _MISSPELT = 0.88
 #: for a name that is wrong in any case, and may be meant for one of ours
 _MAY_BE_MEANT = 0.75
@@ -40,7 +40,7 @@ _taken: dict[str, str] = {}
 
 
 class _Tree(BaseSettings):
-    """All settings, merged from the layers that it is given as `layers`, the first of them strongest."""
+    """All settings, merged from `layers`, of which the first has precedence."""
 
     model_config = SettingsConfigDict(extra="forbid")
 
@@ -64,7 +64,7 @@ class _Tree(BaseSettings):
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A variable, and the field that it sets: `group` of _Tree, `field` in that."""
+    """A variable, and the field that it sets: `field` in the `group` of _Tree."""
 
     variable: Variable
     group: str
@@ -79,19 +79,19 @@ def _catalogue() -> Iterator[tuple[str, _Known]]:
                 yield variable.name, _Known(variable, group, field)
 
 
-#: every variable there is, in the order in which people see them
+#: All variables, in the order in which they are shown.
 KNOWN: dict[str, _Known] = dict(_catalogue())
 _FILES = {f"{name}_FILE": name for name, known in KNOWN.items() if known.variable.secret}
 
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """What one place says."""
+    """The values from one source."""
 
     place: str  #: flag | environment | .env
-    values: dict[str, object]  #: variable -> raw value; those of secret files read in
-    from_files: Mapping[str, Path]  #: the variables whose value came out of a file, and that
-    doubts: tuple[str, ...]  #: names that are ignored, and may be meant for ours: a sentence each
+    values: dict[str, object]  #: variable -> raw value, including the contents of secret files
+    from_files: Mapping[str, Path]  #: variable -> the file that its value comes from
+    doubts: tuple[str, ...]  #: a sentence for each name that is ignored but may be misspelt
 
     def tree(self) -> dict[str, dict[str, object]]:
         groups: dict[str, dict[str, object]] = {}
@@ -106,13 +106,15 @@ def load(
     environ: Mapping[str, str] = os.environ,
     dotenv_path: str | Path = ".env",
 ) -> Settings:
-    """The settings; of each variable the first that is there: flag, environment, `.env`, default.
+    """The settings. For each variable the first value counts, in the order flag, environment, `.env`, default.
 
-    `flags` is keyed by the variable that a flag overrides, `{"REDIS_URL": "redis://..."}`; None means not given. An
-    empty value counts as not set everywhere, and so does what Kubernetes sets for the services around. Raises
-    ConfigError for a malformed value and for an unknown variable that is almost one of ours, or begins in `.env` with
-    REDIS_, A2A_ or AGENT_: it names the variable, the place, the problem and the cure. In the environment, which other
-    programs share, a name is refused only when it begins like that and is almost one of ours; see `Settings.doubts`.
+    `flags`: by the variable that a flag overrides, such as `{"REDIS_URL": "redis://..."}`; None: the flag is not given.
+    An empty value counts as not set, and so does a variable that Kubernetes sets for a service.
+
+    Raises ConfigError for a malformed value, and for an unknown variable that resembles one of ours, or that begins
+    with REDIS_, A2A_ or AGENT_ in `.env`. The error names the variable, the source, the problem and the remedy. Other
+    programs share the environment, so there a name is refused only if it has such a prefix and also resembles one of
+    ours; otherwise see `Settings.doubts`.
     """
     return _read(flags or {}, environ, Path(dotenv_path))
 
@@ -145,8 +147,8 @@ def _read(flags: Mapping[str, object], environ: Mapping[str, str], dotenv_path: 
 
 
 def take_secrets() -> None:
-    """Takes the secrets out of `os.environ`, so that no program which is started finds them there, and no report of a
-    crash. Who reads the settings of this process after that still gets them."""
+    """Removes the secrets from `os.environ`, so that programs started from here and crash reports do not contain them.
+    Settings that this process loads later still have them."""
     for name, known in KNOWN.items():
         if known.variable.secret and name in os.environ:
             _taken[name] = os.environ.pop(name)
@@ -195,10 +197,10 @@ def _layer(place: str, raw: Mapping[str, object]) -> _Layer:
 
 
 def _doubts(name: str, place: str) -> list[str]:
-    """What is to be said of a name that is none of ours: nothing, or that it may be meant for one.
+    """A sentence if an unknown name may be a misspelt one of ours; otherwise empty.
 
-    Raises BadSetting when it most likely is, or stands where only what we read should begin with our prefixes. The
-    environment is shared with other programs: there it takes both, one of our prefixes and almost one of our names.
+    Raises BadSetting if it very probably is. In `.env`, one of our prefixes, or a similar name, is enough for that; in
+    the environment, which other programs share, it takes both.
     """
     is_ours, meant = name.upper().startswith(PREFIXES), _meant(name, _MISSPELT)
     if place == "environment" and meant and not is_ours:
@@ -214,7 +216,7 @@ def _unknown(name: str, place: str, meant: str | None) -> BadSetting:
     return BadSetting(name, problem, f"from {place}")
 
 
-@functools.cache  # every load of the settings asks for each variable there is
+@functools.cache  # each load of the settings asks for every variable
 def _meant(name: str, likeness: float) -> str | None:
     """The setting whose name resembles `name`; None: there is none."""
     return next(iter(difflib.get_close_matches(name.upper(), [*KNOWN, *_FILES], n=1, cutoff=likeness)), None)
@@ -233,7 +235,7 @@ def _secret_of(name: str, path: str, place: str) -> str:
 
 
 def _dotenv(path: Path) -> Iterator[tuple[str, str]]:
-    """The pairs of a `.env` file, without any substitution; none when there is no such file."""
+    """The pairs of a `.env` file, without any substitution; empty if there is no such file."""
     try:
         with open(path, encoding="utf-8-sig") as file:
             bindings = list(parse_stream(file))

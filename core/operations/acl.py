@@ -75,7 +75,7 @@ def allowed_of(chain: Chain) -> list[Allowed]:
 
 # ---- commands ----
 
-#: What every agent does apart from its keys.
+#: Commands of every agent that use no keys.
 AGENT = "multi exec unwatch info script|load"
 #: Commands on the keys of one agent: its lease and fence, header, inbox, and what it has seen.
 OWN = (
@@ -83,7 +83,7 @@ OWN = (
     " xread xdel xrange xinfo|stream zadd zrem zremrangebyscore"
 )
 RUN_SCRIPTS = " ".join(f"evalsha|{name_of(script)}" for script in SCRIPTS)
-#: Commands of somebody who only looks. None takes time in proportion to the whole server.
+#: Commands that only read. None takes time in proportion to all data of the server.
 READS = "get strlen getrange hget hmget hgetall hlen zscore zcard zrange zrevrange smembers xlen xrange xrevrange"
 
 

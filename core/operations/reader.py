@@ -59,7 +59,7 @@ class Reader:
 
 
 def opening(redis: RedisConfig) -> OpenConnection:
-    """What opens connections of its own for somebody who only reads."""
+    """A function that makes connections for reading, which are not open yet."""
     return lambda: Wire(redis)
 
 

@@ -1,4 +1,4 @@
-"""What an agent is given when it starts, and keeps for the life of its loop."""
+"""What an agent gets when it starts, and keeps as long as its loop lives."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["AgentSetup"]
 
 @dataclass(frozen=True)
 class AgentSetup:
-    """Who an agent is, and what it works with."""
+    """An agent's identity, and what it works with."""
 
     chain: tuple[Address, ...]  #: from the coordinator down to it
     signing: KeyRing
     open_connection: OpenConnection
     config: AgentConfig
-    clock: ServerClock = field(default_factory=ServerClock)  #: the server's time, once it was heard
+    clock: ServerClock = field(default_factory=ServerClock)  #: the server's clock
 
     @property
     def me(self) -> Address:
@@ -34,7 +34,7 @@ class AgentSetup:
 
     @property
     def parent(self) -> Address | None:
-        """Whom it reports to; None: it is a coordinator."""
+        """The agent above it; None: it is a coordinator."""
         return self.chain[-2] if len(self.chain) > 1 else None
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Where the loop of an agent is put together from its parts, and each part is told of those that it needs."""
+"""Assembles the loop of an agent from its parts, and connects the parts with each other."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ __all__ = ["assembled"]
 
 
 def assembled(behaviour: Behaviour[Any], setup: AgentSetup, *, after_epoch: int = 0) -> AgentLoop:
-    """The loop of an agent, which has opened no connection yet. `after_epoch`: the highest fence of an earlier life of
-    this agent in this process."""
+    """The loop of an agent, which has not opened a connection yet. `after_epoch`: the highest fence that this agent has
+    had in this process before."""
     config, signing, keys = setup.config, setup.signing, setup.keys
 
     def on_transport(up: bool) -> None:

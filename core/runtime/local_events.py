@@ -1,4 +1,4 @@
-"""What has happened in an agent's own process and no step has been given yet."""
+"""Events of an agent's own process that no step has received yet."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ __all__ = ["LocalEvents"]
 
 
 class LocalEvents:
-    """The events of one life of an agent, until its loop takes them. Only for its loop's own thread."""
+    """Keeps the events of one life of an agent until its loop takes them. Call it only from the loop's own thread."""
 
     def __init__(self, me: Address) -> None:
         self._me = me
         self._events: list[Event] = []
         self._ended = False
-        self.wake = asyncio.Event()  #: whoever gives the loop something to do sets it
+        self.wake = asyncio.Event()  #: set when there is work for the loop
 
     def __len__(self) -> int:
         return len(self._events)
 
     def tell(self, event: Event) -> None:
-        """Hands the graph something that happened in this process."""
+        """Queues an event for the next step."""
         self._events.append(event)
         self.wake.set()
 
     async def call(self, request: Request[Answer]) -> Answer:
-        """Asks something of the graph; returns its answer once the step that gave it is committed.
+        """Makes a request to the graph. Returns the answer once the step that gave it is committed.
 
-        Raises LeaseLost when this agent ends, or has ended, without an answer."""
+        Raises LeaseLost when this agent has ended, or ends before it answers; RuntimeError when that step failed."""
         if self._ended:
             raise LeaseLost(f"{self._me} is no longer at work")
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -40,7 +40,7 @@ class LocalEvents:
         return await future
 
     def retract(self, kinds: Collection[type[Event]]) -> None:
-        """Takes back the events of these kinds that no step has been given yet."""
+        """Removes the events of these kinds that no step has received yet."""
         self._events = [event for event in self._events if type(event) not in kinds]
 
     def take(self) -> list[Event]:
@@ -49,6 +49,6 @@ class LocalEvents:
         return events
 
     def end(self) -> None:
-        """Turns calls away from now on, and those that wait."""
+        """Refuses all calls, waiting and future ones, with LeaseLost."""
         self._ended = True
         turn_away(self._events, LeaseLost(f"{self._me} is no longer at work"))
