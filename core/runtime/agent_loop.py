@@ -69,7 +69,6 @@ class AgentLoop:
     report: SelfReport
     heartbeat: Heartbeat
     draining: bool = field(default=False, init=False)  #: whether it takes nothing new
-    stopping: bool = field(default=False, init=False)
 
     # ---- life ----
 
@@ -163,9 +162,13 @@ class AgentLoop:
 
     def stop(self) -> None:
         """Ends `run` after the current step."""
-        self.stopping = True
         self.committer.connection.stop_waiting()
         self.local_events.wake.set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self.committer.connection.closing
 
     # ---- the turn ----
 
