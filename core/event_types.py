@@ -162,7 +162,7 @@ class EventType(StrEnum):
     HANDLER_FAILED = "handler_failed", "all", "The handler of a message has raised an error.", "receiver error"
     AGENT_CONSTRUCTION_FAILED = "agent_construction_failed", "all", "An agent could not be made.", "agent error"
 
-    EVENTS_MISSED = "events_missed", "agents", "What was told here is not kept any more.", "after before"
+    EVENTS_MISSED = "events_missed", "agents", "Events that were told are not kept.", "after before dropped"
 
     CUSTOM = "custom", "all", "What no other type says: the program's own.", ""
 

@@ -11,9 +11,11 @@ from typing import Any, assert_never
 import orjson
 from msgspec import Raw
 
+from core.agent_event import AgentEvent
 from core.config.settings import A2AConfig, AgentConfig, RedisConfig
 from core.config.sources import load
-from core.errors import BadTask
+from core.errors import BadEvent, BadTask
+from core.event_types import EventLevel, event_type
 from core.redis_backend.keys import CoordinatorKeys
 from core.reports import AttemptReport, item_of
 from core.roles import Address, Role
@@ -35,6 +37,7 @@ from worker.rules import (
     Outcome,
     ProgressMade,
     RunTask,
+    Said,
     Withdraw,
     Withdrawn,
     WorkerEffect,
@@ -79,11 +82,15 @@ class WorkerBehaviour:
             modules=modules,
             fetch_inputs=self._fetch_inputs,
             now=self._server_time,
+            on_event=self._said_by_user_code if config.events is EventLevel.ALL else None,
         )
+        self._said: Said | None = None  # what no step was given yet
         self.state = WorkerState(chain[-1].agent_id, distributor=chain[1])
         self._example = first_example(handlers)
 
     def decide(self, batch: Batch) -> Step:
+        if self._said in batch.events:
+            self._said = None
         return self._graph.run(self.state, batch)
 
     def beat(self) -> Beat:
@@ -183,6 +190,24 @@ class WorkerBehaviour:
         assert self._loop
         shown = {"fraction": progress.fraction, "note": progress.note, **progress.data}
         self._loop.local_events.tell(ProgressMade(progress.task_id, progress.attempt, shown))
+
+    def _said_by_user_code(self, task: Task, fields: dict[str, Any]) -> None:
+        """Has observers told of an event, whose fields may be anything that a child has sent."""
+        assert self._loop
+        try:
+            event = AgentEvent(event_type(fields["type"]), node_id=fields["node_id"], data=fields["data"])
+            event.check()
+        except (BadEvent, AttributeError):
+            log.warning("an event that is none was dropped", extra={"action": "event_dropped", "task_id": task.task_id})
+            return
+        if self._said is None:
+            self._said = Said()
+            self._loop.local_events.tell(self._said)
+        row = {
+            "type": event.type, "task_id": task.task_id, "root_id": task.root_id or task.task_id,
+            "execution_id": f"{task.task_id}#{task.attempt}", "node_id": event.node_id, "data": event.data,
+        }  # fmt: skip
+        self._said.add(row, len(orjson.dumps(row)))
 
     async def _fetch_inputs(self, continuation: Task) -> list[ChildOutcome]:
         """The outcomes of the children of a continuation, from their records. Raises BadTask when a record is not the

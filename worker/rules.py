@@ -14,6 +14,7 @@ import orjson
 from msgspec import Raw
 
 from core.errors import BadTask, MalformedMessage
+from core.event_entry import EventRow, row_of
 from core.event_types import EventType
 from core.langgraph_state import AgentStatus, LocalAgentState
 from core.reports import AttemptReport, ProgressReport, attempt_in, item_of
@@ -22,9 +23,13 @@ from core.step import Batch, Drain, Effect, Event, Received, Sending, Step
 from core.tasks import Task, TaskError, check_names
 
 __all__ = [
-    "CancelRun", "Outcome", "ProgressMade", "RunTask", "Withdraw", "Withdrawn", "WorkerEffect", "WorkerEvent",
+    "CancelRun", "Outcome", "ProgressMade", "RunTask", "Said", "Withdraw", "Withdrawn", "WorkerEffect", "WorkerEvent",
     "WorkerState", "has_news", "receive", "report",
 ]  # fmt: skip
+
+
+#: Bounds of what user code tells with one step, in events and in bytes.
+MAX_SAID, MAX_SAID_BYTES = 1_000, 512 * 1024
 
 
 @dataclass(slots=True)
@@ -83,9 +88,25 @@ class ProgressMade(Event):
     progress: dict[str, Any]
 
 
+@dataclass(slots=True, eq=False)
+class Said(Event):
+    """Event: what user code has told observers since the last step, as far as it can be told with one."""
+
+    rows: list[EventRow] = field(default_factory=list)
+    size: int = 0  #: about how many bytes they take
+    dropped: int = 0  #: how many more there were
+
+    def add(self, row: EventRow, size: int) -> None:
+        if len(self.rows) < MAX_SAID and self.size + size <= MAX_SAID_BYTES:
+            self.rows.append(row)
+            self.size += size
+        else:
+            self.dropped += 1
+
+
 WorkerEffect: TypeAlias = RunTask | CancelRun | Withdraw
 #: Events about attempts. Of the events that every agent gets, a worker handles `Drain`.
-WorkerEvent: TypeAlias = Outcome | ProgressMade | Withdrawn
+WorkerEvent: TypeAlias = Outcome | ProgressMade | Withdrawn | Said
 
 
 def receive(state: WorkerState, batch: Batch, step: Step) -> None:
@@ -175,10 +196,17 @@ def on_outcome(state: WorkerState, outcome: Outcome, step: Step) -> None:
 
 
 def on_progress(state: WorkerState, event: ProgressMade, step: Step) -> None:
-    if event.task_id in state.local_tasks:
+    if task := state.local_tasks.get(event.task_id):
+        step.tell(EventType.TASK_PROGRESS, task, event.progress)
         shown = Raw(orjson.dumps(event.progress))
         said = ProgressReport(task_id=event.task_id, attempt=event.attempt, progress_json=shown)
         step.send(Sending(state.distributor, Action.TASK_PROGRESS), item_of(said))
+
+
+def on_said(state: WorkerState, event: Said, step: Step) -> None:
+    step.events += event.rows
+    if event.dropped:
+        step.events.append(row_of(EventType.EVENTS_MISSED, None, None, event.dropped))
 
 
 def drain(state: WorkerState, step: Step) -> None:
@@ -210,4 +238,5 @@ ON_EVENT: dict[type[Event], Callable[[WorkerState, Any, Step], None]] = {
     Outcome: on_outcome,
     ProgressMade: on_progress,
     Withdrawn: on_withdrawn,
+    Said: on_said,
 }

@@ -19,7 +19,6 @@ import random
 import secrets
 import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import islice
 from math import inf
@@ -33,6 +32,7 @@ from core.agent_event import AgentEvent
 from core.backoff import Backoff
 from core.client.each import Each
 from core.client.endings import Endings, Listener
+from core.client.hierarchy_events import hierarchy_events
 from core.client.look_up import LOOK_UP_S, LOOKED_UP_AT_ONCE, LookUp, Replicas
 from core.client.requests import Refused, Requests
 from core.client.waiting import WaitingReason
@@ -50,7 +50,7 @@ from core.errors import (
     UnknownTask,
     WorldError,
 )
-from core.operations.event_feed import EventFeed, Position, Wanted
+from core.operations.event_feed import Position, Wanted
 from core.operations.permissions import check_permissions
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.keys import CoordinatorKeys
@@ -60,7 +60,7 @@ from core.roles import Action, Address, Role, asker_of, check_permitted
 from core.runtime.portal import Resident, keep_inherited, operation, refuse_in_a_loop
 from core.signing import KeyRing, ReplayWindow, Signed
 from core.tasks import Task, checked
-from core.wiring import keys_for, redis_or_configured, seals_of_agents, secrets_or_configured, server_for
+from core.wiring import keys_for, redis_or_configured, secrets_or_configured, server_for
 
 __all__ = ["AgentClient"]
 
@@ -285,22 +285,18 @@ class AgentClient(Resident):
         return Each(self._as_completed(list(task_ids), timeout_s), self)
 
     def events(
-        self,
-        after: str | None = None,
-        types: Iterable[str] = (),
-        task: str | None = None,
-        root: str | None = None,
+        self, after: str | None = None, types: Iterable[str] = (), task: str | None = None, root: str | None = None,
         agent: str | None = None,
-    ) -> Each[AgentEvent]:
+    ) -> Each[AgentEvent]:  # fmt: skip
         """What happens in the hierarchy, while it happens, each event once. Iterate with `for` or with `async for`: it
         does not end, and waits while Redis is away.
 
-        It begins behind the event with the id `after`, with "0" at the oldest that is kept, else with what happens from
-        the first step of the iteration on. `types` are names of EventType, `task` and `root` (that and all below it)
-        ids of tasks, `agent` is an agent's. `events_missed` stands for events that were trimmed away before they were
-        read. Raises BadEvent: there is no such type or id. The iteration raises ServerRefused: this user may not."""
-        begin = Position.after(after) if after else None
-        return Each(self._events(begin, Wanted.of(types, task, root, agent)), self)
+        It begins behind the event with the id `after`, with "0" at the oldest that is kept, else when the iteration
+        does. `types` are names of EventType, `task` and `root` (that and all below it) ids of tasks, `agent` an
+        agent's. `events_missed` stands for those that were trimmed away unread. Raises BadEvent: there is no such type
+        or id. The iteration raises ServerRefused: this user may not read them."""
+        begin, wanted = Position.after(after) if after else None, Wanted.of(types, task, root, agent)
+        return Each(hierarchy_events(self._reached, self._a2a, self._coordinator.agent_id, begin, wanted), self)
 
     # ---- how ----
 
@@ -327,15 +323,11 @@ class AgentClient(Resident):
             raise TaskRefused(refused[0].task_id, refused[0].reason)
         return ids
 
-    async def _events(self, begin: Position | None, wanted: Wanted) -> AsyncGenerator[AgentEvent, None]:
+    async def _reached(self) -> RedisConfig:
+        """Where Redis is; the client is open then."""
         if not self._is_open:
             await self.open.aio()
-        redis, coordinator_id = self._redis, self._coordinator.agent_id
-        seals_of = seals_of_agents(coordinator_id, self._a2a, redis)
-        feed = EventFeed(lambda: Wire(redis, let_in=True), coordinator_id, seals_of)
-        async with aclosing(feed.events(begin, wanted, live=True)) as events:
-            async for event in events:
-                yield event
+        return self._redis
 
     async def _ask(self, action: Action, items: Iterable[bytes], timeout_s: float) -> Refused:
         if not self._is_open:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from core.agent_event import AgentEvent
 from core.client.agent_client import AgentClient
-from core.event_types import EventType
-from core.redis_backend.keys import CoordinatorKeys
-from tests.integration.hierarchy import House, add
+from core.event_types import EventLevel, EventType
+from core.tasks import Task
+from tests.integration import telling_user_code
+from tests.integration.hierarchy import FAST, House, add
+from worker.authoring.handlers import HANDLERS
+from worker.authoring.registry import Handlers
 
-KEYS = CoordinatorKeys("k")
 E = EventType
 
 
@@ -38,3 +44,71 @@ async def test_the_life_of_a_task_is_told_by_whom_it_concerns(full: House) -> No
     ]
     assert {event.root_id for event in told} == {"t"}
     assert [event.timestamp for event in told] == sorted(event.timestamp for event in told)
+
+
+# ---- what happens inside of attempts ----
+
+
+WATCHED = FAST.model_copy(update={"events": EventLevel.ALL})
+
+
+@pytest.fixture
+async def watched(agents: House) -> House:
+    handlers = Handlers()
+    for handler in HANDLERS:
+        if handler.module == telling_user_code.__name__:
+            handlers.add(handler)
+    await agents.coordinator(config=WATCHED)
+    await agents.distributor(config=WATCHED)
+    await agents.worker(config=WATCHED, handlers=handlers, modules=[telling_user_code.__name__])
+    return agents
+
+
+async def inside(home: House, task_type: str, payload: Any) -> tuple[list[tuple[str, str | None, Any]], Task]:
+    """What user code has told while a task ran: type, node, data; and the task, ended."""
+    me = await home.client()
+    await me.submit.aio(Task(task_id="t", task_type=task_type, payload=payload))
+    ended = await me.result.aio("t", timeout_s=20)
+    told = await until(me, E.TASK_COMPLETED, "t", task="t")
+    assert {event.agent_id for event in told if event.type.level is EventLevel.ALL} == {"worker:d/w"}
+    return [(one.type, one.node_id, one.data) for one in told if one.type.level is EventLevel.ALL], ended
+
+
+async def test_a_function_tells_its_events_its_progress_and_what_it_prints(watched: House) -> None:
+    told, _ = await inside(watched, "tells", 1)
+
+    assert ("goal_progress", "planner", {"progress": 0.5}) in told
+    assert ("task_output", None, {"text": "a line that it prints"}) in told
+
+
+async def test_a_coroutine_tells_its_events(watched: House) -> None:
+    told, _ = await inside(watched, "tells_on_the_loop", [1])
+
+    assert ("custom", None, {"payload": [1]}) in told
+
+
+async def test_what_is_no_event_is_refused_in_words_and_a_flood_is_bounded_and_counted(watched: House) -> None:
+    told, ended = await inside(watched, "tells_too_much", None)
+
+    assert [sentence.split(".")[0] for sentence in ended.result] == [
+        "only agents tell of task_completed", "there is no type of event 'no_such_type'",
+        "an event's data has 20008 bytes as JSON, over 16384: tell less",
+        "data has a key that is int, and has to be text",
+    ]  # fmt: skip
+    numbers = [data["number"] for kind, _, data in told if kind == "custom"]
+    assert numbers == sorted(set(numbers))
+    assert numbers
+
+
+async def test_a_graph_tells_its_nodes_models_tools_and_what_it_writes(watched: House) -> None:
+    told, ended = await inside(watched, "telling_graph", {"text": "four"})
+
+    assert ended.result == {"text": "four", "verdict": "four letters"}
+    kinds = [kind for kind, _, _ in told]
+    calls = ["tool_call_started", "tool_call_completed", "llm_started", "llm_completed"]
+    assert [kind for kind in kinds if kind in calls] == calls
+    assert sorted(kinds) == sorted([*calls, "node_started", "custom", "node_completed"])
+    assert {node for kind, node, _ in told if kind != "custom"} == {"judge"}
+    assert [data for kind, _, data in told if kind == "custom"] == [{"heard": "four"}]
+    [used] = [data for kind, _, data in told if kind == "tool_call_completed"]
+    assert (used["tool_name"], used["result"], used["is_error"]) == ("letters", 4, False)

@@ -15,7 +15,9 @@ from typing import Any
 import orjson
 from msgspec import Raw
 
-from core.errors import BadTask, TaskFailed
+from core.agent_event import AgentEvent
+from core.errors import BadEvent, BadTask, TaskFailed
+from core.event_types import EventLevel, event_type
 from core.json_values import payload_json
 from core.reports import CHILDREN_LIMIT_BYTES, PROGRESS_LIMIT_BYTES
 from core.tasks import FreshId, Task, TaskError, TaskStatus, Then, checked
@@ -24,6 +26,9 @@ __all__ = ["ChildOutcome", "Context", "Progress", "Spawn", "current_context"]
 
 #: A sum of fractions may exceed 1 by a rounding error. A larger value is probably a percentage.
 ROUNDING = 1.0001
+
+#: Of the data of an event that user code tells.
+EVENT_DATA_LIMIT_BYTES = 16 * 1024
 
 MAX_ID_LENGTH = 200  #: of a task id
 
@@ -78,6 +83,8 @@ class Context:
     spawned: int = field(default=0, repr=False)  #: number of children of earlier spawns; numbering continues there
     on_progress: Callable[[Progress], None] | None = field(default=None, repr=False)  #: called with each report
     asks_cancelled: Callable[[], bool] | None = field(default=None, repr=False)  #: whether the attempt must stop
+    #: called with the fields of each event; None: the level of the hierarchy (AGENT_EVENTS) does not go that far
+    on_event: Callable[[dict[str, Any]], None] | None = field(default=None, repr=False)
     _cancelled: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -119,6 +126,23 @@ class Context:
                 data = orjson.loads(said)
                 note = data.pop("note")
             self.on_progress(Progress(self.task_id, self.attempt, fraction, note, data))
+
+    def emit(self, kind: str, data: dict[str, Any] | None = None, *, node: str | None = None) -> None:
+        """Tells observers of the hierarchy (`agents events tail`) that something has happened: a name of EventType,
+        what is known of it, and the node of a graph in which it did. With AGENT_EVENTS below `all` it does nothing.
+
+        What is told just before a worker dies, or faster than it can be stored, may be lost. Raises BadEvent: there is
+        no such type, or the hierarchy itself tells of it; `data` is not JSON, or has more than 16 KiB.
+        """
+        event = AgentEvent(event_type(kind), node_id=node, data=data or {})
+        event.check()
+        if event.type.level is not EventLevel.ALL:
+            raise BadEvent(f"only agents tell of {event.type}. Use EventType.CUSTOM.")
+        said = orjson.dumps(event.data)
+        if len(said) > EVENT_DATA_LIMIT_BYTES:
+            raise BadEvent(f"an event's data has {len(said)} bytes as JSON, over {EVENT_DATA_LIMIT_BYTES}: tell less")
+        if self.on_event is not None:  # a copy of the data, since the handler may change its own objects later
+            self.on_event({"type": event.type, "node_id": node, "data": orjson.loads(said)})
 
     def results(self) -> list[Any]:
         """The children's results, in the order of spawning.

@@ -2,8 +2,9 @@
 
     worker ─▶ forkserver   {setup}, {fork: N} with two descriptors, {kill: N}
     forkserver ─▶ worker   {ready, threads: names} or {failed: message}, {forked: N, pid}, {exited: N, status, peak_mb}
-    worker ─▶ child     {run: K, task, children}, {cancel: K}
-    child ─▶ worker     {progress: K, ...}, {done: K, result | error | spawn, replace: why it should be}
+    worker ─▶ child     {run: K, task, children, watched: whether it tells of events}, {cancel: K}
+    child ─▶ worker     {progress: K, ...}, {event: K, ...},
+                        {done: K, result | error | spawn, replace: why it should be}
 
 N numbers the children of a forkserver, K the runs of a child, so that a late message is never attributed to another.
 """

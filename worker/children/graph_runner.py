@@ -11,6 +11,7 @@ from typing import Any
 from core.errors import BadTask
 from worker.authoring.context import Context
 from worker.authoring.registry import Handler
+from worker.children.graph_events import STREAM_MODES, callbacks_for, tell_chunk
 
 __all__ = ["GraphRunner"]
 
@@ -81,15 +82,22 @@ async def _final_state(graph: Any, payload: dict[str, Any], context: Context) ->
     from langgraph.pregel import Pregel
 
     state, paused = None, False
+    observed = context.on_event is not None
+    config: Any = {"callbacks": callbacks_for(context)} if observed else None
+    began_s: dict[str, float] = {}
     if isinstance(graph, Pregel):  # the result of ainvoke does not show a stop before or after a node
         output_keys = graph.output_channels
+        modes = ["updates", "values", *(STREAM_MODES if observed else ())]
         async for mode, chunk in graph.astream(
-            payload, context=context, stream_mode=["updates", "values"], output_keys=output_keys
+            payload, config, context=context, stream_mode=modes, output_keys=output_keys
         ):
+            if mode in STREAM_MODES:
+                tell_chunk(context, mode, chunk, began_s)
+                continue
             state = chunk if mode == "values" else state
             paused = paused or _has_paused(chunk)
     else:  # the graph is wrapped in something else
-        state = await graph.ainvoke(payload, context=context)
+        state = await graph.ainvoke(payload, config, context=context)
         paused = _has_paused(state)
     if paused:
         raise BadTask(

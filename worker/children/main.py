@@ -167,6 +167,9 @@ def _context(message: dict[str, Any], channel: Channel) -> Context:
             orjson.dumps({"progress": run, "fraction": progress.fraction, "note": progress.note, "data": progress.data})
         )
 
+    def tell(fields: dict[str, Any]) -> None:
+        channel.send(orjson.dumps({"event": run, **fields}))
+
     return Context(
         task_id=task["task_id"],
         task_type=task["task_type"],
@@ -176,6 +179,7 @@ def _context(message: dict[str, Any], channel: Channel) -> Context:
         children=[_child_outcome(child) for child in message["children"]],
         spawned=task["spawned"],
         on_progress=report,
+        on_event=tell if message["watched"] else None,
         asks_cancelled=lambda: channel.cancelled(run),
     )
 

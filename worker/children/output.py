@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any
@@ -35,6 +35,9 @@ LOGGED = frozenset({"time", "level", "logger", "message"})
 
 #: A line that is longer than this is cut into pieces.
 LINE_BYTES = 8 * 1024
+
+#: Lines that are told together.
+LINES_TOLD = 50
 
 #: Control characters are escaped, since on a terminal they could hide or forge lines.
 ESCAPES = {code: f"\\x{code:02x}" for code in [*range(9), *range(10, 32), *range(127, 160)]}
@@ -72,13 +75,15 @@ class ChildOutput:
         self._capped_until_s = 0.0
         self._line = b""
         self.tail = b""  #: the last TAIL_BYTES of the attempt, beyond the limit as well
+        self._tell: Callable[[str], None] | None = None
         self._loop = asyncio.get_running_loop()
         os.set_blocking(descriptor, False)
         self._loop.add_reader(descriptor, self._read)
 
-    def begin(self, task_id: str) -> None:
-        """Attributes everything from now on to an attempt at `task_id`."""
-        self._task_id, self._left, self.tail = task_id, OUTPUT_LIMIT_BYTES, b""
+    def begin(self, task_id: str, tell: Callable[[str], None] | None = None) -> None:
+        """Attributes everything from now on to an attempt at `task_id`. `tell` is called with its lines, as far as they
+        are passed on."""
+        self._task_id, self._left, self.tail, self._tell = task_id, OUTPUT_LIMIT_BYTES, b"", tell
 
     def end(self) -> None:
         """Ends an attempt. What is still in the pipe belongs to it."""
@@ -117,6 +122,7 @@ class ChildOutput:
         while len(self._line) > LINE_BYTES:
             lines.append(self._line[:LINE_BYTES])
             self._line = self._line[LINE_BYTES:]
+        self._tell_of(lines)
         text = "".join(map(self._marked, lines))
         if capped:
             text += self._marked(self._line) if self._line else ""
@@ -128,8 +134,15 @@ class ChildOutput:
 
     def _end_line(self) -> None:
         if self._line:
+            self._tell_of([self._line])
             self._write(self._marked(self._line))
             self._line = b""
+
+    def _tell_of(self, lines: Sequence[bytes]) -> None:
+        for start in range(0, len(lines) if self._tell else 0, LINES_TOLD):
+            text = b"\n".join(lines[start : start + LINES_TOLD]).decode(errors="replace")
+            if self._tell:
+                self._tell(text[:LINE_BYTES])
 
     def _marked(self, line: bytes) -> str:
         if self._logs_json and line.startswith(b"{") and (entry := _log_entry(line)):

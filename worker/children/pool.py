@@ -9,11 +9,13 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import orjson
 
 from core.errors import BadTask, ConfigError, WorldError
+from core.event_types import EventType
 from core.runtime.logs import log_setup
 from worker.authoring.registry import Handlers
 from worker.children import forkserver_process
@@ -38,7 +40,7 @@ READ_BYTES = 64 * 1024
 #: Number of threads started at import that a message names.
 THREADS_NAMED = 5
 
-PROGRESS = b'{"progress":'
+PROGRESS, EVENT = b'{"progress":', b'{"event":'
 
 log = logging.getLogger(__name__)
 
@@ -66,18 +68,26 @@ class ChildProcess(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[dict[str, Any]] | None = None
         self._report: Callable[[bytes], None] | None = None
+        self._tell: Callable[[dict[str, Any]], None] | None = None
 
-    async def run(self, task_id: str, request: Mapping[str, Any], report: Callable[[bytes], None]) -> dict[str, Any]:
+    async def run(
+        self,
+        task_id: str,
+        request: Mapping[str, Any],
+        report: Callable[[bytes], None],
+        tell: Callable[[dict[str, Any]], None] | None = None,
+    ) -> dict[str, Any]:
         """The child's answer to `request`, which has one of the fields `result`, `error` and `spawn`.
 
-        `report` is called with each progress report, as JSON. Raises ChildDied; BadTask: the request is too large.
+        `report` is called with each progress report, as JSON; `tell` with the fields of each event. Raises
+        ChildDied; BadTask: the request is too large.
         """
         if self.gone or self._transport is None:
             raise ChildDied("its process ended before the run began")
         self.runs += 1
-        self._report = report
+        self._report, self._tell = report, tell
         self._answer = asyncio.get_running_loop().create_future()
-        self._output.begin(task_id)
+        self._output.begin(task_id, tell and partial(_tell_output, tell))
         try:
             self._transport.write(_request_frame({"run": self.runs, **request}))
             return await self._answer
@@ -88,6 +98,7 @@ class ChildProcess(asyncio.Protocol):
         finally:
             self._answer = self._report = None
             self._output.end()
+            self._tell = None
 
     @property
     def printed(self) -> bytes:
@@ -122,6 +133,8 @@ class ChildProcess(asyncio.Protocol):
         for body in bodies:
             if body.startswith(PROGRESS):
                 self._on_progress(body)
+            elif body.startswith(EVENT):
+                self._on_event(body)
             else:
                 self._on_done(orjson.loads(body))
 
@@ -129,6 +142,11 @@ class ChildProcess(asyncio.Protocol):
         # The report is not parsed here, since a later one replaces most reports before anybody reads them.
         if self._report is not None and body.startswith(b"%b%d," % (PROGRESS, self.runs)):
             self._report(body)
+
+    def _on_event(self, body: bytes) -> None:
+        if self._tell is not None and body.startswith(b"%b%d," % (EVENT, self.runs)):
+            fields = orjson.loads(body)
+            self._tell({name: fields.get(name) for name in ("type", "node_id", "data")})
 
     def _on_done(self, message: dict[str, Any]) -> None:
         if self._answer is not None and not self._answer.done() and message.get("done") == self.runs:
@@ -344,6 +362,10 @@ class ChildPool:
             self._ready.set_exception(ChildDied(why))
             self._ready.exception()  # marks it as retrieved, since perhaps nobody waits for it
         self._ready = None
+
+
+def _tell_output(tell: Callable[[dict[str, Any]], None], text: str) -> None:
+    tell({"type": EventType.TASK_OUTPUT, "node_id": None, "data": {"text": text}})
 
 
 def _request_frame(request: Mapping[str, Any]) -> bytes:

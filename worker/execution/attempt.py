@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from time import monotonic
 from typing import Any, Literal, NamedTuple
@@ -12,6 +12,7 @@ import orjson
 from msgspec import Raw
 from msgspec.structs import asdict
 
+from core.event_types import EventType
 from core.tasks import NULL, Task, TaskError, value_of
 from worker.authoring.context import ChildOutcome, Context, Progress, Spawn
 from worker.children.output import TAIL_BYTES
@@ -55,6 +56,7 @@ class Running:
         "forgotten",
         "hint",
         "killed",
+        "on_event",
         "printed",
         "reported_s",
         "started_at",
@@ -66,8 +68,16 @@ class Running:
 
     attempt: asyncio.Task[None]  #: the asyncio task that runs it, from its first step to its outcome
 
-    def __init__(self, task: Task, started_at: datetime, started_monotonic: float) -> None:
+    def __init__(
+        self,
+        task: Task,
+        started_at: datetime,
+        started_monotonic: float,
+        on_event: Callable[[Task, dict[str, Any]], None] | None = None,
+    ) -> None:
+        """`on_event`: called with the fields of each event that it tells; None: nobody wants them."""
         self.task = task
+        self.on_event = on_event
         self.started_monotonic = started_monotonic
         self.started_at = started_at
         self.due_s = float("inf")  #: monotonic time at which it must be stopped
@@ -104,7 +114,7 @@ class Running:
         """Detaches the attempt, which is over, from its context: otherwise only the garbage collector could free the
         two, since they refer to each other."""
         if self.context is not None:
-            self.context.on_progress = None
+            self.context.on_progress = self.context.on_event = None
 
     def report(self, progress: Progress | bytes) -> None:
         """Keeps a progress report; any thread may call this. A child sends JSON, which is parsed only when somebody
@@ -125,16 +135,28 @@ class Running:
     def note(self, line: str) -> None:
         """Keeps a line that the attempt has logged, as if it had been printed."""
         self.printed = (self.printed + line.encode(errors="replace") + b"\n")[-TAIL_BYTES:]
+        if self.on_event is not None:
+            self.tell_soon({"type": EventType.TASK_OUTPUT, "node_id": None, "data": {"text": line[:TAIL_BYTES]}})
+
+    def tell(self, fields: dict[str, Any]) -> None:
+        """Passes an event on. Only from the thread of the event loop."""
+        if self.on_event is not None and not self.forgotten:
+            self.on_event(self.task, fields)
+
+    def tell_soon(self, fields: dict[str, Any]) -> None:
+        """As `tell`, from any thread."""
+        self.attempt.get_loop().call_soon_threadsafe(self.tell, fields)
 
     def _parsed(self, body: bytes) -> Progress:
         fields = orjson.loads(body)
         return Progress(self.task.task_id, self.task.attempt, fields["fraction"], fields["note"], fields["data"])
 
 
-def run_request(task: Task, children: Sequence[ChildOutcome]) -> dict[str, Any]:
+def run_request(task: Task, children: Sequence[ChildOutcome], *, watched: bool = False) -> dict[str, Any]:
     """The request, ready for JSON, from which a child process runs an attempt at `task`. `children`: the outcomes that
-    a continuation is given."""
+    a continuation is given. `watched`: whether it tells of its events."""
     return {
+        "watched": watched,
         "task": {
             "task_id": task.task_id,
             "task_type": task.task_type,

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import copy_context
 from datetime import datetime
 from time import monotonic
+from typing import Any
 
 from core import failpoints
 from core.errors import BadTask
@@ -50,9 +51,12 @@ class Executor:
         modules: Sequence[str] = (),
         fetch_inputs: Callable[[Task], Awaitable[list[ChildOutcome]]] | None = None,
         now: Callable[[], datetime] = utc_now,
+        on_event: Callable[[Task, dict[str, Any]], None] | None = None,
     ) -> None:
         """`modules`: what child processes import. `fetch_inputs`: reads the outcomes that a continuation is given.
-        `now`: the clock by which deadlines are meant; aware, UTC."""
+        `now`: the clock by which deadlines are meant; aware, UTC. `on_event`: called with the fields of each event that
+        an attempt tells; None: nobody wants them."""
+        self._on_event = on_event
         self._handlers = handlers
         self._now = now
         self._concurrency = concurrency
@@ -164,7 +168,7 @@ class Executor:
             self._begin(task)
 
     def _begin(self, task: Task) -> None:
-        running = self._running[task.task_id] = Running(task, self._now(), monotonic())
+        running = self._running[task.task_id] = Running(task, self._now(), monotonic(), self._on_event)
         # The loop's own way to make tasks is bypassed, since user code may have replaced its task factory.
         running.attempt = asyncio.Task(self._attempt(running), name=task.task_type, context=self._variables.copy())
         self._deadlines.watch()

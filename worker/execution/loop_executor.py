@@ -56,6 +56,7 @@ class LoopExecutor:
             children,
             len(task.children),
             running.report,
+            on_event=running.tell_soon if running.on_event else None,
         )
         running_context.set(context)
         value = await handler.function(*handler.arguments(task.payload, context))

@@ -63,7 +63,9 @@ class ProcessExecutor:
         child = await self._pool.acquire()
         running.child, running.hint = child, self._pool.hint
         try:
-            return await child.run(running.task.task_id, run_request(running.task, children), running.report)
+            request = run_request(running.task, children, watched=running.on_event is not None)
+            tell = running.tell if running.on_event else None
+            return await child.run(running.task.task_id, request, running.report, tell)
         finally:
             running.printed, running.child = child.printed, None
             self._pool.release(child)

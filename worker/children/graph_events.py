@@ -1,0 +1,60 @@
+"""What a graph does while it runs, as events: its nodes, its models and tools, and what it writes for observers."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+import orjson
+
+from core.errors import BadEvent
+from core.event_types import EventType
+from worker.authoring.context import Context
+
+__all__ = ["STREAM_MODES", "callbacks_for", "json_shown", "tell_chunk"]
+
+#: What a run that is observed streams besides its state: what `get_stream_writer` is given, and its nodes.
+STREAM_MODES = ("custom", "tasks")
+#: Longer values are cut, as text.
+SHOWN_BYTES = 4096
+
+E = EventType
+
+
+def tell_chunk(context: Context, mode: str, chunk: Any, began_s: dict[str, float]) -> None:
+    """Tells of a chunk of one of STREAM_MODES. `began_s`: when each node that runs has begun, which it keeps."""
+    with suppress(BadEvent):  # of a node whose name is too long, say: no reason for the run to fail
+        _tell_chunk(context, mode, chunk, began_s)
+
+
+def _tell_chunk(context: Context, mode: str, chunk: Any, began_s: dict[str, float]) -> None:
+    if mode == "custom":
+        shown = json_shown(chunk)
+        context.emit(E.CUSTOM, shown if isinstance(shown, dict) else {"value": shown})
+    elif "input" in chunk:
+        began_s[chunk["id"]] = monotonic()
+        context.emit(E.NODE_STARTED, {"name": chunk["name"]}, node=chunk["name"])
+    elif chunk.get("error"):
+        context.emit(E.NODE_FAILED, {"name": chunk["name"], "error": json_shown(chunk["error"])}, node=chunk["name"])
+    else:
+        took_ms = round((monotonic() - began_s.pop(chunk["id"], monotonic())) * 1000, 1)
+        context.emit(E.NODE_COMPLETED, {"name": chunk["name"], "duration_ms": took_ms}, node=chunk["name"])
+
+
+def callbacks_for(context: Context) -> list[Any]:
+    """LangChain callbacks that tell of the models and the tools which a run calls."""
+    from worker.children.graph_callbacks import GraphCallbacks
+
+    return [GraphCallbacks(context)]
+
+
+def json_shown(value: Any) -> Any:
+    """The value as JSON values; what is none of it, or too long, as the beginning of its text."""
+    try:
+        said = orjson.dumps(value, default=repr, option=orjson.OPT_NON_STR_KEYS)
+    except (TypeError, ValueError):
+        said = b""
+    if not said or len(said) > SHOWN_BYTES:
+        return repr(value)[:SHOWN_BYTES].encode(errors="replace").decode()
+    return orjson.loads(said)
