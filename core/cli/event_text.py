@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from core.cli.task_text import progress_text
 from core.event_types import EventType
 from core.printable import escaped_json, printable
 
@@ -35,6 +36,14 @@ WORDS: Mapping[str, tuple[str, str | None]] = {
     E.TASK_PURGED: ("is no dead letter any more", PLAIN),
     E.TASK_PROGRESS: ("is at {progress}", PLAIN),
     E.TASK_OUTPUT: ("says: {text}", PLAIN),
+    E.NODE_STARTED: ("node {name} runs", PLAIN),
+    E.NODE_COMPLETED: ("node {name} has returned{, duration_ms}", PLAIN),
+    E.NODE_FAILED: ("node {name} has failed: {error}", BAD),
+    E.LLM_STARTED: ("model {model} was called", PLAIN),
+    E.LLM_COMPLETED: ("model {model} has answered{, duration_ms}", PLAIN),
+    E.LLM_FAILED: ("model {model} has failed: {error}", BAD),
+    E.TOOL_CALL_STARTED: ("tool {tool_name} was called: {tool_input}", PLAIN),
+    E.TOOL_CALL_COMPLETED: ("tool {tool_name} has given {result}", PLAIN),
     E.ATTEMPT_STARTED: ("attempt {attempt} is with {worker}", PLAIN),
     E.ATTEMPT_COMPLETED: ("attempt {attempt} on {worker} has completed{, run_ms}", GOOD),
     E.ATTEMPT_FAILED: ("attempt {attempt} on {worker} has failed: {error}", BAD),
@@ -100,8 +109,10 @@ def _filled(words: str, data: Mapping[str, Any]) -> str:
 def _shown(name: str, value: Any) -> str:
     if value is None:
         return "?"
-    if name == "run_ms" and isinstance(value, int | float):
+    if name in ("run_ms", "duration_ms") and isinstance(value, int | float):
         return f"after {value:.0f} ms"
+    if name == "progress":
+        return progress_text(value)
     return value if isinstance(value, str) else _json(value)
 
 

@@ -11,7 +11,7 @@ from core.printable import printable
 if TYPE_CHECKING:
     from core.tasks import Task
 
-__all__ = ["print_attempts", "print_fields", "print_output"]
+__all__ = ["print_attempts", "print_fields", "print_output", "progress_text"]
 
 #: Longer values are only shown by --json.
 _SHOWN = 400
@@ -24,7 +24,7 @@ def print_fields(task: Task, *left_out: str) -> None:
     record = task.to_dict()
     metadata = dict(record.get("metadata") or {})
     if progress := metadata.pop("progress", None):
-        record |= {"metadata": metadata, "progress": _progress(progress)}
+        record |= {"metadata": metadata, "progress": progress_text(progress)}
     rows = [
         (LABELS.get(name, name), value if isinstance(value, str) else _short(value))
         for name, value in record.items()
@@ -33,7 +33,7 @@ def print_fields(task: Task, *left_out: str) -> None:
     print_table(("FIELD", "VALUE~"), rows)
 
 
-def _progress(progress: Any) -> str:
+def progress_text(progress: Any) -> str:
     """Progress as text, such as `7 %, step 3 of 40`. Progress in an unknown format is shown as JSON."""
     if not isinstance(progress, dict) or not isinstance(progress.get("fraction"), int | float):
         return _short(progress)

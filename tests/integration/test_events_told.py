@@ -6,16 +6,24 @@ from typing import Any
 
 import pytest
 
+from coordinator.agent import CoordinatorAgent
 from core.agent_event import AgentEvent
 from core.client.agent_client import AgentClient
+from core.config.settings import RedisConfig
 from core.event_types import EventLevel, EventType
+from core.redis_backend.keys import CoordinatorKeys
+from core.roles import Address, Role
+from core.signing import KeyRing
 from core.tasks import Task
+from tests.builders import SECRET
 from tests.integration import telling_user_code
-from tests.integration.hierarchy import FAST, House, add
+from tests.integration.hierarchy import FAST, House, add, signed_as
+from tests.integration.speaker import Redis
 from worker.authoring.handlers import HANDLERS
 from worker.authoring.registry import Handlers
 
 E = EventType
+COORDINATOR = Address(Role.COORDINATOR, "k")
 
 
 async def until(client: AgentClient, last: EventType, task_id: str, **wanted: str) -> list[AgentEvent]:
@@ -112,3 +120,47 @@ async def test_a_graph_tells_its_nodes_models_tools_and_what_it_writes(watched: 
     assert [data for kind, _, data in told if kind == "custom"] == [{"heard": "four"}]
     [used] = [data for kind, _, data in told if kind == "tool_call_completed"]
     assert (used["tool_name"], used["result"], used["is_error"]) == ("letters", 4, False)
+
+
+# ---- what must not happen because of events ----
+
+
+@pytest.mark.parametrize("foreign", [("SET", "x"), ("XADD", f"{2**64 - 1}-{2**64 - 1}", "f", "v")])
+async def test_what_cannot_be_told_stops_no_task(full: House, client: Redis, foreign: tuple[str, ...]) -> None:
+    key, [command, *arguments] = CoordinatorKeys("k").events, foreign
+    me = await full.client()
+    await client.delete(key)
+    await client.execute_command(command, key, *arguments)
+
+    await me.submit.aio(add("t", 1, 2))
+    assert (await me.result.aio("t", timeout_s=20)).result == 3
+
+
+async def test_a_hierarchy_that_is_to_tell_nothing_writes_no_stream(agents: House, client: Redis) -> None:
+    silent = FAST.model_copy(update={"events": EventLevel.OFF})
+    await agents.coordinator(config=silent)
+    await agents.distributor(config=silent)
+    await agents.worker(config=silent)
+    me = await agents.client()
+    await me.submit.aio(add("t", 1, 2))
+    assert (await me.result.aio("t", timeout_s=20)).result == 3
+
+    assert not await client.exists(CoordinatorKeys("k").events)
+
+
+async def test_a_client_with_only_its_own_key_reads_events_too(full: House) -> None:
+    own = KeyRing.from_secret(SECRET, (COORDINATOR, Address(Role.CLIENT, "bob"))).export()
+    bob = await full.client("bob", token_secret=None, agent_key=own)
+    await bob.submit.aio(add("t", 1, 2))
+
+    first, *_ = await until(bob, E.TASK_COMPLETED, "t", task="t")
+    assert first.type == E.TASK_SUBMITTED
+
+
+def test_a_program_without_a_loop_reads_them_with_for(redis_config: RedisConfig) -> None:
+    with CoordinatorAgent("k", redis_config, signed_as("k"), FAST) as coordinator:
+        client = AgentClient(redis_config, signed_as("client"), "k")
+        with client:
+            coordinator.register_distributor("d")
+            first = next(iter(client.events(after="0")))
+    assert (first.type, first.agent_id) == (E.LEASE_ACQUIRED, "coordinator:k")

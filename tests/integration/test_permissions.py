@@ -69,6 +69,8 @@ async def test_each_command_that_is_not_allowed_is_found(as_user: RedisConfig, c
     rules = " ".join(rules_of(chain)).split()
     names = {rule.strip("(").removeprefix("+") for rule in rules if rule.lstrip("(").startswith("+")}
     untried = {"append", "info", "ping"}  # who may not PING does not get in
+    if chain[-1].role is Role.CLIENT:
+        untried.add("xrange")  # for events, without which a client works
     missed = []
     for name in sorted(names - untried):
         await make_user(client, *ALL, f"-{name.partition('|')[0]}")
