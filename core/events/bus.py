@@ -122,6 +122,7 @@ class EventBus(Emitters):
                 del self._by_type[kind][subscription_id]
                 if not self._by_type[kind]:
                     del self._by_type[kind]
+            line.ended = True
             self._delivery.cancel(list(line.queue))
         self._delivery.advance_soon()
         return True

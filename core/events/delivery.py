@@ -220,7 +220,9 @@ class Delivery:
         with self.lock:
             self.calls.discard(call)
             self.turns.give_back(call)
-            if error is None:
+            if call.skipped:
+                self._count_dropped(call.line)
+            elif error is None:
                 call.line.outcomes.handled += 1
                 self.outcomes.handled += 1
             else:

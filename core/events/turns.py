@@ -63,12 +63,17 @@ class Call:
     waits = 0  #: that are not over: while there is one, it is away
     returns: tuple[Wait, ...] = ()  #: over, as soon as it is at work again
     ended = False
+    skipped = False  #: it was dropped at the last moment
 
     def __init__(self, line: Line, event: AgentEvent, context: Context | None, publication: Publication | None) -> None:
         self.line, self.event, self.context, self.publication = line, event, context, publication
 
     async def run(self) -> None:
-        """Calls the handler. Raises what it raises, and TypeError if it is no coroutine function."""
+        """Calls the handler, unless its subscription has ended since it got its turn. Raises what it raises, and
+        TypeError if it is no coroutine function."""
+        if self.line.ended:
+            self.skipped = True
+            return
         called = self.line.subscription.handler(self.event)
         if called is None:
             raise TypeError(f"the handler of {self.line.subscription.id} is no coroutine function: use async def")
@@ -112,6 +117,7 @@ class Line:
         self.back: deque[Call] = deque()  # have been away
         self.at_work: Call | None = None  # the one that has the turn
         self.due = False  # among those that wait for a permit
+        self.ended = False
         self.outcomes = Outcomes()
 
 

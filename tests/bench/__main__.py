@@ -14,9 +14,10 @@ import orjson
 from rich.console import Console
 
 from tests.bench import parts, report
+from tests.bench.bus import bus_costs
 from tests.bench.events import events
 
-PARTS = ("throughput", "latency", "idle", "backlog", "events")
+PARTS = ("throughput", "latency", "idle", "backlog", "events", "bus")
 
 
 def main() -> int:
@@ -49,6 +50,10 @@ def _measure(part: str, options: argparse.Namespace, console: Console) -> Any:
         of_events = events(options.events)
         report.events_table(of_events, console)
         return of_events
+    if part == "bus":
+        costs_of_events = bus_costs(options.repeats)
+        report.bus_table(costs_of_events, console)
+        return costs_of_events
     backlogs = parts.backlog(options.repeats)
     report.backlog_table(backlogs, console)
     return backlogs

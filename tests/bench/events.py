@@ -1,4 +1,4 @@
-"""What events cost: on a bus, and through an agent stream beside redis-py's own commands for as many bytes."""
+"""What events cost through an agent stream, beside redis-py's own commands for as many bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import redis
 from core.agent_event import AgentEvent
 from core.config.settings import RedisConfig
 from core.event_types import EventType
-from core.events import AgentCoordinator, EventBus
+from core.events import AgentCoordinator
 from tests.bench.processes import memory_mb
 from tests.redis_server import RedisServer, bundled_server
 
@@ -23,18 +23,16 @@ STREAM, BATCH = "agent_events", 10_000
 IN_ONE_WRITE, READ_AT_ONCE = 500, 256
 MAX_LENGTH = 100_000
 SESSIONS = 100
-BUS_EVENTS, ON_THE_BUS_AT_ONCE = 20_000, 100
 
 
 def events(count: int) -> dict[str, Any]:
-    """`count` events through a bounded agent stream, published and acknowledged by one process; and some on a bus."""
+    """`count` events through a bounded agent stream, published and acknowledged by one process."""
     with RedisServer(bundled_server(), append_only=True) as server:
         config = RedisConfig(url=server.url, password=server.password, mode="external")
         return {
             "events": count,
             "bare": _bare(server, min(count, MAX_LENGTH)),
             "stream": asyncio.run(_through_a_stream(config, server, count)),
-            "bus_us": asyncio.run(_on_a_bus()),
         }
 
 
@@ -89,32 +87,3 @@ def _bare(server: RedisServer, count: int) -> dict[str, float]:
 def _read_bare(client: redis.Redis) -> list[bytes]:
     reply: Any = client.xreadgroup("g", "c", {"bare": ">"}, count=READ_AT_ONCE)
     return [msg_id for msg_id, _ in reply[0][1]] if reply else []
-
-
-async def _on_a_bus() -> dict[str, float]:
-    """µs that a publisher spends on an event."""
-
-    async def handle(_: AgentEvent) -> None:
-        pass
-
-    async def timed_us(subscriptions: int, *, awaited: bool) -> float:
-        took_s = 0.0
-        async with EventBus() as bus:
-            for _ in range(subscriptions):
-                bus.subscribe([EventType.TOOL_RESULT], handle)
-            for _ in range(BUS_EVENTS // ON_THE_BUS_AT_ONCE):
-                made = [_event(number) for number in range(ON_THE_BUS_AT_ONCE)]
-                began = time.perf_counter()
-                for event in made:
-                    if awaited:
-                        await bus.publish(event)
-                    else:
-                        bus.publish_nowait(event)
-                took_s += time.perf_counter() - began
-                await bus.publish(_event(0))  # it is handled last
-        return took_s / BUS_EVENTS * 1e6
-
-    return {
-        "publish_nowait to 10": await timed_us(10, awaited=False),
-        "publish to 1": await timed_us(1, awaited=True),
-    }

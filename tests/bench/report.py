@@ -11,7 +11,9 @@ from rich.table import Table
 
 from tests.bench.measure import Cost
 
-__all__ = ["backlog_table", "events_table", "idle_table", "latency_table", "summary", "throughput_table"]
+__all__ = [
+    "backlog_table", "bus_table", "events_table", "idle_table", "latency_table", "summary", "throughput_table",
+]  # fmt: skip
 
 PEER, OURS = "dramatiq", "agent-system"
 
@@ -80,8 +82,14 @@ def events_table(found: dict[str, Any], console: Console) -> None:
     console.print(table)
     for process, (early, late) in ours["memory_mb"].items():
         console.print(f"memory of the {process}: {early:,.0f} MB early, {late:,.0f} MB at the end")
-    for what, took_us in found["bus_us"].items():
-        console.print(f"bus, {what}: {took_us:.1f} µs an event")
+
+
+def bus_table(found: list[dict[str, Any]], console: Console) -> None:
+    table = Table(title="The event bus, CPU time of an event", title_justify="left")
+    _columns(table, "", "median, µs", "least, µs")
+    for row in found:
+        table.add_row(row["what"], f"{row['us']:.1f}", f"{row['least_us']:.1f}")
+    console.print(table)
 
 
 def summary(costs: list[Cost]) -> dict[str, Any]:

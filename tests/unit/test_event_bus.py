@@ -94,6 +94,18 @@ async def test_after_unsubscribing_a_handler_is_not_called_again() -> None:
     assert (listener.texts, other.texts) == (["before"], ["before", "waits", "after"])
 
 
+async def test_a_handler_that_is_unsubscribed_in_the_moment_before_it_begins_is_not_called() -> None:
+    bus, listener = EventBus(), Listener()
+    subscription = bus.subscribe([CUSTOM], listener)
+    bus.publish_nowait(event("never"))
+    await asyncio.sleep(0)  # its task exists, and has not run
+    assert bus.get_stats()["running"] == 1
+    bus.unsubscribe(subscription)
+    await bus.aclose()
+    assert listener.heard == []
+    assert (bus.get_stats()["dropped"], bus.get_stats()["handled"]) == (1, 0)
+
+
 async def test_who_waits_for_a_handler_that_is_unsubscribed_goes_on() -> None:
     bus, go_on = EventBus(), asyncio.Event()
 
