@@ -44,6 +44,7 @@ class Delivery:
         self.when_ended: Callable[[], None] | None = None  # is called under the lock when a call has ended
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
+        self._overflowed: deque[Line] = deque()  # for the first time, which has yet to be said
         self._will_advance = False
 
     # ---- the loop ----
@@ -54,9 +55,9 @@ class Delivery:
         here = asyncio.get_running_loop()
         if self._loop is here:
             return None
-        if self._loop is not None and self._loop.is_running() and self._process == os.getpid():
-            return self._loop
         with self.lock:
+            if self._loop is not None and self._loop.is_running() and self._process == os.getpid():
+                return self._loop
             self._loop, self._process, self._will_advance = here, os.getpid(), False
             self.calls.clear()
             self.over.clear()
@@ -80,6 +81,8 @@ class Delivery:
     def advance(self) -> None:
         """Begins what can begin, and lets those go on who have what they waited for. On the loop."""
         self._will_advance = False
+        while self._overflowed:
+            self._report_overflow(self._overflowed.popleft())
         while (call := self._next()) is not None:
             if call.deadline is not None:
                 call.deadline.cancel()
@@ -133,6 +136,7 @@ class Delivery:
             if len(line.queue) < line.room or self._make_room(line):
                 turns.queue(Call(line, event, context, None))
             else:
+                self._note_overflow(line)
                 self._count_dropped(line)
 
     def _make_room(self, line: Line) -> bool:
@@ -141,6 +145,7 @@ class Delivery:
             return False
         oldest = next((call for call in line.queue if call.publication is None), None)
         if oldest is not None:
+            self._note_overflow(line)
             self._drop(oldest)
         return oldest is not None
 
@@ -168,13 +173,13 @@ class Delivery:
             self.when_ended()
 
     def _count_dropped(self, line: Line) -> None:
-        if not line.outcomes.dropped:
-            log.warning(
-                "events for %s are dropped: they come faster than they are handled", line.subscription.id,
-                extra={"action": "events_dropped", "subscription": line.subscription.id},
-            )  # fmt: skip
         line.outcomes.dropped += 1
         self.outcomes.dropped += 1
+
+    def _note_overflow(self, line: Line) -> None:
+        if not line.overflowed:
+            line.overflowed = True
+            self._overflowed.append(line)
 
     # ---- calls: without the lock, on the loop ----
 
@@ -207,6 +212,7 @@ class Delivery:
         """Its time to begin is over."""
         with self.lock:
             if call in call.line.queue:
+                self._note_overflow(call.line)
                 self._drop(call)
         self.advance()
 
@@ -244,6 +250,13 @@ class Delivery:
             self.outcomes.cancelled += 1
             if call.publication is not None:
                 call.publication.one_was_cancelled = True
+
+    def _report_overflow(self, line: Line) -> None:
+        """Not under the lock: what writes the log may publish events."""
+        log.warning(
+            "events for %s are dropped: they come faster than they are handled", line.subscription.id,
+            extra={"action": "events_dropped", "subscription": line.subscription.id},
+        )  # fmt: skip
 
     def _report(self, call: Call, error: Exception) -> None:
         subscription = call.line.subscription.id

@@ -93,7 +93,8 @@ class Call:
 
     def start(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
         """Calls the handler in a task of its own."""
-        context = Context() if self.context is None else self.context.copy()
+        assert self.context is not None
+        context = self.context.copy()
         context.run(_current.set, self)
         self.task = loop.create_task(self.run(), context=context)
         return self.task
@@ -118,6 +119,7 @@ class Line:
         self.at_work: Call | None = None  # the one that has the turn
         self.due = False  # among those that wait for a permit
         self.ended = False
+        self.overflowed = False
         self.outcomes = Outcomes()
 
 

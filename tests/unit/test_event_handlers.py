@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 
@@ -475,8 +476,44 @@ async def test_dropped_events_are_in_the_log_once(caplog: pytest.LogCaptureFixtu
     bus.subscribe([CUSTOM], gate, max_queue=1)
     for number in range(5):
         bus.publish_nowait(event(number))
+    gate.opened.set()
+    await bus.aclose()
     assert [record.getMessage() for record in caplog.records] == [
         "events for sub_1 are dropped: they come faster than they are handled"
     ]
-    gate.opened.set()
+
+
+async def test_what_writes_the_log_may_publish_what_the_bus_writes_there() -> None:
+    bus, gate = EventBus(), Gate()
+    bus.subscribe([CUSTOM], failing)
+    bus.subscribe([CUSTOM], gate, max_queue=1)
+    bus.subscribe([EventType.ERROR], gate)
+
+    class ToBus(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            bus.publish_nowait(AgentEvent(EventType.ERROR, data={"text": record.levelname}))
+
+    to_bus = ToBus()
+    logging.getLogger("core.events").addHandler(to_bus)
+    try:
+        for number in range(3):
+            bus.publish_nowait(event(number))
+        gate.opened.set()
+        await turns_of_the_loop()
+    finally:
+        logging.getLogger("core.events").removeHandler(to_bus)
     await bus.aclose()
+    assert gate.ended.count("WARNING") == 1
+    assert gate.ended.count("ERROR") == 3
+
+
+async def test_what_a_handler_that_has_unsubscribed_leaves_behind_is_no_overflow(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bus, gate = EventBus(), Gate()
+    subscription = bus.subscribe([CUSTOM], gate)
+    bus.publish_nowait(event())
+    bus.unsubscribe(subscription)
+    await bus.aclose()
+    assert bus.get_stats()["dropped"] == 1
+    assert caplog.records == []
