@@ -247,7 +247,11 @@ class AgentCoordinator(StreamEmitters):
         async with reader.subscription() as number:
             while left and (event := await reader.next(number, _within_s(timeout_ms, max_events))):
                 left -= 1
-                done += await _handle(reader, event, handler)
+                try:
+                    done += await _handle(reader, event, handler)
+                except BaseException:
+                    reader.release(event)
+                    raise
         return done
 
     async def acknowledge(self, *events: ReceivedEvent | str) -> int:
@@ -414,9 +418,6 @@ async def _handle(reader: GroupReader, event: ReceivedEvent, handler: Handler) -
             if not await reader.failed(event, f"{type(error).__name__}: {error}"[:1000]):
                 return False
             await asyncio.sleep(pauses.next(random.random()))
-        except BaseException:
-            reader.release(event)
-            raise
         else:
             await reader.handled(event)
             return True

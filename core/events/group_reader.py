@@ -101,8 +101,11 @@ class GroupReader:
             except TransportDown as error:
                 if monotonic_s() >= until_s:
                     return None
-                log.warning("waiting for Redis: %s", error, extra={"action": "stream_waits"})
-                await asyncio.sleep(min(PAUSE_S, until_s - monotonic_s()))
+                await self._pause(error, until_s)
+
+    async def _pause(self, error: TransportDown, until_s: float) -> None:
+        log.warning("waiting for Redis: %s", error, extra={"action": "stream_waits"})
+        await asyncio.sleep(min(PAUSE_S, until_s - monotonic_s()))
 
     async def _next_fetched(self) -> ReceivedEvent | None:
         while self._fetched:
@@ -195,12 +198,17 @@ class GroupReader:
                 await self.flush()
 
     async def failed(self, event: ReceivedEvent, reason: str) -> bool:
-        """An attempt at an event has failed. False: that was the last one, and the event is a dead letter."""
-        if event.attempt >= self._max_attempts:
-            await self._bury(event, reason)
-            return False
-        event.attempt = 1 + await self.audience.count_try(event.msg_id)
-        return True
+        """An attempt at an event has failed. False: that was the last one, and the event is a dead letter. Outlasts an
+        outage of Redis."""
+        while True:
+            try:
+                if event.attempt >= self._max_attempts:
+                    await self._bury(event, reason)
+                    return False
+                event.attempt = 1 + await self.audience.count_try(event.msg_id)
+                return True
+            except TransportDown as error:
+                await self._pause(error, float("inf"))
 
     async def acknowledge(self, msg_ids: Sequence[str]) -> int:
         """Acknowledges entries now. Returns how many of them were pending. Raises TransportDown."""

@@ -44,7 +44,8 @@ class StreamBound:
         length, share = int(length), max(1, most // SHARE_THAT_GOES)
         if length + count > most:
             too_many = length + count + share - most
-            length -= await trim(self._connection, self._stream, too_many, exact=False, drop_unread=self._drop_unread)
+            exact = too_many <= NODE
+            length -= await trim(self._connection, self._stream, too_many, exact=exact, drop_unread=self._drop_unread)
         if length + count > most + NODE and length:
             await self._refuse(most)
         return max(count, min(share, most - length))

@@ -13,6 +13,7 @@ import pytest
 import redis.asyncio
 
 from core.events import AgentCoordinator
+from core.events.stream_entry import ReceivedEvent
 from tests.integration.agent_stream import STREAM, Make, blocked, custom, numbers, pending, publish, read
 from tests.redis_server import RedisServer
 from tests.waiting import until, until_async
@@ -182,3 +183,39 @@ async def test_scripts_that_are_flushed_are_sent_again(stream: Make, client: red
     await client.script_flush()
     await publish(coordinator, 1)
     assert numbers(await read(coordinator)) == [0]
+
+
+async def test_a_handler_that_fails_while_redis_is_away_is_called_again(
+    stream: Make, client: redis.asyncio.Redis
+) -> None:
+    coordinator = stream("g")
+    await publish(coordinator, 2)
+    attempts: list[tuple[int, int]] = []
+
+    async def handle(event: ReceivedEvent) -> None:
+        attempts.append((event["n"], event.attempt))
+        if event.attempt == 1:
+            await client.client_kill_filter(_type="normal", skipme=True)
+            raise ConnectionError
+
+    assert await coordinator.consume(handle, max_events=2) == 2
+    assert attempts == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    assert await pending(client) == 0
+
+
+async def test_a_consumer_that_is_cancelled_in_its_handler_leaves_the_event_for_the_next(
+    stream: Make, client: redis.asyncio.Redis
+) -> None:
+    coordinator = stream("g")
+    await publish(coordinator, 1)
+    began = asyncio.Event()
+
+    async def handle(event: ReceivedEvent) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    consuming = asyncio.ensure_future(coordinator.consume(handle))
+    await began.wait()
+    consuming.cancel()
+    await asyncio.gather(consuming, return_exceptions=True)
+    assert numbers(await read(stream("g"))) == [0]
