@@ -67,7 +67,7 @@ class Records:
         tasks = [stored.task for stored in found if stored.task and not stored.task.status.ended]
         settled = [stored for stored in found if stored.task is None or stored.task.status.ended]
         await self._put_right(self._keys.open, settled)
-        state.foreign = frozenset(stored.name.decode(errors="replace") for stored in found if stored.foreign)
+        state.foreign = frozenset(stored.name.decode() for stored in found if stored.foreign)
         recall(state, tasks, await self._digests(tasks), mono_ms)
         await self._load_letters(state)
 
@@ -119,7 +119,7 @@ class Records:
         )
         found = await self._tasks(ids)
         await self._put_right(self._keys.dead, [stored for stored in found if stored.task is None])
-        state.foreign |= {stored.name.decode(errors="replace") for stored in found if stored.foreign}
+        state.foreign |= {stored.name.decode() for stored in found if stored.foreign}
         if state.foreign:
             log.warning(
                 "%d tasks are sealed with a key that is not here, or are of another release: they stay as they are, and"
@@ -157,13 +157,13 @@ class Records:
         try:
             record = self._seals.opened(Sealed.TASK, name.decode(), sealed)
         except UnknownKey:
-            return Stored(name, sealed, foreign=True)
+            return Stored(name, foreign=True)
         except (ForgedRecord, UnicodeDecodeError):
             return Stored(name, sealed, forged=True)
         try:
             return Stored(name, record, Task.from_json(record))
         except BadTask:
-            return Stored(name, record, foreign=True)
+            return Stored(name, foreign=True)
 
     async def _put_right(self, index: str, found: Sequence[Stored]) -> None:
         """Removes ids from an index to which they do not belong, and deletes forged records, whose beginning is kept in

@@ -45,8 +45,8 @@ class Start:
     """A coordinator that has read what lay in the store."""
 
     def __init__(
-        self, records: Mapping[str, bytes], *, indexes: Mapping[str, Mapping[str, int]] = {},
-        submissions: Mapping[str, bytes] = {}, fetch: tuple[str, ...] = (), previous: bytes | None = None,
+        self, records: Mapping[Any, bytes], *, indexes: Mapping[str, Mapping[str, int]] = {},
+        submissions: Mapping[Any, bytes] = {}, fetch: tuple[str, ...] = (), previous: bytes | None = None,
     ) -> None:  # fmt: skip
         self._given = (records, indexes, submissions)
         self._fetch = fetch
@@ -170,9 +170,11 @@ def test_what_no_index_names_is_listed_again_where_it_belongs(caplog: pytest.Log
 
 def test_the_newest_children_of_a_waiting_task_are_vouched_for_by_their_records() -> None:
     parent = a_task("p").evolve(status=S.WAITING, children=("old", "a", "b"), then=Then(spawned=2))
-    records = {task.task_id: sealed(task) for task in (parent, ended("old"), ended("a"), a_task("b"))}
+    goes_on = a_task("q").evolve(children=("done",), then=Then(spawned=1))
+    tasks = (parent, ended("old"), ended("a"), a_task("b"), goes_on, ended("done"))
+    records = {task.task_id: sealed(task) for task in tasks}
 
-    start = Start(records, indexes={**opened("p", "b"), KEYS.ended: {"old": 1, "a": 1}})
+    start = Start(records, indexes={**opened("p", "b", "q"), KEYS.ended: {"old": 1, "a": 1, "done": 1}})
 
     assert start.state.digests == {"a": hashlib.sha256(ended("a").to_json()).hexdigest()}
     assert start.state.families == {"p": {"b"}}
@@ -290,3 +292,19 @@ def test_forged_records_are_all_taken_away_however_many_there_are(count: int) ->
 
     assert (start.index(KEYS.open), start.records()) == ([], set())
     assert start.quarantined()
+
+
+def test_more_records_than_are_listed_at_once_are_all_listed_and_each_once(caplog: pytest.LogCaptureFixture) -> None:
+    names = [f"t{number:04}" for number in range(PAGE + 1)]
+
+    start = Start({name: sealed(a_task(name)) for name in names})
+
+    assert set(start.state.local_tasks) == set(start.index(KEYS.open)) == set(names)
+    assert [words for words, _ in warnings_in(caplog)] == ["500 tasks were in no index", "1 tasks were in no index"]
+
+
+def test_names_that_are_no_text_hinder_nothing() -> None:
+    start = Start({b"\xff": sealed(a_task("x")), "t": sealed(a_task("t"))}, submissions={b"\xff": b"x"})
+
+    assert list(start.state.local_tasks) == ["t"]
+    assert start.index(KEYS.open) == ["t"]
