@@ -2,12 +2,12 @@
 
     census.plan ──▶ census.review, once per chunk ──▶ census.reduce
 
-`plan` walks the tree and cuts its list of files into chunks of equal weight; `review` is a LangGraph agent that
-measures one chunk and examines its too complex functions; `reduce` adds up and ranks. All three stand in
-`example_e2e.py`; what they do is here, and so is what makes a demo of them: the options, the hierarchy that is started
-and watched, the report and the proof.
+`plan` walks the tree and cuts the list of files into chunks of equal weight. `review` is a LangGraph agent that
+measures one chunk and examines its too complex functions. `reduce` adds up and ranks the results. All three are defined
+in `example_e2e.py`. Their work is done here, together with what makes a demo of them: the options, the hierarchy that
+is started and watched, the report and the verification.
 
-What is counted: all regular files `*.py` below a directory, except below a `site-packages` or `__pycache__`; symbolic
+It counts all regular files `*.py` below a directory, except those below a `site-packages` or `__pycache__`. Symbolic
 links are neither counted nor followed.
 
     files          such files

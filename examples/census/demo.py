@@ -1,4 +1,4 @@
-"""What `example_e2e.py` needs to be a command: what it prints, and the report that it leaves."""
+"""What makes `example_e2e.py` a command: its output, and its report."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ __all__ = ["LiveView", "Options", "Seen", "failed", "hierarchy", "live_view", "n
 
 EXIT_NOT_VERIFIED = 1
 EXIT_INTERRUPTED = 130
-#: Hot spots on the screen; the report has more.
+#: Number of hot spots on the screen; the report has more.
 SHOWN_HOTSPOTS = 5
 
 
 def live_view() -> LiveView:
-    """Where the hierarchy is shown while it works."""
+    """The live view of the hierarchy."""
     return LiveView(sys.stderr, wants_decoration(sys.stderr))
 
 
 def reported(options: Options, census: Census, comparisons: Sequence[Comparison], seen: Seen) -> int:
-    """Writes the report with its pictures, and prints the result; returns the exit code."""
+    """Writes the report with its pictures, and prints the result. Returns the exit code."""
     root = to_bytes(options.root).decode(errors="backslashreplace")
     report = Report(root, census, comparisons, seen.counts, seen.wall_s)
     pictures = {
@@ -64,7 +64,7 @@ def tell(report: Report, written: Sequence[Path], as_json: bool) -> None:
 
 
 def failed(error: AgentSystemError | KeyboardInterrupt) -> int:
-    """Says why there is no census; returns the exit code."""
+    """Says why there is no census, and returns the exit code."""
     if isinstance(error, KeyboardInterrupt):
         note("interrupted")
         return EXIT_INTERRUPTED

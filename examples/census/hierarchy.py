@@ -1,4 +1,4 @@
-"""The hierarchy of the demo: started as processes, watched at work, ended, and cleaned up."""
+"""The hierarchy of the demo: it starts, watches and ends the processes, and cleans up."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ STOP_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a hierarchy did from its start to the end of its job."""
+    """The work of a hierarchy from its start to the end of its job."""
 
     counts: TaskCounts
     wall_s: float
@@ -49,7 +49,7 @@ class Seen:
 
 
 class Hierarchy:
-    """A hierarchy that is at work."""
+    """A running hierarchy."""
 
     def __init__(self, coordinator_id: str, options: Options, view: LiveView, reader: Reader) -> None:
         self.coordinator_id = coordinator_id
@@ -59,7 +59,7 @@ class Hierarchy:
         self._wall_s = 0.0
 
     async def watched(self, job: Coroutine[Any, Any, Any]) -> Any:
-        """What `job` gives. While it is awaited, the hierarchy is shown, and one agent killed if that was asked for."""
+        """Awaits `job`, and returns its result. Meanwhile it shows the hierarchy, and kills one agent if requested."""
         running = asyncio.create_task(job)
         try:
             while not running.done():
@@ -71,8 +71,8 @@ class Hierarchy:
             self._wall_s = time.monotonic() - self._started_s
 
     async def seen(self) -> Seen:
-        """The state of every task, who ran it when, and who sent whom how much. Raises TaskFailed when a task was not
-        completed."""
+        """The state of every task, its attempts, and the message traffic. Raises TaskFailed when a task did not
+        complete."""
         await self._watch.last_heartbeats(self._reader)
         tasks = [task async for task in newest_tasks(self._reader, self.coordinator_id) if isinstance(task, Task)]
         failed = next((task for task in tasks if task.status is not TaskStatus.COMPLETED), None)
@@ -94,8 +94,7 @@ class Hierarchy:
 async def hierarchy(options: Options, view: LiveView, handlers: str) -> AsyncIterator[Hierarchy]:
     """A coordinator with its distributors and workers, which import the file `handlers`.
 
-    It has ids that nobody else uses, and leaves nothing in Redis. Raises TransportDown, ConfigError when there is none
-    to be had.
+    Its ids are unique, and it leaves nothing in Redis. Raises TransportDown or ConfigError when it cannot be started.
     """
     settings = load()
     coordinator_id = f"census-{secrets.token_hex(3)}"
@@ -129,12 +128,12 @@ def _start(coordinator_id: str, options: Options, handlers: str, log: IO[bytes])
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
-        start_new_session=True,  # Ctrl-C is ours to pass on
+        start_new_session=True,  # this process passes Ctrl-C on
     )
 
 
 def _stop(supervisor: subprocess.Popen[bytes]) -> None:
-    """Drains the hierarchy; one that does not end is killed, and its agents with it."""
+    """Drains the hierarchy. If it does not end, it is killed with its agents."""
     if supervisor.poll() is not None:
         return
     supervisor.send_signal(signal.SIGTERM)

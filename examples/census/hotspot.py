@@ -1,4 +1,4 @@
-"""What makes a function too complex, and where to begin: found by rules, from its syntax tree alone."""
+"""Explains what makes a function too complex, and where to begin. The rules use only its syntax tree."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from examples.census.mccabe import FunctionNode, Scored, decisions
 
 __all__ = ["Hotspot", "examine"]
 
-#: From this depth on, nesting is named as a problem of its own.
+#: From this depth on, nesting counts as a problem of its own.
 DEEP = 5
-#: An `if` chain of this length that asks about one subject is a table written out.
+#: An `if` chain of at least this length about one subject could be a table.
 LONG_CHAIN = 5
-#: The block to extract should carry between a quarter and three quarters of the decisions.
+#: The block to extract should have between a quarter and three quarters of the decisions.
 WORTH_EXTRACTING = (0.25, 0.75)
 
 _BLOCKS = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.TryStar, ast.Match)
@@ -41,12 +41,12 @@ class Hotspot(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: str  #: relative to the root of the census, for people to read
+    path: str  #: relative to the root of the census, readable for people
     line: int  #: of its `def`
-    function: str  #: with the classes and functions around it
+    function: str  #: its name, with the enclosing classes and functions
     complexity: int
-    length: int  #: lines from `def` to its end
-    depth: int  #: blocks around its innermost block, that one included
+    length: int  #: number of lines from `def` to its end
+    depth: int  #: depth of its innermost block, from 1 on
     why: str  #: where the complexity comes from, as a sum
     suggestion: str  #: one place to begin
 
@@ -58,7 +58,7 @@ class _Block(NamedTuple):
 
 
 def examine(path: str, function: Scored) -> Hotspot:
-    """The hot spot that `function` is. Pure: the same tree gives the same words."""
+    """The hot spot for `function`. It depends only on the syntax tree."""
     node = function.node
     blocks = list(_blocks(node))
     depth = max((block.depth for block in blocks), default=0)
@@ -77,7 +77,7 @@ def examine(path: str, function: Scored) -> Hotspot:
 
 def _blocks(function: FunctionNode) -> Iterator[_Block]:
     """Every block and nested definition in `function`, in no particular order."""
-    # A stack and not a recursion: a chain of `elif` nests as deep as it is long.
+    # A stack instead of recursion, since a chain of `elif` nests as deep as it is long.
     waiting = [_Block(child, 0, False) for child in function.body]
     while waiting:
         node, depth, is_elif = waiting.pop()
@@ -99,7 +99,7 @@ def _children(node: ast.stmt) -> Iterator[ast.stmt]:
 
 
 def _elif(node: ast.If) -> ast.If | None:
-    """The `elif` of an `if`. The tree is the same for an `if` in its `else`, which is indented further."""
+    """The `elif` of an `if`. In the syntax tree it only differs by its indentation from an `if` inside `else`."""
     match node.orelse:
         case [ast.If() as only] if only.col_offset == node.col_offset:
             return only
@@ -108,7 +108,7 @@ def _elif(node: ast.If) -> ast.If | None:
 
 def _why(complexity: int, blocks: Sequence[_Block], length: int) -> str:
     counts = _decision_kinds(blocks)
-    # What is left is a `case _`, which is a branch and costs nothing: the sum stays right.
+    # The remaining branch, `case _`, costs nothing, so the sum stays right.
     terms = [f"{number} {kind if number == 1 else plural}" for (kind, plural), number in counts.most_common()]
     deepest = max(blocks, key=lambda block: (block.depth, -block.node.lineno))
     nesting = f"; nested {deepest.depth} deep at line {deepest.node.lineno}" if deepest.depth > 1 else ""
@@ -116,7 +116,7 @@ def _why(complexity: int, blocks: Sequence[_Block], length: int) -> str:
 
 
 def _decision_kinds(blocks: Sequence[_Block]) -> Counter[tuple[str, str]]:
-    """How many decisions of each kind, as (one, many); they add up to the complexity less 1."""
+    """The number of decisions of each kind, named as (singular, plural). Their sum is the complexity minus 1."""
     counts: Counter[tuple[str, str]] = Counter()
     for node, _, is_elif in blocks:
         match node:
@@ -136,7 +136,7 @@ def _decision_kinds(blocks: Sequence[_Block]) -> Counter[tuple[str, str]]:
 
 
 def _suggestion(function: Scored, blocks: Sequence[_Block]) -> str:
-    """The first rule that fits."""
+    """The suggestion of the first rule that applies."""
     return (
         _move_nested(function)
         or _table(function, blocks)
@@ -149,7 +149,7 @@ def _suggestion(function: Scored, blocks: Sequence[_Block]) -> str:
 
 
 def _move_nested(function: Scored) -> str | None:
-    """Definitions inside it carry most of its complexity."""
+    """Suggests moving nested definitions out if they have most of the complexity."""
     nested = [node for node in function.node.body if isinstance(node, _DEFINITIONS)]
     carried = decisions(nested)
     if 2 * carried < function.complexity:
@@ -159,7 +159,7 @@ def _move_nested(function: Scored) -> str | None:
 
 
 def _table(function: Scored, blocks: Sequence[_Block]) -> str | None:
-    """A long chain of `if` compares one subject again and again."""
+    """Suggests a table if a long chain of `if` compares one subject again and again."""
     chains = [(_chain(node), node) for node, _, is_elif in blocks if isinstance(node, ast.If) and not is_elif]
     for tests, node in sorted(chains, key=lambda chain: -len(chain[0])):
         subjects = Counter(subject for test in tests if (subject := _subject(test)))
@@ -182,7 +182,7 @@ def _chain(node: ast.If) -> list[ast.expr]:
 
 
 def _subject(test: ast.expr) -> str | None:
-    """What a test asks about: `kind` of `kind == "a"`, `kind in ("a", "b")` or `isinstance(kind, A)`."""
+    """The subject of a test: `kind` in `kind == "a"`, `kind in ("a", "b")` or `isinstance(kind, A)`."""
     match test:
         case ast.Compare(left=ast.Name() | ast.Attribute() | ast.Subscript() as left):
             return ast.unparse(left)
@@ -192,7 +192,7 @@ def _subject(test: ast.expr) -> str | None:
 
 
 def _split_cases(function: Scored, blocks: Sequence[_Block]) -> str | None:
-    """One `match` carries most of it."""
+    """Suggests a function for each case if one `match` has most of the complexity."""
     for node, _, _ in blocks:
         if isinstance(node, ast.Match) and 2 * decisions([node]) >= function.complexity:
             return (
@@ -203,7 +203,7 @@ def _split_cases(function: Scored, blocks: Sequence[_Block]) -> str | None:
 
 
 def _extract(function: Scored, blocks: Sequence[_Block]) -> str | None:
-    """One block whose extraction would split the decisions as evenly as possible."""
+    """Suggests extracting the block that splits the decisions as evenly as possible."""
     whole = function.complexity - 1
     scored = [(decisions([node]), node) for node, _, is_elif in blocks if isinstance(node, _BLOCKS) and not is_elif]
     low, high = WORTH_EXTRACTING
@@ -218,7 +218,7 @@ def _extract(function: Scored, blocks: Sequence[_Block]) -> str | None:
 
 
 def _cut_in_two(function: Scored) -> str | None:
-    """Many small blocks stand one after the other: the place with half of the decisions before it."""
+    """Suggests cutting a sequence of many small blocks where half of the decisions are before the cut."""
     body = function.node.body
     while len(deciding := [node for node in body if decisions([node])]) == 1:
         body = list(_children(deciding[0]))
@@ -248,5 +248,5 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _elided(name: str, limit: int = 100) -> str:
-    """A name of any length, cut in its middle: a result has a size limit."""
+    """A name, shortened in its middle if it is long, since a result has a size limit."""
     return name if len(name) <= limit else f"{name[: limit // 2 - 1]}…{name[-limit // 2 :]}"

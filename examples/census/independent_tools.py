@@ -1,7 +1,7 @@
-"""The tools that the census is checked with: find, sort, cat, wc, sha256sum, ruff and a second count.
+"""The tools that verify the census: find, sort, cat, wc, sha256sum, ruff and a second count.
 
-Each is a process that runs in the root of the tree, on NUL-separated relative paths, in the C locale; none of them uses
-code of the census.
+Each runs as a process in the root of the tree, on NUL-separated relative paths, in the C locale. None uses code of the
+census.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ TOO_COMPLEX = re.compile(r"`(?P<name>.*)` is too complex \((?P<score>\d+) > 0\)"
 
 
 class ToolMissing(WorldError):
-    """The tool is not installed here; nothing was compared with it."""
+    """The tool is not installed here, so nothing was compared with it."""
 
 
 class ToolFailed(WorldError):
-    """The tool ran and ended with an error; the message has its last words."""
+    """The tool ended with an error; the message has the end of its output."""
 
 
 @dataclass(frozen=True, slots=True)
 class SecondCount:
-    """What `recount.py` counted."""
+    """The result of `recount.py`."""
 
     functions: int
     classes: int
@@ -50,10 +50,10 @@ class SecondCount:
 
 @dataclass(frozen=True, slots=True)
 class RuffScores:
-    """What ruff counted."""
+    """The result of ruff."""
 
-    scores: list[tuple[bytes, str, int]]  #: path, function name, complexity, of every function it found
-    refused: frozenset[bytes]  #: files that are no Python to it
+    scores: list[tuple[bytes, str, int]]  #: path, name and complexity of each function
+    refused: frozenset[bytes]  #: files that ruff cannot parse
 
 
 def find(root: bytes) -> list[bytes]:
@@ -75,7 +75,7 @@ def sha256sum(root: bytes, paths: Sequence[bytes]) -> str:
 
 
 def second_count(root: bytes, paths: Sequence[bytes]) -> SecondCount:
-    """What plain loops in fresh interpreters count, one interpreter per processor."""
+    """The count of plain loops in new interpreters, one for each processor."""
     parts = [paths[start :: os.cpu_count() or 1] for start in range(os.cpu_count() or 1)]
     command = [sys.executable, "-I", str(RECOUNT)]
     with ThreadPoolExecutor(len(parts)) as pool:
@@ -88,7 +88,7 @@ def second_count(root: bytes, paths: Sequence[bytes]) -> SecondCount:
 
 
 def ruff_command() -> list[str]:
-    """How to run ruff: the one of this interpreter before any other. Raises ToolMissing where there is none."""
+    """The command that runs ruff, preferably that of this interpreter. Raises ToolMissing when there is none."""
     beside = Path(sys.executable).with_name("ruff")
     if os.access(beside, os.X_OK):
         return [str(beside)]
@@ -100,16 +100,16 @@ def ruff_command() -> list[str]:
 
 
 def ruff_version(ruff: Sequence[str]) -> str:
-    """As ruff says it: `ruff 0.17.5`."""
+    """The version of ruff, such as `ruff 0.17.5`."""
     return _pipe(b".", b"", [*ruff, "--version"]).decode().strip()
 
 
 def ruff_scores(ruff: Sequence[str], root: bytes, paths: Sequence[bytes]) -> RuffScores:
-    """The complexity of every function, by ruff's rule C901 with a limit that all of them exceed."""
+    """The complexity of every function, by ruff's rule C901 with a limit that every function exceeds."""
     check = ["check", "--isolated", "--no-cache", "--ignore-noqa", "--exit-zero", "--output-format", "json-lines"]
     rule = ["--select", "C901", "--config", "lint.mccabe.max-complexity=0"]
     printed = _pipe(root, _ended(paths), ["xargs", "-0", *ruff, *check, *rule, "--"])
-    # ruff prints absolute names, with a mark in place of each byte that is no UTF-8.
+    # ruff prints absolute names, with a mark in place of each byte that is not UTF-8.
     base = os.path.realpath(root)
     known = {os.path.join(base, path).decode(errors="replace"): path for path in paths}
     scores: list[tuple[bytes, str, int]] = []
@@ -121,7 +121,7 @@ def ruff_scores(ruff: Sequence[str], root: bytes, paths: Sequence[bytes]) -> Ruf
             scores.append((path, told["name"], int(told["score"])))
         else:
             doubtful.add(path)
-    # It reports doubtful syntax also in files that it reads; those that it refuses have nothing else.
+    # It also reports doubtful syntax in files that it can parse; for other files it reports nothing else.
     return RuffScores(scores, frozenset(doubtful - {path for path, _, _ in scores}))
 
 
@@ -130,7 +130,7 @@ def _ended(paths: Sequence[bytes]) -> bytes:
 
 
 def _pipe(root: bytes, given: bytes, *commands: Sequence[str]) -> bytes:
-    """What the last of these commands prints, each reading what the one before it prints, the first one `given`.
+    """The output of a pipeline of commands, whose first one reads `given`.
 
     Raises ToolMissing or ToolFailed.
     """
@@ -145,7 +145,7 @@ def _pipe(root: bytes, given: bytes, *commands: Sequence[str]) -> bytes:
         for command in commands:
             process = _start(command, root, source, complaints, environment)
             running.append(open_ones.enter_context(process))
-            source.close()  # so that a process ends when the one that reads from it has ended
+            source.close()  # so that a process ends when its reader has ended
             assert process.stdout is not None
             source = process.stdout
         printed = source.read()

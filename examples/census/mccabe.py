@@ -1,9 +1,8 @@
 """McCabe complexity of every function of a parsed file, counted as ruff's rule C901 counts it.
 
-A function starts at 1. One more for each `if`, `elif`, loop, `except` and `case`, and for the `else` of a `try`. A
-last `case` that always matches is an `else` and costs nothing. What is nested in a function counts for it too: a nested
-function with its whole complexity, a nested class with that of its body. Expressions (`and`, `or`, `a if b else c`,
-comprehensions) do not count.
+A function starts at 1. Each `if`, `elif`, loop, `except` and `case`, and the `else` of a `try`, adds 1. A last `case`
+that always matches is like an `else` and adds nothing. Nested definitions count as well: a function with its whole
+complexity, a class with that of its body. Expressions (`and`, `or`, `a if b else c`, comprehensions) do not count.
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ class Scored:
     """A function and its complexity."""
 
     node: FunctionNode
-    name: str  #: with the classes and functions around it, as `__qualname__` but without `<locals>`
+    name: str  #: with the enclosing classes and functions, as `__qualname__` but without `<locals>`
     complexity: int
 
 
 @dataclass(slots=True)
 class Outline:
-    """What a file defines: every function, also methods and nested ones, and the number of classes."""
+    """The definitions of a file: all functions, including methods and nested ones, and the number of classes."""
 
     functions: list[Scored] = field(default_factory=list)
     classes: int = 0
 
 
 def outline(tree: ast.Module) -> Outline:
-    """Every function of `tree` with its complexity, and how many classes it defines."""
+    """Every function of `tree` with its complexity, and the number of its classes."""
     found = Outline()
     _score(tree.body, "", found)
     return found

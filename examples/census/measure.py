@@ -1,4 +1,4 @@
-"""What one file adds to the census."""
+"""Measures one file for the census."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["COMPLEX_ABOVE", "Measured", "Totals", "fingerprint", "measure", "par
 #: ruff's own default for C901.
 COMPLEX_ABOVE = 10
 
-#: A sum of fingerprints wraps here; see `fingerprint`.
+#: The modulus for sums of fingerprints; see `fingerprint`.
 _WRAP = 1 << 256
 _parsing = threading.Lock()
 
 
 class Totals(BaseModel):
-    """What is counted (see the package's docstring); totals of disjoint sets of files can be added in any order."""
+    """The totals of a set of files (see the package's docstring). Those of disjoint sets can be added in any order."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,8 +36,8 @@ class Totals(BaseModel):
     classes: int = 0
     unparsable: int = 0
     complex: int = 0
-    scored: int = 0  #: functions whose complexity was counted: those of the files that parse and are UTF-8
-    scores: str = "0"  #: `fingerprint` of the complexity of every one of them
+    scored: int = 0  #: number of functions with a complexity: those in files that parse and are UTF-8
+    scores: str = "0"  #: `fingerprint` of the complexities of these functions
 
     def __add__(self, other: Self) -> Totals:
         counts = {name: getattr(self, name) + getattr(other, name) for name in _COUNTS}
@@ -49,17 +49,17 @@ _COUNTS = [name for name, info in Totals.model_fields.items() if info.annotation
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One file, measured."""
+    """The measures of one file."""
 
     totals: Totals
     sha256: str
-    functions: Sequence[Scored]  #: those whose complexity was counted
+    functions: Sequence[Scored]  #: its functions with a complexity
 
 
 def parse(source: bytes) -> ast.Module | None:
-    """The syntax tree of a file, or None where `ast.parse` does not accept its bytes."""
-    # A doubtful escape is a warning, and an error where somebody made warnings errors: it must not change a count.
-    # The filter is one for the whole process, hence the lock; it costs nothing, since parsing holds the interpreter.
+    """The syntax tree of a file; None if `ast.parse` does not accept its bytes."""
+    # A doubtful escape is a warning, which must not change a count even where warnings are errors. The filter affects
+    # the whole process, hence the lock. It costs nothing, since parsing holds the interpreter lock anyway.
     with _parsing, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -69,7 +69,7 @@ def parse(source: bytes) -> ast.Module | None:
 
 
 def measure(path: bytes, source: bytes, tree: ast.Module | None) -> Measured:
-    """The totals of the file at `path`, given its bytes and what `parse` made of them. Pure."""
+    """The measures of the file at `path`, from its bytes and the result of `parse`. A pure function."""
     found = outline(tree) if tree is not None else None
     functions = found.functions if found else []
     scored = functions if _is_utf8(source) else []
@@ -90,7 +90,7 @@ def measure(path: bytes, source: bytes, tree: ast.Module | None) -> Measured:
 def fingerprint(scores: Sequence[tuple[bytes, str, int]]) -> str:
     """A number, in hexadecimal, that depends on each (path, function name, complexity), and not on their order.
 
-    Fingerprints of disjoint sets can be added. It finds accidents, not forgers.
+    Fingerprints of disjoint sets can be added. They detect accidents, but not forgery.
     """
     digests = (hashlib.sha256(b"%s\0%s\0%d" % (path, name.encode(), score)).digest() for path, name, score in scores)
     return f"{sum(int.from_bytes(digest) for digest in digests) % _WRAP:x}"

@@ -1,4 +1,4 @@
-"""One census out of the results of its chunks."""
+"""Merges the results of the chunks into one census."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _ESCAPES = {b"\\": rb"\\", b"\n": rb"\n", b"\r": rb"\r"}
 
 
 class ChunkResult(BaseModel):
-    """What `census.review` answers."""
+    """The result of `census.review`."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     totals: Totals
     checksums: tuple[tuple[str, str], ...]  #: (sha256, path as `tree.to_text` gives it) of every file
-    hotspots: tuple[Hotspot, ...]  #: its worst, worst first
+    hotspots: tuple[Hotspot, ...]  #: its worst hot spots, the worst first
 
 
 class Census(BaseModel):
-    """What `census.reduce` answers."""
+    """The result of `census.reduce`."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -42,7 +42,7 @@ class Census(BaseModel):
 
 
 def merge(results: Sequence[ChunkResult]) -> Census:
-    """The census of all chunks together, whatever their order."""
+    """The census of all chunks together. Their order does not matter."""
     return Census(
         totals=sum((result.totals for result in results), Totals()),
         inputs_sha256=hashlib.sha256(
@@ -54,7 +54,7 @@ def merge(results: Sequence[ChunkResult]) -> Census:
 
 
 def worst(hotspots: Iterable[Hotspot]) -> list[Hotspot]:
-    """The most complex functions, at most HOTSPOTS of them, in an order that does not depend on theirs."""
+    """At most HOTSPOTS of the most complex functions, in an order that does not depend on the given one."""
     ranked = sorted(hotspots, key=lambda spot: (-spot.complexity, -spot.length, spot.path, spot.line))
     return ranked[:HOTSPOTS]
 
@@ -67,6 +67,6 @@ def checksum_lines(checksums: Iterable[tuple[str, str]]) -> bytes:
 
 
 def _line(digest: str, path: bytes) -> bytes:
-    # sha256sum marks a line whose name it had to escape with a backslash in front.
+    # sha256sum puts a backslash at the beginning of a line whose name it had to escape.
     escaped = re.sub(rb"[\\\n\r]", lambda match: _ESCAPES[match[0]], path)
     return b"%s%s  %s\n" % (b"\\" if escaped != path else b"", digest.encode(), escaped)

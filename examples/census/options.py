@@ -19,7 +19,7 @@ Victim = Literal["worker", "distributor"]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What was asked for on the command line."""
+    """The options from the command line."""
 
     root: str  #: absolute, as `tree.to_text` gives it
     workers: int
@@ -30,7 +30,7 @@ class Options:
 
 
 def parse(arguments: Sequence[str] | None) -> Options:
-    """The command line. Exits with 2 and says what is wrong with it."""
+    """Parses the command line. If it is wrong, says why and exits with 2."""
     parser = argparse.ArgumentParser(prog="example_e2e.py", description="A code census, done by a hierarchy of agents.")
     parser.add_argument("path", nargs="?", default=sysconfig.get_path("stdlib"), help="source tree (default: Python's)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="workers in all (default: 2)")

@@ -1,7 +1,7 @@
-"""A second count that shares nothing with the census: a plain loop, run as a script by an interpreter of its own.
+"""A second count that shares no code with the census: a plain loop, which runs as a script in a separate interpreter.
 
-Reads paths from standard input, each ended by a NUL; prints one JSON object: functions, classes, and the positions of
-the paths whose bytes do not parse.
+It reads NUL-terminated paths from standard input, and prints one JSON object: the numbers of functions and classes, and
+the positions of the paths whose bytes do not parse.
 """
 
 import ast
@@ -28,7 +28,7 @@ def main() -> None:
             classes += isinstance(node, ast.ClassDef)
             for part in ("body", "orelse", "finalbody", "handlers", "cases"):
                 inside = getattr(node, part, ())
-                if isinstance(inside, list):  # a lambda's body, say, is an expression
+                if isinstance(inside, list):  # the body of a lambda, for instance, is an expression
                     waiting.extend(inside)
     json.dump({"functions": functions, "classes": classes, "unparsable": unparsable}, sys.stdout)
 

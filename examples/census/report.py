@@ -1,4 +1,4 @@
-"""The report of a census: `report.json` for programs, `report.md` for people."""
+"""The report on a census: `report.json` for programs, and `report.md` for people."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from examples.census.verify import Comparison, comparison_table, is_verified
 
 __all__ = ["Report", "TaskCounts", "report_json", "report_markdown", "write_report"]
 
-#: Rows of the table; `report.json` has all that the census names.
+#: Number of rows in the table; `report.json` has all hot spots of the census.
 SHOWN_HOTSPOTS = 20
-#: Of `measure.Totals`, what the report is about; the rest serves its proof.
+#: The fields of `measure.Totals` that the report shows; the others serve the verification.
 TOTALS = ("files", "lines", "bytes", "functions", "classes", "unparsable", "complex")
 
 
 @dataclass(frozen=True, slots=True)
 class TaskCounts:
-    """What the hierarchy did for the census."""
+    """The work of the hierarchy for the census."""
 
     total: int
     completed: int
     failed: int
-    retried: int  #: attempts beyond each task's first
+    retried: int  #: number of attempts after the first of each task
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that is told of one census."""
+    """The report on one census."""
 
-    root: str  #: for people to read
+    root: str  #: readable for people
     census: Census
     comparisons: Sequence[Comparison]
     tasks: TaskCounts
-    wall_s: float  #: from submitting the plan to the census
+    wall_s: float  #: from the submission of the plan to the census
 
     @property
     def verified(self) -> bool:
@@ -61,7 +61,7 @@ def report_json(report: Report) -> dict[str, Any]:
 
 
 def report_markdown(report: Report) -> str:
-    """The report as a page, with the two pictures that lie beside it."""
+    """The report as a Markdown page with two pictures, which are files beside it."""
     totals, tasks = report.census.totals.model_dump(), report.tasks
     retried = f", {tasks.retried} attempts done again" if tasks.retried else ""
     verdict = "every compared total is equal" if report.verified else "**not verified**"
@@ -96,7 +96,8 @@ def report_markdown(report: Report) -> str:
 
 
 def write_report(report: Report, directory: Path, pictures: dict[str, str]) -> list[Path]:
-    """Writes `report.md`, `report.json` and the pictures, by file name, into `directory`; returns their paths."""
+    """Writes `report.md`, `report.json` and the pictures, which are given by file name, into `directory`. Returns their
+    paths."""
     directory.mkdir(parents=True, exist_ok=True)
     as_json = escaped_json(json.dumps(report_json(report), indent=2, ensure_ascii=False)) + "\n"
     texts = {"report.md": report_markdown(report), "report.json": as_json, **pictures}

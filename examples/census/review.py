@@ -5,8 +5,8 @@
       └─────── next files ──────┘  │ └─▶ examine ─┐
                                    └──────────────┘ one too complex function after the other
 
-It takes a few files at a time, so that it never holds more than one bite of syntax trees, which are a hundred times
-as large as their source. Only totals, checksums and hot spots leave it.
+It takes a few files at a time, since syntax trees are a hundred times as large as their source. Only totals, checksums
+and hot spots are kept.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Review", "ReviewRequest", "ReviewResult", "review_graph"]
 
-#: Files are loaded until this much source is in hand.
+#: Files are loaded until their source has this many bytes.
 BITE_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A file in hand."""
+    """A loaded file."""
 
     path: bytes
     source: bytes
@@ -43,14 +43,14 @@ class Loaded:
 
 
 class Found(NamedTuple):
-    """A function, and the file it is in."""
+    """A function, and its file."""
 
     path: bytes
     function: Scored
 
 
 class ReviewRequest(TypedDict):
-    """What goes in: a `plan.Chunk`."""
+    """The input: the fields of a `plan.Chunk`."""
 
     root: str
     first: str
@@ -59,7 +59,7 @@ class ReviewRequest(TypedDict):
 
 
 class ReviewResult(TypedDict):
-    """What comes out: a `merge.ChunkResult`."""
+    """The output: the fields of a `merge.ChunkResult`."""
 
     totals: dict[str, Any]
     checksums: list[tuple[str, str]]
@@ -67,16 +67,16 @@ class ReviewResult(TypedDict):
 
 
 class Review(ReviewRequest, ReviewResult, total=False):
-    """The whole state; what is not in the result stays in the graph."""
+    """The whole state. Fields that are not in the result stay in the graph."""
 
-    waiting: list[SourceFile]  #: not loaded yet
-    hand: list[Loaded]  #: the bite
-    measured: list[Found]  #: its functions, not judged yet
-    suspects: list[Found]  #: too complex and not examined yet, the worst first
+    waiting: list[SourceFile]  #: files that are not loaded yet
+    hand: list[Loaded]  #: the loaded files
+    measured: list[Found]  #: their functions, which are not judged yet
+    suspects: list[Found]  #: too complex functions that are not examined yet, the worst first
 
 
 def review_graph(note: Callable[[float, str], None] = lambda fraction, text: None) -> StateGraph[Any, Any, Any, Any]:
-    """The graph, uncompiled. `note` hears how far it is: a fraction of 1, and a sentence."""
+    """The graph, not compiled. `note` is called with its progress: a fraction from 0 to 1, and a sentence."""
     from langgraph.graph import END, START, StateGraph
 
     def judge_aloud(state: Review) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def review_graph(note: Callable[[float, str], None] = lambda fraction, text: Non
 
 
 def load(state: Review) -> dict[str, Any]:
-    """The next bite of files. The first one also finds out which files the chunk has."""
+    """Loads the next files. The first time it also finds the files of the chunk."""
     waiting = state["waiting"] if "waiting" in state else _files_of(state)
     hand: list[Loaded] = []
     size = 0
@@ -125,12 +125,12 @@ def _files_of(state: Review) -> list[SourceFile]:
 
 
 def parse_hand(state: Review) -> dict[str, Any]:
-    """The bite with its syntax trees."""
+    """Parses the loaded files."""
     return {"hand": [replace(file, tree=parse(file.source)) for file in state["hand"]]}
 
 
 def measure_hand(state: Review) -> dict[str, Any]:
-    """The bite counted; its sources and trees are let go."""
+    """Measures the loaded files, and drops their sources and syntax trees."""
     totals = Totals.model_validate(state.get("totals", {}))
     checksums = list(state.get("checksums", ()))
     measured: list[Found] = []
@@ -143,27 +143,27 @@ def measure_hand(state: Review) -> dict[str, Any]:
 
 
 def judge(state: Review) -> dict[str, Any]:
-    """The functions to examine: those that are too complex, and no more of them than are reported."""
+    """Selects the functions to examine: the most complex ones, as many as are reported."""
     too_complex = [found for found in state["measured"] if found.function.complexity > COMPLEX_ABOVE]
     suspects = sorted(state.get("suspects", []) + too_complex, key=lambda found: -found.function.complexity)
     return {"measured": [], "suspects": suspects[:HOTSPOTS]}
 
 
 def after_judging(state: Review) -> Literal["examine", "load", "report"]:
-    """Examine while there are suspects, then take the next bite, then end."""
+    """The next node: `examine` while there are suspects, then `load` while there are files, then `report`."""
     if state["suspects"]:
         return "examine"
     return "load" if state["waiting"] else "report"
 
 
 def examine_one(state: Review) -> dict[str, Any]:
-    """The worst suspect, examined."""
+    """Examines the worst suspect."""
     worst_one, *others = state["suspects"]
     spot = examine(worst_one.path.decode(errors="backslashreplace"), worst_one.function)
     return {"hotspots": [*state.get("hotspots", ()), spot.model_dump()], "suspects": others}
 
 
 def report(state: Review) -> dict[str, Any]:
-    """The worst hot spots of the chunk, the worst first."""
+    """Reports the worst hot spots of the chunk, the worst first."""
     found = worst(Hotspot.model_validate(spot) for spot in state.get("hotspots", ()))
     return {"hotspots": [spot.model_dump() for spot in found]}

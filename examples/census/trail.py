@@ -1,4 +1,4 @@
-"""Who ran what when, read from the audit trails of the distributors."""
+"""Reads from the audit trails of the distributors which worker ran which attempt when."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from core.stored import pairs
 
 __all__ = ["attempts_in", "attempts_of"]
 
-#: What a change says, as the outcome of the attempt before it.
+#: The status in a change -> the outcome of the attempt before it.
 OUTCOMES: dict[str, Outcome] = {
     "completed": "completed", "waiting": "delegated", "failed": "failed", "cancelled": "cancelled",
 }  # fmt: skip
@@ -23,7 +23,7 @@ Changes = Sequence[tuple[float, str, str]]
 
 
 async def attempts_of(source: Runs, distributor_ids: Sequence[str]) -> list[Attempt]:
-    """All attempts that the trails of these cells tell of."""
+    """All attempts in the trails of these cells."""
     changes: list[tuple[float, str, str]] = []
     for distributor_id in distributor_ids:
         [entries] = await source.run(("XRANGE", CellKeys(distributor_id).history, "-", "+"))
@@ -33,14 +33,16 @@ async def attempts_of(source: Runs, distributor_ids: Sequence[str]) -> list[Atte
                 at_s = int(entry_id.partition(b"-")[0]) / 1000
                 told = orjson.loads(fields[b"changes"])
                 changes += [(at_s, task, what) for task, several in told.items() for what in several]
-    return attempts_in(sorted(changes, key=itemgetter(0)))  # what was written together is in order already
+    return attempts_in(
+        sorted(changes, key=itemgetter(0))
+    )  # the sort is stable, so changes of one entry keep their order
 
 
 def attempts_in(changes: Changes) -> list[Attempt]:
     """The attempts in a trail of (seconds, task id, change), in the order in which they ended.
 
-    A change is `in_progress WORKER ATTEMPT TYPE`, told again with every progress; `OUTCOME WORKER ATTEMPT RUN_MS`;
-    `pending ERROR` after an attempt that failed or was lost; `pending` after one that had not begun.
+    A change is `in_progress WORKER ATTEMPT TYPE`, which is repeated for each progress report; `OUTCOME WORKER ATTEMPT
+    RUN_MS`; `pending ERROR` after an attempt that failed or was lost; or `pending` after one that had not begun.
     """
     handed: dict[str, tuple[float, str, int, str]] = {}
     attempts = []

@@ -1,7 +1,7 @@
-"""The files of the census, and how their names travel.
+"""The files of the census, and the encoding of their names.
 
-A path here is relative, and bytes: file systems promise no encoding. JSON carries text, so `to_text` writes each byte
-that is not UTF-8, and each `%`, as `%XX`; every other name stays as it is.
+Paths are relative, and bytes, since a file system guarantees no encoding. JSON needs text, so `to_text` encodes each
+byte that is not UTF-8, and each `%`, as `%XX`. All other names stay as they are.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ SKIPPED_DIRECTORIES = frozenset({b"site-packages", b"__pycache__"})
 class SourceFile:
     """One file of the census."""
 
-    path: bytes  #: relative to the root, `/` between its parts
-    size: int  #: bytes, when the tree was walked
+    path: bytes  #: relative to the root, with `/` between its parts
+    size: int  #: in bytes, when the tree was walked
 
 
 def source_files(root: str, first: str = "", last: str | None = None) -> list[SourceFile]:
     """The files below the directory `root`, in the order of their paths' bytes.
 
-    `root`, `first` and `last` are as `to_text` gives them. Of a path range, `first` and `last` included, only the
-    directories that can hold a part of it are read. Raises BadTask where `root` is no directory, and OSError with
-    the file's name where something below it cannot be read.
+    `root`, `first` and `last` are encoded by `to_text`. For a range of paths, from `first` to `last` inclusive, only
+    directories that can contain a part of it are read. Raises BadTask when `root` is not a directory, and OSError, with
+    the file's name, when something below it cannot be read.
     """
     base = to_bytes(root)
     if not os.path.isdir(base):
@@ -57,11 +57,11 @@ def _walk(directory: bytes, prefix: bytes, low: bytes, high: bytes | None) -> It
 
 
 def to_text(path: bytes) -> str:
-    """`path` as text that JSON can carry; `to_bytes` gives it back exactly."""
+    """`path` as text for JSON; `to_bytes` restores it exactly."""
     decoded = path.decode("utf-8", "surrogateescape")
     return re.sub("[%\udc80-\udcff]", lambda match: f"%{ord(match[0]) & 0xFF:02X}", decoded)
 
 
 def to_bytes(text: str) -> bytes:
-    """The path that `to_text` made `text` of."""
+    """The path that `to_text` has encoded as `text`."""
     return unquote_to_bytes(text)

@@ -1,4 +1,4 @@
-"""The proof: every total of a census against a tool that knows nothing of it."""
+"""Verifies a census: each total is compared with the result of an independent tool."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["Comparison", "comparison_table", "is_verified", "verify"]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One total and what a tool says of it."""
+    """One total, compared with the result of a tool."""
 
     total: str
     ours: int | str
-    theirs: int | str | None  #: None: not compared, `note` says why
+    theirs: int | str | None  #: None: it was not compared, and `note` says why
     tool: str
     note: str = ""
 
@@ -32,9 +32,9 @@ class Comparison:
 
 
 def verify(root: str, census: Census) -> list[Comparison]:
-    """Each total of the census of the directory `root` (as `tree.to_text` gives it), compared.
+    """Compares each total of the census of the directory `root` (encoded by `tree.to_text`).
 
-    A tool that is not installed leaves its rows uncompared. Raises ToolFailed where one cannot read the tree.
+    If a tool is not installed, its totals are not compared. Raises ToolFailed when a tool cannot read the tree.
     """
     base, ours = to_bytes(root), census.totals
     try:
@@ -55,13 +55,13 @@ def verify(root: str, census: Census) -> list[Comparison]:
 
 
 def is_verified(comparisons: Sequence[Comparison]) -> bool:
-    """True when all that was compared is equal, and something was."""
+    """Whether all compared totals are equal, and at least one was compared."""
     compared = [comparison.equal for comparison in comparisons if comparison.equal is not None]
     return bool(compared) and all(compared)
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> list[str]:
-    """What was compared, as lines of text in columns."""
+    """The comparisons as lines of text in columns."""
     rows = [
         (
             comparison.total,
@@ -97,9 +97,9 @@ def _checksum(base: bytes, paths: Sequence[bytes], ours: str) -> Comparison:
 
 
 def _complexity(base: bytes, paths: Sequence[bytes], ours: Totals, count: SecondCount) -> list[Comparison]:
-    """The complex functions, and the complexity of every single function.
+    """Compares the number of complex functions, and the complexity of every single function.
 
-    Python and ruff do not agree on every broken file. What only one of them reads is left out on both sides.
+    Python and ruff do not accept the same files. Files that only one of them can parse are left out on both sides.
     """
     try:
         ruff = tools.ruff_command()

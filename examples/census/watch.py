@@ -1,4 +1,4 @@
-"""What is seen of the hierarchy while it works: its heartbeats, for the screen and for the pictures of the report."""
+"""Watches the heartbeats of the hierarchy, for the screen and for the pictures in the report."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from examples.census.options import Victim
 __all__ = ["POLL_S", "Watch"]
 
 POLL_S = 0.1
-#: How long the last heartbeats are waited for, so that the counts are complete.
+#: Seconds to wait for the last heartbeats, so that the counts are complete.
 LAST_HEARTBEATS_S = 5.0
-#: The share of the reviews that are done when the victim is killed: in the middle, and everybody still has work.
+#: The share of the reviews that are done when an agent is killed, when all still have work.
 KILL_AT = 0.25
 
 
 class Watch:
-    """One hierarchy, looked at again and again. `marks` are the moments in which an agent was killed."""
+    """Watches one hierarchy. `marks`: the moments at which an agent was killed."""
 
     def __init__(self, coordinator_id: str, victim: Victim | None, view: LiveView) -> None:
         self.marks: list[Mark] = []
@@ -36,12 +36,12 @@ class Watch:
         self._victim = victim
         self._view = view
         self._killed: set[str] = set()
-        #: by agent and start: the last heartbeat of each, so that what a killed process had sent is not forgotten
+        #: the last heartbeat of each start of each agent, so that the counts of a killed process are included
         self._last: dict[tuple[str, int], tuple[AgentView, Beat]] = {}
         self._done_before: dict[str, tuple[float, int, float]] = {}  #: agent -> (when, done, rate)
 
     async def look(self, reader: Reader) -> Overview:
-        """Notes the heartbeats, and shows where the job stands."""
+        """Notes the heartbeats, and shows the progress of the job."""
         overview = await read_overview(reader, self._coordinator_id)
         for agent in overview.agents:
             if agent.beat:
@@ -53,7 +53,7 @@ class Watch:
         return overview
 
     def strike(self, overview: Overview) -> None:
-        """Kills the victim, if there is to be one: an agent that has work, once a quarter of the tasks have ended."""
+        """Kills an agent that has work, if that is requested, once enough tasks have ended."""
         if self._victim is None or self._killed:
             return
         if overview.ended_tasks < max(1, KILL_AT * (overview.ended_tasks + overview.open_tasks)):
@@ -67,7 +67,7 @@ class Watch:
                 return
 
     async def last_heartbeats(self, reader: Reader) -> None:
-        """Waits for one more heartbeat of everybody, so that the counts are complete."""
+        """Waits for another heartbeat of every agent, so that the counts are complete."""
         if self._victim and not self._killed:
             self._view.say(
                 f"no {self._victim} was killed: the job was over before its middle was seen; give it a larger tree"
@@ -82,11 +82,11 @@ class Watch:
             await asyncio.sleep(POLL_S)
 
     def distributors(self) -> list[str]:
-        """The ids of all that were seen, sorted."""
+        """The sorted ids of all agents that were seen."""
         return sorted({agent.agent_id for agent, _ in self._last.values() if agent.role is Role.DISTRIBUTOR})
 
     def boxes(self) -> list[AgentBox]:
-        """Every agent, with what it has done over all its starts."""
+        """Every agent, with its counts over all its starts."""
         boxes = {"": AgentBox(self._coordinator_id, "coordinator", None)}
         for agent, beat in self._last.values():
             remark = "killed, restarted" if agent.agent_id in self._killed else ""
@@ -96,7 +96,7 @@ class Watch:
         return sorted(boxes.values(), key=lambda box: box.agent_id)
 
     def traffic(self) -> list[Traffic]:
-        """Both directions of each link, as the lower end has counted them, over all its starts."""
+        """The messages in both directions of each link, counted by its lower end over all its starts."""
         sums: Counter[tuple[str, str, str]] = Counter()
         for agent, beat in self._last.values():
             name, parent = _short(agent.agent_id), _short(agent.chain[-2].agent_id)
@@ -109,7 +109,7 @@ class Watch:
         ]
 
     def _row(self, agent: AgentView, overview: Overview) -> AgentRow:
-        """A coordinator sends no heartbeat: what it has done are the tasks that have ended."""
+        """The row of a coordinator. It sends no heartbeat, so its count is that of the ended tasks."""
         name, role, state = _short(agent.agent_id), agent.role.value, agent.health.value
         if agent.agent_id in self._killed and state == "active":
             state = "restarted"
@@ -121,11 +121,11 @@ class Watch:
         return AgentRow(name, role, state, in_flight, done, agent.beat.failed, self._rate(agent.agent_id, done))
 
     def _done(self, agent_id: str) -> int:
-        """Tasks that were completed there, over all its starts, as far as each has told."""
+        """The number of tasks completed by an agent, over all its starts, from their last heartbeats."""
         return sum(beat.done for (name, _), (_, beat) in self._last.items() if name == agent_id)
 
     def _rate(self, agent_id: str, done: int) -> float:
-        """Tasks a second between the last two looks that differ."""
+        """Tasks a second between the last two counts that differ."""
         now_s = time.monotonic()
         then_s, before, rate = self._done_before.get(agent_id, (now_s, done, 0.0))
         if done != before:
@@ -136,5 +136,5 @@ class Watch:
 
 
 def _short(agent_id: str) -> str:
-    """An id without the coordinator's, after which distributors are named."""
+    """An id without the prefix that is the coordinator's id."""
     return agent_id.rpartition(".")[2]
