@@ -146,7 +146,13 @@ class CoordinatorBehaviour:
         except Exception as error:
             unforeseen = None if isinstance(error, AgentSystemError) else error
             what = type(effect).__name__
-            log.warning("%s put off: %s", what, error, extra={"action": "chore_put_off"}, exc_info=unforeseen)
+            log.warning(
+                "%s failed and will be tried again: %s",
+                what,
+                error,
+                extra={"action": "chore_put_off"},
+                exc_info=unforeseen,
+            )
 
     async def _audit(self, effect: Audit) -> None:
         """Reads the cell and the heartbeat of a distributor together, so that both are from the same moment."""

@@ -90,7 +90,11 @@ class Records:
             commands = [self._index_of(stored.task) for stored in await self._tasks(lost) if stored.task]
             if commands:
                 await self._loop.committer.commit(commands, {})
-                log.warning("%d tasks were in no index", len(commands), extra={"action": "tasks_listed_anew"})
+                log.warning(
+                    "%d tasks were in no index, and were added to theirs",
+                    len(commands),
+                    extra={"action": "tasks_listed_anew"},
+                )
 
     def _index_of(self, task: Task) -> Command:
         index = self._keys.ended if task.status.ended else self._keys.open
@@ -122,7 +126,7 @@ class Records:
         state.foreign |= {stored.name.decode() for stored in found if stored.foreign}
         if state.foreign:
             log.warning(
-                "%d tasks are sealed with a key that is not here, or are of another release: they stay as they are, and"
+                "%d tasks are sealed with an unknown key, or come from another release: they are kept, but"
                 " do not run. Has A2A_TOKEN_SECRET changed? Then set the previous one as A2A_PREVIOUS_SECRET.",
                 len(state.foreign), extra={"action": "records_foreign", "records": len(state.foreign)},
             )  # fmt: skip
@@ -173,7 +177,7 @@ class Records:
             page = misplaced[start : start + PAGE]
             forged = [stored for stored in page if stored.forged]
             for stored in forged:
-                error = ForgedRecord("this coordinator did not seal it, so it is not believed")
+                error = ForgedRecord("this coordinator did not seal it, so it is not trusted")
                 self._loop.inbox.put_aside_record(self._keys.tasks, stored.name, stored.record, error)
             commands: list[Command] = [("ZREM", index, *(stored.name for stored in page))]
             if forged:

@@ -165,7 +165,7 @@ def _parsed(body: bytes) -> tuple[_Envelope, dict[str, Any], list[Raw]]:
 
 def _each_name_once(pairs: list[tuple[str, Any]]) -> None:
     if len(pairs) != len({name for name, _ in pairs}):
-        raise ValueError("a name stands twice in one object")
+        raise ValueError("an object has the same name twice")
 
 
 def as_list(items: Iterable[bytes]) -> orjson.Fragment:

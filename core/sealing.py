@@ -55,13 +55,13 @@ class Seals:
 
     def opened(self, kind: Sealed, name: str, sealed: bytes) -> bytes:
         """The record without its seal. Raises ForgedRecord when it is not the one that was sealed under that name.
-        UnknownKey: it is sealed with a key that is not here, so nobody can tell, and it must not be thrown away."""
+        UnknownKey: it is sealed with an unknown key, so its origin is unknown, and it must be kept."""
         record = bare(sealed)
         if record is sealed:
             raise ForgedRecord(f"the {kind.value} record {name[:200]!r} has no seal")
         key_id, _, mac = sealed[len(_START) - _LENGTH : -len(_END)].partition(b":")
         if key_id not in self._macs:
-            raise UnknownKey(f"the {kind.value} record {name[:200]!r} is sealed with a key that is not here")
+            raise UnknownKey(f"the {kind.value} record {name[:200]!r} is sealed with an unknown key")
         if not hmac.compare_digest(mac, _mac(self._macs[key_id][kind], name, record)):
             raise ForgedRecord(f"the {kind.value} record {name[:200]!r} is not what its writer has sealed")
         return record

@@ -99,7 +99,7 @@ class DistributorBehaviour:
             except UnknownKey as error:  # the secret may be wrong, so the record stays, but does not run
                 log.warning("%s", error, extra={"action": "record_foreign"})
             except (PeerError, BadTask, ValueError):
-                forgery = ForgedRecord("this distributor did not seal it, so it is not believed")
+                forgery = ForgedRecord("this distributor did not seal it, so it is not trusted")
                 loop.inbox.put_aside_record(key, name, sealed, forgery)
                 forged.append(name)
         # The coordinator notices tasks whose records were deleted, and hands them over again.

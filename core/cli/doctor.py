@@ -17,7 +17,7 @@ __all__ = ["doctor"]
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """Find what is wrong, and how to mend it.
+    """Find problems, and say how to fix them.
 
     Looks at Python, packages, settings, secret, server, leases, agents and rejected messages; changes nothing.
     The exit code is not 0 when something has failed.

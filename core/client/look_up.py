@@ -127,7 +127,7 @@ class LookUp:
         try:
             task = Task.from_json(seals.opened(Sealed.TASK, task_id, sealed))
         except (PeerError, BadTask) as error:
-            log.warning("record not believed: %s", error, extra={"action": "record_rejected", "task_id": task_id})
+            log.warning("a record was rejected: %s", error, extra={"action": "record_rejected", "task_id": task_id})
             return None
         return task if may_touch(self._me, task) else None
 

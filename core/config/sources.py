@@ -242,10 +242,10 @@ def _dotenv(path: Path) -> Iterator[tuple[str, str]]:
     except FileNotFoundError:
         return
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}). Mend it, or remove it.") from error
+        raise ConfigError(f"{path} cannot be read ({error}). Fix or remove it.") from error
     for binding in bindings:
         if binding.error or (binding.key is not None and binding.value is None):
-            raise ConfigError(f"{path}, line {binding.original.line}: this is not NAME=value. Mend or remove the line.")
+            raise ConfigError(f"{path}, line {binding.original.line}: this is not NAME=value. Fix or remove the line.")
         if binding.key is not None:
             yield binding.key, binding.value or ""
 

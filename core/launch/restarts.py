@@ -40,6 +40,6 @@ class AgentRestarts:
         if exit_code in ORDERLY_CODES:
             return "it was asked to stop, and is not started again; `agents down` and `agents up` bring it back"
         if exit_code in FINAL_CODES:
-            return "its configuration is wrong, which another start cannot change; mend what its last line says"
+            return "its configuration is wrong, which another start cannot change; fix what its last line says"
         period_s = AGENT_RESTARTS.period_s
         return f"it ended {self._restarts.deaths} times within {period_s:g} s, and is given up; its log says why"

@@ -201,8 +201,8 @@ async def check_server(reader: Reader) -> None:
         [info] = await reader.run(("INFO",))
     except ServerRefused as error:
         log.warning(
-            "whether this server may delete tasks, or forgets them in a restart, is not known: %s."
-            " Cure: let our user ask, ACL SETUSER NAME +info",
+            "it is unknown whether this server may delete tasks, or loses them in a restart: %s."
+            " Cure: allow our user to ask, with ACL SETUSER NAME +info",
             error,
             extra={"action": "server_unchecked"},
         )

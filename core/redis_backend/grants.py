@@ -17,7 +17,7 @@ from core.redis_backend.keys import AgentKeys
 from core.signing import AHEAD_MS
 from core.stored import number_in
 
-__all__ = ["NO_LEASE", "fencing", "granted", "held_in", "mended"]
+__all__ = ["NO_LEASE", "fencing", "granted", "held_in", "repairs"]
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def granted(fence: object, header: object, now_ms: int) -> tuple[int, int]:
     return number_in(version), max(number_in(fence, below), number_in(epoch, below))
 
 
-def mended(keys: AgentKeys, kinds: Sequence[object]) -> list[Command]:
+def repairs(keys: AgentKeys, kinds: Sequence[object]) -> list[Command]:
     """The commands that delete foreign values in place of this agent's keys, beside which no commit would succeed.
     `kinds` are the replies of TYPE for `keys.types`."""
     wrong = [
@@ -62,5 +62,5 @@ def mended(keys: AgentKeys, kinds: Sequence[object]) -> list[Command]:
         if isinstance(found, bytes) and found not in (kind, b"none")
     ]
     for key in wrong:
-        log.warning("%s is of a type that none of our agents gives it: deleted", key, extra={"action": "key_mended"})
+        log.warning("%s had a type that no agent gives it, and was deleted", key, extra={"action": "key_mended"})
     return [("DEL", *wrong)] if wrong else []

@@ -15,7 +15,7 @@ from core.ports import Command
 from core.redis_backend.bounded_reads import HASH_BYTES, lease_read, trimmed_hash
 from core.redis_backend.clock import ServerClock, monotonic_s
 from core.redis_backend.event_trail import EventTrail
-from core.redis_backend.grants import NO_LEASE, fencing, granted, held_in, mended
+from core.redis_backend.grants import NO_LEASE, fencing, granted, held_in, repairs
 from core.redis_backend.held_lease import HeldLease
 from core.redis_backend.keys import AgentKeys
 from core.redis_backend.transaction import Transactions
@@ -165,16 +165,16 @@ class Leaseholder:
             if held not in (b"", free) and not self._by_force and not is_dead(held):
                 await self._connection.exchange(("UNWATCH",))
                 return held
-            return None if await self._take(held, fence, header, mended(self._keys, kinds)) else b""
+            return None if await self._take(held, fence, header, repairs(self._keys, kinds)) else b""
 
-    async def _take(self, held: bytes, fence: object, header: object, mending: list[Command]) -> bool:
+    async def _take(self, held: bytes, fence: object, header: object, repairs_first: list[Command]) -> bool:
         now_ms, before = self._clock.now_ms(), self._lease.highest_epoch
         self._lease.version, epoch = granted(fence, header, now_ms)
         # The server's clock in ms also outgrows every fence that was given out before its memory was lost.
         self._lease.reach(max(epoch, self._lease.highest_epoch, now_ms - 1) + 1)
         self._lease.acquired_ms = now_ms
         return await self._transactions.send(
-            [*mending, *self._fence(), ("ZREM", self._keys.standbys, self._lease.name), *self._told(held, before)]
+            [*repairs_first, *self._fence(), ("ZREM", self._keys.standbys, self._lease.name), *self._told(held, before)]
         )
 
     def _told(self, held: bytes, lost_epoch: int) -> list[Command]:

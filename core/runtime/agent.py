@@ -269,4 +269,6 @@ def _close_at_exit(reference: weakref.ref[Agent]) -> None:
         try:
             asyncio.run_coroutine_threadsafe(agent._close(), portal_loop()).result(timeout=5)
         except (AgentSystemError, TimeoutError) as error:
-            log.warning("left without a goodbye: %s", error, extra={"action": "agent_left_silently"})
+            log.warning(
+                "the agent has left without telling its parent: %s", error, extra={"action": "agent_left_silently"}
+            )

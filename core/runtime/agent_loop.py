@@ -130,7 +130,9 @@ class AgentLoop:
                 await self.committer.run(("SREM", ACTIVE, self._path))
                 await self.committer.leaseholder.release()
         except (WorldError, RaceLost) as error:
-            log.warning("left without a goodbye: %s", error, extra={"action": "agent_left_silently"})
+            log.warning(
+                "the agent has left without telling its parent: %s", error, extra={"action": "agent_left_silently"}
+            )
         finally:
             await self.close()
 

@@ -141,7 +141,9 @@ def _end(code: int, loop: asyncio.AbstractEventLoop) -> None:
     }
     coroutines = {task.get_name() for task in asyncio.all_tasks(loop)} - {MAIN}
     if left := sorted(threads | coroutines):
-        log.warning("ends although user code goes on: %s", ", ".join(left), extra={"action": "left_running"})
+        log.warning(
+            "the process ends, although user code still runs: %s", ", ".join(left), extra={"action": "left_running"}
+        )
     with suppress(OSError, ValueError):  # there may be no reader any more
         sys.stdout.flush()
     os._exit(code)

@@ -48,7 +48,9 @@ class PoisonFilter:
 
     async def _put_aside(self, received: Received, error: Exception) -> None:
         log.error(
-            "message put aside", extra={"action": "message_put_aside", "entry": received.entry_id}, exc_info=error
+            "a message was quarantined",
+            extra={"action": "message_put_aside", "entry": received.entry_id},
+            exc_info=error,
         )
         bad = error if isinstance(error, PeerError) else MalformedMessage(f"{type(error).__name__}: {error}")
         self._inbox.reject(received, bad)

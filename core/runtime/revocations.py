@@ -41,4 +41,4 @@ class Revocations:
             if revocation.chain[:-1] != self._parents or self._signing.revokes(child):
                 continue
             if self._signing.revoke(child, revocation.key_id, revocation.proof):
-                log.warning("%s is revoked: nothing it says is believed", child, extra={"action": "child_revoked"})
+                log.warning("%s is revoked: its messages are rejected", child, extra={"action": "child_revoked"})

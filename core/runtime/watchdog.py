@@ -84,9 +84,13 @@ class Watchdog:
             return
         self.refusal = why
         if why:
-            log.warning("what is to be written is kept until it can be: %s", why, extra={"action": "writes_refused"})
+            log.warning(
+                "Redis refuses writes, and they are repeated until it accepts them: %s",
+                why,
+                extra={"action": "writes_refused"},
+            )
         else:
-            log.info("Redis writes again", extra={"action": "writes_accepted"})
+            log.info("Redis accepts writes again", extra={"action": "writes_accepted"})
             self._forgive()
 
     async def run(self, agent: str, every_s: float) -> None:

@@ -81,7 +81,7 @@ def test_a_parent_can_check_what_its_child_has_sealed_and_nobody_beside_it() -> 
     [
         (RECORD, "the task record 't' has no seal"),
         (Seals(NEW).seal(Sealed.TASK, "u", RECORD), "the task record 't' is not what its writer has sealed"),
-        (Seals(OLD).seal(Sealed.TASK, "t", RECORD), "the task record 't' is sealed with a key that is not here"),
+        (Seals(OLD).seal(Sealed.TASK, "t", RECORD), "the task record 't' is sealed with an unknown key"),
     ],
 )
 def test_what_is_not_believed_is_named_with_the_reason(sealed: bytes, words: str) -> None:

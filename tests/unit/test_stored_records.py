@@ -165,7 +165,10 @@ def test_what_no_index_names_is_listed_again_where_it_belongs(caplog: pytest.Log
     assert start.ask("ZSCORE", KEYS.ended, "ended") == str(NOW_MS).encode()
     assert start.ask("ZSCORE", KEYS.open, "open") == str(NOW_MS).encode()
     assert start.ask("ZSCORE", KEYS.ended, "done") == b"7"
-    assert warnings_in(caplog)[0] == ("2 tasks were in no index", {"action": "tasks_listed_anew"})
+    assert warnings_in(caplog)[0] == (
+        "2 tasks were in no index, and were added to theirs",
+        {"action": "tasks_listed_anew"},
+    )
 
 
 def test_the_newest_children_of_a_waiting_task_are_vouched_for_by_their_records() -> None:
@@ -255,7 +258,7 @@ def test_what_is_taken_away_is_put_aside_with_the_reason_and_told_to_the_operato
 
     [put_aside] = start.quarantined()
     assert (put_aside["from"], put_aside["body"]) == (KEYS.tasks, forged.decode())
-    assert put_aside["detail"] == "this coordinator did not seal it, so it is not believed"
+    assert put_aside["detail"] == "this coordinator did not seal it, so it is not trusted"
     assert warnings_in(caplog) == [
         (
             "removed 2 records that were missing or forged, or of ended tasks",
@@ -273,7 +276,7 @@ def test_tasks_that_do_not_run_because_of_their_key_are_told_to_the_operator_wit
 
     [(words, facts)] = warnings_in(caplog)
     assert words == (
-        "2 tasks are sealed with a key that is not here, or are of another release: they stay as they are, and"
+        "2 tasks are sealed with an unknown key, or come from another release: they are kept, but"
         " do not run. Has A2A_TOKEN_SECRET changed? Then set the previous one as A2A_PREVIOUS_SECRET."
     )
     assert facts == {"action": "records_foreign", "records": 2}

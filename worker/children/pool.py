@@ -349,7 +349,11 @@ class ChildPool:
         if self._control is None or self._process is None:
             return
         if not self._hung_up:  # otherwise it was asked to end
-            log.warning("no children until the next one is needed: %s", why, extra={"action": "forkserver_gone"})
+            log.warning(
+                "there are no child processes until the next one is needed: %s",
+                why,
+                extra={"action": "forkserver_gone"},
+            )
         asyncio.get_running_loop().remove_reader(self._control)
         self._control.close()
         self._process.kill()

@@ -101,6 +101,8 @@ class Deadlines:
             running.killed = True
             running.child.kill()
         elif since_s >= (GRACE_S if running.child is None else GIVE_UP_S):
-            log.warning("a handler does not end: %s", running.task.task_id, extra={"action": "attempt_left_behind"})
+            log.warning(
+                "the handler of task %s does not end", running.task.task_id, extra={"action": "attempt_left_behind"}
+            )
             self.left_behind.add(running.attempt)
             self._finish(running, stopped(running))
