@@ -1,4 +1,7 @@
-"""How long to pause between attempts at something that fails for a while."""
+"""Pauses between attempts at something that fails for a while: exponential backoff with equal jitter.
+
+See "Exponential Backoff And Jitter" in the AWS Architecture Blog.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which child gets the next task."""
+"""Chooses the child that gets the next task."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class LeastLoaded:
         return False
 
     def choose(self, needs: tuple[str, ...], avoid: str | None = None) -> Subordinate | None:
-        """The child to hand one task to, or None when nobody has room; call `put_back` after handing it over. The child
-        `avoid` is chosen only if no other can run the task, so that a retry goes elsewhere if possible."""
+        """The child that gets one task; None: no child has room. Call `put_back` after handing it over. The child
+        `avoid` is chosen only if no other child can run the task, so that a retry goes elsewhere if possible."""
         put_back = []
         fallback = chosen = None
         while self._heap and chosen is None:
@@ -51,6 +51,6 @@ class LeastLoaded:
         return chosen[2] if chosen else None
 
     def put_back(self, child: Subordinate) -> None:
-        """Puts a child that was given a task back in line, if it still has room."""
+        """Makes a child available again after it got a task, if it still has room."""
         if self._room(child) > 0:
             heapq.heappush(self._heap, (child.load, child.address.agent_id, child))

@@ -1,4 +1,4 @@
-"""Every error of the system, grouped by whose fault it is and what the catcher should do.
+"""All errors of the system, grouped by whose fault they are and what the caller should do.
 
 AgentSystemError
 ├── PeerError           the sender's fault: reject, acknowledge, count; never retry
@@ -65,8 +65,8 @@ class RevokedKey(PeerError):
 
 
 class StaleMessage(PeerError):
-    """The time it was signed at and the time it arrived at differ by more than the freshness window,
-    or it comes from an incarnation that has been replaced."""
+    """The times of signing and arrival differ by more than the freshness window, or the message is from an incarnation
+    that has been replaced."""
 
     reason = "stale"
 
@@ -78,7 +78,7 @@ class ReplayedMessage(PeerError):
 
 
 class ForgedRecord(PeerError):
-    """A stored record that its writer has not sealed: somebody else has written to Redis."""
+    """A stored record without a valid seal of its writer: somebody else wrote it to Redis."""
 
     reason = "forged_record"
 
@@ -112,7 +112,7 @@ class LeaseHeld(RaceLost):
 
 
 class Wedged(AgentSystemError):
-    """The agent was alive and did nothing although there was work. It has stopped itself so that another takes over."""
+    """The agent made no progress although there was work. It has ended itself, so that another process takes over."""
 
     exit_code = 70
 
@@ -128,7 +128,7 @@ class TransportDown(WorldError):
 
 
 class ReplyTooLarge(TransportDown):
-    """More bytes came than the caller was ready to hold; the connection is closed."""
+    """The reply had more bytes than the caller allows; the connection is closed."""
 
 
 class ServerRefused(WorldError):

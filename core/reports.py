@@ -1,7 +1,7 @@
-"""What tiers report to their parents about tasks: the shape of each item, its limits, and the check. Rules, no I/O.
+"""The reports of tiers to their parents about tasks: the format of each item, its limits and validation. No I/O.
 
-Each item is checked by itself where it enters a tier. A malformed item is put aside and costs its own task an attempt,
-or its end, and the other items of its message go on. Whoever holds one legitimate key can write anything into an item.
+Each item is validated separately where it enters a tier. A malformed item is quarantined and fails its own attempt or
+task, while the other items of its message are handled. The holder of a legitimate key can write anything into an item.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = [
 CHILDREN_LIMIT_BYTES = 2 * 1024 * 1024
 #: The largest progress report that is shown, as JSON.
 PROGRESS_LIMIT_BYTES = 4096
-#: How much of the output of a task is kept, in characters.
+#: Number of characters that are kept of a task's output.
 OUTPUT_LIMIT = 2048
 #: Bound of the errors of all attempts, with the last one twice. A tier keeps them within a quarter of it.
 ERRORS_LIMIT_BYTES = 256 * 1024
@@ -89,14 +89,14 @@ class ProgressReport(Struct, frozen=True, kw_only=True, gc=False, rename={"progr
 
 
 class Refusal(Struct, frozen=True, gc=False):
-    """An item of a client's request that was not carried out, and the reason."""
+    """An item of a client's request that was refused, and the reason."""
 
     task_id: str  #: "?" where the item names no task
     reason: str
 
 
 class Answer(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a coordinator answers to a request of a client. What is not refused was carried out."""
+    """The answer of a coordinator to a client's request. Items that are not refused were executed."""
 
     refused: tuple[Refusal, ...] = ()
     replayed: dict[str, str] = {}  #: dead letter -> the task that runs instead
@@ -124,7 +124,7 @@ item_of = msgspec.json.Encoder().encode
 
 
 def attempt_report(item: Raw) -> AttemptReport:
-    """The report of a worker. Raises MalformedMessage, which names the field and quotes nothing."""
+    """The report of a worker. Raises MalformedMessage, which names the field, without its value."""
     report = _decoded(_attempt, item)
     if report.status == "failed" and report.error is None:
         raise MalformedMessage("error: missing from the report of a failed attempt")
@@ -133,7 +133,7 @@ def attempt_report(item: Raw) -> AttemptReport:
 
 
 def task_report(item: Raw) -> TaskReport:
-    """The report of a distributor; as `attempt_report`."""
+    """The report of a distributor. Raises as `attempt_report` does."""
     report = _decoded(_task, item)
     _check_contents(report)
     if report.errors and len(item_of((report.errors, report.error))) > ERRORS_LIMIT_BYTES:

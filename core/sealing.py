@@ -1,11 +1,10 @@
-"""Seals on stored records: write access to Redis alone makes no record that is believed. No I/O.
+"""Seals on stored records, so that write access to Redis alone is not enough to forge a record. No I/O.
 
-A record is JSON that ends in `}`. A sealed one has one more field at its end, so readers that merely parse it work as
-before. The seal is a MAC (BLAKE2b with a key, RFC 7693, at a third of the cost of HMAC-SHA256) over the kind of the
-record, its name and its bytes, with a key that follows from its writer's own. Whoever knows the writer's key can check
-it, and so can the agents above.
+A record is JSON that ends in `}`. A sealed record has one more field at its end, which readers that merely parse it
+ignore. The seal is a MAC (BLAKE2b with a key, RFC 7693, at a third of the cost of HMAC-SHA256) over the record's kind,
+name and bytes, with a key that is derived from its writer's key. The writer and the agents above it can verify it.
 
-A seal does not prevent that a record is deleted, or replaced by an older one of the same name.
+A seal does not prevent anybody from deleting a record, or replacing it with an older one of the same name.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _LENGTH = len(_START) + _KEY_ID + 1 + 2 * _DIGEST_BYTES + len(_END)
 
 
 class Sealed(StrEnum):
-    """The kind of a record. A seal of one kind says nothing about another."""
+    """The kind of a record. A seal is only valid for its kind."""
 
     TASK = "task"  #: a coordinator's record of a task
     SUBMISSION = "submission"  #: a message that tasks were submitted with, as it was signed
@@ -35,10 +34,11 @@ class Sealed(StrEnum):
 
 
 class Seals:
-    """Makes and checks the seals of one agent. `keys` are by id: the current key first, then those also accepted."""
+    """Makes and verifies the seals of one agent. `keys`: by id, the current key first, then others that are
+    accepted."""
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
-        # The key is worked in once, which is half of the cost of a seal.
+        # The key is hashed once here, since that is half of the cost of a seal.
         self._macs = {
             key_id.encode(): {
                 kind: hashlib.blake2b(key=key, digest_size=_DIGEST_BYTES, person=kind.encode()) for kind in Sealed
@@ -54,7 +54,7 @@ class Seals:
         return record[:-1] + self._mark + _mac(self._sealing[kind], name, record) + _END
 
     def opened(self, kind: Sealed, name: str, sealed: bytes) -> bytes:
-        """The record without its seal. Raises ForgedRecord when it is not the one that was sealed under that name.
+        """The record without its seal. Raises ForgedRecord when it is not the one that was sealed under this name;
         UnknownKey: it is sealed with an unknown key, so its origin is unknown, and it must be kept."""
         record = bare(sealed)
         if record is sealed:
@@ -67,21 +67,21 @@ class Seals:
         return record
 
     def opened_anew(self, kind: Sealed, name: str, sealed: bytes) -> bytes | None:
-        """The record sealed with the current key, if its seal was made with another one; None: it is good as it is.
-        Raises as `opened`."""
+        """The record, sealed with the current key, if its seal was made with another one; otherwise None. Raises as
+        `opened` does."""
         record = self.opened(kind, name, sealed)
         is_current = sealed[len(_START) - _LENGTH :].startswith(self._current)
         return None if is_current else self.seal(kind, name, record)
 
     @property
     def rotating(self) -> bool:
-        """Whether there may be seals of a key that is being replaced."""
+        """Whether the key is being replaced, so that there may be seals with another one."""
         return len(self._macs) > 1
 
 
 def _mac(keyed: hashlib.blake2b, name: str, record: bytes) -> bytes:
     mac = keyed.copy()
-    mac.update(name.encode() + b"\0" + record)  # a name has no zero byte, so it cannot run over
+    mac.update(name.encode() + b"\0" + record)  # a name has no zero byte, so the parts are unambiguous
     return mac.hexdigest().encode()
 
 

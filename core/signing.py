@@ -35,9 +35,9 @@ __all__ = ["KeyRing", "ReplayWindow", "Signed", "check_fresh", "check_plausible"
 
 _LABEL = b"agent-system/a2a/v1"
 _RECORDS = "records"
-#: How far the number of a start may lie ahead of the server's clock, ms.
+#: How far the number of a start may be ahead of the server's clock, in ms.
 AHEAD_MS = 86_400_000
-#: How far back a sequence number may lie and still be distinguished from one that was taken.
+#: How far a sequence number may be below the highest one, and still be known as taken or not.
 WINDOW = 1024
 
 
@@ -51,7 +51,7 @@ class Signed:
     body: bytes
 
     def fields(self) -> list[bytes]:
-        """Names and values alternately, as XADD takes them."""
+        """Names and values, alternately, as arguments of XADD."""
         return [
             b"from", str(self.sender).encode(),
             b"kid", self.key_id.encode(),
@@ -61,7 +61,7 @@ class Signed:
 
     @classmethod
     def from_fields(cls, fields: Sequence[bytes]) -> Self:
-        """Raises MalformedMessage when a field is missing."""
+        """The message in the fields of a stream entry. Raises MalformedMessage when a field is missing."""
         named = pairs(fields)
         try:
             return cls(
@@ -79,7 +79,7 @@ class Signed:
 
     @classmethod
     def unpack(cls, packed: bytes) -> Self:
-        """Raises MalformedMessage."""
+        """The message in the value of a hash field. Raises MalformedMessage."""
         parts = packed.split(b"\n", 3)
         if len(parts) != 4:
             raise MalformedMessage("a packed message has four parts")
@@ -87,7 +87,7 @@ class Signed:
 
 
 class KeyRing:
-    """What one agent can sign and verify with.
+    """The keys with which one agent signs and verifies.
 
     `chain` leads from the coordinator down to this agent. With a previous secret, messages signed under it are
     accepted too; this agent always signs with the current one.
@@ -111,7 +111,7 @@ class KeyRing:
 
     @classmethod
     def from_agent_key(cls, text: str, chain: Sequence[Address]) -> Self:
-        """The keys of an agent that was given only its own key, as `export` gives it. Raises ConfigError."""
+        """The keys of an agent with only its own key, in the format of `export`. Raises ConfigError."""
         try:
             own = {kid: bytes.fromhex(key) for kid, _, key in (part.partition(":") for part in text.split(","))}
         except ValueError:
@@ -121,7 +121,7 @@ class KeyRing:
         return cls(chain, {kid: _of_session(key, chain[-1]) for kid, key in own.items()})
 
     def export(self) -> str:
-        """This agent's own key as text: a secret from which only the keys of its own subtree can be derived."""
+        """This agent's own key as text. From this secret only the keys of its own subtree can be derived."""
         return ",".join(f"{kid}:{key.hex()}" for kid, key in self._own.items())
 
     @property
@@ -134,7 +134,7 @@ class KeyRing:
         return Seals({key_id: _derive(_child_key(own, child), _RECORDS) for key_id, own in self._own.items()})
 
     def sign(self, body: bytes, recipient: Address) -> Signed:
-        """`body`, signed as this agent for `recipient`, which is its parent or a child of its own."""
+        """`body`, signed by this agent for `recipient`, which is its parent or one of its children."""
         key = self._link(self._current, self._me, recipient)
         return Signed(
             self._me,
@@ -144,9 +144,8 @@ class KeyRing:
         )
 
     def verify(self, signed: Signed) -> None:
-        """Checks a signature. Raises UnknownKey for a key that we do not have, before any other work; BadSignature when
-        the bytes, the sender, the recipient or the key are not what was signed; RevokedKey for any message in the name
-        of a revoked id.
+        """Verifies a signature. Raises UnknownKey for an unknown key, before any other work; BadSignature when bytes,
+        sender, recipient or key differ from what was signed; RevokedKey for any message in the name of a revoked id.
         """
         if self._revoked and self.revokes(signed.sender):
             raise RevokedKey(f"{signed.sender} is revoked")
@@ -157,14 +156,15 @@ class KeyRing:
         expected = _mac(key, signed.key_id, signed.sender, self._me, signed.body)
         if len(signed.signature) != len(expected) or not hmac.compare_digest(signed.signature, expected):
             raise BadSignature(f"from {signed.sender}")
-        self._keep(link, key)  # not before: forged messages must not push the keys of real senders out
+        self._keep(link, key)  # only now, since forged messages must not displace the keys of real senders
 
     def revocation(self, child: Address) -> dict[str, bytes]:
         """By key id, the proof that a holder of this agent's key revokes `child`."""
         return {key_id: _revocation(key, child) for key_id, key in self._own.items()}
 
     def revoke(self, child: Address, key_id: str, proof: bytes) -> bool:
-        """Believes nothing in the name of `child` from now on. False: the proof is wrong, and nothing changed."""
+        """Rejects all messages in the name of `child` from now on. Returns whether the proof was valid; if it was not,
+        nothing changes."""
         key = self._own.get(key_id)
         if key is None or not hmac.compare_digest(_revocation(key, child), proof):
             return False
@@ -253,8 +253,8 @@ def check_plausible(incarnation: int, known: int, now_ms: int) -> None:
     """Raises MalformedMessage when a start cannot have that number.
 
     The number is the server's clock at the start, or one more than that of the previous start, so it lies ahead only if
-    the clock was set back. If any number were accepted, the holder of a stolen key could leave its owner deaf for good:
-    no start of the owner would have a higher one."""
+    the clock was set back. If any number were accepted, the holder of a stolen key could use one that no later start of
+    the key's owner exceeds, so that the owner would be ignored forever."""
     if incarnation > known and incarnation > now_ms + AHEAD_MS:
         raise MalformedMessage("an incarnation that lies more than a day ahead of the server's clock")
 

@@ -1,9 +1,9 @@
 """The LangGraph graph of a tier: how it is built, and how it is run.
 
-It runs once for each batch, however many messages are in it, since a run costs some tenths of a millisecond in any
-case. Its context is what it is given: the agent's memory and the batch. Its state is what it decides: the step. The
-nodes change both in place, so they return nothing that LangGraph would have to merge. That is safe because nobody else
-holds them: if the commit is refused for good, the process discards its memory and reads the stored one again.
+It runs once for each batch of any size, since a run costs some tenths of a millisecond in any case. Its context is its
+input: the agent's memory and the batch. Its state is its output: the step. The nodes change both in place, so that
+LangGraph has nothing to merge. That is safe since nothing else refers to them: if the commit fails for good, the
+process discards its memory and reads the stored state again.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ __all__ = [
 
 Memory = TypeVar("Memory")
 
-#: LangGraph keeps some eighty bytes of each tick of a run, so that a run which went on for ever would grow.
+#: Number of ticks in a run. LangGraph keeps about eighty bytes of each, so that an endless run would grow.
 TICKS_A_RUN = 10_000
-#: stands for what a run is given, between two ticks
+#: Stands for the input of a run between two ticks.
 NOTHING: Any = None
-#: the channel of a graph that turns
+#: The channel of a turning graph.
 TURN = "turn"
 
 
@@ -51,7 +51,7 @@ class TickState(TypedDict):
 
 @dataclass(slots=True)
 class TickContext(Generic[Memory]):
-    """The context of a tick: what it decides from. It is the next tick's afterwards, so no node may keep it."""
+    """The context of a tick, which is its input. It is reused for the next tick, so no node may keep it."""
 
     memory: Memory  #: the agent's own, as the last tick left it
     batch: Batch
@@ -59,7 +59,7 @@ class TickContext(Generic[Memory]):
 
 @dataclass(slots=True)
 class Turning(TickContext[Any]):
-    """The context of a graph that turns: of the tick that it is at."""
+    """The context of a turning graph: that of its current tick."""
 
     step: Step
 
@@ -143,7 +143,7 @@ def added(new: Before | After, anchor: Stage) -> Stage:
 
 
 def built(name: str, stages: tuple[Stage, ...], nodes: Sequence[Before | After] = ()) -> TierGraph:
-    """The compiled graph of a tier: one for all agents of a process, but for those with nodes of a program in it.
+    """The compiled graph of a tier. All agents of a process share it, except those with nodes of a program.
 
     Raises ConfigError: a node cannot be put where it is meant to be."""
     return tier_graph(name, with_added(stages, nodes)) if nodes else _common(name, stages)
@@ -167,10 +167,11 @@ _common = cache(tier_graph)
 
 
 def turning(stages: Sequence[Stage]) -> Turns:
-    """The same stages as a graph that turns for as long as its agent lives: a node for a tick, and back to it.
+    """The same stages as a graph that turns as long as its agent lives: a single node runs a tick, and is followed by
+    itself.
 
-    To begin a run costs LangGraph more than to go on with one, and a node more costs as much as this whole node. It is
-    made of a channel and a write to it, since a node with a state of its own costs as much again."""
+    Starting a run costs LangGraph more than continuing one, and each further node costs as much as this whole node. It
+    consists of a channel and a write to it, since a node with a state of its own would cost as much again."""
 
     def tick(runtime: Runtime[Any]) -> Runtime[Any]:
         current: Turning = runtime.context
@@ -201,7 +202,7 @@ def ways_from(stage: Stage, following: Sequence[Stage]) -> dict[Due | None, str]
 
 
 def choosing(stage: Stage, ways: Mapping[Due | None, str]) -> Callable[..., Command[str]]:
-    """The stage's node, which itself says where the run continues: a conditional edge would cost half a node more."""
+    """The node of a stage, which itself names the next node, since a conditional edge would cost half a node more."""
 
     def run(state: TickState, runtime: Runtime[TickContext[Any]]) -> Command[str]:
         stage.run(state, runtime)
@@ -232,14 +233,14 @@ class TierGraph:
 
 
 class Run:
-    """One run of a graph that turns, which stands still between two ticks."""
+    """One run of a turning graph, which is suspended between two ticks."""
 
     def __init__(self, graph: Turns) -> None:
         self._now = Turning(NOTHING, NOTHING, NOTHING)
         self.ticks_left = TICKS_A_RUN
         self._context = untraced().copy()
         config: RunnableConfig = {"recursion_limit": TICKS_A_RUN, "max_concurrency": 1}
-        # What was written comes out after each tick, which is where the run is left standing.
+        # The run yields after each tick, and is suspended there.
         ticks = self._context.run(graph.stream, Runtime(context=self._now), config, stream_mode="values")
         self._ticks = cast(Generator[Any, None, None], ticks)
         finalize(self, self._context.run, self._ticks.close)
@@ -256,7 +257,7 @@ class Run:
 @cache
 def untraced() -> Context:
     """A context in which runs are not traced, whatever the environment says. LANGSMITH_TRACING is meant for the graphs
-    of users, and each run of a tier has the payloads of everybody."""
+    of users, and a trace of a tier would contain everybody's payloads."""
     from langsmith.run_helpers import tracing_context
 
     context = Context()
