@@ -29,6 +29,8 @@ __all__ = [
 ]  # fmt: skip
 
 S = TaskStatus
+#: Looked up once: in Python 3.11 that costs as much as to tell.
+STARTED = EventType.ATTEMPT_STARTED
 #: The status of a task after its last attempt, by that attempt's outcome; and what the coordinator is told of it.
 OUTCOMES: dict[str, TaskStatus] = {
     "completed": S.COMPLETED, "failed": S.FAILED, "cancelled": S.CANCELLED, "delegated": S.WAITING,
@@ -63,7 +65,7 @@ def hand_over(state: DistributorState, task: Task, worker: Subordinate, batch: B
     step.put(Table.ACTUAL, task.task_id, record)
     step.send(Sending(worker.address, Action.ASSIGN_TASK, None, worker.incarnation), record)
     step.change(task.task_id, trail(S.IN_PROGRESS, handed.assigned_to, handed.attempt, handed.task_type))
-    step.tell(EventType.ATTEMPT_STARTED, handed, handed.assigned_to, handed.attempt)
+    step.tell(STARTED, handed, handed.assigned_to, handed.attempt)
 
 
 def fail(state: DistributorState, task: Task, name: str, said: AttemptReport, batch: Batch, step: Step) -> None:
