@@ -11,6 +11,7 @@ from langchain_core.tools import tool
 from langgraph.config import get_stream_writer
 from langgraph.graph import START, StateGraph
 
+from core.agent_event import AgentEvent
 from core.errors import BadEvent
 from core.event_types import EventType
 from worker.authoring.context import Context
@@ -34,6 +35,20 @@ async def tells_on_the_loop(payload: Any, ctx: Context) -> Any:
     ctx.emit(EventType.CUSTOM, {"payload": payload})
     logging.getLogger("user").warning("a line that it logs")
     return payload
+
+
+@task("publishes", retries=0)
+async def publishes(payload: Any, ctx: Context) -> list[Any]:
+    heard: list[Any] = []
+
+    async def hear(event: AgentEvent) -> None:
+        heard.append(event.data)
+
+    ctx.bus.subscribe([EventType.CUSTOM], hear)
+    await ctx.bus.publish(AgentEvent(EventType.CUSTOM, data={"first": payload}))
+    ctx.bus.publish_nowait(AgentEvent(EventType.CUSTOM, data={"last": payload}))  # the attempt waits for it
+    ctx.bus.publish_nowait(AgentEvent(EventType.TASK_COMPLETED, data={"forged": True}))
+    return heard
 
 
 @task("tells_too_much", retries=0)

@@ -95,6 +95,13 @@ async def test_a_coroutine_tells_its_events(watched: House) -> None:
     assert ("custom", None, {"payload": [1]}) in told
 
 
+async def test_what_is_published_on_the_bus_of_an_attempt_is_told_and_nothing_that_agents_tell(watched: House) -> None:
+    told, ended = await inside(watched, "publishes", 7)
+
+    assert ended.result[0] == {"first": 7}
+    assert told == [("custom", None, {"first": 7}), ("custom", None, {"last": 7})]
+
+
 async def test_what_is_no_event_is_refused_in_words_and_a_flood_is_bounded_and_counted(watched: House) -> None:
     told, ended = await inside(watched, "tells_too_much", None)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from msgspec import Raw
@@ -21,6 +21,9 @@ from core.event_types import EventLevel, event_type
 from core.json_values import payload_json
 from core.reports import CHILDREN_LIMIT_BYTES, PROGRESS_LIMIT_BYTES
 from core.tasks import FreshId, Task, TaskError, TaskStatus, Then, checked
+
+if TYPE_CHECKING:
+    from core.events.bus import EventBus
 
 __all__ = ["ChildOutcome", "Context", "Progress", "Spawn", "current_context"]
 
@@ -86,6 +89,7 @@ class Context:
     #: called with the fields of each event; None: the level of the hierarchy (AGENT_EVENTS) does not go that far
     on_event: Callable[[dict[str, Any]], None] | None = field(default=None, repr=False)
     _cancelled: bool = field(default=False, init=False, repr=False)
+    _bus: EventBus | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.idempotency_key:
@@ -143,6 +147,26 @@ class Context:
             raise BadEvent(f"an event's data has {len(said)} bytes as JSON, over {EVENT_DATA_LIMIT_BYTES}: tell less")
         if self.on_event is not None:  # a copy of the data, since the handler may change its own objects later
             self.on_event({"type": event.type, "node_id": node, "data": orjson.loads(said)})
+
+    @property
+    def bus(self) -> EventBus:
+        """An event bus of this attempt, for coroutines and the nodes of graphs. What is published on it is told to
+        observers as well, as by `emit`, but for what agents alone tell. The attempt ends when its handlers have."""
+        if self._bus is None:
+            from core.events.bus import EventBus
+
+            self._bus = EventBus()
+            self._bus.subscribe(None, self._tell_on)
+        return self._bus
+
+    async def close(self) -> None:
+        """Waits until the bus, if there is one, has nothing left to handle. For the code that runs the attempt."""
+        if self._bus is not None:
+            await self._bus.aclose()
+
+    async def _tell_on(self, event: AgentEvent) -> None:
+        if event.type.level is EventLevel.ALL:
+            self.emit(event.type, event.data, node=event.node_id)
 
     def results(self) -> list[Any]:
         """The children's results, in the order of spawning.

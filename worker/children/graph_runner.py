@@ -73,6 +73,7 @@ async def _invoke(
     try:
         return await _final_state(graph, payload, context)
     finally:
+        await context.close()
         loop.remove_reader(descriptor)
 
 

@@ -59,7 +59,10 @@ class LoopExecutor:
             on_event=running.tell_soon if running.on_event else None,
         )
         running_context.set(context)
-        value = await handler.function(*handler.arguments(task.payload, context))
+        try:
+            value = await handler.function(*handler.arguments(task.payload, context))
+        finally:
+            await context.close()
         refuse_unrun(task.task_type, value)
         if isinstance(value, Spawn):
             return delegated(running, spawn_json(value))
