@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 
 from core.event_types import EventType
-from core.events import AgentEvent, EventBus
+from core.events import AgentEvent, EventBus, Overflow
 
 TYPES = (EventType.CUSTOM, EventType.ERROR)
 STREAMS = ("", "a")
@@ -36,7 +36,8 @@ class Listener:
 class Program:
     """Does what it is told with a bus. Handlers do what their event holds: yield, publish, wait for that."""
 
-    def __init__(self, permits: int, max_queue: int, max_history: int) -> None:
+    def __init__(self, permits: int, max_queue: int, max_history: int, overflow: Overflow) -> None:
+        self.overflow = overflow
         self.bus, self.permits, self.max_queue = EventBus(max_history, permits), permits, max_queue
         self.listeners: list[Listener] = []
         self.publishing: list[asyncio.Task[None]] = []
@@ -77,7 +78,10 @@ class Program:
                 self.works(-1)
 
         listener.since = self.bus.get_stats()["total_events"]
-        listener.id = self.bus.subscribe(listener.types, handler, listener.stream, max_queue=self.max_queue)
+        listener.id = self.bus.subscribe(
+            listener.types, handler, listener.stream,
+            max_queue=self.max_queue, overflow=self.overflow, block_s=0.0,
+        )  # fmt: skip
         self.listeners.append(listener)
 
     async def nested(self, told: dict[str, Any]) -> None:
@@ -98,7 +102,7 @@ class Program:
         event = self.event(told)
         await self.bus.publish(event)
         for listener in self.listeners:
-            if listener.wants(event) and listener.until == MANY:
+            if listener.wants(event) and listener.until == MANY and self.overflow is not Overflow.BLOCK:
                 assert event.sequence in listener.heard, "publish returned before the handler had run"
 
     def publish_nowait(self, told: dict[str, Any]) -> None:
@@ -144,9 +148,14 @@ STEPS = st.lists(
 
 
 @settings(deadline=None, max_examples=100)
-@given(steps=STEPS, permits=st.integers(1, 3), max_queue=st.sampled_from([1, 2, MANY]), max_history=st.integers(0, 5))
-def test_a_bus_does_what_its_model_does(steps: list[Any], permits: int, max_queue: int, max_history: int) -> None:
-    program = Program(permits, max_queue, max_history)
+@given(
+    steps=STEPS, permits=st.integers(1, 3), max_queue=st.sampled_from([1, 2, MANY]), max_history=st.integers(0, 5),
+    overflow=st.sampled_from(Overflow),
+)  # fmt: skip
+def test_a_bus_does_what_its_model_does(
+    steps: list[Any], permits: int, max_queue: int, max_history: int, overflow: Overflow
+) -> None:
+    program = Program(permits, max_queue, max_history, overflow)
     asyncio.run(asyncio.wait_for(program.run(steps), 60))
 
     told = sorted((event for event in program.published if event.sequence), key=lambda event: event.sequence)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -375,112 +374,6 @@ async def test_handlers_may_close_the_bus_even_several_at_once() -> None:
     assert listener.texts == ["last"]
     with pytest.raises(BusClosed):
         await bus.publish(event())
-
-
-# ---- threads, loops ----
-
-
-async def test_events_can_be_published_from_other_threads_and_reach_handlers_on_the_loop_of_the_bus() -> None:
-    bus, listener, main = EventBus(), Listener(), threading.get_ident()
-    threads: list[int] = []
-
-    async def where(_: AgentEvent) -> None:
-        threads.append(threading.get_ident())
-
-    bus.subscribe([CUSTOM], listener)
-    bus.subscribe([CUSTOM], where)
-    async with bus:
-
-        def publish_all(name: str) -> None:
-            for number in range(100):
-                bus.publish_nowait(event([name, number]))
-
-        await asyncio.gather(*(asyncio.to_thread(publish_all, name) for name in "abc"))
-    assert set(threads) == {main}
-    for name in "abc":
-        heard = [text[1] for text in listener.texts if isinstance(text, list) and text[0] == name]
-        assert heard == list(range(100))
-    assert bus.get_stats()["total_events"] == 300
-
-
-async def test_a_coroutine_of_the_bus_can_be_awaited_on_the_loop_of_another_thread() -> None:
-    bus, heard_in = EventBus(), []
-
-    async def handler(heard: AgentEvent) -> None:
-        await asyncio.sleep(0)
-        heard_in.append((heard.data["text"], threading.get_ident()))
-
-    async def elsewhere() -> AgentEvent | None:
-        before = bus.last_id
-        await bus.publish(event("from there"))
-        assert heard_in
-        return await bus.wait_for(CUSTOM, after=before)
-
-    async with bus:
-        bus.subscribe([CUSTOM], handler)
-        found = await asyncio.to_thread(asyncio.run, elsewhere())
-    assert found is not None
-    assert heard_in == [("from there", threading.get_ident())]
-
-
-async def test_a_publisher_on_another_loop_is_told_of_bad_events_and_can_be_cancelled() -> None:
-    bus, cancelled = EventBus(), asyncio.Event()
-
-    async def handler(_: AgentEvent) -> None:
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
-
-    async def elsewhere() -> None:
-        with pytest.raises(BadEvent):
-            await bus.publish(event(object()))
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.05):
-                await bus.publish(event())
-
-    async with bus:
-        bus.subscribe([CUSTOM], handler)
-        await asyncio.to_thread(asyncio.run, elsewhere())
-        await cancelled.wait()
-
-
-def test_what_was_published_before_there_was_a_loop_is_handled_on_the_first_one() -> None:
-    bus, listener = EventBus(), Listener()
-    bus.subscribe([CUSTOM], listener)
-    bus.publish_nowait(event("early"))
-
-    async def program() -> None:
-        async with bus:
-            await bus.publish(event("late"))
-
-    asyncio.run(program())
-    assert listener.texts == ["early", "late"]
-
-
-def test_a_bus_goes_on_on_the_next_loop_when_its_own_has_ended_in_the_middle_of_a_handler() -> None:
-    bus, listener = EventBus(max_concurrent_handlers=1), Listener()
-
-    async def never_ends_the_first_time(heard: AgentEvent) -> None:
-        if heard.data["text"] == "first":
-            await asyncio.Event().wait()
-
-    bus.subscribe([CUSTOM], never_ends_the_first_time)
-    bus.subscribe([CUSTOM], listener)
-
-    async def first() -> None:
-        bus.publish_nowait(event("first"))
-        bus.publish_nowait(event("second"))
-        await turns_of_the_loop()
-
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(first())
-    for task in asyncio.all_tasks(loop):  # the handler, which is forgotten with its loop
-        task.cancel()
-    loop.close()
-    asyncio.run(bus.publish(event("third")))
-    assert listener.texts == ["first", "second", "third"]
 
 
 def test_importing_the_room_opens_nothing_and_imports_no_bus() -> None:
