@@ -164,11 +164,12 @@ class GroupReader:
             self._settle(msg_id, received.session)
             return None
         if again:
-            received.attempt = 1 + await self.audience.count_try(msg_id)
-        if received.attempt > self._max_attempts:
-            received.attempt -= 1  # this one does not begin
-            await self._bury(received, "no handler has returned")
-            return None
+            tries = await self.audience.count_try(msg_id)
+            if tries >= max(2, self._max_attempts):  # at the first of them nobody may have tried it before
+                received.attempt = tries
+                await self._bury(received, "no handler has returned")
+                return None
+            received.attempt = 1 + tries
         self._in_hand[msg_id] = received
         return received
 
@@ -237,7 +238,8 @@ class GroupReader:
             fetched = {entry[0] for entry, _ in self._fetched}
             for entry in entries:
                 is_free = entry[0] not in fetched and entry[0].decode() not in self._in_hand
-                if len(claimed) < most and is_free and (event := await self._opened(entry, again=True)):
+                again = entry[0] not in self._untried
+                if len(claimed) < most and is_free and (event := await self._opened(entry, again=again)):
                     claimed.append(event)
             after = entries[-1][0]
         await self.flush()

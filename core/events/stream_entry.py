@@ -67,6 +67,8 @@ class EntryFormat:
     def fields(self, event: AgentEvent) -> list[Part]:
         """The fields, names and values alternately. Raises BadEvent: it would not come back as it is."""
         event.check()
+        if not 0 <= event.sequence < 2**63:
+            raise BadEvent("an event's sequence is no whole number from 0")
         body = _encode(event)
         if len(body) > EVENT_LIMIT_BYTES:
             raise BadEvent(
@@ -110,9 +112,9 @@ def _decoded(body: bytes) -> AgentEvent:
         event = _decode(body)
     except msgspec.DecodeError:  # a type, or a field, of another version
         return AgentEvent.from_dict(_object_of(body))
-    if event.schema_version != SCHEMA_VERSION or event.timestamp.tzinfo is not UTC:
-        return AgentEvent.from_dict(_object_of(body))
-    return event
+    if event.schema_version == SCHEMA_VERSION and event.timestamp.tzinfo is UTC and 0 <= event.sequence < 2**63:
+        return event
+    return AgentEvent.from_dict(_object_of(body))
 
 
 def _object_of(body: bytes) -> dict[str, Any]:

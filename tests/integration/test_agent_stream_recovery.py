@@ -12,6 +12,7 @@ from contextlib import aclosing
 import pytest
 import redis.asyncio
 
+from core.config.settings import RedisConfig
 from core.events import AgentCoordinator
 from core.events.stream_entry import ReceivedEvent
 from tests.integration.agent_stream import STREAM, Make, blocked, custom, numbers, pending, publish, read
@@ -125,6 +126,17 @@ async def test_an_event_that_kills_its_consumers_is_a_dead_letter_in_the_end(
     assert (letter.event.data["n"], letter.attempts) == (0, 2)
 
 
+async def test_what_a_killed_consumer_had_only_fetched_is_tried_however_few_attempts_there_are(
+    stream: Make, client: redis.asyncio.Redis
+) -> None:
+    await publish(stream(), 3)
+    await client.xgroup_create(STREAM, "g", "0")
+    await client.xreadgroup("g", "gone", {STREAM: ">"})
+    peer = stream("g", max_attempts=1)
+    assert numbers(await peer.claim_abandoned_messages(min_idle_ms=0)) == [0, 1, 2]
+    assert await peer.dead_letters() == []
+
+
 async def test_the_events_of_a_consumer_that_was_killed_go_to_a_peer(
     stream: Make, client: redis.asyncio.Redis, redis_server: RedisServer
 ) -> None:
@@ -219,3 +231,32 @@ async def test_a_consumer_that_is_cancelled_in_its_handler_leaves_the_event_for_
     consuming.cancel()
     await asyncio.gather(consuming, return_exceptions=True)
     assert numbers(await read(stream("g"))) == [0]
+
+
+#: What docs/events.md says that a Redis user of a stream needs.
+RULES = (
+    "~agent_events ~{agent_events}:* -@all +ping +select +script|load +evalsha +@stream +hget +hset +hdel +hgetall"
+    " +hincrby +zadd +zrem +zscore +exists +pexpire +del +time"
+)
+
+
+async def test_a_redis_user_with_these_permissions_can_do_everything(
+    stream: Make, client: redis.asyncio.Redis, redis_config: RedisConfig
+) -> None:
+    await client.execute_command(*f"ACL SETUSER streamer reset on >pass-of-streamer {RULES}".split())  # type: ignore[no-untyped-call]
+    user = redis_config.model_copy(update={"username": "streamer", "password": "pass-of-streamer"})
+    coordinator = AgentCoordinator(user, consumer_group="g", max_length=1000, max_attempts=1)
+    await coordinator.publish_many(custom("s", n=number) for number in range(1100))
+
+    async def handle(event: ReceivedEvent) -> None:
+        if event["n"] == 1:
+            raise ValueError
+
+    assert await coordinator.consume(handle, max_events=500) == 499
+    [letter] = await coordinator.dead_letters()
+    assert await coordinator.replay(letter)
+    assert len(await coordinator.claim_abandoned_messages(min_idle_ms=0)) >= 1
+    assert await coordinator.trim_stream(900, approximate=False) == 201
+    assert (await coordinator.get_stream_info())["length"] == 900
+    await coordinator.close()
+    await client.acl_deluser("streamer")
