@@ -80,7 +80,7 @@ def events_table(found: dict[str, Any], console: Console) -> None:
     for label, key in (("published per second", "published_per_s"), ("acknowledged per second", "handled_per_s")):
         table.add_row(label, f"{bare[key]:,.0f}", f"{ours[key]:,.0f}", f"{ours[key] / bare[key]:.2f}")
     console.print(table)
-    for process, (early, late) in ours["memory_mb"].items():
+    for process, (early, late) in found["memory_mb"].items():
         console.print(f"memory of the {process}: {early:,.0f} MB early, {late:,.0f} MB at the end")
 
 
