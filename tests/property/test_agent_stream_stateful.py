@@ -213,7 +213,7 @@ def test_every_audience_gets_every_event_in_order_whatever_happens_to_its_consum
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=25,
+            max_examples=60,
             stateful_step_count=25,
             deadline=None,
             database=None,
