@@ -25,7 +25,7 @@ from coordinator.state import CoordinatorState
 from core.reports import AttemptReport
 from core.roles import Action
 from core.step import Batch, Drain, Step
-from core.tier_graph import Stage, TickContext, TickState, TierGraph, tier_graph
+from core.tier_graph import After, Stage, TickContext, TickState, TierGraph, built, first_run, stage, tier_graph
 from distributor.state import DistributorState
 from tests.builders import (
     CLIENT,
@@ -256,3 +256,32 @@ def test_each_node_of_a_tier_does_what_its_name_says() -> None:
     coordinator.rules.dispatch(memory, batch, step)
     assert "t" not in memory.queue
     assert len(sent(step, DISTRIBUTOR, Action.ASSIGN_TASK)) == 1
+
+
+def test_a_stage_is_named_after_its_rule_which_is_given_memory_batch_and_step() -> None:
+    def remember(memory: Seen, batch: Batch, step: Step) -> None:
+        memory.append(("remember", batch, step))
+
+    batch, seen = Batch(now=NOW, mono_ms=0), Seen()
+    made = stage(remember, _has_events)
+
+    step = tier_graph("letters", [stage(remember)]).run(seen, batch)
+
+    assert (made.name, made.due, stage(remember).due) == ("remember", _has_events, None)
+    assert seen == [("remember", batch, step)]
+
+
+def test_all_agents_of_a_tier_share_one_graph_unless_a_program_adds_nodes() -> None:
+    stages = tuple(ALWAYS_THREE)
+
+    common = built("letters", stages)
+
+    assert built("letters", stages) is common
+    assert common.graph.name == "letters"
+    changed = built("letters", stages, [After("a", lambda state, runtime: None)])
+    assert changed is not common
+    assert changed.graph.name == "letters"
+
+
+def test_the_first_run_of_a_process_does_nothing() -> None:
+    first_run()
