@@ -13,6 +13,7 @@ from coordinator.dead_letters import MAX_BYTES, MAX_LETTERS, recall_letters
 from coordinator.rules import recall
 from coordinator.state import CoordinatorState, DeadLetter, Fetch, Fetched, Found, Submission, Sweep
 from core.dead_letters import origin_of, submitted_in, successors_of
+from core.event_types import EventType
 from core.roles import Action, Address, Role
 from core.signing import Signed
 from core.step import Drain, Received, Sending, Step, Table
@@ -170,6 +171,7 @@ def test_a_replay_opens_a_new_task_and_takes_the_dead_letter_off_in_one_step() -
     # Kept anew: who asks again, not having heard, has to find its record.
     assert step.writes[ENDS] == {"t": int(NOW.timestamp() * 1000) + 60_000}
     assert ("dead_letter_replayed", {"task_id": "t", "replayed_as": "t.replay1"}) in step.notes
+    assert (EventType.TASK_REPLAYED, "t", None, "t.replay1") in step.events
     assert state.counts["replayed"] == 1
     assert state.submissions == {"5-0": Submission(state.submissions["5-0"].size, opened=1)}
     assert KEPT not in step.writes
@@ -322,6 +324,7 @@ def test_a_purged_dead_letter_is_off_the_queue_and_its_record_is_left_to_the_ret
     assert step.writes[DEAD] == {"t": None}
     assert step.writes[ENDS] == {"t": int(NOW.timestamp() * 1000)}
     assert ("dead_letter_purged", {"task_id": "t"}) in step.notes
+    assert (EventType.TASK_PURGED, "t", None) in step.events
     assert TASKS not in step.writes
     assert refusals(step) == []
     assert "t" not in sweep.keep

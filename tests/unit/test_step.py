@@ -7,8 +7,9 @@ import asyncio
 import pytest
 
 from core.errors import LeaseLost
-from core.step import Call, HeartbeatDue, Request, turn_away
-from tests.builders import DISTRIBUTOR, WORKER, a_batch, taken
+from core.event_types import EventType
+from core.step import Call, HeartbeatDue, Request, Step, turn_away
+from tests.builders import DISTRIBUTOR, WORKER, a_batch, a_task, taken
 
 
 async def test_whoever_waits_for_a_call_is_told_why_it_is_not_answered_and_whoever_has_an_answer_keeps_it() -> None:
@@ -22,6 +23,20 @@ async def test_whoever_waits_for_a_call_is_told_why_it_is_not_answered_and_whoev
     assert await answered == "as asked"
     with pytest.raises(LeaseLost, match="gone"):
         await waiting
+
+
+def test_observers_are_told_of_a_task_with_its_tree_if_it_has_a_parent_and_of_an_agent_by_its_address() -> None:
+    step = Step()
+
+    step.tell(EventType.TASK_PURGED, a_task("t").evolve(root_id="t"))
+    step.tell(EventType.TASK_REPLAYED, a_task("c").evolve(parent_id="p", root_id="r"), "c.replay1")
+    step.tell_agent(EventType.AGENT_DRAINING, WORKER, 7)
+
+    assert step.events == [
+        (EventType.TASK_PURGED, "t", None),
+        (EventType.TASK_REPLAYED, "c", "r", "c.replay1"),
+        (EventType.AGENT_DRAINING, "", None, "worker:worker-1", 7),
+    ]
 
 
 def test_the_highest_number_taken_from_a_sender_is_that_of_its_own_window() -> None:

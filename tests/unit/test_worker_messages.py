@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
+from core.event_types import EventType
 from core.langgraph_state import AgentStatus
 from core.reports import AttemptReport
 from core.roles import Action
@@ -143,6 +144,7 @@ def test_who_is_told_to_drain_takes_back_what_has_not_begun() -> None:
     rules.report(state, a_batch(events=[Withdrawn((attempt("t"),))]), step)
 
     assert (state.draining, step.effects, list(state.local_tasks)) == (True, [Withdraw()], ["u"])
+    assert (EventType.AGENT_DRAINING, "", None, str(WORKER)) in step.events
     assert told(step) == [{"task_id": "t", "attempt": 2, "status": "returned"}]
 
 
