@@ -22,16 +22,16 @@ class Each(Generic[T]):
 
     async def __aiter__(self) -> AsyncIterator[T]:
         try:
-            while (one := await self._next.aio()) is not None:
-                yield one
+            while (item := await self._next.aio()) is not None:
+                yield item
         finally:
             await self._close.aio()
 
     def __iter__(self) -> Iterator[T]:
         refuse_in_a_loop("use `async for`.")
         try:
-            while (one := self._next()) is not None:
-                yield one
+            while (item := self._next()) is not None:
+                yield item
         finally:
             self._close()
 

@@ -49,7 +49,7 @@ BATCH = 500
 #: How many abandoned events one call claims, and how many dead letters one call lists.
 CLAIMED_AT_ONCE, LISTED_AT_ONCE = 1000, 100
 #: Pauses of `consume` before it tries an event again: the first, doubled each time up to the longest.
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 5.0
 
 Handler = Callable[[ReceivedEvent], Awaitable[object]]
 
@@ -361,10 +361,10 @@ class AgentCoordinator(StreamEmitters):
         """Of the group, and of its parts with a filter, those of other processes too."""
         await self._reader(None)
         opened = await self._open()
-        for one in await groups_of(opened.connection, self._stream):
-            name, _, types = str(one["name"]).partition("[")
+        for group in await groups_of(opened.connection, self._stream):
+            name, _, types = str(group["name"]).partition("[")
             if name == self._group and types:
-                self._reader_of(opened, str(one["name"]), _wanted(types.removesuffix("]").split(",")))
+                self._reader_of(opened, str(group["name"]), _wanted(types.removesuffix("]").split(",")))
         return list(opened.readers.values())
 
     def _reader_of(self, opened: StreamSession, group: str, wanted: frozenset[EventType] | None) -> GroupReader:
@@ -409,7 +409,7 @@ def _within_s(timeout_ms: int | None, max_events: int | None) -> float | None:
 
 async def _handle(reader: GroupReader, event: ReceivedEvent, handler: Handler) -> bool:
     """Calls the handler until it returns. False: it has failed too often."""
-    pauses = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
+    pauses = Backoff(FIRST_PAUSE_S, MAX_PAUSE_S)
     while True:
         try:
             await handler(event)

@@ -24,7 +24,7 @@ ACKS_TOGETHER, ACKS_WAIT_S = 256, 0.05
 #: Between two attempts while Redis is away.
 PAUSE_S = 0.2
 #: How long one wait for news lasts at most.
-LONGEST_WAIT_S = 1.0
+MAX_WAIT_S = 1.0
 #: In the time that makes a consumer count as gone, it says so often that it lives.
 BEATS = 3
 
@@ -180,7 +180,7 @@ class GroupReader:
 
     async def _news(self, until_s: float) -> bool:
         """Waits until there may be something new. False: it is `until_s`."""
-        left_s = min(LONGEST_WAIT_S, until_s - monotonic_s())
+        left_s = min(MAX_WAIT_S, until_s - monotonic_s())
         if left_s <= 0:
             return False
         block_ms = max(1, int(left_s * 1000))

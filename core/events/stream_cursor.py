@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 256
 #: How long one wait lasts at most, and the pause between two attempts while Redis is away.
-LONGEST_WAIT_S, PAUSE_S = 2.0, 0.2
+MAX_WAIT_S, PAUSE_S = 2.0, 0.2
 POSITION = re.compile(r"\d{1,20}(-\d{1,20})?")
 
 
@@ -60,7 +60,7 @@ class StreamCursor:
 
     async def _fetch(self, until_s: float) -> bool:
         """Fetches what there is, or waits for it. False: there was nothing until `until_s`."""
-        left_s = min(LONGEST_WAIT_S, until_s - monotonic_s())
+        left_s = min(MAX_WAIT_S, until_s - monotonic_s())
         wait = ("BLOCK", int(left_s * 1000)) if left_s >= 0.001 else ()  # 0 would mean for ever
         [reply] = await self._connection.run(
             ("XREAD", "COUNT", BATCH, *wait, "STREAMS", self._stream, self._after),

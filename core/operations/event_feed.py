@@ -79,7 +79,7 @@ class Wanted:
 
     def may_hold(self, body: bytes) -> bool:
         """Whether an entry may hold such an event, as far as its bytes tell."""
-        return all(one is None or one.encode() in body for one in (self.task, self.root))
+        return all(task_id is None or task_id.encode() in body for task_id in (self.task, self.root))
 
     def admits(self, event: AgentEvent) -> bool:
         return (
