@@ -351,7 +351,7 @@ async def test_a_heartbeat_that_is_forged_is_counted_and_makes_nobody_alive(
     await client.hset(KEYS.heartbeats, mapping=beats)
 
     await until_async(lambda: agent.state.distributors, "the good heartbeat is heard")
-    await until_async(lambda: sum(agent.loop._inbox.rejected.values()) == 3, "the three others are counted")
+    await until_async(lambda: sum(agent.loop.inbox.rejected.values()) == 3, "the three others are counted")
 
     assert set(agent.state.distributors) == {"distributor-1"}
 

@@ -303,7 +303,8 @@ def test_more_records_than_are_listed_at_once_are_all_listed_and_each_once(caplo
     start = Start({name: sealed(a_task(name)) for name in names})
 
     assert set(start.state.local_tasks) == set(start.index(KEYS.open)) == set(names)
-    assert [words for words, _ in warnings_in(caplog)] == ["500 tasks were in no index", "1 tasks were in no index"]
+    added = "tasks were in no index, and were added to theirs"
+    assert [words for words, _ in warnings_in(caplog)] == [f"500 {added}", f"1 {added}"]
 
 
 def test_names_that_are_no_text_hinder_nothing() -> None:
