@@ -55,9 +55,9 @@ WORDS: Mapping[str, tuple[str, str | None]] = {
     E.AGENT_LOST: ("is gone; it had {in_flight} tasks", BAD),
     E.AGENT_RECOVERED: ("is heard again", GOOD),
     E.AGENT_DRAINING: ("drains: it takes nothing new", ODD),
-    E.LEASE_ACQUIRED: ("is process {process} now", PLAIN),
+    E.LEASE_ACQUIRED: ("runs as process {process}", PLAIN),
     E.LEASE_TAKEN_OVER: ("is taken over by process {process}{, from before}", ODD),
-    E.LEASE_LOST: ("is no longer process {process}", ODD),
+    E.LEASE_LOST: ("no longer runs as process {process}", ODD),
     E.EVENTS_MISSED: ("events were trimmed away before they were read", BAD),
 }
 
