@@ -59,8 +59,8 @@ def test_a_message_with_tasks_comes_back_from_its_bytes() -> None:
         (body(payload={"tasks": 7}), "payload.tasks: expected array, got int"),
         (body(type="secret"), "type: not one of the allowed values"),
         (b"\xff", "no JSON: str is not valid UTF-8: surrogates not allowed: line 1 column 1 (char 0)"),
-        (body()[:-1] + b',"type":"x"}', "no JSON: a name stands twice in one object"),
-        (body(payload={"deep": [{}]}).replace(b"{}", b'{"x":1,"x":1}'), "no JSON: a name stands twice in one object"),
+        (body()[:-1] + b',"type":"x"}', "no JSON: an object has the same name twice"),
+        (body(payload={"deep": [{}]}).replace(b"{}", b'{"x":1,"x":1}'), "no JSON: an object has the same name twice"),
     ],
 )  # fmt: skip
 def test_a_body_that_is_no_message_is_refused_with_the_reason(text: bytes, words: str) -> None:

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+import worker.authoring.handlers
 from core.tasks import TaskStatus
 from tests.pages import sample_of
 from worker.authoring.context import ChildOutcome, Context
+from worker.authoring.registry import Handlers
+
+
+@pytest.fixture(autouse=True)
+def _handlers_of_the_sample_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests of this process may have handlers of the same names."""
+    monkeypatch.setattr(worker.authoring.handlers, "HANDLERS", Handlers())
 
 
 def names_of(page: str, heading: str) -> dict[str, Any]:
