@@ -105,6 +105,7 @@ async def hierarchy(options: Options, view: LiveView, handlers: str) -> AsyncIte
             async with reading(redis) as reader:
                 try:
                     view.say(f"starting coordinator {coordinator_id} and its hierarchy")
+                    view.say(f"to follow its events: COORDINATOR_ID={coordinator_id} agents events tail")
                     yield Hierarchy(coordinator_id, options, view, reader)
                 except AgentSystemError:
                     if supervisor.poll() is not None:
