@@ -15,7 +15,7 @@ from core.errors import BadEvent
 from core.event_types import EventType, event_type, foreign_event_type
 from core.tasks import utc_now
 
-__all__ = ["EVENT_LIMIT_BYTES", "SCHEMA_VERSION", "AgentEvent", "check_data"]
+__all__ = ["EVENT_LIMIT_BYTES", "SCHEMA_VERSION", "AgentEvent", "check_data", "check_version"]
 
 #: The version of the envelope. A reader refuses another major version; what a newer minor one adds, it passes over.
 SCHEMA_VERSION = "1.0"
@@ -84,11 +84,7 @@ class AgentEvent(Struct):
         version knows is kept. Raises BadEvent: it is no event, or of another major version."""
         if not isinstance(fields.get("type"), str):
             raise BadEvent("this is no event: it has no type")
-        version = fields.get("schema_version", SCHEMA_VERSION)
-        if not isinstance(version, str) or version.partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
-            raise BadEvent(
-                f"the event has version {str(version)[:20]!r}, and this program reads {SCHEMA_VERSION}. Update it."
-            )
+        check_version(fields)
         known = {name: fields[name] for name in cls.__struct_fields__ if name in fields}
         known["type"] = foreign_event_type(fields["type"])
         known["timestamp"] = _moment(fields.get("timestamp"))
@@ -99,6 +95,13 @@ class AgentEvent(Struct):
         if not isinstance(event.data, dict):
             raise BadEvent("an event's data is no dict")
         return event
+
+
+def check_version(fields: Mapping[str, Any]) -> None:
+    """Raises BadEvent when these fields, of an event or of an entry with events, are of another major version."""
+    version = fields.get("schema_version", SCHEMA_VERSION)
+    if not isinstance(version, str) or version.partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
+        raise BadEvent(f"it is of version {str(version)[:20]!r}, and this program reads {SCHEMA_VERSION}. Update it.")
 
 
 _NEEDED = ("stream_id", "id", "schema_version")

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from core.agent_event import SCHEMA_VERSION, AgentEvent
+from core.agent_event import SCHEMA_VERSION, AgentEvent, check_version
 from core.errors import BadEvent
 from core.event_types import foreign_event_type
 from core.stored import moment
@@ -37,9 +37,7 @@ class Entry:
         """Raises BadEvent: no agent of ours has written this."""
         self.entry_id = entry_id
         self._fields = fields
-        version = fields.get("schema_version", SCHEMA_VERSION)
-        if not isinstance(version, str) or version.partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
-            raise BadEvent(f"it has version {str(version)[:20]!r}, and this program reads {SCHEMA_VERSION}. Update it.")
+        check_version(fields)
         agent_id, epoch, number = (fields.get(name) for name in ("agent", "epoch", "version"))
         if not (isinstance(agent_id, str) and isinstance(epoch, int) and isinstance(number, int)):
             raise BadEvent(NO_ENTRY)

@@ -9,31 +9,7 @@ import pytest
 
 from core.event_types import EventType
 from core.events import AgentEvent, EventBus, Overflow
-
-CUSTOM = EventType.CUSTOM
-
-
-def event(text: object = "") -> AgentEvent:
-    return AgentEvent(CUSTOM, data={"text": text})
-
-
-async def turns_of_the_loop(count: int = 20) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-class Gate:
-    """A handler that waits until it is opened."""
-
-    def __init__(self) -> None:
-        self.began: list[object] = []
-        self.ended: list[object] = []
-        self.opened = asyncio.Event()
-
-    async def __call__(self, heard: AgentEvent) -> None:
-        self.began.append(heard.data["text"])
-        await self.opened.wait()
-        self.ended.append(heard.data["text"])
+from tests.gated_handler import CUSTOM, Gate, event, turns_of_the_loop
 
 
 async def failing(heard: AgentEvent) -> None:
