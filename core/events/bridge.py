@@ -60,6 +60,7 @@ class StreamBridge:
         self._max_queue = max_queue
         self._waiting: deque[AgentEvent] = deque()  # to be sent
         self._news, self._all_sent = asyncio.Event(), asyncio.Event()
+        self._all_sent.set()
         self._carried: dict[str, None] = {}  # ids of events, in the order in which they were carried
         self._tasks: list[asyncio.Task[None]] = []
         self._subscription = ""
@@ -86,6 +87,11 @@ class StreamBridge:
         for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
             if isinstance(outcome, Exception):
                 raise outcome
+
+    @property
+    def queued(self) -> int:
+        """How many events of the bus wait to be sent; not those that are on their way."""
+        return len(self._waiting)
 
     # ---- from the bus to the stream ----
 
@@ -132,8 +138,7 @@ class StreamBridge:
         """Waits until the bus has handed over what was published, and the stream has it."""
         while self._bus.get_stats()["by_subscription"].get(self._subscription, {}).get("queued"):  # noqa: ASYNC110
             await asyncio.sleep(0)
-        if self._waiting:
-            await self._all_sent.wait()
+        await self._all_sent.wait()  # a batch that is on its way is in no queue
 
     # ---- from the stream to the bus ----
 

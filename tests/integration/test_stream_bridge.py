@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -80,6 +81,18 @@ async def test_what_is_published_before_the_end_is_sent(stream: Make) -> None:
         for number in range(1000):
             here.bus.publish_nowait(custom(n=number))
     assert [event["n"] for event in await read(stream())] == list(range(1000))
+
+
+async def test_what_is_on_its_way_at_the_end_is_sent(stream: Make, client: redis.asyncio.Redis) -> None:
+    coordinator = stream()
+    async with EventBus() as bus:
+        async with StreamBridge(bus, coordinator) as bridge:
+            await client.execute_command("CLIENT", "PAUSE", 300, "WRITE")
+            await bus.publish(custom(n=1))
+            while bridge.queued:  # it is taken up, and the server does not answer yet
+                await asyncio.sleep(0)
+        await coordinator.close()
+    assert await client.xlen(STREAM) == 1
 
 
 async def test_only_the_types_that_are_asked_for_are_carried(stream: Make, client: redis.asyncio.Redis) -> None:
