@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -87,10 +86,9 @@ async def test_what_is_on_its_way_at_the_end_is_sent(stream: Make, client: redis
     coordinator = stream()
     async with EventBus() as bus:
         async with StreamBridge(bus, coordinator) as bridge:
-            await client.execute_command("CLIENT", "PAUSE", 300, "WRITE")
+            await client.client_pause(300, all=False)
             await bus.publish(custom(n=1))
-            while bridge.queued:  # it is taken up, and the server does not answer yet
-                await asyncio.sleep(0)
+            await until_async(lambda: not bridge.queued, "it is on its way, and the server does not answer yet")
         await coordinator.close()
     assert await client.xlen(STREAM) == 1
 
