@@ -5,11 +5,12 @@ AgentSystemError
 │   ├── MalformedMessage, MessageTooLarge, BadSignature, UnknownKey, RevokedKey,
 │   └── StaleMessage, ReplayedMessage, NotPermitted, ForgedRecord
 ├── RaceLost            somebody else was faster: reload, or stand down
-│   ├── StateConflict, LeaseLost, LeaseHeld
+│   ├── StateConflict, LeaseLost, LeaseHeld, FencedOut
 ├── WorldError          the surroundings: back off and try again
 │   ├── TransportDown (ReplyTooLarge), ServerRefused, StreamFull
 ├── UserError           the caller's: the message names the cure
 │   ├── ConfigError, EventLoopError, BadTask, BadEvent, BusClosed, NoGroup,
+│   ├── CheckpointTooLarge, CheckpointUnreadable,
 │   └── TaskRefused, TaskFailed, TaskTimeout, UnknownTask, TaskLost
 ├── UnlawfulTransition  ours: a bug, let it surface
 └── Wedged              ours: this process must be replaced by another
@@ -111,6 +112,10 @@ class LeaseHeld(RaceLost):
         )
 
 
+class FencedOut(RaceLost):
+    """A later attempt, or a later run, has the thread. Nothing was written; this run must end, and tells nobody."""
+
+
 class Wedged(AgentSystemError):
     """The agent made no progress although there was work. It has ended itself, so that another process takes over."""
 
@@ -171,6 +176,16 @@ class BusClosed(UserError):
 
 class NoGroup(UserError, ValueError):
     """The call is about what a consumer group has yet to acknowledge, and this coordinator has no group."""
+
+
+class CheckpointTooLarge(UserError):
+    """What one step would store is larger than the limit. Nothing of it was stored; the message names the largest
+    channel and the cure."""
+
+
+class CheckpointUnreadable(UserError):
+    """A stored value cannot be read here: its type is not allowed, or its key of encryption is not there. It is still
+    stored; the message names the cure."""
 
 
 class TaskRefused(UserError):

@@ -35,8 +35,8 @@ CLOCK_METHODS = {"now", "utcnow", "today"}
 #: The rooms of core, from the ground up: each may import those before it, and knows nothing of those behind it.
 FLOORS_OF_CORE = (
     "core.config", "core.failpoints", "core.machine", "core.pictures", "core.memory_backend", "core.embedded_server",
-    "core.redis_backend", "core.events", "core.operations", "core.runtime", "core.client", "core.launch", "core.chaos",
-    "core.cli",
+    "core.redis_backend", "core.events", "core.operations", "core.runtime", "core.checkpoints", "core.client",
+    "core.launch", "core.chaos", "core.cli",
 )  # fmt: skip
 FLOORS_OF_THE_WORKER = ("worker.authoring", "worker.children", "worker.execution", "worker.agent")
 #: The files of core that act: they open connections, read the environment and files, or wire rooms together.
@@ -104,8 +104,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "core/*",
         ("langgraph",),
-        "only core/tier_graph.py and the graphs of the tiers run LangGraph",
-        unless=("core/tier_graph.py",),
+        "only core/tier_graph.py and the graphs of the tiers run LangGraph; core/checkpoints/ remembers for it",
+        unless=("core/tier_graph.py", "core/checkpoints/*"),
     ),
     Rule(
         "core/*",
