@@ -87,6 +87,7 @@ class Selection(Struct, frozen=True, array_like=True):
     ns: str | None = None  #: None: of all namespaces
     checkpoint_id: str | None = None  #: this one only
     before: str | None = None  #: those with a lower id only
+    before_ns: str = ""  #: and those of that id whose namespace sorts before this one
     limit: int = 1
 
 
@@ -99,6 +100,7 @@ class StoredCheckpoint(Struct, frozen=True, array_like=True):
     root_id: str
     run_id: str
     is_chained: bool
+    versions: tuple[tuple[str, str], ...]
     body: bytes
     values: tuple[ChannelValue, ...]  #: of the channels that are not empty
     writes: tuple[tuple[str, int, bytes], ...]  #: task id, index, value

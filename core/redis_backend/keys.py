@@ -45,6 +45,12 @@ An agent stream has the name that a program gives it. A is an audience of it, wh
     {NAME}:audience:A:alive                  zset    consumer -> when it was last heard (ms)    -         consumers
     {NAME}:audience:A:tries                  hash    entry id -> how often it was tried again   7 days    consumers
     {NAME}:audience:A:dead                   stream  dead letters of the audience, bounded      -         consumers
+
+A thread is what LangGraph remembers under a thread id T. The scripts that write here say what the names look like.
+
+    {thread:T}:values                        hash    name -> checkpoint, value or write         option    savers
+    {thread:T}:index                         zset    names of checkpoints and writes, in order  option    savers
+    {thread:T}:fence                         string  order and attempt of who may write         option    savers
 """
 
 from __future__ import annotations
@@ -53,7 +59,7 @@ from dataclasses import dataclass
 
 from core.roles import ASKERS, Address, Role
 
-__all__ = ["ACTIVE", "AgentKeys", "AudienceKeys", "CellKeys", "CoordinatorKeys", "keys_of"]
+__all__ = ["ACTIVE", "AgentKeys", "AudienceKeys", "CellKeys", "CoordinatorKeys", "ThreadKeys", "keys_of"]
 
 ACTIVE = "agents:active"
 
@@ -287,6 +293,21 @@ class AudienceKeys:
     @property
     def dead(self) -> str:
         return self._key("dead")
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadKeys:
+    """`{thread:ID}:...`"""
+
+    thread_id: str
+
+    @property
+    def all(self) -> tuple[str, str, str]:
+        """Fence, values, index: the keys of each script."""
+        return self._key("fence"), self._key("values"), self._key("index")
+
+    def _key(self, name: str) -> str:
+        return f"{{thread:{self.thread_id}}}:{name}"
 
 
 def keys_of(chain: tuple[Address, ...]) -> AgentKeys:

@@ -44,13 +44,13 @@ ACTING_FILES = ("core/redis_client.py", "core/wiring.py")
 #: The functions that import a module by its name are called here only: where names that programs use are collected,
 #: where core starts tiers, and where the modules of users come in.
 IMPORTING_BY_NAME = (
-    "core/__init__.py", "core/events/__init__.py", "core/launch/programs.py", "core/chaos/forkserver.py",
-    "worker/children/forkserver.py", "worker/authoring/modules.py",
+    "core/__init__.py", "core/checkpoints/__init__.py", "core/events/__init__.py", "core/launch/programs.py",
+    "core/chaos/forkserver.py", "worker/children/forkserver.py", "worker/authoring/modules.py",
 )  # fmt: skip
 #: Who may open connections to the store: what acts as an agent, a client or an operator. All others are given one.
 OPENING_CONNECTIONS = (
-    "core/wiring.py", "core/runtime/agent.py", "core/client/*.py", "core/events/stream_session.py",
-    "core/operations/reader.py", "core/operations/permissions.py",
+    "core/wiring.py", "core/runtime/agent.py", "core/checkpoints/redis_saver.py", "core/client/*.py",
+    "core/events/stream_session.py", "core/operations/reader.py", "core/operations/permissions.py",
 )  # fmt: skip
 #: What workers import by its name and run, as they do with the modules of any user.
 USER_CODE = ("core/chaos/work.py", "core/chaos/handlers.py")
@@ -111,7 +111,7 @@ RULES: tuple[Rule, ...] = (
         "core/*",
         ("redis",),
         "only core/redis_client.py and core/redis_backend/ speak to Redis",
-        unless=("core/redis_client.py", "core/redis_backend/*"),
+        unless=("core/redis_client.py", "core/redis_backend/*", "core/checkpoints/redis_saver.py"),
     ),
     *(
         Rule(

@@ -1,0 +1,207 @@
+"""Checkpoints in plain Redis or Valkey: no module, and all keys of a thread in one hash slot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
+from typing import Any
+
+import msgspec
+
+from core.checkpoints.connection import GroupedConnection, refusal
+from core.checkpoints.scripts import DROP_RUNS, FENCED_OUT, PRUNE, READ, SCRIPTS, WRITE, value_name, write_name
+from core.checkpoints.storage import (
+    ChannelValue,
+    CheckpointPut,
+    Fence,
+    Selection,
+    StoredCheckpoint,
+    ThreadWrite,
+    Written,
+)
+from core.errors import CheckpointTooLarge, FencedOut, ServerRefused
+from core.ports import Command, Connection, Part
+from core.redis_backend.bounded_reads import name_of
+from core.redis_backend.keys import ThreadKeys
+from core.redis_client import ResponseError
+
+__all__ = ["DAY_MS", "MAX_WRITE_BYTES", "RedisStorage"]
+
+DAY_MS = 24 * 60 * 60 * 1000
+#: Of one superstep. A server blocks while it takes it in, and a replica or an append log has to follow.
+MAX_WRITE_BYTES = 16 * 1024 * 1024
+_NO_FENCE = ("", "")
+
+
+class RedisStorage:
+    """A Storage (see `storage.py`). Several processes may use the same threads."""
+
+    def __init__(
+        self,
+        open_connection: Callable[[], Connection],
+        *,
+        keep: int = 0,
+        ttl_ms: int = 0,
+        max_write_bytes: int = MAX_WRITE_BYTES,
+    ) -> None:
+        """`keep`: how many checkpoints of a namespace are kept, and besides them those where a history forks; 0: all.
+        `ttl_ms`: how long a thread is kept after its last write; 0: for good."""
+        self._connection = GroupedConnection(open_connection, SCRIPTS)
+        self._options = (ttl_ms, keep)
+        self._max_write_bytes = max_write_bytes
+
+    async def write(self, batch: Sequence[ThreadWrite]) -> list[Written]:
+        """See Storage. All of the batch travels in one write."""
+        sizes = [self._refused_for_size(write) for write in batch]
+        commands = [self._command(write) for write, refused in zip(batch, sizes, strict=True) if not refused]
+        replies = iter(await self._connection.ask.aio(*commands) if commands else ())
+        return [refused or _written(write, next(replies)) for write, refused in zip(batch, sizes, strict=True)]
+
+    async def open(self, thread_id: str, fence: Fence) -> StoredCheckpoint | None:
+        """See Storage."""
+        command = _read(thread_id, Selection(ns=""), fence)
+        [reply] = await self._connection.ask.aio(command)
+        if isinstance(reply, ResponseError):
+            written = _refused(thread_id, command, reply)
+            raise FencedOut(written.message) if written.error == FencedOut.__name__ else ServerRefused(written.message)
+        return next(map(_stored, reply), None)
+
+    async def read(self, thread_id: str, selection: Selection) -> list[StoredCheckpoint]:
+        """See Storage."""
+        [reply] = await self._connection.run(_read(thread_id, selection))
+        return list(map(_stored, reply))
+
+    async def delete(self, thread_id: str) -> None:
+        """See Storage."""
+        fence, *others = ThreadKeys(thread_id).all
+        await self._connection.run(("UNLINK", *others), ("PEXPIRE", fence, DAY_MS))
+
+    async def prune(self, thread_id: str, keep: int) -> None:
+        """See Storage."""
+        await self._connection.run(_script(PRUNE, thread_id, keep))
+
+    async def delete_runs(self, thread_id: str, run_ids: Sequence[str]) -> None:
+        """See Storage."""
+        await self._connection.run(_script(DROP_RUNS, thread_id, *run_ids))
+
+    async def threads(self, cursor: str = "") -> tuple[str, list[str]]:
+        """See Storage. It takes time in proportion to the keys of the server, a part of it at each call."""
+        _, _, pattern = ThreadKeys("*").all
+        before, _, after = pattern.partition("*")
+        [(at, keys)] = await self._connection.run(("SCAN", cursor or 0, "MATCH", pattern, "COUNT", 1000))
+        found = [key.decode().removeprefix(before).removesuffix(after) for key in keys]
+        return _cursor(at), found
+
+    async def close(self) -> None:
+        """Closes the connection; the next call opens it again."""
+        await self._connection.close.aio()
+
+    def _command(self, write: ThreadWrite) -> Command:
+        changed = [(name, value.value or b"") for put in write.checkpoints for name, value in _changed(put)]
+        writes = [
+            (write_name(put.ns, put.checkpoint_id, put.task_id, one.index), one.value, int(one.index < 0))
+            for put in write.writes
+            for one in put.writes
+        ]
+        return _script(
+            WRITE,
+            write.thread_id,
+            *(write.fence or _NO_FENCE),
+            *self._options,
+            *map(len, (write.checkpoints, changed, writes)),
+            *(part for put in write.checkpoints for part in _parts(put)),
+            *(part for each in changed for part in each),
+            *(part for each in writes for part in each),
+        )
+
+    def _refused_for_size(self, write: ThreadWrite) -> Written | None:
+        total = sum(size for _, size in _sizes(write))
+        if total <= self._max_write_bytes:
+            return None
+        largest, size = max(_sizes(write), key=itemgetter(1))
+        return Written(
+            CheckpointTooLarge.__name__,
+            f"a step of thread {write.thread_id!r} would store {total} bytes, over {self._max_write_bytes}; the largest"
+            f" part is {largest} with {size}. Keep large data elsewhere, and its address in the state.",
+        )
+
+
+def _sizes(write: ThreadWrite) -> Iterator[tuple[str, int]]:
+    """What is stored, and its size in bytes."""
+    for put in write.checkpoints:
+        yield "the checkpoint", len(put.body)
+        for value in put.changed:
+            yield f"channel {value.channel!r}", len(value.value or b"")
+    for written in write.writes:
+        yield "what a node has written", sum(len(one.value) for one in written.writes)
+
+
+def _changed(put: CheckpointPut) -> Iterator[tuple[str, ChannelValue]]:
+    for value in put.changed:
+        yield value_name(put.ns, value.channel, value.version), value
+
+
+def _parts(put: CheckpointPut) -> tuple[Part, ...]:
+    header = (put.parent_id, put.root_id, put.run_id, put.is_chained, dict(put.versions))
+    return put.ns, put.checkpoint_id, put.root_id, msgspec.msgpack.encode(header), put.body
+
+
+def _script(script: str, thread_id: str, *arguments: Part) -> Command:
+    return ("EVALSHA", name_of(script), 3, *ThreadKeys(thread_id).all, *arguments)
+
+
+def _read(thread_id: str, selection: Selection, fence: Fence | None = None) -> Command:
+    return _script(
+        READ,
+        thread_id,
+        *(fence or _NO_FENCE),
+        int(selection.ns is None),
+        selection.ns or "",
+        selection.checkpoint_id or "",
+        selection.before or "",
+        selection.before_ns,
+        selection.limit,
+    )
+
+
+def _stored(reply: list[Any]) -> StoredCheckpoint:
+    ns, checkpoint_id, packed, body, values, writes = reply
+    parent_id, root_id, run_id, is_chained, versions = msgspec.msgpack.decode(packed)
+    return StoredCheckpoint(
+        ns=ns.decode(),
+        checkpoint_id=checkpoint_id.decode(),
+        parent_id=parent_id,
+        root_id=root_id,
+        run_id=run_id,
+        is_chained=is_chained,
+        versions=tuple(versions.items()),
+        body=body,
+        values=tuple(
+            ChannelValue(channel.decode(), version.decode(), value) for channel, version, value in _groups(values, 3)
+        ),
+        writes=tuple((*_task_and_index(name), value) for name, value in _groups(writes, 2)),
+    )
+
+
+def _groups(parts: list[bytes], size: int) -> Iterator[tuple[bytes, ...]]:
+    return zip(*[iter(parts)] * size, strict=True)
+
+
+def _task_and_index(name: bytes) -> tuple[str, int]:
+    _, task_id, index = name.decode().rsplit("\0", 2)
+    return task_id, int(index)
+
+
+def _written(write: ThreadWrite, reply: Any) -> Written:
+    return _refused(write.thread_id, ("EVALSHA", "write"), reply) if isinstance(reply, ResponseError) else Written()
+
+
+def _refused(thread_id: str, command: Command, reply: ResponseError) -> Written:
+    if str(reply).startswith(FENCED_OUT):
+        return Written(FencedOut.__name__, f"a later run or attempt has the thread {thread_id!r}: this one must end.")
+    return Written(ServerRefused.__name__, refusal(command, reply))
+
+
+def _cursor(reply: bytes | int) -> str:
+    """redis-py makes a number of it. The cursor 0 is the end."""
+    return "" if int(reply) == 0 else str(int(reply))
