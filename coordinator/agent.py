@@ -54,8 +54,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two searches for workers that have long been gone.
 FORGET_EVERY_S = 3600.0
-#: Actions whose items are tasks; the items of all others are task ids.
-WITH_TASKS = frozenset({Action.SUBMIT_TASK, Action.TASK_RESULT})
+#: Actions whose items name a task in a field; the items of all others are task ids.
+WITH_TASKS = frozenset({Action.SUBMIT_TASK, Action.TASK_RESULT, Action.ANSWER_QUESTION})
 
 
 class CoordinatorBehaviour:

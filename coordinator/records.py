@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from msgspec import Raw
 
 from coordinator.dead_letters import recall_letters
+from coordinator.open_questions import asking
 from coordinator.rules import recall
 from coordinator.state import CoordinatorState, DeadLetter, Found
 from core.dead_letters import origin_of, submitted_in, successors_of
@@ -62,13 +63,16 @@ class Records:
             await self._seal_anew(self._keys.tasks, Sealed.TASK)
             await self._seal_anew(self._keys.submissions, Sealed.SUBMISSION)
         await self._index_anew()
-        [ids] = await self._loop.committer.look_up(("ZRANGE", self._keys.open, 0, -1))
+        [ids, asking] = await self._loop.committer.look_up(
+            ("ZRANGE", self._keys.open, 0, -1), ("ZRANGE", self._keys.questions, 0, -1)
+        )
         found = await self._tasks(ids)
         tasks = [stored.task for stored in found if stored.task and not stored.task.status.ended]
         settled = [stored for stored in found if stored.task is None or stored.task.status.ended]
         await self._put_right(self._keys.open, settled)
         state.foreign = frozenset(stored.name.decode() for stored in found if stored.foreign)
         recall(state, tasks, await self._digests(tasks), mono_ms)
+        await self._list_questions_anew(state, asking)
         await self._load_letters(state)
 
     async def _index_anew(self) -> None:
@@ -101,14 +105,22 @@ class Records:
         moment = task.completed_at or task.created_at
         return ("ZADD", index, int(moment.timestamp() * 1000), task.task_id)
 
+    async def _list_questions_anew(self, state: CoordinatorState, listed: Sequence[bytes]) -> None:
+        """Makes the index of the tasks that ask something, in which these are `listed`, what their records say."""
+        known, names = asking(state), {*listed}
+        missing = [(asked_ms, task_id) for task_id, asked_ms in known.items() if task_id.encode() not in names]
+        surplus = [name for name in listed if name.decode(errors="replace") not in known]
+        commands: list[Command] = []
+        if missing:
+            commands.append(("ZADD", self._keys.questions, *(part for listing in missing for part in listing)))
+        if surplus:
+            commands.append(("ZREM", self._keys.questions, *surplus))
+        if commands:
+            await self._loop.committer.commit(commands, {})
+
     async def _digests(self, tasks: Iterable[Task]) -> dict[str, str]:
         """The digests of the ended children of waiting tasks. A continuation does not trust a record without one."""
-        children = [
-            child
-            for task in tasks
-            if task.status is TaskStatus.WAITING and task.then
-            for child in task.children[len(task.children) - task.then.spawned :]
-        ]
+        children = [child for task in tasks if task.status is TaskStatus.WAITING for child in task.awaited]
         found = await self._tasks([child.encode() for child in children])
         return {
             stored.task.task_id: hashlib.sha256(stored.record).hexdigest()

@@ -2,7 +2,8 @@
 
 It keeps the durable record of every task, hands open tasks to distributors that have room, joins delegated work again,
 and answers clients. This module handles messages, events and requests, and hands tasks out. `task_life` has what
-happens to a task, `liveness` what is known about the distributors.
+happens to a task, `outcomes` what its distributor says of it, `delegation` and `questions` what it may wait for,
+`liveness` what is known about the distributors.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from coordinator.liveness import (
     on_not_taken,
     on_taken_over,
 )
+from coordinator.open_questions import recall_questions
+from coordinator.outcomes import conclude
+from coordinator.questions import expire_questions, on_answer_question, on_list_questions
 from coordinator.redrive import on_fetched, on_purge_task, on_replay_task
 from coordinator.state import (
     AssignTask,
@@ -37,7 +41,17 @@ from coordinator.state import (
     RegisterDistributor,
     TakenOver,
 )
-from coordinator.task_life import accept, answer, cancel, conclude, deadlines_of, expire, follow, hand_over, theirs
+from coordinator.task_life import (
+    accept,
+    answer,
+    cancel,
+    deadlines_of,
+    expire,
+    follow,
+    hand_over,
+    is_free,
+    theirs,
+)
 from core.agents import Subordinate
 from core.balancing import LeastLoaded
 from core.errors import BadTask, MalformedMessage
@@ -72,6 +86,7 @@ def survey(state: CoordinatorState, batch: Batch, step: Step) -> None:
         on_beat(state, beat, batch, step)
     judge_distributors(state, batch, step)
     expire(state, batch, step)
+    expire_questions(state, batch, step)
 
 
 def on_submit_task(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
@@ -230,10 +245,10 @@ def recall(state: CoordinatorState, records: list[Task], digests: dict[str, str]
         state.digests.update(task.inputs)
         if task.status is S.PENDING:
             state.queue.push(task)
-        elif task.status is S.WAITING and task.then:
-            newest = task.children[len(task.children) - task.then.spawned :]
-            state.families[task.task_id] = {child for child in newest if child in state.local_tasks}
-            if not state.families[task.task_id]:
+        elif task.status is S.WAITING:
+            if opened := {child for child in task.awaited if child in state.local_tasks}:
+                state.families[task.task_id] = opened
+            if is_free(state, task):
                 state.deserted.append(task.task_id)
         elif task.assigned_to:
             name = task.assigned_to
@@ -242,6 +257,7 @@ def recall(state: CoordinatorState, records: list[Task], digests: dict[str, str]
             state.distributors[name].take(task.task_id)
         if task.parent_id and task.root_id:
             state.trees[task.root_id] = state.trees.get(task.root_id, 0) + 1
+    recall_questions(state)
 
 
 #: The handler of each action; `core.roles.ALLOWED` lets no other action through.
@@ -251,6 +267,8 @@ ON_MESSAGE: dict[str, Callable[[CoordinatorState, Received, Batch, Step], None]]
     Action.CANCEL_TASK: on_cancel_task,
     Action.REPLAY_TASK: on_replay_task,
     Action.PURGE_TASK: on_purge_task,
+    Action.ANSWER_QUESTION: on_answer_question,
+    Action.LIST_QUESTIONS: on_list_questions,
     Action.TASK_RESULT: on_task_results,
     Action.AGENT_JOINED: on_agent_joined,
     Action.CAPACITY: on_capacity,

@@ -60,9 +60,14 @@ class CoordinatorState(LocalAgentState):
     queue: DispatchQueue = field(default_factory=DispatchQueue)
     distributors: dict[str, Subordinate] = field(default_factory=dict)
     families: dict[str, set[str]] = field(default_factory=dict)  #: waiting task -> its open children
+    #: who may see it (see open_questions) -> tasks with open questions, in the order in which they have asked
+    questions: dict[str, dict[str, None]] = field(default_factory=dict)
+    expiries: list[tuple[int, str]] = field(default_factory=list)  #: heap of (ms, task id): when a question expires
     #: tasks whose records are sealed with an unknown key: they are neither run nor deleted
     foreign: frozenset[str] = frozenset()
-    deserted: list[str] = field(default_factory=list)  #: waiting tasks that had no open child when the state was loaded
+    deserted: list[str] = field(
+        default_factory=list
+    )  #: waiting tasks that had nothing to wait for when the state was loaded
     trees: dict[str, int] = field(default_factory=dict)  #: submitted task -> number of open tasks below it, from 1 on
     digests: dict[str, str] = field(default_factory=dict)  #: ended child of an open parent -> sha256 of its record
     deadlines: list[tuple[int, str]] = field(default_factory=list)  #: heap of (ms, task id)

@@ -1,12 +1,10 @@
-"""The life of a task from the coordinator's side: it is accepted, handed over, delegated, ended and reported. No I/O,
-no clock."""
+"""The life of a task from the coordinator's side: it is accepted, handed over, goes on, and ends. No I/O, no clock."""
 
 from __future__ import annotations
 
 import hashlib
 import heapq
 import math
-from collections import Counter
 from datetime import datetime
 from typing import Any
 
@@ -15,34 +13,22 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from coordinator.admission import refusal
-from coordinator.dead_letters import note_end, take_off
+from coordinator.dead_letters import note_end
+from coordinator.open_questions import forget_questions
 from coordinator.state import CoordinatorState, Sweep
 from core.access import may_touch, owner_of
-from core.attempt_errors import errors_with
 from core.errors import BadTask
 from core.event_types import EventType
-from core.reports import OUTPUT_LIMIT, Answer, TaskReport
+from core.reports import Answer, TaskReport
 from core.roles import Action, Address, Role
 from core.step import Batch, Received, Sending, Step, Table
-from core.tasks import Task, TaskError, TaskStatus, Then, check_names, check_sizes
+from core.tasks import Task, TaskError, TaskStatus, check_sizes
 from core.telling import tell_end
 
 __all__ = [
-    "accept",
-    "answer",
-    "cancel",
-    "conclude",
-    "deadlines_of",
-    "delegate",
-    "end",
-    "expire",
-    "follow",
-    "hand_over",
-    "proceed",
-    "reply_to",
-    "requeue",
-    "save",
-    "theirs", ]  # fmt: skip
+    "accept", "admit", "answer", "attempts_had", "cancel", "deadlines_of", "end", "expire", "follow", "hand_over",
+    "is_free", "known_task", "proceed", "reply_to", "requeue", "save", "stopped", "theirs",
+]  # fmt: skip
 
 S = TaskStatus
 #: Looked up once: in Python 3.11 that costs as much as to tell.
@@ -53,8 +39,6 @@ WANT_RUN, WANT_STOP = b'{"want":"assigned"}', b'{"want":"cancelled"}'
 STOPPED_AS = {"deadline": S.ABANDONED, "tree_limit": S.FAILED}
 #: Bytes of records that one step sends to one client, and number of clients that are told of the end of one task.
 MAX_TOLD_BYTES, MAX_FOLLOWERS = 4 * 1024 * 1024, 100
-#: The suffix, before a number, that the id of a replay has in addition to the id of its original.
-REPLAYED = ".replay"
 #: Milliseconds between two searches for ended tasks beyond their retention.
 SWEEP_EVERY_MS = 10_000
 #: Deadlines of ended tasks that may be remembered, in addition to twice the number of open tasks.
@@ -205,39 +189,6 @@ def why_stopped(task: Task, batch: Batch) -> TaskError | None:
     return None
 
 
-def conclude(state: CoordinatorState, distributor_id: str, said: TaskReport, batch: Batch, step: Step) -> None:
-    """Records the outcome that a distributor reports for a task. Only the first report of its current distributor
-    counts; others are counted as late and dropped."""
-    task = state.local_tasks.get(said.task_id)
-    if task is None or task.assigned_to != distributor_id:
-        state.count("late_results")
-        return
-    child = state.distributors.get(distributor_id)
-    if child:
-        child.in_flight.pop(task.task_id, None)
-    step.remove(Table.WANTED, task.task_id, distributor_id)
-    status = said.status
-    attempts = attempts_had(task, said)
-    if status == "returned":
-        if child and not said.stranded:
-            child.mark_draining()
-        requeue(state, task, batch, step, why="no worker there can do it" if said.stranded else None, **attempts)
-        return
-    if said.output:
-        # The output of attempts before a delegation comes first.
-        attempts["output"] = (task.output + said.output)[-OUTPUT_LIMIT:]
-    if status == "delegated":
-        delegate(state, task.evolve(**attempts), said, batch, step)
-        return
-    if said.started_at:
-        attempts["started_at"] = said.started_at
-    if status == "cancelled":
-        stopped(state, task, batch, step, worker=said.worker, **attempts)
-    else:
-        attempts |= {"result_json": said.result_json, "error": said.error}
-        end(state, task, S(status), batch, step, worker=said.worker, **attempts)
-
-
 def attempts_had(task: Task, said: TaskReport | Task | None) -> dict[str, Any]:
     """The fields of a task that describe its attempts, from the distributor's report or record as far as that has
     them."""
@@ -266,111 +217,23 @@ def requeue(
     state.queue.push(again)
 
 
-def delegate(state: CoordinatorState, task: Task, said: TaskReport, batch: Batch, step: Step) -> None:
-    """Opens the children of a task that has spawned, and makes it wait for them."""
-    try:
-        children = [Task.from_json(child) for child in said.children or ()]
-        ids = [child.task_id for child in children]
-        once = Counter(ids)
-        taken = [child_id for child_id in ids if once[child_id] > 1 or is_taken(state, child_id, task, batch, step)]
-        if taken:
-            raise BadTask(f"child id {taken[0]!r} is in use already; leave it out, or let it begin with its parent's")
-        for child in children:
-            check_names(child)
-            check_sizes(child)
-    except BadTask as error:
-        problem = TaskError(type="BadTask", message=f"spawn: {error}", attempt=task.attempt, retryable=False)
-        end(state, task, S.FAILED, batch, step, error=problem, errors=errors_with(task.errors, problem))
-        return
-    if task.cancel_requested:
-        stopped(state, task, batch, step)
-        return
-    if problem_of_tree := beyond_limits(state, task, len(children)):
-        fell_tree(state, task, problem_of_tree, batch, step)
-        return
-    then = replace(said.then or Then(), spawned=len(children))
-    waiting = task.moved(S.WAITING, batch.now, children=(*task.children, *ids), then=then, inputs=(), assigned_to=None)
-    save(state, waiting, step)
-    step.tell(EventType.TASK_WAITING, task, len(ids))
-    state.families[task.task_id] = set(ids)
-    for child in children:
-        step.remove(Table.ENDED, child.task_id)  # the id may be that of a child of an earlier attempt
-        if child.task_id in state.dead:
-            take_off(state, child.task_id, step)
-        deadlines = [moment for moment in (task.deadline, child.deadline) if moment]
-        admit(
-            state,
-            child.opened(
-                batch.now,
-                parent_id=task.task_id,
-                root_id=task.root_id or task.task_id,
-                depth=task.depth + 1,
-                owner=task.owner,
-                shared_with=task.shared_with,
-                deadline=min(deadlines) if deadlines else None,
-            ),
-            batch,
-            step,
-        )
-    if not children:
-        proceed(state, waiting, batch, step)
+def is_free(state: CoordinatorState, task: Task) -> bool:
+    """Whether a waiting task waits for nothing any more."""
+    return not state.families.get(task.task_id) and not any(wait.is_open_question for wait in task.waits)
 
 
-def is_taken(state: CoordinatorState, child_id: str, parent: Task, batch: Batch, step: Step) -> bool:
-    """Whether a child may not have this id: a task with it is open, or has ended and was submitted, or belongs to
-    another parent. A task and its replays count as the same parent."""
-    if child_id in state.local_tasks:
-        return True
-    if child_id in parent.children:
-        return False  # of an earlier attempt
-    if child_id in state.digests:
-        return True
-    known = known_task(state, child_id, batch, step)
-    if known is None or known.parent_id == parent.task_id:
-        return False
-    replayed = {parent_id.partition(REPLAYED)[0] for parent_id in (parent.task_id, known.parent_id or "")}
-    return known.parent_id is None or known.owner != parent.owner or len(replayed) > 1
-
-
-def beyond_limits(state: CoordinatorState, task: Task, children: int) -> TaskError | None:
-    """Why `task` may not have this number of further children; None: it may."""
-    below = state.trees.get(task.root_id or task.task_id, 0)
-    max_tasks = min(state.max_tree_tasks, state.max_open_tasks)
-    if task.depth >= state.max_tree_depth:
-        why = f"children of children, {state.max_tree_depth} deep, are the most there may be (MAX_TREE_DEPTH)"
-    elif below + children > max_tasks:
-        why = (
-            f"{below} tasks are open below the submitted one, and {children} more are over {max_tasks} (MAX_TREE_TASKS)"
-        )
-    else:
-        return None
-    return TaskError(
-        type="tree_limit", message=f"spawn by {task.task_id}: {why}", attempt=task.attempt, retryable=False
-    )
-
-
-def fell_tree(state: CoordinatorState, task: Task, problem: TaskError, batch: Batch, step: Step) -> None:
-    """Fails a task that spawns beyond the limits, and the submitted task above it with all its descendants."""
-    end(state, task, S.FAILED, batch, step, error=problem, errors=errors_with(task.errors, problem))
-    root = state.local_tasks.get(task.root_id or "")
-    if root is not None:
-        save(state, root.evolve(error=problem), step)
-        cancel(state, root.task_id, batch, step)
-    step.note("tree_felled", task_id=task.task_id, root=task.root_id)
-
-
-def proceed(state: CoordinatorState, parent: Task, batch: Batch, step: Step) -> None:
-    """Queues the continuation of a parent whose children have all ended. It gets the digests of their records."""
-    assert parent.then
-    state.families.pop(parent.task_id, None)
-    newest = parent.children[len(parent.children) - parent.then.spawned :]
-    # The digests stay until the parent has ended, so that the records are not swept before it has read them. The worker
+def proceed(state: CoordinatorState, task: Task, batch: Batch, step: Step) -> None:
+    """Queues a waiting task again, with the digests of the records of the children that it has waited for: as its
+    continuation if it has spawned, and with its settled waits if it was suspended."""
+    state.families.pop(task.task_id, None)
+    # The digests stay until the task has ended, so that the records are not swept before it has read them. The worker
     # refuses a record without a digest, which somebody else must have written to Redis.
-    inputs = tuple((child, state.digests.get(child, "")) for child in newest)
-    again = parent.moved(
-        S.PENDING, batch.now, task_type=parent.then.task_type or "agents.gather", payload_json=parent.then.payload_json,
-        inputs=inputs, retry_count=0,
-    )  # fmt: skip
+    changes: dict[str, Any] = {"inputs": tuple((child, state.digests.get(child, "")) for child in task.awaited)}
+    if task.then:
+        changes |= {"task_type": task.then.task_type or "agents.gather", "payload_json": task.then.payload_json}
+    else:
+        changes["waits"] = tuple(wait if wait.settled else replace(wait, settled_at=batch.now) for wait in task.waits)
+    again = task.moved(S.PENDING, batch.now, retry_count=0, **changes)
     save(state, again, step)
     state.queue.push(again)
 
@@ -388,6 +251,7 @@ def end(
     del state.local_tasks[task.task_id]
     state.queue.remove(task.task_id)
     state.families.pop(task.task_id, None)
+    forget_questions(state, task, step)
     for child_id in task.children:
         state.digests.pop(child_id, None)
     step.put(Table.TASKS, task.task_id, record)
@@ -404,9 +268,8 @@ def end(
     parent = state.local_tasks.get(task.parent_id) if task.parent_id else None
     if parent is not None and parent.status is S.WAITING:
         state.digests[task.task_id] = hashlib.sha256(record).hexdigest()
-        siblings = state.families[parent.task_id]
-        siblings.discard(task.task_id)
-        if not siblings and not parent.cancel_requested:
+        state.families.get(parent.task_id, set()).discard(task.task_id)
+        if is_free(state, parent) and not parent.cancel_requested:
             proceed(state, parent, batch, step)
 
 
@@ -445,7 +308,7 @@ def expire(state: CoordinatorState, batch: Batch, step: Step) -> None:
     """Abandons tasks past their deadline, and has the records of tasks deleted that ended long ago."""
     while state.deserted:
         task = state.local_tasks.get(state.deserted.pop())
-        if task is not None and task.status is S.WAITING and not state.families.get(task.task_id):
+        if task is not None and task.status is S.WAITING and is_free(state, task):
             proceed(state, task, batch, step)
     while state.deadlines and state.deadlines[0][0] <= batch.now_ms:
         task = state.local_tasks.get(heapq.heappop(state.deadlines)[1])

@@ -15,11 +15,13 @@ from msgspec import Meta, Raw, Struct
 from core.errors import BadTask, MalformedMessage
 from core.json_values import check_limits
 from core.tasks import NULL, TASK_TYPE, Count, Moment, Name, TaskError, Then, in_words, is_task_id
+from core.waits import Question, Wait, check_waits
 
 __all__ = [
     "CHILDREN_LIMIT_BYTES", "OUTPUT_LIMIT", "PROGRESS_LIMIT_BYTES", "Answer", "AttemptName", "AttemptReport",
-    "ProgressReport", "Refusal", "TaskReport", "answer_in", "attempt_in", "attempt_named", "attempt_report",
-    "children_in", "item_of", "progress_report", "shown_id", "task_id_in", "task_named", "task_report",
+    "GivenAnswer", "ProgressReport", "QuestionsWanted", "Refusal", "TaskReport", "answer_in", "attempt_in",
+    "attempt_named", "attempt_report", "children_in", "given_answer", "item_of", "progress_report", "questions_wanted",
+    "shown_id", "task_id_in", "task_named", "task_report",
 ]  # fmt: skip
 
 #: The children of one spawn, and a digest for each: they travel in one message, and their parent's record names each.
@@ -28,6 +30,8 @@ CHILDREN_LIMIT_BYTES = 2 * 1024 * 1024
 PROGRESS_LIMIT_BYTES = 4096
 #: Number of characters that are kept of a task's output.
 OUTPUT_LIMIT = 2048
+#: Number of questions in one listing.
+MAX_QUESTIONS = 1_000
 #: Bound of the errors of all attempts, with the last one twice. A tier keeps them within a quarter of it.
 ERRORS_LIMIT_BYTES = 256 * 1024
 
@@ -49,22 +53,23 @@ class AttemptReport(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
 
     task_id: str
     attempt: Count
-    status: Literal["completed", "failed", "cancelled", "delegated", "returned"]
+    status: Literal["completed", "failed", "cancelled", "delegated", "suspended", "returned"]
     run_ms: Milliseconds | None = None
     started_at: Moment | None = None
     result_json: Raw = NULL  #: of a completed attempt
     error: TaskError | None = None  #: of a failed attempt
     output: Output = ""  #: of any other attempt: the end of what it printed and logged
     max_attempts: Annotated[int, Meta(ge=1, le=100)] | None = None  #: how often its handler may be tried
-    children: tuple[Raw, ...] | None = None  #: of an attempt that delegated: tasks
+    children: tuple[Raw, ...] | None = None  #: tasks, of an attempt that delegated or was suspended for them
     then: Then | None = None
+    waits: tuple[Wait, ...] = ()  #: of a suspended attempt
 
 
 class TaskReport(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, rename={"result_json": "result"}):
     """What a distributor reports about a task that leaves it."""
 
     task_id: str
-    status: Literal["completed", "failed", "cancelled", "abandoned", "delegated", "returned"]
+    status: Literal["completed", "failed", "cancelled", "abandoned", "delegated", "suspended", "returned"]
     attempt: Count | None = None
     retry_count: Attempts | None = None
     worker: Name | None = None
@@ -78,6 +83,7 @@ class TaskReport(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False
     stranded: bool = False  #: of a returned task: no worker there can do it; other tasks are welcome
     children: tuple[Raw, ...] | None = None
     then: Then | None = None
+    waits: tuple[Wait, ...] = ()
 
 
 class ProgressReport(Struct, frozen=True, kw_only=True, gc=False, rename={"progress_json": "progress"}):
@@ -86,6 +92,24 @@ class ProgressReport(Struct, frozen=True, kw_only=True, gc=False, rename={"progr
     task_id: str
     attempt: Count
     progress_json: Raw  #: an object
+
+
+class GivenAnswer(Struct, frozen=True, kw_only=True, gc=False, rename={"value_json": "value"}):
+    """A client's answer to a question of a suspended task."""
+
+    task_id: str
+    interrupt_id: str
+    value_json: Raw = NULL
+    digest: str | None = None  #: of the question that it was given to; None: to whatever is asked under that id
+
+
+class QuestionsWanted(Struct, frozen=True, kw_only=True, gc=False):
+    """A client's request for the open questions that it may see."""
+
+    listing: Annotated[str, Meta(min_length=1, max_length=64)]  #: the name of this request, which the answer repeats
+    task: str | None = None  #: only those of this task
+    root: str | None = None  #: only those of this task and all below it
+    limit: Annotated[int, Meta(ge=1, le=MAX_QUESTIONS)] = 100
 
 
 class Refusal(Struct, frozen=True, gc=False):
@@ -100,6 +124,7 @@ class Answer(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     refused: tuple[Refusal, ...] = ()
     replayed: dict[str, str] = {}  #: dead letter -> the task that runs instead
+    questions: dict[str, tuple[Question, ...]] = {}  #: by listing: those that have waited longest, in their order
 
 
 class _Named(Struct, gc=False):
@@ -115,6 +140,8 @@ class _Delegated(Struct, gc=False):
 _attempt = msgspec.json.Decoder(AttemptReport)
 _task = msgspec.json.Decoder(TaskReport)
 _progress = msgspec.json.Decoder(ProgressReport)
+_given_answer = msgspec.json.Decoder(GivenAnswer)
+_questions_wanted = msgspec.json.Decoder(QuestionsWanted)
 _attempt_name = msgspec.json.Decoder(AttemptName)
 _named = msgspec.json.Decoder(_Named)
 _delegated = msgspec.json.Decoder(_Delegated)
@@ -159,6 +186,18 @@ def answer_in(payload: Mapping[str, Any]) -> Answer:
     except msgspec.ValidationError as error:
         where, what = in_words(error)
         raise MalformedMessage(f"{where[:80] or 'payload'}: {what[:120]}") from None
+
+
+def given_answer(item: Raw) -> GivenAnswer:
+    """A client's answer to a question. Raises MalformedMessage; BadTask: it is larger or deeper than a payload."""
+    given = _decoded(_given_answer, item)
+    check_limits("answer", bytes(given.value_json))
+    return given
+
+
+def questions_wanted(item: Raw) -> QuestionsWanted:
+    """A client's request for questions. Raises MalformedMessage."""
+    return _decoded(_questions_wanted, item)
 
 
 def attempt_named(item: Raw) -> AttemptName:
@@ -222,8 +261,10 @@ def _check_contents(report: AttemptReport | TaskReport) -> None:
         raise MalformedMessage(f"children: over {CHILDREN_LIMIT_BYTES} bytes")
     if report.then and report.then.task_type and not TASK_TYPE.fullmatch(report.then.task_type):
         raise MalformedMessage("then.task_type: no name of a type")
-    if report.result_json is not NULL:
-        try:
+    try:
+        if report.result_json is not NULL:
             check_limits("result", bytes(report.result_json))
-        except BadTask as error:
-            raise MalformedMessage(str(error)) from None
+        if report.status == "suspended":
+            check_waits(report.waits)
+    except BadTask as error:
+        raise MalformedMessage(str(error)) from None

@@ -102,7 +102,9 @@ class Action(StrEnum):
     CANCEL_TASK = "cancel_task"  #: stop these, with their subtrees
     REPLAY_TASK = "replay_task"  #: run these dead letters again, each as a new task
     PURGE_TASK = "purge_task"  #: forget these dead letters
-    TASK_ACCEPTED = "task_accepted"  #: the answer to submit, cancel and watch, with what was refused
+    ANSWER_QUESTION = "answer_question"  #: these are the answers to questions of suspended tasks
+    LIST_QUESTIONS = "list_questions"  #: tell me which questions are open
+    TASK_ACCEPTED = "task_accepted"  #: the answer to all of these, with what was refused
     ASSIGN_TASK = "assign_task"  #: these are yours now
     TASK_RESULT = "task_result"  #: these have ended, or come back
     TASK_PROGRESS = "task_progress"  #: how far these are
@@ -113,7 +115,17 @@ class Action(StrEnum):
 
 
 K, D, W = Role.COORDINATOR, Role.DISTRIBUTOR, Role.WORKER
-ASKED = frozenset({Action.SUBMIT_TASK, Action.WATCH_TASK, Action.CANCEL_TASK, Action.REPLAY_TASK, Action.PURGE_TASK})
+ASKED = frozenset(
+    {
+        Action.SUBMIT_TASK,
+        Action.WATCH_TASK,
+        Action.CANCEL_TASK,
+        Action.REPLAY_TASK,
+        Action.PURGE_TASK,
+        Action.ANSWER_QUESTION,
+        Action.LIST_QUESTIONS,
+    }
+)
 ANSWERED = frozenset({Action.TASK_ACCEPTED, Action.TASK_RESULT})
 
 #: (sender, recipient) -> the actions that it may send. Any other action is refused and counted.

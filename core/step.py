@@ -36,6 +36,8 @@ TYPE_OF_ACTION = {
     Action.CANCEL_TASK: MessageType.REQUEST,
     Action.REPLAY_TASK: MessageType.REQUEST,
     Action.PURGE_TASK: MessageType.REQUEST,
+    Action.ANSWER_QUESTION: MessageType.REQUEST,
+    Action.LIST_QUESTIONS: MessageType.REQUEST,
     Action.ASSIGN_TASK: MessageType.REQUEST,
     Action.TASK_ACCEPTED: MessageType.ACK,
     Action.TASK_RESULT: MessageType.RESPONSE,
@@ -61,6 +63,7 @@ class Table(StrEnum):
     OPEN = "open"
     ENDED = "ended"
     DEAD = "dead"
+    QUESTIONS = "questions"
     SUBMISSIONS = "submissions"
     WANTED = "wanted"
     ACTUAL = "actual"

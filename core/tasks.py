@@ -2,8 +2,8 @@
 
     pending ──▶ in_progress ──▶ completed
        ▲  ▲         │ │ └─────▶ failed, cancelled, abandoned
-       │  └─ retry ─┘ └─ spawn ─▶ waiting ─┐
-       └───────── children ended ──────────┘
+       │  └─ retry ─┘ └─ spawn, suspend ─▶ waiting ─┐
+       └───── children ended, questions answered ───┘
 
 A Task is a value: it never changes; `moved` gives the next one. The same JSON is its durable record, its form on
 the wire, and what people see.
@@ -30,6 +30,8 @@ from pydantic_core import core_schema
 
 from core.errors import BadTask, UnlawfulTransition
 from core.json_values import check_limits, payload_json
+from core.record_fields import NULL, Attempts, Count, Limit, Moment, Name, Seconds, value_of
+from core.waits import Answered, Wait
 
 __all__ = [
     "NULL",
@@ -57,22 +59,8 @@ __all__ = [
     "value_of",
 ]
 
-#: The longest time limit of an attempt, ten years. Nobody intends a longer one, and no clock can be set to it.
-TIMEOUT_LIMIT_S = 10 * 366 * 86_400
-
-#: The JSON of an absent payload or result.
-NULL = Raw(b"null")
-
 TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@/+-]{0,199}")
 TASK_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
-
-Name = Annotated[str, Meta(max_length=200)]
-Moment = Annotated[datetime, Meta(tz=True)]
-#: Small enough for all arithmetic that is done with it, and for every JSON parser.
-Count = Annotated[int, Meta(ge=0, lt=2**53)]
-Attempts = Annotated[int, Meta(ge=0, lt=2**31)]
-Seconds = Annotated[float, Meta(ge=0, le=TIMEOUT_LIMIT_S)]
-Limit = Annotated[float, Meta(gt=0, le=TIMEOUT_LIMIT_S)]
 
 
 class TaskStatus(StrEnum):
@@ -80,7 +68,7 @@ class TaskStatus(StrEnum):
 
     PENDING = "pending"  #: accepted, waiting for a worker (or for its next attempt)
     IN_PROGRESS = "in_progress"  #: handed to a distributor, where it may wait, and by that to a worker
-    WAITING = "waiting"  #: its handler delegated to children; it goes on when they have ended
+    WAITING = "waiting"  #: it goes on when its children have ended and its questions are answered; it occupies nothing
     COMPLETED = "completed"  #: ended with a result
     FAILED = "failed"  #: ended by its handler's error, after its last attempt
     CANCELLED = "cancelled"  #: ended because somebody asked for it
@@ -225,7 +213,10 @@ class Task(
     submission: str | None = None  #: entry id of the message that submitted it, which the coordinator keeps
     children: tuple[str, ...] = ()  #: ids of the children of a waiting task, and of its continuation
     then: Then | None = None
-    inputs: tuple[tuple[str, str], ...] = ()  #: (child id, sha256 of its record), for the continuation
+    inputs: tuple[tuple[str, str], ...] = ()  #: (child id, sha256 of its record), for what goes on after them
+    waits: tuple[Wait, ...] = ()  #: what it is suspended for, and after that what it resumes with
+    answered: tuple[Answered, ...] = ()  #: the latest answers to earlier suspensions
+    lineage: tuple[str, ...] = ()  #: the types of the tasks above it, its root's first
     attempt: Count = 0  #: the fence: grows with every hand-over; only the current attempt's result counts
     assigned_to: str | None = None  #: the agent below that has the task now
     not_before: Moment | None = None  #: no attempt, first or later, begins before it
@@ -273,6 +264,13 @@ class Task(
     def metadata(self) -> dict[str, Any]:
         """Values of the caller, like `payload`."""
         return {name: value_of(value) for name, value in self.metadata_json.items()}
+
+    @property
+    def awaited(self) -> tuple[str, ...]:
+        """The ids of the children that it waits for, or has waited for last, in order."""
+        if self.then:
+            return self.children[len(self.children) - self.then.spawned :]
+        return tuple(child for wait in self.waits for child in wait.children)
 
     @classmethod
     def from_json(cls, record: bytes | Raw) -> Self:
@@ -358,8 +356,8 @@ UNTOUCHED: dict[str, Any] = {
     if field.name
     in (
         "status", "updated_at", "started_at", "completed_at", "result_json", "error", "errors", "output", "retry_count",
-        "owner", "parent_id", "root_id", "depth", "submission", "children", "then", "inputs", "attempt", "assigned_to",
-        "reply_to", "cancel_requested",
+        "owner", "parent_id", "root_id", "depth", "submission", "children", "then", "inputs", "waits", "answered",
+        "lineage", "attempt", "assigned_to", "reply_to", "cancel_requested",
     )
 }  # fmt: skip
 _of_the_system, _UNTOUCHED = attrgetter(*UNTOUCHED), tuple(UNTOUCHED.values())
@@ -367,16 +365,6 @@ _of_the_system, _UNTOUCHED = attrgetter(*UNTOUCHED), tuple(UNTOUCHED.values())
 
 def _is_untouched(task: Task) -> bool:
     return bool(_of_the_system(task) == _UNTOUCHED)
-
-
-def value_of(value_json: Raw) -> Any:
-    """The value of a JSON text. Raises BadTask if it cannot be read, such as a number beyond all floats."""
-    if value_json is NULL:
-        return None
-    try:
-        return orjson.loads(memoryview(value_json))
-    except orjson.JSONDecodeError as error:
-        raise BadTask(f"a field that was received cannot be read: {error}") from None
 
 
 def is_task_id(value: object) -> TypeGuard[str]:

@@ -34,8 +34,8 @@ STARTED = EventType.ATTEMPT_STARTED
 #: The status of a task after its last attempt, by that attempt's outcome; and what the coordinator is told of it.
 OUTCOMES: dict[str, TaskStatus] = {
     "completed": S.COMPLETED, "failed": S.FAILED, "cancelled": S.CANCELLED, "delegated": S.WAITING,
+    "suspended": S.WAITING,
 }  # fmt: skip
-TELLS: dict[TaskStatus, Any] = {**{status: told for told, status in OUTCOMES.items()}, S.ABANDONED: "abandoned"}
 #: Stands for the report of a worker if there is none.
 NOTHING_SAID = AttemptReport(task_id="", attempt=0, status="cancelled")
 #: The limit of attempts until a worker reports that of its handler.
@@ -190,15 +190,16 @@ def conclude(
     said: AttemptReport | None = None, *, worker: str | None = None, error: TaskError | None = None,
 ) -> None:  # fmt: skip
     """Ends a task here, and reports its outcome to the coordinator, with what its worker has `said`. The status WAITING
-    means that it has delegated. The latest ended tasks stay visible in the cell."""
+    means that it has delegated or was suspended. The latest ended tasks stay visible in the cell."""
     task_id = task.task_id
     take_out(state, task_id)
     said = said or NOTHING_SAID
-    told = TELLS[status]
+    told: Any = said.status if status is S.WAITING else status.value
     ended = TaskReport(
         task_id=task_id, status=told, attempt=task.attempt, retry_count=task.retry_count, worker=worker,
         run_ms=said.run_ms, started_at=said.started_at or task.started_at, result_json=said.result_json,
         error=error or said.error, errors=task.errors, output=said.output, children=said.children, then=said.then,
+        waits=said.waits,
     )  # fmt: skip
     report(state, ended, step)
     state.count(told)

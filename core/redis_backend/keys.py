@@ -25,6 +25,7 @@ braces hashes by its whole name, so the tag `{shared:distributor:ID}` lies in th
     {coordinator:C}:open                     zset    open task ids by submit time (ms)          -         coordinator
     {coordinator:C}:ended                    zset    ended task ids by end time (ms)            -         coordinator
     {coordinator:C}:dead                     zset    dead letters: ended task ids, by end time   -         coordinator
+    {coordinator:C}:questions                zset    open tasks that ask a person, by when (ms)  -         coordinator
     {coordinator:C}:submissions              hash    entry id -> the message as it was signed,   -         coordinator
                                                      while a task of it is open or dead
     {coordinator:C}:revoked                  string  lines: whose key was stolen, see revocations.py  -    operators
@@ -128,6 +129,10 @@ class CoordinatorKeys:
     @property
     def dead(self) -> str:
         return self._key("dead")
+
+    @property
+    def questions(self) -> str:
+        return self._key("questions")
 
     @property
     def submissions(self) -> str:

@@ -15,7 +15,7 @@ from core.stored import number_in
 
 __all__ = ["Tables"]
 
-SORTED_SETS = frozenset({Table.OPEN, Table.ENDED, Table.DEAD})
+SORTED_SETS = frozenset({Table.OPEN, Table.ENDED, Table.DEAD, Table.QUESTIONS})
 #: Tables whose records are sealed: they decide what runs, and what a client is told.
 SEALED = {Table.TASKS: Sealed.TASK, Table.SUBMISSIONS: Sealed.SUBMISSION, Table.ACTUAL: Sealed.CELL}
 
@@ -78,6 +78,7 @@ class Tables:
             Table.OPEN: coordinator.open,
             Table.ENDED: coordinator.ended,
             Table.DEAD: coordinator.dead,
+            Table.QUESTIONS: coordinator.questions,
             Table.SUBMISSIONS: coordinator.submissions,
         }[table]
 

@@ -19,7 +19,10 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("core", "coordinator", "distributor", "worker")
 TIERS = ("coordinator", "distributor", "worker")
 #: The files of a tier that decide; those that a tier does not have are simply not there.
-DECIDING_FILES = ("rules", "state", "admission", "dead_letters", "redrive", "task_life", "liveness", "graph")
+DECIDING_FILES = (
+    *("rules", "state", "admission", "dead_letters", "redrive", "task_life", "outcomes", "delegation"),
+    *("questions", "open_questions", "liveness", "graph"),
+)
 MAX_MODULE_LINES = 500
 NAMES_THAT_SAY_NOTHING = {"common", "helper", "helpers", "manager", "misc", "util", "utils"}
 

@@ -206,7 +206,7 @@ def test_a_restarted_coordinator_knows_what_waits_who_has_what_and_what_belongs_
     rules.recall(state, [waits, alone, child, second, pending, ended], {"p/1": "d1"}, 4000)
 
     assert list(state.local_tasks) == ["p", "q", "p/0", "s", "n"]
-    assert (state.families, state.deserted, state.trees) == ({"p": {"p/0"}, "q": set()}, ["q"], {"p": 1})
+    assert (state.families, state.deserted, state.trees) == ({"p": {"p/0"}}, ["q"], {"p": 1})
     assert (state.digests, state.deadlines) == ({"p/1": "d1", "x": "dx"}, [(NOW_MS + 2000, "n")])
     assert ("n" in state.queue, len(state.queue)) == (True, 1)
     known = state.distributors["distributor-1"]

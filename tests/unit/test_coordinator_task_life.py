@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from coordinator import task_life
+from coordinator import delegation, outcomes, task_life
 from coordinator.state import Sweep
 from core.reports import OUTPUT_LIMIT, TaskReport
 from core.roles import Action
@@ -85,7 +85,7 @@ def test_the_end_of_a_task_is_recorded_told_and_counted_once(name: str) -> None:
     said, task, status, changed = ENDINGS[name]
     state, step = holding(task), Step()
 
-    task_life.conclude(state, "distributor-1", said, LATER, step)
+    outcomes.conclude(state, "distributor-1", said, LATER, step)
 
     ended = task.evolve(**{"status": status, "updated_at": AT, "completed_at": AT, **changed})
     record = ended.to_json()
@@ -98,14 +98,14 @@ def test_the_end_of_a_task_is_recorded_told_and_counted_once(name: str) -> None:
     assert state.counts == {status.value: 1}
     assert (state.local_tasks, state.distributors["distributor-1"].in_flight) == ({}, {})
 
-    task_life.conclude(state, "distributor-1", said, LATER, step)
+    outcomes.conclude(state, "distributor-1", said, LATER, step)
     assert state.counts == {status.value: 1, "late_results": 1}
 
 
 def test_only_the_distributor_that_has_a_task_can_end_it() -> None:
     state, step = holding(handed_out()), Step()
 
-    task_life.conclude(state, "distributor-2", report("completed"), LATER, step)
+    outcomes.conclude(state, "distributor-2", report("completed"), LATER, step)
 
     assert (state.counts, step.commits, list(state.local_tasks)) == ({"late_results": 1}, False, ["t"])
 
@@ -117,7 +117,7 @@ def test_what_comes_back_waits_in_line_with_its_attempts_and_its_pause(stranded:
     pause_ends = AT + timedelta(seconds=3)
     said = report("returned", errors=(EARLIER,), not_before=pause_ends, stranded=stranded)
 
-    task_life.conclude(state, "distributor-1", said, LATER, step)
+    outcomes.conclude(state, "distributor-1", said, LATER, step)
 
     again = task.evolve(
         status=S.PENDING, updated_at=AT, assigned_to=None, errors=(EARLIER,), not_before=pause_ends, **HAD
@@ -137,7 +137,7 @@ def test_a_task_that_delegates_opens_its_children_and_waits_for_them() -> None:
     children = (Raw(first.to_json()), Raw(a_task("t/1", payload=2).to_json()))
     then = Then(task_type="merge", payload_json=Raw(b"7"))
 
-    task_life.conclude(state, "distributor-1", report("delegated", children=children, then=then), LATER, step)
+    outcomes.conclude(state, "distributor-1", report("delegated", children=children, then=then), LATER, step)
 
     assert state.local_tasks["t"] == task.evolve(
         status=S.WAITING, updated_at=AT, assigned_to=None, children=("old", "t/0", "t/1"),
@@ -145,6 +145,7 @@ def test_a_task_that_delegates_opens_its_children_and_waits_for_them() -> None:
     )  # fmt: skip
     inherited = {
         "parent_id": "t", "root_id": "t", "depth": 4, "owner": "client:client-1", "shared_with": ("client:x",),
+        "lineage": ("sum",),
         "created_at": AT,
     }  # fmt: skip
     assert state.local_tasks["t/0"] == first.evolve(**inherited)
@@ -160,7 +161,7 @@ def test_a_task_that_delegates_to_nobody_goes_on_at_once() -> None:
     task = handed_out(retry_count=2)
     state, step = holding(task), Step()
 
-    task_life.conclude(state, "distributor-1", report("delegated", children=()), LATER, step)
+    outcomes.conclude(state, "distributor-1", report("delegated", children=()), LATER, step)
 
     assert state.local_tasks["t"] == task.evolve(
         status=S.PENDING, updated_at=AT, assigned_to=None, task_type="agents.gather", payload_json=Raw(b"null"),
@@ -175,7 +176,7 @@ def test_the_end_of_the_last_child_lets_its_parent_go_on_with_the_digests_of_all
     last = handed_out("t/1", parent_id="t", reply_to=())
     state, step = holding(parent, last, digests={"t/0": "d0"}, trees={"t": 1}), Step()
 
-    task_life.conclude(state, "distributor-1", report("completed", task_id="t/1"), LATER, step)
+    outcomes.conclude(state, "distributor-1", report("completed", task_id="t/1"), LATER, step)
 
     digest = hashlib.sha256(bytes(step.writes[Table.TASKS, ""]["t/1"] or b"")).hexdigest()
     assert state.local_tasks == {
@@ -203,7 +204,7 @@ def test_a_parent_waits_until_all_its_children_have_ended_and_nobody_has_asked_f
     state, step = holding(above, handed_out("t/1", parent_id="t"), trees={"t": 2}), Step()
     state.families["t"] = {*open_below}
 
-    task_life.conclude(state, "distributor-1", report("completed", task_id="t/1"), LATER, step)
+    outcomes.conclude(state, "distributor-1", report("completed", task_id="t/1"), LATER, step)
 
     assert ("t" in state.queue, state.families.get("t"), state.trees) == (goes_on, left, {"t": 1})
 
@@ -213,7 +214,7 @@ def test_a_child_whose_record_nobody_has_vouched_for_has_no_digest_and_no_tree_i
     parent = a_task("t").evolve(status=S.WAITING, children=("t/0", "t/1"), then=Then(spawned=2))
     state = holding(parent, handed_out("t/1", parent_id="t"))
 
-    task_life.conclude(state, "distributor-1", report("completed", task_id="t/1"), LATER, Step())
+    outcomes.conclude(state, "distributor-1", report("completed", task_id="t/1"), LATER, Step())
 
     assert [name for name, digest in state.local_tasks["t"].inputs if digest == ""] == ["t/0"]
     assert state.trees == {}
@@ -236,7 +237,7 @@ def test_a_task_that_spawns_nonsense_fails_and_its_error_says_why(name: str) -> 
     state, step = holding(task, a_task("other")), Step()
     said = report("delegated", children=tuple(map(Raw, children)))
 
-    task_life.conclude(state, "distributor-1", said, LATER, step)
+    outcomes.conclude(state, "distributor-1", said, LATER, step)
 
     ended = Task.from_json(bytes(step.writes[Table.TASKS, ""]["t"] or b""))
     assert ended.error
@@ -277,10 +278,7 @@ LIMITS: dict[str, tuple[dict[str, Any], dict[str, Any], int, str]] = {
 def test_a_tree_grows_up_to_its_limits_and_no_further(name: str) -> None:
     limits, fields, children, why = LIMITS[name]
 
-    problem = task_life.beyond_limits(holding(**limits), handed_out(attempt=3, **fields), children)
-
-    expected = TaskError(type="tree_limit", message=f"spawn by t: {why}", attempt=3, retryable=False)
-    assert problem == (expected if why else None)
+    assert delegation.limit_reached(holding(**limits), handed_out(attempt=3, **fields), children) == why
 
 
 def test_a_tree_that_is_too_large_falls_as_a_whole() -> None:
@@ -289,7 +287,7 @@ def test_a_tree_that_is_too_large_falls_as_a_whole() -> None:
     state, step = holding(root, task, max_tree_tasks=0, trees={"r": 1}), Step()
     state.families["r"] = {"t"}
 
-    task_life.conclude(state, "distributor-1", report("delegated", children=(Raw(a_task("c").to_json()),)), LATER, step)
+    outcomes.conclude(state, "distributor-1", report("delegated", children=(Raw(a_task("c").to_json()),)), LATER, step)
 
     why = "spawn by t: 1 tasks are open below the submitted one, and 1 more are over 0 (MAX_TREE_TASKS)"
     problem = TaskError(type="tree_limit", message=why, attempt=3, retryable=False)
@@ -326,7 +324,7 @@ def test_a_child_may_have_the_id_of_no_task_but_its_parents_own(name: str) -> No
         ended = a_task("c").evolve(status=S.COMPLETED, **{"owner": "client:client-1", **used["ended"]})
         stored = {"c": ended.to_json()}
 
-    assert task_life.is_taken(state, "c", parent, a_batch(stored=stored), Step()) is taken
+    assert delegation.is_taken(state, "c", parent, a_batch(stored=stored), Step()) is taken
 
 
 def test_a_cancelled_tree_is_stopped_from_below_and_what_somebody_runs_is_asked_to() -> None:

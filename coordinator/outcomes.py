@@ -1,0 +1,50 @@
+"""What becomes of a task by the outcome that its distributor reports. No I/O, no clock."""
+
+from __future__ import annotations
+
+from coordinator.delegation import delegate, suspend
+from coordinator.state import CoordinatorState
+from coordinator.task_life import attempts_had, end, requeue, stopped
+from core.reports import OUTPUT_LIMIT, TaskReport
+from core.step import Batch, Step, Table
+from core.tasks import TaskStatus
+
+__all__ = ["conclude"]
+
+S = TaskStatus
+
+
+def conclude(state: CoordinatorState, distributor_id: str, said: TaskReport, batch: Batch, step: Step) -> None:
+    """Records the outcome that a distributor reports for a task. Only the first report of its current distributor
+    counts; others are counted as late and dropped."""
+    task = state.local_tasks.get(said.task_id)
+    if task is None or task.assigned_to != distributor_id:
+        state.count("late_results")
+        return
+    child = state.distributors.get(distributor_id)
+    if child:
+        child.in_flight.pop(task.task_id, None)
+    step.remove(Table.WANTED, task.task_id, distributor_id)
+    status = said.status
+    attempts = attempts_had(task, said)
+    if status == "returned":
+        if child and not said.stranded:
+            child.mark_draining()
+        requeue(state, task, batch, step, why="no worker there can do it" if said.stranded else None, **attempts)
+        return
+    if said.output:
+        # The output of attempts before a delegation comes first.
+        attempts["output"] = (task.output + said.output)[-OUTPUT_LIMIT:]
+    if status == "delegated":
+        delegate(state, task.evolve(**attempts), said, batch, step)
+        return
+    if status == "suspended":
+        suspend(state, task.evolve(**attempts), said, batch, step)
+        return
+    if said.started_at:
+        attempts["started_at"] = said.started_at
+    if status == "cancelled":
+        stopped(state, task, batch, step, worker=said.worker, **attempts)
+    else:
+        attempts |= {"result_json": said.result_json, "error": said.error}
+        end(state, task, S(status), batch, step, worker=said.worker, **attempts)
