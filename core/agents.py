@@ -50,30 +50,58 @@ class Subordinate:
     handed: int = 0  #: counts the hand-overs
     mean_run_ms: float = UNKNOWN_RUN_MS  #: of its recent tasks
     probe: Probe = field(default_factory=Probe)  #: which of the tasks in flight have not arrived
+    #: those of the tasks in flight that have slots of their own: runs of agents
+    agents_in_flight: set[str] = field(default_factory=set)
     skills: tuple[frozenset[str], ...] = ()  #: what its heartbeat says one worker can do; of a distributor, each kind
 
     @property
     def window(self) -> int:
-        """How many tasks it may hold at once."""
+        """How many tasks it may hold at once, besides runs of agents."""
         return self.beat.capacity or prefetch_window(self.beat.concurrency, self.mean_run_ms)
 
     @property
+    def agent_window(self) -> int:
+        """How many runs of agents it may hold at once: no more than it begins, since a run may wait for long."""
+        return self.beat.agent_concurrency if self.beat.agents else 0
+
+    @property
     def free(self) -> int:
-        return max(0, self.window - len(self.in_flight)) if self.health is Health.ACTIVE else 0
+        """How many more tasks it may get, besides runs of agents."""
+        return self.room(agents=False)
 
-    @property
-    def slots(self) -> int:
-        """How many more tasks it would begin immediately."""
-        return min(self.free, self.beat.concurrency - len(self.in_flight))
+    def room(self, *, agents: bool, at_once: bool = False) -> int:
+        """How many more runs of agents, or other tasks, it may get; with `at_once`, how many it would begin
+        immediately."""
+        if self.health is not Health.ACTIVE:
+            return 0
+        if agents:
+            return self.agent_window - len(self.agents_in_flight)
+        held = len(self.in_flight) - len(self.agents_in_flight)
+        free = max(0, self.window - held)
+        return min(free, self.beat.concurrency - held) if at_once else free
 
-    @property
-    def load(self) -> float:
-        return len(self.in_flight) / (self.window or 1)
+    def load(self, *, agents: bool) -> float:
+        """The share of its window that is in use, by runs of agents or by other tasks."""
+        if agents:
+            return len(self.agents_in_flight) / (self.agent_window or 1)
+        return (len(self.in_flight) - len(self.agents_in_flight)) / (self.window or 1)
 
-    def take(self, task_id: str) -> None:
-        """Notes that it is handed a task."""
+    def take(self, task_id: str, needs: tuple[str, ...] = ()) -> None:
+        """Notes that it is handed a task, which needs these skills."""
         self.handed += 1
         self.in_flight[task_id] = self.handed
+        if self.hosts(needs):
+            self.agents_in_flight.add(task_id)
+
+    def drop(self, task_id: str) -> None:
+        """Notes that it does not have a task any more."""
+        self.in_flight.pop(task_id, None)
+        self.agents_in_flight.discard(task_id)
+
+    def hosts(self, needs: tuple[str, ...]) -> bool:
+        """Whether a task that needs these skills is a run of an agent here. `needs`: as `skills_needed` gives them."""
+        agents = self.beat.agents
+        return bool(agents and needs) and needs[0].removeprefix("task:") in agents
 
     def can(self, needs: tuple[str, ...]) -> bool:
         """Whether it, or one of its workers, has all of these skills."""

@@ -46,7 +46,9 @@ class Beat(Room, frozen=True, kw_only=True, omit_defaults=True):
     """The payload of a heartbeat, and of `agent_joined`: identity, capacity and progress."""
 
     beat: Count = 0  #: counts the heartbeats of this incarnation
-    concurrency: Concurrency = 0  #: number of attempts that it runs at once
+    concurrency: Concurrency = 0  #: number of attempts that it runs at once, besides those at `agents`
+    agent_concurrency: Concurrency = 0  #: number of attempts at `agents` that it runs at once
+    agents: Skills = ()  #: the types of tasks that have slots of their own
     #: by task type, the maximal number of attempts of a worker's handler
     attempts: Annotated[dict[Skill, Tries], Meta(max_length=MAX_SKILLS[Role.WORKER])] = {}
     draining: bool = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import orjson
 
 from core.agents import Health, Subordinate, discount_silence
@@ -11,6 +13,7 @@ from core.reports import AttemptName, item_of
 from core.roles import Action
 from core.status_reports import Beat
 from core.step import Batch, Received, Sending, Step, Table
+from core.tasks import skills_needed
 from core.telling import tell_health
 from distributor.state import DistributorState
 from distributor.task_life import give_back, is_own, lose, remember_attempts
@@ -62,8 +65,20 @@ def note_report(state: DistributorState, received: Received, batch: Batch, step:
         step.tell_agent(EventType.AGENT_JOINED, worker.address)
         write_workers(state, step)
     tell_health(worker, Health.ACTIVE, step)
+    regroup = beat.agents != worker.beat.agents or not worker.skills
     worker.update(beat, batch.mono_ms)
+    if regroup:
+        tell_agents_apart(state, worker)
     return worker
+
+
+def tell_agents_apart(state: DistributorState, worker: Subordinate) -> None:
+    """Counts the tasks in flight anew, since only now it is known which of them are runs of agents."""
+    worker.agents_in_flight = {
+        task_id
+        for task_id in worker.in_flight
+        if (task := state.local_tasks.get(task_id)) and worker.hosts(skills_needed(task))
+    }
 
 
 def is_successor(state: DistributorState, worker: Subordinate, incarnation: int, beat: Beat) -> bool:
@@ -96,7 +111,7 @@ def reconcile(state: DistributorState, worker: Subordinate, batch: Batch, step: 
         probe.look(Held(beat.beat - 1, frozenset(dict(beat.holding))), probe.since_ms)  # before this one
         if probe.hear_out(beat, taken):
             for task_id in probe.judge(worker.in_flight):
-                worker.in_flight.pop(task_id)
+                worker.drop(task_id)
                 state.count("missing")
                 lose(state, state.local_tasks[task_id], worker.address.agent_id, batch, step, began=False)
     if probe.expire(batch.mono_ms, state.failure_timeout_ms):
@@ -155,12 +170,14 @@ def forget_worker(state: DistributorState, name: str, batch: Batch, step: Step, 
     if died:
         tell_health(worker, Health.GONE, step)
     at_once = worker.beat.concurrency or 1  # 0: it died before it was heard
-    for index, task_id in enumerate(worker.in_flight):
+    begun = set(islice((task_id for task_id in worker.in_flight if task_id not in worker.agents_in_flight), at_once))
+    begun |= worker.agents_in_flight
+    for task_id in worker.in_flight:
         task = state.local_tasks.get(task_id)
         if task and task.assigned_to == name:
             if died:
                 state.poison_suspects.add(task_id)
-            lose(state, task, name, batch, step, began=died and index < at_once)
+            lose(state, task, name, batch, step, began=died and task_id in begun)
     if died:
         state.count("workers_lost")
     write_workers(state, step)

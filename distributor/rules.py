@@ -188,11 +188,11 @@ def on_task_result(state: DistributorState, name: str, said: AttemptReport, batc
     status = said.status
     worker = state.workers.get(name)
     if worker:
-        worker.in_flight.pop(task.task_id, None)
+        if said.run_ms is not None and task.task_id not in worker.agents_in_flight:
+            worker.ran(said.run_ms)
+        worker.drop(task.task_id)
         if status == "returned":
             worker.mark_draining()
-        if said.run_ms is not None:
-            worker.ran(said.run_ms)
     if status == "returned":
         step.tell(EventType.ATTEMPT_CANCELLED, task, name, task.attempt, "returned")
         requeue(state, task, batch, step, retry_count=task.retry_count - 1)
@@ -301,11 +301,12 @@ def hand_out(state: DistributorState, batch: Batch, step: Step) -> None:
         spread = LeastLoaded(takers(state, placement), at_once=scarce or placement is not Placement.ANYWHERE)
         while (task_id := state.queue.pop(spread.can_serve, placement)) is not None:
             task = state.local_tasks[task_id]
-            worker = spread.choose(skills_needed(task), state.last_worker.get(task_id))
+            needs = skills_needed(task)
+            worker = spread.choose(needs, state.last_worker.get(task_id))
             assert worker
             hand_over(state, task, worker, batch, step)
             if placement is not Placement.ALONE:
-                spread.put_back(worker)
+                spread.put_back(worker, needs)
         left = state.queue.needs(placement)
         scarce = scarce or any(worker.can(needs) for needs in left for worker in state.workers.values())
 

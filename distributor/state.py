@@ -72,7 +72,9 @@ DistributorRequest: TypeAlias = AssignTask | RegisterWorker | HandBack
 
 def capacity(state: DistributorState) -> int:
     """The number of tasks that the distributor wants to hold, given its workers."""
-    return AHEAD * sum(child.window for child in state.workers.values() if child.health is Health.ACTIVE)
+    return AHEAD * sum(
+        child.window + child.agent_window for child in state.workers.values() if child.health is Health.ACTIVE
+    )
 
 
 def skills(state: DistributorState) -> tuple[str, ...]:

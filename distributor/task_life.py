@@ -19,7 +19,7 @@ from core.event_types import EventType
 from core.reports import AttemptReport, TaskReport, item_of
 from core.roles import Action
 from core.step import Batch, Sending, Step, Table, Unsealed
-from core.tasks import NULL, Task, TaskError, TaskStatus
+from core.tasks import NULL, Task, TaskError, TaskStatus, skills_needed
 from core.telling import tell_end
 from distributor.state import DistributorState
 
@@ -60,7 +60,7 @@ def hand_over(state: DistributorState, task: Task, worker: Subordinate, batch: B
         not_before=None,
     )
     state.local_tasks[task.task_id] = handed
-    worker.take(task.task_id)
+    worker.take(task.task_id, skills_needed(task))
     record = handed.to_json()
     step.put(Table.ACTUAL, task.task_id, record)
     step.send(Sending(worker.address, Action.ASSIGN_TASK, None, worker.incarnation), record)

@@ -32,6 +32,8 @@ class Bench:
         handlers: Handlers | None = None,
         code: str = USER_CODE,
         child_memory_mb: int = 2048,
+        agent_concurrency: int = 2,
+        hosts: int = 2,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self.finished: list[Finished] = []
@@ -40,6 +42,8 @@ class Bench:
             handlers or user_handlers(code),
             concurrency=concurrency,
             child_memory_mb=child_memory_mb,
+            agent_concurrency=agent_concurrency,
+            hosts=hosts,
             on_finished=self.finished.append,
             on_progress=self.progress.append,
             modules=[code],

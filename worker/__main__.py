@@ -34,6 +34,12 @@ def main(argv: list[str] | None = None) -> int:
         "--concurrency", dest="WORKER_CONCURRENCY", metavar="N", help="tasks that run at the same time (default: 4)"
     )
     parser.add_argument(
+        "--agent-concurrency",
+        dest="AGENT_CONCURRENCY",
+        metavar="N",
+        help="LangGraph graphs that run at the same time, besides those (default: 100)",
+    )
+    parser.add_argument(
         "--capabilities", default="", metavar="A,B", help="capabilities that tasks may require, besides their type"
     )
     return run_agent(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, assert_never
@@ -76,6 +77,8 @@ class WorkerBehaviour:
         self.executor = Executor(
             handlers,
             concurrency=config.concurrency,
+            agent_concurrency=config.agent_concurrency,
+            hosts=config.hosts or os.cpu_count() or 1,
             child_memory_mb=config.child_memory_mb,
             on_finished=self._finished,
             on_progress=self._progressed,
@@ -101,6 +104,8 @@ class WorkerBehaviour:
             skills.update(handler.capabilities)
         return Beat(
             concurrency=self._config.concurrency,
+            agent_concurrency=self._config.agent_concurrency,
+            agents=tuple(sorted(handler.task_type for handler in self._handlers if handler.hosted)),
             capabilities=tuple(sorted(skills)),
             attempts={handler.task_type: handler.max_attempts for handler in self._handlers},
             draining=self.state.draining,
@@ -139,7 +144,7 @@ class WorkerBehaviour:
                 case CancelRun():
                     self.executor.cancel(effect.task_id, effect.attempt)
                 case Withdraw():
-                    self._loop.local_events.tell(Withdrawn(tuple(self.executor.withdraw())))
+                    self._loop.local_events.tell(Withdrawn(tuple(self.executor.drain())))
                 case _:
                     assert_never(effect)
 

@@ -62,7 +62,7 @@ class CancelRun(Effect):
 
 @dataclass(frozen=True, slots=True)
 class Withdraw(Effect):
-    """Effect: take back the attempts that have not begun."""
+    """Effect: take back the attempts that have not begun, and have graphs stop between two nodes."""
 
 
 @dataclass(frozen=True, slots=True)

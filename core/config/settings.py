@@ -215,7 +215,15 @@ class AgentConfig(Value):
     concurrency: Annotated[
         int, Field(ge=1, le=10_000), Variable("WORKER_CONCURRENCY", "a number of tasks, 1 to 10000")
     ] = 4
-    #: what an attempt in a child process may allocate, unless its handler has a limit of its own
+    #: number of LangGraph graphs that one worker runs at the same time, besides that
+    agent_concurrency: Annotated[
+        int, Field(ge=1, le=10_000), Variable("AGENT_CONCURRENCY", "a number of runs, 1 to 10000")
+    ] = 100
+    #: number of processes that these graphs share; None: as many as there are processors
+    hosts: Annotated[int | None, Field(ge=1, le=256), Variable("WORKER_HOSTS", "a number of processes, 1 to 256")] = (
+        None
+    )
+    #: what an attempt in a child process, or all graphs that share one, may allocate
     child_memory_mb: Annotated[int, Field(ge=1), Variable("WORKER_CHILD_MEMORY_MB", "MiB, 1 or more")] = 2048
     #: a larger message is rejected unread; it must hold the children of one spawn, and so the record of their parent
     message_limit_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)

@@ -41,7 +41,7 @@ FLOORS_OF_CORE = (
     "core.redis_backend", "core.events", "core.operations", "core.runtime", "core.checkpoints", "core.client",
     "core.launch", "core.chaos", "core.cli",
 )  # fmt: skip
-FLOORS_OF_THE_WORKER = ("worker.authoring", "worker.children", "worker.execution", "worker.agent")
+FLOORS_OF_THE_WORKER = ("worker.authoring", "worker.children", "worker.hosts", "worker.execution", "worker.agent")
 #: The files of core that act: they open connections, read the environment and files, or wire rooms together.
 ACTING_FILES = ("core/redis_client.py", "core/wiring.py")
 #: The functions that import a module by its name are called here only: where names that programs use are collected,
@@ -281,7 +281,7 @@ def test_a_forbidden_import_is_found_and_explained(file: str, line: str, module:
         ("core/redis_backend/commit.py", "import redis, asyncio\nfrom core.tasks import Task"),
         ("core/tier_graph.py", "from langgraph.graph.state import CompiledStateGraph"),
         ("core/tasks.py", "import redislike\nfrom datetime import datetime"),
-        ("worker/children/graph_runner.py", "def build():\n    from langgraph.graph import StateGraph"),
+        ("worker/hosts/run.py", "def build():\n    from langgraph.graph import StateGraph"),
         ("worker/graph.py", "from langgraph.graph import StateGraph\nfrom worker.rules import step"),
         ("worker/agent.py", "from core.runtime.agent_loop import run\nimport asyncio"),
     ],

@@ -100,3 +100,22 @@ def test_what_must_begin_at_once_goes_to_a_child_that_has_a_slot_and_not_only_ro
     assert LeastLoaded([waits, runs], at_once=True).choose(SUM) is runs
     assert LeastLoaded([waits], at_once=True).choose(SUM) is None
     assert LeastLoaded([waits, runs]).choose(SUM) is waits
+
+
+def test_runs_of_agents_take_no_room_of_other_tasks_and_are_counted_by_themselves() -> None:
+    skills = ("task:sum", "task:chat")
+    first = a_child("first", concurrency=2, agents=("chat",), agent_concurrency=3, capabilities=skills)
+    second = a_child("second", concurrency=2, agents=("chat",), agent_concurrency=6, capabilities=skills)
+    spread = LeastLoaded([first, second])
+    got: Counter[str] = Counter()
+    while (child := spread.choose(("task:chat",))) is not None:
+        child.take(f"chat-{sum(got.values())}", ("task:chat",))
+        spread.put_back(child, ("task:chat",))
+        got[child.address.agent_id] += 1
+
+    assert got == {"first": 3, "second": 6}
+    assert not LeastLoaded([first, second]).can_serve(("task:chat",))
+    assert spread.choose(SUM) is first
+    first.drop("chat-0")
+    assert LeastLoaded([first, second], at_once=True).choose(("task:chat",)) is first
+    assert (first.free, first.room(agents=True)) == (first.window, 1)

@@ -243,6 +243,18 @@ def test_of_one_that_died_before_it_was_heard_one_task_may_have_begun_and_only_w
     assert state.local_tasks["moved"] == others
 
 
+def test_of_one_that_died_all_runs_of_agents_may_have_begun_beside_as_many_others_as_it_runs_at_once() -> None:
+    chats = [handed(f"chat-{number}", task_type="chat") for number in range(2)]
+    state = watching(handed("a"), handed("b"), *chats, concurrency=1)
+    on_beat(state, a_sign(concurrency=1, agents=["chat"], agent_concurrency=5), LATER, Step())
+
+    step = Step()
+    on_agent_joined(state, a_sign(1, incarnation=8, action=Action.AGENT_JOINED), LATER, step)
+
+    lost = ("pending worker_lost",)
+    assert step.changes == {"a": lost, "b": ("pending",), "chat-0": lost, "chat-1": lost}
+
+
 @pytest.mark.parametrize(
     ("later_s", "health", "note"),
     [

@@ -93,20 +93,26 @@ def agent(
     timeout: float = DEFAULT_TIMEOUT_S,
     retries: int = DEFAULT_RETRIES,
     memory_mb: int | None = None,
+    isolated: bool = False,
 ) -> Callable[[G], G]:
     """Registers a LangGraph graph as the handler of `task_type`, and returns what it decorates.
 
     It decorates a function without arguments that returns the graph, or is called with the graph:
-    `agent("review")(graph)`. The graph may be compiled or not; it is built once in each child process. The payload, a
-    dict, is the graph's input, and its final state is the result. A node finds the Context as `runtime.context` or with
-    `current_context()`. `timeout`, `retries` and `memory_mb` are as for `task`. Raises BadTask when it decorates
-    anything else.
+    `agent("review")(graph)`. The graph may be compiled or not; it is built once in each process. The payload, a dict,
+    is the graph's input, and its final state is the result. A node finds the Context with `current_context()`, and as
+    `runtime.context` if the graph's `context_schema` is Context.
+
+    Many runs share a process and its event loop, which an `async def` node must not block; plain functions run in
+    threads. If `isolated`, or with a limit of its own in `memory_mb`, a run has a process for itself, and takes a slot
+    of WORKER_CONCURRENCY rather than of AGENT_CONCURRENCY. `timeout`, `retries` and `memory_mb` are as for `task`.
+    Raises BadTask when it decorates anything else.
     """
 
     def register(graph: G) -> G:
         place = inspect.currentframe().f_back  # type: ignore[union-attr]
         builder = _builder(task_type, graph)
-        _register(task_type, builder, "graph", GRAPH_SIGNATURE, timeout, retries, memory_mb, (), place)
+        own = isolated or memory_mb is not None
+        _register(task_type, builder, "graph", GRAPH_SIGNATURE, timeout, retries, memory_mb, (), place, isolated=own)
         return graph
 
     return register
@@ -136,6 +142,8 @@ def _register(
     memory_mb: int | None,
     capabilities: tuple[str, ...],
     place: FrameType | None,
+    *,
+    isolated: bool = False,
 ) -> None:
     _check_settings(task_type, timeout, retries, memory_mb)
     # The place is that of the decorator, since a wrapped function would have the place of its wrapper.
@@ -156,6 +164,7 @@ def _register(
             module=str(frame.f_globals.get("__name__", "__main__")),
             qualname=getattr(function, "__qualname__", type(function).__qualname__),
             source=f"{frame.f_code.co_filename}:{frame.f_lineno}",
+            isolated=isolated,
         )
     )
 

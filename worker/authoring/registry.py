@@ -25,7 +25,7 @@ class Handler:
 
     task_type: str
     function: Callable[..., Any]  #: for a graph: the function without arguments that returns it
-    kind: Kind  #: async: runs on the worker's loop; sync and graph: in a child process
+    kind: Kind  #: async: runs on the worker's loop; sync: in a child process; graph: in a host
     timeout_s: float  #: time limit of one attempt, unless the task has its own
     max_attempts: int  #: number of attempts in all, unless the task has its own
     memory_mb: int | None  #: what an attempt may allocate in its child process; None: the worker's limit
@@ -37,6 +37,12 @@ class Handler:
     module: str  #: the module that registered it
     qualname: str
     source: str  #: file:line of the registration
+    isolated: bool = False  #: a graph: each run has a process of its own
+
+    @property
+    def hosted(self) -> bool:
+        """Whether its runs share processes, and so take slots of agents."""
+        return self.kind == "graph" and not self.isolated
 
     def arguments(self, payload: Any, context: Any) -> tuple[Any, ...]:
         """The arguments for `function`. Raises BadTask, naming the field, when the payload does not fit its model."""
@@ -76,6 +82,11 @@ class Handlers:
                 " Start the worker with --import MODULE, the module that defines it."
             )
         return handler
+
+    def hosts(self, task_type: str) -> bool:
+        """Whether tasks of this type run in hosts, see `Handler.hosted`."""
+        handler = self._by_type.get(task_type)
+        return handler is not None and handler.hosted
 
     def names(self) -> list[str]:
         """All task types, sorted."""

@@ -34,7 +34,6 @@ from worker.children.descendants import children, end_children, end_strangers
 from worker.children.fork_renewal import noting_generators, renew_generators, renew_pools, threads_left
 from worker.children.frames import encode, read_frame
 from worker.children.guard import only_imports
-from worker.children.main import serve
 
 #: The name under which a script is imported, so that its `if __name__ == "__main__":` does not run again.
 MAIN_NAME = "__mp_main__"
@@ -65,20 +64,23 @@ def serve_worker(control: socket.socket, worker: int) -> None:
     except ConnectionError:
         return  # its worker has ended
     if not problem:
+        for name in received[0]["serves"]:  # here, so that the processes share it
+            importlib.import_module(name)
         sys.__stdout__.flush()  # type: ignore[union-attr] # otherwise each child would print it again, in its first attempt
         # Imported objects are never freed. The collector must not touch, and so copy, their shared pages.
         gc.collect()
         gc.freeze()
-        Forkserver(control, worker, received[0]["memory_mb"]).run()
+        Forkserver(control, worker, received[0]["memory_mb"], received[0]["runs_at_once"]).run()
 
 
 class Forkserver:
     """Forks and kills children on request, reaps them, and reports how each one ended."""
 
-    def __init__(self, control: socket.socket, worker: int, memory_mb: int) -> None:
+    def __init__(self, control: socket.socket, worker: int, memory_mb: int, runs_at_once: int) -> None:
         self._control = control
         self._worker = worker
         self._memory_mb = memory_mb
+        self._runs_at_once = runs_at_once
         self._pids: dict[int, int] = {}  #: pid -> the worker's number for that child
         self._of_modules = children()  #: processes that the user's modules have started at import
         self._sigterm_of_modules = signal.getsignal(signal.SIGTERM)
@@ -105,18 +107,18 @@ class Forkserver:
             os.waitpid(pid, 0)
         end_children()
 
-    def _obey(self, request: Mapping[str, int], descriptors: list[int]) -> None:
+    def _obey(self, request: Mapping[str, Any], descriptors: list[int]) -> None:
         if "fork" in request:
-            self._fork(request["fork"], *descriptors)
+            self._fork(request["fork"], request["serves"], *descriptors)
         else:
             for pid, number in self._pids.items():
                 if number == request["kill"]:
                     _kill(pid)
 
-    def _fork(self, number: int, connection: int, output: int) -> None:
+    def _fork(self, number: int, serves: str, connection: int, output: int) -> None:
         forkserver = os.getpid()
         try:
-            pid = fork(partial(self._become_child, forkserver, connection, output))
+            pid = fork(partial(self._become_child, forkserver, serves, connection, output))
         except OSError as error:
             self._tell({"exited": number, "status": None, "problem": f"no new process: {error.strerror}"})
         else:
@@ -127,7 +129,7 @@ class Forkserver:
         os.close(connection)
         os.close(output)
 
-    def _become_child(self, forkserver: int, connection: int, output: int) -> NoReturn:
+    def _become_child(self, forkserver: int, serves: str, connection: int, output: int) -> NoReturn:
         # In a group of its own, what it starts is killed with it, and a Ctrl-C in the terminal does not reach it.
         os.setpgid(0, 0)
         self._signals.close()
@@ -144,7 +146,8 @@ class Forkserver:
             threading.Thread(target=_die_with_connection, args=(channel,), daemon=True).start()
         _renew_streams()
         renew_generators()
-        serve(channel, HANDLERS, self._memory_mb)
+        importlib.import_module(serves).serve(channel, HANDLERS, self._memory_mb, self._runs_at_once)
+        os._exit(0)
 
     def _reap(self) -> None:
         self._signals.take()

@@ -39,8 +39,10 @@ class Limits:
     """The limits of this process, which was just forked. Only memory that it takes from now on counts: what the user's
     modules took at import is shared by all children."""
 
-    def __init__(self, memory_mb: int) -> None:
+    def __init__(self, memory_mb: int, *, stacks_mb: int = 0, descriptors: int = DESCRIPTORS) -> None:
+        """`stacks_mb`: what the stacks of its threads take in addition. `descriptors`: how many it may have open."""
         self._memory_mb = memory_mb
+        self._stacks_mb = stacks_mb
         self.allowed_mb = memory_mb  #: memory limit of the current or the last attempt
         self.exhausted = False  #: whether an attempt has reached it
         self._runs_unseen = 0
@@ -48,8 +50,9 @@ class Limits:
         self._hard_limit_bytes = resource.getrlimit(resource.RLIMIT_DATA)[1]  #: negative: there is no limit
         self._start_descriptor = _next_descriptor()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if not 0 <= soft <= DESCRIPTORS:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, hard))
+        wanted = descriptors if hard < 0 else min(descriptors, hard)
+        if not 0 <= soft <= DESCRIPTORS or wanted > DESCRIPTORS:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         self._lowered = False  #: whether an attempt has lowered a limit that cannot be raised again
         self._others = {number: resource.getrlimit(number) for number in OTHER_LIMITS}
         if sys.platform == "linux":
@@ -59,7 +62,7 @@ class Limits:
     def allow_memory(self, memory_mb: int | None) -> None:
         """Limits the memory until `lift` is called, in MiB; None: the limit for all attempts."""
         self.allowed_mb = memory_mb or self._memory_mb
-        wanted_bytes = self._start_bytes + self.allowed_mb * MIB
+        wanted_bytes = self._start_bytes + (self.allowed_mb + self._stacks_mb) * MIB
         if not 0 <= self._hard_limit_bytes < wanted_bytes:
             resource.setrlimit(resource.RLIMIT_DATA, (wanted_bytes, self._hard_limit_bytes))
 

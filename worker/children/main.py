@@ -10,7 +10,6 @@ import os
 import socket
 import threading
 from contextvars import copy_context
-from datetime import datetime
 from time import monotonic
 from typing import Any, NoReturn
 
@@ -19,14 +18,13 @@ from msgspec.structs import asdict
 
 from core.errors import BadTask
 from core.json_values import result_json
-from core.tasks import TaskError, TaskStatus
-from worker.authoring.context import ChildOutcome, Context, Progress, Spawn, running_context
+from worker.authoring.context import Context, Progress, Spawn, running_context
 from worker.authoring.registry import Handler, Handlers
 from worker.children.descendants import end_children
 from worker.children.frames import FRAME_LIMIT_BYTES, Frames, wrap
-from worker.children.graph_runner import GraphRunner
 from worker.children.limits import Limits
 from worker.children.outcome import failure, out_of_memory, refuse_unrun, spawn_json
+from worker.children.requests import context_of, progress_fields
 from worker.children.surroundings import Surroundings
 
 __all__ = ["serve"]
@@ -49,7 +47,6 @@ class Channel:
         self._waiting: list[dict[str, Any]] = []
         self._lock = threading.Lock()
         self._run = NO_RUN
-        self.fileno = connection.fileno()
 
     def receive(self) -> dict[str, Any]:
         """The next message. Blocks until it comes, and ends the process when the worker is gone."""
@@ -89,21 +86,21 @@ class Channel:
         self._waiting += [orjson.loads(body) for body in self._frames.feed(data)]
 
 
-def serve(connection: socket.socket, handlers: Handlers, memory_mb: int) -> NoReturn:
+def serve(connection: socket.socket, handlers: Handlers, memory_mb: int, runs_at_once: int) -> NoReturn:
     """Runs the attempts that come. Never returns: it ends the process when the other end of `connection` is closed.
 
-    `memory_mb`: what an attempt may allocate, unless its handler has a limit of its own.
+    `memory_mb`: what an attempt may allocate, unless its handler has a limit of its own. `runs_at_once`: only hosts
+    have more than one.
     """
     channel = Channel(connection)
     surroundings = Surroundings()
     limits = Limits(memory_mb)
-    graphs = GraphRunner()
     while True:
         message = channel.receive()
         if "run" in message:  # otherwise it is a cancellation that came too late
             began_s = monotonic()
             channel.begin(message["run"])
-            reply, failed = _attempt(message, channel, handlers, graphs, limits, surroundings)
+            reply, failed = _attempt(message, channel, handlers, limits, surroundings)
             channel.begin(NO_RUN)
             took_s = monotonic() - began_s
             left_processes = took_s >= START_OF_A_PROCESS_S and end_children()
@@ -116,7 +113,6 @@ def _attempt(
     message: dict[str, Any],
     channel: Channel,
     handlers: Handlers,
-    graphs: GraphRunner,
     limits: Limits,
     surroundings: Surroundings,
 ) -> tuple[bytes, bool]:
@@ -129,7 +125,7 @@ def _attempt(
         with surroundings:  # at its end, printed text is flushed, before the reply is sent
             try:
                 # Each attempt gets a copy, so that it does not see context variables that another attempt has set.
-                value = copy_context().run(_call, handler, message["task"]["payload"], context, channel, run, graphs)
+                value = copy_context().run(_call, handler, message["task"]["payload"], context)
             finally:
                 limits.lift()
         return _reply(run, value), False
@@ -141,10 +137,8 @@ def _attempt(
         return orjson.dumps({"done": run, "error": asdict(problem)}), True
 
 
-def _call(handler: Handler, payload: Any, context: Context, channel: Channel, run: int, graphs: GraphRunner) -> Any:
+def _call(handler: Handler, payload: Any, context: Context) -> Any:
     running_context.set(context)
-    if handler.kind == "graph":
-        return graphs.run(handler, payload, context, channel.fileno, lambda: channel.cancelled(run))
     value = handler.function(*handler.arguments(payload, context))
     refuse_unrun(handler.task_type, value)
     return value
@@ -160,36 +154,13 @@ def _reply(run: int, value: Any) -> bytes:
 
 
 def _context(message: dict[str, Any], channel: Channel) -> Context:
-    task, run = message["task"], message["run"]
+    run = message["run"]
 
     def report(progress: Progress) -> None:
-        channel.send(
-            orjson.dumps({"progress": run, "fraction": progress.fraction, "note": progress.note, "data": progress.data})
-        )
+        channel.send(orjson.dumps({"progress": run, **progress_fields(progress)}))
 
     def tell(fields: dict[str, Any]) -> None:
         channel.send(orjson.dumps({"event": run, **fields}))
 
-    return Context(
-        task_id=task["task_id"],
-        task_type=task["task_type"],
-        attempt=task["attempt"],
-        deadline=datetime.fromisoformat(task["deadline"]) if task["deadline"] else None,
-        idempotency_key=task["idempotency_key"] or "",
-        children=[_child_outcome(child) for child in message["children"]],
-        spawned=task["spawned"],
-        on_progress=report,
-        on_event=tell if message["watched"] else None,
-        asks_cancelled=lambda: channel.cancelled(run),
-    )
-
-
-def _child_outcome(fields: dict[str, Any]) -> ChildOutcome:
-    error = fields["error"]
-    return ChildOutcome(
-        task_id=fields["task_id"],
-        task_type=fields["task_type"],
-        status=TaskStatus(fields["status"]),
-        result=fields["result"],
-        error=TaskError(**error) if error else None,
-    )
+    tell_or_not = tell if message["watched"] else None
+    return context_of(message, report, tell_or_not, lambda: channel.cancelled(run))

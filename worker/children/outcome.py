@@ -33,7 +33,8 @@ OUR_FILES = frozenset(
     for name in (
         "children/main.py",
         "children/forkserver.py",
-        "children/graph_runner.py",
+        "hosts/main.py",
+        "hosts/run.py",
         "execution/executor.py",
         "execution/loop_executor.py",
         "authoring/registry.py",

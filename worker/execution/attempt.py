@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from time import monotonic
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import orjson
 from msgspec import Raw
@@ -16,11 +16,10 @@ from core.event_types import EventType
 from core.tasks import NULL, Task, TaskError, value_of
 from worker.authoring.context import ChildOutcome, Context, Progress, Spawn
 from worker.children.output import TAIL_BYTES
-from worker.children.pool import ChildProcess
 
 __all__ = ["Finished", "Running", "Status", "run_request"]
 
-Status = Literal["completed", "failed", "cancelled", "delegated"]
+Status = Literal["completed", "failed", "cancelled", "delegated", "returned"]
 
 
 class Finished(NamedTuple):
@@ -41,6 +40,15 @@ class Finished(NamedTuple):
     def result(self) -> Any:
         """What the handler of a completed attempt returned, as a value of JSON's types; otherwise None."""
         return value_of(self.result_json)
+
+
+class Remote(Protocol):
+    """An attempt that runs in another process."""
+
+    @property
+    def printed(self) -> bytes: ...
+    def cancel(self) -> None: ...
+    def kill(self) -> None: ...
 
 
 class Running:
@@ -82,7 +90,7 @@ class Running:
         self.started_at = started_at
         self.due_s = float("inf")  #: monotonic time at which it must be stopped
         self.context: Context | None = None
-        self.child: ChildProcess | None = None  #: the process that runs it; None: it runs on the loop
+        self.child: Remote | None = None  #: where it runs, outside of this process; None: on the loop
         self.hint = ""  #: why it may not end, if a reason is known
         self.stopped_s: float | None = None  #: monotonic time at which it was told to stop
         self.cancelled = False  #: whether somebody asked for the stop; otherwise its time was up

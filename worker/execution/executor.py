@@ -1,8 +1,9 @@
-"""Runs a worker's attempts: coroutines on the event loop, functions and graphs in child processes, all from one queue.
+"""Runs a worker's attempts: coroutines on the event loop, functions in child processes, graphs in hosts.
 
 Each attempt is an asyncio task of its own. Whatever a handler does to the task in which it runs, now or by a timer,
 affects only its own attempt. A slot is not an object, which could get lost: the number of free slots is `concurrency`
-minus the number of attempts that run.
+minus the number of attempts that run. Graphs in hosts have slots of their own, since a run that waits for a model costs
+next to nothing.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from core.errors import BadTask
 from core.tasks import Task, utc_now
 from worker.authoring.context import ChildOutcome, Progress
 from worker.authoring.registry import Handlers
+from worker.children.forks import Forks, NoProcess
 from worker.execution.attempt import Finished, Running
 from worker.execution.deadlines import GRACE_S, Deadlines, set_due
+from worker.execution.host_executor import HostExecutor
 from worker.execution.loop_executor import LoopExecutor
-from worker.execution.outcomes import raised, stopped, too_late
+from worker.execution.outcomes import raised, returned, stopped, too_late
 from worker.execution.process_executor import ProcessExecutor
 from worker.execution.task_queue import TaskQueue
 
@@ -33,7 +36,8 @@ log = logging.getLogger(__name__)
 
 
 class Executor:
-    """Runs at most `concurrency` attempts at a time. The most urgent comes first; of equally urgent ones, the oldest.
+    """Runs at most `concurrency` attempts at a time, and `agent_concurrency` graphs. The most urgent comes first; of
+    equally urgent ones, the oldest.
 
     Call it from the thread of one event loop. It calls back there as well: `on_finished` once for each attempt that was
     neither withdrawn nor forgotten, `on_progress` at most ten times a second for each attempt. It stores nothing: after
@@ -46,6 +50,8 @@ class Executor:
         *,
         concurrency: int,
         child_memory_mb: int,
+        agent_concurrency: int = 1,
+        hosts: int = 1,
         on_finished: Callable[[Finished], None],
         on_progress: Callable[[Progress], None],
         modules: Sequence[str] = (),
@@ -53,20 +59,25 @@ class Executor:
         now: Callable[[], datetime] = utc_now,
         on_event: Callable[[Task, dict[str, Any]], None] | None = None,
     ) -> None:
-        """`modules`: what child processes import. `fetch_inputs`: reads the outcomes that a continuation is given.
-        `now`: the clock by which deadlines are meant; aware, UTC. `on_event`: called with the fields of each event that
-        an attempt tells; None: nobody wants them."""
+        """`hosts`: number of processes that graphs share. `modules`: what child processes import. `fetch_inputs`: reads
+        the outcomes that a continuation is given. `now`: the clock by which deadlines are meant; aware, UTC.
+        `on_event`: called with the fields of each event that an attempt tells; None: nobody wants them."""
         self._on_event = on_event
         self._handlers = handlers
         self._now = now
         self._concurrency = concurrency
+        self._agent_concurrency = agent_concurrency
         self._on_finished = on_finished
         self._fetch_inputs = fetch_inputs
-        self._queue = TaskQueue()
+        self._queue = TaskQueue(handlers.hosts)
         self._running: dict[str, Running] = {}
+        self._hosted: set[str] = set()  #: those of `_running` that take slots of agents
         self._variables = copy_context()  #: the context variables of which each attempt gets a copy
         self._on_loop = LoopExecutor(self._running)
-        self._in_processes = ProcessExecutor(handlers, modules, child_memory_mb)
+        self._forks = Forks(handlers, modules, child_memory_mb, agent_concurrency)
+        self._in_processes = ProcessExecutor(self._forks, child_memory_mb)
+        self._in_hosts = HostExecutor(self._forks, hosts, child_memory_mb)
+        self._forks_ready = False  #: whether a process has imported the user's modules, which may take a while
         self._deadlines = Deadlines(self._running, self._variables, self._finish, on_progress)
         self._begins = False  #: whether attempts may begin: between start and close
 
@@ -91,11 +102,18 @@ class Executor:
         self._on_loop.start(self._concurrency)
         self._begins = True
         self._begin_next()
-        await self._in_processes.start()
+        await self._start_forks()
         for task_id in self._queue.held:
             if task_id not in self._running:
                 self._queue.release(task_id)
         self._begin_next()
+
+    async def _start_forks(self) -> None:
+        if any(handler.kind != "async" for handler in self._handlers):
+            await self._forks.start()
+        else:
+            await self._forks.spare()
+        self._forks_ready = True
 
     async def close(self) -> None:
         """Ends all attempts without reporting them. Afterwards no child process is left, and the executor can be
@@ -104,11 +122,13 @@ class Executor:
         self._deadlines.close()
         self.withdraw()
         attempts = {running.attempt for running in self._running.values()}
+        self._hosted.clear()
         self._running.clear()  # only attempts in there are reported
         for attempt in attempts | self._deadlines.left_behind:
             attempt.cancel()
         self._on_loop.close()
-        await self._in_processes.close()
+        self._forks_ready = False
+        await self._forks.close()
         if attempts:
             _, stuck = await asyncio.wait(attempts, timeout=GRACE_S)
             self._deadlines.left_behind |= stuck
@@ -132,7 +152,7 @@ class Executor:
 
     def _has_processes_for(self, task: Task) -> bool:
         """Whether the child processes that the task needs are available; a coroutine needs none."""
-        return self._in_processes.ready or any(
+        return self._forks_ready or any(
             handler.task_type == task.task_type and handler.kind == "async" for handler in self._handlers
         )
 
@@ -152,6 +172,13 @@ class Executor:
         begun."""
         return self._queue.drain()
 
+    def drain(self) -> list[Task]:
+        """As `withdraw`; and has the graphs that run stop between two nodes, if they get that far, and reported as
+        returned."""
+        for task_id in self._hosted:
+            self._in_hosts.drain(self._running[task_id])
+        return self.withdraw()
+
     def forget_all(self) -> None:
         """Stops all attempts without reporting them: whoever submitted them knows nothing of them any more."""
         self.withdraw()
@@ -164,7 +191,11 @@ class Executor:
 
     def _begin_next(self) -> None:
         """Begins as many attempts as there are free slots."""
-        while self._begins and len(self._running) < self._concurrency and (task := self._queue.next()) is not None:
+        running, hosted = self._running, self._hosted
+        while self._begins and len(running) - len(hosted) < self._concurrency and (task := self._queue.next()):
+            self._begin(task)
+        while self._begins and len(hosted) < self._agent_concurrency and (task := self._queue.next(hosted=True)):
+            hosted.add(task.task_id)
             self._begin(task)
 
     def _begin(self, task: Task) -> None:
@@ -179,6 +210,9 @@ class Executor:
             failpoints.hit("spawn")
             finished = await self._handled(running)
             failpoints.hit("ran")
+        except NoProcess as error:  # the task can do nothing about it
+            log.warning("a task goes back: %s", error, extra={"action": "no_process"})
+            finished = returned(running)
         except BaseException as error:
             finished = raised(running, error)
         self._deadlines.left_behind.discard(running.attempt)
@@ -192,8 +226,13 @@ class Executor:
             return too_late(running)
         set_due(running, handler)
         children = await self._inputs(running) if task.inputs or task.children else ()
-        executor = self._on_loop if handler.kind == "async" else self._in_processes
-        return await executor.run(running, handler, children)
+        match handler.kind:
+            case "async":
+                return await self._on_loop.run(running, handler, children)
+            case "sync":
+                return await self._in_processes.run(running, handler, children)
+            case "graph":
+                return await self._in_hosts.run(running, handler, children)
 
     async def _inputs(self, running: Running) -> Sequence[ChildOutcome]:
         if self._fetch_inputs is None:
@@ -203,6 +242,7 @@ class Executor:
     def _finish(self, running: Running, finished: Finished) -> None:
         task_id = running.task.task_id
         del self._running[task_id]
+        self._hosted.discard(task_id)
         self._on_loop.ended(running)
         running.hear_no_more()
         if running.stopped_s is not None:

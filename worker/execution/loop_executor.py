@@ -17,7 +17,7 @@ from worker.children.outcome import refuse_unrun, spawn_json
 from worker.execution.attempt import Finished, Running
 from worker.execution.logs import AttemptLogs
 from worker.execution.outcomes import completed, delegated
-from worker.execution.threads import AttemptThreads, attempt_threads
+from worker.hosts.threads import AttemptThreads, attempt_threads
 
 __all__ = ["LoopExecutor"]
 

@@ -9,10 +9,14 @@ from msgspec.structs import replace
 
 from core.tasks import NULL, TaskError
 from worker.authoring.context import Spawn
-from worker.children.outcome import failure, spawn_of
+from worker.children.forks import ChildDied
+from worker.children.outcome import failure, out_of_memory, spawn_of
 from worker.execution.attempt import Finished, Running, Status
 
-__all__ = ["completed", "delegated", "failed", "raised", "stopped", "too_late"]
+__all__ = ["cause_of_death", "completed", "delegated", "failed", "raised", "returned", "stopped", "too_late"]
+
+#: A child that used this share of its memory limit when it died is taken to have run out of memory.
+NEAR_LIMIT = 0.9
 
 
 def completed(running: Running, result_json: Raw) -> Finished:
@@ -33,6 +37,17 @@ def failed(running: Running, error: TaskError) -> Finished:
 def raised(running: Running, error: BaseException) -> Finished:
     """The outcome of an attempt whose handler raised `error`, or that could not be run because of it."""
     return failed(running, failure(error, running.task.attempt))
+
+
+def cause_of_death(running: Running, death: ChildDied, limit_mb: int) -> TaskError:
+    """The error of an attempt whose process has died, and might allocate `limit_mb`."""
+    died = replace(failure(death, running.task.attempt), type="process_died", traceback="")
+    return out_of_memory(died, limit_mb) if death.peak_mb >= limit_mb * NEAR_LIMIT else died
+
+
+def returned(running: Running) -> Finished:
+    """The outcome of an attempt that goes back to where it came from, which costs its task nothing."""
+    return _ended(running, "returned")
 
 
 def too_late(running: Running) -> Finished:

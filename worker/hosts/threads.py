@@ -53,6 +53,11 @@ class AttemptThreads(ThreadPoolExecutor):
             call.add_done_callback(partial(self._returned, context))
         return call
 
+    def busy(self, context: Context) -> set[Future[Any]]:
+        """The calls of an attempt that are under way."""
+        with self._lock:
+            return set(self._calls.get(context, ()))
+
     def ended(self, context: Context) -> int:
         """Notes that an attempt has ended. Returns how many of its calls go on; the pool grows by as many threads."""
         if context not in self._calls:

@@ -44,7 +44,7 @@ def _tell_chunk(context: Context, mode: str, chunk: Any, began_s: dict[str, floa
 
 def callbacks_for(context: Context) -> list[Any]:
     """LangChain callbacks that tell of the models and the tools which a run calls."""
-    from worker.children.graph_callbacks import GraphCallbacks
+    from worker.hosts.graph_callbacks import GraphCallbacks
 
     return [GraphCallbacks(context)]
 

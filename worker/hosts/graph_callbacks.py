@@ -9,7 +9,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 
 from core.event_types import EventType
 from worker.authoring.context import Context
-from worker.children.graph_events import json_shown
+from worker.hosts.graph_events import json_shown
 
 __all__ = ["GraphCallbacks"]
 

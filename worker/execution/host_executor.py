@@ -1,0 +1,113 @@
+"""Runs graphs in hosts. A run whose host dies because of another one goes on in the next host, as if nothing had
+happened to it: that costs its task no attempt."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import orjson
+from msgspec import Raw
+
+from worker.authoring.context import ChildOutcome
+from worker.authoring.registry import Handler
+from worker.children.forks import Forks
+from worker.execution.attempt import Finished, Running, run_request
+from worker.execution.deadlines import set_due
+from worker.execution.outcomes import cause_of_death, completed, failed, returned
+from worker.hosts.messages import Ended
+from worker.hosts.pool import HostPool
+from worker.hosts.process import Blame, HostDied, HostProcess, HostRun
+
+__all__ = ["HostExecutor"]
+
+#: How many runs that are suspected of having killed their host run by themselves at the same time, a process for each.
+SUSPECTS_AT_ONCE = 8
+
+#: After so many hosts that have ended below it, a run fails even if it is not to blame.
+MOVES = 20
+
+log = logging.getLogger(__name__)
+
+
+class HostExecutor:
+    """Runs attempts whose handler is a graph, in at most `hosts` processes, and in one for each that wants it."""
+
+    def __init__(self, forks: Forks, hosts: int, memory_mb: int) -> None:
+        self._pool = HostPool(forks, hosts)
+        self._forks = forks
+        self._memory_mb = memory_mb
+        self._suspects = asyncio.Semaphore(SUSPECTS_AT_ONCE)
+        self._runs: dict[Running, HostRun] = {}
+
+    async def run(self, running: Running, handler: Handler, children: Sequence[ChildOutcome]) -> Finished:
+        """The outcome of an attempt. Raises BadTask when the request is too large; ConfigError when the user's modules
+        have to be imported again, and cannot be; NoProcess."""
+        request = orjson.dumps(run_request(running.task, children, watched=running.on_event is not None))
+        suspected, moves = False, 0
+        while True:
+            try:
+                if suspected:
+                    async with self._suspects:
+                        set_due(running, handler)  # the wait was no fault of its own
+                        ended = await self._ended(running, request, alone=True)
+                else:
+                    ended = await self._ended(running, request, alone=handler.isolated)
+            except HostDied as death:
+                if death.blame is Blame.GUILTY or running.stopped_s is not None or moves == MOVES:
+                    return failed(running, cause_of_death(running, death, handler.memory_mb or self._memory_mb))
+                moves += 1
+                suspected = suspected or death.blame is Blame.SUSPECT
+                log.warning(
+                    "task %s goes on in another process, since its own has ended: %s",
+                    running.task.task_id,
+                    death,
+                    extra={"action": "run_moved", "task_type": running.task.task_type, "alone": suspected},
+                )
+                continue
+            if ended.short_of and not (suspected or handler.isolated):
+                suspected = True  # in a process of its own it has enough, unless the fault is its own
+                continue
+            return _finished(running, ended)
+
+    def drain(self, running: Running) -> None:
+        """Has an attempt stop between two nodes. Its outcome is that it was returned, unless it ends before that."""
+        if run := self._runs.get(running):
+            run.drain()
+
+    async def _ended(self, running: Running, request: bytes, *, alone: bool) -> Ended:
+        host = await self._pool.acquire(alone=alone)
+        try:
+            return await self._ran_in(host, running, request)
+        finally:
+            if running.child is not None:
+                running.printed, running.child = running.child.printed, None
+                del self._runs[running]
+            self._pool.release(host)
+
+    async def _ran_in(self, host: HostProcess, running: Running, request: bytes) -> Ended:
+        def begun(run: HostRun) -> None:
+            self._runs[running] = running.child = run
+            running.hint = self._forks.hint
+
+        tell = running.tell if running.on_event else None
+        ended = await host.run(running.task.task_id, request, running.report, tell, begun)
+        if ended.stuck:
+            log.warning(
+                "%s has ended, but %s, so its process is ended, and what else ran there goes on in another",
+                running.task.task_id,
+                ended.stuck,
+                extra={"action": "host_killed", "task_type": running.task.task_type},
+            )
+            assert running.child is not None
+            running.child.kill()
+        return ended
+
+
+def _finished(running: Running, ended: Ended) -> Finished:
+    if ended.drained:
+        return returned(running)
+    if ended.error is not None:
+        return failed(running, ended.error)
+    return completed(running, Raw(ended.result))

@@ -1,0 +1,257 @@
+"""What a host does: it runs many graphs at once on one event loop, until its worker is gone.
+
+The loop outlives the runs, since clients that a graph keeps are bound to it. Each run has context variables of its own.
+The state of the process (see worker.children.surroundings) is restored whenever nothing runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
+from time import monotonic
+from typing import Any, NoReturn, cast
+
+import orjson
+from msgspec.structs import replace
+
+from core.json_values import result_json
+from worker.authoring.context import Context, Progress, running_context
+from worker.authoring.registry import Handler, Handlers
+from worker.children.descendants import end_children
+from worker.children.frames import Frames
+from worker.children.limits import DESCRIPTORS, Limits
+from worker.children.outcome import failure, out_of_memory
+from worker.children.requests import context_of, progress_fields
+from worker.children.surroundings import Surroundings
+from worker.hosts.faults import another_attempt_helps, short_of
+from worker.hosts.messages import (
+    Begin,
+    Cancel,
+    Drain,
+    Ended,
+    FromHost,
+    Printed,
+    Progressed,
+    Replace,
+    Told,
+    packed,
+    to_host,
+)
+from worker.hosts.output import share_streams
+from worker.hosts.run import Graphs, final_state
+from worker.hosts.threads import AttemptThreads, attempt_threads
+
+__all__ = ["serve"]
+
+#: Number of threads beyond one for each run, for graphs whose blocking nodes run side by side.
+THREADS_BESIDE = 32
+STACK_MB = 8  #: what the system reserves for a thread
+
+#: Seconds that the blocking calls of a run that has failed have to return.
+GRACE_S = 1.0
+
+#: Bytes that wait for the worker above which what runs print is dropped, so that printing never blocks or takes memory.
+CONGESTED_BYTES = 1 << 20
+#: A longer line is passed on in pieces.
+LINE_CHARACTERS = 8192
+
+
+def serve(connection: socket.socket, handlers: Handlers, memory_mb: int, runs_at_once: int) -> NoReturn:
+    """Runs the graphs that come. Never returns: it ends the process when the other end of `connection` is closed.
+
+    `memory_mb`: what all runs together may allocate, unless the handler of the only one has a limit of its own.
+    """
+    loop = asyncio.new_event_loop()
+    host = Host(handlers, memory_mb, runs_at_once, loop)
+    loop.run_until_complete(host.connect(connection))
+    while True:
+        with suppress(SystemExit, KeyboardInterrupt):  # of a node: whoever awaits its task gets it as well
+            loop.run_forever()
+
+
+class Run:
+    """A run under way."""
+
+    def __init__(self, number: int) -> None:
+        from langgraph.runtime import RunControl
+
+        self.number = number
+        self.began_s = monotonic()
+        self.control = RunControl()
+        self.context: Context | None = None
+        self.attempt: asyncio.Task[None] | None = None
+        self.line = ""  #: what it has printed since the last end of a line
+
+
+class Host(asyncio.Protocol):
+    """The host's end of its socket, and the runs that it has."""
+
+    def __init__(self, handlers: Handlers, memory_mb: int, runs_at_once: int, loop: asyncio.AbstractEventLoop) -> None:
+        self._handlers = handlers
+        self._loop = loop
+        self._thread = threading.get_ident()
+        self._threads_at_most = runs_at_once + THREADS_BESIDE
+        self._frames = Frames()
+        self._graphs = Graphs()
+        self._runs: dict[int, Run] = {}
+        self._by_context: dict[Context, Run] = {}
+        self._lines = threading.Lock()
+        self._variables = copy_context()  #: the context variables of which each run gets a copy
+        share_streams(self._take_printed)
+        self._surroundings = Surroundings()
+        self._limits = Limits(
+            memory_mb,
+            stacks_mb=self._threads_at_most * STACK_MB,
+            descriptors=max(DESCRIPTORS, DESCRIPTORS // 100 * runs_at_once),
+        )
+        self._failed = False  #: whether a run has failed since nothing ran
+        self._idle_since_s = monotonic()
+        self._transport: asyncio.Transport
+        self._threads: AttemptThreads
+
+    async def connect(self, connection: socket.socket) -> None:
+        """Begins to serve."""
+        self._threads = attempt_threads(self._threads_at_most)
+        await self._loop.create_connection(lambda: self, sock=connection)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        os._exit(0)  # the worker has retired this host, or died
+
+    def data_received(self, data: bytes) -> None:
+        for body in self._frames.feed(data):
+            message = to_host.decode(body)
+            if isinstance(message, Begin):
+                self._begin(message)
+            elif run := self._runs.get(message.run):
+                self._stop(run, message)
+
+    def _begin(self, message: Begin) -> None:
+        if not self._runs:
+            self._surroundings.__enter__()
+        run = self._runs[message.run] = Run(message.run)
+        attempt = self._attempt(run, message.request)
+        run.attempt = asyncio.Task(attempt, loop=self._loop, context=self._variables.copy())
+
+    def _stop(self, run: Run, message: Cancel | Drain) -> None:
+        if isinstance(message, Drain):
+            run.control.request_drain()
+            return
+        if run.context is not None:
+            run.context.cancel()
+        if run.attempt is not None:
+            self._loop.call_soon(run.attempt.cancel)  # after its first step: before that, it would end unheard
+
+    async def _attempt(self, run: Run, request: bytes) -> None:
+        try:
+            ended = await self._outcome(run, orjson.loads(request))
+        except BaseException as error:  # SystemExit and KeyboardInterrupt of user code fail the run as well
+            ended = self._failure(run, error)
+        if run.context is not None:
+            ended.stuck = await self._left_behind(run.context)
+        self._end(run, ended)
+
+    async def _outcome(self, run: Run, request: dict[str, Any]) -> Ended:
+        context = run.context = context_of(request, partial(self._report, run), partial(self._tell, run))
+        if not request["watched"]:
+            context.on_event = None
+        self._by_context[context] = run
+        running_context.set(context)
+        handler = self._handlers.get(context.task_type)
+        self._allow_memory(handler)
+        try:
+            state = await final_state(
+                self._graphs.of(handler), handler, request["task"]["payload"], context, run.control
+            )
+            return Ended(run.number, result_json(state))
+        finally:
+            await context.close()
+
+    def _failure(self, run: Run, error: BaseException) -> Ended:
+        from langgraph.errors import GraphDrained
+
+        if isinstance(error, GraphDrained):
+            return Ended(run.number, drained=True)
+        self._failed = True
+        problem = failure(error, run.context.attempt if run.context is not None else 0)
+        if lacking := short_of(error):
+            return Ended(run.number, short_of=lacking, error=problem)
+        if not another_attempt_helps(error):
+            problem = replace(problem, retryable=False)
+        if isinstance(error, MemoryError):
+            self._limits.lift()  # for all runs, since none can be told how it ends without memory
+            self._limits.exhausted = True
+            self._send(Replace("a run has reached the memory limit"))
+            problem = out_of_memory(problem, self._limits.allowed_mb)
+        return Ended(run.number, error=problem)
+
+    def _allow_memory(self, handler: Handler) -> None:
+        if len(self._runs) == 1:
+            self._limits.allow_memory(handler.memory_mb)
+
+    async def _left_behind(self, context: Context) -> str:
+        """Waits for the blocking calls of a run that has ended. Returns what goes on nevertheless."""
+        calls = self._threads.busy(context)
+        if calls:
+            context.cancel()
+            with suppress(asyncio.CancelledError):  # it is told to stop while it stops already
+                await asyncio.wait([asyncio.wrap_future(call) for call in calls], timeout=GRACE_S)
+        left = self._threads.ended(context)
+        return f"{left} of its nodes do not return" if left else ""
+
+    def _end(self, run: Run, ended: Ended) -> None:
+        del self._runs[run.number]
+        if run.context is not None:
+            self._by_context.pop(run.context, None)
+            run.context.on_progress = run.context.on_event = None
+        self._print(run, "", whole=True)
+        idle = not self._runs
+        if idle:
+            self._limits.lift()
+            self._surroundings.__exit__()
+        self._send(ended)
+        if idle and (why := self._why_replace(run)):
+            self._send(Replace(why))
+
+    def _why_replace(self, run: Run) -> str:
+        """Why this process should be replaced, now that nothing runs; empty if no reason is known."""
+        left_processes = end_children()
+        failed, self._failed = self._failed, False
+        why = "it left processes behind" if left_processes else self._surroundings.spoilt
+        return why or self._limits.why_replace(monotonic() - run.began_s, failed)
+
+    def _report(self, run: Run, progress: Progress) -> None:
+        self._send(Progressed(run.number, orjson.dumps(progress_fields(progress))))
+
+    def _tell(self, run: Run, fields: dict[str, Any]) -> None:
+        self._send(Told(run.number, orjson.dumps(fields)))
+
+    def _take_printed(self, context: Context, text: str) -> bool:
+        run = self._by_context.get(context)
+        if run is not None:
+            self._print(run, text)
+        return run is not None
+
+    def _print(self, run: Run, text: str, *, whole: bool = False) -> None:
+        """Passes on the lines that `text` ends; if `whole`, also one that has no end yet."""
+        with self._lines:
+            lines = run.line + text
+            end = len(lines) if whole or len(lines) > LINE_CHARACTERS else lines.rfind("\n") + 1
+            lines, run.line = lines[:end], lines[end:]
+        if lines and self._transport.get_write_buffer_size() < CONGESTED_BYTES:
+            self._send(Printed(run.number, lines.encode(errors="backslashreplace")))
+
+    def _send(self, message: FromHost) -> None:
+        """Sends a message; any thread may call this."""
+        frame = packed(message)
+        if threading.get_ident() == self._thread:
+            self._transport.write(frame)
+        else:
+            self._loop.call_soon_threadsafe(self._transport.write, frame)
