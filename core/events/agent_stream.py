@@ -14,7 +14,6 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from contextlib import aclosing
 from itertools import islice
 from typing import Any, Self
 from uuid import uuid4
@@ -169,7 +168,7 @@ class AgentCoordinator(StreamEmitters):
 
     # ---- reading ----
 
-    async def subscribe(
+    def subscribe(
         self,
         event_types: Sequence[str] | None = None,
         timeout_ms: int | None = None,
@@ -192,16 +191,12 @@ class AgentCoordinator(StreamEmitters):
 
         Without a group it reads after the event with the id `after`; '0', as without it, is the first that is kept, and
         '$' the next that is published. It resumes with the `_msg_id` of the last one that was handled."""
-        left = _count(max_events)
+        within_s, left = _within_s(timeout_ms, max_events), _count(max_events)
         if self._group is None:
-            events = self._by_cursor(event_types, _within_s(timeout_ms, max_events), left, after or "0")
-        elif after is not None:
+            return self._by_cursor(event_types, within_s, left, after or "0")
+        if after is not None:
             raise NoGroup("a group keeps its own position: `after` is for a coordinator without consumer_group")
-        else:
-            events = self._by_group(event_types, _within_s(timeout_ms, max_events), left, auto_ack)
-        async with aclosing(events):
-            async for event in events:
-                yield event
+        return self._by_group(event_types, within_s, left, auto_ack)
 
     async def _by_group(
         self, event_types: Sequence[str] | None, within_s: float | None, left: float, auto_ack: bool

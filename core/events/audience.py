@@ -12,10 +12,10 @@ from core.ports import Command, Part
 from core.redis_backend.bounded_reads import name_of
 from core.redis_backend.keys import AudienceKeys
 
-__all__ = ["Audience"]
+__all__ = ["TAKEN_AT_ONCE", "Audience"]
 
 #: How many entries are taken off the stream at once.
-BATCH = 256
+TAKEN_AT_ONCE = 256
 #: How many entries are acknowledged at once.
 SETTLED_AT_ONCE = 1000
 #: How many dead letters an audience keeps: more push the oldest out.
@@ -39,20 +39,19 @@ class Audience:
         """Makes the group, if it is not there. Raises ServerRefused, TransportDown."""
         await self._connection.run(self._script(OPEN))
 
-    async def take(self, settled: Sequence[tuple[str, str]], after: bytes) -> tuple[bool, list[Entry]]:
-        """Acknowledges `settled`, ids with their sessions, and takes the next entries off the stream. Returns whether
-        there were any, and this consumer's own entries after `after`, in order."""
+    async def take(self, settled: Sequence[tuple[str, str]], after: bytes) -> tuple[int, list[Entry]]:
+        """Acknowledges `settled`, ids with their sessions, and returns entries in order: what this consumer was given
+        after `after`, or else the next of the stream. Before them, how many those were with those of others: fewer
+        than TAKEN_AT_ONCE, and there are no more for now."""
         if len(settled) > SETTLED_AT_ONCE:
             await self.settle(settled)
             settled = ()
         commands = [self._settle(settled)] if settled else []
-        *_, taken, mine = await self._asked(
-            *commands, self._script(TAKE, self.consumer, BATCH), self._own_command(after, BATCH)
-        )
-        self.last = taken[1]
-        return bool(taken[0]), _entries(mine)
+        *_, (taken, last, mine) = await self._asked(*commands, self._script(TAKE, self.consumer, TAKEN_AT_ONCE, after))
+        self.last = last or self.last
+        return taken, [(msg_id, fields) for msg_id, fields in mine]
 
-    async def own(self, after: bytes, count: int = BATCH) -> list[Entry]:
+    async def own(self, after: bytes, count: int = TAKEN_AT_ONCE) -> list[Entry]:
         """This consumer's own pending entries after `after`, in order: a hundred or so at a time."""
         [mine] = await self._asked(self._own_command(after, count))
         return _entries(mine)

@@ -24,53 +24,91 @@ elseif not string.find(made.err, 'BUSYGROUP', 1, true) then
 end
 return 'OK'
 """
-#: Delivers the next ARGV[3] entries: to consumer ARGV[2], or to who has their session. Returns how many there were, and
-#: the last id that the group was given, or that the stream has given out.
+#: Returns what consumer ARGV[2] was given after ARGV[4] and does not know of yet. If there is nothing, delivers
+#: the next ARGV[3] entries: to this consumer, or to who has their session. Returns how many there were; the last id
+#: that the group was given, or else that the stream has given out; and the entries of this consumer.
 TAKE = """
-local read = redis.pcall('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', ARGV[3], 'STREAMS', KEYS[1], '>')
-if not read then
+local function read(after)
+    return redis.pcall('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', ARGV[3], 'STREAMS', KEYS[1], after)
+end
+local given = read(ARGV[4])
+if given.err then return given end
+given = given[1][2]
+if #given > 0 then return {#given, false, given} end
+local taken = read('>')
+if not taken then
     local info = redis.call('XINFO', 'STREAM', KEYS[1])
     for i = 1, #info - 1, 2 do
-        if info[i] == 'last-generated-id' then return {0, info[i + 1]} end
+        if info[i] == 'last-generated-id' then return {0, info[i + 1], {}} end
     end
 end
-if read.err then return read end
-local entries, by_session, of_others = read[1][2], {}, {}
-for _, entry in ipairs(entries) do
+if taken.err then return taken end
+local entries, sessions, by_session, free = taken[1][2], {}, {}, {}
+for i, entry in ipairs(entries) do
     local fields = entry[2] or {}
-    for i = 1, #fields - 1, 2 do
-        if fields[i] == 'session' then
-            local ids = by_session[fields[i + 1]] or {}
-            by_session[fields[i + 1]] = ids
-            ids[#ids + 1] = entry[1]
+    free[i] = true
+    for j = 1, #fields - 1, 2 do
+        if fields[j] == 'session' then
+            local session = fields[j + 1]
+            if not by_session[session] then
+                sessions[#sessions + 1], by_session[session] = session, {}
+            end
+            table.insert(by_session[session], i)
             break
         end
     end
 end
-for session, ids in pairs(by_session) do
-    redis.call('HINCRBY', KEYS[3], session, #ids)
-    local owner = redis.call('HGET', KEYS[2], session)
+local last = entries[#entries][1]
+if #sessions == 0 then return {#entries, last, entries} end
+local owners, held = redis.call('HMGET', KEYS[2], unpack(sessions)), redis.call('HMGET', KEYS[3], unpack(sessions))
+local owned, counts, of_others = {}, {}, {}
+for i, session in ipairs(sessions) do
+    local places, owner = by_session[session], owners[i]
+    counts[2 * i - 1], counts[2 * i] = session, (tonumber(held[i]) or 0) + #places
     if not owner then
-        redis.call('HSET', KEYS[2], session, ARGV[2])
+        owned[#owned + 1], owned[#owned + 2] = session, ARGV[2]
     elseif owner ~= ARGV[2] then
         of_others[owner] = of_others[owner] or {}
-        for _, id in ipairs(ids) do table.insert(of_others[owner], id) end
+        for _, place in ipairs(places) do
+            table.insert(of_others[owner], entries[place][1])
+            free[place] = false
+        end
     end
 end
+redis.call('HSET', KEYS[3], unpack(counts))
+if #owned > 0 then redis.call('HSET', KEYS[2], unpack(owned)) end
 for owner, ids in pairs(of_others) do
     table.insert(ids, 'JUSTID')
     redis.call('XCLAIM', KEYS[1], ARGV[1], owner, 0, unpack(ids))
 end
-return {#entries, entries[#entries][1]}
+local mine = {}
+for i, entry in ipairs(entries) do
+    if free[i] then mine[#mine + 1] = entry end
+end
+return {#entries, last, mine}
 """
 _SETTLE = """
-local function settle(session, ids)
-    local settled = redis.call('XACK', KEYS[1], ARGV[1], unpack(ids))
-    if session ~= '' and settled > 0 and redis.call('HINCRBY', KEYS[3], session, -settled) <= 0 then
-        redis.call('HDEL', KEYS[3], session)
-        redis.call('HDEL', KEYS[2], session)
+local function settle(sessions, by_session)
+    local settled, held = 0, redis.call('HMGET', KEYS[3], unpack(sessions))
+    local counts, free = {}, {}
+    local have_tries = redis.call('EXISTS', KEYS[5]) == 1
+    for i, session in ipairs(sessions) do
+        local ids = by_session[session]
+        local done = redis.call('XACK', KEYS[1], ARGV[1], unpack(ids))
+        settled = settled + done
+        local left = (tonumber(held[i]) or 0) - done
+        if session ~= '' and done > 0 and left > 0 then
+            counts[#counts + 1], counts[#counts + 2] = session, left
+        elseif session ~= '' and done > 0 then
+            free[#free + 1] = session
+        end
+        if have_tries then redis.call('HDEL', KEYS[5], unpack(ids)) end
     end
-    if redis.call('EXISTS', KEYS[5]) == 1 then redis.call('HDEL', KEYS[5], unpack(ids)) end
+    if #counts > 0 then redis.call('HSET', KEYS[3], unpack(counts)) end
+    if #free > 0 then
+        redis.call('HDEL', KEYS[2], unpack(free))
+        redis.call('HDEL', KEYS[3], unpack(free))
+    end
     return settled
 end
 """
@@ -79,14 +117,15 @@ end
 SETTLE = (
     _SETTLE
     + """
-local settled, by_session = 0, {}
+local sessions, by_session = {}, {}
 for i = 2, #ARGV - 1, 2 do
-    local ids = by_session[ARGV[i + 1]] or {}
-    by_session[ARGV[i + 1]] = ids
-    ids[#ids + 1] = ARGV[i]
+    local session = ARGV[i + 1]
+    if not by_session[session] then
+        sessions[#sessions + 1], by_session[session] = session, {}
+    end
+    table.insert(by_session[session], ARGV[i])
 end
-for session, ids in pairs(by_session) do settled = settled + settle(session, ids) end
-return settled
+return settle(sessions, by_session)
 """
 )
 #: Acknowledges entry ARGV[2] of session ARGV[3]. If it was pending, it is kept as one of at most ARGV[4] dead letters,
@@ -94,7 +133,7 @@ return settled
 BURY = (
     _SETTLE
     + """
-if settle(ARGV[3], {ARGV[2]}) == 0 then return 0 end
+if settle({ARGV[3]}, {[ARGV[3]] = {ARGV[2]}}) == 0 then return 0 end
 redis.call('XADD', KEYS[6], 'MAXLEN', '~', ARGV[4], '*', unpack(ARGV, 5))
 return 1
 """

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 from core.errors import BadEvent, EventLoopError, PeerError, ServerRefused, TransportDown
 from core.event_types import EventType
-from core.events.audience import Audience
+from core.events.audience import TAKEN_AT_ONCE, Audience
 from core.events.stream_connection import StreamConnection
 from core.events.stream_entry import Entry, EntryFormat, ReceivedEvent, session_of
 from core.redis_backend.clock import monotonic_s
@@ -19,8 +19,8 @@ __all__ = ["GroupReader"]
 
 log = logging.getLogger(__name__)
 
-#: Acknowledgements travel together: so many, or for so long.
-ACKS_TOGETHER, ACKS_WAIT_S = 256, 0.05
+#: Acknowledgements travel with the next fetch, or by themselves when so many wait, or for so long.
+ACKS_TOGETHER, ACKS_WAIT_S = 2 * TAKEN_AT_ONCE, 0.05
 #: Between two attempts while Redis is away.
 PAUSE_S = 0.2
 #: How long one wait for news lasts at most.
@@ -55,10 +55,14 @@ class GroupReader:
         self._reading = 0  # which of the subscriptions, one after the other, is read
         self._is_reading = False
         self._fetched: deque[tuple[Entry, bool]] = deque()  # not handed out yet, and whether somebody may have tried it
+        self._ahead: asyncio.Task[bool] | None = None  # fetches the next entries while these are handled
+        self._is_more = False  # whether the last fetch has probably left something
+        self._forgotten = 0  # how often what was fetched was dropped
         self._untried: set[bytes] = set()  # what was fetched and dropped before anybody tried it
         self._after = b"0-0"  # the last of its own entries that was fetched
         self._own_first = True  # whether there may be own entries that were left from before
         self._settled: list[tuple[str, str]] = []  # ids and sessions, acknowledged here and not in Redis yet
+        self._on_its_way: set[str] = set()  # the ids of those that are being sent
         self._settled_s = 0.0  # since when they wait
         self._in_hand: dict[str, ReceivedEvent] = {}
 
@@ -79,6 +83,8 @@ class GroupReader:
     async def _end_reading(self) -> None:
         self._is_reading = False
         self._forget()
+        with suppress(TransportDown, ServerRefused):
+            await self._landed()
         with suppress(TransportDown, ServerRefused):  # what is not acknowledged now is read once more
             await self.flush()
             await self._rest()
@@ -119,10 +125,10 @@ class GroupReader:
 
     async def _fetch(self) -> bool:
         """Fetches entries: once in a while what was left here or by others, else new ones. False: there are none."""
-        if monotonic_s() - self._looked_s > self._silent_after_s / BEATS:
+        if self._ahead is None and self._is_time_to_look():
             await self.audience.take_over(self.audience.silent_after_ms)
             self._looked_s, self._after, self._own_first = monotonic_s(), b"0-0", True
-        if self._own_first:
+        if self._ahead is None and self._own_first:
             await self.flush()
             entries = await self.audience.own(self._after)
             self._keep(entries, again=True)
@@ -130,18 +136,44 @@ class GroupReader:
                 self._own_first = False
                 self._untried.clear()
             return True
-        settled, self._settled = self._settled, []
-        try:
-            there_is_more, entries = await self.audience.take(settled, self._after)
-        except BaseException:
-            self._settled += settled
-            raise
-        self._keep(entries, again=False)
-        return there_is_more or bool(entries)
+        found = await (self._landed() if self._ahead else self._take())
+        await self._fetch_ahead()
+        return found
+
+    def _is_time_to_look(self) -> bool:
+        return monotonic_s() - self._looked_s > self._silent_after_s / BEATS
+
+    async def _take(self) -> bool:
+        forgotten = self._forgotten
+        with self._sending() as settled:
+            taken, entries = await self.audience.take(settled, self._after)
+        self._is_more = taken >= TAKEN_AT_ONCE
+        if forgotten == self._forgotten:
+            self._keep(entries, again=False)
+        else:  # what was dropped meanwhile comes before these, and they come again with it
+            self._untried |= {msg_id for msg_id, _ in entries}
+        return taken > 0
+
+    async def _fetch_ahead(self) -> None:
+        """Begins to fetch the next entries, if there may be any and nothing else is due."""
+        if self._is_more and not self._own_first and not self._is_time_to_look():
+            self._ahead = asyncio.get_running_loop().create_task(self._take(), name="fetches ahead")
+            await asyncio.sleep(0)  # it is under way before a handler keeps the loop
+
+    async def _landed(self) -> bool:
+        """Waits until what is fetched ahead is here, also when this is cancelled meanwhile. Raises what that raised."""
+        ahead = self._ahead
+        if ahead is None:
+            return False
+        await asyncio.wait([ahead])
+        if self._ahead is ahead:
+            self._ahead = None
+        return ahead.result()
 
     def _keep(self, entries: Sequence[Entry], *, again: bool) -> None:
+        not_free = self._taken_care_of()
         for entry in entries:
-            if entry[0].decode() not in self._in_hand:
+            if entry[0].decode() not in not_free:
                 self._fetched.append((entry, again and entry[0] not in self._untried))
                 self._untried.discard(entry[0])
         if entries:
@@ -235,9 +267,9 @@ class GroupReader:
         claimed: list[ReceivedEvent] = []
         after = b"0-0"
         while len(claimed) < most and (entries := await self.audience.own(after)):
-            fetched = {entry[0] for entry, _ in self._fetched}
+            not_free = self._taken_care_of() | {entry[0].decode() for entry, _ in self._fetched}
             for entry in entries:
-                is_free = entry[0] not in fetched and entry[0].decode() not in self._in_hand
+                is_free = entry[0].decode() not in not_free
                 again = entry[0] not in self._untried
                 if len(claimed) < most and is_free and (event := await self._opened(entry, again=again)):
                     claimed.append(event)
@@ -248,13 +280,27 @@ class GroupReader:
 
     async def flush(self) -> None:
         """Sends the acknowledgements that wait. Raises TransportDown: they still do."""
-        settled, self._settled = self._settled, []
-        try:
+        with self._sending() as settled:
             if settled:
                 await self.audience.settle(settled)
+
+    @contextmanager
+    def _sending(self) -> Iterator[list[tuple[str, str]]]:
+        """The acknowledgements that wait. When the block fails, they still do."""
+        settled, self._settled = self._settled, []
+        ids = {msg_id for msg_id, _ in settled}
+        self._on_its_way |= ids
+        try:
+            yield settled
         except BaseException:
             self._settled += settled
             raise
+        finally:
+            self._on_its_way -= ids
+
+    def _taken_care_of(self) -> set[str]:
+        """What is pending in Redis and not to be handed out: it is in hand, or settled."""
+        return self._in_hand.keys() | self._on_its_way | {msg_id for msg_id, _ in self._settled}
 
     def _settle(self, msg_id: str, session: str) -> None:
         if not self._settled:
@@ -271,6 +317,7 @@ class GroupReader:
         """What was fetched and not handed out is read again."""
         self._untried |= {entry[0] for entry, again in self._fetched if not again}
         self._fetched.clear()
+        self._forgotten += 1
         self._after, self._own_first = b"0-0", True
         if not self._is_reading:
             self._looked_s = float("-inf")

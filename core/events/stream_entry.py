@@ -34,22 +34,19 @@ class ReceivedEvent(dict[str, Any]):
 
     `event` is the whole envelope, where data cannot hide behind these names."""
 
-    __slots__ = ("attempt", "event", "fields", "group", "only_for")
+    __slots__ = ("attempt", "event", "fields", "group", "msg_id", "only_for")
 
     def __init__(self, msg_id: str, event: AgentEvent, fields: Sequence[bytes], only_for: str | None) -> None:
         super().__init__(event.data)
         if event.session_id is not None:
             self["session_id"] = event.session_id
-        self["type"], self["timestamp"], self["_msg_id"] = str(event.type), event.timestamp.timestamp(), msg_id
+        self["type"], self["timestamp"], self["_msg_id"] = event.type.value, event.timestamp.timestamp(), msg_id
         self.event = event
+        self.msg_id = msg_id
         self.fields = fields  #: of the entry, as it lies in the stream
         self.only_for = only_for  #: the only audience that it is for; None: it is for all
         self.group: str | None = None  #: the consumer group that it has to be acknowledged in; None: there is none
         self.attempt = 1  #: how often it has been handed to a handler, with this time
-
-    @property
-    def msg_id(self) -> str:
-        return str(self["_msg_id"])
 
     @property
     def session(self) -> str:

@@ -235,7 +235,7 @@ async def test_a_consumer_that_is_cancelled_in_its_handler_leaves_the_event_for_
 
 #: What docs/events.md says that a Redis user of a stream needs.
 RULES = (
-    "~agent_events ~{agent_events}:* -@all +ping +select +script|load +evalsha +@stream +hget +hset +hdel +hgetall"
+    "~agent_events ~{agent_events}:* -@all +ping +select +script|load +evalsha +@stream +hmget +hset +hdel +hgetall"
     " +hincrby +zadd +zrem +zscore +exists +pexpire +del +time"
 )
 
