@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import psutil
 
+from tests.forked_commands import run_agents
 from tests.redis_server import RedisServer, bundled_server
 from tests.waiting import until
 
@@ -67,11 +68,14 @@ class Installation:
                 shutil.rmtree(directory)
 
     def agents(self, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-        """Runs one command to its end."""
+        """Runs one command to its end. Python is started for one that begins a hierarchy or tells Python something."""
+        everything = {**self.environment, **environment}
+        if arguments[:1] != ("up",) and not any(name.startswith("PYTHON") for name in environment):
+            return run_agents(arguments, self.directory, everything, stdin)
         return subprocess.run(
             [sys.executable, "-m", "core.cli", *arguments],
             cwd=self.directory,
-            env={**self.environment, **environment},
+            env=everything,
             input=stdin,
             capture_output=True,
             text=True,
