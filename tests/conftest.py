@@ -14,6 +14,7 @@ import pytest
 import redis.asyncio
 
 if TYPE_CHECKING:
+    from core.chaos.processes import Processes
     from core.config.settings import RedisConfig
     from tests.redis_server import RedisServer
 
@@ -114,3 +115,12 @@ async def client(redis_server: RedisServer, redis_config: RedisConfig) -> AsyncI
         unix_socket_path=str(redis_server.directory / "socket"), password=redis_server.password
     ) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    """What agents are forked from."""
+    from core.chaos.processes import Processes
+
+    with Processes(tmp_path_factory.mktemp("agents"), {}) as processes:
+        yield processes

@@ -10,10 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from core.chaos.processes import Processes
 from core.config.settings import A2ASecrets, RedisConfig
 from core.config.variables import secret_text
 
-__all__ = ["SECRET", "Tiers"]
+__all__ = ["SECRET", "ForkedTiers", "Tiers"]
 
 SECRET = "a secret of the tests, long enough"
 
@@ -84,3 +85,36 @@ class Tiers:
         for running in self._running.values():
             running.kill()
             running.wait()
+
+
+class ForkedTiers(Tiers):
+    """The same, forked from one process that has imported the tiers, which costs a fiftieth of starting Python. It is
+    for tests that are neither about how Python begins, finds modules and ends, nor about what a process began with."""
+
+    def __init__(self, processes: Processes, redis: RedisConfig, directory: Path, **environment: str) -> None:
+        super().__init__(redis, directory, **environment)
+        processes.directory, processes.environment = directory, {}
+        self._processes = processes
+
+    def start(self, role: str, agent_id: str, *flags: str) -> None:
+        self._processes.start(role, agent_id, *flags, environment=self._environment)
+
+    def kill(self, agent_id: str) -> None:
+        self._processes.kill(agent_id)
+
+    def terminate(self, agent_id: str) -> None:
+        self._processes.terminate(agent_id)
+
+    def exit_code(self, agent_id: str, timeout_s: float = 60) -> int:
+        return self._processes.wait(agent_id, timeout_s)
+
+    def runs(self, agent_id: str) -> bool:
+        return self._processes.alive(agent_id)
+
+    def pid(self, agent_id: str) -> int:
+        return self._processes.pid(agent_id)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._processes.forget_all()

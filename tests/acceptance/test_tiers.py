@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from core import AgentClient, RedisConfig, Task
+from core.chaos.processes import Processes
 from core.config.settings import A2ASecrets
 from core.errors import UnknownKey
-from tests.tiers import SECRET, Tiers
+from tests.tiers import SECRET, ForkedTiers, Tiers
 from tests.waiting import until
 
 #: Every run leaves a line in a file that the system knows nothing of.
@@ -60,7 +61,15 @@ def break_(payload: str) -> None:
 
 
 @pytest.fixture
-def tiers(redis_config: RedisConfig, tmp_path: Path) -> Iterator[Tiers]:
+def tiers(redis_config: RedisConfig, processes: Processes, tmp_path: Path) -> Iterator[Tiers]:
+    (tmp_path / "load.py").write_text(TASKS)
+    with ForkedTiers(processes, redis_config, tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def programs(redis_config: RedisConfig, tmp_path: Path) -> Iterator[Tiers]:
+    """For those that begin and end as Python does."""
     (tmp_path / "load.py").write_text(TASKS)
     with Tiers(redis_config, tmp_path) as running:
         yield running
@@ -70,9 +79,14 @@ def hierarchy(tiers: Tiers, *, distributors: int, workers: int) -> None:
     """`workers` workers for each of the distributors, started before those above them."""
     for d in range(1, distributors + 1):
         for w in range(1, workers + 1):
-            tiers.start("worker", f"worker-{d}{w}", "--distributor", f"distributor-{d}", "--import", "load")
+            tiers.start("worker", f"worker-{d}{w}", "--distributor", f"distributor-{d}", "--import", "./load.py")
         tiers.start("distributor", f"distributor-{d}")
     tiers.start("coordinator", "coordinator-1")
+
+
+def upper_tiers(tiers: Tiers) -> None:
+    tiers.start("coordinator", "coordinator-1")
+    tiers.start("distributor", "distributor-1")
 
 
 def load(count: int) -> list[Task]:
@@ -87,10 +101,10 @@ def check(ended: list[Task], count: int) -> None:
     assert results == {f"t-{n}": n ** (3 if n % 2 else 2) for n in range(count)}
 
 
-def test_tiers_that_start_in_any_order_find_each_other_and_run_a_task(tiers: Tiers) -> None:
-    with AgentClient(tiers.redis, tiers.secrets) as client:
+def test_tiers_that_start_in_any_order_find_each_other_and_run_a_task(programs: Tiers) -> None:
+    with AgentClient(programs.redis, programs.secrets) as client:
         # Given a task that is submitted before anybody is there
-        hierarchy(tiers, distributors=1, workers=1)
+        hierarchy(programs, distributors=1, workers=1)
         task_id = client.submit(Task(task_type="square", payload=7))
         # Then
         assert client.value(task_id, timeout_s=60) == 49
@@ -137,46 +151,48 @@ def test_all_tiers_killed_at_once_and_started_again_finish_what_was_accepted(tie
     disturbed(tiers, 400, 50, restart)
 
 
-def test_a_worker_that_is_asked_to_stop_finishes_what_runs_and_ends_with_0(tiers: Tiers, tmp_path: Path) -> None:
-    hierarchy(tiers, distributors=1, workers=1)
-    with AgentClient(tiers.redis, tiers.secrets) as client:
+def test_a_worker_that_is_asked_to_stop_finishes_what_runs_and_ends_with_0(
+    tiers: Tiers, programs: Tiers, tmp_path: Path
+) -> None:
+    upper_tiers(tiers)
+    programs.start("worker", "worker-11", "--import", "load")
+    with AgentClient(programs.redis, programs.secrets) as client:
         task_id = client.submit(Task(task_type="hold", payload="one"))
         until((tmp_path / "one.begun").exists, "the task runs")
         # When
-        tiers.terminate("worker-11")
+        programs.terminate("worker-11")
         (tmp_path / "one.go").touch()
         # Then
-        assert tiers.exit_code("worker-11") == 0, tiers.log("worker-11")
+        assert programs.exit_code("worker-11") == 0, programs.log("worker-11")
         assert client.value(task_id, timeout_s=30) == 1
 
 
 def test_a_worker_that_must_stop_before_its_task_has_ended_hands_it_back_and_ends_with_75(
-    tiers: Tiers, tmp_path: Path
+    tiers: Tiers, programs: Tiers, tmp_path: Path
 ) -> None:
     # Given
-    tiers.start("coordinator", "coordinator-1")
-    tiers.start("distributor", "distributor-1")
-    tiers.start("worker", "worker-1", "--import", "load", "--drain-timeout", "0.2")
-    with AgentClient(tiers.redis, tiers.secrets) as client:
+    upper_tiers(tiers)
+    programs.start("worker", "worker-1", "--import", "load", "--drain-timeout", "0.2")
+    with AgentClient(programs.redis, programs.secrets) as client:
         ids = [client.submit(Task(task_type=name, payload=name)) for name in ("hold", "hold_on")]
         until(lambda: all((tmp_path / f"{name}.begun").exists() for name in ("hold", "hold_on")), "the tasks run")
         # When
-        tiers.terminate("worker-1")
+        programs.terminate("worker-1")
         # Then
-        assert tiers.exit_code("worker-1") == 75, tiers.log("worker-1")
-        assert "handed back" in tiers.log("worker-1")
-        assert "a thread of the user's" in tiers.log("worker-1")
-        assert ', hold_on"' in tiers.log("worker-1")
+        assert programs.exit_code("worker-1") == 75, programs.log("worker-1")
+        assert "handed back" in programs.log("worker-1")
+        assert "a thread of the user's" in programs.log("worker-1")
+        assert ', hold_on"' in programs.log("worker-1")
         for name in ("hold", "hold_on"):
             (tmp_path / f"{name}.go").touch()
-        tiers.start("worker", "worker-2", "--import", "load")
+        programs.start("worker", "worker-2", "--import", "load")
         for ended in (client.result(task_id, timeout_s=60) for task_id in ids):
             assert ended.status == "completed"
             assert ended.retry_count == 1  # what was handed back does not count
             assert ended.attempt == 2
         # And only a thread that a task has left behind holds nobody up either
-        tiers.terminate("worker-2")
-        assert tiers.exit_code("worker-2") == 0, tiers.log("worker-2")
+        programs.terminate("worker-2")
+        assert programs.exit_code("worker-2") == 0, programs.log("worker-2")
 
 
 def test_a_worker_says_which_attempt_failed_and_leaves_what_may_be_private_to_the_record(tiers: Tiers) -> None:
@@ -191,16 +207,16 @@ def test_a_worker_says_which_attempt_failed_and_leaves_what_may_be_private_to_th
     assert "the bank" not in tiers.log("worker-11")
 
 
-def test_a_second_process_with_the_same_id_refuses_to_start(tiers: Tiers) -> None:
-    tiers.start("coordinator", "coordinator-1")
-    with AgentClient(tiers.redis, tiers.secrets) as client:
+def test_a_second_process_with_the_same_id_refuses_to_start(programs: Tiers) -> None:
+    programs.start("coordinator", "coordinator-1")
+    with AgentClient(programs.redis, programs.secrets) as client:
         client.submit(Task(task_type="square", payload=1))  # it is at work
-        first = tiers._running["coordinator-1"]
+        first = programs._running["coordinator-1"]
         # When
-        tiers.start("coordinator", "coordinator-1")
+        programs.start("coordinator", "coordinator-1")
         # Then
-        assert tiers.exit_code("coordinator-1") == 1
-        assert "another live process acts as 'coordinator-1'" in tiers.log("coordinator-1")
+        assert programs.exit_code("coordinator-1") == 1
+        assert "another live process acts as 'coordinator-1'" in programs.log("coordinator-1")
         assert first.poll() is None
         first.kill()
         first.wait()

@@ -28,15 +28,6 @@ def chaos_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.fixture(scope="session")
-def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    """What agents are forked from."""
-    from core.chaos.processes import Processes
-
-    with Processes(tmp_path_factory.mktemp("agents"), {}) as processes:
-        yield processes
-
-
 @pytest.fixture
 def command_line(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     """`agents ...`, run in this process: what it prints."""

@@ -10,6 +10,7 @@ import pytest
 
 from coordinator.admission import BESIDE_BYTES, COPIES, note_memory, refusal
 from coordinator.state import CoordinatorState
+from core.chaos.processes import Processes
 from core.client.agent_client import AgentClient
 from core.config.settings import RedisConfig
 from core.errors import ConfigError, TaskRefused
@@ -20,7 +21,7 @@ from tests.builders import a_task
 from tests.integration.hierarchy import FAST, house, wait
 from tests.integration.speaker import Redis
 from tests.redis_server import RedisServer
-from tests.tiers import Tiers
+from tests.tiers import ForkedTiers
 from tests.waiting import until_async
 
 # ---- servers ----
@@ -29,11 +30,11 @@ from tests.waiting import until_async
 @pytest.mark.matrix(42)
 @pytest.mark.parametrize("role", ["coordinator", "distributor", "worker"])
 async def test_no_agent_starts_on_a_server_that_may_delete_tasks(
-    redis_config: RedisConfig, client: Redis, tmp_path: Path, role: str
+    redis_config: RedisConfig, processes: Processes, client: Redis, tmp_path: Path, role: str
 ) -> None:
     await client.config_set("maxmemory-policy", "allkeys-lru")
     try:
-        with Tiers(redis_config, tmp_path) as tiers:
+        with ForkedTiers(processes, redis_config, tmp_path) as tiers:
             tiers.start(role, "a")
             assert tiers.exit_code("a") == 78
             assert "maxmemory-policy is allkeys-lru: the server may delete tasks" in tiers.log("a")
@@ -62,11 +63,11 @@ class ClusterNode(RedisServer):
 
 
 async def test_no_agent_starts_on_a_server_in_cluster_mode_and_the_doctor_says_why(
-    redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    redis_server: RedisServer, processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ClusterNode(redis_server.binary) as server:
         redis = RedisConfig(url=server.url, password=server.password, mode="external")
-        with Tiers(redis, tmp_path) as tiers:
+        with ForkedTiers(processes, redis, tmp_path) as tiers:
             tiers.start("coordinator", "a")
             assert tiers.exit_code("a") == 78
             assert "in cluster mode" in tiers.log("a")

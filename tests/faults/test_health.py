@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from core.chaos.processes import Processes
 from core.cli.probe import probe, target
 from core.config.settings import RedisConfig
 from core.errors import ConfigError
@@ -21,7 +22,7 @@ from core.runtime.condition import Condition
 from core.runtime.health import HEAD_BYTES, MAX_CONNECTIONS, health_server
 from tests.integration.speaker import Redis
 from tests.redis_server import RedisServer
-from tests.tiers import Tiers
+from tests.tiers import ForkedTiers
 from tests.waiting import until_async
 
 
@@ -229,10 +230,10 @@ def free_port() -> int:
 
 
 async def test_a_process_is_ready_while_it_works_and_its_standby_while_it_waits_and_without_redis_both_only_live(
-    redis_config: RedisConfig, redis_server: RedisServer, client: Redis, tmp_path: Path
+    redis_config: RedisConfig, redis_server: RedisServer, processes: Processes, client: Redis, tmp_path: Path
 ) -> None:
     acting, waiting = free_port(), free_port()
-    with Tiers(redis_config, tmp_path) as tiers:
+    with ForkedTiers(processes, redis_config, tmp_path) as tiers:
         tiers.start("coordinator", "c", "--health-port", f"{acting}")
         await until_async(lambda: is_answer(acting, (200, "ready")), "the coordinator is ready")
         tiers.start("coordinator", "waiting", "--id", "c", "--standby", "--health-port", f"{waiting}")

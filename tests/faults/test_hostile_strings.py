@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from core.chaos.processes import Processes
 from core.client.agent_client import AgentClient
 from core.config.settings import A2AConfig, RedisConfig
 from core.redis_backend.keys import ACTIVE, CoordinatorKeys
@@ -18,7 +19,7 @@ from core.signing import KeyRing
 from core.tasks import Task
 from tests.builders import SECRET, a_message
 from tests.redis_server import RedisServer
-from tests.tiers import Tiers
+from tests.tiers import ForkedTiers
 from tests.waiting import until
 
 #: What is tested here is the same on every server.
@@ -105,6 +106,7 @@ def starts_of_lines(text: str) -> Iterator[str]:
 def test_no_string_forges_a_line_of_a_log_moves_a_cursor_or_becomes_a_key(
     redis_server: RedisServer,
     redis_config: RedisConfig,
+    processes: Processes,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     command_line: Callable[[str], str],
@@ -114,8 +116,8 @@ def test_no_string_forges_a_line_of_a_log_moves_a_cursor_or_becomes_a_key(
     a2a = A2AConfig(agent_id="c", token_secret=SECRET.decode())
     worker = ("--coordinator", "k", "--distributor", "d", "--import", "./mine.py")
     with (
-        Tiers(redis_config, tmp_path, **secret) as in_json,
-        Tiers(redis_config, tmp_path, **secret, LOG_FORMAT="console") as for_people,
+        ForkedTiers(processes, redis_config, tmp_path, **secret) as in_json,
+        ForkedTiers(processes, redis_config, tmp_path, **secret, LOG_FORMAT="console") as for_people,
     ):
         for_people.start("coordinator", "k")
         in_json.start("distributor", "d", "--coordinator", "k")
