@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from core.a2a_messaging import A2AMessage, MessageType
+    from core.agent_run import RunOptions
     from core.client.agent_client import AgentClient
     from core.config.settings import A2AConfig, AgentConfig, RedisConfig
     from core.langgraph_state import LocalAgentState, SharedAgentState
@@ -24,6 +25,7 @@ __all__ = [
     "MessageType",
     "Priority",
     "RedisConfig",
+    "RunOptions",
     "SharedAgentState",
     "Task",
     "TaskStatus",
@@ -38,6 +40,7 @@ _HOME = {
     "MessageType": ".a2a_messaging",
     "Priority": ".tasks",
     "RedisConfig": ".config.settings",
+    "RunOptions": ".agent_run",
     "SharedAgentState": ".langgraph_state",
     "Task": ".tasks",
     "TaskStatus": ".tasks",

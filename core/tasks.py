@@ -28,6 +28,7 @@ from msgspec import Meta, Raw, Struct
 from msgspec.structs import replace
 from pydantic_core import core_schema
 
+from core.agent_run import RunOptions
 from core.errors import BadTask, UnlawfulTransition
 from core.json_values import check_limits, payload_json
 from core.record_fields import NULL, Attempts, Count, Limit, Moment, Name, Seconds, value_of
@@ -155,6 +156,8 @@ class _Validated(type(Struct)):  # type: ignore[misc]  # the class of classes of
         for name in ("payload", "result"):
             if name in fields:
                 fields[name] = Raw(payload_json(f"{name} {what}", fields[name]))
+        if fields.get("run") is not None:
+            fields["run"] = RunOptions.from_fields(fields["run"])
         try:
             if metadata := fields.get("metadata"):
                 if not isinstance(metadata, dict):
@@ -220,6 +223,7 @@ class Task(
     attempt: Count = 0  #: the fence: grows with every hand-over; only the current attempt's result counts
     assigned_to: str | None = None  #: the agent below that has the task now
     not_before: Moment | None = None  #: no attempt, first or later, begins before it
+    run: RunOptions | None = None  #: how its graph is run; None: as RunOptions() says
     delay_s: Seconds | None = None  #: not_before, as seconds after the coordinator records the task
     reply_to: tuple[str, ...] = ()  #: addresses that are told when it ends
     cancel_requested: bool = False
@@ -243,6 +247,7 @@ class Task(
             shared_with: tuple[str, ...] | list[str] = (),
             not_before: datetime | None = None,
             delay_s: float | None = None,
+            run: RunOptions | None = None,
             **of_the_system: Any,
         ) -> None: ...
 
@@ -402,10 +407,13 @@ def check_names(task: Task) -> None:
 
 
 def check_sizes(task: Task) -> None:
-    """Raises BadTask when the payload or the metadata of a task that others wrote exceeds its limits."""
+    """Raises BadTask when the payload or the metadata of a task that others wrote exceeds its limits, or what it says
+    about its run is malformed."""
     check_limits(f"payload of task {task.task_id!r}", bytes(task.payload_json))
     if task.metadata_json:
         check_limits(f"metadata of task {task.task_id!r}", _encode(task.metadata_json))
+    if task.run is not None:
+        task.run.check()
 
 
 def as_received(task: Task) -> Task:
