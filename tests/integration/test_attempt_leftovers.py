@@ -54,14 +54,3 @@ async def test_an_attempt_that_fails_leaves_no_more_behind(bench: Bench) -> None
 
 async def test_the_alarm_of_an_attempt_does_not_strike_the_next_one(bench: Bench) -> None:
     assert await result_of(bench, "strike") == await result_of(bench, "outlast")
-
-
-async def test_no_function_closes_the_loop_that_graphs_run_on(bench: Bench) -> None:
-    for kind in ("closed loop", "no loop", "closed loop", "closed loop"):
-        assert await result_of(bench, "write", {"text": ""}) == {"text": "written"}
-        pid = await result_of(bench, "leave", kind)
-    await result_of(bench, "keep_loop", {"text": ""})
-    await result_of(bench, "close_kept_loop")
-
-    assert await result_of(bench, "write", {"text": ""}) == {"text": "written"}
-    assert (await result_of(bench, "look"))["pid"] == pid

@@ -17,9 +17,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any, TypedDict
+from typing import Any
 
-from worker.authoring.handlers import agent, task
+from worker.authoring.handlers import task
 
 hidden: list[object] = []
 
@@ -159,41 +159,3 @@ def outlast() -> int:
     """Longer than what `strike` has left."""
     time.sleep(0.2)
     return os.getpid()
-
-
-class Text(TypedDict):
-    text: str
-
-
-async def write(state: Text) -> Text:
-    await asyncio.sleep(0)
-    return {"text": "written"}
-
-
-def graph_of(node: Any) -> Any:
-    from langgraph.graph import START, StateGraph  # takes a second, and most tests need none
-
-    graph = StateGraph(Text)
-    graph.add_node("node", node)
-    graph.add_edge(START, "node")
-    return graph
-
-
-@agent("write")
-def build_writer() -> Any:
-    return graph_of(write)
-
-
-async def keep_loop(state: Text) -> Text:
-    hidden.append(asyncio.get_running_loop())
-    return state
-
-
-@agent("keep_loop")
-def build_keeper() -> Any:
-    return graph_of(keep_loop)
-
-
-@task("close_kept_loop")
-def close_kept_loop() -> None:
-    hidden[-1].close()  # type: ignore[attr-defined]
