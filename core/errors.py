@@ -10,7 +10,7 @@ AgentSystemError
 │   ├── TransportDown (ReplyTooLarge), ServerRefused, StreamFull
 ├── UserError           the caller's: the message names the cure
 │   ├── ConfigError, EventLoopError, BadTask, BadEvent, BusClosed, NoGroup,
-│   ├── CheckpointTooLarge, CheckpointUnreadable,
+│   ├── CheckpointTooLarge, CheckpointUnreadable, DelegationRefused, AnswerRefused,
 │   └── TaskRefused, TaskFailed, TaskTimeout, UnknownTask, TaskLost
 ├── UnlawfulTransition  ours: a bug, let it surface
 └── Wedged              ours: this process must be replaced by another
@@ -223,6 +223,17 @@ class TaskFailed(UserError):
         )
         detail = f": {error_type}: {error_message}" if error_type else ""
         super().__init__(f"task {task_id!r} ended as {status}{detail}")
+
+
+class DelegationRefused(UserError):
+    """None of the delegated tasks has run. The message says why, for whoever plans what to do instead."""
+
+
+class AnswerRefused(UserError):
+    """The answer was not taken: the question has another one, was asked anew, or was never asked. The message says
+    which."""
+
+    exit_code = 1
 
 
 class TaskTimeout(UserError):

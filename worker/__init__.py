@@ -6,9 +6,11 @@ import sys
 from types import ModuleType
 
 from worker.authoring.context import ChildOutcome, Context, Spawn, current_context
+from worker.authoring.delegation import as_tool, delegate
 from worker.authoring.handlers import agent, task
+from worker.authoring.questions import ask
 
-__all__ = ["ChildOutcome", "Context", "Spawn", "agent", "current_context", "task"]
+__all__ = ["ChildOutcome", "Context", "Spawn", "agent", "as_tool", "ask", "current_context", "delegate", "task"]
 
 
 class _Package(ModuleType):

@@ -176,7 +176,7 @@ class WorkerBehaviour:
             running = self.state.local_tasks.get(finished.task_id)
             if running is not None and running.task_type in self._handlers.names():
                 max_attempts = self._handlers.get(running.task_type).max_attempts
-        spawn = finished.spawn
+        opens, spawn = finished.suspension or finished.spawn, finished.spawn
         return AttemptReport(
             task_id=finished.task_id,
             attempt=finished.attempt,
@@ -187,8 +187,9 @@ class WorkerBehaviour:
             output=finished.output,
             error=finished.error,
             max_attempts=max_attempts,
-            children=tuple(Raw(child.to_json()) for child in spawn.children) if spawn else None,
+            children=tuple(Raw(child.to_json()) for child in opens.children) if opens else None,
             then=spawn.then if spawn else None,
+            waits=finished.suspension.waits if finished.suspension else (),
         )
 
     def _progressed(self, progress: Progress) -> None:

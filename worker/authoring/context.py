@@ -194,7 +194,7 @@ class Context:
         has submitted or another task has spawned. If more than MAX_TREE_TASKS tasks are open below the submitted task,
         or tasks are nested deeper than MAX_TREE_DEPTH, the submitted task fails with everything below it.
         """
-        named = tuple(checked(self._named(index, child)) for index, child in enumerate(children, self.spawned))
+        named = tuple(checked(self.named(index, child)) for index, child in enumerate(children, self.spawned))
         if not named:
             raise BadTask("spawn needs at least one child; with nothing to do, return the result itself")
         seen: set[str] = set()
@@ -211,7 +211,9 @@ class Context:
             )
         return Spawn(named, Then(task_type=then, payload_json=payload_of_then))
 
-    def _named(self, index: int, child: Task) -> Task:
+    def named(self, index: int, child: Task) -> Task:
+        """The child with an id: its own, else `<this task>/<index>`. For the code that runs the attempt. Raises
+        BadTask."""
         if not isinstance(child, Task):
             raise BadTask(
                 f"spawn got a {type(child).__name__} as child {index}; make it Task(task_type=..., payload=...)"

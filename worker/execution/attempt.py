@@ -15,11 +15,12 @@ from msgspec.structs import asdict
 from core.event_types import EventType
 from core.tasks import NULL, Task, TaskError, value_of
 from worker.authoring.context import ChildOutcome, Context, Progress, Spawn
+from worker.authoring.suspension import Suspension
 from worker.children.output import TAIL_BYTES
 
 __all__ = ["Finished", "Running", "Status", "run_request"]
 
-Status = Literal["completed", "failed", "cancelled", "delegated", "returned"]
+Status = Literal["completed", "failed", "cancelled", "delegated", "suspended", "returned"]
 
 
 class Finished(NamedTuple):
@@ -35,6 +36,7 @@ class Finished(NamedTuple):
     error: TaskError | None = None  #: only if it failed
     spawn: Spawn | None = None  #: only if it delegated
     output: str = ""  #: the end of what it printed and logged; if it failed, `error` has that
+    suspension: Suspension | None = None  #: only if it was suspended
 
     @property
     def result(self) -> Any:

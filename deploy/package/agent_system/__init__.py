@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     )
     from core.errors import (
         AgentSystemError,
+        AnswerRefused,
         BadTask,
         ConfigError,
+        DelegationRefused,
         EventLoopError,
         LeaseHeld,
         LeaseLost,
@@ -44,9 +46,10 @@ if TYPE_CHECKING:
     )
     from core.submissions import submitted_tasks
     from core.tier_graph import After, Before, TickContext, TickState
+    from core.waits import Question
     from distributor.agent import DistributorAgent
     from distributor.state import DistributorState
-    from worker import ChildOutcome, Context, Spawn, agent, current_context, task
+    from worker import ChildOutcome, Context, Spawn, agent, as_tool, ask, current_context, delegate, task
     from worker.agent import WorkerAgent
 else:
     try:
@@ -68,6 +71,7 @@ __all__ = [
     "AgentClient",
     "AgentConfig",
     "AgentSystemError",
+    "AnswerRefused",
     "BadTask",
     "Before",
     "ChildOutcome",
@@ -75,6 +79,7 @@ __all__ = [
     "Context",
     "CoordinatorAgent",
     "CoordinatorState",
+    "DelegationRefused",
     "DistributorAgent",
     "DistributorState",
     "EventLoopError",
@@ -84,6 +89,7 @@ __all__ = [
     "MessageType",
     "PeerError",
     "Priority",
+    "Question",
     "RaceLost",
     "RedisConfig",
     "RunOptions",
@@ -104,13 +110,16 @@ __all__ = [
     "WorkerAgent",
     "WorldError",
     "agent",
+    "as_tool",
+    "ask",
     "current_context",
+    "delegate",
     "submitted_tasks",
     "task",
 ]
 
 #: Where they are looked for, what takes longest to import last.
 _HOMES = (
-    ".core", ".core.errors", ".worker", ".coordinator.state", ".distributor.state", ".core.submissions",
+    ".core", ".core.errors", ".worker", ".coordinator.state", ".distributor.state", ".core.submissions", ".core.waits",
     ".coordinator.agent", ".distributor.agent", ".worker.agent", ".core.tier_graph",
 )  # fmt: skip
