@@ -76,6 +76,7 @@ class Overview:
     ended_tasks: int  #: whose records are still kept
     dead_letters: int  #: the failed ones among them, which wait to be replayed or purged
     quarantined: dict[str, int]  #: rejected messages kept as evidence, by the agent whose cell holds them
+    asking: int = 0  #: open tasks that ask a person something
     unreadable: tuple[str, ...] = ()  #: names of stored values that none of our agents wrote
 
     def of_role(self, role: Role) -> tuple[AgentView, ...]:

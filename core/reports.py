@@ -18,10 +18,10 @@ from core.tasks import NULL, TASK_TYPE, Count, Moment, Name, TaskError, Then, in
 from core.waits import Question, Wait, check_waits
 
 __all__ = [
-    "CHILDREN_LIMIT_BYTES", "OUTPUT_LIMIT", "PROGRESS_LIMIT_BYTES", "Answer", "AttemptName", "AttemptReport",
-    "GivenAnswer", "ProgressReport", "QuestionsWanted", "Refusal", "TaskReport", "answer_in", "attempt_in",
-    "attempt_named", "attempt_report", "children_in", "given_answer", "item_of", "progress_report", "questions_wanted",
-    "shown_id", "task_id_in", "task_named", "task_report",
+    "CHILDREN_LIMIT_BYTES", "MAX_QUESTIONS", "OUTPUT_LIMIT", "PROGRESS_LIMIT_BYTES", "Answer", "AttemptName",
+    "AttemptReport", "GivenAnswer", "ProgressReport", "QuestionsWanted", "Refusal", "TaskReport", "answer_in",
+    "attempt_in", "attempt_named", "attempt_report", "children_in", "given_answer", "item_of", "progress_report",
+    "questions_wanted", "shown_id", "task_id_in", "task_named", "task_report",
 ]  # fmt: skip
 
 #: The children of one spawn, and a digest for each: they travel in one message, and their parent's record names each.

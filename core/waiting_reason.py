@@ -29,7 +29,7 @@ def waiting_reason(task: Task | None, in_cell: Task | None, overview: Overview) 
     if task is None:
         return f"the coordinator has not recorded it yet ({coordinator.inbox} message(s) unread)"
     if task.status is S.WAITING:
-        return f"it waits for its children: {len(task.children)} task(s), see `agents tasks list`"
+        return _suspended(task)
     if task.cancel_requested:
         return "it is being cancelled; its worker has to stop first"
     if task.assigned_to is None:
@@ -52,6 +52,17 @@ def stuck_reason(task: Task | None, in_cell: Task | None, overview: Overview) ->
         return _nobody(coordinator, "coordinator")
     runs = in_cell is not None and in_cell.status is S.IN_PROGRESS
     return _nobody_can(task, overview) if task is not None and task.status is not S.WAITING and not runs else ""
+
+
+def _suspended(task: Task) -> str:
+    """What a waiting task waits for."""
+    asked = sum(wait.is_open_question for wait in task.waits)
+    parts = []
+    if asked:
+        parts.append(f"answers to {asked} question(s): `agents questions show {task.task_id}`")
+    if task.awaited:
+        parts.append(f"its children: {len(task.awaited)} task(s), see `agents tasks list`")
+    return f"it waits for {' and for '.join(parts) or 'nothing any more, and goes on soon'}"
 
 
 def _nobody(agent: AgentView, role: str) -> str:

@@ -14,6 +14,7 @@ from core.cli import (
     graph,
     healthcheck,
     key,
+    questions,
     redis_server,
     state,
     status,
@@ -42,6 +43,7 @@ app.command()(status.status)
 app.command()(submit.submit)
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(dlq.app, name="dlq")
+app.add_typer(questions.app, name="questions")
 app.add_typer(events.app, name="events")
 app.add_typer(state.app, name="state")
 app.add_typer(redis_server.app, name="redis")

@@ -61,6 +61,8 @@ def _row(agent: AgentView, overview: Overview) -> tuple[str, ...]:
 
 def _totals(overview: Overview) -> list[str]:
     lines = [f"{overview.open_tasks} open task(s), {overview.ended_tasks} ended whose results are kept"]
+    if overview.asking:
+        lines.append(f"{overview.asking} of the open ones ask something, see `agents questions list`")
     if overview.dead_letters:
         lines.append(f"{overview.dead_letters} dead letter(s), see `agents dlq list`")
     unread = {agent.agent_id: agent.inbox for agent in overview.agents if agent.inbox}
@@ -88,6 +90,7 @@ def overview_json(overview: Overview) -> dict[str, Any]:
         "open_tasks": overview.open_tasks,
         "ended_tasks": overview.ended_tasks,
         "dead_letters": overview.dead_letters,
+        "asking": overview.asking,
         "task_types": overview.task_types,
         "quarantined": overview.quarantined,
         "unreadable": list(overview.unreadable),

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from core.cli.json_argument import json_argument
 from core.cli.render import note
 from core.cli.session import client_of, run, settings
 
@@ -43,32 +41,12 @@ def submit(
     from core.tasks import Task
 
     fields: dict[str, Any] = {"task_id": task_id} if task_id else {}
-    task = Task(task_type=task_type, payload=_payload(payload), priority=priority, **fields)
+    task = Task(task_type=task_type, payload=json_argument("the payload", payload), priority=priority, **fields)
     ended = run(_submit(settings(), task, wait, timeout))
     if ended is None:
         print(task.task_id)
     else:
         finish(ended)
-
-
-def _payload(text: str) -> Any:
-    """The payload that an argument stands for. Raises BadTask when it is not JSON or cannot be read."""
-    from core.errors import BadTask
-    from core.json_values import DEPTH_LIMIT, Unequal, unique_members
-
-    try:
-        raw = sys.stdin.read() if text == "-" else Path(text[1:]).read_text() if text.startswith("@") else text
-        return json.loads(raw, object_pairs_hook=unique_members)
-    except OSError as error:
-        raise BadTask(f"the payload {text} cannot be read: {error.strerror}") from error
-    except RecursionError as error:
-        raise BadTask(f"the payload nests lists and objects deeper than {DEPTH_LIMIT}; flatten it.") from error
-    except Unequal as error:
-        raise BadTask(f"the payload {error}") from error
-    except ValueError as error:
-        raise BadTask(
-            f"the payload is no JSON ({error}). Quote it for the shell: '{{\"name\": \"x\"}}', '\"text\"', '[1, 2]'"
-        ) from error
 
 
 async def _submit(configured: Settings, task: Task, wait: bool, timeout_s: float | None) -> Task | None:

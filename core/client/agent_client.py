@@ -34,6 +34,7 @@ from core.client.each import Each
 from core.client.endings import Endings, Listener
 from core.client.hierarchy_events import hierarchy_events
 from core.client.look_up import LOOK_UP_S, LOOKED_UP_AT_ONCE, LookUp, Replicas
+from core.client.questions import Questions
 from core.client.requests import Refused, Requests
 from core.client.waiting import WaitingReason
 from core.config.settings import A2AConfig, A2ASecrets, RedisConfig
@@ -57,7 +58,7 @@ from core.redis_backend.keys import CoordinatorKeys
 from core.redis_client import Wire
 from core.reports import answer_in
 from core.roles import Action, Address, Role, asker_of, check_permitted
-from core.runtime.portal import Resident, keep_inherited, operation, refuse_in_a_loop
+from core.runtime.portal import keep_inherited, operation, refuse_in_a_loop
 from core.signing import KeyRing, ReplayWindow, Signed
 from core.tasks import Task, checked
 from core.wiring import keys_for, redis_or_configured, secrets_or_configured, server_for
@@ -83,7 +84,7 @@ class Search:
         self.strange += [task_id for task_id in task_ids if task_id not in self.strange]
 
 
-class AgentClient(Resident):
+class AgentClient(Questions):
     """A client of one coordinator. Use it as a context manager, in a script or in a coroutine; or `open` and `close`.
 
     Arguments that are left out come from the environment and `.env`, as for the agents. `client_id` decides which tasks
@@ -128,6 +129,7 @@ class AgentClient(Resident):
         self._replicas = Replicas(self._redis.wait_replicas, self._keys.mark(self._me))
         self._away = ""  # why Redis cannot be reached; empty: it can
         self._replayed: dict[str, str] = {}  # dead letter -> the task it runs again as
+        self._listings = {}
 
     def _leave_loop(self, *, forked: bool) -> None:
         """On another loop the client opens again. In a forked process it does so as a session of its own, since the
@@ -478,6 +480,7 @@ class AgentClient(Resident):
     def _on_accepted(self, message: A2AMessage) -> None:
         answer = answer_in(message.payload)
         self._replayed |= answer.replayed
+        self._on_listed(answer.questions)
         if self._requests:
             self._requests.answer(message.metadata.parent_request_id or "", answer.refused)
 

@@ -46,12 +46,14 @@ async def read_overview(source: Runs, coordinator_id: str, config: AgentConfig |
         ("ZCARD", top.open),
         ("ZCARD", top.ended),
         ("ZCARD", top.dead),
+        ("ZCARD", top.questions),
         ("HGETALL", top.heartbeats),
     )
     if isinstance(time_reply, Exception):
         raise ServerRefused(f"Redis refused a read: {time_reply}")
     now_ms = int(time_reply[0]) * 1000 + int(time_reply[1]) // 1000
-    open_tasks, ended_tasks, dead_letters = map(found.count, counts, (top.open, top.ended, top.dead))
+    of_tasks = (top.open, top.ended, top.dead, top.questions)
+    open_tasks, ended_tasks, dead_letters, asking = map(found.count, counts, of_tasks)
     beats = {("", name): packed for name, packed in found.hash(distributor_beats, top.heartbeats).items()}
     chains = _tree(coordinator_id, found.several(members, ACTIVE), [name for _, name in beats], found)
     cells = [CellKeys(chain[-1].agent_id) for chain in chains if len(chain) == 2]
@@ -82,6 +84,7 @@ async def read_overview(source: Runs, coordinator_id: str, config: AgentConfig |
         ended_tasks,
         dead_letters,
         {reader: count for reader, count in zip(readers, kept, strict=True) if count},
+        asking,
         tuple(found.unreadable),
     )
 

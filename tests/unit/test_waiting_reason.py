@@ -12,8 +12,9 @@ from core.langgraph_state import Lease
 from core.overview import AgentView, Overview, health_at
 from core.roles import Address, Role
 from core.status_reports import Beat
-from core.tasks import Task, TaskError, TaskStatus
+from core.tasks import Task, TaskError, TaskStatus, Then
 from core.waiting_reason import stuck_reason, waiting_reason
+from core.waits import Wait
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 COORDINATOR = Address(Role.COORDINATOR, "c")
@@ -97,9 +98,19 @@ PASSING = [
         "it waits its turn: 3 task(s) are open, 2 running",
     ),
     (
-        a_task(TaskStatus.WAITING, task_type="smu", children=("x", "y")), UP,
+        a_task(TaskStatus.WAITING, task_type="smu", children=("old", "x", "y"), then=Then(spawned=2)), UP,
         "it waits for its children: 2 task(s), see `agents tasks list`",
     ),
+    (
+        a_task(TaskStatus.WAITING, waits=(Wait(id="q"), Wait(id="r"), Wait(id="s", settled_at=NOW))), UP,
+        "it waits for answers to 2 question(s): `agents questions show t`",
+    ),
+    (
+        a_task(TaskStatus.WAITING, waits=(Wait(id="q"), Wait(id="d", children=("t/0",)))), UP,
+        "it waits for answers to 1 question(s): `agents questions show t` and for its children: 1 task(s), see `agents"
+        " tasks list`",
+    ),
+    (a_task(TaskStatus.WAITING), UP, "it waits for nothing any more, and goes on soon"),
     (
         a_task(TaskStatus.IN_PROGRESS, assigned_to="d", cancel_requested=True), UP,
         "it is being cancelled; its worker has to stop first",
