@@ -13,7 +13,8 @@ NUMBER_BYTES = 32
 
 def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
     """The fields by name, out of a flat list of names and values such as HGETALL, or a stream entry, gives."""
-    return dict(zip(flat[::2], flat[1::2], strict=False))
+    parts = iter(flat)
+    return dict(zip(parts, parts, strict=False))
 
 
 def moment(ms: int) -> datetime:

@@ -213,7 +213,7 @@ class AgentCoordinator(StreamEmitters):
                 except BaseException:
                     reader.release(event)
                     raise
-                await reader.handled(event)
+                reader.handled(event)
 
     async def _by_cursor(
         self, event_types: Sequence[str] | None, within_s: float | None, left: float, after: str
@@ -414,7 +414,7 @@ async def _handle(reader: GroupReader, event: ReceivedEvent, handler: Handler) -
                 return False
             await asyncio.sleep(pauses.next(random.random()))
         else:
-            await reader.handled(event)
+            reader.handled(event)
             return True
 
 

@@ -19,8 +19,8 @@ __all__ = ["GroupReader"]
 
 log = logging.getLogger(__name__)
 
-#: Acknowledgements travel with the next fetch, or by themselves when so many wait, or for so long.
-ACKS_TOGETHER, ACKS_WAIT_S = 2 * TAKEN_AT_ONCE, 0.05
+#: Acknowledgements travel with the next fetch, or by themselves when none was sent for so long.
+ACKS_WAIT_S = 0.05
 #: Between two attempts while Redis is away.
 PAUSE_S = 0.2
 #: How long one wait for news lasts at most.
@@ -63,7 +63,7 @@ class GroupReader:
         self._own_first = True  # whether there may be own entries that were left from before
         self._settled: list[tuple[str, str]] = []  # ids and sessions, acknowledged here and not in Redis yet
         self._on_its_way: set[str] = set()  # the ids of those that are being sent
-        self._settled_s = 0.0  # since when they wait
+        self._sent_s = 0.0  # when some were last sent
         self._in_hand: dict[str, ReceivedEvent] = {}
 
     # ---- a subscription ----
@@ -98,8 +98,12 @@ class GroupReader:
             if reading != self._reading:
                 raise EventLoopError("the subscription has ended: this consumer was closed, or has another one by now")
             try:
-                if not self._is_known():
+                now_s = monotonic_s()
+                if not self._is_known(now_s):
                     await self.live()
+                if self._settled and now_s - self._sent_s > ACKS_WAIT_S:
+                    with suppress(TransportDown):  # they wait on, and what was fetched is handed out meanwhile
+                        await self.flush()
                 if event := await self._next_fetched():
                     return event
                 if not await self._fetch() and not await self._news(until_s):
@@ -183,7 +187,7 @@ class GroupReader:
         """The event of an entry, in hand; None: nobody is to handle it, and it is settled."""
         msg_id, fields = entry[0].decode(), entry[1]
         if fields is None:  # it was deleted while it was pending
-            self._settle(msg_id, "")
+            self._settled.append((msg_id, ""))
             return None
         try:
             received = self._entries.event(msg_id, fields)
@@ -193,7 +197,7 @@ class GroupReader:
             return None
         received.group = self.audience.keys.group
         if not self._is_wanted(received):
-            self._settle(msg_id, received.session)
+            self._settled.append((msg_id, received.session))
             return None
         if again:
             tries = await self.audience.count_try(msg_id)
@@ -222,13 +226,10 @@ class GroupReader:
 
     # ---- what becomes of an event ----
 
-    async def handled(self, event: ReceivedEvent) -> None:
+    def handled(self, event: ReceivedEvent) -> None:
         """Acknowledges an event, together with others, at the latest with the next sign of life."""
         self._in_hand.pop(event.msg_id, None)
-        self._settle(event.msg_id, event.session)
-        if len(self._settled) >= ACKS_TOGETHER or monotonic_s() - self._settled_s > ACKS_WAIT_S:
-            with suppress(TransportDown):  # they stay here, and go with the next ones
-                await self.flush()
+        self._settled.append((event.msg_id, event.session))
 
     async def failed(self, event: ReceivedEvent, reason: str) -> bool:
         """An attempt at an event has failed. False: that was the last one, and the event is a dead letter. Outlasts an
@@ -287,7 +288,7 @@ class GroupReader:
     @contextmanager
     def _sending(self) -> Iterator[list[tuple[str, str]]]:
         """The acknowledgements that wait. When the block fails, they still do."""
-        settled, self._settled = self._settled, []
+        settled, self._settled, self._sent_s = self._settled, [], monotonic_s()
         ids = {msg_id for msg_id, _ in settled}
         self._on_its_way |= ids
         try:
@@ -301,11 +302,6 @@ class GroupReader:
     def _taken_care_of(self) -> set[str]:
         """What is pending in Redis and not to be handed out: it is in hand, or settled."""
         return self._in_hand.keys() | self._on_its_way | {msg_id for msg_id, _ in self._settled}
-
-    def _settle(self, msg_id: str, session: str) -> None:
-        if not self._settled:
-            self._settled_s = monotonic_s()
-        self._settled.append((msg_id, session))
 
     async def _bury(self, event: ReceivedEvent, reason: str) -> None:
         await self.audience.bury(event.msg_id, event.session, event.fields, reason, event.attempt)
@@ -327,7 +323,7 @@ class GroupReader:
     async def live(self) -> None:
         """This consumer counts as alive from now on. If it did not since it last said so, others may have taken over
         what it had fetched, and it looks anew."""
-        if self._is_known():
+        if self._is_known(monotonic_s()):
             return
         self._known = False
         await self._beat()
@@ -336,8 +332,8 @@ class GroupReader:
         if self._beating is None:
             self._beating = asyncio.get_running_loop().create_task(self._beat_on(), name="signs of life")
 
-    def _is_known(self) -> bool:
-        return self._known and monotonic_s() - self._beaten_s < self._silent_after_s
+    def _is_known(self, now_s: float) -> bool:
+        return self._known and now_s - self._beaten_s < self._silent_after_s
 
     async def _beat(self) -> None:
         said_s = monotonic_s()

@@ -93,9 +93,10 @@ class EntryFormat:
 
     def _verify(self, body: bytes, signature: bytes) -> None:
         key_id, _, mac = signature.partition(b":")
-        if key_id not in self._keys:
+        key = self._keys.get(key_id)
+        if key is None:
             raise UnknownKey(f"key id {key_id[:16]!r}")
-        if not hmac.compare_digest(mac, _mac(self._keys[key_id], body)):
+        if not hmac.compare_digest(mac, _mac(key, body)):
             raise BadSignature("of an event")
 
 
