@@ -13,11 +13,12 @@ from typing import Any
 import psutil
 import pytest
 
+from core.chaos.processes import Processes
 from core.client.agent_client import AgentClient
 from core.config.settings import A2AConfig, RedisConfig
 from core.tasks import Task
 from tests.process_memory import memory_of, root_only
-from tests.tiers import Tiers
+from tests.tiers import ForkedTiers, Tiers
 from tests.waiting import until
 
 pytestmark = [
@@ -54,13 +55,14 @@ async def look() -> str:
 
 
 @pytest.fixture
-def tiers(redis_config: RedisConfig, tmp_path: Path) -> Iterator[Tiers]:
-    """A coordinator and a distributor; a worker's handlers stand in mine.py."""
+def tiers(redis_config: RedisConfig, processes: Processes, tmp_path: Path) -> Iterator[Tiers]:
+    """For a worker, whose handlers stand in mine.py; a coordinator and a distributor are there."""
     secrets = {"A2A_TOKEN_SECRET": SECRET, "A2A_PREVIOUS_SECRET": PASSWORD}
-    with Tiers(redis_config, tmp_path, **secrets) as tiers:
-        tiers.start("coordinator", "k")
-        tiers.start("distributor", "d", "--coordinator", "k")
-        yield tiers
+    with ForkedTiers(processes, redis_config, tmp_path, **secrets) as upper:
+        upper.start("coordinator", "k")
+        upper.start("distributor", "d", "--coordinator", "k")
+        with Tiers(redis_config, tmp_path, **secrets) as tiers:
+            yield tiers
 
 
 @pytest.fixture
