@@ -33,7 +33,8 @@ TIMINGS = {
     "AGENT_EVENTS": "all",
 }
 USER_CODE = """
-import asyncio
+import asyncio, os
+from pathlib import Path
 from core import Task
 from worker import Context, task
 
@@ -42,6 +43,12 @@ async def step(payload: dict, ctx: Context) -> int:
     ctx.progress(0.5, note="half of it")
     await asyncio.sleep(payload["ms"] / 1000)
     return payload["number"]
+
+@task("held", timeout=60, retries=50)
+async def held(payload: str) -> None:
+    Path(f"{payload}.{os.getpid()}").touch()
+    while not Path(f"{payload}.go").exists():
+        await asyncio.sleep(0.01)
 
 @task("flaky", retries=2)
 async def flaky(ctx: Context) -> int:

@@ -42,16 +42,19 @@ def test_the_tasks_of_an_agent_that_is_revoked_end_elsewhere_though_it_lives_and
     """First a worker, then a distributor with all its workers; neither is stopped."""
     with at_work.client("alice") as alice:
         until(lambda: who_runs(alice) == {"w1", "w2", "w3"}, "all are at work")
-        ids = alice.submit_many(steps(40, ms=150))
+        ids = held(at_work, alice, "w1")
         assert "is revoked" in at_work.agents("key revoke worker w1 --distributor d1")
         until(lambda: at_work.said("d1", "child_revoked"), "its distributor knows")
+        let_go(at_work, "w1")
         assert {task.status for task in alice.as_completed(ids, 20)} == {"completed"}
         assert who_runs(alice) == {"w2", "w3"}
         assert "worker:w1" in quarantined(at_work, "revoked")
 
-        ids = alice.submit_many(steps(40, ms=150))
+        ids = held(at_work, alice, "w3")
         assert "is revoked" in at_work.agents("key revoke distributor d2")
         until(lambda: at_work.said("k", "child_revoked"), "the coordinator knows")
+        until(lambda: at_work.said("k", "tasks_moved"), "its tasks are given to others")
+        let_go(at_work, "w3")
         assert {task.status for task in alice.as_completed(ids, 20)} == {"completed"}
         assert at_work.said("k", "tasks_moved") == 1
         assert who_runs(alice) == {"w2"}
@@ -90,6 +93,17 @@ def test_who_can_only_write_to_redis_revokes_nobody_and_gives_no_id_back(at_work
         until(lambda: who_runs(alice) == {"w2", "w3"}, "both are at work")
     assert at_work.said("d1", "child_revoked") == at_work.said("k", "child_revoked") == 1
     assert at_work.agents("key revoked").count("not by the secret") == 2
+
+
+def held(machines: Machines, client: AgentClient, worker: str) -> list[str]:
+    """Submits tasks, of which this worker runs some when it returns, and none ends before `let_go`."""
+    ids = client.submit_many([Task(task_type="held", payload=worker) for _ in range(40)])
+    until((machines.directory / f"{worker}.{machines.processes.pid(worker)}").exists, f"{worker} runs some of them")
+    return ids
+
+
+def let_go(machines: Machines, worker: str) -> None:
+    (machines.directory / f"{worker}.go").touch()
 
 
 def who_runs(client: AgentClient) -> set[str]:
