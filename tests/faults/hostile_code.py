@@ -32,6 +32,14 @@ async def nap(payload: dict[str, Any], ctx: Context) -> str:
     return "slept"
 
 
+@task("neighbour")
+async def neighbour(payload: dict[str, str], ctx: Context) -> None:
+    """Ends when a file is there."""
+    note(payload["ledger"], ctx)
+    while not Path(payload["go"]).exists():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
 @task("own_pid")
 def own_pid() -> int:
     return os.getpid()

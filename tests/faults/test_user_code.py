@@ -280,11 +280,12 @@ async def test_user_code_that_exits_or_stops_the_loop_fails_its_own_attempt_at_m
 ) -> None:
     ways = {"gather": "SystemExit", "group": "SystemExit", "interrupt": "KeyboardInterrupt", "callback": "", "stop": ""}
     pid, ledger = home.agents.pid("worker-1"), tmp_path / "ledger"
-    nap = {"ledger": str(ledger), "nap_s": 1.5}
-    neighbour = asyncio.create_task(run(client, "nap", nap, capabilities=ON_WORKER_1))
+    beside = {"ledger": str(ledger), "go": str(tmp_path / "go")}
+    neighbour = asyncio.create_task(run(client, "neighbour", beside, capabilities=ON_WORKER_1))
     await until_async(ledger.exists, "the neighbour runs")
 
     ended = [await run(client, "end_the_loop", way, capabilities=ON_WORKER_1) for way in ways]
+    (tmp_path / "go").touch()
 
     assert [task.error.type if task.error else "" for task in ended] == [*ways.values()]
     assert ((await neighbour).status, (await neighbour).attempt) == ("completed", 1)
