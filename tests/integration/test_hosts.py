@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from core.tasks import Task
@@ -106,6 +107,7 @@ async def test_a_thread_does_not_outlive_the_run_that_has_failed_beside_it(host:
 
     error = error_of(await host.run("leaves_a_thread", {}))
     assert (error.type, error.message, error.retryable) == ("ValueError", "at once", True)
+    await until_async(lambda: not psutil.pid_exists(pid), "its process has ended")
     (tmp_path / "f").touch()
     assert (await host.end_of(innocent)).result["pid"] != pid
 
