@@ -136,7 +136,7 @@ def worker(world: World, name: str, distributor_name: str) -> SimulatedAgent:
 
 def _worker_behaviour(world: World, chain: Chain) -> Behaviour[Any]:
     """With an executor for virtual time in the place of the one that keeps child processes."""
-    handlers = user_code(world.began)
+    handlers = user_code(world.began, world.heard)
     behaviour: Any = WorkerBehaviour(chain, CONFIG, handlers, (), ())
     executor = VirtualExecutor(handlers, CONFIG.concurrency, world.time, behaviour._finished, behaviour._fetch_inputs)
     behaviour.executor = cast(Executor, executor)

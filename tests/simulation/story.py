@@ -29,10 +29,12 @@ WORKERS = tuple((name, f"worker-{name[-1]}{letter}") for name in DISTRIBUTORS fo
 #: Virtual seconds: how long it may storm, and how long all that was submitted may take, and what follows from it.
 MAX_STORM_S, PATIENCE_S, SETTLED_S = 25.0, 900.0, 60.0
 TOP = CoordinatorKeys(COORDINATOR.agent_id)
+#: The types of task of a story, and those of one in which somebody is asked.
+TYPES, ASKING = ("noop", "noop", "flaky", "tree"), ("noop", "tree", "asker", "asker")
 
 
 def tell(seed: int) -> Story:
-    """Runs the story of that seed to its end."""
+    """Runs the story of that seed to its end. In every fourth of them somebody is asked."""
     story = Story(seed)
     run_virtual(story.run(), seed)
     return story
@@ -54,6 +56,7 @@ class Story:
         self.log: list[str] = []
         self.cancelled: set[str] = set()
         self.cells_kept = True
+        self.types = ASKING if seed % 4 == 3 else TYPES
         self.events: list[AgentEvent] = []  #: all that the agents have told
         self.duration_s = 0.0
 
@@ -62,6 +65,8 @@ class Story:
         began_s = loop.time()
         async with asyncio.TaskGroup() as group:
             supervised = [group.create_task(agent.supervise()) for agent in self.agents]
+            if self.types is ASKING:
+                supervised.append(group.create_task(self._person()))
             await self._storm()
             self.world.faults = CALM
             await self._until(lambda: not self.client.waits, PATIENCE_S, "the client is told of the end of every task")
@@ -131,12 +136,16 @@ class Story:
 
     def _task(self, task_id: str) -> Task:
         chance = self.chance
-        kind = chance.choice(["noop", "noop", "flaky", "tree"])
+        kind = chance.choice(self.types)
         payload: dict[str, Any] = {"run_s": chance.choice([0.0, 0.0, 0.01, 0.5, 3.0])}
         if kind == "flaky":
             payload["fails"] = chance.choice([1, 2, 99])
         elif kind == "tree":
             payload.update(depth=chance.choice([1, 1, 2]), width=chance.choice([1, 2, 3]))
+        elif kind == "asker":
+            payload.update(asks=chance.choice([1, 2, 4]))
+            if chance.random() < 0.3:
+                payload.update(expires_s=chance.uniform(0.5, 8.0))
         deadline = None
         if chance.random() < 0.1:
             deadline = datetime.fromtimestamp(self.world.time() + chance.uniform(0.0, 20.0), UTC)
@@ -193,6 +202,19 @@ class Story:
             self.cancelled.add(task_id)
             self.client.cancel(task_id)
 
+    async def _person(self) -> None:
+        """Sees now and then what is asked, and answers it: once, or twice, or to what was asked before."""
+        chance = self.chance
+        seen: list[tuple[str, str, str]] = []
+        while True:
+            await asyncio.sleep(chance.uniform(0.2, 4.0))
+            for task_id in self.world.store.ask("ZRANGE", TOP.questions, 0, -1):
+                task = Task.from_json(self.world.store.ask("HGET", TOP.tasks, task_id))
+                seen += [(task.task_id, wait.id, wait.digest) for wait in task.waits if wait.is_open_question]
+            for task_id, question, digest in chance.sample(seen, min(len(seen), 3)):
+                for _ in range(chance.choice([1, 1, 2])):
+                    self.client.answer(task_id, question, chance.randrange(3), chance.choice([None, digest]))
+
     async def _repeat(self) -> None:
         await self._some_time()
         self._note("an old message is posted again")
@@ -214,6 +236,8 @@ class Story:
         ask = self.world.store.ask
         if open_tasks := ask("ZRANGE", TOP.open, 0, -1):
             yield f"open: {open_tasks}"
+        if asking := ask("ZRANGE", TOP.questions, 0, -1):
+            yield f"listed as asking: {asking}"
         for name in DISTRIBUTORS:
             if wanted := ask("HGETALL", CellKeys(name).wanted):
                 yield f"wanted of {name}: {wanted}"
@@ -237,8 +261,9 @@ class Story:
         children: Any = {}
         if isinstance(behaviour, CoordinatorBehaviour):
             children = behaviour.state.distributors
-            if behaviour.state.families or behaviour.state.moving or len(behaviour.state.queue):
-                yield f"{agent} waits: {behaviour.state.families} {behaviour.state.moving} {behaviour.state.queue}"
+            state = behaviour.state
+            if state.families or state.moving or len(state.queue) or state.questions:
+                yield f"{agent} waits: {state.families} {state.moving} {state.queue} {state.questions}"
         elif isinstance(behaviour, DistributorBehaviour):
             children = behaviour.state.workers
         elif isinstance(behaviour, WorkerBehaviour) and (behaviour.executor.running or behaviour.executor.queued):
@@ -272,13 +297,25 @@ class Story:
             yield f"{len(told)} replies tell of the end of {task.task_id}: {[reply['status'] for reply in told]}"
         elif Task.from_json(orjson.dumps(told[0])) != ended:
             yield f"the reply for {task.task_id} is not its record"
-        expected = _result(task, ended.attempt)
-        if ended.status is TaskStatus.COMPLETED and ended.result != expected:
+        if task.task_type == "asker":
+            yield from self._wrong_answers(task, ended)
+        elif ended.status is TaskStatus.COMPLETED and ended.result != (expected := _result(task, ended.attempt)):
             yield f"{task.task_id} completed with {ended.result}, not with {expected}"
         if ended.status is TaskStatus.CANCELLED and task.task_id not in self.cancelled:
             yield f"{task.task_id} was cancelled, and nobody had asked for it"
         if ended.status is TaskStatus.FAILED and task.task_type == "noop":
             yield f"{task.task_id} failed: {ended.error}"
+
+    def _wrong_answers(self, task: Task, ended: Task) -> Iterator[str]:
+        """Answers that were lost, or that count without having been taken; or a task that got too few."""
+        if ended.status is TaskStatus.COMPLETED and len(ended.result) != task.payload["asks"]:
+            yield f"{task.task_id} completed with {ended.result}"
+        for number, (answer, *children) in enumerate(self.world.heard.get(task.task_id, ())):
+            taken = self.client.taken.get((task.task_id, f"{number}"), [])
+            if {answer} != ({*taken} or {"default"}):
+                yield f"{task.task_id} was answered {answer!r} to question {number}, where {taken} was taken"
+            if children != [1] * (number % 2):
+                yield f"{task.task_id} got {children} beside the answer to question {number}"
 
     def _note(self, text: str) -> None:
         self.log.append(f"{asyncio.get_running_loop().time() - 1000:6.2f}  {text}")

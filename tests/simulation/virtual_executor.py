@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -15,10 +16,14 @@ from core.json_values import result_json
 from core.tasks import Task
 from worker.authoring.context import ChildOutcome, Context, Spawn
 from worker.authoring.registry import Handlers
+from worker.authoring.suspension import Suspension, resume_of
 from worker.children.outcome import failure
 from worker.execution.attempt import Finished
 
-__all__ = ["VirtualExecutor"]
+__all__ = ["VirtualExecutor", "resuming"]
+
+#: What the attempt that runs here resumes with, by interrupt; empty: it begins.
+resuming: ContextVar[dict[str, Any]] = ContextVar("resuming")
 
 
 @dataclass(slots=True)
@@ -105,6 +110,8 @@ class VirtualExecutor:
             self._on_finished(finished(status="failed", error=failure(error, task.attempt)))
         elif isinstance(attempt.result(), Spawn):
             self._on_finished(finished(status="delegated", spawn=attempt.result()))
+        elif isinstance(attempt.result(), Suspension):
+            self._on_finished(finished(status="suspended", suspension=attempt.result()))
         else:
             self._on_finished(finished(status="completed", result_json=Raw(result_json(attempt.result()))))
         self._go_on()
@@ -115,4 +122,5 @@ class VirtualExecutor:
         context = Context(
             task.task_id, task.task_type, max(1, task.attempt), children=children, spawned=len(task.children)
         )
+        resuming.set(resume_of(task, children))
         return await handler.function(*handler.arguments(task.payload, context))

@@ -78,6 +78,7 @@ class World:
         self.problems: list[str] = []
         self.endings: Counter[str] = Counter()  #: why lives of agents ended
         self.began: Counter[str] = Counter()  #: attempts, by task id
+        self.heard: dict[str, list[Any]] = {}  #: what runs that ask have been answered, by task id
         self.faults: Faults = CALM
         headers = [CoordinatorKeys(COORDINATOR.agent_id).header, *(cell.header for cell in cells)]
         headers += [CellKeys(distributor).worker(worker).header for distributor, worker in workers]
@@ -105,6 +106,9 @@ class SimulatedClient:
         self.refused: set[str] = set()
         self.results: dict[str, list[dict[str, Any]]] = {}  #: by task id: every reply that tells of its end
         self.answers: Counter[str] = Counter()  #: by request
+        self.given: dict[tuple[str, str], list[Any]] = {}  #: its answers, by task and question
+        self.taken: dict[tuple[str, str], list[Any]] = {}  #: those of them that were not refused
+        self._answering: dict[str, tuple[str, str, Any]] = {}  # request -> task, question, and the answer
 
     def submit(self, tasks: Sequence[Task]) -> None:
         self.submitted.update((task.task_id, task) for task in tasks)
@@ -112,6 +116,13 @@ class SimulatedClient:
 
     def cancel(self, task_id: str) -> None:
         self._say(Action.CANCEL_TASK, [orjson.dumps(task_id)])
+
+    def answer(self, task_id: str, question: str, value: Any, digest: str | None) -> None:
+        """Answers a question."""
+        self.given.setdefault((task_id, question), []).append(value)
+        item = {"task_id": task_id, "interrupt_id": question, "value": value, "digest": digest}
+        request_id = self._say(Action.ANSWER_QUESTION, [orjson.dumps(item)])
+        self._answering[request_id] = (task_id, question, value)
 
     def repeat(self) -> None:
         """Posts the bytes of an earlier message again, as whoever has overheard it could."""
@@ -124,12 +135,14 @@ class SimulatedClient:
         self._listen()
         return any(task_id not in self.results for task_id in self.submitted if task_id not in self.refused)
 
-    def _say(self, action: Action, items: list[bytes]) -> None:
+    def _say(self, action: Action, items: list[bytes]) -> str:
+        """Returns the id of the request."""
         step = Step()
         step.sends[Sending(COORDINATOR, action)] = items
         for command in self._outbox.commands(step, int(self._world.time() * 1000)):
             self._said.append(command)
             self._send(command)
+        return self._outbox.request_id(COORDINATOR, self._outbox.sent[COORDINATOR])
 
     def _send(self, command: Command) -> None:
         self._world.store.ask(*command)
@@ -146,8 +159,14 @@ class SimulatedClient:
 
     def _take(self, message: A2AMessage) -> None:
         if message.action == Action.TASK_ACCEPTED:
-            self.answers[message.metadata.parent_request_id or ""] += 1
-            self.refused.update(refusal["task_id"] for refusal in message.payload.get("refused", ()))
+            request_id = message.metadata.parent_request_id or ""
+            self.answers[request_id] += 1
+            refused = {refusal["task_id"] for refusal in message.payload.get("refused", ())}
+            if answered := self._answering.get(request_id):
+                if not refused:
+                    self.taken.setdefault(answered[:2], []).append(answered[2])
+            else:
+                self.refused |= refused
         for item in message.tasks if message.action == Action.TASK_RESULT else ():
             result = orjson.loads(bytes(item))
             self.results.setdefault(result["task_id"], []).append(result)
