@@ -126,6 +126,10 @@ class RunOptions(
             raise BadTask(f"task field 'run': expected RunOptions(...), got {type(fields).__name__}")
         return cls(**fields)
 
+    def to_json(self) -> bytes:
+        """The options that differ from their defaults, as an object of JSON."""
+        return _encode(self)
+
     def check(self) -> None:
         """Raises BadTask for what its types do not say: a thread id that cannot be one, a context or config that is no
         object or too large, and keys of the config that are not the client's to set."""
@@ -140,6 +144,9 @@ class RunOptions(
             if value is not None and not isinstance(value, dict):
                 raise BadTask(_expected(name, value))
         _check_config(self.config)
+
+
+_encode = msgspec.json.Encoder().encode
 
 
 def is_thread_id(value: object) -> bool:

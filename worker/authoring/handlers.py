@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from core.errors import BadTask
 from core.tasks import TASK_TYPE
+from worker.authoring.graph_factory import Taken, graph_source
 from worker.authoring.modules import load_modules
 from worker.authoring.registry import HANDLERS, Handler, Handlers, Kind
 from worker.authoring.signature import Signature, read_signature
@@ -97,10 +98,14 @@ def agent(
 ) -> Callable[[G], G]:
     """Registers a LangGraph graph as the handler of `task_type`, and returns what it decorates.
 
-    It decorates a function without arguments that returns the graph, or is called with the graph:
-    `agent("review")(graph)`. The graph may be compiled or not; it is built once in each process. The payload, a dict,
-    is the graph's input, and its final state is the result. A node finds the Context with `current_context()`, and as
-    `runtime.context` if the graph's `context_schema` is Context.
+    It decorates a function that returns the graph, or is called with the graph: `agent("review")(graph)`. The graph may
+    be compiled or not, or an `@entrypoint`. The function may be an `async def` or a context manager. It is called once
+    in each process; but for each run if it is a context manager, or takes `config: RunnableConfig` or
+    `runtime: ServerRuntime`, as with LangGraph's own server.
+
+    The payload is the graph's input, and its final state is the result. What the client says of the run (RunOptions) is
+    its config and `runtime.context`. A node finds the Context with `current_context()`, and as `runtime.context` only
+    if the graph's `context_schema` is Context.
 
     Many runs share a process and its event loop, which an `async def` node must not block; plain functions run in
     threads. If `isolated`, or with a limit of its own in `memory_mb`, a run has a process for itself, and takes a slot
@@ -110,26 +115,24 @@ def agent(
 
     def register(graph: G) -> G:
         place = inspect.currentframe().f_back  # type: ignore[union-attr]
-        builder = _builder(task_type, graph)
+        factory, takes = graph_source(f"@agent({task_type!r})", graph)
         own = isolated or memory_mb is not None
-        _register(task_type, builder, "graph", GRAPH_SIGNATURE, timeout, retries, memory_mb, (), place, isolated=own)
+        _register(
+            task_type,
+            factory,
+            "graph",
+            GRAPH_SIGNATURE,
+            timeout,
+            retries,
+            memory_mb,
+            (),
+            place,
+            isolated=own,
+            takes=takes,
+        )
         return graph
 
     return register
-
-
-def _builder(task_type: str, graph: Any) -> Callable[[], Any]:
-    if hasattr(graph, "compile") or hasattr(graph, "ainvoke"):
-        return lambda: graph
-    if not callable(graph) or inspect.iscoroutinefunction(graph):
-        raise BadTask(
-            f"@agent({task_type!r}) must stand on a plain function that returns a graph, or be applied to a graph,"
-            f" not on a {'coroutine function' if callable(graph) else type(graph).__name__}"
-        )
-    needed = [p.name for p in inspect.signature(graph).parameters.values() if p.default is p.empty]
-    if needed:
-        raise BadTask(f"@agent({task_type!r}): the builder must need no arguments, but needs {', '.join(needed)}")
-    return graph  # type: ignore[no-any-return]
 
 
 def _register(
@@ -144,6 +147,7 @@ def _register(
     place: FrameType | None,
     *,
     isolated: bool = False,
+    takes: tuple[tuple[str, Taken], ...] = (),
 ) -> None:
     _check_settings(task_type, timeout, retries, memory_mb)
     # The place is that of the decorator, since a wrapped function would have the place of its wrapper.
@@ -165,6 +169,7 @@ def _register(
             qualname=getattr(function, "__qualname__", type(function).__qualname__),
             source=f"{frame.f_code.co_filename}:{frame.f_lineno}",
             isolated=isolated,
+            takes=takes,
         )
     )
 

@@ -24,7 +24,7 @@ class Handler:
     """What runs one type of task, and how."""
 
     task_type: str
-    function: Callable[..., Any]  #: for a graph: the function without arguments that returns it
+    function: Callable[..., Any]  #: for a graph: its factory, see worker.authoring.graph_factory
     kind: Kind  #: async: runs on the worker's loop; sync: in a child process; graph: in a host
     timeout_s: float  #: time limit of one attempt, unless the task has its own
     max_attempts: int  #: number of attempts in all, unless the task has its own
@@ -38,6 +38,8 @@ class Handler:
     qualname: str
     source: str  #: file:line of the registration
     isolated: bool = False  #: a graph: each run has a process of its own
+    takes: tuple[tuple[str, Any], ...] = ()  #: a graph: the parameters of its factory, and what each is given
+    name: str = ""  #: what people call it, if that cannot be its task type
 
     @property
     def hosted(self) -> bool:

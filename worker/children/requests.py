@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from core.agent_run import RunOptions
 from core.tasks import TaskError, TaskStatus
 from worker.authoring.context import ChildOutcome, Context, Progress
 
-__all__ = ["context_of", "progress_fields"]
+__all__ = ["context_of", "options_of", "progress_fields"]
 
 
 def context_of(
@@ -32,6 +33,11 @@ def context_of(
         on_event=tell,
         asks_cancelled=asks_cancelled,
     )
+
+
+def options_of(request: Mapping[str, Any]) -> RunOptions:
+    """What the client says about the run."""
+    return RunOptions.from_fields(request["task"].get("run") or {})
 
 
 def progress_fields(progress: Progress) -> dict[str, Any]:

@@ -175,6 +175,7 @@ def run_request(task: Task, children: Sequence[ChildOutcome], *, watched: bool =
             "deadline": task.deadline,
             "idempotency_key": task.idempotency_key,
             "spawned": len(task.children),
+            **({"run": orjson.Fragment(task.run.to_json())} if task.run is not None else {}),
         },
         "children": [
             {

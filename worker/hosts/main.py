@@ -21,12 +21,13 @@ from msgspec.structs import replace
 
 from core.json_values import result_json
 from worker.authoring.context import Context, Progress, running_context
+from worker.authoring.graph_factory import Graphs
 from worker.authoring.registry import Handler, Handlers
 from worker.children.descendants import end_children
 from worker.children.frames import Frames
 from worker.children.limits import DESCRIPTORS, Limits
 from worker.children.outcome import failure, out_of_memory
-from worker.children.requests import context_of, progress_fields
+from worker.children.requests import context_of, options_of, progress_fields
 from worker.children.surroundings import Surroundings
 from worker.hosts.faults import another_attempt_helps, short_of
 from worker.hosts.messages import (
@@ -43,7 +44,8 @@ from worker.hosts.messages import (
     to_host,
 )
 from worker.hosts.output import share_streams
-from worker.hosts.run import Graphs, final_state
+from worker.hosts.run import final_state
+from worker.hosts.run_config import run_config
 from worker.hosts.threads import AttemptThreads, attempt_threads
 
 __all__ = ["serve"]
@@ -167,9 +169,11 @@ class Host(asyncio.Protocol):
         handler = self._handlers.get(context.task_type)
         self._allow_memory(handler)
         try:
-            state = await final_state(
-                self._graphs.of(handler), handler, request["task"]["payload"], context, run.control
-            )
+            options = options_of(request)
+            config = run_config(handler, context, options)
+            async with self._graphs.built(handler, config, options.context) as graph:
+                payload = request["task"]["payload"]
+                state = await final_state(graph, handler, payload, context, run.control, options, config)
             return Ended(run.number, result_json(state))
         finally:
             await context.close()

@@ -1,0 +1,40 @@
+"""What LangGraph is given of a run besides its input: the config, and what nodes find as `runtime.context`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from core.agent_run import RunOptions
+from worker.authoring.context import Context
+from worker.authoring.graph_factory import made_context
+from worker.authoring.registry import Handler
+
+__all__ = ["breakpoints", "run_config", "runtime_context"]
+
+
+def run_config(handler: Handler, context: Context, options: RunOptions) -> dict[str, Any]:
+    """The RunnableConfig of a run: what the client gave, and the thread. A name that the client gave none is the
+    handler's."""
+    config = options.config
+    config.setdefault("run_name", handler.name or handler.task_type)
+    config["configurable"] = {**config.get("configurable", {}), "thread_id": options.thread_id or context.task_id}
+    return config
+
+
+def runtime_context(graph: Any, context: Context, options: RunOptions) -> Any:
+    """What nodes find as `runtime.context`: what the client gave, in the form that the graph asks for; of a graph that
+    asks for our Context, that of the attempt.
+
+    Raises BadTask when what the client gave does not fit the graph."""
+    schema = getattr(graph, "context_schema", None)
+    return context if schema is Context else made_context(schema, options.context)
+
+
+def breakpoints(options: RunOptions) -> dict[str, Any]:
+    """The nodes before and after which the run stops, as arguments of `astream`; none: those that the graph names."""
+    told = {"interrupt_before": options.interrupt_before, "interrupt_after": options.interrupt_after}
+    return {name: _nodes(nodes) for name, nodes in told.items() if nodes}
+
+
+def _nodes(names: tuple[str, ...]) -> list[str] | Literal["*"]:
+    return "*" if "*" in names else list(names)
