@@ -58,7 +58,7 @@ class Encoding:
                 self._channel_value(ns, named("channel", channel), str(version), values)
                 for channel, version in changed.items()
             ),
-            body=self._write((rest, full), f"c{ns}\0{checkpoint_id}"),
+            body=self._write(self._typed((rest, full), "metadata"), f"c{ns}\0{checkpoint_id}"),
         )
 
     def writes(
@@ -102,12 +102,13 @@ class Encoding:
     def _channel_value(self, ns: str, channel: str, version: str, values: Mapping[str, Any]) -> ChannelValue:
         if channel not in values:
             return ChannelValue(channel, version, None)
-        return ChannelValue(channel, version, self._write(values[channel], value_name(ns, channel, version)))
+        typed = self._typed(values[channel], channel)
+        return ChannelValue(channel, version, self._write(typed, value_name(ns, channel, version)))
 
     def _pending(
         self, ns: str, checkpoint_id: str, task_id: str, index: int, channel: str, task_path: str, value: Any
     ) -> PendingWrite:
-        plain = msgspec.msgpack.encode((channel, task_path, *self._serde.dumps_typed(value)))
+        plain = msgspec.msgpack.encode((channel, task_path, *self._typed(value, channel)))
         return PendingWrite(index, self._seal(plain, write_name(ns, checkpoint_id, task_id, index)))
 
     def _ordered(self, stored: StoredCheckpoint) -> list[tuple[str, str, Any]]:
@@ -119,8 +120,17 @@ class Encoding:
             found.append((key, (task_id, channel, self._serde.loads_typed((typed[0], typed[1])))))
         return [write for _, write in sorted(found, key=lambda each: each[0])]
 
-    def _write(self, value: Any, name: str) -> bytes:
-        return self._seal(msgspec.msgpack.encode(self._serde.dumps_typed(value)), name)
+    def _typed(self, value: Any, channel: str) -> tuple[str, bytes]:
+        try:
+            return self._serde.dumps_typed(value)
+        except (TypeError, ValueError) as error:
+            raise BadTask(
+                f"the value of {channel!r} cannot be stored: {error}. Leave it out of the state, or put plain data, a"
+                " dataclass or a Pydantic model in its place."
+            ) from error
+
+    def _write(self, typed: tuple[str, bytes], name: str) -> bytes:
+        return self._seal(msgspec.msgpack.encode(typed), name)
 
     def _read(self, stored: bytes, name: str) -> Any:
         kind, data = msgspec.msgpack.decode(self._unseal(stored, name))

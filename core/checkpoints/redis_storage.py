@@ -44,8 +44,9 @@ class RedisStorage:
         ttl_ms: int = 0,
         max_write_bytes: int = MAX_WRITE_BYTES,
     ) -> None:
-        """`keep`: how many checkpoints of a namespace are kept, and besides them those where a history forks; 0: all.
-        `ttl_ms`: how long a thread is kept after its last write; 0: for good."""
+        """`keep`: how many checkpoints of a namespace are kept, and besides them those where a history forks, and the
+        last of the branch that it left; 0: all. `ttl_ms`: how long a thread is kept after its last write; 0: for
+        good."""
         self._connection = GroupedConnection(open_connection, SCRIPTS)
         self._options = (ttl_ms, keep)
         self._max_write_bytes = max_write_bytes

@@ -175,8 +175,8 @@ class CheckpointSaver(BaseCheckpointSaver[str]):
             await self._to_be_sent().put(target_thread_id, put, *writes)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """Deletes all checkpoints of threads (`delete`), or all but the newest of each namespace (`keep_latest`): those
-        stay as well where the history forks, and those that are needed to read another one."""
+        """Deletes all checkpoints of threads (`delete`), or all but the newest of each namespace and those that are
+        needed to read it (`keep_latest`)."""
         if strategy not in ("keep_latest", "delete"):
             raise BadTask(f"there is no strategy {strategy!r}: it is 'keep_latest' or 'delete'.")
         for thread_id in thread_ids:

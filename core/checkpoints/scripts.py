@@ -2,13 +2,14 @@
 
 KEYS are always: fence, values, index (see `core.redis_backend.keys.ThreadKeys`). Names in the hash `values` begin with
 their kind, and have NUL between their parts; those of kind c and w are in the sorted set `index` as well, all with the
-score 0, so that they can be listed in their order:
+score 0, so that they can be listed in their order. Kinds f and s are in the index only:
 
     c NS ID               the body of a checkpoint
     h NS ID               its header, in msgpack: parent, root, run, is it chained, channel -> version
     b NS CHANNEL VERSION  the value of a channel, which all checkpoints with this version of it share
     w NS ID TASK INDEX    what a task has written on top of a checkpoint
-    s ROOT NS             (index only) the namespace of a subgraph that ran on top of the checkpoint ROOT of ''
+    f NS ID               a history forked at this checkpoint, or left it behind as the last of a branch
+    s ROOT NS             the namespace of a subgraph that ran on top of the checkpoint ROOT of ''
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ end
 """
 #: `drop(ns, doomed, heads)` deletes checkpoints, and the values that no other one of the namespace refers to. When a
 #: checkpoint of the outermost graph goes, so do those of the subgraphs that ran on top of it; a subgraph with a memory
-#: of its own has no task in its namespace, and stays. `prune(ns, keep)` drops all but the newest, except those where
-#: the history forks, and those that are needed to read another one.
+#: of its own has no task in its namespace, and stays. `prune(ns, keep, forks)` drops all but the newest, those that are
+#: needed to read another one, and if `forks` is true, those where the history forks.
 _DROP = """
 local function load(ns)
     local prefix, ids, heads = 'c' .. ns .. '\\0', {}, {}
@@ -110,6 +111,7 @@ drop = function(ns, doomed, heads)
         for _, name in ipairs(range('w' .. ns .. '\\0' .. id .. '\\0')) do forget(name) end
         redis.call('HDEL', KEYS[2], 'h' .. ns .. '\\0' .. id)
         forget('c' .. ns .. '\\0' .. id)
+        redis.call('ZREM', KEYS[3], 'f' .. ns .. '\\0' .. id)
         if ns == '' then drop_below(id) end
     end
 end
@@ -119,18 +121,14 @@ local function keep_chain(id, heads, kept)
         kept[id] = true
     end
 end
-local function prune(ns, keep)
+local function prune(ns, keep, forks)
     local prefix = 'c' .. ns .. '\\0'
     if redis.call('ZLEXCOUNT', KEYS[3], '[' .. prefix, '[' .. prefix .. '\\255') <= keep then return end
     local ids, heads = load(ns)
-    local kept, children, doomed = {}, {}, {}
-    for i, id in ipairs(ids) do
-        local parent = heads[id].parent
-        children[parent] = (children[parent] or 0) + 1
-        if i > #ids - keep then kept[id] = true end
-    end
-    for parent, count in pairs(children) do
-        if count > 1 then kept[parent] = true end
+    local kept, doomed = {}, {}
+    for i = math.max(1, #ids - keep + 1), #ids do kept[ids[i]] = true end
+    if forks then
+        for _, name in ipairs(range('f' .. ns .. '\\0')) do kept[string.sub(name, #prefix + 1)] = true end
     end
     for _, id in ipairs(ids) do
         if kept[id] then keep_chain(id, heads, kept) end
@@ -150,11 +148,20 @@ WRITE = (
     + _LOOK
     + _DROP
     + """
+local function note_fork(ns, id, parent)
+    local prefix = 'c' .. ns .. '\\0'
+    local name = redis.call('ZREVRANGEBYLEX', KEYS[3], '[' .. prefix .. '\\255', '[' .. prefix, 'LIMIT', 0, 1)[1]
+    local newest = name and string.sub(name, #prefix + 1)
+    if newest and newest ~= parent and newest ~= id and redis.call('ZSCORE', KEYS[3], prefix .. parent) then
+        redis.call('ZADD', KEYS[3], 0, 'f' .. ns .. '\\0' .. parent, 0, 'f' .. ns .. '\\0' .. newest)
+    end
+end
 local at = 8
 local written = {}
 for _ = 1, tonumber(ARGV[5]) do
     local ns, id, root = ARGV[at], ARGV[at + 1], ARGV[at + 2]
     local name = ns .. '\\0' .. id
+    note_fork(ns, id, cmsgpack.unpack(ARGV[at + 3])[1])
     redis.call('HSET', KEYS[2], 'h' .. name, ARGV[at + 3], 'c' .. name, ARGV[at + 4])
     redis.call('ZADD', KEYS[3], 0, 'c' .. name)
     if root ~= '' then redis.call('ZADD', KEYS[3], 0, 's' .. root .. '\\0' .. ns) end
@@ -175,7 +182,7 @@ for _ = 1, tonumber(ARGV[7]) do
     at = at + 3
 end
 if ARGV[4] ~= '0' then
-    for ns in pairs(written) do prune(ns, tonumber(ARGV[4])) end
+    for ns in pairs(written) do prune(ns, tonumber(ARGV[4]), true) end
 end
 if ARGV[3] ~= '0' then
     for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[3]) end
@@ -251,7 +258,7 @@ PRUNE = (
     _LOOK
     + _DROP
     + """
-for _, ns in ipairs(namespaces()) do prune(ns, tonumber(ARGV[1])) end
+for _, ns in ipairs(namespaces()) do prune(ns, tonumber(ARGV[1]), false) end
 return 1
 """
 )
