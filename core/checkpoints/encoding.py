@@ -19,9 +19,9 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from core.checkpoints.encryption import Sealing
-from core.checkpoints.scripts import value_name, write_name
 from core.checkpoints.storage import ChannelValue, CheckpointPut, PendingWrite, StoredCheckpoint, WritesPut
 from core.errors import BadTask
+from core.redis_backend.thread_scripts import value_name, write_name
 
 __all__ = ["Encoding", "config_of", "reseal", "thread_of"]
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from core.redis_backend import thread_scripts
 from core.redis_backend.bounded_reads import SCRIPTS, name_of
-from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys, keys_of
+from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys, ThreadKeys, keys_of
 from core.roles import ASKERS, Address, Role
 
 __all__ = ["Allowed", "Chain", "allowed_of", "chain_of_user", "rules_of", "user_of"]
@@ -83,6 +84,13 @@ OWN = (
     " xread xdel xrange xinfo|stream zadd zrem zremrangebyscore"
 )
 RUN_SCRIPTS = " ".join(f"evalsha|{name_of(script)}" for script in SCRIPTS)
+#: Commands on the threads of LangGraph, most of them in scripts.
+THREADS = " ".join(
+    (
+        "unlink get set pexpire hget hset hexists hdel zadd zrem zscore zlexcount zrangebylex zrevrangebylex",
+        *(f"evalsha|{name_of(script)}" for script in thread_scripts.SCRIPTS),
+    )
+)
 #: Commands that only read. None takes time in proportion to all data of the server.
 READS = "get strlen getrange hget hmget hgetall hlen zscore zcard zrange zrevrange smembers xlen xrange xrevrange"
 
@@ -129,6 +137,7 @@ def _worker(chain: Chain) -> list[Allowed]:
     return [
         *_child(chain),
         _may("hmget", *_reading(CoordinatorKeys(chain[0].agent_id).tasks)),  # inputs of continuations
+        _may(THREADS, ThreadKeys("*").every),
     ]
 
 
@@ -175,6 +184,8 @@ def _client(chain: Chain) -> list[Allowed]:
         _may("wait"),
         _may("xread xrange xrevrange", *_reading(keys.events)),
         _may("xrevrange", *_reading(keys.agent.quarantine)),  # whether its message was rejected, and why
+        _may("script|load"),
+        _may(THREADS, ThreadKeys("*").every),
     ]
 
 

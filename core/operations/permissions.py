@@ -14,7 +14,7 @@ from core.config.settings import RedisConfig
 from core.errors import ConfigError
 from core.operations.acl import Chain, allowed_of
 from core.ports import Command
-from core.redis_backend.keys import CoordinatorKeys
+from core.redis_backend.keys import CoordinatorKeys, ThreadKeys
 from core.redis_client import Wire
 from core.roles import ASKERS, options_of
 
@@ -29,10 +29,13 @@ FOR_REPLICAS = frozenset({"set", "wait"})
 #: Arguments after the key that give a command its right form without effect; other commands have none.
 BEHIND_KEY: dict[str, Command] = {
     **dict.fromkeys(("expire", "hdel", "hget", "hmget", "hscan", "hstrlen", "pexpire", "publish"), (0,)),
-    **dict.fromkeys(("sadd", "srem", "xdel", "zrem", "zscore"), (0,)),
-    **dict.fromkeys(("getrange", "hincrby", "hset", "xrange", "xrevrange", "zadd", "zrange"), (0, 0)),
+    **dict.fromkeys(("hexists", "sadd", "srem", "xdel", "zrem", "zscore"), (0,)),
+    **dict.fromkeys(("getrange", "hincrby", "xrange", "xrevrange", "zrange"), (0, 0)),
     **dict.fromkeys(("zrangebyscore", "zremrangebyscore", "zrevrange"), (0, 0)),
+    **dict.fromkeys(("zlexcount", "zrangebylex", "zrevrangebylex"), ("-", "+")),
+    "hset": (0, 0, 0),  # a field without a value
     "set": (0, "NX", "XX"),  # these contradict each other
+    "zadd": ("XX", 0, 0),  # only if it is there
     "xadd": ("0-0", 0, 0),
     "xtrim": ("MINID", 0),
 }
@@ -100,8 +103,8 @@ async def refused_to(redis: RedisConfig, chain: Chain) -> list[str]:
 
 def _calls(redis: RedisConfig, chain: Chain) -> Iterator[_Call]:
     is_asker = chain[-1].role in ASKERS
-    # A client works without events, too; it is told when it asks for them.
-    optional = {CoordinatorKeys(chain[0].agent_id).events} if is_asker else set()
+    # A client works without events and threads, too; it is told when it asks for them.
+    optional = {CoordinatorKeys(chain[0].agent_id).events, ThreadKeys("*").every} if is_asker else set()
     left_out = UNTRIED if redis.wait_replicas or not is_asker else UNTRIED | FOR_REPLICAS
     for allowed in allowed_of(chain):
         # A pattern is a name that it matches itself.

@@ -307,6 +307,11 @@ class ThreadKeys:
     thread_id: str
 
     @property
+    def every(self) -> str:
+        """A pattern that matches all of them."""
+        return self._key("*")
+
+    @property
     def all(self) -> tuple[str, str, str]:
         """Fence, values, index: the keys of each script."""
         return self._key("fence"), self._key("values"), self._key("index")

@@ -13,12 +13,14 @@ from urllib.parse import quote
 import pytest
 import redis.asyncio
 from langgraph.checkpoint.conformance import checkpointer_test, validate
-from langgraph.checkpoint.conformance.capabilities import ALL_CAPABILITIES
+from langgraph.checkpoint.conformance.capabilities import ALL_CAPABILITIES, Capability
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
 from core.checkpoints import RedisSaver
-from core.errors import EventLoopError
+from core.errors import EventLoopError, ServerRefused
+from core.operations.acl import rules_of
+from core.roles import Address, Role
 from tests.pages import sample_of
 
 if TYPE_CHECKING:
@@ -57,6 +59,32 @@ async def test_it_passes_the_whole_conformance_suite_with_its_extensions(redis_c
     assert {name for name, result in report.results.items() if result.passed} == {
         each.value for each in ALL_CAPABILITIES
     }
+
+
+@pytest.mark.parametrize("who", [Address(Role.WORKER, "w"), Address(Role.CLIENT, "c"), Address(Role.OPERATOR, "o")])
+async def test_it_passes_as_the_redis_user_of_a_role(
+    redis_config: RedisConfig, client: redis.asyncio.Redis, who: Address
+) -> None:
+    """But for what looks for threads, which needs SCAN."""
+    between = (Address(Role.DISTRIBUTOR, "d"),) if who.role is Role.WORKER else ()
+    rules = " ".join(rules_of((Address(Role.COORDINATOR, "k"), *between, who))).split()
+    await client.execute_command("ACL", "SETUSER", "someone", "reset", "on", ">secret", *rules)
+    as_user = redis_config.model_copy(update={"username": "someone", "password": "secret"})
+
+    async def savers() -> AsyncIterator[RedisSaver]:
+        async with RedisSaver(as_user) as saver:
+            yield saver
+
+    can = {each.value for each in Capability} - {"delete_for_runs"}
+    report = await validate(checkpointer_test(name="RedisSaver")(savers), capabilities=can)
+    async with RedisSaver(as_user, keep=1, ttl_s=60) as saver:
+        await asking_graph(saver).ainvoke({"words": []}, CONFIG)
+        with pytest.raises(ServerRefused, match="may not do this"):
+            [each async for each in saver.athreads()]
+    await client.execute_command("ACL", "DELUSER", "someone")
+
+    assert {name: result.failures for name, result in report.results.items() if result.failures} == {}
+    assert {name for name, result in report.results.items() if result.passed} == can
 
 
 async def test_a_graph_goes_on_where_it_was_interrupted_with_another_saver(redis_config: RedisConfig) -> None:

@@ -177,7 +177,9 @@ for _ = 1, tonumber(ARGV[6]) do
     at = at + 2
 end
 for _ = 1, tonumber(ARGV[7]) do
-    redis.call(ARGV[at + 2] == '1' and 'HSET' or 'HSETNX', KEYS[2], ARGV[at], ARGV[at + 1])
+    if ARGV[at + 2] == '1' or redis.call('HEXISTS', KEYS[2], ARGV[at]) == 0 then
+        redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1])
+    end
     redis.call('ZADD', KEYS[3], 0, ARGV[at])
     at = at + 3
 end
