@@ -9,7 +9,7 @@ settled with the reason: the run goes on with it, and can plan anew.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from msgspec import Raw
 from msgspec.structs import replace
@@ -18,6 +18,7 @@ from coordinator.dead_letters import take_off
 from coordinator.open_questions import list_questions
 from coordinator.state import CoordinatorState
 from coordinator.task_life import admit, cancel, end, is_free, known_task, proceed, save, stopped
+from coordinator.threads import check_thread
 from core.attempt_errors import errors_with
 from core.errors import BadTask
 from core.event_types import EventType
@@ -104,10 +105,20 @@ def checked_children(
     taken = [child_id for child_id in ids if once[child_id] > 1 or is_taken(state, child_id, task, batch, step)]
     if taken:
         raise BadTask(f"child id {taken[0]!r} is in use already; leave it out, or let it begin with its parent's")
+    above = set(ancestors(state, task)) if any(child.run for child in children) else ()
     for child in children:
         check_names(child)
         check_sizes(child)
+        check_thread(state, child, task.owner, above)
     return children
+
+
+def ancestors(state: CoordinatorState, task: Task) -> Iterator[str]:
+    """The task, and those above it that wait for it."""
+    known: Task | None = task
+    while known is not None:
+        yield known.task_id
+        known = state.local_tasks.get(known.parent_id) if known.parent_id else None
 
 
 def wait_for(state: CoordinatorState, task: Task, children: Sequence[Task], batch: Batch, step: Step) -> None:

@@ -24,6 +24,7 @@ from core.ports import Command
 from core.redis_backend.keys import CoordinatorKeys
 from core.runtime.agent_loop import AgentLoop
 from core.sealing import Sealed
+from core.stored import number_in
 from core.tasks import Task, TaskStatus
 
 __all__ = ["PAGE", "Records"]
@@ -63,16 +64,18 @@ class Records:
             await self._seal_anew(self._keys.tasks, Sealed.TASK)
             await self._seal_anew(self._keys.submissions, Sealed.SUBMISSION)
         await self._index_anew()
-        [ids, asking] = await self._loop.committer.look_up(
-            ("ZRANGE", self._keys.open, 0, -1), ("ZRANGE", self._keys.questions, 0, -1)
-        )
+        [ids, listed, order] = await self._loop.committer.look_up(
+            ("ZRANGE", self._keys.open, 0, -1), ("ZRANGE", self._keys.questions, 0, -1),
+            ("HGET", self._keys.header, "thread_order"),
+        )  # fmt: skip
+        state.thread_order = number_in(order)
         found = await self._tasks(ids)
         tasks = [stored.task for stored in found if stored.task and not stored.task.status.ended]
         settled = [stored for stored in found if stored.task is None or stored.task.status.ended]
         await self._put_right(self._keys.open, settled)
         state.foreign = frozenset(stored.name.decode() for stored in found if stored.foreign)
         recall(state, tasks, await self._digests(tasks), mono_ms)
-        await self._list_questions_anew(state, asking)
+        await self._list_questions_anew(state, listed)
         await self._load_letters(state)
 
     async def _index_anew(self) -> None:

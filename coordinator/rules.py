@@ -52,6 +52,7 @@ from coordinator.task_life import (
     is_free,
     theirs,
 )
+from coordinator.threads import recall_lines
 from core.agents import Subordinate
 from core.balancing import LeastLoaded
 from core.errors import BadTask, MalformedMessage
@@ -244,7 +245,9 @@ def recall(state: CoordinatorState, records: list[Task], digests: dict[str, str]
     for task in records:
         state.digests.update(task.inputs)
         if task.status is S.PENDING:
-            state.queue.push(task)
+            if task.behind not in state.local_tasks:
+                state.local_tasks[task.task_id] = its_turn = task.evolve(behind=None)
+                state.queue.push(its_turn)
         elif task.status is S.WAITING:
             if opened := {child for child in task.awaited if child in state.local_tasks}:
                 state.families[task.task_id] = opened
@@ -258,6 +261,7 @@ def recall(state: CoordinatorState, records: list[Task], digests: dict[str, str]
         if task.parent_id and task.root_id:
             state.trees[task.root_id] = state.trees.get(task.root_id, 0) + 1
     recall_questions(state)
+    recall_lines(state)
 
 
 #: The handler of each action; `core.roles.ALLOWED` lets no other action through.

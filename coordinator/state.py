@@ -63,6 +63,8 @@ class CoordinatorState(LocalAgentState):
     #: who may see it (see open_questions) -> tasks with open questions, in the order in which they have asked
     questions: dict[str, dict[str, None]] = field(default_factory=dict)
     expiries: list[tuple[int, str]] = field(default_factory=list)  #: heap of (ms, task id): when a question expires
+    threads: dict[str, dict[str, None]] = field(default_factory=dict)  #: thread id -> its open runs, in their order
+    thread_order: int = 0  #: the highest that was given to a run
     #: tasks whose records are sealed with an unknown key: they are neither run nor deleted
     foreign: frozenset[str] = frozenset()
     deserted: list[str] = field(

@@ -16,6 +16,7 @@ from coordinator.admission import refusal
 from coordinator.dead_letters import note_end
 from coordinator.open_questions import forget_questions
 from coordinator.state import CoordinatorState, Sweep
+from coordinator.threads import check_thread, enter_line, leave_line, replaced_by
 from core.access import may_touch, owner_of
 from core.errors import BadTask
 from core.event_types import EventType
@@ -69,20 +70,17 @@ def accept(
             follow(state, known, asker, step)
         return
     check_sizes(task)
+    opened = task.opened(
+        batch.now,
+        root_id=task.task_id,
+        submission=submission,
+        owner=owner_of(asker) if asker else owner,
+        reply_to=(str(asker),) if asker else (),
+    )
+    check_thread(state, opened, opened.owner)
     if why := step.refused.get(task.task_id) or refusal(state, task):
         raise BadTask(why)
-    admit(
-        state,
-        task.opened(
-            batch.now,
-            root_id=task.task_id,
-            submission=submission,
-            owner=owner_of(asker) if asker else owner,
-            reply_to=(str(asker),) if asker else (),
-        ),
-        batch,
-        step,
-    )
+    admit(state, opened, batch, step)
 
 
 def known_task(state: CoordinatorState, task_id: str, batch: Batch, step: Step) -> Task | None:
@@ -117,8 +115,12 @@ def due_ms(deadline: datetime) -> int:
 
 
 def admit(state: CoordinatorState, task: Task, batch: Batch, step: Step) -> None:
-    """Opens and queues a task that has passed all checks."""
-    state.queue.push(task)
+    """Opens and queues a task that has passed all checks. If others have its thread, it waits until they have
+    ended."""
+    if task.run:
+        task = enter_line(state, task, batch, step)
+    if task.behind is None:
+        state.queue.push(task)
     if task.parent_id and task.root_id:
         state.trees[task.root_id] = state.trees.get(task.root_id, 0) + 1
     step.put(Table.OPEN, task.task_id, batch.now_ms)
@@ -129,6 +131,8 @@ def admit(state: CoordinatorState, task: Task, batch: Batch, step: Step) -> None
         heapq.heappush(state.deadlines, (due_ms(task.deadline), task.task_id))
         if len(state.deadlines) > 2 * len(state.local_tasks) + DEADLINES_KEPT:
             state.deadlines = deadlines_of(state)
+    for replaced in replaced_by(state, task):
+        cancel(state, replaced, batch, step)
 
 
 def deadlines_of(state: CoordinatorState) -> list[tuple[int, str]]:
@@ -263,6 +267,10 @@ def end(
     state.count(status)
     for asker in task.reply_to:
         step.send(Sending(Address.parse(asker), Action.TASK_RESULT), record)
+    for next_run in leave_line(state, ended):
+        save(state, next_run, step)
+        if next_run.behind is None:
+            state.queue.push(next_run)
     if task.parent_id and task.root_id:
         leave_tree(state, task.root_id)
     parent = state.local_tasks.get(task.parent_id) if task.parent_id else None

@@ -220,6 +220,9 @@ class Task(
     waits: tuple[Wait, ...] = ()  #: what it is suspended for, and after that what it resumes with
     answered: tuple[Answered, ...] = ()  #: the latest answers to earlier suspensions
     lineage: tuple[str, ...] = ()  #: the types of the tasks above it, its root's first
+    thread_order: Count = 0  #: a number that grows with each run of its thread; 0: no others share its thread
+    behind: str | None = None  #: the run of its thread that goes before it; None: it has the thread
+    undoes: tuple[str, ...] = ()  #: runs of its thread whose checkpoints are removed before it begins
     attempt: Count = 0  #: the fence: grows with every hand-over; only the current attempt's result counts
     assigned_to: str | None = None  #: the agent below that has the task now
     not_before: Moment | None = None  #: no attempt, first or later, begins before it
@@ -362,7 +365,7 @@ UNTOUCHED: dict[str, Any] = {
     in (
         "status", "updated_at", "started_at", "completed_at", "result_json", "error", "errors", "output", "retry_count",
         "owner", "parent_id", "root_id", "depth", "submission", "children", "then", "inputs", "waits", "answered",
-        "lineage", "attempt", "assigned_to", "reply_to", "cancel_requested",
+        "lineage", "thread_order", "behind", "undoes", "attempt", "assigned_to", "reply_to", "cancel_requested",
     )
 }  # fmt: skip
 _of_the_system, _UNTOUCHED = attrgetter(*UNTOUCHED), tuple(UNTOUCHED.values())

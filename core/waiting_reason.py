@@ -32,6 +32,8 @@ def waiting_reason(task: Task | None, in_cell: Task | None, overview: Overview) 
         return _suspended(task)
     if task.cancel_requested:
         return "it is being cancelled; its worker has to stop first"
+    if task.behind and task.run:
+        return f"its thread {task.run.thread_id!r} is busy: {task.behind} goes first, see `agents tasks show` of that"
     if task.assigned_to is None:
         return _pause(task, overview) or _nobody_can(task, overview) or _all_busy(overview)
     distributor = overview.agent(Role.DISTRIBUTOR, task.assigned_to)
@@ -51,7 +53,8 @@ def stuck_reason(task: Task | None, in_cell: Task | None, overview: Overview) ->
     if not coordinator.up:
         return _nobody(coordinator, "coordinator")
     runs = in_cell is not None and in_cell.status is S.IN_PROGRESS
-    return _nobody_can(task, overview) if task is not None and task.status is not S.WAITING and not runs else ""
+    waits_for_others = task is None or task.status is S.WAITING or task.behind is not None
+    return _nobody_can(task, overview) if task is not None and not waits_for_others and not runs else ""
 
 
 def _suspended(task: Task) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from core.agent_run import RunOptions
 from core.agents import Health
 from core.langgraph_state import Lease
 from core.overview import AgentView, Overview, health_at
@@ -111,6 +112,10 @@ PASSING = [
         " tasks list`",
     ),
     (a_task(TaskStatus.WAITING), UP, "it waits for nothing any more, and goes on soon"),
+    (
+        a_task(run=RunOptions(thread_id="T"), behind="s", task_type="smu"), UP,
+        "its thread 'T' is busy: s goes first, see `agents tasks show` of that",
+    ),
     (
         a_task(TaskStatus.IN_PROGRESS, assigned_to="d", cancel_requested=True), UP,
         "it is being cancelled; its worker has to stop first",

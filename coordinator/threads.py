@@ -1,0 +1,110 @@
+"""Keeps the runs of one thread in line, so that no two of them overlap. No I/O, no clock.
+
+A run has its thread from its acceptance to its end, also while it waits for answers. Runs that come meanwhile stand in
+line, in the order of their acceptance, or replace those before them. Each gets a number that is higher than that of
+all runs before, which fences what it writes into its thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+
+from coordinator.state import CoordinatorState
+from core.access import may_touch
+from core.errors import BadTask
+from core.roles import Address
+from core.step import Batch, Step, Table
+from core.tasks import Task, TaskStatus
+
+__all__ = ["check_thread", "enter_line", "leave_line", "recall_lines", "replaced_by"]
+
+#: Number of runs that may stand in line for one thread.
+MAX_IN_LINE = 1_000
+#: What a client says of runs that are to replace those before them.
+REPLACING = frozenset({"interrupt", "rollback"})
+
+
+def thread_of(task: Task) -> str | None:
+    """The thread that a run shares with others; None: it has one of its own."""
+    return task.run.thread_id if task.run else None
+
+
+def check_thread(state: CoordinatorState, task: Task, owner: str | None, above: Container[str] = ()) -> None:
+    """Raises BadTask when this new task of `owner`, below the tasks `above`, may not enter the line of its thread."""
+    thread_id = thread_of(task)
+    line = state.threads.get(thread_id) if thread_id is not None else None
+    if not line:
+        return
+    assert task.run
+    first = next(iter(line))
+    if own := next((task_id for task_id in line if task_id in above), None):
+        raise BadTask(f"thread {thread_id!r} is in use by {own!r}, which waits for this one; give it another thread_id")
+    if owner and not all(may_touch(Address.parse(owner), state.local_tasks[task_id]) for task_id in line):
+        raise BadTask(f"thread {thread_id!r} is in use by another client; choose another thread_id")
+    if task.run.multitask == "reject":
+        raise BadTask(f"thread {thread_id!r} is busy with {first!r}; submit again when that has ended")
+    if len(line) >= MAX_IN_LINE and task.run.multitask not in REPLACING:
+        raise BadTask(f"{len(line)} runs stand in line for thread {thread_id!r}, the most there may be")
+
+
+def enter_line(state: CoordinatorState, task: Task, batch: Batch, step: Step) -> Task:
+    """The new task, at the end of the line of its thread, if it shares one."""
+    thread_id = thread_of(task)
+    if thread_id is None:
+        return task
+    assert task.run
+    line = state.threads.setdefault(thread_id, {})
+    before = list(line)
+    # One number for all threads: it also grows when the server's clock is set back, and survives a restart.
+    state.thread_order = max(state.thread_order + 1, batch.now_ms)
+    step.put(Table.HEADER, "thread_order", f"{state.thread_order}".encode())
+    line[task.task_id] = None
+    undoes: dict[str, None] = {}
+    if task.run.multitask in REPLACING:
+        # What those before it were to undo, and have perhaps not begun to, is undone as well.
+        undoes = {undone: None for task_id in before for undone in state.local_tasks[task_id].undoes}
+    if task.run.multitask == "rollback":
+        undoes |= dict.fromkeys(before)
+    return task.evolve(
+        thread_order=state.thread_order, behind=before[-1] if before else None, undoes=tuple(undoes)[-MAX_IN_LINE:]
+    )
+
+
+def replaced_by(state: CoordinatorState, task: Task) -> list[str]:
+    """The runs in the line of this new one that it replaces, so that they are to be cancelled."""
+    thread_id = thread_of(task)
+    if thread_id is None or not task.run or task.run.multitask not in REPLACING:
+        return []
+    return [task_id for task_id in state.threads[thread_id] if task_id != task.task_id]
+
+
+def leave_line(state: CoordinatorState, ended: Task) -> Iterator[Task]:
+    """Takes a run that has ended out of its line. Gives the runs behind it that have changed by that: whose turn it is
+    now has nobody before it any more; and what has completed is not undone."""
+    thread_id = thread_of(ended)
+    line = state.threads.get(thread_id) if thread_id is not None else None
+    if line is None or ended.task_id not in line:
+        return
+    del line[ended.task_id]
+    if not line:
+        del state.threads[thread_id or ""]
+    completed = ended.status is TaskStatus.COMPLETED
+    before: str | None = None
+    for task_id in list(line):
+        task = state.local_tasks[task_id]
+        changes: dict[str, object] = {}
+        if task.behind == ended.task_id:
+            changes["behind"] = before
+        if completed and ended.task_id in task.undoes:
+            changes["undoes"] = tuple(undone for undone in task.undoes if undone != ended.task_id)
+        if changes:
+            yield task.evolve(**changes)
+        before = task_id
+
+
+def recall_lines(state: CoordinatorState) -> None:
+    """Restores the lines from the open tasks."""
+    runs = [task for task in state.local_tasks.values() if thread_of(task) is not None]
+    for task in sorted(runs, key=lambda task: task.thread_order):
+        state.threads.setdefault(thread_of(task) or "", {})[task.task_id] = None
+        state.thread_order = max(state.thread_order, task.thread_order)

@@ -1,0 +1,178 @@
+"""What a coordinator decides about runs of one thread: they stand in line, are refused, or replace each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from coordinator.rules import recall
+from coordinator.state import CoordinatorState
+from coordinator.threads import MAX_IN_LINE
+from core.agent_run import RunOptions
+from core.roles import Action
+from core.step import Step, Table
+from core.tasks import Task
+from tests.builders import CLIENT, DISTRIBUTOR, NOW, a_task, sent
+from tests.coordinator_steps import CLIENT_2, a_coordinator, refusals, result, submitted, take, to_me
+
+NOW_MS = int(NOW.timestamp() * 1000)
+
+
+def a_run(task_id: str, multitask: Any = "enqueue", thread: str = "T", **fields: Any) -> Task:
+    return a_task(task_id, run=RunOptions(thread_id=thread, multitask=multitask), **fields)
+
+
+def with_runs(*tasks: Task, **fields: Any) -> CoordinatorState:
+    state = a_coordinator(DISTRIBUTOR, **fields)
+    take(state, submitted(*tasks))
+    return state
+
+
+def handed(step: Step) -> list[str]:
+    return [item["task_id"] for item in sent(step, DISTRIBUTOR, Action.ASSIGN_TASK)]
+
+
+def cancelling(*task_ids: str) -> Any:
+    return to_me(CLIENT, Action.CANCEL_TASK, list(task_ids))
+
+
+def test_runs_of_one_thread_begin_one_after_the_other_and_those_of_others_beside_them() -> None:
+    state = a_coordinator(DISTRIBUTOR)
+
+    first = take(state, submitted(a_run("a"), a_run("b"), a_run("c"), a_run("x", thread="X"), a_task("alone")))
+    second = take(state, result("a", "failed", error={"type": "E", "message": "m"}))
+    third = take(state, result("b"))
+
+    assert [handed(step) for step in (first, second, third)] == [["a", "x", "alone"], ["b"], ["c"]]
+    assert state.threads == {"T": {"c": None}, "X": {"x": None}}
+
+
+def test_each_run_has_a_higher_number_than_all_before_even_when_the_clock_is_set_back() -> None:
+    state = with_runs(a_run("a"), a_run("b"), a_task("alone"))
+    last = take(state, submitted(a_run("c", thread="X")), later_s=-60)
+
+    orders = [state.local_tasks[name].thread_order for name in ("a", "b", "c", "alone")]
+    assert orders == [NOW_MS, NOW_MS + 1, NOW_MS + 2, 0]
+    assert last.writes[Table.HEADER, ""]["thread_order"] == b"%d" % (NOW_MS + 2)
+
+
+def test_a_run_that_waits_for_an_answer_keeps_its_thread() -> None:
+    state = with_runs(a_run("a"), a_run("b"))
+
+    step = take(state, result("a", "suspended", waits=[{"id": "q"}]))
+    answer = {"task_id": "a", "interrupt_id": "q", "value": 1}
+    resumed = take(state, to_me(CLIENT, Action.ANSWER_QUESTION, [answer]))
+
+    assert (handed(step), handed(resumed)) == ([], ["a"])
+
+
+def test_a_run_that_comes_back_is_handed_out_again_before_those_behind_it() -> None:
+    state = with_runs(a_run("a"), a_run("b"))
+
+    step = take(state, result("a", "returned", stranded=True))
+
+    assert handed(step) == ["a"]
+
+
+def test_who_leaves_the_line_lets_the_next_one_up() -> None:
+    state = with_runs(a_run("a"), a_run("b"), a_run("c"))
+    take(state, cancelling("b"))
+    assert state.local_tasks["c"].behind == "a"
+
+    assert handed(take(state, result("a"))) == ["c"]
+    assert state.local_tasks["c"].behind is None
+
+
+def test_a_run_that_does_not_want_to_wait_is_refused_while_its_thread_is_busy() -> None:
+    state = with_runs(a_run("a"))
+
+    step = take(state, submitted(a_run("b", "reject")))
+    take(state, result("a"))
+    later = take(state, submitted(a_run("b", "reject")))
+
+    [refusal] = refusals(step)
+    assert refusal["reason"] == "thread 'T' is busy with 'a'; submit again when that has ended"
+    assert handed(later) == ["b"]
+
+
+@pytest.mark.parametrize(("multitask", "undoes"), [("interrupt", ()), ("rollback", ("a", "b"))])
+def test_a_run_that_replaces_those_before_it_begins_when_they_have_ended(multitask: str, undoes: Any) -> None:
+    state = with_runs(a_run("a"), a_run("b"))
+
+    step = take(state, submitted(a_run("c", multitask)))
+    begun = take(state, result("a", "cancelled"))
+
+    assert sent(step, DISTRIBUTOR, Action.CANCEL_TASK) == ["a"]
+    assert [(item["task_id"], item["status"]) for item in sent(step, CLIENT, Action.TASK_RESULT)] == [
+        ("b", "cancelled")
+    ]
+    assert handed(step) == []
+    assert handed(begun) == ["c"]
+    assert state.local_tasks["c"].undoes == undoes
+
+
+def test_what_has_completed_after_all_is_not_undone() -> None:
+    state = with_runs(a_run("a"))
+    take(state, submitted(a_run("b", "rollback")))
+
+    take(state, result("a"))
+
+    assert state.local_tasks["b"].undoes == ()
+
+
+def test_what_a_replaced_run_was_to_undo_is_undone_by_the_one_that_replaces_it() -> None:
+    state = with_runs(a_run("a"))
+    take(state, submitted(a_run("b", "rollback")))
+
+    take(state, submitted(a_run("c", "interrupt")))
+
+    assert state.local_tasks["c"].undoes == ("a",)
+
+
+@pytest.mark.parametrize("multitask", ["enqueue", "interrupt"])
+def test_nobody_joins_or_replaces_the_runs_of_others(multitask: str) -> None:
+    state = with_runs(a_run("a"), a_run("s", thread="S", shared_with=["client-2"]))
+
+    step = take(state, submitted(a_run("b", multitask), a_run("c", thread="S"), client=CLIENT_2))
+
+    [refusal] = refusals(step, CLIENT_2)
+    assert refusal["reason"] == "thread 'T' is in use by another client; choose another thread_id"
+    assert list(state.local_tasks) == ["a", "s", "c"]
+
+
+def test_a_line_has_a_bound() -> None:
+    state = with_runs()
+    for start in range(0, MAX_IN_LINE, 100):
+        take(state, submitted(*(a_run(f"t{number}") for number in range(start, start + 100))))
+
+    [refusal] = refusals(take(state, submitted(a_run("more"))))
+
+    assert refusal["reason"] == "1000 runs stand in line for thread 'T', the most there may be"
+
+
+def test_a_child_does_not_wait_for_the_thread_that_those_above_it_have() -> None:
+    state = with_runs(a_run("a"))
+    child = {"task_id": "a/0", "task_type": "x", "run": {"thread_id": "T"}}
+
+    refused = take(state, result("a", "suspended", waits=[{"id": "d", "children": ["a/0"]}], children=[child]))
+    failed = take(state, result("a", "delegated", children=[child], attempt=2))
+
+    why = "thread 'T' is in use by 'a', which waits for this one; give it another thread_id"
+    [item] = sent(refused, DISTRIBUTOR, Action.ASSIGN_TASK)
+    assert item["waits"][0]["refused"] == why
+    assert sent(failed, CLIENT, Action.TASK_RESULT)[0]["error"]["message"] == f"spawn: {why}"
+
+
+def test_a_restarted_coordinator_has_the_runs_in_their_line() -> None:
+    state = with_runs(a_run("a"), a_run("b"), a_run("c"))
+    records = [Task.from_json(task.to_json()) for task in state.local_tasks.values()]
+    whole, robbed = CoordinatorState("k"), CoordinatorState("k")
+
+    recall(whole, records, {}, 0)
+    recall(robbed, records[1:], {}, 0)
+
+    assert (whole.threads, whole.thread_order) == (state.threads, state.thread_order)
+    assert [name in whole.queue for name in "abc"] == [False, False, False]
+    assert [name in robbed.queue for name in "bc"] == [True, False]
+    assert robbed.local_tasks["b"].behind is None
