@@ -96,12 +96,12 @@ def tasks_that_ask(state: CoordinatorState, asker: Address, root: str | None) ->
         yield from _in_tree(state, root)
         return
     viewers = [OPERATORS] if asker.role is Role.OPERATOR else [owner_of(asker), *map(_shared, ("*", asker.name))]
-    lists = [tasks for viewer in viewers if (tasks := state.questions.get(viewer))]
-    if len(lists) == 1:
-        yield from (state.local_tasks[task_id] for task_id in lists[0])
-        return
-    several = {task_id for tasks in lists for task_id in tasks}
-    yield from sorted((state.local_tasks[task_id] for task_id in several), key=asked_at)
+    lists = [map(state.local_tasks.__getitem__, state.questions.get(viewer, ())) for viewer in viewers]
+    before = ""
+    for task in heapq.merge(*lists, key=asked_at):
+        if task.task_id != before:  # it may be in several
+            yield task
+        before = task.task_id
 
 
 def asked_at(task: Task) -> tuple[datetime, str]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
 
 import worker.authoring.handlers
 from core.tasks import TaskStatus
 from tests.pages import sample_of
 from worker.authoring.context import ChildOutcome, Context
 from worker.authoring.registry import Handlers
+from worker.authoring.suspension import Interrupted, suspension_of
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +48,25 @@ async def test_the_task_that_delegates_gets_its_words_back_from_its_children() -
     ]
     assert [outcome.result for outcome in outcomes] == ["TO BE OR", "NOT TO BE"]
     assert names["join"](Context("job", children=outcomes)) == "TO BE OR NOT TO BE"
+
+
+def test_the_letter_of_the_page_on_agents_asks_who_signs_it_and_whether_it_is_urgent() -> None:
+    graph = names_of("docs/agents.md", "Questions")["letter"]().compile(InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "t"}}
+
+    first = graph.invoke({"text": "Dear all"}, config)["__interrupt__"]
+    second = graph.invoke(Command(resume="Ada"), config)["__interrupt__"]
+
+    assert first[0].value == {"letter": "Dear all", "question": "Who signs this?"}
+    [wait] = suspension_of([Interrupted(second[0].id, "rank", second[0].value)], Context("t")).waits
+    assert (wait.asks, wait.expires_s) == ("Is it urgent?", 3600)
+
+
+async def test_the_report_of_the_page_on_agents_delegates_a_task_for_each_topic() -> None:
+    graph = names_of("docs/agents.md", "Delegation")["report"]().compile(InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "t"}}
+
+    [interrupt] = (await graph.ainvoke({"topics": ["bees", "ants"]}, config))["__interrupt__"]
+
+    children = suspension_of([Interrupted(interrupt.id, "research", interrupt.value)], Context("t")).children
+    assert [(child.task_id, child.payload["topic"]) for child in children] == [("t/0", "bees"), ("t/1", "ants")]
