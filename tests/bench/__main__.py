@@ -16,8 +16,9 @@ from rich.console import Console
 from tests.bench import parts, report
 from tests.bench.bus import bus_costs
 from tests.bench.events import events
+from tests.bench.levels import levels
 
-PARTS = ("throughput", "latency", "idle", "backlog", "events", "bus")
+PARTS = ("throughput", "latency", "idle", "backlog", "events", "bus", "levels")
 
 
 def main() -> int:
@@ -54,6 +55,10 @@ def _measure(part: str, options: argparse.Namespace, console: Console) -> Any:
         costs_of_events = bus_costs(options.repeats)
         report.bus_table(costs_of_events, console)
         return costs_of_events
+    if part == "levels":
+        of_levels = levels(options.tasks, options.repeats)
+        report.levels_table(of_levels, console)
+        return of_levels
     backlogs = parts.backlog(options.repeats)
     report.backlog_table(backlogs, console)
     return backlogs

@@ -12,6 +12,7 @@ import psutil
 from core import AgentClient, RedisConfig, Task
 from core.config.settings import A2AConfig
 from core.errors import AgentSystemError
+from core.event_types import EventLevel
 from tests.bench.noop import TASK_TYPE
 from tests.bench.processes import ProcessGroup
 from tests.bench.workload import check, payload
@@ -29,10 +30,20 @@ BATCH = 1_000
 class OurSystem:
     name = "agent-system"
 
-    def __init__(self, server: RedisServer, *, workers: bool = True) -> None:
+    def __init__(
+        self,
+        server: RedisServer,
+        *,
+        workers: bool = True,
+        handlers: str = "tests.bench.noop",
+        task_type: str = TASK_TYPE,
+        level: EventLevel = EventLevel.TASKS,
+    ) -> None:
+        """`handlers`: the module of the handler. `level`: how much it tells."""
         secret = secrets.token_urlsafe(32)
         environment = {**server.environment, "A2A_TOKEN_SECRET": secret, "LOG_LEVEL": "WARNING"}
-        environment["AGENT_DATA_DIR"] = str(server.directory)
+        environment |= {"AGENT_DATA_DIR": str(server.directory), "AGENT_EVENTS": level}
+        self._handlers, self._task_type = handlers, task_type
         self._group = ProcessGroup(server.directory, environment)
         self._group.start("coordinator", "-m", "coordinator", "--id", "coordinator-1")
         self._group.start("distributor", "-m", "distributor", "--id", "distributor-1")
@@ -47,7 +58,7 @@ class OurSystem:
     def start_workers(self) -> None:
         for worker in WORKERS:
             self._group.start(
-                worker, "-m", "worker", "--id", worker, "--import", "tests.bench.noop", "--concurrency", CONCURRENCY
+                worker, "-m", "worker", "--id", worker, "--import", self._handlers, "--concurrency", CONCURRENCY
             )
 
     @property
@@ -66,13 +77,14 @@ class OurSystem:
         check([result async for result in self._results(ids)], count)
 
     async def submit(self, count: int) -> list[str]:
-        return await self._client.submit_many.aio([Task(task_type=TASK_TYPE, payload=payload(n)) for n in range(count)])
+        tasks = [Task(task_type=self._task_type, payload=payload(number)) for number in range(count)]
+        return await self._client.submit_many.aio(tasks)
 
     async def _results(self, ids: list[str]) -> AsyncIterator[object]:
         async for task in self._client.as_completed(ids, timeout_s=60):
             if task.status != "completed":
                 raise AssertionError(f"{task.task_id} {task.status}: {task.error}")
-            yield task.result
+            yield task.result["number"] if isinstance(task.result, dict) else task.result  # of a graph, its final state
 
     def fill(self, batches: int) -> None:
         """Submits so many batches and leaves them open."""

@@ -12,7 +12,8 @@ from rich.table import Table
 from tests.bench.measure import Cost
 
 __all__ = [
-    "backlog_table", "bus_table", "events_table", "idle_table", "latency_table", "summary", "throughput_table",
+    "backlog_table", "bus_table", "events_table", "idle_table", "latency_table", "levels_table", "summary",
+    "throughput_table",
 ]  # fmt: skip
 
 PEER, OURS = "dramatiq", "agent-system"
@@ -72,12 +73,20 @@ def backlog_table(found: list[dict[str, Any]], console: Console) -> None:
     console.print(table)
 
 
+OF_EVENTS = {
+    "published per second": "published_per_s",
+    "CPU of one, client and server, µs": "published_cpu_us",
+    "acknowledged per second": "handled_per_s",
+    "CPU of one to its acknowledgement, µs": "handled_cpu_us",
+}
+
+
 def events_table(found: dict[str, Any], console: Console) -> None:
     """Rates beside redis-py's, and memory while the stream has its full length, early and at the end."""
     ours, bare = found["stream"], found["bare"]
     table = Table(title=f"Agent stream: {found['events']:,} events, one process", title_justify="left")
     _columns(table, "", "redis-py alone", OURS, "ratio")
-    for label, key in (("published per second", "published_per_s"), ("acknowledged per second", "handled_per_s")):
+    for label, key in OF_EVENTS.items():
         table.add_row(label, f"{bare[key]:,.0f}", f"{ours[key]:,.0f}", f"{ours[key] / bare[key]:.2f}")
     console.print(table)
     for process, (early, late) in found["memory_mb"].items():
@@ -89,6 +98,16 @@ def bus_table(found: list[dict[str, Any]], console: Console) -> None:
     _columns(table, "", "median, µs", "least, µs")
     for row in found:
         table.add_row(row["what"], f"{row['us']:.1f}", f"{row['least_us']:.1f}")
+    console.print(table)
+
+
+def levels_table(found: list[dict[str, Any]], console: Console) -> None:
+    """Medians of the ratios of pairs."""
+    table = Table(title="What it costs to tell, beside level off", title_justify="left")
+    _columns(table, "tasks that tell", "level", "pairs", "tasks per second", "CPU per task")
+    for row in found:
+        ratios = (f"{_median(row[key]):.2f} ({min(row[key]):.2f} to {max(row[key]):.2f})" for key in ("rates", "cpu"))
+        table.add_row(row["handler"], row["level"], str(len(row["cpu"])), *ratios)
     console.print(table)
 
 
