@@ -10,7 +10,6 @@ is used on another, it goes on there.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from functools import partial
@@ -28,6 +27,9 @@ from core.events.subscription import EventHandler, HandlerError, Overflow, Subsc
 from core.events.turns import Call, Line, Wait, current_call
 
 __all__ = ["EventBus"]
+
+#: So many types that only another version knows are counted by name, and the further ones together.
+FOREIGN_TYPES, OTHER_TYPES = 1000, "other types"
 
 
 class _Awaited(Wait):
@@ -61,7 +63,7 @@ class EventBus(Emitters):
         self._by_type: dict[EventType | None, dict[str, Line]] = {}  # None: those who want all
         self._history = History(max_history)
         self._awaited: dict[EventType, list[_Awaited]] = {}
-        self._published: Counter[EventType] = Counter()
+        self._published: dict[str, int] = dict.fromkeys(EventType, 0)
         self._events = self._subscribed = 0
         self._last_id = ""
         self._closing: list[Wait] = []
@@ -174,13 +176,20 @@ class EventBus(Emitters):
             self._refuse_if_closed()
         self._events += 1
         event.sequence = event.sequence or self._events
-        self._published[event.type] += 1
+        try:
+            self._published[event.type] += 1
+        except KeyError:
+            self._count_foreign(event.type)
         self._history.add(event)
         self._last_id = event.id
         if event.type in self._awaited:
             self._tell_awaiting(event)
         lines = [*self._by_type.get(event.type, {}).values(), *self._by_type.get(None, {}).values()]
         return [line for line in lines if not line.filtered or line.subscription.matches(event)]
+
+    def _count_foreign(self, kind: EventType) -> None:
+        counted = kind if len(self._published) < len(EventType) + FOREIGN_TYPES else OTHER_TYPES
+        self._published[counted] = self._published.get(counted, 0) + 1
 
     def _tell_awaiting(self, event: AgentEvent) -> None:
         for awaited in self._awaited[event.type].copy():
@@ -225,20 +234,25 @@ class EventBus(Emitters):
             return self._history.newest((kind, stream_id, node_id, execution_id, correlation_id), limit, since, until)
 
     def get_stats(self) -> dict[str, Any]:
-        """Numbers since the bus was made: `total_events` and `events_by_type` of what was published; how often handlers
+        """Numbers since the bus was made: `total_events` and `events_by_type` of what was published (of types that this
+        version does not know, the first thousand by name, and the rest as "other types"); how often handlers
         have `handled` an event, `failed` or were `cancelled`, and how many events were `dropped`, in total and
         `by_subscription`. And how it is now: `subscriptions`, `kept_events`, `queued`, `running`."""
         with self._lock:
             return {
                 "total_events": self._events,
                 "subscriptions": len(self._lines),
-                "events_by_type": {kind.value: count for kind, count in self._published.items()},
+                "events_by_type": {str(kind): count for kind, count in self._published.items() if count},
                 "kept_events": len(self._history),
                 "running": len(self._delivery.calls),
                 "queued": self._delivery.turns.queued,
                 **vars(self._delivery.outcomes),
                 "by_subscription": {
-                    each: {"queued": len(line.queue), **vars(line.outcomes)} for each, line in self._lines.items()
+                    each: {
+                        "queued": len(line.queue),
+                        **vars(line.outcomes),
+                    }
+                    for each, line in self._lines.items()
                 },
             }
 

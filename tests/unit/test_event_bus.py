@@ -12,7 +12,7 @@ import pytest
 from agent_system import events as installed
 from core import events
 from core.errors import BadEvent, BusClosed
-from core.event_types import EventType
+from core.event_types import EventType, foreign_event_type
 from core.events import AgentEvent, EventBus, Subscription
 
 STARTED, DONE, CUSTOM = EventType.EXECUTION_STARTED, EventType.EXECUTION_COMPLETED, EventType.CUSTOM
@@ -196,6 +196,16 @@ async def test_totals_count_what_was_published_and_not_what_is_kept() -> None:
     assert (stats["handled"], stats["failed"], stats["queued"], stats["running"]) == (9, 0, 0, 0)
 
 
+async def test_however_many_types_of_other_versions_come_their_numbers_take_little_room() -> None:
+    bus = EventBus(max_history=0)
+    for number in range(3000):
+        bus.publish_nowait(event(number, foreign_event_type(f"of_elsewhere_{number}")))
+    bus.publish_nowait(event(3000, CUSTOM))
+    counted = bus.get_stats()["events_by_type"]
+    assert (counted["of_elsewhere_0"], counted["other types"], counted["custom"]) == (1, 2000, 1)
+    assert (len(counted), sum(counted.values())) == (1002, 3001)
+
+
 async def test_outcomes_are_counted_for_each_subscription_and_in_total() -> None:
     bus, listener = EventBus(), Listener()
 
@@ -208,7 +218,9 @@ async def test_outcomes_are_counted_for_each_subscription_and_in_total() -> None
     bus.unsubscribe(good)
     stats = bus.get_stats()
     assert (stats["handled"], stats["failed"]) == (2, 2)
-    assert stats["by_subscription"] == {bad: {"queued": 0, "handled": 0, "failed": 2, "cancelled": 0, "dropped": 0}}
+    assert stats["by_subscription"] == {
+        bad: {"queued": 0, "running": 0, "handled": 0, "failed": 2, "cancelled": 0, "dropped": 0}
+    }
 
 
 # ---- waiting ----
