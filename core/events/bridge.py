@@ -61,6 +61,7 @@ class StreamBridge:
         self._waiting: deque[AgentEvent] = deque()  # to be sent
         self._news, self._all_sent = asyncio.Event(), asyncio.Event()
         self._all_sent.set()
+        self._heard, self._heard_one = 0, asyncio.Event()  # how many events the bus has handed over
         self._carried: dict[str, None] = {}  # ids of events, in the order in which they were carried
         self._tasks: list[asyncio.Task[None]] = []
         self._subscription = ""
@@ -96,6 +97,8 @@ class StreamBridge:
     # ---- from the bus to the stream ----
 
     async def _on_event(self, event: AgentEvent) -> None:
+        self._heard += 1
+        self._heard_one.set()
         if not self._is_new(event):
             return
         self._waiting.append(event)
@@ -136,9 +139,15 @@ class StreamBridge:
 
     async def _until_sent(self) -> None:
         """Waits until the bus has handed over what was published, and the stream has it."""
-        while self._bus.get_stats()["by_subscription"].get(self._subscription, {}).get("queued"):  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        while self._unheard() > 0:
+            self._heard_one.clear()
+            await self._heard_one.wait()
         await self._all_sent.wait()  # a batch that is on its way is in no queue
+
+    def _unheard(self) -> int:
+        """How many events the bus has yet to hand over. One whose handler has its turn may not have run."""
+        stats = self._bus.get_stats()["by_subscription"].get(self._subscription)
+        return stats["queued"] + stats["running"] + stats["handled"] - self._heard if stats else 0
 
     # ---- from the stream to the bus ----
 

@@ -250,6 +250,7 @@ class EventBus(Emitters):
                 "by_subscription": {
                     each: {
                         "queued": len(line.queue),
+                        "running": int(line.at_work is not None),
                         **vars(line.outcomes),
                     }
                     for each, line in self._lines.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -80,6 +81,17 @@ async def test_what_is_published_before_the_end_is_sent(stream: Make) -> None:
         for number in range(1000):
             here.bus.publish_nowait(custom(n=number))
     assert [event["n"] for event in await read(stream())] == list(range(1000))
+
+
+async def test_what_the_bus_is_about_to_hand_over_at_the_end_is_sent(stream: Make) -> None:
+    coordinator = stream()
+    async with EventBus() as bus:
+        for turns in range(6):  # of the loop, before the bridge closes
+            async with StreamBridge(bus, coordinator, to_bus=()):
+                bus.publish_nowait(custom(n=turns))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+    assert [event["n"] for event in await read(coordinator)] == list(range(6))
 
 
 async def test_what_is_on_its_way_at_the_end_is_sent(stream: Make, client: redis.asyncio.Redis) -> None:
