@@ -7,6 +7,7 @@ import sys
 from core.runtime.main import arguments, run_agent
 from worker.agent import WorkerAgent
 from worker.children.forkserver_process import fork_ahead
+from worker.projects.langgraph_json import project_file
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,6 +32,14 @@ def main(argv: list[str] | None = None) -> int:
         help="a module, or ./file.py, that defines tasks; may be given several times",
     )
     parser.add_argument(
+        "--langgraph",
+        dest="projects",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="a LangGraph project: its langgraph.json, or the folder with it; may be given several times",
+    )
+    parser.add_argument(
         "--concurrency", dest="WORKER_CONCURRENCY", metavar="N", help="tasks that run at the same time (default: 4)"
     )
     parser.add_argument(
@@ -51,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
             settings.distributor_id,
             settings.coordinator_id,
             settings.agent,
-            modules=flags.modules,
+            modules=[*map(project_file, flags.projects), *flags.modules],
             capabilities=[name for name in flags.capabilities.split(",") if name],
         ),
         argv,

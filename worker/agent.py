@@ -29,9 +29,10 @@ from core.step import Batch, Event, Received, Step
 from core.tasks import Task, to_begin_now
 from worker.authoring.context import ChildOutcome, Context, Progress
 from worker.authoring.example import first_example
-from worker.authoring.handlers import HANDLERS, Handlers, load_modules, task
+from worker.authoring.handlers import HANDLERS, Handlers, task
 from worker.execution.executor import Executor, Finished
 from worker.graph import build
+from worker.projects.code import load_code
 from worker.rules import (
     ON_EVENT,
     CancelRun,
@@ -235,8 +236,9 @@ class WorkerBehaviour:
 class WorkerAgent(Agent):
     """A worker, the tier that runs user code, in this process. `initialize` starts it; see Agent for how it ends.
 
-    It imports `modules`, and runs the tasks for which `handlers` has a handler; by default those are all functions and
-    graphs that @task and @agent have registered. Raises ConfigError when a module cannot be imported.
+    It imports `modules` (names, files, and the langgraph.json of LangGraph projects), and runs the tasks for which
+    `handlers` has a handler; by default those are all functions and graphs that @task and @agent have registered, and
+    the graphs of the projects. Raises ConfigError when a module cannot be imported.
     """
 
     def __init__(
@@ -251,7 +253,8 @@ class WorkerAgent(Agent):
         capabilities: Sequence[str] = (),
         handlers: Handlers = HANDLERS,
     ) -> None:
-        load_modules(modules)
+        for unused in load_code(modules):
+            log.warning("not used here, of %s", unused, extra={"action": "project_keys_unused"})
         config = config or load().agent
         chain = (
             Address.of(Role.COORDINATOR, coordinator_id or load().coordinator_id),

@@ -32,6 +32,10 @@ def up(
         list[str] | None,
         typer.Option("--import", metavar="MODULE", help="A module or ./file.py with your tasks; repeatable."),
     ] = None,
+    projects: Annotated[
+        list[str] | None,
+        typer.Option("--langgraph", metavar="PATH", help="A LangGraph project, or its langgraph.json; repeatable."),
+    ] = None,
     concurrency: Annotated[
         int | None, typer.Option(min=1, max=10_000, help="Tasks each worker runs at once (default: 4).")
     ] = None,
@@ -55,6 +59,7 @@ def up(
         distributors=distributors,
         workers=workers,
         modules=modules or (),
+        projects=projects or (),
         concurrency=concurrency,
         flags=("--drain-order", str(launch.files.drain_order), "--log-format", log_format),
         health_port=launch.health_port,

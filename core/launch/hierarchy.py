@@ -41,6 +41,7 @@ def plan_agents(
     distributors: int,
     workers: int,
     modules: Sequence[str] = (),
+    projects: Sequence[str] = (),
     concurrency: int | None = None,
     flags: Sequence[str] = (),
     health_port: int | None = None,
@@ -58,6 +59,7 @@ def plan_agents(
         )
     common = ("--coordinator", coordinator_id, *flags)
     worker_flags = [part for module in modules for part in ("--import", module)]
+    worker_flags += [part for project in projects for part in ("--langgraph", project)]
     if concurrency is not None:
         worker_flags += ["--concurrency", str(concurrency)]
     plans = [AgentPlan(Address.of(Role.COORDINATOR, coordinator_id), ("--id", coordinator_id, *flags))]

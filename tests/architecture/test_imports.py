@@ -41,7 +41,9 @@ FLOORS_OF_CORE = (
     "core.redis_backend", "core.events", "core.operations", "core.runtime", "core.checkpoints", "core.client",
     "core.launch", "core.chaos", "core.cli",
 )  # fmt: skip
-FLOORS_OF_THE_WORKER = ("worker.authoring", "worker.children", "worker.hosts", "worker.execution", "worker.agent")
+FLOORS_OF_THE_WORKER = (
+    "worker.authoring", "worker.projects", "worker.children", "worker.hosts", "worker.execution", "worker.agent",
+)  # fmt: skip
 #: The files of core that act: they open connections, read the environment and files, or wire rooms together.
 ACTING_FILES = ("core/redis_client.py", "core/wiring.py")
 #: The functions that import a module by its name are called here only: where names that programs use are collected,
@@ -49,6 +51,7 @@ ACTING_FILES = ("core/redis_client.py", "core/wiring.py")
 IMPORTING_BY_NAME = (
     "core/__init__.py", "core/checkpoints/__init__.py", "core/events/__init__.py", "core/launch/programs.py",
     "core/chaos/forkserver.py", "worker/children/forkserver.py", "worker/authoring/modules.py",
+    "worker/projects/code.py",
 )  # fmt: skip
 #: Who may open connections to the store: what acts as an agent, a client or an operator. All others are given one.
 OPENING_CONNECTIONS = (

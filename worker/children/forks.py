@@ -111,7 +111,7 @@ class Forks:
     """Starts the forkserver when it is first needed, has it fork processes, and notes how they end."""
 
     def __init__(self, handlers: Handlers, modules: Sequence[str], memory_mb: int, runs_at_once: int = 1) -> None:
-        """`modules`: names and files, as for `load_modules`; they are imported before the modules of `handlers`.
+        """`modules`: names and files, as for `load_code`; they are imported before the modules of `handlers`.
         `memory_mb`: what an attempt, or all runs of a shared host together, may allocate, unless a handler has a limit
         of its own. `runs_at_once`: how many runs a host may have.
 

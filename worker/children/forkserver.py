@@ -28,12 +28,13 @@ from core.machine.forked import fork
 from core.machine.prctl import adopt_orphans, die_with_parent, signal_when_parent_ends
 from core.machine.signal_socket import SignalSocket
 from core.runtime.logs import log_as
-from worker.authoring.modules import load_file, load_modules
+from worker.authoring.modules import load_file
 from worker.authoring.registry import HANDLERS
 from worker.children.descendants import children, end_children, end_strangers
 from worker.children.fork_renewal import noting_generators, renew_generators, renew_pools, threads_left
 from worker.children.frames import encode, read_frame
 from worker.children.guard import only_imports
+from worker.projects.code import load_code
 
 #: The name under which a script is imported, so that its `if __name__ == "__main__":` does not run again.
 MAIN_NAME = "__mp_main__"
@@ -177,7 +178,7 @@ def _load(setup: Mapping[str, Any]) -> str:
     # A process that multiprocessing spawns imports this as its program; the worker's program must not run there.
     sys.modules["__main__"] = ModuleType("__main__")
     try:
-        load_modules(setup["modules"])
+        load_code(setup["modules"])
         if setup["main"]:
             main = load_file(Path(setup["main"]), MAIN_NAME)
             main.__spec__ = None  # otherwise it is searched for by a name that does not exist

@@ -1,0 +1,1 @@
+"""LangGraph projects: what a `langgraph.json` says, and the graphs that it names."""
