@@ -49,7 +49,7 @@ def delegate(state: CoordinatorState, task: Task, said: TaskReport, batch: Batch
         fell_tree(state, task, f"spawn by {task.task_id}: {why}", batch, step)
         return
     then = replace(said.then or Then(), spawned=len(children))
-    wait_for(state, task.evolve(then=then, waits=()), children, batch, step)
+    wait_for(state, task.evolve(then=then, waits=(), inputs=()), children, batch, step)
 
 
 def suspend(state: CoordinatorState, task: Task, said: TaskReport, batch: Batch, step: Step) -> None:
@@ -68,8 +68,13 @@ def suspend(state: CoordinatorState, task: Task, said: TaskReport, batch: Batch,
             waits.append(opened(wait, batch.now, refused=str(error)))
         else:
             waits.append(opened(wait, batch.now))
+    done = {child_id for wait in task.waits for child_id in wait.children}
+    for child_id in done:
+        state.digests.pop(child_id, None)  # the run has their outcomes
+    inputs = tuple(given for given in task.inputs if given[0] not in done)  # of a continuation
     answers = remembered(task.answered, task.waits)
-    wait_for(state, task.evolve(then=None, waits=tuple(waits), answered=answers), children, batch, step)
+    suspended = task.evolve(then=None, waits=tuple(waits), answered=answers, inputs=inputs)
+    wait_for(state, suspended, children, batch, step)
 
 
 def delegated(
@@ -125,7 +130,7 @@ def wait_for(state: CoordinatorState, task: Task, children: Sequence[Task], batc
     """Makes a task wait, and opens the children that it waits for. It goes on at once if there is nothing to wait
     for."""
     ids = tuple(child.task_id for child in children)
-    waiting = task.moved(S.WAITING, batch.now, children=(*task.children, *ids), inputs=(), assigned_to=None)
+    waiting = task.moved(S.WAITING, batch.now, children=(*task.children, *ids), assigned_to=None)
     save(state, waiting, step)
     step.tell(EventType.TASK_WAITING, task, len(ids))
     if ids:

@@ -232,7 +232,8 @@ def proceed(state: CoordinatorState, task: Task, batch: Batch, step: Step) -> No
     state.families.pop(task.task_id, None)
     # The digests stay until the task has ended, so that the records are not swept before it has read them. The worker
     # refuses a record without a digest, which somebody else must have written to Redis.
-    changes: dict[str, Any] = {"inputs": tuple((child, state.digests.get(child, "")) for child in task.awaited)}
+    outcomes = tuple((child, state.digests.get(child, "")) for child in task.awaited)
+    changes: dict[str, Any] = {"inputs": (*task.inputs, *outcomes)}
     if task.then:
         changes |= {"task_type": task.then.task_type or "agents.gather", "payload_json": task.then.payload_json}
     else:

@@ -216,7 +216,9 @@ class Task(
     submission: str | None = None  #: entry id of the message that submitted it, which the coordinator keeps
     children: tuple[str, ...] = ()  #: ids of the children of a waiting task, and of its continuation
     then: Then | None = None
-    inputs: tuple[tuple[str, str], ...] = ()  #: (child id, sha256 of its record), for what goes on after them
+    inputs: tuple[
+        tuple[str, str], ...
+    ] = ()  #: (child id, sha256 of its record) of those that have ended, for what goes on
     waits: tuple[Wait, ...] = ()  #: what it is suspended for, and after that what it resumes with
     answered: tuple[Answered, ...] = ()  #: the latest answers to earlier suspensions
     lineage: tuple[str, ...] = ()  #: the types of the tasks above it, its root's first

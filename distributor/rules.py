@@ -58,6 +58,7 @@ from distributor.task_life import (
     fail,
     give_back,
     hand_over,
+    is_own,
     report,
     requeue,
     save,
@@ -201,9 +202,18 @@ def on_task_result(state: DistributorState, name: str, said: AttemptReport, batc
     elif status == "cancelled":
         step.tell(EventType.ATTEMPT_CANCELLED, task, name, task.attempt)
         conclude(state, task, S.CANCELLED, batch, step, said, worker=name)
+    elif OUTCOMES[status] is S.WAITING and is_own(task):
+        fail(state, task, name, nobody_lets_it_go_on(said), batch, step)
     else:
         step.tell(COMPLETED, task, name, task.attempt, said.run_ms)
         conclude(state, task, OUTCOMES[status], batch, step, said, worker=name)
+
+
+def nobody_lets_it_go_on(said: AttemptReport) -> AttemptReport:
+    """The report of an attempt at a task that a program has assigned here, and that would have to wait for others."""
+    message = "it waits for others, and only a coordinator would let it go on: submit it, instead of assigning it here"
+    problem = TaskError(type="BadTask", message=message, retryable=False)
+    return AttemptReport(task_id=said.task_id, attempt=said.attempt, status="failed", run_ms=said.run_ms, error=problem)
 
 
 def on_task_progress(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:

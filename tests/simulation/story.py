@@ -303,7 +303,7 @@ class Story:
             yield f"{task.task_id} completed with {ended.result}, not with {expected}"
         if ended.status is TaskStatus.CANCELLED and task.task_id not in self.cancelled:
             yield f"{task.task_id} was cancelled, and nobody had asked for it"
-        if ended.status is TaskStatus.FAILED and task.task_type == "noop":
+        if ended.status is TaskStatus.FAILED and task.task_type in ("noop", "asker"):
             yield f"{task.task_id} failed: {ended.error}"
 
     def _wrong_answers(self, task: Task, ended: Task) -> Iterator[str]:

@@ -16,7 +16,7 @@ from core.json_values import result_json
 from core.tasks import Task
 from worker.authoring.context import ChildOutcome, Context, Spawn
 from worker.authoring.registry import Handlers
-from worker.authoring.suspension import Suspension, resume_of
+from worker.authoring.suspension import Suspension, resume_of, spawned_before
 from worker.children.outcome import failure
 from worker.execution.attempt import Finished
 
@@ -118,9 +118,13 @@ class VirtualExecutor:
 
     async def _call(self, task: Task) -> Any:
         handler = self._handlers.get(task.task_type)
-        children = await self._fetch_inputs(task) if task.inputs or task.children else []
+        children = await self._fetch_inputs(task) if task.inputs else []
         context = Context(
-            task.task_id, task.task_type, max(1, task.attempt), children=children, spawned=len(task.children)
+            task.task_id,
+            task.task_type,
+            max(1, task.attempt),
+            children=spawned_before(task, children),
+            spawned=len(task.children),
         )
         resuming.set(resume_of(task, children))
         return await handler.function(*handler.arguments(task.payload, context))

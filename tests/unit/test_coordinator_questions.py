@@ -386,6 +386,25 @@ def test_a_child_that_asks_leaves_its_parent_waiting_and_is_found_at_the_root() 
     assert [before, state.local_tasks["t"].status] == [TaskStatus.WAITING, TaskStatus.IN_PROGRESS]
 
 
+def test_a_continuation_that_is_suspended_keeps_the_outcomes_of_its_children_beside_those_of_each_suspension() -> None:
+    state = a_coordinator(DISTRIBUTOR)
+    take(state, submitted(a_task()))
+    take(state, result("t", "delegated", children=[child(0)], then={"task_type": "merge"}))
+    first = digest(take(state, result("t/0")), "t/0")
+    take(state, suspension(delegation(child(1)), children=[child(1)], attempt=2))
+    second = digest(take(state, result("t/1")), "t/1")
+    between = state.local_tasks["t"].inputs
+
+    take(state, suspension(attempt=3))
+    successor = restarted(state)
+    step = take(successor, answering("yes"))
+
+    assert between == (("t/0", first), ("t/1", second))
+    [item] = handed(step)
+    assert (item["task_type"], item["inputs"]) == ("merge", [["t/0", first]])
+    assert state.digests == successor.digests == {"t/0": first}
+
+
 DELEGATIONS: dict[str, tuple[list[Any], dict[str, Any], str]] = {
     "itself": ([child(0, task_type="sum")], {}, "a task of type 'sum' waits for this one already (sum)"),
     "not said": ([], {}, "it waits for 't/0', and has not said what that is"),

@@ -38,6 +38,8 @@ from tests.distributor_steps import (
     to_me,
 )
 
+SUSPENDED: dict[str, Any] = {"status": "suspended", "waits": [{"id": "q", "asks": [1]}]}
+
 # ---- handing out ----
 
 
@@ -355,6 +357,30 @@ def test_a_step_without_anything_new_asks_nothing_of_the_world_however_many_task
     take(state, assigned(*[a_task(f"t{n}") for n in range(200)]))
 
     assert not take(state, later_s=1).commits
+
+
+@pytest.mark.parametrize("outcome_of_it", [{"status": "delegated", "children": []}, SUSPENDED])
+def test_a_task_that_waits_and_that_no_coordinator_knows_fails_and_says_what_to_do(outcome_of_it: Any) -> None:
+    state = a_distributor(WORKER)
+    take(state, events=[Call(AssignTask(a_task(), "worker-1"))])
+
+    [report] = reports(take(state, outcome("t", **outcome_of_it)))
+
+    assert (report["status"], report["error"]["type"]) == ("failed", "BadTask")
+    assert "submit it, instead of assigning it here" in report["error"]["message"]
+    assert "children" not in report
+
+
+def test_a_suspended_attempt_is_passed_on_with_what_it_waits_for() -> None:
+    state = a_distributor(WORKER)
+    take(state, assigned(a_task()))
+
+    step = take(state, outcome("t", **SUSPENDED, output="thinking"))
+
+    [report] = reports(step)
+    assert (report["status"], report["waits"], report["output"]) == ("suspended", SUSPENDED["waits"], "thinking")
+    assert record(step, Table.ACTUAL, "t")["status"] == "waiting"
+    assert state.local_tasks == {}
 
 
 def test_a_task_that_ended_here_and_is_back_as_its_continuation_is_not_said_to_have_ended() -> None:

@@ -15,12 +15,12 @@ from pydantic import BaseModel
 
 from core.errors import BadTask, DelegationRefused, TaskFailed
 from core.tasks import Task, TaskError, TaskStatus
-from core.waits import answered, opened
+from core.waits import Wait, answered, opened
 from tests.builders import NOW, a_task
 from worker.authoring.context import ChildOutcome, Context
 from worker.authoring.delegation import as_tool, delegate
 from worker.authoring.questions import ask
-from worker.authoring.suspension import Interrupted, Suspension, resume_of, suspension_of
+from worker.authoring.suspension import Interrupted, Suspension, resume_of, spawned_before, suspension_of
 
 Outcomes = Callable[[Task], ChildOutcome]
 
@@ -195,6 +195,13 @@ def test_a_value_that_only_looks_marked_is_a_question() -> None:
 def test_a_question_expires_within_a_time_that_can_pass(seconds: float) -> None:
     with pytest.raises(BadTask, match="expires_s is"):
         ask("?", expires_s=seconds)
+
+
+def test_what_a_continuation_was_given_is_told_apart_from_what_it_was_suspended_for() -> None:
+    task = a_task().evolve(waits=(opened(Wait(id="d", children=("t/1",)), NOW),))
+    outcomes = [completed(Task(task_id=name, task_type="a")) for name in ("t/0", "t/1")]
+
+    assert spawned_before(task, outcomes) == outcomes[:1]
 
 
 # ---- an agent as a tool ----

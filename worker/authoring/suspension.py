@@ -21,7 +21,16 @@ from core.tasks import FreshId, Task, TaskError, TaskStatus, checked
 from core.waits import Wait
 from worker.authoring.context import ChildOutcome, Context
 
-__all__ = ["Interrupted", "Suspension", "marked_question", "marked_tasks", "outcomes_in", "resume_of", "suspension_of"]
+__all__ = [
+    "Interrupted",
+    "Suspension",
+    "marked_question",
+    "marked_tasks",
+    "outcomes_in",
+    "resume_of",
+    "spawned_before",
+    "suspension_of",
+]
 
 #: The one key of a marked value, and the keys in it.
 MARK = "__agent_system__"
@@ -105,6 +114,12 @@ def resume_of(task: Task, outcomes: Iterable[ChildOutcome]) -> dict[str, Any]:
     of. Empty: the task was not suspended. `outcomes` are those of the children that it has waited for."""
     by_id = {outcome.task_id: outcome for outcome in outcomes}
     return {wait.id: _answer(wait, by_id) for wait in task.waits}
+
+
+def spawned_before(task: Task, outcomes: Iterable[ChildOutcome]) -> list[ChildOutcome]:
+    """The outcomes of the children of which this task is the continuation, without those that it was suspended for."""
+    awaited = {child_id for wait in task.waits for child_id in wait.children}
+    return [outcome for outcome in outcomes if outcome.task_id not in awaited]
 
 
 def _answer(wait: Wait, outcomes: dict[str, ChildOutcome]) -> Any:

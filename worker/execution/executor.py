@@ -225,7 +225,7 @@ class Executor:
         if task.deadline is not None and task.deadline <= running.started_at:
             return too_late(running)
         set_due(running, handler)
-        children = await self._inputs(running) if task.inputs or task.children else ()
+        children = await self._inputs(running) if task.inputs else ()
         match handler.kind:
             case "async":
                 return await self._on_loop.run(running, handler, children)
