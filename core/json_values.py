@@ -26,6 +26,7 @@ from core.errors import BadTask
 __all__ = [
     "DEPTH_LIMIT",
     "PAYLOAD_LIMIT_BYTES",
+    "TooLarge",
     "Unequal",
     "check_limits",
     "payload_json",
@@ -49,6 +50,10 @@ _PLAIN = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 _MANY = (list, tuple, set, frozenset)
 _WHOLE = frozenset({str, int, bool, type(None)})  # nothing of these can be lost
 _as_python = SchemaSerializer(core_schema.any_schema()).to_python
+
+
+class TooLarge(BadTask):
+    """A payload or result has more bytes than it may have."""
 
 
 class Unequal(ValueError):
@@ -208,7 +213,7 @@ def _is_no_number(value: object) -> bool:
 def check_limits(what: str, encoded: bytes) -> None:
     """Raises BadTask for JSON that is larger, or nested deeper, than a payload or result may be."""
     if len(encoded) > PAYLOAD_LIMIT_BYTES:
-        raise BadTask(
+        raise TooLarge(
             f"{what} has {len(encoded)} bytes as JSON, over the limit of {PAYLOAD_LIMIT_BYTES}."
             " Store it elsewhere and pass a reference."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import os
@@ -13,10 +14,12 @@ import orjson
 from msgspec import Raw
 
 from core.agent_event import AgentEvent
+from core.checkpoints.redis_storage import DAY_MS, RedisStorage
 from core.config.settings import A2AConfig, AgentConfig, RedisConfig
 from core.config.sources import load
 from core.errors import BadEvent, BadTask
 from core.event_types import EventLevel, event_type
+from core.ports import Connection
 from core.redis_backend.keys import CoordinatorKeys
 from core.reports import AttemptReport, item_of
 from core.roles import Address, Role
@@ -36,6 +39,7 @@ from worker.projects.code import load_code
 from worker.rules import (
     ON_EVENT,
     CancelRun,
+    DropThread,
     Outcome,
     ProgressMade,
     RunTask,
@@ -47,6 +51,11 @@ from worker.rules import (
 )
 
 __all__ = ["WorkerAgent"]
+
+#: Of each namespace of a thread, how many checkpoints are kept, besides those where its history forks.
+KEPT_CHECKPOINTS = 100
+#: A thread is deleted when nothing was written to it for so long.
+THREAD_TTL_MS = 30 * DAY_MS
 
 log = logging.getLogger(__name__)
 
@@ -88,9 +97,40 @@ class WorkerBehaviour:
             now=self._server_time,
             on_event=self._said_by_user_code if config.events is EventLevel.ALL else None,
         )
+        self._storage: RedisStorage | None = None  #: where graphs keep their checkpoints; None: before the start
+        self._dropping: set[asyncio.Task[None]] = set()
         self._said: Said | None = None  # what no step was given yet
         self.state = WorkerState(chain[-1].agent_id, distributor=chain[1])
         self._example = first_example(handlers)
+
+    async def start(self) -> None:
+        """Begins to run attempts, as `Executor.start` does."""
+        assert self._loop
+        if self._storage is None:
+            self._storage = RedisStorage(self._open_connection, keep=KEPT_CHECKPOINTS, ttl_ms=THREAD_TTL_MS)
+        await self.executor.start(self._storage)
+
+    async def close(self) -> None:
+        """Ends all attempts, as `Executor.close` does."""
+        await self.executor.close()
+        if self._storage is not None:
+            await self._storage.close()
+
+    def _drop(self, thread_id: str) -> None:
+        """Deletes a thread meanwhile. If that fails, it goes when its time is over."""
+        assert self._storage
+        dropping = asyncio.get_running_loop().create_task(self._storage.delete(thread_id))
+        self._dropping.add(dropping)
+        dropping.add_done_callback(self._dropped)
+
+    def _dropped(self, dropping: asyncio.Task[None]) -> None:
+        self._dropping.discard(dropping)
+        if not dropping.cancelled() and (error := dropping.exception()):
+            log.debug("a thread was not deleted: %s", error, extra={"action": "thread_kept"})
+
+    def _open_connection(self) -> Connection:
+        assert self._loop
+        return self._loop.setup.open_connection()
 
     def decide(self, batch: Batch) -> Step:
         if self._said in batch.events:
@@ -144,6 +184,8 @@ class WorkerBehaviour:
                     self.executor.submit(effect.task)
                 case CancelRun():
                     self.executor.cancel(effect.task_id, effect.attempt)
+                case DropThread():
+                    self._drop(effect.thread_id)
                 case Withdraw():
                     self._loop.local_events.tell(Withdrawn(tuple(self.executor.drain())))
                 case _:
@@ -169,7 +211,7 @@ class WorkerBehaviour:
                     "error": finished.error.type,
                 },
             )
-        self._loop.local_events.tell(Outcome(self._report(finished)))
+        self._loop.local_events.tell(Outcome(self._report(finished), finished.thread_over))
 
     def _report(self, finished: Finished) -> AttemptReport:
         max_attempts = None
@@ -270,7 +312,7 @@ class WorkerAgent(Agent):
         earlier."""
         await super()._initialize()
         try:
-            await self._worker_behaviour.executor.start()
+            await self._worker_behaviour.start()
         except BaseException:
             await self.drain(0)  # hands its tasks back, which costs them no attempt
             await self._close()  # in case it has ended by itself
@@ -321,4 +363,4 @@ class WorkerAgent(Agent):
         self._worker_behaviour.executor.forget_all()
 
     async def _release(self) -> None:
-        await self._worker_behaviour.executor.close()
+        await self._worker_behaviour.close()

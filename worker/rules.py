@@ -23,7 +23,7 @@ from core.step import Batch, Drain, Effect, Event, Received, Sending, Step
 from core.tasks import Task, TaskError, check_names
 
 __all__ = [
-    "CancelRun", "Outcome", "ProgressMade", "RunTask", "Said", "Withdraw", "Withdrawn", "WorkerEffect", "WorkerEvent",
+    "CancelRun", "DropThread", "Outcome", "ProgressMade", "RunTask", "Said", "Withdraw", "Withdrawn", "WorkerEffect", "WorkerEvent",
     "WorkerState", "has_news", "receive", "report",
 ]  # fmt: skip
 
@@ -61,6 +61,13 @@ class CancelRun(Effect):
 
 
 @dataclass(frozen=True, slots=True)
+class DropThread(Effect):
+    """Effect: delete what is stored of a thread, since the result of its only run is on its way."""
+
+    thread_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Withdraw(Effect):
     """Effect: take back the attempts that have not begun, and have graphs stop between two nodes."""
 
@@ -74,9 +81,10 @@ class Withdrawn(Event):
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Event):
-    """Event: an attempt has ended."""
+    """Event: an attempt has ended. `thread_over`: the thread that nobody needs after that; empty: there is none."""
 
     report: AttemptReport
+    thread_over: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +112,7 @@ class Said(Event):
             self.dropped += 1
 
 
-WorkerEffect: TypeAlias = RunTask | CancelRun | Withdraw
+WorkerEffect: TypeAlias = RunTask | CancelRun | DropThread | Withdraw
 #: Events about attempts. Of the events that every agent gets, a worker handles `Drain`.
 WorkerEvent: TypeAlias = Outcome | ProgressMade | Withdrawn | Said
 
@@ -193,6 +201,8 @@ def on_outcome(state: WorkerState, outcome: Outcome, step: Step) -> None:
     elif report.status == "failed":
         state.failed += 1
     step.send(state.report, item_of(report))
+    if outcome.thread_over:
+        step.effects.append(DropThread(outcome.thread_over))
 
 
 def on_progress(state: WorkerState, event: ProgressMade, step: Step) -> None:

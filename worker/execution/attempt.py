@@ -15,10 +15,10 @@ from msgspec.structs import asdict
 from core.event_types import EventType
 from core.tasks import NULL, Task, TaskError, value_of
 from worker.authoring.context import ChildOutcome, Context, Progress, Spawn
-from worker.authoring.suspension import Suspension
+from worker.authoring.suspension import Suspension, resume_of
 from worker.children.output import TAIL_BYTES
 
-__all__ = ["Finished", "Running", "Status", "run_request"]
+__all__ = ["Finished", "Running", "Status", "graph_request", "run_request", "thread_of"]
 
 Status = Literal["completed", "failed", "cancelled", "delegated", "suspended", "returned"]
 
@@ -37,6 +37,7 @@ class Finished(NamedTuple):
     spawn: Spawn | None = None  #: only if it delegated
     output: str = ""  #: the end of what it printed and logged; if it failed, `error` has that
     suspension: Suspension | None = None  #: only if it was suspended
+    thread_over: str = ""  #: the id of a thread that nobody needs once this is recorded; empty: there is none
 
     @property
     def result(self) -> Any:
@@ -160,6 +161,24 @@ class Running:
     def _parsed(self, body: bytes) -> Progress:
         fields = orjson.loads(body)
         return Progress(self.task.task_id, self.task.attempt, fields["fraction"], fields["note"], fields["data"])
+
+
+def graph_request(task: Task, children: Sequence[ChildOutcome], *, moved: bool) -> dict[str, Any]:
+    """What a host that stores runs needs besides `run_request`, likewise: the answers that the run goes on with, and
+    its thread. `moved`: whether the attempt has begun in another host, which has died."""
+    thread = {
+        "id": thread_of(task),
+        "order": task.thread_order,
+        "attempt": task.attempt,
+        "is_new": thread_of(task) == task.task_id and task.attempt == 1 and not moved,
+        "undoes": task.undoes,
+    }
+    return {"resume": resume_of(task, children), "thread": thread}
+
+
+def thread_of(task: Task) -> str:
+    """The id of the thread in which a run of a graph is stored: the client's, or its own."""
+    return (task.run and task.run.thread_id) or task.task_id
 
 
 def run_request(task: Task, children: Sequence[ChildOutcome], *, watched: bool = False) -> dict[str, Any]:

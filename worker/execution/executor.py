@@ -17,6 +17,7 @@ from time import monotonic
 from typing import Any
 
 from core import failpoints
+from core.checkpoints.storage import Storage
 from core.errors import BadTask
 from core.tasks import Task, utc_now
 from worker.authoring.context import ChildOutcome, Progress
@@ -96,10 +97,13 @@ class Executor:
         call this."""
         return self._on_loop.holder()
 
-    async def start(self) -> None:
+    async def start(self, storage: Storage | None = None) -> None:
         """Begins to run attempts. Returns when functions and graphs can run too, once a child process has imported
-        them; coroutines run before that. Calling it again changes nothing. Raises ConfigError when the import fails."""
+        them; coroutines run before that. Calling it again changes nothing. Raises ConfigError when the import fails.
+
+        `storage`: where graphs keep their checkpoints; None: nowhere."""
         self._on_loop.start(self._concurrency)
+        self._in_hosts.start(storage)
         self._begins = True
         self._begin_next()
         await self._start_forks()

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 import orjson
 from msgspec import Raw
 
+from core.checkpoints.storage import Storage
 from worker.authoring.context import ChildOutcome
 from worker.authoring.registry import Handler
 from worker.children.forks import Forks
-from worker.execution.attempt import Finished, Running, run_request
+from worker.execution.attempt import Finished, Running, graph_request, run_request, thread_of
 from worker.execution.deadlines import set_due
-from worker.execution.outcomes import cause_of_death, completed, failed, returned
+from worker.execution.outcomes import cause_of_death, completed, failed, returned, suspended
 from worker.hosts.messages import Ended
 from worker.hosts.pool import HostPool
 from worker.hosts.process import Blame, HostDied, HostProcess, HostRun
@@ -41,12 +42,16 @@ class HostExecutor:
         self._suspects = asyncio.Semaphore(SUSPECTS_AT_ONCE)
         self._runs: dict[Running, HostRun] = {}
 
+    def start(self, storage: Storage | None) -> None:
+        """`storage`: where runs keep their checkpoints; None: nowhere, so that each attempt begins anew."""
+        self._pool.storage = storage
+
     async def run(self, running: Running, handler: Handler, children: Sequence[ChildOutcome]) -> Finished:
         """The outcome of an attempt. Raises BadTask when the request is too large; ConfigError when the user's modules
         have to be imported again, and cannot be; NoProcess."""
-        request = orjson.dumps(run_request(running.task, children, watched=running.on_event is not None))
         suspected, moves = False, 0
         while True:
+            request = self._request(running, children, moved=moves > 0 or suspected)
             try:
                 if suspected:
                     async with self._suspects:
@@ -70,6 +75,11 @@ class HostExecutor:
                 suspected = True  # in a process of its own it has enough, unless the fault is its own
                 continue
             return _finished(running, ended)
+
+    def _request(self, running: Running, children: Sequence[ChildOutcome], *, moved: bool) -> bytes:
+        request = run_request(running.task, children, watched=running.on_event is not None)
+        stored = graph_request(running.task, children, moved=moved) if self._pool.storage else {"thread": None}
+        return orjson.dumps({**request, **stored})
 
     def drain(self, running: Running) -> None:
         """Has an attempt stop between two nodes. Its outcome is that it was returned, unless it ends before that."""
@@ -110,4 +120,8 @@ def _finished(running: Running, ended: Ended) -> Finished:
         return returned(running)
     if ended.error is not None:
         return failed(running, ended.error)
-    return completed(running, Raw(ended.result))
+    if ended.suspension:
+        return suspended(running, ended.suspension)
+    task, finished = running.task, completed(running, Raw(ended.result))
+    over = ended.stored and not ended.in_thread and thread_of(task) == task.task_id
+    return finished._replace(thread_over=task.task_id) if over else finished

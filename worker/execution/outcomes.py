@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from time import monotonic
 
-from msgspec import Raw
+import msgspec
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from core.tasks import NULL, TaskError
+from core.tasks import NULL, Task, TaskError
+from core.waits import Wait
 from worker.authoring.context import Spawn
+from worker.authoring.suspension import Suspension
 from worker.children.forks import ChildDied
 from worker.children.outcome import failure, out_of_memory, spawn_of
 from worker.execution.attempt import Finished, Running, Status
 
-__all__ = ["cause_of_death", "completed", "delegated", "failed", "raised", "returned", "stopped", "too_late"]
+__all__ = [
+    "cause_of_death",
+    "completed",
+    "delegated",
+    "failed",
+    "raised",
+    "returned",
+    "stopped",
+    "suspended",
+    "too_late",
+]
 
 #: A child that used this share of its memory limit when it died is taken to have run out of memory.
 NEAR_LIMIT = 0.9
@@ -43,6 +56,19 @@ def cause_of_death(running: Running, death: ChildDied, limit_mb: int) -> TaskErr
     """The error of an attempt whose process has died, and might allocate `limit_mb`."""
     died = replace(failure(death, running.task.attempt), type="process_died", traceback="")
     return out_of_memory(died, limit_mb) if death.peak_mb >= limit_mb * NEAR_LIMIT else died
+
+
+class _Told(Struct, array_like=True):
+    waits: tuple[Wait, ...]
+    children: tuple[Raw, ...]
+
+
+def suspended(running: Running, suspension: bytes) -> Finished:
+    """The outcome of an attempt that waits for what `suspension`, in JSON, says. Raises BadTask when a task that it
+    delegates is malformed."""
+    told = msgspec.json.decode(suspension, type=_Told)
+    waits_for = Suspension(told.waits, tuple(map(Task.from_json, told.children)))
+    return _ended(running, "suspended")._replace(suspension=waits_for)
 
 
 def returned(running: Running) -> Finished:

@@ -14,15 +14,19 @@ from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from time import monotonic
-from typing import Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
+import msgspec
 import orjson
+from msgspec import Raw
 from msgspec.structs import replace
 
-from core.json_values import result_json
+from core.checkpoints.storage import Fence
+from core.json_values import TooLarge, result_json
 from worker.authoring.context import Context, Progress, running_context
 from worker.authoring.graph_factory import Graphs
 from worker.authoring.registry import Handler, Handlers
+from worker.authoring.suspension import Suspension
 from worker.children.descendants import end_children
 from worker.children.frames import Frames
 from worker.children.limits import DESCRIPTORS, Limits
@@ -31,6 +35,8 @@ from worker.children.requests import context_of, options_of, progress_fields
 from worker.children.surroundings import Surroundings
 from worker.hosts.faults import another_attempt_helps, short_of
 from worker.hosts.messages import (
+    Answer,
+    Ask,
     Begin,
     Cancel,
     Drain,
@@ -44,9 +50,13 @@ from worker.hosts.messages import (
     to_host,
 )
 from worker.hosts.output import share_streams
-from worker.hosts.run import final_state
+from worker.hosts.run import GraphRun
 from worker.hosts.run_config import run_config
+from worker.hosts.storage_calls import RemoteStorage
 from worker.hosts.threads import AttemptThreads, attempt_threads
+
+if TYPE_CHECKING:
+    from worker.hosts.run_storage import RunSaver, RunStorage
 
 __all__ = ["serve"]
 
@@ -87,6 +97,7 @@ class Run:
         self.control = RunControl()
         self.context: Context | None = None
         self.attempt: asyncio.Task[None] | None = None
+        self.storage: RunStorage | None = None
         self.line = ""  #: what it has printed since the last end of a line
 
 
@@ -111,6 +122,9 @@ class Host(asyncio.Protocol):
             stacks_mb=self._threads_at_most * STACK_MB,
             descriptors=max(DESCRIPTORS, DESCRIPTORS // 100 * runs_at_once),
         )
+        self._calls = 0
+        self._answers: dict[int, asyncio.Future[Answer]] = {}  #: by number of the call
+        self._storage = RemoteStorage(self._ask, loop)
         self._failed = False  #: whether a run has failed since nothing ran
         self._idle_since_s = monotonic()
         self._transport: asyncio.Transport
@@ -132,6 +146,9 @@ class Host(asyncio.Protocol):
             message = to_host.decode(body)
             if isinstance(message, Begin):
                 self._begin(message)
+            elif isinstance(message, Answer):
+                if not (asked := self._answers.pop(message.call)).done():  # it may have been cancelled
+                    asked.set_result(message)
             elif run := self._runs.get(message.run):
                 self._stop(run, message)
 
@@ -156,6 +173,8 @@ class Host(asyncio.Protocol):
             ended = await self._outcome(run, orjson.loads(request))
         except BaseException as error:  # SystemExit and KeyboardInterrupt of user code fail the run as well
             ended = self._failure(run, error)
+        if run.storage is not None:
+            ended.stored = run.storage.stored
         if run.context is not None:
             ended.stuck = await self._left_behind(run.context)
         self._end(run, ended)
@@ -168,15 +187,32 @@ class Host(asyncio.Protocol):
         running_context.set(context)
         handler = self._handlers.get(context.task_type)
         self._allow_memory(handler)
+        options, saver = options_of(request), self._saver(run, request)
         try:
-            options = options_of(request)
             config = run_config(handler, context, options)
             async with self._graphs.built(handler, config, options.context) as graph:
-                payload = request["task"]["payload"]
-                state = await final_state(graph, handler, payload, context, run.control, options, config)
-            return Ended(run.number, result_json(state))
+                graph_run = GraphRun(graph, request, options, config, context, run.control, saver)
+                outcome = await graph_run.outcome()
         finally:
             await context.close()
+        if isinstance(outcome, Suspension):
+            return Ended(run.number, suspension=_suspension_json(outcome))
+        return _completed(run.number, outcome, graph_run)
+
+    def _saver(self, run: Run, request: dict[str, Any]) -> RunSaver | None:
+        """The checkpointer of a run; None: its worker stores none."""
+        if (thread := request["thread"]) is None:
+            return None
+        from worker.hosts.run_storage import RunSaver, RunStorage
+
+        run.storage = RunStorage(self._storage)
+        return RunSaver(run.storage, Fence(thread["order"], thread["attempt"]))
+
+    def _ask(self, method: str, arguments: bytes) -> asyncio.Future[Answer]:
+        self._calls += 1
+        answer = self._answers[self._calls] = self._loop.create_future()
+        self._send(Ask(self._calls, method, arguments))
+        return answer
 
     def _failure(self, run: Run, error: BaseException) -> Ended:
         from langgraph.errors import GraphDrained
@@ -259,3 +295,18 @@ class Host(asyncio.Protocol):
             self._transport.write(frame)
         else:
             self._loop.call_soon_threadsafe(self._transport.write, frame)
+
+
+def _suspension_json(suspension: Suspension) -> bytes:
+    children = tuple(Raw(child.to_json()) for child in suspension.children)
+    return msgspec.json.encode((suspension.waits, children))
+
+
+def _completed(number: int, state: Any, graph_run: GraphRun) -> Ended:
+    """The end of a run with a result. A final state that is too large stays in its thread, and the result says so."""
+    try:
+        return Ended(number, result_json(state))
+    except TooLarge as error:
+        if (where := graph_run.thread_of_result()) is None:
+            raise
+        return Ended(number, orjson.dumps({**where, "left_in_thread": str(error)}), in_thread=True)

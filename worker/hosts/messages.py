@@ -14,8 +14,8 @@ from core.tasks import TaskError
 from worker.children.frames import wrap
 
 __all__ = [
-    "Begin", "Cancel", "Drain", "Ended", "FromHost", "Printed", "Progressed", "Replace", "ToHost", "Told",
-    "from_host", "packed", "to_host",
+    "Answer", "Ask", "Begin", "Cancel", "Drain", "Ended", "FromHost", "Printed", "Progressed", "Replace", "ToHost",
+    "Told", "from_host", "packed", "to_host",
 ]  # fmt: skip
 
 
@@ -39,12 +39,15 @@ class Drain(Struct, tag="drain", array_like=True, gc=False):
 
 
 class Ended(Struct, tag="ended", array_like=True, gc=False):
-    """From a host: how a run has ended. Exactly one of `result`, `error`, `short_of` and `drained` is set."""
+    """From a host: how a run has ended. One of `result`, `error`, `suspension` and `drained` is set."""
 
     run: int
     result: bytes = b""  #: JSON
     error: TaskError | None = None
     short_of: str = ""  #: what the host had not enough of, such as descriptors: no fault of the run
+    suspension: bytes = b""  #: JSON: [waits, tasks]
+    stored: bool = False  #: whether it has left checkpoints behind
+    in_thread: bool = False  #: whether its final state is only there
     drained: bool = False  #: it has stopped between two nodes, and can go on
     stuck: str = ""  #: what it has left behind in the host and cannot be ended; empty: nothing
 
@@ -70,14 +73,31 @@ class Told(Struct, tag="told", array_like=True, gc=False):
     fields: bytes  #: JSON
 
 
+class Ask(Struct, tag="ask", array_like=True, gc=False):
+    """From a host: a call of the Storage that its worker has."""
+
+    call: int
+    method: str
+    arguments: bytes  #: msgpack
+
+
+class Answer(Struct, tag="answer", array_like=True, gc=False):
+    """To a host: what has come of a call."""
+
+    call: int
+    value: bytes = b""  #: msgpack
+    error: str = ""  #: name of the class in core.errors; "": none
+    message: str = ""
+
+
 class Replace(Struct, tag="replace", array_like=True, gc=False):
     """From a host: it should run nothing new."""
 
     why: str
 
 
-ToHost: TypeAlias = Begin | Cancel | Drain
-FromHost: TypeAlias = Ended | Printed | Progressed | Told | Replace
+ToHost: TypeAlias = Begin | Cancel | Drain | Answer
+FromHost: TypeAlias = Ended | Printed | Progressed | Told | Ask | Replace
 
 _encoder = msgspec.msgpack.Encoder()
 to_host = msgspec.msgpack.Decoder(ToHost)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from functools import partial
 
+from core.checkpoints.storage import Storage
 from worker.children.forks import Forks
 from worker.hosts.process import HostProcess
 
@@ -21,6 +22,7 @@ class HostPool:
     """Hands out hosts, which `forks` makes. At most `shared` of them have several runs."""
 
     def __init__(self, forks: Forks, shared: int) -> None:
+        self.storage: Storage | None = None  #: where runs keep their checkpoints; None: nowhere
         self._forks = forks
         self._at_most = shared
         self._shared: list[HostProcess] = []
@@ -50,7 +52,7 @@ class HostPool:
             host = self._idle_alone.pop()
             if not host.gone:
                 return host
-        return await self._forks.fork(partial(HostProcess, alone=True), "graph")
+        return await self._forks.fork(partial(HostProcess, alone=True, storage=self.storage), "graph")
 
     async def _with_others(self) -> HostProcess:
         """The shared host with the fewest runs; a new one if all have some, as long as there may be more."""
@@ -58,7 +60,7 @@ class HostPool:
             async with self._starting:  # each waits for the host that another one starts
                 usable = self._usable()
                 if len(usable) < self._at_most and all(host.taken for host in usable):
-                    host = await self._forks.fork(HostProcess, "graph")
+                    host = await self._forks.fork(partial(HostProcess, storage=self.storage), "graph")
                     self._shared.append(host)
                     return host
         return min(self._usable(), key=lambda host: host.taken)

@@ -12,12 +12,14 @@ from typing import Any
 import msgspec
 import orjson
 
+from core.checkpoints.storage import Storage
 from core.errors import BadTask
 from worker.children.forks import ChildDied, Forked, NoProcess
 from worker.children.frames import FRAME_LIMIT_BYTES
 from worker.children.output import AttemptOutput, ChildOutput
 from worker.children.pool import output_event
 from worker.hosts.messages import (
+    Ask,
     Begin,
     Cancel,
     Drain,
@@ -30,6 +32,7 @@ from worker.hosts.messages import (
     from_host,
     packed,
 )
+from worker.hosts.storage_calls import answer_to
 
 __all__ = ["Blame", "HostDied", "HostProcess", "HostRun"]
 
@@ -92,12 +95,23 @@ class HostRun:
 class HostProcess(Forked):
     """One host. It has any number of runs; an exclusive one has one at a time."""
 
-    def __init__(self, number: int, kill: Callable[[int], None], output: ChildOutput, *, alone: bool = False) -> None:
+    def __init__(
+        self,
+        number: int,
+        kill: Callable[[int], None],
+        output: ChildOutput,
+        *,
+        alone: bool = False,
+        storage: Storage | None = None,
+    ) -> None:
+        """`storage`: where its runs keep their checkpoints; None: nowhere."""
         super().__init__(number, kill, output)
         self.alone = alone  #: whether it is exclusive
         self.taken = 0  #: how many have been handed this host and have not returned it
         self.begun = 0  #: how many runs it has had
         self.condemned: HostRun | None = None  #: the run because of which it was killed
+        self._storage = storage
+        self._answering: set[asyncio.Task[None]] = set()
         self._runs: dict[int, HostRun] = {}
         self._death = ChildDied("its process ended before the run began")
         output.begin(f"host-{number}")
@@ -148,8 +162,16 @@ class HostProcess(Forked):
             raise ValueError("no message of a host") from error
         if isinstance(message, Replace):
             self.why_replace = message.why
+        elif isinstance(message, Ask):
+            answering = asyncio.get_running_loop().create_task(self._answer(message))
+            self._answering.add(answering)
+            answering.add_done_callback(self._answering.discard)
         elif run := self._runs.get(message.run):
             self._on_message(run, message)
+
+    async def _answer(self, ask: Ask) -> None:
+        assert self._storage is not None
+        self.send(await answer_to(ask, self._storage))
 
     def _on_message(self, run: HostRun, message: Ended | Printed | Progressed | Told) -> None:
         match message:
@@ -168,6 +190,8 @@ class HostProcess(Forked):
     def ended(self, death: ChildDied) -> None:
         super().ended(death)
         self._death = death
+        for answering in self._answering:
+            answering.cancel()
         open_runs = [run for run in self._runs.values() if not run.answer.done()]
         for run in open_runs:
             was_there = not isinstance(death, NoProcess)

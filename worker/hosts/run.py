@@ -1,71 +1,128 @@
-"""One run of a graph, from its first node to its outcome."""
+"""One run of a graph, from where it begins or goes on to its outcome."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from core.agent_run import RunOptions
 from core.errors import BadTask
 from worker.authoring.context import Context
-from worker.authoring.registry import Handler
+from worker.authoring.suspension import Interrupted, suspension_of
 from worker.hosts.graph_events import STREAM_MODES, callbacks_for, tell_chunk
 from worker.hosts.run_config import breakpoints, runtime_context
 
-__all__ = ["final_state"]
+if TYPE_CHECKING:
+    from worker.hosts.run_storage import RunSaver
+
+__all__ = ["GraphRun"]
 
 #: The key in LangGraph's output that says that a graph has paused.
 INTERRUPT = "__interrupt__"
 
+#: The key of the config by which LangGraph is given a checkpointer for one run.
+CHECKPOINTER = "__pregel_checkpointer"
 
-async def final_state(
-    graph: Any, handler: Handler, payload: Any, context: Context, control: Any, options: RunOptions, config: Any
-) -> Any:
-    """The final state of a run. `control`: LangGraph's RunControl, by which it is asked to stop between two nodes.
-    `config`: of the run, which gets callbacks in addition.
-
-    Raises BadTask when the payload or the context is not what the graph takes, or the graph has paused; GraphDrained;
-    and whatever a node raises.
-    """
-    from langgraph.graph.state import CompiledStateGraph
-    from langgraph.pregel import Pregel
-
-    if isinstance(graph, CompiledStateGraph) and not isinstance(payload, dict):
-        raise BadTask(
-            f"payload of {handler.task_type!r} must be an object, the first state of its graph,"
-            f" not {type(payload).__name__}"
-        )
-    if context.on_event is not None:
-        config = {**config, "callbacks": callbacks_for(context)}
-    if isinstance(graph, Pregel):  # the result of ainvoke does not show a stop before or after a node
-        state, paused = await _streamed(graph, payload, config, context, options, control)
-    else:  # the graph is wrapped in something else
-        state = await graph.ainvoke(payload, config, context=runtime_context(graph, context, options))
-        paused = _has_paused(state)
-    if paused:
-        raise BadTask(
-            "the graph has paused (interrupt(), interrupt_before or interrupt_after), and nothing here can resume it:"
-            " let it run to its end, or make what follows the pause a task of its own"
-        )
-    return state
+#: How the ids of waits begin that stand for a stop before or after a node.
+BREAKPOINT = "breakpoint:"
 
 
-async def _streamed(
-    graph: Any, payload: Any, config: Any, context: Context, options: RunOptions, control: Any
-) -> tuple[Any, bool]:
-    """The final state, and whether the graph has paused. Tells observers of what happens meanwhile."""
-    state, paused = None, False
-    began_s: dict[str, float] = {}
-    modes = ["updates", "values", *(STREAM_MODES if context.on_event is not None else ())]
-    async for mode, chunk in graph.astream(
-        payload, config, context=runtime_context(graph, context, options), stream_mode=modes,
-        output_keys=graph.output_channels, control=control, **breakpoints(options),
-    ):  # fmt: skip
-        if mode in STREAM_MODES:
-            tell_chunk(context, mode, chunk, began_s)
-            continue
-        state = chunk if mode == "values" else state
-        paused = paused or _has_paused(chunk)
-    return state, paused
+@dataclass(slots=True)
+class GraphRun:
+    """A run of `graph` as `request` says (see worker.execution.attempt.graph_request). `config`: of the run.
+    `control`: LangGraph's RunControl, by which it is asked to stop between two nodes. `saver`: None: the run is not
+    stored, and cannot pause."""
+
+    graph: Any
+    request: Mapping[str, Any]
+    options: RunOptions
+    config: dict[str, Any]
+    context: Context
+    control: Any
+    saver: RunSaver | None
+
+    async def outcome(self) -> Any:
+        """The final state, or the Suspension that says what it waits for.
+
+        Raises BadTask when the payload or the context is not what the graph takes, or the graph has paused and is not
+        stored; GraphDrained; and whatever a node raises."""
+        from langgraph.graph.state import CompiledStateGraph
+        from langgraph.pregel import Pregel
+
+        payload = self.request["task"]["payload"]
+        if isinstance(self.graph, CompiledStateGraph) and not isinstance(payload, dict):
+            raise BadTask(
+                f"payload of {self.context.task_type!r} must be an object, the first state of its graph,"
+                f" not {type(payload).__name__}"
+            )
+        given, config = await self._input(payload), self._full_config()
+        if isinstance(self.graph, Pregel):  # the result of ainvoke does not show a stop before or after a node
+            state, paused = await self._streamed(given, config)
+        else:  # the graph is wrapped in something else
+            runtime = runtime_context(self.graph, self.context, self.options)
+            state = await self.graph.ainvoke(given, config, context=runtime)
+            paused = _has_paused(state)
+        if paused:
+            return suspension_of(await self._interrupts(state, config), self.context)
+        return state
+
+    def thread_of_result(self) -> dict[str, Any] | None:
+        """Where the final state is, for a result that is too large; None: nowhere."""
+        return None if self.saver is None else {"thread_id": self.config["configurable"]["thread_id"]}
+
+    async def _input(self, payload: Any) -> Any:
+        """What the graph is given: the payload, or what the run goes on with that an attempt before has begun."""
+        from langgraph.types import Command
+
+        if self.saver is None:
+            return payload
+        thread = self.request["thread"]
+        found = await self.saver.begin(thread["id"], is_new=thread["is_new"], undoes=thread["undoes"])
+        if found is None or found.metadata.get("run_id") != self.context.task_id:
+            return payload
+        answers = {name: value for name, value in self.request["resume"].items() if not name.startswith(BREAKPOINT)}
+        return Command(resume=answers) if answers else None
+
+    def _full_config(self) -> dict[str, Any]:
+        """The config, with what is ours."""
+        config = dict(self.config)
+        if self.context.on_event is not None:
+            config["callbacks"] = callbacks_for(self.context)
+        if self.saver is not None:
+            config["metadata"] = {**config.get("metadata", {}), "run_id": self.context.task_id}
+            config["configurable"] = {**config["configurable"], CHECKPOINTER: self.saver}
+        return config
+
+    async def _streamed(self, given: Any, config: Any) -> tuple[Any, bool]:
+        """The final state, and whether the graph has paused. Tells observers of what happens meanwhile."""
+        state, paused = None, False
+        began_s: dict[str, float] = {}
+        modes = ["updates", "values", *(STREAM_MODES if self.context.on_event is not None else ())]
+        async for mode, chunk in self.graph.astream(
+            given, config, context=runtime_context(self.graph, self.context, self.options), stream_mode=modes,
+            output_keys=self.graph.output_channels, control=self.control,
+            durability=self.options.durability if self.saver else None, **breakpoints(self.options),
+        ):  # fmt: skip
+            if mode in STREAM_MODES:
+                tell_chunk(self.context, mode, chunk, began_s)
+                continue
+            state = chunk if mode == "values" else state
+            paused = paused or _has_paused(chunk)
+        return state, paused
+
+    async def _interrupts(self, state: Any, config: Any) -> list[Interrupted]:
+        """What the paused graph waits for. A stop before or after a node is found by the nodes that would be next."""
+        if self.saver is None:
+            raise BadTask(
+                "the graph has paused (interrupt(), interrupt_before or interrupt_after), and nothing here can resume"
+                " it: let it run to its end, or make what follows the pause a task of its own"
+            )
+        if not hasattr(self.graph, "aget_state"):
+            return [Interrupted(each.id, "", each.value) for each in state[INTERRUPT]]
+        snapshot = await self.graph.aget_state(config)
+        asked = [Interrupted(each.id, task.name, each.value) for task in snapshot.tasks for each in task.interrupts]
+        return asked or [Interrupted(f"{BREAKPOINT}{node}", node, None) for node in dict.fromkeys(snapshot.next)]
 
 
 def _has_paused(output: Any) -> bool:

@@ -1,0 +1,89 @@
+"""LangGraph agents that are interrupted, by their own will or not, for the tests of how they go on."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypedDict
+
+from langgraph.graph import START, StateGraph
+from langgraph.runtime import Runtime
+from langgraph.types import interrupt
+
+from core.tasks import Task
+from tests.waiting import until_async
+from worker.authoring.context import current_context
+from worker.authoring.delegation import delegate
+from worker.authoring.handlers import agent
+
+HERE = Path(os.environ["USER_CODE_FOLDER"])
+
+
+class Steps(TypedDict, total=False):
+    done: Annotated[list[str], operator.add]
+    answer: Any
+    large: str
+
+
+def note(node: str) -> None:
+    """Notes that a node has begun."""
+    with (HERE / f"{current_context().task_id.replace('/', '-')}.nodes").open("a") as file:
+        file.write(f"{node}\n")
+
+
+def step(name: str) -> Callable[[Steps], Any]:
+    async def node(state: Steps) -> Steps:
+        note(name)
+        if name == "three":
+            await until_async(lambda: (HERE / "go").exists(), "the third node may end")
+        return {"done": [name]}
+
+    node.__name__ = name
+    return node
+
+
+def in_a_row(*nodes: Callable[..., Any], **schemas: Any) -> StateGraph[Any]:
+    graph: StateGraph[Any] = StateGraph(Steps, **schemas)
+    graph.add_sequence([(node.__name__, node) for node in nodes])
+    graph.add_edge(START, nodes[0].__name__)
+    return graph
+
+
+agent("five")(in_a_row(*map(step, ("one", "two", "three", "four", "five"))))
+agent("short")(in_a_row(step("one"), step("two")))
+
+
+def ask(state: Steps) -> Steps:
+    note("ask")
+    return {"answer": interrupt({"draft": "hello"}), "done": ["ask"]}
+
+
+agent("asks")(in_a_row(step("one"), ask, step("two")))
+
+
+def lead(state: Steps) -> Steps:
+    note("lead")
+    return {"answer": delegate(Task(task_type="short", payload={}), Task(task_type="short", payload={}))}
+
+
+agent("leads")(in_a_row(step("one"), lead))
+
+
+class Person(TypedDict):
+    name: str
+
+
+def greet(state: Steps, runtime: Runtime[Person]) -> Steps:
+    return {"answer": [runtime.context["name"], current_context().task_type]}
+
+
+agent("greets")(in_a_row(greet, context_schema=Person))
+
+
+def enlarge(state: Steps) -> Steps:
+    return {"large": "x" * 300_000}
+
+
+agent("enlarges")(in_a_row(enlarge))

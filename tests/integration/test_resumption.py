@@ -1,0 +1,96 @@
+"""Graphs that go on where they were: after the death of their worker, an answer, or the end of what they delegated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.agent_run import RunOptions
+from core.chaos.processes import Processes
+from core.checkpoints.redis_saver import RedisSaver
+from core.client.agent_client import AgentClient
+from core.config.settings import A2AConfig, RedisConfig
+from core.tasks import Task
+from tests.executor_bench import INTEGRATION
+from tests.tiers import SECRET, ForkedTiers, Tiers
+from tests.waiting import until
+
+AGENTS = str(INTEGRATION / "resuming_user_graphs.py")
+
+# What is tested here is the same on every server.
+pytestmark = pytest.mark.parametrize("redis_server", ["bundled"], indirect=True, scope="session")
+
+
+@pytest.fixture
+def tiers(processes: Processes, redis_config: RedisConfig, tmp_path: Path) -> Iterator[Tiers]:
+    with ForkedTiers(processes, redis_config, tmp_path, USER_CODE_FOLDER=str(tmp_path)) as tiers:
+        tiers.start("coordinator", "coordinator-1")
+        tiers.start("distributor", "distributor-1")
+        yield tiers
+
+
+@pytest.fixture
+def client(tiers: Tiers) -> Iterator[AgentClient]:
+    config = A2AConfig(agent_id="c", token_secret=SECRET)
+    with AgentClient(tiers.redis, config, "coordinator-1", "c") as client:
+        yield client
+
+
+def nodes_of(folder: Path, task_id: str) -> list[str]:
+    """The nodes that a task has begun, in order."""
+    file = folder / f"{task_id.replace('/', '-')}.nodes"
+    return file.read_text().split() if file.exists() else []
+
+
+def test_a_graph_goes_on_where_it_was_when_its_worker_is_killed_a_question_answered_or_a_child_ends(
+    tiers: Tiers, client: AgentClient, redis_config: RedisConfig, tmp_path: Path
+) -> None:
+    tiers.start("worker", "w1", "--import", AGENTS)
+    task_id = client.submit(Task(task_type="five", payload={"done": []}))
+    until(lambda: nodes_of(tmp_path, task_id)[-1:] == ["three"], "the third node runs")
+
+    tiers.kill("w1")
+    tiers.start("worker", "w2", "--import", AGENTS)
+    until(lambda: nodes_of(tmp_path, task_id)[-2:] == ["three", "three"], "the third node runs again")
+    (tmp_path / "go").touch()
+
+    assert client.value(task_id, 60) == {"done": ["one", "two", "three", "four", "five"]}
+    assert nodes_of(tmp_path, task_id) == ["one", "two", "three", "three", "four", "five"]
+
+    # A question takes no process, and is answered once; the finished nodes do not run again.
+    asks = client.submit(Task(task_id="asks", task_type="asks", payload={}))
+    [question] = until(lambda: client.questions(task=asks), "it asks")
+    assert (question.node, question.asks) == ("ask", {"draft": "hello"})
+    client.answer(asks, question.interrupt_id, {"ok": True})
+    assert client.value(asks, 60) == {"done": ["one", "ask", "two"], "answer": {"ok": True}}
+    assert nodes_of(tmp_path, asks) == ["one", "ask", "ask", "two"]
+
+    # Delegated tasks run as any other, and their results come in order.
+    leads = client.submit(Task(task_type="leads", payload={}))
+    short = {"done": ["one", "two"]}
+    assert client.value(leads, 60) == {"done": ["one"], "answer": [short, short]}
+    assert nodes_of(tmp_path, leads) == ["one", "lead", "lead"]
+
+    # What the client says: a context, a thread that is continued, a stop before a node.
+    greets = Task(task_type="greets", payload={}, run=RunOptions(context={"name": "Ada"}))
+    assert client.value(client.submit(greets), 60) == {"done": [], "answer": ["Ada", "greets"]}
+    for turns in (1, 2):
+        turn = Task(task_type="short", payload={}, run=RunOptions(thread_id="talk"))
+        assert client.value(client.submit(turn), 60) == {"done": ["one", "two"] * turns}
+    stops = client.submit(
+        Task(task_id="stops", task_type="short", payload={}, run=RunOptions(interrupt_before=["two"]))
+    )
+    [stop] = until(lambda: client.questions(task=stops), "it stops")
+    assert (stop.interrupt_id, stop.asks) == ("breakpoint:two", None)
+    client.answer(stops, stop.interrupt_id, None)
+    assert client.value(stops, 60) == {"done": ["one", "two"]}
+
+    # A state that is too large for a result is in its thread.
+    large = client.submit(Task(task_type="enlarges", payload={}))
+    assert client.value(large, 60)["thread_id"] == large
+    with RedisSaver(redis_config) as saver:
+        found = saver.get_tuple({"configurable": {"thread_id": large}})
+        assert found is not None
+        assert len(found.checkpoint["channel_values"]["large"]) == 300_000
