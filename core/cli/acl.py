@@ -14,23 +14,27 @@ __all__ = ["acl"]
 
 
 def acl(
-    role: Annotated[str, typer.Argument(help="coordinator, distributor, worker, client or operator.")],
-    agent_id: Annotated[str, typer.Argument(metavar="ID")],
+    role: Annotated[str, typer.Argument(help="coordinator, distributor, worker, client, operator or stream.")],
+    agent_id: Annotated[str, typer.Argument(metavar="ID", help="An agent's id; of an agent stream, its name.")],
     coordinator: Annotated[str | None, typer.Option(metavar="ID", help="Default: COORDINATOR_ID.")] = None,
     distributor: Annotated[str | None, typer.Option(metavar="ID", help="A worker's; default: DISTRIBUTOR_ID.")] = None,
     password_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The file with its password, of which only a hash is printed.")
     ] = None,
 ) -> None:
-    """Print the ACL SETUSER line that gives an agent a Redis user of its own.
+    """Print the ACL SETUSER line that gives an agent, or the programs of an agent stream, a Redis user of their own.
 
     For Redis 7 or Valkey: pipe it into redis-cli. Without --password-file nobody can enter as that user yet.
     """
-    from core.operations.acl import rules_of, user_of
+    from core.operations.acl import rules_of, rules_of_stream, user_of
 
     configured = settings()
-    chain = chain_of(configured, role, agent_id, coordinator, distributor)
-    user, rules = user_of(chain), rules_of(chain, configured.redis.endpoint.db)
+    db = configured.redis.endpoint.db
+    if role == "stream":
+        user, rules = f"stream:{agent_id}", rules_of_stream(agent_id, db)
+    else:
+        chain = chain_of(configured, role, agent_id, coordinator, distributor)
+        user, rules = user_of(chain), rules_of(chain, db)
     password = [f"#{_hashed(password_file)}"] if password_file else []
     note(
         f"It enters with REDIS_USERNAME={user}"

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from core.errors import ConfigError
+from core.events import audience_scripts
 from core.redis_backend import thread_scripts
 from core.redis_backend.bounded_reads import SCRIPTS, name_of
 from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys, ThreadKeys, keys_of
-from core.roles import ASKERS, Address, Role
+from core.roles import AGENT_ID, ASKERS, Address, Role
 
-__all__ = ["Allowed", "Chain", "allowed_of", "chain_of_user", "rules_of", "user_of"]
+__all__ = ["Allowed", "Chain", "allowed_of", "chain_of_user", "rules_of", "rules_of_stream", "user_of"]
 
 
 Chain = tuple[Address, ...]
@@ -65,8 +67,24 @@ def rules_of(chain: Chain, db: int = 0) -> list[str]:
     for a malformed id, since it could be a pattern, or a rule of its own."""
     for address in chain:
         Address.of(Role.COORDINATOR, address.agent_id)
+    return _rules(allowed_of(chain), db)
+
+
+def rules_of_stream(name: str, db: int = 0) -> list[str]:
+    """As `rules_of`, for a program that publishes to the agent stream of this name, and reads it. Raises ConfigError
+    for a name that could be a pattern or a rule, or, since it has a colon, give access to the keys of a hierarchy."""
+    if not AGENT_ID.fullmatch(name):
+        raise ConfigError(
+            f"stream {name[:80]!r} cannot have a user of its own: its name needs 1 to 64 letters, digits, '_', '.', '-'"
+        )
+    return _rules(
+        [_may("ping script|load time"), _may(f"{OF_A_STREAM} {RUN_STREAM_SCRIPTS}", name, f"{{{name}}}:*")], db
+    )
+
+
+def _rules(allowed: Iterable[Allowed], db: int) -> list[str]:
     selected = [f"+select|{db}"] if db else []
-    return ["resetchannels", "-@all", *selected, *map(str, allowed_of(chain))]
+    return ["resetchannels", "-@all", *selected, *map(str, allowed)]
 
 
 def allowed_of(chain: Chain) -> list[Allowed]:
@@ -91,6 +109,13 @@ THREADS = " ".join(
         *(f"evalsha|{name_of(script)}" for script in thread_scripts.SCRIPTS),
     )
 )
+#: What an agent stream takes, scripts included.
+OF_A_STREAM = (
+    "xadd xread xreadgroup xack xclaim xdel xlen xpending xrange xtrim"
+    " xgroup|create xgroup|delconsumer xinfo|consumers xinfo|groups xinfo|stream"
+    " hmget hset hdel hgetall hincrby zadd zrem zscore exists pexpire del"
+)
+RUN_STREAM_SCRIPTS = " ".join(f"evalsha|{name_of(script)}" for script in audience_scripts.SCRIPTS)
 #: Commands that only read. None takes time in proportion to all data of the server.
 READS = "get strlen getrange hget hmget hgetall hlen zscore zcard zrange zrevrange smembers xlen xrange xrevrange"
 

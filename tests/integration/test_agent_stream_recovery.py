@@ -13,8 +13,10 @@ import pytest
 import redis.asyncio
 
 from core.config.settings import RedisConfig
+from core.errors import ServerRefused
 from core.events import AgentCoordinator
 from core.events.stream_entry import ReceivedEvent
+from core.operations.acl import rules_of_stream
 from tests.integration.agent_stream import STREAM, Make, blocked, custom, numbers, pending, publish, read
 from tests.redis_server import RedisServer
 from tests.waiting import until, until_async
@@ -233,18 +235,18 @@ async def test_a_consumer_that_is_cancelled_in_its_handler_leaves_the_event_for_
     assert numbers(await read(stream("g"))) == [0]
 
 
-#: What docs/events.md says that a Redis user of a stream needs.
-RULES = (
-    "~agent_events ~{agent_events}:* -@all +ping +select +script|load +evalsha +@stream +hmget +hset +hdel +hgetall"
-    " +hincrby +zadd +zrem +zscore +exists +pexpire +del +time"
-)
+async def streamer(client: redis.asyncio.Redis, config: RedisConfig, stream_name: str) -> RedisConfig:
+    """Makes a user for the programs of a stream, and returns how they enter."""
+    command = f"ACL SETUSER streamer reset on >pass-of-streamer {' '.join(rules_of_stream(stream_name))}"
+    await client.execute_command(*command.split())  # type: ignore[no-untyped-call]
+    return config.model_copy(update={"username": "streamer", "password": "pass-of-streamer"})
 
 
-async def test_a_redis_user_with_these_permissions_can_do_everything(
+async def test_a_redis_user_with_the_rules_of_a_stream_can_do_everything(
     stream: Make, client: redis.asyncio.Redis, redis_config: RedisConfig
 ) -> None:
-    await client.execute_command(*f"ACL SETUSER streamer reset on >pass-of-streamer {RULES}".split())  # type: ignore[no-untyped-call]
-    user = redis_config.model_copy(update={"username": "streamer", "password": "pass-of-streamer"})
+    await client.execute_command("ACL", "LOG", "RESET")  # type: ignore[no-untyped-call]
+    user = await streamer(client, redis_config, STREAM)
     coordinator = AgentCoordinator(user, consumer_group="g", max_length=1000, max_attempts=1)
     await coordinator.publish_many(custom("s", n=number) for number in range(1100))
 
@@ -258,5 +260,21 @@ async def test_a_redis_user_with_these_permissions_can_do_everything(
     assert len(await coordinator.claim_abandoned_messages(min_idle_ms=0)) >= 1
     assert await coordinator.trim_stream(900, approximate=False) == 201
     assert (await coordinator.get_stream_info())["length"] == 900
+    async with AgentCoordinator(user) as cursor:
+        assert await read(cursor, after=await cursor.last_id()) == []
+    async with AgentCoordinator(user, consumer_group="g") as leaver:
+        await coordinator.publish_many(custom(session, n=0) for session in "st")
+        assert len(await read(leaver, auto_ack=False))
+        await coordinator.publish(custom("s", n=1))
+        await read(coordinator, auto_ack=False)  # of a session of the other
+    assert len(await coordinator.claim_abandoned_messages(min_idle_ms=0))
     await coordinator.close()
+    assert await client.acl_log() == []
+    await client.acl_deluser("streamer")
+
+
+async def test_that_user_reaches_nothing_else(client: redis.asyncio.Redis, redis_config: RedisConfig) -> None:
+    user = await streamer(client, redis_config, "another")
+    with pytest.raises(ServerRefused, match="may not do this"):
+        await AgentCoordinator(user, consumer_group="g").initialize()
     await client.acl_deluser("streamer")

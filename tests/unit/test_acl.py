@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core.errors import ConfigError
-from core.operations.acl import chain_of_user, rules_of, user_of
+from core.operations.acl import chain_of_user, rules_of, rules_of_stream, user_of
 from core.roles import Address, Role
 
 
@@ -38,9 +38,15 @@ def test_an_id_that_could_be_a_pattern_or_a_rule_is_refused(role: Role, bad: str
             rules_of(who)
 
 
-@pytest.mark.parametrize("role", Role)
-def test_no_role_may_do_what_stops_the_server_or_tells_its_passwords(role: Role) -> None:
-    allowed = {rule.strip("(").lstrip("+") for part in rules_of(chain(role)) for rule in part.split()}
+@pytest.mark.parametrize("bad", ["*", "a b", "a) ~*", "a[b]", "", "coordinator:c", "{shared", "a\\"])
+def test_a_stream_whose_name_could_be_a_pattern_a_rule_or_a_hierarchy_gets_no_user(bad: str) -> None:
+    with pytest.raises(ConfigError, match="stream"):
+        rules_of_stream(bad)
+
+
+@pytest.mark.parametrize("rules", [*(rules_of(chain(role)) for role in Role), rules_of_stream("agent_events")])
+def test_nobody_may_do_what_stops_the_server_or_tells_its_passwords(rules: list[str]) -> None:
+    allowed = {rule.strip("(").lstrip("+") for part in rules for rule in part.split()}
 
     assert not allowed & {
         "eval",
