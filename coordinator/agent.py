@@ -83,7 +83,7 @@ class CoordinatorBehaviour:
         )
 
     def decide(self, batch: Batch) -> Step:
-        return self._graph.run(self.state, batch)
+        return self._graph.run(self.state, batch, self._config.events)
 
     def beat(self) -> Beat:
         return Beat()

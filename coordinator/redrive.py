@@ -100,7 +100,7 @@ def on_purge_task(state: CoordinatorState, received: Received, batch: Batch, ste
             take_off(state, task_id, step)
             step.put(Table.ENDED, task_id, batch.now_ms)
             step.note("dead_letter_purged", task_id=task_id)
-            step.events.append((EventType.TASK_PURGED, task_id, None))
+            step.tell_of(EventType.TASK_PURGED, task_id)
         elif known is None or not is_dead(known):
             refused.append(Refusal(task_id, NO_DEAD_LETTER))
     answer(received, Answer(refused=tuple(refused)), step)

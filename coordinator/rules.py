@@ -103,7 +103,7 @@ def on_submit_task(state: CoordinatorState, received: Received, batch: Batch, st
             accept(state, task, client, batch, step, submission=entry)
         except BadTask as error:
             refused.append(Refusal(shown_id(task_id_in(item)), str(error)[:REASON_CHARACTERS]))
-            step.events.append((EventType.TASK_REFUSED, refused[-1].task_id, None, refused[-1].reason))
+            step.tell_of(EventType.TASK_REFUSED, refused[-1].task_id, refused[-1].reason)
             state.count("refused")
     if entry and received.signed and len(state.local_tasks) > before:
         keep_message(state, entry, received.signed.pack(), len(state.local_tasks) - before, step)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from difflib import get_close_matches
 from enum import StrEnum
+from functools import cache
 from types import MappingProxyType
 
 from core.errors import BadEvent
@@ -34,6 +35,11 @@ class EventLevel(StrEnum):
     def tells(self, kind: EventType) -> bool:
         """Whether a hierarchy at this level tells of events of this type."""
         return kind.level.rank <= self.rank
+
+    @property
+    def types(self) -> frozenset[EventType]:
+        """All types of events that a hierarchy tells of at this level."""
+        return _types_at(self)
 
 
 class EventType(StrEnum):
@@ -224,6 +230,11 @@ def foreign_event_type(name: str) -> EventType:
     unknown._name_, unknown._value_ = name.upper(), name
     unknown.level, unknown.meaning, unknown.fields = EventLevel.ALL, "", ()
     return unknown
+
+
+@cache
+def _types_at(level: EventLevel) -> frozenset[EventType]:
+    return frozenset(filter(level.tells, EventType))
 
 
 def event_types_table() -> Iterator[tuple[str, str, str, str]]:

@@ -7,7 +7,7 @@ step is committed. After a lost connection the same Step, as a value, is committ
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -18,7 +18,7 @@ from msgspec import Raw
 from core.a2a_messaging import A2AMessage, MessageType
 from core.errors import PeerError
 from core.event_entry import EventRow
-from core.event_types import EventType
+from core.event_types import EventLevel, EventType
 from core.roles import Action, Address
 from core.server_info import Memory
 from core.signing import ReplayWindow, Signed
@@ -216,7 +216,8 @@ class Step:
     notes: list[Note] = field(default_factory=list)  #: for the log
     #: task id -> its transitions, in order, for the audit trail
     changes: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    events: list[EventRow] = field(default_factory=list)  #: what observers are told, as far as their level goes
+    tells: Set[EventType] = EventLevel.ALL.types  #: of what observers are told
+    events: list[EventRow] = field(default_factory=list)  #: what they are told
     told: dict[Address, int] = field(default_factory=dict)  #: bytes of records in its answers, by client
     refused: dict[str, str] = field(default_factory=dict)  #: id of a new task that is not admitted -> the reason
     placed: dict[str, str] = field(default_factory=dict)  #: id of a waiting task -> the child that must get it
@@ -244,11 +245,18 @@ class Step:
 
     def tell(self, kind: EventType, task: Task, *facts: Any) -> None:
         """Tells observers what has become of a task; `facts` in the order of the fields of that type."""
-        self.events.append((kind, task.task_id, task.root_id if task.parent_id else None, *facts))
+        if kind in self.tells:
+            self.events.append((kind, task.task_id, task.root_id if task.parent_id else None, *facts))
+
+    def tell_of(self, kind: EventType, task_id: str, *facts: Any) -> None:
+        """As `tell`, of a task of which only the id is known."""
+        if kind in self.tells:
+            self.events.append((kind, task_id, None, *facts))
 
     def tell_agent(self, kind: EventType, agent: Address, *facts: Any) -> None:
         """Tells observers what has become of an agent."""
-        self.events.append((kind, "", None, str(agent), *facts))
+        if kind in self.tells:
+            self.events.append((kind, "", None, str(agent), *facts))
 
     def refuse(self, task_id: str, reason: str) -> None:
         """Makes a coordinator refuse a new task; its client is told the reason. A node that calls this must run before

@@ -26,6 +26,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command
 
 from core.errors import ConfigError
+from core.event_types import EventLevel
 from core.step import Batch, Step
 
 __all__ = [
@@ -220,13 +221,14 @@ class TierGraph:
         self._turning = turning
         self._at_rest: list[Run] = []
 
-    def run(self, memory: object, batch: Batch) -> Step:
-        """The step that the graph takes on `batch`. Nodes are plain functions without I/O, so this never blocks."""
+    def run(self, memory: object, batch: Batch, level: EventLevel = EventLevel.ALL) -> Step:
+        """The step that the graph takes on `batch`, with the events that are told at `level`. Nodes are plain functions
+        without I/O, so this never blocks."""
         try:
             run = self._at_rest.pop()
         except IndexError:  # the first tick, or an agent in another thread is at one
             run = Run(self._turning)
-        step = run.tick(memory, batch)  # a run does not go on after an error
+        step = run.tick(memory, batch, level)  # a run does not go on after an error
         if run.ticks_left:
             self._at_rest.append(run)
         return step
@@ -245,8 +247,8 @@ class Run:
         self._ticks = cast(Generator[Any, None, None], ticks)
         finalize(self, self._context.run, self._ticks.close)
 
-    def tick(self, memory: object, batch: Batch) -> Step:
-        now, step = self._now, Step()
+    def tick(self, memory: object, batch: Batch, level: EventLevel) -> Step:
+        now, step = self._now, Step(tells=level.types)
         now.memory, now.batch, now.step = memory, batch, step
         self._context.run(next, self._ticks)
         now.memory = now.batch = now.step = NOTHING  # at rest it keeps no agent's memory, and no messages

@@ -49,7 +49,7 @@ class DistributorBehaviour:
         )
 
     def decide(self, batch: Batch) -> Step:
-        return self._graph.run(self.state, batch)
+        return self._graph.run(self.state, batch, self._config.events)
 
     def beat(self) -> Beat:
         state = self.state

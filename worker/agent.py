@@ -135,7 +135,7 @@ class WorkerBehaviour:
     def decide(self, batch: Batch) -> Step:
         if self._said in batch.events:
             self._said = None
-        return self._graph.run(self.state, batch)
+        return self._graph.run(self.state, batch, self._config.events)
 
     def beat(self) -> Beat:
         """The content of a heartbeat. The worker's skills are its capabilities, those of its handlers, and `task:TYPE`

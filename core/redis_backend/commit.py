@@ -89,12 +89,11 @@ class Committer:
     # ---- under the lease ----
 
     def telling(self, rows: Sequence[EventRow]) -> list[DeferredCommand]:
-        """The command that tells observers of these events, for the next `commit`; none if its level tells of none."""
+        """The command that tells observers of these events, for the next `commit`; none if there are none."""
         trail = self._trail
-        told = trail.tells(rows) if trail else []
-        if not (trail and told):
+        if not (trail and rows):
             return []
-        return [lambda epoch: trail.entry(told, self.lease.version + 1, epoch)]
+        return [lambda epoch: trail.entry(rows, self.lease.version + 1, epoch)]
 
     async def renew(self) -> None:
         """Renews the lease. It waits for Redis, and raises, as `commit` does."""

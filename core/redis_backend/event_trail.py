@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from core.event_entry import EventRow, body_of
-from core.event_types import EventLevel, EventType
+from core.event_types import EventLevel
 from core.ports import Command
 from core.sealing import Sealed, Seals
 
@@ -26,7 +26,7 @@ class EventTrail:
         self.key = key
         self._agent_id = agent_id
         self._seals = seals
-        self._told = frozenset(kind for kind in EventType if level is not EventLevel.OFF and level.tells(kind))
+        self._told = level.types
         self._mean_bytes = 0.0
 
     def tells(self, rows: Sequence[EventRow]) -> list[EventRow]:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from core.errors import LeaseLost
-from core.event_types import EventType
+from core.event_types import EventLevel, EventType
 from core.step import Call, HeartbeatDue, Request, Step, turn_away
 from tests.builders import DISTRIBUTOR, WORKER, a_batch, a_task, taken
 
@@ -37,6 +37,25 @@ def test_observers_are_told_of_a_task_with_its_tree_if_it_has_a_parent_and_of_an
         (EventType.TASK_REPLAYED, "c", "r", "c.replay1"),
         (EventType.AGENT_DRAINING, "", None, "worker:worker-1", 7),
     ]
+
+
+@pytest.mark.parametrize(
+    ("level", "told"),
+    [
+        (EventLevel.OFF, []),
+        (EventLevel.AGENTS, ["agent_draining"]),
+        (EventLevel.TASKS, ["task_purged"] * 2 + ["agent_draining"]),
+    ],
+)
+def test_a_step_collects_only_what_is_told_at_its_level(level: EventLevel, told: list[str]) -> None:
+    step = Step(tells=level.types)
+
+    step.tell(EventType.TASK_PURGED, a_task("t"))
+    step.tell_of(EventType.TASK_PURGED, "u")
+    step.tell(EventType.TASK_PROGRESS, a_task("t"), {})
+    step.tell_agent(EventType.AGENT_DRAINING, WORKER)
+
+    assert [kind for kind, *_ in step.events] == told
 
 
 def test_the_highest_number_taken_from_a_sender_is_that_of_its_own_window() -> None:
