@@ -52,6 +52,12 @@ A thread is what LangGraph remembers under a thread id T. The scripts that write
     {thread:T}:values                        hash    name -> checkpoint, value or write         option    savers
     {thread:T}:index                         zset    names of checkpoints and writes, in order  option    savers
     {thread:T}:fence                         string  order and attempt of who may write         option    savers
+
+A store is LangGraph's memory beyond threads, under a name S.
+
+    {store:S}:items                          hash    name -> item                               -         stores
+    {store:S}:index                          zset    names of items, in order                   -         stores
+    {store:S}:expiry                         zset    name -> when it expires (ms)               -         stores
 """
 
 from __future__ import annotations
@@ -60,7 +66,7 @@ from dataclasses import dataclass
 
 from core.roles import ASKERS, Address, Role
 
-__all__ = ["ACTIVE", "AgentKeys", "AudienceKeys", "CellKeys", "CoordinatorKeys", "ThreadKeys", "keys_of"]
+__all__ = ["ACTIVE", "AgentKeys", "AudienceKeys", "CellKeys", "CoordinatorKeys", "StoreKeys", "ThreadKeys", "keys_of"]
 
 ACTIVE = "agents:active"
 
@@ -318,6 +324,26 @@ class ThreadKeys:
 
     def _key(self, name: str) -> str:
         return f"{{thread:{self.thread_id}}}:{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreKeys:
+    """`{store:NAME}:...`"""
+
+    name: str
+
+    @property
+    def every(self) -> str:
+        """A pattern that matches all of them."""
+        return self._key("*")
+
+    @property
+    def all(self) -> tuple[str, str, str]:
+        """Items, index, expiry: the keys of each script."""
+        return self._key("items"), self._key("index"), self._key("expiry")
+
+    def _key(self, name: str) -> str:
+        return f"{{store:{self.name}}}:{name}"
 
 
 def keys_of(chain: tuple[Address, ...]) -> AgentKeys:
