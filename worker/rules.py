@@ -23,8 +23,8 @@ from core.step import Batch, Drain, Effect, Event, Received, Sending, Step
 from core.tasks import Task, TaskError, check_names
 
 __all__ = [
-    "CancelRun", "DropThread", "Outcome", "ProgressMade", "RunTask", "Said", "Withdraw", "Withdrawn", "WorkerEffect", "WorkerEvent",
-    "WorkerState", "has_news", "receive", "report",
+    "CancelRun", "DropThread", "Outcome", "ProgressMade", "RunTask", "Said", "Withdraw", "Withdrawn", "WorkerEffect",
+    "WorkerEvent", "WorkerState", "has_news", "receive", "report",
 ]  # fmt: skip
 
 
