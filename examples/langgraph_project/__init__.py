@@ -1,0 +1,1 @@
+"""A LangGraph project as others have them: it knows nothing of where it runs."""
