@@ -329,8 +329,6 @@ class WorkerAgent(Agent):
         of the task is part of the outcome, and is not raised. This works without `initialize`.
 
         Raises BadTask: the task is malformed or too large."""
-        import asyncio
-
         task = to_begin_now(task)
         outcome: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
         executor = Executor(

@@ -28,7 +28,8 @@ class Steps(TypedDict, total=False):
 
 
 def note(node: str) -> None:
-    """Notes that a node has begun."""
+    """Notes in which process a node begins, and then that it does."""
+    (HERE / "pid").write_text(str(os.getpid()))
     with (HERE / f"{current_context().task_id.replace('/', '-')}.nodes").open("a") as file:
         file.write(f"{node}\n")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,6 +60,8 @@ def test_a_graph_goes_on_where_it_was_when_its_worker_is_killed_a_question_answe
 
     assert client.value(task_id, 60) == {"done": ["one", "two", "three", "four", "five"]}
     assert nodes_of(tmp_path, task_id) == ["one", "two", "three", "three", "four", "five"]
+    with RedisSaver(redis_config) as saver:  # its own thread, which nobody needs any more
+        until(lambda: saver.get_tuple({"configurable": {"thread_id": task_id}}) is None, "the thread is deleted")
 
     # A question takes no process, and is answered once; the finished nodes do not run again.
     asks = client.submit(Task(task_id="asks", task_type="asks", payload={}))
@@ -94,3 +98,22 @@ def test_a_graph_goes_on_where_it_was_when_its_worker_is_killed_a_question_answe
         found = saver.get_tuple({"configurable": {"thread_id": large}})
         assert found is not None
         assert len(found.checkpoint["channel_values"]["large"]) == 300_000
+
+
+def test_runs_go_on_where_they_were_when_their_process_is_killed_and_it_costs_them_no_attempt(
+    tiers: Tiers, client: AgentClient, tmp_path: Path
+) -> None:
+    tiers.start("worker", "w1", "--import", AGENTS)
+    # Several in each process, so that none of them is known to be guilty.
+    ids = client.submit_many([Task(task_type="five", payload={}) for _ in range(6)])
+    third = ["one", "two", "three"]
+    until(lambda: all(nodes_of(tmp_path, task_id) == third for task_id in ids), "the third nodes run")
+
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    until(lambda: any(nodes_of(tmp_path, task_id) == [*third, "three"] for task_id in ids), "some go on")
+    (tmp_path / "go").touch()
+
+    for task_id in ids:
+        ended = client.result(task_id, 60)
+        assert (ended.result, ended.attempt, ended.errors) == ({"done": [*third, "four", "five"]}, 1, ())
+        assert nodes_of(tmp_path, task_id) in ([*third, "four", "five"], [*third, "three", "four", "five"])
