@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
@@ -47,6 +48,8 @@ def pytest_configure() -> None:
     os.environ["AGENT_DATA_DIR"] = str(_data_dir)
     os.environ["LANGSMITH_TRACING"] = "false"
     os.environ["PYTHONPATH"] = f"{ROOT}:{ROOT}/deploy/package"  # for processes that the tests start anywhere
+    # A shell that runs the tests in the background ignores Ctrl-C for them, and so for all that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure() -> None:
