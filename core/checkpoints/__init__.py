@@ -11,10 +11,11 @@ if TYPE_CHECKING:
 
     from core.checkpoints.encryption import Encryption
     from core.checkpoints.redis_saver import RedisSaver
+    from core.checkpoints.redis_store import RedisStore
 
-__all__ = ["Encryption", "RedisSaver"]
+__all__ = ["Encryption", "RedisSaver", "RedisStore"]
 
-_HOME = {"Encryption": ".encryption", "RedisSaver": ".redis_saver"}
+_HOME = {"Encryption": ".encryption", "RedisSaver": ".redis_saver", "RedisStore": ".redis_store"}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,15 +6,11 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-import redis
-import redis.asyncio
-
 from core.checkpoints.encryption import Encryption
+from core.checkpoints.opening import AnyClient, opener_of
 from core.checkpoints.redis_storage import MAX_WRITE_BYTES, RedisStorage
 from core.checkpoints.saver import CheckpointSaver
 from core.config.settings import RedisConfig
-from core.redis_backend.own_client import OwnClient
-from core.redis_client import Wire
 
 __all__ = ["RedisSaver"]
 
@@ -28,7 +24,7 @@ class RedisSaver(CheckpointSaver):
 
     def __init__(
         self,
-        client: redis.Redis | redis.asyncio.Redis | RedisConfig,
+        client: AnyClient,
         *,
         keep: int = 0,
         ttl_s: float | None = None,
@@ -40,8 +36,9 @@ class RedisSaver(CheckpointSaver):
         of each namespace are kept, and besides them those where a history forks; 0: all. `ttl_s`: how long a thread is
         kept after its last write; None: for good. `max_write_bytes`: of one superstep. `allowed_types` and
         `encryption`: see CheckpointSaver and Encryption."""
-        opened = (lambda: Wire(client)) if isinstance(client, RedisConfig) else (lambda: OwnClient(client))
-        storage = RedisStorage(opened, keep=keep, ttl_ms=int((ttl_s or 0) * 1000), max_write_bytes=max_write_bytes)
+        storage = RedisStorage(
+            opener_of(client), keep=keep, ttl_ms=int((ttl_s or 0) * 1000), max_write_bytes=max_write_bytes
+        )
         super().__init__(storage, allowed_types=allowed_types, encryption=encryption)
         self._redis_storage = storage
 

@@ -17,13 +17,13 @@ from langgraph.checkpoint.base import (
     get_checkpoint_id,
 )
 
+from core.checkpoints.blocking import Done, wait_for
 from core.checkpoints.encoding import Encoding, config_of, reseal, thread_of
 from core.checkpoints.encryption import Encryption, Plain, Sealing
 from core.checkpoints.outbox import Outbox
 from core.checkpoints.serializer import StrictSerializer
 from core.checkpoints.storage import Fence, Selection, Storage, StoredCheckpoint
 from core.errors import BadTask
-from core.runtime.portal import portal_loop, refuse_in_a_loop
 
 __all__ = ["CheckpointSaver"]
 
@@ -58,8 +58,10 @@ class CheckpointSaver(BaseCheckpointSaver[str]):
         self._sealing: Sealing = encryption or Plain()
         self._outbox: Outbox | None = None
 
-    async def setup(self) -> None:
-        """Does nothing: there are no tables to make. Here so that programs made for other checkpointers run."""
+    def setup(self) -> Done:
+        """Does nothing: there are no tables to make. Here so that programs made for other checkpointers run, which call
+        or await it."""
+        return Done()
 
     # ---- reading ----
 
@@ -229,12 +231,7 @@ class CheckpointSaver(BaseCheckpointSaver[str]):
         self._wait("aprune", self.aprune(thread_ids, strategy=strategy))
 
     def _wait(self, name: str, call: Coroutine[Any, Any, T]) -> T:
-        try:
-            refuse_in_a_loop(f"await {name}() instead, or in a graph `ainvoke`, `astream` or `aget_state`.")
-        except BaseException:
-            call.close()
-            raise
-        return asyncio.run_coroutine_threadsafe(call, portal_loop()).result()
+        return wait_for(call, f"await {name}() instead, or in a graph `ainvoke`, `astream` or `aget_state`.")
 
     # ---- what both stand on ----
 

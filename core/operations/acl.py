@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from core.errors import ConfigError
 from core.events import audience_scripts
-from core.redis_backend import thread_scripts
+from core.redis_backend import item_scripts, thread_scripts
 from core.redis_backend.bounded_reads import SCRIPTS, name_of
-from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys, ThreadKeys, keys_of
+from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys, StoreKeys, ThreadKeys, keys_of
 from core.roles import AGENT_ID, ASKERS, Address, Role
 
 __all__ = ["Allowed", "Chain", "allowed_of", "chain_of_user", "rules_of", "rules_of_stream", "user_of"]
@@ -109,6 +109,13 @@ THREADS = " ".join(
         *(f"evalsha|{name_of(script)}" for script in thread_scripts.SCRIPTS),
     )
 )
+#: Commands on the stores of LangGraph, all in scripts.
+STORES = " ".join(
+    (
+        "hget hset hdel zadd zrem zscore zrangebylex zrangebyscore",
+        *(f"evalsha|{name_of(script)}" for script in item_scripts.SCRIPTS),
+    )
+)
 #: What an agent stream takes, scripts included.
 OF_A_STREAM = (
     "xadd xread xreadgroup xack xclaim xdel xlen xpending xrange xtrim"
@@ -163,6 +170,7 @@ def _worker(chain: Chain) -> list[Allowed]:
         *_child(chain),
         _may("hmget", *_reading(CoordinatorKeys(chain[0].agent_id).tasks)),  # inputs of continuations
         _may(THREADS, ThreadKeys("*").every),
+        _may(STORES, StoreKeys("*").every),
     ]
 
 
@@ -211,6 +219,7 @@ def _client(chain: Chain) -> list[Allowed]:
         _may("xrevrange", *_reading(keys.agent.quarantine)),  # whether its message was rejected, and why
         _may("script|load"),
         _may(THREADS, ThreadKeys("*").every),
+        _may(STORES, StoreKeys("*").every),
     ]
 
 

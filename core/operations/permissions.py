@@ -14,7 +14,7 @@ from core.config.settings import RedisConfig
 from core.errors import ConfigError
 from core.operations.acl import Chain, allowed_of
 from core.ports import Command
-from core.redis_backend.keys import CoordinatorKeys, ThreadKeys
+from core.redis_backend.keys import CoordinatorKeys, StoreKeys, ThreadKeys
 from core.redis_client import Wire
 from core.roles import ASKERS, options_of
 
@@ -103,8 +103,9 @@ async def refused_to(redis: RedisConfig, chain: Chain) -> list[str]:
 
 def _calls(redis: RedisConfig, chain: Chain) -> Iterator[_Call]:
     is_asker = chain[-1].role in ASKERS
-    # A client works without events and threads, too; it is told when it asks for them.
-    optional = {CoordinatorKeys(chain[0].agent_id).events, ThreadKeys("*").every} if is_asker else set()
+    # A client works without events, threads and stores, too; it is told when it asks for them.
+    unasked = (CoordinatorKeys(chain[0].agent_id).events, ThreadKeys("*").every, StoreKeys("*").every)
+    optional = {*unasked} if is_asker else set()
     left_out = UNTRIED if redis.wait_replicas or not is_asker else UNTRIED | FOR_REPLICAS
     for allowed in allowed_of(chain):
         # A pattern is a name that it matches itself.

@@ -55,7 +55,7 @@ IMPORTING_BY_NAME = (
 )  # fmt: skip
 #: Who may open connections to the store: what acts as an agent, a client or an operator. All others are given one.
 OPENING_CONNECTIONS = (
-    "core/wiring.py", "core/runtime/agent.py", "core/checkpoints/redis_saver.py", "core/client/*.py",
+    "core/wiring.py", "core/runtime/agent.py", "core/checkpoints/opening.py", "core/client/*.py",
     "core/events/stream_session.py", "core/operations/reader.py", "core/operations/permissions.py",
 )  # fmt: skip
 #: What workers import by its name and run, as they do with the modules of any user.
@@ -117,7 +117,7 @@ RULES: tuple[Rule, ...] = (
         "core/*",
         ("redis",),
         "only core/redis_client.py and core/redis_backend/ speak to Redis",
-        unless=("core/redis_client.py", "core/redis_backend/*", "core/checkpoints/redis_saver.py"),
+        unless=("core/redis_client.py", "core/redis_backend/*", "core/checkpoints/opening.py"),
     ),
     *(
         Rule(

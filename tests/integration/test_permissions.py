@@ -11,7 +11,7 @@ from core.client.agent_client import AgentClient
 from core.config.settings import A2ASecrets, RedisConfig
 from core.config.sources import load
 from core.errors import ConfigError, ServerRefused
-from core.operations.acl import READS, THREADS, Chain, allowed_of, rules_of
+from core.operations.acl import READS, STORES, THREADS, Chain, allowed_of, rules_of
 from core.operations.checkup import check_all
 from core.operations.permissions import check_permissions, refused_to
 from core.redis_backend.clock import ServerClock
@@ -70,9 +70,11 @@ async def test_each_command_that_is_not_allowed_is_found(as_user: RedisConfig, c
     names = {rule.strip("(").removeprefix("+") for rule in rules if rule.lstrip("(").startswith("+")}
     untried = {"append", "info", "ping"}  # who may not PING does not get in
     if chain[-1].role in (Role.CLIENT, Role.OPERATOR):
-        untried |= {*THREADS.split()} - {*READS.split()}  # for threads, without which a client works
+        untried |= {*THREADS.split(), *STORES.split()} - {
+            *READS.split()
+        }  # for threads and stores, without which a client works
     if chain[-1].role is Role.CLIENT:
-        untried |= {*THREADS.split(), "xrange"}  # for events, likewise
+        untried |= {*THREADS.split(), *STORES.split(), "xrange"}  # for events, likewise
     missed = []
     for name in sorted(names - untried):
         await make_user(client, *ALL, f"-{name.partition('|')[0]}")

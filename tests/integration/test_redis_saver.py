@@ -17,7 +17,7 @@ from langgraph.checkpoint.conformance.capabilities import ALL_CAPABILITIES, Capa
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
-from core.checkpoints import RedisSaver
+from core.checkpoints import RedisSaver, RedisStore
 from core.errors import EventLoopError, ServerRefused
 from core.operations.acl import rules_of
 from core.roles import Address, Role
@@ -82,6 +82,10 @@ async def test_it_passes_as_the_redis_user_of_a_role(
         await asking_graph(saver).ainvoke({"words": []}, CONFIG)
         with pytest.raises(ServerRefused, match="may not do this"):
             [each async for each in saver.athreads()]
+    async with RedisStore(as_user, ttl={"default_ttl": 1}) as store:
+        await store.aput(("n",), "k", {})
+        await store.adelete(("n",), "j")
+        assert [len(await found) for found in (store.asearch(("n",)), store.alist_namespaces())] == [1, 1]
     await redis_as_admin.execute_command("ACL", "DELUSER", "someone")
 
     assert {name: result.failures for name, result in report.results.items() if result.failures} == {}

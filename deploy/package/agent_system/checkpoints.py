@@ -7,11 +7,11 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # as in `agent_system`
 if TYPE_CHECKING:
-    from core.checkpoints import Encryption, RedisSaver
+    from core.checkpoints import Encryption, RedisSaver, RedisStore
 else:
 
     def __getattr__(name):
         return getattr(import_module(".core.checkpoints", __package__), name)
 
 
-__all__ = ["Encryption", "RedisSaver"]
+__all__ = ["Encryption", "RedisSaver", "RedisStore"]
