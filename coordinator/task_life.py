@@ -77,7 +77,8 @@ def accept(
         owner=owner_of(asker) if asker else owner,
         reply_to=(str(asker),) if asker else (),
     )
-    check_thread(state, opened, opened.owner)
+    if opened.run:
+        check_thread(state, opened, opened.owner)
     if why := step.refused.get(task.task_id) or refusal(state, task):
         raise BadTask(why)
     admit(state, opened, batch, step)
@@ -131,7 +132,7 @@ def admit(state: CoordinatorState, task: Task, batch: Batch, step: Step) -> None
         heapq.heappush(state.deadlines, (due_ms(task.deadline), task.task_id))
         if len(state.deadlines) > 2 * len(state.local_tasks) + DEADLINES_KEPT:
             state.deadlines = deadlines_of(state)
-    for replaced in replaced_by(state, task):
+    for replaced in replaced_by(state, task) if task.run else ():
         cancel(state, replaced, batch, step)
 
 
@@ -256,7 +257,8 @@ def end(
     del state.local_tasks[task.task_id]
     state.queue.remove(task.task_id)
     state.families.pop(task.task_id, None)
-    forget_questions(state, task, step)
+    if task.waits:
+        forget_questions(state, task, step)
     for child_id in task.children:
         state.digests.pop(child_id, None)
     step.put(Table.TASKS, task.task_id, record)
@@ -268,7 +270,7 @@ def end(
     state.count(status)
     for asker in task.reply_to:
         step.send(Sending(Address.parse(asker), Action.TASK_RESULT), record)
-    for next_run in leave_line(state, ended):
+    for next_run in leave_line(state, ended) if task.run else ():
         save(state, next_run, step)
         if next_run.behind is None:
             state.queue.push(next_run)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypedDict
+from typing import Any, Self, TypedDict
 
 import pytest
 from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import START, StateGraph
-from langgraph.types import Command, interrupt
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode
+from langgraph.types import Command, Send, interrupt
 from msgspec import Raw
 from pydantic import BaseModel
 
@@ -38,6 +39,15 @@ class Run:
         for name, node in nodes.items():
             graph.add_node(name, node)
             graph.add_edge(START, name)
+        self._compile(graph)
+
+    @classmethod
+    def of(cls, graph: StateGraph[Any]) -> Self:
+        run = cls.__new__(cls)
+        run._compile(graph)
+        return run
+
+    def _compile(self, graph: StateGraph[Any]) -> None:
         self._graph = graph.compile(InMemorySaver())
         self._config: Any = {"configurable": {"thread_id": "t"}}
         self.context = Context("t", spawned=3)
@@ -257,3 +267,26 @@ async def test_a_tool_with_a_schema_hands_over_its_arguments() -> None:
 
 async def test_a_model_is_told_of_a_failure_in_words() -> None:
     assert (await told(failed))[1] == "research has done nothing: ValueError: no luck"
+
+
+async def test_a_supervisor_has_several_agents_at_work_at_once_and_hears_of_each() -> None:
+    """As an agent of LangChain calls its tools: each call is a task of the graph of its own."""
+    tools = ToolNode([as_tool("research", "Finds sources."), as_tool("write", "Writes.", name="author")])
+    calls = [
+        {"name": "research", "args": {"request": "bees"}, "id": "1"},
+        {"name": "author", "args": {"request": "a poem"}, "id": "2"},
+        {"name": "research", "args": {"request": "ants"}, "id": "3"},
+    ]
+    graph = StateGraph(MessagesState).add_node("tools", tools)
+    graph.add_conditional_edges(START, lambda _: [Send("tools", [{**call, "type": "tool_call"}]) for call in calls])
+    run = Run.of(graph)
+
+    begun = suspended(await run.begin({"messages": []}))
+    state: Any = await run.go_on(begun, lambda task: failed(task) if task.task_type == "write" else completed(task))
+
+    assert [(task.task_type, task.payload["messages"][0]["content"]) for task in begun.children] == [
+        ("research", "bees"), ("write", "a poem"), ("research", "ants"),
+    ]  # fmt: skip
+    told_by_id = {message.tool_call_id: message.content for message in state["messages"]}
+    assert told_by_id["2"] == "write has done nothing: ValueError: no luck"
+    assert ["bees" in told_by_id["1"], "ants" in told_by_id["3"]] == [True, True]
