@@ -25,6 +25,11 @@ class GraphCallbacks(BaseCallbackHandler):
         self._context = context
         self._called: dict[Any, tuple[str, str | None, float]] = {}  # run id -> name, node, monotonic time
 
+    @property
+    def ignore_chain(self) -> bool:
+        """Nodes are seen in the stream of the run: LangChain need not ask for each whether it is told of."""
+        return True
+
     def on_chat_model_start(self, serialized: Any, messages: Any, *, run_id: Any, **told: Any) -> None:
         self._model_started(serialized, run_id, told)
 
