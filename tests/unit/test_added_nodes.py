@@ -36,6 +36,10 @@ def nothing(state: TickState, runtime: Any) -> None:
     pass
 
 
+def idle(state: TickState, runtime: Any) -> None:
+    pass
+
+
 def test_a_node_before_receive_refuses_new_tasks_and_its_reason_is_told(sample: dict[str, Any]) -> None:
     graph = coordinator.graph.build([Before("receive", sample["two_videos_at_once"])])
     memory = CoordinatorState("coordinator-1")
@@ -145,7 +149,9 @@ A_COROUTINE_OF_A_CLASS: Any = Waits()
 
 WRONG: list[tuple[list[Any], str]] = [
     ([Before("dispach", nothing)], "no node 'dispach' here: name one of receive, survey, dispatch"),
+    ([Before("recieve", nothing), Before("dispach", nothing)], "no node 'dispach', 'recieve' here: name one of"),
     ([Before("receive", nothing), After("dispatch", nothing)], "two nodes are called nothing"),
+    ([Before("receive", node) for node in (nothing, idle, nothing, idle)], "two nodes are called idle, nothing: give"),
     ([Before("receive", A_COROUTINE)], "waits is a coroutine function"),
     ([Before("receive", partial(A_COROUTINE))], "partial is a coroutine function"),
     ([Before("receive", A_COROUTINE_OF_A_CLASS)], "Waits is a coroutine function"),

@@ -140,6 +140,17 @@ def test_ticks_go_on_where_a_run_of_langgraph_has_come_to_its_end(monkeypatch: p
     assert all(step is steps[batch.mono_ms] for _, batch, step in seen)
 
 
+def test_a_limit_that_users_set_for_their_graphs_ends_no_run_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What LANGGRAPH_DEFAULT_RECURSION_LIMIT says, LangGraph reads when it is imported."""
+    monkeypatch.setattr("langgraph._internal._config.DEFAULT_RECURSION_LIMIT", 3)
+    tier, seen = tier_graph("letters", ALWAYS_THREE), Seen()
+
+    for tick in range(10):
+        tier.run(seen, Batch(now=NOW, mono_ms=tick))
+
+    assert len(seen) == 10 * len(ALWAYS_THREE)
+
+
 def test_a_graph_at_rest_keeps_nothing_of_what_it_was_given() -> None:
     class Memory(list[tuple[str, Batch, Step]]): ...
 
