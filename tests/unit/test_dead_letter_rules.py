@@ -220,7 +220,8 @@ def test_without_its_message_a_task_is_replayed_from_its_record_unless_it_had_de
     none, step = replayed(state, found(ended, tasks[1], original=None, record=gathered.to_json()))
 
     assert ids == {"t": "t.replay1"}
-    assert state.local_tasks["t.replay1"].payload == [3]
+    again = state.local_tasks["t.replay1"]
+    assert (again.payload, again.metadata, again.idempotency_key) == ([3], {"replay_of": "t"}, "t")
     assert none == {}
     assert list(step.extras[REPLY]["refused"]) == [
         {
@@ -277,8 +278,19 @@ def test_a_replay_keeps_a_deadline_that_can_still_be_met(left_s: int, kept: bool
     assert (state.local_tasks["t.replay1"].deadline == task.deadline) == kept
 
 
+HAS_COMPLETED = a_task("x", status="completed", owner=str(CLIENT)).to_json()
+
+
 @pytest.mark.parametrize(
-    "letter", [Found("x"), Found("x", a_task("x", status="completed").to_json(), None, "x.replay1")]
+    "letter",
+    [
+        Found("x"),
+        Found("x", a_task("x", status="completed").to_json(), None, "x.replay1"),  # another client's
+        Found("x", HAS_COMPLETED, None, "x.replay1"),
+        Found(
+            "x", HAS_COMPLETED, None, "x.replay2", latest=a_task("x.replay1").to_json()
+        ),  # no replay: it only looks so
+    ],
 )
 def test_what_is_no_dead_letter_is_not_replayed(letter: Found) -> None:
     state = a_coordinator()

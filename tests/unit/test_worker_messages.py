@@ -80,6 +80,7 @@ def test_a_task_that_is_none_is_put_aside_and_its_attempt_has_failed_as_far_as_i
     assert [(bytes(rejected.item), str(rejected.error)) for rejected in step.rejected] == [
         (b'{"task_id":"bad","attempt":4}', "a malformed task"), (b"5", "a malformed task"),
     ]  # fmt: skip
+    assert [rejected.received.sender for rejected in step.rejected] == [DISTRIBUTOR, DISTRIBUTOR]
     [report] = told(step)
     error = report.pop("error")
     assert report == {"task_id": "bad", "attempt": 4, "status": "failed"}
