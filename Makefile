@@ -2,7 +2,7 @@
 # under a minute, later ones nothing. PYTHON=... chooses the interpreter it is made from.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chaos test faults coverage mutants soak lint format types bench clean
+.PHONY: help demo agents chaos test faults coverage mutants soak lint format types bench clean
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
@@ -22,6 +22,9 @@ help:  ## this list
 
 demo: $(DEMO)  ## the whole hierarchy on a real job, result verified; ARGS="--kill worker" passes on
 	@$(BIN)/python example_e2e.py $(ARGS)
+
+agents: $(DEMO)  ## a team of agents, one of whose workers is killed, and a question to you; ARGS="--yes" passes on
+	@$(BIN)/python -m examples.research_team $(ARGS)
 
 chaos: $(RUNTIME)  ## kills, cuts and restarts at random for a minute, and a verdict; ARGS="--minutes 10 --seed 7"
 	@$(BIN)/agents chaos $(ARGS)

@@ -147,7 +147,7 @@ _named = msgspec.json.Decoder(_Named)
 _delegated = msgspec.json.Decoder(_Delegated)
 _text = msgspec.json.Decoder(str)
 #: A report as the item of a message.
-item_of = msgspec.json.Encoder().encode
+item_of = msgspec.json.Encoder(enc_hook=str).encode  # the only type in one that it does not know is FreshId
 
 
 def attempt_report(item: Raw) -> AttemptReport:

@@ -29,6 +29,7 @@ from core.reports import (
     PROGRESS_LIMIT_BYTES,
     Answer,
     AttemptName,
+    QuestionsWanted,
     answer_in,
     attempt_in,
     attempt_named,
@@ -90,6 +91,12 @@ def test_nothing_in_a_heartbeat_is_without_a_bound() -> None:
 def test_a_report_that_breaks_its_shape_is_refused_by_the_field(wrong: dict[str, Any]) -> None:
     with pytest.raises(MalformedMessage):
         attempt_report(item({**ENDED, **wrong}))
+
+
+def test_an_id_that_nobody_chose_can_be_asked_for() -> None:
+    task_id = Task(task_type="t").task_id
+    wanted = orjson.loads(item_of(QuestionsWanted(listing="a", task=task_id, root=task_id, limit=1)))
+    assert (wanted["task"], wanted["root"]) == (task_id, task_id)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""A team of agents that answers a question from the documents of this repository: `make agents`."""
