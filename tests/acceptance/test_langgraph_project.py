@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.installation import Installation
+from tests.waiting import until
 
 PROJECT = Path(__file__).parents[2] / "examples/langgraph_project"
 
@@ -35,3 +36,11 @@ def test_a_project_runs_as_it_is(here: Installation) -> None:
     assert messages[-1]["content"] == "I have found this: 5 words"
     assert result("haiku", {"topic": "rain"})["lines"] == ["rain, line 1", "rain, line 2", "rain, line 3"]
     assert result("summary", ["It rains. A lot.", "It is wet."]) == "It rains; It is wet"
+
+    task_id = here.agents("submit", "letter", '{"to": "Ada"}').stdout.strip()
+    until(lambda: here.json("questions", "list"), "it stops before it sends")
+    [question] = here.json("questions", "list")
+    assert (question["task_id"], question["interrupt_id"]) == (task_id, "breakpoint:send")
+    assert here.agents("questions", "answer", task_id, "true").returncode == 0
+    waited = here.agents("tasks", "wait", task_id, "--timeout", "60")
+    assert json.loads(waited.stdout) == {"to": "Ada", "text": "Dear Ada, it rains.", "sent": True}
