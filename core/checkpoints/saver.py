@@ -168,11 +168,14 @@ class CheckpointSaver(BaseCheckpointSaver[str]):
         async for thread_id in self.athreads():
             await self._storage.delete_runs(thread_id, run_ids)
 
-    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """Copies everything of a thread into another one, besides what that has."""
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str, until: str | None = None) -> None:
+        """Copies a thread into another one, besides what that has. `until`: the id of a checkpoint, which is the last
+        one that is copied."""
         if source_thread_id == target_thread_id:
             raise BadTask(f"thread {source_thread_id!r} cannot be copied to itself: give the copy another id.")
         async for stored in self._pages(source_thread_id, Selection(limit=PAGE)):
+            if until is not None and stored.checkpoint_id > until:
+                continue
             put, writes = reseal(stored, self._sealing, source_thread_id, target_thread_id)
             await self._to_be_sent().put(target_thread_id, put, *writes)
 

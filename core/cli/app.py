@@ -20,6 +20,7 @@ from core.cli import (
     status,
     submit,
     tasks,
+    threads,
     up_down,
     version,
 )
@@ -44,6 +45,7 @@ app.command()(submit.submit)
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(questions.app, name="questions")
+app.add_typer(threads.app, name="threads")
 app.add_typer(events.app, name="events")
 app.add_typer(state.app, name="state")
 app.add_typer(redis_server.app, name="redis")

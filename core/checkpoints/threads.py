@@ -1,0 +1,96 @@
+"""What people see of LangGraph's threads, and do with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+from core.checkpoints.encryption import Encryption
+from core.checkpoints.redis_saver import RedisSaver
+from core.config.settings import RedisConfig
+from core.errors import BadTask
+
+__all__ = ["ThreadState", "Threads"]
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadState:
+    """A thread at one checkpoint."""
+
+    thread_id: str
+    checkpoint_id: str
+    parent_id: str | None
+    created_at: str  #: ISO 8601
+    step: int
+    source: str  #: input, loop, update or fork
+    run_id: str
+    values: dict[str, Any]  #: of the state; objects of types that are not known here are their fields
+
+
+class Threads:
+    """The threads of one Redis. Use it as a context manager, or close it.
+
+    Its calls raise TransportDown, ServerRefused and CheckpointUnreadable."""
+
+    def __init__(self, redis: RedisConfig, *, encryption: Encryption | None = None) -> None:
+        self._saver = RedisSaver(redis, encryption=encryption)
+        self._saver.serde = JsonPlusSerializer(allowed_msgpack_modules=None)  # makes no objects of other types
+
+    async def __aenter__(self) -> Threads:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._saver.aclose()
+
+    async def ids(self) -> list[str]:
+        """The ids of all threads, sorted. It takes time in proportion to the keys of the server."""
+        return sorted([thread_id async for thread_id in self._saver.athreads()])
+
+    async def state(self, thread_id: str, checkpoint_id: str | None = None) -> ThreadState:
+        """The newest state of a thread, or that at a checkpoint. Raises BadTask if there is none."""
+        found = await self._saver.aget_tuple(_config(thread_id, checkpoint_id))
+        if found is None:
+            at = f"at {checkpoint_id!r}" if checkpoint_id else "in this Redis"
+            raise BadTask(f"there is no thread {thread_id!r} {at}: `agents threads list` and `history` show what is.")
+        return _state(found)
+
+    async def history(self, thread_id: str, limit: int = 20) -> list[ThreadState]:
+        """The states of a thread, the newest first; of a thread that is not there, none."""
+        listed = self._saver.alist(_config(thread_id), limit=limit)
+        return [_state(each) async for each in listed]
+
+    async def copy(self, thread_id: str, new_id: str, checkpoint_id: str | None = None) -> None:
+        """Makes another thread that goes on where this one is, or from a checkpoint of it. Raises BadTask if there is
+        no such state, or already a thread of the new id."""
+        await self.state(thread_id, checkpoint_id)
+        if await self._saver.aget_tuple(_config(new_id)):
+            raise BadTask(f"there is already a thread {new_id!r}: give the copy another id, or delete that one first.")
+        await self._saver.acopy_thread(thread_id, new_id, until=checkpoint_id)
+
+    async def delete(self, thread_id: str) -> None:
+        """Deletes all that is stored of a thread; nothing happens if there is none."""
+        await self._saver.adelete_thread(thread_id)
+
+
+def _config(thread_id: str, checkpoint_id: str | None = None) -> RunnableConfig:
+    named = {"checkpoint_id": checkpoint_id} if checkpoint_id else {}
+    return {"configurable": {"thread_id": thread_id, "checkpoint_ns": "", **named}}
+
+
+def _state(found: CheckpointTuple) -> ThreadState:
+    place, parent = found.config["configurable"], found.parent_config
+    values: dict[str, Any] = found.checkpoint["channel_values"]
+    return ThreadState(
+        thread_id=place["thread_id"],
+        checkpoint_id=place["checkpoint_id"],
+        parent_id=parent["configurable"]["checkpoint_id"] if parent else None,
+        created_at=found.checkpoint["ts"],
+        step=found.metadata.get("step", 0),
+        source=found.metadata.get("source", ""),
+        run_id=found.metadata.get("run_id", ""),
+        values={name: value for name, value in values.items() if not name.startswith(("__", "branch:to:"))},
+    )
