@@ -39,7 +39,10 @@ class Questions(Resident):
         Raises BadTask: there is no such `limit`. TaskTimeout, TransportDown, ServerRefused, PeerError: as `submit`."""
         if not 1 <= limit <= MAX_QUESTIONS:
             raise BadTask(f"questions: limit is {limit}, and has to be from 1 to {MAX_QUESTIONS}")
-        wanted = QuestionsWanted(listing=secrets.token_hex(8), task=task, root=root, limit=limit)
+        named = {name: str(task_id) for name, task_id in (("task", task), ("root", root)) if task_id is not None}
+        wanted = QuestionsWanted(
+            listing=secrets.token_hex(8), limit=limit, **named
+        )  # str: ids of programs are FreshIds
         self._listings[wanted.listing] = ()
         try:
             await self._ask(Action.LIST_QUESTIONS, [item_of(wanted)], timeout_s)
@@ -60,7 +63,7 @@ class Questions(Resident):
         no JSON or too large. UnknownTask: there is no such task, or it belongs to another client. TaskTimeout,
         TransportDown, ServerRefused, PeerError: as `submit`."""
         value_json = Raw(payload_json(f"answer to question {interrupt_id!r} of task {task_id!r}", value))
-        given = GivenAnswer(task_id=task_id, interrupt_id=interrupt_id, value_json=value_json, digest=digest)
+        given = GivenAnswer(task_id=str(task_id), interrupt_id=interrupt_id, value_json=value_json, digest=digest)
         for refusal in await self._ask(Action.ANSWER_QUESTION, [item_of(given)], timeout_s):
             if refusal.reason == "unknown task":
                 raise UnknownTask(f"no task {task_id!r}: never submitted here, or ended longer ago than its retention")

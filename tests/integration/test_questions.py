@@ -17,6 +17,7 @@ from core.client.agent_client import AgentClient
 from core.errors import AgentSystemError, AnswerRefused, BadTask, UnknownTask
 from core.redis_backend.keys import CoordinatorKeys
 from core.roles import Action, Address, Role
+from core.tasks import Task
 from tests.builders import SECRET, a_task
 from tests.integration.hierarchy import House, status
 from tests.integration.speaker import Redis, Speaker
@@ -39,7 +40,7 @@ class Asking:
 
     async def suspend(self, task_id: str, *waits: dict[str, Any], **fields: Any) -> None:
         await self.agent.assign_task_to_distributor.aio(a_task(task_id, **fields), "d")
-        report = {"task_id": task_id, "status": "suspended", "attempt": 1, "retry_count": 1, "waits": list(waits)}
+        report = {"task_id": str(task_id), "status": "suspended", "attempt": 1, "retry_count": 1, "waits": list(waits)}
         await self._distributor.say(Action.TASK_RESULT, tasks=[report])
         await self.stands(task_id, "waiting")
 
@@ -91,6 +92,15 @@ async def test_questions_outlast_their_coordinator_and_their_index_and_are_answe
     await me.answer.aio("t", "r")
     await asking.stands("t", "pending")
     assert await asked(me) == [("s", "q", None)]
+
+
+async def test_the_id_of_a_task_that_a_program_has_made_names_its_questions(asking: Asking) -> None:
+    me = await asking.home.client()
+    task_id = Task(task_type="sum").task_id
+    await asking.suspend(task_id, DRAFT)
+
+    assert len(await asked(me, task=task_id)) == len(await asked(me, root=task_id)) == 1
+    assert await me.answer.aio(task_id, "q", 1)
 
 
 async def test_what_can_be_no_answer_is_refused_where_it_is_given(asking: Asking) -> None:
