@@ -30,7 +30,7 @@ def test_a_parent_believes_nothing_of_a_child_that_is_revoked(
 
     Revocations(parent, own, "revoked").take(lines_of(child, keys(parent)))
 
-    with pytest.raises(RevokedKey):
+    with pytest.raises(RevokedKey, match=f"^{child[-1]} is revoked$"):
         own.verify(said)
 
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from core.errors import BadSignature, ConfigError, MalformedMessage, ReplayedMessage, StaleMessage, UnknownKey
 from core.roles import Address, Role
-from core.signing import WINDOW, KeyRing, ReplayWindow, Signed, check_fresh, key_id_of
+from core.signing import WINDOW, KeyRing, ReplayWindow, Signed, check_fresh, key_id_of, stream_keys
 from tests.builders import CLIENT, COORDINATOR, DISTRIBUTOR, SECRET, WORKER
 
 K, D, W, C = (COORDINATOR,), (COORDINATOR, DISTRIBUTOR), (COORDINATOR, DISTRIBUTOR, WORKER), (COORDINATOR, CLIENT)
@@ -179,6 +179,37 @@ def test_after_a_rotation_the_old_secret_is_refused_before_any_work_on_it() -> N
         keys(D).verify(signed)
 
 
+def test_a_refusal_names_the_sender_or_the_beginning_of_the_key_id() -> None:
+    signed = keys(W).sign(b"body", DISTRIBUTOR)
+
+    with pytest.raises(BadSignature, match=r"^from worker:worker-1$"):
+        keys(D).verify(forged(signed, body=b"bodY"))
+    with pytest.raises(UnknownKey, match=r"^key id '0123456789abcdef'$"):
+        keys(D).verify(forged(signed, key_id="0123456789abcdef0"))
+
+
+def test_programs_of_one_client_each_have_a_key_of_their_own_from_the_clients_key() -> None:
+    client_key = keys(C).export()
+    one, other = (Address(CLIENT.role, f"{CLIENT.name}~{session}") for session in ("9f3c", "9f3d"))
+    signed = KeyRing.from_agent_key(client_key, (COORDINATOR, one)).sign(b"body", COORDINATOR)
+
+    keys(K).verify(signed)
+    assert (
+        len({client_key, *(KeyRing.from_agent_key(client_key, (COORDINATOR, who)).export() for who in (one, other))})
+        == 3
+    )
+    with pytest.raises(BadSignature):
+        keys(K).verify(forged(signed, sender=other))
+
+
+def test_each_agent_stream_has_keys_of_its_own_the_current_one_first() -> None:
+    both = stream_keys("orders", SECRET, OLD_SECRET)
+
+    assert [*both] == [key_id_of(SECRET), key_id_of(OLD_SECRET)]
+    assert stream_keys("orders", SECRET) == {key_id_of(SECRET): both[key_id_of(SECRET)]}
+    assert len({*both.values(), *stream_keys("others", SECRET, OLD_SECRET).values(), SECRET}) == 5
+
+
 def test_an_exported_key_takes_both_secrets_along() -> None:
     worker = KeyRing.from_agent_key(keys(W, SECRET, previous=OLD_SECRET).export(), W)
 
@@ -207,6 +238,8 @@ def test_forged_senders_push_out_no_key_of_a_real_one() -> None:
     signed = keys(W).sign(b"body", DISTRIBUTOR)
     distributor.verify(signed)
     known = dict(distributor._links)
+    assert [link[1:] for link in known] == [(WORKER, DISTRIBUTOR)]
+    assert all(known.values())
     for number in range(100):
         with pytest.raises(BadSignature):
             distributor.verify(forged(signed, sender=Address(Role.WORKER, f"w{number}")))
