@@ -132,7 +132,7 @@ def wait_for(state: CoordinatorState, task: Task, children: Sequence[Task], batc
     ids = tuple(child.task_id for child in children)
     waiting = task.moved(S.WAITING, batch.now, children=(*task.children, *ids), assigned_to=None)
     save(state, waiting, step)
-    step.tell(EventType.TASK_WAITING, task, len(ids))
+    step.tell(EventType.TASK_WAITING, task, len(ids) or None)
     if ids:
         state.families[task.task_id] = set(ids)
     list_questions(state, waiting, batch, step)

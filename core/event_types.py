@@ -78,6 +78,7 @@ class EventType(StrEnum):
     # ---- an attempt ----
     ATTEMPT_STARTED = "attempt_started", "tasks", "A worker was given an attempt at a task.", "worker attempt"
     ATTEMPT_COMPLETED = "attempt_completed", "tasks", "An attempt has ended with a result.", "worker attempt run_ms"
+    ATTEMPT_SUSPENDED = "attempt_suspended", "tasks", "An attempt has ended to wait.", "worker attempt run_ms"
     ATTEMPT_FAILED = "attempt_failed", "tasks", "An attempt has ended with an error.", "worker attempt error"
     ATTEMPT_CANCELLED = "attempt_cancelled", "tasks", "An attempt was stopped.", "worker attempt reason"
     ATTEMPT_LOST = "attempt_lost", "tasks", "An attempt ended with its worker.", "worker attempt"

@@ -68,7 +68,7 @@ __all__ = ["dispatch", "recall", "receive", "survey"]
 
 S = TaskStatus
 #: Looked up once: in Python 3.11 that costs as much as to tell.
-COMPLETED = EventType.ATTEMPT_COMPLETED
+COMPLETED, SUSPENDED = EventType.ATTEMPT_COMPLETED, EventType.ATTEMPT_SUSPENDED
 SUSPECTS_FIRST = (Placement.AT_ONCE, Placement.ALONE, Placement.ANYWHERE)
 
 
@@ -205,8 +205,9 @@ def on_task_result(state: DistributorState, name: str, said: AttemptReport, batc
     elif OUTCOMES[status] is S.WAITING and is_own(task):
         fail(state, task, name, nobody_lets_it_go_on(said), batch, step)
     else:
-        step.tell(COMPLETED, task, name, task.attempt, said.run_ms)
-        conclude(state, task, OUTCOMES[status], batch, step, said, worker=name)
+        outcome = OUTCOMES[status]
+        step.tell(SUSPENDED if outcome is S.WAITING else COMPLETED, task, name, task.attempt, said.run_ms)
+        conclude(state, task, outcome, batch, step, said, worker=name)
 
 
 def nobody_lets_it_go_on(said: AttemptReport) -> AttemptReport:

@@ -26,7 +26,7 @@ WORDS: Mapping[str, tuple[str, str | None]] = {
     E.TASK_REFUSED: ("was refused: {reason}", BAD),
     E.TASK_ASSIGNED: ("goes to {distributor}", PLAIN),
     E.TASK_RETURNED: ("came back from {distributor}{: reason}", ODD),
-    E.TASK_WAITING: ("waits for {children} children", PLAIN),
+    E.TASK_WAITING: ("waits{ for children}", PLAIN),
     E.QUESTION_ASKED: ("asks question {question}{, node}", ODD),
     E.QUESTION_ANSWERED: ("question {question} was answered by {by}", PLAIN),
     E.QUESTION_EXPIRED: ("nobody has answered question {question} in time: its default counts", ODD),
@@ -49,6 +49,7 @@ WORDS: Mapping[str, tuple[str, str | None]] = {
     E.TOOL_CALL_COMPLETED: ("tool {tool_name} has given {result}", PLAIN),
     E.ATTEMPT_STARTED: ("attempt {attempt} is with {worker}", PLAIN),
     E.ATTEMPT_COMPLETED: ("attempt {attempt} on {worker} has completed{, run_ms}", GOOD),
+    E.ATTEMPT_SUSPENDED: ("attempt {attempt} on {worker} has handed over to others{, run_ms}", PLAIN),
     E.ATTEMPT_FAILED: ("attempt {attempt} on {worker} has failed: {error}", BAD),
     E.ATTEMPT_CANCELLED: ("attempt {attempt} on {worker} was stopped{: reason}", ODD),
     E.ATTEMPT_LOST: ("attempt {attempt} was lost with {worker}", BAD),
@@ -96,7 +97,8 @@ def print_timeline(events: Sequence[AgentEvent]) -> None:
 
 
 def _filled(words: str, data: Mapping[str, Any]) -> str:
-    """`words` with the data in the place of their names. `{: name}` and `{, name}` say nothing where there is none."""
+    """`words` with the data in the place of their names. `{: name}`, `{, name}` and `{ for name}` say nothing where
+    there is none."""
     parts = words.split("{")
     filled = [parts[0]]
     for part in parts[1:]:
@@ -114,6 +116,8 @@ def _shown(name: str, value: Any) -> str:
         return "?"
     if name in ("run_ms", "duration_ms") and isinstance(value, int | float):
         return f"after {value:.0f} ms"
+    if name == "children" and isinstance(value, int):
+        return f"{value} {'child' if value == 1 else 'children'}"
     if name == "progress":
         return progress_text(value)
     return value if isinstance(value, str) else _json(value)

@@ -21,7 +21,9 @@ __all__ = ["told_events", "wrongly_told"]
 
 E = EventType
 ENDS = frozenset({E.TASK_COMPLETED, E.TASK_FAILED, E.TASK_CANCELLED, E.TASK_ABANDONED})
-ATTEMPT_ENDS = frozenset({E.ATTEMPT_COMPLETED, E.ATTEMPT_FAILED, E.ATTEMPT_CANCELLED, E.ATTEMPT_LOST})
+ATTEMPT_ENDS = frozenset(
+    {E.ATTEMPT_COMPLETED, E.ATTEMPT_SUSPENDED, E.ATTEMPT_FAILED, E.ATTEMPT_CANCELLED, E.ATTEMPT_LOST}
+)
 
 
 def told_events(world: World, problems: list[str]) -> list[AgentEvent]:

@@ -71,7 +71,7 @@ class VirtualExecutor:
         if running is not None and running.task.attempt == attempt:
             running.attempt.cancel()
 
-    def withdraw(self) -> list[Task]:
+    def drain(self) -> list[Task]:
         withdrawn, self._waiting = self._waiting, []
         return withdrawn
 

@@ -22,6 +22,9 @@ AT = datetime(2026, 1, 2, 3, 4, 5, 678_900, tzinfo=UTC)
         ("task_returned", {"distributor": "d"}, "came back from d"),
         ("task_returned", {"distributor": "d", "reason": "it had not arrived"}, "came back from d: it had not arrived"),
         ("task_progress", {"progress": {"fraction": 0.07, "note": "page 3"}}, "is at 7 %, page 3"),
+        ("task_waiting", {"children": 1}, "waits for 1 child"),
+        ("task_waiting", {"children": 3}, "waits for 3 children"),
+        ("task_waiting", {}, "waits"),
         (
             "attempt_completed",
             {"worker": "w", "attempt": 2, "run_ms": 12.4},
