@@ -66,10 +66,11 @@ _NO_NUMBER = "holds nan or infinity, which JSON does not have. Use None or a str
 def payload_json(what: str, value: object) -> bytes:
     """Data of a program as JSON. `what` names it in errors.
 
-    Raises BadTask when it is no JSON, larger than PAYLOAD_LIMIT_BYTES or nested deeper than DEPTH_LIMIT. It is called
-    wherever data of users enters, so that data inside the system is known to be good."""
+    Pydantic models (which LangChain messages are) and dataclasses are dumped, at any depth. Raises BadTask when it is
+    no JSON, larger than PAYLOAD_LIMIT_BYTES or nested deeper than DEPTH_LIMIT. It is called wherever data of users
+    enters, so that data inside the system is known to be good."""
     cure = "Use dicts, lists, strings, numbers, booleans and None."
-    return _checked(what, value, _of_dataclass, _PLAIN, cure)
+    return _checked(what, value, _of_model, _PLAIN, cure)
 
 
 def result_json(value: object) -> bytes:
@@ -115,8 +116,8 @@ def _checked(what: str, value: object, default: Callable[[Any], Any], option: in
     return encoded
 
 
-def _of_dataclass(value: Any) -> Any:
-    if not is_dataclass(value) and not isinstance(value, date | time):
+def _of_model(value: Any) -> Any:
+    if not is_dataclass(value) and not isinstance(value, BaseModel | date | time):
         raise TypeError(type(value).__name__)
     return _of_object(value)
 
