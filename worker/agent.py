@@ -35,6 +35,7 @@ from worker.authoring.example import first_example
 from worker.authoring.handlers import HANDLERS, Handlers, task
 from worker.execution.executor import Executor, Finished
 from worker.graph import build
+from worker.hosts.chunk_writer import ChunkWriter
 from worker.projects.code import load_code
 from worker.rules import (
     ON_EVENT,
@@ -98,6 +99,7 @@ class WorkerBehaviour:
             on_event=self._said_by_user_code if config.events is EventLevel.ALL else None,
         )
         self._storage: RedisStorage | None = None  #: where graphs keep their checkpoints; None: before the start
+        self._chunks: ChunkWriter | None = None  #: writes what graphs stream; None: likewise
         self._dropping: set[asyncio.Task[None]] = set()
         self._said: Said | None = None  # what no step was given yet
         self.state = WorkerState(chain[-1].agent_id, distributor=chain[1])
@@ -108,13 +110,17 @@ class WorkerBehaviour:
         assert self._loop
         if self._storage is None:
             self._storage = RedisStorage(self._open_connection, keep=KEPT_CHECKPOINTS, ttl_ms=THREAD_TTL_MS)
-        await self.executor.start(self._storage)
+            keys = CoordinatorKeys(self._chain[0].agent_id)
+            self._chunks = ChunkWriter(self._open_connection, keys.run_stream)
+        await self.executor.start(self._storage, self._chunks)
 
     async def close(self) -> None:
         """Ends all attempts, as `Executor.close` does."""
         await self.executor.close()
         if self._storage is not None:
             await self._storage.close()
+        if self._chunks is not None:
+            await self._chunks.close()
 
     def _drop(self, thread_id: str) -> None:
         """Deletes a thread meanwhile. If that fails, it goes when its time is over."""

@@ -171,6 +171,7 @@ def _worker(chain: Chain) -> list[Allowed]:
         _may("hmget", *_reading(CoordinatorKeys(chain[0].agent_id).tasks)),  # inputs of continuations
         _may(THREADS, ThreadKeys("*").every),
         _may(STORES, StoreKeys("*").every),
+        _may("xadd pexpire", *_writing(CoordinatorKeys(chain[0].agent_id).run_stream("*"))),
     ]
 
 
@@ -215,7 +216,7 @@ def _client(chain: Chain) -> list[Allowed]:
         _may("xread xtrim exists", keys.replies(sessions)),
         _may("set", *_writing(keys.mark(sessions))),
         _may("wait"),
-        _may("xread xrange xrevrange", *_reading(keys.events)),
+        _may("xread xrange xrevrange", *_reading(keys.events, keys.run_stream("*"))),
         _may("xrevrange", *_reading(keys.agent.quarantine)),  # whether its message was rejected, and why
         _may("script|load"),
         _may(THREADS, ThreadKeys("*").every),

@@ -30,6 +30,7 @@ braces hashes by its whole name, so the tag `{shared:distributor:ID}` lies in th
                                                      while a task of it is open or dead
     {coordinator:C}:revoked                  string  lines: whose key was stolen, see revocations.py  -    operators
     {coordinator:C}:events                   stream  what C and all below it tell, bounded      -         all of them
+    {coordinator:C}:stream:T                 stream  what the graph of task T tells, bounded    1 h       workers
     {coordinator:C}:lease, :fence, :seen, :inbox, :heartbeats, :standbys    as above
     {coordinator:C}:client:X~S               stream  signed replies to session S of client X    1 h       coordinator
     {coordinator:C}:client:X~S:mark          string  nothing: X waits until replicas have it    1 min     client X
@@ -166,6 +167,9 @@ class CoordinatorKeys:
 
     def replies(self, asker: Address) -> str:
         return self._key(str(asker))
+
+    def run_stream(self, task_id: str) -> str:
+        return self._key(f"stream:{task_id}")
 
     def mark(self, asker: Address) -> str:
         return self._key(f"{asker}:mark")

@@ -50,7 +50,8 @@ def test_a_graph_goes_on_where_it_was_when_its_worker_is_killed_a_question_answe
     tiers: Tiers, client: AgentClient, redis_config: RedisConfig, tmp_path: Path
 ) -> None:
     tiers.start("worker", "w1", "--import", AGENTS)
-    task_id = client.submit(Task(task_type="five", payload={"done": []}))
+    told = RunOptions(stream=["updates", "values"])
+    task_id = client.submit(Task(task_type="five", payload={"done": []}, run=told))
     until(lambda: nodes_of(tmp_path, task_id)[-1:] == ["three"], "the third node runs")
 
     tiers.kill("w1")
@@ -62,6 +63,16 @@ def test_a_graph_goes_on_where_it_was_when_its_worker_is_killed_a_question_answe
     assert nodes_of(tmp_path, task_id) == ["one", "two", "three", "three", "four", "five"]
     with RedisSaver(redis_config) as saver:  # its own thread, which nobody needs any more
         until(lambda: saver.get_tuple({"configurable": {"thread_id": task_id}}) is None, "the thread is deleted")
+
+    # What it has told while it ran comes in order, and says which attempt told it; the end comes once.
+    chunks = list(client.stream(task_id, ["updates"]))
+    assert [(chunk.attempt, chunk.mode, chunk.data) for chunk in chunks] == [
+        *((1, "updates", {node: {"done": [node]}}) for node in ("one", "two")),
+        (2, "lifecycle", {"attempt": 2}),
+        *((2, "updates", {node: {"done": [node]}}) for node in ("three", "four", "five")),
+        (2, "lifecycle", {"status": "completed"}),
+    ]
+    assert list(client.stream(task_id, ["updates"], after=chunks[4].id)) == chunks[5:]
 
     # A question takes no process, and is answered once; the finished nodes do not run again.
     asks = client.submit(Task(task_id="asks", task_type="asks", payload={}))

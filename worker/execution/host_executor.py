@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import orjson
 from msgspec import Raw
@@ -17,6 +18,7 @@ from worker.children.forks import Forks
 from worker.execution.attempt import Finished, Running, graph_request, run_request, thread_of
 from worker.execution.deadlines import set_due
 from worker.execution.outcomes import cause_of_death, completed, failed, returned, suspended
+from worker.hosts.chunk_writer import ChunkWriter
 from worker.hosts.messages import Ended
 from worker.hosts.pool import HostPool
 from worker.hosts.process import Blame, HostDied, HostProcess, HostRun
@@ -40,11 +42,13 @@ class HostExecutor:
         self._forks = forks
         self._memory_mb = memory_mb
         self._suspects = asyncio.Semaphore(SUSPECTS_AT_ONCE)
+        self._chunks: ChunkWriter | None = None
         self._runs: dict[Running, HostRun] = {}
 
-    def start(self, storage: Storage | None) -> None:
-        """`storage`: where runs keep their checkpoints; None: nowhere, so that each attempt begins anew."""
-        self._pool.storage = storage
+    def start(self, storage: Storage | None, chunks: ChunkWriter | None) -> None:
+        """`storage`: where runs keep their checkpoints; None: nowhere, so that each attempt begins anew. `chunks`:
+        writes what they stream; None: nothing does."""
+        self._pool.storage, self._chunks = storage, chunks
 
     async def run(self, running: Running, handler: Handler, children: Sequence[ChildOutcome]) -> Finished:
         """The outcome of an attempt. Raises BadTask when the request is too large; ConfigError when the user's modules
@@ -96,13 +100,20 @@ class HostExecutor:
                 del self._runs[running]
             self._pool.release(host)
 
+    def _stream_of(self, running: Running) -> Callable[[bytes], None] | None:
+        if self._chunks is None:
+            return None
+        return partial(self._chunks.add, running.task.task_id, running.task.attempt)
+
     async def _ran_in(self, host: HostProcess, running: Running, request: bytes) -> Ended:
         def begun(run: HostRun) -> None:
             self._runs[running] = running.child = run
             running.hint = self._forks.hint
 
         tell = running.tell if running.on_event else None
-        ended = await host.run(running.task.task_id, request, running.report, tell, begun)
+        ended = await host.run(running.task.task_id, request, running.report, tell, begun, self._stream_of(running))
+        if self._chunks is not None and running.task.run is not None and running.task.run.stream:
+            await self._chunks.flush()  # before the outcome is told, which is the end of the stream
         if ended.stuck:
             log.warning(
                 "%s has ended, but %s, so its process is ended, and what else ran there goes on in another",

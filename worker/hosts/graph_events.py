@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any
 
 import orjson
+from pydantic_core import to_json
 
 from core.errors import BadEvent
 from core.event_types import EventType
 from worker.authoring.context import Context
 
-__all__ = ["STREAM_MODES", "callbacks_for", "json_shown", "tell_chunk"]
+__all__ = ["STREAM_MODES", "callbacks_for", "chunk_json", "json_shown", "tell_chunk"]
 
 #: What a run that is observed streams besides its state: what `get_stream_writer` is given, and its nodes.
 STREAM_MODES = ("custom", "tasks")
 #: Longer values are cut, as text.
 SHOWN_BYTES = 4096
+#: Larger chunks of a stream are left out.
+CHUNK_BYTES = 256 * 1024
 
 E = EventType
 
@@ -47,6 +51,15 @@ def callbacks_for(context: Context) -> list[Any]:
     from worker.hosts.graph_callbacks import GraphCallbacks
 
     return [GraphCallbacks(context)]
+
+
+def chunk_json(mode: str, namespace: Sequence[str], data: Any) -> bytes:
+    """A chunk of a stream as JSON, `[mode, namespace, data]`. Instead of data with more than CHUNK_BYTES, it says how
+    many there are; what is no JSON is text."""
+    told = to_json(data, fallback=repr, serialize_unknown=True, inf_nan_mode="null")
+    if len(told) > CHUNK_BYTES:
+        told = orjson.dumps({"left_out_bytes": len(told)})
+    return orjson.dumps([mode, namespace, orjson.Fragment(told)])
 
 
 def json_shown(value: Any) -> Any:

@@ -39,6 +39,7 @@ from worker.hosts.messages import (
     Ask,
     Begin,
     Cancel,
+    Chunk,
     Drain,
     Ended,
     FromHost,
@@ -191,7 +192,9 @@ class Host(asyncio.Protocol):
         try:
             config = run_config(handler, context, options)
             async with self._graphs.built(handler, config, options.context) as graph:
-                graph_run = GraphRun(graph, request, options, config, context, run.control, saver)
+                graph_run = GraphRun(
+                    graph, request, options, config, context, run.control, saver, partial(self._stream, run)
+                )
                 outcome = await graph_run.outcome()
         finally:
             await context.close()
@@ -272,6 +275,9 @@ class Host(asyncio.Protocol):
 
     def _tell(self, run: Run, fields: dict[str, Any]) -> None:
         self._send(Told(run.number, orjson.dumps(fields)))
+
+    def _stream(self, run: Run, chunk: bytes) -> None:
+        self._send(Chunk(run.number, chunk))
 
     def _take_printed(self, context: Context, text: str) -> bool:
         run = self._by_context.get(context)

@@ -14,8 +14,8 @@ from core.tasks import TaskError
 from worker.children.frames import wrap
 
 __all__ = [
-    "Answer", "Ask", "Begin", "Cancel", "Drain", "Ended", "FromHost", "Printed", "Progressed", "Replace", "ToHost",
-    "Told", "from_host", "packed", "to_host",
+    "Answer", "Ask", "Begin", "Cancel", "Chunk", "Drain", "Ended", "FromHost", "Printed", "Progressed", "Replace",
+    "ToHost", "Told", "from_host", "packed", "to_host",
 ]  # fmt: skip
 
 
@@ -73,6 +73,13 @@ class Told(Struct, tag="told", array_like=True, gc=False):
     fields: bytes  #: JSON
 
 
+class Chunk(Struct, tag="chunk", array_like=True, gc=False):
+    """From a host: what a run streams."""
+
+    run: int
+    chunk: bytes  #: JSON: [mode, namespace, data]
+
+
 class Ask(Struct, tag="ask", array_like=True, gc=False):
     """From a host: a call of the Storage that its worker has."""
 
@@ -97,7 +104,7 @@ class Replace(Struct, tag="replace", array_like=True, gc=False):
 
 
 ToHost: TypeAlias = Begin | Cancel | Drain | Answer
-FromHost: TypeAlias = Ended | Printed | Progressed | Told | Ask | Replace
+FromHost: TypeAlias = Ended | Printed | Progressed | Told | Chunk | Ask | Replace
 
 _encoder = msgspec.msgpack.Encoder()
 to_host = msgspec.msgpack.Decoder(ToHost)

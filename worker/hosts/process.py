@@ -22,6 +22,7 @@ from worker.hosts.messages import (
     Ask,
     Begin,
     Cancel,
+    Chunk,
     Drain,
     Ended,
     Printed,
@@ -65,7 +66,9 @@ class HostRun:
         output: AttemptOutput,
         report: Callable[[bytes], None],
         tell: Callable[[dict[str, Any]], None] | None,
+        stream: Callable[[bytes], None] | None,
     ) -> None:
+        self.stream = stream
         self.host = host
         self.number = number
         self.output = output
@@ -123,13 +126,15 @@ class HostProcess(Forked):
         report: Callable[[bytes], None],
         tell: Callable[[dict[str, Any]], None] | None,
         begun: Callable[[HostRun], None],
+        stream: Callable[[bytes], None] | None = None,
     ) -> Ended:
         """How the run that `request` asks for has ended; `begun` is called with it first, `report` with each progress
-        report, as JSON, and `tell` with the fields of each event. Raises HostDied; NoProcess; BadTask: the request
+        report, as JSON, `tell` with the fields of each event, `stream` with
+        each chunk. Raises HostDied; NoProcess; BadTask: the request
         is too large."""
         self.begun += 1
         told = partial(_tell_output, tell) if tell else None
-        run = HostRun(self, self.begun, self.output.of_run(task_id, told), report, tell)
+        run = HostRun(self, self.begun, self.output.of_run(task_id, told), report, tell, stream)
         if self.gone:
             raise self._death if isinstance(self._death, NoProcess) else HostDied(self._death, Blame.INNOCENT)
         if self.alone:
@@ -173,12 +178,15 @@ class HostProcess(Forked):
         assert self._storage is not None
         self.send(await answer_to(ask, self._storage))
 
-    def _on_message(self, run: HostRun, message: Ended | Printed | Progressed | Told) -> None:
+    def _on_message(self, run: HostRun, message: Ended | Printed | Progressed | Told | Chunk) -> None:
         match message:
             case Printed():
                 run.output.take(message.text)
             case Progressed():
                 run.report(message.report)
+            case Chunk():
+                if run.stream is not None:
+                    run.stream(message.chunk)
             case Told():
                 if run.tell is not None:
                     fields = orjson.loads(message.fields)

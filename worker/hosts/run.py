@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from core.agent_run import RunOptions
 from core.errors import BadTask
 from worker.authoring.context import Context
 from worker.authoring.suspension import Interrupted, suspension_of
-from worker.hosts.graph_events import STREAM_MODES, callbacks_for, tell_chunk
+from worker.hosts.graph_events import STREAM_MODES, callbacks_for, chunk_json, tell_chunk
 from worker.hosts.run_config import breakpoints, runtime_context
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class GraphRun:
     context: Context
     control: Any
     saver: RunSaver | None
+    stream: Callable[[bytes], None]  #: is given each chunk that the client wants, as JSON
 
     async def outcome(self) -> Any:
         """The final state, or the Suspension that says what it waits for.
@@ -98,17 +99,24 @@ class GraphRun:
         """The final state, and whether the graph has paused. Tells observers of what happens meanwhile."""
         state, paused = None, False
         began_s: dict[str, float] = {}
-        modes = ["updates", "values", *(STREAM_MODES if self.context.on_event is not None else ())]
-        async for mode, chunk in self.graph.astream(
+        observed, wanted = self.context.on_event is not None, frozenset(self.options.stream)
+        modes = sorted({"updates", "values", *(STREAM_MODES if observed else ()), *wanted})
+        async for told in self.graph.astream(
             given, config, context=runtime_context(self.graph, self.context, self.options), stream_mode=modes,
             output_keys=self.graph.output_channels, control=self.control,
-            durability=self.options.durability if self.saver else None, **breakpoints(self.options),
+            subgraphs=bool(wanted), durability=self.options.durability if self.saver else None,
+            **breakpoints(self.options),
         ):  # fmt: skip
-            if mode in STREAM_MODES:
-                tell_chunk(self.context, mode, chunk, began_s)
+            namespace, mode, chunk = told if wanted else ((), *told)
+            if mode in wanted:
+                self.stream(chunk_json(mode, namespace, chunk))
+            if namespace:  # of a subgraph
                 continue
-            state = chunk if mode == "values" else state
-            paused = paused or _has_paused(chunk)
+            if mode in STREAM_MODES and observed:
+                tell_chunk(self.context, mode, chunk, began_s)
+            elif mode in ("updates", "values"):
+                state = chunk if mode == "values" else state
+                paused = paused or _has_paused(chunk)
         return state, paused
 
     async def _interrupts(self, state: Any, config: Any) -> list[Interrupted]:
