@@ -167,6 +167,8 @@ class HostProcess(Forked):
             raise ValueError("no message of a host") from error
         if isinstance(message, Replace):
             self.why_replace = message.why
+            if not self.taken:  # otherwise it is retired when the last run is over
+                self.retire()
         elif isinstance(message, Ask):
             answering = asyncio.get_running_loop().create_task(self._answer(message))
             self._answering.add(answering)
