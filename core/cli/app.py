@@ -16,6 +16,7 @@ from core.cli import (
     key,
     questions,
     redis_server,
+    run_graph,
     state,
     status,
     submit,
@@ -42,6 +43,7 @@ app.command()(up_down.up)
 app.command()(up_down.down)
 app.command()(status.status)
 app.command()(submit.submit)
+app.command("run")(run_graph.run_graph)
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(questions.app, name="questions")

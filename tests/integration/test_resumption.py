@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from core.agent_run import RunOptions
 from core.chaos.processes import Processes
 from core.checkpoints.redis_saver import RedisSaver
+from core.cli.app import app
 from core.client.agent_client import AgentClient
 from core.config.settings import A2AConfig, RedisConfig
 from core.tasks import Task
@@ -54,6 +57,9 @@ def test_a_graph_goes_on_where_it_was_when_its_worker_is_killed_a_question_answe
     task_id = client.submit(Task(task_type="five", payload={"done": []}, run=told))
     until(lambda: nodes_of(tmp_path, task_id)[-1:] == ["three"], "the third node runs")
 
+    for chunk in client.stream(task_id, ["updates"]):  # while it runs
+        if "two" in chunk.data:
+            break
     tiers.kill("w1")
     tiers.start("worker", "w2", "--import", AGENTS)
     until(lambda: nodes_of(tmp_path, task_id)[-2:] == ["three", "three"], "the third node runs again")
@@ -101,6 +107,14 @@ def test_a_graph_goes_on_where_it_was_when_its_worker_is_killed_a_question_answe
     assert (stop.interrupt_id, stop.asks) == ("breakpoint:two", None)
     client.answer(stops, stop.interrupt_id, None)
     assert client.value(stops, 60) == {"done": ["one", "two"]}
+
+    # On the command line what it tells goes to stderr, and its final state to stdout.
+    environment = {**tiers._environment, "A2A_CLIENT_ID": "c"}
+    said = CliRunner().invoke(app, ["run", "short", "{}", "--thread", "talk"], env=environment, catch_exceptions=False)
+    assert (said.exit_code, json.loads(said.stdout)) == (0, {"done": ["one", "two"] * 3})
+    told_lines = [json.loads(line) for line in said.stderr.splitlines() if line.startswith("{")]
+    assert told_lines[0] == {"mode": "updates", "data": {"one": {"done": ["one"]}}}
+    assert told_lines[-1] == {"mode": "lifecycle", "data": {"status": "completed"}}
 
     # A state that is too large for a result is in its thread.
     large = client.submit(Task(task_type="enlarges", payload={}))
