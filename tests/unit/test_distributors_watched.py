@@ -20,6 +20,7 @@ from coordinator.liveness import (
 )
 from coordinator.state import Audit, Audited, CoordinatorState, NotTaken, TakenOver, TakeOver
 from core.agents import Health
+from core.event_types import EventType
 from core.reconciliation import Held, Probe, ProbeState
 from core.roles import Action
 from core.step import Batch, Sending, Step, Table
@@ -56,6 +57,7 @@ def test_a_distributor_that_comes_is_noted_and_written_down_with_what_it_has() -
     assert (child(state).address, child(state).incarnation, child(state).moved_ms) == (DISTRIBUTOR, 1, 2000)
     assert list(child(state).in_flight) == ["t"]
     assert step.notes == [("distributor_joined", {"distributor": NAME, "capacity": 3})]
+    assert step.events == [(EventType.AGENT_JOINED, "", None, str(DISTRIBUTOR))]
     assert step.writes == {(Table.HEADER, ""): {"distributors": b'["distributor-1"]'}}
 
 
@@ -183,6 +185,7 @@ def test_a_distributor_that_leaves_is_forgotten_at_once_when_it_has_nothing_left
 
     assert (state.distributors, step.notes) == ({}, [("distributor_left", {"distributor": NAME})])
     assert step.writes == {(Table.HEADER, ""): {"distributors": b"[]"}, (Table.HEARTBEATS, ""): {NAME: None}}
+    assert step.events == [(EventType.AGENT_LEFT, "", None, str(DISTRIBUTOR))]
     on_agent_left(state, to_me(DISTRIBUTOR, Action.AGENT_LEFT), LATER, step)  # it may say so twice
 
 
