@@ -137,7 +137,7 @@ for operation, error in [
         said.append(type(caught).__name__)
 print(json.dumps(said))
 """
-    assert run_script(redis_server, text) == ["LeaseLost", "BadTask"]
+    assert run_script(redis_server, text) == ["LeaseLost", "TooLarge"]  # a BadTask
 
 
 def test_a_script_can_iterate_over_results_as_they_come(redis_server: RedisServer, redis_config: RedisConfig) -> None:

@@ -22,7 +22,7 @@ from coordinator.rules import recall as recall_coordinator
 from coordinator.state import CoordinatorState, Fetched, Found
 from core.a2a_messaging import A2AMessage
 from core.errors import BadTask, PeerError
-from core.reports import AttemptReport, ProgressReport, TaskReport
+from core.reports import AttemptReport, GivenAnswer, ProgressReport, QuestionsWanted, TaskReport
 from core.roles import ALLOWED, Action, Address, Role
 from core.status_reports import MAX_SKILLS, Beat, status_report
 from core.step import Received, Sending, Step
@@ -49,6 +49,9 @@ ERROR = {"type": "ValueError", "message": "no", "retryable": True}
 CHILD = {"task_id": "c", "task_type": "sum"}
 ATTEMPT = dict.fromkeys(names(AttemptReport)) | WORKERS_TASK | {"status": "completed", "run_ms": 1.5}
 TASK = dict.fromkeys(names(TaskReport)) | {"task_id": "t", "status": "completed", "attempt": 1}
+WAIT = {"id": "i", "node": "ask", "asks": {"sure": True}, "expires_s": 1, "default": False}
+SUSPENDED = {"status": "suspended", "children": [CHILD], "waits": [WAIT, {"id": "d", "children": ["c"]}]}
+ANSWER = dict.fromkeys(names(GivenAnswer)) | {"task_id": "asking", "interrupt_id": "i", "value": "yes"}
 FIELDS = Task(task_type="sum").to_dict() | orjson.loads(a_task().to_json())
 
 
@@ -63,9 +66,12 @@ class Told(NamedTuple):
 TO_COORDINATOR = [
     Told(CLIENT, Action.SUBMIT_TASK, {**FIELDS, "task_id": "new"}),
     *(Told(CLIENT, a, "t") for a in (Action.WATCH_TASK, Action.CANCEL_TASK, Action.REPLAY_TASK, Action.PURGE_TASK)),
+    Told(CLIENT, Action.ANSWER_QUESTION, ANSWER),
+    Told(CLIENT, Action.LIST_QUESTIONS, dict.fromkeys(names(QuestionsWanted)) | {"listing": "l", "limit": 9}),
     Told(DISTRIBUTOR, Action.TASK_RESULT, TASK),
     Told(DISTRIBUTOR, Action.TASK_RESULT, {**TASK, "status": "failed", "error": ERROR, "errors": [ERROR]}),
     Told(DISTRIBUTOR, Action.TASK_RESULT, {**TASK, "status": "delegated", "children": [CHILD], "then": {}}),
+    Told(DISTRIBUTOR, Action.TASK_RESULT, {**TASK, **SUSPENDED}),
     Told(DISTRIBUTOR, Action.TASK_RESULT, {**TASK, "status": "returned"}),
     Told(DISTRIBUTOR, Action.TASK_RESULT, {**TASK, "status": "delegated", "children": [{**FIELDS, "task_id": "c"}]}),
 ]
@@ -75,6 +81,7 @@ TO_DISTRIBUTOR = [
     Told(WORKER, Action.TASK_RESULT, ATTEMPT),
     Told(WORKER, Action.TASK_RESULT, {**ATTEMPT, "status": "failed", "error": ERROR}),
     Told(WORKER, Action.TASK_RESULT, {**ATTEMPT, "status": "delegated", "children": [CHILD], "then": {}}),
+    Told(WORKER, Action.TASK_RESULT, {**ATTEMPT, **SUSPENDED}),
     Told(WORKER, Action.TASK_RESULT, {**ATTEMPT, "status": "returned"}),
     Told(WORKER, Action.TASK_PROGRESS, dict.fromkeys(names(ProgressReport)) | WORKERS_TASK | {"progress": {}}),
 ]
@@ -92,9 +99,8 @@ def variants(item: Any) -> Iterator[Any]:
         for value in HOSTILE:
             rest = {key: kept for key, kept in item.items() if key != name and kept is not None}
             yield rest if value is ABSENT else {**rest, name: value}
-        if name == "children":
-            for child in (variant for variant in variants(item[name][0]) if item[name]) if item[name] else ():
-                yield {**item, "children": [child]}
+        if name in ("children", "waits") and item[name]:
+            yield from ({**item, name: [variant]} for variant in variants(item[name][0]))
 
 
 def arrived(sender: Address, recipient: Address, action: str, number: int, **payload: Any) -> Received | None:
@@ -159,8 +165,11 @@ class Top(Tier):
     def begin(self) -> None:
         self.state = CoordinatorState("coordinator-1", max_tree_tasks=100)
         self.take(beats=[a_beat(DISTRIBUTOR, COORDINATOR, capacity=9, capabilities=["task:sum"])])
-        tasks = [orjson.loads(a_task(task_id, backoff_s=0).to_json()) for task_id in ("t", "good")]
+        tasks = [orjson.loads(a_task(task_id, backoff_s=0).to_json()) for task_id in ("t", "good", "asking")]
         self.take(*filter(None, [arrived(CLIENT, COORDINATOR, Action.SUBMIT_TASK, 1, tasks=tasks)]))
+        asking = {"task_id": "asking", "status": "suspended", "attempt": 1, "waits": [{"id": "i", "asks": "sure?"}]}
+        self.take(*filter(None, [arrived(DISTRIBUTOR, COORDINATOR, Action.TASK_RESULT, 1, tasks=[asking])]))
+        assert self.state.local_tasks["asking"].waits
 
     def run(self, batch: Any) -> Step:
         return decide(coordinator.rules, self.state, batch)
