@@ -243,7 +243,7 @@ async def test_a_flood_of_output_and_a_result_beyond_all_bounds_cost_a_worker_no
 
     assert (flood.status, flood.output.strip("x\n"), len(flood.output)) == ("completed", "", 2048)
     assert len(home.agents.log("worker-1")) - log_before < 80 * 1024
-    assert (huge.status, huge.error and huge.error.type, len(huge.errors)) == ("failed", "BadTask", 1)
+    assert (huge.status, huge.error and huge.error.type, len(huge.errors)) == ("failed", "TooLarge", 1)
     assert "over the limit of 262144" in (huge.error.message if huge.error else "")
     assert most_mb - before_mb < 32
 
