@@ -1,17 +1,19 @@
-"""Prints a task for people: its fields, its progress and its attempts."""
+"""Prints a task for people: its fields, its progress, its attempts, and the tree below it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from core.cli.render import print_table, say
 from core.printable import printable
 
 if TYPE_CHECKING:
+    from core.operations.task_tree import Branch
     from core.tasks import Task
 
-__all__ = ["print_attempts", "print_fields", "print_output", "progress_text"]
+__all__ = ["print_attempts", "print_branches", "print_fields", "print_output", "progress_text"]
 
 #: Longer values are only shown by --json.
 _SHOWN = 400
@@ -61,3 +63,28 @@ def print_output(task: Task) -> None:
     if task.output:
         print()
         say(f"It printed and logged:\n{task.output.rstrip()}")
+
+
+def print_branches(branches: Sequence[Branch], *, wide: bool = False) -> None:
+    """Prints the tasks of a tree, a line for each."""
+    lines = _branch_lines([branch.depth for branch in branches])
+    rows = [
+        (f"{line}{branch.task_id}", branch.task_type, _stands(branch), branch.worker, branch.error)
+        for line, branch in zip(lines, branches, strict=True)
+    ]
+    print_table(("ID", "TYPE", "STATUS", "WORKER?", "ERROR?"), rows, wide=wide)
+
+
+def _stands(branch: Branch) -> str:
+    return f"{branch.status}, asked to stop" if branch.stopping else branch.status
+
+
+def _branch_lines(depths: Sequence[int]) -> Iterable[str]:
+    """What is drawn before each task of a tree, from how many are above it."""
+    lines, goes_on = [], set[int]()
+    for depth in reversed(depths):
+        above = ["│  " if level in goes_on else "   " for level in range(1, depth)]
+        own = ["├─ " if depth in goes_on else "└─ "] if depth else []
+        lines.append("".join(above + own))
+        goes_on = {level for level in goes_on if level < depth} | {depth}
+    return reversed(lines)

@@ -10,18 +10,19 @@ import typer
 from core.cli.event_text import print_timeline
 from core.cli.render import Wide, duration, note, print_json, print_table, say
 from core.cli.session import feeding, looking, operator_of, run, settings
-from core.cli.task_text import print_attempts, print_fields, print_output
+from core.cli.task_text import print_attempts, print_branches, print_fields, print_output
 from core.printable import printable
 
 if TYPE_CHECKING:
     from core.agent_event import AgentEvent
     from core.config.settings import Settings
     from core.operations.task_records import Unreadable
+    from core.operations.task_tree import Branch
     from core.tasks import Task
 
 __all__ = ["app"]
 
-app = typer.Typer(help="List, show, wait for, cancel tasks.", no_args_is_help=True)
+app = typer.Typer(help="List, show, wait for, cancel tasks, alone or as a tree.", no_args_is_help=True)
 
 #: How much earlier than the client says, by its own clock, a task may have been submitted by the server's.
 CLOCKS_DIFFER_MS = 60_000
@@ -153,12 +154,45 @@ async def _wait(configured: Settings, task_id: str, timeout_s: float | None) -> 
 
 
 @app.command()
+def tree(task_id: TaskId, as_json: Json = False, wide: Wide = False) -> None:
+    """Show a task and all that it has spawned or delegated: where each stands, and which worker has it."""
+    branches = run(_tree(settings(), task_id))
+    if as_json:
+        print_json([branch.to_dict() for branch in branches])
+    else:
+        print_branches(branches, wide=wide)
+
+
+async def _tree(configured: Settings, task_id: str) -> list[Branch]:
+    from core.errors import UnknownTask
+    from core.operations.task_tree import FORGOTTEN, read_tree
+
+    async with looking(configured) as reader:
+        branches = await read_tree(reader, configured.coordinator_id, task_id)
+    if branches[0].status == FORGOTTEN:
+        raise UnknownTask(f"no task {task_id!r}: never submitted here, or ended longer ago than its retention")
+    return branches
+
+
+@app.command()
 def cancel(task_id: TaskId) -> None:
-    """Cancel a task and everything that it has spawned. An ended task stays as it is."""
-    run(_cancel(settings(), task_id))
+    """Cancel a task and everything that it has spawned. An ended task stays as it is.
+
+    If it has spawned anything, what has become of each is shown. A worker has a moment to stop what it runs.
+    """
+    branches = run(_cancel(settings(), task_id))
     note(f"cancelled, or ended before: {task_id}. `agents tasks show {task_id}` tells which.")
+    if len(branches) > 1:
+        print_branches(branches)
 
 
-async def _cancel(configured: Settings, task_id: str) -> None:
+async def _cancel(configured: Settings, task_id: str) -> list[Branch]:
+    """The tree of the task after that; empty where this user may not read it."""
+    from core.errors import ServerRefused
+
     async with operator_of(configured) as client:
         await client.cancel.aio(task_id)
+    try:
+        return await _tree(configured, task_id)
+    except ServerRefused:  # a client's own key may have a Redis user of its own
+        return []
