@@ -14,6 +14,7 @@ import orjson
 from msgspec import Raw
 
 from core.agent_event import AgentEvent
+from core.checkpoints.redis_items import RedisItems
 from core.checkpoints.redis_storage import DAY_MS, RedisStorage
 from core.config.settings import A2AConfig, AgentConfig, RedisConfig
 from core.config.sources import load
@@ -36,6 +37,7 @@ from worker.authoring.handlers import HANDLERS, Handlers, task
 from worker.execution.executor import Executor, Finished
 from worker.graph import build
 from worker.hosts.chunk_writer import ChunkWriter
+from worker.hosts.storage_calls import Memory
 from worker.projects.code import load_code
 from worker.rules import (
     ON_EVENT,
@@ -99,6 +101,7 @@ class WorkerBehaviour:
             on_event=self._said_by_user_code if config.events is EventLevel.ALL else None,
         )
         self._storage: RedisStorage | None = None  #: where graphs keep their checkpoints; None: before the start
+        self._items: RedisItems | None = None  #: what graphs find as `runtime.store`; None: likewise
         self._chunks: ChunkWriter | None = None  #: writes what graphs stream; None: likewise
         self._dropping: set[asyncio.Task[None]] = set()
         self._said: Said | None = None  # what no step was given yet
@@ -108,17 +111,20 @@ class WorkerBehaviour:
     async def start(self) -> None:
         """Begins to run attempts, as `Executor.start` does."""
         assert self._loop
-        if self._storage is None:
+        if self._storage is None or self._items is None:
             self._storage = RedisStorage(self._open_connection, keep=KEPT_CHECKPOINTS, ttl_ms=THREAD_TTL_MS)
+            self._items = RedisItems(self._open_connection, self._chain[0].agent_id)
             keys = CoordinatorKeys(self._chain[0].agent_id)
             self._chunks = ChunkWriter(self._open_connection, keys.run_stream)
-        await self.executor.start(self._storage, self._chunks)
+        await self.executor.start(Memory(self._storage, self._items), self._chunks)
 
     async def close(self) -> None:
         """Ends all attempts, as `Executor.close` does."""
         await self.executor.close()
         if self._storage is not None:
             await self._storage.close()
+        if self._items is not None:
+            await self._items.close()
         if self._chunks is not None:
             await self._chunks.close()
 

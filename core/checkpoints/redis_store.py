@@ -9,8 +9,8 @@ from langgraph.store.base import TTLConfig
 from core.checkpoints.blocking import Done, wait_for
 from core.checkpoints.encryption import Encryption
 from core.checkpoints.item_store import ItemStore
-from core.checkpoints.items import RedisItems
 from core.checkpoints.opening import AnyClient, opener_of
+from core.checkpoints.redis_items import RedisItems
 from core.config.settings import RedisConfig
 
 __all__ = ["RedisStore"]

@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypedDict
 
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
+from langgraph.store.memory import InMemoryStore
 from langgraph.types import interrupt
 
 from core.tasks import Task
@@ -88,3 +89,27 @@ def enlarge(state: Steps) -> Steps:
 
 
 agent("enlarges")(in_a_row(enlarge))
+
+
+def remember(state: Steps, runtime: Runtime[None]) -> Steps:
+    """Puts what it is given from a thread, and reads what is there."""
+    assert runtime.store is not None
+    if "large" in state:
+        runtime.store.put(("people", "ada"), "likes", {"what": state["large"]}, ttl=60)
+    return {"answer": [item.value["what"] for item in runtime.store.search(("people",))]}
+
+
+async def recall(state: Steps, runtime: Runtime[None]) -> Steps:
+    """Reads it on the loop."""
+    assert runtime.store is not None
+    item = await runtime.store.aget(("people", "ada"), "likes")
+    spaces = await runtime.store.alist_namespaces()
+    return {"done": [item.value["what"] if item else "nothing", *(".".join(space) for space in spaces)]}
+
+
+agent("remembers")(in_a_row(remember, recall))
+agent("remembers_alone", isolated=True)(in_a_row(remember, recall))
+
+own_store = InMemoryStore()
+own_store.put(("people", "ada"), "likes", {"what": "her own"})
+agent("remembers_itself")(in_a_row(remember, recall).compile(store=own_store))

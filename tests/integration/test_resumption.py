@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from core.agent_run import RunOptions
 from core.chaos.processes import Processes
 from core.checkpoints.redis_saver import RedisSaver
+from core.checkpoints.redis_store import RedisStore
 from core.cli.app import app
 from core.client.agent_client import AgentClient
 from core.config.settings import A2AConfig, RedisConfig
@@ -53,6 +54,8 @@ def test_a_graph_goes_on_where_it_was_when_its_worker_is_killed_a_question_answe
     tiers: Tiers, client: AgentClient, redis_config: RedisConfig, tmp_path: Path
 ) -> None:
     tiers.start("worker", "w1", "--import", AGENTS)
+    puts = client.submit(Task(task_type="remembers", payload={"large": "tea"}))
+    assert client.value(puts, 60)["answer"] == ["tea"]
     told = RunOptions(stream=["updates", "values"])
     task_id = client.submit(Task(task_type="five", payload={"done": []}, run=told))
     until(lambda: nodes_of(tmp_path, task_id)[-1:] == ["three"], "the third node runs")
@@ -115,6 +118,16 @@ def test_a_graph_goes_on_where_it_was_when_its_worker_is_killed_a_question_answe
     told_lines = [json.loads(line) for line in said.stderr.splitlines() if line.startswith("{")]
     assert told_lines[0] == {"mode": "updates", "data": {"one": {"done": ["one"]}}}
     assert told_lines[-1] == {"mode": "lifecycle", "data": {"status": "completed"}}
+
+    # What was put in the store is found by other graphs, on other workers, in processes of their own, and by programs.
+    # A graph that has a store keeps it.
+    for task_type, finds in (("remembers", "tea"), ("remembers_alone", "tea"), ("remembers_itself", "her own")):
+        found = client.value(client.submit(Task(task_type=task_type, payload={})), 60)
+        assert (found["answer"], found["done"]) == ([finds], [finds, "people.ada"])
+    with RedisStore(redis_config, name="coordinator-1") as store:
+        likes = store.get(("people", "ada"), "likes")
+        assert likes is not None
+        assert likes.value == {"what": "tea"}
 
     # A state that is too large for a result is in its thread.
     large = client.submit(Task(task_type="enlarges", payload={}))

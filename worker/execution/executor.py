@@ -17,7 +17,6 @@ from time import monotonic
 from typing import Any
 
 from core import failpoints
-from core.checkpoints.storage import Storage
 from core.errors import BadTask
 from core.tasks import Task, utc_now
 from worker.authoring.context import ChildOutcome, Progress
@@ -31,6 +30,7 @@ from worker.execution.outcomes import raised, returned, stopped, too_late
 from worker.execution.process_executor import ProcessExecutor
 from worker.execution.task_queue import TaskQueue
 from worker.hosts.chunk_writer import ChunkWriter
+from worker.hosts.storage_calls import Memory
 
 __all__ = ["Executor", "Finished", "Running"]
 
@@ -98,14 +98,14 @@ class Executor:
         call this."""
         return self._on_loop.holder()
 
-    async def start(self, storage: Storage | None = None, chunks: ChunkWriter | None = None) -> None:
+    async def start(self, memory: Memory | None = None, chunks: ChunkWriter | None = None) -> None:
         """Begins to run attempts. Returns when functions and graphs can run too, once a child process has imported
         them; coroutines run before that. Calling it again changes nothing. Raises ConfigError when the import fails.
 
-        `storage`: where graphs keep their checkpoints; None: nowhere. `chunks`: writes what they stream; None: nothing
+        `memory`: where graphs remember; None: nowhere. `chunks`: writes what they stream; None: nothing
         does."""
         self._on_loop.start(self._concurrency)
-        self._in_hosts.start(storage, chunks)
+        self._in_hosts.start(memory, chunks)
         self._begins = True
         self._begin_next()
         await self._start_forks()

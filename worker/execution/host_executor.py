@@ -11,7 +11,6 @@ from functools import partial
 import orjson
 from msgspec import Raw
 
-from core.checkpoints.storage import Storage
 from worker.authoring.context import ChildOutcome
 from worker.authoring.registry import Handler
 from worker.children.forks import Forks
@@ -22,6 +21,7 @@ from worker.hosts.chunk_writer import ChunkWriter
 from worker.hosts.messages import Ended
 from worker.hosts.pool import HostPool
 from worker.hosts.process import Blame, HostDied, HostProcess, HostRun
+from worker.hosts.storage_calls import Memory
 
 __all__ = ["HostExecutor"]
 
@@ -45,10 +45,10 @@ class HostExecutor:
         self._chunks: ChunkWriter | None = None
         self._runs: dict[Running, HostRun] = {}
 
-    def start(self, storage: Storage | None, chunks: ChunkWriter | None) -> None:
-        """`storage`: where runs keep their checkpoints; None: nowhere, so that each attempt begins anew. `chunks`:
+    def start(self, memory: Memory | None, chunks: ChunkWriter | None) -> None:
+        """`memory`: where runs remember; None: nowhere, so that each attempt begins anew. `chunks`:
         writes what they stream; None: nothing does."""
-        self._pool.storage, self._chunks = storage, chunks
+        self._pool.memory, self._chunks = memory, chunks
 
     async def run(self, running: Running, handler: Handler, children: Sequence[ChildOutcome]) -> Finished:
         """The outcome of an attempt. Raises BadTask when the request is too large; ConfigError when the user's modules
@@ -82,7 +82,7 @@ class HostExecutor:
 
     def _request(self, running: Running, children: Sequence[ChildOutcome], *, moved: bool) -> bytes:
         request = run_request(running.task, children, watched=running.on_event is not None)
-        stored = graph_request(running.task, children, moved=moved) if self._pool.storage else {"thread": None}
+        stored = graph_request(running.task, children, moved=moved) if self._pool.memory else {"thread": None}
         return orjson.dumps({**request, **stored})
 
     def drain(self, running: Running) -> None:

@@ -12,7 +12,7 @@ import socket
 import threading
 from contextlib import suppress
 from contextvars import copy_context
-from functools import partial
+from functools import cached_property, partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -53,10 +53,11 @@ from worker.hosts.messages import (
 from worker.hosts.output import share_streams
 from worker.hosts.run import GraphRun
 from worker.hosts.run_config import run_config
-from worker.hosts.storage_calls import RemoteStorage
+from worker.hosts.storage_calls import RemoteItems, RemoteStorage
 from worker.hosts.threads import AttemptThreads, attempt_threads
 
 if TYPE_CHECKING:
+    from core.checkpoints.item_store import ItemStore
     from worker.hosts.run_storage import RunSaver, RunStorage
 
 __all__ = ["serve"]
@@ -191,9 +192,10 @@ class Host(asyncio.Protocol):
         options, saver = options_of(request), self._saver(run, request)
         try:
             config = run_config(handler, context, options)
-            async with self._graphs.built(handler, config, options.context) as graph:
+            store = None if saver is None else self._store
+            async with self._graphs.built(handler, config, options.context, store) as graph:
                 graph_run = GraphRun(
-                    graph, request, options, config, context, run.control, saver, partial(self._stream, run)
+                    graph, request, options, config, context, run.control, saver, store, partial(self._stream, run)
                 )
                 outcome = await graph_run.outcome()
         finally:
@@ -210,6 +212,13 @@ class Host(asyncio.Protocol):
 
         run.storage = RunStorage(self._storage)
         return RunSaver(run.storage, Fence(thread["order"], thread["attempt"]))
+
+    @cached_property
+    def _store(self) -> ItemStore:
+        """The store of all runs."""
+        from core.checkpoints.item_store import ItemStore
+
+        return ItemStore(RemoteItems(self._ask, self._loop))
 
     def _ask(self, method: str, arguments: bytes) -> asyncio.Future[Answer]:
         self._calls += 1

@@ -81,7 +81,7 @@ class Chunk(Struct, tag="chunk", array_like=True, gc=False):
 
 
 class Ask(Struct, tag="ask", array_like=True, gc=False):
-    """From a host: a call of the Storage that its worker has."""
+    """From a host: a call of the Memory that its worker has."""
 
     call: int
     method: str

@@ -6,9 +6,9 @@ import asyncio
 import logging
 from functools import partial
 
-from core.checkpoints.storage import Storage
 from worker.children.forks import Forks
 from worker.hosts.process import HostProcess
+from worker.hosts.storage_calls import Memory
 
 __all__ = ["HostPool"]
 
@@ -22,7 +22,7 @@ class HostPool:
     """Hands out hosts, which `forks` makes. At most `shared` of them have several runs."""
 
     def __init__(self, forks: Forks, shared: int) -> None:
-        self.storage: Storage | None = None  #: where runs keep their checkpoints; None: nowhere
+        self.memory: Memory | None = None  #: where runs remember; None: nowhere
         self._forks = forks
         self._at_most = shared
         self._shared: list[HostProcess] = []
@@ -52,7 +52,7 @@ class HostPool:
             host = self._idle_alone.pop()
             if not host.gone:
                 return host
-        return await self._forks.fork(partial(HostProcess, alone=True, storage=self.storage), "graph")
+        return await self._forks.fork(partial(HostProcess, alone=True, memory=self.memory), "graph")
 
     async def _with_others(self) -> HostProcess:
         """The shared host with the fewest runs; a new one if all have some, as long as there may be more."""
@@ -60,7 +60,7 @@ class HostPool:
             async with self._starting:  # each waits for the host that another one starts
                 usable = self._usable()
                 if len(usable) < self._at_most and all(host.taken for host in usable):
-                    host = await self._forks.fork(partial(HostProcess, storage=self.storage), "graph")
+                    host = await self._forks.fork(partial(HostProcess, memory=self.memory), "graph")
                     self._shared.append(host)
                     return host
         return min(self._usable(), key=lambda host: host.taken)

@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 import orjson
 
-from core.checkpoints.storage import Storage
 from core.errors import BadTask
 from worker.children.forks import ChildDied, Forked, NoProcess
 from worker.children.frames import FRAME_LIMIT_BYTES
@@ -33,7 +32,7 @@ from worker.hosts.messages import (
     from_host,
     packed,
 )
-from worker.hosts.storage_calls import answer_to
+from worker.hosts.storage_calls import Memory, answer_to
 
 __all__ = ["Blame", "HostDied", "HostProcess", "HostRun"]
 
@@ -105,15 +104,15 @@ class HostProcess(Forked):
         output: ChildOutput,
         *,
         alone: bool = False,
-        storage: Storage | None = None,
+        memory: Memory | None = None,
     ) -> None:
-        """`storage`: where its runs keep their checkpoints; None: nowhere."""
+        """`memory`: where its runs remember; None: nowhere."""
         super().__init__(number, kill, output)
         self.alone = alone  #: whether it is exclusive
         self.taken = 0  #: how many have been handed this host and have not returned it
         self.begun = 0  #: how many runs it has had
         self.condemned: HostRun | None = None  #: the run because of which it was killed
-        self._storage = storage
+        self._memory = memory
         self._answering: set[asyncio.Task[None]] = set()
         self._runs: dict[int, HostRun] = {}
         self._death = ChildDied("its process ended before the run began")
@@ -177,8 +176,8 @@ class HostProcess(Forked):
             self._on_message(run, message)
 
     async def _answer(self, ask: Ask) -> None:
-        assert self._storage is not None
-        self.send(await answer_to(ask, self._storage))
+        assert self._memory is not None
+        self.send(await answer_to(ask, self._memory))
 
     def _on_message(self, run: HostRun, message: Ended | Printed | Progressed | Told | Chunk) -> None:
         match message:

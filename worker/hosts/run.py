@@ -14,6 +14,8 @@ from worker.hosts.graph_events import STREAM_MODES, callbacks_for, chunk_json, t
 from worker.hosts.run_config import breakpoints, runtime_context
 
 if TYPE_CHECKING:
+    from langgraph.store.base import BaseStore
+
     from worker.hosts.run_storage import RunSaver
 
 __all__ = ["GraphRun"]
@@ -23,6 +25,8 @@ INTERRUPT = "__interrupt__"
 
 #: The key of the config by which LangGraph is given a checkpointer for one run.
 CHECKPOINTER = "__pregel_checkpointer"
+#: The key by which it is given a store for one run, in a Runtime.
+RUNTIME = "__pregel_runtime"
 
 #: How the ids of waits begin that stand for a stop before or after a node.
 BREAKPOINT = "breakpoint:"
@@ -32,7 +36,8 @@ BREAKPOINT = "breakpoint:"
 class GraphRun:
     """A run of `graph` as `request` says (see worker.execution.attempt.graph_request). `config`: of the run.
     `control`: LangGraph's RunControl, by which it is asked to stop between two nodes. `saver`: None: the run is not
-    stored, and cannot pause."""
+    stored, and cannot pause. `store`: what nodes find as `runtime.store`, unless the graph was compiled with its own;
+    None: they find none."""
 
     graph: Any
     request: Mapping[str, Any]
@@ -41,6 +46,7 @@ class GraphRun:
     context: Context
     control: Any
     saver: RunSaver | None
+    store: BaseStore | None
     stream: Callable[[bytes], None]  #: is given each chunk that the client wants, as JSON
 
     async def outcome(self) -> Any:
@@ -92,8 +98,15 @@ class GraphRun:
             config["callbacks"] = callbacks_for(self.context)
         if self.saver is not None:
             config["metadata"] = {**config.get("metadata", {}), "run_id": self.context.task_id}
-            config["configurable"] = {**config["configurable"], CHECKPOINTER: self.saver}
+            config["configurable"] = {**config["configurable"], CHECKPOINTER: self.saver, **self._store_given()}
         return config
+
+    def _store_given(self) -> dict[str, Any]:
+        """What gives the graph the store, if it can be seen that it has none of its own."""
+        from langgraph.runtime import Runtime
+
+        own = getattr(self.graph, "store", self)
+        return {RUNTIME: Runtime(store=self.store)} if own is None else {}
 
     async def _streamed(self, given: Any, config: Any) -> tuple[Any, bool]:
         """The final state, and whether the graph has paused. Tells observers of what happens meanwhile."""

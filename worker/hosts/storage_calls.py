@@ -1,22 +1,32 @@
-"""The calls of a Storage, carried over the socket of a host: a host has no connection to Redis, and no key."""
+"""The calls of what graphs remember in, carried over the socket of a host: a host has no connection to Redis, and no
+key."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from core import errors
+from core.checkpoints.items import Items, PutItem, StoredItem
 from core.checkpoints.storage import Fence, Selection, Storage, StoredCheckpoint, ThreadWrite, Written
-from core.errors import AgentSystemError, ServerRefused, TransportDown
+from core.errors import AgentSystemError, CheckpointTooLarge, ServerRefused, TransportDown
+from worker.children.frames import FRAME_LIMIT_BYTES
 from worker.hosts.messages import Answer, Ask
 
-__all__ = ["RemoteStorage", "answer_to"]
+__all__ = ["Memory", "RemoteItems", "RemoteStorage", "answer_to"]
 
 #: By call: what is asked with, and what comes back.
+ITEM_CALLS: dict[str, tuple[Any, Any]] = {
+    "put": (tuple[list[PutItem]], None),
+    "get": (tuple[list[str], bool], list[StoredItem | None]),
+    "search": (tuple[str, str, int], tuple[list[StoredItem], str]),
+    "namespaces": (tuple[()], list[str]),
+}
 CALLS: dict[str, tuple[Any, Any]] = {
+    **ITEM_CALLS,
     "write": (tuple[list[ThreadWrite]], list[Written]),
     "open": (tuple[str, Fence], StoredCheckpoint | None),
     "read": (tuple[str, Selection], list[StoredCheckpoint]),
@@ -32,15 +42,26 @@ _encode = msgspec.msgpack.Encoder().encode
 #: Seconds before a call is repeated because Redis could not be reached. That ends with the run, which has a timeout.
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.1, 2.0
 
+#: Bytes of a call or of its answer, with room for what a frame has besides.
+MAX_BYTES = FRAME_LIMIT_BYTES - 1024
 
-async def answer_to(ask: Ask, storage: Storage) -> Answer:
+
+class Memory(NamedTuple):
+    """Where the graphs of a worker remember."""
+
+    storage: Storage  #: their checkpoints
+    items: Items  #: what they share, as `runtime.store`
+
+
+async def answer_to(ask: Ask, memory: Memory) -> Answer:
     """The answer to a call of a host. It comes when there is one: an outage of Redis is waited out."""
     pause_s = FIRST_PAUSE_S
+    place = memory.items if ask.method in ITEM_CALLS else memory.storage
     while True:
         try:
             arguments = ASKED[ask.method].decode(ask.arguments)
-            value = await getattr(storage, ask.method)(*arguments)
-            return Answer(ask.call, _encode(value))
+            value = _encode(await getattr(place, ask.method)(*arguments))
+            return Answer(ask.call, _fitting(value, "What is read at once", "Read less at once."))
         except TransportDown:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LAST_PAUSE_S)
@@ -48,13 +69,39 @@ async def answer_to(ask: Ask, storage: Storage) -> Answer:
             return Answer(ask.call, error=type(error).__name__, message=str(error))
 
 
-class RemoteStorage:
-    """A Storage (see core.checkpoints.storage) that asks the worker. It may be used from any loop."""
+def _fitting(packed: bytes, what: str, cure: str) -> bytes:
+    """`packed`. Raises CheckpointTooLarge: it would end the connection, and so every run of the host."""
+    if len(packed) > MAX_BYTES:
+        raise CheckpointTooLarge(f"{what} has {len(packed)} bytes, over {MAX_BYTES}. {cure}")
+    return packed
+
+
+class _Remote:
+    """A place that asks the worker. It may be used from any loop."""
 
     def __init__(self, ask: Callable[[str, bytes], Awaitable[Answer]], loop: asyncio.AbstractEventLoop) -> None:
         """`ask`: sends a call; only from `loop`."""
         self._asks = ask
         self._loop = loop
+
+    async def _ask(self, method: str, *arguments: Any) -> Any:
+        packed = _fitting(_encode(arguments), "What is stored at once", "Keep large data elsewhere.")
+        asked = self._answer(method, packed)
+        if asyncio.get_running_loop() is self._loop:
+            answer = await asked
+        else:  # a blocking node uses the saver or the store from its thread
+            answer = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asked, self._loop))
+        if answer.error:
+            kind: Any = getattr(errors, answer.error, ServerRefused)
+            raise kind(answer.message)
+        return ANSWERED[method].decode(answer.value)
+
+    async def _answer(self, method: str, arguments: bytes) -> Answer:
+        return await self._asks(method, arguments)
+
+
+class RemoteStorage(_Remote):
+    """A Storage (see core.checkpoints.storage)."""
 
     async def write(self, batch: Sequence[ThreadWrite]) -> list[Written]:
         written: list[Written] = await self._ask("write", batch)
@@ -81,16 +128,21 @@ class RemoteStorage:
         found: tuple[str, list[str]] = await self._ask("threads", cursor)
         return found
 
-    async def _ask(self, method: str, *arguments: Any) -> Any:
-        asked = self._answer(method, _encode(arguments))
-        if asyncio.get_running_loop() is self._loop:
-            answer = await asked
-        else:  # a blocking node uses the saver from its thread
-            answer = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asked, self._loop))
-        if answer.error:
-            kind: Any = getattr(errors, answer.error, ServerRefused)
-            raise kind(answer.message)
-        return ANSWERED[method].decode(answer.value)
 
-    async def _answer(self, method: str, arguments: bytes) -> Answer:
-        return await self._asks(method, arguments)
+class RemoteItems(_Remote):
+    """Items (see core.checkpoints.items)."""
+
+    async def put(self, batch: Sequence[PutItem]) -> None:
+        await self._ask("put", batch)
+
+    async def get(self, names: Sequence[str], refresh: bool) -> list[StoredItem | None]:
+        found: list[StoredItem | None] = await self._ask("get", names, refresh)
+        return found
+
+    async def search(self, namespace: str, after: str, limit: int) -> tuple[list[StoredItem], str]:
+        found: tuple[list[StoredItem], str] = await self._ask("search", namespace, after, limit)
+        return found
+
+    async def namespaces(self) -> list[str]:
+        found: list[str] = await self._ask("namespaces")
+        return found
