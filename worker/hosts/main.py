@@ -21,6 +21,7 @@ import orjson
 from msgspec import Raw
 from msgspec.structs import replace
 
+from core.agent_run import RunOptions
 from core.checkpoints.storage import Fence
 from core.json_values import TooLarge, result_json
 from worker.authoring.context import Context, Progress, running_context
@@ -189,7 +190,8 @@ class Host(asyncio.Protocol):
         running_context.set(context)
         handler = self._handlers.get(context.task_type)
         self._allow_memory(handler)
-        options, saver = options_of(request), self._saver(run, request)
+        options = options_of(request)
+        saver = self._saver(run, request, options)
         try:
             config = run_config(handler, context, options)
             store = None if saver is None else self._store
@@ -204,13 +206,13 @@ class Host(asyncio.Protocol):
             return Ended(run.number, suspension=_suspension_json(outcome))
         return _completed(run.number, outcome, graph_run)
 
-    def _saver(self, run: Run, request: dict[str, Any]) -> RunSaver | None:
+    def _saver(self, run: Run, request: dict[str, Any], options: RunOptions) -> RunSaver | None:
         """The checkpointer of a run; None: its worker stores none."""
         if (thread := request["thread"]) is None:
             return None
         from worker.hosts.run_storage import RunSaver, RunStorage
 
-        run.storage = RunStorage(self._storage)
+        run.storage = RunStorage(self._storage, options.durability)
         return RunSaver(run.storage, Fence(thread["order"], thread["attempt"]))
 
     @cached_property

@@ -17,15 +17,17 @@ __all__ = ["RunSaver", "RunStorage"]
 
 class RunStorage:
     """A Storage that keeps back what a run writes until its first node has finished. If it dies before that, it begins
-    with its input again, and nothing is lost."""
+    with its input again, and nothing is lost. Of a run that writes only at its end (`durability="exit"`) nothing is
+    kept back."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, durability: str) -> None:
         self._storage = storage
+        self._keeps_back = durability != "exit"
         self._held: list[ThreadWrite] = []
         self.stored = False  #: whether anything was stored
 
     async def write(self, batch: Sequence[ThreadWrite]) -> list[Written]:
-        if not self.stored and not any(write.writes for write in batch):
+        if self._keeps_back and not self.stored and not any(write.writes for write in batch):
             self._held += batch
             return [Written() for _ in batch]
         held, self._held, self.stored = self._held, [], True
