@@ -34,12 +34,12 @@ _HEADER = re.compile(
 _LEASE = re.compile(rb".+:lease")
 #: Keys that only agents write, each under its lease; the desired state in a cell under the coordinator's lease.
 _GUARDED = re.compile(
-    rb"(?P<owner>\{[^}]+\}:(worker:[^:]+:)?)(tasks|open|ended|dead|submissions|seen|tasks:actual|(?P<wanted>tasks:wanted))"
+    rb"(?P<owner>\{[^}]+\}:(worker:[^:]+:)?)(tasks|open|questions|ended|dead|submissions|seen|tasks:actual|(?P<wanted>tasks:wanted))"
 )
 _RECORDS = re.compile(rb"\{coordinator:[^}]+\}:tasks")
 _REPLIES = re.compile(rb"\{coordinator:[^}]+\}:client:.+")
 #: Keys that are empty when no work is left.
-_WORK = re.compile(rb"\{[^}]+\}:(open|tasks:wanted|tasks:actual|(worker:[^:]+:)?inbox)")
+_WORK = re.compile(rb"\{[^}]+\}:(open|questions|tasks:wanted|tasks:actual|(worker:[^:]+:)?inbox)")
 #: Commands that add members, with the position of the first member and the number of arguments for each.
 _PUTS = {b"HSET": (1, 2), b"ZADD": (2, 2), b"XADD": (1, 0)}
 _REMOVES = frozenset({b"HDEL", b"ZREM", b"XDEL"})

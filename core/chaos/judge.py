@@ -4,7 +4,8 @@ lost     the task was accepted, and no end is recorded
 untold   the task was accepted, and the client was never told of its end
 double   an end was recorded twice, or the client was told twice
 failed   the task did not complete, although the load's tasks have enough attempts to survive every fault
-broken   another violation: a gap in versions, a write under an old fence, a result that no execution returned
+broken   another violation: a gap in versions, a write under an old fence, a result that no execution returned; of
+         graphs, what `agent_judge` finds
 left     work that is still there: entries in inboxes, tasks in cells, open tasks
 """
 
@@ -15,13 +16,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from core.chaos.agent_judge import NODES, AgentCounts, agent_counts, wrong_runs
 from core.chaos.append_log import Transaction
 from core.chaos.history import ENDED, Grant, History
 from core.chaos.ledger import Entry
+from core.chaos.run_history import RunHistory
 
 __all__ = ["Verdict", "judge"]
 
-#: The task types whose handlers record each execution, and name it in their result.
+#: The task types whose handlers record each execution, and name it in their result. Graphs do so for each node.
 NOTING = "chaos."
 
 
@@ -42,6 +45,7 @@ class Verdict:
     replies: Counter[str]  #: number of messages to clients with each task's end
     grants: Mapping[str, Sequence[Grant]]  #: by the lease's key, in order
     commits: int
+    agents: AgentCounts  #: of runs of graphs
 
     @property
     def clean(self) -> bool:
@@ -72,9 +76,10 @@ class Verdict:
 def judge(ledger: Iterable[Entry], log: Iterable[Transaction]) -> Verdict:
     """The verdict on a ledger and an append-only file. Tasks of other clients count as well."""
     entries = list(ledger)
-    history = History()
+    history, runs = History(), RunHistory()
     for transaction in log:
         history.take(transaction)
+        runs.take(transaction)
     of_kind: dict[str, list[Entry]] = {}
     for entry in entries:
         of_kind.setdefault(entry.kind, []).append(entry)
@@ -88,12 +93,13 @@ def judge(ledger: Iterable[Entry], log: Iterable[Transaction]) -> Verdict:
         untold=tuple(sorted(accepted - set(told))),
         double=tuple(sorted({task_id for count in (history.ends, told) for task_id in count if count[task_id] > 1})),
         failed=tuple(sorted(_failed(history))),
-        broken=(*history.broken, *_wrong_results(history, of_kind)),
+        broken=(*history.broken, *_wrong_results(history, of_kind), *wrong_runs(history, runs, of_kind)),
         left=history.left,
         executions=Counter(entry.task_id for entry in of_kind.get("began", ())),
         replies=history.replies,
         grants=history.grants,
         commits=history.commits,
+        agents=agent_counts(history, runs, of_kind),
     )
 
 
@@ -108,8 +114,9 @@ def _wrong_results(history: History, of_kind: Mapping[str, Sequence[Entry]]) -> 
     recorded ones."""
     executed = {entry.facts["execution"]: entry.task_id for entry in of_kind.get("ended", ())}
     for task_id, record in history.records.items():
-        named = list(_executions(record.get("result")))
-        if not named and record.get("status") == "completed" and str(record.get("task_type")).startswith(NOTING):
+        task_type, named = str(record.get("task_type")), list(_executions(record.get("result")))
+        notes = task_type.startswith(NOTING) and task_type not in NODES
+        if not named and record.get("status") == "completed" and notes:
             yield f"{task_id} has completed with a result that names no execution"
         for execution in named:
             whose = executed.get(execution)

@@ -22,7 +22,11 @@ LEDGER_VARIABLE = "CHAOS_LEDGER"
 
 #: submitted, accepted, refused: requests of the client, and the answers · began, ended: an execution, by its handler ·
 #: reply: a message with a task's end · result: a task's end as the client was told · fault: an injected fault
-Kind = Literal["submitted", "accepted", "refused", "began", "ended", "reply", "result", "fault"]
+#: node: a node of a graph has begun · answered: an answer to a question was taken · streamed: all that a client was
+#: told of a run while it was under way
+Kind = Literal[
+    "submitted", "accepted", "refused", "began", "ended", "reply", "result", "fault", "node", "answered", "streamed"
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from core.agent_run import RunOptions
+from core.chaos.agent_load import AGENTS, AgentLoad
 from core.chaos.ledger import Ledger
 from core.client.agent_client import AgentClient
 from core.errors import TaskLost, TaskRefused, TaskTimeout, WorldError
@@ -45,8 +47,16 @@ class Load:
     """Run `run` in an asyncio task. After `stop`, it returns when all tasks have ended."""
 
     def __init__(
-        self, client: AgentClient, ledger: Ledger, *, max_open: int, seed: int, on_end: Callable[[Task], None]
+        self,
+        client: AgentClient,
+        ledger: Ledger,
+        *,
+        max_open: int,
+        seed: int,
+        on_end: Callable[[Task], None],
+        agents: AgentLoad | None = None,
     ) -> None:
+        """`agents`: follows the runs of graphs that are submitted as well; None: there are none."""
         self.counts = LoadCounts()
         self._client = client
         self._ledger = ledger
@@ -54,6 +64,8 @@ class Load:
         self._chance = random.Random(seed)
         self._number = 0
         self._on_end = on_end
+        self._agents = agents
+        self._mix = MIX | AGENTS if agents else MIX
         self._room = asyncio.Event()
         self._stopping = False
 
@@ -77,9 +89,10 @@ class Load:
 
     def _task(self) -> Task:
         self._number += 1
-        [task_type] = self._chance.choices(list(MIX), [share for share, _ in MIX.values()])
-        payload = {"number": self._number, "ms": MIX[task_type][1]}
-        return Task(task_id=f"chaos-{self._number}", task_type=task_type, payload=payload)
+        [task_type] = self._chance.choices(list(self._mix), [share for share, _ in self._mix.values()])
+        payload = {"number": self._number, "ms": self._mix[task_type][1]}
+        run = RunOptions(stream=["updates"]) if task_type in AGENTS else None
+        return Task(task_id=f"chaos-{self._number}", task_type=task_type, payload=payload, run=run)
 
     async def _carry(self, tasks: Sequence[Task]) -> None:
         """Handles one batch, from its submission to the end of its last task."""
@@ -92,7 +105,14 @@ class Load:
         self.counts.accepted += len(ids)
         for task_id in ids:
             self._ledger.note("accepted", task_id)
-        waiting = set(ids)
+        async with asyncio.TaskGroup() as following:
+            for task in tasks:
+                if self._agents and task.run:
+                    following.create_task(self._agents.follow(task.task_id))
+            await self._wait(set(ids))
+
+    async def _wait(self, waiting: set[str]) -> None:
+        """Records the ends of these tasks, and returns when all have ended."""
         while waiting:
             try:
                 async for task in self._client.as_completed(sorted(waiting)):

@@ -34,6 +34,7 @@ def run(
     workers: int,
     interval_s: float,
     only: Sequence[str],
+    agents: bool,
     json_file: Path | None,
     svg_file: Path | None,
     keep: bool,
@@ -43,7 +44,7 @@ def run(
     without a worker, or a file that cannot be written; WorldError when the hierarchy does not start."""
     if distributors > workers:
         raise ConfigError(f"{workers} workers cannot serve {distributors} distributors: each needs one at least.")
-    plan = Plan(seconds, seed, interval_s, distributors, workers, _kinds(only))
+    plan = Plan(seconds, seed, interval_s, distributors, workers, _kinds(only), agents)
     for file in filter(None, (json_file, svg_file)):
         _check(file)
     logging.getLogger(module_name("core.runtime")).setLevel(logging.ERROR)  # warnings are expected

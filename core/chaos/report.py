@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from core.chaos.agent_judge import AgentCounts
 from core.chaos.injector import Kind
 from core.chaos.judge import Verdict
 from core.chaos.run_record import Phases, Recovery, RunRecord
@@ -105,6 +106,7 @@ def report_json(report: Report) -> dict[str, Any]:
             "executions": verdict.executed,
             "executions_per_task": _per_task(verdict),
         },
+        "agents": asdict(verdict.agents),
         "faults": report.record.faults_by_kind(),
         "takeovers": len(report.record.takeovers()),
         "recovery": recovery_times(report.record.recoveries),
@@ -148,6 +150,7 @@ def report_text(report: Report) -> list[str]:
     rows = [
         ("tasks", tasks),
         ("executions", f"{verdict.executed} of {len(verdict.executions)} tasks, {_per_task(verdict):.3f} per task"),
+        *([("agents", _agents(verdict.agents))] if verdict.agents.runs else []),
         ("faults", f"{len(record.injected)}: {faults}"),
         ("takeovers", f"{len(record.takeovers())}"),
         ("throughput", f"{report.faulty:.0f}/s under faults, {report.calm:.0f}/s calm: {report.share:.0%}"),
@@ -175,6 +178,13 @@ def report_svg(report: Report) -> str:
         f" throughput {report.share:.0%} of calm"
     )
     return timeline_svg(report.record, report.phases, f"A run of agents chaos, seed {report.seed}", subtitle)
+
+
+def _agents(counts: AgentCounts) -> str:
+    return (
+        f"{counts.runs} completed, {counts.nodes} nodes begun, {counts.answers} answers,"
+        f" {counts.checkpoints} checkpoints, {counts.chunks} chunks streamed"
+    )
 
 
 def _spawned(verdict: Verdict) -> int:

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.chaos.agent_load import AgentLoad
 from core.chaos.append_log import AppendLog
 from core.chaos.archive import Archive
 from core.chaos.hierarchy import Hierarchy
@@ -75,6 +76,7 @@ class Plan:
     distributors: int = 2
     workers: int = 4
     kinds: frozenset[Kind] = frozenset(Kind)
+    agents: bool = False  #: whether the load has graphs as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ class _Run:
         self.plan, self.view, self.stop = plan, view, stop
         self.origin_ns = time.monotonic_ns()
         self.record = RunRecord()
-        self.topology = topology(plan.distributors, plan.workers, CONCURRENCY)
+        self.topology = topology(plan.distributors, plan.workers, CONCURRENCY, agents=plan.agents)
         self.phase, self.ready_s, self.calm_s = "starting", 0.0, 0.0
         self.calm_rate = 0.0
         self.done_each_second: Counter[int] = Counter()
@@ -154,7 +156,15 @@ class _Run:
         )
         await self.stack.enter_async_context(self.client)
         max_open = self.plan.workers * CONCURRENCY * OPEN_PER_SLOT
-        self.load = Load(self.client, self.ledger, max_open=max_open, seed=self.plan.seed, on_end=self._on_end)
+        self.agents = AgentLoad(self.client, self.ledger, self.plan.seed) if self.plan.agents else None
+        self.load = Load(
+            self.client,
+            self.ledger,
+            max_open=max_open,
+            seed=self.plan.seed,
+            on_end=self._on_end,
+            agents=self.agents,
+        )
         try:
             phases = await self._run()
         except ExceptionGroup as failed:
@@ -179,6 +189,8 @@ class _Run:
         yield self.hierarchy.tend()
         yield self._archive()
         yield self._show()
+        if self.agents is not None:
+            yield self.agents.answer()
 
     async def _archive(self) -> None:
         """Archives the append-only file, and has it rewritten, until it is cancelled."""

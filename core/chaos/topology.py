@@ -53,11 +53,12 @@ class Topology:
         return tuple(targets)
 
 
-def topology(distributors: int, workers: int, concurrency: int) -> Topology:
+def topology(distributors: int, workers: int, concurrency: int, *, agents: bool = False) -> Topology:
     """The processes in the order in which they start: a coordinator and its standby, distributors, of which the first
     has a standby, and workers, which are assigned to the distributors in turn.
 
-    The first worker of each distributor also runs plain functions, in child processes; the others run only coroutines.
+    The first worker of each distributor also runs plain functions, in child processes, and graphs if `agents` is true;
+    the others run only coroutines.
     """
     keys = CoordinatorKeys(COORDINATOR).agent
     members = [
@@ -71,8 +72,10 @@ def topology(distributors: int, workers: int, concurrency: int) -> Topology:
         members += [Member(f"{name}{letter}", Role.DISTRIBUTOR, name, flags, keys) for letter in letters]
     for number in range(1, workers + 1):
         name, whose = f"worker-{number}", f"distributor-{(number - 1) % distributors + 1}"
-        module = "handlers" if number <= distributors else "work"
-        handlers = ("--import", module_name(f"core.chaos.{module}"), "--concurrency", f"{concurrency}")
+        modules = ["handlers" if number <= distributors else "work"]
+        modules += ["agents"] if agents and number <= distributors else []
+        imports = [part for module in modules for part in ("--import", module_name(f"core.chaos.{module}"))]
+        handlers = (*imports, "--concurrency", f"{concurrency}")
         keys = CellKeys(whose).worker(name)
         members.append(Member(name, Role.WORKER, name, (*below, "--distributor", whose, *handlers), keys))
     return Topology(tuple(members))

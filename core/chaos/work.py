@@ -19,7 +19,7 @@ from core.chaos.ledger import LEDGER_VARIABLE, Ledger
 from core.tasks import Task
 from worker import Context, Spawn, task
 
-__all__ = ["RETRIES", "SHORT_MS", "began", "delegate", "ended", "work"]
+__all__ = ["RETRIES", "SHORT_MS", "began", "delegate", "ended", "ledger", "work"]
 
 #: Milliseconds that a task takes: enough for faults to hit running tasks, and few enough for hundreds a second.
 SHORT_MS = 3
@@ -52,16 +52,17 @@ async def gather(ctx: Context) -> list[Any]:
 def began(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
     """Records the beginning of an execution. Returns its result: the execution, and the payload's number."""
     execution = f"{os.getpid()}.{time.monotonic_ns()}"
-    _ledger().note("began", ctx.task_id, attempt=ctx.attempt, execution=execution)
+    ledger().note("began", ctx.task_id, attempt=ctx.attempt, execution=execution)
     return {"number": payload.get("number"), "attempt": ctx.attempt, "execution": execution}
 
 
 def ended(result: dict[str, Any], ctx: Context) -> dict[str, Any]:
     """Records the end of the execution with this result, and returns the result."""
-    _ledger().note("ended", ctx.task_id, attempt=ctx.attempt, execution=result["execution"])
+    ledger().note("ended", ctx.task_id, attempt=ctx.attempt, execution=result["execution"])
     return result
 
 
 @cache
-def _ledger() -> Ledger:
+def ledger() -> Ledger:
+    """The ledger of the run that this process belongs to."""
     return Ledger(os.environ[LEDGER_VARIABLE])

@@ -20,6 +20,9 @@ def chaos(
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="KIND", help="Only faults of this kind; repeatable.")
     ] = None,
+    agents: Annotated[
+        bool, typer.Option("--agents", help="Also LangGraph agents: questions, delegation, streams.")
+    ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report there.")] = None,
     svg_file: Annotated[Path | None, typer.Option("--svg", metavar="FILE", help="Write the timeline there.")] = None,
     keep: Annotated[
@@ -42,6 +45,7 @@ def chaos(
     again = ["agents", "chaos", "--minutes", f"{minutes:g}", "--seed", str(seed)]
     again += ["--distributors", str(distributors), "--workers", str(workers), "--interval", f"{interval:g}"]
     again += [part for kind in only or () for part in ("--only", kind)]
+    again += ["--agents"] if agents else []
     raise typer.Exit(
         program.run(
             seconds=60 * minutes,
@@ -50,6 +54,7 @@ def chaos(
             workers=workers,
             interval_s=interval,
             only=only or (),
+            agents=agents,
             json_file=json_file,
             svg_file=svg_file,
             keep=keep,

@@ -59,7 +59,7 @@ OPENING_CONNECTIONS = (
     "core/events/stream_session.py", "core/operations/reader.py", "core/operations/permissions.py",
 )  # fmt: skip
 #: What workers import by its name and run, as they do with the modules of any user.
-USER_CODE = ("core/chaos/work.py", "core/chaos/handlers.py")
+USER_CODE = ("core/chaos/work.py", "core/chaos/handlers.py", "core/chaos/agents.py")
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ RULES: tuple[Rule, ...] = (
         "core/*",
         ("langgraph",),
         "only core/tier_graph.py and the graphs of the tiers run LangGraph; core/checkpoints/ remembers for it",
-        unless=("core/tier_graph.py", "core/checkpoints/*"),
+        unless=("core/tier_graph.py", "core/checkpoints/*", *USER_CODE),
     ),
     Rule(
         "core/*",

@@ -10,11 +10,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 from xml.etree import ElementTree
 
 import psutil
 import pytest
+from langchain_core.runnables import RunnableConfig
+from langgraph.graph import START, StateGraph
 
 from core.chaos.append_log import AppendLog
 from core.chaos.injector import Kind
@@ -22,6 +24,12 @@ from core.chaos.judge import judge
 from core.chaos.ledger import Ledger, read_ledger
 from core.chaos.report import Report, report_text
 from core.chaos.run_record import Phases, RunRecord
+from core.checkpoints.redis_storage import RedisStorage
+from core.checkpoints.saver import CheckpointSaver
+from core.checkpoints.storage import Fence
+from core.config.settings import RedisConfig
+from core.errors import FencedOut
+from core.redis_client import Wire
 from tests.redis_server import RedisServer
 from tests.waiting import until
 
@@ -93,10 +101,13 @@ def test_random_kills_over_all_tiers_lose_nothing_and_do_nothing_twice() -> None
 
 @pytest.mark.matrix(5)
 def test_every_kind_of_fault_at_random_loses_nothing_and_the_picture_shows_what_happened() -> None:
-    out, err = finished(started("--minutes", "0.3", "--seed", "11", "--json", "told.json", "--svg", "told.svg"))
+    flags = ("--minutes", "0.3", "--seed", "11", "--agents", "--json", "told.json", "--svg", "told.svg")
+    out, err = finished(started(*flags))
 
     told = json.loads(Path("told.json").read_text())
     assert told["clean"], out
+    assert all(told["agents"].values()), told["agents"]
+    assert told["agents"]["checkpoints"] >= told["agents"]["runs"]
     assert len(told["faults"]) >= 3
     assert out.splitlines()[-1].startswith("NOTHING LOST")
     assert f"again       {told['command']}" in out.splitlines()
@@ -189,3 +200,38 @@ def test_a_record_that_is_deleted_behind_the_coordinators_back_is_found_and_ends
 
     assert (verdict.lost, report.exit_code) == (("deleted",), 1)
     assert "LOST        deleted" in report_text(report)
+
+
+class Numbers(TypedDict):
+    n: int
+
+
+async def test_an_attempt_that_was_replaced_writes_no_checkpoint_and_one_that_passes_the_fence_is_found(
+    chaos_server: RedisServer,
+) -> None:
+    chaos_server.clean()
+    log = AppendLog(chaos_server.append_directory)
+    since = log.end()
+    reach = RedisConfig(url=chaos_server.url, password=chaos_server.password, mode="external")
+    storage = RedisStorage(lambda: Wire(reach))
+    config: RunnableConfig = {"configurable": {"thread_id": "t"}, "metadata": {"attempt": 1}}
+
+    def graph(fence: Fence | None) -> Any:
+        builder = StateGraph(Numbers).add_node("node", lambda _: Numbers(n=1)).add_edge(START, "node")
+        return builder.compile(checkpointer=CheckpointSaver(storage, fence=fence))
+
+    try:
+        await graph(Fence(0, 1)).ainvoke({"n": 0}, config)
+        await storage.open("t", Fence(0, 2))  # the next attempt
+        with pytest.raises(FencedOut):
+            await graph(Fence(0, 1)).ainvoke({"n": 0}, config)
+        chaos_server.write_log()
+        refused = judge((), log.transactions(since))
+
+        await graph(None).ainvoke({"n": 0}, config)
+        chaos_server.write_log()
+        found = judge((), log.transactions(since))
+    finally:
+        await storage.close()
+    assert (refused.clean, refused.agents.checkpoints > 0) == (True, True), refused
+    assert set(found.broken) == {"thread t: attempt 1 wrote a checkpoint while the fence was '0 2'"}

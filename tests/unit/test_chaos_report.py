@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from core.chaos.agent_judge import AgentCounts
 from core.chaos.injector import SERVER, Fault, Kind, Target
 from core.chaos.judge import Verdict
 from core.chaos.ledger import Entry
@@ -36,6 +37,7 @@ CLEAN = Verdict(
     replies=Counter(),
     grants={},
     commits=10,
+    agents=AgentCounts(),
 )
 
 

@@ -97,7 +97,8 @@ class GraphRun:
         if self.context.on_event is not None:
             config["callbacks"] = callbacks_for(self.context)
         if self.saver is not None:
-            config["metadata"] = {**config.get("metadata", {}), "run_id": self.context.task_id}
+            ours = {"run_id": self.context.task_id, "attempt": self.context.attempt}  # who writes a checkpoint
+            config["metadata"] = {**config.get("metadata", {}), **ours}
             config["configurable"] = {**config["configurable"], CHECKPOINTER: self.saver, **self._store_given()}
         return config
 
