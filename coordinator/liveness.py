@@ -15,7 +15,7 @@ from core.event_types import EventType
 from core.roles import Action
 from core.status_reports import Beat
 from core.step import Batch, Received, Sending, Step, Table
-from core.tasks import Task, TaskError, TaskStatus
+from core.tasks import Task, TaskError, TaskStatus, skills_needed
 from core.telling import tell_health
 
 __all__ = [
@@ -52,7 +52,7 @@ def note_report(state: CoordinatorState, received: Received, batch: Batch, step:
         child = state.distributors[name] = Subordinate(received.sender, 0, beat, batch.mono_ms)
         for task in state.local_tasks.values():
             if task.assigned_to == name:
-                child.take(task.task_id)
+                child.take(task.task_id, skills_needed(task))
     elif (incarnation, beat.beat) <= (child.incarnation, child.beat.beat):
         return None  # it brings nothing new, and may be older than a capacity message that has come since
     if child.incarnation != incarnation:
@@ -62,8 +62,16 @@ def note_report(state: CoordinatorState, received: Received, batch: Batch, step:
         step.tell_agent(EventType.AGENT_JOINED, child.address)
         step.put(Table.HEADER, "distributors", orjson.dumps(sorted(state.distributors)))
     tell_health(child, Health.ACTIVE, step)
-    child.update(beat, batch.mono_ms)
+    update(state, child, beat, batch.mono_ms)
     return child
+
+
+def update(state: CoordinatorState, child: Subordinate, beat: Beat, mono_ms: int) -> None:
+    """Takes a heartbeat of a distributor."""
+    regroup = beat.agents != child.beat.agents
+    child.update(beat, mono_ms)
+    if regroup:
+        child.tell_agents_apart(state.local_tasks)
 
 
 def remove_distributor(state: CoordinatorState, name: str, step: Step) -> None:
@@ -79,7 +87,7 @@ def reconcile(state: CoordinatorState, child: Subordinate, batch: Batch, step: S
     probe = child.probe
     if probe.hear_out(child.beat, batch.taken_from(child.address)):
         for task_id in probe.judge(child.in_flight, child.beat.ended):
-            child.in_flight.pop(task_id)
+            child.drop(task_id)
             state.count("missing")
             step.remove(Table.WANTED, task_id, child.address.agent_id)
             requeue(state, state.local_tasks[task_id], batch, step, why="it had not arrived")
@@ -102,7 +110,7 @@ def on_capacity(state: CoordinatorState, received: Received, batch: Batch, step:
     child = state.distributors.get(received.sender.agent_id)
     if child and child.incarnation == received.message.metadata.incarnation:
         assert received.status
-        child.update(replace(child.beat, **asdict(received.status)), child.moved_ms)
+        update(state, child, replace(child.beat, **asdict(received.status)), child.moved_ms)
 
 
 def on_agent_left(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:

@@ -23,7 +23,7 @@ def conclude(state: CoordinatorState, distributor_id: str, said: TaskReport, bat
         return
     child = state.distributors.get(distributor_id)
     if child:
-        child.in_flight.pop(task.task_id, None)
+        child.drop(task.task_id)
     step.remove(Table.WANTED, task.task_id, distributor_id)
     status = said.status
     attempts = attempts_had(task, said)

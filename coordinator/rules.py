@@ -219,10 +219,11 @@ def hand_out(state: CoordinatorState, batch: Batch, step: Step) -> None:
         spread = LeastLoaded(state.distributors.values())
         while (task_id := state.queue.pop(spread.can_serve)) is not None:
             task = state.local_tasks[task_id]
-            child = spread.choose(skills_needed(task))
+            needs = skills_needed(task)
+            child = spread.choose(needs)
             assert child
             hand_over(state, task, child.address.agent_id, batch, step)
-            spread.put_back(child)
+            spread.put_back(child, needs)
 
 
 def write_records(state: CoordinatorState, step: Step) -> None:

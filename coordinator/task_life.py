@@ -23,7 +23,7 @@ from core.event_types import EventType
 from core.reports import Answer, TaskReport
 from core.roles import Action, Address, Role
 from core.step import Batch, Received, Sending, Step, Table
-from core.tasks import Task, TaskError, TaskStatus, check_sizes
+from core.tasks import Task, TaskError, TaskStatus, check_sizes, skills_needed
 from core.telling import tell_end
 
 __all__ = [
@@ -298,7 +298,7 @@ def hand_over(state: CoordinatorState, task: Task, distributor_id: str, batch: B
     state.local_tasks[task.task_id] = handed
     child = state.distributors.get(distributor_id)
     if child:
-        child.take(task.task_id)
+        child.take(task.task_id, skills_needed(task))
     record = handed.to_json()
     step.put(Table.TASKS, task.task_id, record)
     step.put(Table.WANTED, task.task_id, WANT_RUN, distributor_id)

@@ -6,7 +6,7 @@ heartbeat has not moved for half of the failure timeout, and gone after all of i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from core.reconciliation import Probe
 from core.roles import Address
 from core.status_reports import Beat
+from core.tasks import Task, skills_needed
 
 __all__ = ["UNKNOWN_RUN_MS", "Health", "Subordinate", "discount_silence", "prefetch_window"]
 
@@ -61,8 +62,9 @@ class Subordinate:
 
     @property
     def agent_window(self) -> int:
-        """How many runs of agents it may hold at once: no more than it begins, since a run may wait for long."""
-        return self.beat.agent_concurrency if self.beat.agents else 0
+        """How many runs of agents it may hold at once: a worker no more than it begins, since a run may wait for
+        long."""
+        return (self.beat.agent_capacity or self.beat.agent_concurrency) if self.beat.agents else 0
 
     @property
     def free(self) -> int:
@@ -97,6 +99,15 @@ class Subordinate:
         """Notes that it does not have a task any more."""
         self.in_flight.pop(task_id, None)
         self.agents_in_flight.discard(task_id)
+
+    def tell_agents_apart(self, tasks: Mapping[str, Task]) -> None:
+        """Counts the tasks in flight anew, since only now it is known which of them are runs of agents. `tasks`: by
+        id."""
+        self.agents_in_flight = {
+            task_id
+            for task_id in self.in_flight
+            if (task := tasks.get(task_id)) is not None and self.hosts(skills_needed(task))
+        }
 
     def hosts(self, needs: tuple[str, ...]) -> bool:
         """Whether a task that needs these skills is a run of an agent here. `needs`: as `skills_needed` gives them."""

@@ -38,6 +38,8 @@ class Room(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The payload of `capacity`: how many tasks a distributor can take, and which."""
 
     capacity: Capacity = 0  #: the number of tasks that it wants to have at most, given its workers
+    agent_capacity: Capacity = 0  #: likewise of attempts at `agents`, which do not count among the others
+    agents: Skills = ()  #: the types of tasks that have slots of their own
     capabilities: Skills = ()  #: its skills; for a distributor, those of all its workers together
     skill_sets: SkillSets = ()  #: the skills of single workers of a distributor; empty: one worker has all
 
@@ -48,7 +50,6 @@ class Beat(Room, frozen=True, kw_only=True, omit_defaults=True):
     beat: Count = 0  #: counts the heartbeats of this incarnation
     concurrency: Concurrency = 0  #: number of attempts that it runs at once, besides those at `agents`
     agent_concurrency: Concurrency = 0  #: number of attempts at `agents` that it runs at once
-    agents: Skills = ()  #: the types of tasks that have slots of their own
     #: by task type, the maximal number of attempts of a worker's handler
     attempts: Annotated[dict[Skill, Tries], Meta(max_length=MAX_SKILLS[Role.WORKER])] = {}
     draining: bool = False

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Sequence
 from typing import Never
 
+from msgspec.structs import asdict
+
 from core.config.settings import A2AConfig, AgentConfig, RedisConfig
 from core.config.sources import load
 from core.errors import BadTask, ForgedRecord, LeaseLost, PeerError, UnknownKey
@@ -22,7 +24,7 @@ from core.tasks import Task, TaskStatus, to_begin_now
 from core.tier_graph import After, Before
 from distributor.graph import build
 from distributor.rules import recall
-from distributor.state import AssignTask, DistributorState, HandBack, RegisterWorker, capacity, skill_sets, skills
+from distributor.state import AssignTask, DistributorState, HandBack, RegisterWorker, room
 
 __all__ = ["DistributorAgent"]
 
@@ -55,9 +57,7 @@ class DistributorBehaviour:
         state = self.state
         in_hand = sum(len(worker.in_flight) for worker in state.workers.values())
         return Beat(
-            capacity=capacity(state),
-            capabilities=skills(state),
-            skill_sets=skill_sets(state),
+            **asdict(room(state)),
             draining=state.draining,
             ended=tuple(task_id for task_id in state.ended if task_id not in state.local_tasks),  # or it is back
             running=in_hand,

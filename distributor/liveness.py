@@ -13,7 +13,6 @@ from core.reports import AttemptName, item_of
 from core.roles import Action
 from core.status_reports import Beat
 from core.step import Batch, Received, Sending, Step, Table
-from core.tasks import skills_needed
 from core.telling import tell_health
 from distributor.state import DistributorState
 from distributor.task_life import give_back, is_own, lose, remember_attempts
@@ -68,17 +67,8 @@ def note_report(state: DistributorState, received: Received, batch: Batch, step:
     regroup = beat.agents != worker.beat.agents or not worker.skills
     worker.update(beat, batch.mono_ms)
     if regroup:
-        tell_agents_apart(state, worker)
+        worker.tell_agents_apart(state.local_tasks)
     return worker
-
-
-def tell_agents_apart(state: DistributorState, worker: Subordinate) -> None:
-    """Counts the tasks in flight anew, since only now it is known which of them are runs of agents."""
-    worker.agents_in_flight = {
-        task_id
-        for task_id in worker.in_flight
-        if (task := state.local_tasks.get(task_id)) and worker.hosts(skills_needed(task))
-    }
 
 
 def is_successor(state: DistributorState, worker: Subordinate, incarnation: int, beat: Beat) -> bool:

@@ -31,7 +31,7 @@ from core.reports import (
     task_named,
 )
 from core.roles import Action, Address, Role
-from core.status_reports import Beat, Room
+from core.status_reports import Beat
 from core.step import Batch, Call, Drain, Event, HeartbeatDue, Received, Request, Sending, Step, Table
 from core.tasks import Task, TaskError, TaskStatus, check_names, skills_needed
 from distributor.liveness import (
@@ -48,8 +48,7 @@ from distributor.state import (
     HandBack,
     RegisterWorker,
     capacity,
-    skill_sets,
-    skills,
+    room,
 )
 from distributor.task_life import (
     OUTCOMES,
@@ -75,11 +74,10 @@ SUSPECTS_FIRST = (Placement.AT_ONCE, Placement.ALONE, Placement.ANYWHERE)
 def tell_capacity(state: DistributorState, step: Step) -> None:
     """Tells the coordinator at once when the capacity has changed by more than a quarter. Heartbeats tell smaller
     changes."""
-    now = capacity(state)
+    now = sum(capacity(state))
     if abs(now - state.told_capacity) * 4 > state.told_capacity:
         state.told_capacity = now
-        room = Room(capacity=now, capabilities=skills(state), skill_sets=skill_sets(state))
-        step.extras[Sending(state.coordinator, Action.CAPACITY)] = asdict(room)
+        step.extras[Sending(state.coordinator, Action.CAPACITY)] = asdict(room(state))
 
 
 def receive(state: DistributorState, batch: Batch, step: Step) -> None:

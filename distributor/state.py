@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -9,12 +10,13 @@ from core.agents import Health, Subordinate
 from core.dispatch_queue import DispatchQueue
 from core.langgraph_state import LocalAgentState
 from core.roles import Address
+from core.status_reports import Beat, Room
 from core.step import Call, Drain, HeartbeatDue, Request
 from core.tasks import Task
 
 __all__ = [
     "AssignTask", "DistributorEvent", "DistributorRequest", "DistributorState", "HandBack", "RegisterWorker",
-    "capacity", "skill_sets", "skills",
+    "capacity", "room",
 ]  # fmt: skip
 
 #: A distributor asks for this many times the tasks that its workers may hold, so that the next ones are waiting.
@@ -37,7 +39,7 @@ class DistributorState(LocalAgentState):
     stranded: dict[tuple[str, ...], int] = field(default_factory=dict)  #: needs that no worker here meets -> since, ms
     looked_ms: int = 0  #: monotonic time of the last look at the workers
     incarnation: int = 0  #: number of this distributor's start
-    told_capacity: int = 0  #: the capacity that the coordinator was last told
+    told_capacity: int = 0  #: how many tasks in all the coordinator was last told that there is room for
     counts: dict[str, int] = field(default_factory=dict)
 
     def count(self, name: str, by: int = 1) -> None:
@@ -70,21 +72,28 @@ DistributorEvent: TypeAlias = Call | Drain | HeartbeatDue
 DistributorRequest: TypeAlias = AssignTask | RegisterWorker | HandBack
 
 
-def capacity(state: DistributorState) -> int:
-    """The number of tasks that the distributor wants to hold, given its workers."""
-    return AHEAD * sum(
-        child.window + child.agent_window for child in state.workers.values() if child.health is Health.ACTIVE
+def capacity(state: DistributorState) -> tuple[int, int]:
+    """How many tasks the distributor wants to hold, given its workers: runs of agents are the second number."""
+    active = [child for child in state.workers.values() if child.health is Health.ACTIVE]
+    return AHEAD * sum(child.window for child in active), AHEAD * sum(child.agent_window for child in active)
+
+
+def room(state: DistributorState) -> Room:
+    """What the distributor tells of its workers: how many tasks it wants to hold, and which."""
+    beats = [child.beat for child in state.workers.values()]
+    tasks, runs = capacity(state)
+    return Room(
+        capacity=tasks,
+        agent_capacity=runs,
+        agents=tuple(sorted({task_type for beat in beats for task_type in beat.agents})),
+        capabilities=tuple(sorted({skill for beat in beats for skill in beat.capabilities})),
+        skill_sets=skill_sets(beats),
     )
 
 
-def skills(state: DistributorState) -> tuple[str, ...]:
-    """The skills of all workers together, sorted."""
-    return tuple(sorted({skill for child in state.workers.values() for skill in child.beat.capabilities}))
-
-
-def skill_sets(state: DistributorState) -> tuple[tuple[str, ...], ...]:
+def skill_sets(beats: Iterable[Beat]) -> tuple[tuple[str, ...], ...]:
     """The sets of skills that single workers have, without those that are part of another; empty when one worker has
     all skills."""
-    kinds = {frozenset(child.beat.capabilities) for child in state.workers.values()}
+    kinds = {frozenset(beat.capabilities) for beat in beats}
     best = [skill_set for skill_set in kinds if not any(skill_set < other for other in kinds)]
     return tuple(sorted(tuple(sorted(skill_set)) for skill_set in best)) if len(best) > 1 else ()

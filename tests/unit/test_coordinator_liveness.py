@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from coordinator.state import Audited, NoteAttempts, NotTaken, TakenOver, TakeOver
+from coordinator.rules import recall
+from coordinator.state import Audited, CoordinatorState, NoteAttempts, NotTaken, TakenOver, TakeOver
 from core.agents import Health
 from core.reconciliation import Held, ProbeState
 from core.roles import Action
-from core.step import Call, HeartbeatDue, Table
+from core.step import Call, HeartbeatDue, Step, Table
 from tests.builders import CLIENT, DISTRIBUTOR, a_task, record, sent
 from tests.coordinator_steps import (
     OTHER,
@@ -162,6 +163,27 @@ def test_an_older_heartbeat_does_not_replace_a_newer_one() -> None:
     take(state, beats=[alive(DISTRIBUTOR, incarnation=1, beat=9, capacity=50)])
 
     assert state.distributors["distributor-1"].window == 1
+
+
+def test_tasks_and_runs_of_agents_do_not_take_each_others_room() -> None:
+    def handed(step: Step) -> list[str]:
+        return sorted(item["task_id"] for item in sent(step, DISTRIBUTOR, Action.ASSIGN_TASK))
+
+    state = a_coordinator()
+    chats = [a_task(f"chat-{number}", task_type="chat") for number in range(4)]
+    sums = [a_task(f"sum-{number}") for number in range(4)]
+    take(state, submitted(*chats), submitted(*sums))
+    room = {"capacity": 2, "agents": ["chat"], "agent_capacity": 3, "capabilities": ["task:sum", "task:chat"]}
+
+    handed_over = take(state, beats=[alive(DISTRIBUTOR, **room)])
+    assert handed(handed_over) == ["chat-0", "chat-1", "chat-2", "sum-0", "sum-1"]
+
+    # What has ended makes room for its own kind, also after a restart of the coordinator.
+    after = CoordinatorState("coordinator-1")
+    recall(after, [*state.local_tasks.values()], {}, 0)
+    take(after, beats=[alive(DISTRIBUTOR, **room)])
+    assert handed(take(after, result("chat-1"))) == ["chat-3"]
+    assert handed(take(after, result("sum-0"), result("chat-0"))) == ["sum-2"]
 
 
 def test_a_distributor_whose_capacity_has_grown_gets_more_at_once() -> None:

@@ -214,9 +214,21 @@ def test_the_coordinator_hears_at_once_when_there_is_much_more_or_less_room() ->
     gone = take(state, later_s=5)
 
     capacity = Sending(COORDINATOR, Action.CAPACITY)
-    assert joined.extras[capacity] == {"capacity": 16, "capabilities": ("task:sum",), "skill_sets": ()}
+    assert joined.extras[capacity] == {
+        "capacity": 16, "agent_capacity": 0, "agents": (), "capabilities": ("task:sum",), "skill_sets": ()
+    }  # fmt: skip
     assert capacity not in same.extras
     assert gone.extras[capacity]["capacity"] == 0
+
+
+def test_the_coordinator_hears_of_the_room_for_runs_of_agents_beside_that_for_other_tasks() -> None:
+    state = DistributorState("distributor-1", coordinator=COORDINATOR)
+
+    chats = a_beat(WORKER, capacity=8, agents=["chat"], agent_concurrency=5, capabilities=["task:chat"])
+    step = take(state, beats=[chats, a_beat(WORKER_2, capacity=8)])
+
+    told = step.extras[Sending(COORDINATOR, Action.CAPACITY)]
+    assert (told["capacity"], told["agent_capacity"], told["agents"]) == (32, 10, ("chat",))
 
 
 def test_a_distributor_that_comes_back_keeps_what_runs_and_hands_out_what_waits() -> None:

@@ -251,7 +251,9 @@ def test_the_coordinator_is_told_of_its_room_when_that_has_changed_by_a_quarter(
 
     rules.tell_capacity(state, step)
 
-    room: dict[str, Any] = {"capacity": now, "capabilities": ("task:sum",), "skill_sets": ()}
+    room: dict[str, Any] = {
+        "capacity": now, "agent_capacity": 0, "agents": (), "capabilities": ("task:sum",), "skill_sets": ()
+    }  # fmt: skip
     assert step.extras == ({Sending(COORDINATOR, Action.CAPACITY): room} if tells else {})
     assert state.told_capacity == (now if tells else told)
 
