@@ -129,16 +129,16 @@ class WorkerBehaviour:
             await self._chunks.close()
 
     def _drop(self, thread_id: str) -> None:
-        """Deletes a thread meanwhile. If that fails, it goes when its time is over."""
+        """Lets a thread go meanwhile. If that fails, it goes when its time is over."""
         assert self._storage
-        dropping = asyncio.get_running_loop().create_task(self._storage.delete(thread_id))
+        dropping = asyncio.get_running_loop().create_task(self._storage.let_go(thread_id))
         self._dropping.add(dropping)
         dropping.add_done_callback(self._dropped)
 
     def _dropped(self, dropping: asyncio.Task[None]) -> None:
         self._dropping.discard(dropping)
         if not dropping.cancelled() and (error := dropping.exception()):
-            log.debug("a thread was not deleted: %s", error, extra={"action": "thread_kept"})
+            log.debug("a thread was not let go: %s", error, extra={"action": "thread_kept"})
 
     def _open_connection(self) -> Connection:
         assert self._loop

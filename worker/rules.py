@@ -62,7 +62,8 @@ class CancelRun(Effect):
 
 @dataclass(frozen=True, slots=True)
 class DropThread(Effect):
-    """Effect: delete what is stored of a thread, since the result of its only run is on its way."""
+    """Effect: let go what is stored of a thread, since the result of its only run is on its way. It is not deleted at
+    once: if the result is lost with this worker, another attempt has to find that its nodes have finished."""
 
     thread_id: str
 

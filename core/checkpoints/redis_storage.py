@@ -25,9 +25,11 @@ from core.redis_backend.keys import ThreadKeys
 from core.redis_backend.thread_scripts import DROP_RUNS, FENCED_OUT, PRUNE, READ, SCRIPTS, WRITE, value_name, write_name
 from core.redis_client import ResponseError
 
-__all__ = ["DAY_MS", "MAX_WRITE_BYTES", "RedisStorage"]
+__all__ = ["DAY_MS", "LET_GO_MS", "MAX_WRITE_BYTES", "RedisStorage"]
 
 DAY_MS = 24 * 60 * 60 * 1000
+#: How long a thread stays that its run has let go. Should the end of the run be lost with its worker, it ends again.
+LET_GO_MS = 10 * 60 * 1000
 #: Of one superstep. A server blocks while it takes it in, and a replica or an append log has to follow.
 MAX_WRITE_BYTES = 16 * 1024 * 1024
 _NO_FENCE = ("", "")
@@ -61,7 +63,8 @@ class RedisStorage:
     async def open(self, thread_id: str, fence: Fence) -> StoredCheckpoint | None:
         """See Storage."""
         command = _read(thread_id, Selection(ns=""), fence)
-        [reply] = await self._connection.ask.aio(command)
+        keep = [("PEXPIRE", key, self._options[0]) for key in ThreadKeys(thread_id).all] if self._options[0] else ()
+        reply, *_ = await self._connection.ask.aio(command, *keep)  # an earlier attempt may have let it go
         if isinstance(reply, ResponseError):
             written = _refused(thread_id, command, reply)
             raise FencedOut(written.message) if written.error == FencedOut.__name__ else ServerRefused(written.message)
@@ -76,6 +79,12 @@ class RedisStorage:
         """See Storage."""
         fence, *others = ThreadKeys(thread_id).all
         await self._connection.run(("UNLINK", *others), ("PEXPIRE", fence, DAY_MS))
+
+    async def let_go(self, thread_id: str) -> None:
+        """Keeps a thread for LET_GO_MS only, unless another attempt of its run opens it by then, and the fence for a
+        day as `delete` does."""
+        fence, *others = ThreadKeys(thread_id).all
+        await self._connection.run(*(("PEXPIRE", key, LET_GO_MS) for key in others), ("PEXPIRE", fence, DAY_MS))
 
     async def prune(self, thread_id: str, keep: int) -> None:
         """See Storage."""

@@ -13,7 +13,7 @@ from langgraph.channels.delta import DeltaChannel
 from langgraph.graph import START, StateGraph
 
 from core.checkpoints import RedisSaver
-from core.checkpoints.redis_storage import DAY_MS, RedisStorage
+from core.checkpoints.redis_storage import DAY_MS, LET_GO_MS, RedisStorage
 from core.checkpoints.saver import CheckpointSaver
 from core.checkpoints.storage import CheckpointPut, Fence, Selection, ThreadWrite, Written
 from core.config.settings import RedisConfig
@@ -102,6 +102,22 @@ async def test_a_late_writer_is_refused_also_after_the_thread_was_deleted(
     with redis_server.connect() as client:
         assert client.keys("*") == [b"{thread:t}:fence"]
         assert 0 < client.pttl("{thread:t}:fence") <= DAY_MS
+
+
+async def test_a_thread_that_was_let_go_stays_for_an_attempt_that_follows(
+    redis_config: RedisConfig, redis_server: RedisServer
+) -> None:
+    storage = RedisStorage(lambda: Wire(redis_config), ttl_ms=DAY_MS)
+    await storage.write([ThreadWrite("t", Fence(0, 1), (put("1"),))])
+    with redis_server.connect() as client:
+        await storage.let_go("t")
+        left_ms = client.pttl("{thread:t}:values")
+        opened = await storage.open("t", Fence(0, 2))
+        kept_ms = client.pttl("{thread:t}:values")
+    await storage.close()
+
+    assert opened
+    assert 0 < left_ms <= LET_GO_MS < kept_ms
 
 
 async def test_a_run_that_has_lost_its_thread_ends_and_changes_nothing(storage: RedisStorage) -> None:
