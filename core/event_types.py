@@ -122,6 +122,11 @@ class EventType(StrEnum):
     EXECUTION_PAUSED = "execution_paused", "all", "A run stands still until it is resumed.", "reason"
     EXECUTION_RESUMED = "execution_resumed", "all", "A run goes on.", "reason"
 
+    GRAPH_CHANGED = (
+        "graph_changed", "all", "A run goes on or begins anew with another graph than before.",
+        "graph on_change before after",
+    )  # fmt: skip
+
     # ---- state, goals, streams ----
     STATE_CHANGED = "state_changed", "all", "A value that several share has changed.", "key old_value new_value scope"
     STATE_CONFLICT = "state_conflict", "all", "Two wrote the same value at once.", "key values scope"

@@ -35,6 +35,7 @@ class Bench:
         agent_concurrency: int = 2,
         hosts: int = 2,
         now: Callable[[], datetime] = utc_now,
+        on_event: Callable[[Task, dict[str, Any]], None] | None = None,
     ) -> None:
         self.finished: list[Finished] = []
         self.progress: list[Progress] = []
@@ -49,6 +50,7 @@ class Bench:
             modules=[code],
             fetch_inputs=self.fetch,
             now=now,
+            on_event=on_event,
         )
         self._ids = 0
 

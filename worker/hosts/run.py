@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from core.agent_run import RunOptions
 from core.errors import BadTask
+from core.event_types import EventType
 from worker.authoring.context import Context
 from worker.authoring.suspension import Interrupted, suspension_of
 from worker.hosts.graph_events import STREAM_MODES, callbacks_for, chunk_json, tell_chunk
+from worker.hosts.graph_shape import lost_nodes, shape_digest
 from worker.hosts.run_config import breakpoints, runtime_context
 
 if TYPE_CHECKING:
+    from langgraph.checkpoint.base import CheckpointTuple
     from langgraph.store.base import BaseStore
 
     from worker.hosts.run_storage import RunSaver
@@ -88,8 +91,38 @@ class GraphRun:
         found = await self.saver.begin(thread["id"], is_new=thread["is_new"], undoes=thread["undoes"])
         if found is None or found.metadata.get("run_id") != self.context.task_id:
             return payload
+        if self._has_changed(found):
+            if self.options.on_change == "restart":
+                await self.saver.begin(thread["id"], is_new=False, undoes=[self.context.task_id])
+                return payload
+            self._check_goes_on(found)
         answers = {name: value for name, value in self.request["resume"].items() if not name.startswith(BREAKPOINT)}
         return Command(resume=answers) if answers else None
+
+    def _has_changed(self, found: CheckpointTuple) -> bool:
+        """Whether the run has begun with another graph, and if so tells observers. Raises BadTask if it is to fail
+        then."""
+        metadata: Mapping[str, Any] = found.metadata
+        before, after = metadata.get("graph_digest"), shape_digest(self.graph)
+        if not before or before == after:
+            return False
+        if self.options.on_change == "fail":
+            raise BadTask(
+                f"the graph of {self.context.task_type!r} was changed since this run has begun, and it is to fail then"
+                " (on_change='fail'): submit it again"
+            )
+        changed = {"graph": self.context.task_type, "on_change": self.options.on_change}
+        self.context.emit(EventType.GRAPH_CHANGED, {**changed, "before": before, "after": after})
+        return True
+
+    def _check_goes_on(self, found: CheckpointTuple) -> None:
+        """Raises BadTask if the graph has no longer what would run next: LangGraph would end the run as if it were
+        complete."""
+        if lost := lost_nodes(self.graph, found.checkpoint):
+            raise BadTask(
+                f"the graph of {self.context.task_type!r} was changed, and no longer has {', '.join(map(repr, lost))},"
+                " with which this run would go on: give it back, or submit the task again, with on_change='restart'"
+            )
 
     def _full_config(self) -> dict[str, Any]:
         """The config, with what is ours."""
@@ -98,7 +131,8 @@ class GraphRun:
             config["callbacks"] = callbacks_for(self.context)
         if self.saver is not None:
             ours = {"run_id": self.context.task_id, "attempt": self.context.attempt}  # who writes a checkpoint
-            config["metadata"] = {**config.get("metadata", {}), **ours}
+            graph = {"graph_name": self.context.task_type, "graph_digest": shape_digest(self.graph)}
+            config["metadata"] = {**config.get("metadata", {}), **ours, **graph}
             config["configurable"] = {**config["configurable"], CHECKPOINTER: self.saver, **self._store_given()}
         return config
 

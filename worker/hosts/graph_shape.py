@@ -1,0 +1,69 @@
+"""What a graph looks like, so that a run that goes on can be told when it is another one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+__all__ = ["lost_nodes", "shape_digest"]
+
+#: How the channels are named by which LangGraph calls a node: when another one has ended, or several have.
+CALLS, CALLS_AFTER = "branch:to:", "join:"
+#: The channel with what `Send` calls.
+SENDS = "__pregel_tasks"
+
+_digests: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+
+
+def shape_digest(graph: Any) -> str:
+    """16 characters that say which nodes, edges, branches and channels a graph and its subgraphs have; empty if that
+    cannot be seen. The code of the nodes does not count: it would differ between versions of Python, and what it
+    calls would not be seen."""
+    from langgraph.pregel import Pregel
+
+    if not isinstance(graph, Pregel):
+        return ""
+    if (digest := _digests.get(graph)) is None:
+        shapes = [("", graph), *graph.get_subgraphs(recurse=True)]
+        text = repr([(name, sorted(_shape(each))) for name, each in shapes])
+        digest = _digests[graph] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return digest
+
+
+def _shape(graph: Any) -> Iterator[tuple[str, ...]]:
+    for name in getattr(graph, "nodes", ()):
+        yield "node", name
+    builder = getattr(graph, "builder", None)
+    if builder is None:  # a functional graph is drawn as one node
+        return
+    for name, channel in builder.channels.items():
+        yield "channel", name, type(channel).__name__
+    for start, end in builder.edges:
+        yield "edge", start, end
+    for starts, end in builder.waiting_edges:
+        yield "waiting edge", *sorted(starts), end
+    for start, branches in builder.branches.items():
+        for name, branch in branches.items():
+            yield "branch", start, name, *sorted((branch.ends or {}).values())
+
+
+def lost_nodes(graph: Any, checkpoint: Any) -> list[str]:
+    """The nodes that would run next and that the graph no longer has. LangGraph would leave them out, and what follows
+    from them."""
+    called = set(_called(checkpoint["channel_values"]))
+    return sorted(called.difference(getattr(graph, "nodes", called)))
+
+
+def _called(values: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in values.items():
+        if name.startswith(CALLS):
+            yield name.removeprefix(CALLS)
+        elif name.startswith(CALLS_AFTER):
+            awaited, _, node = name.removeprefix(CALLS_AFTER).rpartition(":")
+            ended = value[0] if isinstance(value, tuple) else value
+            if len("+".join(ended)) == len(awaited):  # all of them
+                yield node
+        elif name == SENDS:
+            yield from (send.node for send in value)
