@@ -105,6 +105,10 @@ def test_a_graph_goes_on_where_it_was_when_its_worker_is_killed_a_question_answe
     for turns in (1, 2):
         turn = Task(task_type="short", payload={}, run=RunOptions(thread_id="talk"))
         assert client.value(client.submit(turn), 60) == {"done": ["one", "two"] * turns}
+    with AgentClient(tiers.redis, A2AConfig(agent_id="d", token_secret=SECRET), "coordinator-1", "d") as other:
+        ended = other.result(other.submit(Task(task_type="short", payload={}, run=RunOptions(thread_id="talk"))), 60)
+        assert ended.error is not None
+        assert ended.error.message == "thread 'talk' is another client's; choose another thread_id"
     stops = client.submit(
         Task(task_id="stops", task_type="short", payload={}, run=RunOptions(interrupt_before=["two"]))
     )

@@ -172,6 +172,8 @@ def graph_request(task: Task, children: Sequence[ChildOutcome], *, moved: bool) 
         "attempt": task.attempt,
         "is_new": thread_of(task) == task.task_id and task.attempt == 1 and not moved,
         "undoes": task.undoes,
+        "owner": task.owner or "",
+        "shared_with": task.shared_with,
     }
     return {"resume": resume_of(task, children), "thread": thread}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from core.agent_run import RunOptions
@@ -14,6 +14,7 @@ from worker.authoring.suspension import Interrupted, suspension_of
 from worker.hosts.graph_events import STREAM_MODES, callbacks_for, chunk_json, tell_chunk
 from worker.hosts.graph_shape import lost_nodes, shape_digest
 from worker.hosts.run_config import breakpoints, runtime_context
+from worker.hosts.thread_owner import thread_owner
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import CheckpointTuple
@@ -51,6 +52,7 @@ class GraphRun:
     saver: RunSaver | None
     store: BaseStore | None
     stream: Callable[[bytes], None]  #: is given each chunk that the client wants, as JSON
+    _owner: dict[str, str] = field(default_factory=dict, init=False)  #: of its thread, once that is known
 
     async def outcome(self) -> Any:
         """The final state, or the Suspension that says what it waits for.
@@ -89,6 +91,7 @@ class GraphRun:
             return payload
         thread = self.request["thread"]
         found = await self.saver.begin(thread["id"], is_new=thread["is_new"], undoes=thread["undoes"])
+        self._owner = thread_owner(thread, found.metadata if found else {})
         if found is None or found.metadata.get("run_id") != self.context.task_id:
             return payload
         if self._has_changed(found):
@@ -132,7 +135,7 @@ class GraphRun:
         if self.saver is not None:
             ours = {"run_id": self.context.task_id, "attempt": self.context.attempt}  # who writes a checkpoint
             graph = {"graph_name": self.context.task_type, "graph_digest": shape_digest(self.graph)}
-            config["metadata"] = {**config.get("metadata", {}), **ours, **graph}
+            config["metadata"] = {**config.get("metadata", {}), **ours, **graph, **self._owner}
             config["configurable"] = {**config["configurable"], CHECKPOINTER: self.saver, **self._store_given()}
         return config
 
