@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from core import errors
-from core.checkpoints.storage import CheckpointPut, Fence, Storage, ThreadWrite, WritesPut
+from core.checkpoints.storage import CheckpointPut, Fence, Storage, ThreadWrite, WritesPut, Written
 from core.errors import AgentSystemError
 
-__all__ = ["Outbox"]
+__all__ = ["Outbox", "error_of"]
 
 
 class Outbox:
@@ -42,7 +42,7 @@ class Outbox:
                 continue
             for each, answer in zip(batch.values(), answers, strict=True):
                 if answer.error:
-                    each.fail(_error_named(answer.error)(answer.message))
+                    each.fail(error_of(answer))
                 else:
                     each.stored.set_result(None)
 
@@ -67,6 +67,7 @@ class _Gathered:
         self.stored.exception()  # it is known, also when nobody waits any more
 
 
-def _error_named(name: str) -> type[AgentSystemError]:
-    found: type[AgentSystemError] = getattr(errors, name)
-    return found
+def error_of(answer: Written) -> AgentSystemError:
+    """The error that the answer to a write names."""
+    kind: type[AgentSystemError] = getattr(errors, answer.error)
+    return kind(answer.message)

@@ -23,6 +23,7 @@ from msgspec.structs import replace
 
 from core.agent_run import RunOptions
 from core.checkpoints.storage import Fence
+from core.errors import AgentSystemError
 from core.json_values import TooLarge, result_json
 from worker.authoring.context import Context, Progress, running_context
 from worker.authoring.graph_factory import Graphs
@@ -67,7 +68,7 @@ __all__ = ["serve"]
 THREADS_BESIDE = 32
 STACK_MB = 8  #: what the system reserves for a thread
 
-#: Seconds that the blocking calls of a run that has failed have to return.
+#: Seconds that the blocking calls of a run that has failed have to return, and what it has to store.
 GRACE_S = 1.0
 
 #: Bytes that wait for the worker above which what runs print is dropped, so that printing never blocks or takes memory.
@@ -176,6 +177,7 @@ class Host(asyncio.Protocol):
             ended = await self._outcome(run, orjson.loads(request))
         except BaseException as error:  # SystemExit and KeyboardInterrupt of user code fail the run as well
             ended = self._failure(run, error)
+            await _store_last(run)
         if run.storage is not None:
             ended.stored = run.storage.stored
         if run.context is not None:
@@ -204,7 +206,7 @@ class Host(asyncio.Protocol):
             await context.close()
         if isinstance(outcome, Suspension):
             return Ended(run.number, suspension=_suspension_json(outcome))
-        return _completed(run.number, outcome, graph_run)
+        return await _completed(run, outcome, graph_run)
 
     def _saver(self, run: Run, request: dict[str, Any], options: RunOptions) -> RunSaver | None:
         """The checkpointer of a run; None: its worker stores none."""
@@ -212,7 +214,8 @@ class Host(asyncio.Protocol):
             return None
         from worker.hosts.run_storage import RunSaver, RunStorage
 
-        run.storage = RunStorage(self._storage, options.durability)
+        own_thread = thread["id"] == request["task"]["task_id"]
+        run.storage = RunStorage(self._storage, options.durability, own_thread=own_thread)
         return RunSaver(run.storage, Fence(thread["order"], thread["attempt"]))
 
     @cached_property
@@ -319,11 +322,21 @@ def _suspension_json(suspension: Suspension) -> bytes:
     return msgspec.json.encode((suspension.waits, children))
 
 
-def _completed(number: int, state: Any, graph_run: GraphRun) -> Ended:
+async def _completed(run: Run, state: Any, graph_run: GraphRun) -> Ended:
     """The end of a run with a result. A final state that is too large stays in its thread, and the result says so."""
     try:
-        return Ended(number, result_json(state))
+        return Ended(run.number, result_json(state))
     except TooLarge as error:
-        if (where := graph_run.thread_of_result()) is None:
+        if run.storage is None:
             raise
-        return Ended(number, orjson.dumps({**where, "left_in_thread": str(error)}), in_thread=True)
+        await run.storage.store_all()
+        where = graph_run.thread_of_result()
+        return Ended(run.number, orjson.dumps({**where, "left_in_thread": str(error)}), in_thread=True)
+
+
+async def _store_last(run: Run) -> None:
+    """Stores what a run has kept back that has failed after its last node, if that is possible soon."""
+    if run.storage is not None:
+        with suppress(AgentSystemError, asyncio.CancelledError, TimeoutError):
+            async with asyncio.timeout(GRACE_S):
+                await run.storage.store_last()

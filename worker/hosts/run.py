@@ -75,13 +75,13 @@ class GraphRun:
             runtime = runtime_context(self.graph, self.context, self.options)
             state = await self.graph.ainvoke(given, config, context=runtime)
             paused = _has_paused(state)
-        if paused:
-            return suspension_of(await self._interrupts(state, config), self.context)
+        if paused and (interrupts := await self._interrupts(state, config)):
+            return suspension_of(interrupts, self.context)
         return state
 
-    def thread_of_result(self) -> dict[str, Any] | None:
-        """Where the final state is, for a result that is too large; None: nowhere."""
-        return None if self.saver is None else {"thread_id": self.config["configurable"]["thread_id"]}
+    def thread_of_result(self) -> dict[str, Any]:
+        """Where the final state is, for a result that is too large."""
+        return {"thread_id": self.config["configurable"]["thread_id"]}
 
     async def _input(self, payload: Any) -> Any:
         """What the graph is given: the payload, or what the run goes on with that an attempt before has begun."""
@@ -147,13 +147,15 @@ class GraphRun:
         return {RUNTIME: Runtime(store=self.store)} if own is None else {}
 
     async def _streamed(self, given: Any, config: Any) -> tuple[Any, bool]:
-        """The final state, and whether the graph has paused. Tells observers of what happens meanwhile."""
+        """The final state, and whether the graph may have paused. Tells observers of what happens meanwhile."""
         state, paused = None, False
         began_s: dict[str, float] = {}
         observed, wanted = self.context.on_event is not None, frozenset(self.options.stream)
-        modes = sorted({"updates", "values", *(STREAM_MODES if observed else ()), *wanted})
+        if self.saver is not None:
+            self.saver.recognise_the_end(self.graph.trigger_to_nodes)
         async for told in self.graph.astream(
-            given, config, context=runtime_context(self.graph, self.context, self.options), stream_mode=modes,
+            given, config, context=runtime_context(self.graph, self.context, self.options),
+            stream_mode=self._modes(observed, wanted),
             output_keys=self.graph.output_channels, control=self.control,
             subgraphs=bool(wanted), durability=self.options.durability if self.saver else None,
             **breakpoints(self.options),
@@ -168,10 +170,17 @@ class GraphRun:
             elif mode in ("updates", "values"):
                 state = chunk if mode == "values" else state
                 paused = paused or _has_paused(chunk)
-        return state, paused
+        return state, paused if self.saver is None else not self.saver.is_over
+
+    def _modes(self, observed: bool, wanted: frozenset[str]) -> list[str]:
+        """What LangGraph is asked to stream. A stop before or after a node is seen in its updates, unless the run is
+        stored: then its last checkpoint tells."""
+        seen = ("values",) if self.saver is not None else ("updates", "values")
+        return sorted({*seen, *(STREAM_MODES if observed else ()), *wanted})
 
     async def _interrupts(self, state: Any, config: Any) -> list[Interrupted]:
-        """What the paused graph waits for. A stop before or after a node is found by the nodes that would be next."""
+        """What the paused graph waits for; nothing: it has not paused. A stop before or after a node is found by the
+        nodes that would be next."""
         if self.saver is None:
             raise BadTask(
                 "the graph has paused (interrupt(), interrupt_before or interrupt_after), and nothing here can resume"
