@@ -5,10 +5,14 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Callable
+from itertools import repeat
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
-from langgraph.graph import START, StateGraph
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage
+from langgraph.config import get_stream_writer
+from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.store.memory import InMemoryStore
 from langgraph.types import interrupt
@@ -113,3 +117,20 @@ agent("remembers_alone", isolated=True)(in_a_row(remember, recall))
 own_store = InMemoryStore()
 own_store.put(("people", "ada"), "likes", {"what": "her own"})
 agent("remembers_itself")(in_a_row(remember, recall).compile(store=own_store))
+
+model = GenericFakeChatModel(messages=repeat(AIMessage("It rains again.")))
+
+
+async def say(state: MessagesState) -> dict[str, Any]:
+    get_stream_writer()({"asks": len(state["messages"])})
+    return {"messages": [await model.ainvoke(state["messages"])]}
+
+
+def sign(state: MessagesState) -> dict[str, Any]:
+    get_stream_writer()({"signs": True})
+    return {"messages": [("ai", "Yours.")]}
+
+
+speaker = StateGraph(MessagesState).add_node(say).add_edge(START, "say").compile()
+speaks = StateGraph(MessagesState).add_node("speaker", speaker).add_node(sign)
+agent("speaks")(speaks.add_edge(START, "speaker").add_edge("speaker", "sign"))

@@ -6,7 +6,9 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -19,6 +21,7 @@ from core.checkpoints.redis_store import RedisStore
 from core.cli.app import app
 from core.client.agent_client import AgentClient
 from core.config.settings import A2AConfig, RedisConfig
+from core.run_stream import StreamChunk
 from core.tasks import Task
 from tests.executor_bench import INTEGRATION
 from tests.redis_server import RedisServer
@@ -142,6 +145,41 @@ def test_a_graph_goes_on_where_it_was_when_its_worker_is_killed_a_question_answe
         found = saver.get_tuple({"configurable": {"thread_id": large}})
         assert found is not None
         assert len(found.checkpoint["channel_values"]["large"]) == 300_000
+
+
+def test_a_reader_gets_all_modes_of_a_graph_and_those_below_it_and_no_gap_where_it_goes_on(
+    tiers: Tiers, client: AgentClient
+) -> None:
+    tiers.start("worker", "w1", "--import", AGENTS)
+    run = RunOptions(stream=["values", "updates", "messages", "custom", "tasks", "checkpoints"])
+    task_id = client.submit(Task(task_type="speaks", payload={"messages": [["human", "hello"]]}, run=run))
+
+    in_parts: list[StreamChunk] = []  # by a reader that goes away after every third chunk
+    while not in_parts or "status" not in in_parts[-1].data:
+        in_parts += islice(client.stream(task_id, after=in_parts[-1].id if in_parts else None), 3)
+    chunks = list(client.stream(task_id))
+    assert in_parts == chunks
+    for place in range(0, len(chunks) - 1, 4):
+        assert list(client.stream(task_id, after=chunks[place].id)) == chunks[place + 1 :]
+
+    def told(mode: str, *, below: bool) -> list[Any]:
+        """What the graph tells in a mode, or the one below it."""
+        found = [chunk for chunk in chunks if chunk.mode == mode and bool(chunk.namespace) is below]
+        assert all(chunk.namespace[0].startswith("speaker:") for chunk in found if below)
+        return [chunk.data for chunk in found]
+
+    result = client.value(task_id, 60)
+    assert [message["content"] for message in result["messages"]] == ["hello", "It rains again.", "Yours."]
+    assert (told("values", below=False)[-1], told("lifecycle", below=False)) == (result, [{"status": "completed"}])
+    assert [*map(list, told("updates", below=False))] == [["speaker"], ["sign"]]
+    assert [*map(list, told("updates", below=True))] == [["say"]]
+    assert [message["content"] for message, _ in told("messages", below=True)] == ["It", " ", "rains", " ", "again."]
+    assert {about["langgraph_node"] for _, about in told("messages", below=True)} == {"say"}
+    assert (told("custom", below=True), told("custom", below=False)) == ([{"asks": 1}], [{"signs": True}])
+    begun = [(task["name"], "input" in task) for task in told("tasks", below=False)]
+    assert begun == [("speaker", True), ("speaker", False), ("sign", True), ("sign", False)]
+    assert [task["name"] for task in told("tasks", below=True)] == ["say", "say"]
+    assert [checkpoint["next"] for checkpoint in told("checkpoints", below=False)][-3:] == [["speaker"], ["sign"], []]
 
 
 def test_runs_go_on_where_they_were_when_their_process_is_killed_and_it_costs_them_no_attempt(

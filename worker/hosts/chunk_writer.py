@@ -13,7 +13,7 @@ from core.run_stream import entry_of
 
 __all__ = ["ChunkWriter"]
 
-#: Seconds that chunks gather at most.
+#: Seconds between two writes, in which chunks gather. What comes after a longer silence is written at once.
 GATHER_S = 0.05
 #: Bytes of one run that are written at once.
 GATHERED_BYTES = 512 * 1024
@@ -32,6 +32,7 @@ class ChunkWriter:
         self._sizes: dict[tuple[str, int], int] = {}
         self._writing: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._next_s = 0.0  #: when the next write is due, by the clock of the loop
 
     def add(self, task_id: str, attempt: int, chunk: bytes) -> None:
         """Takes a chunk, as JSON, of an attempt."""
@@ -41,7 +42,8 @@ class ChunkWriter:
         if self._sizes[run] >= GATHERED_BYTES:
             self._write_soon()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(GATHER_S, self._write_soon)
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(max(self._next_s, loop.time()), self._write_soon)
 
     async def flush(self) -> None:
         """Returns when everything that was taken before is stored, or lost."""
@@ -61,7 +63,9 @@ class ChunkWriter:
             self._timer = None
         gathered, self._gathered, self._sizes = self._gathered, {}, {}
         if gathered:
-            writing = asyncio.get_running_loop().create_task(self._write(gathered))
+            loop = asyncio.get_running_loop()
+            self._next_s = loop.time() + GATHER_S
+            writing = loop.create_task(self._write(gathered))
             self._writing.add(writing)
             writing.add_done_callback(self._writing.discard)
 
