@@ -208,7 +208,8 @@ class CoordinatorBehaviour:
             [ids] = await committer.run(("ZRANGEBYSCORE", self._keys.ended, "-inf", before_ms, "LIMIT", kept, PAGE))
             gone = [task_id for task_id in ids if task_id.decode() not in effect.keep]
             if gone:
-                await committer.commit([("HDEL", self._keys.tasks, *gone), ("ZREM", self._keys.ended, *gone)], {})
+                deletions = [("HDEL", self._keys.tasks, *gone), ("HDEL", self._keys.budgets, *gone)]
+                await committer.commit([*deletions, ("ZREM", self._keys.ended, *gone)], {})
             if len(ids) < PAGE:
                 return
             kept += len(ids) - len(gone)

@@ -20,6 +20,7 @@ from coordinator.state import CoordinatorState
 from coordinator.task_life import admit, cancel, end, is_free, known_task, proceed, save, stopped
 from coordinator.threads import check_thread
 from core.attempt_errors import errors_with
+from core.budget import grants_below
 from core.errors import BadTask
 from core.event_types import EventType
 from core.reports import TaskReport, task_id_in
@@ -155,6 +156,7 @@ def open_child(state: CoordinatorState, parent: Task, child: Task, batch: Batch,
             root_id=parent.root_id or parent.task_id,
             depth=parent.depth + 1,
             lineage=(*parent.lineage, parent.task_type),
+            grants=grants_below(parent.grants, child.task_id, child.budget),
             owner=parent.owner,
             shared_with=parent.shared_with,
             deadline=min(deadlines) if deadlines else None,

@@ -18,6 +18,7 @@ from coordinator.open_questions import forget_questions
 from coordinator.state import CoordinatorState, Sweep
 from coordinator.threads import check_thread, enter_line, leave_line, replaced_by
 from core.access import may_touch, owner_of
+from core.budget import grants_below
 from core.errors import BadTask
 from core.event_types import EventType
 from core.reports import Answer, TaskReport
@@ -73,6 +74,7 @@ def accept(
     opened = task.opened(
         batch.now,
         root_id=task.task_id,
+        grants=grants_below((), task.task_id, task.budget),
         submission=submission,
         owner=owner_of(asker) if asker else owner,
         reply_to=(str(asker),) if asker else (),

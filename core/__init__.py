@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from core.a2a_messaging import A2AMessage, MessageType
     from core.agent_run import RunOptions
+    from core.budget import Budget
     from core.client.agent_client import AgentClient
     from core.config.settings import A2AConfig, AgentConfig, RedisConfig
     from core.langgraph_state import LocalAgentState, SharedAgentState
@@ -21,6 +22,7 @@ __all__ = [
     "A2AMessage",
     "AgentClient",
     "AgentConfig",
+    "Budget",
     "LocalAgentState",
     "MessageType",
     "Priority",
@@ -36,6 +38,7 @@ _HOME = {
     "A2AMessage": ".a2a_messaging",
     "AgentClient": ".client.agent_client",
     "AgentConfig": ".config.settings",
+    "Budget": ".budget",
     "LocalAgentState": ".langgraph_state",
     "MessageType": ".a2a_messaging",
     "Priority": ".tasks",

@@ -225,6 +225,11 @@ class TaskFailed(UserError):
         super().__init__(f"task {task_id!r} ended as {status}{detail}")
 
 
+class BudgetExhausted(UserError, RuntimeError):  # LangGraph's nodes do not retry a RuntimeError
+    """No model is called: the budget of the task, or of one above it, is spent. The message says which, and what of it.
+    A run that does not catch this is given up."""
+
+
 class DelegationRefused(UserError):
     """None of the delegated tasks has run. The message says why, for whoever plans what to do instead."""
 

@@ -29,6 +29,7 @@ from msgspec.structs import replace
 from pydantic_core import core_schema
 
 from core.agent_run import RunOptions
+from core.budget import Budget, Grants, grants_below
 from core.errors import BadTask, UnlawfulTransition
 from core.json_values import check_limits, payload_json
 from core.record_fields import NULL, Attempts, Count, Limit, Moment, Name, Seconds, value_of
@@ -51,6 +52,7 @@ __all__ = [
     "check_new",
     "check_sizes",
     "checked",
+    "grants_of",
     "in_words",
     "is_task_id",
     "new_task_id",
@@ -73,7 +75,9 @@ class TaskStatus(StrEnum):
     COMPLETED = "completed"  #: ended with a result
     FAILED = "failed"  #: ended by its handler's error, after its last attempt
     CANCELLED = "cancelled"  #: ended because somebody asked for it
-    ABANDONED = "abandoned"  #: given up by the system: its deadline passed, or its workers died too often
+    ABANDONED = (
+        "abandoned"  #: given up by the system: its deadline passed, its budget is spent, its workers died too often
+    )
 
     @property
     def ended(self) -> bool:
@@ -120,7 +124,7 @@ def new_task_id() -> str:
 class TaskError(Struct, frozen=True, kw_only=True, gc=False):
     """What went wrong in one attempt."""
 
-    type: str  #: the exception's class, or timeout | memory | worker_lost | distributor_lost | process_died | deadline
+    type: str  #: the exception's class, or timeout | memory | worker_lost | process_died | deadline | budget | ...
     message: str
     traceback: str = ""
     attempt: Count = 0  #: which attempt it was
@@ -142,6 +146,10 @@ class Then(Struct, frozen=True, kw_only=True, gc=False, rename={"payload_json": 
         return value_of(self.payload_json)
 
 
+#: What makes the fields that may be given as a dict of theirs.
+MADE_OF_FIELDS: dict[str, Callable[[Any], Any]] = {"run": RunOptions.from_fields, "budget": Budget.from_fields}
+
+
 class _Validated(type(Struct)):  # type: ignore[misc]  # the class of classes of msgspec has no name
     """Checks the arguments of a Task that a program makes. Decoded and evolved tasks do not pass here."""
 
@@ -156,8 +164,7 @@ class _Validated(type(Struct)):  # type: ignore[misc]  # the class of classes of
         for name in ("payload", "result"):
             if name in fields:
                 fields[name] = Raw(payload_json(f"{name} {what}", fields[name]))
-        if fields.get("run") is not None:
-            fields["run"] = RunOptions.from_fields(fields["run"])
+        fields |= {name: made(fields[name]) for name, made in MADE_OF_FIELDS.items() if fields.get(name) is not None}
         try:
             if metadata := fields.get("metadata"):
                 if not isinstance(metadata, dict):
@@ -229,6 +236,8 @@ class Task(
     assigned_to: str | None = None  #: the agent below that has the task now
     not_before: Moment | None = None  #: no attempt, first or later, begins before it
     run: RunOptions | None = None  #: how its graph is run; None: as RunOptions() says
+    budget: Budget | None = None  #: what it and all below it may spend on models; None: what those above it may
+    grants: Grants = ()  #: the budgets that it spends from, with its own, the outermost first
     delay_s: Seconds | None = None  #: not_before, as seconds after the coordinator records the task
     reply_to: tuple[str, ...] = ()  #: addresses that are told when it ends
     cancel_requested: bool = False
@@ -253,6 +262,7 @@ class Task(
             not_before: datetime | None = None,
             delay_s: float | None = None,
             run: RunOptions | None = None,
+            budget: Budget | dict[str, float] | None = None,
             **of_the_system: Any,
         ) -> None: ...
 
@@ -367,7 +377,8 @@ UNTOUCHED: dict[str, Any] = {
     in (
         "status", "updated_at", "started_at", "completed_at", "result_json", "error", "errors", "output", "retry_count",
         "owner", "parent_id", "root_id", "depth", "submission", "children", "then", "inputs", "waits", "answered",
-        "lineage", "thread_order", "behind", "undoes", "attempt", "assigned_to", "reply_to", "cancel_requested",
+        "lineage", "grants", "thread_order", "behind", "undoes", "attempt", "assigned_to", "reply_to",
+        "cancel_requested",
     )
 }  # fmt: skip
 _of_the_system, _UNTOUCHED = attrgetter(*UNTOUCHED), tuple(UNTOUCHED.values())
@@ -432,6 +443,11 @@ def to_begin_now(task: Task) -> Task:
     if received.not_before or received.delay_s:
         raise BadTask("task fields 'not_before' and 'delay_s': a task begins at once here; submit it to have it wait")
     return received
+
+
+def grants_of(task: Task) -> Grants:
+    """The budgets that a task spends from; of a task that no coordinator has opened, its own."""
+    return task.grants or grants_below((), task.task_id, task.budget)
 
 
 def skills_needed(task: Task) -> tuple[str, ...]:

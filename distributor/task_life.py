@@ -36,6 +36,8 @@ OUTCOMES: dict[str, TaskStatus] = {
     "completed": S.COMPLETED, "failed": S.FAILED, "cancelled": S.CANCELLED, "delegated": S.WAITING,
     "suspended": S.WAITING,
 }  # fmt: skip
+#: The types of the errors of attempts in which no handler has failed: none was run, or a model was refused to it.
+GIVEN_UP = frozenset({"deadline", "budget"})
 #: Stands for the report of a worker if there is none.
 NOTHING_SAID = AttemptReport(task_id="", attempt=0, status="cancelled")
 #: The limit of attempts until a worker reports that of its handler.
@@ -84,8 +86,7 @@ def fail(state: DistributorState, task: Task, name: str, said: AttemptReport, ba
         state.count("retried")
         requeue(state, task, batch, step, not_before=batch.now + task.retry_delay(), error=error)
     else:
-        # If the deadline had passed, the attempt never ran, so no handler has failed.
-        status = S.ABANDONED if error.type == "deadline" else S.FAILED
+        status = S.ABANDONED if error.type in GIVEN_UP else S.FAILED
         conclude(state, task, status, batch, step, said, worker=name, error=error)
 
 

@@ -35,7 +35,7 @@ OURS = (
     "LANGCHAIN_",
     "LANGSMITH_",
 )
-ALSO_OURS = ("DRAIN_TIMEOUT", "MAX_OPEN_TASKS", "MEMORY_HIGH_WATER", "NO_COLOR", "FORCE_COLOR")
+ALSO_OURS = ("DRAIN_TIMEOUT", "MAX_OPEN_TASKS", "MEMORY_HIGH_WATER", "MODEL_PRICES", "NO_COLOR", "FORCE_COLOR")
 
 _data_dir = Path(tempfile.mkdtemp(prefix="ad-", dir="/tmp"))  # one per test process; short, since sockets live in it
 

@@ -16,6 +16,7 @@ from msgspec import Raw
 from core.agent_event import AgentEvent
 from core.checkpoints.redis_items import RedisItems
 from core.checkpoints.redis_storage import DAY_MS, RedisStorage
+from core.config.model_prices import load_prices
 from core.config.settings import A2AConfig, AgentConfig, RedisConfig
 from core.config.sources import load
 from core.errors import BadEvent, BadTask
@@ -36,6 +37,7 @@ from worker.authoring.example import first_example
 from worker.authoring.handlers import HANDLERS, Handlers, task
 from worker.execution.executor import Executor, Finished
 from worker.graph import build
+from worker.hosts.accounts import Accounts
 from worker.hosts.chunk_writer import ChunkWriter
 from worker.hosts.storage_calls import Memory
 from worker.projects.code import load_code
@@ -103,6 +105,8 @@ class WorkerBehaviour:
         self._storage: RedisStorage | None = None  #: where graphs keep their checkpoints; None: before the start
         self._items: RedisItems | None = None  #: what graphs find as `runtime.store`; None: likewise
         self._chunks: ChunkWriter | None = None  #: writes what graphs stream; None: likewise
+        self._prices = load_prices(config.model_prices)
+        self._accounts: Accounts | None = None  #: counts what graphs spend; None: likewise
         self._dropping: set[asyncio.Task[None]] = set()
         self._said: Said | None = None  # what no step was given yet
         self.state = WorkerState(chain[-1].agent_id, distributor=chain[1])
@@ -116,7 +120,9 @@ class WorkerBehaviour:
             self._items = RedisItems(self._open_connection, self._chain[0].agent_id)
             keys = CoordinatorKeys(self._chain[0].agent_id)
             self._chunks = ChunkWriter(self._open_connection, keys.run_stream)
-        await self.executor.start(Memory(self._storage, self._items), self._chunks)
+            self._accounts = Accounts(self._open_connection, keys.budgets, self._prices)
+        assert self._accounts
+        await self.executor.start(Memory(self._storage, self._items, self._accounts), self._chunks)
 
     async def close(self) -> None:
         """Ends all attempts, as `Executor.close` does."""
@@ -127,6 +133,8 @@ class WorkerBehaviour:
             await self._items.close()
         if self._chunks is not None:
             await self._chunks.close()
+        if self._accounts is not None:
+            await self._accounts.close()
 
     def _drop(self, thread_id: str) -> None:
         """Lets a thread go meanwhile. If that fails, it goes when its time is over."""

@@ -69,10 +69,24 @@ def print_branches(branches: Sequence[Branch], *, wide: bool = False) -> None:
     """Prints the tasks of a tree, a line for each."""
     lines = _branch_lines([branch.depth for branch in branches])
     rows = [
-        (f"{line}{branch.task_id}", branch.task_type, _stands(branch), branch.worker, branch.error)
+        (
+            f"{line}{branch.task_id}",
+            branch.task_type,
+            _stands(branch),
+            branch.worker,
+            branch.error,
+            _amounts(branch.spent),
+            _amounts(branch.left),
+        )
         for line, branch in zip(lines, branches, strict=True)
     ]
-    print_table(("ID", "TYPE", "STATUS", "WORKER?", "ERROR?"), rows, wide=wide)
+    print_table(("ID", "TYPE", "STATUS", "WORKER?", "ERROR?", "SPENT?", "LEFT?"), rows, wide=wide)
+
+
+def _amounts(amounts: dict[str, float] | None) -> str:
+    """`3 calls, 250 tokens, $0.0125`; nothing where nothing is known."""
+    told = {name: f"{amount:g}" for name, amount in (amounts or {}).items()}
+    return ", ".join(f"${amount}" if name == "cost_usd" else f"{amount} {name}" for name, amount in told.items())
 
 
 def _stands(branch: Branch) -> str:

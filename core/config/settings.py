@@ -225,6 +225,8 @@ class AgentConfig(Value):
     )
     #: what an attempt in a child process, or all graphs that share one, may allocate
     child_memory_mb: Annotated[int, Field(ge=1), Variable("WORKER_CHILD_MEMORY_MB", "MiB, 1 or more")] = 2048
+    #: what models cost, for budgets in dollars; None: nobody knows
+    model_prices: Annotated[Path | None, Variable("MODEL_PRICES", "a JSON file with the prices of models")] = None
     #: a larger message is rejected unread; it must hold the children of one spawn, and so the record of their parent
     message_limit_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
     #: for tests in which a process dies or stops at a certain point, see core/failpoints

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from core.errors import ConfigError
 from core.events import audience_scripts
-from core.redis_backend import item_scripts, thread_scripts
+from core.redis_backend import budget_scripts, item_scripts, thread_scripts
 from core.redis_backend.bounded_reads import SCRIPTS, name_of
 from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys, StoreKeys, ThreadKeys, keys_of
 from core.roles import AGENT_ID, ASKERS, Address, Role
@@ -116,6 +116,8 @@ STORES = " ".join(
         *(f"evalsha|{name_of(script)}" for script in item_scripts.SCRIPTS),
     )
 )
+#: Commands on what tasks may spend, all in scripts.
+BUDGETS = " ".join(("hget hset", *(f"evalsha|{name_of(script)}" for script in budget_scripts.SCRIPTS)))
 #: What an agent stream takes, scripts included.
 OF_A_STREAM = (
     "xadd xread xreadgroup xack xclaim xdel xlen xpending xrange xtrim"
@@ -171,6 +173,7 @@ def _worker(chain: Chain) -> list[Allowed]:
         _may("hmget", *_reading(CoordinatorKeys(chain[0].agent_id).tasks)),  # inputs of continuations
         _may(THREADS, ThreadKeys("*").every),
         _may(STORES, StoreKeys("*").every),
+        _may(BUDGETS, CoordinatorKeys(chain[0].agent_id).budgets),
         _may("xadd pexpire", *_writing(CoordinatorKeys(chain[0].agent_id).run_stream("*"))),
     ]
 
@@ -194,6 +197,7 @@ def _coordinator(chain: Chain) -> list[Allowed]:
     return [
         *_agent(chain),
         _may("hget hmget hset hdel hkeys hlen hscan hstrlen zadd zcard zrem zrange zrangebyscore zscore", *records),
+        _may("hdel", *_writing(keys.budgets)),
         _may("xadd expire", *_writing(*(keys.replies(Address(asker, "*")) for asker in sorted(ASKERS)))),
         _may("getrange", *_reading(keys.revoked)),
         _may("smembers", *_reading(ACTIVE)),

@@ -26,6 +26,8 @@ braces hashes by its whole name, so the tag `{shared:distributor:ID}` lies in th
     {coordinator:C}:ended                    zset    ended task ids by end time (ms)            -         coordinator
     {coordinator:C}:dead                     zset    dead letters: ended task ids, by end time   -         coordinator
     {coordinator:C}:questions                zset    open tasks that ask a person, by when (ms)  -         coordinator
+    {coordinator:C}:budgets                  hash    task id with an outermost budget ->         -         workers
+                                                     what is spent and reserved below it
     {coordinator:C}:submissions              hash    entry id -> the message as it was signed,   -         coordinator
                                                      while a task of it is open or dead
     {coordinator:C}:revoked                  string  lines: whose key was stolen, see revocations.py  -    operators
@@ -140,6 +142,10 @@ class CoordinatorKeys:
     @property
     def questions(self) -> str:
         return self._key("questions")
+
+    @property
+    def budgets(self) -> str:
+        return self._key("budgets")
 
     @property
     def submissions(self) -> str:

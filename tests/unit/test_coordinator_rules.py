@@ -100,6 +100,7 @@ TOUCHED = {
     "inputs": [["c", "0"]], "owner": "client:other", "then": {"task_type": "merge"}, "output": "forged",
     "error": {"type": "E", "message": "m"}, "errors": [{"type": "E", "message": "m"}], "submission": "1-0",
     "waits": [{"id": "q"}], "answered": [["q", "m"]], "lineage": ["sum"], "thread_order": 9,
+    "grants": [["x", {"calls": 1}]],
     "behind": "p", "undoes": ["p"],
     **dict.fromkeys(("updated_at", "started_at", "completed_at"), "2026-01-01T12:00:00Z"),
 }  # fmt: skip

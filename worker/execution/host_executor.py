@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import orjson
-from msgspec import Raw
+from msgspec import Raw, to_builtins
 
+from core.tasks import grants_of
 from worker.authoring.context import ChildOutcome
 from worker.authoring.registry import Handler
 from worker.children.forks import Forks
@@ -83,7 +84,8 @@ class HostExecutor:
     def _request(self, running: Running, children: Sequence[ChildOutcome], *, moved: bool) -> bytes:
         request = run_request(running.task, children, watched=running.on_event is not None)
         stored = graph_request(running.task, children, moved=moved) if self._pool.memory else {"thread": None}
-        return orjson.dumps({**request, **stored})
+        spends = grants_of(running.task) if self._pool.memory else ()
+        return orjson.dumps({**request, **stored, "grants": to_builtins(spends)})
 
     def drain(self, running: Running) -> None:
         """Has an attempt stop between two nodes. Its outcome is that it was returned, unless it ends before that."""

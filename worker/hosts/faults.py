@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 from pydantic import ValidationError
 
-__all__ = ["another_attempt_helps", "short_of"]
+from core.errors import BudgetExhausted
+
+__all__ = ["another_attempt_helps", "refused_budget", "short_of"]
 
 #: What an error of the system says that this process, or the machine, has not enough of.
 SHORT_OF = {
@@ -26,6 +28,11 @@ def short_of(error: BaseException) -> str:
         if isinstance(cause, RuntimeError) and str(cause) == NO_THREAD:
             return "threads"
     return ""
+
+
+def refused_budget(error: BaseException) -> str:
+    """What budget is spent, if that is why a run has failed; empty if it is not."""
+    return next((str(cause) for cause in _causes(error) if isinstance(cause, BudgetExhausted)), "")
 
 
 def another_attempt_helps(error: BaseException) -> bool:

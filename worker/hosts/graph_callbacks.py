@@ -11,7 +11,7 @@ from core.event_types import EventType
 from worker.authoring.context import Context
 from worker.hosts.graph_events import json_shown
 
-__all__ = ["GraphCallbacks"]
+__all__ = ["GraphCallbacks", "tokens_of"]
 
 E = EventType
 
@@ -38,7 +38,7 @@ class GraphCallbacks(BaseCallbackHandler):
 
     def on_llm_end(self, response: Any, *, run_id: Any, **told: Any) -> None:
         name, node, began_s = self._ended(run_id)
-        tokens = _tokens(response)
+        tokens = tokens_of(response)
         took_ms = round((monotonic() - began_s) * 1000, 1)
         self._context.emit(E.LLM_COMPLETED, {"model": name, **tokens, "duration_ms": took_ms}, node=node)
 
@@ -78,7 +78,7 @@ class GraphCallbacks(BaseCallbackHandler):
         return self._called.pop(run_id, ("?", None, monotonic()))
 
 
-def _tokens(response: Any) -> dict[str, int]:
+def tokens_of(response: Any) -> dict[str, int]:
     """The tokens that a model counts in its answer, if it does."""
     try:
         usage = response.generations[0][0].message.usage_metadata or {}

@@ -22,6 +22,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from core.agent_run import RunOptions
+from core.budget import Grants
 from core.checkpoints.storage import Fence
 from core.errors import AgentSystemError
 from core.json_values import TooLarge, result_json
@@ -35,7 +36,9 @@ from worker.children.limits import DESCRIPTORS, Limits
 from worker.children.outcome import failure, out_of_memory
 from worker.children.requests import context_of, options_of, progress_fields
 from worker.children.surroundings import Surroundings
-from worker.hosts.faults import another_attempt_helps, short_of
+from worker.hosts.account_calls import RunAccounts
+from worker.hosts.faults import another_attempt_helps, refused_budget, short_of
+from worker.hosts.graph_events import callbacks_for
 from worker.hosts.messages import (
     Answer,
     Ask,
@@ -55,7 +58,7 @@ from worker.hosts.messages import (
 from worker.hosts.output import share_streams
 from worker.hosts.run import GraphRun
 from worker.hosts.run_config import run_config
-from worker.hosts.storage_calls import RemoteItems, RemoteStorage
+from worker.hosts.storage_calls import Remote, RemoteItems, RemoteStorage
 from worker.hosts.threads import AttemptThreads, attempt_threads
 
 if TYPE_CHECKING:
@@ -102,6 +105,7 @@ class Run:
         self.context: Context | None = None
         self.attempt: asyncio.Task[None] | None = None
         self.storage: RunStorage | None = None
+        self.accounts: RunAccounts | None = None  #: None: it has no budget
         self.line = ""  #: what it has printed since the last end of a line
 
 
@@ -129,6 +133,7 @@ class Host(asyncio.Protocol):
         self._calls = 0
         self._answers: dict[int, asyncio.Future[Answer]] = {}  #: by number of the call
         self._storage = RemoteStorage(self._ask, loop)
+        self._accounts = Remote(self._ask, loop)
         self._failed = False  #: whether a run has failed since nothing ran
         self._idle_since_s = monotonic()
         self._transport: asyncio.Transport
@@ -199,10 +204,13 @@ class Host(asyncio.Protocol):
             store = None if saver is None else self._store
             async with self._graphs.built(handler, config, options.context, store) as graph:
                 graph_run = GraphRun(
-                    graph, request, options, config, context, run.control, saver, store, partial(self._stream, run)
-                )
+                    graph, request, options, config, context, run.control, saver, store, partial(self._stream, run),
+                    self._callbacks(run, request),
+                )  # fmt: skip
                 outcome = await graph_run.outcome()
         finally:
+            if run.accounts is not None:
+                run.accounts.close()
             await context.close()
         if isinstance(outcome, Suspension):
             return Ended(run.number, suspension=_suspension_json(outcome))
@@ -225,6 +233,17 @@ class Host(asyncio.Protocol):
 
         return ItemStore(RemoteItems(self._ask, self._loop))
 
+    def _callbacks(self, run: Run, request: dict[str, Any]) -> list[Any]:
+        """What LangChain tells and asks of the models that a run calls."""
+        assert run.context is not None
+        callbacks = callbacks_for(run.context) if run.context.on_event is not None else []
+        if grants := msgspec.convert(request["grants"], Grants):
+            from worker.hosts.budget_callbacks import BudgetCallbacks
+
+            run.accounts = RunAccounts(self._accounts, self._loop)
+            callbacks.append(BudgetCallbacks(run.context, grants, run.accounts))
+        return callbacks
+
     def _ask(self, method: str, arguments: bytes) -> asyncio.Future[Answer]:
         self._calls += 1
         answer = self._answers[self._calls] = self._loop.create_future()
@@ -236,8 +255,10 @@ class Host(asyncio.Protocol):
 
         if isinstance(error, GraphDrained):
             return Ended(run.number, drained=True)
-        self._failed = True
         problem = failure(error, run.context.attempt if run.context is not None else 0)
+        if spent := refused_budget(error):
+            return Ended(run.number, error=replace(problem, type="budget", message=spent, retryable=False))
+        self._failed = True
         if lacking := short_of(error):
             return Ended(run.number, short_of=lacking, error=problem)
         if not another_attempt_helps(error):

@@ -11,7 +11,7 @@ from core.errors import BadTask
 from core.event_types import EventType
 from worker.authoring.context import Context
 from worker.authoring.suspension import Interrupted, suspension_of
-from worker.hosts.graph_events import STREAM_MODES, callbacks_for, chunk_json, tell_chunk
+from worker.hosts.graph_events import STREAM_MODES, chunk_json, tell_chunk
 from worker.hosts.graph_shape import lost_nodes, shape_digest
 from worker.hosts.run_config import breakpoints, runtime_context
 from worker.hosts.thread_owner import thread_owner
@@ -52,6 +52,7 @@ class GraphRun:
     saver: RunSaver | None
     store: BaseStore | None
     stream: Callable[[bytes], None]  #: is given each chunk that the client wants, as JSON
+    callbacks: list[Any]  #: of LangChain
     _owner: dict[str, str] = field(default_factory=dict, init=False)  #: of its thread, once that is known
 
     async def outcome(self) -> Any:
@@ -130,8 +131,8 @@ class GraphRun:
     def _full_config(self) -> dict[str, Any]:
         """The config, with what is ours."""
         config = dict(self.config)
-        if self.context.on_event is not None:
-            config["callbacks"] = callbacks_for(self.context)
+        if self.callbacks:
+            config["callbacks"] = self.callbacks
         if self.saver is not None:
             ours = {"run_id": self.context.task_id, "attempt": self.context.attempt}  # who writes a checkpoint
             graph = {"graph_name": self.context.task_type, "graph_digest": shape_digest(self.graph)}

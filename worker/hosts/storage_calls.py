@@ -1,22 +1,26 @@
-"""The calls of what graphs remember in, carried over the socket of a host: a host has no connection to Redis, and no
-key."""
+"""The calls of what graphs remember in, and spend from, carried over the socket of a host: a host has no connection to
+Redis, and no key."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from core import errors
+from core.budget import Reservation, Settlement
 from core.checkpoints.items import Items, PutItem, StoredItem
 from core.checkpoints.storage import Fence, Selection, Storage, StoredCheckpoint, ThreadWrite, Written
 from core.errors import AgentSystemError, CheckpointTooLarge, ServerRefused, TransportDown
 from worker.children.frames import FRAME_LIMIT_BYTES
 from worker.hosts.messages import Answer, Ask
 
-__all__ = ["Memory", "RemoteItems", "RemoteStorage", "answer_to"]
+if TYPE_CHECKING:
+    from worker.hosts.accounts import Accounts
+
+__all__ = ["Memory", "Remote", "RemoteItems", "RemoteStorage", "answer_to"]
 
 #: By call: what is asked with, and what comes back.
 ITEM_CALLS: dict[str, tuple[Any, Any]] = {
@@ -25,8 +29,13 @@ ITEM_CALLS: dict[str, tuple[Any, Any]] = {
     "search": (tuple[str, str, int], tuple[list[StoredItem], str]),
     "namespaces": (tuple[()], list[str]),
 }
+ACCOUNT_CALLS: dict[str, tuple[Any, Any]] = {
+    "reserve": (tuple[Reservation], bool),
+    "settle": (tuple[Settlement], None),
+}
 CALLS: dict[str, tuple[Any, Any]] = {
     **ITEM_CALLS,
+    **ACCOUNT_CALLS,
     "write": (tuple[list[ThreadWrite]], list[Written]),
     "open": (tuple[str, Fence], StoredCheckpoint | None),
     "read": (tuple[str, Selection], list[StoredCheckpoint]),
@@ -51,12 +60,19 @@ class Memory(NamedTuple):
 
     storage: Storage  #: their checkpoints
     items: Items  #: what they share, as `runtime.store`
+    accounts: Accounts  #: what their tasks have spent
+
+    def place_of(self, method: str) -> Any:
+        """What has this call, one of CALLS."""
+        if method in ACCOUNT_CALLS:
+            return self.accounts
+        return self.items if method in ITEM_CALLS else self.storage
 
 
 async def answer_to(ask: Ask, memory: Memory) -> Answer:
     """The answer to a call of a host. It comes when there is one: an outage of Redis is waited out."""
     pause_s = FIRST_PAUSE_S
-    place = memory.items if ask.method in ITEM_CALLS else memory.storage
+    place = memory.place_of(ask.method)
     while True:
         try:
             arguments = ASKED[ask.method].decode(ask.arguments)
@@ -76,15 +92,16 @@ def _fitting(packed: bytes, what: str, cure: str) -> bytes:
     return packed
 
 
-class _Remote:
-    """A place that asks the worker. It may be used from any loop."""
+class Remote:
+    """Asks the worker. It may be used from any loop."""
 
     def __init__(self, ask: Callable[[str, bytes], Awaitable[Answer]], loop: asyncio.AbstractEventLoop) -> None:
         """`ask`: sends a call; only from `loop`."""
         self._asks = ask
         self._loop = loop
 
-    async def _ask(self, method: str, *arguments: Any) -> Any:
+    async def ask(self, method: str, *arguments: Any) -> Any:
+        """What comes back, one of CALLS. Raises what the call has raised."""
         packed = _fitting(_encode(arguments), "What is stored at once", "Keep large data elsewhere.")
         asked = self._answer(method, packed)
         if asyncio.get_running_loop() is self._loop:
@@ -100,49 +117,49 @@ class _Remote:
         return await self._asks(method, arguments)
 
 
-class RemoteStorage(_Remote):
+class RemoteStorage(Remote):
     """A Storage (see core.checkpoints.storage)."""
 
     async def write(self, batch: Sequence[ThreadWrite]) -> list[Written]:
-        written: list[Written] = await self._ask("write", batch)
+        written: list[Written] = await self.ask("write", batch)
         return written
 
     async def open(self, thread_id: str, fence: Fence) -> StoredCheckpoint | None:
-        stored: StoredCheckpoint | None = await self._ask("open", thread_id, fence)
+        stored: StoredCheckpoint | None = await self.ask("open", thread_id, fence)
         return stored
 
     async def read(self, thread_id: str, selection: Selection) -> list[StoredCheckpoint]:
-        stored: list[StoredCheckpoint] = await self._ask("read", thread_id, selection)
+        stored: list[StoredCheckpoint] = await self.ask("read", thread_id, selection)
         return stored
 
     async def delete(self, thread_id: str) -> None:
-        await self._ask("delete", thread_id)
+        await self.ask("delete", thread_id)
 
     async def prune(self, thread_id: str, keep: int) -> None:
-        await self._ask("prune", thread_id, keep)
+        await self.ask("prune", thread_id, keep)
 
     async def delete_runs(self, thread_id: str, run_ids: Sequence[str]) -> None:
-        await self._ask("delete_runs", thread_id, run_ids)
+        await self.ask("delete_runs", thread_id, run_ids)
 
     async def threads(self, cursor: str = "") -> tuple[str, list[str]]:
-        found: tuple[str, list[str]] = await self._ask("threads", cursor)
+        found: tuple[str, list[str]] = await self.ask("threads", cursor)
         return found
 
 
-class RemoteItems(_Remote):
+class RemoteItems(Remote):
     """Items (see core.checkpoints.items)."""
 
     async def put(self, batch: Sequence[PutItem]) -> None:
-        await self._ask("put", batch)
+        await self.ask("put", batch)
 
     async def get(self, names: Sequence[str], refresh: bool) -> list[StoredItem | None]:
-        found: list[StoredItem | None] = await self._ask("get", names, refresh)
+        found: list[StoredItem | None] = await self.ask("get", names, refresh)
         return found
 
     async def search(self, namespace: str, after: str, limit: int) -> tuple[list[StoredItem], str]:
-        found: tuple[list[StoredItem], str] = await self._ask("search", namespace, after, limit)
+        found: tuple[list[StoredItem], str] = await self.ask("search", namespace, after, limit)
         return found
 
     async def namespaces(self) -> list[str]:
-        found: list[str] = await self._ask("namespaces")
+        found: list[str] = await self.ask("namespaces")
         return found

@@ -1,0 +1,57 @@
+"""LangGraph agents that call a model, for the tests of budgets."""
+
+from __future__ import annotations
+
+import operator
+from typing import Annotated, Any, TypedDict
+
+from langgraph.graph import START, StateGraph
+
+from core.budget import Budget
+from core.tasks import Task
+from examples.offline_model import OfflineModel
+from worker.authoring.delegation import delegate
+from worker.authoring.handlers import agent
+
+MODEL = OfflineModel()
+
+
+class Talk(TypedDict):
+    times: int
+    said: Annotated[list[Any], operator.add]
+
+
+def again(state: Talk) -> str:
+    return "say" if len(state["said"]) < state["times"] else "__end__"
+
+
+def say(state: Talk) -> dict[str, list[Any]]:
+    return {"said": [MODEL.invoke("one two three").text]}
+
+
+async def say_in_a_coroutine(state: Talk) -> dict[str, list[Any]]:
+    return {"said": [(await MODEL.ainvoke("one two three")).text]}
+
+
+async def block(state: Talk) -> dict[str, list[Any]]:
+    return {"said": [MODEL.invoke("one two three").text]}
+
+
+async def plan(state: Talk) -> dict[str, list[Any]]:
+    """A call of its own, and those of two others, of which one has a share."""
+    shared = Task(task_id="shared", task_type="talks", payload={"times": 2, "said": []}, budget=Budget(calls=1))
+    free = Task(task_id="free", task_type="talks", payload={"times": 2, "said": []})
+    outcomes = await delegate.aio(shared, free, failures="return")
+    answer = await MODEL.ainvoke("what now")
+    return {"said": [[outcome.status for outcome in outcomes], answer.text]}
+
+
+def looped(node: Any) -> Any:
+    builder = StateGraph(Talk).add_node("say", node).add_edge(START, "say")
+    return builder.add_conditional_edges("say", again, ["say", "__end__"])
+
+
+agent("talks", retries=2)(looped(say))
+agent("talks_in_a_coroutine", retries=2)(looped(say_in_a_coroutine))
+agent("blocks", retries=2)(looped(block))
+agent("plans", retries=2)(StateGraph(Talk).add_node("plan", plan).add_edge(START, "plan"))

@@ -1,0 +1,84 @@
+"""The budgets of tasks, as their worker counts them in Redis for all their runs, wherever those are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from core.budget import KINDS, NANO, Grants, Reservation, Settlement
+from core.checkpoints.connection import GroupedConnection
+from core.config.model_prices import Prices
+from core.errors import BadTask, BudgetExhausted
+from core.ports import Connection
+from core.redis_backend.bounded_reads import name_of
+from core.redis_backend.budget_scripts import RESERVE, SCRIPTS, SETTLE
+
+__all__ = ["Accounts"]
+
+#: The tokens that a model is taken to answer with, if it has no limit that is known, and as many are left.
+OUTPUT_TOKENS = 1024
+#: Milliseconds after which a call that was not settled counts as ended.
+CALL_MS = 10 * 60 * 1000
+
+_packed = msgspec.msgpack.Encoder().encode
+
+
+class Accounts:
+    """Lives on one event loop."""
+
+    def __init__(self, open_connection: Callable[[], Connection], key: str, prices: Prices) -> None:
+        """`key`: of the hash with the ledgers of the hierarchy."""
+        self._connection = GroupedConnection(open_connection, SCRIPTS)
+        self._key = key
+        self._prices = prices
+
+    async def reserve(self, asked: Reservation) -> bool:
+        """Whether the call may be made. If not, calls under way may leave enough for it: it is asked for again then.
+
+        Raises BudgetExhausted; BadTask: a budget limits the cost, and the price of the model is not known;
+        TransportDown: it may have been reserved, and is asked for again with the same id."""
+        wanted_out = asked.output_tokens if asked.output_tokens is not None else OUTPUT_TOKENS
+        need = 1, max(1, asked.input_tokens), self._cost(asked, 0)
+        want = 1, need[1] + wanted_out, self._cost(asked, wanted_out)
+        budgets = [(task_id, budget.limits) for task_id, budget in asked.grants]
+        arguments = (
+            asked.task_id, asked.attempt, asked.call_id, CALL_MS, _packed(need), _packed(want), _packed(budgets),
+        )  # fmt: skip
+        reply = await self._run(RESERVE, asked.grants, *arguments)
+        if len(reply) > 1:
+            raise _exhausted(asked.grants, *reply)
+        return bool(reply == [b"reserved"])
+
+    async def settle(self, used: Settlement) -> None:
+        """Counts what a call has used instead of what was reserved for it. Raises TransportDown: ask again."""
+        cost = self._prices.cost(used.model, used.input_tokens, used.output_tokens) or 0
+        told = _packed((1, used.input_tokens + used.output_tokens, cost)) if used.known else b""
+        await self._run(SETTLE, used.grants, used.call_id, told)
+
+    async def close(self) -> None:
+        """Closes the connection; the next call opens it again."""
+        await self._connection.close.aio()
+
+    async def _run(self, script: str, grants: Grants, *arguments: str | int | bytes) -> Any:
+        command = ("EVALSHA", name_of(script), 1, self._key, grants[0][0], *arguments)
+        [reply] = await self._connection.run(command)
+        return reply
+
+    def _cost(self, asked: Reservation, output_tokens: int) -> int:
+        cost = self._prices.cost(asked.model, max(1, asked.input_tokens), output_tokens)
+        limited = [task_id for task_id, budget in asked.grants if budget.cost_usd is not None]
+        if cost is None and limited:
+            raise BadTask(
+                f"the budget of {limited[0]!r} limits what models cost, and no price of {asked.model!r} is known: name"
+                " it, or '*' for all others, in the file that MODEL_PRICES names"
+            )
+        return cost or 0
+
+
+def _exhausted(grants: Grants, budget_id: bytes, kind: int, spent: int) -> BudgetExhausted:
+    task_id = budget_id.decode()
+    limit = dict(grants)[task_id].limits[kind]
+    part, what = (NANO, "US dollars") if KINDS[kind] == "cost_usd" else (1, KINDS[kind])
+    return BudgetExhausted(f"the budget of task {task_id!r} is spent: {spent / part:g} of {limit / part:g} {what}")
