@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from core.checkpoints.redis_items import RedisItems
+from core.checkpoints.redis_storage import RedisStorage
+from core.config.model_prices import Prices
+from core.config.settings import RedisConfig
+from core.redis_client import Wire
 from core.tasks import Task, TaskError, TaskStatus, utc_now
 from tests.waiting import until_async
 from worker.authoring.context import ChildOutcome, Progress
 from worker.authoring.handlers import HANDLERS, Handlers, load_modules
 from worker.execution.executor import Executor, Finished
+from worker.hosts.accounts import Accounts
+from worker.hosts.storage_calls import Memory
 
-__all__ = ["USER_CODE", "USER_GRAPHS", "Bench", "children", "error_of", "user_handlers", "written"]
+__all__ = ["USER_CODE", "USER_GRAPHS", "Bench", "children", "error_of", "memory_of", "user_handlers", "written"]
 
 INTEGRATION = Path(__file__).parent / "integration"
 USER_CODE = str(INTEGRATION / "executor_user_code.py")
 USER_GRAPHS = str(INTEGRATION / "executor_user_graphs.py")
+
+
+@asynccontextmanager
+async def memory_of(redis_config: RedisConfig) -> AsyncIterator[Memory]:
+    """Where graphs remember, on a real server."""
+    opened = (
+        RedisStorage(lambda: Wire(redis_config)),
+        RedisItems(lambda: Wire(redis_config)),
+        Accounts(lambda: Wire(redis_config), "budgets", Prices({})),
+    )
+    yield Memory(*opened)
+    for each in opened:
+        await each.close()
 
 
 class Bench:

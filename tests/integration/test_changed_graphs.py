@@ -8,13 +8,9 @@ from typing import Any, Literal
 import pytest
 
 from core.agent_run import RunOptions
-from core.checkpoints.redis_items import RedisItems
-from core.checkpoints.redis_storage import RedisStorage
 from core.config.settings import RedisConfig
-from core.redis_client import Wire
-from tests.executor_bench import INTEGRATION, Bench, error_of
+from tests.executor_bench import INTEGRATION, Bench, error_of, memory_of
 from worker.execution.executor import Finished
-from worker.hosts.storage_calls import Memory
 
 # What is tested here is the same on every server.
 pytestmark = pytest.mark.parametrize("redis_server", ["bundled"], indirect=True, scope="session")
@@ -37,13 +33,11 @@ async def host(redis_config: RedisConfig, told: list[dict[str, Any]]) -> AsyncIt
         if event["type"] == "graph_changed":
             told.append(event["data"])
 
-    storage, items = RedisStorage(lambda: Wire(redis_config)), RedisItems(lambda: Wire(redis_config))
     bench = Bench(hosts=1, code=str(INTEGRATION / "changing_user_graphs.py"), on_event=tell)
-    await bench.executor.start(Memory(storage, items))
-    yield bench
-    await bench.executor.close()
-    await storage.close()
-    await items.close()
+    async with memory_of(redis_config) as memory:
+        await bench.executor.start(memory)
+        yield bench
+        await bench.executor.close()
 
 
 async def attempt(

@@ -11,12 +11,10 @@ from msgspec import Raw
 
 from core.agent_run import RunOptions
 from core.checkpoints import RedisSaver
-from core.checkpoints.redis_storage import RedisStorage
 from core.config.settings import RedisConfig
-from core.redis_client import Wire
 from core.tasks import utc_now
 from core.waits import answered
-from tests.executor_bench import INTEGRATION, Bench, error_of
+from tests.executor_bench import INTEGRATION, Bench, error_of, memory_of
 from worker.execution.executor import Finished
 
 AGENTS = str(INTEGRATION / "ending_user_graphs.py")
@@ -30,11 +28,10 @@ async def host(redis_config: RedisConfig, tmp_path: Path, monkeypatch: pytest.Mo
     """One host whose runs are stored."""
     monkeypatch.setenv("USER_CODE_FOLDER", str(tmp_path))
     bench = Bench(agent_concurrency=10, hosts=1, code=AGENTS)
-    storage = RedisStorage(lambda: Wire(redis_config))
-    await bench.executor.start(storage)
-    yield bench
-    await bench.executor.close()
-    await storage.close()
+    async with memory_of(redis_config) as memory:
+        await bench.executor.start(memory)
+        yield bench
+        await bench.executor.close()
 
 
 def nodes_of(folder: Path, task_id: str) -> list[str]:
