@@ -30,6 +30,7 @@ from examples.census.options import Options
 from examples.census.report import TaskCounts
 from examples.census.trail import attempts_of
 from examples.census.watch import POLL_S, Watch
+from examples.ctrl_c import end_as_by_ctrl_c
 
 __all__ = ["Hierarchy", "Seen", "hierarchy"]
 
@@ -96,6 +97,7 @@ async def hierarchy(options: Options, view: LiveView, handlers: str) -> AsyncIte
 
     Its ids are unique, and it leaves nothing in Redis. Raises TransportDown or ConfigError when it cannot be started.
     """
+    end_as_by_ctrl_c()
     settings = load()
     coordinator_id = f"census-{secrets.token_hex(3)}"
     redis = await server_for(settings.redis, settings.a2a)

@@ -7,10 +7,12 @@ import argparse
 import asyncio
 import os
 import secrets
+import select
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -23,9 +25,14 @@ from agent_system import AgentClient, AgentSystemError, Task
 from core.config.sources import load
 from core.module_names import module_name
 from core.operations.erase import erase_hierarchy
-from core.operations.reader import reading
+from core.operations.overview import read_overview
+from core.operations.reader import Reader, reading
+from core.pictures.task_lanes import Mark, timeline_svg
 from core.printable import printable
+from core.roles import Role
 from core.wiring import server_for
+from examples.census.trail import attempts_of
+from examples.ctrl_c import end_as_by_ctrl_c
 from examples.research_team.journal import FILE, Entry, entries
 
 QUESTION = "how a lease is lost; how messages are signed; what a dead letter is"
@@ -33,6 +40,7 @@ TEAM = Path(__file__).with_name("team.py")
 POLL_S = 0.1
 STOP_S = 60.0
 EXIT_RAN_TWICE = 1
+EXIT_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,21 +48,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m examples.research_team", description=__doc__)
     parser.add_argument("question", nargs="?", default=QUESTION, help="topics with a semicolon between them")
     parser.add_argument("--yes", action="store_true", help="approve, without asking in the terminal")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw who ran what when, as SVG")
     parser.add_argument("--kill", choices=["worker", "nobody"], default="worker", help="who dies (default: worker)")
     flags = parser.parse_args(argv)
     try:
-        return asyncio.run(demo(flags.question, yes=flags.yes, kill=flags.kill == "worker"))
+        return asyncio.run(demo(flags.question, flags.picture, yes=flags.yes, kill=flags.kill == "worker"))
     except AgentSystemError as error:
         say(f"agents: {error}")
         return error.exit_code
+    except KeyboardInterrupt:
+        say("interrupted")
+        return EXIT_INTERRUPTED
 
 
-async def demo(question: str, *, yes: bool, kill: bool) -> int:
+async def demo(question: str, picture: Path | None, *, yes: bool, kill: bool) -> int:
+    kills: list[Mark] = []
     with tempfile.TemporaryDirectory(prefix="research-") as folder:
         journal, log = Path(folder, "journal"), Path(folder, "log")
-        async with hierarchy(journal, log), AgentClient() as client:
+        async with hierarchy(journal, log) as reader, AgentClient() as client:
             task_id = await client.submit.aio(Task(task_type="research_team", payload={"question": question}))
-            result = await first_of(client.value.aio(task_id), watch(journal, kill=kill), ask(client, task_id, yes=yes))
+            watching = watch(journal, kills if kill else None)
+            result = await first_of(client.value.aio(task_id), watching, ask(client, task_id, yes=yes))
+            if picture:
+                await asyncio.to_thread(picture.write_text, await drawn(reader, load().coordinator_id, kills))
         say("", result.get("report") or "It was not approved, so nothing was written.", "")
         return verdict(noted_in(journal))
 
@@ -87,16 +103,24 @@ def verdict(noted: Sequence[Entry]) -> int:
     return EXIT_RAN_TWICE if twice else 0
 
 
-async def watch(journal: Path, *, kill: bool) -> None:
-    """Shows what the agents do. If `kill`, the worker of the first researcher dies while that searches."""
+async def drawn(reader: Reader, coordinator_id: str, kills: Sequence[Mark]) -> str:
+    """Who ran what when, as SVG."""
+    distributors = (await read_overview(reader, coordinator_id)).of_role(Role.DISTRIBUTOR)
+    attempts = await attempts_of(reader, [distributor.agent_id for distributor in distributors])
+    return timeline_svg(attempts, kills, "A team of agents: who ran what, and when")
+
+
+async def watch(journal: Path, kills: list[Mark] | None) -> None:
+    """Shows what the agents do. With `kills`, to which that is added, the worker of the first researcher dies while
+    that searches."""
     shown = 0
     while True:
         noted = noted_in(journal)
         for entry in noted[shown:]:
             say(f"  {entry.task_type:14} {entry.what:7} {entry.step}")
-            if kill and entry.task_type == "researcher" and entry.what == "begins":
-                kill = False
+            if kills == [] and entry.task_type == "researcher" and entry.what == "begins":
                 kill_worker_of(entry.pid)
+                kills.append(Mark(time.time(), "a worker is killed"))
         shown = len(noted)
         await asyncio.sleep(POLL_S)
 
@@ -117,14 +141,24 @@ async def ask(client: AgentClient, task_id: str, *, yes: bool) -> None:
             say("", f"{question.task_id} waits, and holds no process. It asks: {question.asks['question']}")
             for topic, finding in question.asks["findings"].items():
                 say(f"  {topic}: {finding}")
-            answer: Any = "yes" if yes else await asyncio.to_thread(input, "yes or no? ")
+            answer: Any = "yes" if yes else await typed("yes or no? ")
             await client.answer.aio(question.task_id, question.interrupt_id, answer, question.digest)
         await asyncio.sleep(POLL_S)
 
 
+async def typed(prompt: str) -> str:
+    """The next line of standard input; empty at its end. Unlike `input` in a thread, it can be given up."""
+    print(prompt, end="", flush=True)
+    while True:
+        if select.select([sys.stdin], [], [], 0)[0]:
+            return sys.stdin.readline().strip()
+        await asyncio.sleep(POLL_S)
+
+
 @asynccontextmanager
-async def hierarchy(journal: Path, log: Path) -> AsyncIterator[None]:
+async def hierarchy(journal: Path, log: Path) -> AsyncIterator[Reader]:
     """Two workers that know the team, in a hierarchy of its own, which leaves nothing behind."""
+    end_as_by_ctrl_c()
     os.environ["COORDINATOR_ID"] = coordinator_id = f"team-{secrets.token_hex(3)}"
     settings = load()
     redis = await server_for(settings.redis, settings.a2a)
@@ -132,7 +166,7 @@ async def hierarchy(journal: Path, log: Path) -> AsyncIterator[None]:
     try:
         async with reading(redis) as reader:
             try:
-                yield
+                yield reader
             finally:
                 supervisor.send_signal(signal.SIGTERM)
                 await asyncio.to_thread(supervisor.wait, STOP_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,11 @@ from tests.installation import Installation
 
 
 @pytest.mark.timeout(240)
-def test_a_team_loses_a_worker_and_does_nothing_twice() -> None:
+def test_a_team_loses_a_worker_and_does_nothing_twice(tmp_path: Path) -> None:
+    picture = tmp_path / "team.svg"
     with Installation.opened() as here:
         ended = subprocess.run(
-            [sys.executable, "-m", "examples.research_team", "--yes", "leases; dead letters"],
+            [sys.executable, "-m", "examples.research_team", "--yes", "--picture", picture, "leases; dead letters"],
             cwd=Path(__file__).parents[2],
             env=here.environment,
             capture_output=True,
@@ -28,3 +30,4 @@ def test_a_team_loses_a_worker_and_does_nothing_twice() -> None:
     assert "# leases; dead letters" in said
     assert said[-1].startswith("All ")
     assert said[-1].endswith("and none of them twice.")
+    assert re.search(r"<title>[^<]*researcher[^<]* lost after", picture.read_text())
