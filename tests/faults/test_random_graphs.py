@@ -164,7 +164,7 @@ class Scene:
         return [run for run in self._runs if not run.has_ended()]
 
     def _strike(self, fault: str, rng: random.Random, waiting: list[Note]) -> None:
-        finished = frozenset[Visit]().union(*(run.finished() for run in self._runs))
+        finished = frozenset(visit for run in self._runs for visit in run.finished() if visit[1] != LAST_MARK)
         if fault == "server":
             crash(self._server, down_s=0)
         elif fault == "host" and waiting:
@@ -191,12 +191,15 @@ def lives(pid: int) -> bool:
 
 
 def is_stored(saver: RedisSaver, run: GraphRun) -> bool:
-    """Whether all that it has done is stored, or its task has ended, whose thread is deleted then."""
+    """Whether all that it has done is stored, but for the last node of a graph, of which the task's record has the
+    result; the thread is deleted then."""
     done = [note for note in run.notes() if note.what == "done"]
     for task_id in {note.task_id for note in done}:
-        marks = [note.mark for note in done if note.task_id == task_id]
+        marks = {note.mark for note in done if note.task_id == task_id}
         stored = repr(list(saver.list({"configurable": {"thread_id": task_id}})))
-        if not all(f"'{mark}'" in stored for mark in marks) and (stored != "[]" or LAST_MARK not in marks):
+        if not all(f"'{mark}'" in stored for mark in marks - {LAST_MARK}) and (
+            stored != "[]" or LAST_MARK not in marks
+        ):
             return False
     return True
 
