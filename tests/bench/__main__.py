@@ -14,11 +14,12 @@ import orjson
 from rich.console import Console
 
 from tests.bench import parts, report
+from tests.bench.agents import agents
 from tests.bench.bus import bus_costs
 from tests.bench.events import events
 from tests.bench.levels import levels
 
-PARTS = ("throughput", "latency", "idle", "backlog", "events", "bus", "levels")
+PARTS = ("throughput", "latency", "idle", "backlog", "events", "bus", "levels", "agents")
 
 
 def main() -> int:
@@ -59,6 +60,10 @@ def _measure(part: str, options: argparse.Namespace, console: Console) -> Any:
         of_levels = levels(options.tasks, options.repeats)
         report.levels_table(of_levels, console)
         return of_levels
+    if part == "agents":
+        of_agents = agents(options.repeats)
+        report.agents_tables(of_agents, console)
+        return of_agents
     backlogs = parts.backlog(options.repeats)
     report.backlog_table(backlogs, console)
     return backlogs

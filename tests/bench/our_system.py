@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 
 import psutil
 
 from core import AgentClient, RedisConfig, Task
+from core.agent_run import RunOptions
 from core.config.settings import A2AConfig
 from core.errors import AgentSystemError
 from core.event_types import EventLevel
@@ -38,11 +40,15 @@ class OurSystem:
         handlers: str = "tests.bench.noop",
         task_type: str = TASK_TYPE,
         level: EventLevel = EventLevel.TASKS,
+        agent_concurrency: int | None = None,
     ) -> None:
-        """`handlers`: the module of the handler. `level`: how much it tells."""
+        """`handlers`: the module of the handler. `level`: how much it tells. `agent_concurrency`: runs of graphs at
+        once in a worker; None: the default."""
         secret = secrets.token_urlsafe(32)
         environment = {**server.environment, "A2A_TOKEN_SECRET": secret, "LOG_LEVEL": "WARNING"}
         environment |= {"AGENT_DATA_DIR": str(server.directory), "AGENT_EVENTS": level}
+        if agent_concurrency is not None:
+            environment["AGENT_CONCURRENCY"] = str(agent_concurrency)
         self._handlers, self._task_type = handlers, task_type
         self._group = ProcessGroup(server.directory, environment)
         self._group.start("coordinator", "-m", "coordinator", "--id", "coordinator-1")
@@ -102,6 +108,20 @@ class OurSystem:
         for _ in range(batches):
             check([result async for result in self._results(self._open_batches.popleft())], BATCH)
             await self._fill(1)
+
+    def first_chunks_ms(self, count: int, run: RunOptions) -> list[float]:
+        """Milliseconds from when a run tells its first chunk, `{"at_s": time}`, until this process has it; one run
+        after the other."""
+        return [self._runner.run(self._first_chunk_ms(number, run)) for number in range(count)]
+
+    async def _first_chunk_ms(self, number: int, run: RunOptions) -> float:
+        task_id = await self._client.submit.aio(Task(task_type=self._task_type, payload=payload(number), run=run))
+        found: list[float] = [
+            (time.time() - chunk.data["at_s"]) * 1000
+            async for chunk in self._client.stream(task_id, run.stream)
+            if chunk.mode in run.stream
+        ]
+        return found[0]
 
     def close(self) -> None:
         self._runner.run(self._client.close.aio())

@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
-__all__ = ["ProcessGroup", "cpu_s", "family", "memory_mb"]
+__all__ = ["ProcessGroup", "cpu_s", "family", "memory_mb", "shared_memory_mb"]
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,3 +82,12 @@ def cpu_s(process: psutil.Process) -> float:
 def memory_mb(process: psutil.Process) -> float:
     """Resident memory of the process and of all below it; what they share counts once for each."""
     return float(sum(member.memory_info().rss for member in family(process)) / 1e6)
+
+
+def shared_memory_mb(process: psutil.Process) -> float:
+    """Memory of the process and of all below it; what processes share counts for each in part (PSS)."""
+    total = 0
+    for member in family(process):
+        with suppress(psutil.NoSuchProcess):
+            total += member.memory_full_info().pss
+    return total / 1e6

@@ -12,11 +12,11 @@ from rich.table import Table
 from tests.bench.measure import Cost
 
 __all__ = [
-    "backlog_table", "bus_table", "events_table", "idle_table", "latency_table", "levels_table", "summary",
-    "throughput_table",
+    "agents_tables", "backlog_table", "bus_table", "events_table", "idle_table", "latency_table", "levels_table",
+    "summary", "throughput_table",
 ]  # fmt: skip
 
-PEER, OURS = "dramatiq", "agent-system"
+PEER, OURS, ALONE = "dramatiq", "agent-system", "LangGraph"
 
 
 def throughput_table(costs: list[Cost], console: Console) -> None:
@@ -108,6 +108,41 @@ def levels_table(found: list[dict[str, Any]], console: Console) -> None:
     for row in found:
         ratios = (f"{_median(row[key]):.2f} ({min(row[key]):.2f} to {max(row[key]):.2f})" for key in ("rates", "cpu"))
         table.add_row(row["handler"], row["level"], str(len(row["cpu"])), *ratios)
+    console.print(table)
+
+
+#: By part: what is measured, its key, and how it is written.
+OF_AGENTS = {
+    "trivial": [("runs a second", "runs_per_s", ",.0f"), ("CPU of a run, ms", "cpu_ms", ".2f")],
+    "waiting": [("all done after, s", "took_s", ".2f")],
+    "first_chunk": [("chunk told until seen, p50, ms", "p50_ms", ".1f"), ("the slowest, ms", "max_ms", ".1f")],
+}
+
+
+def agents_tables(found: dict[str, list[dict[str, Any]]], console: Console) -> None:
+    """Runs of graphs beside LangGraph alone in one process, and where the time of a run goes."""
+    table = Table(title="Runs of LangGraph graphs, medians", title_justify="left")
+    _columns(table, "", ALONE, OURS, "ratio")
+    for part, rows in OF_AGENTS.items():
+        for runs in sorted({run.get("runs", 0) for run in found[part]}):
+            mine, alone = (
+                [run for run in found[part] if run["system"] == name and run.get("runs", 0) == runs]
+                for name in (OURS, ALONE)
+            )
+            for label, key, form in rows:
+                a, b = (_median(run[key] for run in group) for group in (alone, mine))
+                table.add_row(
+                    f"{runs:,} waiting: {label}" if runs else label, f"{a:{form}}", f"{b:{form}}", f"{b / a:.2f}"
+                )
+            if runs:
+                memory = _median(run["memory_mb"] for run in mine)
+                table.add_row(f"{runs:,} waiting: memory above idle, MB", "", f"{memory:,.0f}", "")
+    console.print(table)
+    mine = [run for run in found["trivial"] if run["system"] == OURS]
+    table = Table(title="A trivial run: where the time goes", title_justify="left")
+    _columns(table, "process", "CPU ms per run")
+    for role in mine[0]["cpu_ms_by_role"]:
+        table.add_row(role, f"{_median(run['cpu_ms_by_role'][role] for run in mine):.2f}")
     console.print(table)
 
 

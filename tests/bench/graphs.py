@@ -1,0 +1,51 @@
+"""LangGraph agents that are measured: one that does nothing, one that waits as for a model, one that tells a chunk."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, TypedDict
+
+from langgraph.config import get_stream_writer
+from langgraph.graph import START, StateGraph
+
+from worker.authoring.handlers import agent
+
+__all__ = ["TELLS", "TRIVIAL", "WAITS", "WAIT_S", "graph"]
+
+TRIVIAL, WAITS, TELLS = "trivial", "waits", "tells"
+#: Seconds that each of two nodes waits.
+WAIT_S = 1.0
+
+
+class State(TypedDict):
+    number: int
+    text: str
+
+
+async def nothing(state: State) -> dict[str, str]:
+    return {"text": "done"}
+
+
+async def wait(state: State) -> dict[str, str]:
+    await asyncio.sleep(WAIT_S)
+    return {"text": "waited"}
+
+
+async def tell(state: State) -> dict[str, str]:
+    """Goes on for a while after the chunk, so that it is not the end of the run that is seen."""
+    get_stream_writer()({"at_s": time.time()})
+    await asyncio.sleep(WAIT_S / 2)
+    return {"text": "told"}
+
+
+def graph(task_type: str) -> StateGraph[Any]:
+    """The builder of one of them."""
+    nodes = {TRIVIAL: [nothing], WAITS: [wait, wait], TELLS: [tell]}[task_type]
+    builder: StateGraph[Any] = StateGraph(State)
+    builder.add_sequence([(f"node{number}", node) for number, node in enumerate(nodes)])
+    return builder.add_edge(START, "node0")
+
+
+for task_type in (TRIVIAL, WAITS, TELLS):
+    agent(task_type)(graph(task_type))
