@@ -99,8 +99,8 @@ async def wait(state: Steps) -> Steps:
     return {"done": ["second"]}
 
 
-agent("waits")(of_nodes(("first", lambda state: {"done": ["first"]}), ("wait", wait)))
-agent("enlarges")(of_nodes(("enlarge", lambda state: {"done": ["x" * 300_000]})))
+agent("stays")(of_nodes(("first", lambda state: {"done": ["first"]}), ("wait", wait)))
+agent("swells")(of_nodes(("enlarge", lambda state: {"done": ["x" * 300_000]})))
 agent("has_own_saver")(
     of_nodes(
         ("first", lambda state: {"done": ["first"]}), ("count", lambda state: {"done": [len(own_saver.storage)]})

@@ -39,8 +39,8 @@ async def block(state: Talk) -> dict[str, list[Any]]:
 
 async def plan(state: Talk) -> dict[str, list[Any]]:
     """A call of its own, and those of two others, of which one has a share."""
-    shared = Task(task_id="shared", task_type="talks", payload={"times": 2, "said": []}, budget=Budget(calls=1))
-    free = Task(task_id="free", task_type="talks", payload={"times": 2, "said": []})
+    shared = Task(task_id="shared", task_type="spends", payload={"times": 2, "said": []}, budget=Budget(calls=1))
+    free = Task(task_id="free", task_type="spends", payload={"times": 2, "said": []})
     outcomes = await delegate.aio(shared, free, failures="return")
     answer = await MODEL.ainvoke("what now")
     return {"said": [[outcome.status for outcome in outcomes], answer.text]}
@@ -51,7 +51,7 @@ def looped(node: Any) -> Any:
     return builder.add_conditional_edges("say", again, ["say", "__end__"])
 
 
-agent("talks", retries=2)(looped(say))
-agent("talks_in_a_coroutine", retries=2)(looped(say_in_a_coroutine))
+agent("spends", retries=2)(looped(say))
+agent("spends_in_a_coroutine", retries=2)(looped(say_in_a_coroutine))
 agent("blocks", retries=2)(looped(block))
 agent("plans", retries=2)(StateGraph(Talk).add_node("plan", plan).add_edge(START, "plan"))

@@ -51,7 +51,7 @@ async def ended(client: AgentClient, task_type: str, budget: Budget | None, time
 async def test_runs_spend_until_nothing_is_left(
     client_of_agents: AgentClient, client: Any, redis_config: RedisConfig
 ) -> None:
-    for task_type in ("talks", "talks_in_a_coroutine"):
+    for task_type in ("spends", "spends_in_a_coroutine"):
         given_up = await ended(client_of_agents, task_type, Budget(calls=2))
         assert (given_up.status, given_up.error and given_up.error.type) == ("abandoned", "budget")
         assert given_up.error is not None
@@ -66,7 +66,7 @@ async def test_runs_spend_until_nothing_is_left(
         # The model counts the words that it is told and says.
         assert (branch.spent, branch.left) == ({"calls": 2, "tokens": 16, "cost_usd": 0}, {"calls": 0})
 
-    assert (await ended(client_of_agents, "talks", None)).status == "completed"
+    assert (await ended(client_of_agents, "spends", None)).status == "completed"
     blocked = await ended(client_of_agents, "blocks", Budget(calls=2))
     assert blocked.error is not None
     assert "await model.ainvoke(...)" in blocked.error.message

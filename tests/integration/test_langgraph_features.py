@@ -87,7 +87,7 @@ def test_a_run_is_stored_after_each_step_or_at_its_end_as_its_client_says(
     fleet: Fleet, durability: Literal["sync", "async", "exit"], meanwhile: list[str] | None
 ) -> None:
     run = RunOptions(thread_id=f"thread {durability}", durability=durability)
-    task_id = fleet.client.submit(Task(task_id=f"waits-{durability}", task_type="waits", payload={}, run=run))
+    task_id = fleet.client.submit(Task(task_id=f"stays-{durability}", task_type="stays", payload={}, run=run))
     until((fleet.folder / f"{task_id}.waits").exists, "the second node runs")
 
     until(lambda: fleet.stored(f"thread {durability}") == meanwhile, f"{meanwhile} is stored")
@@ -97,7 +97,7 @@ def test_a_run_is_stored_after_each_step_or_at_its_end_as_its_client_says(
 
 
 def test_a_state_that_is_too_large_for_a_result_is_stored_also_at_the_end_of_a_run(fleet: Fleet) -> None:
-    ended = fleet.ended("enlarges", RunOptions(durability="exit"))
+    ended = fleet.ended("swells", RunOptions(durability="exit"))
     assert fleet.stored(ended.result["thread_id"]) == ["x" * 300_000]
 
 
