@@ -150,7 +150,7 @@ class Scene:
                 self._client.answer(question.task_id, question.interrupt_id, answer_to(question.asks), question.digest)
 
     def _at_rest(self) -> list[GraphRun]:
-        """The runs that have not ended, once all of them wait and all that has finished is stored."""
+        """The runs that have not ended, once all of them wait; branches of theirs may still be under way."""
 
         def rest() -> bool:
             going = [run for run in self._runs if not run.has_ended() and not run.waiting()]
@@ -158,13 +158,20 @@ class Scene:
             return all(run.task.task_id in asking for run in going)
 
         until(rest, "every run waits", 60)
-        with RedisSaver(self._tiers.redis) as saver:
-            for run in self._runs:
-                until(lambda run=run: is_stored(saver, run), f"what {run.label} has done is stored")  # type: ignore[misc]
         return [run for run in self._runs if not run.has_ended()]
 
+    def _finished(self) -> frozenset[Visit]:
+        """What has ended by now, once it is stored. Of what ends meanwhile nobody knows whether it is."""
+        finished = set[Visit]()
+        with RedisSaver(self._tiers.redis) as saver:
+            for run in self._runs:
+                done = [note for note in run.notes() if note.what == "done"]
+                until(lambda done=done: are_stored(saver, done), f"what {run.label} has done is stored")  # type: ignore[misc]
+                finished |= {note.visit for note in done if note.mark != LAST_MARK}
+        return frozenset(finished)
+
     def _strike(self, fault: str, rng: random.Random, waiting: list[Note]) -> None:
-        finished = frozenset(visit for run in self._runs for visit in run.finished() if visit[1] != LAST_MARK)
+        finished = self._finished()
         if fault == "server":
             crash(self._server, down_s=0)
         elif fault == "host" and waiting:
@@ -190,10 +197,9 @@ def lives(pid: int) -> bool:
         return False
 
 
-def is_stored(saver: RedisSaver, run: GraphRun) -> bool:
-    """Whether all that it has done is stored, but for the last node of a graph, of which the task's record has the
-    result; the thread is deleted then."""
-    done = [note for note in run.notes() if note.what == "done"]
+def are_stored(saver: RedisSaver, done: list[Note]) -> bool:
+    """Whether these visits are stored, but for the last node of a graph, of which the task's record has the result; the
+    thread goes then."""
     for task_id in {note.task_id for note in done}:
         marks = {note.mark for note in done if note.task_id == task_id}
         stored = repr(list(saver.list({"configurable": {"thread_id": task_id}})))
