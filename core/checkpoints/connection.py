@@ -6,14 +6,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from core.errors import EventLoopError, ServerRefused, TransportDown
+from core.errors import EventLoopError
 from core.ports import Command, Connection
 from core.redis_backend.own_client import OwnClient
-from core.redis_client import ResponseError
+from core.redis_backend.scripted_exchange import exchange, unrefused
 from core.runtime.portal import Resident, keep_inherited, operation
-from core.server_info import explained, is_elsewhere, passes_soon, why_refused
 
-__all__ = ["GroupedConnection", "refusal"]
+__all__ = ["GroupedConnection"]
 
 
 class GroupedConnection(Resident):
@@ -49,11 +48,7 @@ class GroupedConnection(Resident):
 
     async def run(self, *commands: Command) -> list[Any]:
         """As `ask`. Raises ServerRefused for the first refusal."""
-        replies = await self.ask.aio(*commands)
-        for command, reply in zip(commands, replies, strict=True):
-            if isinstance(reply, ResponseError):
-                raise ServerRefused(refusal(command, reply))
-        return replies
+        return unrefused(commands, await self.ask.aio(*commands))
 
     @operation
     async def close(self) -> None:
@@ -65,45 +60,13 @@ class GroupedConnection(Resident):
             group, self._waiting = self._waiting, []
             waiting = [replies for _, replies in group if not replies.done()]
             try:
-                found = iter(await self._exchange([command for commands, _ in group for command in commands]))
+                commands = [command for asked, _ in group for command in asked]
+                found = iter(await exchange(self._connection, commands, self._scripts))
             except Exception as error:  # whatever it is, whoever waits is told
                 for replies in waiting:
                     replies.set_exception(error)
                 continue
-            for commands, replies in group:
-                own = [next(found) for _ in commands]
+            for asked, replies in group:
+                own = [next(found) for _ in asked]
                 if not replies.done():
                     replies.set_result(own)
-
-    async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
-        await self._connection.connect()
-        replies = await self._connection.exchange(commands)
-        if any(map(_is_missing_script, replies)):
-            replies = await self._exchange_with_scripts(commands, replies)
-        refusals = [str(reply) for reply in replies if isinstance(reply, ResponseError)]
-        passing = next((text for text in refusals if passes_soon(text) or is_elsewhere(text)), None)
-        if passing:  # a new connection may lead to a new primary; this one never will
-            await self._connection.close()
-            raise TransportDown(f"Redis is not ready: {passing}")
-        return replies
-
-    async def _exchange_with_scripts(self, commands: Sequence[Command], replies: list[Any]) -> list[Any]:
-        """The replies once the server has the scripts: it forgets them when it is restarted, or another takes over.
-        Only the commands that it has not carried out are sent again."""
-        missing = [place for place, reply in enumerate(replies) if _is_missing_script(reply)]
-        loads = [("SCRIPT", "LOAD", script) for script in self._scripts]
-        again = await self._connection.exchange([*loads, *(commands[place] for place in missing)])
-        for place, reply in zip(missing, again[len(loads) :], strict=True):
-            replies[place] = reply
-        return replies
-
-
-def _is_missing_script(reply: object) -> bool:
-    return isinstance(reply, ResponseError) and str(reply).startswith("NOSCRIPT")
-
-
-def refusal(command: Command, reply: ResponseError) -> str:
-    """What an error reply says, with the cure where there is one."""
-    text = str(reply)
-    why = why_refused(text)
-    return f"Redis refused: {explained(command, text) if why == text else why}"

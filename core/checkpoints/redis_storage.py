@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from core.checkpoints.connection import GroupedConnection, refusal
+from core.checkpoints.connection import GroupedConnection
 from core.checkpoints.storage import (
     ChannelValue,
     CheckpointPut,
@@ -22,6 +22,7 @@ from core.errors import CheckpointTooLarge, FencedOut, ServerRefused
 from core.ports import Command, Connection, Part
 from core.redis_backend.bounded_reads import name_of
 from core.redis_backend.keys import ThreadKeys
+from core.redis_backend.scripted_exchange import refusal
 from core.redis_backend.thread_scripts import DROP_RUNS, FENCED_OUT, PRUNE, READ, SCRIPTS, WRITE, value_name, write_name
 from core.redis_client import ResponseError
 

@@ -28,13 +28,14 @@ from core.events.audience import Audience
 from core.events.dead_letter import DeadLetter
 from core.events.group_reader import GroupReader
 from core.events.stream_bound import groups_of, trim
-from core.events.stream_connection import no_key, unrefused
+from core.events.stream_connection import no_key
 from core.events.stream_emitters import StreamEmitters
 from core.events.stream_entry import EntryFormat, ReceivedEvent
 from core.events.stream_session import StreamSession
 from core.machine.local_secrets import resolve_secret
 from core.redis_backend.bounded_reads import LAST_ID, name_of
 from core.redis_backend.keys import AudienceKeys
+from core.redis_backend.scripted_exchange import unrefused
 from core.signing import stream_keys
 from core.stored import pairs
 from core.wiring import redis_or_configured, secrets_or_configured, server_for

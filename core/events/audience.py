@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from core.events.audience_scripts import BEAT, BURY, GOODBYE, OPEN, REPLAY, SETTLE, TAKE, TAKE_OVER
-from core.events.stream_connection import StreamConnection, no_group, unrefused
+from core.events.stream_connection import StreamConnection, no_group
 from core.events.stream_entry import Entry
 from core.ports import Command, Part
 from core.redis_backend.bounded_reads import name_of
 from core.redis_backend.keys import AudienceKeys
+from core.redis_backend.scripted_exchange import unrefused
 
 __all__ = ["TAKEN_AT_ONCE", "Audience"]
 

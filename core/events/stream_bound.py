@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from core.errors import ConfigError, StreamFull
-from core.events.stream_connection import StreamConnection, no_key, unrefused
+from core.events.stream_connection import StreamConnection, no_key
 from core.ports import Command
+from core.redis_backend.scripted_exchange import unrefused
 from core.stored import pairs
 
 __all__ = ["StreamBound", "groups_of", "trim"]
