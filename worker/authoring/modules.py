@@ -14,7 +14,7 @@ from types import ModuleType
 from core.errors import ConfigError, UserError
 from worker.authoring.registry import HANDLERS
 
-__all__ = ["load_modules"]
+__all__ = ["load_file", "load_modules", "raised"]
 
 
 def load_modules(names: Sequence[str]) -> None:
@@ -86,6 +86,11 @@ def _cure(name: str, error: Exception) -> str:
         )
     if missing:
         return f"it needs the module {missing!r}, which is not installed here"
+    return f"importing it {raised(error)}"
+
+
+def raised(error: BaseException) -> str:
+    """What an import raised, and where, as the end of a sentence."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    return f"importing it raised {type(error).__name__}: {error}{where}"
+    return f"raised {type(error).__name__}: {error}{where}"

@@ -7,7 +7,6 @@ import difflib
 import hashlib
 import importlib
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +15,7 @@ from typing import Any
 from core.errors import BadTask, ConfigError, UserError
 from worker.authoring.graph_factory import graph_source
 from worker.authoring.handlers import DEFAULT_RETRIES, DEFAULT_TIMEOUT_S, GRAPH_SIGNATURE
-from worker.authoring.modules import load_file, load_modules
+from worker.authoring.modules import load_file, load_modules, raised
 from worker.authoring.registry import HANDLERS, Handler
 from worker.projects.langgraph_json import GraphSource, Project, project_file, read_project
 from worker.projects.surroundings import install_command, prepare, search_path
@@ -119,6 +118,4 @@ def _cure(project: Project, source: GraphSource, error: BaseException) -> str:
         )
     if missing:
         return f"it needs the module {missing!r}. Install it: {install_command(project, missing)}"
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    return f"importing {source.module} raised {type(error).__name__}: {error}{where}"
+    return f"importing {source.module} {raised(error)}"
