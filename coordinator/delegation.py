@@ -50,7 +50,8 @@ def delegate(state: CoordinatorState, task: Task, said: TaskReport, batch: Batch
         fell_tree(state, task, f"spawn by {task.task_id}: {why}", batch, step)
         return
     then = replace(said.then or Then(), spawned=len(children))
-    wait_for(state, task.evolve(then=then, waits=(), inputs=()), children, batch, step)
+    task = task.evolve(then=then, waits=(), answered=remembered(task.answered, task.waits), inputs=())
+    wait_for(state, task, children, batch, step)
 
 
 def suspend(state: CoordinatorState, task: Task, said: TaskReport, batch: Batch, step: Step) -> None:

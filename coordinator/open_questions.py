@@ -93,15 +93,15 @@ def tasks_that_ask(state: CoordinatorState, asker: Address, root: str | None) ->
     """The tasks whose questions `asker` may see, those that asked first at the beginning; with `root`, only those in
     the tree below that task, and that task."""
     if root is not None:
-        yield from _in_tree(state, root)
+        yield from sorted(_in_tree(state, root), key=asked_at)
         return
     viewers = [OPERATORS] if asker.role is Role.OPERATOR else [owner_of(asker), *map(_shared, ("*", asker.name))]
     lists = [map(state.local_tasks.__getitem__, state.questions.get(viewer, ())) for viewer in viewers]
-    before = ""
+    told = set[str]()
     for task in heapq.merge(*lists, key=asked_at):
-        if task.task_id != before:  # it may be in several
+        if task.task_id not in told:  # it may be in several
             yield task
-        before = task.task_id
+        told.add(task.task_id)
 
 
 def asked_at(task: Task) -> tuple[datetime, str]:

@@ -79,7 +79,7 @@ def accept(
         owner=owner_of(asker) if asker else owner,
         reply_to=(str(asker),) if asker else (),
     )
-    if opened.run:
+    if opened.run or opened.task_id in state.threads:
         check_thread(state, opened, opened.owner)
     if why := step.refused.get(task.task_id) or refusal(state, task):
         raise BadTask(why)

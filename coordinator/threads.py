@@ -7,7 +7,7 @@ all runs before, which fences what it writes into its thread.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from coordinator.state import CoordinatorState
 from core.access import may_touch
@@ -29,15 +29,22 @@ def thread_of(task: Task) -> str | None:
     return task.run.thread_id if task.run else None
 
 
-def check_thread(state: CoordinatorState, task: Task, owner: str | None, above: Container[str] = ()) -> None:
+def check_thread(state: CoordinatorState, task: Task, owner: str | None, above: Collection[str] = ()) -> None:
     """Raises BadTask when this new task of `owner`, below the tasks `above`, may not enter the line of its thread."""
     thread_id = thread_of(task)
-    line = state.threads.get(thread_id) if thread_id is not None else None
+    if thread_id is None:
+        if task.task_id in state.threads:  # a run of its own would have that thread
+            raise BadTask(f"thread {task.task_id!r} is in use; choose another id for this task")
+        return
+    whose = state.local_tasks.get(thread_id)
+    if whose is not None and thread_of(whose) is None:
+        raise BadTask(f"thread {thread_id!r} is that of the task of this id, which is open; choose another thread_id")
+    line = state.threads.get(thread_id)
     if not line:
         return
     assert task.run
     first = next(iter(line))
-    if own := next((task_id for task_id in line if task_id in above), None):
+    if above and (own := waits_for(state, line, above)):
         raise BadTask(f"thread {thread_id!r} is in use by {own!r}, which waits for this one; give it another thread_id")
     if owner and not all(may_touch(Address.parse(owner), state.local_tasks[task_id]) for task_id in line):
         raise BadTask(f"thread {thread_id!r} is in use by another client; choose another thread_id")
@@ -45,6 +52,20 @@ def check_thread(state: CoordinatorState, task: Task, owner: str | None, above: 
         raise BadTask(f"thread {thread_id!r} is busy with {first!r}; submit again when that has ended")
     if len(line) >= MAX_IN_LINE and task.run.multitask not in REPLACING:
         raise BadTask(f"{len(line)} runs stand in line for thread {thread_id!r}, the most there may be")
+
+
+def waits_for(state: CoordinatorState, line: Iterable[str], above: Collection[str]) -> str | None:
+    """The first run in a line that cannot end before one of the tasks `above` has; None: there is none."""
+    for in_line in line:
+        left, seen = [in_line], set[str]()
+        while left:
+            task_id = left.pop()
+            if task_id in above:
+                return in_line
+            if task_id not in seen and (task := state.local_tasks.get(task_id)):
+                seen.add(task_id)
+                left += [*state.families.get(task_id, ()), *filter(None, [task.behind])]
+    return None
 
 
 def enter_line(state: CoordinatorState, task: Task, batch: Batch, step: Step) -> Task:
@@ -65,8 +86,9 @@ def enter_line(state: CoordinatorState, task: Task, batch: Batch, step: Step) ->
         undoes = {undone: None for task_id in before for undone in state.local_tasks[task_id].undoes}
     if task.run.multitask == "rollback":
         undoes |= dict.fromkeys(before)
+    # The oldest are kept: those are the ones that may have begun.
     return task.evolve(
-        thread_order=state.thread_order, behind=before[-1] if before else None, undoes=tuple(undoes)[-MAX_IN_LINE:]
+        thread_order=state.thread_order, behind=before[-1] if before else None, undoes=tuple(undoes)[:MAX_IN_LINE]
     )
 
 

@@ -44,13 +44,13 @@ def note_report(state: DistributorState, received: Received, batch: Batch, step:
         if worker is None:
             step.remove(Table.HEARTBEATS, name)
         else:
-            worker.beat = beat  # its concurrency tells how many of its tasks may have begun
+            note_room(state, worker, beat)  # it tells how many of its tasks may have begun
         return None
     if worker is not None and is_successor(state, worker, incarnation, beat):
         if received.message.action == Action.BEAT:
             return None  # the last reports of its predecessor may be unread, in front of its own greeting
         if not worker.beat.concurrency:
-            worker.beat = beat  # the concurrency of its predecessor is unknown
+            note_room(state, worker, beat)  # that of its predecessor is unknown
         forget_worker(state, name, batch, step, died=True)
         worker = None
     if worker is None:
@@ -69,6 +69,12 @@ def note_report(state: DistributorState, received: Received, batch: Batch, step:
     if regroup:
         worker.tell_agents_apart(state.local_tasks)
     return worker
+
+
+def note_room(state: DistributorState, worker: Subordinate, beat: Beat) -> None:
+    """Takes what a heartbeat says of room for that of a worker of which nothing is known but its tasks."""
+    worker.beat = beat
+    worker.tell_agents_apart(state.local_tasks)
 
 
 def is_successor(state: DistributorState, worker: Subordinate, incarnation: int, beat: Beat) -> bool:

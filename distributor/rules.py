@@ -317,7 +317,9 @@ def hand_out(state: DistributorState, batch: Batch, step: Step) -> None:
             if placement is not Placement.ALONE:
                 spread.put_back(worker, needs)
         left = state.queue.needs(placement)
-        scarce = scarce or any(worker.can(needs) for needs in left for worker in state.workers.values())
+        scarce = scarce or any(
+            worker.can(needs) and not worker.hosts(needs) for needs in left for worker in state.workers.values()
+        )
 
 
 def takers(state: DistributorState, placement: Placement) -> Iterable[Subordinate]:

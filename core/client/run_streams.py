@@ -80,7 +80,7 @@ class RunStream:
                 found = await self._read(wire, block=not is_over)
                 for chunk in found:
                     if attempt and chunk.attempt > attempt:
-                        yield StreamChunk(chunk.id, chunk.attempt, "lifecycle", data={"attempt": chunk.attempt})
+                        yield StreamChunk(self._last, chunk.attempt, "lifecycle", data={"attempt": chunk.attempt})
                     attempt, self._last = max(attempt, chunk.attempt), chunk.id
                     if not self._modes or chunk.mode in self._modes:
                         yield chunk

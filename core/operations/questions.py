@@ -28,8 +28,14 @@ async def open_questions(
     """The open questions, those first that have waited longest, at most `limit`; with `root`, only those of that task
     and of all below it."""
     found: list[Question | Unreadable] = []
-    tasks = _tasks_that_ask(source, coordinator_id) if root is None else _tree(source, coordinator_id, root)
-    async for task in tasks:
+    if root is not None:
+        records = [record async for record in _tree(source, coordinator_id, root)]
+        asked = [each for record in records if isinstance(record, Task) for each in questions_of(record)]
+        asked.sort(key=lambda question: str(question.asked_at))
+        found += asked
+        found += [record for record in records if isinstance(record, Unreadable)]
+        return found[:limit]
+    async for task in _tasks_that_ask(source, coordinator_id):
         found += [task] if isinstance(task, Unreadable) else questions_of(task)
         if len(found) >= limit:
             break

@@ -26,7 +26,18 @@ from tests.coordinator_steps import (
     take,
     to_me,
 )
-from tests.suspension_steps import ASKS, answering, handed, listed, reasons, restarted, suspended, suspension
+from tests.suspension_steps import (
+    ASKS,
+    answering,
+    child,
+    delegation,
+    handed,
+    listed,
+    reasons,
+    restarted,
+    suspended,
+    suspension,
+)
 
 OPERATOR = Address(Role.OPERATOR, "eve")
 
@@ -317,6 +328,26 @@ def test_a_client_is_told_of_the_questions_of_its_tasks_and_of_those_shared_with
     assert [name for name, _ in listed(state, OPERATOR)[::2]] == ["d", "c", "b", "a"]
     assert listed(state, task="c", limit=1) == [("c", "q")]
     assert listed(state, root="d") == []
+
+
+def test_tasks_that_have_asked_at_once_are_listed_once_each_also_if_they_are_several_ways_the_clients() -> None:
+    state = a_coordinator(DISTRIBUTOR)
+    take(state, submitted(*(a_task(name, shared_with=["*", "client"]) for name in "ab")))
+    take(state, suspension(task_id="b"), suspension(task_id="a"))
+
+    assert sorted(listed(state)) == [("a", "q"), ("b", "q")]
+
+
+def test_the_questions_of_a_tree_are_listed_in_the_order_in_which_they_were_asked() -> None:
+    state = a_coordinator(DISTRIBUTOR)
+    take(state, submitted(a_task()))
+    below = [child(0), child(1)]
+    take(state, suspension(ASKS, delegation(*below), children=below), later_s=3)
+    take(state, suspension(task_id="t/1"), later_s=4)
+    take(state, suspension(task_id="t/0"), later_s=5)
+
+    assert [name for name, _ in listed(state, root="t")] == ["t", "t/1", "t/0"]
+    assert listed(state, root="t", limit=2) == [("t", "q"), ("t/1", "q")]
 
 
 def test_a_listing_says_what_is_asked_and_is_bounded() -> None:

@@ -164,6 +164,44 @@ def test_a_child_does_not_wait_for_the_thread_that_those_above_it_have() -> None
     assert sent(failed, CLIENT, Action.TASK_RESULT)[0]["error"]["message"] == f"spawn: {why}"
 
 
+def test_the_thread_of_a_run_of_its_own_is_nobody_elses_while_it_is_open() -> None:
+    state = with_runs(a_task("alone"), a_run("a"))
+
+    [named] = refusals(take(state, submitted(a_run("b", thread="alone"))))
+    [named_after] = refusals(take(state, submitted(a_task("T"))))
+    take(state, result("alone"), result("a"))
+
+    assert named["reason"].startswith("thread 'alone' is that of the task of this id, which is open;")
+    assert named_after["reason"] == "thread 'T' is in use; choose another id for this task"
+    assert handed(take(state, submitted(a_run("b", thread="alone"), a_task("T")))) == ["b", "T"]
+
+
+def test_two_trees_do_not_wait_for_each_others_threads_for_ever() -> None:
+    state = with_runs(a_run("p", thread="P"), a_run("q", thread="Q"))
+
+    def delegating(task_id: str, thread_id: str) -> Step:
+        child = {"task_id": f"{task_id}/0", "task_type": "x", "run": {"thread_id": thread_id}}
+        waits = [{"id": "d", "children": [child["task_id"]]}]
+        return take(state, result(task_id, "suspended", waits=waits, children=[child]))
+
+    assert handed(delegating("p", "Q")) == []
+    [item] = sent(delegating("q", "P"), DISTRIBUTOR, Action.ASSIGN_TASK)
+    assert item["waits"][0]["refused"] == (
+        "thread 'P' is in use by 'p', which waits for this one; give it another thread_id"
+    )
+    assert handed(take(state, result("q", attempt=2))) == ["p/0"]
+
+
+def test_what_has_begun_is_undone_however_many_runs_replace_each_other() -> None:
+    state = with_runs(a_run("a"))
+    for start in range(0, MAX_IN_LINE + 100, 100):
+        take(state, submitted(*(a_run(f"t{number}", "rollback") for number in range(start, start + 100))))
+
+    assert handed(take(state, result("a", "cancelled"))) == [f"t{MAX_IN_LINE + 99}"]
+    undoes = state.local_tasks[f"t{MAX_IN_LINE + 99}"].undoes
+    assert (undoes[0], len(undoes)) == ("a", MAX_IN_LINE)
+
+
 def test_a_restarted_coordinator_has_the_runs_in_their_line() -> None:
     state = with_runs(a_run("a"), a_run("b"), a_run("c"))
     records = [Task.from_json(task.to_json()) for task in state.local_tasks.values()]
