@@ -58,13 +58,13 @@ class GroupedConnection(Resident):
     async def _send(self) -> None:
         while self._waiting:
             group, self._waiting = self._waiting, []
-            waiting = [replies for _, replies in group if not replies.done()]
             try:
                 commands = [command for asked, _ in group for command in asked]
                 found = iter(await exchange(self._connection, commands, self._scripts))
             except Exception as error:  # whatever it is, whoever waits is told
-                for replies in waiting:
-                    replies.set_exception(error)
+                for _, replies in group:
+                    if not replies.done():  # whoever waited may have been cancelled meanwhile
+                        replies.set_exception(error)
                 continue
             for asked, replies in group:
                 own = [next(found) for _ in asked]

@@ -99,6 +99,31 @@ async def exit_from_node(state: Meeting) -> Meeting:
 agent("exits")(of_nodes(exit_from_node))
 
 
+class Untold(RuntimeError):
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
+async def fail_untold(state: Meeting) -> Meeting:
+    raise Untold("one")
+
+
+async def print_much(state: Meeting) -> Meeting:
+    sys.stdout.write("x" * (70 << 20) + "\n")
+    return {"pid": os.getpid()}
+
+
+async def allocate(state: Meeting) -> Meeting:
+    taken = bytearray(600 << 20)
+    return {"count": len(taken)}
+
+
+agent("fails_untold")(of_nodes(fail_untold))
+agent("prints_much")(of_nodes(print_much))
+agent("allocates")(of_nodes(allocate))
+agent("allocates_isolated", memory_mb=300)(of_nodes(allocate))
+
+
 def sleep_long(state: Meeting) -> None:
     time.sleep(60)
 

@@ -102,6 +102,31 @@ async def test_a_node_that_raises_system_exit_fails_its_own_run(host: Bench, tmp
     assert (await host.end_of(innocent)).result["pid"] == pid
 
 
+async def test_an_error_that_cannot_be_told_and_a_flood_of_output_cost_no_other_run(
+    host: Bench, tmp_path: Path
+) -> None:
+    innocent, pid = await waiting(host, tmp_path / "f")
+
+    error = error_of(await host.run("fails_untold", {}))
+    assert (error.type, error.message) == ("Untold", "its message cannot be shown: IndexError")
+    assert (await host.run("prints_much", {})).result["pid"] == pid
+    (tmp_path / "f").touch()
+    assert (await host.end_of(innocent)).result["pid"] == pid
+
+
+async def test_runs_that_begin_at_once_have_the_memory_limit_too_and_one_by_itself_its_own(tmp_path: Path) -> None:
+    """Beside the limit there are the stacks of the threads that a process may have."""
+    bench = Bench(agent_concurrency=2, hosts=1, code=AGENTS, child_memory_mb=256)
+    await bench.executor.start()
+    tasks = [bench.submit(name, {"file": str(tmp_path / "f")}) for name in ("waits", "allocates")]
+
+    assert error_of(await bench.end_of(tasks[1])).type == "memory"
+    (tmp_path / "f").touch()
+    assert (await bench.end_of(tasks[0])).status == "completed"
+    assert error_of(await bench.run("allocates_isolated", {})).type == "memory"
+    await bench.executor.close()
+
+
 async def test_a_thread_does_not_outlive_the_run_that_has_failed_beside_it(host: Bench, tmp_path: Path) -> None:
     innocent, pid = await waiting(host, tmp_path / "f")
 

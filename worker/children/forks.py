@@ -113,7 +113,7 @@ class Forks:
     def __init__(self, handlers: Handlers, modules: Sequence[str], memory_mb: int, runs_at_once: int = 1) -> None:
         """`modules`: names and files, as for `load_code`; they are imported before the modules of `handlers`.
         `memory_mb`: what an attempt, or all runs of a shared host together, may allocate, unless a handler has a limit
-        of its own. `runs_at_once`: how many runs a host may have.
+        of its own. `runs_at_once`: how many runs a shared process may have.
 
         Raises ConfigError in a process that only imports handlers.
         """
@@ -159,9 +159,14 @@ class Forks:
             await asyncio.to_thread(process.wait)
 
     async def fork(
-        self, made: Callable[[int, Callable[[int], None], ChildOutput], F], kind: Literal["sync", "graph"]
+        self,
+        made: Callable[[int, Callable[[int], None], ChildOutput], F],
+        kind: Literal["sync", "graph"],
+        *,
+        shared: bool = False,
     ) -> F:
-        """A new process, for handlers of this kind. Raises ConfigError as `start` does; NoProcess."""
+        """A new process, for handlers of this kind; if `shared`, for several runs at once. Raises ConfigError as
+        `start` does; NoProcess."""
         await self.start()
         assert self._control is not None
         self._count += 1
@@ -172,7 +177,8 @@ class Forks:
             raise NoProcess(f"no new process: {error.strerror}") from error
         forked = self._living[number] = made(number, self._kill, shown)
         with theirs, os.fdopen(write_end, "wb") as output:
-            self._ask({"fork": number, "serves": SERVES[kind]}, [theirs.fileno(), output.fileno()])
+            runs = self._runs_at_once if shared else 1
+            self._ask({"fork": number, "serves": SERVES[kind], "runs": runs}, [theirs.fileno(), output.fileno()])
         await asyncio.get_running_loop().create_unix_connection(lambda: forked, sock=ours)
         return forked
 
@@ -235,7 +241,6 @@ class Forks:
             "main": os.path.abspath(main) if main else None,
             "pythonpath": os.environ.get("PYTHONPATH"),
             "memory_mb": self._memory_mb,
-            "runs_at_once": self._runs_at_once,
             "logging": self._logging,
         }
 

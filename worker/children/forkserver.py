@@ -71,17 +71,16 @@ def serve_worker(control: socket.socket, worker: int) -> None:
         # Imported objects are never freed. The collector must not touch, and so copy, their shared pages.
         gc.collect()
         gc.freeze()
-        Forkserver(control, worker, received[0]["memory_mb"], received[0]["runs_at_once"]).run()
+        Forkserver(control, worker, received[0]["memory_mb"]).run()
 
 
 class Forkserver:
     """Forks and kills children on request, reaps them, and reports how each one ended."""
 
-    def __init__(self, control: socket.socket, worker: int, memory_mb: int, runs_at_once: int) -> None:
+    def __init__(self, control: socket.socket, worker: int, memory_mb: int) -> None:
         self._control = control
         self._worker = worker
         self._memory_mb = memory_mb
-        self._runs_at_once = runs_at_once
         self._pids: dict[int, int] = {}  #: pid -> the worker's number for that child
         self._of_modules = children()  #: processes that the user's modules have started at import
         self._sigterm_of_modules = signal.getsignal(signal.SIGTERM)
@@ -110,16 +109,16 @@ class Forkserver:
 
     def _obey(self, request: Mapping[str, Any], descriptors: list[int]) -> None:
         if "fork" in request:
-            self._fork(request["fork"], request["serves"], *descriptors)
+            self._fork(request["fork"], (request["serves"], request["runs"]), *descriptors)
         else:
             for pid, number in self._pids.items():
                 if number == request["kill"]:
                     _kill(pid)
 
-    def _fork(self, number: int, serves: str, connection: int, output: int) -> None:
+    def _fork(self, number: int, what: tuple[str, int], connection: int, output: int) -> None:
         forkserver = os.getpid()
         try:
-            pid = fork(partial(self._become_child, forkserver, serves, connection, output))
+            pid = fork(partial(self._become_child, forkserver, what, connection, output))
         except OSError as error:
             self._tell({"exited": number, "status": None, "problem": f"no new process: {error.strerror}"})
         else:
@@ -130,7 +129,7 @@ class Forkserver:
         os.close(connection)
         os.close(output)
 
-    def _become_child(self, forkserver: int, serves: str, connection: int, output: int) -> NoReturn:
+    def _become_child(self, forkserver: int, what: tuple[str, int], connection: int, output: int) -> NoReturn:
         # In a group of its own, what it starts is killed with it, and a Ctrl-C in the terminal does not reach it.
         os.setpgid(0, 0)
         self._signals.close()
@@ -147,7 +146,8 @@ class Forkserver:
             threading.Thread(target=_die_with_connection, args=(channel,), daemon=True).start()
         _renew_streams()
         renew_generators()
-        importlib.import_module(serves).serve(channel, HANDLERS, self._memory_mb, self._runs_at_once)
+        serves, runs_at_once = what
+        importlib.import_module(serves).serve(channel, HANDLERS, self._memory_mb, runs_at_once)
         os._exit(0)
 
     def _reap(self) -> None:

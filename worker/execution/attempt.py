@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -110,6 +110,11 @@ class Running:
         if isinstance(self._latest, bytes):
             self._latest = self._parsed(self._latest)
         return self._latest
+
+    def begin_later(self, seconds: float) -> None:
+        """Leaves a time in which it has only waited out of what it took."""
+        self.started_monotonic += seconds
+        self.started_at += timedelta(seconds=seconds)
 
     def stop(self) -> None:
         """Tells the attempt to end. User code may ignore that."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Mapping
 from contextvars import Context
 from time import monotonic
@@ -17,7 +18,7 @@ from worker.authoring.registry import Handler
 from worker.execution.attempt import Finished, Running
 from worker.execution.outcomes import raised, stopped
 
-__all__ = ["Deadlines", "set_due"]
+__all__ = ["Deadlines", "deadline_s", "set_due"]
 
 #: Seconds between two sweeps: a timeout, a kill or a progress report can be this late.
 SWEEP_S = 0.05
@@ -36,11 +37,16 @@ log = logging.getLogger(__name__)
 
 def set_due(running: Running, handler: Handler) -> None:
     """Sets when an attempt must be stopped: at its timeout, or at the deadline of its task if that is earlier."""
-    task = running.task
-    left_s = task.timeout_s or handler.timeout_s
-    if task.deadline is not None:
-        left_s = min(left_s, (task.deadline - running.started_at).total_seconds())
-    running.due_s = running.started_monotonic + left_s
+    timeout_s = running.task.timeout_s or handler.timeout_s
+    running.due_s = min(running.started_monotonic + timeout_s, deadline_s(running))
+
+
+def deadline_s(running: Running) -> float:
+    """The monotonic time of the deadline of its task; infinite: there is none."""
+    deadline = running.task.deadline
+    if deadline is None:
+        return math.inf
+    return running.started_monotonic + (deadline - running.started_at).total_seconds()
 
 
 class Deadlines:

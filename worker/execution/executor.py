@@ -181,8 +181,8 @@ class Executor:
     def drain(self) -> list[Task]:
         """As `withdraw`; and has the graphs that run stop between two nodes, if they get that far, and reported as
         returned."""
-        for task_id in self._hosted:
-            self._in_hosts.drain(self._running[task_id])
+        for running in self._running.values():
+            self._in_hosts.drain(running)
         return self.withdraw()
 
     def forget_all(self) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
+from time import monotonic
 
 import orjson
 from msgspec import Raw, to_builtins
@@ -16,7 +17,7 @@ from worker.authoring.context import ChildOutcome
 from worker.authoring.registry import Handler
 from worker.children.forks import Forks
 from worker.execution.attempt import Finished, Running, graph_request, run_request, thread_of
-from worker.execution.deadlines import set_due
+from worker.execution.deadlines import deadline_s, set_due
 from worker.execution.outcomes import cause_of_death, completed, failed, returned, suspended
 from worker.hosts.chunk_writer import ChunkWriter
 from worker.hosts.messages import Ended
@@ -59,8 +60,10 @@ class HostExecutor:
             request = self._request(running, children, moved=moves > 0 or suspected)
             try:
                 if suspected:
+                    waits_from_s, running.due_s = monotonic(), deadline_s(running)
                     async with self._suspects:
-                        set_due(running, handler)  # the wait was no fault of its own
+                        running.begin_later(monotonic() - waits_from_s)  # the wait was no fault of its own
+                        set_due(running, handler)
                         ended = await self._ended(running, request, alone=True)
                 else:
                     ended = await self._ended(running, request, alone=handler.isolated)
@@ -79,6 +82,8 @@ class HostExecutor:
             if ended.short_of and not (suspected or handler.isolated):
                 suspected = True  # in a process of its own it has enough, unless the fault is its own
                 continue
+            if self._chunks is not None and running.task.run is not None and running.task.run.stream:
+                await self._chunks.flush()  # before the outcome is told, which is the end of the stream
             return _finished(running, ended)
 
     def _request(self, running: Running, children: Sequence[ChildOutcome], *, moved: bool) -> bytes:
@@ -114,8 +119,6 @@ class HostExecutor:
 
         tell = running.tell if running.on_event else None
         ended = await host.run(running.task.task_id, request, running.report, tell, begun, self._stream_of(running))
-        if self._chunks is not None and running.task.run is not None and running.task.run.stream:
-            await self._chunks.flush()  # before the outcome is told, which is the end of the stream
         if ended.stuck:
             log.warning(
                 "%s has ended, but %s, so its process is ended, and what else ran there goes on in another",

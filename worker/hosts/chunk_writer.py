@@ -53,6 +53,10 @@ class ChunkWriter:
 
     async def close(self) -> None:
         """Drops what is not stored, and closes the connection."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._gathered, self._sizes = {}, {}
         for writing in self._writing:
             writing.cancel()
         await self._connection.close.aio()

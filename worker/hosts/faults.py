@@ -25,7 +25,8 @@ def short_of(error: BaseException) -> str:
     for cause in _causes(error):
         if isinstance(cause, OSError) and not isinstance(cause, BlockingIOError) and cause.errno in SHORT_OF:
             return SHORT_OF[cause.errno]
-        if isinstance(cause, RuntimeError) and str(cause) == NO_THREAD:
+        # Not its text, which an exception of the user's makes itself, and may fail to.
+        if isinstance(cause, RuntimeError) and any(type(said) is str and said == NO_THREAD for said in cause.args):
             return "threads"
     return ""
 

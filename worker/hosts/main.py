@@ -164,6 +164,7 @@ class Host(asyncio.Protocol):
     def _begin(self, message: Begin) -> None:
         if not self._runs:
             self._surroundings.__enter__()
+            self._limits.allow_memory(None)
         run = self._runs[message.run] = Run(message.run)
         attempt = self._attempt(run, message.request)
         run.attempt = asyncio.Task(attempt, loop=self._loop, context=self._variables.copy())
@@ -255,6 +256,8 @@ class Host(asyncio.Protocol):
 
         if isinstance(error, GraphDrained):
             return Ended(run.number, drained=True)
+        if issubclass(type(error), MemoryError):
+            self._limits.lift()  # for all runs, since none can be told how it ends without memory
         problem = failure(error, run.context.attempt if run.context is not None else 0)
         if spent := refused_budget(error):
             return Ended(run.number, error=replace(problem, type="budget", message=spent, retryable=False))
@@ -263,15 +266,14 @@ class Host(asyncio.Protocol):
             return Ended(run.number, short_of=lacking, error=problem)
         if not another_attempt_helps(error):
             problem = replace(problem, retryable=False)
-        if isinstance(error, MemoryError):
-            self._limits.lift()  # for all runs, since none can be told how it ends without memory
+        if issubclass(type(error), MemoryError):
             self._limits.exhausted = True
             self._send(Replace("a run has reached the memory limit"))
             problem = out_of_memory(problem, self._limits.allowed_mb)
         return Ended(run.number, error=problem)
 
     def _allow_memory(self, handler: Handler) -> None:
-        if len(self._runs) == 1:
+        if handler.memory_mb is not None and len(self._runs) == 1:
             self._limits.allow_memory(handler.memory_mb)
 
     async def _left_behind(self, context: Context) -> str:
@@ -291,10 +293,12 @@ class Host(asyncio.Protocol):
             run.context.on_progress = run.context.on_event = None
         self._print(run, "", whole=True)
         idle = not self._runs
-        if idle:
-            self._limits.lift()
-            self._surroundings.__exit__()
-        self._send(ended)
+        try:
+            if idle:
+                self._limits.lift()
+                self._surroundings.__exit__()
+        finally:
+            self._send(ended)
         if idle and (why := self._why_replace(run)):
             self._send(Replace(why))
 
@@ -326,6 +330,7 @@ class Host(asyncio.Protocol):
             lines = run.line + text
             end = len(lines) if whole or len(lines) > LINE_CHARACTERS else lines.rfind("\n") + 1
             lines, run.line = lines[:end], lines[end:]
+        lines = lines[-CONGESTED_BYTES:]  # a frame that is too large would end this process
         if lines and self._transport.get_write_buffer_size() < CONGESTED_BYTES:
             self._send(Printed(run.number, lines.encode(errors="backslashreplace")))
 

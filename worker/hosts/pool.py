@@ -6,7 +6,7 @@ import asyncio
 import logging
 from functools import partial
 
-from worker.children.forks import Forks
+from worker.children.forks import Forks, NoProcess
 from worker.hosts.process import HostProcess
 from worker.hosts.storage_calls import Memory
 
@@ -60,9 +60,14 @@ class HostPool:
             async with self._starting:  # each waits for the host that another one starts
                 usable = self._usable()
                 if len(usable) < self._at_most and all(host.taken for host in usable):
-                    host = await self._forks.fork(partial(HostProcess, memory=self.memory), "graph")
-                    self._shared.append(host)
-                    return host
+                    try:
+                        host = await self._forks.fork(partial(HostProcess, memory=self.memory), "graph", shared=True)
+                    except NoProcess:
+                        if not self._usable():
+                            raise
+                    else:
+                        self._shared.append(host)
+                        return host
         return min(self._usable(), key=lambda host: host.taken)
 
     def _usable(self) -> list[HostProcess]:

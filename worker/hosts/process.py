@@ -91,6 +91,7 @@ class HostRun:
     def kill(self) -> None:
         """Kills the host, because of this run. The others in it are innocent."""
         self.host.condemned = self
+        self.host.why_replace = self.host.why_replace or "it is being killed"
         self.host.kill()
 
 

@@ -4,6 +4,7 @@ Redis, and no key."""
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from worker.hosts.accounts import Accounts
 
 __all__ = ["Memory", "Remote", "RemoteItems", "RemoteStorage", "answer_to"]
+
+log = logging.getLogger(__name__)
 
 #: By call: what is asked with, and what comes back.
 ITEM_CALLS: dict[str, tuple[Any, Any]] = {
@@ -83,6 +86,9 @@ async def answer_to(ask: Ask, memory: Memory) -> Answer:
             pause_s = min(2 * pause_s, LAST_PAUSE_S)
         except AgentSystemError as error:
             return Answer(ask.call, error=type(error).__name__, message=str(error))
+        except Exception as error:  # otherwise a node would wait for ever
+            log.exception("a call of a graph failed", extra={"action": "storage_call_failed", "method": ask.method})
+            return Answer(ask.call, error=ServerRefused.__name__, message=f"{type(error).__name__}: {error}")
 
 
 def _fitting(packed: bytes, what: str, cure: str) -> bytes:
