@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
-__all__ = ["lost_nodes", "shape_digest"]
+__all__ = ["SENDS", "lost_nodes", "shape_digest"]
 
 #: How the channels are named by which LangGraph calls a node: when another one has ended, or several have.
 CALLS, CALLS_AFTER = "branch:to:", "join:"
-#: The channel with what `Send` calls.
+#: The channel with what `Send` calls: those nodes run next.
 SENDS = "__pregel_tasks"
 
 _digests: WeakKeyDictionary[Any, str] = WeakKeyDictionary()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from core.checkpoints.outbox import error_of
 from core.checkpoints.saver import CheckpointSaver
 from core.checkpoints.storage import Fence, Selection, Storage, StoredCheckpoint, ThreadWrite, Written
+from worker.hosts.graph_shape import SENDS
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RunSaver", "RunStorage"]
 
-#: The channel of LangGraph in which nodes are that were sent to: they run next.
-SENT = "__pregel_tasks"
 #: Where the node of LangGraph stands that hands the input on to the first nodes.
 INPUT_PATH = "~__pregel_pull, __start__"
 
@@ -110,7 +109,7 @@ class RunSaver(CheckpointSaver):
     def recognise_the_end(self, triggers: Iterable[str]) -> None:
         """Knows the last checkpoint from now on. `triggers`: the channels of the graph to which a write begins
         nodes."""
-        self._triggers = frozenset((*triggers, SENT))
+        self._triggers = frozenset((*triggers, SENDS))
         self.is_over = any(found is not None and self._is_last(found.checkpoint) for found in self._known.values())
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
