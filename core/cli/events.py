@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Coroutine
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +30,9 @@ Agent = Annotated[str | None, typer.Option(help="Only of the agent with this id,
 After = Annotated[str | None, typer.Option(help="Only what came after the event with this id (`id` in --json).")]
 Since = Annotated[str | None, typer.Option(help="Only from so long ago on: 30s, 5m, 2h, 1d.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON, one event a line.")]
+
+#: Seconds between two looks at whether anybody reads.
+LOOK_S = 1.0
 
 _AGO = re.compile(r"(\d{1,9})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -61,7 +65,11 @@ def tail(
     as_json: Json = False,
 ) -> None:
     """Print events as they happen, until Ctrl-C; with --after or --since, those that have happened come first."""
-    run(_print(settings(), _begin(after, since), _wanted(types, task, root, agent), live=True, as_json=as_json))
+    run(
+        _while_read(
+            _print(settings(), _begin(after, since), _wanted(types, task, root, agent), live=True, as_json=as_json)
+        )
+    )
 
 
 def _begin(after: str | None, since: str | None) -> Position | None:
@@ -83,6 +91,21 @@ def _wanted(types: list[str] | None, task: str | None, root: str | None, agent: 
     from core.operations.event_feed import Wanted
 
     return Wanted.of(types or (), task, root, agent)
+
+
+async def _while_read(printing: Coroutine[Any, Any, int]) -> None:
+    """Prints until nobody reads it any more, also when nothing happens that could be written."""
+    import asyncio
+
+    task = asyncio.ensure_future(printing)
+    try:
+        while not (is_unread() or task.done()):
+            await asyncio.wait((task,), timeout=LOOK_S)
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+    if not task.cancelled():
+        task.result()
 
 
 async def _print(configured: Settings, begin: Position | None, wanted: Wanted, *, live: bool, as_json: bool) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import select
 import sys
 
 __all__ = ["EXIT_UNWRITTEN", "Outlet", "is_unread"]
@@ -54,7 +55,16 @@ class Outlet(io.FileIO):
 def is_unread() -> bool:
     """Whether what goes to stdout reaches nobody any more, so that a command that prints without end can leave."""
     outlet = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    return isinstance(outlet, Outlet) and outlet.failure is not None
+    if not isinstance(outlet, Outlet):
+        return False
+    return outlet.failure is not None or _is_hung_up(outlet.fileno())
+
+
+def _is_hung_up(descriptor: int) -> bool:
+    """Whether the other end of a pipe or a terminal is gone, without writing to it."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(found & (select.POLLERR | select.POLLHUP) for _, found in poll.poll(0))
 
 
 def _is_open(descriptor: int) -> bool:

@@ -90,3 +90,9 @@ def test_people_read_words_and_a_closed_pipe_ends_a_tail(here: Installation) -> 
         cwd=here.directory, env=here.environment, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.stdout.count("\n") == 1
+    # Nothing happens any more, so it has to see that nobody reads.
+    with here.start("core.cli", "events", "tail", "--since", "1h") as tail:
+        assert tail.stdout
+        assert tail.stdout.readline()
+        tail.stdout.close()
+        assert tail.wait(60) == 0
