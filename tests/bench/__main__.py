@@ -6,7 +6,8 @@ import argparse
 import os
 import platform
 import sys
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,56 +18,49 @@ from tests.bench import parts, report
 from tests.bench.agents import agents
 from tests.bench.bus import bus_costs
 from tests.bench.events import events
+from tests.bench.herd import herd
 from tests.bench.levels import levels
 
-PARTS = ("throughput", "latency", "idle", "backlog", "events", "bus", "levels", "agents")
+
+@dataclass(frozen=True)
+class Part:
+    """What measures, and what prints the tables of it. What was measured goes into the file as it is, or `kept`."""
+
+    measure: Callable[[argparse.Namespace], Any]
+    tables: Callable[[Any, Console], None]
+    kept: Callable[[Any], Any] = lambda found: found
+
+
+PARTS = {
+    "throughput": Part(
+        lambda options: parts.throughput(options.tasks, options.repeats),
+        report.throughput_table,
+        lambda costs: {"medians": report.summary(costs), "runs": [asdict(cost) for cost in costs]},
+    ),
+    "latency": Part(lambda options: parts.latency(options.repeats), report.latency_table),
+    "idle": Part(lambda _: parts.idle(), report.idle_table),
+    "backlog": Part(lambda options: parts.backlog(options.repeats), report.backlog_table),
+    "events": Part(lambda options: events(options.events), report.events_table),
+    "bus": Part(lambda options: bus_costs(options.repeats), report.bus_table),
+    "levels": Part(lambda options: levels(options.tasks, options.repeats), report.levels_table),
+    "agents": Part(lambda options: agents(options.repeats), report.agents_tables),
+    "herd": Part(lambda _: herd(), report.herd_table),
+}
 
 
 def main() -> int:
     options = _arguments()
     console = Console(width=None if sys.stdout.isatty() else 100)
     found: dict[str, Any] = {"machine": _machine(), "tasks": options.tasks, "repeats": options.repeats}
-    for part in (options.only,) if options.only else PARTS:
-        print(f"measuring {part} ...", file=sys.stderr)
-        found[part] = _measure(part, options, console)
+    for name in (options.only,) if options.only else PARTS:
+        print(f"measuring {name} ...", file=sys.stderr)
+        part = PARTS[name]
+        numbers = part.measure(options)
+        part.tables(numbers, console)
+        found[name] = part.kept(numbers)
     if options.json:
         options.json.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
     return 0
-
-
-def _measure(part: str, options: argparse.Namespace, console: Console) -> Any:
-    """Runs one part, prints its tables, and returns its numbers for the file."""
-    if part == "throughput":
-        costs = parts.throughput(options.tasks, options.repeats)
-        report.throughput_table(costs, console)
-        return {"medians": report.summary(costs), "runs": [asdict(cost) for cost in costs]}
-    if part == "latency":
-        latencies = parts.latency(options.repeats)
-        report.latency_table(latencies, console)
-        return latencies
-    if part == "idle":
-        idle = parts.idle()
-        report.idle_table(idle, console)
-        return idle
-    if part == "events":
-        of_events = events(options.events)
-        report.events_table(of_events, console)
-        return of_events
-    if part == "bus":
-        costs_of_events = bus_costs(options.repeats)
-        report.bus_table(costs_of_events, console)
-        return costs_of_events
-    if part == "levels":
-        of_levels = levels(options.tasks, options.repeats)
-        report.levels_table(of_levels, console)
-        return of_levels
-    if part == "agents":
-        of_agents = agents(options.repeats)
-        report.agents_tables(of_agents, console)
-        return of_agents
-    backlogs = parts.backlog(options.repeats)
-    report.backlog_table(backlogs, console)
-    return backlogs
 
 
 def _arguments() -> argparse.Namespace:

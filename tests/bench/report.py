@@ -111,6 +111,15 @@ def levels_table(found: list[dict[str, Any]], console: Console) -> None:
     console.print(table)
 
 
+def herd_table(found: dict[str, float], console: Console) -> None:
+    """What a herd of heartbeats costs."""
+    table = Table(title="A thousand heartbeats at once, each second", title_justify="left")
+    _columns(table, "slowest task of a second, ms", "of the server's core", "all written in, ms")
+    slowest = f"{found['calm_slowest_s'] * 1000:.0f} without, {found['beaten_slowest_s'] * 1000:.0f} with"
+    table.add_row(slowest, f"{found['server_busy']:.1%}", f"{found['beats_written_s'] * 1000:.0f}")
+    console.print(table)
+
+
 #: By part: what is measured, its key, and how it is written.
 OF_AGENTS = {
     "trivial": [("runs a second", "runs_per_s", ",.0f"), ("CPU of a run, ms", "cpu_ms", ".2f")],
