@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import assert_never
 
 from coordinator.graph import build
+from coordinator.open_questions import OPERATORS
 from coordinator.records import PAGE, Records
 from coordinator.state import (
     AssignTask,
@@ -41,6 +42,7 @@ from core.reports import children_in, task_id_in, task_named
 from core.roles import ASKERS, Action, Address, Role, asker_of
 from core.runtime.agent import Agent
 from core.runtime.agent_loop import AgentLoop
+from core.runtime.behaviour import Figures
 from core.runtime.portal import operation
 from core.signing import Signed
 from core.status_reports import Beat, beat_in
@@ -87,6 +89,14 @@ class CoordinatorBehaviour:
 
     def beat(self) -> Beat:
         return Beat()
+
+    def figures(self) -> Figures:
+        state = self.state
+        asking = len(state.questions.get(OPERATORS, ()))
+        return Figures(
+            state.counts,
+            {"open": len(state.local_tasks), "queued": len(state.queue), "asking": asking, "dead": len(state.dead)},
+        )
 
     def looked_up(self, received: Sequence[Received], events: Sequence[Event]) -> list[str]:
         """The ids named by clients, programs and spawning handlers that are not open. Those tasks may have ended, so

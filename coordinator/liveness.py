@@ -11,6 +11,7 @@ from coordinator.state import Audit, Audited, CoordinatorState, NotTaken, TakenO
 from coordinator.task_life import attempts_had, requeue, save
 from core.agents import Health, Subordinate, discount_silence
 from core.attempt_errors import errors_with
+from core.durations import Duration
 from core.event_types import EventType
 from core.roles import Action
 from core.status_reports import Beat
@@ -86,6 +87,7 @@ def reconcile(state: CoordinatorState, child: Subordinate, batch: Batch, step: S
     has lost. Its tasks are read from its cell, so this takes one heartbeat more than with a worker."""
     probe = child.probe
     if probe.hear_out(child.beat, batch.taken_from(child.address)):
+        step.measure(Duration.RECONCILIATION, batch.mono_ms - probe.since_ms)
         for task_id in probe.judge(child.in_flight, child.beat.ended):
             child.drop(task_id)
             state.count("missing")
@@ -137,6 +139,8 @@ def judge_distributors(state: CoordinatorState, batch: Batch, step: Step) -> Non
             step.note("distributor_" + health, distributor=name, in_flight=len(child.in_flight))
             tell_health(child, health, step)
             child.health = health
+            if health is Health.GONE:
+                step.measure(Duration.FAILURE_DETECTION, batch.mono_ms - child.moved_ms)
         if health is Health.GONE and name not in state.moving:
             others = any(other.health is Health.ACTIVE for other in state.distributors.values())
             if not child.in_flight:
@@ -157,6 +161,8 @@ def note_attempts(state: CoordinatorState, distributor_id: str, had: Mapping[str
 def on_taken_over(state: CoordinatorState, event: TakenOver, batch: Batch, step: Step) -> None:
     """Queues the tasks of a distributor that was taken over again, with the attempts that they have had."""
     state.moving.discard(event.distributor_id)
+    if child := state.distributors.get(event.distributor_id):
+        step.measure(Duration.TAKEOVER, batch.mono_ms - child.moved_ms)
     remove_distributor(state, event.distributor_id, step)
     moved = 0
     for task in list(state.local_tasks.values()):

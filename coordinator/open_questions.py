@@ -17,7 +17,9 @@ from core.roles import Address, Role
 from core.step import Batch, Step, Table
 from core.tasks import Task
 
-__all__ = ["asking", "due_questions", "forget_questions", "list_questions", "recall_questions", "tasks_that_ask"]
+__all__ = [
+    "OPERATORS", "asking", "due_questions", "forget_questions", "list_questions", "recall_questions", "tasks_that_ask",
+]  # fmt: skip
 
 #: In `state.questions`: an operator sees all.
 OPERATORS = ""

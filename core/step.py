@@ -16,6 +16,7 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 from msgspec import Raw
 
 from core.a2a_messaging import A2AMessage, MessageType
+from core.durations import Duration
 from core.errors import PeerError
 from core.event_entry import EventRow
 from core.event_types import EventLevel, EventType
@@ -222,6 +223,7 @@ class Step:
     refused: dict[str, str] = field(default_factory=dict)  #: id of a new task that is not admitted -> the reason
     placed: dict[str, str] = field(default_factory=dict)  #: id of a waiting task -> the child that must get it
     rejected: list[PutAside] = field(default_factory=list)  #: items that go into quarantine
+    measured: list[tuple[Duration, int]] = field(default_factory=list)  #: for the metrics, ms
 
     def put(self, table: Table, key: str, value: bytes | int, whose: str = "") -> None:
         """Writes a value, as JSON or a score. `whose`: the distributor whose `wanted` it is."""
@@ -276,6 +278,10 @@ class Step:
     def note(self, action: str, **facts: Fact) -> None:
         """Adds a line to the log and to the agent's recent history."""
         self.notes.append(Note(action, facts))
+
+    def measure(self, duration: Duration, ms: int) -> None:
+        """Adds how long something took to the metrics."""
+        self.measured.append((duration, ms))
 
     @property
     def commits(self) -> bool:

@@ -16,6 +16,7 @@ from core.redis_backend.keys import CellKeys
 from core.roles import Address, Role
 from core.runtime.agent import Agent
 from core.runtime.agent_loop import AgentLoop
+from core.runtime.behaviour import Figures
 from core.runtime.portal import operation
 from core.sealing import Sealed, Seals, bare
 from core.status_reports import Beat
@@ -74,6 +75,11 @@ class DistributorBehaviour:
                 for name, worker in state.workers.items()
             },
         )  # fmt: skip
+
+    def figures(self) -> Figures:
+        state = self.state
+        in_hand = sum(len(worker.in_flight) for worker in state.workers.values())
+        return Figures(state.counts, {"open": len(state.local_tasks), "queued": len(state.queue), "in_hand": in_hand})
 
     def looked_up(self, received: Sequence[Received], events: Sequence[Event]) -> list[str]:
         return []

@@ -7,6 +7,7 @@ from itertools import islice
 import orjson
 
 from core.agents import Health, Subordinate, discount_silence
+from core.durations import Duration
 from core.event_types import EventType
 from core.reconciliation import Held
 from core.reports import AttemptName, item_of
@@ -106,6 +107,7 @@ def reconcile(state: DistributorState, worker: Subordinate, batch: Batch, step: 
     if probe.read(beat, state.incarnation) and taken >= beat.sent:
         probe.look(Held(beat.beat - 1, frozenset(dict(beat.holding))), probe.since_ms)  # before this one
         if probe.hear_out(beat, taken):
+            step.measure(Duration.RECONCILIATION, batch.mono_ms - probe.since_ms)
             for task_id in probe.judge(worker.in_flight):
                 worker.drop(task_id)
                 state.count("missing")
@@ -128,6 +130,7 @@ def judge_workers(state: DistributorState, batch: Batch, step: Step) -> None:
                 tell_health(worker, health, step)
             worker.health = health
         if health is Health.GONE:
+            step.measure(Duration.FAILURE_DETECTION, batch.mono_ms - worker.moved_ms)
             forget_worker(state, name, batch, step, died=True)
             step.remove(Table.HEARTBEATS, name)
 

@@ -27,6 +27,7 @@ from core.reports import AttemptReport, item_of
 from core.roles import Address, Role
 from core.runtime.agent import Agent
 from core.runtime.agent_loop import AgentLoop
+from core.runtime.behaviour import Figures
 from core.runtime.portal import operation
 from core.sealing import bare
 from core.status_reports import Beat
@@ -178,6 +179,11 @@ class WorkerBehaviour:
             example=self._example,
         )
 
+    def figures(self) -> Figures:
+        executor = self.executor
+        running, queued = len(executor.running), executor.queued
+        return Figures({"done": self.state.done, "failed": self.state.failed}, {"running": running, "queued": queued})
+
     def looked_up(self, received: Sequence[Received], events: Sequence[Event]) -> list[str]:
         return []
 
@@ -218,6 +224,9 @@ class WorkerBehaviour:
 
     def _finished(self, finished: Finished) -> None:
         assert self._loop
+        ended = self.state.local_tasks.get(finished.task_id)
+        error = finished.error.type if finished.error else None
+        self._loop.setup.measures.attempted(ended.task_type if ended else "", finished.status, finished.run_ms, error)
         if finished.error is not None:
             # The log does not get the error's message, which may quote the payload.
             running = self.state.local_tasks.get(finished.task_id)

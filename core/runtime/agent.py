@@ -31,8 +31,9 @@ from core.roles import Address
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.agent_setup import AgentSetup
 from core.runtime.assembly import assembled
-from core.runtime.behaviour import Behaviour
+from core.runtime.behaviour import Behaviour, Figures
 from core.runtime.condition import Condition
+from core.runtime.measures import Measures
 from core.runtime.portal import Resident, operation, portal_loop, refuse_in_a_loop
 from core.wiring import keys_for, redis_or_configured, secrets_or_configured, server_for
 
@@ -60,11 +61,17 @@ class Agent(Resident):
         self._redis = redis_or_configured(redis_config)
         self._a2a = secrets_or_configured(a2a_config or A2AConfig(agent_id=chain[-1].agent_id))
         self.config = config
+        self.measures = Measures()  #: of all lives that it has in this process
         self._loop: AgentLoop | None = None
         self._running: asyncio.Task[None] | None = None
         self._at_work = False  # false while it starts, or starts over
         self._draining = False
         atexit.register(_close_at_exit, weakref.ref(self))
+
+    @property
+    def chain(self) -> tuple[Address, ...]:
+        """From the coordinator down to this agent."""
+        return self._chain
 
     @property
     def agent_id(self) -> str:
@@ -111,7 +118,9 @@ class Agent(Resident):
 
     async def _begin(self, after_epoch: int) -> None:
         keys = keys_for(self._chain, self._a2a, self._redis)
-        setup = AgentSetup(self._chain, keys, lambda: Wire(self._redis, let_in=True), self.config)
+        setup = AgentSetup(
+            self._chain, keys, lambda: Wire(self._redis, let_in=True), self.config, measures=self.measures
+        )
         loop = self._loop = assembled(self._behaviour, setup, after_epoch=after_epoch)
         try:
             await loop.start()
@@ -230,6 +239,16 @@ class Agent(Resident):
 
     async def _release(self) -> None:
         """Ends what this tier itself has started."""
+
+    @property
+    def figures(self) -> Figures:
+        """What it has counted and what it has, for metrics."""
+        return self._behaviour.figures()
+
+    @property
+    def loop_at_work(self) -> AgentLoop | None:
+        """The loop that the agent works on; None: it does not."""
+        return self._loop
 
     @property
     def loop(self) -> AgentLoop:

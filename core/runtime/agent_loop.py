@@ -76,7 +76,9 @@ class AgentLoop:
         """Takes the lease, reads the stored state and tells the parent. A standby first waits until the lease is free.
 
         Raises LeaseHeld, TransportDown, ServerRefused; StateConflict when something else is stored as its state."""
+        began_s = monotonic_s()
         await self.committer.leaseholder.acquire(standby=self.setup.config.standby)
+        self.setup.measures.lease_acquisition.observe(monotonic_s() - began_s)
         failpoints.hit("lease")
         self.outbox.incarnation = self.committer.lease.incarnation
         self.report.started_ms = self.setup.clock.now_ms()
@@ -185,7 +187,9 @@ class AgentLoop:
                 failpoints.hit("read")
             received = self.inbox.verify(entries, self.committer.lease.incarnation)
             try:
+                began_s = monotonic_s()
                 size = await self._turn(received, beats, events)
+                self.setup.measures.step.observe(monotonic_s() - began_s)
                 failures.reset()
             except (RaceLost, TransportDown) as error:
                 turn_away(events, LeaseLost(f"{self.setup.me} has ended: {error}"))
@@ -214,7 +218,9 @@ class AgentLoop:
         )
         if received:
             failpoints.hit("verify")
+        self.setup.measures.heard(batch)
         step = self.behaviour.decide(batch)
+        self.setup.measures.decided(step)
         self.report.ticks += 1
         for action, facts in step.notes:
             log.info(action, extra={"action": action, **facts})

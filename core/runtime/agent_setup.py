@@ -12,6 +12,7 @@ from core.redis_backend.clock import ServerClock
 from core.redis_backend.event_trail import EventTrail
 from core.redis_backend.keys import AgentKeys, CoordinatorKeys, keys_of
 from core.roles import Address
+from core.runtime.measures import Measures
 from core.sealing import Seals
 from core.signing import KeyRing
 
@@ -27,6 +28,7 @@ class AgentSetup:
     open_connection: OpenConnection
     config: AgentConfig
     clock: ServerClock = field(default_factory=ServerClock)  #: the server's clock
+    measures: Measures = field(default_factory=Measures)
 
     @property
     def me(self) -> Address:

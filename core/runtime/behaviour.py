@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from core.langgraph_state import LocalAgentState
 from core.status_reports import Beat
@@ -12,11 +12,18 @@ from core.step import Batch, Effect, Event, Received, Step
 if TYPE_CHECKING:
     from core.runtime.agent_loop import AgentLoop
 
-__all__ = ["Behaviour"]
+__all__ = ["Behaviour", "Figures"]
 
 
 #: The effects of a tier: a union, which mypy holds `perform` to.
 Effects = TypeVar("Effects", bound=Effect, contravariant=True)
+
+
+class Figures(NamedTuple):
+    """What a tier tells of its work, for metrics."""
+
+    counts: Mapping[str, int]  #: what became of tasks since its start, by what that is called
+    gauges: Mapping[str, int]  #: how many it has now, by their state
 
 
 class Behaviour(Protocol[Effects]):
@@ -31,6 +38,9 @@ class Behaviour(Protocol[Effects]):
 
     def beat(self) -> Beat:
         """The current payload of the heartbeat; the loop fills in its own counts."""
+
+    def figures(self) -> Figures:
+        """What it has counted and what it has, for metrics."""
 
     def looked_up(self, received: Sequence[Received], events: Sequence[Event]) -> list[str]:
         """Ids of task records that the graph needs to see for these messages and events."""

@@ -77,7 +77,7 @@ class Heartbeat:
                 else:
                     await self.send()
                 if self._committer.lease.renewal_due:  # it could not travel with another command
-                    await self._committer.renew()
+                    await self._renew()
             except (TransportDown, ServerRefused) as error:
                 self._watchdog.note_failure(error)
 
@@ -95,10 +95,20 @@ class Heartbeat:
         asked_s = monotonic_s()
         beats, time, *replies = await self._look(*commands)
         setup.clock.sync(time, asked_s)
+        setup.measures.heartbeats["sent"] += 1
         self._on_sent()
         if self._revocations.look:
             self._revocations.take(replies[0])
         self._hear(beats, None if setup.parent else await memory_told(self._committer))
+
+    async def _renew(self) -> None:
+        measures, began_s = self._setup.measures, monotonic_s()
+        try:
+            await self._committer.renew()
+        except BaseException:
+            measures.lease_renewal_failures += 1
+            raise
+        measures.lease_renewal.observe(monotonic_s() - began_s)
 
     def take(self) -> list[Received]:
         """The heartbeats of children that have come since the last call."""

@@ -31,6 +31,7 @@ from core.module_names import module_name
 from core.operations.checkup import check_secret_files
 from core.printable import printable_lines
 from core.runtime.agent import Agent
+from core.runtime.exposition import exposition
 from core.runtime.health import health_server
 from core.runtime.logs import configure_logging
 from core.runtime.own_loop import MAIN, run
@@ -72,7 +73,7 @@ def arguments(role: str, id_variable: str) -> argparse.ArgumentParser:
         help="seconds that running tasks get to finish after SIGTERM (default: 25)",
     )
     parser.add_argument(
-        "--health-port", dest="AGENT_HEALTH_PORT", metavar="PORT", help="answer probes there: /livez and /readyz"
+        "--health-port", dest="AGENT_HEALTH_PORT", metavar="PORT", help="answer probes there: /livez, /readyz, /metrics"
     )
     parser.add_argument(
         "--health-host", dest="AGENT_HEALTH_HOST", metavar="HOST", help="at this address (default: 127.0.0.1)"
@@ -168,7 +169,7 @@ async def _probed(agent: Agent, stop: asyncio.Event, drain_timeout_s: float, dra
     if agent.config.health_port is None:
         return await _run(agent, stop, drain_timeout_s, drain_order)
     host, port = agent.config.health_host, agent.config.health_port
-    async with health_server(lambda: agent.condition, host, port):
+    async with health_server(lambda: agent.condition, lambda: exposition(agent), host, port):
         log.info("answers probes at http://%s:%d", host, port, extra={"action": "health_server_started"})
         return await _run(agent, stop, drain_timeout_s, drain_order)
 

@@ -10,6 +10,7 @@ from core import failpoints
 from core.backoff import Backoff
 from core.errors import ServerRefused, TransportDown
 from core.ports import Command
+from core.redis_backend.clock import monotonic_s
 from core.redis_backend.commit import Committer, DeferredCommand
 from core.redis_backend.tables import Tables
 from core.runtime.agent_setup import AgentSetup
@@ -28,6 +29,7 @@ class StepWriter:
         self, setup: AgentSetup, committer: Committer, inbox: Inbox, outbox: Outbox, watchdog: Watchdog
     ) -> None:
         self._clock = setup.clock
+        self._measures = setup.measures
         self._committer = committer
         self._inbox = inbox
         self._outbox = outbox
@@ -46,7 +48,9 @@ class StepWriter:
         for item in step.rejected:
             self._inbox.put_aside(item)
         commands += self._inbox.settle(now_ms)
+        began_s = monotonic_s()
         await self._until_written(lambda: self._committer.commit(commands, step.changes))
+        self._measures.commit.observe(monotonic_s() - began_s)
 
     async def assert_held(self) -> None:
         """Returns once the lease is certainly held: only its holder carries out effects. Raises LeaseLost: it is not;

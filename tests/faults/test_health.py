@@ -39,7 +39,7 @@ def agent() -> Agent:
 
 @pytest.fixture
 async def port(agent: Agent) -> AsyncIterator[int]:
-    async with health_server(lambda: agent.condition, "127.0.0.1", 0) as port:
+    async with health_server(lambda: agent.condition, lambda: b"metrics", "127.0.0.1", 0) as port:
         yield port
 
 
@@ -159,7 +159,7 @@ async def test_whoever_answers_a_probe_moves_no_cursor_and_begins_no_line(
 
 async def test_a_port_that_is_taken_is_an_error_that_names_the_cure(port: int, agent: Agent) -> None:
     with pytest.raises(ConfigError, match=rf"AGENT_HEALTH_PORT: 127.0.0.1:{port} .* port of its own"):
-        async with health_server(lambda: agent.condition, "127.0.0.1", port):
+        async with health_server(lambda: agent.condition, lambda: b"metrics", "127.0.0.1", port):
             pass
 
 
@@ -204,7 +204,7 @@ async def test_the_command_ends_with_0_or_1_and_passes_on_what_the_agent_says(po
 
 
 async def test_the_command_explains_itself_and_says_that_nobody_answers(agent: Agent) -> None:
-    async with health_server(lambda: agent.condition, "127.0.0.1", 0) as port:
+    async with health_server(lambda: agent.condition, lambda: b"metrics", "127.0.0.1", 0) as port:
         pass
     code, _, err = await healthcheck("--port", f"{port}")
     assert code == 1
