@@ -12,10 +12,12 @@ from core.errors import BadTask
 from core.record_fields import Count
 
 __all__ = [
-    "KINDS", "NANO", "Budget", "Grants", "Ledger", "Reservation", "Settlement", "Spending", "grants_below",
-    "ledger_of", "left_of",
+    "KINDS", "NANO", "OUTPUT_TOKENS", "Budget", "Grants", "Ledger", "Reservation", "Settlement", "Spending",
+    "grants_below", "ledger_of", "left_of",
 ]  # fmt: skip
 
+#: The tokens that a model is taken to answer with, if it has no limit that is known.
+OUTPUT_TOKENS = 1024
 #: A dollar is counted in so many parts, as whole numbers, so that small prices add up exactly.
 NANO = 1_000_000_000
 #: In US dollars. As parts it is below 2**53, up to which every number is exact.

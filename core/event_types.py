@@ -156,6 +156,8 @@ class EventType(StrEnum):
     LLM_FAILED = "llm_failed", "all", "A call of a model has raised an error.", "model error"
     LLM_TEXT_DELTA = "llm_text_delta", "all", "The next piece of a model's text.", "content"
     LLM_REASONING_DELTA = "llm_reasoning_delta", "all", "The next piece of a model's reasoning.", "content"
+    MODEL_LIMIT_WAITING = "model_limit_waiting", "all", "A run waits for the limit of a model.", "limit"
+    MODEL_LIMIT_FROZEN = "model_limit_frozen", "all", "A provider wants fewer calls for a while.", "limit ms"
     TOOL_CALL_STARTED = "tool_call_started", "all", "A tool was called.", "tool_use_id tool_name tool_input"
     TOOL_CALL_COMPLETED = (
         "tool_call_completed", "all", "A tool has returned or failed.", "tool_use_id tool_name result is_error",

@@ -15,6 +15,7 @@ from core.checkpoints.redis_items import RedisItems
 from core.checkpoints.redis_storage import RedisStorage
 from core.config.model_prices import Prices
 from core.config.settings import RedisConfig
+from core.redis_backend.keys import CoordinatorKeys
 from core.redis_client import Wire
 from core.tasks import Task, TaskError, TaskStatus, utc_now
 from tests.waiting import until_async
@@ -22,6 +23,7 @@ from worker.authoring.context import ChildOutcome, Progress
 from worker.authoring.handlers import HANDLERS, Handlers, load_modules
 from worker.execution.executor import Executor, Finished
 from worker.hosts.accounts import Accounts
+from worker.hosts.fleet_limits import FleetLimits
 from worker.hosts.storage_calls import Memory
 
 __all__ = ["USER_CODE", "USER_GRAPHS", "Bench", "children", "error_of", "memory_of", "user_handlers", "written"]
@@ -39,7 +41,9 @@ async def memory_of(redis_config: RedisConfig) -> AsyncIterator[Memory]:
         RedisItems(lambda: Wire(redis_config)),
         Accounts(lambda: Wire(redis_config), "budgets", Prices({})),
     )
-    yield Memory(*opened)
+    limits = FleetLimits(lambda: Wire(redis_config), CoordinatorKeys("k"), "w", lambda *_: lambda: None)
+    yield Memory(*opened, limits)
+    await limits.close()
     for each in opened:
         await each.close()
 

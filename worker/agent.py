@@ -40,6 +40,7 @@ from worker.execution.executor import Executor, Finished
 from worker.graph import build
 from worker.hosts.accounts import Accounts
 from worker.hosts.chunk_writer import ChunkWriter
+from worker.hosts.fleet_limits import FleetLimits
 from worker.hosts.storage_calls import Memory
 from worker.projects.code import load_code
 from worker.rules import (
@@ -108,6 +109,7 @@ class WorkerBehaviour:
         self._chunks: ChunkWriter | None = None  #: writes what graphs stream; None: likewise
         self._prices = load_prices(config.model_prices)
         self._accounts: Accounts | None = None  #: counts what graphs spend; None: likewise
+        self._limits: FleetLimits | None = None  #: how often graphs may call models; None: likewise
         self._dropping: set[asyncio.Task[None]] = set()
         self._said: Said | None = None  # what no step was given yet
         self.state = WorkerState(chain[-1].agent_id, distributor=chain[1])
@@ -122,8 +124,12 @@ class WorkerBehaviour:
             keys = CoordinatorKeys(self._chain[0].agent_id)
             self._chunks = ChunkWriter(self._open_connection, keys.run_stream)
             self._accounts = Accounts(self._open_connection, keys.budgets, self._prices)
+            me, waits_for = self._chain[-1].agent_id, self.executor.waits_for
+            self._limits = FleetLimits(self._open_connection, keys, me, waits_for)
         assert self._accounts
-        await self.executor.start(Memory(self._storage, self._items, self._accounts), self._chunks)
+        assert self._limits
+        memory = Memory(self._storage, self._items, self._accounts, self._limits)
+        await self.executor.start(memory, self._chunks)
 
     async def close(self) -> None:
         """Ends all attempts, as `Executor.close` does."""
@@ -136,6 +142,8 @@ class WorkerBehaviour:
             await self._chunks.close()
         if self._accounts is not None:
             await self._accounts.close()
+        if self._limits is not None:
+            await self._limits.close()
 
     def _drop(self, thread_id: str) -> None:
         """Lets a thread go meanwhile. If that fails, it goes when its time is over."""
@@ -166,7 +174,7 @@ class WorkerBehaviour:
             skills.update(handler.capabilities)
         return Beat(
             concurrency=self._config.concurrency,
-            agent_concurrency=self._config.agent_concurrency,
+            agent_concurrency=self.executor.agent_slots,
             agents=tuple(sorted(handler.task_type for handler in self._handlers if handler.hosted)),
             capabilities=tuple(sorted(skills)),
             attempts={handler.task_type: handler.max_attempts for handler in self._handlers},

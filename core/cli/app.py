@@ -14,6 +14,7 @@ from core.cli import (
     graph,
     healthcheck,
     key,
+    limits,
     questions,
     redis_server,
     run_graph,
@@ -47,6 +48,7 @@ app.command("run")(run_graph.run_graph)
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(questions.app, name="questions")
+app.add_typer(limits.app, name="limits")
 app.add_typer(threads.app, name="threads")
 app.add_typer(events.app, name="events")
 app.add_typer(state.app, name="state")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from core.errors import ConfigError
 from core.events import audience_scripts
-from core.redis_backend import budget_scripts, item_scripts, thread_scripts
+from core.redis_backend import budget_scripts, item_scripts, limit_scripts, thread_scripts
 from core.redis_backend.bounded_reads import SCRIPTS, name_of
 from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys, StoreKeys, ThreadKeys, keys_of
 from core.roles import AGENT_ID, ASKERS, Address, Role
@@ -118,6 +118,13 @@ STORES = " ".join(
 )
 #: Commands on what tasks may spend, all in scripts.
 BUDGETS = " ".join(("hget hset", *(f"evalsha|{name_of(script)}" for script in budget_scripts.SCRIPTS)))
+#: Commands on the limits of models, most of them in scripts.
+LIMITS = " ".join(
+    (
+        "hkeys hget hset hdel hincrby zadd zrem zscore zrange zremrangebyscore",
+        *(f"evalsha|{name_of(script)}" for script in limit_scripts.SCRIPTS),
+    )
+)
 #: What an agent stream takes, scripts included.
 OF_A_STREAM = (
     "xadd xread xreadgroup xack xclaim xdel xlen xpending xrange xtrim"
@@ -174,6 +181,7 @@ def _worker(chain: Chain) -> list[Allowed]:
         _may(THREADS, ThreadKeys("*").every),
         _may(STORES, StoreKeys("*").every),
         _may(BUDGETS, CoordinatorKeys(chain[0].agent_id).budgets),
+        _may(LIMITS, *CoordinatorKeys(chain[0].agent_id).limit("*")),
         _may("xadd pexpire", *_writing(CoordinatorKeys(chain[0].agent_id).run_stream("*"))),
     ]
 
@@ -235,6 +243,8 @@ def _operator(chain: Chain) -> list[Allowed]:
         _may("info"),
         _may(READS, *_reading(keys.every, cells.header, cells.every, ACTIVE)),
         _may("append", *_writing(keys.revoked)),
+        _may("hset hdel", *_writing(keys.limits)),
+        _may("hset", *_writing(keys.limit("*")[1])),
         _may("xdel xtrim", *_writing(keys.agent.quarantine, cells.agent("*").quarantine)),
     ]
 

@@ -103,16 +103,17 @@ async def refused_to(redis: RedisConfig, chain: Chain) -> list[str]:
 
 def _calls(redis: RedisConfig, chain: Chain) -> Iterator[_Call]:
     is_asker = chain[-1].role in ASKERS
-    # A client works without events, threads and stores, too; it is told when it asks for them.
-    unasked = (CoordinatorKeys(chain[0].agent_id).events, ThreadKeys("*").every, StoreKeys("*").every)
+    # A client works without events, threads, stores and limits, too; it is told when it asks for them.
+    keys = CoordinatorKeys(chain[0].agent_id)
+    unasked = (keys.events, *keys.limit("*"), ThreadKeys("*").every, StoreKeys("*").every)
     optional = {*unasked} if is_asker else set()
     left_out = UNTRIED if redis.wait_replicas or not is_asker else UNTRIED | FOR_REPLICAS
     for allowed in allowed_of(chain):
         # A pattern is a name that it matches itself.
-        keys = [key.partition("~")[2] if key.startswith("%") else key for key in allowed.keys]
+        named = [key.partition("~")[2] if key.startswith("%") else key for key in allowed.keys]
         for name in allowed.commands:
             if name not in left_out:
-                yield from (_Call(name, key) for key in keys or [allowed.channel] if key not in optional)
+                yield from (_Call(name, key) for key in named or [allowed.channel] if key not in optional)
 
 
 async def _refused(wire: Wire, calls: Sequence[_Call]) -> list[_Call]:

@@ -28,6 +28,11 @@ braces hashes by its whole name, so the tag `{shared:distributor:ID}` lies in th
     {coordinator:C}:questions                zset    open tasks that ask a person, by when (ms)  -         coordinator
     {coordinator:C}:budgets                  hash    task id with an outermost budget ->         -         workers
                                                      what is spent and reserved below it
+    {coordinator:C}:limits                   hash    name -> what it allows a minute (JSON)      -         workers, op.s
+    {coordinator:C}:limits:alive             zset    workers with calls that wait, by last look  -         workers
+    {coordinator:C}:limits:bucket:N          hash    what limit N has left (limit_scripts.py)   -         workers, op.s
+    {coordinator:C}:limits:line:N            zset    calls of models that wait for it, in order  -         workers
+    {coordinator:C}:limits:open:N            zset    calls that it has let through, by when (ms) -         workers
     {coordinator:C}:submissions              hash    entry id -> the message as it was signed,   -         coordinator
                                                      while a task of it is open or dead
     {coordinator:C}:revoked                  string  lines: whose key was stolen, see revocations.py  -    operators
@@ -146,6 +151,16 @@ class CoordinatorKeys:
     @property
     def budgets(self) -> str:
         return self._key("budgets")
+
+    @property
+    def limits(self) -> str:
+        return self._key("limits")
+
+    def limit(self, name: str) -> tuple[str, ...]:
+        """What all limits allow, bucket, line and open calls of this one, and the workers that wait: the keys of each
+        script."""
+        own = (self._key(f"limits:{part}:{name}") for part in ("bucket", "line", "open"))
+        return self.limits, *own, self._key("limits:alive")
 
     @property
     def submissions(self) -> str:

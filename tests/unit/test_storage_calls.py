@@ -44,7 +44,9 @@ def remote(items: ItemsHere) -> RemoteItems:
     """What a host has of `items`."""
 
     async def ask(method: str, arguments: bytes) -> Answer:
-        return await answer_to(Ask(1, method, arguments), Memory(cast(Any, None), items, cast(Any, None)))
+        return await answer_to(
+            Ask(1, method, arguments), Memory(cast(Any, None), items, cast(Any, None), cast(Any, None))
+        )
 
     return RemoteItems(ask, asyncio.get_running_loop())
 

@@ -12,6 +12,7 @@ import resource
 import sys
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 
 __all__ = ["Limits"]
 
@@ -43,6 +44,8 @@ class Limits:
         """`stacks_mb`: what the stacks of its threads take in addition. `descriptors`: how many it may have open."""
         self._memory_mb = memory_mb
         self._stacks_mb = stacks_mb
+        self._lock = Lock()
+        self._limited = False  #: whether the limit on memory is in force
         self.allowed_mb = memory_mb  #: memory limit of the current or the last attempt
         self.exhausted = False  #: whether an attempt has reached it
         self._runs_unseen = 0
@@ -61,14 +64,23 @@ class Limits:
 
     def allow_memory(self, memory_mb: int | None) -> None:
         """Limits the memory until `lift` is called, in MiB; None: the limit for all attempts."""
-        self.allowed_mb = memory_mb or self._memory_mb
-        wanted_bytes = self._start_bytes + (self.allowed_mb + self._stacks_mb) * MIB
-        if not 0 <= self._hard_limit_bytes < wanted_bytes:
-            resource.setrlimit(resource.RLIMIT_DATA, (wanted_bytes, self._hard_limit_bytes))
+        with self._lock:
+            self.allowed_mb, self._limited = memory_mb or self._memory_mb, True
+            self._apply()
+
+    def allow_stacks(self, stacks_mb: int) -> None:
+        """Allows the stacks of its threads so much, in MiB, from now on; no less than before, since a thread that is
+        idle keeps its stack. Any thread may call this."""
+        with self._lock:
+            if stacks_mb > self._stacks_mb:
+                self._stacks_mb = stacks_mb
+                if self._limited:
+                    self._apply()
 
     def lift(self) -> None:
         """Lifts the limit on memory, so that the outcome can be reported: libraries in C, such as orjson, crash without
         memory. Limits that the attempt itself has set are undone as well."""
+        self._limited = False
         try:
             resource.setrlimit(resource.RLIMIT_DATA, (self._hard_limit_bytes, self._hard_limit_bytes))
             for number, limits in self._others.items():
@@ -93,6 +105,11 @@ class Limits:
         if self.exhausted or held_mb > self._memory_mb / 2:
             return f"it holds {held_mb} MiB"
         return ""
+
+    def _apply(self) -> None:
+        wanted_bytes = self._start_bytes + (self.allowed_mb + self._stacks_mb) * MIB
+        if not 0 <= self._hard_limit_bytes < wanted_bytes:
+            resource.setrlimit(resource.RLIMIT_DATA, (wanted_bytes, self._hard_limit_bytes))
 
 
 def _memory_bytes() -> int:

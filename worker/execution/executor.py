@@ -25,6 +25,7 @@ from worker.children.forks import Forks, NoProcess
 from worker.execution.attempt import Finished, Running
 from worker.execution.deadlines import GRACE_S, Deadlines, set_due
 from worker.execution.host_executor import HostExecutor
+from worker.execution.limit_waits import LimitWaits
 from worker.execution.loop_executor import LoopExecutor
 from worker.execution.outcomes import raised, returned, stopped, too_late
 from worker.execution.process_executor import ProcessExecutor
@@ -33,6 +34,9 @@ from worker.hosts.chunk_writer import ChunkWriter
 from worker.hosts.storage_calls import Memory
 
 __all__ = ["Executor", "Finished", "Running"]
+
+#: At most so many times `agent_concurrency` graphs run at a time, those that wait included, which take memory as well.
+WAITING_TIMES = 10
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +78,7 @@ class Executor:
         self._queue = TaskQueue(handlers.hosts)
         self._running: dict[str, Running] = {}
         self._hosted: set[str] = set()  #: those of `_running` that take slots of agents
+        self._waits = LimitWaits(self._running, handlers)
         self._variables = copy_context()  #: the context variables of which each attempt gets a copy
         self._on_loop = LoopExecutor(self._running)
         self._forks = Forks(handlers, modules, child_memory_mb, agent_concurrency)
@@ -92,6 +97,18 @@ class Executor:
     def queued(self) -> int:
         """The number of attempts that have not begun."""
         return len(self._queue)
+
+    @property
+    def agent_slots(self) -> int:
+        """How many graphs may run at a time: `agent_concurrency`, and as many more as wait for a limit of models, so
+        that those keep no others out."""
+        return min(self._agent_concurrency + len(self._waits), WAITING_TIMES * self._agent_concurrency)
+
+    def waits_for(self, task_id: str, limit: str) -> Callable[[], None]:
+        """Notes that a call of a run waits for a limit of models. Returns what ends that."""
+        over = self._waits.begin(task_id, limit)
+        self._begin_next()
+        return over
 
     def holder_of_the_loop(self) -> str:
         """A phrase that names the handler which occupies the event loop now; empty if none does. Another thread may
@@ -200,7 +217,7 @@ class Executor:
         running, hosted = self._running, self._hosted
         while self._begins and len(running) - len(hosted) < self._concurrency and (task := self._queue.next()):
             self._begin(task)
-        while self._begins and len(hosted) < self._agent_concurrency and (task := self._queue.next(hosted=True)):
+        while self._begins and len(hosted) < self.agent_slots and (task := self._queue.next(hosted=True)):
             hosted.add(task.task_id)
             self._begin(task)
 

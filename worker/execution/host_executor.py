@@ -57,7 +57,7 @@ class HostExecutor:
         have to be imported again, and cannot be; NoProcess."""
         suspected, moves = False, 0
         while True:
-            request = self._request(running, children, moved=moves > 0 or suspected)
+            request = await self._request(running, children, moved=moves > 0 or suspected)
             try:
                 if suspected:
                     waits_from_s, running.due_s = monotonic(), deadline_s(running)
@@ -86,11 +86,13 @@ class HostExecutor:
                 await self._chunks.flush()  # before the outcome is told, which is the end of the stream
             return _finished(running, ended)
 
-    def _request(self, running: Running, children: Sequence[ChildOutcome], *, moved: bool) -> bytes:
+    async def _request(self, running: Running, children: Sequence[ChildOutcome], *, moved: bool) -> bytes:
         request = run_request(running.task, children, watched=running.on_event is not None)
-        stored = graph_request(running.task, children, moved=moved) if self._pool.memory else {"thread": None}
-        spends = grants_of(running.task) if self._pool.memory else ()
-        return orjson.dumps({**request, **stored, "grants": to_builtins(spends)})
+        if (memory := self._pool.memory) is None:
+            return orjson.dumps({**request, "thread": None, "grants": (), "limited": False})
+        stored = graph_request(running.task, children, moved=moved)
+        limited = await memory.limits.any_known()
+        return orjson.dumps({**request, **stored, "grants": to_builtins(grants_of(running.task)), "limited": limited})
 
     def drain(self, running: Running) -> None:
         """Has an attempt stop between two nodes. Its outcome is that it was returned, unless it ends before that."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from core.budget import KINDS, NANO, Grants, Reservation, Settlement
+from core.budget import KINDS, NANO, OUTPUT_TOKENS, Grants, Reservation, Settlement
 from core.checkpoints.connection import GroupedConnection
 from core.config.model_prices import Prices
 from core.errors import BadTask, BudgetExhausted
@@ -17,8 +17,6 @@ from core.redis_backend.budget_scripts import RESERVE, SCRIPTS, SETTLE
 
 __all__ = ["Accounts"]
 
-#: The tokens that a model is taken to answer with, if it has no limit that is known, and as many are left.
-OUTPUT_TOKENS = 1024
 #: Milliseconds after which a call that was not settled counts as ended.
 CALL_MS = 10 * 60 * 1000
 

@@ -9,9 +9,10 @@ from langchain_core.callbacks import BaseCallbackHandler
 
 from core.event_types import EventType
 from worker.authoring.context import Context
+from worker.authoring.model_calls import tokens_of
 from worker.hosts.graph_events import json_shown
 
-__all__ = ["GraphCallbacks", "tokens_of"]
+__all__ = ["GraphCallbacks"]
 
 E = EventType
 
@@ -76,12 +77,3 @@ class GraphCallbacks(BaseCallbackHandler):
 
     def _ended(self, run_id: Any) -> tuple[str, str | None, float]:
         return self._called.pop(run_id, ("?", None, monotonic()))
-
-
-def tokens_of(response: Any) -> dict[str, int]:
-    """The tokens that a model counts in its answer, if it does."""
-    try:
-        usage = response.generations[0][0].message.usage_metadata or {}
-    except (AttributeError, IndexError):
-        usage = {}
-    return {name: usage[name] for name in ("input_tokens", "output_tokens") if isinstance(usage.get(name), int)}

@@ -10,7 +10,8 @@ import asyncio
 import os
 import socket
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from functools import cached_property, partial
 from time import monotonic
@@ -36,7 +37,6 @@ from worker.children.limits import DESCRIPTORS, Limits
 from worker.children.outcome import failure, out_of_memory
 from worker.children.requests import context_of, options_of, progress_fields
 from worker.children.surroundings import Surroundings
-from worker.hosts.account_calls import RunAccounts
 from worker.hosts.faults import another_attempt_helps, refused_budget, short_of
 from worker.hosts.graph_events import callbacks_for
 from worker.hosts.messages import (
@@ -58,6 +58,7 @@ from worker.hosts.messages import (
 from worker.hosts.output import share_streams
 from worker.hosts.run import GraphRun
 from worker.hosts.run_config import run_config
+from worker.hosts.run_gate import CallLedger, RunGate
 from worker.hosts.storage_calls import Remote, RemoteItems, RemoteStorage
 from worker.hosts.threads import AttemptThreads, attempt_threads
 
@@ -105,7 +106,7 @@ class Run:
         self.context: Context | None = None
         self.attempt: asyncio.Task[None] | None = None
         self.storage: RunStorage | None = None
-        self.accounts: RunAccounts | None = None  #: None: it has no budget
+        self.ledger: CallLedger | None = None  #: what its calls of models are counted by
         self.line = ""  #: what it has printed since the last end of a line
 
 
@@ -133,7 +134,7 @@ class Host(asyncio.Protocol):
         self._calls = 0
         self._answers: dict[int, asyncio.Future[Answer]] = {}  #: by number of the call
         self._storage = RemoteStorage(self._ask, loop)
-        self._accounts = Remote(self._ask, loop)
+        self._counted = Remote(self._ask, loop)
         self._failed = False  #: whether a run has failed since nothing ran
         self._idle_since_s = monotonic()
         self._transport: asyncio.Transport
@@ -210,8 +211,8 @@ class Host(asyncio.Protocol):
                 )  # fmt: skip
                 outcome = await graph_run.outcome()
         finally:
-            if run.accounts is not None:
-                run.accounts.close()
+            if run.ledger is not None:
+                run.ledger.close()
             await context.close()
         if isinstance(outcome, Suspension):
             return Ended(run.number, suspension=_suspension_json(outcome))
@@ -238,12 +239,21 @@ class Host(asyncio.Protocol):
         """What LangChain tells and asks of the models that a run calls."""
         assert run.context is not None
         callbacks = callbacks_for(run.context) if run.context.on_event is not None else []
-        if grants := msgspec.convert(request["grants"], Grants):
-            from worker.hosts.budget_callbacks import BudgetCallbacks
+        grants = msgspec.convert(request["grants"], Grants)
+        if grants or request["limited"]:
+            from worker.authoring.model_calls import ModelCallbacks
 
-            run.accounts = RunAccounts(self._accounts, self._loop)
-            callbacks.append(BudgetCallbacks(run.context, grants, run.accounts))
+            run.ledger = CallLedger(self._counted, self._loop, self._lent_thread)
+            gate = RunGate(run.ledger, run.context, grants)
+            callbacks.insert(0, ModelCallbacks(lambda: gate))  # what it waits for is no time of the model
         return callbacks
+
+    @contextmanager
+    def _lent_thread(self) -> Iterator[None]:
+        """One thread more, for a call that waits in one."""
+        with self._threads.lent() as threads:
+            self._limits.allow_stacks(threads * STACK_MB)
+            yield
 
     def _ask(self, method: str, arguments: bytes) -> asyncio.Future[Answer]:
         self._calls += 1

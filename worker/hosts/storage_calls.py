@@ -15,11 +15,13 @@ from core.budget import Reservation, Settlement
 from core.checkpoints.items import Items, PutItem, StoredItem
 from core.checkpoints.storage import Fence, Selection, Storage, StoredCheckpoint, ThreadWrite, Written
 from core.errors import AgentSystemError, CheckpointTooLarge, ServerRefused, TransportDown
+from core.model_limits import CallEnd, LimitedCall
 from worker.children.frames import FRAME_LIMIT_BYTES
 from worker.hosts.messages import Answer, Ask
 
 if TYPE_CHECKING:
     from worker.hosts.accounts import Accounts
+    from worker.hosts.fleet_limits import FleetLimits
 
 __all__ = ["Memory", "Remote", "RemoteItems", "RemoteStorage", "answer_to"]
 
@@ -36,9 +38,15 @@ ACCOUNT_CALLS: dict[str, tuple[Any, Any]] = {
     "reserve": (tuple[Reservation], bool),
     "settle": (tuple[Settlement], None),
 }
+LIMIT_CALLS: dict[str, tuple[Any, Any]] = {
+    "take": (tuple[LimitedCall], str),
+    "leave": (tuple[str], None),
+    "settle_call": (tuple[CallEnd], None),
+}
 CALLS: dict[str, tuple[Any, Any]] = {
     **ITEM_CALLS,
     **ACCOUNT_CALLS,
+    **LIMIT_CALLS,
     "write": (tuple[list[ThreadWrite]], list[Written]),
     "open": (tuple[str, Fence], StoredCheckpoint | None),
     "read": (tuple[str, Selection], list[StoredCheckpoint]),
@@ -64,11 +72,14 @@ class Memory(NamedTuple):
     storage: Storage  #: their checkpoints
     items: Items  #: what they share, as `runtime.store`
     accounts: Accounts  #: what their tasks have spent
+    limits: FleetLimits  #: how often they may call models
 
     def place_of(self, method: str) -> Any:
         """What has this call, one of CALLS."""
         if method in ACCOUNT_CALLS:
             return self.accounts
+        if method in LIMIT_CALLS:
+            return self.limits
         return self.items if method in ITEM_CALLS else self.storage
 
 

@@ -4,8 +4,9 @@ attempt is replaced."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from threading import Lock
 from typing import Any, ParamSpec, TypeVar
@@ -52,6 +53,18 @@ class AttemptThreads(ThreadPoolExecutor):
                 self._calls.setdefault(context, set()).add(call)
             call.add_done_callback(partial(self._returned, context))
         return call
+
+    @contextmanager
+    def lent(self) -> Iterator[int]:
+        """Lets one thread more be busy meanwhile. Yields how many may be."""
+        with self._lock:
+            self._max_workers += 1
+            count = self._max_workers
+        try:
+            yield count
+        finally:
+            with self._lock:
+                self._max_workers -= 1
 
     def busy(self, context: Context) -> set[Future[Any]]:
         """The calls of an attempt that are under way."""

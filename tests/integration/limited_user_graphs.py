@@ -1,0 +1,66 @@
+"""LangGraph agents that call a model, for the tests of limits."""
+
+from __future__ import annotations
+
+import operator
+from typing import Annotated, Any, TypedDict
+
+from langchain_core.outputs import ChatResult
+from langgraph.graph import START, StateGraph
+
+from examples.offline_model import OfflineModel
+from worker.authoring.handlers import agent
+
+MODEL = OfflineModel()
+
+
+class Talk(TypedDict):
+    said: Annotated[list[str], operator.add]
+
+
+class TooOften(Exception):
+    """As a provider's client raises it."""
+
+    status_code = 429
+    retry_after = 3600
+
+
+class Refusing(OfflineModel):
+    """Is called too often."""
+
+    def _get_ls_params(self, stop: list[str] | None = None, **told: Any) -> Any:
+        return {**super()._get_ls_params(stop, **told), "ls_provider": "offlinemodel"}
+
+    def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        raise TooOften("too many")
+
+
+def speak(state: Talk) -> dict[str, list[str]]:
+    return {"said": [MODEL.invoke("one two three").text]}
+
+
+async def speak_in_a_coroutine(state: Talk) -> dict[str, list[str]]:
+    return {"said": [(await MODEL.ainvoke("one two three")).text]}
+
+
+async def block(state: Talk) -> dict[str, list[str]]:
+    return {"said": [MODEL.invoke("one two three").text]}
+
+
+def refuse(state: Talk) -> dict[str, list[str]]:
+    return {"said": [Refusing().invoke("one two three").text]}
+
+
+async def silence(state: Talk) -> dict[str, list[str]]:
+    return {"said": ["-"]}
+
+
+def of(node: Any) -> Any:
+    return StateGraph(Talk).add_node("node", node).add_edge(START, "node")
+
+
+agent("speaks", retries=0)(of(speak))
+agent("speaks_in_a_coroutine", retries=0)(of(speak_in_a_coroutine))
+agent("blocks_the_loop", retries=0)(of(block))
+agent("is_refused", retries=0)(of(refuse))
+agent("silent", retries=0)(of(silence))

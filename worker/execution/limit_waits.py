@@ -1,0 +1,53 @@
+"""The runs that wait for a limit of models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic
+
+from core.event_types import EventType
+from worker.authoring.registry import Handlers
+from worker.execution.attempt import Running
+from worker.execution.deadlines import deadline_s, set_due
+
+__all__ = ["LimitWaits"]
+
+
+@dataclass(slots=True, eq=False)
+class _Wait:
+    """That of one run."""
+
+    since_s: float
+    calls: int = 0  #: how many of its calls wait
+
+
+class LimitWaits:
+    """They take no slots, so that they keep no others out, and their timeouts stand still."""
+
+    def __init__(self, running: Mapping[str, Running], handlers: Handlers) -> None:
+        self._running = running
+        self._handlers = handlers
+        self._waits: dict[Running, _Wait] = {}
+
+    def __len__(self) -> int:
+        return len(self._waits)
+
+    def begin(self, task_id: str, limit: str) -> Callable[[], None]:
+        """Notes that a call waits. Returns what ends that."""
+        if (running := self._running.get(task_id)) is None:
+            return lambda: None
+        if (wait := self._waits.get(running)) is None:
+            wait = self._waits[running] = _Wait(monotonic())
+            running.due_s = deadline_s(running)
+            running.tell({"type": EventType.MODEL_LIMIT_WAITING, "node_id": None, "data": {"limit": limit}})
+        wait.calls += 1
+        return partial(self._end, running, wait)
+
+    def _end(self, running: Running, wait: _Wait) -> None:
+        wait.calls -= 1
+        if wait.calls == 0:
+            del self._waits[running]
+            running.begin_later(monotonic() - wait.since_s)
+            set_due(running, self._handlers.get(running.task.task_type))
