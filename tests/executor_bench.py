@@ -24,7 +24,7 @@ from worker.authoring.handlers import HANDLERS, Handlers, load_modules
 from worker.execution.executor import Executor, Finished
 from worker.hosts.accounts import Accounts
 from worker.hosts.fleet_limits import FleetLimits
-from worker.hosts.storage_calls import Memory
+from worker.hosts.memory import Memory
 
 __all__ = ["USER_CODE", "USER_GRAPHS", "Bench", "children", "error_of", "memory_of", "user_handlers", "written"]
 

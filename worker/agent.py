@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import os
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, assert_never
@@ -14,8 +13,6 @@ import orjson
 from msgspec import Raw
 
 from core.agent_event import AgentEvent
-from core.checkpoints.redis_items import RedisItems
-from core.checkpoints.redis_storage import DAY_MS, RedisStorage
 from core.config.model_prices import load_prices
 from core.config.settings import A2AConfig, AgentConfig, RedisConfig
 from core.config.sources import load
@@ -36,12 +33,12 @@ from core.tasks import Task, to_begin_now
 from worker.authoring.context import ChildOutcome, Context, Progress
 from worker.authoring.example import first_example
 from worker.authoring.handlers import HANDLERS, Handlers, task
-from worker.execution.executor import Executor, Finished
+from worker.execution.attempt import Finished
+from worker.execution.equipment import Callbacks, Equipment, of_processes
+from worker.execution.executor import Executor
 from worker.graph import build
-from worker.hosts.accounts import Accounts
 from worker.hosts.chunk_writer import ChunkWriter
-from worker.hosts.fleet_limits import FleetLimits
-from worker.hosts.storage_calls import Memory
+from worker.hosts.memory import Memory
 from worker.projects.code import load_code
 from worker.rules import (
     ON_EVENT,
@@ -58,11 +55,6 @@ from worker.rules import (
 )
 
 __all__ = ["WorkerAgent"]
-
-#: Of each namespace of a thread, how many checkpoints are kept, besides those where its history forks.
-KEPT_CHECKPOINTS = 100
-#: A thread is deleted when nothing was written to it for so long.
-THREAD_TTL_MS = 30 * DAY_MS
 
 log = logging.getLogger(__name__)
 
@@ -84,32 +76,22 @@ class WorkerBehaviour:
         handlers: Handlers,
         modules: Sequence[str],
         capabilities: Sequence[str],
+        equipment: Equipment | None = None,
     ) -> None:
+        """`equipment`: None: that of a worker which is a process, and whose child processes import `modules`."""
+        self._equipment = equipment or of_processes(modules)
         self._chain = chain
         self._config = config
         self._handlers = handlers
         self._capabilities = tuple(capabilities)
         self._graph = build()
         self._loop: AgentLoop | None = None
-        self.executor = Executor(
-            handlers,
-            concurrency=config.concurrency,
-            agent_concurrency=config.agent_concurrency,
-            hosts=config.hosts or os.cpu_count() or 1,
-            child_memory_mb=config.child_memory_mb,
-            on_finished=self._finished,
-            on_progress=self._progressed,
-            modules=modules,
-            fetch_inputs=self._fetch_inputs,
-            now=self._server_time,
-            on_event=self._said_by_user_code if config.events is EventLevel.ALL else None,
-        )
-        self._storage: RedisStorage | None = None  #: where graphs keep their checkpoints; None: before the start
-        self._items: RedisItems | None = None  #: what graphs find as `runtime.store`; None: likewise
+        on_event = self._said_by_user_code if config.events is EventLevel.ALL else None
+        callbacks = Callbacks(self._finished, self._progressed, self._fetch_inputs, self._server_time, on_event)
+        self.executor = self._equipment.executor(handlers, config, callbacks)
+        self._memory: Memory | None = None  #: where graphs remember; None: before the start
         self._chunks: ChunkWriter | None = None  #: writes what graphs stream; None: likewise
         self._prices = load_prices(config.model_prices)
-        self._accounts: Accounts | None = None  #: counts what graphs spend; None: likewise
-        self._limits: FleetLimits | None = None  #: how often graphs may call models; None: likewise
         self._dropping: set[asyncio.Task[None]] = set()
         self._said: Said | None = None  # what no step was given yet
         self.state = WorkerState(chain[-1].agent_id, distributor=chain[1])
@@ -118,37 +100,24 @@ class WorkerBehaviour:
     async def start(self) -> None:
         """Begins to run attempts, as `Executor.start` does."""
         assert self._loop
-        if self._storage is None or self._items is None:
-            self._storage = RedisStorage(self._open_connection, keep=KEPT_CHECKPOINTS, ttl_ms=THREAD_TTL_MS)
-            self._items = RedisItems(self._open_connection, self._chain[0].agent_id)
-            keys = CoordinatorKeys(self._chain[0].agent_id)
-            self._chunks = ChunkWriter(self._open_connection, keys.run_stream)
-            self._accounts = Accounts(self._open_connection, keys.budgets, self._prices)
-            me, waits_for = self._chain[-1].agent_id, self.executor.waits_for
-            self._limits = FleetLimits(self._open_connection, keys, me, waits_for)
-        assert self._accounts
-        assert self._limits
-        memory = Memory(self._storage, self._items, self._accounts, self._limits)
-        await self.executor.start(memory, self._chunks)
+        if self._memory is None:
+            given = self._open_connection, self._chain, self._prices, self.executor.waits_for
+            self._memory = self._equipment.memory(*given)
+            self._chunks = ChunkWriter(self._open_connection, CoordinatorKeys(self._chain[0].agent_id).run_stream)
+        await self.executor.start(self._memory, self._chunks)
 
     async def close(self) -> None:
         """Ends all attempts, as `Executor.close` does."""
         await self.executor.close()
-        if self._storage is not None:
-            await self._storage.close()
-        if self._items is not None:
-            await self._items.close()
+        if self._memory is not None:
+            await self._memory.close()
         if self._chunks is not None:
             await self._chunks.close()
-        if self._accounts is not None:
-            await self._accounts.close()
-        if self._limits is not None:
-            await self._limits.close()
 
     def _drop(self, thread_id: str) -> None:
         """Lets a thread go meanwhile. If that fails, it goes when its time is over."""
-        assert self._storage
-        dropping = asyncio.get_running_loop().create_task(self._storage.let_go(thread_id))
+        assert self._memory
+        dropping = asyncio.get_running_loop().create_task(self._memory.storage.let_go(thread_id))
         self._dropping.add(dropping)
         dropping.add_done_callback(self._dropped)
 

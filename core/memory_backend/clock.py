@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import random
 import selectors
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 __all__ = ["NothingLeft", "ServerTime", "VirtualLoop", "run_virtual"]
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 #: The beginning of virtual time: by the monotonic clock, and in seconds since 1970.
 START_S, EPOCH_S = 1_000.0, 1_767_225_600.0
@@ -25,7 +27,8 @@ class NothingLeft(RuntimeError):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock stands still while something runs, and jumps when nothing does. It does no I/O."""
+    """An event loop whose clock stands still while something runs, and jumps when nothing does. It does no I/O, and has
+    no threads: what others run in a thread takes no time here, and sees no running loop, as in a thread."""
 
     def __init__(self) -> None:
         self._jumps = _Jumps()
@@ -33,6 +36,22 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._jumps.now_s
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
+    ) -> asyncio.Future[T]:
+        called: asyncio.Future[T] = self.create_future()
+        asyncio._set_running_loop(None)
+        try:
+            called.set_result(func(*args))
+        except BaseException as error:  # SystemExit too, as from a thread
+            called.set_exception(error)
+        finally:
+            asyncio._set_running_loop(self)
+        return called
+
+    def set_default_executor(self, executor: Executor) -> None:
+        """Does nothing, since it would not be used."""
 
 
 class _Jumps(selectors.SelectSelector):

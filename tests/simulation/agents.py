@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 from coordinator.agent import CoordinatorBehaviour
@@ -17,15 +18,20 @@ from core.runtime.assembly import assembled
 from core.runtime.behaviour import Behaviour
 from core.signing import KeyRing
 from distributor.agent import DistributorBehaviour
+from tests.simulation.asking import Asking
 from tests.simulation.user_code import user_code
-from tests.simulation.virtual_executor import VirtualExecutor
 from tests.simulation.world import COORDINATOR, SECRET, World
 from worker.agent import WorkerBehaviour
-from worker.execution.executor import Executor
+from worker.execution.equipment import Equipment
+from worker.execution.in_process import InProcessExecutor
+from worker.hosts.memory import redis_memory
 
 __all__ = ["SimulatedAgent", "coordinator", "distributor", "worker"]
 
 CONFIG = AgentConfig(heartbeat_s=1.0, failure_timeout_s=4.0, lease_s=5.0, concurrency=2)
+
+#: Nothing here is remembered, so no connection to Redis is ever opened.
+EQUIPMENT = Equipment(partial(InProcessExecutor, places=Asking()), redis_memory)
 
 Chain = tuple[Address, ...]
 
@@ -96,6 +102,8 @@ class SimulatedAgent:
         loop = assembled(behaviour, AgentSetup(self.chain, keys, connections, CONFIG))
         try:
             await loop.start()
+            if isinstance(behaviour, WorkerBehaviour):
+                await behaviour.start()
             if life is self._lives[-1]:
                 self.behaviour, self.loop = behaviour, loop
             await loop.run()
@@ -117,7 +125,7 @@ async def _stop(behaviour: Behaviour[Any]) -> None:
     if isinstance(behaviour, CoordinatorBehaviour):
         await behaviour.stop_chores()
     elif isinstance(behaviour, WorkerBehaviour):
-        await behaviour.executor.close()
+        await behaviour.close()
 
 
 def coordinator(world: World) -> SimulatedAgent:
@@ -135,9 +143,5 @@ def worker(world: World, name: str, distributor_name: str) -> SimulatedAgent:
 
 
 def _worker_behaviour(world: World, chain: Chain) -> Behaviour[Any]:
-    """With an executor for virtual time in the place of the one that keeps child processes."""
     handlers = user_code(world.began, world.heard)
-    behaviour: Any = WorkerBehaviour(chain, CONFIG, handlers, (), ())
-    executor = VirtualExecutor(handlers, CONFIG.concurrency, world.time, behaviour._finished, behaviour._fetch_inputs)
-    behaviour.executor = cast(Executor, executor)
-    return cast(Behaviour[Any], behaviour)
+    return cast(Behaviour[Any], WorkerBehaviour(chain, CONFIG, handlers, (), (), EQUIPMENT))

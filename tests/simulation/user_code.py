@@ -11,9 +11,9 @@ from msgspec import Raw
 
 from core.tasks import Task
 from core.waits import Wait
-from tests.simulation.virtual_executor import resuming
+from tests.simulation.asking import resuming
 from worker.authoring.context import Context, Spawn
-from worker.authoring.registry import NO_DEFAULT, Handler, Handlers
+from worker.authoring.registry import NO_DEFAULT, Handler, Handlers, Kind
 from worker.authoring.suspension import Suspension
 
 __all__ = ["user_code"]
@@ -58,7 +58,7 @@ def user_code(began: Counter[str], heard: dict[str, list[Any]]) -> Handlers:
         ("count", count, False, True),
         ("asker", _asker(began, heard), True, True),
     ):
-        handlers.add(_handler(name, function, payload, context))
+        handlers.add(_handler(name, function, "graph" if name == "asker" else "async", payload, context))
     return handlers
 
 
@@ -88,9 +88,9 @@ def _limit(payload: dict[str, Any]) -> dict[str, Any]:
     return {"expires_s": payload["expires_s"], "default_json": Raw(b'"default"')} if "expires_s" in payload else {}
 
 
-def _handler(name: str, function: Callable[..., Any], wants_payload: bool, wants_context: bool) -> Handler:
+def _handler(name: str, function: Callable[..., Any], kind: Kind, wants_payload: bool, wants_context: bool) -> Handler:
     return Handler(
-        task_type=name, function=function, kind="async", timeout_s=60.0, max_attempts=MAX_ATTEMPTS, memory_mb=None,
+        task_type=name, function=function, kind=kind, timeout_s=60.0, max_attempts=MAX_ATTEMPTS, memory_mb=None,
         wants_payload=wants_payload, wants_context=wants_context, payload_default=NO_DEFAULT,
         payload_model=None, capabilities=(), module=__name__, qualname=name, source=f"{__file__}:{name}",
     )  # fmt: skip

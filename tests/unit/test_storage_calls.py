@@ -11,8 +11,9 @@ import pytest
 from core.checkpoints.items import PutItem, StoredItem
 from core.errors import CheckpointTooLarge, TransportDown
 from worker.children.frames import FRAME_LIMIT_BYTES
+from worker.hosts.memory import Memory
 from worker.hosts.messages import Answer, Ask
-from worker.hosts.storage_calls import Memory, RemoteItems, answer_to
+from worker.hosts.storage_calls import RemoteItems, answer_to
 
 LARGE = b"x" * (FRAME_LIMIT_BYTES // 2)
 
@@ -44,9 +45,7 @@ def remote(items: ItemsHere) -> RemoteItems:
     """What a host has of `items`."""
 
     async def ask(method: str, arguments: bytes) -> Answer:
-        return await answer_to(
-            Ask(1, method, arguments), Memory(cast(Any, None), items, cast(Any, None), cast(Any, None))
-        )
+        return await answer_to(Ask(1, method, arguments), Memory(*cast(Any, [None, items, None, None])))
 
     return RemoteItems(ask, asyncio.get_running_loop())
 

@@ -35,7 +35,7 @@ OUR_FILES = frozenset(
         "children/forkserver.py",
         "hosts/main.py",
         "hosts/run.py",
-        "execution/executor.py",
+        "execution/attempts.py",
         "execution/loop_executor.py",
         "authoring/registry.py",
     )

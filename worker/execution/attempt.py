@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from time import monotonic
 from typing import Any, Literal, NamedTuple, Protocol
 
 import orjson
@@ -13,6 +12,7 @@ from msgspec import Raw
 from msgspec.structs import asdict
 
 from core.event_types import EventType
+from core.redis_backend.clock import monotonic_s
 from core.tasks import NULL, Task, TaskError, value_of
 from worker.authoring.context import ChildOutcome, Context, Progress, Spawn
 from worker.authoring.suspension import Suspension, resume_of
@@ -111,6 +111,22 @@ class Running:
             self._latest = self._parsed(self._latest)
         return self._latest
 
+    def begin(self, children: Sequence[ChildOutcome]) -> Context:
+        """The context of a handler that runs in this process. `children`: the outcomes that a continuation is given."""
+        task = self.task
+        self.context = Context(
+            task.task_id,
+            task.task_type,
+            task.attempt,
+            task.deadline,
+            task.idempotency_key or "",
+            children,
+            len(task.children),
+            self.report,
+            on_event=self.tell_soon if self.on_event else None,
+        )
+        return self.context
+
     def begin_later(self, seconds: float) -> None:
         """Leaves a time in which it has only waited out of what it took."""
         self.started_monotonic += seconds
@@ -118,7 +134,7 @@ class Running:
 
     def stop(self) -> None:
         """Tells the attempt to end. User code may ignore that."""
-        self.stopped_s = monotonic()
+        self.stopped_s = monotonic_s()
         if self.context is not None:
             self.context.cancel()
         if self.child is not None:

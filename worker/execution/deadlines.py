@@ -11,8 +11,8 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from contextvars import Context
-from time import monotonic
 
+from core.redis_backend.clock import monotonic_s
 from worker.authoring.context import Progress
 from worker.authoring.registry import Handler
 from worker.execution.attempt import Finished, Running
@@ -82,7 +82,7 @@ class Deadlines:
             self._sweeper = None
 
     def _sweep(self) -> None:
-        now_s = monotonic()
+        now_s = monotonic_s()
         for running in [*self._running.values()]:
             if running.unreported and not running.forgotten and now_s >= running.reported_s + PROGRESS_S:
                 self._pass_on_progress(running, now_s)

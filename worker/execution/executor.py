@@ -1,54 +1,28 @@
-"""Runs a worker's attempts: coroutines on the event loop, functions in child processes, graphs in hosts.
-
-Each attempt is an asyncio task of its own. Whatever a handler does to the task in which it runs, now or by a timer,
-affects only its own attempt. A slot is not an object, which could get lost: the number of free slots is `concurrency`
-minus the number of attempts that run. Graphs in hosts have slots of their own, since a run that waits for a model costs
-next to nothing.
-"""
+"""The executor of a worker's process: coroutines on its event loop, functions in child processes, graphs in hosts."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextvars import copy_context
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from time import monotonic
 from typing import Any
 
-from core import failpoints
-from core.errors import BadTask
 from core.tasks import Task, utc_now
 from worker.authoring.context import ChildOutcome, Progress
-from worker.authoring.registry import Handlers
-from worker.children.forks import Forks, NoProcess
+from worker.authoring.registry import Handler, Handlers
+from worker.children.forks import Forks
 from worker.execution.attempt import Finished, Running
-from worker.execution.deadlines import GRACE_S, Deadlines, set_due
+from worker.execution.attempts import Attempts
 from worker.execution.host_executor import HostExecutor
-from worker.execution.limit_waits import LimitWaits
-from worker.execution.loop_executor import LoopExecutor
-from worker.execution.outcomes import raised, returned, stopped, too_late
 from worker.execution.process_executor import ProcessExecutor
-from worker.execution.task_queue import TaskQueue
 from worker.hosts.chunk_writer import ChunkWriter
-from worker.hosts.storage_calls import Memory
+from worker.hosts.memory import Memory
 
 __all__ = ["Executor", "Finished", "Running"]
 
-#: At most so many times `agent_concurrency` graphs run at a time, those that wait included, which take memory as well.
-WAITING_TIMES = 10
 
-log = logging.getLogger(__name__)
-
-
-class Executor:
-    """Runs at most `concurrency` attempts at a time, and `agent_concurrency` graphs. The most urgent comes first; of
-    equally urgent ones, the oldest.
-
-    Call it from the thread of one event loop. It calls back there as well: `on_finished` once for each attempt that was
-    neither withdrawn nor forgotten, `on_progress` at most ten times a second for each attempt. It stores nothing: after
-    a crash, whoever submitted the tasks submits them again. Raises ConfigError in a process that only imports handlers.
-    """
+class Executor(Attempts):
+    """As Attempts, with a process for each function that runs, and `hosts` processes that graphs share. `modules`: what
+    those import. `child_memory_mb`: what each may allocate. After `close` no child process is left."""
 
     def __init__(
         self,
@@ -65,218 +39,42 @@ class Executor:
         now: Callable[[], datetime] = utc_now,
         on_event: Callable[[Task, dict[str, Any]], None] | None = None,
     ) -> None:
-        """`hosts`: number of processes that graphs share. `modules`: what child processes import. `fetch_inputs`: reads
-        the outcomes that a continuation is given. `now`: the clock by which deadlines are meant; aware, UTC.
-        `on_event`: called with the fields of each event that an attempt tells; None: nobody wants them."""
-        self._on_event = on_event
-        self._handlers = handlers
-        self._now = now
-        self._concurrency = concurrency
-        self._agent_concurrency = agent_concurrency
-        self._on_finished = on_finished
-        self._fetch_inputs = fetch_inputs
-        self._queue = TaskQueue(handlers.hosts)
-        self._running: dict[str, Running] = {}
-        self._hosted: set[str] = set()  #: those of `_running` that take slots of agents
-        self._waits = LimitWaits(self._running, handlers)
-        self._variables = copy_context()  #: the context variables of which each attempt gets a copy
-        self._on_loop = LoopExecutor(self._running)
-        self._forks = Forks(handlers, modules, child_memory_mb, agent_concurrency)
-        self._in_processes = ProcessExecutor(self._forks, child_memory_mb)
-        self._in_hosts = HostExecutor(self._forks, hosts, child_memory_mb)
-        self._forks_ready = False  #: whether a process has imported the user's modules, which may take a while
-        self._deadlines = Deadlines(self._running, self._variables, self._finish, on_progress)
-        self._begins = False  #: whether attempts may begin: between start and close
+        forks = Forks(handlers, modules, child_memory_mb, agent_concurrency)
+        super().__init__(
+            handlers, ChildProcesses(forks, hosts, child_memory_mb), concurrency=concurrency,
+            agent_concurrency=agent_concurrency, on_finished=on_finished, on_progress=on_progress,
+            fetch_inputs=fetch_inputs, now=now, on_event=on_event,
+        )  # fmt: skip
 
-    @property
-    def running(self) -> Mapping[str, Running]:
-        """The attempts that run now, by task id."""
-        return self._running
 
-    @property
-    def queued(self) -> int:
-        """The number of attempts that have not begun."""
-        return len(self._queue)
+class ChildProcesses:
+    """The Places that can be killed."""
 
-    @property
-    def agent_slots(self) -> int:
-        """How many graphs may run at a time: `agent_concurrency`, and as many more as wait for a limit of models, so
-        that those keep no others out."""
-        return min(self._agent_concurrency + len(self._waits), WAITING_TIMES * self._agent_concurrency)
+    def __init__(self, forks: Forks, hosts: int, memory_mb: int) -> None:
+        self._forks = forks
+        self._in_processes = ProcessExecutor(forks, memory_mb)
+        self._in_hosts = HostExecutor(forks, hosts, memory_mb)
+        self.ready = False  #: whether a process has imported the user's modules, which may take a while
 
-    def waits_for(self, task_id: str, limit: str) -> Callable[[], None]:
-        """Notes that a call of a run waits for a limit of models. Returns what ends that."""
-        over = self._waits.begin(task_id, limit)
-        self._begin_next()
-        return over
-
-    def holder_of_the_loop(self) -> str:
-        """A phrase that names the handler which occupies the event loop now; empty if none does. Another thread may
-        call this."""
-        return self._on_loop.holder()
-
-    async def start(self, memory: Memory | None = None, chunks: ChunkWriter | None = None) -> None:
-        """Begins to run attempts. Returns when functions and graphs can run too, once a child process has imported
-        them; coroutines run before that. Calling it again changes nothing. Raises ConfigError when the import fails.
-
-        `memory`: where graphs remember; None: nowhere. `chunks`: writes what they stream; None: nothing
-        does."""
-        self._on_loop.start(self._concurrency)
+    async def start(self, handlers: Handlers, memory: Memory | None, chunks: ChunkWriter | None) -> None:
+        """See Places."""
         self._in_hosts.start(memory, chunks)
-        self._begins = True
-        self._begin_next()
-        await self._start_forks()
-        for task_id in self._queue.held:
-            if task_id not in self._running:
-                self._queue.release(task_id)
-        self._begin_next()
-
-    async def _start_forks(self) -> None:
-        if any(handler.kind != "async" for handler in self._handlers):
+        if any(handler.kind != "async" for handler in handlers):
             await self._forks.start()
         else:
             await self._forks.spare()
-        self._forks_ready = True
+        self.ready = True
+
+    async def run(self, running: Running, handler: Handler, children: Sequence[ChildOutcome]) -> Finished:
+        """See Places. Raises ConfigError when the user's modules have to be imported again, and cannot be."""
+        place = self._in_hosts if handler.kind == "graph" else self._in_processes
+        return await place.run(running, handler, children)
+
+    def drain(self, running: Running) -> None:
+        """See Places."""
+        self._in_hosts.drain(running)
 
     async def close(self) -> None:
-        """Ends all attempts without reporting them. Afterwards no child process is left, and the executor can be
-        started again."""
-        self._begins = False
-        self._deadlines.close()
-        self.withdraw()
-        attempts = {running.attempt for running in self._running.values()}
-        self._hosted.clear()
-        self._running.clear()  # only attempts in there are reported
-        for attempt in attempts | self._deadlines.left_behind:
-            attempt.cancel()
-        self._on_loop.close()
-        self._forks_ready = False
+        """See Places. Afterwards no child process is left."""
+        self.ready = False
         await self._forks.close()
-        if attempts:
-            _, stuck = await asyncio.wait(attempts, timeout=GRACE_S)
-            self._deadlines.left_behind |= stuck
-            if stuck:
-                log.warning("%d handlers do not end when cancelled", len(stuck), extra={"action": "handlers_stuck"})
-
-    def submit(self, task: Task) -> None:
-        """Queues an attempt. An attempt that is already here is not queued again, unless it runs and is forgotten. A
-        newer attempt at the same task cancels the older one, and begins when that has ended."""
-        running, waiting = self._running.get(task.task_id), self._queue.get(task.task_id)
-        for known in (waiting, running.task if running and not running.forgotten else None):
-            if known is not None:
-                if task.attempt <= known.attempt:
-                    return
-                self.cancel(known.task_id, known.attempt)
-        if running or not self._has_processes_for(task):
-            self._queue.hold(task)
-        else:
-            self._queue.add(task)
-            self._begin_next()
-
-    def _has_processes_for(self, task: Task) -> bool:
-        """Whether the child processes that the task needs are available; a coroutine needs none."""
-        return self._forks_ready or any(
-            handler.task_type == task.task_type and handler.kind == "async" for handler in self._handlers
-        )
-
-    def cancel(self, task_id: str, attempt: int) -> None:
-        """Ends an attempt as cancelled, at once if it has not begun. An attempt that is not here has ended already."""
-        waiting = self._queue.get(task_id)
-        if waiting is not None and waiting.attempt == attempt:
-            self._queue.remove(waiting)
-            self._on_finished(Finished(task_id, attempt, "cancelled", self._now(), 0.0))
-        running = self._running.get(task_id)
-        if running is not None and running.task.attempt == attempt and running.stopped_s is None:
-            running.cancelled = True
-            running.stop()
-
-    def withdraw(self) -> list[Task]:
-        """Removes all attempts that have not begun. Returns their tasks, in the order in which they would have
-        begun."""
-        return self._queue.drain()
-
-    def drain(self) -> list[Task]:
-        """As `withdraw`; and has the graphs that run stop between two nodes, if they get that far, and reported as
-        returned."""
-        for running in self._running.values():
-            self._in_hosts.drain(running)
-        return self.withdraw()
-
-    def forget_all(self) -> None:
-        """Stops all attempts without reporting them: whoever submitted them knows nothing of them any more."""
-        self.withdraw()
-        for running in self._running.values():
-            running.forgotten = True
-            if running.stopped_s is None:
-                running.stop()
-
-    # One attempt
-
-    def _begin_next(self) -> None:
-        """Begins as many attempts as there are free slots."""
-        running, hosted = self._running, self._hosted
-        while self._begins and len(running) - len(hosted) < self._concurrency and (task := self._queue.next()):
-            self._begin(task)
-        while self._begins and len(hosted) < self.agent_slots and (task := self._queue.next(hosted=True)):
-            hosted.add(task.task_id)
-            self._begin(task)
-
-    def _begin(self, task: Task) -> None:
-        running = self._running[task.task_id] = Running(task, self._now(), monotonic(), self._on_event)
-        # The loop's own way to make tasks is bypassed, since user code may have replaced its task factory.
-        running.attempt = asyncio.Task(self._attempt(running), name=task.task_type, context=self._variables.copy())
-        self._deadlines.watch()
-
-    async def _attempt(self, running: Running) -> None:
-        """Never raises: SystemExit would end the loop and everything else that runs on it."""
-        try:
-            failpoints.hit("spawn")
-            finished = await self._handled(running)
-            failpoints.hit("ran")
-        except NoProcess as error:  # the task can do nothing about it
-            log.warning("a task goes back: %s", error, extra={"action": "no_process"})
-            finished = returned(running)
-        except BaseException as error:
-            finished = raised(running, error)
-        self._deadlines.left_behind.discard(running.attempt)
-        if self._running.get(running.task.task_id) is running:  # otherwise it was given up, and has been reported
-            self._finish(running, finished)
-
-    async def _handled(self, running: Running) -> Finished:
-        task = running.task
-        handler = self._handlers.get(task.task_type)
-        if task.deadline is not None and task.deadline <= running.started_at:
-            return too_late(running)
-        set_due(running, handler)
-        children = await self._inputs(running) if task.inputs else ()
-        match handler.kind:
-            case "async":
-                return await self._on_loop.run(running, handler, children)
-            case "sync":
-                return await self._in_processes.run(running, handler, children)
-            case "graph":
-                return await self._in_hosts.run(running, handler, children)
-
-    async def _inputs(self, running: Running) -> Sequence[ChildOutcome]:
-        if self._fetch_inputs is None:
-            raise BadTask("this task is a continuation, and can run only where its children's results can be read")
-        return await self._fetch_inputs(running.task)
-
-    def _finish(self, running: Running, finished: Finished) -> None:
-        task_id = running.task.task_id
-        del self._running[task_id]
-        self._hosted.discard(task_id)
-        self._on_loop.ended(running)
-        running.hear_no_more()
-        if running.stopped_s is not None:
-            finished = stopped(running)
-        self._queue.release(task_id)
-        self._begin_next()
-        if not running.forgotten:
-            self._report(finished)
-
-    def _report(self, finished: Finished) -> None:
-        try:
-            self._on_finished(finished)
-        except Exception:
-            log.exception("reporting an attempt failed", extra={"action": "report_failed"})

@@ -7,11 +7,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from time import monotonic
 
 import orjson
 from msgspec import Raw, to_builtins
 
+from core.redis_backend.clock import monotonic_s
 from core.tasks import grants_of
 from worker.authoring.context import ChildOutcome
 from worker.authoring.registry import Handler
@@ -20,10 +20,10 @@ from worker.execution.attempt import Finished, Running, graph_request, run_reque
 from worker.execution.deadlines import deadline_s, set_due
 from worker.execution.outcomes import cause_of_death, completed, failed, returned, suspended
 from worker.hosts.chunk_writer import ChunkWriter
+from worker.hosts.memory import Memory
 from worker.hosts.messages import Ended
 from worker.hosts.pool import HostPool
 from worker.hosts.process import Blame, HostDied, HostProcess, HostRun
-from worker.hosts.storage_calls import Memory
 
 __all__ = ["HostExecutor"]
 
@@ -60,9 +60,9 @@ class HostExecutor:
             request = await self._request(running, children, moved=moves > 0 or suspected)
             try:
                 if suspected:
-                    waits_from_s, running.due_s = monotonic(), deadline_s(running)
+                    waits_from_s, running.due_s = monotonic_s(), deadline_s(running)
                     async with self._suspects:
-                        running.begin_later(monotonic() - waits_from_s)  # the wait was no fault of its own
+                        running.begin_later(monotonic_s() - waits_from_s)  # the wait was no fault of its own
                         set_due(running, handler)
                         ended = await self._ended(running, request, alone=True)
                 else:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from time import monotonic
 
 from core.event_types import EventType
+from core.redis_backend.clock import monotonic_s
 from worker.authoring.registry import Handlers
 from worker.execution.attempt import Running
 from worker.execution.deadlines import deadline_s, set_due
@@ -39,7 +39,7 @@ class LimitWaits:
         if (running := self._running.get(task_id)) is None:
             return lambda: None
         if (wait := self._waits.get(running)) is None:
-            wait = self._waits[running] = _Wait(monotonic())
+            wait = self._waits[running] = _Wait(monotonic_s())
             running.due_s = deadline_s(running)
             running.tell({"type": EventType.MODEL_LIMIT_WAITING, "node_id": None, "data": {"limit": limit}})
         wait.calls += 1
@@ -49,5 +49,5 @@ class LimitWaits:
         wait.calls -= 1
         if wait.calls == 0:
             del self._waits[running]
-            running.begin_later(monotonic() - wait.since_s)
+            running.begin_later(monotonic_s() - wait.since_s)
             set_due(running, self._handlers.get(running.task.task_type))

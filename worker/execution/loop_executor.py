@@ -7,16 +7,11 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 
-from msgspec import Raw
-
-from core.json_values import result_json
-from core.tasks import NULL
-from worker.authoring.context import ChildOutcome, Context, Spawn, running_context
+from worker.authoring.context import ChildOutcome, running_context
 from worker.authoring.registry import Handler
-from worker.children.outcome import refuse_unrun, spawn_json
 from worker.execution.attempt import Finished, Running
 from worker.execution.logs import AttemptLogs
-from worker.execution.outcomes import completed, delegated
+from worker.execution.outcomes import ended_with
 from worker.hosts.threads import AttemptThreads, attempt_threads
 
 __all__ = ["LoopExecutor"]
@@ -46,27 +41,13 @@ class LoopExecutor:
     async def run(self, running: Running, handler: Handler, children: Sequence[ChildOutcome]) -> Finished:
         """The outcome of an attempt. Raises whatever the handler raises, and BadTask if it returns something that
         cannot be a result."""
-        task = running.task
-        context = running.context = Context(
-            task.task_id,
-            task.task_type,
-            task.attempt,
-            task.deadline,
-            task.idempotency_key or "",
-            children,
-            len(task.children),
-            running.report,
-            on_event=running.tell_soon if running.on_event else None,
-        )
+        context = running.begin(children)
         running_context.set(context)
         try:
-            value = await handler.function(*handler.arguments(task.payload, context))
+            value = await handler.function(*handler.arguments(running.task.payload, context))
         finally:
             await context.close()
-        refuse_unrun(task.task_type, value)
-        if isinstance(value, Spawn):
-            return delegated(running, spawn_json(value))
-        return completed(running, NULL if value is None else Raw(result_json(value)))
+        return ended_with(running, value)
 
     def ended(self, running: Running) -> None:
         """Notes that an attempt is over. Threads of it that are still busy are logged, and replaced by new ones."""

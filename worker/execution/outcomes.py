@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
-from time import monotonic
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
+from core.json_values import result_json
+from core.redis_backend.clock import monotonic_s
 from core.tasks import NULL, Task, TaskError
 from core.waits import Wait
 from worker.authoring.context import Spawn
 from worker.authoring.suspension import Suspension
 from worker.children.forks import ChildDied
-from worker.children.outcome import failure, out_of_memory, spawn_of
+from worker.children.outcome import failure, out_of_memory, refuse_unrun, spawn_json, spawn_of
 from worker.execution.attempt import Finished, Running, Status
 
 __all__ = [
     "cause_of_death",
     "completed",
     "delegated",
+    "ended_with",
     "failed",
     "raised",
     "returned",
     "stopped",
     "suspended",
+    "suspended_by",
     "too_late",
 ]
 
 #: A child that used this share of its memory limit when it died is taken to have run out of memory.
 NEAR_LIMIT = 0.9
+
+
+def ended_with(running: Running, value: Any) -> Finished:
+    """The outcome of an attempt whose handler returned `value` in this process. Raises BadTask: it cannot be a
+    result."""
+    refuse_unrun(running.task.task_type, value)
+    if isinstance(value, Spawn):
+        return delegated(running, spawn_json(value))
+    return completed(running, NULL if value is None else Raw(result_json(value)))
 
 
 def completed(running: Running, result_json: Raw) -> Finished:
@@ -67,8 +80,12 @@ def suspended(running: Running, suspension: bytes) -> Finished:
     """The outcome of an attempt that waits for what `suspension`, in JSON, says. Raises BadTask when a task that it
     delegates is malformed."""
     told = msgspec.json.decode(suspension, type=_Told)
-    waits_for = Suspension(told.waits, tuple(map(Task.from_json, told.children)))
-    return _ended(running, "suspended")._replace(suspension=waits_for)
+    return suspended_by(running, Suspension(told.waits, tuple(map(Task.from_json, told.children))))
+
+
+def suspended_by(running: Running, suspension: Suspension) -> Finished:
+    """The outcome of an attempt that waits for what `suspension` says."""
+    return _ended(running, "suspended")._replace(suspension=suspension)
 
 
 def returned(running: Running) -> Finished:
@@ -105,6 +122,6 @@ def _ended(
     spawn: Spawn | None = None,
 ) -> Finished:
     task = running.task
-    run_ms = (monotonic() - running.started_monotonic) * 1000
+    run_ms = (monotonic_s() - running.started_monotonic) * 1000
     output = running.output if running.printed and error is None else ""
     return Finished(task.task_id, task.attempt, status, running.started_at, run_ms, result_json, error, spawn, output)

@@ -7,8 +7,8 @@ import logging
 from functools import partial
 
 from worker.children.forks import Forks, NoProcess
+from worker.hosts.memory import Memory
 from worker.hosts.process import HostProcess
-from worker.hosts.storage_calls import Memory
 
 __all__ = ["HostPool"]
 

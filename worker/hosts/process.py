@@ -17,6 +17,7 @@ from worker.children.forks import ChildDied, Forked, NoProcess
 from worker.children.frames import FRAME_LIMIT_BYTES
 from worker.children.output import AttemptOutput, ChildOutput
 from worker.children.pool import output_event
+from worker.hosts.memory import Memory
 from worker.hosts.messages import (
     Ask,
     Begin,
@@ -32,7 +33,7 @@ from worker.hosts.messages import (
     from_host,
     packed,
 )
-from worker.hosts.storage_calls import Memory, answer_to
+from worker.hosts.storage_calls import answer_to
 
 __all__ = ["Blame", "HostDied", "HostProcess", "HostRun"]
 

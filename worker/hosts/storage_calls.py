@@ -6,24 +6,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from core import errors
 from core.budget import Reservation, Settlement
-from core.checkpoints.items import Items, PutItem, StoredItem
-from core.checkpoints.storage import Fence, Selection, Storage, StoredCheckpoint, ThreadWrite, Written
+from core.checkpoints.items import PutItem, StoredItem
+from core.checkpoints.storage import Fence, Selection, StoredCheckpoint, ThreadWrite, Written
 from core.errors import AgentSystemError, CheckpointTooLarge, ServerRefused, TransportDown
 from core.model_limits import CallEnd, LimitedCall
 from worker.children.frames import FRAME_LIMIT_BYTES
+from worker.hosts.memory import Memory
 from worker.hosts.messages import Answer, Ask
 
-if TYPE_CHECKING:
-    from worker.hosts.accounts import Accounts
-    from worker.hosts.fleet_limits import FleetLimits
-
-__all__ = ["Memory", "Remote", "RemoteItems", "RemoteStorage", "answer_to"]
+__all__ = ["Remote", "RemoteItems", "RemoteStorage", "answer_to"]
 
 log = logging.getLogger(__name__)
 
@@ -66,27 +63,19 @@ FIRST_PAUSE_S, LAST_PAUSE_S = 0.1, 2.0
 MAX_BYTES = FRAME_LIMIT_BYTES - 1024
 
 
-class Memory(NamedTuple):
-    """Where the graphs of a worker remember."""
-
-    storage: Storage  #: their checkpoints
-    items: Items  #: what they share, as `runtime.store`
-    accounts: Accounts  #: what their tasks have spent
-    limits: FleetLimits  #: how often they may call models
-
-    def place_of(self, method: str) -> Any:
-        """What has this call, one of CALLS."""
-        if method in ACCOUNT_CALLS:
-            return self.accounts
-        if method in LIMIT_CALLS:
-            return self.limits
-        return self.items if method in ITEM_CALLS else self.storage
+def _place_of(method: str, memory: Memory) -> Any:
+    """What has this call, one of CALLS."""
+    if method in ACCOUNT_CALLS:
+        return memory.accounts
+    if method in LIMIT_CALLS:
+        return memory.limits
+    return memory.items if method in ITEM_CALLS else memory.storage
 
 
 async def answer_to(ask: Ask, memory: Memory) -> Answer:
     """The answer to a call of a host. It comes when there is one: an outage of Redis is waited out."""
     pause_s = FIRST_PAUSE_S
-    place = memory.place_of(ask.method)
+    place = _place_of(ask.method, memory)
     while True:
         try:
             arguments = ASKED[ask.method].decode(ask.arguments)
