@@ -35,6 +35,7 @@ from core.config.sources import load
 from core.errors import AgentSystemError, BadTask, MalformedMessage, NotPermitted
 from core.langgraph_state import SharedAgentState
 from core.reconciliation import Held
+from core.recording.recorder import recorded
 from core.redis_backend.bounded_reads import HASH_BYTES
 from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys, keys_of
 from core.redis_backend.shared_state import read_shared_state
@@ -48,7 +49,7 @@ from core.signing import Signed
 from core.status_reports import Beat, beat_in
 from core.step import Batch, Call, Event, Received, Step
 from core.tasks import Task, as_received
-from core.tier_graph import After, Before
+from core.tier_graph import After, Before, names_of
 
 __all__ = ["CoordinatorAgent"]
 
@@ -263,7 +264,11 @@ class CoordinatorAgent(Agent):
         config = config or load().agent
         self._coordinator_behaviour = CoordinatorBehaviour(agent_id, config, nodes)
         super().__init__(
-            (Address.of(Role.COORDINATOR, agent_id),), self._coordinator_behaviour, redis_config, a2a_config, config
+            (Address.of(Role.COORDINATOR, agent_id),),
+            recorded(self._coordinator_behaviour, config, names_of(nodes)),
+            redis_config,
+            a2a_config,
+            config,
         )
 
     @operation

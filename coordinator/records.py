@@ -25,7 +25,7 @@ from core.redis_backend.keys import CoordinatorKeys
 from core.runtime.agent_loop import AgentLoop
 from core.sealing import Sealed
 from core.stored import number_in
-from core.tasks import Task, TaskStatus
+from core.tasks import NULL, Task, TaskStatus
 
 __all__ = ["PAGE", "Records"]
 
@@ -233,7 +233,7 @@ class Records:
             return Found(task_id)
         if task.submission and task.submission not in messages:
             messages[task.submission] = await self._message(task.submission)
-        original = messages.get(task.submission or "", {}).get(origin_of(task))
+        original = messages.get(task.submission or "", {}).get(origin_of(task), NULL)
         latest, start = None, 0
         while True:
             ids = successors_of(task, start, SUCCESSORS)

@@ -20,7 +20,7 @@ from core.event_types import EventType
 from core.reports import Answer, Refusal, shown_id, task_named
 from core.roles import Address, Role
 from core.step import Batch, Received, Step, Table
-from core.tasks import Task, check_names
+from core.tasks import NULL, Task, check_names
 
 __all__ = ["on_fetched", "on_purge_task", "on_replay_task"]
 
@@ -109,7 +109,7 @@ def on_purge_task(state: CoordinatorState, received: Received, batch: Batch, ste
 def original_of(found: Found, dead: Task) -> Task:
     """The task as it was submitted. Its record may differ, since a continuation has another type. Raises BadTask: what
     was submitted is not known."""
-    if found.original is not None:
+    if found.original != NULL:
         return Task.from_json(found.original)
     if dead.children:
         raise BadTask("the message that submitted it is not kept, and it has delegated since; submit it again")

@@ -239,6 +239,7 @@ def write_records(state: CoordinatorState, step: Step) -> None:
 def recall(state: CoordinatorState, records: list[Task], digests: dict[str, str], mono_ms: int) -> None:
     """Restores the state from the records of open tasks, in the order of their submission, and the digests of ended
     children of waiting tasks. A distributor with tasks counts as active until the failure timeout has passed."""
+    state.read_ms = mono_ms
     records = [task for task in records if not task.status.ended]  # somebody else wrote an ended one to Redis
     state.local_tasks = {task.task_id: task for task in records}
     state.deadlines = deadlines_of(state)

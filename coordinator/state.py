@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from core.agents import Subordinate
 from core.dispatch_queue import DispatchQueue
@@ -14,7 +14,7 @@ from core.langgraph_state import LocalAgentState
 from core.reconciliation import Held
 from core.server_info import Memory
 from core.step import Call, Drain, Effect, Event, HeartbeatDue, Request, Sending
-from core.tasks import Task
+from core.tasks import NULL, Task
 
 __all__ = [
     "AssignTask", "Audit", "Audited", "CoordinatorEffect", "CoordinatorEvent", "CoordinatorRequest", "CoordinatorState",
@@ -136,13 +136,12 @@ class Fetch(Effect):
     task_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """What is stored about a task that a client wants to replay."""
 
     task_id: str
     record: bytes | None = None  #: None: there is none
-    original: Raw | None = None  #: the task as its client wrote it; None: that message is not stored
+    original: Raw = NULL  #: the task as its client wrote it; null: that message is not stored
     next_id: str = ""  #: the first unused id for a replay of it
     latest: bytes | None = None  #: the record of its latest replay; None: it was never replayed
 

@@ -10,7 +10,7 @@ AgentSystemError
 │   ├── TransportDown (ReplyTooLarge), ServerRefused, StreamFull
 ├── UserError           the caller's: the message names the cure
 │   ├── ConfigError, EventLoopError, BadTask, BadEvent, BusClosed, NoGroup,
-│   ├── CheckpointTooLarge, CheckpointUnreadable, DelegationRefused, AnswerRefused,
+│   ├── CheckpointTooLarge, CheckpointUnreadable, DelegationRefused, AnswerRefused, BadRecording,
 │   └── TaskRefused, TaskFailed, TaskTimeout, UnknownTask, TaskLost
 ├── UnlawfulTransition  ours: a bug, let it surface
 └── Wedged              ours: this process must be replaced by another
@@ -196,6 +196,12 @@ class TaskRefused(UserError):
     def __init__(self, task_id: str, reason: str) -> None:
         self.task_id, self.reason = task_id, reason
         super().__init__(f"task {task_id!r} was refused: {reason}")
+
+
+class BadRecording(UserError):
+    """What is to be replayed is no recording, or one that this release cannot read. The message says which."""
+
+    exit_code = 65
 
 
 class TaskFailed(UserError):

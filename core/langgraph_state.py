@@ -53,6 +53,7 @@ class LocalAgentState:
     metadata: dict[str, Any] = field(default_factory=dict)
     created_at: datetime = field(default_factory=utc_now)
     updated_at: datetime = field(default_factory=utc_now)
+    read_ms: int = 0  #: when it was read from what is stored, by this process's monotonic clock
 
     def to_dict(self) -> dict[str, Any]:
         """The state as JSON values, tasks as a list."""

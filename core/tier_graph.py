@@ -30,8 +30,8 @@ from core.event_types import EventLevel
 from core.step import Batch, Step
 
 __all__ = [
-    "After", "Before", "Stage", "TickContext", "TickState", "TierGraph", "built", "first_run", "stage", "tier_graph",
-    "with_added",
+    "After", "Before", "Stage", "TickContext", "TickState", "TierGraph", "built", "first_run", "names_of", "stage",
+    "tier_graph", "with_added",
 ]  # fmt: skip
 
 Memory = TypeVar("Memory")
@@ -108,6 +108,11 @@ class After(NamedTuple):
     node: Node
 
 
+def names_of(nodes: Sequence[Before | After]) -> list[str]:
+    """The names that the nodes of a program have in the graph."""
+    return [getattr(new.node, "__name__", type(new.node).__name__) for new in nodes]
+
+
 def with_added(stages: Sequence[Stage], nodes: Sequence[Before | After]) -> list[Stage]:
     """The stages, with the nodes of a program inserted. Nodes at one place keep the order in which they are given.
 
@@ -129,8 +134,7 @@ def with_added(stages: Sequence[Stage], nodes: Sequence[Before | After]) -> list
 def added(new: Before | After, anchor: Stage) -> Stage:
     """A node of a program as a stage. An exception costs only the node's own decision, and is noted. It must not reach
     the loop, which would blame the messages of the batch and put them aside."""
-    node = new.node
-    name = getattr(node, "__name__", type(node).__name__)
+    node, [name] = new.node, names_of([new])
     if iscoroutinefunction(node) or iscoroutinefunction(getattr(node, "__call__", None)):  # noqa: B004 - not a test
         raise ConfigError(f"{name} is a coroutine function: a node is a plain function, which does no I/O")
 

@@ -12,6 +12,7 @@ from msgspec.structs import asdict
 from core.config.settings import A2AConfig, AgentConfig, RedisConfig
 from core.config.sources import load
 from core.errors import BadTask, ForgedRecord, LeaseLost, PeerError, UnknownKey
+from core.recording.recorder import recorded
 from core.redis_backend.keys import CellKeys
 from core.roles import Address, Role
 from core.runtime.agent import Agent
@@ -22,7 +23,7 @@ from core.sealing import Sealed, Seals, bare
 from core.status_reports import Beat
 from core.step import Batch, Event, Received, Step
 from core.tasks import Task, TaskStatus, to_begin_now
-from core.tier_graph import After, Before
+from core.tier_graph import After, Before, names_of
 from distributor.graph import build
 from distributor.rules import recall
 from distributor.state import AssignTask, DistributorState, HandBack, RegisterWorker, room
@@ -157,7 +158,8 @@ class DistributorAgent(Agent):
         coordinator = Address.of(Role.COORDINATOR, coordinator_id or load().coordinator_id)
         me = Address.of(Role.DISTRIBUTOR, agent_id)
         behaviour = DistributorBehaviour(me, coordinator, config, nodes)
-        super().__init__((coordinator, me), behaviour, redis_config, a2a_config, config)
+        recording = recorded(behaviour, config, names_of(nodes))
+        super().__init__((coordinator, me), recording, redis_config, a2a_config, config)
 
     @operation
     async def register_worker(self, worker_id: str) -> bool:

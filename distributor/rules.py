@@ -341,6 +341,7 @@ def is_on_last_chance(state: DistributorState, task_id: str) -> bool:
 def recall(state: DistributorState, records: list[Task], mono_ms: int) -> None:
     """Restores the state from the stored records. A worker with tasks counts as active until it has been silent for the
     failure timeout; its heartbeats tell which tasks it still has."""
+    state.read_ms = mono_ms
     state.local_tasks = {task.task_id: task for task in records if not task.status.ended and task.status != S.WAITING}
     state.ended.update((task.task_id, None) for task in records if task.task_id not in state.local_tasks)
     for task in sorted(state.local_tasks.values(), key=lambda task: task.started_at or task.created_at):

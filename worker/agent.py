@@ -19,6 +19,7 @@ from core.config.sources import load
 from core.errors import BadEvent, BadTask
 from core.event_types import EventLevel, event_type
 from core.ports import Connection
+from core.recording.recorder import recorded
 from core.redis_backend.keys import CoordinatorKeys
 from core.reports import AttemptReport, item_of
 from core.roles import Address, Role
@@ -311,7 +312,7 @@ class WorkerAgent(Agent):
         )
         self._worker_behaviour = WorkerBehaviour(chain, config, handlers, modules, capabilities)
         self._handlers = handlers
-        super().__init__(chain, self._worker_behaviour, redis_config, a2a_config, config)
+        super().__init__(chain, recorded(self._worker_behaviour, config), redis_config, a2a_config, config)
 
     async def _initialize(self) -> bool:
         """Returns when the worker can run functions and graphs too. Coroutines run as soon as it has joined, which is

@@ -17,6 +17,7 @@ from core.cli import (
     limits,
     questions,
     redis_server,
+    replay,
     run_graph,
     state,
     status,
@@ -32,8 +33,8 @@ __all__ = ["app"]
 app = typer.Typer(
     help="Runs, watches and repairs a hierarchy of agents: a coordinator, its distributors, their workers."
     " Which Redis and which coordinator: REDIS_URL and COORDINATOR_ID, in the environment or in .env."
-    " Exit codes: 0 ok, 1 task failed or refused, 2 usage, 69 Redis unavailable, 74 output not written, 75 not ended in"
-    " time or handed back, 77 message rejected, 78 configuration.",
+    " Exit codes: 0 ok, 1 task failed or refused, 2 usage, 65 recording unreadable, 69 Redis unavailable, 74 output not"
+    " written, 75 not ended in time or handed back, 77 message rejected, 78 configuration.",
     no_args_is_help=True,
     rich_markup_mode=None,  # drawing rich's frames takes as long as everything else
     pretty_exceptions_enable=False,
@@ -59,5 +60,6 @@ app.command()(acl.acl)
 app.command()(doctor.doctor)
 app.command()(healthcheck.healthcheck)
 app.command()(graph.graph)
+app.command()(replay.replay)
 app.command()(chaos.chaos)
 app.command()(version.version)

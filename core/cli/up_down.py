@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,6 +40,10 @@ def up(
     concurrency: Annotated[
         int | None, typer.Option(min=1, max=10_000, help="Tasks each worker runs at once (default: 4).")
     ] = None,
+    recorded: Annotated[
+        Path | None,
+        typer.Option("--record", metavar="DIR", help="Record what the agents go through there, for `agents replay`."),
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return when all are ready; they go on.")] = False,
 ) -> None:
     """Run a hierarchy as processes of this machine.
@@ -54,6 +59,7 @@ def up(
     # This process forks agents, which run user code. So secrets are read in another process, and never in this one.
     launch = run_in_fork(launch_settings)
     log_format = "console" if launch.log_format == "auto" and not detach else launch.log_format
+    recording = () if recorded is None else ("--record", str(recorded.absolute()))
     plans = plan_agents(
         launch.coordinator_id,
         distributors=distributors,
@@ -61,7 +67,7 @@ def up(
         modules=modules or (),
         projects=projects or (),
         concurrency=concurrency,
-        flags=("--drain-order", str(launch.files.drain_order), "--log-format", log_format),
+        flags=("--drain-order", str(launch.files.drain_order), "--log-format", log_format, *recording),
         health_port=launch.health_port,
     )
     lock = _lock(launch.files)

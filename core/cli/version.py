@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from core.cli.render import print_json
+from core.config.version import installed_version
 
-__all__ = ["installed_version", "version", "with_version"]
+__all__ = ["version", "with_version"]
 
 
 def _print_version(wanted: bool) -> None:
@@ -34,15 +35,3 @@ def version(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = 
         print_json({"agent-system": ours, "python": platform.python_version()})
     else:
         print(f"agent-system {ours}")
-
-
-def installed_version() -> str:
-    """The version of the installed package, or of the checkout that contains this file."""
-    import tomllib
-    from importlib import metadata
-    from pathlib import Path
-
-    project = Path(__file__).parents[2] / "pyproject.toml"
-    if project.is_file():
-        return str(tomllib.loads(project.read_text())["project"]["version"])
-    return metadata.version("agent-system")

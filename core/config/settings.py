@@ -231,6 +231,8 @@ class AgentConfig(Value):
     message_limit_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
     #: for tests in which a process dies or stops at a certain point, see core/failpoints
     failpoints: Annotated[str, Variable("AGENT_FAILPOINTS", "NAME:NTH:ACTION, separated by commas")] = ""
+    #: where it records what it goes through, to be replayed; None: nowhere
+    record: Annotated[Path | None, Variable("AGENT_RECORD", "a folder for recordings")] = None
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"],
         BeforeValidator(lambda text: text.upper() if isinstance(text, str) else text),

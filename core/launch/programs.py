@@ -1,4 +1,4 @@
-"""The programs of the tiers. `core` starts and draws them by name, since it may not import a tier."""
+"""The programs of the tiers. `core` starts, draws and replays them by name, since it may not import a tier."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from core.module_names import module_name
 from core.roles import Role
 
 if TYPE_CHECKING:  # starting a tier does not need LangGraph here
+    from core.runtime.tier import Tier
     from core.tier_graph import TierGraph
 
-__all__ = ["graph_of", "main_of"]
+__all__ = ["graph_of", "main_of", "tier_of"]
 
 
 def main_of(tier: Role) -> Callable[[list[str]], int]:
@@ -23,3 +24,8 @@ def main_of(tier: Role) -> Callable[[list[str]], int]:
 def graph_of(tier: Role) -> TierGraph:
     """Imports a tier, and returns its compiled graph."""
     return cast("TierGraph", import_module(module_name(f"{tier.value}.graph")).build())
+
+
+def tier_of(role: Role) -> Tier:
+    """Imports a tier, and returns what it is made of."""
+    return cast("Tier", import_module(module_name(f"{role.value}.tier")).TIER)

@@ -78,6 +78,9 @@ def arguments(role: str, id_variable: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--health-host", dest="AGENT_HEALTH_HOST", metavar="HOST", help="at this address (default: 127.0.0.1)"
     )
+    parser.add_argument(
+        "--record", dest="AGENT_RECORD", metavar="DIR", help="record what it goes through there, for `agents replay`"
+    )
     # For a supervisor: a file that contains, at the time of SIGTERM, the seconds that override DRAIN_TIMEOUT.
     parser.add_argument("--drain-order", type=Path, help=argparse.SUPPRESS)
     return parser

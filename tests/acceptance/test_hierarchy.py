@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
+from core.recording.comparison import compared, files_of
 from tests.installation import Installation
 from tests.process_memory import memory_of, root_only
 from tests.waiting import until
@@ -54,9 +56,9 @@ def here() -> Iterator[Installation]:
         yield installation
 
 
-def test_up_returns_when_every_agent_is_at_work_and_down_ends_them_all(here: Installation) -> None:
+def test_up_returns_when_every_agent_is_at_work_and_down_ends_them_all(here: Installation, tmp_path: Path) -> None:
     # When
-    up = here.up("--distributors", "2", "--workers", "3")
+    up = here.up("--distributors", "2", "--workers", "3", "--record", str(tmp_path / "recorded"))
     # Then
     assert "ready" in up.stderr
     assert "Next: agents submit" in up.stderr
@@ -78,6 +80,10 @@ def test_up_returns_when_every_agent_is_at_work_and_down_ends_them_all(here: Ins
     assert down.returncode == 0, down.stderr
     assert not any(psutil.pid_exists(pid) for pid in pids.values())
     assert here.agent_health() == {"coordinator-1": "gone"}
+    # And each was recorded
+    reports = [compared(path) for path in files_of(tmp_path / "recorded")]
+    assert {report.agent.partition(":")[2] for report in reports} == {*parents}
+    assert [report for report in reports if report.difference or report.problem] == []
 
 
 @pytest.mark.parametrize("victim", ["worker:worker-1", "distributor:distributor-1", "coordinator:coordinator-1"])

@@ -26,7 +26,7 @@ from core.reports import AttemptReport, GivenAnswer, ProgressReport, QuestionsWa
 from core.roles import ALLOWED, Action, Address, Role
 from core.status_reports import MAX_SKILLS, Beat, status_report
 from core.step import Received, Sending, Step
-from core.tasks import Task
+from core.tasks import NULL, Task
 from distributor.rules import recall as recall_distributor
 from distributor.state import DistributorState
 from tests.builders import CLIENT, COORDINATOR, DISTRIBUTOR, WORKER, a_batch, a_beat, a_message, a_task
@@ -325,6 +325,6 @@ def test_a_dead_letter_is_replayed_whatever_its_message_says_or_it_stays() -> No
     for original in variants(FIELDS):
         agent = Top()
         record = a_task("t", status="failed", owner=str(CLIENT)).to_json()
-        found = Found("t", record, Raw(orjson.dumps(original)) if isinstance(original, dict) else None, "t.replay1")
+        found = Found("t", record, Raw(orjson.dumps(original)) if isinstance(original, dict) else NULL, "t.replay1")
         agent.take(events=[Fetched(Sending(CLIENT, Action.TASK_ACCEPTED, "r"), (found,))])
         agent.looks()

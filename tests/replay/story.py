@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -23,10 +24,14 @@ from tests.integration.speaker import Speaker
 from tests.redis_server import RedisServer
 from tests.waiting import until_async
 
-__all__ = ["happen"]
+__all__ = ["FOLDER", "happen"]
 
+#: Where all agents are recorded.
+FOLDER = Path(__file__).parent / "recordings"
 #: Few heartbeats, so that most of what is recorded is about tasks.
-CALM = FAST.model_copy(update={"heartbeat_s": 0.5, "failure_timeout_s": 1.5, "lease_s": 1.5, "max_open_tasks": 16})
+CALM = FAST.model_copy(
+    update={"heartbeat_s": 0.5, "failure_timeout_s": 1.5, "lease_s": 1.5, "max_open_tasks": 16, "record": FOLDER}
+)
 TOP, ODD = Address(Role.COORDINATOR, "k"), Address(Role.CLIENT, "odd")
 TWO_CHILDREN: list[dict[str, Any]] = [{"task_type": "wait"}, {"task_type": "add", "payload": [2]}]
 

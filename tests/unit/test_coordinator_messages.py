@@ -16,7 +16,7 @@ from core.server_info import Memory
 from core.signing import Signed
 from core.status_reports import Beat
 from core.step import Drain, HeartbeatDue, Sending, Step, Table
-from core.tasks import Task, TaskStatus, Then
+from core.tasks import NULL, Task, TaskStatus, Then
 from tests.builders import CLIENT, COORDINATOR, DISTRIBUTOR, NOW, a_batch, a_task, message_to, sent
 from tests.coordinator_steps import OTHER, handed_out, holding
 
@@ -265,7 +265,7 @@ def test_a_dead_letter_runs_again_as_it_was_submitted() -> None:
 def test_a_deadline_that_has_passed_is_none_for_a_replay(after: timedelta, kept: bool) -> None:
     state = with_letter()
     found = Found(
-        "t", dead_one(deadline=AT + after, idempotency_key="once", not_before=AT).to_json(), None, "t.replay1"
+        "t", dead_one(deadline=AT + after, idempotency_key="once", not_before=AT).to_json(), NULL, "t.replay1"
     )
 
     redrive.on_fetched(state, fetched(found), LATER, Step())
@@ -277,16 +277,16 @@ def test_a_deadline_that_has_passed_is_none_for_a_replay(after: timedelta, kept:
 #: What cannot be replayed: what was found, who asks, whether it is a dead letter, and why not.
 REFUSED: dict[str, tuple[Found, Address, bool, str]] = {
     "no record": (Found("t"), CLIENT, True, NO_DEAD_LETTER),
-    "another's": (Found("t", dead_one().to_json(), None, "n"), STRANGER, True, NO_DEAD_LETTER),
-    "none, and never replayed": (Found("t", dead_one().to_json(), None, "n"), CLIENT, False, NO_DEAD_LETTER),
+    "another's": (Found("t", dead_one().to_json(), NULL, "n"), STRANGER, True, NO_DEAD_LETTER),
+    "none, and never replayed": (Found("t", dead_one().to_json(), NULL, "n"), CLIENT, False, NO_DEAD_LETTER),
     "none, and its successor is nobody's replay": (
-        Found("t", dead_one().to_json(), None, "open"), CLIENT, False, NO_DEAD_LETTER,
+        Found("t", dead_one().to_json(), NULL, "open"), CLIENT, False, NO_DEAD_LETTER,
     ),
     "its next id is taken": (
-        Found("t", dead_one().to_json(), None, "open"), CLIENT, True, "task id 'open' is in use for another task",
+        Found("t", dead_one().to_json(), NULL, "open"), CLIENT, True, "task id 'open' is in use for another task",
     ),
     "its message is gone and it had delegated": (
-        Found("t", dead_one(children=("c",)).to_json(), None, "n"), CLIENT, True,
+        Found("t", dead_one(children=("c",)).to_json(), NULL, "n"), CLIENT, True,
         "the message that submitted it is not kept, and it has delegated since; submit it again",
     ),
 }  # fmt: skip
@@ -309,7 +309,7 @@ def test_what_cannot_be_replayed_is_refused_and_stays_as_it_is(name: str) -> Non
 def test_a_replay_that_is_asked_for_again_is_the_one_there_is(is_open: bool) -> None:
     replay = a_task("t.replay1").evolve(metadata_json={REPLAY_OF: Raw(b'"t"')})
     state, step = holding(*[replay][: int(is_open)]), Step()
-    found = Found("t", dead_one().to_json(), None, "t.replay1" if is_open else "t.replay2", replay.to_json())
+    found = Found("t", dead_one().to_json(), NULL, "t.replay1" if is_open else "t.replay2", replay.to_json())
 
     redrive.on_fetched(state, fetched(found), LATER, step)
 

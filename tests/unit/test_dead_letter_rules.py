@@ -17,7 +17,7 @@ from core.event_types import EventType
 from core.roles import Action, Address, Role
 from core.signing import Signed
 from core.step import Drain, Received, Sending, Step, Table
-from core.tasks import Task
+from core.tasks import NULL, Task
 from tests.builders import CLIENT, DISTRIBUTOR, NOW, a_task, record
 from tests.coordinator_steps import a_coordinator, refusals, result, stored, submitted, take, to_me
 
@@ -216,8 +216,8 @@ def test_without_its_message_a_task_is_replayed_from_its_record_unless_it_had_de
     state, ended = died(*tasks)
     gathered = a_task("parent", task_type="merge", status="failed", children=("c",), owner=str(CLIENT))
 
-    ids, _ = replayed(state, found(ended, tasks[0], original=None))
-    none, step = replayed(state, found(ended, tasks[1], original=None, record=gathered.to_json()))
+    ids, _ = replayed(state, found(ended, tasks[0], original=NULL))
+    none, step = replayed(state, found(ended, tasks[1], original=NULL, record=gathered.to_json()))
 
     assert ids == {"t": "t.replay1"}
     again = state.local_tasks["t.replay1"]
@@ -285,10 +285,10 @@ HAS_COMPLETED = a_task("x", status="completed", owner=str(CLIENT)).to_json()
     "letter",
     [
         Found("x"),
-        Found("x", a_task("x", status="completed").to_json(), None, "x.replay1"),  # another client's
-        Found("x", HAS_COMPLETED, None, "x.replay1"),
+        Found("x", a_task("x", status="completed").to_json(), NULL, "x.replay1"),  # another client's
+        Found("x", HAS_COMPLETED, NULL, "x.replay1"),
         Found(
-            "x", HAS_COMPLETED, None, "x.replay2", latest=a_task("x.replay1").to_json()
+            "x", HAS_COMPLETED, NULL, "x.replay2", latest=a_task("x.replay1").to_json()
         ),  # no replay: it only looks so
     ],
 )

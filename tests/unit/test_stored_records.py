@@ -21,7 +21,7 @@ from core.runtime.assembly import assembled
 from core.sealing import Sealed
 from core.signing import KeyRing, Signed
 from core.step import Step
-from core.tasks import Task, TaskStatus, Then
+from core.tasks import NULL, Task, TaskStatus, Then
 from tests.builders import CLIENT, COORDINATOR, NOW, SECRET, a_message, a_task
 
 S = TaskStatus
@@ -230,7 +230,7 @@ def test_a_message_that_is_forged_or_gone_is_none() -> None:
 
     start = Start(records, submissions={"5-0": packed(dead)}, fetch=("t", "u", "v"))
 
-    assert [(found.record is None, found.original) for found in start.found] == [(False, None)] * 3
+    assert [(found.record is None, found.original) for found in start.found] == [(False, NULL)] * 3
     [put_aside] = start.quarantined()
     assert (put_aside["from"], put_aside["entry"]) == (KEYS.submissions, "5-0")
 

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 
-from core.step import Call, Sending, Step, Unsealed
+from core.step import Call, Event, Sending, Step, Unsealed
 
-__all__ = ["told"]
+__all__ = ["failure_line", "step_lines"]
 
 #: Sets have no order, and dictionaries of an effect have none that means something.
 _encode = msgspec.json.Encoder(enc_hook=str, order="sorted").encode
 
 
-def told(step: Step, events: list[Any], wake_ms: int | None, *, drained: bool) -> list[str]:
+def step_lines(step: Step, events: Sequence[Event], wake_ms: int | None, *, drained: bool) -> list[str]:
     """All of a step, the answers of its calls, and when the agent wants to run again."""
     lines = [*_written(step), *_sent(step), *_done(step), *_answered(events), *_ahead(wake_ms, drained)]
     return [line.replace("\n", "\\n") for line in lines]
+
+
+def failure_line(error: Exception) -> str:
+    """Stands for a step that there is none of, since the graph has failed."""
+    return f"failed {type(error).__name__}: {error}".replace("\n", "\\n")
 
 
 def _written(step: Step) -> Iterator[str]:
@@ -60,9 +65,11 @@ def _done(step: Step) -> Iterator[str]:
         yield f"place {task_id} {agent_id}"
     for action, fields in step.notes:
         yield f"note {action} {_json(fields)}"
+    for row in step.events:
+        yield f"tell {_json(row)}"
 
 
-def _answered(events: list[Any]) -> Iterator[str]:
+def _answered(events: Sequence[Event]) -> Iterator[str]:
     for event in events:
         if isinstance(event, Call):
             yield f"answer {type(event.request).__name__} {event.answer!r}"
