@@ -12,9 +12,8 @@ from typing import Any
 from core.engine.agent_id import AgentId
 from core.engine.cancellation import CancellationToken
 from core.engine.envelopes import SendMessageEnvelope
-from core.engine.exceptions import RequestRing
 from core.engine.mailbox import Call, Mailbox, Room
-from core.engine.work import Wait, Work, current_work, ring
+from core.engine.work import Work, current_work, refuse_ring, ring
 
 __all__ = ["Delivery"]
 
@@ -87,7 +86,7 @@ class Delivery:
         """Waits for room. Returns whether to go in even if there is none."""
         room = Room(mailbox, asyncio.get_running_loop())
         if waiter is not None:
-            if self._ring(waiter, room) is not None:
+            if ring(waiter, room) is not None:
                 return True
             waiter.waits[room] = None
         mailbox.waiting.append(room)
@@ -110,21 +109,10 @@ class Delivery:
         caller = call.caller
         if caller is None or call.mailbox.current is None:
             return False
-        way = self._ring(caller, call)
-        if way is None:
-            return False
-        if not self._reentrant or call.depth > MAX_DEPTH:
-            raise RequestRing([caller.agent_id, *(work.agent_id for wait in way if (work := wait.blocked_by()))])
-        return True
-
-    def _ring(self, waiter: Work, wait: Wait) -> list[Wait] | None:
-        """The way from `wait` back to the waiter. Whoever only waits for room on that way is let in, which opens it."""
-        while True:
-            way = ring(waiter, wait)
-            rooms = [step for step in way or () if isinstance(step, Room) and step is not wait]
-            if not rooms:
-                return way
-            rooms[0].wake(let_in=True)
+        if self._reentrant and call.depth <= MAX_DEPTH:
+            return ring(caller, call) is not None
+        refuse_ring(caller, call)
+        return False
 
     def put(self, call: Call, *, out_of_turn: bool = False) -> None:
         """Begins it if its turn has come, else queues it. There is room, or it need not wait for it."""

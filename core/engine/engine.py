@@ -15,6 +15,7 @@ from core.engine.agent_id import AgentId
 from core.engine.cancellation import CancellationToken
 from core.engine.channels import MessageChannel
 from core.engine.delivery import Delivery
+from core.engine.duplicates import Duplicates
 from core.engine.envelopes import Envelope, PublishMessageEnvelope, ResponseMessageEnvelope, SendMessageEnvelope
 from core.engine.exceptions import AgentNotFound, EngineClosed, EngineStopped, MessageDroppedException, RequestTimeout
 from core.engine.handling import Handling, context_of
@@ -24,7 +25,7 @@ from core.engine.registration import Registration
 from core.engine.run import BackgroundErrors, Phase, Watchers
 from core.engine.spans import Spans, TracerProvider
 from core.engine.telling import DeadLetter, Telling
-from core.engine.work import current_work
+from core.engine.work import current_work, refuse_ring
 from core.events.bus import EventBus
 
 __all__ = ["LocalAgentEngine"]
@@ -41,9 +42,9 @@ class LocalAgentEngine(Registration):
     `ignore_unhandled_exceptions`: what a handler raises for a published message is logged and kept as a dead letter;
     if False it is also raised where the program waits (`stop`, `stop_when_idle`, `stop_when`, `close`,
     `process_next`). `bus` is told of every message. `mailbox_size`: so many messages wait at an agent before senders
-    have to wait. `request_timeout_s`: the time limit of a request that names none. `deduplicate`: of so many message
-    ids it is remembered that they were seen. `reentrant`: a request that would wait for itself is served out of turn,
-    and not refused. `keep_dead_letters`: how many."""
+    have to wait. `request_timeout_s`: the time limit of a request that names none. `deduplicate`: so many message ids
+    are remembered; what comes again is not handled again, and a request gets the response of the first. `reentrant`: a
+    request that would wait for itself is served out of turn, and not refused. `keep_dead_letters`: how many."""
 
     def __init__(
         self,
@@ -71,6 +72,7 @@ class LocalAgentEngine(Registration):
         )  # fmt: skip
         self._delivery = Delivery(self._handle, self._ended, bound=mailbox_size, reentrant=reentrant)
         self._waiting: deque[Call | PublishMessageEnvelope | ResponseMessageEnvelope] = deque()
+        self._duplicates = Duplicates(deduplicate) if deduplicate else None
         self._timeout_s = request_timeout_s
         self._phase = Phase.STANDING
         self._closed = False
@@ -131,6 +133,8 @@ class LocalAgentEngine(Registration):
     async def _request(self, call: Call) -> Any:
         envelope, caller = call.envelope, call.caller
         assert isinstance(envelope, SendMessageEnvelope)
+        if self._duplicates is not None and (first := self._duplicates.first_request(call)) is not None:
+            return await self._response_of(first, call)
         if self._interventions:
             await self._intercept(envelope)
         self._telling.sent(envelope)
@@ -145,6 +149,20 @@ class LocalAgentEngine(Registration):
                 caller.waits.pop(call, None)
             if not call.began:
                 self._withdraw(call)
+
+    async def _response_of(self, first: Call, again: Call) -> Any:
+        """For a request that repeats the first one."""
+        assert isinstance(first.envelope, SendMessageEnvelope)
+        self._telling.dropped(again.envelope, "it is a duplicate")
+        caller = again.caller
+        refuse_ring(caller, first)
+        if caller is not None:
+            caller.waits[first] = None
+        try:
+            return await asyncio.shield(first.envelope.future)
+        finally:
+            if caller is not None:
+                caller.waits.pop(first, None)
 
     async def _admit(self, call: Call) -> None:
         """Queues a request, as soon as there is room."""
@@ -199,6 +217,9 @@ class LocalAgentEngine(Registration):
             priority=priority,
             expires_at=None if ttl_s is None else asyncio.get_running_loop().time() + ttl_s,
         )
+        if self._duplicates is not None and self._duplicates.was_published(envelope):
+            self._telling.dropped(envelope, "it is a duplicate")
+            return
         with self._spans.of_message("create", envelope, channel):
             if self._interventions:
                 try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from core.engine.agent_id import AgentId
 from core.engine.contexts import AgentInstantiationContext
 from core.engine.exceptions import AgentNotFound
-from core.engine.work import Work, current_work, enter, leave
+from core.engine.work import Work, current_work, enter, leave, refuse_ring
 
 if TYPE_CHECKING:
     from core.engine.agent import Agent
@@ -74,7 +74,8 @@ class Instances:
             raise
 
     async def instance(self, agent_id: AgentId) -> Agent:
-        """The agent; it is built if it was not yet. Raises AgentNotFound, or what its builder raises."""
+        """The agent; it is built if it was not yet. Raises AgentNotFound, what its builder raises, or RequestRing if
+        that waits for itself."""
         while True:
             agent = self.there.get(agent_id)
             if agent is not None:
@@ -87,8 +88,7 @@ class Instances:
     async def _until_over(self, construction: _Construction) -> None:
         """Whoever comes second waits for the first. When that has failed, the next one tries."""
         waiter = current_work()
-        if waiter is construction:
-            raise RuntimeError(f"the builder of {construction.agent_id} asks for the agent that it builds")
+        refuse_ring(waiter, construction)
         if waiter is not None:
             waiter.waits[construction] = None
         try:

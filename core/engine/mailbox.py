@@ -42,8 +42,12 @@ class Room:
     def blocked_by(self) -> Work | None:
         return None if self.let_in else self.mailbox.current
 
-    def wake(self, *, let_in: bool = False) -> None:
-        self.let_in = self.let_in or let_in
+    def give_up(self) -> bool:
+        self.let_in = True
+        self.wake()
+        return True
+
+    def wake(self) -> None:
         if not self.future.done():
             self.future.set_result(None)
 

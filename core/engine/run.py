@@ -38,6 +38,8 @@ class Watchers:
 
     def wake(self) -> None:
         """It has happened."""
+        if not self._futures:
+            return
         futures, self._futures = self._futures, []
         for future in futures:
             if not future.done():

@@ -17,6 +17,9 @@ __all__ = [
 
 JSON_DATA_CONTENT_TYPE = "application/json"
 
+#: What JSON is made of.
+PLAIN = {str, int, float, bool, dict, list, type(None)}
+
 T = TypeVar("T")
 
 
@@ -67,8 +70,8 @@ class JsonMessageSerializer(Generic[T]):
 
 
 def try_get_known_serializers_for_type(cls: type[Any]) -> list[MessageSerializer[Any]]:
-    """Those that are there without anybody's doing: JSON for a dataclass or a pydantic model, else none."""
-    if is_dataclass(cls) or issubclass(cls, BaseModel):
+    """Those that are there without anybody's doing: JSON for dataclasses, pydantic models and what JSON is made of."""
+    if is_dataclass(cls) or issubclass(cls, BaseModel) or cls in PLAIN:
         return [JsonMessageSerializer(cls)]
     return []
 

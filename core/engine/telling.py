@@ -107,9 +107,9 @@ class Telling:
     def _tell(self, what: EventType, message_id: str | None, who: object, **data: str | None) -> None:
         if self._bus is None:
             return
-        agent_id = str(who)[:MAX_TEXT] if isinstance(who, AgentId) else None
-        correlation_id = None if message_id is None else message_id[:MAX_TEXT]
-        event = AgentEvent(what, agent_id=agent_id, correlation_id=correlation_id, data=dict(data))
+        agent_id = _unicode(who) if isinstance(who, AgentId) else None
+        told = {name: None if text is None else _unicode(text) for name, text in data.items()}
+        event = AgentEvent(what, agent_id=agent_id, correlation_id=message_id and _unicode(message_id), data=dict(told))
         try:
             self._bus.publish_nowait(event)
         except BusClosed:
@@ -118,6 +118,11 @@ class Telling:
 
 def kind_of(envelope: Envelope) -> MessageKind:
     return MessageKind.DIRECT if isinstance(envelope, SendMessageEnvelope) else MessageKind.PUBLISH
+
+
+def _unicode(text: object) -> str:
+    """As far as an event can hold it."""
+    return str(text)[:MAX_TEXT].encode(errors="replace").decode()
 
 
 def _text(who: AgentId | None) -> str | None:

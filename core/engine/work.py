@@ -14,8 +14,9 @@ from contextvars import ContextVar
 from typing import Protocol
 
 from core.engine.agent_id import AgentId
+from core.engine.exceptions import RequestRing
 
-__all__ = ["Wait", "Work", "current_work", "enter", "leave", "ring"]
+__all__ = ["Wait", "Work", "current_work", "enter", "leave", "refuse_ring", "ring"]
 
 _current: ContextVar[Work | None] = ContextVar("engine_work", default=None)
 
@@ -25,6 +26,10 @@ class Wait(Protocol):
 
     def blocked_by(self) -> Work | None:
         """The work that has to end first. None: nothing holds it up."""
+        ...
+
+    def give_up(self) -> bool:
+        """Goes on without what it waits for. False: it cannot."""
         ...
 
 
@@ -41,6 +46,9 @@ class Work:
 
     def blocked_by(self) -> Work | None:
         return self
+
+    def give_up(self) -> bool:
+        return False
 
 
 def current_work() -> Work | None:
@@ -60,8 +68,21 @@ def leave(token: object) -> None:
 
 
 def ring(waiter: Work, wait: Wait) -> list[Wait] | None:
-    """What would have to end, one for the other, for `wait` to be over, if `waiter` itself is among it: the way there.
-    None: it is not."""
+    """How `wait` leads back to the waiter, step by step. None: it does not, or a step on the way has given up."""
+    while (way := _way_back(waiter, wait)) is not None:
+        if not any(step.give_up() for step in way if step is not wait):
+            return way
+    return None
+
+
+def refuse_ring(waiter: Work | None, wait: Wait) -> None:
+    """Raises RequestRing if the waiter would wait for itself."""
+    way = None if waiter is None else ring(waiter, wait)
+    if waiter is not None and way is not None:
+        raise RequestRing([waiter.agent_id, *(work.agent_id for step in way if (work := step.blocked_by()))])
+
+
+def _way_back(waiter: Work, wait: Wait) -> list[Wait] | None:
     reached: dict[Wait, Wait | None] = {wait: None}
     todo = [wait]
     while todo:
