@@ -8,9 +8,21 @@ from types import ModuleType
 from worker.authoring.context import ChildOutcome, Context, Spawn, current_context
 from worker.authoring.delegation import as_tool, delegate
 from worker.authoring.handlers import agent, task
+from worker.authoring.model_limit import ModelLimit
 from worker.authoring.questions import ask
 
-__all__ = ["ChildOutcome", "Context", "Spawn", "agent", "as_tool", "ask", "current_context", "delegate", "task"]
+__all__ = [
+    "ChildOutcome",
+    "Context",
+    "ModelLimit",
+    "Spawn",
+    "agent",
+    "as_tool",
+    "ask",
+    "current_context",
+    "delegate",
+    "task",
+]
 
 
 class _Package(ModuleType):

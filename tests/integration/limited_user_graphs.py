@@ -10,8 +10,10 @@ from langgraph.graph import START, StateGraph
 
 from examples.offline_model import OfflineModel
 from worker.authoring.handlers import agent
+from worker.authoring.model_limit import ModelLimit
 
 MODEL = OfflineModel()
+LIMITED = ModelLimit("of-code", requests_per_minute=100, tokens_per_minute=50_000).wrap(MODEL)
 
 
 class Talk(TypedDict):
@@ -51,6 +53,10 @@ def refuse(state: Talk) -> dict[str, list[str]]:
     return {"said": [Refusing().invoke("one two three").text]}
 
 
+async def speak_as_code_says(state: Talk) -> dict[str, list[str]]:
+    return {"said": [(await LIMITED.ainvoke("one two three")).text]}
+
+
 async def silence(state: Talk) -> dict[str, list[str]]:
     return {"said": ["-"]}
 
@@ -63,4 +69,5 @@ agent("speaks", retries=0)(of(speak))
 agent("speaks_in_a_coroutine", retries=0)(of(speak_in_a_coroutine))
 agent("blocks_the_loop", retries=0)(of(block))
 agent("is_refused", retries=0)(of(refuse))
+agent("speaks_as_code_says", retries=0)(of(speak_as_code_says))
 agent("silent", retries=0)(of(silence))

@@ -97,6 +97,11 @@ async def test_all_workers_together_make_no_more_calls_than_the_limit_and_their_
     two_workers: AgentClient, reader: Reader, client: Any
 ) -> None:
     assert await results(two_workers, await submitted(two_workers, "blocks_the_loop")) == [SAID]
+    of_code = await submitted(two_workers, *["speaks_as_code_says"] * 4)
+    assert await results(two_workers, of_code) == [SAID] * 4
+    shared = await state(reader, "of-code")
+    assert (shared.allows and shared.allows.by_code, shared.requests_left) == (True, 6)
+    assert shared.tokens_left in range(5_000 - 4 * 8, 5_001)  # what the model has counted, and no estimate
 
     await set_limit(reader, "k", MODEL, Rates(requests_per_minute=60))  # six at once, and then one a second
     began_s, _ = await client.time()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from langchain_core.callbacks import BaseCallbackHandler
 
+from core.budget import OUTPUT_TOKENS
 from worker.authoring.rate_limit_errors import retry_after_ms
 
 __all__ = ["Gate", "ModelCall", "ModelCallbacks", "Used", "tokens_of"]
@@ -27,6 +28,11 @@ class ModelCall(NamedTuple):
     model: str
     input_tokens: int  #: as estimated
     output_tokens: int | None  #: at most; None: not known
+
+    @property
+    def tokens(self) -> int:
+        """In and out, as estimated."""
+        return self.input_tokens + (OUTPUT_TOKENS if self.output_tokens is None else self.output_tokens)
 
 
 class Used(NamedTuple):

@@ -92,7 +92,7 @@ class Attempts:
         self._queue = TaskQueue(handlers.hosts)
         self._running: dict[str, Running] = {}
         self._hosted: set[str] = set()  #: those of `_running` that take slots of agents
-        self._waits = LimitWaits(self._running, handlers)
+        self._waits = LimitWaits(self._running, self._hosted, handlers)
         self._variables = copy_context()  #: the context variables of which each attempt gets a copy
         self._on_loop = LoopExecutor(self._running)
         self._places = places
@@ -113,7 +113,7 @@ class Attempts:
     def agent_slots(self) -> int:
         """How many graphs may run at a time: `agent_concurrency`, and as many more as wait for a limit of models, so
         that those keep no others out."""
-        return min(self._agent_concurrency + len(self._waits), WAITING_TIMES * self._agent_concurrency)
+        return min(self._agent_concurrency + self._waits.lent, WAITING_TIMES * self._agent_concurrency)
 
     def waits_for(self, task_id: str, limit: str) -> Callable[[], None]:
         """Notes that a call of a run waits for a limit of models. Returns what ends that."""

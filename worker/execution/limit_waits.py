@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,26 +20,28 @@ class _Wait:
     """That of one run."""
 
     since_s: float
+    lends: bool  #: whether it takes no slot of agents meanwhile
     calls: int = 0  #: how many of its calls wait
 
 
 class LimitWaits:
     """They take no slots, so that they keep no others out, and their timeouts stand still."""
 
-    def __init__(self, running: Mapping[str, Running], handlers: Handlers) -> None:
+    def __init__(self, running: Mapping[str, Running], hosted: Container[str], handlers: Handlers) -> None:
+        """`hosted`: those that have slots of agents. The others keep theirs, since each has a process."""
         self._running = running
+        self._hosted = hosted
         self._handlers = handlers
         self._waits: dict[Running, _Wait] = {}
-
-    def __len__(self) -> int:
-        return len(self._waits)
+        self.lent = 0  #: how many slots of agents they do not take
 
     def begin(self, task_id: str, limit: str) -> Callable[[], None]:
         """Notes that a call waits. Returns what ends that."""
         if (running := self._running.get(task_id)) is None:
             return lambda: None
         if (wait := self._waits.get(running)) is None:
-            wait = self._waits[running] = _Wait(monotonic_s())
+            wait = self._waits[running] = _Wait(monotonic_s(), task_id in self._hosted)
+            self.lent += wait.lends
             running.due_s = deadline_s(running)
             running.tell({"type": EventType.MODEL_LIMIT_WAITING, "node_id": None, "data": {"limit": limit}})
         wait.calls += 1
@@ -49,5 +51,6 @@ class LimitWaits:
         wait.calls -= 1
         if wait.calls == 0:
             del self._waits[running]
+            self.lent -= wait.lends
             running.begin_later(monotonic_s() - wait.since_s)
             set_due(running, self._handlers.get(running.task.task_type))

@@ -27,8 +27,10 @@ from core.budget import Grants
 from core.checkpoints.storage import Fence
 from core.errors import AgentSystemError
 from core.json_values import TooLarge, result_json
+from core.model_limits import Rates
 from worker.authoring.context import Context, Progress, running_context
 from worker.authoring.graph_factory import Graphs
+from worker.authoring.model_limit import fleet_gate
 from worker.authoring.registry import Handler, Handlers
 from worker.authoring.suspension import Suspension
 from worker.children.descendants import end_children
@@ -239,11 +241,14 @@ class Host(asyncio.Protocol):
         """What LangChain tells and asks of the models that a run calls."""
         assert run.context is not None
         callbacks = callbacks_for(run.context) if run.context.on_event is not None else []
+        if request["thread"] is None:
+            return callbacks
+        run.ledger = CallLedger(self._counted, self._loop, self._lent_thread)
+        fleet_gate.set(partial(_limit_gate, run.ledger, run.context))
         grants = msgspec.convert(request["grants"], Grants)
         if grants or request["limited"]:
             from worker.authoring.model_calls import ModelCallbacks
 
-            run.ledger = CallLedger(self._counted, self._loop, self._lent_thread)
             gate = RunGate(run.ledger, run.context, grants)
             callbacks.insert(0, ModelCallbacks(lambda: gate))  # what it waits for is no time of the model
         return callbacks
@@ -356,6 +361,11 @@ class Host(asyncio.Protocol):
 def _suspension_json(suspension: Suspension) -> bytes:
     children = tuple(Raw(child.to_json()) for child in suspension.children)
     return msgspec.json.encode((suspension.waits, children))
+
+
+def _limit_gate(ledger: CallLedger, context: Context, name: str, rates: Rates) -> RunGate:
+    """The gate of a limit that code has declared."""
+    return RunGate(ledger, context, limit=name, rates=rates)
 
 
 async def _completed(run: Run, state: Any, graph_run: GraphRun) -> Ended:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.budget import OUTPUT_TOKENS, Grants, Reservation, Settlement
+from core.budget import Grants, Reservation, Settlement
 from core.errors import AgentSystemError, BadTask
 from core.event_types import EventType
 from core.model_limits import CallEnd, LimitedCall, Rates, names_of
@@ -127,17 +127,15 @@ class RunGate:
             await self.ledger.remote.ask("settle", told)
 
     async def _take(self, call: ModelCall) -> None:
-        output_tokens = OUTPUT_TOKENS if call.output_tokens is None else call.output_tokens
-        tokens = call.input_tokens + output_tokens
         names = (self.limit,) if self.limit else names_of(call.provider, call.model)
-        asked = LimitedCall(call.call_id, self.context.task_id, names, tokens, self.rates)
+        asked = LimitedCall(call.call_id, self.context.task_id, names, call.tokens, self.rates)
         try:
             name = await self.ledger.remote.ask("take", asked)
         except asyncio.CancelledError:
             self.ledger.forget(call.call_id)
             raise
         if name:
-            self._let_through[call.call_id] = CallEnd(call.call_id, name, tokens, 0)
+            self._let_through[call.call_id] = CallEnd(call.call_id, name, call.tokens, 0)
 
     async def _settle(self, call: ModelCall, used: Used) -> None:
         if end := self._let_through.pop(call.call_id, None):

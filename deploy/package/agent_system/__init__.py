@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from core.waits import Question
     from distributor.agent import DistributorAgent
     from distributor.state import DistributorState
-    from worker import ChildOutcome, Context, Spawn, agent, as_tool, ask, current_context, delegate, task
+    from worker import ChildOutcome, Context, ModelLimit, Spawn, agent, as_tool, ask, current_context, delegate, task
     from worker.agent import WorkerAgent
 else:
     try:
@@ -91,6 +91,7 @@ __all__ = [
     "LeaseLost",
     "LocalAgentState",
     "MessageType",
+    "ModelLimit",
     "PeerError",
     "Priority",
     "Question",
