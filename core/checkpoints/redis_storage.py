@@ -66,9 +66,7 @@ class RedisStorage:
         command = _read(thread_id, Selection(ns=""), fence)
         keep = [("PEXPIRE", key, self._options[0]) for key in ThreadKeys(thread_id).all] if self._options[0] else ()
         reply, *_ = await self._connection.ask.aio(command, *keep)  # an earlier attempt may have let it go
-        if isinstance(reply, ResponseError):
-            written = _refused(thread_id, command, reply)
-            raise FencedOut(written.message) if written.error == FencedOut.__name__ else ServerRefused(written.message)
+        _raise_refusal(thread_id, command, reply)
         return next(map(_stored, reply), None)
 
     async def read(self, thread_id: str, selection: Selection) -> list[StoredCheckpoint]:
@@ -91,9 +89,11 @@ class RedisStorage:
         """See Storage."""
         await self._connection.run(_script(PRUNE, thread_id, keep))
 
-    async def delete_runs(self, thread_id: str, run_ids: Sequence[str]) -> None:
+    async def delete_runs(self, thread_id: str, run_ids: Sequence[str], fence: Fence | None = None) -> None:
         """See Storage."""
-        await self._connection.run(_script(DROP_RUNS, thread_id, *run_ids))
+        command = _script(DROP_RUNS, thread_id, *(fence or _NO_FENCE), *run_ids)
+        [reply] = await self._connection.ask.aio(command)
+        _raise_refusal(thread_id, command, reply)
 
     async def threads(self, cursor: str = "") -> tuple[str, list[str]]:
         """See Storage. It takes time in proportion to the keys of the server, a part of it at each call."""
@@ -205,6 +205,13 @@ def _task_and_index(name: bytes) -> tuple[str, int]:
 
 def _written(write: ThreadWrite, reply: Any) -> Written:
     return _refused(write.thread_id, ("EVALSHA", "write"), reply) if isinstance(reply, ResponseError) else Written()
+
+
+def _raise_refusal(thread_id: str, command: Command, reply: Any) -> None:
+    """Raises FencedOut or ServerRefused if the reply is an error."""
+    if isinstance(reply, ResponseError):
+        written = _refused(thread_id, command, reply)
+        raise FencedOut(written.message) if written.error == FencedOut.__name__ else ServerRefused(written.message)
 
 
 def _refused(thread_id: str, command: Command, reply: ResponseError) -> Written:

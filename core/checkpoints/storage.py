@@ -129,8 +129,9 @@ class Storage(Protocol):
     async def prune(self, thread_id: str, keep: int) -> None:
         """Deletes all checkpoints but the newest `keep` of each namespace, and what those need to be read."""
 
-    async def delete_runs(self, thread_id: str, run_ids: Sequence[str]) -> None:
-        """Deletes the checkpoints of a thread that were made by these runs."""
+    async def delete_runs(self, thread_id: str, run_ids: Sequence[str], fence: Fence | None = None) -> None:
+        """Deletes the checkpoints of a thread that were made by these runs. Raises FencedOut as `open` does, so that
+        a late repetition deletes nothing of the attempt after this one. Without a fence nothing is compared."""
 
     async def threads(self, cursor: str = "") -> tuple[str, list[str]]:
         """Ids of some of the threads, and the cursor with which others are asked for; "": there are no others. One

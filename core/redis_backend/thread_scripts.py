@@ -264,13 +264,14 @@ for _, ns in ipairs(namespaces()) do prune(ns, tonumber(ARGV[1]), false) end
 return 1
 """
 )
-#: Deletes the checkpoints that the runs ARGV have made.
+#: Deletes the checkpoints that the runs ARGV[3] and following have made.
 DROP_RUNS = (
-    _LOOK
+    _FENCE
+    + _LOOK
     + _DROP
     + """
 local runs = {}
-for _, run in ipairs(ARGV) do runs[run] = true end
+for at = 3, #ARGV do runs[ARGV[at]] = true end
 for _, ns in ipairs(namespaces()) do
     local ids, heads = load(ns)
     local doomed = {}

@@ -11,6 +11,7 @@ import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.channels.delta import DeltaChannel
 from langgraph.graph import START, StateGraph
+from msgspec.structs import replace
 
 from core.checkpoints import RedisSaver
 from core.checkpoints.redis_storage import DAY_MS, LET_GO_MS, RedisStorage
@@ -88,6 +89,21 @@ async def test_opening_a_thread_takes_it_and_gives_its_newest_checkpoint(storage
     assert opened.checkpoint_id == "2"
     with pytest.raises(FencedOut, match="'t'"):
         await storage.open("t", Fence(1, 1))
+
+
+async def test_a_late_deletion_of_runs_takes_nothing_from_the_attempt_that_follows(storage: RedisStorage) -> None:
+    """As of a run that begins anew after its graph was changed, and whose worker repeats what an outage has cut off."""
+    mine = replace(put("1"), run_id="mine")
+    await storage.write([ThreadWrite("t", Fence(3, 1), (mine,))])
+    await storage.delete_runs("t", ["mine"], Fence(3, 2))
+    assert await storage.read("t", Selection()) == []
+    await storage.write([ThreadWrite("t", Fence(3, 2), (mine,))])
+
+    with pytest.raises(FencedOut, match="'t'"):
+        await storage.delete_runs("t", ["mine"], Fence(3, 1))
+    assert len(await storage.read("t", Selection())) == 1
+    await storage.delete_runs("t", ["mine"])  # a program of the user's
+    assert await storage.read("t", Selection()) == []
 
 
 async def test_a_late_writer_is_refused_also_after_the_thread_was_deleted(

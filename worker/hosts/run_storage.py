@@ -79,8 +79,8 @@ class RunStorage:
     async def prune(self, thread_id: str, keep: int) -> None:
         await self._storage.prune(thread_id, keep)
 
-    async def delete_runs(self, thread_id: str, run_ids: Sequence[str]) -> None:
-        await self._storage.delete_runs(thread_id, run_ids)
+    async def delete_runs(self, thread_id: str, run_ids: Sequence[str], fence: Fence | None = None) -> None:
+        await self._storage.delete_runs(thread_id, run_ids, fence)
 
     async def threads(self, cursor: str = "") -> tuple[str, list[str]]:
         return await self._storage.threads(cursor)
@@ -101,7 +101,7 @@ class RunSaver(CheckpointSaver):
         thread that `is_new` is known to have none."""
         found = None if is_new else await self.aopen(thread_id)
         if undoes:
-            await self._storage.delete_runs(thread_id, undoes)
+            await self._storage.delete_runs(thread_id, undoes, self._fence)
             found = await self.aopen(thread_id)
         self._known[thread_id] = found
         return found

@@ -49,7 +49,7 @@ CALLS: dict[str, tuple[Any, Any]] = {
     "read": (tuple[str, Selection], list[StoredCheckpoint]),
     "delete": (tuple[str], None),
     "prune": (tuple[str, int], None),
-    "delete_runs": (tuple[str, list[str]], None),
+    "delete_runs": (tuple[str, list[str], Fence | None], None),
     "threads": (tuple[str], tuple[str, list[str]]),
 }
 ASKED = {name: msgspec.msgpack.Decoder(asked) for name, (asked, _) in CALLS.items()}
@@ -144,8 +144,8 @@ class RemoteStorage(Remote):
     async def prune(self, thread_id: str, keep: int) -> None:
         await self.ask("prune", thread_id, keep)
 
-    async def delete_runs(self, thread_id: str, run_ids: Sequence[str]) -> None:
-        await self.ask("delete_runs", thread_id, run_ids)
+    async def delete_runs(self, thread_id: str, run_ids: Sequence[str], fence: Fence | None = None) -> None:
+        await self.ask("delete_runs", thread_id, run_ids, fence)
 
     async def threads(self, cursor: str = "") -> tuple[str, list[str]]:
         found: tuple[str, list[str]] = await self.ask("threads", cursor)
