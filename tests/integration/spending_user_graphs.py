@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import operator
 from typing import Annotated, Any, TypedDict
 
@@ -37,6 +38,11 @@ async def block(state: Talk) -> dict[str, list[Any]]:
     return {"said": [MODEL.invoke("one two three").text]}
 
 
+async def say_at_once(state: Talk) -> dict[str, list[Any]]:
+    answers = await asyncio.gather(*(MODEL.ainvoke("one two three") for _ in range(state["times"])))
+    return {"said": [answer.text for answer in answers]}
+
+
 async def plan(state: Talk) -> dict[str, list[Any]]:
     """A call of its own, and those of two others, of which one has a share."""
     shared = Task(task_id="shared", task_type="spends", payload={"times": 2, "said": []}, budget=Budget(calls=1))
@@ -54,4 +60,5 @@ def looped(node: Any) -> Any:
 agent("spends", retries=2)(looped(say))
 agent("spends_in_a_coroutine", retries=2)(looped(say_in_a_coroutine))
 agent("blocks", retries=2)(looped(block))
+agent("spends_at_once", retries=0)(StateGraph(Talk).add_node("say", say_at_once).add_edge(START, "say"))
 agent("plans", retries=2)(StateGraph(Talk).add_node("plan", plan).add_edge(START, "plan"))

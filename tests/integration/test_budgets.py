@@ -34,7 +34,8 @@ async def client_of_agents(agents: House, monkeypatch: pytest.MonkeyPatch) -> Ag
             handlers.add(handler)
     await agents.coordinator(config=FAST.model_copy(update={"retention_s": 1}))
     await agents.distributor()
-    await agents.worker(handlers=handlers, modules=[spending_user_graphs.__name__])
+    config = FAST.model_copy(update={"agent_concurrency": 1, "hosts": 1})
+    await agents.worker(handlers=handlers, modules=[spending_user_graphs.__name__], config=config)
     return await agents.client()
 
 
@@ -78,6 +79,12 @@ async def test_runs_spend_until_nothing_is_left(
     for task_id in dead:
         await client_of_agents.purge_dead_letter.aio(task_id.decode())
     await until_async(deleted, "what was counted goes with the tasks")
+
+
+async def test_calls_that_wait_for_a_budget_keep_none_from_settling(client_of_agents: AgentClient) -> None:
+    """The first one holds all tokens that are left, and so does each that follows. The host has 33 threads."""
+    done = await ended(client_of_agents, "spends_at_once", Budget(tokens=1000), times=50)
+    assert (done.status, len(done.result["said"])) == ("completed", 50)
 
 
 async def test_those_below_spend_of_the_whole_and_of_their_share(
