@@ -83,8 +83,15 @@ async def test_runs_spend_until_nothing_is_left(
 
 async def test_calls_that_wait_for_a_budget_keep_none_from_settling(client_of_agents: AgentClient) -> None:
     """The first one holds all tokens that are left, and so does each that follows. The host has 33 threads."""
-    done = await ended(client_of_agents, "spends_at_once", Budget(tokens=1000), times=50)
-    assert (done.status, len(done.result["said"])) == ("completed", 50)
+    done = await ended(client_of_agents, "spends_at_once", Budget(tokens=1000), times=40)
+    assert (done.status, len(done.result["said"])) == ("completed", 40)
+
+
+async def test_what_a_host_had_reserved_when_it_died_is_spent_and_nobody_waits_for_it(
+    client_of_agents: AgentClient,
+) -> None:
+    boss = await ended(client_of_agents, "plans_after_a_death", Budget(tokens=1000))
+    assert boss.result["said"] == ["failed", "budget"]
 
 
 async def test_those_below_spend_of_the_whole_and_of_their_share(

@@ -107,6 +107,8 @@ class HostExecutor:
             if running.child is not None:
                 running.printed, running.child = running.child.printed, None
                 del self._runs[running]
+                if self._pool.memory is not None:
+                    self._pool.memory.accounts.run_is_over(running.task.task_id, running.task.attempt)
             self._pool.release(host)
 
     def _stream_of(self, running: Running) -> Callable[[bytes], None] | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from core.budget import KINDS, NANO, OUTPUT_TOKENS, Grants, Reservation, Settlement
 from core.checkpoints.connection import GroupedConnection
 from core.config.model_prices import Prices
-from core.errors import BadTask, BudgetExhausted
+from core.errors import BadTask, BudgetExhausted, ServerRefused, TransportDown
 from core.ports import Connection
 from core.redis_backend.bounded_reads import name_of
 from core.redis_backend.budget_scripts import RESERVE, SCRIPTS, SETTLE
@@ -19,6 +20,9 @@ __all__ = ["Accounts"]
 
 #: Milliseconds after which a call that was not settled counts as ended.
 CALL_MS = 10 * 60 * 1000
+
+#: Seconds before what is released is tried again after an outage.
+PAUSE_S = 1.0
 
 _packed = msgspec.msgpack.Encoder().encode
 
@@ -31,6 +35,8 @@ class Accounts:
         self._connection = GroupedConnection(open_connection, SCRIPTS)
         self._key = key
         self._prices = prices
+        self._open: dict[str, Reservation] = {}  #: by id of the call: what may be reserved, and is not settled
+        self._releasing: set[asyncio.Task[None]] = set()
 
     async def reserve(self, asked: Reservation) -> bool:
         """Whether the call may be made. If not, calls under way may leave enough for it: it is asked for again then.
@@ -44,19 +50,46 @@ class Accounts:
         arguments = (
             asked.task_id, asked.attempt, asked.call_id, CALL_MS, _packed(need), _packed(want), _packed(budgets),
         )  # fmt: skip
+        self._open[asked.call_id] = asked  # before it is known, since the run may be over by then
         reply = await self._run(RESERVE, asked.grants, *arguments)
+        if reply == [b"reserved"]:
+            return True
+        self._open.pop(asked.call_id, None)
         if len(reply) > 1:
             raise _exhausted(asked.grants, *reply)
-        return bool(reply == [b"reserved"])
+        return False
 
     async def settle(self, used: Settlement) -> None:
         """Counts what a call has used instead of what was reserved for it. Raises TransportDown: ask again."""
         cost = self._prices.cost(used.model, used.input_tokens, used.output_tokens) or 0
         told = _packed((1, used.input_tokens + used.output_tokens, cost)) if used.known else b""
         await self._run(SETTLE, used.grants, used.call_id, told)
+        self._open.pop(used.call_id, None)
+
+    def run_is_over(self, task_id: str, attempt: int) -> None:
+        """Has nobody wait for the calls of a run that is over, or has died with its host. What is still reserved for
+        them counts as spent, since nobody knows what they have cost."""
+        left = [each for each in self._open.values() if (each.task_id, each.attempt) == (task_id, attempt)]
+        if left:
+            releasing = asyncio.get_running_loop().create_task(self._release(left))
+            self._releasing.add(releasing)
+            releasing.add_done_callback(self._releasing.discard)
+
+    async def _release(self, left: Sequence[Reservation]) -> None:
+        for each in left:
+            spent = Settlement(each.call_id, each.grants, each.model, 0, 0, known=False)
+            while each.call_id in self._open:
+                try:
+                    await self.settle(spent)
+                except TransportDown:
+                    await asyncio.sleep(PAUSE_S)
+                except ServerRefused:
+                    break  # then it counts as ended after CALL_MS
 
     async def close(self) -> None:
         """Closes the connection; the next call opens it again."""
+        for releasing in self._releasing:
+            releasing.cancel()
         await self._connection.close.aio()
 
     async def _run(self, script: str, grants: Grants, *arguments: str | int | bytes) -> Any:

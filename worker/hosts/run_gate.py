@@ -8,8 +8,10 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from random import random
 from typing import Any
 
+from core.backoff import Backoff
 from core.budget import Grants, Reservation, Settlement
 from core.errors import AgentSystemError, BadTask
 from core.event_types import EventType
@@ -156,10 +158,9 @@ class RunGate:
             input_tokens=call.input_tokens,
             output_tokens=call.output_tokens,
         )
-        pause_s = FIRST_PAUSE_S
-        while not await self.ledger.remote.ask("reserve", asked):
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LAST_PAUSE_S)
+        pauses = Backoff(FIRST_PAUSE_S, LAST_PAUSE_S)
+        while not await self.ledger.remote.ask("reserve", asked):  # noqa: ASYNC110 - nobody tells when that is
+            await asyncio.sleep(pauses.next(random()))  # not all at once, since only one may get what is left
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
