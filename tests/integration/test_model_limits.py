@@ -12,6 +12,7 @@ from core.config.settings import RedisConfig
 from core.model_limits import Rates
 from core.operations.limits import LimitState, freeze_limit, read_limits, remove_limit, set_limit
 from core.operations.reader import Reader, reading
+from core.redis_backend.keys import CoordinatorKeys
 from core.tasks import Task
 from tests.integration import limited_user_graphs
 from tests.integration.hierarchy import FAST, House
@@ -100,7 +101,8 @@ async def test_all_workers_together_make_no_more_calls_than_the_limit_and_their_
     of_code = await submitted(two_workers, *["speaks_as_code_says"] * 4)
     assert await results(two_workers, of_code) == [SAID] * 4
     shared = await state(reader, "of-code")
-    assert (shared.allows and shared.allows.by_code, shared.requests_left) == (True, 6)
+    assert (shared.allows and shared.allows.by_code, shared.under_way) == (True, 0)
+    assert await client.hget(CoordinatorKeys("k").limit("of-code")[1], "next") == b"4"  # both workers have asked
     assert shared.tokens_left in range(5_000 - 4 * 8, 5_001)  # what the model has counted, and no estimate
 
     await set_limit(reader, "k", MODEL, Rates(requests_per_minute=60))  # six at once, and then one a second
