@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -17,9 +19,12 @@ from core.tasks import Task
 from tests.integration import limited_user_graphs
 from tests.integration.hierarchy import FAST, House
 from tests.waiting import until_async
+from worker.agent import WorkerAgent
 from worker.authoring.handlers import HANDLERS
 from worker.authoring.registry import Handlers
+from worker.execution.attempt import Running
 from worker.hosts import fleet_limits
+from worker.hosts.process import HostRun
 
 # What is counted on the server is tested on every kind of it elsewhere.
 pytestmark = pytest.mark.parametrize("redis_server", ["bundled"], indirect=True, scope="session")
@@ -37,8 +42,8 @@ async def reader(redis_config: RedisConfig) -> AsyncIterator[Reader]:
 
 
 @pytest.fixture
-async def two_workers(agents: House, monkeypatch: pytest.MonkeyPatch) -> AgentClient:
-    """Each has one slot for agents, and sees at once what limits there are."""
+async def workers(agents: House, monkeypatch: pytest.MonkeyPatch) -> list[WorkerAgent]:
+    """Two. Each has one slot for agents, and sees at once what limits there are."""
     monkeypatch.setattr(fleet_limits, "NAMES_S", 0.0)
     handlers = Handlers()
     for handler in HANDLERS:
@@ -47,8 +52,13 @@ async def two_workers(agents: House, monkeypatch: pytest.MonkeyPatch) -> AgentCl
     await agents.coordinator()
     await agents.distributor()
     config = FAST.model_copy(update={"agent_concurrency": 1, "hosts": 1})
-    for name in ("w1", "w2"):
-        await agents.worker(name, handlers=handlers, modules=[limited_user_graphs.__name__], config=config)
+    told: Any = {"handlers": handlers, "modules": [limited_user_graphs.__name__], "config": config}
+    return [await agents.worker(name, **told) for name in ("w1", "w2")]
+
+
+@pytest.fixture
+async def two_workers(agents: House, workers: list[WorkerAgent]) -> AgentClient:
+    """Their client."""
     return await agents.client()
 
 
@@ -63,6 +73,15 @@ async def until_waiting(reader: Reader, count: int, name: str = MODEL) -> None:
     await until_async(reached, f"{count} calls wait")
 
 
+def running_on(worker: WorkerAgent) -> list[Running]:
+    return list(worker._worker_behaviour.executor.running.values())
+
+
+async def _named(client: Any, times: int) -> bool:
+    """Whether so many calls have come into the line since the beginning."""
+    return int(await client.hget(CoordinatorKeys("k").limit(MODEL)[1], "next")) >= times
+
+
 async def submitted(client: AgentClient, *task_types: str) -> list[str]:
     return await client.submit_many.aio([Task(task_type=name, payload={"said": []}) for name in task_types])
 
@@ -72,7 +91,9 @@ async def results(client: AgentClient, ids: Sequence[str]) -> list[Any]:
     return [task.result if task.status == "completed" else task.error for task in ended]
 
 
-async def test_runs_that_wait_take_no_slot_and_go_when_they_may(two_workers: AgentClient, reader: Reader) -> None:
+async def test_runs_that_wait_take_no_slot_and_go_when_they_may(
+    two_workers: AgentClient, workers: list[WorkerAgent], reader: Reader, client: Any
+) -> None:
     await set_limit(reader, "k", MODEL, Rates(requests_per_minute=10))
     await freeze_limit(reader, "k", MODEL, HOUR_MS)
     waiting = await submitted(two_workers, "speaks", "speaks_in_a_coroutine", "speaks", "speaks_in_a_coroutine")
@@ -82,6 +103,15 @@ async def test_runs_that_wait_take_no_slot_and_go_when_they_may(two_workers: Age
     assert await results(two_workers, await submitted(two_workers, *["silent"] * 4)) == [{"said": ["-"]}] * 4
     assert (await state(reader)).waiting == 4
     assert set((await state(reader)).first) == set(waiting)
+
+    # Those of a host that dies leave the line, and begin anew in another one, at its end.
+    there = [run.child.host for run in running_on(workers[0]) if isinstance(run.child, HostRun)]
+    killed = there[0]
+    assert killed.pid
+    os.kill(killed.pid, signal.SIGKILL)
+    await until_async(lambda: killed.gone, "the host has died")
+    await until_async(lambda: _named(client, 4 + len(there)), "they have come again")
+    await until_waiting(reader, 4)
 
     cancelled = waiting.pop()
     await two_workers.cancel.aio(cancelled)
