@@ -108,8 +108,10 @@ def show(task_id: TaskId, as_json: Json = False) -> None:
 
 async def _show(configured: Settings, task_id: str) -> tuple[Task, str, list[AgentEvent]]:
     from core.errors import UnknownTask
+    from core.operations.limits import waits_at
     from core.operations.overview import read_overview
     from core.operations.task_records import read_task
+    from core.tasks import TaskStatus
     from core.waiting_reason import waiting_reason
 
     async with looking(configured) as reader:
@@ -118,7 +120,12 @@ async def _show(configured: Settings, task_id: str) -> tuple[Task, str, list[Age
             raise UnknownTask(f"no task {task_id!r}: never submitted here, or ended longer ago than its retention")
         overview = await read_overview(reader, configured.coordinator_id, configured.agent)
         shown = in_cell if in_cell and not task.status.ended else task
-        return shown, waiting_reason(task, in_cell, overview), await _events(configured, task)
+        reason = waiting_reason(task, in_cell, overview)
+        if shown.status is TaskStatus.IN_PROGRESS and (
+            limit := await waits_at(reader, configured.coordinator_id, task_id)
+        ):
+            reason = f"{reason}; {limit}"
+        return shown, reason, await _events(configured, task)
 
 
 async def _events(configured: Settings, task: Task) -> list[AgentEvent]:

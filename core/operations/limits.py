@@ -12,8 +12,10 @@ from core.model_limits import Bucket, Rates, StoredRates, stored_rates
 from core.redis_backend.keys import CoordinatorKeys
 from core.redis_backend.shared_state import Runs
 
-__all__ = ["LimitState", "freeze_limit", "read_limits", "remove_limit", "set_limit"]
+__all__ = ["LimitState", "freeze_limit", "read_limits", "remove_limit", "set_limit", "waits_at"]
 
+#: How far is looked for a task among those that wait.
+LIMITS_LOOKED_AT, PLACES_LOOKED_AT = 50, 10_000
 #: How many of those that wait are named.
 SHOWN = 20
 
@@ -66,6 +68,21 @@ async def _state(source: Runs, keys: CoordinatorKeys, name: str, text: bytes, no
         waiting,
         tuple(member.decode(errors="replace").split(" ")[-1] for member in first),
     )
+
+
+async def waits_at(source: Runs, coordinator_id: str, task_id: str) -> str:
+    """Which limit the calls of a task wait for, as the end of a sentence; empty: none, as far as can be read."""
+    keys = CoordinatorKeys(coordinator_id)
+    [names] = await source.look(("HKEYS", keys.limits))
+    if not isinstance(names, list):
+        return ""
+    for name in [each.decode(errors="replace") for each in names[:LIMITS_LOOKED_AT]]:
+        [line] = await source.look(("ZRANGE", keys.limit(name)[2], 0, PLACES_LOOKED_AT - 1))
+        tasks = [member.split(b" ")[-1] for member in line] if isinstance(line, list) else []
+        if task_id.encode() in tasks:
+            before = tasks.index(task_id.encode())
+            return f"it waits for limit {name!r}, behind {before} call(s): `agents limits show {name}`"
+    return ""
 
 
 def _left(per_minute: int | None, level: float | None, since_ms: float) -> int | None:

@@ -12,7 +12,7 @@ import pytest
 from core.client.agent_client import AgentClient
 from core.config.settings import RedisConfig
 from core.model_limits import Rates
-from core.operations.limits import LimitState, freeze_limit, read_limits, remove_limit, set_limit
+from core.operations.limits import LimitState, freeze_limit, read_limits, remove_limit, set_limit, waits_at
 from core.operations.reader import Reader, reading
 from core.redis_backend.keys import CoordinatorKeys
 from core.tasks import Task
@@ -103,6 +103,10 @@ async def test_runs_that_wait_take_no_slot_and_go_when_they_may(
     assert await results(two_workers, await submitted(two_workers, *["silent"] * 4)) == [{"said": ["-"]}] * 4
     assert (await state(reader)).waiting == 4
     assert set((await state(reader)).first) == set(waiting)
+
+    last = (await state(reader)).first[-1]
+    assert "for limit 'offlinemodel', behind 3 call(s)" in await waits_at(reader, "k", last)
+    assert await waits_at(reader, "k", "another") == ""
 
     # Those of a host that dies leave the line, and begin anew in another one, at its end.
     there = [run.child.host for run in running_on(workers[0]) if isinstance(run.child, HostRun)]
