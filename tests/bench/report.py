@@ -17,6 +17,7 @@ __all__ = [
 ]  # fmt: skip
 
 PEER, OURS, ALONE = "dramatiq", "agent-system", "LangGraph"
+SINGLY = "LangGraph, one run after the other"
 
 
 def throughput_table(costs: list[Cost], console: Console) -> None:
@@ -146,8 +147,12 @@ def agents_tables(found: dict[str, list[dict[str, Any]]], console: Console) -> N
             if runs:
                 memory = _median(run["memory_mb"] for run in mine)
                 table.add_row(f"{runs:,} waiting: memory above idle, MB", "", f"{memory:,.0f}", "")
-    console.print(table)
     mine = [run for run in found["trivial"] if run["system"] == OURS]
+    singly = [run for run in found["trivial"] if run["system"] == SINGLY]
+    for label, key, form in OF_AGENTS["trivial"]:
+        a, b = (_median(run[key] for run in group) for group in (singly, mine))
+        table.add_row(f"{label}; alone one after the other", f"{a:{form}}", f"{b:{form}}", f"{b / a:.2f}")
+    console.print(table)
     table = Table(title="A trivial run: where the time goes", title_justify="left")
     _columns(table, "process", "CPU ms per run")
     for role in mine[0]["cpu_ms_by_role"]:
