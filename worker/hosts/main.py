@@ -7,6 +7,7 @@ The state of the process (see worker.children.surroundings) is restored whenever
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import threading
@@ -82,12 +83,19 @@ CONGESTED_BYTES = 1 << 20
 #: A longer line is passed on in pieces.
 LINE_CHARACTERS = 8192
 
+#: So many new objects let the garbage collector look for cycles. Python's 700 are fewer than one run has, so that it
+#: would look through all runs under way again and again; LangGraph itself leaves no cycles behind.
+OBJECTS_BETWEEN_LOOKS = 10_000
+
 
 def serve(connection: socket.socket, handlers: Handlers, memory_mb: int, runs_at_once: int) -> NoReturn:
     """Runs the graphs that come. Never returns: it ends the process when the other end of `connection` is closed.
 
     `memory_mb`: what all runs together may allocate, unless the handler of the only one has a limit of its own.
     """
+    young, *older = gc.get_threshold()
+    if 0 < young < OBJECTS_BETWEEN_LOOKS:  # 0: the user's modules have switched it off
+        gc.set_threshold(OBJECTS_BETWEEN_LOOKS, *older)
     loop = asyncio.new_event_loop()
     host = Host(handlers, memory_mb, runs_at_once, loop)
     loop.run_until_complete(host.connect(connection))
