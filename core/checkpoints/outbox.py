@@ -23,13 +23,17 @@ class Outbox:
 
     async def put(self, thread_id: str, *puts: CheckpointPut | WritesPut) -> None:
         """Returns when it is stored. Raises what the storage raises, and its answer if that is an error."""
+        await asyncio.shield(self.add(thread_id, *puts))
+
+    def add(self, thread_id: str, *puts: CheckpointPut | WritesPut) -> asyncio.Future[None]:
+        """As `put`: is done when it is stored. Only for the loop of this outbox; shield it from being cancelled."""
         gathered = self._gathered.get(thread_id)
         if gathered is None:
             gathered = self._gathered[thread_id] = _Gathered(self.loop.create_future())
         gathered.puts += puts
         if self._sender is None or self._sender.done():
             self._sender = self.loop.create_task(self._send())
-        await asyncio.shield(gathered.stored)
+        return gathered.stored
 
     async def _send(self) -> None:
         while self._gathered:

@@ -67,7 +67,7 @@ from worker.hosts.threads import AttemptThreads, attempt_threads
 
 if TYPE_CHECKING:
     from core.checkpoints.item_store import ItemStore
-    from worker.hosts.run_storage import RunSaver, RunStorage
+    from worker.hosts.run_storage import RunSaver
 
 __all__ = ["serve"]
 
@@ -115,7 +115,7 @@ class Run:
         self.control = RunControl()
         self.context: Context | None = None
         self.attempt: asyncio.Task[None] | None = None
-        self.storage: RunStorage | None = None
+        self.saver: RunSaver | None = None  #: None: it is not stored
         self.ledger: CallLedger | None = None  #: what its calls of models are counted by
         self.line = ""  #: what it has printed since the last end of a line
 
@@ -195,8 +195,8 @@ class Host(asyncio.Protocol):
         except BaseException as error:  # SystemExit and KeyboardInterrupt of user code fail the run as well
             ended = self._failure(run, error)
             await _store_last(run)
-        if run.storage is not None:
-            ended.stored = run.storage.stored
+        if run.saver is not None:
+            ended.stored = run.saver.stored
         if run.context is not None:
             ended.stuck = await self._left_behind(run.context)
         self._end(run, ended)
@@ -232,11 +232,12 @@ class Host(asyncio.Protocol):
         """The checkpointer of a run; None: its worker stores none."""
         if (thread := request["thread"]) is None:
             return None
-        from worker.hosts.run_storage import RunSaver, RunStorage
+        from worker.hosts.run_storage import RunSaver
 
         own_thread = thread["id"] == request["task"]["task_id"]
-        run.storage = RunStorage(self._storage, options.durability, own_thread=own_thread)
-        return RunSaver(run.storage, Fence(thread["order"], thread["attempt"]))
+        fence = Fence(thread["order"], thread["attempt"])
+        run.saver = RunSaver(self._storage, fence, options.durability, own_thread=own_thread)
+        return run.saver
 
     @cached_property
     def _store(self) -> ItemStore:
@@ -381,16 +382,16 @@ async def _completed(run: Run, state: Any, graph_run: GraphRun) -> Ended:
     try:
         return Ended(run.number, result_json(state))
     except TooLarge as error:
-        if run.storage is None:
+        if run.saver is None:
             raise
-        await run.storage.store_all()
+        await run.saver.store_all()
         where = graph_run.thread_of_result()
         return Ended(run.number, orjson.dumps({**where, "left_in_thread": str(error)}), in_thread=True)
 
 
 async def _store_last(run: Run) -> None:
     """Stores what a run has kept back that has failed after its last node, if that is possible soon."""
-    if run.storage is not None:
+    if run.saver is not None:
         with suppress(AgentSystemError, asyncio.CancelledError, TimeoutError):
             async with asyncio.timeout(GRACE_S):
-                await run.storage.store_last()
+                await run.saver.store_last()

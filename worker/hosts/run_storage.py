@@ -2,99 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from functools import partial
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from core.checkpoints.outbox import error_of
+from core.checkpoints.encoding import config_of, thread_of
 from core.checkpoints.saver import CheckpointSaver
-from core.checkpoints.storage import Fence, Selection, Storage, StoredCheckpoint, ThreadWrite, Written
+from core.checkpoints.storage import CheckpointPut, Fence, Storage, WritesPut
 from worker.hosts.graph_shape import SENDS
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
 
-__all__ = ["RunSaver", "RunStorage"]
+__all__ = ["RunSaver"]
+
+#: Makes what is stored of what LangGraph puts.
+Encode: TypeAlias = Callable[[], CheckpointPut | WritesPut]
 
 #: Where the node of LangGraph stands that hands the input on to the first nodes.
 INPUT_PATH = "~__pregel_pull, __start__"
 
 
-class RunStorage:
-    """A Storage that keeps back what a run writes until its first node has finished. If it dies before that, it begins
-    with its input again, and nothing is lost. In a thread of the run's own it keeps back the last checkpoint as well:
-    with the run's result the thread is over. Of a run that writes only at its end (`durability="exit"`) nothing else is
-    kept back."""
+class Batch:
+    """What is to be stored of one thread at once."""
 
-    def __init__(self, storage: Storage, durability: str, *, own_thread: bool) -> None:
-        self._storage = storage
-        self._own_thread = own_thread
-        self._held: list[ThreadWrite] = []
-        self._last = ""  #: the id of the checkpoint that nothing follows
-        self.begun = durability == "exit"  #: whether a node has finished, so that there is something to keep
-        self.stored = False  #: whether anything is stored in the thread, by this attempt or one before
-
-    def ends_with(self, checkpoint_id: str) -> None:
-        """Notes which checkpoint, yet to be written, is the last one."""
-        self._last = checkpoint_id if self._own_thread else ""
-
-    async def write(self, batch: Sequence[ThreadWrite]) -> list[Written]:
-        if self._can_wait(batch):
-            self._held += batch
-            return [Written() for _ in batch]
-        held, self._held, self.stored = self._held, [], True
-        answers = await self._storage.write([*held, *batch])
-        refused = next((answer for answer in answers[: len(held)] if answer.error), None)
-        return [refused] * len(batch) if refused else answers[len(held) :]
-
-    def _can_wait(self, batch: Sequence[ThreadWrite]) -> bool:
-        return not self.begun or any(put.checkpoint_id == self._last for write in batch for put in write.checkpoints)
-
-    async def store_last(self) -> None:
-        """Stores the last checkpoint, so that its node does not run again in another attempt."""
-        if self._last:
-            await self.store_all()
-
-    async def store_all(self) -> None:
-        """Stores what was kept back. Raises what the storage answers: FencedOut, CheckpointTooLarge."""
-        held, self._held = self._held, []
-        if held:
-            self.stored = True
-            for answer in await self._storage.write(held):
-                if answer.error:
-                    raise error_of(answer)
-
-    async def open(self, thread_id: str, fence: Fence) -> StoredCheckpoint | None:
-        found = await self._storage.open(thread_id, fence)
-        self.stored = self.stored or found is not None
-        return found
-
-    async def read(self, thread_id: str, selection: Selection) -> list[StoredCheckpoint]:
-        await self.store_all()
-        return await self._storage.read(thread_id, selection)
-
-    async def delete(self, thread_id: str) -> None:
-        await self._storage.delete(thread_id)
-
-    async def prune(self, thread_id: str, keep: int) -> None:
-        await self._storage.prune(thread_id, keep)
-
-    async def delete_runs(self, thread_id: str, run_ids: Sequence[str], fence: Fence | None = None) -> None:
-        await self._storage.delete_runs(thread_id, run_ids, fence)
-
-    async def threads(self, cursor: str = "") -> tuple[str, list[str]]:
-        return await self._storage.threads(cursor)
+    def __init__(self) -> None:
+        self.puts: list[Encode] = []
+        self.sent: asyncio.Future[None] | None = None  #: is done when it is stored; None: it is not on its way yet
 
 
 class RunSaver(CheckpointSaver):
-    """The checkpointer of one run, which has read the newest checkpoint of its thread already."""
+    """The checkpointer of one run, which has read the newest checkpoint of its thread already.
 
-    def __init__(self, storage: RunStorage, fence: Fence) -> None:
+    It keeps back what a run writes until its first node has finished: if it dies before that, it begins with its input
+    again, and nothing is lost. In a thread of the run's own it keeps back the last checkpoint as well, with what has
+    led to it: with the run's result the thread is over. Of a run that writes only at its end (`durability="exit"`)
+    nothing else is kept back. What is kept back to the end is never encoded."""
+
+    def __init__(self, storage: Storage, fence: Fence, durability: str, *, own_thread: bool) -> None:
+        """To be made in the event loop of the run."""
         super().__init__(storage, fence=fence)
-        self._run = storage
+        self._own_thread = own_thread
+        self._loop = asyncio.get_running_loop()
         self._known: dict[str, CheckpointTuple | None] = {}
         self._triggers: frozenset[str] = frozenset()  #: the channels to which a write begins nodes; empty: not known
+        self._begun = durability == "exit"  #: whether a node has finished, so that there is something to keep
+        self._keeps_end = False  #: whether the run's last checkpoint is kept back
+        self._lock = Lock()  #: nodes may use the saver from loops of their own
+        self._batches: dict[str, Batch] = {}  #: what is not on its way yet, by thread
         self.is_over = False  #: whether the newest checkpoint is the run's last
+        self.stored = False  #: whether anything is stored in the thread, by this attempt or one before
+
+    @property
+    def _may_wait(self) -> bool:
+        return self._keeps_end or not self._begun
 
     async def begin(self, thread_id: str, *, is_new: bool, undoes: Sequence[str]) -> CheckpointTuple | None:
         """Takes the thread, and gives its newest checkpoint, once those of the runs that it `undoes` are removed. A
@@ -104,6 +68,7 @@ class RunSaver(CheckpointSaver):
             await self._storage.delete_runs(thread_id, undoes, self._fence)
             found = await self.aopen(thread_id)
         self._known[thread_id] = found
+        self.stored = self.stored or found is not None
         return found
 
     def recognise_the_end(self, triggers: Iterable[str]) -> None:
@@ -116,7 +81,20 @@ class RunSaver(CheckpointSaver):
         place = config["configurable"]
         if not place.get("checkpoint_id") and not place.get("checkpoint_ns") and place["thread_id"] in self._known:
             return self._known.pop(place["thread_id"])  # LangGraph asks for it once, at the beginning
+        await self.store_all()
         return await super().aget_tuple(config)
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        await self.store_all()
+        async for found in super().alist(config, filter=filter, before=before, limit=limit):
+            yield found
 
     async def aput(
         self,
@@ -125,16 +103,69 @@ class RunSaver(CheckpointSaver):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        if not config["configurable"].get("checkpoint_ns"):
+        place, thread_id = config["configurable"], thread_of(config)
+        ns = place.get("checkpoint_ns", "")
+        if not ns:
             self.is_over = self._is_last(checkpoint)
-            self._run.ends_with(checkpoint["id"] if self.is_over else "")
-        return await super().aput(config, checkpoint, metadata, new_versions)
+            self._keeps_end = self.is_over and self._own_thread
+        encode = self._encoding(thread_id).checkpoint
+        await self._stored(self._keep(thread_id, partial(encode, config, checkpoint, metadata, new_versions)))
+        return config_of(place["thread_id"], ns, checkpoint["id"])
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        self._run.begun = self._run.begun or task_path != INPUT_PATH
-        await super().aput_writes(config, writes, task_id, task_path)
+        self._begun = self._begun or task_path != INPUT_PATH
+        thread_id = thread_of(config)
+        encode = self._encoding(thread_id).writes
+        batch = self._keep(thread_id, partial(encode, config, writes, task_id, task_path))
+        if self._begun:
+            await asyncio.sleep(0)  # the checkpoint of the same superstep may follow at once, and go with it
+            await self._stored(batch)
+
+    def _keep(self, thread_id: str, encode: Encode) -> Batch:
+        if not self._begun:  # now, since the nodes that begin next may change the values
+            put = encode()
+            encode = lambda: put  # noqa: E731
+        with self._lock:
+            batch = self._batches.setdefault(thread_id, Batch())
+            batch.puts.append(encode)
+        return batch
+
+    async def _stored(self, batch: Batch) -> None:
+        """Returns when it is stored, unless it may wait. Raises what the storage answers."""
+        if batch.sent is not None or not self._may_wait:
+            await self._on_its_loop(self._sent(batch))
+
+    async def store_all(self) -> None:
+        """Stores what was kept back. Raises what the storage answers: FencedOut, CheckpointTooLarge."""
+        await self._on_its_loop(self._sent(*self._batches.values()))
+
+    async def store_last(self) -> None:
+        """Stores the last checkpoint, so that its node does not run again in another attempt."""
+        if self._keeps_end:
+            await self.store_all()
+
+    async def _on_its_loop(self, call: Coroutine[Any, Any, None]) -> None:
+        if asyncio.get_running_loop() is self._loop:
+            await call
+        else:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call, self._loop))
+
+    async def _sent(self, *batches: Batch) -> None:
+        if any(batch.sent is None for batch in batches):
+            self._send_all()
+        for batch in batches:
+            assert batch.sent is not None
+            await asyncio.shield(batch.sent)
+
+    def _send_all(self) -> None:
+        with self._lock:
+            encoded = {thread_id: [encode() for encode in batch.puts] for thread_id, batch in self._batches.items()}
+            batches, self._batches = self._batches, {}
+        for thread_id, batch in batches.items():
+            batch.sent = self._to_be_sent().add(thread_id, *encoded[thread_id])
+            self.stored = True
 
     def _is_last(self, checkpoint: Checkpoint) -> bool:
         """Whether no node runs after a checkpoint of the outermost graph, since it has changed no channel that begins
