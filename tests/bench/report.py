@@ -12,7 +12,7 @@ from rich.table import Table
 from tests.bench.measure import Cost
 
 __all__ = [
-    "agents_tables", "backlog_table", "bus_table", "events_table", "idle_table", "latency_table", "levels_table",
+    "agents_tables", "backlog_table", "bus_table", "engine_table", "events_table", "idle_table", "latency_table",
     "summary", "throughput_table",
 ]  # fmt: skip
 
@@ -99,6 +99,18 @@ def bus_table(found: list[dict[str, Any]], console: Console) -> None:
     _columns(table, "", "median, µs", "least, µs")
     for row in found:
         table.add_row(row["what"], f"{row['us']:.1f}", f"{row['least_us']:.1f}")
+    console.print(table)
+
+
+def engine_table(found: list[dict[str, Any]], console: Console) -> None:
+    """Rates of the two, and the ratio."""
+    systems = list(dict.fromkeys(row["system"] for row in found))
+    rates = {(row["load"], row["system"]): row["per_s"] for row in found}
+    table = Table(title="Requests with replies in one process, a second, medians", title_justify="left")
+    _columns(table, "", *systems, "ratio")
+    for load in dict.fromkeys(row["load"] for row in found):
+        peer, ours = (rates[load, system] for system in systems)
+        table.add_row(load, f"{peer:,.0f}", f"{ours:,.0f}", f"{ours / peer:.2f}")
     console.print(table)
 
 
