@@ -9,18 +9,16 @@ from asyncio import Future
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from core.engine.agent import Agent, BaseAgent
 from core.engine.agent_id import AgentId
 from core.engine.contexts import AgentInstantiationContext
 from core.engine.exceptions import AgentNotFound
 from core.engine.work import Work, current_work, enter, leave, refuse_ring
 
 if TYPE_CHECKING:
-    from core.engine.agent import Agent
     from core.engine.agent_engine import AgentEngine
 
 __all__ = ["Instances"]
-
-Builder = Callable[[], Any]
 
 
 class _Construction(Work):
@@ -39,7 +37,7 @@ class Instances:
     def __init__(self, engine: AgentEngine, not_built: Callable[[AgentId, Exception], None]) -> None:
         self._engine = engine
         self._not_built = not_built
-        self._builders: dict[str, Builder] = {}
+        self._builders: dict[str, _Builder] = {}
         self._classes_of_instances: dict[str, type] = {}  #: types whose agents were handed in
         self._constructions: dict[AgentId, _Construction] = {}
         self.there: dict[AgentId, Agent] = {}
@@ -53,7 +51,7 @@ class Instances:
         """Raises ValueError for a type that is taken, or a builder that takes other than 0 or (deprecated) 2
         arguments."""
         self._refuse_if_taken(type)
-        self._builders[type] = _Built(self._engine, builder, expected_class)
+        self._builders[type] = _Builder(self._engine, builder, expected_class)
 
     async def take_in(self, agent: Agent, agent_id: AgentId) -> None:
         """Raises ValueError when the id is taken, or its type has a builder, or agents of another class."""
@@ -108,8 +106,9 @@ class Instances:
         token = enter(construction)
         try:
             with AgentInstantiationContext.populate_context((self._engine, agent_id)):
-                built = builder()
-                agent: Agent = await built if inspect.isawaitable(built) else built
+                agent = await builder()
+            if isinstance(agent, BaseAgent):  # it may have been made before it was asked for
+                await agent.bind_id_and_runtime(agent_id, self._engine)
             await self._load_stored(agent_id, agent)
         except Exception as error:
             self._not_built(agent_id, error)
@@ -136,8 +135,8 @@ class Instances:
             raise ValueError(f"agents of type {type!r} are registered already")
 
 
-class _Built:
-    """Calls a builder, and looks at what comes back."""
+class _Builder:
+    """Calls a builder of a program, and looks at what comes back."""
 
     def __init__(self, engine: AgentEngine, builder: Callable[..., Any], expected_class: type | None) -> None:
         self._builder, self._expected = builder, expected_class
@@ -152,12 +151,14 @@ class _Built:
             )
         self._engine = engine if taken == 2 else None
 
-    async def __call__(self) -> Any:
+    async def __call__(self) -> Agent:
         if self._engine is None:
             made = self._builder()
         else:
             made = self._builder(self._engine, AgentInstantiationContext.current_agent_id())
-        agent = await made if inspect.isawaitable(made) else made
+        agent: Agent = await made if inspect.isawaitable(made) else made
+        if not callable(getattr(agent, "on_message", None)):
+            raise TypeError(f"the builder has made {type(agent).__name__}, which is no agent")
         if self._expected is not None and not isinstance(agent, self._expected):
             raise ValueError(f"the builder has made {type(agent).__name__}, and not {self._expected.__name__}")
         return agent
