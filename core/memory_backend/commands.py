@@ -82,9 +82,12 @@ def get(space: Keyspace, given: Arguments) -> bytes | None:
 
 
 def getrange(space: Keyspace, given: Arguments) -> bytes:
-    """GETRANGE key first last, counted from 0."""
+    """GETRANGE key first last, counted from 0; negative numbers count from the end."""
     first, last = integer_of(given[1]), integer_of(given[2])
-    return bytes(space.find(given[0], Text) or b"")[first : last + 1]
+    value = bytes(space.find(given[0], Text) or b"")
+    first = max(0, first + len(value) if first < 0 else first)
+    last = max(0, last + len(value)) if last < 0 else last
+    return value[first : last + 1]
 
 
 def put(space: Keyspace, given: Arguments) -> bytes | None:
@@ -165,6 +168,8 @@ def hlen(space: Keyspace, given: Arguments) -> int:
 def hscan(space: Keyspace, given: Arguments) -> list[Any]:
     """HSCAN key cursor COUNT n. It returns everything at once, as a server does for a small hash."""
     integer_of(given[1], "ERR invalid cursor")
+    if space.find(given[0], Hash) is None:  # then a server does not look at the rest
+        return [b"0", []]
     if given[2].upper() != b"COUNT" or integer_of(given[3]) < 1:
         raise syntax_error()
     return [b"0", hgetall(space, given)]

@@ -158,11 +158,10 @@ class MemoryStore:
     def _serve(self) -> None:
         """Answers the waiting reads that have entries now. Those that have waited longest come first."""
         for read in list(self._blocked):
-            reply: Any
             try:
                 reply = KNOWN["XREAD"].carry_out(self._space, read.arguments)
-            except ResponseError as refusal:
-                reply = refusal
+            except ResponseError:  # its key is of another type now: it waits until that is a stream again
+                continue
             if reply is not None:
                 self._blocked.remove(read)
                 read.answer(reply)

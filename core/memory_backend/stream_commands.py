@@ -85,27 +85,30 @@ def xlen(space: Keyspace, given: Arguments) -> int:
 def xrange(space: Keyspace, given: Arguments) -> list[list[Any]] | None:
     """XRANGE key first last [COUNT count]"""
     key, first, last, *options = given
+    return _range(space, key, first, last, options)
+
+
+def xrevrange(space: Keyspace, given: Arguments) -> list[list[Any]] | None:
+    """XREVRANGE key last first [COUNT count]"""
+    key, last, first, *options = given
+    return _range(space, key, first, last, options, newest_first=True)
+
+
+def _range(
+    space: Keyspace, key: bytes, first: bytes, last: bytes, options: list[bytes], *, newest_first: bool = False
+) -> list[list[Any]] | None:
     low = (0, 0) if first == b"-" else stream_id_of(first)
     high = LAST if last == b"+" else stream_id_of(last, number=HIGHEST)
     if options and (len(options) != 2 or options[0].upper() != b"COUNT"):
         raise syntax_error()
     count = integer_of(options[1]) if options else None
     stream = space.find(key, Stream)
-    if stream is not None and count is not None and count <= 0:
+    if stream is None:
+        return []
+    if count is not None and count <= 0:
         return None
-    return [] if stream is None else _entries(stream, low, high, count)
-
-
-def xrevrange(space: Keyspace, given: Arguments) -> list[list[Any]] | None:
-    """XREVRANGE key last first [COUNT count]"""
-    key, last, first, *options = given
-    entries = xrange(space, [key, first, last])
-    if not options or entries is None:
-        return entries and entries[::-1]
-    if len(options) != 2 or options[0].upper() != b"COUNT":
-        raise syntax_error()
-    count = integer_of(options[1])
-    return entries[::-1][:count] if count > 0 else None
+    entries = _entries(stream, low, high, None if newest_first else count)
+    return entries[::-1][:count] if newest_first else entries
 
 
 def xread(space: Keyspace, given: Arguments) -> list[list[Any]] | None:

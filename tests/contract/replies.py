@@ -41,6 +41,8 @@ class Speaker:
             queued, self._queued = self._queued, []
             if isinstance(reply, list):
                 reply = [_sorted(name, its_reply) for name, its_reply in zip(queued, reply, strict=True)]
+        if name == "PTTL" and isinstance(reply, int) and reply > 0:
+            return "a limit"
         return self._comparable(_sorted(name, reply))
 
     def _id(self, number: int) -> bytes:

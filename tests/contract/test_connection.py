@@ -58,6 +58,15 @@ async def test_a_read_that_blocks_sees_a_transaction_as_a_whole(connect: Connect
     assert await reading == [[[b"s", [[entry, [b"f", b"v"]]]]]]
 
 
+async def test_a_read_waits_on_while_its_key_is_of_another_type(connect: Connect) -> None:
+    reader, writer = await connect(), await connect()
+    reading = await waiting(reader, writer)
+
+    *_, entry = await writer.exchange([("SET", "s", "v"), ("DEL", "s"), ADD])
+
+    assert await reading == [[[b"s", [[entry, [b"f", b"v"]]]]]]
+
+
 async def test_a_read_that_finds_nothing_says_so_when_its_time_is_over(connect: Connect) -> None:
     connection = await connect()
 
