@@ -31,6 +31,8 @@ from core.waits import Wait, opened, remembered
 __all__ = ["delegate", "is_taken", "limit_reached", "suspend"]
 
 S = TaskStatus
+#: The record of a task names so many of its children, and those that it waits for.
+KEPT_CHILDREN = 1000
 #: The suffix, before a number, that the id of a replay has in addition to the id of its original.
 REPLAYED = ".replay"
 
@@ -132,6 +134,7 @@ def wait_for(state: CoordinatorState, task: Task, children: Sequence[Task], batc
     """Makes a task wait, and opens the children that it waits for. It goes on at once if there is nothing to wait
     for."""
     ids = tuple(child.task_id for child in children)
+    task = without_old_children(state, task, len(ids))
     waiting = task.moved(S.WAITING, batch.now, children=(*task.children, *ids), assigned_to=None)
     save(state, waiting, step)
     step.tell(EventType.TASK_WAITING, task, len(ids) or None)
@@ -142,6 +145,20 @@ def wait_for(state: CoordinatorState, task: Task, children: Sequence[Task], batc
         open_child(state, waiting, child, batch, step)
     if is_free(state, waiting):
         proceed(state, waiting, batch, step)
+
+
+def without_old_children(state: CoordinatorState, task: Task, more: int) -> Task:
+    """The task without the ids of its oldest children, if with `more` it has over KEPT_CHILDREN: a run may delegate for
+    thousands of rounds, and its record is written in each."""
+    if len(task.children) + more <= KEPT_CHILDREN:
+        return task
+    kept = task.children[max(0, len(task.children) + more - KEPT_CHILDREN) :]
+    forgotten = task.children[: len(task.children) - len(kept)]
+    needed = {child_id for child_id, _ in task.inputs}
+    for child_id in forgotten:
+        if child_id not in needed:
+            state.digests.pop(child_id, None)
+    return task.evolve(children=kept, forgotten_children=task.forgotten_children + len(forgotten))
 
 
 def open_child(state: CoordinatorState, parent: Task, child: Task, batch: Batch, step: Step) -> None:

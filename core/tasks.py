@@ -221,7 +221,8 @@ class Task(
     root_id: str | None = None  #: the submitted task at the top of the tree
     depth: Attempts = 0  #: number of parents above it
     submission: str | None = None  #: entry id of the message that submitted it, which the coordinator keeps
-    children: tuple[str, ...] = ()  #: ids of the children of a waiting task, and of its continuation
+    children: tuple[str, ...] = ()  #: ids of the children of a waiting task, and of its continuation: the newest
+    forgotten_children: Count = 0  #: how many it has had before those
     then: Then | None = None
     inputs: tuple[
         tuple[str, str], ...
@@ -284,6 +285,11 @@ class Task(
     def metadata(self) -> dict[str, Any]:
         """Values of the caller, like `payload`."""
         return {name: value_of(value) for name, value in self.metadata_json.items()}
+
+    @property
+    def spawned(self) -> int:
+        """How many children it has had so far; those that follow are numbered from there."""
+        return self.forgotten_children + len(self.children)
 
     @property
     def awaited(self) -> tuple[str, ...]:
@@ -376,9 +382,9 @@ UNTOUCHED: dict[str, Any] = {
     if field.name
     in (
         "status", "updated_at", "started_at", "completed_at", "result_json", "error", "errors", "output", "retry_count",
-        "owner", "parent_id", "root_id", "depth", "submission", "children", "then", "inputs", "waits", "answered",
-        "lineage", "grants", "thread_order", "behind", "undoes", "attempt", "assigned_to", "reply_to",
-        "cancel_requested",
+        "owner", "parent_id", "root_id", "depth", "submission", "children", "forgotten_children", "then", "inputs",
+        "waits", "answered", "lineage", "grants", "thread_order", "behind", "undoes", "attempt", "assigned_to",
+        "reply_to", "cancel_requested",
     )
 }  # fmt: skip
 _of_the_system, _UNTOUCHED = attrgetter(*UNTOUCHED), tuple(UNTOUCHED.values())

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import coordinator.delegation
 from core.roles import Action
 from core.tasks import TaskStatus
 from tests.builders import CLIENT, DISTRIBUTOR, a_task, sent
@@ -77,6 +78,29 @@ def test_a_continuation_that_is_suspended_keeps_the_outcomes_of_its_children_bes
     [item] = handed(step)
     assert (item["task_type"], item["inputs"]) == ("merge", [["t/0", first]])
     assert state.digests == successor.digests == {"t/0": first}
+
+
+def test_a_run_that_delegates_for_many_rounds_has_a_record_that_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coordinator.delegation, "KEPT_CHILDREN", 5)
+    state = suspended(delegation(child(0), child(1)), children=[child(0), child(1)])
+    for round_number in range(1, 6):
+        for number in (2 * round_number - 2, 2 * round_number - 1):
+            step = take(state, result(f"t/{number}"))
+        spawned = 2 * round_number
+        assert state.local_tasks["t"].spawned == spawned  # where those that follow are numbered from
+        more = [child(spawned), child(spawned + 1)]
+        take(state, suspension(delegation(*more), children=more, attempt=round_number + 1))
+
+    [item] = handed(step)
+    assert item["children"] == ["t/5", "t/6", "t/7", "t/8", "t/9"]
+    assert state.local_tasks["t"].children == ("t/7", "t/8", "t/9", "t/10", "t/11")
+    assert state.digests == {}
+    wide = [child(number) for number in range(12, 20)]
+    for number in (10, 11):
+        take(state, result(f"t/{number}"))
+    take(state, suspension(delegation(*wide), children=wide, attempt=7))
+    waiting = state.local_tasks["t"]
+    assert (waiting.awaited, len(waiting.children), waiting.spawned) == (tuple(c["task_id"] for c in wide), 8, 20)
 
 
 DELEGATIONS: dict[str, tuple[list[Any], dict[str, Any], str]] = {

@@ -121,7 +121,7 @@ class Running:
             task.deadline,
             task.idempotency_key or "",
             children,
-            len(task.children),
+            task.spawned,
             self.report,
             on_event=self.tell_soon if self.on_event else None,
         )
@@ -216,7 +216,7 @@ def run_request(task: Task, children: Sequence[ChildOutcome], *, watched: bool =
             "attempt": task.attempt,
             "deadline": task.deadline,
             "idempotency_key": task.idempotency_key,
-            "spawned": len(task.children),
+            "spawned": task.spawned,
             **({"run": orjson.Fragment(task.run.to_json())} if task.run is not None else {}),
         },
         "children": [
