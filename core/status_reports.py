@@ -16,7 +16,7 @@ from core.errors import MalformedMessage
 from core.roles import Action, Role
 from core.tasks import Count, in_words
 
-__all__ = ["EXAMPLE_LENGTH", "MAX_SKILLS", "Beat", "Room", "beat_in", "status_report"]
+__all__ = ["EXAMPLE_LENGTH", "MAX_CONCURRENCY", "MAX_SKILLS", "Beat", "Room", "beat_in", "status_report"]
 
 MAX_CONCURRENCY, MAX_CAPACITY = 10_000, 10**9
 MAX_SKILLS = {Role.WORKER: 1_024, Role.DISTRIBUTOR: 16_384}

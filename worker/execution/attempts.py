@@ -33,9 +33,6 @@ from worker.hosts.memory import Memory
 
 __all__ = ["Attempts", "Finished", "Places", "Running"]
 
-#: At most so many times `agent_concurrency` graphs run at a time, those that wait included, which take memory as well.
-WAITING_TIMES = 10
-
 log = logging.getLogger(__name__)
 
 
@@ -113,7 +110,7 @@ class Attempts:
     def agent_slots(self) -> int:
         """How many graphs may run at a time: `agent_concurrency`, and as many more as wait for a limit of models, so
         that those keep no others out."""
-        return min(self._agent_concurrency + self._waits.lent, WAITING_TIMES * self._agent_concurrency)
+        return self._waits.slots(self._agent_concurrency)
 
     def waits_for(self, task_id: str, limit: str) -> Callable[[], None]:
         """Notes that a call of a run waits for a limit of models. Returns what ends that."""
