@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from langchain_core.runnables import RunnableConfig
@@ -21,17 +22,27 @@ from core.checkpoints.blocking import Done, wait_for
 from core.checkpoints.encoding import Encoding, config_of, reseal, thread_of
 from core.checkpoints.encryption import Encryption, Plain, Sealing
 from core.checkpoints.outbox import Outbox
-from core.checkpoints.serializer import StrictSerializer
+from core.checkpoints.serializer import strict_serializer
 from core.checkpoints.storage import Fence, Selection, Storage, StoredCheckpoint
 from core.errors import BadTask
 
-__all__ = ["CheckpointSaver"]
+__all__ = ["CheckpointSaver", "with_signature"]
 
 T = TypeVar("T")
 
 #: Checkpoints that are read at once, with all their values.
 PAGE = 20
 _NOTHING: Any = object()
+
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+def with_signature(function: C) -> C:
+    """The function, which knows its signature: LangGraph asks for that of `aput_writes` at each run, and otherwise
+    Python makes it anew, which takes longer than to encode a checkpoint."""
+    function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+    return function
 
 
 class CheckpointSaver(BaseCheckpointSaver[str]):
@@ -52,7 +63,7 @@ class CheckpointSaver(BaseCheckpointSaver[str]):
         """`allowed_types`: classes, or pairs of module and name, of which objects may be made from what is stored,
         besides those of LangGraph and LangChain and plain data; a graph that is compiled while LANGGRAPH_STRICT_MSGPACK
         is true adds those of its state."""
-        super().__init__(serde=StrictSerializer(allowed_types))
+        super().__init__(serde=strict_serializer(tuple(allowed_types)))
         self._storage = storage
         self._fence = fence
         self._sealing: Sealing = encryption or Plain()
@@ -151,6 +162,7 @@ class CheckpointSaver(BaseCheckpointSaver[str]):
         await self._to_be_sent().put(thread_id, put)
         return config_of(config["configurable"]["thread_id"], put.ns, put.checkpoint_id)
 
+    @with_signature
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
 from langgraph.checkpoint.serde.event_hooks import SerdeEvent, register_serde_event_listener
@@ -11,7 +12,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from core.errors import CheckpointUnreadable
 
-__all__ = ["StrictSerializer"]
+__all__ = ["StrictSerializer", "strict_serializer"]
 
 #: Types that were met while a value was read, and are not allowed.
 _blocked: ContextVar[list[str] | None] = ContextVar("blocked types", default=None)
@@ -49,3 +50,9 @@ class StrictSerializer(JsonPlusSerializer):
                 f" whether it is safe to make one from stored data: if it is, pass allowed_types=[{blocked[0]}]."
             )
         return value
+
+
+@cache
+def strict_serializer(allowed_types: tuple[type | tuple[str, str], ...]) -> StrictSerializer:
+    """A serializer, the same for all that allow the same: it keeps nothing of what it has written."""
+    return StrictSerializer(allowed_types)

@@ -164,6 +164,8 @@ def made_context(schema: Any, given: Any) -> Any:
     anything from the client it is an object of defaults, if `schema` has one for each field; otherwise None.
 
     Raises BadTask when it does not fit the schema."""
+    if schema is None:
+        return given
     from dataclasses import is_dataclass
 
     from pydantic import BaseModel

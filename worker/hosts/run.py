@@ -136,7 +136,7 @@ class GraphRun:
         if self.saver is not None:
             ours = {"run_id": self.context.task_id, "attempt": self.context.attempt}  # who writes a checkpoint
             graph = {"graph_name": self.context.task_type, "graph_digest": shape_digest(self.graph)}
-            config["metadata"] = {**config.get("metadata", {}), **ours, **graph, **self._owner}
+            self.saver.metadata = {**ours, **graph, **self._owner}
             config["configurable"] = {**config["configurable"], CHECKPOINTER: self.saver, **self._store_given()}
         return config
 

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from core.checkpoints.encoding import config_of, thread_of
-from core.checkpoints.saver import CheckpointSaver
+from core.checkpoints.saver import CheckpointSaver, with_signature
 from core.checkpoints.storage import CheckpointPut, Fence, Storage, WritesPut
 from worker.hosts.graph_shape import SENDS
 
@@ -53,6 +53,9 @@ class RunSaver(CheckpointSaver):
         self._keeps_end = False  #: whether the run's last checkpoint is kept back
         self._lock = Lock()  #: nodes may use the saver from loops of their own
         self._batches: dict[str, Batch] = {}  #: what is not on its way yet, by thread
+        #: What each checkpoint says besides what LangGraph and the client do. It could stand in the config of the run, but
+        #: LangGraph copies that for each node.
+        self.metadata: dict[str, Any] = {}
         self.is_over = False  #: whether the newest checkpoint is the run's last
         self.stored = False  #: whether anything is stored in the thread, by this attempt or one before
 
@@ -108,10 +111,12 @@ class RunSaver(CheckpointSaver):
         if not ns:
             self.is_over = self._is_last(checkpoint)
             self._keeps_end = self.is_over and self._own_thread
+        full = cast("CheckpointMetadata", {**metadata, **self.metadata})
         encode = self._encoding(thread_id).checkpoint
-        await self._stored(self._keep(thread_id, partial(encode, config, checkpoint, metadata, new_versions)))
+        await self._stored(self._keep(thread_id, partial(encode, config, checkpoint, full, new_versions)))
         return config_of(place["thread_id"], ns, checkpoint["id"])
 
+    @with_signature
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
