@@ -53,8 +53,8 @@ class RunSaver(CheckpointSaver):
         self._keeps_end = False  #: whether the run's last checkpoint is kept back
         self._lock = Lock()  #: nodes may use the saver from loops of their own
         self._batches: dict[str, Batch] = {}  #: what is not on its way yet, by thread
-        #: What each checkpoint says besides what LangGraph and the client do. It could stand in the config of the run, but
-        #: LangGraph copies that for each node.
+        #: What each checkpoint says besides what LangGraph and the client do. In the config of the run, LangGraph would
+        #: copy it for each node.
         self.metadata: dict[str, Any] = {}
         self.is_over = False  #: whether the newest checkpoint is the run's last
         self.stored = False  #: whether anything is stored in the thread, by this attempt or one before
