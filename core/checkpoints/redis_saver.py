@@ -8,8 +8,9 @@ from typing import Self
 
 from core.checkpoints.encryption import Encryption
 from core.checkpoints.opening import AnyClient, opener_of
-from core.checkpoints.redis_storage import MAX_WRITE_BYTES, RedisStorage
+from core.checkpoints.redis_storage import RedisStorage
 from core.checkpoints.saver import CheckpointSaver
+from core.checkpoints.write_size import MAX_WRITE_BYTES
 from core.config.settings import RedisConfig
 
 __all__ = ["RedisSaver"]

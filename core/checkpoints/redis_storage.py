@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -18,7 +17,8 @@ from core.checkpoints.storage import (
     ThreadWrite,
     Written,
 )
-from core.errors import CheckpointTooLarge, FencedOut, ServerRefused
+from core.checkpoints.write_size import MAX_WRITE_BYTES, refused_for_size
+from core.errors import FencedOut, ServerRefused
 from core.ports import Command, Connection, Part
 from core.redis_backend.bounded_reads import name_of
 from core.redis_backend.keys import ThreadKeys
@@ -26,13 +26,11 @@ from core.redis_backend.scripted_exchange import refusal
 from core.redis_backend.thread_scripts import DROP_RUNS, FENCED_OUT, PRUNE, READ, SCRIPTS, WRITE, value_name, write_name
 from core.redis_client import ResponseError
 
-__all__ = ["DAY_MS", "LET_GO_MS", "MAX_WRITE_BYTES", "RedisStorage"]
+__all__ = ["DAY_MS", "LET_GO_MS", "RedisStorage"]
 
 DAY_MS = 24 * 60 * 60 * 1000
 #: How long a thread stays that its run has let go. Should the end of the run be lost with its worker, it ends again.
 LET_GO_MS = 10 * 60 * 1000
-#: Of one superstep. A server blocks while it takes it in, and a replica or an append log has to follow.
-MAX_WRITE_BYTES = 16 * 1024 * 1024
 _NO_FENCE = ("", "")
 
 
@@ -56,7 +54,7 @@ class RedisStorage:
 
     async def write(self, batch: Sequence[ThreadWrite]) -> list[Written]:
         """See Storage. All of the batch travels in one write."""
-        sizes = [self._refused_for_size(write) for write in batch]
+        sizes = [refused_for_size(write, self._max_write_bytes) for write in batch]
         commands = [self._command(write) for write, refused in zip(batch, sizes, strict=True) if not refused]
         replies = iter(await self._connection.ask.aio(*commands) if commands else ())
         return [refused or _written(write, next(replies)) for write, refused in zip(batch, sizes, strict=True)]
@@ -124,27 +122,6 @@ class RedisStorage:
             *(part for each in changed for part in each),
             *(part for each in writes for part in each),
         )
-
-    def _refused_for_size(self, write: ThreadWrite) -> Written | None:
-        total = sum(size for _, size in _sizes(write))
-        if total <= self._max_write_bytes:
-            return None
-        largest, size = max(_sizes(write), key=itemgetter(1))
-        return Written(
-            CheckpointTooLarge.__name__,
-            f"a step of thread {write.thread_id!r} would store {total} bytes, over {self._max_write_bytes}; the largest"
-            f" part is {largest} with {size}. Keep large data elsewhere, and its address in the state.",
-        )
-
-
-def _sizes(write: ThreadWrite) -> Iterator[tuple[str, int]]:
-    """What is stored, and its size in bytes."""
-    for put in write.checkpoints:
-        yield "the checkpoint", len(put.body)
-        for value in put.changed:
-            yield f"channel {value.channel!r}", len(value.value or b"")
-    for written in write.writes:
-        yield "what a node has written", sum(len(one.value) for one in written.writes)
 
 
 def _changed(put: CheckpointPut) -> Iterator[tuple[str, ChannelValue]]:

@@ -17,7 +17,6 @@ import logging
 import os
 import random
 import secrets
-import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -36,8 +35,9 @@ from core.client.hierarchy_events import hierarchy_events
 from core.client.look_up import LOOK_UP_S, LOOKED_UP_AT_ONCE, LookUp, Replicas
 from core.client.requests import Refused, Requests
 from core.client.run_streams import RunStreams
+from core.client.server import Server, configured_server
 from core.client.waiting import WaitingReason
-from core.config.settings import A2AConfig, A2ASecrets, RedisConfig
+from core.config.settings import A2ASecrets, RedisConfig
 from core.config.sources import load
 from core.errors import (
     BadTask,
@@ -52,16 +52,13 @@ from core.errors import (
     WorldError,
 )
 from core.operations.event_feed import Position, Wanted
-from core.operations.permissions import check_permissions
-from core.redis_backend.clock import ServerClock
+from core.redis_backend.clock import ServerClock, monotonic_s
 from core.redis_backend.keys import CoordinatorKeys
-from core.redis_client import Wire
 from core.reports import answer_in
 from core.roles import Action, Address, Role, asker_of, check_permitted
 from core.runtime.portal import keep_inherited, operation, refuse_in_a_loop
 from core.signing import KeyRing, ReplayWindow, Signed
 from core.tasks import Task, checked
-from core.wiring import keys_for, redis_or_configured, secrets_or_configured, server_for
 
 __all__ = ["AgentClient"]
 
@@ -77,7 +74,7 @@ class Search:
     """What a call that waits for tasks has found out about them."""
 
     strange: list[str]  #: the tasks to ask the coordinator about
-    looked_s: float = field(default_factory=time.monotonic)
+    looked_s: float = field(default_factory=monotonic_s)
 
     def suspect(self, task_ids: set[str]) -> None:
         """Adds tasks that may be lost."""
@@ -102,14 +99,15 @@ class AgentClient(RunStreams):
         a2a_config: A2ASecrets | None = None,
         coordinator_id: str | None = None,
         client_id: str | None = None,
+        server: Server | None = None,
     ) -> None:
-        self._redis = redis_or_configured(redis_config)
+        """`server`: where the hierarchy is, if it is not in Redis: `LocalHierarchy` makes such clients."""
         self._named = client_id or load().client_id
         coordinator_id = coordinator_id or load().coordinator_id
         self._coordinator = Address.of(Role.COORDINATOR, coordinator_id)
         self._keys = CoordinatorKeys(coordinator_id)
+        self._server = server or configured_server(redis_config, a2a_config, asker_of(self._named))
         self._begin_session()
-        self._a2a = secrets_or_configured(a2a_config or A2AConfig(agent_id=self._me.name))
 
     def _begin_session(self) -> None:
         """Forgets everything: nothing is known yet, and nothing is open."""
@@ -126,7 +124,7 @@ class AgentClient(RunStreams):
         self._last = b"0"
         self._window = ReplayWindow()
         self._endings = Endings()
-        self._replicas = Replicas(self._redis.wait_replicas, self._keys.mark(self._me))
+        self._replicas = Replicas(self._server.wait_replicas, self._keys.mark(self._me))
         self._away = ""  # why Redis cannot be reached; empty: it can
         self._replayed: dict[str, str] = {}  # dead letter -> the task it runs again as
         self._listings = {}
@@ -156,13 +154,12 @@ class AgentClient(RunStreams):
         async with self._opening:
             if self._is_open:
                 return
-            self._redis = await server_for(self._redis, self._a2a)
-            await check_permissions(self._redis, self._chain)
-            self._signing = keys_for(self._chain, self._a2a, self._redis)
-            self._requests = Requests(self._redis, self._coordinator, self._me, self._signing, self._clock)
-            self._waiting = WaitingReason(self._redis, self._coordinator.agent_id)
+            await self._server.reach(self._chain)
+            self._signing = self._server.keys(self._chain)
+            self._requests = Requests(self._server, self._coordinator, self._me, self._signing, self._clock)
+            self._waiting = WaitingReason(self._server, self._coordinator.agent_id)
             await self._requests.open()
-            seals = None if self._a2a.agent_key else keys_for((self._coordinator,), self._a2a, self._redis).seals
+            seals = self._server.seals_of_coordinator(self._coordinator)
             self._look = LookUp(self._me, self._keys, self._requests, self._endings, self._replicas, seals)
             self._reader = asyncio.get_running_loop().create_task(self._read(), name=str(self._me))
 
@@ -298,7 +295,7 @@ class AgentClient(RunStreams):
         agent's. `events_missed` stands for those that were trimmed away unread. Raises BadEvent: there is no such type
         or id. The iteration raises ServerRefused: this user may not read them."""
         begin, wanted = Position.after(after) if after else None, Wanted.of(types, task, root, agent)
-        return Each(hierarchy_events(self._reached, self._a2a, self._coordinator.agent_id, begin, wanted), self)
+        return Each(hierarchy_events(self._reached, self._coordinator, begin, wanted), self)
 
     # ---- how ----
 
@@ -325,11 +322,11 @@ class AgentClient(RunStreams):
             raise TaskRefused(refused[0].task_id, refused[0].reason)
         return ids
 
-    async def _reached(self) -> RedisConfig:
-        """Where Redis is; the client is open then."""
+    async def _reached(self) -> Server:
+        """Where the hierarchy is; the client is open then."""
         if not self._is_open:
             await self.open.aio()
-        return self._redis
+        return self._server
 
     async def _ask(self, action: Action, items: Iterable[bytes], timeout_s: float) -> Refused:
         if not self._is_open:
@@ -344,14 +341,14 @@ class AgentClient(RunStreams):
         self._endings.expect(search.strange)
         listener = self._endings.listen(task_ids)
         await self._looking.look(search.strange)
-        news_s = time.monotonic()
+        news_s = monotonic_s()
         try:
             while listener.waiting or listener.ended:
                 while listener.ended:
-                    news_s = time.monotonic()
+                    news_s = monotonic_s()
                     yield listener.ended.popleft()
                 if listener.waiting:
-                    left_s = inf if timeout_s is None else news_s + timeout_s - time.monotonic()
+                    left_s = inf if timeout_s is None else news_s + timeout_s - monotonic_s()
                     if left_s <= 0:
                         await self._look_before_leaving(listener)
                         if listener.ended:
@@ -363,7 +360,7 @@ class AgentClient(RunStreams):
 
     async def _wait_for(self, listener: Listener, search: Search, left_s: float) -> None:
         """Returns when there may be news, after at most LOOK_UP_S or `left_s`. Reads the records when that is due."""
-        now_s = time.monotonic()
+        now_s = monotonic_s()
         if now_s - search.looked_s >= LOOK_UP_S:
             search.suspect(await self._looking.look(list(islice(listener.waiting, LOOKED_UP_AT_ONCE))))
             if self._waiting:
@@ -414,7 +411,7 @@ class AgentClient(RunStreams):
         """Takes the replies until it is cancelled. One line in the log says that Redis is away, and one that it is
         back. Whatever keeps Redis from being read, even a wrong password, is treated as transient."""
         assert self._requests
-        wire = Wire(self._redis, let_in=True)
+        wire = self._server.connection(let_in=True)
         key = self._keys.replies(self._me)
         backoff = Backoff()
         untrimmed, trim_due = 0, True  # bytes that were read and not deleted

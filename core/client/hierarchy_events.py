@@ -7,24 +7,23 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
 from core.agent_event import AgentEvent
-from core.config.settings import A2ASecrets, RedisConfig
+from core.client.server import Server
 from core.operations.event_feed import EventFeed, Position, Wanted
-from core.redis_client import Wire
-from core.wiring import seals_of_agents
+from core.roles import Address
 
 __all__ = ["hierarchy_events"]
 
 
 async def hierarchy_events(
-    reached: Callable[[], Awaitable[RedisConfig]],
-    a2a: A2ASecrets,
-    coordinator_id: str,
+    reached: Callable[[], Awaitable[Server]],
+    coordinator: Address,
     begin: Position | None,
     wanted: Wanted,
 ) -> AsyncGenerator[AgentEvent, None]:
-    """As `EventFeed.events`, live. `reached` opens the client, and tells where its Redis is."""
-    redis = await reached()
-    feed = EventFeed(lambda: Wire(redis, let_in=True), coordinator_id, seals_of_agents(coordinator_id, a2a, redis))
+    """As `EventFeed.events`, live. `reached` opens the client, and tells where its hierarchy is."""
+    server = await reached()
+    seals = server.seals_of_agents(coordinator)
+    feed = EventFeed(lambda: server.connection(let_in=True), coordinator.agent_id, seals)
     async with aclosing(feed.events(begin, wanted, live=True)) as events:
         async for event in events:
             yield event

@@ -8,7 +8,6 @@ its answer.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from core.client.endings import Endings
 from core.client.requests import Requests
 from core.errors import BadTask, PeerError, TaskTimeout, TransportDown, WorldError
 from core.ports import Command
+from core.redis_backend.clock import monotonic_s
 from core.redis_backend.keys import CoordinatorKeys
 from core.roles import Action, Address
 from core.sealing import Sealed, Seals
@@ -105,7 +105,7 @@ class LookUp:
             task_id: self._opened(task_id, sealed, seals) for task_id, sealed in zip(task_ids, records, strict=True)
         }
         self._endings.confirm(task_id for task_id, task in found.items() if task is not None)
-        now_s = time.monotonic()
+        now_s = monotonic_s()
         for task_id, task in found.items():
             if task is None:
                 self._missing.setdefault(task_id, now_s)

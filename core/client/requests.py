@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -20,12 +19,11 @@ from typing import Any
 from core.a2a_messaging import MAX_ITEMS
 from core.backoff import Backoff
 from core.client.rejection import LATEST, rejection_of
-from core.config.settings import RedisConfig
+from core.client.server import Server
 from core.errors import ServerRefused, TaskTimeout, TransportDown
 from core.ports import Command
-from core.redis_backend.clock import ServerClock
+from core.redis_backend.clock import ServerClock, monotonic_s
 from core.redis_backend.keys import CoordinatorKeys
-from core.redis_client import Wire
 from core.reports import Refusal
 from core.roles import Action, Address
 from core.runtime.outbox import Outbox, chunks
@@ -95,16 +93,14 @@ class _Asking:
 class Requests:
     """A client's own connection, and its requests on it. Answers arrive elsewhere and are passed to `answer`."""
 
-    def __init__(
-        self, redis: RedisConfig, coordinator: Address, me: Address, signing: KeyRing, clock: ServerClock
-    ) -> None:
-        self._redis = redis
+    def __init__(self, server: Server, coordinator: Address, me: Address, signing: KeyRing, clock: ServerClock) -> None:
+        self._server = server
         self._coordinator = coordinator
         self._me = me
         self._keys = CoordinatorKeys(coordinator.agent_id)
         self._clock = clock
         self._outbox = Outbox((coordinator, me), signing)
-        self._wire = Wire(redis)
+        self._wire = server.connection()
         self._lock = asyncio.Lock()
         self._asking: dict[str, _Asking] = {}  # by request id
 
@@ -128,7 +124,7 @@ class Requests:
         async with self._lock:
             if not self._wire.connected:
                 await self._wire.connect()
-            asked_s = time.monotonic()
+            asked_s = monotonic_s()
             [reply] = await self._wire.exchange([("TIME",)])
             self._clock.sync(reply, asked_s)
 
@@ -146,7 +142,7 @@ class Requests:
         cases the request may have been carried out, or may be later, and asking again is safe. ServerRefused: Redis
         accepts nothing now. PeerError: the coordinator rejects the messages of this client.
         """
-        deadline_s = time.monotonic() + timeout_s
+        deadline_s = monotonic_s() + timeout_s
         asking, unsent = _Asking(), _messages(items)
         backoff, patience_s = Backoff(), REJECTED_S
         try:
@@ -155,8 +151,8 @@ class Requests:
                     await self._send_what_may_be(action, asking, unsent)
                     if not asking.waiting:
                         return asking.refused
-                    heard = await _heard(asking, min(patience_s, deadline_s - time.monotonic()))
-                    if asking.waiting and time.monotonic() >= deadline_s:
+                    heard = await _heard(asking, min(patience_s, deadline_s - monotonic_s()))
+                    if asking.waiting and monotonic_s() >= deadline_s:
                         raise TaskTimeout(self._silence(timeout_s))
                     if not heard:
                         await self._raise_if_rejected(asking)
@@ -165,7 +161,7 @@ class Requests:
                     patience_s = ANSWER_S
                     backoff.reset()
                 except TransportDown as error:
-                    left_s = deadline_s - time.monotonic()
+                    left_s = deadline_s - monotonic_s()
                     if left_s <= 0:
                         raise TransportDown(f"{error}. Tried for {timeout_s:g} s. {_AGAIN}") from error
                     await asyncio.sleep(min(left_s, backoff.next(random.random())))
@@ -207,7 +203,7 @@ class Requests:
 
     def _silence(self, timeout_s: float) -> str:
         return (
-            f"{self._coordinator} did not answer at {self._redis.endpoint} within {timeout_s:g} s."
+            f"{self._coordinator} did not answer at {self._server.endpoint} within {timeout_s:g} s."
             " Is it running? `agents status` shows it, `agents up` starts one. It finds the request in its"
             f" inbox when it starts. {_AGAIN}"
         )

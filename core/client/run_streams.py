@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Collection, Iterator
 from typing import Any
 
 from core.client.questions import Questions
-from core.config.settings import RedisConfig
+from core.client.server import Server
 from core.errors import BadTask, ServerRefused, TransportDown
+from core.ports import Connection
 from core.redis_backend.keys import CoordinatorKeys
-from core.redis_client import Wire
 from core.run_stream import StreamChunk, chunks_of
 from core.runtime.portal import operation
 
@@ -29,7 +29,7 @@ _OVER: Any = object()
 class RunStreams(Questions):
     """A part of AgentClient: it follows runs."""
 
-    _redis: RedisConfig
+    _server: Server
     _keys: CoordinatorKeys
     result: Any  #: see AgentClient
 
@@ -72,7 +72,7 @@ class RunStream:
 
     async def _chunks(self) -> AsyncIterator[StreamChunk]:
         ended = asyncio.get_running_loop().create_task(self._client.result.aio(self._task_id))
-        wire = Wire(self._client._redis, let_in=True)
+        wire = self._client._server.connection(let_in=True)
         attempt = 0
         try:
             while True:
@@ -92,7 +92,7 @@ class RunStream:
             ended.cancel()
             await wire.close()
 
-    async def _read(self, wire: Wire, *, block: bool) -> list[StreamChunk]:
+    async def _read(self, wire: Connection, *, block: bool) -> list[StreamChunk]:
         """The next chunks; none if there are none for a while. An outage of Redis is waited out."""
         key, wait = self._client._keys.run_stream(self._task_id), ("BLOCK", BLOCK_MS) if block else ()
         try:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
 
-from core.config.settings import RedisConfig
+from core.client.server import Server
 from core.config.sources import load
 from core.errors import AgentSystemError, ServerRefused
+from core.redis_backend.clock import monotonic_s
 
 __all__ = ["WaitingReason"]
 
@@ -20,8 +20,8 @@ POLL_S = 4.0
 class WaitingReason:
     """Logs one line for each reason why tasks of one client wait, not for each task."""
 
-    def __init__(self, redis: RedisConfig, coordinator_id: str) -> None:
-        self._redis = redis
+    def __init__(self, server: Server, coordinator_id: str) -> None:
+        self._server = server
         self._coordinator_id = coordinator_id
         self._looked_s = 0.0
         self._said = ""
@@ -29,7 +29,7 @@ class WaitingReason:
 
     async def tell(self, task_id: str | None) -> None:
         """Logs why an overdue task waits, if somebody has to intervene, and what to do."""
-        now_s = time.monotonic()
+        now_s = monotonic_s()
         if task_id is None or not self._may_look or now_s - self._looked_s < POLL_S:
             return
         self._looked_s = now_s
@@ -46,10 +46,9 @@ class WaitingReason:
 
     async def _reason(self, task_id: str) -> str:
         from core.operations.overview import read_overview
-        from core.operations.reader import reading
         from core.operations.task_records import read_task
         from core.waiting_reason import stuck_reason
 
-        async with reading(self._redis) as reader:
+        async with self._server.reading() as reader:
             overview = await read_overview(reader, self._coordinator_id, load().agent)
             return stuck_reason(*await read_task(reader, self._coordinator_id, task_id), overview)

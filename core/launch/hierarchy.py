@@ -24,7 +24,7 @@ from core.machine.private_files import write_private
 from core.machine.process_identity import provably_dead
 from core.roles import Address, Role
 
-__all__ = ["AgentPlan", "AgentRecord", "HierarchyFiles", "HierarchyRecord", "plan_agents"]
+__all__ = ["AgentPlan", "AgentRecord", "HierarchyFiles", "HierarchyRecord", "distributor_name", "plan_agents"]
 
 
 @dataclass(frozen=True, slots=True)

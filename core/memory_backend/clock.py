@@ -69,13 +69,15 @@ class _Jumps(selectors.SelectSelector):
 
 
 class ServerTime:
-    """The clock of a simulated server, in seconds since 1970. It advances with the running loop's time."""
+    """The clock of a simulated server, in seconds since 1970. It advances with the time of a loop, or of the running
+    one."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self._loop = loop
         self._offset_s = EPOCH_S - START_S
 
     def __call__(self) -> float:
-        return self._offset_s + asyncio.get_running_loop().time()
+        return self._offset_s + (self._loop or asyncio.get_running_loop()).time()
 
     def step(self, by_s: float) -> None:
         """Sets the clock forward, or back, by some seconds."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from core.config.settings import RedisConfig
 from core.errors import ReplyTooLarge, ServerRefused
-from core.ports import OpenConnection, Part
+from core.ports import Connection, OpenConnection, Part
 from core.redis_backend.shared_state import Runs
 from core.redis_client import Wire
 from core.server_info import Memory, fields_of, is_other_type, memory_of
@@ -23,8 +23,8 @@ MAX_BYTES = 256 * 1024 * 1024
 class Reader:
     """Runs commands one batch at a time, and reconnects by itself after a lost connection."""
 
-    def __init__(self, redis: RedisConfig) -> None:
-        self._wire = Wire(redis)
+    def __init__(self, connection: Connection) -> None:
+        self._wire = connection
 
     async def run(self, *commands: Sequence[Part]) -> list[Any]:
         """The replies, in order. Raises TransportDown; ServerRefused when one of the commands was refused."""
@@ -66,7 +66,7 @@ def opening(redis: RedisConfig) -> OpenConnection:
 @asynccontextmanager
 async def reading(redis: RedisConfig) -> AsyncIterator[Reader]:
     """A Reader that is closed at the end of the block."""
-    reader = Reader(redis)
+    reader = Reader(Wire(redis))
     try:
         yield reader
     finally:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from core.errors import AgentSystemError, EventLoopError
+from core.memory_backend.clock import VirtualLoop
 from core.runtime.own_loop import outlast
 
 __all__ = ["BoundOperation", "Operation", "Resident", "keep_inherited", "operation", "portal_loop", "refuse_in_a_loop"]
@@ -109,6 +110,8 @@ class BoundOperation(Generic[P, T]):
         if _in_a_loop():
             return self.aio(*args, **kwargs)  # type: ignore[return-value]
         loop = self._owner._living_loop() or portal_loop()
+        if isinstance(loop, VirtualLoop):  # time passes on it while somebody waits
+            return loop.run_until_complete(self.aio(*args, **kwargs))
         _check_that_it_runs(loop, self._owner)
         try:
             return asyncio.run_coroutine_threadsafe(self.aio(*args, **kwargs), loop).result()

@@ -17,6 +17,7 @@ from worker.authoring.registry import Handler, Handlers
 from worker.execution.attempt import Finished, Running
 from worker.execution.attempts import Attempts
 from worker.execution.equipment import Callbacks
+from worker.execution.loop_graphs import LoopGraphs
 from worker.execution.outcomes import ended_with
 from worker.hosts.chunk_writer import ChunkWriter
 from worker.hosts.memory import Memory
@@ -40,13 +41,18 @@ class InProcessExecutor(Attempts):
 class InProcess:
     """The Places of this process."""
 
-    ready = True
+    def __init__(self) -> None:
+        self.ready = True
+        self._graphs = LoopGraphs()
 
     async def start(self, handlers: Handlers, memory: Memory | None, chunks: ChunkWriter | None) -> None:
         """See Places."""
+        self._graphs.start(memory, chunks)
 
     async def run(self, running: Running, handler: Handler, children: Sequence[ChildOutcome]) -> Finished:
         """See Places."""
+        if handler.kind == "graph":
+            return await self._graphs.run(running, handler, children)
         context = running.begin(children)
         variables = copy_context()
         variables.run(running_context.set, context)
@@ -61,6 +67,7 @@ class InProcess:
 
     def drain(self, running: Running) -> None:
         """See Places."""
+        self._graphs.drain(running)
 
     async def close(self) -> None:
         """See Places."""

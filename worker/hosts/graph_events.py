@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from time import monotonic
 from typing import Any
 
 import orjson
@@ -12,6 +11,7 @@ from pydantic_core import to_json
 
 from core.errors import BadEvent
 from core.event_types import EventType
+from core.redis_backend.clock import monotonic_s
 from worker.authoring.context import Context
 
 __all__ = ["STREAM_MODES", "callbacks_for", "chunk_json", "json_shown", "tell_chunk"]
@@ -37,12 +37,12 @@ def _tell_chunk(context: Context, mode: str, chunk: Any, began_s: dict[str, floa
         shown = json_shown(chunk)
         context.emit(E.CUSTOM, shown if isinstance(shown, dict) else {"value": shown})
     elif "input" in chunk:
-        began_s[chunk["id"]] = monotonic()
+        began_s[chunk["id"]] = monotonic_s()
         context.emit(E.NODE_STARTED, {"name": chunk["name"]}, node=chunk["name"])
     elif chunk.get("error"):
         context.emit(E.NODE_FAILED, {"name": chunk["name"], "error": json_shown(chunk["error"])}, node=chunk["name"])
     else:
-        took_ms = round((monotonic() - began_s.pop(chunk["id"], monotonic())) * 1000, 1)
+        took_ms = round((monotonic_s() - began_s.pop(chunk["id"], monotonic_s())) * 1000, 1)
         context.emit(E.NODE_COMPLETED, {"name": chunk["name"], "duration_ms": took_ms}, node=chunk["name"])
 
 

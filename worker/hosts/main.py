@@ -26,9 +26,7 @@ from msgspec.structs import replace
 from core.agent_run import RunOptions
 from core.budget import Grants
 from core.checkpoints.storage import Fence
-from core.errors import AgentSystemError
 from core.json_values import TooLarge, result_json
-from core.model_limits import Rates
 from worker.authoring.context import Context, Progress, running_context
 from worker.authoring.graph_factory import Graphs
 from worker.authoring.model_limit import fleet_gate
@@ -61,7 +59,7 @@ from worker.hosts.messages import (
 from worker.hosts.output import share_streams
 from worker.hosts.run import GraphRun
 from worker.hosts.run_config import run_config
-from worker.hosts.run_gate import CallLedger, RunGate
+from worker.hosts.run_gate import CallLedger, RunGate, limit_gate
 from worker.hosts.storage_calls import Remote, RemoteItems, RemoteStorage
 from worker.hosts.threads import AttemptThreads, attempt_threads
 
@@ -194,7 +192,10 @@ class Host(asyncio.Protocol):
             ended = await self._outcome(run, orjson.loads(request))
         except BaseException as error:  # SystemExit and KeyboardInterrupt of user code fail the run as well
             ended = self._failure(run, error)
-            await _store_last(run)
+            if run.saver is not None:
+                from worker.hosts.run_storage import store_last_soon
+
+                await store_last_soon(run.saver)
         if run.saver is not None:
             ended.stored = run.saver.stored
         if run.context is not None:
@@ -253,7 +254,7 @@ class Host(asyncio.Protocol):
         if request["thread"] is None:
             return callbacks
         run.ledger = CallLedger(self._counted, self._loop, self._lent_thread)
-        fleet_gate.set(partial(_limit_gate, run.ledger, run.context))
+        fleet_gate.set(partial(limit_gate, run.ledger, run.context))
         grants = msgspec.convert(request["grants"], Grants)
         if grants or request["limited"]:
             from worker.authoring.model_calls import ModelCallbacks
@@ -372,11 +373,6 @@ def _suspension_json(suspension: Suspension) -> bytes:
     return msgspec.json.encode((suspension.waits, children))
 
 
-def _limit_gate(ledger: CallLedger, context: Context, name: str, rates: Rates) -> RunGate:
-    """The gate of a limit that code has declared."""
-    return RunGate(ledger, context, limit=name, rates=rates)
-
-
 async def _completed(run: Run, state: Any, graph_run: GraphRun) -> Ended:
     """The end of a run with a result. A final state that is too large stays in its thread, and the result says so."""
     try:
@@ -387,11 +383,3 @@ async def _completed(run: Run, state: Any, graph_run: GraphRun) -> Ended:
         await run.saver.store_all()
         where = graph_run.thread_of_result()
         return Ended(run.number, orjson.dumps({**where, "left_in_thread": str(error)}), in_thread=True)
-
-
-async def _store_last(run: Run) -> None:
-    """Stores what a run has kept back that has failed after its last node, if that is possible soon."""
-    if run.saver is not None:
-        with suppress(AgentSystemError, asyncio.CancelledError, TimeoutError):
-            async with asyncio.timeout(GRACE_S):
-                await run.saver.store_last()

@@ -4,6 +4,7 @@ both, so the calls travel over the socket of the host."""
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
@@ -20,7 +21,7 @@ from worker.authoring.context import Context
 from worker.authoring.model_calls import ModelCall, Used
 from worker.hosts.storage_calls import Remote
 
-__all__ = ["CallLedger", "RunGate"]
+__all__ = ["CallLedger", "RunGate", "limit_gate"]
 
 #: Seconds between two looks at whether calls under way have left enough of a budget.
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.02, 1.0
@@ -32,11 +33,13 @@ class CallLedger:
     """The calls to the worker of one run, from wherever its models are called."""
 
     def __init__(
-        self, remote: Remote, loop: asyncio.AbstractEventLoop, lent_thread: Callable[[], AbstractContextManager[None]]
+        self, remote: Remote, loop: asyncio.AbstractEventLoop, lent_thread: Callable[[], AbstractContextManager[Any]]
     ) -> None:
-        """`lent_thread`: for as long as it is entered, the host may have one thread more."""
+        """It is made in the thread of `loop`. `lent_thread`: for as long as it is entered, the host may have one thread
+        more."""
         self.remote = remote
         self._loop = loop
+        self._thread = threading.get_ident()
         self._lent_thread = lent_thread
         self._asked: set[Future[Any]] = set()
         self._forgetting: set[asyncio.Task[None]] = set()
@@ -44,11 +47,11 @@ class CallLedger:
     def wait(self, call: Coroutine[Any, Any, Any]) -> None:
         """Runs it on the loop of the host, and blocks this thread meanwhile. Raises BadTask on the loop itself;
         CancelledError: the run has ended."""
-        if _running_loop() is self._loop:
+        if threading.get_ident() == self._thread:
             call.close()
             raise BadTask(
-                "a model is called from a coroutine in a way that blocks it, so that its limit or budget cannot be"
-                " asked for: await model.ainvoke(...), or make the node a plain function"
+                "a model is called in a way that blocks the event loop, so that its limit or budget cannot be asked"
+                " for: await model.ainvoke(...); or make the node a plain function, unless it runs in virtual time"
             )
         asked = self._begin(call)
         try:
@@ -161,6 +164,11 @@ class RunGate:
         pauses = Backoff(FIRST_PAUSE_S, LAST_PAUSE_S)
         while not await self.ledger.remote.ask("reserve", asked):  # noqa: ASYNC110 - nobody tells when that is
             await asyncio.sleep(pauses.next(random()))  # not all at once, since only one may get what is left
+
+
+def limit_gate(ledger: CallLedger, context: Context, name: str, rates: Rates) -> RunGate:
+    """The gate of a limit that code has declared."""
+    return RunGate(ledger, context, limit=name, rates=rates)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -11,14 +12,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from core.checkpoints.encoding import config_of, thread_of
 from core.checkpoints.saver import CheckpointSaver, with_signature
 from core.checkpoints.storage import CheckpointPut, Fence, Storage, WritesPut
+from core.errors import AgentSystemError
 from worker.hosts.graph_shape import SENDS
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
 
-__all__ = ["RunSaver"]
+__all__ = ["RunSaver", "store_last_soon"]
 
+#: Seconds that a run which has failed has to store what it must.
+GRACE_S = 1.0
 #: Makes what is stored of what LangGraph puts.
 Encode: TypeAlias = Callable[[], CheckpointPut | WritesPut]
 
@@ -32,6 +36,13 @@ class Batch:
     def __init__(self) -> None:
         self.puts: list[Encode] = []
         self.sent: asyncio.Future[None] | None = None  #: is done when it is stored; None: it is not on its way yet
+
+
+async def store_last_soon(saver: RunSaver) -> None:
+    """Stores what a run has kept back that has failed after its last node, if that is possible soon."""
+    with suppress(AgentSystemError, asyncio.CancelledError, TimeoutError):
+        async with asyncio.timeout(GRACE_S):
+            await saver.store_last()
 
 
 class RunSaver(CheckpointSaver):

@@ -1,0 +1,46 @@
+"""The behaviours of the tiers, imported by their names: core knows no tier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, cast
+
+from core.config.settings import AgentConfig
+from core.module_names import module_name
+from core.ports import OpenConnection
+from core.roles import Address, Role
+from core.runtime.behaviour import Behaviour
+
+__all__ = ["ended", "memory_here", "new_behaviour", "user_code"]
+
+
+def user_code(modules: Sequence[str]) -> Any:
+    """Imports `modules`, as a worker does, and returns the handlers of this process. Raises ConfigError."""
+    return import_module(module_name("worker.in_process")).user_code(modules)
+
+
+def memory_here(
+    open_connection: OpenConnection, coordinator_id: str, config: AgentConfig, now_ms: Callable[[], float]
+) -> Any:
+    """Where the graphs of all workers of a hierarchy in this process remember. `now_ms`: its clock."""
+    return import_module(module_name("worker.in_process")).memory_here(open_connection, coordinator_id, config, now_ms)
+
+
+def new_behaviour(chain: tuple[Address, ...], config: AgentConfig, handlers: Any, memory: Any) -> Behaviour[Any]:
+    """That of the last agent of `chain`. `memory`: where the graphs of a worker remember; None: in its Redis."""
+    me = chain[-1]
+    if me.role is Role.COORDINATOR:
+        made = import_module(module_name("coordinator.agent")).CoordinatorBehaviour(me.agent_id, config)
+    elif me.role is Role.DISTRIBUTOR:
+        made = import_module(module_name("distributor.agent")).DistributorBehaviour(me, chain[0], config)
+    else:
+        made = import_module(module_name("worker.in_process")).behaviour(chain, config, handlers, memory)
+    return cast(Behaviour[Any], made)
+
+
+async def ended(behaviour: Any) -> None:
+    """Returns when nothing goes on that the behaviour has begun."""
+    for end in ("stop_chores", "close"):
+        if hasattr(behaviour, end):
+            await getattr(behaviour, end)()
