@@ -11,7 +11,7 @@ from functools import lru_cache
 from core.roles import Address, Role
 from core.tasks import Task
 
-__all__ = ["EVERYBODY", "may_touch", "owner_of"]
+__all__ = ["EVERYBODY", "may_touch", "may_use_thread", "owner_of"]
 
 #: In `shared_with`: every client.
 EVERYBODY = "*"
@@ -28,3 +28,12 @@ def may_touch(asker: Address, task: Task) -> bool:
     if asker.role is Role.OPERATOR or task.owner == owner_of(asker):
         return True
     return bool(task.shared_with) and not {EVERYBODY, asker.name}.isdisjoint(task.shared_with)
+
+
+def may_use_thread(asker: str, owner: str, shared_with: str) -> bool:
+    """Whether `asker`, named as owners are, may see, change and continue a thread of `owner`; empty: it has none.
+    `shared_with`: names of clients, separated by commas."""
+    role, _, name = asker.partition(":")
+    if not owner or asker == owner or role == Role.OPERATOR.value:
+        return True
+    return bool(name) and not {name, EVERYBODY}.isdisjoint(shared_with.split(","))

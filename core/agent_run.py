@@ -16,7 +16,7 @@ from core.errors import BadTask
 from core.json_values import check_limits, payload_json
 from core.record_fields import NULL, value_of
 
-__all__ = ["RunOptions", "Stream", "is_thread_id"]
+__all__ = ["RunOptions", "StateUpdate", "Stream", "is_thread_id"]
 
 THREAD_ID_LENGTH = 200
 
@@ -39,7 +39,16 @@ NEEDS = {
     "interrupt_after": "a list of names of nodes, or ['*'] for all",
     "on_change": "'continue', 'restart' or 'fail'",
     "stream": "a list of 'values', 'updates', 'messages', 'custom', 'tasks', 'checkpoints'",
+    "update": "StateUpdate(...), or an object of its fields, besides a thread_id",
 }
+
+
+class StateUpdate(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, forbid_unknown_fields=True):
+    """Says that a run only updates the state of its thread, as LangGraph's `update_state`: its payload is the values.
+    It stands in the line of the thread as any run does, and its result names the new checkpoint."""
+
+    as_node: NodeName | None = None  #: the node that has written them, as it seems; None: the last one that has
+    checkpoint_id: NodeName | None = None  #: the state that is updated; None: the newest
 
 
 class _Validated(type(Struct)):  # type: ignore[misc]  # the class of classes of msgspec has no name
@@ -89,6 +98,7 @@ class RunOptions(
     interrupt_after: Nodes = ()
     on_change: Literal["continue", "restart", "fail"] = "continue"  #: if the graph is another one when it goes on
     stream: Annotated[tuple[Stream, ...], Meta(max_length=6)] = ()  #: the stream modes that are kept for readers
+    update: StateUpdate | None = None  #: what is done instead of running the graph
 
     if TYPE_CHECKING:  # the arguments for programs; a type checker would see the JSON fields otherwise
 
@@ -104,6 +114,7 @@ class RunOptions(
             interrupt_after: tuple[str, ...] | list[str] = (),
             on_change: Literal["continue", "restart", "fail"] = "continue",
             stream: tuple[Stream, ...] | list[Stream] = (),
+            update: StateUpdate | None = None,
         ) -> None: ...
 
     @property
@@ -135,6 +146,8 @@ class RunOptions(
         object or too large, and keys of the config that are not the client's to set."""
         if self.thread_id is not None and not is_thread_id(self.thread_id):
             raise BadTask(_expected("thread_id", self.thread_id))
+        if self.update is not None and self.thread_id is None:
+            raise BadTask("run option 'update': name the thread by thread_id")
         for name, value_json in (("context", self.context_json), ("config", self.config_json)):
             if value_json is NULL:
                 continue

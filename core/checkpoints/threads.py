@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +13,11 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from core.checkpoints.encryption import Encryption
 from core.checkpoints.redis_saver import RedisSaver
+from core.checkpoints.saver import CheckpointSaver
 from core.config.settings import RedisConfig
 from core.errors import BadTask
 
-__all__ = ["ThreadState", "Threads"]
+__all__ = ["ThreadState", "Threads", "threads_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,23 +31,26 @@ class ThreadState:
     step: int
     source: str  #: input, loop, update or fork
     run_id: str
+    graph: str  #: the task type of the graph that has made it; empty: it did not run here
+    owner: str  #: such as "client:NAME"; empty: nobody's yet
+    shared_with: str  #: names of clients, separated by commas
     values: dict[str, Any]  #: of the state; objects of types that are not known here are their fields
 
 
+@asynccontextmanager
+async def threads_of(redis: RedisConfig, *, encryption: Encryption | None = None) -> AsyncIterator[Threads]:
+    """The threads of one Redis, until the end of the block."""
+    async with RedisSaver(redis, encryption=encryption) as saver:
+        yield Threads(saver)
+
+
 class Threads:
-    """The threads of one Redis. Use it as a context manager, or close it.
+    """The threads of one store. Its calls raise TransportDown, ServerRefused and CheckpointUnreadable."""
 
-    Its calls raise TransportDown, ServerRefused and CheckpointUnreadable."""
-
-    def __init__(self, redis: RedisConfig, *, encryption: Encryption | None = None) -> None:
-        self._saver = RedisSaver(redis, encryption=encryption)
+    def __init__(self, saver: CheckpointSaver) -> None:
+        """`saver`: of that store, and for nothing else."""
+        self._saver = saver
         self._saver.serde = JsonPlusSerializer(allowed_msgpack_modules=None)  # makes no objects of other types
-
-    async def __aenter__(self) -> Threads:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._saver.aclose()
 
     async def ids(self) -> list[str]:
         """The ids of all threads, sorted. It takes time in proportion to the keys of the server."""
@@ -84,6 +90,7 @@ def _config(thread_id: str, checkpoint_id: str | None = None) -> RunnableConfig:
 def _state(found: CheckpointTuple) -> ThreadState:
     place, parent = found.config["configurable"], found.parent_config
     values: dict[str, Any] = found.checkpoint["channel_values"]
+    ours: Mapping[str, Any] = found.metadata
     return ThreadState(
         thread_id=place["thread_id"],
         checkpoint_id=place["checkpoint_id"],
@@ -92,5 +99,8 @@ def _state(found: CheckpointTuple) -> ThreadState:
         step=found.metadata.get("step", 0),
         source=found.metadata.get("source", ""),
         run_id=found.metadata.get("run_id", ""),
+        graph=str(ours.get("graph_name", "")),
+        owner=str(ours.get("owner", "")),
+        shared_with=str(ours.get("shared_with", "")),
         values={name: value for name, value in values.items() if not name.startswith(("__", "branch:to:"))},
     )

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from core.cli.json_argument import json_argument
 from core.cli.render import Wide, Yes, confirm, print_json, print_table, say
-from core.cli.session import run, settings
+from core.cli.session import operator_of, run, settings
 
 if TYPE_CHECKING:
     from core.checkpoints.threads import Threads, ThreadState
@@ -17,7 +18,7 @@ __all__ = ["app"]
 
 T = TypeVar("T")
 
-app = typer.Typer(help="Look at LangGraph's threads; copy, fork and delete them.", no_args_is_help=True)
+app = typer.Typer(help="Look at LangGraph's threads; copy, fork, update and delete them.", no_args_is_help=True)
 
 ThreadId = Annotated[str, typer.Argument(metavar="THREAD")]
 NewId = Annotated[str, typer.Argument(metavar="NEW_THREAD")]
@@ -77,6 +78,20 @@ def fork(thread_id: ThreadId, checkpoint: Annotated[str, typer.Argument()], new_
 
 
 @app.command()
+def update(
+    thread_id: ThreadId,
+    values: Annotated[str, typer.Argument(metavar="VALUES", help="As JSON; - reads stdin, @FILE a file.")],
+    as_node: Annotated[str | None, typer.Option(help="The node that seems to have written them.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="The id of the state; otherwise the newest.")] = None,
+    graph: Annotated[str | None, typer.Option(help="Its task type; otherwise that of the last run.")] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for which it may stand in line.")] = 60.0,
+) -> None:
+    """Update the state of a thread, as a node of its graph would. A worker does it when the runs before have ended."""
+    stored = run(_updated(thread_id, json_argument("the values", values), as_node, checkpoint, graph, timeout))
+    say(f"{thread_id} goes on from {stored}")
+
+
+@app.command()
 def delete(thread_id: ThreadId, yes: Yes = False) -> None:
     """Delete all that is stored of a thread."""
     if not yes:
@@ -85,13 +100,18 @@ def delete(thread_id: ThreadId, yes: Yes = False) -> None:
     say(f"{thread_id} is deleted")
 
 
+async def _updated(thread_id: str, values: Any, *how: Any) -> str:
+    async with operator_of(settings()) as client:
+        return await client.threads.update_state.aio(thread_id, values, *how)
+
+
 def _asked(call: Callable[[Threads], Awaitable[T]]) -> T:
     async def asked() -> T:
-        from core.checkpoints.threads import Threads
+        from core.checkpoints.threads import threads_of
         from core.wiring import server_for
 
         configured = settings()
-        async with Threads(await server_for(configured.redis, configured.a2a)) as threads:
+        async with threads_of(await server_for(configured.redis, configured.a2a)) as threads:
             return await call(threads)
 
     return run(asked())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from core.config.settings import A2AConfig, A2ASecrets, RedisConfig
 from core.operations.event_feed import SealsOf
@@ -15,6 +15,9 @@ from core.roles import Address
 from core.sealing import Seals
 from core.signing import KeyRing
 from core.wiring import keys_for, redis_or_configured, seals_of_agents, secrets_or_configured, server_for
+
+if TYPE_CHECKING:
+    from core.checkpoints.threads import Threads
 
 __all__ = ["RedisServer", "Server", "configured_server"]
 
@@ -49,6 +52,9 @@ class Server(Protocol):
 
     def reading(self) -> AbstractAsyncContextManager[Reader]:
         """A reader of what operators see."""
+
+    def threads(self) -> AbstractAsyncContextManager[Threads]:
+        """The threads of graphs. LangGraph is imported, which takes a while."""
 
 
 def configured_server(redis: RedisConfig | None, a2a: A2ASecrets | None, asker: Address) -> RedisServer:
@@ -93,3 +99,8 @@ class RedisServer:
 
     def reading(self) -> AbstractAsyncContextManager[Reader]:
         return reading(self._redis)
+
+    def threads(self) -> AbstractAsyncContextManager[Threads]:
+        from core.checkpoints.threads import threads_of
+
+        return threads_of(self._redis)

@@ -204,7 +204,9 @@ class LocalHierarchy(Resident):
             await redis.reach((self._coordinator,))
             return redis, None
         server = MemoryServer(self._now_s)
-        return server, memory_here(server.connection, self._coordinator.agent_id, self._config, server.now_ms)
+        memory = memory_here(server.connection, self._coordinator.agent_id, self._config, server.now_ms)
+        server.checkpoints = memory.storage
+        return server, memory
 
     def _chains(self) -> list[tuple[Address, ...]]:
         """All agents, each after those above it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from core.memory_backend.connection import MemoryConnection
 from core.memory_backend.store import MemoryStore
@@ -15,6 +16,10 @@ from core.ports import Connection
 from core.roles import Address
 from core.sealing import Seals
 from core.signing import KeyRing
+
+if TYPE_CHECKING:
+    from core.checkpoints.storage import Storage
+    from core.checkpoints.threads import Threads
 
 __all__ = ["MemoryServer"]
 
@@ -32,6 +37,7 @@ class MemoryServer:
         self._now_s = now_s
         self._store = MemoryStore(now_s)
         self._secret = secrets.token_bytes(32)
+        self.checkpoints: Storage | None = None  #: where the graphs of the hierarchy remember
 
     def now_ms(self) -> float:
         """Its clock, in ms since 1970."""
@@ -63,3 +69,11 @@ class MemoryServer:
             yield Reader(connection)
         finally:
             await connection.close()
+
+    @asynccontextmanager
+    async def threads(self) -> AsyncIterator[Threads]:
+        from core.checkpoints.saver import CheckpointSaver
+        from core.checkpoints.threads import Threads
+
+        assert self.checkpoints is not None
+        yield Threads(CheckpointSaver(self.checkpoints))

@@ -31,6 +31,7 @@ EVERYTHING: dict[str, Any] = {
     "interrupt_after": ["write", "review"],
     "on_change": "fail",
     "stream": ["values", "messages"],
+    "update": {"as_node": "write", "checkpoint_id": "c"},
 }
 
 
@@ -130,6 +131,11 @@ OBJECT = "expected an object, such as"
             {"interrupt_after": [1]},
             "run option 'interrupt_after': expected a list of names of nodes, or ['*'] for all (got '[1]')",
         ),
+        (
+            {"update": {"node": "write"}, "thread_id": "t"},
+            "run option 'update': expected StateUpdate(...), or an object of its fields, besides a thread_id (got",
+        ),
+        ({"update": {}}, "run option 'update': name the thread by thread_id"),
         ({"on_change": "stop"}, "run option 'on_change': expected 'continue', 'restart' or 'fail' (got 'stop')"),
         (
             {"stream": ["tokens"]},

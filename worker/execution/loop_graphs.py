@@ -11,6 +11,7 @@ import orjson
 from msgspec import Raw
 from msgspec.structs import replace
 
+from core.agent_run import RunOptions
 from core.checkpoints.storage import Fence
 from core.json_values import TooLarge, result_json
 from core.tasks import TaskError, grants_of
@@ -143,7 +144,7 @@ class LoopRun:
         """How it has ended. Raises whatever the graph raises; GraphDrained."""
         running_context.set(context)
         options = options_of(self._request)
-        saver = self.saver = self._saver(options.durability)
+        saver = self.saver = self._saver(options)
         store = None if saver is None else self._graphs.store()
         try:
             config = run_config(self._handler, context, options)
@@ -162,7 +163,7 @@ class LoopRun:
             return suspended_by(self._running, outcome)
         return await self._completed(outcome, graph_run)
 
-    def _saver(self, durability: str) -> RunSaver | None:
+    def _saver(self, options: RunOptions) -> RunSaver | None:
         """The checkpointer; None: nothing is stored."""
         if (thread := self._request["thread"]) is None:
             return None
@@ -170,7 +171,7 @@ class LoopRun:
 
         storage = RemoteStorage(self._graphs.asked, asyncio.get_running_loop())
         own_thread = thread["id"] == self._running.task.task_id
-        return RunSaver(storage, Fence(thread["order"], thread["attempt"]), durability, own_thread=own_thread)
+        return RunSaver(storage, Fence(thread["order"], thread["attempt"]), options, own_thread=own_thread)
 
     async def _callbacks(self, context: Context) -> list[Any]:
         """What LangChain tells and asks of the models that it calls."""

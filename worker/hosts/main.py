@@ -237,7 +237,7 @@ class Host(asyncio.Protocol):
 
         own_thread = thread["id"] == request["task"]["task_id"]
         fence = Fence(thread["order"], thread["attempt"])
-        run.saver = RunSaver(self._storage, fence, options.durability, own_thread=own_thread)
+        run.saver = RunSaver(self._storage, fence, options, own_thread=own_thread)
         return run.saver
 
     @cached_property

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from core.agent_run import RunOptions
+from core.agent_run import RunOptions, StateUpdate
 from core.errors import BadTask
 from core.event_types import EventType
 from worker.authoring.context import Context
@@ -64,7 +64,10 @@ class GraphRun:
         from langgraph.pregel import Pregel
 
         payload = self.request["task"]["payload"]
-        if isinstance(self.graph, CompiledStateGraph) and not isinstance(payload, dict):
+        if self.options.update is not None:
+            return await self._updated(payload, self.options.update)
+        goes_on = payload is None and self.options.thread_id is not None  # where its thread is, as in LangGraph
+        if isinstance(self.graph, CompiledStateGraph) and not isinstance(payload, dict) and not goes_on:
             raise BadTask(
                 f"payload of {self.context.task_type!r} must be an object, the first state of its graph,"
                 f" not {type(payload).__name__}"
@@ -79,6 +82,25 @@ class GraphRun:
         if paused and (interrupts := await self._interrupts(state, config)):
             return suspension_of(interrupts, self.context)
         return state
+
+    async def _updated(self, values: Any, update: StateUpdate) -> dict[str, Any]:
+        """Updates the state of the thread; gives the place of the new checkpoint. What an attempt before has stored is
+        removed first, so that it is updated once. Raises BadTask: this cannot be done with the graph."""
+        from langgraph.pregel import Pregel
+
+        if self.saver is None or not isinstance(self.graph, Pregel):
+            raise BadTask(f"the state of {self.context.task_type!r} cannot be updated: it is no graph that is stored")
+        thread = self.request["thread"]
+        undoes = [*thread["undoes"], *([self.context.task_id] if self.context.attempt > 1 else [])]
+        found = await self.saver.begin(thread["id"], is_new=thread["is_new"], undoes=undoes)
+        self._owner = thread_owner(thread, found.metadata if found else {})
+        config: Any = self._full_config()
+        if update.checkpoint_id is not None:
+            config["configurable"]["checkpoint_id"] = update.checkpoint_id
+            if await self.saver.aget_tuple(config) is None:
+                raise BadTask(f"thread {thread['id']!r} has no checkpoint {update.checkpoint_id!r}")
+        stored = await self.graph.aupdate_state(config, values, as_node=update.as_node)
+        return {"thread_id": thread["id"], "checkpoint_id": stored["configurable"]["checkpoint_id"]}
 
     def thread_of_result(self) -> dict[str, Any]:
         """Where the final state is, for a result that is too large."""

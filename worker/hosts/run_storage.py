@@ -9,6 +9,7 @@ from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from core.agent_run import RunOptions
 from core.checkpoints.encoding import config_of, thread_of
 from core.checkpoints.saver import CheckpointSaver, with_signature
 from core.checkpoints.storage import CheckpointPut, Fence, Storage, WritesPut
@@ -53,14 +54,15 @@ class RunSaver(CheckpointSaver):
     led to it: with the run's result the thread is over. Of a run that writes only at its end (`durability="exit"`)
     nothing else is kept back. What is kept back to the end is never encoded."""
 
-    def __init__(self, storage: Storage, fence: Fence, durability: str, *, own_thread: bool) -> None:
+    def __init__(self, storage: Storage, fence: Fence, options: RunOptions, *, own_thread: bool) -> None:
         """To be made in the event loop of the run."""
         super().__init__(storage, fence=fence)
         self._own_thread = own_thread
         self._loop = asyncio.get_running_loop()
         self._known: dict[str, CheckpointTuple | None] = {}
         self._triggers: frozenset[str] = frozenset()  #: the channels to which a write begins nodes; empty: not known
-        self._begun = durability == "exit"  #: whether a node has finished, so that there is something to keep
+        #: Whether a node has finished, so that there is something to keep; none does in an update.
+        self._begun = options.durability == "exit" or options.update is not None
         self._keeps_end = False  #: whether the run's last checkpoint is kept back
         self._lock = Lock()  #: nodes may use the saver from loops of their own
         self._batches: dict[str, Batch] = {}  #: what is not on its way yet, by thread

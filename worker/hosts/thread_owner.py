@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from core.access import EVERYBODY
+from core.access import may_use_thread
 from core.errors import BadTask
-from core.roles import Role
 
 __all__ = ["thread_owner"]
 
@@ -22,8 +21,7 @@ def thread_owner(thread: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict
     asker, owner = thread["owner"], metadata.get("owner", "")
     if not asker or not owner or asker == owner:
         return {"owner": asker or owner, "shared_with": ",".join(thread["shared_with"])}
-    role, _, name = asker.partition(":")
     shared_with = metadata.get("shared_with", "")
-    if role != Role.OPERATOR.value and (not name or {name, EVERYBODY}.isdisjoint(shared_with.split(","))):
+    if not may_use_thread(asker, owner, shared_with):
         raise BadTask(f"thread {thread['id']!r} is another client's; choose another thread_id")
     return {"owner": owner, "shared_with": shared_with}
