@@ -134,8 +134,8 @@ class Delivery:
     def _begin(self, call: Call) -> None:
         call.began = True
         self.running[call] = None
-        loop = asyncio.get_running_loop()
-        call.task = loop.create_task(self._handle(call), context=self._context.copy())
+        # Not by the loop's task factory: an eager one would run the handler within the call of whoever sends.
+        call.task = Task(self._handle(call), loop=asyncio.get_running_loop(), context=self._context.copy())
         call.task.add_done_callback(partial(self._task_ended, call))
 
     def end(self, call: Call) -> None:

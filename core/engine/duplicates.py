@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from asyncio import Future
+import asyncio
 from typing import Any
 
 from core.engine.agent_id import AgentId
 from core.engine.channels import MessageChannel
 from core.engine.envelopes import PublishMessageEnvelope, SendMessageEnvelope
+from core.engine.exceptions import UndeliverableException
 from core.engine.mailbox import Call
+from core.engine.work import Work, refuse_ring
 
-__all__ = ["Duplicates"]
+__all__ = ["Duplicates", "response_of"]
 
 Key = tuple[AgentId | MessageChannel, str]
 
@@ -28,10 +30,10 @@ class Duplicates:
         envelope = call.envelope
         assert isinstance(envelope, SendMessageEnvelope)
         key = (envelope.recipient, envelope.message_id)
-        found = self._requests.setdefault(key, call)
-        if found is not call:
-            return found
-        envelope.future.add_done_callback(lambda future: self._forget_failed(key, future))
+        first = self._requests.get(key)
+        if first is not None and not _has_failed(first):
+            return first
+        self._requests[key] = call
         _limit(self._requests, self._keep)
         return None
 
@@ -44,9 +46,32 @@ class Duplicates:
         _limit(self._published, self._keep)
         return False
 
-    def _forget_failed(self, key: Key, future: Future[Any]) -> None:
-        if future.cancelled() or future.exception() is not None:
-            self._requests.pop(key, None)
+    def forget(self, envelope: PublishMessageEnvelope) -> None:
+        """It was not published after all."""
+        self._published.pop((envelope.message_channel, envelope.message_id), None)
+
+
+async def response_of(first: Call, waiter: Work | None) -> Any:
+    """For a request that repeats the first one. Raises what that raises, RequestRing, or UndeliverableException if the
+    first is given up."""
+    assert isinstance(first.envelope, SendMessageEnvelope)
+    refuse_ring(waiter, first)
+    if waiter is not None:
+        waiter.waits[first] = None
+    try:
+        await asyncio.wait([first.envelope.future])
+    finally:
+        if waiter is not None:
+            waiter.waits.pop(first, None)
+    if first.envelope.future.cancelled():
+        raise UndeliverableException("the request that this one repeats was given up. Send it again.")
+    return first.envelope.future.result()
+
+
+def _has_failed(call: Call) -> bool:
+    assert isinstance(call.envelope, SendMessageEnvelope)
+    future = call.envelope.future
+    return future.done() and (future.cancelled() or future.exception() is not None)
 
 
 def _limit(remembered: dict[Key, Any], keep: int) -> None:

@@ -15,9 +15,15 @@ from core.engine.agent_id import AgentId
 from core.engine.cancellation import CancellationToken
 from core.engine.channels import MessageChannel
 from core.engine.delivery import Delivery
-from core.engine.duplicates import Duplicates
+from core.engine.duplicates import Duplicates, response_of
 from core.engine.envelopes import Envelope, PublishMessageEnvelope, ResponseMessageEnvelope, SendMessageEnvelope
-from core.engine.exceptions import AgentNotFound, EngineClosed, EngineStopped, MessageDroppedException, RequestTimeout
+from core.engine.exceptions import (
+    AgentNotFound,
+    EngineClosed,
+    EngineStopped,
+    MessageDroppedException,
+    RequestTimeout,
+)
 from core.engine.handling import Handling, context_of
 from core.engine.interventions import InterventionHandler, Interventions
 from core.engine.mailbox import Call
@@ -25,7 +31,7 @@ from core.engine.registration import Registration
 from core.engine.run import BackgroundErrors, Phase, Watchers
 from core.engine.spans import Spans, TracerProvider
 from core.engine.telling import DeadLetter, Telling
-from core.engine.work import current_work, refuse_ring
+from core.engine.work import current_work
 from core.events.bus import EventBus
 
 __all__ = ["LocalAgentEngine"]
@@ -134,14 +140,15 @@ class LocalAgentEngine(Registration):
         envelope, caller = call.envelope, call.caller
         assert isinstance(envelope, SendMessageEnvelope)
         if self._duplicates is not None and (first := self._duplicates.first_request(call)) is not None:
-            return await self._response_of(first, call)
-        if self._interventions:
-            await self._intercept(envelope)
-        self._telling.sent(envelope)
-        envelope.cancellation_token.link_future(envelope.future)
-        if caller is not None:
-            caller.waits[call] = None
+            self._telling.dropped(envelope, "it is a duplicate")
+            return await response_of(first, caller)
         try:
+            if self._interventions:
+                await self._intercept(envelope)
+            self._telling.sent(envelope)
+            envelope.cancellation_token.link_future(envelope.future)
+            if caller is not None:
+                caller.waits[call] = None
             await self._admit(call)
             return await envelope.future
         finally:
@@ -149,32 +156,17 @@ class LocalAgentEngine(Registration):
                 caller.waits.pop(call, None)
             if not call.began:
                 self._withdraw(call)
-
-    async def _response_of(self, first: Call, again: Call) -> Any:
-        """For a request that repeats the first one."""
-        assert isinstance(first.envelope, SendMessageEnvelope)
-        self._telling.dropped(again.envelope, "it is a duplicate")
-        caller = again.caller
-        refuse_ring(caller, first)
-        if caller is not None:
-            caller.waits[first] = None
-        try:
-            return await asyncio.shield(first.envelope.future)
-        finally:
-            if caller is not None:
-                caller.waits.pop(first, None)
+            envelope.future.cancel()  # if it was not sent, whoever repeats it is not to wait for it
 
     async def _admit(self, call: Call) -> None:
         """Queues a request, as soon as there is room."""
-        while self._phase is Phase.RUNNING:
+        if self._phase is Phase.RUNNING:
             out_of_turn = self._delivery.is_ring(call)
-            mailbox = call.mailbox
-            if out_of_turn or not (mailbox.is_full or mailbox.waiting):
-                self._delivery.put(call, out_of_turn=out_of_turn)
-                return
-            await self._delivery.room_for([call])
+            if not out_of_turn and (call.mailbox.is_full or call.mailbox.waiting):
+                await self._delivery.room_for([call])
+                out_of_turn = self._delivery.is_ring(call)
             if self._phase is Phase.RUNNING:
-                self._delivery.put(call, out_of_turn=self._delivery.is_ring(call))
+                self._delivery.put(call, out_of_turn=out_of_turn)
                 return
         if self._phase is Phase.STOPPING:
             self._telling.dropped(call.envelope, STOPPED)
@@ -220,16 +212,21 @@ class LocalAgentEngine(Registration):
         if self._duplicates is not None and self._duplicates.was_published(envelope):
             self._telling.dropped(envelope, "it is a duplicate")
             return
-        with self._spans.of_message("create", envelope, channel):
-            if self._interventions:
-                try:
+        published = False
+        try:
+            with self._spans.of_message("create", envelope, channel):
+                if self._interventions:
                     await self._intercept(envelope)
-                except MessageDroppedException:
-                    return
-            self._telling.sent(envelope)
-            await self._publish(envelope)
+                self._telling.sent(envelope)
+                published = await self._publish(envelope)
+        except MessageDroppedException:
+            return
+        finally:
+            if self._duplicates is not None and not published:
+                self._duplicates.forget(envelope)
 
-    async def _publish(self, envelope: PublishMessageEnvelope) -> None:
+    async def _publish(self, envelope: PublishMessageEnvelope) -> bool:
+        """Returns whether it is queued where it goes."""
         if self._phase is Phase.RUNNING:
             calls = self._calls(envelope)
             if any(call.mailbox.is_full or call.mailbox.waiting for call in calls):
@@ -237,12 +234,13 @@ class LocalAgentEngine(Registration):
             if self._phase is Phase.RUNNING:
                 for call in calls:
                     self._delivery.put(call)
-                return
+                return True
         if self._phase is Phase.STOPPING:
             self._telling.dropped(envelope, STOPPED)
-        else:
-            self._waiting.append(envelope)
-            self._arrivals.wake()
+            return False
+        self._waiting.append(envelope)
+        self._arrivals.wake()
+        return True
 
     def _calls(self, envelope: PublishMessageEnvelope) -> list[Call]:
         """One for each agent that gets it."""

@@ -18,6 +18,7 @@ from core.engine import (
     RequestRing,
     TopicId,
     TypeSubscription,
+    UndeliverableException,
 )
 from core.event_types import EventType
 from core.events.bus import EventBus
@@ -184,6 +185,33 @@ async def test_a_request_that_has_failed_may_come_again() -> None:
         await engine.send_message(fails_at_first, agent("a"), message_id="m1")
     assert await engine.send_message(fails_at_first, agent("a"), message_id="m1") == 2
     await engine.close()
+
+
+@pytest.mark.parametrize("text", ["drop send", "refuse send"])
+async def test_what_was_refused_is_no_duplicate_when_it_comes_again(text: str) -> None:
+    engine, (policy,) = await with_policies(deduplicate=10)
+    for _ in range(2):
+        with pytest.raises((MessageDroppedException, PermissionError)):
+            await engine.send_message(Note(text), agent("a"), message_id="m1")
+    with pytest.raises(PermissionError):
+        await engine.publish_message(Note("refuse publish"), NEWS, message_id="m1")
+    await engine.publish_message(Note("drop publish"), NEWS, message_id="m1")
+    await engine.publish_message(Note("fine"), NEWS, message_id="m1")
+    await engine.publish_message(Note("again"), NEWS, message_id="m1")
+    await engine.stop_when_idle()
+    assert [seen for _, seen in policy.seen] == [text, text, "refuse publish", "drop publish", "fine"]
+
+
+async def test_whoever_repeats_a_request_that_is_given_up_is_told() -> None:
+    async def waits(does: Does, ctx: MessageContext) -> None:
+        await asyncio.Event().wait()
+
+    engine = await engine_with("a", deduplicate=10)
+    first, second = (asyncio.create_task(engine.send_message(waits, agent("a"), message_id="m1")) for _ in range(2))
+    await until_async(lambda: engine.dead_letters, "the second was seen")
+    first.cancel()
+    with pytest.raises(UndeliverableException, match="was given up"):
+        await second
 
 
 async def test_a_handler_that_repeats_the_request_it_handles_is_told_that_it_waits_for_itself() -> None:
