@@ -17,6 +17,7 @@ from core.cli import (
     limits,
     questions,
     redis_server,
+    rehearse,
     replay,
     run_graph,
     state,
@@ -61,5 +62,6 @@ app.command()(doctor.doctor)
 app.command()(healthcheck.healthcheck)
 app.command()(graph.graph)
 app.command()(replay.replay)
+app.command()(rehearse.rehearse)
 app.command()(chaos.chaos)
 app.command()(version.version)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from core.module_names import module_name
 from core.roles import Role
@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # starting a tier does not need LangGraph here
     from core.runtime.tier import Tier
     from core.tier_graph import TierGraph
 
-__all__ = ["graph_of", "main_of", "tier_of"]
+__all__ = ["graph_of", "main_of", "tier_of", "worker_in_process"]
 
 
 def main_of(tier: Role) -> Callable[[list[str]], int]:
@@ -29,3 +29,8 @@ def graph_of(tier: Role) -> TierGraph:
 def tier_of(role: Role) -> Tier:
     """Imports a tier, and returns what it is made of."""
     return cast("Tier", import_module(module_name(f"{role.value}.tier")).TIER)
+
+
+def worker_in_process() -> Callable[..., Any]:
+    """Imports the worker, and returns what makes the behaviour of one whose attempts run in this process."""
+    return cast("Callable[..., Any]", import_module(module_name(f"{Role.WORKER.value}.tier")).in_process)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import selectors
+from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Any, TypeVar, TypeVarTuple, Unpack
@@ -30,12 +31,29 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop whose clock stands still while something runs, and jumps when nothing does. It does no I/O, and has
     no threads: what others run in a thread takes no time here, and sees no running loop, as in a thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, order: random.Random | None = None) -> None:
+        """`order` decides which of the tasks that are ready at one time goes first; None: the one that was first."""
         self._jumps = _Jumps()
+        self._order = order
+        self._ready: deque[asyncio.Handle]
         super().__init__(self._jumps)
 
     def time(self) -> float:
         return self._jumps.now_s
+
+    def _run_once(self) -> None:
+        if self._order is not None and len(self._ready) > 1:
+            self._reorder(self._order)
+        super()._run_once()  # type: ignore[misc]
+
+    def _reorder(self, order: random.Random) -> None:
+        """Lets the tasks that are ready go on in another order. All other callbacks keep their places, since asyncio
+        promises to call them in the order in which they came."""
+        places = [place for place, handle in enumerate(self._ready) if _continues_a_task(handle)]
+        handles = [self._ready[place] for place in places]
+        order.shuffle(handles)
+        for place, handle in zip(places, handles, strict=True):
+            self._ready[place] = handle
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
@@ -52,6 +70,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def set_default_executor(self, executor: Executor) -> None:
         """Does nothing, since it would not be used."""
+
+
+def _continues_a_task(handle: asyncio.Handle) -> bool:
+    return isinstance(getattr(handle._callback, "__self__", None), asyncio.Task)  # type: ignore[attr-defined]
 
 
 class _Jumps(selectors.SelectSelector):
@@ -84,16 +106,18 @@ class ServerTime:
         self._offset_s += by_s
 
 
-def run_virtual(main: Coroutine[Any, Any, T], seed: int) -> T:
+def run_virtual(main: Coroutine[Any, Any, T], seed: int, *, any_order: bool = False) -> T:
     """Runs `main` in virtual time, and returns its result.
 
-    Random numbers from the module `random` depend only on `seed`. Raises NothingLeft when `main` waits for something
+    Random numbers from the module `random` depend only on `seed`, and so does, with `any_order`, which of the tasks
+    goes on first that could go on at the same time. Raises NothingLeft when `main` waits for something
     that can never happen.
     """
     before = random.getstate()
     random.seed(seed)
     try:
-        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        order = random.Random(seed) if any_order else None
+        with asyncio.Runner(loop_factory=lambda: VirtualLoop(order)) as runner:
             return runner.run(main)
     finally:
         random.setstate(before)

@@ -39,7 +39,7 @@ CLOCK_METHODS = {"now", "utcnow", "today"}
 FLOORS_OF_CORE = (
     "core.config", "core.failpoints", "core.machine", "core.pictures", "core.memory_backend", "core.embedded_server",
     "core.redis_backend", "core.events", "core.operations", "core.runtime", "core.checkpoints", "core.engine",
-    "core.client", "core.launch", "core.recording", "core.local", "core.chaos", "core.cli",
+    "core.client", "core.launch", "core.recording", "core.local", "core.rehearsal", "core.chaos", "core.cli",
 )  # fmt: skip
 FLOORS_OF_THE_WORKER = (
     "worker.authoring", "worker.projects", "worker.children", "worker.hosts", "worker.execution", "worker.agent",
@@ -57,11 +57,14 @@ IMPORTING_BY_NAME = (
 OPENING_CONNECTIONS = (
     "core/wiring.py", "core/runtime/agent.py", "core/checkpoints/opening.py", "core/client/*.py",
     "core/events/stream_session.py", "core/operations/reader.py", "core/operations/permissions.py",
-    "core/recording/replay.py", "core/local/*.py",
+    "core/recording/replay.py", "core/local/*.py", "core/rehearsal/*.py",
     "core/runtime/portal.py",  # which runs the loop of virtual time for those who wait
 )  # fmt: skip
 #: What workers import by its name and run, as they do with the modules of any user.
-USER_CODE = ("core/chaos/work.py", "core/chaos/handlers.py", "core/chaos/agents.py")
+USER_CODE = (
+    "core/chaos/work.py", "core/chaos/handlers.py", "core/chaos/agents.py", "core/rehearsal/asking.py",
+    "core/rehearsal/own_handlers.py",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

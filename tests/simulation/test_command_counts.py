@@ -9,10 +9,12 @@ import pytest
 from core.config.settings import AgentConfig
 from core.memory_backend.clock import run_virtual
 from core.redis_backend.keys import CellKeys
+from core.rehearsal import agents
+from core.rehearsal.agents import coordinator, distributor, worker
+from core.rehearsal.client import SimulatedClient
+from core.rehearsal.own_handlers import user_code
+from core.rehearsal.world import World
 from core.tasks import Task
-from tests.simulation import agents
-from tests.simulation.agents import coordinator, distributor, worker
-from tests.simulation.world import SimulatedClient, World
 
 #: Commands per second of a coordinator, a distributor and two workers with nothing to do.
 MAX_IDLE_PER_S = 24.0
@@ -25,7 +27,9 @@ async def counted() -> tuple[float, float]:
     """The commands per second while there is nothing to do, and those per task when one follows the other."""
     world = World(1, [CellKeys("d")], [("d", "w1"), ("d", "w2")])
     client = SimulatedClient(world)
-    members = [coordinator(world), distributor(world, "d"), worker(world, "w1", "d"), worker(world, "w2", "d")]
+    handlers = user_code(world.began, world.heard)
+    workers = [worker(world, name, "d", handlers) for name in ("w1", "w2")]
+    members = [coordinator(world), distributor(world, "d"), *workers]
     async with asyncio.TaskGroup() as group:
         supervised = [group.create_task(agent.supervise()) for agent in members]
         await asyncio.sleep(SETTLING_S)

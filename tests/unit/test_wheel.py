@@ -85,7 +85,7 @@ def test_every_module_of_the_checkout_is_in_it_once(wheel: dict[str, bytes]) -> 
     in_it = {name for name in wheel if name.endswith(".py")}
 
     assert in_it == ours | {
-        f"agent_system/{name}.py" for name in ("__init__", "__main__", "checkpoints", "engine", "events")
+        f"agent_system/{name}.py" for name in ("__init__", "__main__", "checkpoints", "engine", "events", "rehearsal")
     }
 
 

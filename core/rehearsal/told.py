@@ -11,11 +11,11 @@ from core.event_types import EventType
 from core.operations.acl import chain_of_user
 from core.redis_backend.event_trail import BODY
 from core.redis_backend.keys import CoordinatorKeys
+from core.rehearsal.world import COORDINATOR, SECRET, World
 from core.sealing import Sealed
 from core.signing import KeyRing
 from core.stored import pairs
 from core.tasks import Task
-from tests.simulation.world import COORDINATOR, SECRET, World
 
 __all__ = ["told_events", "wrongly_told"]
 

@@ -1,4 +1,4 @@
-"""What the workers of a simulated hierarchy can do."""
+"""What the workers of the product's own scenario can do."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 from msgspec import Raw
 
+from core.rehearsal.asking import resuming
 from core.tasks import Task
 from core.waits import Wait
-from tests.simulation.asking import resuming
 from worker.authoring.context import Context, Spawn
 from worker.authoring.registry import NO_DEFAULT, Handler, Handlers, Kind
 from worker.authoring.suspension import Suspension
