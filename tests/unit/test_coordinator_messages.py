@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from msgspec import Raw
 from coordinator import redrive, rules
 from coordinator.state import CoordinatorState, DeadLetter, Fetch, Fetched, Found, Submission
 from core.dead_letters import REPLAY_OF
+from core.event_types import EventType
 from core.roles import Action, Address, Role
 from core.server_info import Memory
 from core.signing import Signed
@@ -118,7 +120,9 @@ def test_a_report_that_breaks_its_shape_is_put_aside_and_ends_its_task() -> None
 
     rules.on_task_results(state, asked(Action.TASK_RESULT, *items, sender=DISTRIBUTOR), LATER, step)
 
-    assert len(step.rejected) == 2
+    assert [(each.received.sender, json.loads(bytes(each.item))) for each in step.rejected] == [
+        (DISTRIBUTOR, item) for item in items[:2]
+    ]
     records = {key: Task.from_json(bytes(value or b"")) for key, value in step.writes[Table.TASKS, ""].items()}
     error = records["t"].error
     assert error
@@ -147,6 +151,7 @@ def test_who_drains_hands_nothing_out() -> None:
     rules.hand_out(state, LATER, step)
 
     assert (state.draining, step.sends, "t" in state.queue) == (True, {}, True)
+    assert step.events == [(EventType.AGENT_DRAINING, "", None, f"coordinator:{state.agent_id}")]
 
 
 @pytest.mark.parametrize(("distributor", "goes"), [("distributor-1", True), ("nobody", False)])
@@ -206,6 +211,7 @@ def test_a_restarted_coordinator_knows_what_waits_who_has_what_and_what_belongs_
     rules.recall(state, [waits, alone, child, second, pending, ended], {"p/1": "d1"}, 4000)
 
     assert list(state.local_tasks) == ["p", "q", "p/0", "s", "n"]
+    assert state.read_ms == 4000
     assert (state.families, state.deserted, state.trees) == ({"p": {"p/0"}}, ["q"], {"p": 1})
     assert (state.digests, state.deadlines) == ({"p/1": "d1", "x": "dx"}, [(NOW_MS + 2000, "n")])
     assert ("n" in state.queue, len(state.queue)) == (True, 1)

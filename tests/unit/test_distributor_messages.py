@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,8 @@ from msgspec import Raw
 
 from core.agents import Subordinate
 from core.dispatch_queue import Placement
+from core.errors import MalformedMessage
+from core.event_types import EventType
 from core.roles import Action, Address, Role
 from core.status_reports import Beat
 from core.step import Drain, Sending, Step, Table
@@ -48,6 +51,11 @@ def holding(*tasks: Task, workers: tuple[Address, ...] = (WORKER,), **fields: An
 
 def rejected(step: Step) -> list[tuple[bytes, str]]:
     return [(bytes(rejected.item), str(rejected.error)) for rejected in step.rejected]
+
+
+def senders(step: Step) -> list[Address]:
+    """Of what is put aside."""
+    return [rejected.received.sender for rejected in step.rejected]
 
 
 def test_an_empty_assignment_is_answered_so_that_the_coordinator_knows_it_is_heard() -> None:
@@ -158,6 +166,7 @@ def test_an_attempt_that_was_given_back_does_not_count_and_its_worker_gets_nothi
 
     assert (state.local_tasks["t"].retry_count, state.local_tasks["t"].status) == (1, TaskStatus.PENDING)
     assert state.workers["worker-1"].free == 0
+    assert (EventType.ATTEMPT_CANCELLED, "t", None, "worker-1", 2, "returned") in step.events
 
 
 def test_an_outcome_counts_also_when_its_worker_is_known_no_more() -> None:
@@ -180,7 +189,9 @@ def test_a_report_that_breaks_its_shape_is_put_aside_and_costs_its_attempt() -> 
 
     rules.on_task_results(state, results(*items), LATER, step)
 
-    assert len(step.rejected) == 2
+    assert [json.loads(item) for item, _ in rejected(step)] == items[:2]
+    assert senders(step) == [WORKER, WORKER]
+    assert all(isinstance(each.error, MalformedMessage) for each in step.rejected)
     error = state.local_tasks["t"].error
     assert error
     assert (error.type, error.worker, error.attempt, error.retryable) == ("malformed_report", "worker-1", 2, True)
@@ -226,6 +237,7 @@ def test_progress_that_breaks_its_shape_is_put_aside_and_that_after_it_is_taken(
     rules.on_task_progress(state, progress(5, {"task_id": "t", "attempt": 2, "progress": {"n": 1}}), LATER, step)
 
     assert [item for item, _ in rejected(step)] == [b"5"]
+    assert (senders(step), isinstance(step.rejected[0].error, MalformedMessage)) == ([WORKER], True)
     assert state.local_tasks["t"].metadata == {"progress": {"n": 1}}
 
 
@@ -273,6 +285,7 @@ def test_a_restarted_distributor_knows_its_tasks_its_workers_and_what_it_still_s
         ["first", "second"], WORKER, 0, 4000, Beat(),
     )  # fmt: skip
     assert ("waits" in state.queue, "odd" in state.queue, len(state.queue)) == (True, True, 2)
+    assert state.read_ms == 4000
 
 
 @pytest.mark.parametrize(("tasks", "status", "written"), [(0, "idle", None), (1, "busy", b"busy")])

@@ -314,8 +314,20 @@ def test_what_does_not_end_in_time_is_stopped_and_given_back_with_its_attempts()
     step = take(state, events=[Drain(), Call(HandBack())])
 
     assert sent(step, WORKER, Action.CANCEL_TASK) == [{"task_id": "t", "attempt": 1}]
+    assert Sending(WORKER, Action.CANCEL_TASK, None, state.workers["worker-1"].incarnation) in step.sends
     [report] = reports(step)
     assert (report["status"], report["attempt"], report["retry_count"]) == ("returned", 1, 1)
+
+
+def test_what_has_not_ended_of_a_worker_that_is_gone_is_given_back_without_a_word_to_it() -> None:
+    state = a_distributor(WORKER)
+    take(state, assigned(a_task()))
+    del state.workers["worker-1"]
+
+    step = take(state, events=[Drain(), Call(HandBack())])
+
+    assert [report["status"] for report in reports(step)] == ["returned"]
+    assert not [sending for sending in step.sends if sending.action == Action.CANCEL_TASK]
 
 
 # ---- the Python API ----
@@ -366,7 +378,9 @@ def test_a_task_that_waits_and_that_no_coordinator_knows_fails_and_says_what_to_
 
     [report] = reports(take(state, outcome("t", **outcome_of_it)))
 
-    assert (report["status"], report["error"]["type"]) == ("failed", "BadTask")
+    assert (report["status"], report["error"]["type"], report["error"]["retryable"]) == ("failed", "BadTask", False)
+    assert report["error"]["worker"] == "worker-1"
+    assert report["error"]["message"].startswith("it waits for others")
     assert "submit it, instead of assigning it here" in report["error"]["message"]
     assert "children" not in report
 

@@ -246,6 +246,7 @@ def test_the_graph_of_a_tier_is_invoked_like_any_other_and_takes_the_same_step(
 def test_the_graph_of_a_tier_can_be_drawn(tier: TierGraph, memory: Any, batch: Batch) -> None:
     drawn = tier.graph.get_graph()
 
+    assert tier.graph.builder.context_schema is TickContext
     assert {"__start__", "receive", "__end__"} <= set(drawn.nodes)
     assert "__start__ --> receive" in drawn.draw_mermaid()
 
