@@ -50,7 +50,10 @@ def replay(life: RecordedLife, compare: Compare) -> None:
 async def _replay(
     life: RecordedLife, tier: Tier, chain: tuple[Address, ...], config: AgentConfig, compare: Compare
 ) -> None:
-    behaviour = await _at_the_beginning(life.beginning, tier, chain, config)
+    try:
+        behaviour = await _at_the_beginning(life.beginning, tier, chain, config)
+    except Exception as error:
+        raise BadRecording(f"today's code fails to take up what this agent had read: {error!r}") from error
     for number, turn in enumerate(life.turns(), 1):
         try:
             batch = batch_of(turn.moment, tier)

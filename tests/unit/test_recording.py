@@ -13,16 +13,25 @@ import pytest
 from typer.testing import CliRunner
 
 from core.cli.app import app
+from core.config.settings import AgentConfig
 from core.errors import BadRecording, ConfigError
+from core.memory_backend.clock import ServerTime, run_virtual
+from core.memory_backend.connection import MemoryConnection
 from core.memory_backend.store import MemoryStore
 from core.recording.comparison import compared, files_of
 from core.recording.life import SHAPE, Beginning, Head, KeptRecord, Turn, head_text, moment_of
 from core.recording.life_file import LifeFile, recording_folder
 from core.recording.reader import RecordedLife
 from core.recording.reads import contents, keep_reads
+from core.recording.recorder import Recorded
 from core.roles import Action, Address, Role
+from core.runtime.agent_setup import AgentSetup
+from core.runtime.assembly import assembled
 from core.sealing import Sealed, Seals
-from tests.builders import COORDINATOR, DISTRIBUTOR, a_batch, a_message
+from core.signing import KeyRing
+from core.step import Batch, Step
+from distributor.agent import DistributorBehaviour
+from tests.builders import COORDINATOR, DISTRIBUTOR, SECRET, a_batch, a_message
 from tests.replay.story import FOLDER
 
 LIFE = "distributor-d1.life-2.txt"
@@ -121,6 +130,11 @@ def test_torn_is_only_the_end(life: Path) -> None:
         (1, 'life {"chain":["client:c~1"],"config":{}}\n', "what this agent was is not known here"),
         (1, 'life {"chain":["worker:w"],"config":{"no_setting":1}}\n', "what this agent was is not known here"),
         (1, 'life {"chain":["worker:w"],"config":{},"nodes":["route"]}\n', "nodes of its program (route)"),
+        (
+            1,
+            'life {"chain":["coordinator:k"],"config":{},"indexes":{"{coordinator:k}:tasks":["t"]}}\n',
+            "today's code fails to take up what this agent had read: StateConflict",
+        ),
         (2, "nonsense\n", "line 3: a line that begins with 'batch' should be there"),
         (2, 'batch {"now":"2026-01-01T00:00:00Z","mono_ms":1,"events":[["Flood",{}]]}\n', "batch 1 has something"),
         (2, 'batch {"now":"2026-01-01T00:00:00Z","mono_ms":1,"beats":[{"sender":"x","body":{}}]}\n', "batch 1 has"),
@@ -148,6 +162,29 @@ def test_a_step_that_failed_fails_again(life: Path) -> None:
     difference = compared(life).difference
     assert difference is not None
     assert (difference.was, difference.is_now) == ("wake 5", "failed KeyError: 'submit_task'")
+
+
+def test_the_step_that_failed_is_recorded_as_such(tmp_path: Path) -> None:
+    class Failing(DistributorBehaviour):
+        def decide(self, batch: Batch) -> Step:
+            raise ZeroDivisionError("by\nzero")
+
+    config = AgentConfig(record=tmp_path)
+    chain = (COORDINATOR, DISTRIBUTOR)
+    behaviour = Recorded(Failing(DISTRIBUTOR, COORDINATOR, config), config)
+
+    async def fail() -> None:
+        store = MemoryStore(ServerTime())
+        keys = KeyRing.from_secret(SECRET, chain)
+        loop = assembled(behaviour, AgentSetup(chain, keys, lambda: MemoryConnection(store), config))
+        await loop.committer.leaseholder.acquire()
+        await behaviour.load(loop)
+        with pytest.raises(ZeroDivisionError):
+            behaviour.decide(a_batch())
+
+    run_virtual(fail(), seed=0)
+    [turn] = RecordedLife.opened(files_of(tmp_path)[0]).turns()
+    assert turn.lines == ["failed ZeroDivisionError: by\\nzero"]
 
 
 def test_a_folder_without_recordings_is_one_too(tmp_path: Path) -> None:
