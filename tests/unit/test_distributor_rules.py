@@ -99,6 +99,15 @@ def test_an_assignment_that_is_told_twice_is_one() -> None:
     assert handed(take(state, assigned(a_task()))) == []
 
 
+def test_a_run_of_an_agent_takes_a_slot_of_its_own_kind() -> None:
+    state = a_distributor(WORKER, capabilities=("task:graph", "task:sum"), agents=("graph",), agent_concurrency=2)
+
+    take(state, assigned(a_task("run", task_type="graph"), a_task("plain")))
+
+    worker = state.workers["worker-1"]
+    assert ({*worker.in_flight}, worker.agents_in_flight) == ({"run", "plain"}, {"run"})
+
+
 def test_tasks_are_spread_over_the_workers() -> None:
     state = a_distributor(WORKER, WORKER_2)
 
