@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypedDict
 
 from langchain_core.outputs import ChatResult
 from langgraph.graph import START, StateGraph
+from langgraph.types import Send
 
 from examples.offline_model import OfflineModel
 from worker.authoring.handlers import agent
@@ -61,6 +62,10 @@ async def silence(state: Talk) -> dict[str, list[str]]:
     return {"said": ["-"]}
 
 
+def often(_: Talk) -> list[Send]:
+    return [Send("speak", {"said": []}) for _ in range(40)]
+
+
 def of(node: Any) -> Any:
     return StateGraph(Talk).add_node("node", node).add_edge(START, "node")
 
@@ -70,4 +75,6 @@ agent("speaks_in_a_coroutine", retries=0)(of(speak_in_a_coroutine))
 agent("blocks_the_loop", retries=0)(of(block))
 agent("is_refused", retries=0)(of(refuse))
 agent("speaks_as_code_says", retries=0)(of(speak_as_code_says))
+fan_out = StateGraph(Talk).add_node("speak", speak).add_conditional_edges(START, often, ["speak"])
+agent("speaks_often", retries=0)(fan_out)
 agent("silent", retries=0)(of(silence))

@@ -121,9 +121,14 @@ async def test_runs_that_wait_take_no_slot_and_go_when_they_may(
     await two_workers.cancel.aio(cancelled)
     await until_waiting(reader, 3)
 
+    # Its nodes block, and its host has 33 threads for nodes that do not wait.
+    [often] = await submitted(two_workers, "speaks_often")
+    await until_waiting(reader, 43)
+
     await set_limit(reader, "k", MODEL, Rates(requests_per_minute=100_000))
     await freeze_limit(reader, "k", MODEL, 0)
     assert await results(two_workers, waiting) == [SAID] * 3
+    assert await results(two_workers, [often]) == [{"said": SAID["said"] * 40}]
     left = await state(reader)
     assert (left.waiting, left.under_way) == (0, 0)
 
