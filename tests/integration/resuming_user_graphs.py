@@ -58,6 +58,22 @@ def in_a_row(*nodes: Callable[..., Any], **schemas: Any) -> StateGraph[Any]:
 
 
 agent("five")(in_a_row(*map(step, ("one", "two", "three", "four", "five"))))
+
+
+def halts(name: str) -> Callable[[Steps], Any]:
+    """A node that may not end for now if the run is to be killed at it."""
+
+    async def node(state: Steps) -> Steps:
+        note(name)
+        if state.get("large") == name:
+            await until_async(lambda: (HERE / "go").exists(), "the node may end")
+        return {"done": [name]}
+
+    node.__name__ = name
+    return node
+
+
+agent("halts")(in_a_row(*map(halts, ("one", "two", "three", "four", "five"))))
 agent("short")(in_a_row(step("one"), step("two")))
 
 

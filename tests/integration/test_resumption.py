@@ -199,3 +199,21 @@ def test_runs_go_on_where_they_were_when_their_process_is_killed_and_it_costs_th
         ended = client.result(task_id, 60)
         assert (ended.result, ended.attempt, ended.errors) == ({"done": [*third, "four", "five"]}, 1, ())
         assert nodes_of(tmp_path, task_id) in ([*third, "four", "five"], [*third, "three", "four", "five"])
+
+
+def test_runs_that_are_killed_at_each_of_their_nodes_end_right_and_no_finished_node_runs_again(
+    tiers: Tiers, client: AgentClient, tmp_path: Path
+) -> None:
+    tiers.start("worker", "w1", "--import", AGENTS)
+    nodes = ["one", "two", "three", "four", "five"]
+    ids = client.submit_many([Task(task_type="halts", payload={"done": [], "large": node}) for node in nodes])
+    begun = [nodes[: place + 1] for place in range(len(nodes))]
+    until(lambda: [nodes_of(tmp_path, task_id) for task_id in ids] == begun, "each run is at its node")
+
+    tiers.kill("w1")
+    (tmp_path / "go").touch()
+    tiers.start("worker", "w2", "--import", AGENTS)
+
+    for task_id, before in zip(ids, begun, strict=True):
+        assert client.value(task_id, 60)["done"] == nodes
+        assert nodes_of(tmp_path, task_id) == [*before, *nodes[len(before) - 1 :]]
