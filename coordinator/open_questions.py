@@ -91,9 +91,15 @@ def asking(state: CoordinatorState) -> dict[str, int]:
     }
 
 
-def tasks_that_ask(state: CoordinatorState, asker: Address, root: str | None) -> Iterator[Task]:
+def tasks_that_ask(
+    state: CoordinatorState, asker: Address, root: str | None, only: str | None = None
+) -> Iterator[Task]:
     """The tasks whose questions `asker` may see, those that asked first at the beginning; with `root`, only those in
-    the tree below that task, and that task."""
+    the tree below that task, and that task; otherwise with `only` that one."""
+    if root is None and only is not None:
+        if only in state.questions.get(OPERATORS, ()):
+            yield state.local_tasks[only]
+        return
     if root is not None:
         yield from sorted(_in_tree(state, root), key=asked_at)
         return

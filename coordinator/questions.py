@@ -145,6 +145,6 @@ def on_list_questions(state: CoordinatorState, received: Received, batch: Batch,
 
 def open_questions(state: CoordinatorState, asker: Address, wanted: QuestionsWanted) -> Iterator[tuple[Task, Wait]]:
     """The open questions that `asker` may see, those that have waited longest first, each with its task."""
-    for task in tasks_that_ask(state, asker, wanted.root or wanted.task):
+    for task in tasks_that_ask(state, asker, wanted.root, wanted.task):
         if may_touch(asker, task) and wanted.task in (None, task.task_id):
             yield from ((task, wait) for wait in task.waits if wait.is_open_question)

@@ -244,12 +244,12 @@ def recall(state: CoordinatorState, records: list[Task], digests: dict[str, str]
     state.local_tasks = {task.task_id: task for task in records}
     state.deadlines = deadlines_of(state)
     state.digests = digests
-    for task in records:
+    recall_lines(state)
+    for task in list(state.local_tasks.values()):
         state.digests.update(task.inputs)
         if task.status is S.PENDING:
-            if task.behind not in state.local_tasks:
-                state.local_tasks[task.task_id] = its_turn = task.evolve(behind=None)
-                state.queue.push(its_turn)
+            if task.behind is None:
+                state.queue.push(task)
         elif task.status is S.WAITING:
             if opened := {child for child in task.awaited if child in state.local_tasks}:
                 state.families[task.task_id] = opened
@@ -263,7 +263,6 @@ def recall(state: CoordinatorState, records: list[Task], digests: dict[str, str]
         if task.parent_id and task.root_id:
             state.trees[task.root_id] = state.trees.get(task.root_id, 0) + 1
     recall_questions(state)
-    recall_lines(state)
 
 
 #: The handler of each action; `core.roles.ALLOWED` lets no other action through.

@@ -125,8 +125,12 @@ def leave_line(state: CoordinatorState, ended: Task) -> Iterator[Task]:
 
 
 def recall_lines(state: CoordinatorState) -> None:
-    """Restores the lines from the open tasks."""
+    """Restores the lines from the open tasks. If the record of a run cannot be read, that behind it follows the one
+    before."""
     runs = [task for task in state.local_tasks.values() if thread_of(task) is not None]
     for task in sorted(runs, key=lambda task: task.thread_order):
-        state.threads.setdefault(thread_of(task) or "", {})[task.task_id] = None
+        line = state.threads.setdefault(thread_of(task) or "", {})
+        if task.behind is not None and task.behind not in line:
+            state.local_tasks[task.task_id] = task.evolve(behind=next(reversed(line), None))
+        line[task.task_id] = None
         state.thread_order = max(state.thread_order, task.thread_order)

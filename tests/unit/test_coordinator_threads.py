@@ -205,12 +205,14 @@ def test_what_has_begun_is_undone_however_many_runs_replace_each_other() -> None
 def test_a_restarted_coordinator_has_the_runs_in_their_line() -> None:
     state = with_runs(a_run("a"), a_run("b"), a_run("c"))
     records = [Task.from_json(task.to_json()) for task in state.local_tasks.values()]
-    whole, robbed = CoordinatorState("k"), CoordinatorState("k")
+    whole, robbed, gap = CoordinatorState("k"), CoordinatorState("k"), CoordinatorState("k")
 
     recall(whole, records, {}, 0)
+    recall(gap, [records[0], records[2]], {}, 0)
     recall(robbed, records[1:], {}, 0)
 
     assert (whole.threads, whole.thread_order) == (state.threads, state.thread_order)
     assert [name in whole.queue for name in "abc"] == [False, False, False]
     assert [name in robbed.queue for name in "bc"] == [True, False]
     assert robbed.local_tasks["b"].behind is None
+    assert (gap.local_tasks["c"].behind, "c" in gap.queue) == ("a", False)  # the record between them cannot be read
