@@ -12,8 +12,9 @@ from core.printable import printable
 if TYPE_CHECKING:
     from core.operations.task_tree import Branch
     from core.tasks import Task
+    from core.waits import Wait
 
-__all__ = ["print_attempts", "print_branches", "print_fields", "print_output", "progress_text"]
+__all__ = ["print_attempts", "print_branches", "print_fields", "print_output", "progress_text", "wait_text"]
 
 #: Longer values are only shown by --json.
 _SHOWN = 400
@@ -27,12 +28,26 @@ def print_fields(task: Task, *left_out: str) -> None:
     metadata = dict(record.get("metadata") or {})
     if progress := metadata.pop("progress", None):
         record |= {"metadata": metadata, "progress": progress_text(progress)}
+    if task.waits:
+        record["waits"] = "; ".join(map(wait_text, task.waits))
     rows = [
         (LABELS.get(name, name), value if isinstance(value, str) else _short(value))
         for name, value in record.items()
         if name not in ("error", "errors", "output", *left_out) and value not in (None, [], {}, 0, False)
     ]
     print_table(("FIELD", "VALUE~"), rows)
+
+
+def wait_text(wait: Wait) -> str:
+    """What a suspended task waits for, or has waited for, in words."""
+    if wait.refused is not None:
+        return f"delegation refused: {wait.refused}"
+    if wait.children:
+        return f"{wait.node or 'the run'} has delegated to {', '.join(wait.children)}"
+    asked = f"{wait.node or 'the run'} asks {wait.id}: {_short(wait.asks)}"
+    if not wait.settled:
+        return f"{asked} (open{f', until {wait.expires_at:%Y-%m-%d %H:%M:%S} UTC' if wait.expires_at else ''})"
+    return f"{asked} ({f'answered by {wait.answered_by}' if wait.answered_by else 'expired'}: {_short(wait.answer)})"
 
 
 def progress_text(progress: Any) -> str:
