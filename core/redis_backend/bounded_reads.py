@@ -8,6 +8,7 @@ good.
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 
 from core.ports import Command
 from core.stored import NUMBER_BYTES
@@ -78,6 +79,7 @@ end
 SCRIPTS = (FEW_ENTRIES, LAST_ID, TRIMMED_HASH)
 
 
+@cache
 def name_of(script: str) -> str:
     """The hash by which a server knows a script that it has loaded."""
     return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()

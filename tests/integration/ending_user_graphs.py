@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import operator
 import os
 from collections.abc import AsyncIterator, Callable
@@ -53,6 +54,11 @@ def ask(state: State) -> State:
     return {"done": [interrupt("which?")]}
 
 
+def change_and_ask(state: State) -> State:
+    state["done"].append("changed")
+    return ask(state)
+
+
 def enlarge(state: State) -> State:
     begins("enlarge")
     return {"large": "x" * 300_000}
@@ -62,6 +68,7 @@ agent("ending.one")(graph_of(one))
 agent("ending.two")(graph_of(one, two))
 agent("ending.nothing")(graph_of(nothing))
 agent("ending.asks")(graph_of(ask))
+agent("ending.changes")(graph_of(change_and_ask))
 agent("ending.enlarges")(graph_of(enlarge))
 
 
@@ -89,6 +96,14 @@ async def calls(state: State) -> State:
 
 
 agent("ending.calls")(graph_of(calls))
+
+
+def call_in_a_loop_of_its_own(state: State) -> State:
+    begins("call")
+    return {"done": asyncio.run(graph_of(one, two).compile().ainvoke({"done": []}))["done"]}
+
+
+agent("ending.calls_elsewhere")(graph_of(one, call_in_a_loop_of_its_own, two))
 
 
 @agent("ending.closes_badly")

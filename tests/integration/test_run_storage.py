@@ -106,6 +106,27 @@ async def test_a_run_that_pauses_is_stored_wherever_it_pauses(
     assert [wait.id for wait in below.suspension.waits] == ["breakpoint:calls"]
 
 
+async def test_what_a_node_changes_in_place_before_it_asks_is_not_stored(
+    host: Bench, redis_config: RedisConfig, tmp_path: Path
+) -> None:
+    ended = await host.run("ending.changes", {"done": ["given"]})
+    assert ended.suspension is not None
+    assert await stored(redis_config, ended.task_id) == [["given"], []]
+
+
+async def test_a_node_may_call_a_graph_in_an_event_loop_of_its_own(
+    host: Bench, redis_config: RedisConfig, tmp_path: Path
+) -> None:
+    ended = await host.run("ending.calls_elsewhere", {}, run=RunOptions(thread_id="elsewhere"))
+    assert ended.result == {"done": ["one", "one", "two", "two"]}
+    assert nodes_of(tmp_path, ended.task_id) == ["one", "call", "one", "two", "two"]
+    async with RedisSaver(redis_config) as saver:
+        found = [each async for each in saver.alist({"configurable": {"thread_id": "elsewhere"}})]
+    assert {each.config["configurable"]["checkpoint_ns"].partition(":")[0] for each in found} == {
+        "", "call_in_a_loop_of_its_own",
+    }  # fmt: skip
+
+
 async def test_what_fails_after_the_last_node_does_not_run_it_again(
     host: Bench, redis_config: RedisConfig, tmp_path: Path
 ) -> None:
