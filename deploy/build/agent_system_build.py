@@ -128,12 +128,13 @@ def _metadata(project: Mapping[str, Any]) -> bytes:
 def _write_wheel(directory: Path, files: dict[str, bytes]) -> str:
     project = _project()
     info = f"{NAME}-{project['version']}.dist-info"
-    commands = "".join(f"{name} = {function}\n" for name, function in project["scripts"].items())
+    groups = {"console_scripts": project["scripts"], **project["entry-points"]}
+    entries = "\n".join(_entry_points(group, entries) for group, entries in groups.items())
     files |= {f"{info}/licenses/{name}": Path(name).read_bytes() for name in project["license-files"]}
     files |= {
         f"{info}/METADATA": _metadata(project),
         f"{info}/WHEEL": WHEEL.encode(),
-        f"{info}/entry_points.txt": f"[console_scripts]\n{commands}".encode(),
+        f"{info}/entry_points.txt": entries.encode(),
     }
     files[f"{info}/RECORD"] = _record(files, f"{info}/RECORD")
     wheel = f"{NAME}-{project['version']}-py3-none-any.whl"
@@ -144,6 +145,10 @@ def _write_wheel(directory: Path, files: dict[str, bytes]) -> str:
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, content)
     return wheel
+
+
+def _entry_points(group: str, entries: Mapping[str, str]) -> str:
+    return f"[{group}]\n" + "".join(f"{name} = {place}\n" for name, place in entries.items())
 
 
 def _record(files: Mapping[str, bytes], itself: str) -> bytes:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         UserError,
         WorldError,
     )
+    from core.local.hierarchy import LocalHierarchy
     from core.submissions import submitted_tasks
     from core.tier_graph import After, Before, TickContext, TickState
     from core.waits import Question
@@ -90,6 +91,7 @@ __all__ = [
     "LeaseHeld",
     "LeaseLost",
     "LocalAgentState",
+    "LocalHierarchy",
     "MessageType",
     "ModelLimit",
     "PeerError",
@@ -126,5 +128,5 @@ __all__ = [
 #: Where they are looked for, what takes longest to import last.
 _HOMES = (
     ".core", ".core.errors", ".worker", ".coordinator.state", ".distributor.state", ".core.submissions", ".core.waits",
-    ".coordinator.agent", ".distributor.agent", ".worker.agent", ".core.tier_graph",
+    ".coordinator.agent", ".distributor.agent", ".worker.agent", ".core.local.hierarchy", ".core.tier_graph",
 )  # fmt: skip
