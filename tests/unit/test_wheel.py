@@ -112,7 +112,10 @@ def test_its_metadata_is_valid_and_says_what_the_project_does(wheel: dict[str, b
     assert str(said.requires_python) == ">=3.11"
     assert "langgraph" in {requirement.name for requirement in said.requires_dist or ()}
     assert said.description == (ROOT / "README.md").read_text()
-    assert wheel[f"{BASE}.dist-info/entry_points.txt"] == (b"[console_scripts]\nagents = agent_system.__main__:main\n")
+    assert wheel[f"{BASE}.dist-info/entry_points.txt"].decode().split("\n\n") == [
+        "[console_scripts]\nagents = agent_system.__main__:main",
+        "[pytest11]\nagent_system = agent_system.core.local.pytest_plugin\n",
+    ]
 
 
 def test_the_same_wheel_comes_out_of_the_source_archive(
