@@ -72,7 +72,7 @@ $(DEMO): requirements-demo.txt $(RUNTIME)
 	@.ci/setup requirements-demo.txt
 	@touch $@
 
-$(DEV): requirements-dev.txt $(DEMO)
+$(DEV): requirements-dev.txt requirements-gateway.txt $(DEMO)
 	@.ci/setup requirements-dev.txt
 	@touch $@
 

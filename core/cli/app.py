@@ -11,6 +11,7 @@ from core.cli import (
     dlq,
     doctor,
     events,
+    gateway,
     graph,
     healthcheck,
     key,
@@ -61,6 +62,7 @@ app.command()(acl.acl)
 app.command()(doctor.doctor)
 app.command()(healthcheck.healthcheck)
 app.command()(graph.graph)
+app.command()(gateway.gateway)
 app.command()(replay.replay)
 app.command()(rehearse.rehearse)
 app.command()(chaos.chaos)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator
+from functools import partial
+from typing import Any, Protocol
 
 from core.client.questions import Questions
 from core.client.server import Server
@@ -13,6 +14,7 @@ from core.ports import Connection
 from core.redis_backend.keys import CoordinatorKeys
 from core.run_stream import StreamChunk, chunks_of
 from core.runtime.portal import operation
+from core.tasks import Task
 
 __all__ = ["RunStream", "RunStreams"]
 
@@ -40,17 +42,23 @@ class RunStreams(Questions):
         with this id. It may begin before the run does. The last chunk has the mode `lifecycle` and says how the task
         ended; it comes once. A later attempt is announced by a `lifecycle` chunk as well. A reader that is slower than
         10,000 entries misses the oldest. Raises as `result`; BadTask: `after` is no id of a chunk."""
-        return RunStream(self, task_id, frozenset(modes), after)
+        return RunStream(self, task_id, frozenset(modes), after, partial(self.result.aio, task_id))
 
     @operation
     async def _next_chunk(self, chunks: AsyncIterator[StreamChunk]) -> Any:
         return await anext(chunks, _OVER)
 
 
+class Over(Protocol):
+    """Waits until a run is over for its reader, and gives its task then."""
+
+    def __call__(self) -> Coroutine[Any, Any, Task]: ...
+
+
 class RunStream:
     """The chunks of one run. A reader that stops early need not close it."""
 
-    def __init__(self, client: RunStreams, task_id: str, modes: Collection[str], after: str | None) -> None:
+    def __init__(self, client: RunStreams, task_id: str, modes: Collection[str], after: str | None, over: Over) -> None:
         entry, _, place = (after or "0-0/-1").partition("/")
         stamp, _, number = entry.partition("-")
         if not (stamp.isdigit() and number.isdigit() and place.removeprefix("-").isdigit()):
@@ -58,6 +66,7 @@ class RunStream:
         self._client = client
         self._task_id = task_id
         self._modes = modes
+        self._over = over
         self._last = after or "0-0/-1"
         # The entry of that chunk is read again, since it may hold others behind it.
         self._entry = _before(int(stamp), int(number))
@@ -71,7 +80,7 @@ class RunStream:
             yield chunk
 
     async def _chunks(self) -> AsyncIterator[StreamChunk]:
-        ended = asyncio.get_running_loop().create_task(self._client.result.aio(self._task_id))
+        ended = asyncio.get_running_loop().create_task(self._over())
         wire = self._client._server.connection(let_in=True)
         attempt = 0
         try:

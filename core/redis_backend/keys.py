@@ -61,6 +61,14 @@ A thread is what LangGraph remembers under a thread id T. The scripts that write
     {thread:T}:index                         zset    names of checkpoints and writes, in order  option    savers
     {thread:T}:fence                         string  order and attempt of who may write         option    savers
 
+What the gateways of coordinator C remember together. T is a thread; for a run without one, the run itself.
+
+    {gateway:C}:assistants                   hash    assistant id -> its versions, JSON         -         gateways
+    {gateway:C}:threads                      hash    thread id -> its metadata and times, JSON  -         gateways
+    {gateway:C}:recent                       zset    thread id by when it has changed (ms)      -         gateways
+    {gateway:C}:runs:T                       hash    run id -> what was asked, JSON             1 day     gateways
+                                                     (of a thread that is kept: no TTL)
+
 A store is LangGraph's memory beyond threads, under a name S.
 
     {store:S}:items                          hash    name -> item                               -         stores
@@ -74,7 +82,17 @@ from dataclasses import dataclass
 
 from core.roles import ASKERS, Address, Role
 
-__all__ = ["ACTIVE", "AgentKeys", "AudienceKeys", "CellKeys", "CoordinatorKeys", "StoreKeys", "ThreadKeys", "keys_of"]
+__all__ = [
+    "ACTIVE",
+    "AgentKeys",
+    "AudienceKeys",
+    "CellKeys",
+    "CoordinatorKeys",
+    "GatewayKeys",
+    "StoreKeys",
+    "ThreadKeys",
+    "keys_of",
+]
 
 ACTIVE = "agents:active"
 
@@ -329,6 +347,31 @@ class AudienceKeys:
     @property
     def dead(self) -> str:
         return self._key("dead")
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayKeys:
+    """`{gateway:ID}:...`"""
+
+    coordinator_id: str
+
+    @property
+    def assistants(self) -> str:
+        return self._key("assistants")
+
+    @property
+    def threads(self) -> str:
+        return self._key("threads")
+
+    @property
+    def recent(self) -> str:
+        return self._key("recent")
+
+    def runs(self, thread_id: str) -> str:
+        return self._key(f"runs:{thread_id}")
+
+    def _key(self, name: str) -> str:
+        return f"{{gateway:{self.coordinator_id}}}:{name}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,14 @@ def _metadata(project: Mapping[str, Any]) -> bytes:
         *(("Classifier", name) for name in project["classifiers"]),
         ("Requires-Python", project["requires-python"]),
         *(("Requires-Dist", requirement) for requirement in project["dependencies"]),
+        *(
+            field
+            for extra, requirements in project["optional-dependencies"].items()
+            for field in (
+                ("Provides-Extra", extra),
+                *(("Requires-Dist", f'{requirement} ; extra == "{extra}"') for requirement in requirements),
+            )
+        ),
         ("Description-Content-Type", "text/markdown"),
     ]
     head = "".join(f"{name}: {value}\n" for name, value in fields)

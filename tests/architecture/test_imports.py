@@ -39,7 +39,8 @@ CLOCK_METHODS = {"now", "utcnow", "today"}
 FLOORS_OF_CORE = (
     "core.config", "core.failpoints", "core.machine", "core.pictures", "core.memory_backend", "core.embedded_server",
     "core.redis_backend", "core.events", "core.operations", "core.runtime", "core.checkpoints", "core.engine",
-    "core.client", "core.launch", "core.recording", "core.local", "core.rehearsal", "core.chaos", "core.cli",
+    "core.client", "core.launch", "core.recording", "core.local", "core.rehearsal", "core.chaos", "core.gateway",
+    "core.cli",
 )  # fmt: skip
 FLOORS_OF_THE_WORKER = (
     "worker.authoring", "worker.projects", "worker.children", "worker.hosts", "worker.execution", "worker.agent",

@@ -1,0 +1,115 @@
+"""The hierarchy behind a gateway, as its client sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+from core.checkpoints.connection import GroupedConnection
+from core.checkpoints.redis_saver import RedisSaver
+from core.checkpoints.redis_store import RedisStore
+from core.checkpoints.threads import Threads
+from core.client.agent_client import AgentClient
+from core.config.settings import A2ASecrets, RedisConfig
+from core.gateway.questions_watch import QuestionsWatch
+from core.gateway.records import BEGINNING, Records
+from core.operations.overview import read_overview
+from core.operations.reader import opening, reading
+from core.redis_backend.keys import CoordinatorKeys
+from core.run_stream import chunks_of
+from core.stored import pairs
+from core.tasks import Task
+from core.wiring import redis_or_configured, secrets_or_configured, server_for
+
+__all__ = ["Hierarchy", "asks"]
+
+#: How long it is taken as known which graphs there are, s.
+GRAPHS_S = 2.0
+
+
+class Hierarchy:
+    """What the routes of a gateway stand on. Use it as a context manager. Raises what AgentClient does."""
+
+    client: AgentClient
+    records: Records
+    threads: Threads
+    store: RedisStore
+
+    def __init__(self, redis: RedisConfig | None, a2a: A2ASecrets | None, coordinator_id: str, client_id: str) -> None:
+        self._given = redis_or_configured(redis)
+        self._a2a = secrets_or_configured(a2a or A2ASecrets())
+        self.coordinator_id = coordinator_id
+        self._client_id = client_id
+        self._keys = CoordinatorKeys(coordinator_id)
+        self._graphs: frozenset[str] = frozenset()
+        self._graphs_known_s = 0.0
+
+    async def __aenter__(self) -> Self:
+        redis = self._redis = await server_for(self._given, self._a2a)
+        self._connection = GroupedConnection(opening(redis), ())
+        self._watch = QuestionsWatch(self._connection, self._keys.questions)
+        self.records = Records(self._connection, self.coordinator_id)
+        self._saver = RedisSaver(redis)
+        self.threads = Threads(self._saver)
+        self.store = RedisStore(redis, name=self.coordinator_id)
+        self.client = AgentClient(redis, self._a2a, self.coordinator_id, self._client_id)
+        await self.client.open.aio()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._watch.close()
+        await self.client.close.aio()
+        await self._saver.aclose()
+        await self.store.__aexit__()
+        await self._connection.close.aio()
+
+    async def graphs(self, *, expected: str = "") -> frozenset[str]:
+        """The types of task that are graphs of a worker. If `expected` was there a moment ago, nobody is asked."""
+        if expected in self._graphs or time.monotonic() - self._graphs_known_s < GRAPHS_S:
+            return self._graphs
+        async with reading(self._redis) as reader:
+            overview = await read_overview(reader, self.coordinator_id)
+        self._graphs = frozenset(name for agent in overview.agents if agent.beat for name in agent.beat.agents)
+        self._graphs_known_s = time.monotonic()
+        return self._graphs
+
+    async def tasks(self, task_ids: Sequence[str]) -> Mapping[str, Task]:
+        """The tasks as they stand; those are missing that are not known, or whose record has expired."""
+        if not task_ids:
+            return {}
+        [found] = await self._connection.run(("HMGET", self._keys.tasks, *task_ids))
+        return {task_id: Task.from_json(record) for task_id, record in zip(task_ids, found, strict=True) if record}
+
+    async def task(self, task_id: str) -> Task | None:
+        return (await self.tasks([task_id])).get(task_id)
+
+    async def last_chunk(self, task_id: str) -> str:
+        """The id of the last chunk that the run of a task has told so far."""
+        [found] = await self._connection.run(("XREVRANGE", self._keys.run_stream(task_id), "+", "-", "COUNT", 1))
+        chunks = [chunk for entry_id, fields in found for chunk in chunks_of(entry_id, pairs(fields))]
+        return chunks[-1].id if chunks else BEGINNING
+
+    async def over(self, task_id: str) -> Task:
+        """The task, once it has ended or asks something. Raises as `AgentClient.result`."""
+        ended = asyncio.create_task(self.client.result.aio(task_id))
+        try:
+            while True:
+                asked = asyncio.create_task(self._watch.asks(task_id))
+                try:
+                    await asyncio.wait({ended, asked}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    asked.cancel()
+                if ended.done():
+                    return ended.result()
+                task = await self.task(task_id)
+                if task is not None and asks(task):
+                    return task
+        finally:
+            ended.cancel()
+
+
+def asks(task: Task) -> bool:
+    """Whether a task waits for the answer of a person."""
+    return task.status == "waiting" and any(wait.is_open_question for wait in task.waits)

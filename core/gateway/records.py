@@ -1,0 +1,166 @@
+"""What the gateways of one coordinator remember together, so that any of them answers for what another was asked."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from core.checkpoints.connection import GroupedConnection
+from core.ports import Command
+from core.redis_backend.keys import GatewayKeys
+
+__all__ = ["BEGINNING", "AssistantRecord", "Records", "RunRecord", "ThreadRecord"]
+
+#: How long a run without a thread can be asked for.
+TEMPORARY_MS = 24 * 60 * 60 * 1000
+#: Number of threads that are read at once.
+PAGE = 200
+#: The place before the first chunk of a run's stream.
+BEGINNING = "0-0/-1"
+
+R = TypeVar("R", bound=Struct)
+
+
+class AssistantRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One version of an assistant: a graph with a config of its own."""
+
+    assistant_id: str
+    graph_id: str
+    name: str
+    version: int = 1
+    config: dict[str, Any] = {}
+    context: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    description: str | None = None
+    created_at: datetime
+    updated_at: datetime
+
+
+class ThreadRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A thread, but for what its graphs remember."""
+
+    thread_id: str
+    metadata: dict[str, Any] = {}
+    created_at: datetime
+    updated_at: datetime
+
+
+class RunRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A run, as a client has asked for it.
+
+    A task that asks a question ends no run here, but goes on as the next one: so a run is a section of its task, from
+    `after` up to `until`, places in the stream of the task."""
+
+    run_id: str
+    thread_id: str
+    task_id: str
+    assistant_id: str
+    graph_id: str
+    created_at: datetime
+    metadata: dict[str, Any] = {}
+    multitask_strategy: str = "enqueue"
+    modes: tuple[str, ...] = ()  #: as the client names them
+    subgraphs: bool = False
+    is_temporary: bool = False  #: it has no thread, and ends where it asks something
+    after: str = BEGINNING
+    attempts_before: int = 0  #: of its task
+    until: str | None = None  #: None: it is the last run of its task
+    ended: str | None = None  #: its status, once it is known to have ended
+
+
+def _decoded(kind: type[R], stored: bytes | None) -> R | None:
+    return None if stored is None else msgspec.json.decode(stored, type=kind)
+
+
+class Records:
+    """Reads and writes them. Raises TransportDown and ServerRefused. What was written before a crash is there."""
+
+    def __init__(self, connection: GroupedConnection, coordinator_id: str) -> None:
+        self._run = connection.run
+        self._keys = GatewayKeys(coordinator_id)
+
+    # ---- assistants ----
+
+    async def assistants(self) -> list[tuple[AssistantRecord, ...]]:
+        """All that were created, each as its versions, the current one first."""
+        [found] = await self._run(("HGETALL", self._keys.assistants))
+        return [_versions(stored) for stored in found[1::2]]
+
+    async def assistant(self, assistant_id: str) -> tuple[AssistantRecord, ...]:
+        """The versions of one, the current one first; none: it was not created here."""
+        [stored] = await self._run(("HGET", self._keys.assistants, assistant_id))
+        return _versions(stored) if stored else ()
+
+    async def put_assistant(self, versions: Sequence[AssistantRecord]) -> None:
+        await self._run(("HSET", self._keys.assistants, versions[0].assistant_id, msgspec.json.encode(versions)))
+
+    async def delete_assistant(self, assistant_id: str) -> None:
+        await self._run(("HDEL", self._keys.assistants, assistant_id))
+
+    # ---- threads ----
+
+    async def thread(self, thread_id: str) -> ThreadRecord | None:
+        [stored] = await self._run(("HGET", self._keys.threads, thread_id))
+        return _decoded(ThreadRecord, stored)
+
+    async def put_thread(self, thread: ThreadRecord, *, is_new: bool = False) -> bool:
+        """Writes it. With `is_new`, only if there is none of that id; returns whether it has."""
+        write = "HSETNX" if is_new else "HSET"
+        written, _ = await self._run(
+            (write, self._keys.threads, thread.thread_id, msgspec.json.encode(thread)), self._touch(thread)
+        )
+        return bool(written)
+
+    def _touch(self, thread: ThreadRecord) -> Command:
+        return ("ZADD", self._keys.recent, int(thread.updated_at.timestamp() * 1000), thread.thread_id)
+
+    async def delete_thread(self, thread_id: str) -> None:
+        """Forgets a thread and its runs."""
+        await self._run(
+            ("DEL", self._keys.runs(thread_id)),
+            ("ZREM", self._keys.recent, thread_id),
+            ("HDEL", self._keys.threads, thread_id),
+        )
+
+    async def threads(self) -> AsyncIterator[ThreadRecord]:
+        """All of them, those first that have changed last."""
+        start = 0
+        while True:
+            [ids] = await self._run(("ZREVRANGE", self._keys.recent, start, start + PAGE - 1))
+            if not ids:
+                return
+            [found] = await self._run(("HMGET", self._keys.threads, *ids))
+            for stored in found:
+                if thread := _decoded(ThreadRecord, stored):
+                    yield thread
+            start += PAGE
+
+    # ---- runs ----
+
+    async def runs(self, thread_id: str) -> list[RunRecord]:
+        """The runs of a thread, the newest first."""
+        [found] = await self._run(("HGETALL", self._keys.runs(thread_id)))
+        runs = [msgspec.json.decode(stored, type=RunRecord) for stored in found[1::2]]
+        return sorted(runs, key=lambda run: run.created_at, reverse=True)
+
+    async def run(self, thread_id: str, run_id: str) -> RunRecord | None:
+        [stored] = await self._run(("HGET", self._keys.runs(thread_id), run_id))
+        return _decoded(RunRecord, stored)
+
+    async def put_runs(self, *runs: RunRecord) -> None:
+        """Writes runs of one thread, all or none."""
+        key = self._keys.runs(runs[0].thread_id)
+        fields = [part for run in runs for part in (run.run_id, msgspec.json.encode(run))]
+        expiry = [("PEXPIRE", key, TEMPORARY_MS)] if runs[0].is_temporary else []
+        await self._run(("HSET", key, *fields), *expiry)
+
+    async def delete_run(self, run: RunRecord) -> None:
+        await self._run(("HDEL", self._keys.runs(run.thread_id), run.run_id))
+
+
+def _versions(stored: bytes) -> tuple[AssistantRecord, ...]:
+    return msgspec.json.decode(stored, type=tuple[AssistantRecord, ...])

@@ -1,0 +1,149 @@
+"""What clients ask of a run, as a task."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, get_args
+from uuid import uuid4
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from core.agent_run import RunOptions, Stream
+from core.gateway.problems import Problem
+from core.gateway.records import AssistantRecord, RunRecord
+from core.tasks import Task
+
+__all__ = ["CommandBody", "Mode", "RunBody", "listed", "run_of", "task_of"]
+
+Mode = Literal["values", "updates", "messages", "messages-tuple", "custom", "tasks", "checkpoints"]
+#: The modes that the graph is asked for, by those that clients name.
+OF_THE_GRAPH: dict[str, Stream] = {name: name for name in get_args(Stream)} | {"messages-tuple": "messages"}
+#: What the graph tells in a thread, in any case: whoever resumes the run may want other modes than who has begun it.
+FOR_THOSE_WHO_RESUME: set[Stream] = {"values", "updates", "messages", "custom", "tasks"}
+#: What LangGraph sets in a configurable, so that a client that passes on what it was given loses nothing by it.
+NOT_FOR_CLIENTS = ("thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map")
+#: Fields that this gateway cannot fulfil, and what to do instead.
+CURES = {
+    "webhook": "ask for the run instead: GET /threads/{thread_id}/runs/{run_id}/join returns when it has ended",
+    "feedback_keys": "leave it out: there is no LangSmith here",
+    "langsmith_tracer": "leave it out, and set LANGSMITH_TRACING for the workers",
+    "strict_resume": "leave it out: an answer to a question that is not open any more is always refused",
+    "checkpoint": "copy the thread up to that checkpoint, and run the copy",
+    "checkpoint_id": "copy the thread up to that checkpoint, and run the copy",
+}
+
+
+def listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class CommandBody(Body):
+    """How a thread goes on that has stopped at a question."""
+
+    resume: Any = None
+    update: Any = None
+    goto: Any = None
+    graph: None = None
+
+
+class RunBody(Body):
+    """What is run, and how."""
+
+    assistant_id: str
+    input: Any = None
+    command: CommandBody | None = None
+    stream_mode: Annotated[list[Mode], BeforeValidator(listed)] = Field(default=["values"])
+    stream_subgraphs: bool = False
+    stream_resumable: bool = False
+    config: dict[str, Any] = Field(default_factory=dict)
+    context: dict[str, Any] | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    interrupt_before: Annotated[list[str], BeforeValidator(listed)] = Field(default_factory=list)
+    interrupt_after: Annotated[list[str], BeforeValidator(listed)] = Field(default_factory=list)
+    multitask_strategy: Literal["reject", "interrupt", "rollback", "enqueue"] = "enqueue"
+    if_not_exists: Literal["create", "reject"] = "reject"
+    on_disconnect: Literal["cancel", "continue"] = "continue"
+    on_completion: Literal["delete", "keep"] = "delete"
+    after_seconds: float | None = Field(default=None, ge=0)
+    durability: Literal["sync", "async", "exit"] | None = None
+    checkpoint_during: bool | None = None
+    webhook: str | None = None
+    feedback_keys: list[str] | None = None
+    langsmith_tracer: dict[str, Any] | None = None
+    strict_resume: bool | None = None
+    checkpoint: dict[str, Any] | None = None
+    checkpoint_id: str | None = None
+
+    def check(self) -> None:
+        """Raises Problem for what cannot be had here."""
+        for name, cure in CURES.items():
+            if getattr(self, name):
+                raise Problem(422, f"{name} is not supported; {cure}")
+        if self.command is not None and self.input is not None:
+            raise Problem(422, "input and command exclude each other: give one of them")
+
+
+def run_of(body: RunBody, assistant: AssistantRecord, thread_id: str | None) -> RunRecord:
+    """A new run, whose task is still to be submitted. One without a thread is a thread of its own."""
+    run_id = str(uuid4())
+    return RunRecord(
+        run_id=run_id,
+        thread_id=thread_id or run_id,
+        task_id=run_id,
+        assistant_id=assistant.assistant_id,
+        graph_id=assistant.graph_id,
+        created_at=datetime.now(UTC),
+        metadata=body.metadata,
+        multitask_strategy=body.multitask_strategy,
+        modes=tuple(body.stream_mode),
+        subgraphs=body.stream_subgraphs,
+        is_temporary=thread_id is None,
+    )
+
+
+def task_of(body: RunBody, run: RunRecord, assistant: AssistantRecord, *, replacing: bool) -> Task:
+    """The task of a run. `replacing`: what has the thread now is to be given up, since it only waits for an answer.
+    Raises BadTask."""
+    return Task(
+        task_id=run.task_id,
+        task_type=run.graph_id,
+        payload=body.input,
+        delay_s=body.after_seconds,
+        run=RunOptions(
+            thread_id=None if run.is_temporary else run.thread_id,
+            context={**assistant.context, **(body.context or {})} or None,
+            config=_config(body, run, assistant),
+            durability=_durability(body),
+            multitask="interrupt" if replacing else body.multitask_strategy,
+            interrupt_before=body.interrupt_before,
+            interrupt_after=body.interrupt_after,
+            stream=sorted(_modes(run)),
+        ),
+    )
+
+
+def _modes(run: RunRecord) -> set[Stream]:
+    asked = {OF_THE_GRAPH[mode] for mode in run.modes}
+    return asked if run.is_temporary else asked | FOR_THOSE_WHO_RESUME
+
+
+def _config(body: RunBody, run: RunRecord, assistant: AssistantRecord) -> dict[str, Any]:
+    """The config of a run: what the client says goes before what its assistant does."""
+    config = {**assistant.config, **body.config}
+    for name in "configurable", "metadata":
+        config[name] = {**assistant.config.get(name, {}), **body.config.get(name, {})}
+    config["configurable"] = {
+        name: value for name, value in config["configurable"].items() if name not in NOT_FOR_CLIENTS
+    }
+    config["metadata"] |= {**body.metadata, "assistant_id": run.assistant_id, "graph_id": run.graph_id}
+    return config
+
+
+def _durability(body: RunBody) -> Literal["sync", "async", "exit"]:
+    if body.durability is not None or body.checkpoint_during is None:
+        return body.durability or "sync"
+    return "async" if body.checkpoint_during else "exit"

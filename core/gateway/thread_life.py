@@ -1,0 +1,42 @@
+"""Threads as gateways know them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from msgspec.structs import replace
+
+from core.agent_run import is_thread_id
+from core.gateway.hierarchy import Hierarchy
+from core.gateway.problems import Problem
+from core.gateway.records import ThreadRecord
+from core.gateway.run_requests import RunBody
+
+__all__ = ["known_thread", "new_thread", "thread_for_run"]
+
+
+def new_thread(thread_id: str | None = None) -> ThreadRecord:
+    """A thread that is not recorded yet. Raises Problem: there can be no thread of that id."""
+    if thread_id is not None and not is_thread_id(thread_id):
+        raise Problem(422, "thread_id: takes 1 to 200 characters without control characters and braces")
+    now = datetime.now(UTC)
+    return ThreadRecord(thread_id=thread_id or str(uuid4()), created_at=now, updated_at=now)
+
+
+async def known_thread(hierarchy: Hierarchy, thread_id: str) -> ThreadRecord:
+    """Raises Problem: there is no such thread."""
+    thread = await hierarchy.records.thread(thread_id)
+    if thread is None:
+        raise Problem(404, f"there is no thread {thread_id[:80]!r}; create it, or give if_not_exists='create'")
+    return thread
+
+
+async def thread_for_run(hierarchy: Hierarchy, thread_id: str, body: RunBody) -> None:
+    """Makes sure that a thread is there for a run. Raises Problem: it is not, and is not to be created."""
+    if body.if_not_exists == "create":
+        thread = new_thread(thread_id)
+        if await hierarchy.records.put_thread(thread, is_new=True):
+            return
+    thread = await known_thread(hierarchy, thread_id)
+    await hierarchy.records.put_thread(replace(thread, updated_at=datetime.now(UTC)))

@@ -1,0 +1,71 @@
+"""LangGraph graphs that clients of a gateway run."""
+
+from __future__ import annotations
+
+import operator
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage
+from langgraph.config import get_stream_writer
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.types import interrupt
+from typing_extensions import TypedDict
+
+from tests.waiting import until_async
+from worker.authoring.handlers import agent
+
+HERE = Path(os.environ["USER_CODE_FOLDER"])
+
+
+class Steps(TypedDict, total=False):
+    done: Annotated[list[str], operator.add]
+    hold: bool
+
+
+async def first(state: Steps) -> Steps:
+    get_stream_writer()({"at": "first"})
+    return {"done": ["first"]}
+
+
+async def second(state: Steps) -> Steps:
+    get_stream_writer()({"at": "second"})
+    if state.get("hold"):
+        (HERE / "held").touch()
+        await until_async(lambda: (HERE / "go").exists(), "it may go on")
+    return {"done": ["second"]}
+
+
+@agent("steps")
+def steps() -> StateGraph[Any]:
+    return StateGraph(Steps).add_sequence([first, second]).add_edge(START, "first")
+
+
+async def approve(state: Steps) -> Steps:
+    return {"done": [interrupt({"question": "really?"})]}
+
+
+@agent("asks")
+def asks() -> StateGraph[Any]:
+    return StateGraph(Steps).add_sequence([first, approve, second]).add_edge(START, "first")
+
+
+async def say(state: MessagesState) -> dict[str, Any]:
+    model = GenericFakeChatModel(messages=iter([AIMessage("hello there")]))
+    return {"messages": [await model.ainvoke(state["messages"])]}
+
+
+@agent("chats")
+def chats() -> StateGraph[Any]:
+    return StateGraph(MessagesState).add_node("say", say).add_edge(START, "say")
+
+
+async def fail(state: Steps) -> Steps:
+    raise ValueError("no such thing")
+
+
+@agent("fails", retries=0)
+def fails() -> StateGraph[Any]:
+    return StateGraph(Steps).add_node("fail", fail).add_edge(START, "fail")

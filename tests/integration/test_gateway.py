@@ -1,0 +1,223 @@
+"""The SDK of LangGraph, unchanged, drives a hierarchy through two gateways, over real processes."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from langgraph.pregel.remote import RemoteGraph
+from langgraph_sdk import get_client, get_sync_client
+from langgraph_sdk.client import LangGraphClient
+from langgraph_sdk.errors import ConflictError, NotFoundError, UnprocessableEntityError
+
+from core.chaos.processes import Processes
+from core.config.settings import RedisConfig
+from tests.executor_bench import INTEGRATION
+from tests.redis_server import RedisServer, bundled_server
+from tests.tiers import ForkedTiers
+from tests.waiting import until
+
+KEY = "a key of the tests"
+KEYS = ",".join(
+    f"{name}:{role}:{hashlib.sha256(key.encode()).hexdigest()}"
+    for name, role, key in (("ada", "operator", KEY), ("eve", "viewer", "see"))
+)
+EMPTY: Any = {"done": []}
+WORKERS = ("worker-1", "worker-2")
+DONE = [{"first": {"done": ["first"]}}, {"second": {"done": ["second"]}}]
+
+
+def data_of(told: list[Any], event: str) -> list[Any]:
+    """What the events of that name say."""
+    return [part.data for part in told if part.event == event]
+
+
+def start_worker(tiers: ForkedTiers, name: str) -> None:
+    code = str(INTEGRATION / "gateway_user_graphs.py")
+    tiers.start("worker", name, "--distributor", "distributor-1", "--import", code)
+
+
+@dataclass
+class Door:
+    """A hierarchy with two gateways, of which the second wants a key."""
+
+    tiers: ForkedTiers
+    urls: tuple[str, str]
+    folder: Path
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def door(tmp_path_factory: pytest.TempPathFactory, processes: Processes) -> Iterator[Door]:
+    folder = tmp_path_factory.mktemp("gateway")
+    with ExitStack() as stack:
+        server = stack.enter_context(RedisServer(bundled_server()))
+        redis = RedisConfig(url=server.url, password=server.password, mode="external")
+        tiers = stack.enter_context(
+            ForkedTiers(processes, redis, folder, USER_CODE_FOLDER=str(folder), WORKER_HOSTS="1")
+        )
+        tiers.start("coordinator", "coordinator-1")
+        tiers.start("distributor", "distributor-1")
+        for name in WORKERS:
+            start_worker(tiers, name)
+        ports = free_port(), free_port()
+        for port, keys in zip(ports, ("", KEYS), strict=True):
+            environment = {**tiers._environment, "GATEWAY_KEYS": keys}
+            log = stack.enter_context((folder / f"gateway-{port}.log").open("wb"))
+            gateway = subprocess.Popen(
+                [sys.executable, "-m", "core.cli", "gateway", "--port", f"{port}"],
+                env=environment,
+                cwd=folder,
+                stdout=log,
+                stderr=log,
+            )
+            stack.callback(gateway.wait)
+            stack.callback(gateway.kill)
+        urls = tuple(f"http://127.0.0.1:{port}" for port in ports)
+        for url in urls:
+            until(partial(answers, url), "the gateway answers", 100)
+        until(lambda: len(httpx.post(f"{urls[0]}/assistants/search", json={}).json()) >= 4, "the graphs are there", 60)
+        yield Door(tiers, (urls[0], urls[1]), folder)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/ok").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture
+async def sdk(door: Door) -> AsyncIterator[LangGraphClient]:
+    async with get_client(url=door.urls[0], api_key=None) as client:
+        yield client
+
+
+@pytest.fixture
+async def other(door: Door) -> AsyncIterator[LangGraphClient]:
+    """The same hierarchy, by the second gateway."""
+    async with get_client(url=door.urls[1], api_key=KEY) as client:
+        yield client
+
+
+async def test_each_graph_is_an_assistant(sdk: LangGraphClient) -> None:
+    found = await sdk.assistants.search()
+    assert [one["graph_id"] for one in found] == ["asks", "chats", "fails", "steps"]
+    assert await sdk.assistants.count(graph_id="steps") == 1
+    assert await sdk.assistants.get("steps") == await sdk.assistants.get(found[-1]["assistant_id"])
+    with pytest.raises(NotFoundError, match="there are asks, chats, fails, steps"):
+        await sdk.assistants.get("nobody")
+
+
+async def test_a_run_without_a_thread_is_waited_for(sdk: LangGraphClient, door: Door) -> None:
+    assert await sdk.runs.wait(None, "steps", input=EMPTY) == {"done": ["first", "second"]}
+    with get_sync_client(url=door.urls[0], api_key=None) as sync:
+        assert sync.runs.wait(None, "steps", input=EMPTY | {"done": ["x"]}) == {"done": ["x", "first", "second"]}
+    with pytest.raises(Exception, match="ValueError: no such thing"):
+        await sdk.runs.wait(None, "fails", input={})
+
+
+async def test_a_stream_tells_each_mode_and_its_end(sdk: LangGraphClient) -> None:
+    told = [
+        part async for part in sdk.runs.stream(None, "steps", input=EMPTY, stream_mode=["values", "updates", "custom"])
+    ]
+    assert told[0].event == "metadata"
+    assert told[0].data["attempt"] == 1
+    assert told[-1].event == "end"
+    assert data_of(told, "custom") == [{"at": "first"}, {"at": "second"}]
+    assert data_of(told, "updates") == [
+        {"first": {"done": ["first"]}},
+        {"second": {"done": ["second"]}},
+    ]
+    assert [part.data["done"] for part in told if part.event == "values"] == [[], ["first"], ["first", "second"]]
+
+
+async def test_messages_are_told_as_parts_or_as_they_grow(sdk: LangGraphClient) -> None:
+    said: Any = {"messages": [{"role": "user", "content": "hi"}]}
+    parts = [part async for part in sdk.runs.stream(None, "chats", input=said, stream_mode="messages-tuple")]
+    assert "".join(part.data[0]["content"] for part in parts if part.event == "messages") == "hello there"
+    grown = [part async for part in sdk.runs.stream(None, "chats", input=said, stream_mode="messages")]
+    assert [part.event for part in grown][:2] == ["metadata", "messages/metadata"]
+    assert [part.data[0]["content"] for part in grown if part.event == "messages/partial"][-1] == "hello there"
+
+
+async def test_a_question_ends_a_run_and_the_answer_is_the_next_at_any_gateway(
+    sdk: LangGraphClient, other: LangGraphClient
+) -> None:
+    thread = (await sdk.threads.create(metadata={"of": "ada"}))["thread_id"]
+    asked: Any = await sdk.runs.wait(thread, "asks", input=EMPTY)
+    assert asked["done"] == ["first"]
+    assert [question["value"] for question in asked["__interrupt__"]] == [{"question": "really?"}]
+    assert (await other.threads.get(thread))["status"] == "interrupted"
+
+    told = [part async for part in other.runs.stream(thread, "asks", command={"resume": "yes"}, stream_mode="updates")]
+
+    assert data_of(told, "updates") == [
+        {"approve": {"done": ["yes"]}},
+        {"second": {"done": ["second"]}},
+    ]
+    assert told[-1].event == "end"
+    assert (await sdk.threads.get(thread))["status"] == "idle"
+    after, before = await sdk.runs.list(thread)
+    assert (after["status"], before["status"]) == ("success", "interrupted")
+    again = [part async for part in sdk.runs.join_stream(thread, after["run_id"])]
+    assert data_of(again, "updates") == data_of(told, "updates")
+    with pytest.raises(ConflictError, match="asks nothing"):
+        await sdk.runs.create(thread, "asks", command={"resume": "no"})
+
+
+async def test_a_new_input_takes_the_place_of_a_question(sdk: LangGraphClient) -> None:
+    thread = (await sdk.threads.create())["thread_id"]
+    await sdk.runs.wait(thread, "asks", input=EMPTY | {"done": ["a"]})
+    assert await sdk.runs.wait(thread, "steps", input=EMPTY | {"done": ["b"]}) == {
+        "done": ["a", "first", "b", "first", "second"]
+    }
+
+
+async def test_a_remote_graph_is_a_graph(door: Door) -> None:
+    remote = RemoteGraph("steps", url=door.urls[0])
+    assert await remote.ainvoke({"done": []}) == {"done": ["first", "second"]}
+    assert [chunk async for chunk in remote.astream({"done": []}, stream_mode="custom")] == [
+        {"at": "first"},
+        {"at": "second"},
+    ]
+    assert remote.invoke({"done": []}) == {"done": ["first", "second"]}
+
+
+async def test_what_cannot_be_had_is_refused_with_the_cure(sdk: LangGraphClient) -> None:
+    with pytest.raises(UnprocessableEntityError, match="webhook is not supported; ask for the run instead"):
+        await sdk.runs.create(None, "steps", input={}, webhook="http://127.0.0.1/x")
+    with pytest.raises(NotFoundError, match="there is no thread"):
+        await sdk.runs.create("nothing", "steps", input={})
+    with pytest.raises(UnprocessableEntityError, match="inputs: there is no such field; leave it out") as refused:
+        await sdk.http.post("/runs/wait", json={"assistant_id": "steps", "inputs": {}})
+    assert refused.value.response.headers["Content-Type"] == "application/problem+json"
+
+
+def test_who_has_no_key_is_not_let_in(door: Door) -> None:
+    url = f"{door.urls[1]}/assistants/search"
+    assert httpx.post(url, json={}).status_code == 401
+    assert httpx.post(url, json={}, headers={"X-Api-Key": "wrong"}).status_code == 401
+    assert httpx.post(url, json={}, headers={"Authorization": "Bearer see"}).status_code == 200
+    refused = httpx.post(f"{door.urls[1]}/runs/wait", json={"assistant_id": "steps"}, headers={"X-Api-Key": "see"})
+    assert (refused.status_code, refused.json()["detail"]) == (403, "a viewer only reads; use the key of an operator")
+    assert httpx.get(f"{door.urls[0]}/info", headers={"Origin": "https://elsewhere.example"}).status_code == 403
+    assert httpx.get(f"{door.urls[0]}/info", headers={"Host": "elsewhere.example"}).status_code == 403
+    large = httpx.post(f"{door.urls[0]}/runs/wait", content=b"x" * (1024 * 1024 + 1))
+    assert large.status_code == 413
