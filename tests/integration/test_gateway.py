@@ -190,14 +190,15 @@ async def test_a_new_input_takes_the_place_of_a_question(sdk: LangGraphClient) -
     }
 
 
-async def test_a_remote_graph_is_a_graph(door: Door) -> None:
-    remote = RemoteGraph("steps", url=door.urls[0])
-    assert await remote.ainvoke({"done": []}) == {"done": ["first", "second"]}
-    assert [chunk async for chunk in remote.astream({"done": []}, stream_mode="custom")] == [
-        {"at": "first"},
-        {"at": "second"},
-    ]
-    assert remote.invoke({"done": []}) == {"done": ["first", "second"]}
+async def test_a_remote_graph_is_a_graph(sdk: LangGraphClient, door: Door) -> None:
+    with get_sync_client(url=door.urls[0], api_key=None) as sync:
+        remote = RemoteGraph("steps", client=sdk, sync_client=sync)
+        assert await remote.ainvoke({"done": []}) == {"done": ["first", "second"]}
+        assert [chunk async for chunk in remote.astream({"done": []}, stream_mode="custom")] == [
+            {"at": "first"},
+            {"at": "second"},
+        ]
+        assert remote.invoke({"done": []}) == {"done": ["first", "second"]}
 
 
 async def test_what_cannot_be_had_is_refused_with_the_cure(sdk: LangGraphClient) -> None:
