@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, aclosing, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -199,6 +199,33 @@ async def test_a_remote_graph_is_a_graph(sdk: LangGraphClient, door: Door) -> No
             {"at": "second"},
         ]
         assert remote.invoke({"done": []}) == {"done": ["first", "second"]}
+
+
+async def test_a_stream_goes_on_at_another_gateway_although_its_worker_was_killed(
+    sdk: LangGraphClient, other: LangGraphClient, door: Door
+) -> None:
+    thread = (await sdk.threads.create())["thread_id"]
+    run = await sdk.runs.create(thread, "steps", input=EMPTY | {"hold": True}, stream_mode=["custom", "updates"])
+    seen = []
+    stream: Any = sdk.runs.join_stream(thread, run["run_id"])
+    async with aclosing(stream):
+        async for part in stream:
+            seen.append(part)
+            if part.data == {"at": "second"}:
+                break
+    for name in WORKERS:
+        door.tiers.kill(name)
+        start_worker(door.tiers, name)
+    (door.folder / "go").touch()
+    rest = [part async for part in other.runs.join_stream(thread, run["run_id"], last_event_id=seen[-1].id)]
+    assert rest[-1].event == "end"
+    assert data_of([*seen, *rest], "updates") == [
+        {"first": {"done": ["first"]}},
+        {"second": {"done": ["second"]}},
+    ]
+    assert all(said["attempt"] > 1 for said in data_of(rest, "metadata"))
+    assert data_of(rest, "metadata")
+    assert (await sdk.runs.join(thread, run["run_id"]))["done"] == ["first", "second"]
 
 
 async def test_what_cannot_be_had_is_refused_with_the_cure(sdk: LangGraphClient) -> None:
