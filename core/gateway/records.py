@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -26,7 +26,7 @@ R = TypeVar("R", bound=Struct)
 
 
 class AssistantRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One version of an assistant: a graph with a config of its own."""
+    """An assistant: a graph."""
 
     assistant_id: str
     graph_id: str
@@ -82,24 +82,6 @@ class Records:
     def __init__(self, connection: GroupedConnection, coordinator_id: str) -> None:
         self._run = connection.run
         self._keys = GatewayKeys(coordinator_id)
-
-    # ---- assistants ----
-
-    async def assistants(self) -> list[tuple[AssistantRecord, ...]]:
-        """All that were created, each as its versions, the current one first."""
-        [found] = await self._run(("HGETALL", self._keys.assistants))
-        return [_versions(stored) for stored in found[1::2]]
-
-    async def assistant(self, assistant_id: str) -> tuple[AssistantRecord, ...]:
-        """The versions of one, the current one first; none: it was not created here."""
-        [stored] = await self._run(("HGET", self._keys.assistants, assistant_id))
-        return _versions(stored) if stored else ()
-
-    async def put_assistant(self, versions: Sequence[AssistantRecord]) -> None:
-        await self._run(("HSET", self._keys.assistants, versions[0].assistant_id, msgspec.json.encode(versions)))
-
-    async def delete_assistant(self, assistant_id: str) -> None:
-        await self._run(("HDEL", self._keys.assistants, assistant_id))
 
     # ---- threads ----
 
@@ -160,7 +142,3 @@ class Records:
 
     async def delete_run(self, run: RunRecord) -> None:
         await self._run(("HDEL", self._keys.runs(run.thread_id), run.run_id))
-
-
-def _versions(stored: bytes) -> tuple[AssistantRecord, ...]:
-    return msgspec.json.decode(stored, type=tuple[AssistantRecord, ...])

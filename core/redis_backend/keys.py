@@ -356,10 +356,6 @@ class GatewayKeys:
     coordinator_id: str
 
     @property
-    def assistants(self) -> str:
-        return self._key("assistants")
-
-    @property
     def threads(self) -> str:
         return self._key("threads")
 

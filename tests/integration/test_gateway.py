@@ -249,3 +249,38 @@ def test_who_has_no_key_is_not_let_in(door: Door) -> None:
     assert httpx.get(f"{door.urls[0]}/info", headers={"Host": "elsewhere.example"}).status_code == 403
     large = httpx.post(f"{door.urls[0]}/runs/wait", content=b"x" * (1024 * 1024 + 1))
     assert large.status_code == 413
+
+
+async def test_threads_are_found_changed_copied_and_deleted_at_any_gateway(
+    sdk: LangGraphClient, other: LangGraphClient
+) -> None:
+    mine: Any = {"project": "threads of this test"}
+    first, second = await sdk.threads.create(metadata=mine), await other.threads.create(metadata=mine)
+    await sdk.runs.wait(first["thread_id"], "steps", input=EMPTY)
+
+    assert (await other.threads.update(second["thread_id"], metadata={"kind": "second"}))["metadata"] == {
+        **mine,
+        "kind": "second",
+    }
+    both = {first["thread_id"], second["thread_id"]}
+    assert {thread["thread_id"] for thread in await sdk.threads.search(metadata=mine)} == both
+    assert await other.threads.count(metadata={"kind": "second"}) == 1
+    assert await other.threads.count(metadata=mine, status="idle") == 2
+    await sdk.threads.copy(first["thread_id"])
+    [copied] = {thread["thread_id"] for thread in await sdk.threads.search(metadata=mine)} - both
+    again: Any = await other.runs.wait(copied, "steps", input=EMPTY)
+    assert again == {"done": ["first", "second", "first", "second"]}
+
+    await sdk.threads.delete(first["thread_id"])
+    with pytest.raises(NotFoundError):
+        await other.threads.get(first["thread_id"])
+    assert await sdk.threads.count(metadata=mine) == 2
+
+
+async def test_a_thread_that_asks_is_deleted_with_its_run(sdk: LangGraphClient) -> None:
+    thread = await sdk.threads.create()
+    await sdk.runs.wait(thread["thread_id"], "asks", input=EMPTY)
+
+    await sdk.threads.delete(thread["thread_id"])
+
+    assert await sdk.threads.search(ids=[thread["thread_id"]]) == []
