@@ -16,6 +16,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: LangGraph's own annotations have gaps, which pyright would report at each use of a graph.
 STRICT = "# pyright: strict"
 STRICT_ABOUT_US = f"{STRICT}, reportMissingTypeStubs=false, reportUnknownMemberType=false"
+#: People do not annotate the fixtures of their tests.
+OF_TESTS = "# pyright: basic\n# mypy: allow-untyped-defs"
 #: The names that our packages have in a checkout.
 OURS = r"(?:core|coordinator|distributor|worker)\b"
 
@@ -29,10 +31,16 @@ def samples(tmp_path: Path) -> list[Path]:
     for page in PAGES:
         for number, text in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)):
             path = tmp_path / f"{page.stem.lower()}_{number}.py"
-            path.write_text(f"{STRICT_ABOUT_US if 'langgraph' in text else STRICT}\n{text}")
+            path.write_text(f"{_rules(text)}\n{text}")
             written.append(path)
     assert len(written) > 4
     return written
+
+
+def _rules(sample: str) -> str:
+    if "def test_" in sample:
+        return OF_TESTS
+    return STRICT_ABOUT_US if "langgraph" in sample else STRICT
 
 
 def checked(checker: Sequence[str], samples: list[Path], **environment: str) -> str:
