@@ -317,7 +317,8 @@ class AgentClient(ThreadUser):
         for refusal in refused:
             if refusal.task_id in new:
                 self._endings.forget(refusal.task_id)
-        self._endings.confirm(ids)
+        declined = {refusal.task_id for refusal in refused}
+        self._endings.confirm(task_id for task_id in ids if task_id not in declined)
         if refused:
             raise TaskRefused(refused[0].task_id, refused[0].reason)
         return ids

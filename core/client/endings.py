@@ -46,6 +46,7 @@ class Endings:
         self._open: dict[str, bool] = {}  # submitted or watched and not known to have ended -> known to be recorded
         self._ended: OrderedDict[str, Task] = OrderedDict()  # known, and nobody has asked for them yet
         self._listeners: dict[str, list[Listener]] = {}
+        self._unsure: dict[str, list[asyncio.Event]] = {}  # by task: who waits until it is known to exist
 
     def __contains__(self, task_id: str) -> bool:
         """Whether the end of this task is known, or will be told."""
@@ -58,7 +59,28 @@ class Endings:
 
     def confirm(self, task_ids: Iterable[str]) -> None:
         """Notes that these tasks exist: the coordinator has said so, or their record was seen."""
-        self._open.update((task_id, True) for task_id in task_ids if task_id in self._open)
+        for task_id in task_ids:
+            if task_id in self._open:
+                self._open[task_id] = True
+                self._assure(task_id)
+
+    async def assured(self, task_id: str) -> None:
+        """Returns once this task is known to exist, and so to be one that the client may see. Somebody has to listen
+        for it meanwhile."""
+        if self.is_confirmed(task_id) or task_id in self._ended:
+            return
+        waiting, sure = self._unsure.setdefault(task_id, []), asyncio.Event()
+        waiting.append(sure)
+        try:
+            await sure.wait()
+        finally:
+            waiting.remove(sure)
+            if not waiting and self._unsure.get(task_id) is waiting:
+                del self._unsure[task_id]
+
+    def _assure(self, task_id: str) -> None:
+        for sure in self._unsure.pop(task_id, ()):
+            sure.set()
 
     def is_confirmed(self, task_id: str) -> bool:
         return self._open.get(task_id, False)
@@ -77,6 +99,7 @@ class Endings:
         if task.task_id not in self._open:
             return
         del self._open[task.task_id]
+        self._assure(task.task_id)
         listeners = self._listeners.pop(task.task_id, None)
         if listeners is None:
             self._keep(task)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Collection, Coroutine, Iterator
 from functools import partial
 from typing import Any, Protocol
 
+from core.client.endings import Endings
 from core.client.questions import Questions
 from core.client.server import Server
 from core.errors import BadTask, ServerRefused, TransportDown
@@ -33,6 +34,7 @@ class RunStreams(Questions):
 
     _server: Server
     _keys: CoordinatorKeys
+    _endings: Endings
     result: Any  #: see AgentClient
 
     def stream(self, task_id: str, modes: Collection[str] = (), after: str | None = None) -> RunStream:
@@ -41,12 +43,17 @@ class RunStreams(Questions):
         `modes`: those wanted, of those that the task's RunOptions name; empty: all. `after`: goes on behind the chunk
         with this id. It may begin before the run does. The last chunk has the mode `lifecycle` and says how the task
         ended; it comes once. A later attempt is announced by a `lifecycle` chunk as well. A reader that is slower than
-        10,000 entries misses the oldest. Raises as `result`; BadTask: `after` is no id of a chunk."""
+        10,000 entries misses the oldest. Raises as `result`, UnknownTask before the first chunk; BadTask: `after` is no
+        id of a chunk."""
         return RunStream(self, task_id, frozenset(modes), after, partial(self.result.aio, task_id))
 
     @operation
     async def _next_chunk(self, chunks: AsyncIterator[StreamChunk]) -> Any:
         return await anext(chunks, _OVER)
+
+    @operation
+    async def _assured(self, task_id: str) -> None:
+        await self._endings.assured(task_id)
 
 
 class Over(Protocol):
@@ -84,6 +91,7 @@ class RunStream:
         wire = self._client._server.connection(let_in=True)
         attempt = 0
         try:
+            await self._seen(ended)
             while True:
                 is_over = ended.done()  # before the read: what was told before the end is read then
                 found = await self._read(wire, block=not is_over)
@@ -100,6 +108,17 @@ class RunStream:
         finally:
             ended.cancel()
             await wire.close()
+
+    async def _seen(self, ended: asyncio.Task[Task]) -> None:
+        """Returns once the client is known to see the task. The key of its stream names no owner, so nothing is read
+        before. Raises as `result`."""
+        sure = asyncio.create_task(self._client._assured.aio(self._task_id))
+        try:
+            await asyncio.wait({ended, sure}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sure.cancel()
+        if ended.done():
+            ended.result()
 
     async def _read(self, wire: Connection, *, block: bool) -> list[StreamChunk]:
         """The next chunks; none if there are none for a while. An outage of Redis is waited out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from core.checkpoints.redis_store import RedisStore
 from core.cli.app import app
 from core.client.agent_client import AgentClient
 from core.config.settings import A2AConfig, RedisConfig
+from core.errors import UnknownTask
 from core.run_stream import StreamChunk
 from core.tasks import Task
 from tests.executor_bench import INTEGRATION
@@ -55,6 +57,19 @@ def nodes_of(folder: Path, task_id: str) -> list[str]:
     return file.read_text().split() if file.exists() else []
 
 
+def first_of(name: str, tiers: Tiers, task_id: str) -> Any:
+    """What a client is given first of the run of a task, on another loop than its own; None: the task is unknown."""
+    with AgentClient(tiers.redis, A2AConfig(agent_id="x", token_secret=SECRET), "coordinator-1", name) as reader:
+
+        async def first() -> Any:
+            return await anext(aiter(reader.stream(task_id, ["updates"])))
+
+        try:
+            return asyncio.run(first()).data
+        except UnknownTask:
+            return None
+
+
 def test_a_graph_goes_on_where_it_was_when_its_worker_is_killed_a_question_answered_or_a_child_ends(
     tiers: Tiers, client: AgentClient, redis_config: RedisConfig, redis_server: RedisServer, tmp_path: Path
 ) -> None:
@@ -68,6 +83,8 @@ def test_a_graph_goes_on_where_it_was_when_its_worker_is_killed_a_question_answe
     for chunk in client.stream(task_id, ["updates"]):  # while it runs
         if "two" in chunk.data:
             break
+    assert first_of("d", tiers, task_id) is None  # it is another client's
+    assert first_of("operator:o", tiers, task_id) == {"one": {"done": ["one"]}}
     tiers.kill("w1")
     tiers.start("worker", "w2", "--import", AGENTS)
     until(lambda: nodes_of(tmp_path, task_id)[-2:] == ["three", "three"], "the third node runs again")
@@ -87,6 +104,8 @@ def test_a_graph_goes_on_where_it_was_when_its_worker_is_killed_a_question_answe
         (2, "lifecycle", {"status": "completed"}),
     ]
     assert list(client.stream(task_id, ["updates"], after=chunks[4].id)) == chunks[5:]
+    assert first_of("d", tiers, task_id) is None
+    assert first_of("c", tiers, task_id) == chunks[0].data  # a later session of its own
 
     # A question takes no process, and is answered once; the finished nodes do not run again.
     asks = client.submit(Task(task_id="asks", task_type="asks", payload={}))

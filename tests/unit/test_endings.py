@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from core.client import endings as kept
@@ -70,3 +72,25 @@ def test_of_what_nobody_asks_for_only_the_newest_is_kept(monkeypatch: pytest.Mon
         endings.tell(ended(task_id))
 
     assert [task_id in endings for task_id in ("a", "b", "c")] == [False, True, True]
+
+
+@pytest.mark.parametrize("told", ["confirmed", "ended"])
+async def test_who_waits_until_a_task_is_known_hears_of_it_once_it_is_and_not_before(told: str) -> None:
+    endings = Endings()
+    endings.expect(["a", "b"])
+    endings.listen(["a", "b"])
+    first, left, other = (asyncio.create_task(endings.assured(task_id)) for task_id in ("a", "a", "b"))
+    await asyncio.sleep(0)
+    left.cancel()
+    endings.confirm(["unknown"])
+    assert not first.done()
+
+    if told == "confirmed":
+        endings.confirm(["a"])
+        await endings.assured("a")
+    else:
+        endings.tell(ended("a"))
+
+    await first
+    assert not other.done()
+    other.cancel()
