@@ -37,15 +37,22 @@ def list_questions(state: CoordinatorState, task: Task, batch: Batch, step: Step
     for wait in asked:
         step.tell(EventType.QUESTION_ASKED, task, wait.id, wait.node or None)
     if len(state.expiries) > 2 * len(state.questions[OPERATORS]) + EXPIRIES_KEPT:
-        state.expiries = [entry for task_id in state.questions[OPERATORS] for entry in expiries_of(state, task_id)]
-        heapq.heapify(state.expiries)
+        state.expiries = []
+        for task_id in state.questions[OPERATORS]:
+            watch_expiry(state, task_id)
 
 
 def remember(state: CoordinatorState, task: Task) -> None:
     for viewer in _viewers(task):
         state.questions.setdefault(viewer, {})[task.task_id] = None
-    for entry in expiries_of(state, task.task_id):
-        heapq.heappush(state.expiries, entry)
+    watch_expiry(state, task.task_id)
+
+
+def watch_expiry(state: CoordinatorState, task_id: str) -> None:
+    """Notes when the next question of a task expires, and no later one: there are as many moments as tasks then, and
+    the list of them is seldom made anew."""
+    if moment := min(expiries_of(state, task_id), default=None):
+        heapq.heappush(state.expiries, moment)
 
 
 def expiries_of(state: CoordinatorState, task_id: str) -> Iterator[tuple[int, str]]:
@@ -77,10 +84,14 @@ def recall_questions(state: CoordinatorState) -> None:
 
 def due_questions(state: CoordinatorState, batch: Batch) -> Iterator[Task]:
     """The tasks with a question whose time is over."""
+    looked_at: dict[str, None] = {}
     while state.expiries and state.expiries[0][0] <= batch.now_ms:
         _, task_id = heapq.heappop(state.expiries)
+        looked_at[task_id] = None
         if any(expires_ms <= batch.now_ms for expires_ms, _ in expiries_of(state, task_id)):
             yield state.local_tasks[task_id]
+    for task_id in looked_at:
+        watch_expiry(state, task_id)
 
 
 def asking(state: CoordinatorState) -> dict[str, int]:

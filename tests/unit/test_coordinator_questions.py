@@ -227,6 +227,18 @@ def test_moments_of_questions_that_are_open_no_more_are_forgotten() -> None:
     assert len(state.expiries) < 1_100
 
 
+def test_a_task_that_asks_much_has_one_moment_at_a_time_so_that_looking_through_them_is_rare() -> None:
+    state = suspended(*({"id": name, "expires_s": expires_s} for name, expires_s in (("q", 60), ("r", 90), ("s", 120))))
+    assert [task_id for _, task_id in state.expiries] == ["t"]
+
+    take(state, answering("yes"))
+    assert told(take(state, later_s=60)) == []
+    assert told(take(state, later_s=90)) == [(EventType.QUESTION_EXPIRED, "t", None, "r")]
+    assert [task_id for _, task_id in state.expiries] == ["t"]
+    assert told(take(state, later_s=120)) == [(EventType.QUESTION_EXPIRED, "t", None, "s")]
+    assert state.expiries == []
+
+
 @pytest.mark.parametrize("how", ["cancelled", "deadline"])
 def test_a_task_that_waits_for_an_answer_can_be_cancelled_and_has_a_deadline(how: str) -> None:
     state = suspended(ASKS, deadline=NOW + timedelta(seconds=30))
