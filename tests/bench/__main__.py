@@ -20,15 +20,18 @@ from tests.bench.bus import bus_costs
 from tests.bench.events import events
 from tests.bench.herd import herd
 from tests.bench.levels import levels
+from tests.bench.waiting import waiting
 
 
 @dataclass(frozen=True)
 class Part:
-    """What measures, and what prints the tables of it. What was measured goes into the file as it is, or `kept`."""
+    """What measures, and what prints the tables of it. What was measured goes into the file as it is, or `kept`. One
+    that takes long is measured only `alone`."""
 
     measure: Callable[[argparse.Namespace], Any]
     tables: Callable[[Any, Console], None]
     kept: Callable[[Any], Any] = lambda found: found
+    alone: bool = False
 
 
 def _engine(repeats: int) -> Any:
@@ -51,6 +54,9 @@ PARTS = {
     "levels": Part(lambda options: levels(options.tasks, options.repeats), report.levels_table),
     "agents": Part(lambda options: agents(options.repeats), report.agents_tables),
     "engine": Part(lambda options: _engine(options.repeats), report.engine_table),
+    "waiting": Part(
+        lambda options: waiting(options.waiting, options.tasks, options.repeats), report.waiting_table, alone=True
+    ),
     "herd": Part(lambda _: herd(), report.herd_table),
 }
 
@@ -59,7 +65,7 @@ def main() -> int:
     options = _arguments()
     console = Console(width=None if sys.stdout.isatty() else 100)
     found: dict[str, Any] = {"machine": _machine(), "tasks": options.tasks, "repeats": options.repeats}
-    for name in (options.only,) if options.only else PARTS:
+    for name in (options.only,) if options.only else (name for name in PARTS if not PARTS[name].alone):
         print(f"measuring {name} ...", file=sys.stderr)
         part = PARTS[name]
         numbers = part.measure(options)
@@ -75,11 +81,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all raw numbers there")
     parser.add_argument("--tasks", type=int, default=20_000, metavar="N", help="tasks per run (default: 20000)")
     parser.add_argument("--events", type=int, default=1_000_000, metavar="N", help="events (default: 1000000)")
+    parser.add_argument("--waiting", type=int, default=100_000, metavar="N", help="tasks that ask (default: 100000)")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="runs of each system (default: 3)")
     parser.add_argument("--only", choices=PARTS, help="measure this alone")
     options = parser.parse_args()
-    if options.tasks < 1 or options.repeats < 1 or options.events < 1:
-        parser.error("--tasks, --events and --repeats must be 1 or more")
+    if min(options.tasks, options.repeats, options.events, options.waiting) < 1:
+        parser.error("--tasks, --events, --waiting and --repeats must be 1 or more")
     return options
 
 

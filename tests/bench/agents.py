@@ -41,7 +41,7 @@ def agents(repeats: int) -> dict[str, Any]:
 
 def _ours(task_type: str) -> Any:
     def make(server: RedisServer) -> OurSystem:
-        return OurSystem(server, handlers="tests.bench.graphs", task_type=task_type, agent_concurrency=AT_ONCE)
+        return OurSystem(server, handlers=("tests.bench.graphs",), task_type=task_type, agent_concurrency=AT_ONCE)
 
     return running(make)
 

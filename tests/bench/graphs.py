@@ -1,4 +1,5 @@
-"""LangGraph agents that are measured: one that does nothing, one that waits as for a model, one that tells a chunk."""
+"""LangGraph agents that are measured: one that does nothing, one that waits as for a model, one that tells a chunk, one
+that asks a person."""
 
 from __future__ import annotations
 
@@ -8,12 +9,13 @@ from typing import Any, TypedDict
 
 from langgraph.config import get_stream_writer
 from langgraph.graph import START, StateGraph
+from langgraph.types import interrupt
 
 from worker.authoring.handlers import agent
 
-__all__ = ["TELLS", "TRIVIAL", "WAITS", "WAIT_S", "graph"]
+__all__ = ["ASKS", "TELLS", "TRIVIAL", "WAITS", "WAIT_S", "graph"]
 
-TRIVIAL, WAITS, TELLS = "trivial", "waits", "tells"
+TRIVIAL, WAITS, TELLS, ASKS = "trivial", "waits", "tells", "asks"
 #: Seconds that each of two nodes waits.
 WAIT_S = 1.0
 
@@ -39,13 +41,17 @@ async def tell(state: State) -> dict[str, str]:
     return {"text": "told"}
 
 
+async def ask(state: State) -> dict[str, str]:
+    return {"text": interrupt({"publish": state["number"]})}
+
+
 def graph(task_type: str) -> StateGraph[Any]:
     """The builder of one of them."""
-    nodes = {TRIVIAL: [nothing], WAITS: [wait, wait], TELLS: [tell]}[task_type]
+    nodes = {TRIVIAL: [nothing], WAITS: [wait, wait], TELLS: [tell], ASKS: [ask]}[task_type]
     builder: StateGraph[Any] = StateGraph(State)
     builder.add_sequence([(f"node{number}", node) for number, node in enumerate(nodes)])
     return builder.add_edge(START, "node0")
 
 
-for task_type in (TRIVIAL, WAITS, TELLS):
+for task_type in (TRIVIAL, WAITS, TELLS, ASKS):
     agent(task_type)(graph(task_type))

@@ -39,7 +39,7 @@ def _beside_off(handler: str, level: EventLevel, tasks: int, pairs: int) -> dict
 
 def _cost(handler: str, level: EventLevel, tasks: int) -> Cost:
     def make(server: RedisServer) -> OurSystem:
-        return OurSystem(server, handlers="tests.bench.telling", task_type=handler, level=level)
+        return OurSystem(server, handlers=("tests.bench.telling",), task_type=handler, level=level)
 
     with running(make) as (system, server):
         system.run(WARM_UP_TASKS)

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import psutil
 
@@ -37,12 +37,12 @@ class OurSystem:
         server: RedisServer,
         *,
         workers: bool = True,
-        handlers: str = "tests.bench.noop",
+        handlers: Sequence[str] = ("tests.bench.noop",),
         task_type: str = TASK_TYPE,
         level: EventLevel = EventLevel.TASKS,
         agent_concurrency: int | None = None,
     ) -> None:
-        """`handlers`: the module of the handler. `level`: how much it tells. `agent_concurrency`: runs of graphs at
+        """`handlers`: the modules of the handlers. `level`: how much it tells. `agent_concurrency`: runs of graphs at
         once in a worker; None: the default."""
         secret = secrets.token_urlsafe(32)
         environment = {**server.environment, "A2A_TOKEN_SECRET": secret, "LOG_LEVEL": "WARNING"}
@@ -62,10 +62,9 @@ class OurSystem:
         self._open_batches: deque[list[str]] = deque()
 
     def start_workers(self) -> None:
+        imports = [word for module in self._handlers for word in ("--import", module)]
         for worker in WORKERS:
-            self._group.start(
-                worker, "-m", "worker", "--id", worker, "--import", self._handlers, "--concurrency", CONCURRENCY
-            )
+            self._group.start(worker, "-m", "worker", "--id", worker, *imports, "--concurrency", CONCURRENCY)
 
     @property
     def processes(self) -> dict[str, psutil.Process]:
@@ -82,8 +81,8 @@ class OurSystem:
         ids = await self.submit(count)
         check([result async for result in self._results(ids)], count)
 
-    async def submit(self, count: int) -> list[str]:
-        tasks = [Task(task_type=self._task_type, payload=payload(number)) for number in range(count)]
+    async def submit(self, count: int, task_type: str = "") -> list[str]:
+        tasks = [Task(task_type=task_type or self._task_type, payload=payload(number)) for number in range(count)]
         return await self._client.submit_many.aio(tasks)
 
     async def _results(self, ids: list[str]) -> AsyncIterator[object]:
@@ -91,6 +90,10 @@ class OurSystem:
             if task.status != "completed":
                 raise AssertionError(f"{task.task_id} {task.status}: {task.error}")
             yield task.result["number"] if isinstance(task.result, dict) else task.result  # of a graph, its final state
+
+    def leave(self, count: int, task_type: str) -> None:
+        """Submits so many tasks of another type, which nobody collects."""
+        self._runner.run(self.submit(count, task_type))
 
     def fill(self, batches: int) -> None:
         """Submits so many batches and leaves them open."""

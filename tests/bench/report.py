@@ -13,7 +13,7 @@ from tests.bench.measure import Cost
 
 __all__ = [
     "agents_tables", "backlog_table", "bus_table", "engine_table", "events_table", "idle_table", "latency_table",
-    "summary", "throughput_table",
+    "summary", "throughput_table", "waiting_table",
 ]  # fmt: skip
 
 PEER, OURS, ALONE = "dramatiq", "agent-system", "LangGraph"
@@ -169,6 +169,24 @@ def agents_tables(found: dict[str, list[dict[str, Any]]], console: Console) -> N
     _columns(table, "process", "CPU ms per run")
     for role in mine[0]["cpu_ms_by_role"]:
         table.add_row(role, f"{_median(run['cpu_ms_by_role'][role] for run in mine):.2f}")
+    console.print(table)
+
+
+def waiting_table(found: dict[str, Any], console: Console) -> None:
+    """Before and with them, in medians over the rounds of one run, and how long they took to ask."""
+    before, beside = found["before"], found["beside"]
+    title = (
+        f"{found['waiting']:,} tasks ask, opened in {found['opened_s']:,.0f} s; no-op tasks, medians of {len(before)}"
+    )
+    table = Table(title=title, title_justify="left")
+    _columns(table, "", "before", "beside them", "ratio")
+    rows = {"tasks per second": "tasks_per_s", "CPU per task, µs": "cpu_us_per_task_total"}
+    for label, key in rows.items():
+        a, b = (_median(cost[key] for cost in costs) for costs in (before, beside))
+        table.add_row(label, f"{a:,.0f}", f"{b:,.0f}", f"{b / a:.2f}")
+    for role in before[0]["cpu_us_per_task"]:
+        a, b = (_median(cost["cpu_us_per_task"][role] for cost in costs) for costs in (before, beside))
+        table.add_row(f"CPU of the {role}, µs", f"{a:,.0f}", f"{b:,.0f}", f"{b / a:.2f}")
     console.print(table)
 
 
