@@ -252,11 +252,17 @@ def zscore(space: Keyspace, given: Arguments) -> bytes | None:
 
 def zrange(space: Keyspace, given: Arguments) -> list[bytes]:
     """ZRANGE key first last, by rank; negative ranks count from the end."""
-    first, last = integer_of(given[1]), integer_of(given[2])
-    ordered = (space.find(given[0], SortedSet) or SortedSet()).in_order()
-    first = max(0, first + len(ordered) if first < 0 else first)
-    last = last + len(ordered) if last < 0 else last
-    return [member for _, member in ordered[first : last + 1]]
+    return _ranked((space.find(given[0], SortedSet) or SortedSet()).in_order(), given[1:])
+
+
+def zrevrange(space: Keyspace, given: Arguments) -> list[bytes]:
+    """ZREVRANGE key first last: as ZRANGE, the highest score first."""
+    return _ranked((space.find(given[0], SortedSet) or SortedSet()).in_order()[::-1], given[1:])
+
+
+def _ranked(ordered: Sequence[tuple[float, bytes]], ranks: Arguments) -> list[bytes]:
+    first, last = (rank + len(ordered) if rank < 0 else rank for rank in map(integer_of, ranks))
+    return [member for _, member in ordered[max(0, first) : max(0, last + 1)]]
 
 
 def zrangebyscore(space: Keyspace, given: Arguments) -> list[bytes]:
@@ -310,5 +316,6 @@ COMMANDS: dict[str, CommandSpec] = {
     "ZCARD": CommandSpec(zcard, 1, 1),
     "ZSCORE": CommandSpec(zscore, 2, 2),
     "ZRANGE": CommandSpec(zrange, 3, 3),
+    "ZREVRANGE": CommandSpec(zrevrange, 3, 3),
     "ZRANGEBYSCORE": CommandSpec(zrangebyscore, 3),
 }

@@ -88,6 +88,8 @@ SCRIPTS: dict[str, Script] = {
         ("ZADD", "z", 3, "c", 1, "a", 2, "b", 2, "B"), ("ZADD", "z", 0, "c", 5, "e"), ("ZADD", "z", 1, "x", 2, "x"),
         ("ZRANGE", "z", 0, -1), ("ZRANGE", "z", 1, 2), ("ZRANGE", "z", -2, -1), ("ZRANGE", "z", 4, 2),
         ("ZRANGE", "z", 0, 99), ("ZRANGE", "z", -99, 0), ("ZRANGE", "z", 0, -99), ("ZRANGE", "z", 9, 12),
+        ("ZRANGE", "z", 0, -7), ("ZREVRANGE", "z", 0, -1), ("ZREVRANGE", "z", 1, 2), ("ZREVRANGE", "z", -2, 99),
+        ("ZREVRANGE", "z", 0, -7), ("ZREVRANGE", "x", 0, -1), ("ZREVRANGE", "z", 0, "a"),
         ("ZRANGE", "x", 0, -1), ("ZRANGE", "z", "a", 1), ("ZCARD", "z"), ("ZCARD", "x"),
         ("ZSCORE", "z", "a"), ("ZSCORE", "z", "q"), ("ZSCORE", "x", "a"),
         ("ZREM", "z", "a", "y", "a"),

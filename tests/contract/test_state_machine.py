@@ -91,6 +91,7 @@ COLLECTIONS = st.one_of(
     _said("ZCARD", any_key),
     _said("ZSCORE", any_key, name),
     _said("ZRANGE", any_key, number, number),
+    _said("ZREVRANGE", any_key, number, number),
     _said("ZRANGEBYSCORE", any_key, score, score),
     _said("ZRANGEBYSCORE", any_key, score, score, st.just("LIMIT"), number, number),
 )
