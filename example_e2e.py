@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import examples.census.demo as demo
-from agent_system import AgentClient, AgentSystemError, Context, Spawn, Task, agent, current_context, task
+from agent_system import AgentClient, AgentSystemError, Context, RunOptions, Spawn, Task, agent, current_context, task
 from examples.census.merge import Census, ChunkResult, merge
 from examples.census.plan import PlanRequest, chunks_for, chunks_of
 from examples.census.review import review_graph
@@ -31,7 +31,8 @@ def plan(payload: PlanRequest, ctx: Context) -> Spawn:
     """Cuts a tree into chunks: each is reviewed, and then `reduce` runs. Raises BadTask when there are no files."""
     chunks = chunks_of(payload)
     ctx.progress(1.0, f"{sum(chunk.files for chunk in chunks)} files")
-    reviews = [Task(task_type="census.review", payload=chunk.model_dump()) for chunk in chunks]
+    run = RunOptions(durability="exit")  # its state holds syntax trees, which nobody can store
+    reviews = [Task(task_type="census.review", payload=chunk.model_dump(), run=run) for chunk in chunks]
     return ctx.spawn(reviews, then="census.reduce")
 
 
