@@ -1,6 +1,7 @@
 """The product in one screen: two tasks and a LangGraph agent, run by a hierarchy of processes, and proved right.
 
-    python example_e2e.py [PATH] [--workers 2] [--distributors 1] [--kill worker|distributor] [--report DIR] [--json]
+    python example_e2e.py [PATH] [--workers 2] [--distributors 1] [--local | --kill worker|distributor]
+                          [--report DIR] [--json]
 
 It takes a census of the Python code below PATH: `plan` cuts the tree into chunks, the agent `review` measures a chunk
 and examines its hot spots, `reduce` adds up. `examples/census` says what is counted, and holds the demo's own parts.
@@ -52,7 +53,7 @@ async def take_census(options: demo.Options, view: demo.LiveView) -> tuple[Censu
     """The census, and what was seen meanwhile: the state of every task, and who ran it when."""
     async with (
         demo.hierarchy(options, view, handlers=__file__) as hierarchy,  # `agents up --import example_e2e.py`
-        AgentClient(coordinator_id=hierarchy.coordinator_id) as client,
+        AgentClient(coordinator_id=hierarchy.coordinator_id, server=hierarchy.server) as client,
     ):
         request = PlanRequest(root=options.root, chunks=chunks_for(options.workers))
         task_id = await client.submit.aio(Task(task_type="census.plan", payload=request.model_dump()), timeout_s=60)

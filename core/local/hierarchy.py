@@ -42,6 +42,7 @@ T = TypeVar("T")
 POLL_S = 0.01
 #: How long its calls wait unless they are told, in seconds of its time.
 WAIT_S = 600.0
+NOT_AT_WORK = "this hierarchy is not at work: use it as a context manager, or call start()"
 
 
 class LocalHierarchy(Resident):
@@ -88,8 +89,16 @@ class LocalHierarchy(Resident):
     def client(self) -> AgentClient:
         """The client of the hierarchy, between start and close. Raises EventLoopError before and after."""
         if self._client is None:
-            raise EventLoopError("this hierarchy is not at work: use it as a context manager, or call start()")
+            raise EventLoopError(NOT_AT_WORK)
         return self._client
+
+    @property
+    def server(self) -> Server:
+        """Where everything is kept, for other clients in this process: AgentClient(coordinator_id=..., server=...).
+        Raises EventLoopError before start and after close."""
+        if self._client is None or self._server is None:
+            raise EventLoopError(NOT_AT_WORK)
+        return self._server
 
     @property
     def workers(self) -> list[str]:

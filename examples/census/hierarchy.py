@@ -1,4 +1,4 @@
-"""The hierarchy of the demo: it starts, watches and ends the processes, and cleans up."""
+"""The hierarchy of the demo: it starts and watches it, ends it, and cleans up."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
+from core.client.server import Server
+from core.config.settings import AgentConfig
 from core.config.sources import load
 from core.errors import AgentSystemError, TaskFailed
+from core.local.hierarchy import LocalHierarchy
 from core.module_names import module_name
 from core.operations.erase import erase_hierarchy
 from core.operations.reader import Reader, reading
@@ -52,8 +55,11 @@ class Seen:
 class Hierarchy:
     """A running hierarchy."""
 
-    def __init__(self, coordinator_id: str, options: Options, view: LiveView, reader: Reader) -> None:
+    def __init__(
+        self, coordinator_id: str, options: Options, view: LiveView, reader: Reader, server: Server | None = None
+    ) -> None:
         self.coordinator_id = coordinator_id
+        self.server = server  #: of its clients; None: the configured Redis
         self._reader = reader
         self._watch = Watch(coordinator_id, options.kill, view)
         self._started_s = time.monotonic()
@@ -93,13 +99,40 @@ class Hierarchy:
 
 @asynccontextmanager
 async def hierarchy(options: Options, view: LiveView, handlers: str) -> AsyncIterator[Hierarchy]:
-    """A coordinator with its distributors and workers, which import the file `handlers`.
+    """A coordinator with its distributors and workers, which import the file `handlers`, or share this process.
 
     Its ids are unique, and it leaves nothing in Redis. Raises TransportDown or ConfigError when it cannot be started.
     """
     end_as_by_ctrl_c()
-    settings = load()
     coordinator_id = f"census-{secrets.token_hex(3)}"
+    kind = (
+        _in_this_process(coordinator_id, options, view)
+        if options.local
+        else _of_processes(coordinator_id, options, view, handlers)
+    )
+    async with kind as started:
+        yield started
+
+
+@asynccontextmanager
+async def _in_this_process(coordinator_id: str, options: Options, view: LiveView) -> AsyncIterator[Hierarchy]:
+    """Its workers run what this process has registered, so nothing is imported."""
+    local = LocalHierarchy(
+        workers=options.workers,
+        distributors=options.distributors,
+        coordinator_id=coordinator_id,
+        config=AgentConfig(concurrency=1),
+    )
+    async with local, local.server.reading() as reader:
+        view.say(f"coordinator {coordinator_id} and its hierarchy are in this process, without a server")
+        yield Hierarchy(coordinator_id, options, view, reader, local.server)
+
+
+@asynccontextmanager
+async def _of_processes(
+    coordinator_id: str, options: Options, view: LiveView, handlers: str
+) -> AsyncIterator[Hierarchy]:
+    settings = load()
     redis = await server_for(settings.redis, settings.a2a)
     with tempfile.TemporaryFile() as log:
         supervisor = _start(coordinator_id, options, handlers, log)

@@ -27,6 +27,7 @@ class Options:
     kill: Victim | None
     report: Path
     as_json: bool
+    local: bool  #: the whole hierarchy in this process, without a server
 
 
 def parse(arguments: Sequence[str] | None) -> Options:
@@ -38,11 +39,14 @@ def parse(arguments: Sequence[str] | None) -> Options:
     parser.add_argument("--kill", choices=["worker", "distributor"], help="kill one with SIGKILL in the middle")
     parser.add_argument("--report", type=Path, default=Path("census-report"), metavar="DIR", help="where to write to")
     parser.add_argument("--json", action="store_true", help="print report.json instead of text")
+    parser.add_argument("--local", action="store_true", help="the hierarchy in this process, without a server")
     given = parser.parse_args(arguments)
     if not os.path.isdir(given.path):
         parser.error(f"{given.path!r} is not a directory: give the path of a source tree")
     if not 1 <= given.distributors <= given.workers:
         parser.error("each distributor needs a worker: --workers is the number of all workers together")
+    if given.local and given.kill:
+        parser.error("--kill ends a process, and with --local all agents share this one: leave out one of the two")
     return Options(
         root=to_text(os.fsencode(os.path.abspath(given.path))),
         workers=given.workers,
@@ -50,4 +54,5 @@ def parse(arguments: Sequence[str] | None) -> Options:
         kill=given.kill,
         report=given.report,
         as_json=given.json,
+        local=given.local,
     )
