@@ -14,7 +14,7 @@ from core.rehearsal import rehearse
 from core.rehearsal.own_scenario import everything
 from core.rehearsal.run import run_plan
 
-#: A quarter of a second each. `agents rehearse --explore` runs more.
+#: About a second of a core each, on a busy machine. `agents rehearse --explore` runs more.
 SEEDS = range(100)
 
 

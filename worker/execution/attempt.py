@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -67,6 +68,7 @@ class Running:
         "forgotten",
         "hint",
         "killed",
+        "on_change",
         "on_event",
         "printed",
         "reported_s",
@@ -85,9 +87,12 @@ class Running:
         started_at: datetime,
         started_monotonic: float,
         on_event: Callable[[Task, dict[str, Any]], None] | None = None,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_event`: called with the fields of each event that it tells; None: nobody wants them."""
+        """`on_event`: called with the fields of each event that it tells; None: nobody wants them. `on_change`: called
+        on the loop when its deadlines must be looked at again, or a progress report is to be passed on."""
         self.task = task
+        self.on_change = on_change
         self.on_event = on_event
         self.started_monotonic = started_monotonic
         self.started_at = started_at
@@ -135,6 +140,7 @@ class Running:
     def stop(self) -> None:
         """Tells the attempt to end. User code may ignore that."""
         self.stopped_s = monotonic_s()
+        self.on_change()
         if self.context is not None:
             self.context.cancel()
         if self.child is not None:
@@ -152,7 +158,10 @@ class Running:
         """Keeps a progress report; any thread may call this. A child sends JSON, which is parsed only when somebody
         reads it."""
         self._latest = progress
-        self.unreported = True
+        if not self.unreported:
+            self.unreported = True
+            with suppress(RuntimeError):  # the loop is closed: nobody hears of it any more
+                self.attempt.get_loop().call_soon_threadsafe(self.on_change)
 
     @property
     def output(self) -> str:

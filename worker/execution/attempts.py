@@ -221,7 +221,9 @@ class Attempts:
             self._begin(task)
 
     def _begin(self, task: Task) -> None:
-        running = self._running[task.task_id] = Running(task, self._now(), monotonic_s(), self._on_event)
+        running = self._running[task.task_id] = Running(
+            task, self._now(), monotonic_s(), self._on_event, self._deadlines.watch
+        )  # fmt: skip
         # The loop's own way to make tasks is bypassed, since user code may have replaced its task factory.
         running.attempt = asyncio.Task(self._attempt(running), name=task.task_type, context=self._variables.copy())
         self._deadlines.watch()

@@ -1,4 +1,5 @@
-"""Stops attempts when their time is up. One periodic sweep serves all of them, since a timer for each would cost more.
+"""Stops attempts when their time is up. One sweep serves all of them, since a timer for each would cost more. It comes
+soon after each change, and otherwise when the next of them is due.
 
 An attempt that is cancelled or out of time is told to stop. If it has not ended GRACE_S later, its child process is
 killed; a coroutine, which cannot be killed, is left behind.
@@ -20,7 +21,7 @@ from worker.execution.outcomes import raised, stopped
 
 __all__ = ["Deadlines", "deadline_s", "set_due"]
 
-#: Seconds between two sweeps: a timeout, a kill or a progress report can be this late.
+#: Seconds from a change to the sweep that sees it: a timeout, a kill or a progress report can be this late.
 SWEEP_S = 0.05
 
 #: Seconds from the request to stop until the process is killed.
@@ -39,6 +40,7 @@ def set_due(running: Running, handler: Handler) -> None:
     """Sets when an attempt must be stopped: at its timeout, or at the deadline of its task if that is earlier."""
     timeout_s = running.task.timeout_s or handler.timeout_s
     running.due_s = min(running.started_monotonic + timeout_s, deadline_s(running))
+    running.on_change()
 
 
 def deadline_s(running: Running) -> float:
@@ -66,22 +68,29 @@ class Deadlines:
         self._finish = finish
         self._on_progress = on_progress
         self._sweeper: asyncio.TimerHandle | None = None
+        self._soon = False  #: whether the next sweep comes within SWEEP_S
         self.left_behind: set[asyncio.Task[None]] = set()  #: attempts that were cancelled and go on
 
     def watch(self) -> None:
-        """Sweeps for as long as any attempt runs. Calling it again changes nothing."""
-        if self._sweeper is None:
-            # The caller may be an attempt that has just ended, whose context variables must not be inherited.
-            loop = asyncio.get_running_loop()
-            self._sweeper = loop.call_later(SWEEP_S, self._sweep, context=self._variables)
+        """Sees to it that what has changed is looked at within SWEEP_S. Calling it again before that changes
+        nothing."""
+        if not self._soon:
+            self._sweep_in(SWEEP_S)
 
     def close(self) -> None:
         """Ends the sweeping."""
         if self._sweeper is not None:
             self._sweeper.cancel()
-            self._sweeper = None
+        self._sweeper, self._soon = None, False
+
+    def _sweep_in(self, seconds: float) -> None:
+        self.close()
+        # The caller may be an attempt that has just ended, whose context variables must not be inherited.
+        self._sweeper = asyncio.get_running_loop().call_later(seconds, self._sweep, context=self._variables)
+        self._soon = seconds <= SWEEP_S
 
     def _sweep(self) -> None:
+        self._soon = True  # what changes meanwhile is seen by the choice of the next sweep
         now_s = monotonic_s()
         for running in [*self._running.values()]:
             if running.unreported and not running.forgotten and now_s >= running.reported_s + PROGRESS_S:
@@ -92,9 +101,9 @@ class Deadlines:
                 self._insist(running, now_s - running.stopped_s)
             elif now_s >= running.due_s:
                 running.stop()
-        self._sweeper = None
+        self.close()
         if self._running:
-            self.watch()
+            self._sweep_in(max(SWEEP_S, min(map(_looked_at_s, self._running.values())) - now_s))
 
     def _pass_on_progress(self, running: Running, now_s: float) -> None:
         running.unreported, running.reported_s = False, now_s
@@ -112,3 +121,9 @@ class Deadlines:
             )
             self.left_behind.add(running.attempt)
             self._finish(running, stopped(running))
+
+
+def _looked_at_s(running: Running) -> float:
+    """The monotonic time until which no sweep needs to look at an attempt; in the past: it needs each."""
+    under_way = running.stopped_s is not None or running.unreported or running.due_s == math.inf
+    return -math.inf if under_way else running.due_s
