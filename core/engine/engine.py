@@ -82,6 +82,7 @@ class LocalAgentEngine(Registration):
         self._timeout_s = request_timeout_s
         self._phase = Phase.STANDING
         self._closed = False
+        self._stops = 0  #: so often was it stopped: who waited for room meanwhile is dropped, whatever the phase is now
         self._arrivals, self._endings, self._idle = Watchers(), Watchers(), Watchers()
         self._name, self._numbers = uuid.uuid4().hex, count(1)
 
@@ -160,15 +161,18 @@ class LocalAgentEngine(Registration):
 
     async def _admit(self, call: Call) -> None:
         """Queues a request, as soon as there is room."""
+        stopped = self._phase is Phase.STOPPING
         if self._phase is Phase.RUNNING:
             out_of_turn = self._delivery.is_ring(call)
+            stops = self._stops
             if not out_of_turn and (call.mailbox.is_full or call.mailbox.waiting):
                 await self._delivery.room_for([call])
-                out_of_turn = self._delivery.is_ring(call)
-            if self._phase is Phase.RUNNING:
+                out_of_turn = self._stops == stops and self._delivery.is_ring(call)
+            stopped = self._stops != stops
+            if not stopped and self._phase is Phase.RUNNING:
                 self._delivery.put(call, out_of_turn=out_of_turn)
                 return
-        if self._phase is Phase.STOPPING:
+        if stopped:
             self._telling.dropped(call.envelope, STOPPED)
             raise EngineStopped(STOPPED)
         self._waiting.append(call)
@@ -227,15 +231,17 @@ class LocalAgentEngine(Registration):
 
     async def _publish(self, envelope: PublishMessageEnvelope) -> bool:
         """Returns whether it is queued where it goes."""
+        stopped = self._phase is Phase.STOPPING
         if self._phase is Phase.RUNNING:
-            calls = self._calls(envelope)
+            calls, stops = self._calls(envelope), self._stops
             if any(call.mailbox.is_full or call.mailbox.waiting for call in calls):
                 await self._delivery.room_for(calls)
-            if self._phase is Phase.RUNNING:
+            stopped = self._stops != stops
+            if not stopped and self._phase is Phase.RUNNING:
                 for call in calls:
                     self._delivery.put(call)
                 return True
-        if self._phase is Phase.STOPPING:
+        if stopped:
             self._telling.dropped(envelope, STOPPED)
             return False
         self._waiting.append(envelope)
@@ -352,6 +358,7 @@ class LocalAgentEngine(Registration):
             self._errors.surface()
 
     def _begin_to_stop(self) -> None:
+        self._stops += 1
         self._phase = Phase.STOPPING if self._delivery.running else Phase.STANDING
         self._drop([*self._delivery.drop_queued(), *self._waiting])
         self._waiting.clear()

@@ -14,6 +14,7 @@ from core.engine import (
     CantHandleException,
     DefaultSubscription,
     DefaultTopicId,
+    EngineStopped,
     LocalAgentEngine,
     MessageChannel,
     MessageContext,
@@ -217,6 +218,27 @@ async def test_a_sender_that_waits_for_room_goes_on_when_the_engine_stops() -> N
     gate.set()
     await stopping
     assert [letter.message.number for letter in engine.dead_letters] == [1, 2]
+
+
+async def test_who_waits_for_room_is_dropped_by_a_stop_that_is_over_before_it_goes_on() -> None:
+    gate = asyncio.Event()
+
+    async def held(does: Does, ctx: MessageContext) -> None:
+        await gate.wait()
+
+    engine = await listening("a", mailbox_size=1)
+    await engine.publish_message(held, NEWS)
+    await engine.publish_message(Note(number=1), NEWS)
+    asks = asyncio.create_task(engine.send_message(Note(number=2), agent("a")))
+    publishes = asyncio.create_task(engine.publish_message(Note(number=3), NEWS))
+    await asyncio.sleep(0)
+    gate.set()  # the handler ends as soon as the engine is told to stop
+    await engine.stop()
+    with pytest.raises(EngineStopped):
+        await asyncio.wait_for(asks, 5)
+    await publishes
+    assert [letter.message.number for letter in engine.dead_letters] == [1, 2, 3]
+    assert engine.unprocessed_messages_count == 0
 
 
 async def test_a_sender_that_stops_waiting_for_room_takes_it_from_nobody() -> None:
