@@ -274,6 +274,7 @@ class LocalAgentEngine(Registration):
         except Exception as error:
             self._telling.dropped(envelope, "an intervention handler has dropped or refused it", error=error)
             raise
+        self._refuse_if_closed()  # meanwhile
 
     async def _handle(self, call: Call) -> None:
         """In a task of its own."""
@@ -318,6 +319,7 @@ class LocalAgentEngine(Registration):
         none. Raises what handlers have raised with nobody waiting, unless that is ignored."""
         self._errors.surface()
         while not self._waiting and self._phase is Phase.STANDING:
+            self._refuse_if_closed()
             await self._arrivals.wait()
             self._errors.surface()
         if self._waiting:

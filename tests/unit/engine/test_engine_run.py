@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from core.engine import (
+    DefaultInterventionHandler,
     DefaultTopicId,
     EngineClosed,
     EngineStopped,
@@ -293,6 +294,33 @@ async def test_closing_tells_those_who_wait_for_an_engine_that_was_never_started
     await engine.close()
     with pytest.raises(EngineStopped):
         await waits
+
+
+async def test_nobody_waits_for_a_closed_engine() -> None:
+    gate = asyncio.Event()
+
+    class Slow(DefaultInterventionHandler):
+        async def on_send(self, message: Any, **_: Any) -> Any:
+            await gate.wait()
+            return message
+
+        async def on_publish(self, message: Any, **_: Any) -> Any:
+            await gate.wait()
+            return message
+
+    engine = await listening("a", intervention_handlers=[Slow()])
+    await engine.stop()
+    waiting = [
+        asyncio.create_task(engine.send_message(Note(), agent("a"))),
+        asyncio.create_task(engine.publish_message(Note(), NEWS)),
+        asyncio.create_task(engine.process_next()),
+    ]
+    await asyncio.sleep(0)
+    await engine.close()
+    gate.set()
+    for one in waiting:
+        with pytest.raises(EngineClosed):
+            await asyncio.wait_for(one, 5)
 
 
 async def test_stepping_delivers_requests_and_responses_one_at_a_time() -> None:
