@@ -82,6 +82,7 @@ class LocalAgentEngine(Registration):
         self._timeout_s = request_timeout_s
         self._phase = Phase.STANDING
         self._closed = False
+        self._closed_agents: set[AgentId] = set()
         self._stops = 0  #: so often was it stopped: who waited for room meanwhile is dropped, whatever the phase is now
         self._arrivals, self._endings, self._idle = Watchers(), Watchers(), Watchers()
         self._name, self._numbers = uuid.uuid4().hex, count(1)
@@ -352,6 +353,9 @@ class LocalAgentEngine(Registration):
         queued is dropped: requests raise EngineStopped, the rest are dead letters. Raises RuntimeError if it is not
         started."""
         self._refuse_unless_started()
+        await self._stop()
+
+    async def _stop(self) -> None:
         self._begin_to_stop()
         if current_work() is None:
             running = [call.task for call in self._delivery.running if call.task is not None]
@@ -402,18 +406,17 @@ class LocalAgentEngine(Registration):
 
     async def close(self) -> None:
         """Stops, and closes all agents. It takes nothing any more. Raises what agents raise when they are closed, after
-        all have been. Does nothing the second time."""
-        if self._closed:
-            return
+        all have been. Closes no agent twice."""
         self._closed = True
         errors: list[Exception] = []
         try:
-            if self._phase is Phase.RUNNING:
-                await self.stop()
+            await self._stop()
         except Exception as error:
             errors.append(error)
-        self._begin_to_stop()
-        for agent in list(self._instances.there.values()):
+        for agent_id, agent in list(self._instances.there.items()):
+            if agent_id in self._closed_agents:
+                continue
+            self._closed_agents.add(agent_id)
             try:
                 await agent.close()
             except Exception as error:

@@ -296,6 +296,29 @@ async def test_closing_tells_those_who_wait_for_an_engine_that_was_never_started
         await waits
 
 
+@pytest.mark.parametrize("before", ["it stops", "a close is cancelled"])
+async def test_agents_are_closed_when_their_handlers_have_ended_and_not_before(before: str) -> None:
+    gate = asyncio.Event()
+    engine = await listening("a")
+    running = asyncio.create_task(engine.send_message(held(gate), agent("a")))
+    await until_async(lambda: agent("a") in engine._instances.there, "the handler runs")
+    there = await instance(engine, "a")
+    first = asyncio.create_task(engine.stop() if before == "it stops" else engine.close())
+    await asyncio.sleep(0)
+    if before == "a close is cancelled":
+        first.cancel()
+    closing = asyncio.create_task(engine.close())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert (there.closed, closing.done()) == (0, False)
+    gate.set()
+    await closing
+    assert await running == "held"
+    assert there.closed == 1
+    await engine.close()
+    assert there.closed == 1
+
+
 async def test_nobody_waits_for_a_closed_engine() -> None:
     gate = asyncio.Event()
 
