@@ -62,6 +62,8 @@ class Delivery:
         """Returns when all have room in their mailboxes, or waiting for it would never end. Is cancelled by the token
         of their message."""
         waiter = current_work()
+        if self._holds and waiter is not None:
+            return  # what is held makes no room until the waiter has gone on
         let_in: set[Mailbox] = set()
         been: Mailbox | None = None
         while True:
@@ -125,6 +127,8 @@ class Delivery:
         else:
             self.queued += 1
             mailbox.put(call)
+            if mailbox.current is None:  # those before it are held, and it may not be
+                self._advance(mailbox)
 
     # ---- on ----
 

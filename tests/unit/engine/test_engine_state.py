@@ -153,6 +153,23 @@ async def test_an_agent_may_ask_others_while_its_state_is_saved() -> None:
     await engine.close()
 
 
+@pytest.mark.parametrize("size", [1, 1000])
+async def test_an_agent_may_ask_another_whose_messages_are_held_while_its_state_is_saved(size: int) -> None:
+    class Asks(Does):
+        async def save_state(self) -> dict[str, Any]:
+            await self.publish_message(Note("held"), NEWS)
+            return {"ended": (await self.send_message(Note(number=7), agent("b"))).number}
+
+    engine = await engine_with("b", mailbox_size=size)
+    await engine.subscribe(TypeSubscription("news", "b"))
+    await Asks.register(engine, "a", Asks)
+    await engine.get("a", lazy=False)
+    assert (await asyncio.wait_for(engine.save_state(), 5))["a/default"] == {"ended": 7}
+    await engine.stop_when_idle()
+    assert (await instance(engine, "b")).ended == [Note(number=7), Note("held")]
+    await engine.close()
+
+
 async def test_an_unknown_agent_in_a_state_is_an_error_and_nothing_is_loaded() -> None:
     engine = await standing()
     does = await instance(engine, "a")
