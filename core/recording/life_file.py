@@ -48,15 +48,16 @@ class LifeFile:
     def __init__(self, folder: Path, me: Address, head: Head, beginning: Beginning, limit_bytes: int) -> None:
         self._me = me
         self._file: BinaryIO | None = None
+        self._left = 0
         name = str(me).replace(":", "-")
-        written = [path.stat().st_size for path in folder.glob(f"{name}.life-*.txt")]
-        self._left = limit_bytes - sum(written)
         self._limit_bytes = limit_bytes
         text = head_text(head, beginning).encode()
-        if self._left < len(text) + _END_BYTES:  # not even its beginning fits
-            self._warn(self._bound)
-            return
         try:
+            written = [path.stat().st_size for path in folder.glob(f"{name}.life-*.txt")]
+            self._left = limit_bytes - sum(written)
+            if self._left < len(text) + _END_BYTES:  # not even its beginning fits
+                self._warn(self._bound)
+                return
             self._file = _opened(folder, name, len(written) + 1)
         except OSError as error:
             self._warn(f"its file cannot be made: {error.strerror}")

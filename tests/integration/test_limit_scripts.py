@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.config.settings import RedisConfig
+from core.errors import TransportDown
 from core.model_limits import Bucket, CallEnd, LimitedCall, Rates
 from core.operations.limits import LimitState, freeze_limit, read_limits, remove_limit, set_limit
 from core.operations.reader import Reader, reading
@@ -19,6 +20,7 @@ from core.redis_backend.limit_scripts import ALIVE_MS, TAKE
 from core.redis_client import Wire
 from tests.waiting import until_async
 from worker.hosts.fleet_limits import FleetLimits
+from worker.hosts.limit_line import LimitLine
 
 KEYS = CoordinatorKeys("k")
 Fleet = Callable[[str], FleetLimits]
@@ -241,3 +243,49 @@ def _packed(members: list[bytes]) -> bytes:
     import msgspec
 
     return msgspec.msgpack.encode([member.decode() for member in members])
+
+
+@pytest.fixture
+async def line(fleet: Fleet, reader: Reader) -> AsyncIterator[tuple[LimitLine, asyncio.Event, list[int]]]:
+    """The line of a worker, in which one call waits; what its looks wait for, and the numbers of those that found the
+    server away, which are those that begin while there is none."""
+    await set_limit(reader, "k", "openai", Rates(requests_per_minute=1))
+    limits, is_up, lost = fleet("w"), asyncio.Event(), list[int]()
+    assert await limits.take(call("first")) == "openai"
+
+    async def run(*asked: Any) -> Any:
+        if not is_up.is_set():
+            lost.append(len(lost))
+            raise TransportDown("away")
+        return await limits._run(*asked)
+
+    is_up.set()
+    line = LimitLine(run, "openai", "w")
+    for name in ("a", "b"):
+        line.enter(name, 1, "t", None)
+    await until_waiting(reader, 2)
+    yield line, is_up, lost
+    await line.close()
+
+
+async def test_a_call_that_leaves_while_the_server_is_away_leaves_the_line_later(
+    line: tuple[LimitLine, asyncio.Event, list[int]], reader: Reader
+) -> None:
+    waiting, is_up, lost = line
+    is_up.clear()
+    waiting.leave("b")
+    await until_async(lambda: bool(lost), "the server could not be told")
+    is_up.set()
+
+    await until_waiting(reader, 1)
+
+
+async def test_a_call_that_comes_and_leaves_before_the_server_is_told_never_stands_in_line(
+    line: tuple[LimitLine, asyncio.Event, list[int]], reader: Reader
+) -> None:
+    waiting, *_ = line
+    waiting.enter("c", 1, "t", None)
+    waiting.leave("c")
+    waiting.leave("b")
+
+    await until_waiting(reader, 1)

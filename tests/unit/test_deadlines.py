@@ -19,7 +19,9 @@ HOUR_S = 3600.0
 class Ran:
     """Attempts at a handler in virtual time, with what they told, and when."""
 
-    def __init__(self, function: Callable[..., Coroutine[Any, Any, Any]], timeout_s: float) -> None:
+    def __init__(
+        self, function: Callable[..., Coroutine[Any, Any, Any]], timeout_s: float, *, refuses_progress: bool = False
+    ) -> None:
         handlers = Handlers()
         handlers.add(
             Handler(
@@ -30,6 +32,7 @@ class Ran:
         )  # fmt: skip
         self.loop, self.reports, self.ended = asyncio.get_running_loop(), list[float](), list[tuple[float, str]]()
         self.began_s = self.loop.time()
+        self.refuses_progress = refuses_progress
         self.attempts = Attempts(
             handlers, InProcess(), concurrency=9, on_finished=self._finished, on_progress=self._reported
         )
@@ -47,6 +50,8 @@ class Ran:
         self.ended.append((self.loop.time() - self.began_s, finished.status))
 
     def _reported(self, progress: Progress) -> None:
+        if self.refuses_progress:
+            raise RuntimeError("nobody takes it")
         self.reports.append(self.loop.time() - self.began_s)
 
 
@@ -103,3 +108,19 @@ def test_progress_is_passed_on_soon_after_a_long_silence() -> None:
     [reported_s] = run_virtual(main(), seed=1)
 
     assert 1800 <= reported_s <= 1800.2
+
+
+def test_progress_that_nobody_can_take_ends_no_timeouts() -> None:
+    async def slow(ctx: Context) -> None:
+        ctx.progress(0.5)
+        await asyncio.sleep(HOUR_S)
+
+    async def main() -> list[tuple[float, str]]:
+        ran = Ran(slow, timeout_s=10.0, refuses_progress=True)
+        await ran.run("t")
+        return ran.ended
+
+    [(ended_s, status)] = run_virtual(main(), seed=1)
+
+    assert status == "failed"
+    assert 10 <= ended_s < HOUR_S

@@ -203,6 +203,18 @@ def test_a_file_is_for_its_owner_and_each_life_has_its_own(tmp_path: Path) -> No
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_file_that_cannot_be_looked_at_ends_the_recording_and_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "distributor-distributor-1.life-1.txt").symlink_to(tmp_path / "gone")
+
+    life = LifeFile(tmp_path, DISTRIBUTOR, HEAD, BEGINNING, 10_000)
+    life.write(TURN)
+    life.close()
+
+    assert "its file cannot be made" in caplog.text
+
+
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     file = LifeFile(tmp_path, COORDINATOR, HEAD, BEGINNING, 10_000)
     file.write(TURN)

@@ -106,10 +106,14 @@ class Deadlines:
             self._sweep_in(max(SWEEP_S, min(map(_looked_at_s, self._running.values())) - now_s))
 
     def _pass_on_progress(self, running: Running, now_s: float) -> None:
+        """Never raises: the sweep would end, and with it all timeouts."""
         running.unreported, running.reported_s = False, now_s
-        progress = running.progress
-        assert progress is not None
-        self._on_progress(progress)
+        try:
+            progress = running.progress
+            assert progress is not None
+            self._on_progress(progress)
+        except Exception:
+            log.exception("passing on progress failed", extra={"action": "progress_failed"})
 
     def _insist(self, running: Running, since_s: float) -> None:
         if running.child is not None and not running.killed and since_s >= GRACE_S:

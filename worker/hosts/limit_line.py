@@ -61,6 +61,7 @@ class LimitLine:
         member, allowed = self._waiting.pop(call_id, ("", None))
         if allowed is not None and not allowed.done():
             allowed.cancel()
+            self._come = [each for each in self._come if each != member]  # the server lets them go before others come
             self._gone.append(member)
             self._look()
 
@@ -105,7 +106,11 @@ class LimitLine:
             self._come = [member for member, allowed in self._waiting.values() if not allowed.done()]
         come, self._come, gone, self._gone = self._come, [], self._gone, []
         rates = b"" if self._rates is None else _json(self._rates)
-        wait_ms, calls = await self._run(TAKE, self._name, self._worker, rates, _packed(come), _packed(gone))
+        try:
+            wait_ms, calls = await self._run(TAKE, self._name, self._worker, rates, _packed(come), _packed(gone))
+        except TransportDown:  # those that came are named again, but nobody else knows who has gone
+            self._gone = gone + self._gone
+            raise
         for call in calls:
             _, allowed = self._waiting.get(call.decode(), ("", None))
             if allowed is not None and not allowed.done():
