@@ -11,8 +11,7 @@ import gc
 import os
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from contextvars import copy_context
 from functools import cached_property, partial
 from time import monotonic
@@ -263,12 +262,9 @@ class Host(asyncio.Protocol):
             callbacks.insert(0, ModelCallbacks(lambda: gate))  # what it waits for is no time of the model
         return callbacks
 
-    @contextmanager
-    def _lent_thread(self) -> Iterator[None]:
+    def _lent_thread(self) -> AbstractContextManager[None]:
         """One thread more, for a call that waits in one."""
-        with self._threads.lent() as threads:
-            self._limits.allow_stacks(threads * STACK_MB)
-            yield
+        return self._threads.lent(lambda threads: self._limits.allow_stacks(threads * STACK_MB))
 
     def _ask(self, method: str, arguments: bytes) -> asyncio.Future[Answer]:
         self._calls += 1

@@ -55,13 +55,15 @@ class AttemptThreads(ThreadPoolExecutor):
         return call
 
     @contextmanager
-    def lent(self) -> Iterator[int]:
-        """Lets one thread more be busy meanwhile. Yields how many may be."""
+    def lent(self, allow: Callable[[int], object] = lambda count: None) -> Iterator[None]:
+        """Lets one thread more be busy meanwhile. `allow` is called before it can start, with how many may be busy."""
         with self._lock:
             self._max_workers += 1
             count = self._max_workers
         try:
-            yield count
+            allow(count)
+            self._begin_waiting()
+            yield
         finally:
             with self._lock:
                 self._max_workers -= 1
@@ -80,8 +82,14 @@ class AttemptThreads(ThreadPoolExecutor):
             self._max_workers += len(left)
         for call in left:
             call.add_done_callback(self._returned_at_last)
-            self._adjust_thread_count()  # a call may already be waiting for a thread
+            self._begin_waiting()
         return len(left)
+
+    def _begin_waiting(self) -> None:
+        """Starts the thread that there may be now, if a call waits for it already."""
+        with self._shutdown_lock:
+            if not self._work_queue.empty():
+                self._adjust_thread_count()
 
     def _returned(self, context: Context, call: Future[Any]) -> None:
         with self._lock:
