@@ -20,6 +20,7 @@ from tests.bench.bus import bus_costs
 from tests.bench.events import events
 from tests.bench.herd import herd
 from tests.bench.levels import levels
+from tests.bench.local import local
 from tests.bench.waiting import waiting
 
 
@@ -57,6 +58,7 @@ PARTS = {
     "waiting": Part(
         lambda options: waiting(options.waiting, options.tasks, options.repeats), report.waiting_table, alone=True
     ),
+    "local": Part(lambda options: local(options.repeats), report.local_table),
     "herd": Part(lambda _: herd(), report.herd_table),
 }
 

@@ -13,7 +13,7 @@ from tests.bench.measure import Cost
 
 __all__ = [
     "agents_tables", "backlog_table", "bus_table", "engine_table", "events_table", "idle_table", "latency_table",
-    "summary", "throughput_table", "waiting_table",
+    "local_table", "summary", "throughput_table", "waiting_table",
 ]  # fmt: skip
 
 PEER, OURS, ALONE = "dramatiq", "agent-system", "LangGraph"
@@ -130,6 +130,15 @@ def herd_table(found: dict[str, float], console: Console) -> None:
     _columns(table, "slowest task of a second, ms", "of the server's core", "all written in, ms")
     slowest = f"{found['calm_slowest_s'] * 1000:.0f} without, {found['beaten_slowest_s'] * 1000:.0f} with"
     table.add_row(slowest, f"{found['server_busy']:.1%}", f"{found['beats_written_s'] * 1000:.0f}")
+    console.print(table)
+
+
+def local_table(found: dict[str, list[float]], console: Console) -> None:
+    """What a hierarchy in one process takes; medians."""
+    start, task, memory, redis = (_median(found[name]) for name in ("start_ms", "task_ms", "memory", "redis"))
+    table = Table(title="A hierarchy in one process", title_justify="left")
+    _columns(table, "there after, ms", "a task of a test, ms", "tasks a second on memory", "on Redis", "ratio")
+    table.add_row(f"{start:.0f}", f"{task:.0f}", f"{memory:,.0f}", f"{redis:,.0f}", f"{memory / redis:.2f}")
     console.print(table)
 
 
