@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Self, TypedDict
+from typing import Any, Self, TypedDict
 
 __all__ = ["AgentId", "AgentMetadata", "AgentType"]
 
@@ -45,6 +45,9 @@ class AgentId:
 
     def __hash__(self) -> int:
         return self.__dict__["_hash"]  # type: ignore[no-any-return]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.__class__, (self.type, self.key)  # texts have other hashes in another process
 
     def __str__(self) -> str:
         return f"{self.type}/{self.key}"

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import pickle
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -286,3 +290,11 @@ async def test_a_long_lived_token_keeps_nothing_of_requests_that_have_ended() ->
     await engine.stop_when_idle()
     gc.collect()
     assert not [one for one in gc.get_referents(token) if isinstance(one, dict) and one]
+
+
+def test_an_id_that_comes_from_another_process_is_found() -> None:
+    program = "import pickle, sys, core.engine as e; sys.stdout.buffer.write(pickle.dumps(e.AgentId('a', 'b')))"
+    made = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, cwd=Path(__file__).parents[3]
+    ).stdout
+    assert pickle.loads(made) in {AgentId("a", "b")}  # we have made it
