@@ -57,6 +57,7 @@ class LoopGraphs:
     def start(self, memory: Memory | None, chunks: ChunkWriter | None) -> None:
         """`memory`: where runs remember; None: nowhere. `chunks`: writes what they stream; None: nothing does."""
         self._memory, self._chunks = memory, chunks
+        self._store = None  # one of before belongs to another loop, perhaps
 
     def drain(self, running: Running) -> None:
         """Has an attempt stop between two nodes. Its outcome is that it was returned, unless it ends before that."""
@@ -70,8 +71,9 @@ class LoopGraphs:
 
         from worker.hosts.run_storage import store_last_soon
 
-        control = self._controls[running] = RunControl()
-        run = LoopRun(self, running, handler, control, await self._request(running, children))
+        control, request = RunControl(), await self._request(running, children)
+        self._controls[running] = control
+        run = LoopRun(self, running, handler, control, request)
         try:
             finished = await run.finished(running.begin(children))
         except GraphDrained:
