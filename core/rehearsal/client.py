@@ -64,8 +64,9 @@ class SimulatedClient:
         """Returns the id of the request."""
         step = Step()
         step.sends[Sending(COORDINATOR, action)] = items
-        for command in self._outbox.commands(step, int(self._world.time() * 1000)):
-            self._world.store.ask(*command)
+        first = self._outbox.sent.get(COORDINATOR, 0) + 1
+        for number, command in enumerate(self._outbox.commands(step, int(self._world.time() * 1000)), first):
+            self._world.store.request(self._outbox.request_id(COORDINATOR, number), *command)
         return self._outbox.request_id(COORDINATOR, self._outbox.sent[COORDINATOR])
 
     def _listen(self) -> None:

@@ -61,6 +61,7 @@ class Plan:
     slow: float = 0.0  #: the share of exchanges that take longer
     only: frozenset[tuple[str, int]] | None = None  #: the exchanges that are struck, by agent and number; None: any
     absent: frozenset[str] = frozenset()  #: agents that are not started
+    lasts_s: float = 0.0  #: it does not end before, virtual
 
     def having(self, happenings: Sequence[Happening]) -> Self:
         return replace(self, happenings=tuple(happenings))

@@ -109,6 +109,7 @@ class Run:
             self.world.faults = CALM
             await self._until(lambda: not self.client.waits, PATIENCE_S, "the client is told of the end of every task")
             await self._until(lambda: not any(judge.left_open()), SETTLED_S, "nothing is left open")
+            await asyncio.sleep(max(0.0, self.plan.lasts_s - self.world.now_s))
             self.duration_s = self.world.now_s
             self._look_back(judge)
             for task in beside:

@@ -34,11 +34,15 @@ def shrunk(scenario: Scenario, failed: Outcome, max_runs: int = MAX_RUNS) -> Out
             best = outcome
         return found
 
+    def fails_in_time(plan: Plan) -> bool:
+        """Whether it fails as it is, or if it lasts as long as the failure took: with less to do it ends earlier."""
+        return fails(plan) or fails(replace(plan, lasts_s=failed.duration_s))
+
     struck = [(strike.who, strike.number) for strike in failed.strikes]
-    if fails(replace(failed.plan, slow=0.0)):  # what is struck is drawn before anything is slow
+    if fails(replace(best.plan, slow=0.0)):  # what is struck is drawn before anything is slow
         struck = [(strike.who, strike.number) for strike in best.strikes]
     _fewest(struck, lambda kept: fails(replace(best.plan, only=frozenset(kept))))
-    _fewest(best.plan.happenings, lambda kept: fails(best.plan.having(kept)))
+    _fewest(best.plan.happenings, lambda kept: fails_in_time(best.plan.having(kept)))
     for number, happening in enumerate(best.plan.happenings):
         if len(happening.tasks) > 1:
             _fewest(happening.tasks, lambda kept: fails(_with_tasks(best.plan, number, kept)))  # noqa: B023

@@ -57,8 +57,8 @@ class Life:
 
 
 class ObservedStore(MemoryStore):
-    """After each transaction it looks whether versions went up by one, no epoch was given out twice or went down, and
-    messages were acknowledged in the commit that they led to."""
+    """After each transaction it looks whether versions went up by one, no epoch was given out twice or went down,
+    messages were acknowledged in a commit, and requests of the client in the one that answers them."""
 
     def __init__(self, clock: ServerTime, headers: Sequence[str], problems: list[str], trace: Trace | None) -> None:
         super().__init__(clock)
@@ -68,6 +68,7 @@ class ObservedStore(MemoryStore):
         self._observer = self.open_session()
         self._seen: dict[tuple[bytes, bytes], int] = {}
         self._posted: list[Sequence[bytes]] = []  # the arguments of XADD
+        self._requests: dict[bytes, str] = {}  # entry of a request of the client -> its id, until it is acknowledged
         self.executed = 0
         self.full = False  #: whether it refuses writes
 
@@ -77,10 +78,15 @@ class ObservedStore(MemoryStore):
         self.executed += 1
         if name == "EXEC" and isinstance(reply, list):
             self._note(queued or ())
+            self._look_at_acknowledged(queued or ())
             self._look()
         elif name == "XDEL" and session.queued is None and reply and b":inbox" in arguments[0]:
             self._problems.append(f"a message in {arguments[0].decode()} was acknowledged outside of a commit")
         return reply
+
+    def request(self, request_id: str, *command: Part) -> None:
+        """Posts a request of the client."""
+        self._requests[self.ask(*command)] = request_id
 
     def ask(self, *command: Part) -> Any:
         """The reply to one command, without a connection."""
@@ -111,6 +117,13 @@ class ObservedStore(MemoryStore):
                 self._trace.message(arguments)
             if name == "SET" and arguments[0].endswith(b":fence"):
                 self._check(arguments[0], b"epoch", int(arguments[1]), "grew")
+
+    def _look_at_acknowledged(self, commands: Sequence[tuple[str, Sequence[bytes]]]) -> None:
+        gone = [entry for name, arguments in commands if name == "XDEL" for entry in arguments[1:]]
+        told = [part for name, arguments in commands if name == "XADD" for part in arguments]
+        for request_id in [self._requests.pop(entry) for entry in gone if entry in self._requests]:
+            if not any(request_id.encode() in part for part in told):
+                self._problems.append(f"request {request_id} was acknowledged in a commit that does not answer it")
 
     def _look(self) -> None:
         for header in self._headers:
