@@ -115,6 +115,12 @@ class WorkerBehaviour:
         if self._chunks is not None:
             await self._chunks.close()
 
+    async def hand_back(self) -> None:
+        """Stops the running attempts, and returns their tasks. The attempts do not count."""
+        assert self._loop
+        self._loop.local_events.tell(Withdrawn(tuple(self.state.local_tasks.values())))
+        await self.executor.close()
+
     def _drop(self, thread_id: str) -> None:
         """Lets a thread go meanwhile. If that fails, it goes when its time is over."""
         assert self._memory
@@ -359,10 +365,7 @@ class WorkerAgent(Agent):
         return True
 
     async def _hand_back(self) -> None:
-        """Stops the running attempts, and returns their tasks. The attempts do not count."""
-        state = self._worker_behaviour.state
-        self.loop.local_events.tell(Withdrawn(tuple(state.local_tasks.values())))
-        await self._worker_behaviour.executor.close()
+        await self._worker_behaviour.hand_back()
 
     def _step_down(self) -> None:
         self._worker_behaviour.executor.forget_all()

@@ -14,7 +14,7 @@ from core.cli.session import looking, run, settings
 
 if TYPE_CHECKING:
     from core.config.settings import Settings
-    from core.launch.hierarchy import HierarchyFiles, HierarchyRecord
+    from core.launch.hierarchy import HierarchyRecord
 
 __all__ = ["down", "up"]
 
@@ -45,15 +45,29 @@ def up(
         typer.Option("--record", metavar="DIR", help="Record what the agents go through there, for `agents replay`."),
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return when all are ready; they go on.")] = False,
+    local: Annotated[
+        bool, typer.Option("--local", help="All of them in this one process, in which your tasks run too.")
+    ] = False,
 ) -> None:
     """Run a hierarchy as processes of this machine.
 
     One coordinator, its distributors, their workers. Runs until Ctrl-C, which drains: running tasks are finished or
     handed back, and kept. With --detach it returns once all are at work; `agents down` ends them. An agent that dies is
     started again.
+
+    With --local they share one process, for a small machine or a debugger. There is nothing between your tasks and its
+    secrets, and what blocks it or kills it does so to all.
     """
+    if local:
+        refused = {"--detach": detach, "--langgraph": projects, "--record": recorded}
+        if used := [option for option, value in refused.items() if value]:
+            raise typer.BadParameter(f"--local goes without {', '.join(used)}")
+        from core.cli.up_local import run_here
+
+        raise typer.Exit(run_here(distributors, workers, modules or (), concurrency))
     from core.cli.run_in_fork import run_in_fork
     from core.cli.supervise import launch_settings, start_server, supervise, supervise_detached
+    from core.cli.up_lock import take_lock
     from core.launch.hierarchy import plan_agents
 
     # This process forks agents, which run user code. So secrets are read in another process, and never in this one.
@@ -70,28 +84,9 @@ def up(
         flags=("--drain-order", str(launch.files.drain_order), "--log-format", log_format, *recording),
         health_port=launch.health_port,
     )
-    lock = _lock(launch.files)
-    if lock is None:
-        record = launch.files.read()
-        note(
-            f"agents: {launch.coordinator_id} is up already at {launch.redis}"
-            f" (supervisor: process {record.pid if record else '?'}). `agents status` shows it, `agents down` ends it."
-        )
-        raise typer.Exit(1)
+    lock = take_lock(launch.files, launch.coordinator_id, launch.redis)
     run_in_fork(start_server)
     raise typer.Exit((supervise_detached if detach else supervise)(plans, launch, lock))
-
-
-def _lock(files: HierarchyFiles) -> int | None:
-    """Takes the hierarchy's lock. Returns a descriptor that holds it; None: another supervisor has it."""
-    from core.machine.file_lock import try_lock
-
-    for _ in range(5):  # a process that only checks the lock takes it for a moment
-        lock = try_lock(files.lock)
-        if lock is not None:
-            return lock
-        time.sleep(_POLL_S)
-    return None
 
 
 def down(

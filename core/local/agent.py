@@ -10,8 +10,8 @@ from typing import Any
 from core.client.server import Server
 from core.config.settings import AgentConfig
 from core.errors import RaceLost, WorldError
-from core.local.tiers import ended
-from core.roles import Address
+from core.local.tiers import ended, handed_back
+from core.roles import Address, Role
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.agent_setup import AgentSetup
 from core.runtime.assembly import assembled
@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds until an agent that has ended is started again.
 AGAIN_S = 0.5
+#: Seconds in which a parent takes back what was not finished.
+HAND_BACK_S = 5.0
 
 
 class LocalAgent:
@@ -44,12 +46,17 @@ class LocalAgent:
         self._supervising: asyncio.Task[None] | None = None
         self._epoch = 0  # the highest fence that it has had
         self._is_up = asyncio.Event()
+        self._drains = False
         self.behaviour: Any = None  #: of its present life, or the last one
 
     @property
     def name(self) -> str:
         """Its id."""
         return self._chain[-1].agent_id
+
+    @property
+    def role(self) -> Role:
+        return self._chain[-1].role
 
     @property
     def runs(self) -> bool:
@@ -70,6 +77,20 @@ class LocalAgent:
         once its lease has lapsed."""
         if self._life is not None:
             self._life.cancel()
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Takes nothing new, finishes what it has, and hands back what is not finished within `timeout_s`. Returns
+        whether all was finished. It has ended then, but for `stop`."""
+        self._drains = True
+        if self._loop is None or self._life is None or not self._is_up.is_set():
+            return True
+        self._loop.drain()
+        await asyncio.wait({self._life}, timeout=timeout_s)
+        if self._life.done():
+            return True
+        await handed_back(self.behaviour)
+        await asyncio.wait({self._life}, timeout=HAND_BACK_S)
+        return False
 
     async def stop(self) -> None:
         """Ends it for good. Its lease is given back, and others finish what it had."""
@@ -92,6 +113,8 @@ class LocalAgent:
                 if not self._epoch or not isinstance(error, RaceLost | WorldError):
                     raise error
                 log.warning("%s starts over: %s", self._chain[-1], error, extra={"action": "agent_starts_over"})
+            if self._drains:
+                return
             await asyncio.sleep(AGAIN_S)
 
     async def _live(self) -> None:

@@ -101,6 +101,11 @@ class LocalHierarchy(Resident):
         return self._server
 
     @property
+    def agents(self) -> list[Address]:
+        """All of its agents, each after those above it."""
+        return [chain[-1] for chain in self._chains()]
+
+    @property
     def workers(self) -> list[str]:
         """The ids of its workers."""
         return [f"worker-{number}" for number in range(1, self._counts[1] + 1)]
@@ -133,6 +138,14 @@ class LocalHierarchy(Resident):
     async def close(self) -> None:
         """Ends all agents, the lowest first. What was not finished is lost with the store, unless that is Redis."""
         await self._close()
+
+    @operation
+    async def drain(self, timeout_s: float) -> bool:
+        """Lets the workers finish what they run. They take nothing new, and hand back what is not finished within
+        `timeout_s`: close it afterwards, and on a Redis the tasks wait there for who comes next. Returns whether all
+        was finished."""
+        workers = [agent for agent in self._agents if agent.role is Role.WORKER]
+        return all(await asyncio.gather(*(worker.drain(timeout_s) for worker in workers)))
 
     @property
     def now(self) -> datetime:

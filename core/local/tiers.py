@@ -12,7 +12,7 @@ from core.ports import OpenConnection
 from core.roles import Address, Role
 from core.runtime.behaviour import Behaviour
 
-__all__ = ["ended", "memory_here", "new_behaviour", "user_code"]
+__all__ = ["ended", "handed_back", "memory_here", "new_behaviour", "user_code"]
 
 
 def user_code(modules: Sequence[str]) -> Any:
@@ -37,6 +37,12 @@ def new_behaviour(chain: tuple[Address, ...], config: AgentConfig, handlers: Any
     else:
         made = import_module(module_name("worker.in_process")).behaviour(chain, config, handlers, memory)
     return cast(Behaviour[Any], made)
+
+
+async def handed_back(behaviour: Any) -> None:
+    """Returns what a behaviour has not finished, if it is that of a worker."""
+    if hasattr(behaviour, "hand_back"):
+        await behaviour.hand_back()
 
 
 async def ended(behaviour: Any) -> None:

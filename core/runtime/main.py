@@ -37,7 +37,7 @@ from core.runtime.logs import configure_logging
 from core.runtime.own_loop import MAIN, run
 from core.runtime.standstill import stay_awake
 
-__all__ = ["EXIT_HANDED_BACK", "arguments", "run_agent"]
+__all__ = ["EXIT_HANDED_BACK", "arguments", "drain_limit_s", "run_agent"]
 
 EXIT_HANDED_BACK, EXIT_BUG = 75, 70
 #: An event loop that stands still for this many failure timeouts ends its process.
@@ -201,7 +201,7 @@ async def _run(agent: Agent, stop: asyncio.Event, drain_timeout_s: float, drain_
         if ended.done():
             ended.result()
             return 0
-        limit_s = _drain_s(drain_timeout_s, drain_order)
+        limit_s = drain_limit_s(drain_timeout_s, drain_order)
         log.info("draining: tasks get %g s; a second signal ends at once", limit_s, extra={"action": "draining"})
         if await agent.drain(limit_s):
             log.info("drained", extra={"action": "drained"})
@@ -214,6 +214,6 @@ async def _run(agent: Agent, stop: asyncio.Event, drain_timeout_s: float, drain_
         await agent.close.aio()
 
 
-def _drain_s(configured_s: float, order: Path | None) -> float:
+def drain_limit_s(configured_s: float, order: Path | None) -> float:
     """The timeout in the supervisor's file now, or else the configured one."""
     return float(order.read_text()) if order is not None and order.exists() else configured_s

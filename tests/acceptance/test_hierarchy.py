@@ -56,6 +56,22 @@ def here() -> Iterator[Installation]:
         yield installation
 
 
+def test_a_hierarchy_in_one_process_is_reached_by_others_and_hands_back_what_it_had(here: Installation) -> None:
+    with here.start("core.cli", "up", "--local", "--import", "./tasks.py", "--workers", "3") as up:
+        held = here.agents("submit", "hold", '"x"')  # it waits until there is a coordinator
+        assert held.returncode == 0, held.stderr
+        assert here.begun("x") == "1"
+        assert here.agents("submit", "echo", "7", "--wait").stdout.strip() == "7"
+        assert {*here.pids().values()} == {up.pid}
+        assert len(here.pids()) == 5
+        again = here.agents("up", "--local")
+        assert (again.returncode, "is up already" in again.stderr) == (1, True)
+        down = here.agents("down", "--timeout", "0")
+        assert up.wait(timeout=60) == 75, up.stdout
+        assert down.returncode == 75
+        assert "1 open task(s) are kept" in down.stderr
+
+
 def test_up_returns_when_every_agent_is_at_work_and_down_ends_them_all(here: Installation, tmp_path: Path) -> None:
     # When
     up = here.up("--distributors", "2", "--workers", "3", "--record", str(tmp_path / "recorded"))
