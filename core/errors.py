@@ -9,7 +9,7 @@ AgentSystemError
 ├── WorldError          the surroundings: back off and try again
 │   ├── TransportDown (ReplyTooLarge), ServerRefused, StreamFull
 ├── UserError           the caller's: the message names the cure
-│   ├── ConfigError, EventLoopError, BadTask, BadEvent, BusClosed, NoGroup,
+│   ├── ConfigError, EventLoopError, BadTask, BadEvent, BadAgent, AgentTaken, BusClosed, NoGroup,
 │   ├── CheckpointTooLarge, CheckpointUnreadable, DelegationRefused, AnswerRefused, BadRecording,
 │   └── TaskRefused, TaskFailed, TaskTimeout, UnknownTask, TaskLost
 ├── UnlawfulTransition  ours: a bug, let it surface
@@ -168,6 +168,21 @@ class BadTask(UserError):
 class BadEvent(UserError):
     """An event breaks a rule: its data is no JSON, its type is unknown, its version is too new. The message names the
     field and the cure; nobody was told of the event."""
+
+
+class BadAgent(UserError):
+    """What an agent says of itself breaks a rule, or a search for agents does; the message names the field."""
+
+
+class AgentTaken(UserError):
+    """Another agent of that id is registered; `place` says where. Nothing was changed."""
+
+    def __init__(self, agent_id: str, place: str) -> None:
+        super().__init__(
+            f"agent {agent_id!r} is registered already, at {place}. Use another id, or try again when it has left or"
+            " its lease is over"
+        )
+        self.agent_id, self.place = agent_id, place
 
 
 class BusClosed(UserError):

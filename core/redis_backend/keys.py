@@ -37,6 +37,14 @@ braces hashes by its whole name, so the tag `{shared:distributor:ID}` lies in th
                                                      while a task of it is open or dead
     {coordinator:C}:revoked                  string  lines: whose key was stolen, see revocations.py  -    operators
     {coordinator:C}:events                   stream  what C and all below it tell, bounded      -         all of them
+    {coordinator:C}:agent:A                  hash    agent A as it has registered, see registry -         agents
+                                                     (of one that is gone: 1 day)
+    {coordinator:C}:agents:registered        zset    agents by the end of their lease (ms)      -         agents
+    {coordinator:C}:agents:suspect           zset    agents by when they become suspect (ms)    -         agents
+    {coordinator:C}:agents:indexes           set     names of the indexes that are not empty    -         agents
+    {coordinator:C}:agents:by:KIND:VALUE     zset    ids of the agents with this type, status,   -         agents
+                                                     capability, service, graph or tag; all: of
+                                                     every agent
     {coordinator:C}:stream:T                 stream  what the graph of task T tells, bounded    1 h       workers
     {coordinator:C}:lease, :fence, :seen, :inbox, :heartbeats, :standbys    as above
     {coordinator:C}:client:X~S               stream  signed replies to session S of client X    1 h       coordinator
@@ -89,6 +97,7 @@ __all__ = [
     "CellKeys",
     "CoordinatorKeys",
     "GatewayKeys",
+    "RegistryKeys",
     "StoreKeys",
     "ThreadKeys",
     "keys_of",
@@ -229,6 +238,37 @@ class CoordinatorKeys:
             history=None,
             events=self.events,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryKeys:
+    """`{coordinator:ID}:agent:...` and `{coordinator:ID}:agents:...`"""
+
+    coordinator_id: str
+
+    def _key(self, name: str) -> str:
+        return f"{{coordinator:{self.coordinator_id}}}:{name}"
+
+    @property
+    def records(self) -> str:
+        """What the key of every record begins with."""
+        return self._key("agent:")
+
+    @property
+    def indexes(self) -> str:
+        """What the key of every index begins with."""
+        return self._key("agents:by:")
+
+    @property
+    def of_scripts(self) -> tuple[str, str, str]:
+        """Leases, suspects, names of indexes: the keys of each script."""
+        return self._key("agents:registered"), self._key("agents:suspect"), self._key("agents:indexes")
+
+    def record(self, agent_id: str) -> str:
+        return f"{self.records}{agent_id}"
+
+    def index(self, name: str) -> str:
+        return f"{self.indexes}{name}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,9 +38,9 @@ CLOCK_METHODS = {"now", "utcnow", "today"}
 #: The rooms of core, from the ground up: each may import those before it, and knows nothing of those behind it.
 FLOORS_OF_CORE = (
     "core.config", "core.failpoints", "core.machine", "core.pictures", "core.memory_backend", "core.embedded_server",
-    "core.redis_backend", "core.events", "core.operations", "core.runtime", "core.checkpoints", "core.engine",
-    "core.client", "core.launch", "core.recording", "core.local", "core.rehearsal", "core.chaos", "core.gateway",
-    "core.cli",
+    "core.redis_backend", "core.events", "core.operations", "core.registry", "core.runtime", "core.checkpoints",
+    "core.engine", "core.client", "core.launch", "core.recording", "core.local", "core.rehearsal", "core.chaos",
+    "core.gateway", "core.cli",
 )  # fmt: skip
 FLOORS_OF_THE_WORKER = (
     "worker.authoring", "worker.projects", "worker.children", "worker.hosts", "worker.execution", "worker.agent",

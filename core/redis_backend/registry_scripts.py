@@ -1,0 +1,158 @@
+"""What is done to the registry of a hierarchy, each in one step on the server, by the server's clock.
+
+KEYS of each script: the agents by the end of their lease, the agents by when they become suspect, and the names of all
+indexes (see `core.redis_backend.keys.RegistryKeys`). ARGV[1] is what the key of a record begins with, ARGV[2] that of
+an index.
+
+    record      the fields of an agent; and `indexes`: where it is listed, a name a line, besides its status
+    index       agent ids, all with score 0, so that they are in order and a page begins where the last one ended
+
+An agent is in its indexes exactly as long as it has a lease. Who is met without one by a script that writes leaves all
+of them at once, at most EXPIRED of them in one call. Its record stays for a day, for whoever asks what became of it.
+"""
+
+from __future__ import annotations
+
+__all__ = ["DEREGISTER", "FIND", "REGISTER", "RENEW", "SCRIPTS"]
+
+#: How long the record of an agent is kept that is gone, ms.
+KEPT_MS = 24 * 3600 * 1000
+#: How many agents whose lease is over one call removes.
+EXPIRED = 10
+
+_NOW = """
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+"""
+_REGISTRY = (
+    _NOW
+    + f"""
+local function record(id) return ARGV[1] .. id end
+local function list(id, index)
+    redis.call('ZADD', ARGV[2] .. index, 0, id)
+    redis.call('SADD', KEYS[3], index)
+end
+local function unlist(id, index)
+    redis.call('ZREM', ARGV[2] .. index, id)
+    if redis.call('EXISTS', ARGV[2] .. index) == 0 then redis.call('SREM', KEYS[3], index) end
+end
+local function unlist_all(id)
+    for index in string.gmatch(redis.call('HGET', record(id), 'indexes') or '', '[^\\n]+') do unlist(id, index) end
+    unlist(id, 'status:' .. (redis.call('HGET', record(id), 'status') or ''))
+    redis.call('ZREM', KEYS[1], id)
+    redis.call('ZREM', KEYS[2], id)
+end
+local function forget(id)
+    unlist_all(id)
+    if redis.call('EXISTS', record(id)) == 1 then
+        redis.call('HSET', record(id), 'lifecycle', 'gone', 'status', 'inactive', 'indexes', '')
+        redis.call('PEXPIRE', record(id), {KEPT_MS})
+    end
+end
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, {EXPIRED})) do forget(id) end
+local function renew(id, lease_ms)
+    redis.call('HSET', record(id), 'last_heartbeat', string.format('%.0f', now), 'lease_ms', lease_ms)
+    redis.call('ZADD', KEYS[1], now + lease_ms, id)
+    redis.call('ZADD', KEYS[2], now + lease_ms / 2, id)
+end
+"""
+)
+#: Makes an agent known. ARGV: 3 its id, 4 its place, 5 its incarnation (0: the server's clock gives one), 6 its lease
+#: (ms), 7 its indexes, then names and values of its record. Returns its incarnation; or, if it has none now, its place:
+#: another agent of that id is registered there, or the same one has started again since.
+REGISTER = (
+    _REGISTRY
+    + """
+local id, place, incarnation, lease_ms = ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+if redis.call('ZSCORE', KEYS[1], id) then
+    local known = redis.call('HMGET', record(id), 'place', 'incarnation')
+    local is_newer = incarnation > 0 and tonumber(known[2] or 0) > incarnation
+    if known[1] and (known[1] ~= place or is_newer) then return known[1] end
+end
+unlist_all(id)
+redis.call('DEL', record(id))
+if incarnation == 0 then incarnation = now end
+local stamp = string.format('%.0f', now)
+redis.call(
+    'HSET', record(id), 'agent_id', id, 'place', place, 'incarnation', string.format('%.0f', incarnation),
+    'registration_time', stamp, 'indexes', ARGV[7], unpack(ARGV, 8)
+)
+for index in string.gmatch(ARGV[7], '[^\\n]+') do list(id, index) end
+list(id, 'status:' .. redis.call('HGET', record(id), 'status'))
+renew(id, lease_ms)
+return incarnation
+"""
+)
+#: Extends the lease of an agent. ARGV: 3 its id, 4 its incarnation (0: whichever it has), 5 its lease (ms), then names
+#: and values that change in its record. Returns whether it is registered; if not, nothing was changed.
+RENEW = (
+    _REGISTRY
+    + """
+local id, lease_ms = ARGV[3], tonumber(ARGV[5])
+local known = redis.call('HMGET', record(id), 'incarnation', 'status')
+if not redis.call('ZSCORE', KEYS[1], id) or not known[1] then return 0 end
+if ARGV[4] ~= '0' and tonumber(known[1]) ~= tonumber(ARGV[4]) then return 0 end
+if #ARGV > 5 then redis.call('HSET', record(id), unpack(ARGV, 6)) end
+local status = redis.call('HGET', record(id), 'status')
+if status ~= known[2] then
+    unlist(id, 'status:' .. (known[2] or ''))
+    list(id, 'status:' .. status)
+end
+renew(id, lease_ms)
+return 1
+"""
+)
+#: Removes an agent from all indexes. ARGV: 3 its id, 4 its incarnation (0: whichever it has). Returns whether it was
+#: registered.
+DEREGISTER = (
+    _REGISTRY
+    + """
+local id = ARGV[3]
+local incarnation = redis.call('HGET', record(id), 'incarnation')
+if not redis.call('ZSCORE', KEYS[1], id) then return 0 end
+if ARGV[4] ~= '0' and tonumber(incarnation or 0) ~= tonumber(ARGV[4]) then return 0 end
+forget(id)
+return 1
+"""
+)
+#: Returns the server's clock (ms), the id to go on after ('' at the end), and records. It only reads. KEYS after the
+#: third: the indexes in which all of those found are. ARGV: 1 as above, 2 the id to begin after, 3 how many to return
+#: at most, 4 how many to look at, 5 'suspect': only those that are, 'heard': only those that are not, '': both.
+#: Only the smallest index is gone through, or the list of the suspects if those are wanted.
+FIND = (
+    _NOW
+    + """
+local after, limit, looks, wanted = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+local ids = {}
+if wanted == 'suspect' then
+    local all = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now)
+    table.sort(all)
+    for _, id in ipairs(all) do
+        if id > after and #ids < looks then ids[#ids + 1] = id end
+    end
+else
+    local smallest, size = KEYS[4], nil
+    for i = 4, #KEYS do
+        local found = redis.call('ZCARD', KEYS[i])
+        if not size or found < size then smallest, size = KEYS[i], found end
+    end
+    ids = redis.call('ZRANGEBYLEX', smallest, after == '' and '-' or '(' .. after, '+', 'LIMIT', 0, looks)
+end
+local found, last = {}, ''
+for place, id in ipairs(ids) do
+    local leased = tonumber(redis.call('ZSCORE', KEYS[1], id) or 0) > now
+    local heard = tonumber(redis.call('ZSCORE', KEYS[2], id) or 0) > now
+    local fits = leased and (wanted == '' or heard == (wanted == 'heard'))
+    for i = 4, #KEYS do fits = fits and redis.call('ZSCORE', KEYS[i], id) end
+    if fits then found[#found + 1] = redis.call('HGETALL', ARGV[1] .. id) end
+    last = id
+    if #found == limit then
+        if place == #ids and #ids < looks then last = '' end
+        return {now, last, found}
+    end
+end
+if #ids < looks then last = '' end
+return {now, last, found}
+"""
+)
+SCRIPTS = (REGISTER, RENEW, DEREGISTER, FIND)
