@@ -1,9 +1,4 @@
-"""A task, its life, and the table of lawful transitions.
-
-    pending ──▶ in_progress ──▶ completed
-       ▲  ▲         │ │ └─────▶ failed, cancelled, abandoned
-       │  └─ retry ─┘ └─ spawn, suspend ─▶ waiting ─┐
-       └───── children ended, questions answered ───┘
+"""A task and what it is made of.
 
 A Task is a value: it never changes; `moved` gives the next one. The same JSON is its durable record, its form on
 the wire, and what people see.
@@ -17,7 +12,6 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from functools import lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeGuard
@@ -33,6 +27,7 @@ from core.budget import Budget, Grants, grants_below
 from core.errors import BadTask, UnlawfulTransition
 from core.json_values import check_limits, payload_json
 from core.record_fields import NULL, Attempts, Count, Limit, Moment, Name, Seconds, value_of
+from core.task_status import ENDED, LAWFUL, Priority, TaskStatus
 from core.waits import Answered, Wait
 
 __all__ = [
@@ -66,44 +61,7 @@ TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@/+-]{0,199}")
 TASK_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
 
 
-class TaskStatus(StrEnum):
-    """Where a task stands."""
-
-    PENDING = "pending"  #: accepted, waiting for a worker (or for its next attempt)
-    IN_PROGRESS = "in_progress"  #: handed to a distributor, where it may wait, and by that to a worker
-    WAITING = "waiting"  #: it goes on when its children have ended and its questions are answered; it occupies nothing
-    COMPLETED = "completed"  #: ended with a result
-    FAILED = "failed"  #: ended by its handler's error, after its last attempt
-    CANCELLED = "cancelled"  #: ended because somebody asked for it
-    ABANDONED = (
-        "abandoned"  #: given up by the system: its deadline passed, its budget is spent, its workers died too often
-    )
-
-    @property
-    def ended(self) -> bool:
-        return self in ENDED
-
-
-class Priority(StrEnum):
-    """Urgent tasks go first. Lower priorities age, so that no task starves (see dispatch_queue)."""
-
-    URGENT = "urgent"
-    CRITICAL = "critical"
-    HIGH = "high"
-    NORMAL = "normal"
-    LOW = "low"
-
-
-S = TaskStatus
 NOT_GIVEN = datetime.min.replace(tzinfo=UTC)
-ENDED = frozenset({S.COMPLETED, S.FAILED, S.CANCELLED, S.ABANDONED})
-
-LAWFUL: dict[TaskStatus, frozenset[TaskStatus]] = {
-    S.PENDING: frozenset({S.IN_PROGRESS, S.FAILED, S.CANCELLED, S.ABANDONED}),
-    S.IN_PROGRESS: frozenset({S.PENDING, S.WAITING} | ENDED),
-    S.WAITING: frozenset({S.PENDING, S.FAILED, S.CANCELLED, S.ABANDONED}),
-    **dict.fromkeys(ENDED, frozenset[TaskStatus]()),
-}
 
 
 def utc_now() -> datetime:
@@ -214,6 +172,8 @@ class Task(
     max_attempts: Annotated[int, Meta(ge=1, le=100)] | None = None  #: None: the handler's own
     backoff_s: Seconds = 0.5  #: longest pause before the 2nd attempt; doubles, at most 60 s; see retry_delay
     capabilities: Annotated[tuple[Name, ...], Meta(max_length=32)] = ()  #: capabilities that its worker must have
+    affinity_key: Name | None = None  #: tasks of one key had better run in one place: strategy rendezvous
+    regions: Annotated[tuple[Name, ...], Meta(max_length=16)] = ()  #: where it had better run, the best first: strategy geographic
     idempotency_key: Name | None = None  #: for effects outside; None: the task_id
     owner: str | None = None  #: the client or operator that submitted its root, as `role:name`
     shared_with: Annotated[tuple[Name, ...], Meta(max_length=32)] = ()  #: clients that share it; "*": all
@@ -258,6 +218,8 @@ class Task(
             max_attempts: int | None = None,
             backoff_s: float = 0.5,
             capabilities: tuple[str, ...] | list[str] = (),
+            affinity_key: str | None = None,
+            regions: tuple[str, ...] | list[str] = (),
             idempotency_key: str | None = None,
             shared_with: tuple[str, ...] | list[str] = (),
             not_before: datetime | None = None,

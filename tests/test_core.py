@@ -16,7 +16,8 @@ from core.errors import BadSignature, BadTask, MalformedMessage, MessageTooLarge
 from core.json_values import DEPTH_LIMIT, PAYLOAD_LIMIT_BYTES, payload_json
 from core.langgraph_state import HISTORY_KEPT, AgentStatus
 from core.signing import KeyRing
-from core.tasks import ENDED, LAWFUL, TaskError, Then
+from core.task_status import ENDED, LAWFUL
+from core.tasks import TaskError, Then
 from tests.builders import COORDINATOR, DISTRIBUTOR, NOW, SECRET, a_message, a_task
 
 S = TaskStatus
