@@ -25,7 +25,7 @@ from core.errors import BadTask
 from core.event_types import EventType
 from core.reports import TaskReport, task_id_in
 from core.step import Batch, Step, Table
-from core.tasks import Task, TaskError, TaskStatus, Then, check_names, check_sizes
+from core.tasks import Task, TaskError, TaskStatus, Then, check_names, check_sizes, tenant_of
 from core.waits import Wait, opened, remembered
 
 __all__ = ["delegate", "is_taken", "limit_reached", "suspend"]
@@ -118,6 +118,11 @@ def checked_children(
     for child in children:
         check_names(child)
         check_sizes(child)
+        if child.tenant is not None and child.tenant != tenant_of(task):
+            raise BadTask(
+                f"child {child.task_id!r} names tenant {child.tenant!r}: tasks below a task of {tenant_of(task)!r} are"
+                " that tenant's; leave it out, or submit the task by itself"
+            )
         check_thread(state, child, task.owner, above)
     return children
 
@@ -177,6 +182,7 @@ def open_child(state: CoordinatorState, parent: Task, child: Task, batch: Batch,
             grants=grants_below(parent.grants, child.task_id, child.budget),
             owner=parent.owner,
             shared_with=parent.shared_with,
+            tenant=parent.tenant,
             deadline=min(deadlines) if deadlines else None,
         ),
         batch,

@@ -52,6 +52,7 @@ __all__ = [
     "is_task_id",
     "new_task_id",
     "skills_needed",
+    "tenant_of",
     "to_begin_now",
     "utc_now",
     "value_of",
@@ -177,6 +178,9 @@ class Task(
     idempotency_key: Name | None = None  #: for effects outside; None: the task_id
     owner: str | None = None  #: the client or operator that submitted its root, as `role:name`
     shared_with: Annotated[tuple[Name, ...], Meta(max_length=32)] = ()  #: clients that share it; "*": all
+    tenant: Name | None = (
+        None  #: who shares the fleet with others (see dispatch_queue); None: its owner; children inherit it
+    )
     parent_id: str | None = None
     root_id: str | None = None  #: the submitted task at the top of the tree
     depth: Attempts = 0  #: number of parents above it
@@ -222,6 +226,7 @@ class Task(
             regions: tuple[str, ...] | list[str] = (),
             idempotency_key: str | None = None,
             shared_with: tuple[str, ...] | list[str] = (),
+            tenant: str | None = None,
             not_before: datetime | None = None,
             delay_s: float | None = None,
             run: RunOptions | None = None,
@@ -421,6 +426,11 @@ def grants_of(task: Task) -> Grants:
 def skills_needed(task: Task) -> tuple[str, ...]:
     """What a worker must be able to do: the type of the task, and its capabilities."""
     return _skills(task.task_type, task.capabilities)
+
+
+def tenant_of(task: Task) -> str:
+    """Who shares the fleet with others by this task; empty: a program has assigned it past the queue."""
+    return task.tenant or task.owner or ""
 
 
 @lru_cache(maxsize=1024)

@@ -11,7 +11,7 @@ from coordinator.rules import recall
 from coordinator.state import CoordinatorState, Sweep
 from core.roles import Action, Address
 from core.step import Table
-from core.tasks import Task, Then
+from core.tasks import Task, Then, tenant_of
 from tests.builders import CLIENT, DISTRIBUTOR, NOW, a_task, record, sent
 from tests.coordinator_steps import (
     a_coordinator,
@@ -114,6 +114,7 @@ def test_a_continuation_that_delegates_again_sees_only_its_newest_children() -> 
         ([{"task_id": "a", "task_type": "sum"}] * 2, "in use"),
         ([{"task_id": "a"}], "task_type"),
         ([{"task_id": "a", "task_type": "sum", "payload": "x" * 300_000}], "payload"),
+        ([{"task_id": "a", "task_type": "sum", "tenant": "others"}], "names tenant 'others'"),
     ],
 )
 def test_a_task_that_delegates_nonsense_fails_with_the_reason_and_none_of_its_children_run(
@@ -141,6 +142,15 @@ def test_children_inherit_the_deadline_and_can_only_shorten_it() -> None:
 
     deadlines = {name: state.local_tasks[name].deadline for name in ("none", "later", "sooner")}
     assert deadlines == {"none": deadline, "later": deadline, "sooner": NOW + timedelta(seconds=10)}
+
+
+def test_children_are_their_parents_tenants_whether_or_not_they_say_so() -> None:
+    children = [{"task_id": "a", "task_type": "sum"}, {"task_id": "b", "task_type": "sum", "tenant": "acme"}]
+    state = delegated(*children, tenant="acme")
+    assert [state.local_tasks[name].tenant for name in ("root", "a", "b")] == ["acme"] * 3
+
+    state = delegated(children[0], {**children[1], "tenant": "client:client-1"})
+    assert [tenant_of(state.local_tasks[name]) for name in ("root", "a", "b")] == ["client:client-1"] * 3
 
 
 def test_an_id_that_is_used_again_for_a_child_is_no_longer_among_the_ended() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 
 import pytest
@@ -129,6 +130,66 @@ def test_a_queue_that_was_emptied_keeps_nothing_of_what_went_through_it() -> Non
     drained(queue)
 
     assert (len(queue), queue.lanes, queue.later, queue.waiting) == (0, ({}, {}, {}), [], {})
+    assert (queue.tenants, queue.weight, queue.paused) == ({}, 0, 0)
+
+
+def test_tenants_take_turns_however_many_tasks_each_has() -> None:
+    queue = DispatchQueue()
+    for name in ("a1", "a2", "a3", "a4"):
+        queue.push(a_task(name, tenant="a"))
+    for name in ("b1", "b2"):
+        queue.push(a_task(name).evolve(owner="b"))
+
+    assert drained(queue) == ["a1", "b1", "a2", "b2", "a3", "a4"]
+
+
+def test_a_tenant_of_three_times_the_weight_gets_three_times_as_many_turns_also_when_it_is_changed() -> None:
+    queue = DispatchQueue()
+    queue.weigh("a", 3)
+    for number in range(12):
+        queue.push(a_task(f"a{number}", tenant="a"))
+        queue.push(a_task(f"b{number}", tenant="b"))
+
+    assert Counter((queue.pop(anybody) or "")[0] for _ in range(8)) == {"a": 6, "b": 2}
+    queue.weigh("a", None)
+    queue.weigh("b", 3)
+    assert Counter((queue.pop(anybody) or "")[0] for _ in range(8)) == {"a": 2, "b": 6}
+
+
+def test_a_root_with_many_tasks_below_it_holds_up_no_other_of_its_tenant() -> None:
+    queue = DispatchQueue()
+    for number in range(4):
+        queue.push(a_task(f"many{number}").evolve(parent_id="many", root_id="many"))
+    queue.push(a_task("of-two").evolve(parent_id="two", root_id="two"))
+    queue.push(a_task("submitted", task_type="count"))
+
+    assert drained(queue) == ["many0", "of-two", "submitted", "many1", "many2", "many3"]
+
+
+def test_an_urgent_task_below_a_root_overtakes_although_its_root_has_had_turns() -> None:
+    queue = DispatchQueue()
+    for number in range(3):
+        queue.push(a_task(f"many{number}").evolve(parent_id="many", root_id="many"))
+    queue.push(a_task("submitted"))
+    assert queue.pop(anybody) == "many0"
+    queue.push(a_task("urgent", priority=Priority.URGENT).evolve(parent_id="many", root_id="many"))
+
+    assert drained(queue) == ["urgent", "submitted", "many1", "many2"]
+
+
+def test_who_is_held_is_passed_over_until_released() -> None:
+    queue = DispatchQueue()
+    queue.hold_tenant("a")
+    queue.held_types.add("task:count")
+    for tenant in ("a", "b"):
+        for task_type in ("sum", "count"):
+            queue.push(a_task(f"{tenant}-{task_type}", tenant=tenant, task_type=task_type))
+
+    assert drained(queue) == ["b-sum"]
+    queue.release_tenant("a")
+    assert drained(queue) == ["a-sum"]
+    queue.held_types.discard("task:count")
+    assert drained(queue) == ["a-count", "b-count"]
 
 
 @pytest.mark.parametrize("paused", [False, True])
