@@ -11,6 +11,7 @@ AgentSystemError
 ├── UserError           the caller's: the message names the cure
 │   ├── ConfigError, EventLoopError, BadTask, BadEvent, BadAgent, AgentTaken, BusClosed, NoGroup,
 │   ├── CheckpointTooLarge, CheckpointUnreadable, DelegationRefused, AnswerRefused, BadRecording,
+│   ├── BadSchedule, UnknownSchedule,
 │   └── TaskRefused, TaskFailed, TaskTimeout, UnknownTask, TaskLost
 ├── UnlawfulTransition  ours: a bug, let it surface
 └── Wedged              ours: this process must be replaced by another
@@ -253,6 +254,19 @@ class BudgetExhausted(UserError, RuntimeError):  # LangGraph's nodes do not retr
 
 class DelegationRefused(UserError):
     """None of the delegated tasks has run. The message says why, for whoever plans what to do instead."""
+
+
+class NotAdmitted(BadTask):
+    """There is no room for a new task now, or its coordinator drains: the same task may be admitted later."""
+
+
+class BadSchedule(UserError):
+    """A schedule breaks a rule, or the coordinator does not take it; nothing has changed. The message names the field
+    and the cure."""
+
+
+class UnknownSchedule(UserError):
+    """There is no schedule of that name, or it belongs to another client."""
 
 
 class AnswerRefused(UserError):
