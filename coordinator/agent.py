@@ -6,12 +6,14 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 from functools import cached_property
 from typing import assert_never
 
 from coordinator.graph import build
 from coordinator.open_questions import OPERATORS
 from coordinator.records import PAGE, Records
+from coordinator.schedules import due_ids, next_firing_ms
 from coordinator.state import (
     AssignTask,
     Audit,
@@ -99,11 +101,12 @@ class CoordinatorBehaviour:
             {"open": len(state.local_tasks), "queued": len(state.queue), "asking": asking, "dead": len(state.dead)},
         )
 
-    def looked_up(self, received: Sequence[Received], events: Sequence[Event]) -> list[str]:
-        """The ids named by clients, programs and spawning handlers that are not open. Those tasks may have ended, so
-        their records are looked up."""
+    def looked_up(self, received: Sequence[Received], events: Sequence[Event], now: datetime) -> list[str]:
+        """The ids named by clients, programs, spawning handlers and due schedules that are not open. Those tasks may
+        have ended, so their records are looked up."""
         requests = [event.request for event in events if isinstance(event, Call)]
         named = [request.task.task_id for request in requests if isinstance(request, AssignTask)]
+        named += due_ids(self.state, now)
         for incoming in received:
             items = incoming.message.tasks
             if incoming.sender.role not in ASKERS:
@@ -112,7 +115,8 @@ class CoordinatorBehaviour:
         return [task_id for task_id in named if task_id not in self.state.local_tasks]
 
     def next_wake_ms(self) -> int | None:
-        return self.state.queue.next_wake_ms()
+        moments = self.state.queue.next_wake_ms(), next_firing_ms(self.state)
+        return min((moment for moment in moments if moment is not None), default=None)
 
     @property
     def drained(self) -> bool:

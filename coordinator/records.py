@@ -17,14 +17,16 @@ from msgspec import Raw
 from coordinator.dead_letters import recall_letters
 from coordinator.open_questions import asking
 from coordinator.rules import recall
+from coordinator.schedules import recall_schedules
 from coordinator.state import CoordinatorState, DeadLetter, Found
 from core.dead_letters import origin_of, submitted_in, successors_of
-from core.errors import BadTask, ForgedRecord, PeerError, UnknownKey
+from core.errors import BadSchedule, BadTask, ForgedRecord, PeerError, UnknownKey
 from core.ports import Command
 from core.redis_backend.keys import CoordinatorKeys
 from core.runtime.agent_loop import AgentLoop
+from core.schedules import Schedule
 from core.sealing import Sealed
-from core.stored import number_in
+from core.stored import number_in, shown
 from core.tasks import NULL, Task, TaskStatus
 
 __all__ = ["PAGE", "Records"]
@@ -33,6 +35,7 @@ log = logging.getLogger(__name__)
 
 #: Number of records that are read, or swept, at once.
 PAGE = 500
+NOT_SEALED = ForgedRecord("this coordinator did not seal it, so it is not trusted")
 #: Number of ids of replays of one task that are looked up at once.
 SUCCESSORS = 8
 
@@ -56,13 +59,14 @@ class Records:
         self._seals = loop.setup.signing.seals
 
     async def load(self, state: CoordinatorState, mono_ms: int) -> None:
-        """Reads the open tasks in the order of their submission, the ended children of waiting tasks, and the dead
-        letters. Raises StateConflict if the key of the records is of another type."""
+        """Reads the open tasks in the order of their submission, the ended children of waiting tasks, the dead
+        letters, and the schedules. Raises StateConflict if the key of the records is of another type."""
         # The length does not matter. The command fails if the key is of another type, and then no task can be accepted.
         await self._loop.committer.look_up(("HSTRLEN", self._keys.tasks, ""))
         if self._seals.rotating:
             await self._seal_anew(self._keys.tasks, Sealed.TASK)
             await self._seal_anew(self._keys.submissions, Sealed.SUBMISSION)
+            await self._seal_anew(self._keys.schedules, Sealed.SCHEDULE)
         await self._index_anew()
         [ids, listed, order] = await self._loop.committer.look_up(
             ("ZRANGE", self._keys.open, 0, -1), ("ZRANGE", self._keys.questions, 0, -1),
@@ -77,6 +81,32 @@ class Records:
         recall(state, tasks, await self._digests(tasks), mono_ms)
         await self._list_questions_anew(state, listed)
         await self._load_letters(state)
+        await self._load_schedules(state)
+
+    async def _load_schedules(self, state: CoordinatorState) -> None:
+        """Reads the schedules. What somebody else wrote there is deleted, and its beginning quarantined; what is sealed
+        with an unknown key stays, and opens nothing."""
+        [names] = await self._loop.committer.look_up(("HKEYS", self._keys.schedules))
+        schedules: list[Schedule] = []
+        for start in range(0, len(names), PAGE):
+            page = names[start : start + PAGE]
+            [records] = await self._loop.committer.look_up(("HMGET", self._keys.schedules, *page))
+            forged: list[bytes] = []
+            for name, sealed in zip(page, records, strict=True):
+                try:
+                    record = self._seals.opened(Sealed.SCHEDULE, name.decode(), sealed or b"")
+                    schedules.append(Schedule.from_json(record))
+                except (UnknownKey, BadSchedule) as error:
+                    log.warning(
+                        "schedule %s is kept, but opens nothing: %s", shown(name), error,
+                        extra={"action": "schedule_foreign"},
+                    )  # fmt: skip
+                except (ForgedRecord, UnicodeDecodeError):
+                    self._loop.inbox.put_aside_record(self._keys.schedules, name, sealed or b"", NOT_SEALED)
+                    forged.append(name)
+            if forged:
+                await self._loop.committer.commit([("HDEL", self._keys.schedules, *forged)], {})
+        recall_schedules(state, schedules)
 
     async def _index_anew(self) -> None:
         """Adds records that are in no index to theirs: to that of the open tasks, or that of the ended ones. They are
@@ -192,8 +222,7 @@ class Records:
             page = misplaced[start : start + PAGE]
             forged = [stored for stored in page if stored.forged]
             for stored in forged:
-                error = ForgedRecord("this coordinator did not seal it, so it is not trusted")
-                self._loop.inbox.put_aside_record(self._keys.tasks, stored.name, stored.record, error)
+                self._loop.inbox.put_aside_record(self._keys.tasks, stored.name, stored.record, NOT_SEALED)
             commands: list[Command] = [("ZREM", index, *(stored.name for stored in page))]
             if forged:
                 commands.append(("HDEL", self._keys.tasks, *(stored.name for stored in forged)))

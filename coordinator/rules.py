@@ -3,7 +3,7 @@
 It keeps the durable record of every task, hands open tasks to distributors that have room, joins delegated work again,
 and answers clients. This module handles messages, events and requests, and hands tasks out. `task_life` has what
 happens to a task, `outcomes` what its distributor says of it, `delegation` and `questions` what it may wait for,
-`liveness` what is known about the distributors.
+`schedules` what is opened by the clock, `liveness` what is known about the distributors.
 """
 
 from __future__ import annotations
@@ -31,6 +31,14 @@ from coordinator.open_questions import recall_questions
 from coordinator.outcomes import conclude
 from coordinator.questions import expire_questions, on_answer_question, on_list_questions
 from coordinator.redrive import on_fetched, on_purge_task, on_replay_task
+from coordinator.schedules import (
+    fire_schedules,
+    on_list_schedules,
+    on_pause_schedule,
+    on_remove_schedule,
+    on_resume_schedule,
+    on_set_schedule,
+)
 from coordinator.state import (
     AssignTask,
     Audited,
@@ -201,8 +209,9 @@ def on_note_attempts(state: CoordinatorState, request: NoteAttempts, batch: Batc
 
 
 def dispatch(state: CoordinatorState, batch: Batch, step: Step) -> None:
-    """Hands waiting tasks to distributors that have room, drops dead letters beyond their bounds, and writes the
-    records of new and changed tasks."""
+    """Opens the tasks of due schedules, hands waiting tasks to distributors that have room, drops dead letters beyond
+    their bounds, and writes the records of new and changed tasks."""
+    fire_schedules(state, batch, step)
     hand_out(state, batch, step)
     drop_surplus(state, batch, step)
     write_records(state, step)
@@ -274,6 +283,11 @@ ON_MESSAGE: dict[str, Callable[[CoordinatorState, Received, Batch, Step], None]]
     Action.PURGE_TASK: on_purge_task,
     Action.ANSWER_QUESTION: on_answer_question,
     Action.LIST_QUESTIONS: on_list_questions,
+    Action.SET_SCHEDULE: on_set_schedule,
+    Action.REMOVE_SCHEDULE: on_remove_schedule,
+    Action.PAUSE_SCHEDULE: on_pause_schedule,
+    Action.RESUME_SCHEDULE: on_resume_schedule,
+    Action.LIST_SCHEDULES: on_list_schedules,
     Action.TASK_RESULT: on_task_results,
     Action.AGENT_JOINED: on_agent_joined,
     Action.CAPACITY: on_capacity,

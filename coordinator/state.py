@@ -12,6 +12,7 @@ from core.dispatch_queue import DispatchQueue
 from core.errors import BadTask
 from core.langgraph_state import LocalAgentState
 from core.reconciliation import Held
+from core.schedules import Schedule
 from core.server_info import Memory
 from core.step import Call, Drain, Effect, Event, HeartbeatDue, Request, Sending
 from core.tasks import NULL, Task
@@ -63,6 +64,10 @@ class CoordinatorState(LocalAgentState):
     #: who may see it (see open_questions) -> tasks with open questions, in the order in which they have asked
     questions: dict[str, dict[str, None]] = field(default_factory=dict)
     expiries: list[tuple[int, str]] = field(default_factory=list)  #: heap of (ms, task id): when a question expires
+    schedules: dict[str, Schedule] = field(default_factory=dict)  #: by name
+    next_firings: dict[str, int] = field(default_factory=dict)  #: when each is looked at next, ms; paused ones are not
+    firings: list[tuple[int, str]] = field(default_factory=list)  #: heap of these, with some that have changed since
+    delayed: set[str] = field(default_factory=set)  #: schedules whose firings wait for room
     threads: dict[str, dict[str, None]] = field(default_factory=dict)  #: thread id -> its open runs, in their order
     thread_order: int = 0  #: the highest that was given to a run
     #: tasks whose records are sealed with an unknown key: they are neither run nor deleted

@@ -19,7 +19,7 @@ from coordinator.state import CoordinatorState, Sweep
 from coordinator.threads import check_thread, enter_line, leave_line, replaced_by
 from core.access import may_touch, owner_of
 from core.budget import grants_below
-from core.errors import BadTask
+from core.errors import BadTask, NotAdmitted
 from core.event_types import EventType
 from core.reports import Answer, TaskReport
 from core.roles import Action, Address, Role
@@ -58,7 +58,7 @@ def accept(
     owner: str | None = None,
 ) -> None:
     """Opens `task`; if it is open already, or has ended, `asker` is told of its end as well. Raises BadTask: nothing is
-    stored.
+    stored; NotAdmitted, a kind of it: there is no room now.
 
     `submission`: the id of the message that submitted it (see dead_letters). Without an `asker` the task belongs to
     `owner`."""
@@ -81,8 +81,10 @@ def accept(
     )
     if opened.run or opened.task_id in state.threads:
         check_thread(state, opened, opened.owner)
-    if why := step.refused.get(task.task_id) or refusal(state, task):
+    if why := step.refused.get(task.task_id):
         raise BadTask(why)
+    if why := refusal(state, task):
+        raise NotAdmitted(why)
     admit(state, opened, batch, step)
 
 

@@ -1,4 +1,4 @@
-"""Who owns which task. No I/O, no clock.
+"""Who owns which task or schedule. No I/O, no clock.
 
 A client sees and changes the tasks that it has submitted, in any session, and those that are shared with it; the same
 holds for their children. An operator sees and changes all tasks. To everybody else a task is unknown.
@@ -11,7 +11,7 @@ from functools import lru_cache
 from core.roles import Address, Role
 from core.tasks import Task
 
-__all__ = ["EVERYBODY", "may_touch", "may_use_thread", "owner_of"]
+__all__ = ["EVERYBODY", "may_change", "may_touch", "may_use_thread", "owner_of"]
 
 #: In `shared_with`: every client.
 EVERYBODY = "*"
@@ -23,9 +23,14 @@ def owner_of(asker: Address) -> str:
     return f"{asker.role.value}:{asker.name}"
 
 
+def may_change(asker: Address, owner: str | None) -> bool:
+    """Whether `asker` may see and change what belongs to `owner` alone, such as a schedule."""
+    return asker.role is Role.OPERATOR or owner == owner_of(asker)
+
+
 def may_touch(asker: Address, task: Task) -> bool:
     """Whether `asker` may be told of a task, and cancel, replay or purge it."""
-    if asker.role is Role.OPERATOR or task.owner == owner_of(asker):
+    if may_change(asker, task.owner):
         return True
     return bool(task.shared_with) and not {EVERYBODY, asker.name}.isdisjoint(task.shared_with)
 

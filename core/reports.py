@@ -18,10 +18,11 @@ from core.tasks import NULL, TASK_TYPE, Count, Moment, Name, TaskError, Then, in
 from core.waits import Question, Wait, check_waits
 
 __all__ = [
-    "CHILDREN_LIMIT_BYTES", "MAX_QUESTIONS", "OUTPUT_LIMIT", "PROGRESS_LIMIT_BYTES", "Answer", "AttemptName",
-    "AttemptReport", "GivenAnswer", "ProgressReport", "QuestionsWanted", "Refusal", "TaskReport", "answer_in",
-    "attempt_in", "attempt_named", "attempt_report", "children_in", "given_answer", "item_of", "progress_report",
-    "questions_wanted", "shown_id", "task_id_in", "task_named", "task_report",
+    "CHILDREN_LIMIT_BYTES", "MAX_QUESTIONS", "MAX_SCHEDULES", "OUTPUT_LIMIT", "PROGRESS_LIMIT_BYTES", "Answer",
+    "AttemptName", "AttemptReport", "GivenAnswer", "ProgressReport", "QuestionsWanted", "Refusal", "SchedulesWanted",
+    "TaskReport", "answer_in", "attempt_in", "attempt_named", "attempt_report", "children_in", "given_answer",
+    "item_of", "progress_report", "questions_wanted", "schedules_wanted", "shown_id", "task_id_in", "task_named",
+    "task_report", "text_in",
 ]  # fmt: skip
 
 #: The children of one spawn, and a digest for each: they travel in one message, and their parent's record names each.
@@ -32,6 +33,8 @@ PROGRESS_LIMIT_BYTES = 4096
 OUTPUT_LIMIT = 2048
 #: Number of questions in one listing.
 MAX_QUESTIONS = 1_000
+#: Number of schedules in one listing.
+MAX_SCHEDULES = 1_000
 #: Bound of the errors of all attempts, with the last one twice. A tier keeps them within a quarter of it.
 ERRORS_LIMIT_BYTES = 256 * 1024
 
@@ -112,10 +115,19 @@ class QuestionsWanted(Struct, frozen=True, kw_only=True, gc=False):
     limit: Annotated[int, Meta(ge=1, le=MAX_QUESTIONS)] = 100
 
 
+class SchedulesWanted(Struct, frozen=True, kw_only=True, gc=False):
+    """A client's request for the schedules that it may see, in the order of their names."""
+
+    listing: Annotated[str, Meta(min_length=1, max_length=64)]  #: the name of this request, which the answer repeats
+    name: str | None = None  #: only this one
+    after: str = ""  #: those behind that name
+    limit: Annotated[int, Meta(ge=1, le=MAX_SCHEDULES)] = 100
+
+
 class Refusal(Struct, frozen=True, gc=False):
     """An item of a client's request that was refused, and the reason."""
 
-    task_id: str  #: "?" where the item names no task
+    task_id: str  #: of a schedule its name; "?" where the item names none
     reason: str
 
 
@@ -125,6 +137,7 @@ class Answer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     refused: tuple[Refusal, ...] = ()
     replayed: dict[str, str] = {}  #: dead letter -> the task that runs instead
     questions: dict[str, tuple[Question, ...]] = {}  #: by listing: those that have waited longest, in their order
+    schedules: dict[str, tuple[dict[str, Any], ...]] = {}  #: by listing: their records, by name
 
 
 class _Named(Struct, gc=False):
@@ -142,6 +155,7 @@ _task = msgspec.json.Decoder(TaskReport)
 _progress = msgspec.json.Decoder(ProgressReport)
 _given_answer = msgspec.json.Decoder(GivenAnswer)
 _questions_wanted = msgspec.json.Decoder(QuestionsWanted)
+_schedules_wanted = msgspec.json.Decoder(SchedulesWanted)
 _attempt_name = msgspec.json.Decoder(AttemptName)
 _named = msgspec.json.Decoder(_Named)
 _delegated = msgspec.json.Decoder(_Delegated)
@@ -200,6 +214,19 @@ def questions_wanted(item: Raw) -> QuestionsWanted:
     return _decoded(_questions_wanted, item)
 
 
+def schedules_wanted(item: Raw) -> SchedulesWanted:
+    """A client's request for schedules. Raises MalformedMessage."""
+    return _decoded(_schedules_wanted, item)
+
+
+def text_in(item: Raw) -> str | None:
+    """The text that an item consists of; None: it is none."""
+    try:
+        return _text.decode(item)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
 def attempt_named(item: Raw) -> AttemptName:
     """The attempt that an item names. Raises MalformedMessage."""
     return _decoded(_attempt_name, item)
@@ -207,10 +234,7 @@ def attempt_named(item: Raw) -> AttemptName:
 
 def task_named(item: Raw) -> str | None:
     """The task id that an item consists of; None: it is no id."""
-    try:
-        task_id = _text.decode(item)
-    except (msgspec.DecodeError, RecursionError):
-        return None
+    task_id = text_in(item)
     return task_id if is_task_id(task_id) else None
 
 

@@ -2,8 +2,9 @@
 
 An address is a role and an id. The chain of command is coordinator > distributor > worker; clients and operators are
 children of their coordinator, and so are their sessions: `client:bob~9f3c` is one program of `client:bob`, with a key
-that follows from bob's. A client sees and changes the tasks that are its own or shared with it, an operator all tasks.
-Messages pass only between a parent and its child, and only those that the table allows.
+that follows from bob's. A client sees and changes the tasks that are its own or shared with it, and its own schedules;
+an operator sees and changes all. Messages pass only between a parent and its child, and only those that the table
+allows.
 """
 
 from __future__ import annotations
@@ -104,6 +105,11 @@ class Action(StrEnum):
     PURGE_TASK = "purge_task"  #: forget these dead letters
     ANSWER_QUESTION = "answer_question"  #: these are the answers to questions of suspended tasks
     LIST_QUESTIONS = "list_questions"  #: tell me which questions are open
+    SET_SCHEDULE = "set_schedule"  #: open tasks by these schedules, in the place of those of their names
+    REMOVE_SCHEDULE = "remove_schedule"  #: forget these
+    PAUSE_SCHEDULE = "pause_schedule"  #: open nothing by these until they are resumed
+    RESUME_SCHEDULE = "resume_schedule"  #: go on with these, from now on
+    LIST_SCHEDULES = "list_schedules"  #: tell me which schedules there are
     TASK_ACCEPTED = "task_accepted"  #: the answer to all of these, with what was refused
     ASSIGN_TASK = "assign_task"  #: these are yours now
     TASK_RESULT = "task_result"  #: these have ended, or come back
@@ -124,6 +130,11 @@ ASKED = frozenset(
         Action.PURGE_TASK,
         Action.ANSWER_QUESTION,
         Action.LIST_QUESTIONS,
+        Action.SET_SCHEDULE,
+        Action.REMOVE_SCHEDULE,
+        Action.PAUSE_SCHEDULE,
+        Action.RESUME_SCHEDULE,
+        Action.LIST_SCHEDULES,
     }
 )
 ANSWERED = frozenset({Action.TASK_ACCEPTED, Action.TASK_RESULT})

@@ -27,17 +27,7 @@ from core.json_values import check_limits, payload_json
 from core.record_fields import Count, Moment, value_of
 from core.tasks import NOT_GIVEN, FreshId, Task, check_new, check_sizes, in_words
 
-__all__ = [
-    "MISSED_KEPT",
-    "Due",
-    "Missed",
-    "Schedule",
-    "due",
-    "firing_id",
-    "is_schedule_name",
-    "next_firing",
-    "upcoming",
-]
+__all__ = ["MISSED_KEPT", "OF_THE_SYSTEM", "Due", "Missed", "Schedule", "due", "firing_id", "next_firing", "upcoming"]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 #: How late a firing may be without counting as missed: a successor has the lease within that time.
@@ -222,11 +212,6 @@ _DEFAULTS: dict[str, Any] = {
 def _in_words(error: msgspec.ValidationError) -> str:
     where, what = in_words(error)
     return f"schedule field {where!r}: {what}" if where else f"this is no schedule: {what}"
-
-
-def is_schedule_name(value: object) -> bool:
-    """Whether a schedule can have that name."""
-    return isinstance(value, str) and NAME.fullmatch(value) is not None
 
 
 def firing_id(name: str, at: datetime) -> str:

@@ -29,6 +29,7 @@ class Sealed(StrEnum):
 
     TASK = "task"  #: a coordinator's record of a task
     SUBMISSION = "submission"  #: a message that tasks were submitted with, as it was signed
+    SCHEDULE = "schedule"  #: a coordinator's record of a schedule
     CELL = "cell"  #: a distributor's record of a task that it has
     EVENTS = "events"  #: the events that an agent tells with a commit
 

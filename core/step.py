@@ -39,6 +39,11 @@ TYPE_OF_ACTION = {
     Action.PURGE_TASK: MessageType.REQUEST,
     Action.ANSWER_QUESTION: MessageType.REQUEST,
     Action.LIST_QUESTIONS: MessageType.REQUEST,
+    Action.SET_SCHEDULE: MessageType.REQUEST,
+    Action.REMOVE_SCHEDULE: MessageType.REQUEST,
+    Action.PAUSE_SCHEDULE: MessageType.REQUEST,
+    Action.RESUME_SCHEDULE: MessageType.REQUEST,
+    Action.LIST_SCHEDULES: MessageType.REQUEST,
     Action.ASSIGN_TASK: MessageType.REQUEST,
     Action.TASK_ACCEPTED: MessageType.ACK,
     Action.TASK_RESULT: MessageType.RESPONSE,
@@ -55,9 +60,10 @@ class Unsealed(bytes):
 
 
 class Table(StrEnum):
-    """The collections that a step can write to. Each belongs to the agent itself, except `wanted`, which belongs to the
-    distributor named with it. They map task ids to values, except that `header` maps names of fields, and `submissions`
-    ids of stream entries. From `heartbeats`, those of its children by agent id, a step only removes entries."""
+    """The collections that a step can write to. Each belongs to the agent itself, except `wanted`, which belongs to
+    the distributor named with it. They map task ids to values, except that `header` maps names of fields,
+    `submissions` ids of stream entries, and `schedules` their names. From `heartbeats`, those of its children by
+    agent id, a step only removes entries."""
 
     HEADER = "header"
     TASKS = "tasks"
@@ -66,6 +72,7 @@ class Table(StrEnum):
     DEAD = "dead"
     QUESTIONS = "questions"
     SUBMISSIONS = "submissions"
+    SCHEDULES = "schedules"
     WANTED = "wanted"
     ACTUAL = "actual"
     HEARTBEATS = "heartbeats"

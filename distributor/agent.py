@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Never
 
 from msgspec.structs import asdict
@@ -82,7 +83,7 @@ class DistributorBehaviour:
         in_hand = sum(len(worker.in_flight) for worker in state.workers.values())
         return Figures(state.counts, {"open": len(state.local_tasks), "queued": len(state.queue), "in_hand": in_hand})
 
-    def looked_up(self, received: Sequence[Received], events: Sequence[Event]) -> list[str]:
+    def looked_up(self, received: Sequence[Received], events: Sequence[Event], now: datetime) -> list[str]:
         return []
 
     def next_wake_ms(self) -> int | None:

@@ -168,7 +168,7 @@ class WorkerBehaviour:
         running, queued = len(executor.running), executor.queued
         return Figures({"done": self.state.done, "failed": self.state.failed}, {"running": running, "queued": queued})
 
-    def looked_up(self, received: Sequence[Received], events: Sequence[Event]) -> list[str]:
+    def looked_up(self, received: Sequence[Received], events: Sequence[Event], now: datetime) -> list[str]:
         return []
 
     def next_wake_ms(self) -> int | None:

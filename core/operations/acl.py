@@ -201,7 +201,7 @@ def _distributor(chain: Chain) -> list[Allowed]:
 def _coordinator(chain: Chain) -> list[Allowed]:
     keys = CoordinatorKeys(chain[-1].agent_id)
     cells = CellKeys("*")  # distributors come and go
-    records = (keys.tasks, keys.open, keys.ended, keys.dead, keys.questions, keys.submissions)
+    records = (keys.tasks, keys.open, keys.ended, keys.dead, keys.questions, keys.submissions, keys.schedules)
     return [
         *_agent(chain),
         _may("hget hmget hset hdel hkeys hlen hscan hstrlen zadd zcard zrem zrange zrangebyscore zscore", *records),

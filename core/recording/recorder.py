@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from core.config.settings import AgentConfig
@@ -99,8 +100,8 @@ class Recorded(Behaviour[Effects]):
     def figures(self) -> Figures:
         return self._behaviour.figures()
 
-    def looked_up(self, received: Sequence[Received], events: Sequence[Event]) -> list[str]:
-        return self._behaviour.looked_up(received, events)
+    def looked_up(self, received: Sequence[Received], events: Sequence[Event], now: datetime) -> list[str]:
+        return self._behaviour.looked_up(received, events, now)
 
     async def perform(self, effects: Sequence[Effects]) -> None:
         await self._behaviour.perform(effects)

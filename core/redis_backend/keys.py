@@ -35,6 +35,8 @@ braces hashes by its whole name, so the tag `{shared:distributor:ID}` lies in th
     {coordinator:C}:limits:open:N            zset    calls that it has let through, by when (ms) -         workers
     {coordinator:C}:submissions              hash    entry id -> the message as it was signed,   -         coordinator
                                                      while a task of it is open or dead
+    {coordinator:C}:schedules                hash    name -> what is opened when, and until when -         coordinator
+                                                     that was decided
     {coordinator:C}:revoked                  string  lines: whose key was stolen, see revocations.py  -    operators
     {coordinator:C}:events                   stream  what C and all below it tell, bounded      -         all of them
     {coordinator:C}:agent:A                  hash    agent A as it has registered, see registry -         agents
@@ -192,6 +194,10 @@ class CoordinatorKeys:
     @property
     def submissions(self) -> str:
         return self._key("submissions")
+
+    @property
+    def schedules(self) -> str:
+        return self._key("schedules")
 
     @property
     def revoked(self) -> str:

@@ -17,7 +17,12 @@ __all__ = ["Tables"]
 
 SORTED_SETS = frozenset({Table.OPEN, Table.ENDED, Table.DEAD, Table.QUESTIONS})
 #: Tables whose records are sealed: they decide what runs, and what a client is told.
-SEALED = {Table.TASKS: Sealed.TASK, Table.SUBMISSIONS: Sealed.SUBMISSION, Table.ACTUAL: Sealed.CELL}
+SEALED = {
+    Table.TASKS: Sealed.TASK,
+    Table.SUBMISSIONS: Sealed.SUBMISSION,
+    Table.SCHEDULES: Sealed.SCHEDULE,
+    Table.ACTUAL: Sealed.CELL,
+}
 
 WANTED, SETTLED = ("wanted",), ("settled",)  #: names of the desired state of a cell in the audit trail
 
@@ -80,6 +85,7 @@ class Tables:
             Table.DEAD: coordinator.dead,
             Table.QUESTIONS: coordinator.questions,
             Table.SUBMISSIONS: coordinator.submissions,
+            Table.SCHEDULES: coordinator.schedules,
         }[table]
 
 

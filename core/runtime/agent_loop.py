@@ -18,6 +18,7 @@ import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from core import failpoints
@@ -206,13 +207,14 @@ class AgentLoop:
         self, received: Sequence[Received], beats: Sequence[Received] = (), events: Sequence[Event] = ()
     ) -> int:
         """Takes one batch through graph, commit and effects. Returns the number of its items."""
+        now = self.setup.clock.now()
         batch = Batch(
-            now=self.setup.clock.now(),
+            now=now,
             mono_ms=int(monotonic_s() * 1000),
             messages=received,
             beats=beats,
             events=events,
-            stored=await self._look_up(received, events),
+            stored=await self._look_up(received, events, now),
             sent=self.outbox.sent,
             windows=self.inbox.windows,
         )
@@ -283,8 +285,8 @@ class AgentLoop:
             except TimeoutError:
                 return
 
-    async def _look_up(self, received: Sequence[Received], events: Sequence[Event]) -> dict[str, bytes]:
-        ids = self.behaviour.looked_up(received, events)
+    async def _look_up(self, received: Sequence[Received], events: Sequence[Event], now: datetime) -> dict[str, bytes]:
+        ids = self.behaviour.looked_up(received, events, now)
         if not ids:
             return {}
         key, seals, found = CoordinatorKeys(self.setup.me.agent_id).tasks, self.setup.signing.seals, {}

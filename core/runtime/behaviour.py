@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from core.langgraph_state import LocalAgentState
@@ -42,8 +43,8 @@ class Behaviour(Protocol[Effects]):
     def figures(self) -> Figures:
         """What it has counted and what it has, for metrics."""
 
-    def looked_up(self, received: Sequence[Received], events: Sequence[Event]) -> list[str]:
-        """Ids of task records that the graph needs to see for these messages and events."""
+    def looked_up(self, received: Sequence[Received], events: Sequence[Event], now: datetime) -> list[str]:
+        """Ids of task records that the graph needs to see for these messages and events, at that moment."""
 
     async def load(self, loop: AgentLoop) -> None:
         """Rebuilds the state from what is stored."""

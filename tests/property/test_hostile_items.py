@@ -22,8 +22,9 @@ from coordinator.rules import recall as recall_coordinator
 from coordinator.state import CoordinatorState, Fetched, Found
 from core.a2a_messaging import A2AMessage
 from core.errors import BadTask, PeerError
-from core.reports import AttemptReport, GivenAnswer, ProgressReport, QuestionsWanted, TaskReport
+from core.reports import AttemptReport, GivenAnswer, ProgressReport, QuestionsWanted, SchedulesWanted, TaskReport
 from core.roles import ALLOWED, Action, Address, Role
+from core.schedules import Schedule
 from core.status_reports import MAX_SKILLS, Beat, status_report
 from core.step import Received, Sending, Step
 from core.tasks import NULL, Task
@@ -52,6 +53,7 @@ TASK = dict.fromkeys(names(TaskReport)) | {"task_id": "t", "status": "completed"
 WAIT = {"id": "i", "node": "ask", "asks": {"sure": True}, "expires_s": 1, "default": False}
 SUSPENDED = {"status": "suspended", "children": [CHILD], "waits": [WAIT, {"id": "d", "children": ["c"]}]}
 ANSWER = dict.fromkeys(names(GivenAnswer)) | {"task_id": "asking", "interrupt_id": "i", "value": "yes"}
+SCHEDULE = dict.fromkeys(names(Schedule)) | {"name": "s", "task": CHILD, "every_s": 60}
 FIELDS = Task(task_type="sum").to_dict() | orjson.loads(a_task().to_json())
 
 
@@ -68,6 +70,9 @@ TO_COORDINATOR = [
     *(Told(CLIENT, a, "t") for a in (Action.WATCH_TASK, Action.CANCEL_TASK, Action.REPLAY_TASK, Action.PURGE_TASK)),
     Told(CLIENT, Action.ANSWER_QUESTION, ANSWER),
     Told(CLIENT, Action.LIST_QUESTIONS, dict.fromkeys(names(QuestionsWanted)) | {"listing": "l", "limit": 9}),
+    Told(CLIENT, Action.SET_SCHEDULE, SCHEDULE),
+    Told(CLIENT, Action.LIST_SCHEDULES, dict.fromkeys(names(SchedulesWanted)) | {"listing": "l", "limit": 9}),
+    *(Told(CLIENT, a, "s") for a in (Action.PAUSE_SCHEDULE, Action.RESUME_SCHEDULE, Action.REMOVE_SCHEDULE)),
     Told(DISTRIBUTOR, Action.TASK_RESULT, TASK),
     Told(DISTRIBUTOR, Action.TASK_RESULT, {**TASK, "status": "failed", "error": ERROR, "errors": [ERROR]}),
     Told(DISTRIBUTOR, Action.TASK_RESULT, {**TASK, "status": "delegated", "children": [CHILD], "then": {}}),
