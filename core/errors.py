@@ -19,6 +19,7 @@ AgentSystemError
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -205,12 +206,14 @@ class CheckpointUnreadable(UserError):
 
 
 class TaskRefused(UserError):
-    """The coordinator did not accept the task; nothing of it was kept."""
+    """The coordinator did not accept the task; nothing of it was kept. Of several that were submitted together,
+    `refused` has all that were not accepted, with the reasons."""
 
     exit_code = 1
 
-    def __init__(self, task_id: str, reason: str) -> None:
+    def __init__(self, task_id: str, reason: str, refused: Mapping[str, str] | None = None) -> None:
         self.task_id, self.reason = task_id, reason
+        self.refused = refused or {task_id: reason}
         super().__init__(f"task {task_id!r} was refused: {reason}")
 
 

@@ -320,7 +320,7 @@ class AgentClient(ThreadUser):
         declined = {refusal.task_id for refusal in refused}
         self._endings.confirm(task_id for task_id in ids if task_id not in declined)
         if refused:
-            raise TaskRefused(refused[0].task_id, refused[0].reason)
+            raise TaskRefused(refused[0].task_id, refused[0].reason, {each.task_id: each.reason for each in refused})
         return ids
 
     async def _reached(self) -> Server:

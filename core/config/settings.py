@@ -7,6 +7,7 @@ reading, error messages and the list of known variables all come from there.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -23,6 +24,7 @@ __all__ = [
     "A2AConfig",
     "A2ASecrets",
     "AgentConfig",
+    "GatewayConfig",
     "RedisConfig",
     "Setting",
     "Settings",
@@ -255,6 +257,55 @@ class AgentConfig(Value):
         return self
 
 
+def _origins(text: str) -> str:
+    for origin in filter(None, map(str.strip, text.split(","))):
+        if not ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin[:80]!r} is no origin")
+    return text
+
+
+ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+")
+
+
+class GatewayConfig(Value):
+    """Where a gateway listens, who may use it, and how much."""
+
+    host: Annotated[
+        str, Field(min_length=1), Variable("GATEWAY_HOST", "an address of this machine, 0.0.0.0 for all")
+    ] = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65_535), Variable("GATEWAY_PORT", "a port, 1 to 65535")] = 9001
+    #: the API keys that are let in; None: nobody needs one
+    keys: Annotated[
+        Secret,
+        Variable("GATEWAY_KEYS", "name:role:sha256 or name:role:sha256:tenant, separated by commas", secret=True),
+    ] = None
+    #: pages of a browser that may use it, besides those of this machine
+    cors_origins: Annotated[
+        str, AfterValidator(_origins), Variable("GATEWAY_CORS_ORIGINS", "origins, as https://chat.example, with commas")
+    ] = ""
+    #: the keys that check tokens, a JSON Web Key Set; None: no token is let in
+    jwt_keys: Annotated[Secret, Variable("GATEWAY_JWT_KEYS", "a JSON Web Key Set", secret=True)] = None
+    jwt_algorithm: Annotated[
+        Literal["HS256", "RS256", "EdDSA"], Variable("GATEWAY_JWT_ALGORITHM", "HS256, RS256 or EdDSA")
+    ] = "EdDSA"
+    jwt_audience: Annotated[
+        str, Field(min_length=1), Variable("GATEWAY_JWT_AUDIENCE", "what `aud` of a token says")
+    ] = "agent-system"
+    #: None: there is none, so no token can be let in
+    jwt_issuer: Annotated[str | None, Variable("GATEWAY_JWT_ISSUER", "what `iss` of a token says")] = None
+    #: by how much the clock of whoever issues tokens may differ
+    jwt_leeway_s: Annotated[float, Field(ge=0, le=600), Variable("GATEWAY_JWT_LEEWAY_S", "seconds, 0 to 600")] = 30.0
+    #: what one key or token may ask for in a second, at all gateways together; None: any number
+    rate_per_s: Annotated[
+        float | None, Field(gt=0, le=1e6), Variable("GATEWAY_RATE_PER_S", "requests a second, more than 0")
+    ] = None
+    #: requests, with open streams, that one gateway answers at the same time
+    max_requests: Annotated[int, Field(ge=1), Variable("GATEWAY_MAX_REQUESTS", "a number of requests, 1 or more")] = (
+        5000
+    )
+    body_mb: Annotated[float, Field(gt=0, le=64), Variable("GATEWAY_BODY_MB", "MiB, at most 64")] = 4.0
+
+
 class AgentIds(Value):
     """The ids of the three tiers and of their clients, unless a flag or a program gives another one."""
 
@@ -283,6 +334,7 @@ class Settings:
     redis: RedisConfig
     a2a: A2ASecrets
     agent: AgentConfig
+    gateway: GatewayConfig
     coordinator_id: str
     distributor_id: str
     worker_id: str

@@ -18,13 +18,22 @@ from dotenv.parser import parse_stream
 from pydantic import BaseModel, SecretStr
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from core.config.settings import PLACEHOLDER_SECRET, A2ASecrets, AgentConfig, AgentIds, RedisConfig, Setting, Settings
+from core.config.settings import (
+    PLACEHOLDER_SECRET,
+    A2ASecrets,
+    AgentConfig,
+    AgentIds,
+    GatewayConfig,
+    RedisConfig,
+    Setting,
+    Settings,
+)
 from core.config.variables import BadSetting, Variable, secret_text, variable_of
 from core.errors import ConfigError
 
 __all__ = ["load", "take_secrets"]
 
-PREFIXES = ("REDIS_", "A2A_", "AGENT_")
+PREFIXES = ("REDIS_", "A2A_", "AGENT_", "GATEWAY_")
 #: Kubernetes sets these in every container of a namespace for each of its services, by the name of the service. It also
 #: sets NAME_PORT, whose value differs from that of our ports.
 _SERVICE_LINK = re.compile(r".+_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
@@ -47,6 +56,7 @@ class _Tree(BaseSettings):
     redis: RedisConfig = RedisConfig()
     a2a: A2ASecrets = A2ASecrets()
     agent: AgentConfig = AgentConfig()
+    gateway: GatewayConfig = GatewayConfig()
     ids: AgentIds = AgentIds()
 
     @classmethod
@@ -112,9 +122,9 @@ def load(
     An empty value counts as not set, and so does a variable that Kubernetes sets for a service.
 
     Raises ConfigError for a malformed value, and for an unknown variable that resembles one of ours, or that begins
-    with REDIS_, A2A_ or AGENT_ in `.env`. The error names the variable, the source, the problem and the remedy. Other
-    programs share the environment, so there a name is refused only if it has such a prefix and also resembles one of
-    ours; otherwise see `Settings.doubts`.
+    with REDIS_, A2A_, AGENT_ or GATEWAY_ in `.env`. The error names the variable, the source, the problem and the
+    remedy. Other programs share the environment, so there a name is refused only if it has such a prefix and also
+    resembles one of ours; otherwise see `Settings.doubts`.
     """
     return _read(flags or {}, environ, Path(dotenv_path))
 
@@ -136,6 +146,7 @@ def _read(flags: Mapping[str, object], environ: Mapping[str, str], dotenv_path: 
         redis=tree.redis,
         a2a=tree.a2a,
         agent=tree.agent,
+        gateway=tree.gateway,
         coordinator_id=tree.ids.coordinator_id,
         distributor_id=tree.ids.distributor_id,
         worker_id=tree.ids.worker_id,

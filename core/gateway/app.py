@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from core.gateway import assistants, runs, threads
-from core.gateway.access import ApiKey
-from core.gateway.gate import gate
+from core.config.version import installed_version
+from core.gateway import assistants, runs, system, tasks, threads
+from core.gateway.access import LOOPBACK_ORIGIN
+from core.gateway.description import describe
+from core.gateway.gate import Door, Gate
 from core.gateway.hierarchy import Hierarchy
 from core.gateway.problems import as_problems
 
 __all__ = ["gateway_app"]
 
+#: Headers of responses that pages of a browser may read.
+EXPOSED = ("Content-Location", "Location", "Retry-After", "Idempotent-Replayed")
 
-def gateway_app(hierarchy: Hierarchy, keys: tuple[ApiKey, ...] = ()) -> FastAPI:
-    """The gateway of a hierarchy, which it opens at its start. Without `keys`, it lets in whoever is on this
-    machine."""
+
+def gateway_app(hierarchy: Hierarchy, door: Door | None = None) -> FastAPI:
+    """The gateway of a hierarchy, which it opens at its start. Without a `door` that asks for keys or tokens, it lets
+    in whoever is on this machine."""
+    door = door or Door()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -28,29 +33,24 @@ def gateway_app(hierarchy: Hierarchy, keys: tuple[ApiKey, ...] = ()) -> FastAPI:
             app.state.hierarchy = hierarchy
             yield
 
-    app = FastAPI(title="agent-system", version="0.1.0", lifespan=lifespan)
+    app = FastAPI(
+        title="agent-system",
+        version=installed_version(),
+        lifespan=lifespan,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
     as_problems(app)
-    app.middleware("http")(gate(keys))
+    app.add_middleware(Gate, door=door)
     app.add_middleware(
         CORSMiddleware,
-        allow_origin_regex=r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?",
+        allow_origins=door.origins,
+        allow_origin_regex=LOOPBACK_ORIGIN.pattern,
         allow_methods=["*"],
         allow_headers=["*"],
-        expose_headers=["Content-Location", "Location"],
+        expose_headers=EXPOSED,
     )
-    for part in (assistants, threads, runs):
+    for part in (system, tasks, assistants, threads, runs):
         app.include_router(part.router)
-
-    @app.get("/ok", tags=["system"])
-    async def ok() -> dict[str, bool]:
-        return {"ok": True}
-
-    @app.get("/health", tags=["system"])
-    async def health() -> dict[str, str]:
-        return {"status": "healthy"}
-
-    @app.get("/info", tags=["system"])
-    async def info() -> dict[str, Any]:
-        return {"version": app.version, "flags": {"assistants": True, "crons": False, "langsmith": False}}
-
+    describe(app)
     return app

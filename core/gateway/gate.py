@@ -1,55 +1,141 @@
-"""What every request passes before a route sees it."""
+"""What every request passes before a route sees it, and what becomes of a bug in one."""
 
 from __future__ import annotations
 
+import logging
+import traceback
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from fastapi import Request, Response
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.gateway.access import ApiKey, is_loopback, may, of_loopback, whose
-from core.gateway.problems import Problem, response_of
+from core.errors import WorldError
+from core.gateway.access import NOBODY, OF_THIS_MACHINE, ApiKey, Caller, is_loopback, of_loopback, whose
+from core.gateway.problems import Problem, problem_of, response_of
+from core.gateway.rbac import Action, action_of, check_may
+from core.gateway.tokens import Tokens
 
-__all__ = ["BODY_BYTES", "gate"]
+__all__ = ["Door", "Gate"]
 
-#: The largest body of a request.
-BODY_BYTES = 1024 * 1024
-#: What may be asked without a key.
-OPEN = ("/ok", "/health")
+log = logging.getLogger(__name__)
 
-Next = Callable[[Request], Awaitable[Response]]
+#: Takes one request of the caller of that name into account. Returns after how many seconds it may be made; 0: now.
+Rates = Callable[[str], Awaitable[float]]
 
 
-def gate(keys: tuple[ApiKey, ...]) -> Callable[[Request, Next], Awaitable[Response]]:
-    """The middleware that lets requests in. Without keys, only those of this machine, and no foreign page's."""
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Who is let in, and how much of it."""
 
-    async def passed(request: Request, call_next: Next) -> Response:
+    keys: tuple[ApiKey, ...] = ()
+    tokens: Tokens | None = None
+    origins: tuple[str, ...] = ()  #: pages of a browser, besides those of this machine
+    body_bytes: int = 4 * 1024 * 1024
+    max_requests: int = 5000  #: that are answered at the same time
+    rates: Rates | None = None  #: None: no limit
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody needs a key, so that only this machine may come in."""
+        return not self.keys and not self.tokens
+
+
+class Gate:
+    """The outermost part of the application, but for CORS. It puts the Caller into the scope of each request."""
+
+    def __init__(self, app: ASGIApp, door: Door) -> None:
+        self._app = app
+        self._door = door
+        self._inside = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        self._inside += 1
         try:
-            _check(request, keys)
-        except Problem as problem:
-            return response_of(problem)
-        return await call_next(request)
+            try:
+                scope["caller"] = await self._let_in(scope, Headers(scope=scope))
+            except Problem as problem:
+                await response_of(problem)(scope, receive, send)
+            except WorldError as error:
+                await response_of(problem_of(error))(scope, receive, send)
+            else:
+                await self._answer(scope, receive, send)
+        finally:
+            self._inside -= 1
 
-    return passed
+    async def _let_in(self, scope: Scope, headers: Headers) -> Caller:
+        """Raises Problem; WorldError."""
+        self._check_size(headers)
+        method, path = scope.get("method", "GET"), scope["path"]
+        action = action_of(method, path)
+        if self._door.is_open:
+            self._check_of_this_machine(headers)
+            caller = OF_THIS_MACHINE
+        elif action is Action.KNOCK and not _credential(headers):
+            return NOBODY
+        else:
+            caller = self._whose(headers)
+        check_may(caller, action)
+        if self._inside > self._door.max_requests:
+            raise Problem(503, f"this gateway answers {self._door.max_requests} requests already, as many as"
+                               " GATEWAY_MAX_REQUESTS says; try another one, or later")  # fmt: skip
+        if self._door.rates is not None and (wait_s := await self._door.rates(caller.name)):
+            raise Problem(429, f"{caller.name!r} asks for more than GATEWAY_RATE_PER_S allows", retry_s=wait_s)
+        return caller
 
+    def _check_size(self, headers: Headers) -> None:
+        if "transfer-encoding" in headers:
+            raise Problem(411, "the body has no Content-Length; send it with one")
+        length = headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > self._door.body_bytes:
+            raise Problem(
+                413, f"the body has {length[:20]} bytes, over the limit of {self._door.body_bytes} (GATEWAY_BODY_MB)"
+            )
 
-def _check(request: Request, keys: tuple[ApiKey, ...]) -> None:
-    length = request.headers.get("Content-Length", "0")
-    if "Transfer-Encoding" in request.headers:
-        raise Problem(411, "the body has no Content-Length; send it with one")
-    if not length.isdigit() or int(length) > BODY_BYTES:
-        raise Problem(413, f"the body has {length[:20]} bytes, over the limit of {BODY_BYTES}")
-    if not keys:
-        host = urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
-        origin = request.headers.get("Origin", "")
-        if not is_loopback(host) or (origin and not of_loopback(origin)):
+    def _check_of_this_machine(self, headers: Headers) -> None:
+        host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+        origin = headers.get("origin", "")
+        if not is_loopback(host) or (origin and not of_loopback(origin) and origin not in self._door.origins):
             raise Problem(403, "without GATEWAY_KEYS, only pages and programs of this machine may use this gateway")
-        return
-    if request.url.path in OPEN or request.method == "OPTIONS":
-        return
-    bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
-    key = whose(request.headers.get("X-Api-Key", "") or bearer, keys)
-    if key is None:
-        raise Problem(401, "give an API key, as X-Api-Key or Authorization: Bearer")
-    if not may(key.role, request.method, request.url.path):
-        raise Problem(403, f"a {key.role} only reads; use the key of an operator")
+
+    def _whose(self, headers: Headers) -> Caller:
+        credential = _credential(headers)
+        if not credential:
+            raise Problem(401, "give an API key, as X-Api-Key or Authorization: Bearer, or a token as the latter")
+        if (caller := whose(credential, self._door.keys)) is not None:
+            return caller
+        if self._door.tokens and credential.count(".") == 2:
+            return self._door.tokens.whose(credential)
+        raise Problem(401, "this API key is not known here; GATEWAY_KEYS has those that are")
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except ClientDisconnect:
+            pass
+        except Exception as error:
+            # What the error says may have come in with the request, so only its kind and place are told.
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            log.error(
+                "a request met a bug: %s at %s:%s", type(error).__name__, place.filename, place.lineno,
+                extra={"action": "request_failed", "route": getattr(scope.get("route"), "path", "")},
+            )  # fmt: skip
+            if not has_begun:  # otherwise the server cuts the connection, and the client sees that it is not complete
+                problem = Problem(500, "this is a bug of the gateway; its log says where")
+                await response_of(problem)(scope, receive, send)
+
+
+def _credential(headers: Headers) -> str:
+    return headers.get("x-api-key", "") or headers.get("authorization", "").removeprefix("Bearer ").strip()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Self
 
 from core.checkpoints.connection import GroupedConnection
@@ -16,8 +17,12 @@ from core.config.settings import A2ASecrets, RedisConfig
 from core.gateway.questions_watch import QuestionsWatch
 from core.gateway.records import BEGINNING, Records
 from core.operations.overview import read_overview
-from core.operations.reader import opening, reading
-from core.redis_backend.keys import CoordinatorKeys
+from core.operations.reader import Reader, opening, reading
+from core.overview import Overview
+from core.redis_backend.bounded_reads import name_of
+from core.redis_backend.keys import CoordinatorKeys, GatewayKeys
+from core.redis_backend.rate_scripts import SCRIPTS, TAKE_TOKEN
+from core.roles import Address, asker_of
 from core.run_stream import chunks_of
 from core.stored import pairs
 from core.tasks import Task
@@ -42,13 +47,16 @@ class Hierarchy:
         self._a2a = secrets_or_configured(a2a or A2ASecrets())
         self.coordinator_id = coordinator_id
         self._client_id = client_id
+        self.asker: Address = asker_of(client_id)  #: as whom it submits, sees and changes tasks
         self._keys = CoordinatorKeys(coordinator_id)
+        self.gateway_keys = GatewayKeys(coordinator_id)
         self._graphs: frozenset[str] = frozenset()
         self._graphs_known_s = 0.0
 
     async def __aenter__(self) -> Self:
         redis = self._redis = await server_for(self._given, self._a2a)
-        self._connection = GroupedConnection(opening(redis), ())
+        self._connection = GroupedConnection(opening(redis), SCRIPTS)
+        self.run = self._connection.run
         self._watch = QuestionsWatch(self._connection, self._keys.questions)
         self.records = Records(self._connection, self.coordinator_id)
         self._saver = RedisSaver(redis)
@@ -65,12 +73,28 @@ class Hierarchy:
         await self.store.__aexit__()
         await self._connection.close.aio()
 
+    def reading(self) -> AbstractAsyncContextManager[Reader]:
+        """A reader of what operators see."""
+        return reading(self._redis)
+
+    async def overview(self) -> Overview:
+        """The agents, as stored now. Raises TransportDown, ServerRefused."""
+        async with self.reading() as reader:
+            return await read_overview(reader, self.coordinator_id)
+
+    async def wait_s(self, name: str, per_s: float) -> float:
+        """Takes one of the `per_s` requests a second that somebody of that name may make at all gateways together, of
+        which two seconds' worth may come at once. Returns 0, or after how many seconds there is another one."""
+        interval_us, at_once_us = 1e6 / per_s, max(2e6, 1e6 / per_s)
+        key = self.gateway_keys.rate(name)
+        [wait_us] = await self.run(("EVALSHA", name_of(TAKE_TOKEN), 1, key, interval_us, at_once_us))
+        return float(wait_us) / 1e6
+
     async def graphs(self, *, expected: str = "") -> frozenset[str]:
         """The types of task that are graphs of a worker. If `expected` was there a moment ago, nobody is asked."""
         if expected in self._graphs or time.monotonic() - self._graphs_known_s < GRAPHS_S:
             return self._graphs
-        async with reading(self._redis) as reader:
-            overview = await read_overview(reader, self.coordinator_id)
+        overview = await self.overview()
         self._graphs = frozenset(name for agent in overview.agents if agent.beat for name in agent.beat.agents)
         self._graphs_known_s = time.monotonic()
         return self._graphs

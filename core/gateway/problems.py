@@ -1,8 +1,9 @@
-"""What goes wrong, as responses: problem+json (RFC 9457) with the reason and the cure."""
+"""What goes wrong, as responses: problem+json (RFC 9457) with the reason and the cure. No response has a trace, or a
+secret."""
 
 from __future__ import annotations
 
-import logging
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -26,8 +27,6 @@ from core.errors import (
 
 __all__ = ["Problem", "as_problems", "problem_of", "response_of"]
 
-log = logging.getLogger(__name__)
-
 #: What a refusal of the coordinator says, and the status that it becomes.
 REFUSALS = (
     ("is draining", 503),
@@ -37,16 +36,28 @@ REFUSALS = (
     (" is in use", 409),
     (" stand in line ", 409),
 )
+#: Where something is wrong, in words of ours that a client does not know.
+UNNAMED = ("body", "task", "batch")
 #: Seconds after which a client may try again what was not possible.
 RETRY_S = 5
+#: What is said where Starlette only gives a name, and the cure.
+CURES = {
+    404: "there is no such route; /openapi.json lists those there are",
+    405: "this route does not take {method}; `Allow` says what it takes",
+}
 
 
 class Problem(Exception):
-    """What a client is told. `detail` has the reason and, if there is one, the cure."""
+    """What a client is told. `detail` has the reason and, if there is one, the cure. `retry_s`: when to try again, if
+    not after RETRY_S. `headers`: further ones of the response."""
 
-    def __init__(self, status: int, detail: str, **more: Any) -> None:
+    def __init__(
+        self, status: int, detail: str, *, retry_s: float = RETRY_S, headers: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> None:  # fmt: skip
         super().__init__(detail)
         self.status, self.detail, self.more = status, detail, more
+        self.retry_s, self.headers = retry_s, headers or {}
 
 
 def problem_of(error: AgentSystemError) -> Problem:
@@ -70,8 +81,11 @@ def problem_of(error: AgentSystemError) -> Problem:
 
 def response_of(problem: Problem) -> Response:
     title = HTTPStatus(problem.status).phrase
-    body = {"type": "about:blank", "title": title, "status": problem.status, "detail": problem.detail, **problem.more}
-    headers = {"Retry-After": f"{RETRY_S}"} if problem.status in (429, 503) else {}
+    detail = problem.detail.encode(errors="replace").decode()  # it may quote what is no text
+    body = {"type": "about:blank", "title": title, "status": problem.status, "detail": detail, **problem.more}
+    headers = dict(problem.headers)
+    if problem.status in (429, 503):
+        headers["Retry-After"] = f"{math.ceil(problem.retry_s)}"
     if problem.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     return Response(orjson.dumps(body), problem.status, headers, "application/problem+json")
@@ -80,29 +94,24 @@ def response_of(problem: Problem) -> Response:
 def as_problems(app: FastAPI) -> None:
     """Makes the app tell all that goes wrong in this form, without traces and secrets."""
 
-    async def told(_: Request, error: Exception) -> Response:
+    async def told(request: Request, error: Exception) -> Response:
         if isinstance(error, Problem):
             return response_of(error)
         if isinstance(error, RequestValidationError):
             return response_of(_malformed(error))
         if isinstance(error, HTTPException):
-            return response_of(Problem(error.status_code, error.detail))
+            detail = CURES.get(error.status_code, error.detail).replace("{method}", request.method)
+            return response_of(Problem(error.status_code, detail, headers=error.headers))
         assert isinstance(error, AgentSystemError)
         return response_of(problem_of(error))
 
     for kind in (Problem, RequestValidationError, HTTPException, AgentSystemError):
         app.add_exception_handler(kind, told)
-    app.add_exception_handler(Exception, _bug)
-
-
-async def _bug(_: Request, error: Exception) -> Response:
-    log.error("a request met a bug", exc_info=error, extra={"action": "request_failed"})
-    return response_of(Problem(500, "this is a bug of the gateway; its log says where"))
 
 
 def _malformed(error: RequestValidationError) -> Problem:
-    first: Mapping[str, Any] = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part != "body") or "the body"
+    first: Mapping[str, Any] = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    where = ".".join(str(part) for part in first["loc"] if part not in UNNAMED) or "the body"
     if first["type"] == "extra_forbidden":
         return Problem(422, f"{where}: there is no such field; leave it out")
     return Problem(422, f"{where}: {first['msg']}")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import uvicorn
 
-from core.config.settings import Settings
+from core.config.settings import GatewayConfig, Settings
+from core.config.variables import secret_text
 from core.errors import ConfigError
 from core.gateway.access import is_loopback, keys_in
 from core.gateway.app import gateway_app
+from core.gateway.gate import Door
 from core.gateway.hierarchy import Hierarchy
+from core.gateway.tokens import Tokens
 from core.runtime.logs import configure_logging
 
 __all__ = ["serve"]
@@ -21,18 +25,33 @@ END_S = 2
 log = logging.getLogger(__name__)
 
 
-def serve(settings: Settings, keys: str, host: str, port: int, client_id: str) -> None:
-    """Answers requests until a signal ends it. `keys`: as in GATEWAY_KEYS; empty: whoever is on this machine may use
-    it. Raises ConfigError: it would be open to others."""
-    known = keys_in(keys)
-    if not known and not is_loopback(host):
-        raise ConfigError(f"--host {host}: others can reach it there, so it needs keys. Set GATEWAY_KEYS, or leave it.")
-    configure_logging(settings.agent.log_level, settings.agent.log_format)
-    if not known:
-        log.warning("no GATEWAY_KEYS: whoever is on this machine may use it", extra={"action": "gateway_open"})
+def serve(settings: Settings, client_id: str) -> None:
+    """Answers requests until a signal ends it. `client_id`: as whom it submits tasks. Raises ConfigError: it would be
+    open to others, or a setting is wrong."""
+    config = settings.gateway
     hierarchy = Hierarchy(settings.redis, settings.a2a, settings.coordinator_id, client_id)
-    log.info("answers at http://%s:%d", host, port, extra={"action": "gateway_started"})
+    door = _door(config, hierarchy)
+    if door.is_open and not is_loopback(config.host):
+        raise ConfigError(
+            f"GATEWAY_HOST={config.host}: others can reach it there, so it needs keys or tokens. Set GATEWAY_KEYS or"
+            " GATEWAY_JWT_KEYS, or leave it."
+        )
+    configure_logging(settings.agent.log_level, settings.agent.log_format)
+    if door.is_open:
+        log.warning("no GATEWAY_KEYS: whoever is on this machine may use it", extra={"action": "gateway_open"})
+    log.info("answers at http://%s:%d", config.host, config.port, extra={"action": "gateway_started"})
     uvicorn.run(
-        gateway_app(hierarchy, known), host=host, port=port, log_config=None, access_log=False, server_header=False,
-        timeout_graceful_shutdown=END_S,
+        gateway_app(hierarchy, door), host=config.host, port=config.port, log_config=None, access_log=False,
+        server_header=False, timeout_graceful_shutdown=END_S,
     )  # fmt: skip
+
+
+def _door(config: GatewayConfig, hierarchy: Hierarchy) -> Door:
+    return Door(
+        keys=keys_in(secret_text(config.keys) or ""),
+        tokens=Tokens(config),
+        origins=tuple(origin.strip() for origin in config.cors_origins.split(",") if origin.strip()),
+        body_bytes=int(config.body_mb * 1024 * 1024),
+        max_requests=config.max_requests,
+        rates=partial(hierarchy.wait_s, per_s=config.rate_per_s) if config.rate_per_s else None,
+    )

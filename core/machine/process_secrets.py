@@ -20,7 +20,12 @@ from core.machine.prctl import refuse_inspection
 __all__ = ["SECRETS", "block", "guard"]
 
 #: The environment variables that give access to the system itself.
-SECRETS = frozenset({"A2A_TOKEN_SECRET", "A2A_PREVIOUS_SECRET", "A2A_AGENT_KEY", "REDIS_PASSWORD", "REDIS_URL"})
+SECRETS = frozenset(
+    {
+        "A2A_TOKEN_SECRET", "A2A_PREVIOUS_SECRET", "A2A_AGENT_KEY", "GATEWAY_JWT_KEYS", "GATEWAY_KEYS",
+        "REDIS_PASSWORD", "REDIS_URL",
+    }
+)  # fmt: skip
 
 #: Positions of the bounds of arguments and environment in `/proc/PID/stat`, counted after the name (proc(5)).
 ARGUMENTS, ENVIRONMENT = slice(45, 47), slice(47, 49)

@@ -78,6 +78,8 @@ What the gateways of coordinator C remember together. T is a thread; for a run w
     {gateway:C}:recent                       zset    thread id by when it has changed (ms)      -         gateways
     {gateway:C}:runs:T                       hash    run id -> what was asked, JSON             1 day     gateways
                                                      (of a thread that is kept: no TTL)
+    {gateway:C}:request:K                    string  what was answered to the request of key K  1 day     gateways
+    {gateway:C}:rate:N                       string  when N may make all its requests again (µs) seconds   gateways
 
 A store is LangGraph's memory beyond threads, under a name S.
 
@@ -411,6 +413,12 @@ class GatewayKeys:
 
     def runs(self, thread_id: str) -> str:
         return self._key(f"runs:{thread_id}")
+
+    def request(self, key: str) -> str:
+        return self._key(f"request:{key}")
+
+    def rate(self, name: str) -> str:
+        return self._key(f"rate:{name}")
 
     def _key(self, name: str) -> str:
         return f"{{gateway:{self.coordinator_id}}}:{name}"

@@ -244,10 +244,13 @@ def test_who_has_no_key_is_not_let_in(door: Door) -> None:
     assert httpx.post(url, json={}, headers={"X-Api-Key": "wrong"}).status_code == 401
     assert httpx.post(url, json={}, headers={"Authorization": "Bearer see"}).status_code == 200
     refused = httpx.post(f"{door.urls[1]}/runs/wait", json={"assistant_id": "steps"}, headers={"X-Api-Key": "see"})
-    assert (refused.status_code, refused.json()["detail"]) == (403, "a viewer only reads; use the key of an operator")
+    assert (refused.status_code, refused.json()["detail"]) == (
+        403,
+        "the role viewer may not change threads; use the key or token of one of operator, admin",
+    )
     assert httpx.get(f"{door.urls[0]}/info", headers={"Origin": "https://elsewhere.example"}).status_code == 403
     assert httpx.get(f"{door.urls[0]}/info", headers={"Host": "elsewhere.example"}).status_code == 403
-    large = httpx.post(f"{door.urls[0]}/runs/wait", content=b"x" * (1024 * 1024 + 1))
+    large = httpx.post(f"{door.urls[0]}/runs/wait", content=b"x" * (4 * 1024 * 1024 + 1))
     assert large.status_code == 413
 
 

@@ -1,0 +1,118 @@
+"""What each role may do: one table from routes to actions, and one from actions to roles.
+
+A route that is in no table is for admins only, and a test finds it.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+
+from core.gateway.access import Caller, CallerRole
+from core.gateway.problems import Problem
+
+__all__ = ["ROLES_OF", "ROUTES", "Action", "action_of", "check_may"]
+
+R = CallerRole
+EVERYBODY = frozenset(R)
+PEOPLE = frozenset({R.VIEWER, R.OPERATOR, R.ADMIN})
+WHO_CHANGE = frozenset({R.OPERATOR, R.ADMIN})
+
+
+class Action(StrEnum):
+    """What a request does."""
+
+    KNOCK = "knock"  #: asks whether somebody is there, and how to speak; needs no key
+    SEE_TASKS = "see tasks"
+    CHANGE_TASKS = "change tasks"
+    SEE_THREADS = "see threads"
+    CHANGE_THREADS = "change threads"
+    SEE_FLEET = "see the fleet"
+    BE_AGENT = "be an agent"  #: registers, is alive, takes work and messages, answers
+    SEE_MESSAGES = "see messages"
+    SEND_MESSAGES = "send messages"
+    SEE_EVENTS = "see events"
+    CHANGE_SCHEDULES = "change schedules"
+    CHANGE_FLEET = "change the fleet"
+
+
+A = Action
+ROLES_OF: dict[Action, frozenset[CallerRole]] = {
+    A.KNOCK: EVERYBODY,
+    A.SEE_TASKS: PEOPLE,
+    A.CHANGE_TASKS: WHO_CHANGE,
+    A.SEE_THREADS: PEOPLE,
+    A.CHANGE_THREADS: WHO_CHANGE,
+    A.SEE_FLEET: EVERYBODY,
+    A.BE_AGENT: WHO_CHANGE | {R.AGENT},
+    A.SEE_MESSAGES: PEOPLE,
+    A.SEND_MESSAGES: WHO_CHANGE | {R.AGENT},
+    A.SEE_EVENTS: PEOPLE,
+    A.CHANGE_SCHEDULES: WHO_CHANGE,
+    A.CHANGE_FLEET: frozenset({R.ADMIN}),
+}
+#: What somebody may do who sees one tenant only: nothing that tells of others, or changes what is of all.
+OF_A_TENANT = frozenset({A.KNOCK, A.SEE_TASKS, A.CHANGE_TASKS})
+
+ROUTES: dict[Action, tuple[str, ...]] = {
+    A.KNOCK: ("GET /ok", "GET /health", "GET /openapi.json", "GET /docs"),
+    A.SEE_TASKS: (
+        "GET /tasks", "GET /tasks/{task_id:path}", "GET /tasks/{task_id:path}/result",
+        "GET /tasks/{task_id:path}/wait", "GET /tasks/{task_id:path}/explain",
+    ),
+    A.CHANGE_TASKS: ("POST /tasks/submit", "POST /tasks/{task_id:path}/cancel"),
+    A.SEE_THREADS: (
+        "GET /info",
+        "POST /assistants/search", "POST /assistants/count", "GET /assistants/{assistant_id}",
+        "POST /threads/search", "POST /threads/count", "GET /threads/{thread_id}",
+        "GET /threads/{thread_id}/runs", "GET /threads/{thread_id}/runs/{run_id}",
+        "GET /threads/{thread_id}/runs/{run_id}/join", "GET /threads/{thread_id}/runs/{run_id}/stream",
+    ),
+    A.CHANGE_THREADS: (
+        "POST /threads", "PATCH /threads/{thread_id}", "DELETE /threads/{thread_id}", "POST /threads/{thread_id}/copy",
+        "POST /runs", "POST /runs/wait", "POST /runs/stream",
+        "POST /threads/{thread_id}/runs", "POST /threads/{thread_id}/runs/wait",
+        "POST /threads/{thread_id}/runs/stream",
+        "POST /threads/{thread_id}/runs/{run_id}/cancel",
+    ),
+    A.SEE_FLEET: ("GET /tasks/status",),
+}  # fmt: skip
+
+
+def _pattern(route: str) -> str:
+    """A pattern that matches the requests of a route, `METHOD PATH`."""
+    parts = re.split(r"(\{[^}]+\})", route)
+    return "".join(
+        (".+" if part.endswith(":path}") else "[^/]+") if part.startswith("{") else re.escape(part) for part in parts
+    )
+
+
+_STATIC: dict[str, Action] = {
+    route: action for action, routes in ROUTES.items() for route in routes if "{" not in route
+}
+#: Those that match more come later, as in the order of the routes.
+_PATTERNS: list[tuple[re.Pattern[str], Action]] = sorted(
+    ((re.compile(_pattern(route)), action) for action, routes in ROUTES.items() for route in routes if "{" in route),
+    key=lambda entry: (entry[0].pattern.endswith(".+"), -len(entry[0].pattern)),
+)
+
+
+def action_of(method: str, path: str) -> Action:
+    """What a request does. HEAD asks what GET does."""
+    request = f"{'GET' if method == 'HEAD' else method} {path}"
+    if (action := _STATIC.get(request)) is not None:
+        return action
+    return next((action for pattern, action in _PATTERNS if pattern.fullmatch(request)), A.CHANGE_FLEET)
+
+
+def check_may(caller: Caller, action: Action) -> None:
+    """Raises Problem unless the table lets the caller do this."""
+    if caller.role not in ROLES_OF[action]:
+        allowed = ", ".join(role for role in CallerRole if role in ROLES_OF[action])
+        raise Problem(403, f"the role {caller.role} may not {action}; use the key or token of one of {allowed}")
+    if caller.tenant is not None and action not in OF_A_TENANT:
+        raise Problem(
+            403,
+            f"this key or token sees the tasks of tenant {caller.tenant!r} alone, and so it may not {action};"
+            " use one without a tenant",
+        )

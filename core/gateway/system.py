@@ -1,0 +1,71 @@
+"""Routes about the gateway itself: is it there, does it work, what is it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+
+from core.agents import Health
+from core.config.version import installed_version
+from core.errors import AgentSystemError
+from core.gateway.access import NOBODY, caller_of
+from core.gateway.hierarchy import Hierarchy
+from core.roles import Role
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["system"])
+
+
+class HealthBody(BaseModel):
+    status: Literal["healthy", "degraded"] = Field(
+        description="degraded: nothing can be submitted now, or nobody can run it"
+    )
+    reason: str | None = Field(default=None, description="why it is degraded; for those who gave a key")
+    agents: dict[str, dict[str, int]] | None = Field(
+        default=None, description="how many agents of each tier are in which state; for those who gave a key"
+    )
+
+
+@router.get("/ok", operation_id="is_there")
+async def ok() -> dict[str, bool]:
+    """Whether a gateway is there. It says nothing of what is behind it."""
+    return {"ok": True}
+
+
+@router.get("/health", operation_id="get_health", response_model_exclude_none=True)
+async def health(request: Request, response: Response) -> HealthBody:
+    """Whether the hierarchy behind the gateway works. The status is 503 when nothing can be submitted to it."""
+    hierarchy: Hierarchy = request.app.state.hierarchy
+    may_know = caller_of(request) is not NOBODY
+    try:
+        overview = await hierarchy.overview()
+    except AgentSystemError as error:
+        response.status_code = 503
+        return HealthBody(status="degraded", reason=f"{error}" if may_know else None)
+    agents: dict[str, dict[str, int]] = {}
+    for agent in overview.agents:
+        of_tier = agents.setdefault(agent.role.value, {})
+        of_tier[agent.health.value] = of_tier.get(agent.health.value, 0) + 1
+    down = [role for role in (Role.COORDINATOR, Role.DISTRIBUTOR, Role.WORKER) if not _is_up(agents, role)]
+    if Role.COORDINATOR in down:
+        response.status_code = 503
+    reason = f"no {down[0]} is up: run `agents up`" if down else None
+    return HealthBody(
+        status="degraded" if down else "healthy",
+        reason=reason if may_know else None,
+        agents=agents if may_know else None,
+    )
+
+
+def _is_up(agents: dict[str, dict[str, int]], role: Role) -> bool:
+    states = agents.get(role.value, {})
+    return bool(states.get(Health.ACTIVE.value) or states.get(Health.DRAINING.value))
+
+
+@router.get("/info", operation_id="get_info")
+async def info() -> dict[str, Any]:
+    """What this gateway can do, as clients of LangGraph's server ask for it."""
+    return {"version": installed_version(), "flags": {"assistants": True, "crons": False, "langsmith": False}}

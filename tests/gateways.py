@@ -1,0 +1,93 @@
+"""A hierarchy with gateways in front of it, as processes, for the tests that speak HTTP to it."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+
+import httpx
+
+from core.chaos.processes import Processes
+from core.config.settings import RedisConfig
+from tests.redis_server import RedisServer, bundled_server
+from tests.tiers import ForkedTiers
+from tests.waiting import until
+
+__all__ = ["Gateways", "gateways_of", "keys_setting"]
+
+
+def keys_setting(**keys: str) -> str:
+    """GATEWAY_KEYS with a key `NAME-key` for each name, of the role, or role and tenant, that is given."""
+    entries = []
+    for name, role in keys.items():
+        role, _, tenant = role.partition(" ")
+        digest = hashlib.sha256(f"{name}-key".encode()).hexdigest()
+        entries.append(":".join(filter(None, (name, role, digest, tenant))))
+    return ",".join(entries)
+
+
+class Gateways:
+    """Gateways of one hierarchy, by their URLs."""
+
+    def __init__(self, tiers: ForkedTiers, processes: Processes, folder: Path) -> None:
+        self.tiers, self.folder = tiers, folder
+        self._processes = processes
+
+    def start(self, name: str = "gateway", **environment: str) -> str:
+        """Starts one, and returns its URL once it answers. `name`: as whom it submits."""
+        [url] = self.start_all(environment, name=name)
+        return url
+
+    def start_all(self, *environments: Mapping[str, str], name: str = "gateway") -> list[str]:
+        """Starts some at the same time."""
+        urls = []
+        for environment in environments:
+            port = _free_port()
+            urls.append(f"http://127.0.0.1:{port}")
+            self._processes.start(
+                "core.gateway", name, "--port", f"{port}", name=urls[-1].rpartition("/")[2],
+                environment={**self.tiers._environment, **environment},
+            )  # fmt: skip
+        for url in urls:
+            until(partial(_answers, url), "the gateway answers", 100)
+        return urls
+
+    def kill(self, url: str) -> None:
+        """SIGKILL; returns when the process is gone."""
+        self._processes.kill(url.rpartition("/")[2])
+
+    def pid(self, url: str) -> int:
+        return self._processes.pid(url.rpartition("/")[2])
+
+    def log(self, url: str) -> str:
+        return self._processes.log(url.rpartition("/")[2])
+
+
+@contextmanager
+def gateways_of(processes: Processes, folder: Path, user_code: str, **environment: str) -> Iterator[Gateways]:
+    """A server, a coordinator, a distributor and a worker with that code; gateways are to be started."""
+    with RedisServer(bundled_server()) as server:
+        redis = RedisConfig(url=server.url, password=server.password, mode="external")
+        with ForkedTiers(processes, redis, folder, **environment) as tiers:
+            tiers.start("coordinator", "coordinator-1")
+            tiers.start("distributor", "distributor-1")
+            tiers.start("worker", "worker-1", "--distributor", "distributor-1", "--import", user_code)
+            yield Gateways(tiers, processes, folder)
+
+
+def _free_port() -> int:
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/ok").status_code == 200
+    except httpx.TransportError:
+        return False

@@ -1,0 +1,256 @@
+"""Tasks over HTTP: two gateways of one hierarchy, of which one asks for keys and tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+
+from core.chaos.processes import Processes
+from tests.executor_bench import USER_CODE
+from tests.gateways import Gateways, gateways_of, keys_setting
+
+ECHO = {"task_type": "echo", "payload": {"word": "hello"}}
+ISSUER, SECRET = "https://login.example", "0123456789abcdef0123456789abcdef"
+JWKS = {"keys": [{"kty": "oct", "kid": "1", "k": jwt.utils.base64url_encode(SECRET.encode()).decode()}]}
+STRICT = {
+    "GATEWAY_KEYS": keys_setting(
+        ada="operator", eve="viewer", bob="viewer", acme="operator acme", other="operator other"
+    ),
+    "GATEWAY_JWT_KEYS": json.dumps(JWKS),
+    "GATEWAY_JWT_ALGORITHM": "HS256",
+    "GATEWAY_JWT_ISSUER": ISSUER,
+    "GATEWAY_CORS_ORIGINS": "https://chat.example",
+    "GATEWAY_BODY_MB": "0.5",
+    "GATEWAY_RATE_PER_S": "500",
+}
+
+
+@dataclass
+class Doors:
+    gateways: Gateways
+    open: str
+    strict: str
+    slow: str  #: as `strict`, and lets everybody in once in a hundred seconds
+
+    def client(self, key: str = "") -> httpx.Client:
+        """Of the open gateway; with a key, of the other one."""
+        headers = {"X-Api-Key": f"{key}-key"} if key else {}
+        return httpx.Client(base_url=self.strict if key else self.open, headers=headers, timeout=30)
+
+
+@pytest.fixture(scope="module")
+def doors(tmp_path_factory: pytest.TempPathFactory, processes: Processes) -> Iterator[Doors]:
+    with gateways_of(processes, tmp_path_factory.mktemp("gateway"), USER_CODE, MAX_OPEN_TASKS="1500") as gateways:
+        yield Doors(gateways, *gateways.start_all({}, STRICT, STRICT | {"GATEWAY_RATE_PER_S": "0.01"}))
+
+
+@pytest.fixture
+def http(doors: Doors) -> Iterator[httpx.Client]:
+    with doors.client() as client:
+        yield client
+
+
+def submitted(client: httpx.Client, *tasks: dict[str, Any]) -> list[str]:
+    answer = client.post("/tasks/submit", json={"tasks": tasks})
+    assert answer.status_code == 202, answer.text
+    found: list[str] = answer.json()["task_ids"]
+    return found
+
+
+def problem(answer: httpx.Response, status: int) -> str:
+    """What a problem says."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.json()["status"] == status
+    detail: str = answer.json()["detail"]
+    return detail
+
+
+def test_a_task_is_submitted_waited_for_and_looked_at(http: httpx.Client) -> None:
+    answer = http.post("/tasks/submit", json=ECHO)
+    assert answer.status_code == 202
+    [task_id] = answer.json()["task_ids"]
+
+    ended = http.get(f"/tasks/{task_id}/wait", params={"timeout_s": 20})
+
+    assert ended.status_code == 200
+    assert ended.json() == {"task_id": task_id, "status": "completed", "result": {"word": "hello"}, "error": None}
+    assert http.get(f"/tasks/{task_id}/result").json() == ended.json()
+    task = http.get(f"/tasks/{task_id}").json()
+    assert (task["task_type"], task["payload"], task["retry_count"]) == ("echo", {"word": "hello"}, 1)
+    assert http.get(f"/tasks/{task_id}/explain").json() == {"task_id": task_id, "status": "completed", "reason": None}
+
+
+def test_a_thousand_tasks_are_one_request_and_a_thousand_and_one_none(http: httpx.Client) -> None:
+    ids = submitted(http, *[{"task_type": "echo", "payload": number} for number in range(1000)])
+    assert len({*ids}) == 1000
+    assert http.get(f"/tasks/{ids[-1]}/wait").json()["result"] == 999
+    assert "1000 items" in problem(http.post("/tasks/submit", json={"tasks": [ECHO] * 1001}), 422)
+
+
+def test_tasks_are_listed_page_by_page_each_once(http: httpx.Client) -> None:
+    ids = submitted(http, *[{"task_type": "nobody_can", "task_id": f"page/{number}"} for number in range(30)])
+    found: list[str] = []
+    wanted = {"type": "nobody_can", "limit": "7"}
+    while True:
+        page = http.get("/tasks", params=wanted)
+        assert len(page.json()["tasks"]) <= 7
+        found += [task["task_id"] for task in page.json()["tasks"]]
+        if page.json()["next_cursor"] is None:
+            break
+        wanted["cursor"] = page.json()["next_cursor"]
+    assert sorted(found) == sorted(ids)
+    assert http.get("/tasks", params={"type": "nobody_can", "status": "completed"}).json()["tasks"] == []
+    assert "`next_cursor`" in problem(http.get("/tasks", params={"cursor": "nonsense"}), 422)
+    assert http.get("/tasks/status").json()["open"] >= 30
+
+
+def test_an_open_task_says_why_it_waits_and_can_be_cancelled(http: httpx.Client) -> None:
+    [task_id] = submitted(http, {"task_type": "nobody_has_this"})
+    reason = http.get(f"/tasks/{task_id}/explain").json()["reason"]
+    assert "no worker knows task type 'nobody_has_this'" in reason
+    assert http.get(f"/tasks/{task_id}/wait", params={"timeout_s": 0.01}).status_code == 202
+    assert "wait" in problem(http.get(f"/tasks/{task_id}/result"), 409)
+
+    assert http.post(f"/tasks/{task_id}/cancel").json()["status"] == "cancelled"
+
+    assert http.get(f"/tasks/{task_id}/result").json()["status"] == "cancelled"
+
+
+def test_how_a_task_has_failed_is_told_without_a_trace(http: httpx.Client) -> None:
+    [task_id] = submitted(http, {"task_type": "count", "payload": {"text": 7}, "max_attempts": 1})
+    ended = http.get(f"/tasks/{task_id}/wait").json()
+    assert ended["status"] == "failed"
+    assert ended["error"]["type"]
+    assert "Traceback" not in http.get(f"/tasks/{task_id}").text
+
+
+def test_the_same_request_again_is_the_same_task_at_any_gateway(doors: Doors, http: httpx.Client) -> None:
+    headers = {"Idempotency-Key": "order-7"}
+    first = http.post("/tasks/submit", json=ECHO, headers=headers)
+    again = http.post("/tasks/submit", json=ECHO, headers=headers)
+    assert first.json() == again.json()
+    assert "Idempotent-Replayed" not in first.headers
+    assert again.headers["Idempotent-Replayed"] == "true"
+    other = http.post("/tasks/submit", json={**ECHO, "payload": 1}, headers=headers)
+    assert "was used for another request" in problem(other, 409)
+    with doors.client("ada") as ada:  # another's key of the same name is another key
+        assert ada.post("/tasks/submit", json=ECHO, headers=headers).json() != first.json()
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"task_type": "echo", "payloads": 1}, "payloads: there is no such field"),
+        ({"task_type": "no such name"}, "task_type"),
+        ({"task_type": "echo", "priority": "soon"}, "priority"),
+        ({"task_type": "echo", "deadline": "2030-01-01T00:00:00"}, "deadline"),
+        ({"task_type": "echo", "run": {"thread": "t"}}, "thread"),
+        ({"tasks": []}, "tasks"),
+        ([], "neither a task nor"),
+        (7, "neither a task nor"),
+    ],
+)
+def test_what_breaks_a_rule_is_refused_with_the_field(http: httpx.Client, body: Any, says: str) -> None:
+    assert says in problem(http.post("/tasks/submit", json=body), 422)
+
+
+def test_what_is_not_there_is_told_as_a_problem(http: httpx.Client) -> None:
+    assert "never submitted here" in problem(http.get("/tasks/nothing"), 404)
+    assert "/openapi.json lists" in problem(http.get("/nowhere"), 404)
+    wrong = http.delete("/tasks/status")
+    assert "does not take DELETE" in problem(wrong, 405)
+    assert wrong.headers["Allow"]
+    assert "JSON" in problem(
+        http.post("/tasks/submit", content=b"{", headers={"Content-Type": "application/json"}), 422
+    )
+
+
+def test_without_keys_only_this_machine_may_use_it(http: httpx.Client) -> None:
+    for headers in {"Origin": "https://elsewhere.example"}, {"Host": "elsewhere.example"}:
+        assert "only pages and programs of this machine" in problem(http.get("/info", headers=headers), 403)
+
+
+def test_who_has_no_key_or_not_the_right_one_is_not_let_in(doors: Doors) -> None:
+    with httpx.Client(base_url=doors.strict) as nobody:
+        assert nobody.get("/ok").status_code == 200
+        assert nobody.get("/health").json() == {"status": "healthy"}
+        refused = nobody.get("/tasks")
+        assert "give an API key" in problem(refused, 401)
+        assert refused.headers["WWW-Authenticate"] == "Bearer"
+        assert "not known here" in problem(nobody.get("/tasks", headers={"X-Api-Key": "wrong"}), 401)
+    with doors.client("eve") as eve:
+        assert eve.get("/tasks").status_code == 200
+        assert eve.get("/health").json()["agents"]["worker"] == {"active": 1}
+        assert "viewer may not change tasks" in problem(eve.post("/tasks/submit", json=ECHO), 403)
+
+
+def test_a_token_is_as_good_as_a_key(doors: Doors) -> None:
+    said = {"sub": "bob", "aud": "agent-system", "iss": ISSUER, "exp": 4_000_000_000}
+
+    def asks(**more: Any) -> httpx.Response:
+        token = jwt.encode({**said, **more}, SECRET, "HS256", headers={"kid": "1"})
+        return httpx.post(f"{doors.strict}/tasks/submit", json=ECHO, headers={"Authorization": f"Bearer {token}"})
+
+    assert asks(role="operator").status_code == 202
+    assert "viewer may not" in problem(asks(role="viewer"), 403)
+    assert "has expired" in problem(asks(role="operator", exp=1), 401)
+
+
+def test_a_key_of_a_tenant_sees_and_submits_only_what_is_that_tenants(doors: Doors) -> None:
+    with doors.client("acme") as acme, doors.client("other") as other, doors.client("ada") as ada:
+        [mine] = submitted(acme, {**ECHO, "task_id": "of-acme"})
+        [theirs] = submitted(other, ECHO)
+        assert {task["task_id"] for task in acme.get("/tasks").json()["tasks"]} == {mine}
+        assert acme.get(f"/tasks/{mine}").json()["tenant"] == "acme"
+        for path in "", "/result", "/wait", "/explain":
+            problem(acme.get(f"/tasks/{theirs}{path}"), 404)
+        problem(other.post(f"/tasks/{mine}/cancel"), 404)
+        assert "is taken" in problem(other.post("/tasks/submit", json={**ECHO, "task_id": mine}), 409)
+        assert "for tenant 'acme' alone" in problem(acme.post("/tasks/submit", json={**ECHO, "tenant": "other"}), 403)
+        assert "tenant 'acme' alone" in problem(acme.get("/tasks/status"), 403)
+        seen = {task["task_id"] for task in ada.get("/tasks", params={"tenant": "acme"}).json()["tasks"]}
+        assert seen == {mine}
+
+
+def test_a_body_that_is_too_large_or_of_unknown_size_is_refused(doors: Doors) -> None:
+    with doors.client("ada") as ada:
+        large = ada.post("/tasks/submit", content=b" " * (512 * 1024 + 1))
+        assert "over the limit of 524288" in problem(large, 413)
+        assert "Content-Length" in problem(ada.post("/tasks/submit", content=iter([b"{}"])), 411)
+
+
+def test_a_page_of_a_configured_origin_is_let_in(doors: Doors) -> None:
+    with doors.client("eve") as eve:
+        for origin, allowed in (("https://chat.example", True), ("https://elsewhere.example", False)):
+            answer = eve.get("/tasks", headers={"Origin": origin})
+            assert (answer.headers.get("Access-Control-Allow-Origin") == origin) is allowed
+
+
+def test_who_asks_too_often_waits_at_every_gateway(doors: Doors) -> None:
+    """The gateways count together."""
+    key = {"X-Api-Key": "bob-key"}
+    assert httpx.get(f"{doors.slow}/tasks", headers=key).status_code == 200
+    for url in doors.slow, doors.strict:
+        refused = httpx.get(f"{url}/tasks", headers=key)
+        assert "GATEWAY_RATE_PER_S" in problem(refused, 429)
+        assert 0 < int(refused.headers["Retry-After"]) <= 100
+    assert httpx.get(f"{doors.slow}/ok").status_code == 200
+
+
+def test_a_coordinator_that_has_no_room_is_told_as_503(doors: Doors, http: httpx.Client) -> None:
+    """Of a batch, the first that have room are accepted."""
+    many = {"tasks": [{"task_type": "nobody_ever"}] * 1000}
+    answers = [http.post("/tasks/submit", json=many) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [202, 202, 503]
+    assert "(MAX_OPEN_TASKS)" in problem(answers[2], 503)
+    assert answers[2].headers["Retry-After"]
+    said = answers[1].json()
+    assert len(said["task_ids"]) + len(said["refused"]) == 1000
+    assert len(said["refused"]) > 0
