@@ -47,6 +47,7 @@ from core.runtime.agent import Agent
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.behaviour import Figures
 from core.runtime.portal import operation
+from core.runtime.tracing import trace_starts
 from core.signing import Signed
 from core.status_reports import Beat, beat_in
 from core.step import Batch, Call, Event, Received, Step
@@ -85,6 +86,7 @@ class CoordinatorBehaviour:
             max_tree_depth=self._config.max_tree_depth,
             dead_letter_retention_ms=self._config.dead_letter_retention_s * 1000,
             memory_high_water=self._config.memory_high_water,
+            traces=trace_starts(),
         )
 
     def decide(self, batch: Batch) -> Step:

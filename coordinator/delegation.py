@@ -24,6 +24,7 @@ from core.budget import grants_below
 from core.errors import BadTask
 from core.event_types import EventType
 from core.reports import TaskReport, task_id_in
+from core.spans import trace_below
 from core.step import Batch, Step, Table
 from core.tasks import Task, TaskError, TaskStatus, Then, check_names, check_sizes, tenant_of
 from core.waits import Wait, opened, remembered
@@ -184,6 +185,7 @@ def open_child(state: CoordinatorState, parent: Task, child: Task, batch: Batch,
             shared_with=parent.shared_with,
             tenant=parent.tenant,
             deadline=min(deadlines) if deadlines else None,
+            trace=trace_below(parent),
         ),
         batch,
         step,

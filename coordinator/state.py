@@ -16,6 +16,7 @@ from core.schedules import Schedule
 from core.server_info import Memory
 from core.step import Call, Drain, Effect, Event, HeartbeatDue, Request, Sending
 from core.tasks import NULL, Task
+from core.trace_starts import TraceStarts
 
 __all__ = [
     "AssignTask", "Audit", "Audited", "CoordinatorEffect", "CoordinatorEvent", "CoordinatorRequest", "CoordinatorState",
@@ -88,6 +89,7 @@ class CoordinatorState(LocalAgentState):
     unsaved: bool = False  #: whether records of this step's changed tasks must still be written
     sweep_due_ms: int = 0
     counts: dict[str, int] = field(default_factory=dict)  #: since the start: accepted, completed, failed, ...
+    traces: TraceStarts | None = None  #: begins traces; None: nobody here does
 
     def count(self, name: str, by: int = 1) -> None:
         self.counts[name] = self.counts.get(name, 0) + by

@@ -23,6 +23,7 @@ from core.errors import BadTask, NotAdmitted
 from core.event_types import EventType
 from core.reports import Answer, TaskReport
 from core.roles import Action, Address, Role
+from core.spans import spans_of_end
 from core.step import Batch, Received, Sending, Step, Table
 from core.tasks import Task, TaskError, TaskStatus, check_sizes, skills_needed
 from core.telling import tell_end
@@ -78,6 +79,7 @@ def accept(
         submission=submission,
         owner=owner_of(asker) if asker else owner,
         reply_to=(str(asker),) if asker else (),
+        trace=state.traces.trace_of(task, batch) if state.traces else task.trace,
     )
     if opened.run or opened.task_id in state.threads:
         check_thread(state, opened, opened.owner)
@@ -270,6 +272,7 @@ def end(
     step.put(Table.ENDED, task.task_id, batch.now_ms)
     step.change(task.task_id, status)
     tell_end(ended, step)
+    step.spans += spans_of_end(ended)
     note_end(state, ended, record, batch, step)
     state.count(status)
     for asker in task.reply_to:

@@ -60,6 +60,8 @@ class Metadata(Struct, frozen=True, kw_only=True, gc=False):
     sequence_number: Count  #: counts what this sender has sent to this recipient, from 1
     incarnation: Count  #: the number of the sender's start; sequence numbers begin at 1 with each
     audience: Count | None = None  #: the incarnation of the recipient that it is meant for; None: any
+    traceparent: str | None = None  #: the trace that it belongs to as a whole (W3C Trace Context); None: none
+    tracestate: str | None = None
 
 
 class A2AMessage(Struct, frozen=True, kw_only=True):
@@ -84,7 +86,11 @@ class A2AMessage(Struct, frozen=True, kw_only=True):
     def encode(self) -> bytes:
         """The body: the exact bytes to sign and send. Raises BadTask when the payload is no JSON."""
         payload = {**self.payload, "tasks": as_list(map(bytes, self.tasks))} if self.tasks else self.payload
-        return encode_body(self.type, self.sender, self.recipient, payload, asdict(self.metadata))
+        metadata = asdict(self.metadata)
+        for name in ("traceparent", "tracestate"):
+            if metadata[name] is None:
+                del metadata[name]
+        return encode_body(self.type, self.sender, self.recipient, payload, metadata)
 
     @classmethod
     def opened(cls, signed: Signed, keys: KeyRing, *, limit_bytes: int = MESSAGE_LIMIT_BYTES) -> Self:

@@ -23,8 +23,10 @@ from core.event_types import EventLevel, EventType
 from core.roles import Action, Address
 from core.server_info import Memory
 from core.signing import ReplayWindow, Signed
+from core.spans import Span
 from core.status_reports import Room
 from core.tasks import Task
+from core.trace_context import TraceContext
 
 __all__ = [
     "Batch", "Call", "Drain", "Effect", "Event", "HeartbeatDue", "Note", "PutAside", "Received", "Request", "Sending",
@@ -231,6 +233,8 @@ class Step:
     placed: dict[str, str] = field(default_factory=dict)  #: id of a waiting task -> the child that must get it
     rejected: list[PutAside] = field(default_factory=list)  #: items that go into quarantine
     measured: list[tuple[Duration, int]] = field(default_factory=list)  #: for the metrics, ms
+    spans: list[Span] = field(default_factory=list)  #: for traces: what is over with this step
+    trace: TraceContext | None = None  #: what its messages as a whole belong to
 
     def put(self, table: Table, key: str, value: bytes | int, whose: str = "") -> None:
         """Writes a value, as JSON or a score. `whose`: the distributor whose `wanted` it is."""

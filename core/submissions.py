@@ -12,17 +12,20 @@ from core.errors import BadTask
 from core.roles import Action, Address
 from core.step import Batch, Received
 from core.tasks import Task
+from core.trace_context import TraceContext
 
 __all__ = ["submitted", "submitted_tasks"]
 
 
 def submitted(item: Raw, index: int, received: Received) -> Task:
     """The task in an item. A missing id is derived from the item's place, so that a repeated message gives the same
-    id."""
-    task = Task.from_json(item)
+    id. A task that names no trace is part of its message's."""
+    task, metadata = Task.from_json(item), received.message.metadata
+    if metadata.traceparent and task.trace is None:
+        task = task.evolve(trace=TraceContext.parsed(metadata.traceparent, metadata.tracestate))
     if task.task_id:
         return task
-    place = f"{received.sender} {received.message.metadata.request_id} {index}"
+    place = f"{received.sender} {metadata.request_id} {index}"
     return task.evolve(task_id=f"task-{hashlib.sha256(place.encode()).hexdigest()[:20]}")
 
 

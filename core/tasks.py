@@ -28,6 +28,7 @@ from core.errors import BadTask, UnlawfulTransition
 from core.json_values import check_limits, payload_json
 from core.record_fields import NULL, Attempts, Count, Limit, Moment, Name, Seconds, value_of
 from core.task_status import ENDED, LAWFUL, Priority, TaskStatus
+from core.trace_context import TraceContext
 from core.waits import Answered, Wait
 
 __all__ = [
@@ -205,6 +206,7 @@ class Task(
     grants: Grants = ()  #: the budgets that it spends from, with its own, the outermost first
     delay_s: Seconds | None = None  #: not_before, as seconds after the coordinator records the task
     reply_to: tuple[str, ...] = ()  #: addresses that are told when it ends
+    trace: TraceContext | None = None  #: the trace that it is part of, and the span that it belongs below
     cancel_requested: bool = False
 
     if TYPE_CHECKING:  # the arguments for programs; a type checker would see the JSON fields otherwise

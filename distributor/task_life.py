@@ -18,6 +18,7 @@ from core.dispatch_queue import Placement
 from core.event_types import EventType
 from core.reports import AttemptReport, TaskReport, item_of
 from core.roles import Action
+from core.spans import spans_of_attempt, spans_of_dispatch
 from core.step import Batch, Sending, Step, Table, Unsealed
 from core.tasks import NULL, Task, TaskError, TaskStatus, skills_needed
 from core.telling import tell_end
@@ -68,6 +69,7 @@ def hand_over(state: DistributorState, task: Task, worker: Subordinate, batch: B
     step.send(Sending(worker.address, Action.ASSIGN_TASK, None, worker.incarnation), record)
     step.change(task.task_id, trail(S.IN_PROGRESS, handed.assigned_to, handed.attempt, handed.task_type))
     step.tell(STARTED, handed, handed.assigned_to, handed.attempt)
+    step.spans += spans_of_dispatch(handed, task.updated_at)
 
 
 def fail(state: DistributorState, task: Task, name: str, said: AttemptReport, batch: Batch, step: Step) -> None:
@@ -97,6 +99,7 @@ def lose(state: DistributorState, task: Task, name: str, batch: Batch, step: Ste
     if not began:
         requeue(state, task, batch, step, retry_count=task.retry_count - 1)
         return
+    step.spans += spans_of_attempt(task, "lost", task.started_at, batch.now, "worker_lost")
     message = f"worker {name} was gone before it reported"
     error = TaskError(
         type="worker_lost", message=message, attempt=task.attempt, worker=name, output=last_progress(task)

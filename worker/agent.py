@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, assert_never
 
 import orjson
@@ -27,7 +27,9 @@ from core.runtime.agent import Agent
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.behaviour import Figures
 from core.runtime.portal import operation
+from core.runtime.tracing import tell_spans
 from core.sealing import bare
+from core.spans import spans_of_attempt
 from core.status_reports import Beat
 from core.step import Batch, Event, Received, Step
 from core.tasks import Task, to_begin_now
@@ -210,6 +212,10 @@ class WorkerBehaviour:
         assert self._loop
         ended = self.state.local_tasks.get(finished.task_id)
         error = finished.error.type if finished.error else None
+        if ended is not None and ended.attempt == finished.attempt:
+            end = finished.started_at + timedelta(milliseconds=finished.run_ms)
+            agent = self._handlers.hosts(ended.task_type)
+            tell_spans(spans_of_attempt(ended, finished.status, finished.started_at, end, error or "", agent=agent))
         self._loop.setup.measures.attempted(ended.task_type if ended else "", finished.status, finished.run_ms, error)
         if finished.error is not None:
             # The log does not get the error's message, which may quote the payload.

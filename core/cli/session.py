@@ -95,6 +95,9 @@ async def feeding(configured: Settings) -> AsyncIterator[EventFeed]:
 async def client_of(configured: Settings) -> AsyncIterator[AgentClient]:
     """A connected client of the configured coordinator. Raises TransportDown, ConfigError."""
     from core.client.agent_client import AgentClient
+    from core.runtime.tracing import listen
+
+    listen("agent_system.cli")
 
     async with AgentClient(configured.redis, configured.a2a, configured.coordinator_id) as client:
         yield client

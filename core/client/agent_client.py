@@ -57,8 +57,10 @@ from core.redis_backend.keys import CoordinatorKeys
 from core.reports import answer_in
 from core.roles import Action, Address, Role, asker_of, check_permitted
 from core.runtime.portal import keep_inherited, operation, refuse_in_a_loop
+from core.runtime.tracing import sending
 from core.signing import KeyRing, ReplayWindow, Signed
 from core.tasks import Task, checked
+from core.trace_context import TraceContext
 
 __all__ = ["AgentClient"]
 
@@ -199,8 +201,7 @@ class AgentClient(ThreadUser):
         submitting the same task again is safe. ServerRefused: Redis is full, read-only or cannot write to its disk.
         PeerError: the coordinator rejected the message, most likely because the secrets differ.
         """
-        [task_id] = await self._submit([task], timeout_s)
-        return task_id
+        return (await self._submit([task], timeout_s))[0]
 
     @operation
     async def submit_many(self, tasks: Sequence[Task], timeout_s: float = 60.0) -> list[str]:
@@ -313,7 +314,8 @@ class AgentClient(ThreadUser):
         ids = [task.task_id for task in tasks]
         new = {task_id for task_id in ids if task_id not in self._endings}  # others may wait for the rest
         self._endings.expect(ids)
-        refused = await self._ask(Action.SUBMIT_TASK, (task.to_json() for task in tasks), timeout_s)
+        with sending(tasks) as trace:
+            refused = await self._ask(Action.SUBMIT_TASK, (task.to_json() for task in tasks), timeout_s, trace)
         for refusal in refused:
             if refusal.task_id in new:
                 self._endings.forget(refusal.task_id)
@@ -329,15 +331,15 @@ class AgentClient(ThreadUser):
             await self.open.aio()
         return self._server
 
-    async def _ask(self, action: Action, items: Iterable[bytes], timeout_s: float) -> Refused:
-        if not self._is_open:
-            await self.open.aio()
+    async def _ask(
+        self, action: Action, items: Iterable[bytes], timeout_s: float, trace: TraceContext | None = None
+    ) -> Refused:
+        await self._reached()
         assert self._requests
-        return await self._requests.ask(action, items, timeout_s)
+        return await self._requests.ask(action, items, timeout_s, trace)
 
     async def _as_completed(self, task_ids: Sequence[str], timeout_s: float | None) -> AsyncGenerator[Task, None]:
-        if not self._is_open:
-            await self.open.aio()
+        await self._reached()
         search = Search([task_id for task_id in dict.fromkeys(task_ids) if task_id not in self._endings])
         self._endings.expect(search.strange)
         listener = self._endings.listen(task_ids)

@@ -30,6 +30,7 @@ from core.runtime.outbox import Outbox, chunks
 from core.server_info import is_other_type, of_another_type, passes_soon, why_refused
 from core.signing import KeyRing
 from core.step import Sending, Step
+from core.trace_context import TraceContext
 
 __all__ = ["Refused", "Requests"]
 
@@ -50,6 +51,7 @@ Messages = Iterator[list[Sequence[bytes]]]
 class _Asking:
     """The unanswered requests of one call."""
 
+    trace: TraceContext | None
     waiting: dict[str, Sequence[bytes]] = field(default_factory=dict)  #: request id -> its items
     size: int = 0  #: bytes of these items
     posted: set[bytes] = field(default_factory=set)  #: entry ids of its messages in the coordinator's inbox
@@ -134,8 +136,11 @@ class Requests:
         if asking is not None:
             asking.hears(request_id, refused)
 
-    async def ask(self, action: Action, items: Iterable[bytes], timeout_s: float) -> Refused:
-        """Sends `items`, waits until the coordinator has answered for all, and returns the refused ones.
+    async def ask(
+        self, action: Action, items: Iterable[bytes], timeout_s: float, trace: TraceContext | None = None
+    ) -> Refused:
+        """Sends `items`, waits until the coordinator has answered for all, and returns the refused ones. `trace`: what
+        they belong to.
 
         `items` is consumed while it is sent, so that the first are processed while the last are still being encoded.
         Raises TaskTimeout: there was no answer within `timeout_s`. TransportDown: Redis was away until then. In both
@@ -143,7 +148,7 @@ class Requests:
         accepts nothing now. PeerError: the coordinator rejects the messages of this client.
         """
         deadline_s = monotonic_s() + timeout_s
-        asking, unsent = _Asking(), _messages(items)
+        asking, unsent = _Asking(trace), _messages(items)
         backoff, patience_s = Backoff(), REJECTED_S
         try:
             while True:
@@ -187,7 +192,7 @@ class Requests:
                 asking.posted.add(reply)
 
     def _prepared(self, action: Action, items: Sequence[bytes], asking: _Asking) -> list[Command]:
-        step = Step()
+        step = Step(trace=asking.trace)
         step.sends[Sending(self._coordinator, action)] = list(items)
         commands = self._outbox.commands(step, self._clock.now_ms())
         request_id = self._outbox.request_id(self._coordinator, self._outbox.sent[self._coordinator])

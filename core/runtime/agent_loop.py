@@ -41,6 +41,7 @@ from core.runtime.outbox import Outbox
 from core.runtime.poison import PoisonFilter
 from core.runtime.self_report import SelfReport
 from core.runtime.step_writer import StepWriter
+from core.runtime.tracing import tell_spans
 from core.runtime.watchdog import Watchdog
 from core.sealing import Sealed
 from core.step import Batch, Call, Drain, Event, Received, Sending, Step, turn_away
@@ -233,6 +234,8 @@ class AgentLoop:
         for event in events:
             if isinstance(event, Call) and not event.future.done():
                 event.future.set_result(event.answer)
+        if step.spans:
+            tell_spans(step.spans)
         if step.effects:
             await self.writer.assert_held()
             await self.behaviour.perform(step.effects)

@@ -36,6 +36,8 @@ from core.runtime.health import health_server
 from core.runtime.logs import configure_logging
 from core.runtime.own_loop import MAIN, run
 from core.runtime.standstill import stay_awake
+from core.runtime.tracing import flush, listen
+from core.spans import SYSTEM
 
 __all__ = ["EXIT_HANDED_BACK", "arguments", "drain_limit_s", "run_agent"]
 
@@ -106,6 +108,7 @@ def run_agent(parser: argparse.ArgumentParser, build: Build, argv: Sequence[str]
             log.warning("%s. Cure: %s", finding.what, finding.cure, extra={"action": "secret_file_open"})
         failpoints.arm(settings.agent.failpoints)
         agent = build(argparse.Namespace(**flags), settings)
+        listen(f"{SYSTEM}.{agent.chain[-1].role.value}", agent.agent_id)
     except AgentSystemError as error:
         return _failed(parser.prog, error)
     return run(_to_its_end(parser.prog, agent, settings.agent.drain_timeout_s, flags["drain_order"]))
@@ -127,6 +130,7 @@ async def _to_its_end(program: str, agent: Agent, drain_timeout_s: float, drain_
     except AgentSystemError as error:
         code = _failed(program, error)
     finally:
+        flush()
         threading.Thread(target=_end, args=(code, asyncio.get_running_loop()), name="end", daemon=True).start()
     return code
 

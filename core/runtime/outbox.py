@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from msgspec import to_builtins
+
 from core.a2a_messaging import MAX_ITEMS, VERSION, MessageType, as_list, encode_body
 from core.ports import Command
 from core.redis_backend.keys import inbox_of
 from core.roles import ASKERS, Action, Address, Role
 from core.signing import KeyRing, Signed
 from core.step import TYPE_OF_ACTION, Sending, Step
+from core.trace_context import TraceContext
 
 __all__ = ["Outbox", "chunks"]
 
@@ -46,7 +49,7 @@ class Outbox:
             to_client = sending.recipient.role in ASKERS
             extra = step.extras.get(sending, {})
             for items in chunks(step.sends.get(sending, ())):
-                signed = self._message(sending, items, extra, now_ms)
+                signed = self._message(sending, items, extra, now_ms, step.trace)
                 kept = min(REPLIES_KEPT, max(1, REPLIES_BYTES // len(signed.body)))
                 bound = ("MAXLEN", "~", kept) if to_client else ()
                 commands.append(("XADD", key, *bound, "*", *signed.fields()))
@@ -70,9 +73,12 @@ class Outbox:
 
     def beat(self, parent: Address, payload: Mapping[str, Any], number: int, now_ms: int) -> bytes:
         """A heartbeat for `parent`, packed for a hash field. Its number counts beats, separately from messages."""
-        return self._sign(parent, MessageType.HEARTBEAT, payload, number, now_ms, None, None).pack()
+        return self._sign(parent, MessageType.HEARTBEAT, payload, number, now_ms, None, None, None).pack()
 
-    def _message(self, sending: Sending, items: Sequence[bytes], extra: Mapping[str, Any], now_ms: int) -> Signed:
+    def _message(
+        self, sending: Sending, items: Sequence[bytes], extra: Mapping[str, Any], now_ms: int,
+        trace: TraceContext | None,
+    ) -> Signed:  # fmt: skip
         to_client = sending.recipient.role in ASKERS
         # Clients come and go. They share one sequence, which each sees with gaps, so that none needs to be remembered.
         counter = CLIENTS if to_client else sending.recipient
@@ -83,7 +89,8 @@ class Outbox:
         kind = TYPE_OF_ACTION[sending.action]
         if sending.action is Action.TASK_ACCEPTED and extra.get("refused"):
             kind = MessageType.ERROR
-        return self._sign(sending.recipient, kind, payload, number, now_ms, sending.parent_request_id, sending.audience)
+        parent, audience = sending.parent_request_id, sending.audience
+        return self._sign(sending.recipient, kind, payload, number, now_ms, parent, audience, trace)
 
     def _sign(
         self,
@@ -94,6 +101,7 @@ class Outbox:
         now_ms: int,
         parent_request_id: str | None,
         audience: int | None,
+        trace: TraceContext | None,
     ) -> Signed:
         me = self._me.agent_id
         metadata = {
@@ -106,6 +114,8 @@ class Outbox:
             "incarnation": self.incarnation,
             "audience": audience,
         }
+        if trace is not None:
+            metadata |= to_builtins(trace)
         return self._signing.sign(encode_body(kind, me, recipient.agent_id, payload, metadata), recipient)
 
 

@@ -6,6 +6,7 @@ either of them from `current_context()`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from core.tasks import FreshId, Task, TaskError, TaskStatus, Then, checked
 if TYPE_CHECKING:
     from core.events.bus import EventBus
 
-__all__ = ["ChildOutcome", "Context", "Progress", "Spawn", "current_context"]
+__all__ = ["ChildOutcome", "Context", "Progress", "Spawn", "current_context", "enter"]
 
 #: A sum of fractions may exceed 1 by a rounding error. A larger value is probably a percentage.
 ROUNDING = 1.0001
@@ -82,6 +83,8 @@ class Context:
     deadline: datetime | None = None  #: aware, UTC; the attempt is stopped at this time
     #: the same for all attempts at a task: pass it to external systems, so that they act once even if it runs twice
     idempotency_key: str = ""
+    #: the attempt in its trace (W3C Trace Context), for the header of calls to other services; None: it has none
+    traceparent: str | None = field(default=None, kw_only=True)
     children: Sequence[ChildOutcome] = ()  #: the outcomes of a continuation's children, in the order of spawning
     spawned: int = field(default=0, repr=False)  #: number of children of earlier spawns; numbering continues there
     on_progress: Callable[[Progress], None] | None = field(default=None, repr=False)  #: called with each report
@@ -230,6 +233,17 @@ class Context:
 
 #: The context of the attempt that runs here. LangGraph copies context variables into its threads, so nodes see it too.
 running_context: ContextVar[Context] = ContextVar("running_context")
+
+
+def enter(context: Context) -> None:
+    """Makes the context that of what runs here from now on. Where user code uses OpenTelemetry, its spans belong below
+    the attempt."""
+    running_context.set(context)
+    if context.traceparent is not None and "opentelemetry.trace" in sys.modules:
+        from opentelemetry import context as otel
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        otel.attach(TraceContextTextMapPropagator().extract({"traceparent": context.traceparent}))
 
 
 def current_context() -> Context:

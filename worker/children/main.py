@@ -18,7 +18,7 @@ from msgspec.structs import asdict
 
 from core.errors import BadTask
 from core.json_values import result_json
-from worker.authoring.context import Context, Progress, Spawn, running_context
+from worker.authoring.context import Context, Progress, Spawn, enter
 from worker.authoring.registry import Handler, Handlers
 from worker.children.descendants import end_children
 from worker.children.frames import FRAME_LIMIT_BYTES, Frames, wrap
@@ -138,7 +138,7 @@ def _attempt(
 
 
 def _call(handler: Handler, payload: Any, context: Context) -> Any:
-    running_context.set(context)
+    enter(context)
     value = handler.function(*handler.arguments(payload, context))
     refuse_unrun(handler.task_type, value)
     return value

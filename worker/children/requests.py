@@ -27,6 +27,7 @@ def context_of(
         attempt=task["attempt"],
         deadline=datetime.fromisoformat(task["deadline"]) if task["deadline"] else None,
         idempotency_key=task["idempotency_key"] or "",
+        traceparent=task.get("traceparent"),
         children=[_child_outcome(child) for child in request["children"]],
         spawned=task["spawned"],
         on_progress=report,

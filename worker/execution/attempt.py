@@ -14,10 +14,13 @@ from msgspec.structs import asdict
 
 from core.event_types import EventType
 from core.redis_backend.clock import monotonic_s
+from core.runtime.tracing import tell_spans
+from core.spans import Span, trace_below
 from core.tasks import NULL, Task, TaskError, value_of
 from worker.authoring.context import ChildOutcome, Context, Progress, Spawn
 from worker.authoring.suspension import Suspension, resume_of
 from worker.children.output import TAIL_BYTES
+from worker.hosts.messages import Spanned
 
 __all__ = ["Finished", "Running", "Status", "graph_request", "run_request", "thread_of"]
 
@@ -129,6 +132,7 @@ class Running:
             task.spawned,
             self.report,
             on_event=self.tell_soon if self.on_event else None,
+            traceparent=traceparent_of(task),
         )
         return self.context
 
@@ -184,6 +188,15 @@ class Running:
         if self.on_event is not None and not self.forgotten:
             self.on_event(self.task, fields)
 
+    def tell_span(self, said: Spanned) -> None:
+        """Tells a span of what it does."""
+        if (trace := trace_below(self.task)) is not None:
+            part = Span(
+                said.name, trace.below(said.parent_id), said.span_id, said.start_ns, said.end_ns, said.attributes,
+                said.kind, said.error,
+            )  # fmt: skip
+            tell_spans([part])
+
     def tell_soon(self, fields: dict[str, Any]) -> None:
         """As `tell`, from any thread."""
         self.attempt.get_loop().call_soon_threadsafe(self.tell, fields)
@@ -213,6 +226,12 @@ def thread_of(task: Task) -> str:
     return (task.run and task.run.thread_id) or task.task_id
 
 
+def traceparent_of(task: Task) -> str | None:
+    """What the current attempt gives to others for them to be part of its trace; None: it has none."""
+    below = trace_below(task)
+    return None if below is None else below.traceparent
+
+
 def run_request(task: Task, children: Sequence[ChildOutcome], *, watched: bool = False) -> dict[str, Any]:
     """The request, ready for JSON, from which a child process runs an attempt at `task`. `children`: the outcomes that
     a continuation is given. `watched`: whether it tells of its events."""
@@ -226,6 +245,7 @@ def run_request(task: Task, children: Sequence[ChildOutcome], *, watched: bool =
             "deadline": task.deadline,
             "idempotency_key": task.idempotency_key,
             "spawned": task.spawned,
+            **({"traceparent": traceparent} if (traceparent := traceparent_of(task)) else {}),
             **({"run": orjson.Fragment(task.run.to_json())} if task.run is not None else {}),
         },
         "children": [

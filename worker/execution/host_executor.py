@@ -122,7 +122,9 @@ class HostExecutor:
             running.hint = self._forks.hint
 
         tell = running.tell if running.on_event else None
-        ended = await host.run(running.task.task_id, request, running.report, tell, begun, self._stream_of(running))
+        ended = await host.run(
+            running.task.task_id, request, running.report, tell, begun, self._stream_of(running), running.tell_span
+        )
         if ended.stuck:
             log.warning(
                 "%s has ended, but %s, so its process is ended, and what else ran there goes on in another",

@@ -12,7 +12,7 @@ from contextvars import copy_context
 from typing import Any
 
 from core.config.settings import AgentConfig
-from worker.authoring.context import ChildOutcome, Context, running_context
+from worker.authoring.context import ChildOutcome, Context, enter
 from worker.authoring.registry import Handler, Handlers
 from worker.execution.attempt import Finished, Running
 from worker.execution.attempts import Attempts
@@ -55,7 +55,7 @@ class InProcess:
             return await self._graphs.run(running, handler, children)
         context = running.begin(children)
         variables = copy_context()
-        variables.run(running_context.set, context)
+        variables.run(enter, context)
         call = asyncio.get_running_loop().run_in_executor(
             None, variables.run, _called, handler, running.task.payload, context
         )

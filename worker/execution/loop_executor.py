@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 
-from worker.authoring.context import ChildOutcome, running_context
+from worker.authoring.context import ChildOutcome, enter
 from worker.authoring.registry import Handler
 from worker.execution.attempt import Finished, Running
 from worker.execution.logs import AttemptLogs
@@ -42,7 +42,7 @@ class LoopExecutor:
         """The outcome of an attempt. Raises whatever the handler raises, and BadTask if it returns something that
         cannot be a result."""
         context = running.begin(children)
-        running_context.set(context)
+        enter(context)
         try:
             value = await handler.function(*handler.arguments(running.task.payload, context))
         finally:

@@ -15,7 +15,7 @@ from core.agent_run import RunOptions
 from core.checkpoints.storage import Fence
 from core.json_values import TooLarge, result_json
 from core.tasks import TaskError, grants_of
-from worker.authoring.context import ChildOutcome, Context, running_context
+from worker.authoring.context import ChildOutcome, Context, enter
 from worker.authoring.graph_factory import Graphs
 from worker.authoring.model_limit import fleet_gate
 from worker.authoring.registry import Handler
@@ -26,7 +26,7 @@ from worker.execution.attempt import Finished, Running, graph_request, run_reque
 from worker.execution.outcomes import completed, failed, returned, suspended_by
 from worker.hosts.chunk_writer import ChunkWriter
 from worker.hosts.faults import another_attempt_helps, refused_budget
-from worker.hosts.graph_events import callbacks_for
+from worker.hosts.graph_events import callbacks_for, span_callbacks
 from worker.hosts.memory import Memory
 from worker.hosts.messages import Answer, Ask
 from worker.hosts.run import GraphRun
@@ -144,7 +144,7 @@ class LoopRun:
 
     async def finished(self, context: Context) -> Finished:
         """How it has ended. Raises whatever the graph raises; GraphDrained."""
-        running_context.set(context)
+        enter(context)
         options = options_of(self._request)
         saver = self.saver = self._saver(options)
         store = None if saver is None else self._graphs.store()
@@ -178,6 +178,7 @@ class LoopRun:
     async def _callbacks(self, context: Context) -> list[Any]:
         """What LangChain tells and asks of the models that it calls."""
         callbacks = callbacks_for(context) if context.on_event is not None else []
+        callbacks += span_callbacks(context, 0, self._running.tell_span)
         if self.saver is None:
             return callbacks
         loop = asyncio.get_running_loop()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -12,9 +12,11 @@ from pydantic_core import to_json
 from core.errors import BadEvent
 from core.event_types import EventType
 from core.redis_backend.clock import monotonic_s
+from core.trace_context import TraceContext
 from worker.authoring.context import Context
+from worker.hosts.messages import Spanned
 
-__all__ = ["STREAM_MODES", "callbacks_for", "chunk_json", "json_shown", "tell_chunk"]
+__all__ = ["STREAM_MODES", "callbacks_for", "chunk_json", "json_shown", "span_callbacks", "tell_chunk"]
 
 #: What a run that is observed streams besides its state: what `get_stream_writer` is given, and its nodes.
 STREAM_MODES = ("custom", "tasks")
@@ -51,6 +53,16 @@ def callbacks_for(context: Context) -> list[Any]:
     from worker.hosts.graph_callbacks import GraphCallbacks
 
     return [GraphCallbacks(context)]
+
+
+def span_callbacks(context: Context, run: int, tell: Callable[[Spanned], None]) -> list[Any]:
+    """LangChain callbacks that tell spans of a run; none if it is in no trace that is recorded."""
+    trace = TraceContext.parsed(context.traceparent)
+    if trace is None or not trace.sampled:
+        return []
+    from worker.hosts.graph_spans import GraphSpans
+
+    return [GraphSpans(run, trace, tell)]
 
 
 def chunk_json(mode: str, namespace: Sequence[str], data: Any) -> bytes:

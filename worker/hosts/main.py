@@ -26,7 +26,7 @@ from core.agent_run import RunOptions
 from core.budget import Grants
 from core.checkpoints.storage import Fence
 from core.json_values import TooLarge, result_json
-from worker.authoring.context import Context, Progress, running_context
+from worker.authoring.context import Context, Progress, enter
 from worker.authoring.graph_factory import Graphs
 from worker.authoring.model_limit import fleet_gate
 from worker.authoring.registry import Handler, Handlers
@@ -38,7 +38,7 @@ from worker.children.outcome import failure, out_of_memory
 from worker.children.requests import context_of, options_of, progress_fields
 from worker.children.surroundings import Surroundings
 from worker.hosts.faults import another_attempt_helps, refused_budget, short_of
-from worker.hosts.graph_events import callbacks_for
+from worker.hosts.graph_events import callbacks_for, span_callbacks
 from worker.hosts.messages import (
     Answer,
     Ask,
@@ -206,7 +206,7 @@ class Host(asyncio.Protocol):
         if not request["watched"]:
             context.on_event = None
         self._by_context[context] = run
-        running_context.set(context)
+        enter(context)
         handler = self._handlers.get(context.task_type)
         self._allow_memory(handler)
         options = options_of(request)
@@ -250,6 +250,7 @@ class Host(asyncio.Protocol):
         """What LangChain tells and asks of the models that a run calls."""
         assert run.context is not None
         callbacks = callbacks_for(run.context) if run.context.on_event is not None else []
+        callbacks += span_callbacks(run.context, run.number, self._send)
         if request["thread"] is None:
             return callbacks
         run.ledger = CallLedger(self._counted, self._loop, self._lent_thread)

@@ -5,17 +5,18 @@ A run has a number, which its host never sees twice. What a host says of a run t
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
+from core.spans import Attribute, Kind
 from core.tasks import TaskError
 from worker.children.frames import wrap
 
 __all__ = [
     "Answer", "Ask", "Begin", "Cancel", "Chunk", "Drain", "Ended", "FromHost", "Printed", "Progressed", "Replace",
-    "ToHost", "Told", "from_host", "packed", "to_host",
+    "Spanned", "ToHost", "Told", "from_host", "packed", "to_host",
 ]  # fmt: skip
 
 
@@ -73,6 +74,20 @@ class Told(Struct, tag="told", array_like=True, gc=False):
     fields: bytes  #: JSON
 
 
+class Spanned(Struct, tag="spanned", array_like=True, gc=False):
+    """From a host: a span of what a run has done, see core.spans.Span."""
+
+    run: int
+    name: str
+    span_id: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
+    parent_id: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
+    start_ns: int
+    end_ns: int
+    attributes: dict[str, Attribute]
+    kind: Kind
+    error: str
+
+
 class Chunk(Struct, tag="chunk", array_like=True, gc=False):
     """From a host: what a run streams."""
 
@@ -104,7 +119,7 @@ class Replace(Struct, tag="replace", array_like=True, gc=False):
 
 
 ToHost: TypeAlias = Begin | Cancel | Drain | Answer
-FromHost: TypeAlias = Ended | Printed | Progressed | Told | Chunk | Ask | Replace
+FromHost: TypeAlias = Ended | Printed | Progressed | Told | Spanned | Chunk | Ask | Replace
 
 _encoder = msgspec.msgpack.Encoder()
 to_host = msgspec.msgpack.Decoder(ToHost)

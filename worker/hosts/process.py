@@ -28,6 +28,7 @@ from worker.hosts.messages import (
     Printed,
     Progressed,
     Replace,
+    Spanned,
     ToHost,
     Told,
     from_host,
@@ -67,8 +68,10 @@ class HostRun:
         report: Callable[[bytes], None],
         tell: Callable[[dict[str, Any]], None] | None,
         stream: Callable[[bytes], None] | None,
+        span: Callable[[Spanned], None],
     ) -> None:
         self.stream = stream
+        self.span = span
         self.host = host
         self.number = number
         self.output = output
@@ -128,14 +131,14 @@ class HostProcess(Forked):
         tell: Callable[[dict[str, Any]], None] | None,
         begun: Callable[[HostRun], None],
         stream: Callable[[bytes], None] | None = None,
+        span: Callable[[Spanned], None] = lambda span: None,
     ) -> Ended:
         """How the run that `request` asks for has ended; `begun` is called with it first, `report` with each progress
-        report, as JSON, `tell` with the fields of each event, `stream` with
-        each chunk. Raises HostDied; NoProcess; BadTask: the request
-        is too large."""
+        report, as JSON, `tell` with the fields of each event, `stream` with each chunk, `span` with each span. Raises
+        HostDied; NoProcess; BadTask: the request is too large."""
         self.begun += 1
         told = partial(_tell_output, tell) if tell else None
-        run = HostRun(self, self.begun, self.output.of_run(task_id, told), report, tell, stream)
+        run = HostRun(self, self.begun, self.output.of_run(task_id, told), report, tell, stream, span)
         if self.gone:
             raise self._death if isinstance(self._death, NoProcess) else HostDied(self._death, Blame.INNOCENT)
         if self.alone:
@@ -181,7 +184,7 @@ class HostProcess(Forked):
         assert self._memory is not None
         self.send(await answer_to(ask, self._memory))
 
-    def _on_message(self, run: HostRun, message: Ended | Printed | Progressed | Told | Chunk) -> None:
+    def _on_message(self, run: HostRun, message: Ended | Printed | Progressed | Told | Spanned | Chunk) -> None:
         match message:
             case Printed():
                 run.output.take(message.text)
@@ -190,6 +193,8 @@ class HostProcess(Forked):
             case Chunk():
                 if run.stream is not None:
                     run.stream(message.chunk)
+            case Spanned():
+                run.span(message)
             case Told():
                 if run.tell is not None:
                     fields = orjson.loads(message.fields)

@@ -1,0 +1,227 @@
+"""Tells spans to whoever listens in this process, through OpenTelemetry's API. Nothing of it is imported before.
+
+Somebody listens when the program has given OpenTelemetry a provider, or when variables named OTEL_* ask a process of
+ours to export spans (OpenTelemetry, Environment Variable Specification).
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from core.errors import ConfigError
+from core.spans import SYSTEM, Span
+from core.tasks import Task
+from core.trace_context import TraceContext
+from core.trace_starts import TraceStarts
+
+__all__ = ["asked_for", "flush", "listen", "sending", "tell_spans", "trace_starts"]
+
+log = logging.getLogger(__name__)
+
+#: Traces that a coordinator begins in a second, unless OTEL_TRACES_SAMPLER says how many: so a load of thousands of
+#: tasks a second is seen by examples, and is not slowed down.
+BEGUN_A_SECOND = 50
+#: Seconds in which a process that ends hands over what it has told last.
+FLUSH_S = 1.0
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+#: The names of exporters of OTLP among those that are installed, by protocol; the first is the usual one.
+_OTLP = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
+_CURE = "pip install 'agent-system[telemetry]'"
+
+
+class _ChosenIds:
+    """Gives the ids that were chosen for the next span; otherwise those of another generator."""
+
+    def __init__(self, others: Any) -> None:
+        self._others = others
+        self.trace_id: int | None = None
+        self.span_id: int | None = None
+
+    def generate_trace_id(self) -> int:
+        chosen, self.trace_id = self.trace_id, None
+        return int(self._others.generate_trace_id()) if chosen is None else chosen
+
+    def generate_span_id(self) -> int:
+        chosen, self.span_id = self.span_id, None
+        return int(self._others.generate_span_id()) if chosen is None else chosen
+
+    def is_trace_id_random(self) -> bool:
+        return False
+
+
+class _Teller:
+    """Tells spans to a provider. Where that is not OpenTelemetry's SDK, they have other ids than they should."""
+
+    def __init__(self, provider: Any) -> None:
+        from opentelemetry import trace
+
+        self._api = trace
+        self.provider = provider
+        self.tracer = provider.get_tracer(SYSTEM)
+        self._ids = _ChosenIds(getattr(self.tracer, "id_generator", None))
+        self.tracer.id_generator = self._ids
+        self._one_at_a_time = threading.Lock()  # between the choice of ids and their use
+
+    def tell(self, span: Span) -> None:
+        api, trace = self._api, span.trace
+        above = api.INVALID_SPAN if trace.span_id == span.span_id else api.NonRecordingSpan(self.context_of(trace))
+        links = [api.Link(self.context_of(trace.below(span.link)))] if span.link else ()
+        with self._one_at_a_time:
+            self._ids.trace_id, self._ids.span_id = int(trace.trace_id, 16), int(span.span_id, 16)
+            told = self.tracer.start_span(
+                span.name,
+                context=api.set_span_in_context(above),
+                kind=api.SpanKind[span.kind.upper()],
+                attributes=span.attributes,
+                links=links,
+                start_time=span.start_ns,
+            )
+            self._ids.trace_id = self._ids.span_id = None
+        if span.error:
+            told.set_attribute("error.type", span.error)
+            told.set_status(api.StatusCode.ERROR)
+        told.end(span.end_ns)
+
+    def context_of(self, trace: TraceContext) -> Any:
+        """The same in OpenTelemetry's terms."""
+        api = self._api
+        state = api.TraceState.from_header([trace.tracestate]) if trace.tracestate else None
+        flags = api.TraceFlags(api.TraceFlags.SAMPLED if trace.sampled else api.TraceFlags.DEFAULT)
+        return api.SpanContext(int(trace.trace_id, 16), int(trace.span_id, 16), True, flags, state)
+
+
+_teller: _Teller | None = None
+
+
+def _listening() -> _Teller | None:
+    """What tells spans; None: nobody listens, as far as is known by now."""
+    global _teller
+    if _teller is None and "opentelemetry.trace" in sys.modules:
+        from opentelemetry import trace
+
+        provider = trace.get_tracer_provider()
+        if not isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
+            _teller = _Teller(provider)
+    return _teller
+
+
+def tell_spans(spans: Iterable[Span]) -> None:
+    """Tells spans that are over, if somebody listens."""
+    if (teller := _listening()) is not None:
+        for span in spans:
+            teller.tell(span)
+
+
+def trace_starts(environ: Mapping[str, str] = os.environ) -> TraceStarts | None:
+    """Which tasks begin a trace here; None: none does, since nobody listens. Raises ConfigError."""
+    if _listening() is None:
+        return None
+    sampler = environ.get("OTEL_TRACES_SAMPLER", "").removeprefix("parentbased_")
+    if sampler == "traceidratio":
+        try:
+            return TraceStarts(share=float(environ.get("OTEL_TRACES_SAMPLER_ARG", "1")))
+        except ValueError:
+            raise ConfigError(
+                "OTEL_TRACES_SAMPLER_ARG is no number: set it to a share of 0 to 1, such as 0.1."
+            ) from None
+    if sampler in ("always_on", "always_off"):
+        return TraceStarts(share=float(sampler == "always_on"))
+    return TraceStarts(a_second=BEGUN_A_SECOND)
+
+
+@contextmanager
+def sending(tasks: Sequence[Task]) -> Iterator[TraceContext | None]:
+    """The trace that a submission belongs to, with a span that is open within the block: one below the span that is
+    open around it, or for a single task one that begins a trace. None: its tasks are in no trace yet."""
+    if "opentelemetry.trace" not in sys.modules or not tasks:
+        yield None
+        return
+    from opentelemetry import trace
+
+    teller, around = _listening(), trace.get_current_span()
+    if not around.get_span_context().is_valid and (teller is None or len(tasks) > 1):
+        yield None
+    elif teller is None:
+        yield _current(around)
+    else:
+        first = tasks[0]
+        attributes: dict[str, str | int] = {
+            "messaging.system": SYSTEM, "messaging.operation.name": "send", "messaging.operation.type": "send",
+            "messaging.destination.name": first.task_type,
+        }  # fmt: skip
+        if len(tasks) == 1:
+            attributes["messaging.message.id"] = first.task_id
+        else:
+            attributes["messaging.batch.message_count"] = len(tasks)
+        name, kind = f"send {first.task_type}", trace.SpanKind.PRODUCER
+        with teller.tracer.start_as_current_span(name, kind=kind, attributes=attributes) as span:
+            yield _current(span)
+
+
+def _current(span: Any) -> TraceContext | None:
+    context = span.get_span_context()
+    traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+    return TraceContext.parsed(traceparent, context.trace_state.to_header())
+
+
+# ---- processes of ours ----
+
+
+def asked_for(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether variables ask for spans to be exported."""
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return False
+    exporter = environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    return exporter != "none" if exporter else any(environ.get(name) for name in _ENDPOINTS)
+
+
+def listen(service: str, instance: str = "") -> None:
+    """Has this process export its spans if variables ask for it, as the `service`, unless OTEL_SERVICE_NAME says
+    another name, and that `instance` of it. Raises ConfigError: what they ask for is not installed."""
+    if not asked_for():
+        return
+    try:
+        from opentelemetry import trace
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError:
+        raise ConfigError(f"OTEL_* asks for traces, and the SDK of OpenTelemetry is not installed: {_CURE}") from None
+    ours = {"service.name": service, **({"service.instance.id": instance} if instance else {})}
+    named = {"service.name"} if "OTEL_SERVICE_NAME" in os.environ else set()
+    resource = Resource.create({name: value for name, value in ours.items() if name not in named})
+    provider = TracerProvider(resource=resource)
+    for name in os.environ.get("OTEL_TRACES_EXPORTER", "otlp").split(","):
+        provider.add_span_processor(BatchSpanProcessor(_exporter(name.strip())))
+    trace.set_tracer_provider(provider)
+
+
+def _exporter(name: str) -> Any:
+    """The exporter of that name. Raises ConfigError."""
+    if name == "console":
+        from opentelemetry.sdk.trace.export import ConsoleSpanExporter
+
+        return ConsoleSpanExporter(formatter=lambda span: span.to_json(indent=None) + "\n")
+    if name == "otlp":
+        protocol = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
+        name = _OTLP.get(protocol or next(iter(_OTLP)), protocol or "")
+    found = list(importlib.metadata.entry_points(group="opentelemetry_traces_exporter", name=name))
+    if not found:
+        raise ConfigError(f"there is no exporter {name!r} of traces (OTEL_TRACES_EXPORTER, OTEL_EXPORTER_*): {_CURE}")
+    return found[0].load()()
+
+
+def flush() -> None:
+    """Hands over what was told last, for a process that ends. Takes FLUSH_S at most."""
+    if _teller is not None and hasattr(_teller.provider, "force_flush"):
+        handing_over = threading.Thread(target=_teller.provider.force_flush, daemon=True)
+        handing_over.start()
+        handing_over.join(FLUSH_S)
