@@ -175,13 +175,11 @@ class Task(
     backoff_s: Seconds = 0.5  #: longest pause before the 2nd attempt; doubles, at most 60 s; see retry_delay
     capabilities: Annotated[tuple[Name, ...], Meta(max_length=32)] = ()  #: capabilities that its worker must have
     affinity_key: Name | None = None  #: tasks of one key had better run in one place: strategy rendezvous
-    regions: Annotated[tuple[Name, ...], Meta(max_length=16)] = ()  #: where it had better run, the best first: strategy geographic
+    regions: Annotated[tuple[Name, ...], Meta(max_length=16)] = ()  #: where it had better run, the best first
     idempotency_key: Name | None = None  #: for effects outside; None: the task_id
     owner: str | None = None  #: the client or operator that submitted its root, as `role:name`
     shared_with: Annotated[tuple[Name, ...], Meta(max_length=32)] = ()  #: clients that share it; "*": all
-    tenant: Name | None = (
-        None  #: who shares the fleet with others (see dispatch_queue); None: its owner; children inherit it
-    )
+    tenant: Name | None = None  #: who shares the fleet with others; None: its owner; children inherit it
     parent_id: str | None = None
     root_id: str | None = None  #: the submitted task at the top of the tree
     depth: Attempts = 0  #: number of parents above it
