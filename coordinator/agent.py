@@ -47,6 +47,7 @@ from core.runtime.agent import Agent
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.behaviour import Figures
 from core.runtime.portal import operation
+from core.runtime.tier_figures import handing_out
 from core.runtime.tracing import trace_starts
 from core.signing import Signed
 from core.status_reports import Beat, beat_in
@@ -95,13 +96,11 @@ class CoordinatorBehaviour:
     def beat(self) -> Beat:
         return Beat()
 
-    def figures(self) -> Figures:
+    def figures(self, now: datetime) -> Figures:
         state = self.state
         asking = len(state.questions.get(OPERATORS, ()))
-        return Figures(
-            state.counts,
-            {"open": len(state.local_tasks), "queued": len(state.queue), "asking": asking, "dead": len(state.dead)},
-        )
+        gauges = {"open": len(state.local_tasks), "queued": len(state.queue), "asking": asking, "dead": len(state.dead)}
+        return handing_out(state.counts, gauges, state.local_tasks.values(), state.distributors.values(), now)
 
     def looked_up(self, received: Sequence[Received], events: Sequence[Event], now: datetime) -> list[str]:
         """The ids named by clients, programs, spawning handlers and due schedules that are not open. Those tasks may

@@ -312,6 +312,8 @@ def hand_over(state: CoordinatorState, task: Task, distributor_id: str, batch: B
     step.send(Sending(Address(Role.DISTRIBUTOR, distributor_id), Action.ASSIGN_TASK), record)
     step.change(task.task_id, S.IN_PROGRESS)
     step.tell(ASSIGNED, task, distributor_id)
+    step.measure_distribution(task, batch.now)
+    state.count("distributed")
 
 
 def save(state: CoordinatorState, task: Task, step: Step) -> None:

@@ -294,6 +294,14 @@ class Step:
         """Adds how long something took to the metrics."""
         self.measured.append((duration, ms))
 
+    def measure_distribution(self, task: Task, now: datetime) -> None:
+        """Adds how long a task could have been handed out until it is, as it was before."""
+        since = task.updated_at or task.created_at
+        if task.not_before is not None:
+            since = max(since, task.not_before)
+        waited_ms = int((now - since).total_seconds() * 1000)
+        self.measured.append((Duration.DISTRIBUTION, max(0, waited_ms)))
+
     @property
     def commits(self) -> bool:
         """Whether there is anything to write or to send."""

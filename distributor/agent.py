@@ -20,6 +20,7 @@ from core.runtime.agent import Agent
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.behaviour import Figures
 from core.runtime.portal import operation
+from core.runtime.tier_figures import handing_out
 from core.sealing import Sealed, Seals, bare
 from core.status_reports import Beat
 from core.step import Batch, Event, Received, Step
@@ -78,10 +79,11 @@ class DistributorBehaviour:
             },
         )  # fmt: skip
 
-    def figures(self) -> Figures:
+    def figures(self, now: datetime) -> Figures:
         state = self.state
         in_hand = sum(len(worker.in_flight) for worker in state.workers.values())
-        return Figures(state.counts, {"open": len(state.local_tasks), "queued": len(state.queue), "in_hand": in_hand})
+        gauges = {"open": len(state.local_tasks), "queued": len(state.queue), "in_hand": in_hand}
+        return handing_out(state.counts, gauges, state.local_tasks.values(), state.workers.values(), now)
 
     def looked_up(self, received: Sequence[Received], events: Sequence[Event], now: datetime) -> list[str]:
         return []

@@ -194,6 +194,7 @@ def on_task_result(state: DistributorState, name: str, said: AttemptReport, batc
             worker.mark_draining()
     if status == "returned":
         step.tell(EventType.ATTEMPT_CANCELLED, task, name, task.attempt, "returned")
+        state.count("returned")
         requeue(state, task, batch, step, retry_count=task.retry_count - 1)
     elif status == "failed":
         fail(state, task, name, said, batch, step)

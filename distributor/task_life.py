@@ -69,6 +69,8 @@ def hand_over(state: DistributorState, task: Task, worker: Subordinate, batch: B
     step.send(Sending(worker.address, Action.ASSIGN_TASK, None, worker.incarnation), record)
     step.change(task.task_id, trail(S.IN_PROGRESS, handed.assigned_to, handed.attempt, handed.task_type))
     step.tell(STARTED, handed, handed.assigned_to, handed.attempt)
+    step.measure_distribution(task, batch.now)
+    state.count("distributed")
     step.spans += spans_of_dispatch(handed, task.updated_at)
 
 
@@ -96,6 +98,7 @@ def lose(state: DistributorState, task: Task, name: str, batch: Batch, step: Ste
     """Handles an attempt whose worker is gone: the task is tried again elsewhere, or ends after too many attempts. If
     it had not begun, it does not count."""
     step.tell(EventType.ATTEMPT_LOST, task, name, task.attempt)
+    state.count("lost")
     if not began:
         requeue(state, task, batch, step, retry_count=task.retry_count - 1)
         return

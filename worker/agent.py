@@ -165,7 +165,7 @@ class WorkerBehaviour:
             example=self._example,
         )
 
-    def figures(self) -> Figures:
+    def figures(self, now: datetime) -> Figures:
         executor = self.executor
         running, queued = len(executor.running), executor.queued
         return Figures({"done": self.state.done, "failed": self.state.failed}, {"running": running, "queued": queued})

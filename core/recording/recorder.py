@@ -97,8 +97,8 @@ class Recorded(Behaviour[Effects]):
     def beat(self) -> Beat:
         return self._behaviour.beat()
 
-    def figures(self) -> Figures:
-        return self._behaviour.figures()
+    def figures(self, now: datetime) -> Figures:
+        return self._behaviour.figures(now)
 
     def looked_up(self, received: Sequence[Received], events: Sequence[Event], now: datetime) -> list[str]:
         return self._behaviour.looked_up(received, events, now)

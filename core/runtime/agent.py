@@ -35,6 +35,7 @@ from core.runtime.behaviour import Behaviour, Figures
 from core.runtime.condition import Condition
 from core.runtime.measures import Measures
 from core.runtime.portal import Resident, operation, portal_loop, refuse_in_a_loop
+from core.tasks import utc_now
 from core.wiring import keys_for, redis_or_configured, secrets_or_configured, server_for
 
 __all__ = ["Agent"]
@@ -243,7 +244,7 @@ class Agent(Resident):
     @property
     def figures(self) -> Figures:
         """What it has counted and what it has, for metrics."""
-        return self._behaviour.figures()
+        return self._behaviour.figures(self._loop.setup.clock.now() if self._loop else utc_now())
 
     @property
     def loop_at_work(self) -> AgentLoop | None:

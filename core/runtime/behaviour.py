@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
+from core.agents import Health
 from core.langgraph_state import LocalAgentState
 from core.status_reports import Beat
 from core.step import Batch, Effect, Event, Received, Step
+from core.tasks import Priority
 
 if TYPE_CHECKING:
     from core.runtime.agent_loop import AgentLoop
@@ -25,6 +27,10 @@ class Figures(NamedTuple):
 
     counts: Mapping[str, int]  #: what became of tasks since its start, by what that is called
     gauges: Mapping[str, int]  #: how many it has now, by their state
+    queued: Mapping[Priority, int] = {}  #: how many wait to be handed out, by priority; empty: it hands nothing out
+    oldest_queued_s: float = 0.0  #: how long the first of them has waited
+    children: Mapping[Health, int] = {}  #: how many there are, by health
+    loads: Mapping[str, int] = {}  #: and by how full they are
 
 
 class Behaviour(Protocol[Effects]):
@@ -40,8 +46,8 @@ class Behaviour(Protocol[Effects]):
     def beat(self) -> Beat:
         """The current payload of the heartbeat; the loop fills in its own counts."""
 
-    def figures(self) -> Figures:
-        """What it has counted and what it has, for metrics."""
+    def figures(self, now: datetime) -> Figures:
+        """What it has counted and what it has, for metrics. `now`: by the server's clock."""
 
     def looked_up(self, received: Sequence[Received], events: Sequence[Event], now: datetime) -> list[str]:
         """Ids of task records that the graph needs to see for these messages and events, at that moment."""

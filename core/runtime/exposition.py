@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import HistogramMetricFamily, Metric
 
     from core.runtime.agent import Agent
+    from core.runtime.behaviour import Figures
 
 __all__ = ["CONTENT_TYPE", "exposition"]
 
@@ -69,6 +70,7 @@ def _of_agent(agent: Agent) -> Iterator[Metric]:
     for state, number in figures.gauges.items():
         gauge.add_metric([state], number)
     yield gauge
+    yield from _of_tier(figures)
     yield counter("agent_task_events", f"What this {me.role} has counted since its start.", figures.counts, "event")
     yield histograms("agent_attempt_duration", "Attempts that ended here.", measures.attempts, "task_type", "status")
     yield counter("agent_attempt_failures", "By the type of their error.", measures.failures, "error")
@@ -83,6 +85,28 @@ def _of_agent(agent: Agent) -> Iterator[Metric]:
     for duration, histogram in measures.durations.items():
         yield histograms(f"agent_{duration}", duration.name.replace("_", " ").capitalize() + ".", {(): histogram})
     yield from _of_loop(agent)
+
+
+def _of_tier(figures: Figures) -> Iterator[Metric]:
+    """What only an agent has that hands tasks out."""
+    from prometheus_client.core import GaugeMetricFamily
+
+    if not figures.queued:
+        return
+    found: tuple[tuple[str, str, str, Mapping[Any, int]], ...] = (
+        ("agent_queued_tasks", "What waits here to be handed out.", "priority", figures.queued),
+        ("agent_children", "Agents below this one.", "health", figures.children),
+        ("agent_children_by_load", "The same, by how full they are.", "load", figures.loads),
+    )
+    for name, help_text, label, numbers in found:
+        gauge = GaugeMetricFamily(name, help_text, labels=[label])
+        for value, number in numbers.items():
+            gauge.add_metric([value], number)
+        yield gauge
+    yield GaugeMetricFamily(
+        "agent_oldest_queued_seconds", "How long the first task that could be handed out has waited.",
+        figures.oldest_queued_s,
+    )  # fmt: skip
 
 
 def _of_loop(agent: Agent) -> Iterator[Metric]:

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from core.errors import TaskFailed
 from core.runtime.agent import Agent
 from core.runtime.exposition import exposition
-from core.tasks import Task
+from core.tasks import Priority, Task
 from tests.integration.hierarchy import House, add
 from tests.waiting import until_async
 
@@ -34,6 +34,11 @@ async def test_tasks_attempts_messages_and_state_are_counted_where_they_happen(a
     assert sample(top, "agent_task_events_total", event="accepted") == 4
     assert sample(top, "agent_task_events_total", event="completed") == 3
     assert sample(top, "agent_tasks", state="open") == 0
+    for tier in (top, middle):
+        assert sample(tier, "agent_task_events_total", event="distributed") == 4
+        assert sample(tier, "agent_distribution_seconds_count") == 4
+        assert sample(tier, "agent_children", health="active") == 1
+        assert sample(tier, "agent_children_by_load", load="idle") == 1
     assert sample(worker, "agent_attempt_duration_seconds_count", task_type="add", status="completed") == 3
     assert sample(worker, "agent_attempt_failures_total") == 1
     assert sample(middle, "agent_messages_total", direction="sent", action="assign_task", role="worker") >= 1
@@ -43,6 +48,15 @@ async def test_tasks_attempts_messages_and_state_are_counted_where_they_happen(a
         assert sample(agent, "agent_lease_acquisition_seconds_count") == 1
         assert sample(agent, "agent_commit_duration_seconds_count") >= sample(agent, "agent_state_version") - 2
         assert sample(agent, "agent_info", role=agent.chain[-1].role.value, agent_id=agent.agent_id) == 1
+
+
+async def test_what_waits_is_counted_by_priority_with_the_age_of_the_first(agents: House) -> None:
+    top, me = await agents.coordinator(), await agents.client()
+    await me.submit_many.aio([add(f"t{n}", n).evolve(priority=Priority.HIGH) for n in range(3)])
+
+    assert sample(top, "agent_queued_tasks", priority="high") == 3
+    assert sample(top, "agent_queued_tasks", priority="low") == 0
+    await until_async(lambda: sample(top, "agent_oldest_queued_seconds") > 0, "time passes")
 
 
 async def test_the_time_until_a_death_is_noticed_is_measured(agents: House) -> None:

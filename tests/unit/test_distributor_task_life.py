@@ -167,6 +167,11 @@ ENDINGS: dict[str, tuple[Callable[..., None], Task, dict[str, Any], str, str]] =
 }  # fmt: skip
 
 
+def lost(name: str) -> dict[str, int]:
+    """What is counted besides, if a worker is lost."""
+    return {"lost": 1} if "lost" in name else {}
+
+
 @pytest.mark.parametrize("name", ENDINGS)
 def test_the_end_of_a_task_is_told_counted_and_shown_and_nothing_of_it_is_kept(name: str) -> None:
     happens, task, report, trail, shown = ENDINGS[name]
@@ -177,7 +182,7 @@ def test_the_end_of_a_task_is_told_counted_and_shown_and_nothing_of_it_is_kept(n
 
     assert said(step) == {**NUMBERS, **report}
     assert step.changes == {"t": (trail,)}
-    assert state.counts == {report["status"]: 1}
+    assert state.counts == {report["status"]: 1, **lost(name)}
     stored = step.writes[Table.ACTUAL, ""]["t"]
     assert isinstance(stored, Unsealed)
     assert orjson.loads(bytes(stored)) == {
@@ -225,7 +230,7 @@ def test_what_is_tried_again_waits_and_is_stored_with_what_has_become_of_it(name
     assert state.local_tasks == {"t": again}
     assert step.writes == {(Table.ACTUAL, ""): {"t": again.to_json()}}
     assert step.changes == {"t": (trail,)}
-    assert state.counts == ({"retried": 1} if failed_by else {})
+    assert state.counts == {**({"retried": 1} if failed_by else {}), **lost(name)}
     assert state.last_worker == ({"t": failed_by} if failed_by else {})
     assert "t" in state.queue
     assert not step.sends
@@ -248,7 +253,8 @@ def test_what_is_given_back_takes_its_attempts_and_its_pause_along(happens: Any,
 
     assert said(step) == {**NUMBERS, "status": "returned", "errors": [told(EARLIER)], "not_before": A_SECOND_ON, **more}
     assert step.writes[Table.ACTUAL, ""]["t"] is None
-    assert (state.local_tasks, state.last_worker, len(state.queue), state.counts) == ({}, {}, 0, {})
+    assert (state.local_tasks, state.last_worker, len(state.queue)) == ({}, {}, 0)
+    assert state.counts == ({"lost": 1} if "retry_count" in more else {})
 
 
 @pytest.mark.parametrize(
