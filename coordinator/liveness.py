@@ -63,16 +63,8 @@ def note_report(state: CoordinatorState, received: Received, batch: Batch, step:
         step.tell_agent(EventType.AGENT_JOINED, child.address)
         step.put(Table.HEADER, "distributors", orjson.dumps(sorted(state.distributors)))
     tell_health(child, Health.ACTIVE, step)
-    update(state, child, beat, batch.mono_ms)
+    child.update(beat, batch.mono_ms)
     return child
-
-
-def update(state: CoordinatorState, child: Subordinate, beat: Beat, mono_ms: int) -> None:
-    """Takes a heartbeat of a distributor."""
-    regroup = beat.agents != child.beat.agents
-    child.update(beat, mono_ms)
-    if regroup:
-        child.tell_agents_apart(state.local_tasks)
 
 
 def remove_distributor(state: CoordinatorState, name: str, step: Step) -> None:
@@ -112,7 +104,7 @@ def on_capacity(state: CoordinatorState, received: Received, batch: Batch, step:
     child = state.distributors.get(received.sender.agent_id)
     if child and child.incarnation == received.message.metadata.incarnation:
         assert received.status
-        update(state, child, replace(child.beat, **asdict(received.status)), child.moved_ms)
+        child.update(replace(child.beat, **asdict(received.status)), child.moved_ms)
 
 
 def on_agent_left(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:

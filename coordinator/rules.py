@@ -62,7 +62,7 @@ from coordinator.task_life import (
 )
 from coordinator.threads import recall_lines
 from core.agents import Subordinate
-from core.balancing import LeastLoaded
+from core.balancing import Balancer
 from core.errors import BadTask, MalformedMessage
 from core.event_types import EventType
 from core.langgraph_state import AgentStatus
@@ -70,6 +70,7 @@ from core.reports import Answer, Refusal, TaskReport, shown_id, task_id_in, task
 from core.roles import Action, Address, Role
 from core.status_reports import Beat
 from core.step import Batch, Call, Drain, Event, HeartbeatDue, Received, Request, Step, Table
+from core.strategies import asks_of
 from core.submissions import submitted
 from core.tasks import Task, TaskError, TaskStatus, check_new, skills_needed
 
@@ -225,14 +226,12 @@ def hand_out(state: CoordinatorState, batch: Batch, step: Step) -> None:
         if distributor_id in state.distributors:
             place(state, placed_id, distributor_id, batch, step)
     if state.queue.offers() and not state.draining:
-        spread = LeastLoaded(state.distributors.values())
+        spread = Balancer(state.distributors.values(), state.strategy, state.turns)
         while (task_id := state.queue.pop(spread.can_serve)) is not None:
             task = state.local_tasks[task_id]
-            needs = skills_needed(task)
-            child = spread.choose(needs)
+            child = spread.choose(asks_of(task))
             assert child
             hand_over(state, task, child.address.agent_id, batch, step)
-            spread.put_back(child, needs)
 
 
 def write_records(state: CoordinatorState, step: Step) -> None:
@@ -268,7 +267,7 @@ def recall(state: CoordinatorState, records: list[Task], digests: dict[str, str]
             name = task.assigned_to
             if name not in state.distributors:
                 state.distributors[name] = Subordinate(Address(Role.DISTRIBUTOR, name), 0, Beat(), mono_ms)
-            state.distributors[name].take(task.task_id)
+            state.distributors[name].take(task.task_id, skills_needed(task))
         if task.parent_id and task.root_id:
             state.trees[task.root_id] = state.trees.get(task.root_id, 0) + 1
     recall_questions(state)

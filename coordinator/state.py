@@ -15,6 +15,7 @@ from core.reconciliation import Held
 from core.schedules import Schedule
 from core.server_info import Memory
 from core.step import Call, Drain, Effect, Event, HeartbeatDue, Request, Sending
+from core.strategies import DEFAULT, Strategy, Turns
 from core.tasks import NULL, Task
 from core.trace_starts import TraceStarts
 
@@ -61,6 +62,11 @@ class CoordinatorState(LocalAgentState):
     admitted_bytes: tuple[int, int] = (0, 0)  #: bytes admitted in the previous and the current heartbeat interval
     queue: DispatchQueue = field(default_factory=DispatchQueue)
     distributors: dict[str, Subordinate] = field(default_factory=dict)
+    strategy: Strategy = (
+        DEFAULT  #: by which it chooses distributors, and they their workers, unless they have their own
+    )
+    own_strategies: dict[str, Strategy] = field(default_factory=dict)  #: by distributor
+    turns: Turns = field(default_factory=Turns)
     families: dict[str, set[str]] = field(default_factory=dict)  #: waiting task -> its open children
     #: who may see it (see open_questions) -> tasks with open questions, in the order in which they have asked
     questions: dict[str, dict[str, None]] = field(default_factory=dict)

@@ -6,7 +6,7 @@ heartbeat has not moved for half of the failure timeout, and gone after all of i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -15,10 +15,10 @@ from msgspec.structs import replace
 
 from core.reconciliation import Probe
 from core.roles import Address
-from core.status_reports import Beat
-from core.tasks import Task, skills_needed
+from core.room import Counts, Needs
+from core.status_reports import Beat, Kind
 
-__all__ = ["UNKNOWN_RUN_MS", "Health", "Subordinate", "discount_silence", "prefetch_window"]
+__all__ = ["UNKNOWN_RUN_MS", "Health", "Pace", "Subordinate", "discount_silence", "prefetch_window"]
 
 #: A worker is handed as much beyond its concurrency as it finishes in this time. That is enough not to run dry while a
 #: standby replaces its distributor, and little enough that a long task does not hold others up.
@@ -39,8 +39,20 @@ class Health(StrEnum):
 
 
 @dataclass(slots=True)
+class Pace:
+    """How long tasks take, as a moving mean. Workers with the same skills share it, so that they may hold equally many:
+    otherwise the first to report short runs would be handed what is left of a burst."""
+
+    mean_run_ms: float = UNKNOWN_RUN_MS
+
+    def ran(self, run_ms: float) -> None:
+        """Adds a run's duration, ms: an exponentially weighted moving average (EWMA) with alpha 0.1."""
+        self.mean_run_ms = self.mean_run_ms * 0.9 + run_ms * 0.1
+
+
+@dataclass(slots=True)
 class Subordinate:
-    """One child, as its parent sees it."""
+    """One child, as its parent sees it. Runs of agents have slots of their own, and are counted by themselves."""
 
     address: Address
     incarnation: int
@@ -49,96 +61,135 @@ class Subordinate:
     health: Health = Health.ACTIVE
     in_flight: dict[str, int] = field(default_factory=dict)  #: task id -> number of its hand-over, in that order
     handed: int = 0  #: counts the hand-overs
-    mean_run_ms: float = UNKNOWN_RUN_MS  #: of its recent tasks
+    pace: Pace = field(default_factory=Pace)  #: of a worker's tasks
     probe: Probe = field(default_factory=Probe)  #: which of the tasks in flight have not arrived
-    #: those of the tasks in flight that have slots of their own: runs of agents
-    agents_in_flight: set[str] = field(default_factory=set)
-    skills: tuple[frozenset[str], ...] = ()  #: what its heartbeat says one worker can do; of a distributor, each kind
+    needs: dict[str, Needs] = field(default_factory=dict)  #: the skills that each task in flight needs
+    kinds: tuple[Kind, ...] = ()  #: what its workers can do and take; a worker is of one kind
+    tasks: Counts = field(
+        default_factory=lambda: Counts(()), compare=False
+    )  #: its tasks by kind, besides runs of agents
+    runs: Counts = field(default_factory=lambda: Counts(()), compare=False)  #: its runs of agents by kind
+    _hosted: frozenset[str] = frozenset()  #: the types of those runs, as skills
+
+    def __post_init__(self) -> None:
+        self.learn(self.beat)
+
+    @property
+    def name(self) -> str:
+        return self.address.agent_id
 
     @property
     def window(self) -> int:
         """How many tasks it may hold at once, besides runs of agents."""
-        return self.beat.capacity or prefetch_window(self.beat.concurrency, self.mean_run_ms)
+        return sum(self._windows(agents=False))
 
     @property
     def agent_window(self) -> int:
         """How many runs of agents it may hold at once: a worker no more than it begins, since a run may wait for
         long."""
-        return (self.beat.agent_capacity or self.beat.agent_concurrency) if self.beat.agents else 0
+        return sum(self._windows(agents=True)) if self._hosted else 0
 
     @property
     def free(self) -> int:
         """How many more tasks it may get, besides runs of agents."""
-        return self.room(agents=False)
-
-    def room(self, *, agents: bool, at_once: bool = False) -> int:
-        """How many more runs of agents, or other tasks, it may get; with `at_once`, how many it would begin
-        immediately."""
         if self.health is not Health.ACTIVE:
             return 0
-        if agents:
-            return self.agent_window - len(self.agents_in_flight)
-        held = len(self.in_flight) - len(self.agents_in_flight)
-        free = max(0, self.window - held)
-        return min(free, self.beat.concurrency - held) if at_once else free
+        rooms = zip(self._windows(agents=False), self.tasks.held, strict=True)
+        return sum(max(0, window - held) for window, held in rooms)
 
-    def load(self, *, agents: bool) -> float:
-        """The share of its window that is in use, by runs of agents or by other tasks."""
-        if agents:
-            return len(self.agents_in_flight) / (self.agent_window or 1)
-        return (len(self.in_flight) - len(self.agents_in_flight)) / (self.window or 1)
+    @property
+    def weight(self) -> int:
+        """Its share by weight: what it says, or how much it does at once; at least 1."""
+        return self.beat.weight or sum(kind.concurrency + kind.agent_concurrency for kind in self.kinds) or 1
 
-    def take(self, task_id: str, needs: tuple[str, ...] = ()) -> None:
+    def has_room(self, needs: Needs) -> bool:
+        """Whether it may get one more task that needs these skills, even if that has to wait there."""
+        agents = self.hosts(needs)
+        return self.health is Health.ACTIVE and self._counts(agents).fits(needs, self._windows(agents))
+
+    def has_slot(self, needs: Needs) -> bool:
+        """Whether it may get one more task that needs these skills, and would begin it immediately."""
+        agents = self.hosts(needs)
+        return self.health is Health.ACTIVE and self._counts(agents).fits(needs, self._slots(agents))
+
+    def load(self, needs: Needs) -> float:
+        """How many tasks its workers that can do this have, relative to how many they run at once."""
+        agents = self.hosts(needs)
+        return self._counts(agents).load(needs, [self._at_once(kind, agents) for kind in self.kinds])
+
+    def take(self, task_id: str, needs: Needs = ()) -> None:
         """Notes that it is handed a task, which needs these skills."""
         self.handed += 1
         self.in_flight[task_id] = self.handed
-        if self.hosts(needs):
-            self.agents_in_flight.add(task_id)
+        self.needs[task_id] = needs
+        self._count(needs)
 
     def drop(self, task_id: str) -> None:
         """Notes that it does not have a task any more."""
-        self.in_flight.pop(task_id, None)
-        self.agents_in_flight.discard(task_id)
+        if self.in_flight.pop(task_id, None) is not None:
+            needs = self.needs.pop(task_id)
+            self._counts(self.hosts(needs)).remove(needs)
 
-    def tell_agents_apart(self, tasks: Mapping[str, Task]) -> None:
-        """Counts the tasks in flight anew, since only now it is known which of them are runs of agents. `tasks`: by
-        id."""
-        self.agents_in_flight = {
-            task_id
-            for task_id in self.in_flight
-            if (task := tasks.get(task_id)) is not None and self.hosts(skills_needed(task))
-        }
-
-    def hosts(self, needs: tuple[str, ...]) -> bool:
+    def hosts(self, needs: Needs) -> bool:
         """Whether a task that needs these skills is a run of an agent here. `needs`: as `skills_needed` gives them."""
-        agents = self.beat.agents
-        return bool(agents and needs) and needs[0].removeprefix("task:") in agents
+        return bool(needs) and needs[0] in self._hosted
 
-    def can(self, needs: tuple[str, ...]) -> bool:
+    def is_run(self, task_id: str) -> bool:
+        """Whether a task in flight is a run of an agent."""
+        return self.hosts(self.needs.get(task_id, ()))
+
+    def can(self, needs: Needs) -> bool:
         """Whether it, or one of its workers, has all of these skills."""
-        for skill_set in self.skills:  # noqa: SIM110 - asked several times for each task, and `any` costs as much again
-            if skill_set.issuperset(needs):
-                return True
-        return False
+        return bool(self.tasks.able(needs))
 
     def update(self, beat: Beat, mono_ms: int) -> None:
         """Takes a heartbeat that moved on from the last one."""
-        before = self.beat
-        if not self.skills or (beat.capabilities, beat.skill_sets) != (before.capabilities, before.skill_sets):
-            self.skills = tuple(frozenset(skill_set) for skill_set in beat.skill_sets or (beat.capabilities,))
-        self.beat = beat
+        self.learn(beat)
         self.moved_ms = mono_ms
         self.health = Health.DRAINING if beat.draining else Health.ACTIVE
+
+    def learn(self, beat: Beat) -> None:
+        """Takes what a heartbeat says of skills and room. What it has is counted anew when its kinds have changed."""
+        before, self.beat = [kind.skills for kind in self.kinds], beat
+        self.kinds = beat.kinds or (_only_kind(beat),)
+        hosted = frozenset(f"task:{task_type}" for task_type in beat.agents)
+        if before != [kind.skills for kind in self.kinds] or hosted != self._hosted:
+            self._hosted = hosted
+            skills = [frozenset(kind.skills) for kind in self.kinds]
+            self.tasks, self.runs = Counts(skills), Counts(skills)
+            for needs in self.needs.values():
+                self._count(needs)
+
+    def _count(self, needs: Needs) -> None:
+        agents = self.hosts(needs)
+        self._counts(agents).add(needs, self._slots(agents), self._windows(agents))
+
+    def _counts(self, agents: bool) -> Counts:
+        return self.runs if agents else self.tasks
+
+    def _windows(self, agents: bool) -> list[int]:
+        """How many runs of agents, or other tasks, each kind may have."""
+        if agents:
+            return [kind.agent_capacity or kind.agent_concurrency for kind in self.kinds]
+        mean_run_ms = self.pace.mean_run_ms
+        return [kind.capacity or prefetch_window(kind.concurrency, mean_run_ms) for kind in self.kinds]
+
+    def _slots(self, agents: bool) -> list[int]:
+        """How many of them each kind may have and begins at once."""
+        return [
+            min(self._at_once(kind, agents), window)
+            for kind, window in zip(self.kinds, self._windows(agents), strict=True)
+        ]
+
+    @staticmethod
+    def _at_once(kind: Kind, agents: bool) -> int:
+        return kind.agent_concurrency if agents else kind.concurrency
 
     def mark_draining(self) -> None:
         """Notes that it gave a task back, so it is draining: it gets nothing new unless its next heartbeat says
         otherwise."""
         self.beat = replace(self.beat, draining=True)
         self.health = Health.DRAINING
-
-    def ran(self, run_ms: float) -> None:
-        """Adds a run's duration, ms, to the mean: an exponentially weighted moving average (EWMA) with alpha 0.1."""
-        self.mean_run_ms = self.mean_run_ms * 0.9 + run_ms * 0.1
 
     def judge(self, mono_ms: int, failure_timeout_ms: int) -> Health:
         """Its health now. A child that drains stays so until it is gone."""
@@ -155,6 +206,17 @@ def discount_silence(children: Iterable[Subordinate], unseen_ms: int, mono_ms: i
     heard."""
     for child in children:
         child.moved_ms = min(mono_ms, child.moved_ms + unseen_ms)
+
+
+def _only_kind(beat: Beat) -> Kind:
+    """The kind of an agent that tells of no others."""
+    return Kind(
+        skills=beat.capabilities,
+        capacity=beat.capacity,
+        agent_capacity=beat.agent_capacity,
+        concurrency=beat.concurrency,
+        agent_concurrency=beat.agent_concurrency,
+    )
 
 
 @lru_cache(maxsize=1024)  # asked several times for each task, and the same while a step hands out

@@ -16,7 +16,7 @@ from core.errors import MalformedMessage
 from core.roles import Action, Role
 from core.tasks import Count, in_words
 
-__all__ = ["EXAMPLE_LENGTH", "MAX_CONCURRENCY", "MAX_SKILLS", "Beat", "Room", "beat_in", "status_report"]
+__all__ = ["EXAMPLE_LENGTH", "MAX_CONCURRENCY", "MAX_SKILLS", "Beat", "Kind", "Room", "beat_in", "status_report"]
 
 MAX_CONCURRENCY, MAX_CAPACITY = 10_000, 10**9
 MAX_SKILLS = {Role.WORKER: 1_024, Role.DISTRIBUTOR: 16_384}
@@ -28,10 +28,21 @@ Capacity = Annotated[int, Meta(ge=0, le=MAX_CAPACITY)]
 Tries = Annotated[int, Meta(ge=1, le=100)]
 Skill = Annotated[str, Meta(max_length=210)]
 Skills = Annotated[tuple[Skill, ...], Meta(max_length=MAX_SKILLS[Role.DISTRIBUTOR])]
-SkillSets = Annotated[tuple[Skills, ...], Meta(max_length=MAX_SETS)]
+Percent = Annotated[int, Meta(ge=0, le=100)]
 Short = Annotated[str, Meta(max_length=255)]
 Counts = Annotated[dict[Short, Count], Meta(max_length=64)]
 Facts = Annotated[dict[Short, Count | Short | None], Meta(max_length=32)]
+
+
+class Kind(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The workers of a distributor that have the same skills: how many tasks it wants for them, and how many they
+    run."""
+
+    skills: Skills = ()
+    capacity: Capacity = 0  #: the number of tasks that it wants to have at most, besides runs of agents
+    agent_capacity: Capacity = 0  #: likewise of runs of agents
+    concurrency: Capacity = 0  #: number of tasks that they run at once, besides runs of agents
+    agent_concurrency: Capacity = 0  #: number of runs of agents that they have at once
 
 
 class Room(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -41,7 +52,8 @@ class Room(Struct, frozen=True, kw_only=True, omit_defaults=True):
     agent_capacity: Capacity = 0  #: likewise of attempts at `agents`, which do not count among the others
     agents: Skills = ()  #: the types of tasks that have slots of their own
     capabilities: Skills = ()  #: its skills; for a distributor, those of all its workers together
-    skill_sets: SkillSets = ()  #: the skills of single workers of a distributor; empty: one worker has all
+    #: what a distributor's workers can do and take, by their skills; empty: this agent is of one kind
+    kinds: Annotated[tuple[Kind, ...], Meta(max_length=MAX_SETS)] = ()
 
 
 class Beat(Room, frozen=True, kw_only=True, omit_defaults=True):
@@ -68,6 +80,11 @@ class Beat(Room, frozen=True, kw_only=True, omit_defaults=True):
     retried: Count = 0  #: number of attempts that a distributor has repeated since its start
     pid: Count = 0
     host: Short = ""
+    region: Short = ""  #: where it is; empty: not said
+    weight: Annotated[int, Meta(ge=0, le=MAX_CAPACITY)] = 0  #: its share by weight; 0: by its concurrency
+    cpu_percent: Percent = 0  #: of its machine, or on average of its workers' machines
+    memory_percent: Percent = 0  #: likewise
+    strategy: Short = ""  #: by which a distributor chooses its workers
     #: an example of a task for a worker, as JSON [TYPE, PAYLOAD]; empty: it has none
     example: Annotated[str, Meta(max_length=EXAMPLE_LENGTH)] = ""
     started_ms: Count = 0
@@ -90,7 +107,7 @@ def status_report(sender: Role, action: str, payload: Mapping[str, Any]) -> Room
     if kind is None:
         return None
     report = _converted(payload, kind)
-    if len(report.capabilities) > MAX_SKILLS[sender] or sum(map(len, report.skill_sets)) > MAX_IN_SETS:
+    if len(report.capabilities) > MAX_SKILLS[sender] or sum(len(kind.skills) for kind in report.kinds) > MAX_IN_SETS:
         raise MalformedMessage(f"over {MAX_SKILLS[sender]} capabilities, or {MAX_IN_SETS} in sets")
     return report
 

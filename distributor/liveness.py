@@ -45,37 +45,37 @@ def note_report(state: DistributorState, received: Received, batch: Batch, step:
         if worker is None:
             step.remove(Table.HEARTBEATS, name)
         else:
-            note_room(state, worker, beat)  # it tells how many of its tasks may have begun
+            worker.learn(beat)  # it tells how many of its tasks may have begun
         return None
     if worker is not None and is_successor(state, worker, incarnation, beat):
         if received.message.action == Action.BEAT:
             return None  # the last reports of its predecessor may be unread, in front of its own greeting
         if not worker.beat.concurrency:
-            note_room(state, worker, beat)  # that of its predecessor is unknown
+            worker.learn(beat)  # that of its predecessor is unknown
         forget_worker(state, name, batch, step, died=True)
         worker = None
     if worker is None:
         worker = state.workers[name] = Subordinate(received.sender, 0, beat, batch.mono_ms)
     elif (incarnation, beat.beat) <= (worker.incarnation, worker.beat.beat):
         return None  # it brings nothing new
-    if not worker.incarnation:
+    joins = not worker.incarnation
+    if joins:
         worker.incarnation = incarnation
         stop_what_others_have(state, worker, beat, step)
         step.note("worker_joined", worker=name, incarnation=incarnation)
         step.tell_agent(EventType.AGENT_JOINED, worker.address)
         write_workers(state, step)
     tell_health(worker, Health.ACTIVE, step)
-    regroup = beat.agents != worker.beat.agents or not worker.skills
     worker.update(beat, batch.mono_ms)
-    if regroup:
-        worker.tell_agents_apart(state.local_tasks)
+    if joins:
+        share_pace(state, worker)
     return worker
 
 
-def note_room(state: DistributorState, worker: Subordinate, beat: Beat) -> None:
-    """Takes what a heartbeat says of room for that of a worker of which nothing is known but its tasks."""
-    worker.beat = beat
-    worker.tell_agents_apart(state.local_tasks)
+def share_pace(state: DistributorState, worker: Subordinate) -> None:
+    """Lets a worker have the pace of others with its skills."""
+    alike = (other for other in state.workers.values() if other.beat.capabilities == worker.beat.capabilities)
+    worker.pace = next((other.pace for other in alike if other is not worker), worker.pace)
 
 
 def is_successor(state: DistributorState, worker: Subordinate, incarnation: int, beat: Beat) -> bool:
@@ -169,8 +169,8 @@ def forget_worker(state: DistributorState, name: str, batch: Batch, step: Step, 
     if died:
         tell_health(worker, Health.GONE, step)
     at_once = worker.beat.concurrency or 1  # 0: it died before it was heard
-    begun = set(islice((task_id for task_id in worker.in_flight if task_id not in worker.agents_in_flight), at_once))
-    begun |= worker.agents_in_flight
+    runs = {task_id for task_id in worker.in_flight if worker.is_run(task_id)}
+    begun = runs | set(islice((task_id for task_id in worker.in_flight if task_id not in runs), at_once))
     for task_id in worker.in_flight:
         task = state.local_tasks.get(task_id)
         if task and task.assigned_to == name:

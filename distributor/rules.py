@@ -7,14 +7,13 @@ up. This module handles messages, events and requests, and hands tasks out. `tas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from msgspec import Raw
-from msgspec.structs import asdict
+from msgspec import Raw, to_builtins
 
 from core.agents import Subordinate
-from core.balancing import LeastLoaded
+from core.balancing import Balancer
 from core.dispatch_queue import Placement
 from core.errors import BadTask, MalformedMessage
 from core.event_types import EventType
@@ -31,8 +30,9 @@ from core.reports import (
     task_named,
 )
 from core.roles import Action, Address, Role
-from core.status_reports import Beat
+from core.status_reports import Beat, Kind
 from core.step import Batch, Call, Drain, Event, HeartbeatDue, Received, Request, Sending, Step, Table
+from core.strategies import asks_of
 from core.tasks import Task, TaskError, TaskStatus, check_names, skills_needed
 from distributor.liveness import (
     give_back_stranded,
@@ -47,7 +47,6 @@ from distributor.state import (
     DistributorState,
     HandBack,
     RegisterWorker,
-    capacity,
     room,
 )
 from distributor.task_life import (
@@ -72,12 +71,23 @@ SUSPECTS_FIRST = (Placement.AT_ONCE, Placement.ALONE, Placement.ANYWHERE)
 
 
 def tell_capacity(state: DistributorState, step: Step) -> None:
-    """Tells the coordinator at once when the capacity has changed by more than a quarter. Heartbeats tell smaller
-    changes."""
-    now = sum(capacity(state))
-    if abs(now - state.told_capacity) * 4 > state.told_capacity:
-        state.told_capacity = now
-        step.extras[Sending(state.coordinator, Action.CAPACITY)] = asdict(room(state))
+    """Tells the coordinator at once when the room of some kind has changed by more than a quarter, or a kind has come
+    or gone. Heartbeats tell smaller changes."""
+    now = room(state)
+    if has_changed(state.told_kinds, now.kinds):
+        state.told_kinds = now.kinds
+        step.extras[Sending(state.coordinator, Action.CAPACITY)] = to_builtins(now)
+
+
+def has_changed(told: Sequence[Kind], now: Sequence[Kind]) -> bool:
+    """Whether the coordinator should know at once what has become of the kinds."""
+    if [kind.skills for kind in told] != [kind.skills for kind in now]:
+        return True
+    pairs = (
+        (before.capacity + before.agent_capacity, kind.capacity + kind.agent_capacity)
+        for before, kind in zip(told, now, strict=True)
+    )
+    return any(abs(after - before) * 4 > before for before, after in pairs)
 
 
 def receive(state: DistributorState, batch: Batch, step: Step) -> None:
@@ -187,8 +197,8 @@ def on_task_result(state: DistributorState, name: str, said: AttemptReport, batc
     status = said.status
     worker = state.workers.get(name)
     if worker:
-        if said.run_ms is not None and task.task_id not in worker.agents_in_flight:
-            worker.ran(said.run_ms)
+        if said.run_ms is not None and not worker.is_run(task.task_id):
+            worker.pace.ran(said.run_ms)
         worker.drop(task.task_id)
         if status == "returned":
             worker.mark_draining()
@@ -308,15 +318,15 @@ def hand_out(state: DistributorState, batch: Batch, step: Step) -> None:
     for placement in SUSPECTS_FIRST:
         if not state.queue.offers(placement):
             continue
-        spread = LeastLoaded(takers(state, placement), at_once=scarce or placement is not Placement.ANYWHERE)
+        at_once = scarce or placement is not Placement.ANYWHERE
+        spread = Balancer(takers(state, placement), state.strategy, state.turns, at_once=at_once)
         while (task_id := state.queue.pop(spread.can_serve, placement)) is not None:
             task = state.local_tasks[task_id]
-            needs = skills_needed(task)
-            worker = spread.choose(needs, state.last_worker.get(task_id))
+            worker = spread.choose(asks_of(task), state.last_worker.get(task_id))
             assert worker
             hand_over(state, task, worker, batch, step)
-            if placement is not Placement.ALONE:
-                spread.put_back(worker, needs)
+            if placement is Placement.ALONE:
+                spread.exclude(worker)
         left = state.queue.needs(placement)
         scarce = scarce or any(
             worker.can(needs) and not worker.hosts(needs) for needs in left for worker in state.workers.values()
@@ -350,7 +360,7 @@ def recall(state: DistributorState, records: list[Task], mono_ms: int) -> None:
             name = task.assigned_to
             if name not in state.workers:
                 state.workers[name] = Subordinate(Address(Role.WORKER, name), 0, Beat(), mono_ms)
-            state.workers[name].take(task.task_id)
+            state.workers[name].take(task.task_id, skills_needed(task))
         else:
             state.queue.push(task)
 

@@ -10,13 +10,14 @@ from core.agents import Health, Subordinate
 from core.dispatch_queue import DispatchQueue
 from core.langgraph_state import LocalAgentState
 from core.roles import Address
-from core.status_reports import Beat, Room
+from core.status_reports import Kind, Room
 from core.step import Call, Drain, HeartbeatDue, Request
+from core.strategies import DEFAULT, Strategy, Turns
 from core.tasks import Task
 
 __all__ = [
     "AssignTask", "DistributorEvent", "DistributorRequest", "DistributorState", "HandBack", "RegisterWorker",
-    "capacity", "room",
+    "room",
 ]  # fmt: skip
 
 #: A distributor asks for this many times the tasks that its workers may hold, so that the next ones are waiting.
@@ -39,7 +40,9 @@ class DistributorState(LocalAgentState):
     stranded: dict[tuple[str, ...], int] = field(default_factory=dict)  #: needs that no worker here meets -> since, ms
     looked_ms: int = 0  #: monotonic time of the last look at the workers
     incarnation: int = 0  #: number of this distributor's start
-    told_capacity: int = 0  #: how many tasks in all the coordinator was last told that there is room for
+    told_kinds: tuple[Kind, ...] = ()  #: what the coordinator was last told at once of the workers' room
+    strategy: Strategy = DEFAULT  #: by which it chooses its workers
+    turns: Turns = field(default_factory=Turns)
     counts: dict[str, int] = field(default_factory=dict)
 
     def count(self, name: str, by: int = 1) -> None:
@@ -72,28 +75,33 @@ DistributorEvent: TypeAlias = Call | Drain | HeartbeatDue
 DistributorRequest: TypeAlias = AssignTask | RegisterWorker | HandBack
 
 
-def capacity(state: DistributorState) -> tuple[int, int]:
-    """How many tasks the distributor wants to hold, given its workers: runs of agents are the second number."""
-    active = [child for child in state.workers.values() if child.health is Health.ACTIVE]
-    return AHEAD * sum(child.window for child in active), AHEAD * sum(child.agent_window for child in active)
-
-
 def room(state: DistributorState) -> Room:
     """What the distributor tells of its workers: how many tasks it wants to hold, and which."""
-    beats = [child.beat for child in state.workers.values()]
-    tasks, runs = capacity(state)
+    workers = state.workers.values()
+    found = kinds(workers)
     return Room(
-        capacity=tasks,
-        agent_capacity=runs,
-        agents=tuple(sorted({task_type for beat in beats for task_type in beat.agents})),
-        capabilities=tuple(sorted({skill for beat in beats for skill in beat.capabilities})),
-        skill_sets=skill_sets(beats),
+        capacity=sum(kind.capacity for kind in found),
+        agent_capacity=sum(kind.agent_capacity for kind in found),
+        agents=tuple(sorted({task_type for child in workers for task_type in child.beat.agents})),
+        capabilities=tuple(sorted({skill for child in workers for skill in child.beat.capabilities})),
+        kinds=found,
     )
 
 
-def skill_sets(beats: Iterable[Beat]) -> tuple[tuple[str, ...], ...]:
-    """The sets of skills that single workers have, without those that are part of another; empty when one worker has
-    all skills."""
-    kinds = {frozenset(beat.capabilities) for beat in beats}
-    best = [skill_set for skill_set in kinds if not any(skill_set < other for other in kinds)]
-    return tuple(sorted(tuple(sorted(skill_set)) for skill_set in best)) if len(best) > 1 else ()
+def kinds(workers: Iterable[Subordinate]) -> tuple[Kind, ...]:
+    """The workers by their skills. Those that get nothing now count for what they can do, and for no room."""
+    alike: dict[tuple[str, ...], list[Subordinate]] = {}
+    for child in workers:
+        able = alike.setdefault(child.beat.capabilities, [])
+        if child.health is Health.ACTIVE:
+            able.append(child)
+    return tuple(
+        Kind(
+            skills=skills,
+            capacity=AHEAD * sum(child.window for child in able),
+            agent_capacity=AHEAD * sum(child.agent_window for child in able),
+            concurrency=sum(child.beat.concurrency for child in able),
+            agent_concurrency=sum(child.beat.agent_concurrency for child in able if child.beat.agents),
+        )
+        for skills, able in sorted(alike.items())
+    )

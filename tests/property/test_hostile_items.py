@@ -94,7 +94,7 @@ TO_WORKER = [
     Told(DISTRIBUTOR, Action.ASSIGN_TASK, {**FIELDS, "task_id": "new", "attempt": 1}),
     Told(DISTRIBUTOR, Action.CANCEL_TASK, WORKERS_TASK),
 ]
-BEAT = {"skill_sets": [], **to_builtins(Beat(beat=2, concurrency=2, capacity=9, capabilities=("task:sum",)))}
+BEAT = {"kinds": [], **to_builtins(Beat(beat=2, concurrency=2, capacity=9, capabilities=("task:sum",)))}
 
 
 def variants(item: Any) -> Iterator[Any]:

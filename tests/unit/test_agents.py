@@ -6,10 +6,10 @@ from typing import Any, cast
 
 import pytest
 
-from core.agents import UNKNOWN_RUN_MS, Health, prefetch_window
+from core.agents import UNKNOWN_RUN_MS, Health, Pace, prefetch_window
 from core.errors import MalformedMessage
 from core.roles import Action, Role
-from core.status_reports import MAX_SKILLS, Beat, status_report
+from core.status_reports import MAX_SKILLS, Beat, Kind, status_report
 from tests.builders import a_child
 
 
@@ -56,15 +56,16 @@ def test_what_a_child_can_do_follows_its_latest_heartbeat() -> None:
     ],
 )
 def test_a_distributor_can_do_what_one_of_its_workers_can(needs: tuple[str, ...], can: bool) -> None:
-    both = (("gpu", "task:sum"), ("net", "task:sum"))
-    child = a_child("d", role=Role.DISTRIBUTOR, capabilities=("gpu", "net", "task:sum"), skill_sets=both)
+    both = (Kind(skills=("gpu", "task:sum")), Kind(skills=("net", "task:sum")))
+    child = a_child("d", role=Role.DISTRIBUTOR, capabilities=("gpu", "net", "task:sum"), kinds=both)
 
     assert child.can(needs) == can
 
 
 def test_a_distributor_whose_workers_have_changed_can_do_what_its_latest_heartbeat_says() -> None:
     everything = ("gpu", "net", "task:sum")
-    child = a_child("d", role=Role.DISTRIBUTOR, capabilities=everything, skill_sets=(("gpu",), ("net", "task:sum")))
+    two = (Kind(skills=("gpu",)), Kind(skills=("net", "task:sum")))
+    child = a_child("d", role=Role.DISTRIBUTOR, capabilities=everything, kinds=two)
 
     child.update(Beat(beat=2, capabilities=everything), 0)
 
@@ -97,16 +98,18 @@ def test_a_worker_may_always_hold_at_least_what_it_runs_at_once(concurrency: int
 def test_one_task_of_no_length_after_a_restart_does_not_open_the_window_for_a_thousand() -> None:
     child = a_child("a", concurrency=8)
     before = child.window
-    child.ran(0.0)
+    child.pace.ran(0.0)
     assert before <= child.window <= before + 4
     for _ in range(100):
-        child.ran(0.0)
+        child.pace.ran(0.0)
     assert child.window == 1024  # that many are what it does in no time
 
 
-def test_the_room_left_is_the_window_without_what_is_in_flight_and_never_negative() -> None:
-    assert a_child("a", capacity=10, holds=3).free == 7
-    assert a_child("a", capacity=2, holds=3).free == 0
+def test_there_is_room_as_long_as_the_window_is_larger_than_what_is_in_flight() -> None:
+    assert a_child("a", capacity=4, holds=3).has_room(("task:sum",))
+    assert not a_child("a", capacity=3, holds=3).has_room(("task:sum",))
+    assert not a_child("a", capacity=2, holds=3).has_room(("task:sum",))
+    assert [a_child("a", capacity=capacity, holds=3).free for capacity in (10, 2)] == [7, 0]
 
 
 #: What a child may not say of itself, by the field, and what its parent answers.
@@ -125,7 +128,7 @@ UNTRUE: dict[str, tuple[Role, Action, dict[str, Any], str]] = {
         "over 1024 capabilities, or 65536 in sets",
     ),
     "too many skills in sets": (
-        Role.DISTRIBUTOR, Action.CAPACITY, {"skill_sets": [["x"] * 16_384] * 4 + [["x"]]},
+        Role.DISTRIBUTOR, Action.CAPACITY, {"kinds": [{"skills": ["x"] * 16_384}] * 4 + [{"skills": ["x"]}]},
         "over 16384 capabilities, or 65536 in sets",
     ),
 }  # fmt: skip
@@ -146,7 +149,7 @@ def test_what_a_child_says_of_itself_is_refused_beyond_its_bounds_and_the_fields
     [
         (Role.WORKER, {"capabilities": ["x"] * MAX_SKILLS[Role.WORKER]}),
         (Role.WORKER, {"attempts": {f"t{n}": 1 for n in range(MAX_SKILLS[Role.WORKER])}}),
-        (Role.DISTRIBUTOR, {"skill_sets": [["x"] * 16_384] * 4}),
+        (Role.DISTRIBUTOR, {"kinds": [{"skills": ["x"] * 16_384}] * 4}),
     ],
     ids=["skills", "attempts", "sets"],
 )
@@ -164,13 +167,12 @@ def test_a_child_that_gave_a_task_back_drains_until_its_next_heartbeat_says_othe
 
 
 def test_the_mean_duration_follows_the_latest_runs_by_a_tenth_each() -> None:
-    child = a_child("a")
-    child.mean_run_ms = 100.0
+    pace = Pace(100.0)
 
     for run_ms in (200.0, 10.0):
-        child.ran(run_ms)
+        pace.ran(run_ms)
 
-    assert child.mean_run_ms == pytest.approx(100)  # 110 after the first
+    assert pace.mean_run_ms == pytest.approx(100)  # 110 after the first
 
 
 def test_a_child_drains_from_the_heartbeat_that_says_so() -> None:

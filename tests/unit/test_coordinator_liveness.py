@@ -208,11 +208,14 @@ def test_a_distributor_that_gives_a_task_back_is_given_nothing_until_its_next_he
 
 def test_a_task_waits_for_one_worker_with_all_it_needs() -> None:
     state = a_coordinator()
-    both = {"capabilities": ["gpu", "net", "task:sum"], "skill_sets": [["gpu", "task:sum"], ["net", "task:sum"]]}
+    both = {
+        "capabilities": ["gpu", "net", "task:sum"],
+        "kinds": [{"skills": ["gpu", "task:sum"], "capacity": 9}, {"skills": ["net", "task:sum"], "capacity": 9}],
+    }
     take(state, beats=[alive(DISTRIBUTOR, **both)])
 
     nobody = take(state, submitted(a_task(capabilities=("gpu", "net"))))
-    news = {"capacity": 10, "capabilities": ["gpu", "net", "task:sum"], "skill_sets": []}
+    news = {"capacity": 10, "capabilities": ["gpu", "net", "task:sum"], "kinds": []}
     somebody = take(state, to_me(DISTRIBUTOR, Action.CAPACITY, **news))
 
     assert sent(nobody, DISTRIBUTOR, Action.ASSIGN_TASK) == []

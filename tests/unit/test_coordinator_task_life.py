@@ -11,6 +11,7 @@ from msgspec import Raw
 
 from coordinator import delegation, outcomes, task_life
 from coordinator.state import Sweep
+from core.agents import Health
 from core.reports import OUTPUT_LIMIT, TaskReport
 from core.roles import Action
 from core.step import Sending, Step, Table
@@ -127,7 +128,7 @@ def test_what_comes_back_waits_in_line_with_its_attempts_and_its_pause(stranded:
     assert step.writes == {(Table.WANTED, "distributor-1"): {"t": None}, (Table.TASKS, ""): {"t": b""}}
     assert step.changes == {"t": ("pending",)}
     assert state.unsaved
-    assert (state.distributors["distributor-1"].free == 0) is not stranded
+    assert (state.distributors["distributor-1"].health is Health.ACTIVE) is stranded
 
 
 def test_a_task_that_delegates_opens_its_children_and_waits_for_them() -> None:

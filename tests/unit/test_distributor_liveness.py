@@ -214,11 +214,10 @@ def test_the_coordinator_hears_at_once_when_there_is_much_more_or_less_room() ->
     gone = take(state, later_s=5)
 
     capacity = Sending(COORDINATOR, Action.CAPACITY)
-    assert joined.extras[capacity] == {
-        "capacity": 16, "agent_capacity": 0, "agents": (), "capabilities": ("task:sum",), "skill_sets": ()
-    }  # fmt: skip
+    kind = {"skills": ("task:sum",), "capacity": 16, "concurrency": 4}
+    assert joined.extras[capacity] == {"capacity": 16, "capabilities": ("task:sum",), "kinds": (kind,)}
     assert capacity not in same.extras
-    assert gone.extras[capacity]["capacity"] == 0
+    assert gone.extras[capacity] == {}
 
 
 def test_the_coordinator_hears_of_the_room_for_runs_of_agents_beside_that_for_other_tasks() -> None:
@@ -268,7 +267,9 @@ def test_the_coordinator_hears_what_single_workers_can_do_when_none_can_do_it_al
 
     told = step.extras[Sending(COORDINATOR, Action.CAPACITY)]
     assert told["capabilities"] == ("gpu", "net", "task:sum")
-    assert told["skill_sets"] == (("gpu", "task:sum"), ("net", "task:sum"))
+    assert [sorted(kind["skills"]) for kind in told["kinds"]] == [
+        ["task:sum"], ["gpu", "task:sum"], ["net", "task:sum"]
+    ]  # fmt: skip
 
 
 def test_a_task_whose_last_worker_has_left_is_given_back_after_the_failure_timeout() -> None:

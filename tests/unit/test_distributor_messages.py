@@ -14,11 +14,11 @@ from core.dispatch_queue import Placement
 from core.errors import MalformedMessage
 from core.event_types import EventType
 from core.roles import Action, Address, Role
-from core.status_reports import Beat
+from core.status_reports import Beat, Kind
 from core.step import Drain, Sending, Step, Table
 from core.tasks import Task, TaskStatus
 from distributor import rules
-from distributor.state import DistributorState
+from distributor.state import DistributorState, room
 from tests.builders import COORDINATOR, DISTRIBUTOR, NOW, WORKER, a_batch, a_task, message_to, sent
 
 to_me = message_to(DISTRIBUTOR)
@@ -145,16 +145,20 @@ def test_an_outcome_of_anything_but_the_current_attempt_is_only_counted(item: di
 
 def test_an_outcome_makes_room_and_tells_how_long_its_run_was() -> None:
     state, step = holding(running(), running("u")), Step()
-    before = state.workers["worker-1"].mean_run_ms
+    before = state.workers["worker-1"].pace.mean_run_ms
 
     rules.on_task_results(
         state, results({"task_id": "t", "attempt": 2, "status": "completed", "run_ms": 0}), LATER, step
     )
 
     worker = state.workers["worker-1"]
-    assert (list(worker.in_flight), worker.mean_run_ms, worker.free > 0) == (["u"], before * 0.9, True)
+    assert (list(worker.in_flight), worker.pace.mean_run_ms, worker.has_room(("task:sum",))) == (
+        ["u"],
+        before * 0.9,
+        True,
+    )
     rules.on_task_results(state, results({"task_id": "u", "attempt": 2, "status": "cancelled"}), LATER, step)
-    assert worker.mean_run_ms == before * 0.9
+    assert worker.pace.mean_run_ms == before * 0.9
     assert [report["status"] for report in sent(step, COORDINATOR, Action.TASK_RESULT)] == ["completed", "cancelled"]
     assert [report["worker"] for report in sent(step, COORDINATOR, Action.TASK_RESULT)] == ["worker-1", "worker-1"]
 
@@ -165,7 +169,7 @@ def test_an_attempt_that_was_given_back_does_not_count_and_its_worker_gets_nothi
     rules.on_task_results(state, results({"task_id": "t", "attempt": 2, "status": "returned"}), LATER, step)
 
     assert (state.local_tasks["t"].retry_count, state.local_tasks["t"].status) == (1, TaskStatus.PENDING)
-    assert state.workers["worker-1"].free == 0
+    assert not state.workers["worker-1"].has_room(("task:sum",))
     assert (EventType.ATTEMPT_CANCELLED, "t", None, "worker-1", 2, "returned") in step.events
 
 
@@ -252,22 +256,24 @@ def test_who_drains_gives_back_what_waits_and_keeps_what_runs() -> None:
 
 @pytest.mark.parametrize(
     ("told", "now", "tells"),
-    [(0, 2, True), (0, 0, False), (1000, 1000, False), (1000, 1250, False), (1000, 1252, True), (1000, 750, False),
+    [(2, 8, True), (8, 8, False), (1000, 1000, False), (1000, 1250, False), (1000, 1252, True), (1000, 750, False),
      (1000, 748, True)],
 )  # fmt: skip
 def test_the_coordinator_is_told_of_its_room_when_that_has_changed_by_a_quarter(
     told: int, now: int, tells: bool
 ) -> None:
-    state, step = holding(told_capacity=told), Step()
-    state.workers["worker-1"].beat = Beat(capacity=now // 2, capabilities=("task:sum",))
+    state, step = holding(told_kinds=(Kind(skills=("task:sum",), capacity=told),)), Step()
+    state.workers["worker-1"].learn(Beat(capacity=now // 2, capabilities=("task:sum",)))
 
     rules.tell_capacity(state, step)
 
-    room: dict[str, Any] = {
-        "capacity": now, "agent_capacity": 0, "agents": (), "capabilities": ("task:sum",), "skill_sets": ()
-    }  # fmt: skip
-    assert step.extras == ({Sending(COORDINATOR, Action.CAPACITY): room} if tells else {})
-    assert state.told_capacity == (now if tells else told)
+    [room] = step.extras.values() or [None]
+    assert room == (
+        {"capacity": now, "capabilities": ("task:sum",), "kinds": ({"skills": ("task:sum",), "capacity": now},)}
+        if tells
+        else None
+    )
+    assert [kind.capacity for kind in state.told_kinds] == [now if tells else told]
 
 
 def test_a_restarted_distributor_knows_its_tasks_its_workers_and_what_it_still_shows() -> None:
@@ -290,8 +296,8 @@ def test_a_restarted_distributor_knows_its_tasks_its_workers_and_what_it_still_s
 
 @pytest.mark.parametrize(("tasks", "status", "written"), [(0, "idle", None), (1, "busy", b"busy")])
 def test_a_distributor_tells_whether_it_has_work_when_that_changes(tasks: int, status: str, written: Any) -> None:
-    state, step = holding(*[running()][:tasks], told_capacity=1), Step()
-    state.told_capacity = 2 * state.workers["worker-1"].window
+    state, step = holding(*[running()][:tasks]), Step()
+    state.told_kinds = room(state).kinds
 
     rules.dispatch(state, LATER, step)
 

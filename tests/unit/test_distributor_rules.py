@@ -105,7 +105,7 @@ def test_a_run_of_an_agent_takes_a_slot_of_its_own_kind() -> None:
     take(state, assigned(a_task("run", task_type="graph"), a_task("plain")))
 
     worker = state.workers["worker-1"]
-    assert ({*worker.in_flight}, worker.agents_in_flight) == ({"run", "plain"}, {"run"})
+    assert ({*worker.in_flight}, worker.is_run("run"), worker.is_run("plain")) == ({"run", "plain"}, True, False)
 
 
 def test_tasks_are_spread_over_the_workers() -> None:

@@ -13,7 +13,7 @@ from core.reconciliation import Probe, ProbeState
 from core.roles import Action
 from core.status_reports import Beat
 from core.step import Batch, Sending, Step, Table
-from core.tasks import Task, TaskStatus
+from core.tasks import Task, TaskStatus, skills_needed
 from distributor import liveness
 from distributor.liveness import (
     forget_worker,
@@ -50,7 +50,7 @@ def watching(*tasks: Task, incarnation: int = 7, **fields: Any) -> DistributorSt
     worker.update(beat, 0)
     for task in tasks:
         state.local_tasks[task.task_id] = task
-        worker.take(task.task_id)
+        worker.take(task.task_id, skills_needed(task))
     return state
 
 

@@ -1,0 +1,176 @@
+"""How a parent chooses among the children that may get a task: one pure function for each strategy.
+
+A function is given the children that can do the task and have room, in the order of their names, at least one. Chance
+comes from the task's id, so that the same step is the same when it is repeated. Where there are many children, two of
+them are compared, chosen by the task's id: that is nearly as even as comparing all (Mitzenmacher 2001, "The power of
+two choices in randomized load balancing"), and takes no longer with more of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import lru_cache
+from typing import NamedTuple
+from zlib import crc32
+
+from core.agents import Subordinate
+from core.errors import UserError
+from core.room import Needs
+from core.tasks import Task, skills_needed
+
+__all__ = ["CHOOSES", "DEFAULT", "Asks", "Strategy", "Turns", "asks_of", "strategy_named"]
+
+#: Up to this many children are all compared.
+FEW = 16
+#: Multiplier of Fibonacci hashing (Knuth), which spreads similar numbers over 64 bits.
+SPREAD, BITS = 0x9E3779B97F4A7C15, (1 << 64) - 1
+
+
+class Strategy(StrEnum):
+    """By what a parent chooses among the children that may get a task."""
+
+    LEAST_CONNECTIONS = "least_connections"  #: the one with the fewest tasks, relative to how many it runs at once
+    ROUND_ROBIN = "round_robin"  #: each in turn
+    WEIGHTED_ROUND_ROBIN = "weighted_round_robin"  #: each in turn, as often as its weight says
+    RESOURCE_BASED = "resource_based"  #: the one whose machine has most processor time and memory left
+    GEOGRAPHIC = "geographic"  #: the one in the region that the task names first
+    RANDOM = "random"  #: any
+    RENDEZVOUS = "rendezvous"  #: the same one for tasks with the same key, as long as it has room
+
+
+DEFAULT = Strategy.LEAST_CONNECTIONS
+
+
+def strategy_named(name: str) -> Strategy:
+    """The strategy of that name. Raises UserError, which lists the names."""
+    try:
+        return Strategy(name)
+    except ValueError:
+        raise UserError(f"there is no strategy {name[:40]!r}; there are {', '.join(Strategy)}") from None
+
+
+class Asks(NamedTuple):
+    """What a task asks of a choice."""
+
+    needs: Needs
+    chance: int  #: 64 bits that follow from its id
+    key: int  #: likewise, from its key, or from its id if it has none
+    regions: tuple[str, ...]
+
+
+def asks_of(task: Task) -> Asks:
+    """What a task asks of a choice."""
+    chance = _hash(task.task_id)
+    return Asks(skills_needed(task), chance, _hash(task.affinity_key) if task.affinity_key else chance, task.regions)
+
+
+def _hash(text: str) -> int:
+    return crc32(text.encode()) * SPREAD & BITS
+
+
+@dataclass(slots=True)
+class Turns:
+    """Whose turn it is: what the strategies that take turns remember of earlier choices. It is not stored: after a
+    restart the turns begin anew."""
+
+    last: str = ""  #: who was chosen last
+    now: float = 0.0  #: the virtual time of weighted turns, at which the last chosen one began
+    until: dict[str, float] = field(default_factory=dict)  #: by name, the virtual time at which its last turn ends
+
+    def begins(self, child: Subordinate) -> float:
+        """When the next turn of a child begins; one that has not been here gets no turns for the past."""
+        return max(self.now, self.until.get(child.name, 0.0))
+
+    def note(self, chosen: Subordinate) -> None:
+        """Notes that a child has got a task."""
+        self.last = chosen.name
+        self.now = self.begins(chosen)
+        self.until[chosen.name] = self.now + 1 / chosen.weight
+
+    def forget(self, names: Sequence[str]) -> None:
+        """Keeps only what is known of these children."""
+        self.until = {name: self.until[name] for name in names if name in self.until}
+
+
+def least_connections(ready: Sequence[Subordinate], asks: Asks, turns: Turns) -> Subordinate:
+    """The one with the fewest tasks, relative to how many it runs at once."""
+    return min(_compared(ready, asks), key=lambda child: child.load(asks.needs))
+
+
+def round_robin(ready: Sequence[Subordinate], asks: Asks, turns: Turns) -> Subordinate:
+    """The one whose name follows that of the last chosen one."""
+    low, high = 0, len(ready)
+    while low < high:
+        middle = (low + high) // 2
+        if ready[middle].name <= turns.last:
+            low = middle + 1
+        else:
+            high = middle
+    return ready[low % len(ready)]
+
+
+def weighted_round_robin(ready: Sequence[Subordinate], asks: Asks, turns: Turns) -> Subordinate:
+    """The one whose turn begins first; a turn of a child is the shorter, the larger its weight (start-time fair
+    queueing, Goyal 1996)."""
+    return min(ready, key=turns.begins)
+
+
+def resource_based(ready: Sequence[Subordinate], asks: Asks, turns: Turns) -> Subordinate:
+    """The one whose machine has most processor time and memory left. Since heartbeats lag behind, what it has got since
+    counts too."""
+
+    def cost(child: Subordinate) -> float:
+        beat = child.beat
+        return (1 + child.load(asks.needs)) / ((101 - beat.cpu_percent) * (101 - beat.memory_percent))
+
+    return min(_compared(ready, asks), key=cost)
+
+
+def geographic(ready: Sequence[Subordinate], asks: Asks, turns: Turns) -> Subordinate:
+    """Of those in the nearest region, the one with the fewest tasks: near is the first region that the task names, then
+    the others in their order, then any other."""
+    near = {region: distance for distance, region in reversed([*enumerate(asks.regions)])}
+    distances = [near.get(child.beat.region, len(near)) for child in ready]
+    least = min(distances)
+    nearest = [child for child, distance in zip(ready, distances, strict=True) if distance == least]
+    return least_connections(nearest, asks, turns)
+
+
+def random(ready: Sequence[Subordinate], asks: Asks, turns: Turns) -> Subordinate:
+    """Any, by the task's id."""
+    return ready[(asks.chance >> 32) % len(ready)]
+
+
+def rendezvous(ready: Sequence[Subordinate], asks: Asks, turns: Turns) -> Subordinate:
+    """The one whose name goes best with the task's key (highest random weight, Thaler and Ravishankar 1998). When a
+    child comes or goes, only the keys move that go best with it."""
+    return max(ready, key=lambda child: (_hash_of_name(child.name) ^ asks.key) * SPREAD & BITS)
+
+
+@lru_cache(maxsize=16_384)
+def _hash_of_name(name: str) -> int:
+    return _hash(name)
+
+
+def _compared(ready: Sequence[Subordinate], asks: Asks) -> Sequence[Subordinate]:
+    """Those that are compared: all, or two of many."""
+    count = len(ready)
+    if count <= FEW:
+        return ready
+    first = (asks.chance >> 32) % count
+    second = (asks.chance >> 8) % (count - 1)
+    return ready[first], ready[second + (second >= first)]
+
+
+#: The function of each strategy.
+CHOOSES: dict[Strategy, Callable[[Sequence[Subordinate], Asks, Turns], Subordinate]] = {
+    Strategy.LEAST_CONNECTIONS: least_connections,
+    Strategy.ROUND_ROBIN: round_robin,
+    Strategy.WEIGHTED_ROUND_ROBIN: weighted_round_robin,
+    Strategy.RESOURCE_BASED: resource_based,
+    Strategy.GEOGRAPHIC: geographic,
+    Strategy.RANDOM: random,
+    Strategy.RENDEZVOUS: rendezvous,
+}
