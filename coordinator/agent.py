@@ -120,6 +120,14 @@ class CoordinatorBehaviour:
         return min((moment for moment in moments if moment is not None), default=None)
 
     @property
+    def first_waiting(self) -> str | None:
+        return self.state.queue.oldest
+
+    @property
+    def paused(self) -> bool:
+        return False
+
+    @property
     def drained(self) -> bool:
         return self.state.draining
 

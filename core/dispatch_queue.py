@@ -82,6 +82,11 @@ class DispatchQueue:
     def __contains__(self, task_id: str) -> bool:
         return task_id in self.waiting
 
+    @property
+    def oldest(self) -> str | None:
+        """The id of the task that has been here longest; None: the queue is empty."""
+        return next(iter(self.waiting), None)
+
     def push(self, task: Task, placement: Placement = Placement.ANYWHERE) -> None:
         """Adds `task`, or moves it if it is here. It is not offered before its `not_before` (see `wake`)."""
         task_id = task.task_id

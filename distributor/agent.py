@@ -92,6 +92,14 @@ class DistributorBehaviour:
         return self.state.queue.next_wake_ms()
 
     @property
+    def first_waiting(self) -> str | None:
+        return self.state.queue.oldest
+
+    @property
+    def paused(self) -> bool:
+        return False
+
+    @property
     def drained(self) -> bool:
         return self.state.draining and not self.state.local_tasks
 

@@ -177,6 +177,14 @@ class WorkerBehaviour:
         return None
 
     @property
+    def first_waiting(self) -> str | None:
+        return self.executor.oldest_queued
+
+    @property
+    def paused(self) -> bool:
+        return False
+
+    @property
     def drained(self) -> bool:
         return self.state.draining and not self.state.local_tasks
 

@@ -18,6 +18,7 @@ from core.cli import (
     limits,
     questions,
     redis_server,
+    registry,
     rehearse,
     replay,
     run_graph,
@@ -48,6 +49,7 @@ app.command()(up_down.down)
 app.command()(status.status)
 app.command()(submit.submit)
 app.command("run")(run_graph.run_graph)
+app.add_typer(registry.app, name="registry")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(questions.app, name="questions")

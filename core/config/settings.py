@@ -58,6 +58,11 @@ def _client_id(text: str) -> str:
     return text
 
 
+def _listed(text: object) -> object:
+    return tuple(filter(None, map(str.strip, text.split(",")))) if isinstance(text, str) else text
+
+
+Tag = Annotated[str, Field(pattern=r"^[!-~]{1,64}$")]
 AgentId = Annotated[str, AfterValidator(_agent_id)]
 Seconds = Annotated[float, Field(gt=0, le=7 * 86_400)]
 _AN_ID = "1 to 64 letters, digits, '_', '.', '-', the first a letter or digit"
@@ -213,6 +218,10 @@ class AgentConfig(Value):
     health_host: Annotated[
         str, Field(min_length=1), Variable("AGENT_HEALTH_HOST", "an address of this machine, 0.0.0.0 for all")
     ] = "127.0.0.1"
+    #: words by which operators find agents in the registry, such as region=eu
+    tags: Annotated[
+        tuple[Tag, ...], BeforeValidator(_listed), Variable("AGENT_TAGS", "words without spaces, separated by commas")
+    ] = ()
     #: number of tasks that one worker runs at the same time
     concurrency: Annotated[
         int, Field(ge=1, le=10_000), Variable("WORKER_CONCURRENCY", "a number of tasks, 1 to 10000")

@@ -14,7 +14,16 @@ from core.errors import ConfigError
 from core.events import audience_scripts
 from core.redis_backend import budget_scripts, item_scripts, limit_scripts, thread_scripts
 from core.redis_backend.bounded_reads import SCRIPTS, name_of
-from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys, StoreKeys, ThreadKeys, keys_of
+from core.redis_backend.keys import (
+    ACTIVE,
+    CellKeys,
+    CoordinatorKeys,
+    RegistryKeys,
+    StoreKeys,
+    ThreadKeys,
+    keys_of,
+)
+from core.redis_backend.registry_scripts import DEREGISTER, FIND, REGISTER, RENEW
 from core.roles import AGENT_ID, ASKERS, Address, Role
 
 __all__ = ["Allowed", "Chain", "allowed_of", "chain_of_user", "rules_of", "rules_of_stream", "user_of"]
@@ -125,6 +134,15 @@ LIMITS = " ".join(
         *(f"evalsha|{name_of(script)}" for script in limit_scripts.SCRIPTS),
     )
 )
+#: Commands on the registry of agents, all in scripts.
+REGISTRY = " ".join(
+    (
+        "hget hmget hset del pexpire zadd zrem zscore zrangebyscore exists sadd srem",
+        *(f"evalsha|{name_of(script)}" for script in (REGISTER, RENEW, DEREGISTER)),
+    )
+)
+#: Commands that look into it.
+DISCOVERY = f"hgetall smembers zcard zcount zscore zrangebyscore zrangebylex evalsha|{name_of(FIND)}"
 #: What an agent stream takes, scripts included.
 OF_A_STREAM = (
     "xadd xread xreadgroup xack xclaim xdel xlen xpending xrange xtrim"
@@ -158,6 +176,7 @@ def _agent(chain: Chain) -> list[Allowed]:
         _may(AGENT),
         _may(f"{OWN} {RUN_SCRIPTS}", *own),
         _may("sadd srem", *_writing(ACTIVE)),
+        _may(REGISTRY, *RegistryKeys(chain[0].agent_id).every),
         _may("xadd", *_writing(keys.quarantine, CoordinatorKeys(chain[0].agent_id).events)),
         _may("type del", *keys.types),  # to repair a key of another type
     ]
@@ -231,6 +250,7 @@ def _client(chain: Chain) -> list[Allowed]:
         _may("xread xrange xrevrange", *_reading(keys.events, keys.run_stream("*"))),
         _may("xrevrange", *_reading(keys.agent.quarantine)),  # whether its message was rejected, and why
         _may("script|load"),
+        _may(DISCOVERY, *_reading(*RegistryKeys(chain[0].agent_id).every)),
         _may(THREADS, ThreadKeys("*").every),
         _may(STORES, StoreKeys("*").every),
     ]

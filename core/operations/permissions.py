@@ -14,7 +14,7 @@ from core.config.settings import RedisConfig
 from core.errors import ConfigError
 from core.operations.acl import Chain, allowed_of
 from core.ports import Command
-from core.redis_backend.keys import CoordinatorKeys, StoreKeys, ThreadKeys
+from core.redis_backend.keys import CoordinatorKeys, RegistryKeys, StoreKeys, ThreadKeys
 from core.redis_client import Wire
 from core.roles import ASKERS, options_of
 
@@ -32,6 +32,7 @@ BEHIND_KEY: dict[str, Command] = {
     **dict.fromkeys(("hexists", "sadd", "srem", "xdel", "zrem", "zscore"), (0,)),
     **dict.fromkeys(("getrange", "hincrby", "xrange", "xrevrange", "zrange"), (0, 0)),
     **dict.fromkeys(("zrangebyscore", "zremrangebyscore", "zrevrange"), (0, 0)),
+    "zcount": (0, 0),
     **dict.fromkeys(("zlexcount", "zrangebylex", "zrevrangebylex"), ("-", "+")),
     "hset": (0, 0, 0),  # a field without a value
     "set": (0, "NX", "XX"),  # these contradict each other
@@ -103,9 +104,10 @@ async def refused_to(redis: RedisConfig, chain: Chain) -> list[str]:
 
 def _calls(redis: RedisConfig, chain: Chain) -> Iterator[_Call]:
     is_asker = chain[-1].role in ASKERS
-    # A client works without events, threads, stores and limits, too; it is told when it asks for them.
+    # A client works without events, registry, threads, stores and limits, too; it is told when it asks for them.
     keys = CoordinatorKeys(chain[0].agent_id)
-    unasked = (keys.events, *keys.limit("*"), ThreadKeys("*").every, StoreKeys("*").every)
+    registry = RegistryKeys(chain[0].agent_id).every
+    unasked = (keys.events, *keys.limit("*"), *registry, ThreadKeys("*").every, StoreKeys("*").every)
     optional = {*unasked} if is_asker else set()
     left_out = UNTRIED if redis.wait_replicas or not is_asker else UNTRIED | FOR_REPLICAS
     for allowed in allowed_of(chain):

@@ -110,5 +110,13 @@ class Recorded(Behaviour[Effects]):
         return self._behaviour.next_wake_ms()
 
     @property
+    def first_waiting(self) -> str | None:
+        return self._behaviour.first_waiting
+
+    @property
+    def paused(self) -> bool:
+        return self._behaviour.paused
+
+    @property
     def drained(self) -> bool:
         return self._behaviour.drained

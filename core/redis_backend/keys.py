@@ -268,6 +268,11 @@ class RegistryKeys:
         return self._key("agents:by:")
 
     @property
+    def every(self) -> tuple[str, ...]:
+        """Patterns that match all of them."""
+        return (*self.of_scripts, self.record("*"), self.index("*"))
+
+    @property
     def of_scripts(self) -> tuple[str, str, str]:
         """Leases, suspects, names of indexes: the keys of each script."""
         return self._key("agents:registered"), self._key("agents:suspect"), self._key("agents:indexes")

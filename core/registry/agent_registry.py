@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import msgspec
 from msgspec import Struct
 
 from core.errors import AgentTaken, BadAgent
@@ -54,6 +55,10 @@ class RegistryStats(Struct, frozen=True, kw_only=True):
     by_service: dict[str, int]
     by_graph: dict[str, int]
     by_tag: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        told: dict[str, Any] = msgspec.to_builtins(self)
+        return told
 
 
 class AgentRegistry:

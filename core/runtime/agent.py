@@ -8,11 +8,13 @@ import contextlib
 import logging
 import os
 import random
+import socket
 import weakref
 from typing import Any, Self
 
 from core.backoff import Backoff
 from core.config.settings import A2AConfig, AgentConfig, RedisConfig
+from core.config.version import installed_version
 from core.errors import (
     AgentSystemError,
     EventLoopError,
@@ -27,6 +29,7 @@ from core.operations.permissions import check_permissions
 from core.operations.reader import reading
 from core.redis_backend.clock import monotonic_s
 from core.redis_client import Wire
+from core.registry.agent_info import Declared
 from core.roles import Address
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.agent_setup import AgentSetup
@@ -62,6 +65,7 @@ class Agent(Resident):
         self._redis = redis_or_configured(redis_config)
         self._a2a = secrets_or_configured(a2a_config or A2AConfig(agent_id=chain[-1].agent_id))
         self.config = config
+        self._profile = _profile(chain, config)
         self.measures = Measures()  #: of all lives that it has in this process
         self._loop: AgentLoop | None = None
         self._running: asyncio.Task[None] | None = None
@@ -120,7 +124,12 @@ class Agent(Resident):
     async def _begin(self, after_epoch: int) -> None:
         keys = keys_for(self._chain, self._a2a, self._redis)
         setup = AgentSetup(
-            self._chain, keys, lambda: Wire(self._redis, let_in=True), self.config, measures=self.measures
+            self._chain,
+            keys,
+            lambda: Wire(self._redis, let_in=True),
+            self.config,
+            measures=self.measures,
+            profile=self._profile,
         )
         loop = self._loop = assembled(self._behaviour, setup, after_epoch=after_epoch)
         try:
@@ -280,6 +289,16 @@ class Agent(Resident):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close.aio()
+
+
+def _profile(chain: tuple[Address, ...], config: AgentConfig) -> Declared:
+    """As what an agent of a hierarchy registers."""
+    me, parent = chain[-1], {"parent": chain[-2].agent_id} if len(chain) > 1 else {}
+    endpoints = {"health": f"http://{config.health_host}:{config.health_port}"} if config.health_port else {}
+    return Declared(
+        agent_id=me.agent_id, agent_type=me.role.value, tags=config.tags, endpoints=endpoints,
+        metadata={"host": socket.gethostname(), "pid": os.getpid(), **parent}, version=installed_version(),
+    )  # fmt: skip
 
 
 def _close_at_exit(reference: weakref.ref[Agent]) -> None:

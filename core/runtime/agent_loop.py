@@ -39,6 +39,7 @@ from core.runtime.inbox_reader import InboxReader
 from core.runtime.local_events import LocalEvents
 from core.runtime.outbox import Outbox
 from core.runtime.poison import PoisonFilter
+from core.runtime.registration import Registration
 from core.runtime.self_report import SelfReport
 from core.runtime.step_writer import StepWriter
 from core.runtime.tracing import tell_spans
@@ -70,6 +71,7 @@ class AgentLoop:
     greeting: Greeting
     report: SelfReport
     heartbeat: Heartbeat
+    registration: Registration
     draining: bool = field(default=False, init=False)  #: whether it takes nothing new
 
     # ---- life ----
@@ -126,6 +128,7 @@ class AgentLoop:
         successor. While Redis is away nothing is told, and the lease lapses by itself."""
         try:
             if self.committer.lease.epoch:
+                await self.registration.leave()
                 if self.setup.parent:
                     assert self.setup.keys.parent_heartbeats
                     # The heartbeat goes in the same transaction, so that nobody finds one after the goodbye.

@@ -11,6 +11,7 @@ from core.ports import OpenConnection
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.event_trail import EventTrail
 from core.redis_backend.keys import AgentKeys, CoordinatorKeys, keys_of
+from core.registry.agent_info import Declared
 from core.roles import Address
 from core.runtime.measures import Measures
 from core.sealing import Seals
@@ -29,6 +30,7 @@ class AgentSetup:
     config: AgentConfig
     clock: ServerClock = field(default_factory=ServerClock)  #: the server's clock
     measures: Measures = field(default_factory=Measures)
+    profile: Declared | None = None  #: as what it registers, besides what it can do; None: not at all
 
     @property
     def me(self) -> Address:

@@ -17,6 +17,7 @@ from core.runtime.inbox import Inbox
 from core.runtime.inbox_reader import InboxReader
 from core.runtime.local_events import LocalEvents
 from core.runtime.outbox import Outbox
+from core.runtime.registration import Registration
 from core.runtime.revocations import Revocations
 from core.runtime.self_report import SelfReport
 from core.runtime.step_writer import StepWriter
@@ -51,13 +52,14 @@ def assembled(behaviour: Behaviour[Any], setup: AgentSetup, *, after_epoch: int 
     revocations = Revocations(setup.chain, signing, keys.revoked)
     greeting = Greeting(setup.chain, committer, config.failure_timeout_s)
     report = SelfReport(setup, behaviour, committer, inbox, outbox, watchdog, greeting)
+    registration = Registration(setup, behaviour, committer, watchdog, greeting)
     heartbeat = Heartbeat(
         setup, committer, outbox, revocations, HeardHeartbeats(setup.me, signing, inbox.rejected), watchdog, report,
-        on_sent=on_heartbeat, on_heard=lambda memory: local_events.tell(HeartbeatDue(memory)),
+        registration, on_sent=on_heartbeat, on_heard=lambda memory: local_events.tell(HeartbeatDue(memory)),
     )  # fmt: skip
     return AgentLoop(
         setup=setup, behaviour=behaviour, committer=committer, watchdog=watchdog, inbox=inbox, outbox=outbox,
         reader=InboxReader(inbox, watchdog, Backoff.under_lease(config.lease_s), local_events.wake.set),
-        local_events=local_events, greeting=greeting, report=report, heartbeat=heartbeat,
+        local_events=local_events, greeting=greeting, report=report, heartbeat=heartbeat, registration=registration,
         writer=StepWriter(setup, committer, inbox, outbox, watchdog),
     )  # fmt: skip

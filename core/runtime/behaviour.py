@@ -62,5 +62,13 @@ class Behaviour(Protocol[Effects]):
         """When the graph has to run again even if nothing comes, in ms on the server's clock; None: never."""
 
     @property
+    def first_waiting(self) -> str | None:
+        """The id of the task that has waited longest here for a place; None: none waits."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether it takes no tasks for now, although it does not drain."""
+
+    @property
     def drained(self) -> bool:
         """Whether nothing is left to finish or to hand back."""

@@ -17,6 +17,7 @@ from core.roles import Action, Role
 from core.runtime.agent_setup import AgentSetup
 from core.runtime.heard_heartbeats import HeardHeartbeats
 from core.runtime.outbox import Outbox
+from core.runtime.registration import Registration
 from core.runtime.revocations import Revocations
 from core.runtime.self_report import SelfReport
 from core.runtime.watchdog import Watchdog
@@ -41,6 +42,7 @@ class Heartbeat:
         heard: HeardHeartbeats,
         watchdog: Watchdog,
         report: SelfReport,
+        registration: Registration,
         *,
         on_sent: Callable[[], None],
         on_heard: Callable[[Memory | None], None],
@@ -54,6 +56,7 @@ class Heartbeat:
         self._heard = heard
         self._watchdog = watchdog
         self._report = report
+        self._registration = registration
         self._on_sent = on_sent
         self._on_heard = on_heard
         self._beats: list[Received] = []
@@ -100,6 +103,7 @@ class Heartbeat:
         if self._revocations.look:
             self._revocations.take(replies[0])
         self._hear(beats, None if setup.parent else await memory_told(self._committer))
+        await self._registration.refresh(self._report.told)
 
     async def _renew(self) -> None:
         measures, began_s = self._setup.measures, monotonic_s()

@@ -16,6 +16,7 @@ from core.runtime.greeting import Greeting
 from core.runtime.inbox import Inbox
 from core.runtime.outbox import Outbox
 from core.runtime.watchdog import Watchdog
+from core.status_reports import Beat
 
 __all__ = ["SelfReport"]
 
@@ -42,12 +43,14 @@ class SelfReport:
         self._parent = setup.parent or setup.me
         self.ticks = 0  #: steps of the loop since its start
         self.started_ms = 0  #: server's clock
+        self.told = Beat()  #: what its tier has last said of itself
 
     def payload(self, action: Action, beat: int) -> dict[str, Any]:
         """The content of a message by `action`; `beat` is the number of the last heartbeat, or of this one."""
         window = self._inbox.windows.get(str(self._parent))
+        self.told = self._behaviour.beat()
         return {
-            **to_builtins(self._behaviour.beat()),
+            **to_builtins(self.told),
             "action": action.value,
             "heard": self._greeting.is_taken,
             "beat": beat,

@@ -37,6 +37,7 @@ class Watchdog:
         self._busy_s: float | None = None  # start of the turn under way, by `_awake_s`
         self._deaf_s: float | None = None  # start of the read under way
         self._reads = True
+        self.lag_s = 0.0  #: how late the loop was when it was last looked at
         self.away = ""  #: why Redis cannot be reached; empty: it can
         self.refusal = ""  #: why Redis refuses writes; empty: it does not
 
@@ -104,6 +105,7 @@ class Watchdog:
 
     def stood_still(self, for_s: float) -> None:
         """Leaves out time in which the whole process was stopped, or was not given the processor."""
+        self.lag_s = max(0.0, for_s)
         if self._busy_s is not None:
             self._busy_s += for_s
         if self._deaf_s is not None:

@@ -107,6 +107,11 @@ class Attempts:
         return len(self._queue)
 
     @property
+    def oldest_queued(self) -> str | None:
+        """The task of the attempt that has waited longest to begin; None: none waits."""
+        return self._queue.oldest
+
+    @property
     def agent_slots(self) -> int:
         """How many graphs may run at a time: `agent_concurrency`, and as many more as wait for a limit of models, so
         that those keep no others out."""

@@ -46,6 +46,11 @@ class TaskQueue:
         """The ids of the held tasks, in the order in which they were added."""
         return [*self._held]
 
+    @property
+    def oldest(self) -> str | None:
+        """The id of the task that has been here longest; None: the queue is empty."""
+        return next(iter(self._by_id), None)
+
     def get(self, task_id: str) -> Task | None:
         return self._by_id.get(task_id)
 
