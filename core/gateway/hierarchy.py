@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Self
 
 from core.checkpoints.connection import GroupedConnection
@@ -14,19 +15,26 @@ from core.checkpoints.redis_store import RedisStore
 from core.checkpoints.threads import Threads
 from core.client.agent_client import AgentClient
 from core.config.settings import A2ASecrets, RedisConfig
+from core.gateway.event_fan import EventFan
+from core.gateway.mailboxes import Mailboxes
+from core.gateway.peers import Peers
 from core.gateway.questions_watch import QuestionsWatch
 from core.gateway.records import BEGINNING, Records
+from core.operations.event_feed import EventFeed, SealsOf
 from core.operations.overview import read_overview
 from core.operations.reader import Reader, opening, reading
 from core.overview import Overview
+from core.redis_backend import rate_scripts, registry_scripts
 from core.redis_backend.bounded_reads import name_of
-from core.redis_backend.keys import CoordinatorKeys, GatewayKeys
-from core.redis_backend.rate_scripts import SCRIPTS, TAKE_TOKEN
+from core.redis_backend.gateway_keys import GatewayKeys
+from core.redis_backend.keys import CoordinatorKeys
+from core.redis_backend.rate_scripts import TAKE_TOKEN
+from core.registry.discovery import AgentDiscoveryService
 from core.roles import Address, asker_of
 from core.run_stream import chunks_of
 from core.stored import pairs
 from core.tasks import Task
-from core.wiring import redis_or_configured, secrets_or_configured, server_for
+from core.wiring import redis_or_configured, seals_of_agents, secrets_or_configured, server_for
 
 __all__ = ["Hierarchy", "asks"]
 
@@ -41,6 +49,10 @@ class Hierarchy:
     records: Records
     threads: Threads
     store: RedisStore
+    mailboxes: Mailboxes
+    peers: Peers
+    discovery: AgentDiscoveryService
+    events: EventFan
 
     def __init__(self, redis: RedisConfig | None, a2a: A2ASecrets | None, coordinator_id: str, client_id: str) -> None:
         self._given = redis_or_configured(redis)
@@ -55,8 +67,14 @@ class Hierarchy:
 
     async def __aenter__(self) -> Self:
         redis = self._redis = await server_for(self._given, self._a2a)
-        self._connection = GroupedConnection(opening(redis), SCRIPTS)
+        self._connection = GroupedConnection(opening(redis), (*rate_scripts.SCRIPTS, *registry_scripts.SCRIPTS))
         self.run = self._connection.run
+        self.mailboxes = Mailboxes(self._connection, opening(redis), self.gateway_keys)
+        self.discovery = AgentDiscoveryService(self.coordinator_id, self._connection)
+        self.peers = Peers(self._connection, self.gateway_keys)
+        self.events = EventFan(
+            partial(EventFeed, opening(redis), self.coordinator_id, self._seals(redis)), self._newest_event
+        )
         self._watch = QuestionsWatch(self._connection, self._keys.questions)
         self.records = Records(self._connection, self.coordinator_id)
         self._saver = RedisSaver(redis)
@@ -68,6 +86,8 @@ class Hierarchy:
 
     async def __aexit__(self, *_: object) -> None:
         await self._watch.close()
+        await self.events.close()
+        await self.mailboxes.close()
         await self.client.close.aio()
         await self._saver.aclose()
         await self.store.__aexit__()
@@ -76,6 +96,13 @@ class Hierarchy:
     def reading(self) -> AbstractAsyncContextManager[Reader]:
         """A reader of what operators see."""
         return reading(self._redis)
+
+    async def _newest_event(self) -> str:
+        [newest] = await self.run(("XREVRANGE", self._keys.events, "+", "-", "COUNT", 1))
+        return newest[0][0].decode() if newest else "0"
+
+    def _seals(self, redis: RedisConfig) -> SealsOf | None:
+        return seals_of_agents(self.coordinator_id, self._a2a, redis)
 
     async def overview(self) -> Overview:
         """The agents, as stored now. Raises TransportDown, ServerRefused."""

@@ -76,6 +76,13 @@ ROUTES: dict[Action, tuple[str, ...]] = {
         "POST /threads/{thread_id}/runs/{run_id}/cancel",
     ),
     A.SEE_FLEET: ("GET /tasks/status",),
+    A.BE_AGENT: (
+        "GET /agents/{agent_id}/messages", "POST /agents/{agent_id}/messages/ack", "GET /agents/{agent_id}/peers",
+        "PUT /agents/{agent_id}/peers/{peer_id}", "DELETE /agents/{agent_id}/peers/{peer_id}",
+    ),
+    A.SEE_MESSAGES: ("GET /messages/history",),
+    A.SEND_MESSAGES: ("POST /messages/send",),
+    A.SEE_EVENTS: ("GET /events/stream", "GET /events/ws"),
 }  # fmt: skip
 
 

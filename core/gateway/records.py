@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from core.checkpoints.connection import GroupedConnection
 from core.ports import Command
-from core.redis_backend.keys import GatewayKeys
+from core.redis_backend.gateway_keys import GatewayKeys
 
 __all__ = ["BEGINNING", "AssistantRecord", "Records", "RunRecord", "ThreadRecord"]
 

@@ -10,7 +10,6 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field,
 from core.gateway.access import NAME, Caller
 from core.gateway.problems import Problem
 from core.gateway.run_requests import Body
-from core.gateway.visible_tasks import TENANT, tenant_of
 from core.record_fields import TIMEOUT_LIMIT_S
 from core.tasks import TASK_ID, TASK_TYPE, Priority, Task, TaskStatus
 
@@ -46,6 +45,8 @@ class TaskBody(Body):
     not_before: AwareDatetime | None = Field(default=None, description="no attempt begins before it")
     delay_s: float | None = Field(default=None, ge=0, le=TIMEOUT_LIMIT_S)
     idempotency_key: Name | None = Field(default=None, description="for what its handler does outside")
+    affinity_key: Name | None = Field(default=None, description="tasks of one key go to one agent, as far as may be")
+    regions: list[Name] = Field(default_factory=list, max_length=16, description="where to run it: nearest first")
     shared_with: list[Name] = Field(default_factory=list, max_length=32, description='clients that see it; "*": all')
     run: dict[str, Any] | None = Field(default=None, description="how its graph is run: thread_id, config, ...")
     budget: dict[str, float] | None = Field(default=None, description="what it may spend: calls, tokens, cost_usd")
@@ -138,11 +139,10 @@ def new_task(body: TaskBody, caller: Caller, task_id: str | None) -> Task:
     tenant's."""
     if caller.tenant is not None and body.tenant not in (None, caller.tenant):
         raise Problem(403, f"tenant: this key or token submits for tenant {caller.tenant!r} alone; leave it out")
-    fields = {name: getattr(body, name) for name in body.model_fields_set - {"tenant", "task_id"}}
+    fields = {name: getattr(body, name) for name in body.model_fields_set}
+    fields["tenant"] = caller.tenant or body.tenant
     if (named := body.task_id or task_id) is not None:
         fields["task_id"] = named
-    if (tenant := caller.tenant or body.tenant) is not None:
-        fields["metadata"] = {**body.metadata, TENANT: tenant}
     return Task(**fields)
 
 
@@ -157,9 +157,5 @@ def told_outcome(task: Task) -> dict[str, Any]:
 
 def told(task: Task) -> dict[str, Any]:
     """As TaskView. Tracebacks and what a task has printed are for operators at the machine."""
-    own = {
-        name: getattr(task, name)
-        for name in TaskView.model_fields
-        if name not in OutcomeView.model_fields and name != TENANT
-    }
-    return {**told_outcome(task), **own, TENANT: tenant_of(task)}
+    own = {name: getattr(task, name) for name in TaskView.model_fields if name not in OutcomeView.model_fields}
+    return {**told_outcome(task), **own}

@@ -24,7 +24,7 @@ from core.gateway.task_bodies import (
     told,
     told_outcome,
 )
-from core.gateway.visible_tasks import sees, tenant_of, visible_task
+from core.gateway.visible_tasks import sees, visible_task
 from core.operations.task_pages import page_of_tasks
 from core.operations.task_records import read_task
 from core.tasks import Task, TaskStatus
@@ -132,7 +132,7 @@ async def list_tasks(
             status in (None, task.status)
             and task_type in (None, task.task_type)
             and parent in (None, task.parent_id)
-            and (tenant is None or tenant == tenant_of(task))
+            and tenant in (None, task.tenant)
             and sees(hierarchy, caller, task)
         )
 

@@ -8,21 +8,12 @@ from core.gateway.hierarchy import Hierarchy
 from core.gateway.problems import Problem
 from core.tasks import Task
 
-__all__ = ["TENANT", "sees", "tenant_of", "visible_task"]
-
-#: Where the metadata of a task say whose it is.
-TENANT = "tenant"
-
-
-def tenant_of(task: Task) -> str | None:
-    """Whose task it is; None: nobody has said."""
-    tenant = task.metadata.get(TENANT) if task.metadata_json else None
-    return tenant if isinstance(tenant, str) else None
+__all__ = ["sees", "visible_task"]
 
 
 def sees(hierarchy: Hierarchy, caller: Caller, task: Task) -> bool:
     """Whether the caller may be told of a task."""
-    return may_touch(hierarchy.asker, task) and caller.tenant in (None, tenant_of(task))
+    return may_touch(hierarchy.asker, task) and caller.tenant in (None, task.tenant)
 
 
 async def visible_task(hierarchy: Hierarchy, caller: Caller, task_id: str) -> Task:

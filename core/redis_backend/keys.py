@@ -1,4 +1,4 @@
-"""Every key, once. Nothing else in the system spells a key.
+"""Every key, once. But for gateway_keys.py, nothing else in the system spells a key.
 
 A distributor, its workers' inboxes and its state form a *cell*. A coordinator, its task records and its clients' reply
 streams form another. All keys of a cell share one hash slot, since a transaction must stay within one. A key without
@@ -71,15 +71,7 @@ A thread is what LangGraph remembers under a thread id T. The scripts that write
     {thread:T}:index                         zset    names of checkpoints and writes, in order  option    savers
     {thread:T}:fence                         string  order and attempt of who may write         option    savers
 
-What the gateways of coordinator C remember together. T is a thread; for a run without one, the run itself.
-
-    {gateway:C}:assistants                   hash    assistant id -> its versions, JSON         -         gateways
-    {gateway:C}:threads                      hash    thread id -> its metadata and times, JSON  -         gateways
-    {gateway:C}:recent                       zset    thread id by when it has changed (ms)      -         gateways
-    {gateway:C}:runs:T                       hash    run id -> what was asked, JSON             1 day     gateways
-                                                     (of a thread that is kept: no TTL)
-    {gateway:C}:request:K                    string  what was answered to the request of key K  1 day     gateways
-    {gateway:C}:rate:N                       string  when N may make all its requests again (µs) seconds   gateways
+What the gateways of coordinator C remember together: see gateway_keys.py.
 
 A store is LangGraph's memory beyond threads, under a name S.
 
@@ -100,7 +92,6 @@ __all__ = [
     "AudienceKeys",
     "CellKeys",
     "CoordinatorKeys",
-    "GatewayKeys",
     "RegistryKeys",
     "StoreKeys",
     "ThreadKeys",
@@ -400,33 +391,6 @@ class AudienceKeys:
     @property
     def dead(self) -> str:
         return self._key("dead")
-
-
-@dataclass(frozen=True, slots=True)
-class GatewayKeys:
-    """`{gateway:ID}:...`"""
-
-    coordinator_id: str
-
-    @property
-    def threads(self) -> str:
-        return self._key("threads")
-
-    @property
-    def recent(self) -> str:
-        return self._key("recent")
-
-    def runs(self, thread_id: str) -> str:
-        return self._key(f"runs:{thread_id}")
-
-    def request(self, key: str) -> str:
-        return self._key(f"request:{key}")
-
-    def rate(self, name: str) -> str:
-        return self._key(f"rate:{name}")
-
-    def _key(self, name: str) -> str:
-        return f"{{gateway:{self.coordinator_id}}}:{name}"
 
 
 @dataclass(frozen=True, slots=True)

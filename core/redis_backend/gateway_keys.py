@@ -1,0 +1,61 @@
+"""What the gateways of coordinator C remember together. T is a thread; for a run without one, the run itself.
+
+{gateway:C}:assistants                   hash    assistant id -> its versions, JSON         -         gateways
+{gateway:C}:threads                      hash    thread id -> its metadata and times, JSON  -         gateways
+{gateway:C}:recent                       zset    thread id by when it has changed (ms)      -         gateways
+{gateway:C}:runs:T                       hash    run id -> what was asked, JSON             1 day     gateways
+                                                 (of a thread that is kept: no TTL)
+{gateway:C}:messages                     stream  messages of agents, but for their payload,  -         gateways
+                                                 bounded
+{gateway:C}:message:M                    string  message M, JSON                            its own   gateways
+{gateway:C}:mailbox:A                    zset    messages to agent A, the most urgent first its own   gateways
+{gateway:C}:peers:A                      hash    agent -> what it is to A                   30 days   gateways
+{gateway:C}:request:K                    string  what was answered to the request of key K  1 day     gateways
+{gateway:C}:rate:N                       string  when N may make all its requests again (µs) seconds   gateways
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["GatewayKeys"]
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayKeys:
+    """`{gateway:ID}:...`"""
+
+    coordinator_id: str
+
+    @property
+    def threads(self) -> str:
+        return self._key("threads")
+
+    @property
+    def recent(self) -> str:
+        return self._key("recent")
+
+    def runs(self, thread_id: str) -> str:
+        return self._key(f"runs:{thread_id}")
+
+    @property
+    def messages(self) -> str:
+        return self._key("messages")
+
+    def message(self, message_id: str) -> str:
+        return self._key(f"message:{message_id}")
+
+    def mailbox(self, agent_id: str) -> str:
+        return self._key(f"mailbox:{agent_id}")
+
+    def peers(self, agent_id: str) -> str:
+        return self._key(f"peers:{agent_id}")
+
+    def request(self, key: str) -> str:
+        return self._key(f"request:{key}")
+
+    def rate(self, name: str) -> str:
+        return self._key(f"rate:{name}")
+
+    def _key(self, name: str) -> str:
+        return f"{{gateway:{self.coordinator_id}}}:{name}"
