@@ -18,7 +18,7 @@ from coordinator.dead_letters import take_off
 from coordinator.open_questions import list_questions
 from coordinator.state import CoordinatorState
 from coordinator.task_life import admit, cancel, end, is_free, known_task, proceed, save, stopped
-from coordinator.threads import check_thread
+from coordinator.threads import check_thread, given_up
 from core.attempt_errors import errors_with
 from core.budget import grants_below
 from core.errors import BadTask
@@ -151,6 +151,8 @@ def wait_for(state: CoordinatorState, task: Task, children: Sequence[Task], batc
         open_child(state, waiting, child, batch, step)
     if is_free(state, waiting):
         proceed(state, waiting, batch, step)
+    elif waiting.run and given_up(state, waiting):
+        cancel(state, waiting.task_id, batch, step)
 
 
 def without_old_children(state: CoordinatorState, task: Task, more: int) -> Task:

@@ -1,7 +1,8 @@
 """Keeps the runs of one thread in line, so that no two of them overlap. No I/O, no clock.
 
-A run has its thread from its acceptance to its end, also while it waits for answers. Runs that come meanwhile stand in
-line, in the order of their acceptance, or replace those before them. Each gets a number that is higher than that of
+A run has its thread from its acceptance to its end, also while it waits for answers, unless one behind it says that it
+gives up questions. Runs that come meanwhile stand in line, in the order of their acceptance, or replace those before
+them. Each gets a number that is higher than that of
 all runs before, which fences what it writes into its thread.
 """
 
@@ -16,7 +17,7 @@ from core.roles import Address
 from core.step import Batch, Step, Table
 from core.tasks import Task, TaskStatus
 
-__all__ = ["check_thread", "enter_line", "leave_line", "recall_lines", "replaced_by"]
+__all__ = ["check_thread", "enter_line", "given_up", "leave_line", "recall_lines", "replaced_by"]
 
 #: Number of runs that may stand in line for one thread.
 MAX_IN_LINE = 1_000
@@ -48,7 +49,7 @@ def check_thread(state: CoordinatorState, task: Task, owner: str | None, above: 
         raise BadTask(f"thread {thread_id!r} is in use by {own!r}, which waits for this one; give it another thread_id")
     if owner and not all(may_touch(Address.parse(owner), state.local_tasks[task_id]) for task_id in line):
         raise BadTask(f"thread {thread_id!r} is in use by another client; choose another thread_id")
-    if task.run.multitask == "reject":
+    if task.run.multitask == "reject" and any(not gives_up(state, task, task_id) for task_id in line):
         raise BadTask(f"thread {thread_id!r} is busy with {first!r}; submit again when that has ended")
     if len(line) >= MAX_IN_LINE and task.run.multitask not in REPLACING:
         raise BadTask(f"{len(line)} runs stand in line for thread {thread_id!r}, the most there may be")
@@ -85,7 +86,7 @@ def enter_line(state: CoordinatorState, task: Task, batch: Batch, step: Step) ->
         # What those before it were to undo, and have perhaps not begun to, is undone as well.
         undoes = {undone: None for task_id in before for undone in state.local_tasks[task_id].undoes}
     if task.run.multitask == "rollback":
-        undoes |= dict.fromkeys(before)
+        undoes |= dict.fromkeys(task_id for task_id in before if not gives_up(state, task, task_id))
     # The oldest are kept: those are the ones that may have begun.
     return task.evolve(
         thread_order=state.thread_order, behind=before[-1] if before else None, undoes=tuple(undoes)[:MAX_IN_LINE]
@@ -95,9 +96,28 @@ def enter_line(state: CoordinatorState, task: Task, batch: Batch, step: Step) ->
 def replaced_by(state: CoordinatorState, task: Task) -> list[str]:
     """The runs in the line of this new one that it replaces, so that they are to be cancelled."""
     thread_id = thread_of(task)
-    if thread_id is None or not task.run or task.run.multitask not in REPLACING:
+    if thread_id is None or not task.run:
         return []
-    return [task_id for task_id in state.threads[thread_id] if task_id != task.task_id]
+    before = [task_id for task_id in state.threads[thread_id] if task_id != task.task_id]
+    if task.run.multitask in REPLACING:
+        return before
+    return [task_id for task_id in before if gives_up(state, task, task_id)]
+
+
+def gives_up(state: CoordinatorState, task: Task, before_id: str) -> bool:
+    """Whether a run does not wait for one before it, since that only waits for answers."""
+    return bool(task.run and task.run.gives_up_questions) and asks(state.local_tasks[before_id])
+
+
+def asks(task: Task) -> bool:
+    return task.status is TaskStatus.WAITING and any(wait.is_open_question for wait in task.waits)
+
+
+def given_up(state: CoordinatorState, waiting: Task) -> bool:
+    """Whether a run that waits now is given up for one that stands in line behind it."""
+    line = state.threads.get(thread_of(waiting) or "", {})
+    others = (state.local_tasks[task_id] for task_id in line if task_id != waiting.task_id)
+    return asks(waiting) and any(other.run and other.run.gives_up_questions for other in others)
 
 
 def leave_line(state: CoordinatorState, ended: Task) -> Iterator[Task]:

@@ -35,6 +35,7 @@ NEEDS = {
     "config": "an object, such as {'configurable': {'model': 'small'}}",
     "durability": "'sync', 'async' or 'exit'",
     "multitask": "'enqueue', 'reject', 'interrupt' or 'rollback'",
+    "gives_up_questions": "True or False",
     "interrupt_before": "a list of names of nodes, or ['*'] for all",
     "interrupt_after": "a list of names of nodes, or ['*'] for all",
     "on_change": "'continue', 'restart' or 'fail'",
@@ -49,6 +50,8 @@ class StateUpdate(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
 
     as_node: NodeName | None = None  #: the node that has written them, as it seems; None: the last one that has
     checkpoint_id: NodeName | None = None  #: the state that is updated; None: the newest
+    #: whether the values are a list of steps, each a list of the updates of nodes: {"values": ..., "as_node": ...}
+    is_bulk: bool = False
 
 
 class _Validated(type(Struct)):  # type: ignore[misc]  # the class of classes of msgspec has no name
@@ -94,6 +97,9 @@ class RunOptions(
     durability: Literal["sync", "async", "exit"] = "sync"  #: when checkpoints are written, as in LangGraph
     #: what becomes of a run whose thread has another one, as in LangGraph
     multitask: Literal["enqueue", "reject", "interrupt", "rollback"] = "enqueue"
+    #: whether a run before it in its thread that waits for answers is cancelled rather than waited for; such a one is
+    #: no reason for "reject", and "rollback" keeps what it has stored
+    gives_up_questions: bool = False
     interrupt_before: Nodes = ()  #: names of nodes; ("*",): all
     interrupt_after: Nodes = ()
     on_change: Literal["continue", "restart", "fail"] = "continue"  #: if the graph is another one when it goes on
@@ -110,6 +116,7 @@ class RunOptions(
             config: dict[str, Any] | None = None,
             durability: Literal["sync", "async", "exit"] = "sync",
             multitask: Literal["enqueue", "reject", "interrupt", "rollback"] = "enqueue",
+            gives_up_questions: bool = False,
             interrupt_before: tuple[str, ...] | list[str] = (),
             interrupt_after: tuple[str, ...] | list[str] = (),
             on_change: Literal["continue", "restart", "fail"] = "continue",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from core.checkpoints.encryption import Encryption
 from core.checkpoints.redis_saver import RedisSaver
 from core.checkpoints.saver import CheckpointSaver
+from core.checkpoints.snapshots import Snapshot, snapshot_of
 from core.config.settings import RedisConfig
 from core.errors import BadTask
 
@@ -69,6 +70,27 @@ class Threads:
         listed = self._saver.alist(_config(thread_id), limit=limit)
         return [_state(each) async for each in listed]
 
+    async def snapshot(self, thread_id: str, checkpoint_id: str | None = None, namespace: str = "") -> Snapshot | None:
+        """What a thread says at a checkpoint, by default the newest of the namespace; None: there is none."""
+        found = await self._saver.aget_tuple(_config(thread_id, checkpoint_id, namespace))
+        return snapshot_of(found, is_newest=checkpoint_id is None) if found else None
+
+    async def snapshots(
+        self, thread_id: str, limit: int, *, namespace: str = "", checkpoint_id: str | None = None,
+        before: str | None = None, metadata: Mapping[str, Any] | None = None,
+    ) -> Sequence[Snapshot]:  # fmt: skip
+        """What a thread has said in a namespace, the newest first, at most `limit`: before a checkpoint, or only at
+        one, where the metadata have these values."""
+        listed = self._saver.alist(
+            _config(thread_id, checkpoint_id, namespace), limit=limit, filter=dict(metadata or {}),
+            before=_config(thread_id, before) if before else None,
+        )  # fmt: skip
+        return [snapshot_of(found, is_newest=False) async for found in listed]
+
+    async def prune(self, thread_id: str) -> None:
+        """Deletes all checkpoints of a thread but the newest, and what is needed to read that."""
+        await self._saver.aprune([thread_id])
+
     async def copy(self, thread_id: str, new_id: str, checkpoint_id: str | None = None) -> None:
         """Makes another thread that goes on where this one is, or from a checkpoint of it. Raises BadTask if there is
         no such state, or already a thread of the new id."""
@@ -82,9 +104,9 @@ class Threads:
         await self._saver.adelete_thread(thread_id)
 
 
-def _config(thread_id: str, checkpoint_id: str | None = None) -> RunnableConfig:
+def _config(thread_id: str, checkpoint_id: str | None = None, namespace: str = "") -> RunnableConfig:
     named = {"checkpoint_id": checkpoint_id} if checkpoint_id else {}
-    return {"configurable": {"thread_id": thread_id, "checkpoint_ns": "", **named}}
+    return {"configurable": {"thread_id": thread_id, "checkpoint_ns": namespace, **named}}
 
 
 def _state(found: CheckpointTuple) -> ThreadState:

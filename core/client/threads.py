@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -88,26 +88,42 @@ class ClientThreads(Resident):
     @operation
     async def update_state(
         self, thread_id: str, values: Any, as_node: str | None = None, checkpoint_id: str | None = None,
-        graph: str | None = None, timeout_s: float = 60.0,
+        graph: str | None = None, timeout_s: float = 60.0, gives_up_questions: bool = False,
     ) -> str:  # fmt: skip
         """Updates the newest state of a thread, or that at a checkpoint, as if the node `as_node` (None: the last one)
         had returned `values`. Returns the id of the new checkpoint, from which the next run goes on.
 
         A worker does it that has the graph (its task type; None: that of the thread's last run), since its reducers
         decide what an update means. The update stands in the line of the thread as a run, so it never overlaps one, and
-        waits for one that waits for an answer. Once it is accepted, it survives what tasks survive, and is made once.
+        waits for one that waits for an answer; with `gives_up_questions`, it cancels that one. Once it is accepted, it
+        survives what tasks survive, and is made once.
 
         Raises TaskTimeout: it could not begin, or has not ended, within `timeout_s`; it is not begun later. BadTask:
         also when the values are no JSON. TaskFailed: the graph does not take them. Else as `submit`."""
+        update = StateUpdate(as_node=as_node, checkpoint_id=checkpoint_id)
+        return await self._updated(thread_id, values, update, graph, timeout_s, gives_up_questions)
+
+    @operation
+    async def bulk_update_state(
+        self, thread_id: str, supersteps: Sequence[Sequence[Mapping[str, Any]]], graph: str | None = None,
+        timeout_s: float = 60.0,
+    ) -> str:  # fmt: skip
+        """Updates the newest state of a thread in several steps, as LangGraph's `bulk_update_state`: each is a list of
+        updates, `{"values": ..., "as_node": ...}`. All are made, or none. Returns and raises as `update_state`."""
+        return await self._updated(thread_id, supersteps, StateUpdate(is_bulk=True), graph, timeout_s, False)
+
+    async def _updated(
+        self, thread_id: str, values: Any, update: StateUpdate, graph: str | None, timeout_s: float, gives_up: bool
+    ) -> str:
         if graph is None:
             async with self._opened() as threads:
                 graph = (await self._found(threads, thread_id)).graph
             if not graph:
                 raise BadTask(f"thread {thread_id!r} was not made by a graph that runs here: name its graph")
-        update = StateUpdate(as_node=as_node, checkpoint_id=checkpoint_id)
         deadline = datetime.now(UTC) + timedelta(seconds=timeout_s)
-        run = RunOptions(thread_id=thread_id, update=update)
-        task_id = await self._client.submit.aio(Task(task_type=graph, payload=values, run=run, deadline=deadline))
+        run = RunOptions(thread_id=thread_id, update=update, gives_up_questions=gives_up)
+        task = Task(task_type=graph, payload=values, run=run, deadline=deadline)
+        task_id = await self._client.submit.aio(task)
         ended: Task = await self._client.result.aio(task_id, timeout_s + LATE_S)
         if ended.error is not None and ended.error.type == "deadline":
             raise TaskTimeout(f"thread {thread_id!r} is busy, or no worker has {graph!r}: it was not updated")

@@ -9,7 +9,16 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from core.config.version import installed_version
-from core.gateway import assistants, events, messages, runs, system, tasks, threads
+from core.gateway import (
+    assistants,
+    events,
+    messages,
+    runs,
+    states,
+    system,
+    tasks,
+    threads,
+)
 from core.gateway.access import LOOPBACK_ORIGIN
 from core.gateway.description import describe
 from core.gateway.gate import Door, Gate
@@ -50,7 +59,16 @@ def gateway_app(hierarchy: Hierarchy, door: Door | None = None) -> FastAPI:
         allow_headers=["*"],
         expose_headers=EXPOSED,
     )
-    for part in (system, tasks, messages, events, assistants, threads, runs):
+    for part in (
+        system,
+        tasks,
+        messages,
+        events,
+        assistants,
+        threads,
+        states,
+        runs,
+    ):
         app.include_router(part.router)
     describe(app)
     return app

@@ -35,7 +35,7 @@ async def begin_run(hierarchy: Hierarchy, body: RunBody, thread_id: str | None) 
         return await _answered(hierarchy, body, run, before)
     if before is not None and body.input is None:
         return await _gone_on(hierarchy, run, before, {})
-    task = task_of(body, run, assistant, replacing=before is not None)
+    task = task_of(body, run, assistant)
     await hierarchy.records.put_runs(run)
     try:
         await hierarchy.client.submit.aio(task)

@@ -105,9 +105,8 @@ def run_of(body: RunBody, assistant: AssistantRecord, thread_id: str | None) -> 
     )
 
 
-def task_of(body: RunBody, run: RunRecord, assistant: AssistantRecord, *, replacing: bool) -> Task:
-    """The task of a run. `replacing`: what has the thread now is to be given up, since it only waits for an answer.
-    Raises BadTask."""
+def task_of(body: RunBody, run: RunRecord, assistant: AssistantRecord) -> Task:
+    """The task of a run. Raises BadTask."""
     return Task(
         task_id=run.task_id,
         task_type=run.graph_id,
@@ -118,7 +117,8 @@ def task_of(body: RunBody, run: RunRecord, assistant: AssistantRecord, *, replac
             context={**assistant.context, **(body.context or {})} or None,
             config=_config(body, run, assistant),
             durability=_durability(body),
-            multitask="interrupt" if replacing else body.multitask_strategy,
+            multitask=body.multitask_strategy,
+            gives_up_questions=True,
             interrupt_before=body.interrupt_before,
             interrupt_after=body.interrupt_after,
             stream=sorted(_modes(run)),

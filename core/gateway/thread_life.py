@@ -8,12 +8,12 @@ from uuid import uuid4
 from msgspec.structs import replace
 
 from core.agent_run import is_thread_id
-from core.gateway.hierarchy import Hierarchy
+from core.gateway.hierarchy import Hierarchy, asks
 from core.gateway.problems import Problem
 from core.gateway.records import ThreadRecord
 from core.gateway.run_requests import RunBody
 
-__all__ = ["known_thread", "new_thread", "thread_for_run"]
+__all__ = ["delete_thread", "known_thread", "new_thread", "thread_for_run"]
 
 
 def new_thread(thread_id: str | None = None) -> ThreadRecord:
@@ -40,3 +40,18 @@ async def thread_for_run(hierarchy: Hierarchy, thread_id: str, body: RunBody) ->
             return
     thread = await known_thread(hierarchy, thread_id)
     await hierarchy.records.put_thread(replace(thread, updated_at=datetime.now(UTC)))
+
+
+async def delete_thread(hierarchy: Hierarchy, thread: ThreadRecord) -> None:
+    """Deletes a thread, what its graphs remember, and its runs. One that waits for an answer is given up. Raises
+    Problem: it has a run that goes on."""
+    runs = await hierarchy.records.runs(thread.thread_id)
+    tasks = await hierarchy.tasks([run.task_id for run in runs if run.until is None])
+    if any(not task.status.ended and not asks(task) for task in tasks.values()):
+        raise Problem(409, f"thread {thread.thread_id!r} has a run; cancel it, or wait for its end")
+    for task in tasks.values():
+        if asks(task):
+            await hierarchy.client.cancel.aio(task.task_id)
+            await hierarchy.over(task.task_id)
+    await hierarchy.client.threads.delete.aio(thread.thread_id)
+    await hierarchy.records.delete_thread(thread.thread_id)

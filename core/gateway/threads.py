@@ -3,94 +3,109 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import msgspec
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 from msgspec.structs import replace
 from pydantic import Field
 
 from core.gateway.hierarchy import Hierarchy
+from core.gateway.json_answers import json_answer, selected
 from core.gateway.problems import Problem
 from core.gateway.records import ThreadRecord
-from core.gateway.run_life import run_told
 from core.gateway.run_requests import Body
-from core.gateway.thread_life import known_thread, new_thread
+from core.gateway.states import Superstep, build_up
+from core.gateway.thread_life import delete_thread, known_thread, new_thread
+from core.gateway.thread_views import extracted, fits, thread_told, threads_told
 
 __all__ = ["router"]
 
 router = APIRouter(prefix="/threads", tags=["threads"])
 
-#: The status of a thread, by that of its last run.
-STATUS = {"pending": "busy", "running": "busy", "interrupted": "interrupted", "error": "error", "timeout": "error"}
+Status = Literal["idle", "busy", "interrupted", "error"]
+#: Paths of one search that are extracted.
+MAX_PATHS = 10
 
 
 class NewThread(Body):
     thread_id: str | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
     if_exists: Literal["raise", "do_nothing"] = "raise"
+    supersteps: list[Superstep] = Field(default_factory=list)
+    ttl: dict[str, Any] | float | None = None
 
 
 class CountBody(Body):
     metadata: dict[str, Any] = Field(default_factory=dict)
-    status: Literal["idle", "busy", "interrupted", "error"] | None = None
+    values: dict[str, Any] = Field(default_factory=dict)
+    status: Status | None = None
 
 
 class SearchBody(CountBody):
     ids: list[str] | None = None
     limit: int = Field(default=10, ge=1, le=1000)
     offset: int = Field(default=0, ge=0)
-    sort_by: Literal["thread_id", "status", "created_at", "updated_at"] = "updated_at"
+    sort_by: Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"] = "updated_at"
     sort_order: Literal["asc", "desc"] = "desc"
     select: list[str] | None = None
+    extract: dict[str, str] = Field(default_factory=dict, max_length=MAX_PATHS)
 
 
 class ChangedThread(Body):
-    metadata: dict[str, Any]
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    ttl: dict[str, Any] | float | None = None
 
 
-async def told(hierarchy: Hierarchy, thread: ThreadRecord) -> dict[str, Any]:
-    """A thread as clients see it."""
-    runs = (await hierarchy.records.runs(thread.thread_id))[:1]
-    tasks = await hierarchy.tasks([run.task_id for run in runs])
-    status = [run_told(run, tasks.get(run.task_id))["status"] for run in runs]
-    return {
-        "metadata": {}, **msgspec.to_builtins(thread), "values": None, "interrupts": {},
-        "status": STATUS.get(status[0], "idle") if status else "idle",
-    }  # fmt: skip
+class Pruned(Body):
+    thread_ids: list[str]
+    strategy: Literal["delete", "keep_latest"] = "delete"
+
+
+def _check_ttl(ttl: object) -> None:
+    if ttl is not None:
+        raise Problem(422, "ttl is not supported; delete threads, or keep only their newest state: POST /threads/prune")
 
 
 @router.post("")
-async def create(request: Request, body: NewThread) -> dict[str, Any]:
-    """Creates a thread."""
+async def create(request: Request, body: NewThread) -> Response:
+    """Creates a thread, with the states that `supersteps` make of it."""
     hierarchy: Hierarchy = request.app.state.hierarchy
+    _check_ttl(body.ttl)
     thread = replace(new_thread(body.thread_id), metadata=body.metadata)
-    if not await hierarchy.records.put_thread(thread, is_new=True):
-        if body.if_exists == "raise":
-            raise Problem(409, f"there is a thread {thread.thread_id!r} already; give if_exists='do_nothing' to use it")
+    if await hierarchy.records.put_thread(thread, is_new=True):
+        if body.supersteps:
+            await build_up(hierarchy, thread, body.supersteps)
+    elif body.if_exists == "raise":
+        raise Problem(409, f"there is a thread {thread.thread_id!r} already; give if_exists='do_nothing' to use it")
+    else:
         thread = await known_thread(hierarchy, thread.thread_id)
-    return await told(hierarchy, thread)
+    return json_answer(await thread_told(hierarchy, thread))
 
 
 @router.get("/{thread_id}")
-async def get(request: Request, thread_id: str) -> dict[str, Any]:
-    """One thread, with its status."""
+async def get(request: Request, thread_id: str) -> Response:
+    """One thread, with its status and its values."""
     hierarchy: Hierarchy = request.app.state.hierarchy
-    return await told(hierarchy, await known_thread(hierarchy, thread_id))
+    return json_answer(await thread_told(hierarchy, await known_thread(hierarchy, thread_id)))
 
 
 @router.patch("/{thread_id}")
-async def update(request: Request, thread_id: str, body: ChangedThread) -> dict[str, Any]:
-    """Adds to the metadata of a thread."""
+async def update(
+    request: Request, thread_id: str, body: ChangedThread, prefer: Annotated[str, Header()] = ""
+) -> Response:
+    """Adds to the metadata of a thread. `Prefer: return=minimal`: nothing is told."""
     hierarchy: Hierarchy = request.app.state.hierarchy
+    _check_ttl(body.ttl)
     thread = await known_thread(hierarchy, thread_id)
     changed = replace(thread, metadata={**thread.metadata, **body.metadata}, updated_at=datetime.now(UTC))
     await hierarchy.records.put_thread(changed)
-    return await told(hierarchy, changed)
+    if prefer == "return=minimal":
+        return Response(status_code=204)
+    return json_answer(await thread_told(hierarchy, changed))
 
 
 @router.post("/{thread_id}/copy")
-async def copy(request: Request, thread_id: str) -> dict[str, Any]:
+async def copy(request: Request, thread_id: str) -> Response:
     """Makes another thread that goes on where this one is."""
     hierarchy: Hierarchy = request.app.state.hierarchy
     thread = await known_thread(hierarchy, thread_id)
@@ -98,53 +113,66 @@ async def copy(request: Request, thread_id: str) -> dict[str, Any]:
     if await hierarchy.threads.history(thread_id, 1):
         await hierarchy.client.threads.copy.aio(thread_id, new.thread_id)
     await hierarchy.records.put_thread(new)
-    return await told(hierarchy, new)
+    return json_answer(await thread_told(hierarchy, new))
 
 
 @router.delete("/{thread_id}", status_code=204)
 async def delete(request: Request, thread_id: str) -> Response:
     """Deletes a thread and what its graphs remember. A run that waits for an answer is given up."""
     hierarchy: Hierarchy = request.app.state.hierarchy
-    now = await told(hierarchy, await known_thread(hierarchy, thread_id))
-    if now["status"] == "busy":
-        raise Problem(409, f"thread {thread_id!r} has a run; cancel it, or wait for its end")
-    if now["status"] == "interrupted":
-        [run, *_] = await hierarchy.records.runs(thread_id)
-        await hierarchy.client.cancel.aio(run.task_id)
-        await hierarchy.over(run.task_id)
-    await hierarchy.client.threads.delete.aio(thread_id)
-    await hierarchy.records.delete_thread(thread_id)
+    await delete_thread(hierarchy, await known_thread(hierarchy, thread_id))
     return Response(status_code=204)
 
 
-@router.post("/search")
-async def search(request: Request, body: SearchBody) -> list[dict[str, Any]]:
-    """The threads that fit, those first that have changed last."""
+@router.post("/prune")
+async def prune(request: Request, body: Pruned) -> dict[str, int]:
+    """Deletes threads, or all of their states but the newest. Those that are not there are left out."""
     hierarchy: Hierarchy = request.app.state.hierarchy
-    found = await matching(hierarchy, body, body.ids)
-    if body.status is None and body.sort_by != "status":
-        found.sort(key=lambda thread: getattr(thread, body.sort_by), reverse=body.sort_order == "desc")
-        return [await told(hierarchy, thread) for thread in found[body.offset :][: body.limit]]
-    views = [await told(hierarchy, thread) for thread in found]
-    seen = [view for view in views if body.status in (None, view["status"])]
-    seen.sort(key=lambda view: str(view[body.sort_by]), reverse=body.sort_order == "desc")
-    return seen[body.offset :][: body.limit]
+    count = 0
+    for thread_id in body.thread_ids:
+        if (thread := await hierarchy.records.thread(thread_id)) is None:
+            continue
+        if body.strategy == "delete":
+            await delete_thread(hierarchy, thread)
+        else:
+            await hierarchy.threads.prune(thread_id)
+        count += 1
+    return {"pruned_count": count}
+
+
+@router.post("/search")
+async def search(request: Request, body: SearchBody) -> Response:
+    """The threads that fit; with `status` or `values`, it reads the state of each that has such metadata."""
+    hierarchy: Hierarchy = request.app.state.hierarchy
+    found = await matching(hierarchy, body.metadata, body.ids)
+    is_reversed = body.sort_order == "desc"
+    if body.status is None and not body.values and body.sort_by != "status":
+        name = body.sort_by.removeprefix("state_")
+        found.sort(key=lambda thread: getattr(thread, name), reverse=is_reversed)
+        told = await threads_told(hierarchy, found[body.offset :][: body.limit])
+    else:
+        every = await threads_told(hierarchy, found)
+        fitting = [thread for thread in every if fits(thread, body.status, body.values)]
+        fitting.sort(key=lambda thread: str(thread[body.sort_by.removeprefix("state_")]), reverse=is_reversed)
+        told = fitting[body.offset :][: body.limit]
+    extra = [{"extracted": extracted(thread, body.extract)} if body.extract else {} for thread in told]
+    return json_answer([{**selected(thread, body.select), **more} for thread, more in zip(told, extra, strict=True)])
 
 
 @router.post("/count")
 async def count(request: Request, body: CountBody) -> int:
     """How many threads fit."""
     hierarchy: Hierarchy = request.app.state.hierarchy
-    found = await matching(hierarchy, body)
-    if body.status is None:
+    found = await matching(hierarchy, body.metadata)
+    if body.status is None and not body.values:
         return len(found)
-    return sum([(await told(hierarchy, thread))["status"] == body.status for thread in found])
+    return sum(fits(thread, body.status, body.values) for thread in await threads_told(hierarchy, found))
 
 
-async def matching(hierarchy: Hierarchy, body: CountBody, ids: list[str] | None = None) -> list[ThreadRecord]:
+async def matching(hierarchy: Hierarchy, metadata: dict[str, Any], ids: list[str] | None = None) -> list[ThreadRecord]:
     """The threads of these ids (None: all) with such metadata."""
     return [
         thread
         async for thread in hierarchy.records.threads()
-        if (ids is None or thread.thread_id in ids) and body.metadata.items() <= thread.metadata.items()
+        if (ids is None or thread.thread_id in ids) and metadata.items() <= thread.metadata.items()
     ]

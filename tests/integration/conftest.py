@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from core.chaos.processes import Processes
 from core.config.settings import RedisConfig
 from core.events import AgentCoordinator
 from core.redis_backend.clock import ServerClock
 from core.redis_backend.commit import Committer
 from core.redis_client import Wire
+from tests.gateway_door import KEY, Door, open_door
 from tests.integration.committers import KEYS, ME, Make
 from tests.integration.hierarchy import House, house
+
+if TYPE_CHECKING:
+    from langgraph_sdk.client import LangGraphClient
 
 
 @pytest.fixture
@@ -63,3 +68,28 @@ async def stream(redis_config: RedisConfig) -> AsyncIterator[Callable[..., Agent
             return made
 
         yield coordinator
+
+
+@pytest.fixture(scope="module")
+def door(tmp_path_factory: pytest.TempPathFactory, processes: Processes) -> Iterator[Door]:
+    """A hierarchy with two gateways, for all tests of a module."""
+    with open_door(tmp_path_factory.mktemp("gateway"), processes) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def sdk(door: Door) -> AsyncIterator[LangGraphClient]:
+    """LangGraph's SDK at the first gateway."""
+    from langgraph_sdk import get_client
+
+    async with get_client(url=door.urls[0], api_key=None) as client:
+        yield client
+
+
+@pytest.fixture
+async def other(door: Door) -> AsyncIterator[LangGraphClient]:
+    """The same hierarchy, by the second gateway."""
+    from langgraph_sdk import get_client
+
+    async with get_client(url=door.urls[1], api_key=KEY) as client:
+        yield client

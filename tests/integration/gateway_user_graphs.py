@@ -52,6 +52,22 @@ def asks() -> StateGraph[Any]:
     return StateGraph(Steps).add_sequence([first, approve, second]).add_edge(START, "first")
 
 
+def inner_graph() -> Any:
+    return StateGraph(Steps).add_sequence([first, approve]).add_edge(START, "first").compile()
+
+
+@agent("nests")
+def nests() -> StateGraph[Any]:
+    """One whose question is asked by a subgraph."""
+    return (
+        StateGraph(Steps)
+        .add_node("inner", inner_graph())
+        .add_node(second)
+        .add_edge(START, "inner")
+        .add_edge("inner", "second")
+    )
+
+
 async def say(state: MessagesState) -> dict[str, Any]:
     model = GenericFakeChatModel(messages=iter([AIMessage("hello there")]))
     return {"messages": [await model.ainvoke(state["messages"])]}

@@ -2,126 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import socket
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, aclosing, closing
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from contextlib import aclosing
 from typing import Any
 
 import httpx
 import pytest
 from langgraph.pregel.remote import RemoteGraph
-from langgraph_sdk import get_client, get_sync_client
+from langgraph_sdk import get_sync_client
 from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import ConflictError, NotFoundError, UnprocessableEntityError
 
-from core.chaos.processes import Processes
-from core.config.settings import RedisConfig
-from tests.executor_bench import INTEGRATION
-from tests.redis_server import RedisServer, bundled_server
-from tests.tiers import ForkedTiers
-from tests.waiting import until
-
-KEY = "a key of the tests"
-KEYS = ",".join(
-    f"{name}:{role}:{hashlib.sha256(key.encode()).hexdigest()}"
-    for name, role, key in (("ada", "operator", KEY), ("eve", "viewer", "see"))
-)
-EMPTY: Any = {"done": []}
-WORKERS = ("worker-1", "worker-2")
-DONE = [{"first": {"done": ["first"]}}, {"second": {"done": ["second"]}}]
-
-
-def data_of(told: list[Any], event: str) -> list[Any]:
-    """What the events of that name say."""
-    return [part.data for part in told if part.event == event]
-
-
-def start_worker(tiers: ForkedTiers, name: str) -> None:
-    code = str(INTEGRATION / "gateway_user_graphs.py")
-    tiers.start("worker", name, "--distributor", "distributor-1", "--import", code)
-
-
-@dataclass
-class Door:
-    """A hierarchy with two gateways, of which the second wants a key."""
-
-    tiers: ForkedTiers
-    urls: tuple[str, str]
-    folder: Path
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
-
-
-@pytest.fixture(scope="module")
-def door(tmp_path_factory: pytest.TempPathFactory, processes: Processes) -> Iterator[Door]:
-    folder = tmp_path_factory.mktemp("gateway")
-    with ExitStack() as stack:
-        server = stack.enter_context(RedisServer(bundled_server()))
-        redis = RedisConfig(url=server.url, password=server.password, mode="external")
-        tiers = stack.enter_context(
-            ForkedTiers(processes, redis, folder, USER_CODE_FOLDER=str(folder), WORKER_HOSTS="1")
-        )
-        tiers.start("coordinator", "coordinator-1")
-        tiers.start("distributor", "distributor-1")
-        for name in WORKERS:
-            start_worker(tiers, name)
-        ports = free_port(), free_port()
-        for port, keys in zip(ports, ("", KEYS), strict=True):
-            environment = {**tiers._environment, "GATEWAY_KEYS": keys}
-            log = stack.enter_context((folder / f"gateway-{port}.log").open("wb"))
-            gateway = subprocess.Popen(
-                [sys.executable, "-m", "core.cli", "gateway", "--port", f"{port}"],
-                env=environment,
-                cwd=folder,
-                stdout=log,
-                stderr=log,
-            )
-            stack.callback(gateway.wait)
-            stack.callback(gateway.kill)
-        urls = tuple(f"http://127.0.0.1:{port}" for port in ports)
-        for url in urls:
-            until(partial(answers, url), "the gateway answers", 100)
-        until(lambda: len(httpx.post(f"{urls[0]}/assistants/search", json={}).json()) >= 4, "the graphs are there", 60)
-        yield Door(tiers, (urls[0], urls[1]), folder)
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/ok").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-@pytest.fixture
-async def sdk(door: Door) -> AsyncIterator[LangGraphClient]:
-    async with get_client(url=door.urls[0], api_key=None) as client:
-        yield client
-
-
-@pytest.fixture
-async def other(door: Door) -> AsyncIterator[LangGraphClient]:
-    """The same hierarchy, by the second gateway."""
-    async with get_client(url=door.urls[1], api_key=KEY) as client:
-        yield client
+from tests.gateway_door import EMPTY, WORKERS, Door, data_of, start_worker
 
 
 async def test_each_graph_is_an_assistant(sdk: LangGraphClient) -> None:
     found = await sdk.assistants.search()
-    assert [one["graph_id"] for one in found] == ["asks", "chats", "fails", "steps"]
+    assert [one["graph_id"] for one in found] == ["asks", "chats", "fails", "nests", "steps"]
     assert await sdk.assistants.count(graph_id="steps") == 1
     assert await sdk.assistants.get("steps") == await sdk.assistants.get(found[-1]["assistant_id"])
-    with pytest.raises(NotFoundError, match="there are asks, chats, fails, steps"):
+    with pytest.raises(NotFoundError, match="there are asks, chats, fails, nests, steps"):
         await sdk.assistants.get("nobody")
 
 

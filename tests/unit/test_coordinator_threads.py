@@ -67,6 +67,40 @@ def test_a_run_that_waits_for_an_answer_keeps_its_thread() -> None:
     assert (handed(step), handed(resumed)) == ([], ["a"])
 
 
+@pytest.mark.parametrize("multitask", ["enqueue", "reject", "interrupt", "rollback"])
+def test_a_run_that_gives_up_questions_takes_the_place_of_one_that_asks(multitask: Any) -> None:
+    state = with_runs(a_run("a"))
+    asked = result("a", "suspended", waits=[{"id": "q"}])
+    after = a_task("b", run=RunOptions(thread_id="T", multitask=multitask, gives_up_questions=True))
+
+    take(state, asked)
+    step = take(state, submitted(after))
+
+    assert handed(step) == ["b"]
+    assert step.changes["a"][-1] == "cancelled"
+    assert state.local_tasks["b"].undoes == ()
+
+
+def test_a_run_is_given_up_as_soon_as_it_asks_if_one_behind_it_gives_up_questions() -> None:
+    state = with_runs(a_run("a"), a_run("b"), a_task("c", run=RunOptions(thread_id="T", gives_up_questions=True)))
+
+    step = take(state, result("a", "suspended", waits=[{"id": "q"}]))
+
+    assert handed(step) == ["b"]
+    assert step.changes["a"][-1] == "cancelled"
+
+
+def test_a_run_that_gives_up_questions_waits_for_one_that_runs_and_is_rejected_by_it() -> None:
+    state = with_runs(a_run("a"))
+    waits = a_task("b", run=RunOptions(thread_id="T", gives_up_questions=True))
+    fails = a_task("c", run=RunOptions(thread_id="T", gives_up_questions=True, multitask="reject"))
+
+    step = take(state, submitted(waits, fails))
+
+    assert handed(step) == []
+    assert [refused["task_id"] for refused in refusals(step)] == ["c"]
+
+
 def test_a_run_that_comes_back_is_handed_out_again_before_those_behind_it() -> None:
     state = with_runs(a_run("a"), a_run("b"))
 

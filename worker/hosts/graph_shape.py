@@ -7,14 +7,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
-__all__ = ["SENDS", "lost_nodes", "shape_digest"]
+__all__ = ["SENDS", "TRIGGERS", "lost_nodes", "shape_digest", "unnamed_triggers"]
 
 #: How the channels are named by which LangGraph calls a node: when another one has ended, or several have.
 CALLS, CALLS_AFTER = "branch:to:", "join:"
 #: The channel with what `Send` calls: those nodes run next.
 SENDS = "__pregel_tasks"
+#: The key in the metadata of a checkpoint under which `unnamed_triggers` are told.
+TRIGGERS = "triggers"
 
 _digests: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+_triggers: WeakKeyDictionary[Any, dict[str, dict[str, list[str]]]] = WeakKeyDictionary()
 
 
 def shape_digest(graph: Any) -> str:
@@ -47,6 +50,30 @@ def _shape(graph: Any) -> Iterator[tuple[str, ...]]:
     for start, branches in builder.branches.items():
         for name, branch in branches.items():
             yield "branch", start, name, *sorted((branch.ends or {}).values())
+
+
+def unnamed_triggers(graph: Any) -> dict[str, dict[str, list[str]]]:
+    """The channels that call nodes of a graph and of its subgraphs, for those nodes that are called by others than the
+    one that has their name, so that whoever reads a checkpoint without the graph knows what runs next: see
+    `core.checkpoints.snapshots`. The outermost graph has the name "", others the names of their nodes with | between
+    them."""
+    from langgraph.pregel import Pregel
+
+    if not isinstance(graph, Pregel):
+        return {}
+    if (told := _triggers.get(graph)) is None:
+        every = {name: _unnamed(each) for name, each in [("", graph), *graph.get_subgraphs(recurse=True)]}
+        told = _triggers[graph] = {name: nodes for name, nodes in every.items() if nodes}
+    return told
+
+
+def _unnamed(graph: Any) -> dict[str, list[str]]:
+    known = {"__start__": {"__start__"}}
+    return {
+        name: sorted(node.triggers)
+        for name, node in graph.nodes.items()
+        if set(node.triggers) != known.get(name, {f"{CALLS}{name}"})
+    }
 
 
 def lost_nodes(graph: Any, checkpoint: Any) -> list[str]:

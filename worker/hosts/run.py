@@ -12,8 +12,8 @@ from core.event_types import EventType
 from worker.authoring.context import Context
 from worker.authoring.suspension import Interrupted, suspension_of
 from worker.hosts.graph_events import STREAM_MODES, chunk_json, tell_chunk
-from worker.hosts.graph_shape import lost_nodes, shape_digest
-from worker.hosts.run_config import breakpoints, runtime_context
+from worker.hosts.graph_shape import TRIGGERS, lost_nodes, shape_digest, unnamed_triggers
+from worker.hosts.run_config import breakpoints, runtime_context, state_updates
 from worker.hosts.thread_owner import thread_owner
 
 if TYPE_CHECKING:
@@ -99,7 +99,10 @@ class GraphRun:
             config["configurable"]["checkpoint_id"] = update.checkpoint_id
             if await self.saver.aget_tuple(config) is None:
                 raise BadTask(f"thread {thread['id']!r} has no checkpoint {update.checkpoint_id!r}")
-        stored = await self.graph.aupdate_state(config, values, as_node=update.as_node)
+        if update.is_bulk:
+            stored = await self.graph.abulk_update_state(config, state_updates(values))
+        else:
+            stored = await self.graph.aupdate_state(config, values, as_node=update.as_node)
         return {"thread_id": thread["id"], "checkpoint_id": stored["configurable"]["checkpoint_id"]}
 
     def thread_of_result(self) -> dict[str, Any]:
@@ -157,7 +160,9 @@ class GraphRun:
             config["callbacks"] = self.callbacks
         if self.saver is not None:
             ours = {"run_id": self.context.task_id, "attempt": self.context.attempt}  # who writes a checkpoint
-            graph = {"graph_name": self.context.task_type, "graph_digest": shape_digest(self.graph)}
+            graph: dict[str, Any] = {"graph_name": self.context.task_type, "graph_digest": shape_digest(self.graph)}
+            if triggers := unnamed_triggers(self.graph):
+                graph[TRIGGERS] = triggers
             self.saver.metadata = {**ours, **graph, **self._owner}
             config["configurable"] = {**config["configurable"], CHECKPOINTER: self.saver, **self._store_given()}
         return config

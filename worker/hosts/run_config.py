@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from core.agent_run import RunOptions
+from core.errors import BadTask
 from worker.authoring.context import Context
 from worker.authoring.graph_factory import made_context
 from worker.authoring.registry import Handler
 
-__all__ = ["breakpoints", "run_config", "runtime_context"]
+__all__ = ["breakpoints", "run_config", "runtime_context", "state_updates"]
 
 
 def run_config(handler: Handler, context: Context, options: RunOptions) -> dict[str, Any]:
@@ -38,3 +39,18 @@ def breakpoints(options: RunOptions) -> dict[str, Any]:
 
 def _nodes(names: tuple[str, ...]) -> list[str] | Literal["*"]:
     return "*" if "*" in names else list(names)
+
+
+def state_updates(steps: Any) -> list[list[Any]]:
+    """What a client gives as steps, each a list of updates of nodes, as LangGraph takes it. Raises BadTask."""
+    try:
+        return [[_state_update(update) for update in step] for step in steps]
+    except (AttributeError, TypeError) as error:
+        raise BadTask(f"these are no steps, each a list of updates with values and as_node: {error}") from None
+
+
+def _state_update(update: dict[str, Any]) -> Any:
+    from langgraph.types import Command, StateUpdate
+
+    values: Any = Command(**update["command"]) if update.get("command") else update.get("values")
+    return StateUpdate(values, update.get("as_node"))

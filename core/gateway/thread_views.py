@@ -1,0 +1,72 @@
+"""Threads, as clients of LangGraph's server know them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import orjson
+
+from core.gateway.hierarchy import Hierarchy
+from core.gateway.json_answers import as_json
+from core.gateway.records import ThreadRecord
+from core.gateway.run_life import run_told
+from core.gateway.state_views import interrupts_by_task
+
+__all__ = ["extracted", "fits", "thread_told", "threads_told"]
+
+#: The status of a thread while and after its last run, where that says it all.
+STATUS = {"pending": "busy", "running": "busy", "error": "error", "timeout": "error"}
+#: Threads that are read at the same time.
+AT_ONCE = 32
+
+
+async def thread_told(hierarchy: Hierarchy, thread: ThreadRecord) -> dict[str, Any]:
+    """A thread, with its values and what it asks."""
+    runs = (await hierarchy.records.runs(thread.thread_id))[:1]
+    tasks = await hierarchy.tasks([run.task_id for run in runs])
+    newest = await hierarchy.threads.snapshot(thread.thread_id)
+    last = STATUS.get(run_told(runs[0], tasks.get(runs[0].task_id))["status"]) if runs else None
+    return {
+        "metadata": {}, **msgspec.to_builtins(thread),
+        "status": last or ("interrupted" if newest is not None and newest.next else "idle"),
+        "values": newest.values if newest is not None else None,
+        "interrupts": interrupts_by_task(newest) if newest is not None else {},
+    }  # fmt: skip
+
+
+async def threads_told(hierarchy: Hierarchy, threads: Sequence[ThreadRecord]) -> list[dict[str, Any]]:
+    """Each of them, in order."""
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def in_turn(thread: ThreadRecord) -> dict[str, Any]:
+        async with turns:
+            return await thread_told(hierarchy, thread)
+
+    return await asyncio.gather(*map(in_turn, threads))
+
+
+def fits(told: Mapping[str, Any], status: str | None, values: Mapping[str, Any]) -> bool:
+    """Whether a thread has this status, and such values."""
+    if status not in (None, told["status"]):
+        return False
+    has: Any = orjson.loads(as_json(told["values"])) if values else {}
+    return isinstance(has, dict) and all(name in has and has[name] == value for name, value in values.items())
+
+
+def extracted(told: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, Any]:
+    """What stands at paths such as `values.messages[-1].content`; None: nothing does."""
+    plain = orjson.loads(as_json(told))
+    return {name: _at(plain, path) for name, path in paths.items()}
+
+
+def _at(value: Any, path: str) -> Any:
+    for name, index in re.findall(r"([^.\[\]]+)|\[(-?\d+)\]", path):
+        try:
+            value = value[name] if name else value[int(index)]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return value
