@@ -40,5 +40,5 @@ def _since(task: Task, now: datetime) -> datetime:
 
 
 def _load(child: Subordinate) -> str:
-    share = max(child.load(agents=False), child.load(agents=True))
+    share = len(child.in_flight) / ((child.window + child.agent_window) or 1)
     return "idle" if share <= 0 else next(name for below, name in LOADS if share < below)

@@ -102,7 +102,7 @@ def test_a_broadcast_reaches_all_that_fit(http: httpx.Client) -> None:
     body = message(receiver_id=None, protocol="broadcast", message_type="broadcast", payload="hear")
     assert http.post("/messages/send", json=body | fitting).json()["receivers"] == 1
     assert http.post("/messages/send", json=body | {"agent_type": "provider"}).json()["receivers"] == 0
-    assert http.post("/messages/send", json=body | {"sender_id": "owl"}).json()["receivers"] == 1
+    assert http.post("/messages/send", json=body | fitting | {"sender_id": "owl"}).json()["receivers"] == 1
     assert [one["payload"] for one in http.get("/agents/wren/messages").json()["messages"]] == ["hear", "hear"]
     assert http.get("/agents/owl/messages").json()["messages"] == []
 

@@ -118,7 +118,7 @@ def test_what_a_worker_had_is_lost_when_a_later_start_of_it_joins() -> None:
     assert step.changes == {"t": ("pending worker_lost",), "u": ("pending",)}
     assert [name for name, _ in step.notes] == ["worker_joined"]
     assert (state.workers["worker-1"].incarnation, state.workers["worker-1"].in_flight) == (8, {})
-    assert (state.poison_suspects, state.counts) == ({"t", "u"}, {"retried": 1, "workers_lost": 1})
+    assert (state.poison_suspects, state.counts) == ({"t", "u"}, {"lost": 2, "retried": 1, "workers_lost": 1})
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_what_a_worker_was_asked_for_and_has_not_is_handed_over_again() -> None:
 
     on_beat(state, a_sign(holding=[["has", 2]], received=3, sent=4), batch, step)
 
-    assert (state.counts, step.changes) == ({"missing": 1}, {"lost": ("pending",)})
+    assert (state.counts, step.changes) == ({"missing": 1, "lost": 1}, {"lost": ("pending",)})
     assert list(worker.in_flight) == ["has", "newer"]
     assert worker.probe == Probe(S.ASKED, 6, {"has": 1, "newer": 3}, 2000)  # the next question
     assert state.local_tasks["lost"].retry_count == 1
@@ -225,7 +225,7 @@ def test_a_worker_that_leaves_by_its_own_will_is_noted_and_nobody_is_suspected()
     on_agent_left(state, to_me(WORKER, Action.AGENT_LEFT), LATER, step)
 
     assert step.notes == [("worker_left", {"worker": "worker-1"})]
-    assert (state.workers, state.poison_suspects, state.counts) == ({}, set(), {})
+    assert (state.workers, state.poison_suspects, state.counts) == ({}, set(), {"lost": 1})
     assert step.changes == {"t": ("pending",)}
     assert step.writes[Table.HEADER, ""] == {"assigned_workers": b"[]"}
     on_agent_left(state, to_me(WORKER, Action.AGENT_LEFT), LATER, step)  # it may say so twice
@@ -239,7 +239,7 @@ def test_of_one_that_died_before_it_was_heard_one_task_may_have_begun_and_only_w
     forget_worker(state, "worker-1", LATER, step, died=True)
 
     assert step.changes == {"t": ("pending worker_lost",), "u": ("pending",)}
-    assert (state.poison_suspects, state.counts) == ({"t", "u"}, {"retried": 1, "workers_lost": 1})
+    assert (state.poison_suspects, state.counts) == ({"t", "u"}, {"lost": 2, "retried": 1, "workers_lost": 1})
     assert state.local_tasks["moved"] == others
 
 
