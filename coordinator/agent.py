@@ -29,6 +29,7 @@ from coordinator.state import (
     TakeOver,
 )
 from coordinator.takeover import Takeover
+from coordinator.usage import next_release_ms
 from core import failpoints
 from core.a2a_messaging import A2AMessage
 from core.access import owner_of
@@ -116,7 +117,8 @@ class CoordinatorBehaviour:
         return [task_id for task_id in named if task_id not in self.state.local_tasks]
 
     def next_wake_ms(self) -> int | None:
-        moments = self.state.queue.next_wake_ms(), next_firing_ms(self.state)
+        queue = self.state.queue
+        moments = queue.next_wake_ms(), next_firing_ms(self.state), next_release_ms(self.state, queue.now_ms)
         return min((moment for moment in moments if moment is not None), default=None)
 
     @property

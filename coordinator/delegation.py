@@ -19,6 +19,7 @@ from coordinator.open_questions import list_questions
 from coordinator.state import CoordinatorState
 from coordinator.task_life import admit, cancel, end, is_free, known_task, proceed, save, stopped
 from coordinator.threads import check_thread, given_up
+from coordinator.usage import count_end
 from core.attempt_errors import errors_with
 from core.budget import grants_below
 from core.errors import BadTask
@@ -141,6 +142,7 @@ def wait_for(state: CoordinatorState, task: Task, children: Sequence[Task], batc
     for."""
     ids = tuple(child.task_id for child in children)
     task = without_old_children(state, task, len(ids))
+    count_end(state, task, batch.now_ms)
     waiting = task.moved(S.WAITING, batch.now, children=(*task.children, *ids), assigned_to=None)
     save(state, waiting, step)
     step.tell(EventType.TASK_WAITING, task, len(ids) or None)

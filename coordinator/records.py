@@ -19,9 +19,11 @@ from coordinator.open_questions import asking
 from coordinator.rules import recall
 from coordinator.schedules import recall_schedules
 from coordinator.state import CoordinatorState, DeadLetter, Found
+from coordinator.usage import recall_quotas
 from core.dead_letters import origin_of, submitted_in, successors_of
 from core.errors import BadSchedule, BadTask, ForgedRecord, PeerError, UnknownKey
 from core.ports import Command
+from core.quotas import Quota, stored_quota
 from core.redis_backend.keys import CoordinatorKeys
 from core.runtime.agent_loop import AgentLoop
 from core.schedules import Schedule
@@ -67,6 +69,7 @@ class Records:
             await self._seal_anew(self._keys.tasks, Sealed.TASK)
             await self._seal_anew(self._keys.submissions, Sealed.SUBMISSION)
             await self._seal_anew(self._keys.schedules, Sealed.SCHEDULE)
+            await self._seal_anew(self._keys.quotas, Sealed.QUOTA)
         await self._index_anew()
         [ids, listed, order] = await self._loop.committer.look_up(
             ("ZRANGE", self._keys.open, 0, -1), ("ZRANGE", self._keys.questions, 0, -1),
@@ -79,6 +82,7 @@ class Records:
         await self._put_right(self._keys.open, settled)
         state.foreign = frozenset(stored.name.decode() for stored in found if stored.foreign)
         recall(state, tasks, await self._digests(tasks), mono_ms)
+        recall_quotas(state, await self._quotas(), self._loop.setup.clock.now_ms())
         await self._list_questions_anew(state, listed)
         await self._load_letters(state)
         await self._load_schedules(state)
@@ -107,6 +111,21 @@ class Records:
             if forged:
                 await self._loop.committer.commit([("HDEL", self._keys.schedules, *forged)], {})
         recall_schedules(state, schedules)
+
+    async def _quotas(self) -> dict[str, Quota]:
+        """The stored quotas. One that this coordinator has not sealed limits nobody, and goes to the quarantine."""
+        [flat] = await self._loop.committer.look_up(("HGETALL", self._keys.quotas))
+        found: dict[str, Quota] = {}
+        for name, sealed in zip(flat[::2], flat[1::2], strict=True):
+            try:
+                quota = stored_quota(self._seals.opened(Sealed.QUOTA, name.decode(), sealed))
+            except (PeerError, UnicodeDecodeError) as error:
+                why = error if isinstance(error, PeerError) else ForgedRecord("this is no name of a quota")
+                self._loop.inbox.put_aside_record(self._keys.quotas, name, sealed, why)
+                continue
+            if quota is not None:
+                found[name.decode()] = quota
+        return found
 
     async def _index_anew(self) -> None:
         """Adds records that are in no index to theirs: to that of the open tasks, or that of the ended ones. They are

@@ -30,6 +30,7 @@ from coordinator.liveness import (
 from coordinator.open_questions import recall_questions
 from coordinator.outcomes import conclude
 from coordinator.questions import expire_questions, on_answer_question, on_list_questions
+from coordinator.quotas import on_set_quota
 from coordinator.redrive import on_fetched, on_purge_task, on_replay_task
 from coordinator.schedules import (
     fire_schedules,
@@ -60,7 +61,9 @@ from coordinator.task_life import (
     is_free,
     theirs,
 )
+from coordinator.telling import tell_waiting
 from coordinator.threads import recall_lines
+from coordinator.usage import release_due
 from core.agents import Subordinate
 from core.balancing import Balancer
 from core.errors import BadTask, MalformedMessage
@@ -210,10 +213,12 @@ def on_note_attempts(state: CoordinatorState, request: NoteAttempts, batch: Batc
 
 
 def dispatch(state: CoordinatorState, batch: Batch, step: Step) -> None:
-    """Opens the tasks of due schedules, hands waiting tasks to distributors that have room, drops dead letters beyond
-    their bounds, and writes the records of new and changed tasks."""
+    """Opens the tasks of due schedules, hands waiting tasks to distributors that have room, tells what the others wait
+    for, drops dead letters beyond their bounds, and writes the records of new and changed tasks."""
     fire_schedules(state, batch, step)
     hand_out(state, batch, step)
+    if batch.beating:
+        tell_waiting(state, batch, step)
     drop_surplus(state, batch, step)
     write_records(state, step)
     state.status = AgentStatus.BUSY if state.local_tasks else AgentStatus.IDLE
@@ -222,6 +227,7 @@ def dispatch(state: CoordinatorState, batch: Batch, step: Step) -> None:
 
 def hand_out(state: CoordinatorState, batch: Batch, step: Step) -> None:
     state.queue.wake(batch.now_ms)
+    release_due(state, batch.now_ms)
     for placed_id, distributor_id in step.placed.items():
         if distributor_id in state.distributors:
             place(state, placed_id, distributor_id, batch, step)
@@ -287,6 +293,7 @@ ON_MESSAGE: dict[str, Callable[[CoordinatorState, Received, Batch, Step], None]]
     Action.PAUSE_SCHEDULE: on_pause_schedule,
     Action.RESUME_SCHEDULE: on_resume_schedule,
     Action.LIST_SCHEDULES: on_list_schedules,
+    Action.SET_QUOTA: on_set_quota,
     Action.TASK_RESULT: on_task_results,
     Action.AGENT_JOINED: on_agent_joined,
     Action.CAPACITY: on_capacity,

@@ -11,6 +11,7 @@ from core.agents import Subordinate
 from core.dispatch_queue import DispatchQueue
 from core.errors import BadTask
 from core.langgraph_state import LocalAgentState
+from core.quotas import Usage
 from core.reconciliation import Held
 from core.schedules import Schedule
 from core.server_info import Memory
@@ -61,6 +62,7 @@ class CoordinatorState(LocalAgentState):
     memory: Memory = field(default_factory=Memory)  #: the server's memory at the last heartbeat
     admitted_bytes: tuple[int, int] = (0, 0)  #: bytes admitted in the previous and the current heartbeat interval
     queue: DispatchQueue = field(default_factory=DispatchQueue)
+    quotas: dict[str, Usage] = field(default_factory=dict)  #: by name: `tenant:NAME`, `type:TYPE`
     distributors: dict[str, Subordinate] = field(default_factory=dict)
     strategy: Strategy = (
         DEFAULT  #: by which it chooses distributors, and they their workers, unless they have their own
@@ -76,6 +78,7 @@ class CoordinatorState(LocalAgentState):
     firings: list[tuple[int, str]] = field(default_factory=list)  #: heap of these, with some that have changed since
     delayed: set[str] = field(default_factory=set)  #: schedules whose firings wait for room
     threads: dict[str, dict[str, None]] = field(default_factory=dict)  #: thread id -> its open runs, in their order
+    in_line: int = 0  #: number of runs that wait for an earlier one of their thread
     thread_order: int = 0  #: the highest that was given to a run
     #: tasks whose records are sealed with an unknown key: they are neither run nor deleted
     foreign: frozenset[str] = frozenset()
@@ -92,6 +95,7 @@ class CoordinatorState(LocalAgentState):
     moving: set[str] = field(default_factory=set)  #: distributors whose tasks are being taken over
     looked_ms: int = 0  #: monotonic time of the last look at the distributors
     incarnation: int = 0  #: number of this coordinator's start
+    told_waiting: bytes = b""  #: what the header says of waiting tasks
     unsaved: bool = False  #: whether records of this step's changed tasks must still be written
     sweep_due_ms: int = 0
     counts: dict[str, int] = field(default_factory=dict)  #: since the start: accepted, completed, failed, ...

@@ -17,6 +17,7 @@ from coordinator.dead_letters import note_end
 from coordinator.open_questions import forget_questions
 from coordinator.state import CoordinatorState, Sweep
 from coordinator.threads import check_thread, enter_line, leave_line, replaced_by
+from coordinator.usage import count_end, count_start
 from core.access import may_touch, owner_of
 from core.budget import grants_below
 from core.errors import BadTask, NotAdmitted
@@ -223,6 +224,7 @@ def requeue(
         stopped(state, task, batch, step, **changes)
         return
     step.tell(EventType.TASK_RETURNED, task, task.assigned_to, why)
+    count_end(state, task, batch.now_ms)
     again = task.moved(S.PENDING, batch.now, assigned_to=None, **changes)
     save(state, again, step)
     state.queue.push(again)
@@ -260,6 +262,7 @@ def end(
         changes["assigned_to"] = f"{task.assigned_to}/{worker}"
     ended = task.moved(status, batch.now, **changes)
     record = ended.to_json()
+    count_end(state, task, batch.now_ms)
     del state.local_tasks[task.task_id]
     state.queue.remove(task.task_id)
     state.families.pop(task.task_id, None)
@@ -303,6 +306,7 @@ def hand_over(state: CoordinatorState, task: Task, distributor_id: str, batch: B
     begins = task.not_before if task.not_before and task.not_before > batch.now else None  # otherwise the pause is over
     handed = task.moved(S.IN_PROGRESS, batch.now, assigned_to=distributor_id, not_before=begins)
     state.local_tasks[task.task_id] = handed
+    count_start(state, task, batch.now_ms)
     child = state.distributors.get(distributor_id)
     if child:
         child.take(task.task_id, skills_needed(task))

@@ -81,6 +81,7 @@ def enter_line(state: CoordinatorState, task: Task, batch: Batch, step: Step) ->
     state.thread_order = max(state.thread_order + 1, batch.now_ms)
     step.put(Table.HEADER, "thread_order", f"{state.thread_order}".encode())
     line[task.task_id] = None
+    state.in_line += bool(before)
     undoes: dict[str, None] = {}
     if task.run.multitask in REPLACING:
         # What those before it were to undo, and have perhaps not begun to, is undone as well.
@@ -128,7 +129,9 @@ def leave_line(state: CoordinatorState, ended: Task) -> Iterator[Task]:
     if line is None or ended.task_id not in line:
         return
     del line[ended.task_id]
-    if not line:
+    if line:
+        state.in_line -= 1
+    else:
         del state.threads[thread_id or ""]
     completed = ended.status is TaskStatus.COMPLETED
     before: str | None = None
@@ -152,5 +155,6 @@ def recall_lines(state: CoordinatorState) -> None:
         line = state.threads.setdefault(thread_of(task) or "", {})
         if task.behind is not None and task.behind not in line:
             state.local_tasks[task.task_id] = task.evolve(behind=next(reversed(line), None))
+        state.in_line += bool(line)
         line[task.task_id] = None
         state.thread_order = max(state.thread_order, task.thread_order)

@@ -30,6 +30,7 @@ class Sealed(StrEnum):
     TASK = "task"  #: a coordinator's record of a task
     SUBMISSION = "submission"  #: a message that tasks were submitted with, as it was signed
     SCHEDULE = "schedule"  #: a coordinator's record of a schedule
+    QUOTA = "quota"  #: what a tenant or a type of tasks may have of a fleet
     CELL = "cell"  #: a distributor's record of a task that it has
     EVENTS = "events"  #: the events that an agent tells with a commit
 

@@ -46,6 +46,7 @@ TYPE_OF_ACTION = {
     Action.PAUSE_SCHEDULE: MessageType.REQUEST,
     Action.RESUME_SCHEDULE: MessageType.REQUEST,
     Action.LIST_SCHEDULES: MessageType.REQUEST,
+    Action.SET_QUOTA: MessageType.REQUEST,
     Action.ASSIGN_TASK: MessageType.REQUEST,
     Action.TASK_ACCEPTED: MessageType.ACK,
     Action.TASK_RESULT: MessageType.RESPONSE,
@@ -62,10 +63,10 @@ class Unsealed(bytes):
 
 
 class Table(StrEnum):
-    """The collections that a step can write to. Each belongs to the agent itself, except `wanted`, which belongs to
-    the distributor named with it. They map task ids to values, except that `header` maps names of fields,
-    `submissions` ids of stream entries, and `schedules` their names. From `heartbeats`, those of its children by
-    agent id, a step only removes entries."""
+    """The collections that a step can write to. Each belongs to the agent itself, except `wanted`, which belongs to the
+    distributor named with it. They map task ids to values, except that `header` maps names of fields, `submissions` ids
+    of stream entries, and `schedules` and `quotas` their names. From `heartbeats`, those of its children by agent id, a
+    step only removes entries."""
 
     HEADER = "header"
     TASKS = "tasks"
@@ -75,6 +76,7 @@ class Table(StrEnum):
     QUESTIONS = "questions"
     SUBMISSIONS = "submissions"
     SCHEDULES = "schedules"
+    QUOTAS = "quotas"
     WANTED = "wanted"
     ACTUAL = "actual"
     HEARTBEATS = "heartbeats"

@@ -17,6 +17,7 @@ from core.cli import (
     key,
     limits,
     questions,
+    quotas,
     redis_server,
     registry,
     rehearse,
@@ -54,6 +55,7 @@ app.add_typer(tasks.app, name="tasks")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(questions.app, name="questions")
 app.add_typer(limits.app, name="limits")
+app.add_typer(quotas.app, name="quotas")
 app.add_typer(threads.app, name="threads")
 app.add_typer(events.app, name="events")
 app.add_typer(state.app, name="state")

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import secrets
-from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Raw
 
-from core.client.requests import Refused
+from core.client.quotas import QuotaSetter
 from core.errors import AnswerRefused, BadTask, UnknownTask
 from core.json_values import payload_json
 from core.reports import MAX_QUESTIONS, GivenAnswer, QuestionsWanted, item_of
 from core.roles import Action
-from core.runtime.portal import Resident, operation
+from core.runtime.portal import operation
 from core.waits import Question
 
 __all__ = ["Questions"]
 
 
-class Questions(Resident):
+class Questions(QuotaSetter):
     """A part of AgentClient: it lists open questions, and answers them."""
 
     _listings: dict[str, tuple[Question, ...]]  #: what was listed and not taken yet, by the name of the request
-
-    @abstractmethod
-    async def _ask(self, action: Action, items: Iterable[bytes], timeout_s: float) -> Refused: ...
 
     @operation
     async def questions(

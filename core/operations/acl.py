@@ -220,10 +220,12 @@ def _distributor(chain: Chain) -> list[Allowed]:
 def _coordinator(chain: Chain) -> list[Allowed]:
     keys = CoordinatorKeys(chain[-1].agent_id)
     cells = CellKeys("*")  # distributors come and go
-    records = (keys.tasks, keys.open, keys.ended, keys.dead, keys.questions, keys.submissions, keys.schedules)
+    indexes = (keys.open, keys.ended, keys.dead, keys.questions)
+    records = (keys.tasks, *indexes, keys.submissions, keys.schedules, keys.quotas)
     return [
         *_agent(chain),
         _may("hget hmget hset hdel hkeys hlen hscan hstrlen zadd zcard zrem zrange zrangebyscore zscore", *records),
+        _may("hgetall", *_reading(keys.quotas)),
         _may("hdel", *_writing(keys.budgets)),
         _may("xadd expire", *_writing(*(keys.replies(Address(asker, "*")) for asker in sorted(ASKERS)))),
         _may("getrange", *_reading(keys.revoked)),

@@ -33,6 +33,7 @@ braces hashes by its whole name, so the tag `{shared:distributor:ID}` lies in th
     {coordinator:C}:limits:bucket:N          hash    what limit N has left (limit_scripts.py)   -         workers, op.s
     {coordinator:C}:limits:line:N            zset    calls of models that wait for it, in order  -         workers
     {coordinator:C}:limits:open:N            zset    calls that it has let through, by when (ms) -         workers
+    {coordinator:C}:quotas                   hash    tenant:NAME, type:TYPE -> its quota (JSON)  -         coordinator
     {coordinator:C}:submissions              hash    entry id -> the message as it was signed,   -         coordinator
                                                      while a task of it is open or dead
     {coordinator:C}:schedules                hash    name -> what is opened when, and until when -         coordinator
@@ -191,6 +192,10 @@ class CoordinatorKeys:
     @property
     def schedules(self) -> str:
         return self._key("schedules")
+
+    @property
+    def quotas(self) -> str:
+        return self._key("quotas")
 
     @property
     def revoked(self) -> str:

@@ -22,6 +22,7 @@ SEALED = {
     Table.SUBMISSIONS: Sealed.SUBMISSION,
     Table.SCHEDULES: Sealed.SCHEDULE,
     Table.ACTUAL: Sealed.CELL,
+    Table.QUOTAS: Sealed.QUOTA,
 }
 
 WANTED, SETTLED = ("wanted",), ("settled",)  #: names of the desired state of a cell in the audit trail
@@ -86,6 +87,7 @@ class Tables:
             Table.QUESTIONS: coordinator.questions,
             Table.SUBMISSIONS: coordinator.submissions,
             Table.SCHEDULES: coordinator.schedules,
+            Table.QUOTAS: coordinator.quotas,
         }[table]
 
 

@@ -480,6 +480,7 @@ def test_ended_tasks_are_looked_for_at_intervals() -> None:
 def test_a_step_without_anything_new_asks_nothing_of_the_world_however_many_tasks_are_open() -> None:
     state = a_coordinator(DISTRIBUTOR, capacity=10)
     take(state, submitted(*[a_task(f"t{n}") for n in range(200)]))
+    take(state, later_s=0.5)  # tells what they wait for
 
     step = take(state, later_s=1)
 

@@ -1,0 +1,80 @@
+"""The quotas of tenants and of types of tasks: what they allow, and what is used of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from core.quotas import Quota, stored_quota
+from core.redis_backend.keys import CoordinatorKeys
+from core.redis_backend.shared_state import Runs
+from core.stored import moment
+
+__all__ = ["QuotaState", "QuotaUse", "Told", "read_quotas", "told_in"]
+
+
+class QuotaUse(msgspec.Struct, frozen=True, gc=False):
+    """What a coordinator tells of the use of a quota, with each heartbeat."""
+
+    in_flight: int = 0  #: tasks that were handed out and have not come back
+    full: bool = False  #: whether as many are in flight as may be
+    until_ms: int | None = None  #: when the rate lets the next one begin; None: it does
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What a coordinator tells of its waiting tasks in its header."""
+
+    waiting: dict[str, int] = {}  #: how many wait for what, of those that no distributor has
+    quotas: dict[str, QuotaUse] = {}  #: by name
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaState:
+    """One quota, as it is now."""
+
+    name: str  #: `tenant:NAME` or `type:TASK_TYPE`
+    allows: Quota | None  #: None: what is stored cannot be read
+    in_flight: int
+    held: bool  #: whether nothing more is handed out for it now
+    until: datetime | None  #: when the rate lets the next one begin; None: it does, or nobody can tell
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        allows = self.allows or Quota()
+        return {
+            "name": self.name,
+            "weight": allows.weight,
+            "per_minute": allows.per_minute,
+            "at_once": allows.at_once,
+            "in_flight": self.in_flight,
+            "held": self.held,
+            "until": self.until.isoformat() if self.until else None,
+        }
+
+
+def told_in(text: bytes | None) -> Told:
+    """What a coordinator told; empty if nothing is there, or somebody else wrote it."""
+    try:
+        return msgspec.json.decode(text or b"{}", type=Told)
+    except (msgspec.DecodeError, RecursionError):
+        return Told()
+
+
+async def read_quotas(source: Runs, coordinator_id: str) -> list[QuotaState]:
+    """All quotas, by name. Raises TransportDown, ServerRefused."""
+    keys = CoordinatorKeys(coordinator_id)
+    [stored, text] = await source.run(("HGETALL", keys.quotas), ("HGET", keys.header, "waiting"))
+    told = told_in(text).quotas
+    return [
+        _state(name.decode(errors="replace"), quota, told)
+        for name, quota in sorted(zip(stored[::2], stored[1::2], strict=True))
+    ]
+
+
+def _state(name: str, stored: bytes, told: dict[str, QuotaUse]) -> QuotaState:
+    use = told.get(name, QuotaUse())
+    until = moment(use.until_ms) if use.until_ms is not None else None
+    return QuotaState(name, stored_quota(stored), use.in_flight, use.full or until is not None, until)
