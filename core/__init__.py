@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from core.client.agent_client import AgentClient
     from core.config.settings import A2AConfig, AgentConfig, RedisConfig
     from core.langgraph_state import LocalAgentState, SharedAgentState
+    from core.schedules import Schedule
     from core.tasks import Priority, Task, TaskStatus
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Priority",
     "RedisConfig",
     "RunOptions",
+    "Schedule",
     "SharedAgentState",
     "Task",
     "TaskStatus",
@@ -44,6 +46,7 @@ _HOME = {
     "Priority": ".tasks",
     "RedisConfig": ".config.settings",
     "RunOptions": ".agent_run",
+    "Schedule": ".schedules",
     "SharedAgentState": ".langgraph_state",
     "Task": ".tasks",
     "TaskStatus": ".tasks",

@@ -8,6 +8,7 @@ from core.cli import (
     acl,
     chaos,
     config,
+    cron,
     dlq,
     doctor,
     events,
@@ -54,6 +55,7 @@ app.add_typer(registry.app, name="registry")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(questions.app, name="questions")
+app.add_typer(cron.app, name="cron")
 app.add_typer(limits.app, name="limits")
 app.add_typer(quotas.app, name="quotas")
 app.add_typer(threads.app, name="threads")

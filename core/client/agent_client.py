@@ -34,8 +34,8 @@ from core.client.endings import Endings, Listener
 from core.client.hierarchy_events import hierarchy_events
 from core.client.look_up import LOOK_UP_S, LOOKED_UP_AT_ONCE, LookUp, Replicas
 from core.client.requests import Refused, Requests
+from core.client.schedules import ScheduleUser
 from core.client.server import Server, configured_server
-from core.client.threads import ThreadUser
 from core.client.waiting import WaitingReason
 from core.config.settings import A2ASecrets, RedisConfig
 from core.config.sources import load
@@ -83,7 +83,7 @@ class Search:
         self.strange += [task_id for task_id in task_ids if task_id not in self.strange]
 
 
-class AgentClient(ThreadUser):
+class AgentClient(ScheduleUser):
     """A client of one coordinator. Use it as a context manager, in a script or in a coroutine; or `open` and `close`.
 
     Arguments that are left out come from the environment and `.env`, as for the agents. `client_id` decides which tasks
@@ -480,7 +480,7 @@ class AgentClient(ThreadUser):
     def _on_accepted(self, message: A2AMessage) -> None:
         answer = answer_in(message.payload)
         self._replayed |= answer.replayed
-        self._on_listed(answer.questions)
+        self._on_listed(answer.questions | answer.schedules)
         if self._requests:
             self._requests.answer(message.metadata.parent_request_id or "", answer.refused)
 

@@ -22,7 +22,7 @@ __all__ = ["Questions"]
 class Questions(QuotaSetter):
     """A part of AgentClient: it lists open questions, and answers them."""
 
-    _listings: dict[str, tuple[Question, ...]]  #: what was listed and not taken yet, by the name of the request
+    _listings: dict[str, tuple[Any, ...]]  #: what was listed and not taken yet, by the name of the request
 
     @operation
     async def questions(
@@ -66,6 +66,6 @@ class Questions(QuotaSetter):
             raise AnswerRefused(refusal.reason)
         return True
 
-    def _on_listed(self, listings: Mapping[str, tuple[Question, ...]]) -> None:
+    def _on_listed(self, listings: Mapping[str, tuple[Any, ...]]) -> None:
         """Takes what the coordinator lists; nothing if nobody waits for that any more."""
-        self._listings |= {name: questions for name, questions in listings.items() if name in self._listings}
+        self._listings |= {name: listed for name, listed in listings.items() if name in self._listings}

@@ -1,0 +1,101 @@
+"""What a client does about schedules."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from core.client.threads import ThreadUser
+from core.errors import BadSchedule, UnknownSchedule
+from core.reports import SchedulesWanted, item_of
+from core.roles import Action
+from core.runtime.portal import Resident, operation
+from core.schedules import Schedule
+
+__all__ = ["ClientSchedules", "ScheduleUser"]
+
+
+class ScheduleUser(ThreadUser):
+    """A part of AgentClient: it uses schedules."""
+
+    @property
+    def schedules(self) -> ClientSchedules:
+        """The schedules of this client, in whatever session they were set; an operator sees and changes all."""
+        return ClientSchedules(self)
+
+    async def _listed(self, timeout_s: float, **wanted: Any) -> tuple[dict[str, Any], ...]:
+        """The records of one listing."""
+        listing = secrets.token_hex(8)
+        self._listings[listing] = ()
+        try:
+            item = item_of(SchedulesWanted(listing=listing, **wanted))
+            await self._ask(Action.LIST_SCHEDULES, [item], timeout_s)
+            return self._listings[listing]
+        finally:
+            del self._listings[listing]
+
+
+class ClientSchedules(Resident):
+    """The schedules of a client: `client.schedules.set(schedule)`, or `await client.schedules.set.aio(schedule)`.
+
+    All calls raise TaskTimeout, TransportDown, ServerRefused and PeerError as `AgentClient.submit`; after any of them,
+    asking again is safe. A schedule stays when its client is gone."""
+
+    def __init__(self, client: ScheduleUser) -> None:
+        self._client = client
+
+    @operation
+    async def set(self, schedule: Schedule, timeout_s: float = 30.0) -> None:
+        """Sets a schedule, in the place of one of the same name. It returns when that is recorded. The same once more
+        changes nothing; only another timing begins anew. Raises BadSchedule, with the reason: nothing has changed."""
+        for refusal in await self._client._ask(Action.SET_SCHEDULE, [schedule.given.to_json()], timeout_s):
+            raise BadSchedule(refusal.reason)
+
+    @operation
+    async def get(self, name: str, timeout_s: float = 30.0) -> Schedule:
+        """The schedule of that name. Raises UnknownSchedule."""
+        for record in await self._client._listed(timeout_s, name=name):
+            return _schedule(record)
+        raise _unknown(name)
+
+    @operation
+    async def pause(self, name: str, timeout_s: float = 30.0) -> None:
+        """Opens no task until the schedule is resumed. Raises UnknownSchedule."""
+        await self._change(Action.PAUSE_SCHEDULE, name, timeout_s)
+
+    @operation
+    async def resume(self, name: str, timeout_s: float = 30.0) -> None:
+        """Goes on from now; what would have fired meanwhile is not made up for. Raises UnknownSchedule."""
+        await self._change(Action.RESUME_SCHEDULE, name, timeout_s)
+
+    @operation
+    async def remove(self, name: str, timeout_s: float = 30.0) -> None:
+        """Forgets the schedule. Tasks that it has opened go on. Raises UnknownSchedule."""
+        await self._change(Action.REMOVE_SCHEDULE, name, timeout_s)
+
+    @operation
+    async def list(self, timeout_s: float = 30.0) -> list[Schedule]:
+        """All of them, by name."""
+        found: list[Schedule] = []
+        while page := await self._client._listed(timeout_s, after=found[-1].name if found else ""):
+            found += map(_schedule, page)
+        return found
+
+    async def _change(self, action: Action, name: str, timeout_s: float) -> None:
+        for _ in await self._client._ask(action, _names(name), timeout_s):
+            raise _unknown(name)
+
+
+def _names(*names: str) -> Iterable[bytes]:
+    return map(orjson.dumps, names)
+
+
+def _schedule(record: dict[str, Any]) -> Schedule:
+    return Schedule.from_json(orjson.dumps(record))
+
+
+def _unknown(name: str) -> UnknownSchedule:
+    return UnknownSchedule(f"there is no schedule {name[:80]!r} of this client; `agents cron list` lists them")
