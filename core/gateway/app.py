@@ -13,6 +13,7 @@ from core.gateway import (
     assistants,
     events,
     messages,
+    metrics,
     runs,
     states,
     system,
@@ -23,6 +24,7 @@ from core.gateway.access import LOOPBACK_ORIGIN
 from core.gateway.description import describe
 from core.gateway.gate import Door, Gate
 from core.gateway.hierarchy import Hierarchy
+from core.gateway.metrics import GatewayMeasures, Measured
 from core.gateway.problems import as_problems
 
 __all__ = ["gateway_app"]
@@ -50,7 +52,9 @@ def gateway_app(hierarchy: Hierarchy, door: Door | None = None) -> FastAPI:
         swagger_ui_oauth2_redirect_url=None,
     )
     as_problems(app)
+    app.state.measures = GatewayMeasures()
     app.add_middleware(Gate, door=door)
+    app.add_middleware(Measured, measures=app.state.measures)
     app.add_middleware(
         CORSMiddleware,
         allow_origins=door.origins,
@@ -61,6 +65,7 @@ def gateway_app(hierarchy: Hierarchy, door: Door | None = None) -> FastAPI:
     )
     for part in (
         system,
+        metrics,
         tasks,
         messages,
         events,

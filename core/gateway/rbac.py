@@ -79,7 +79,7 @@ ROUTES: dict[Action, tuple[str, ...]] = {
         "POST /threads/{thread_id}/runs/stream",
         "POST /threads/{thread_id}/runs/{run_id}/cancel",
     ),
-    A.SEE_FLEET: ("GET /tasks/status",),
+    A.SEE_FLEET: ("GET /metrics", "GET /tasks/status"),
     A.BE_AGENT: (
         "GET /agents/{agent_id}/messages", "POST /agents/{agent_id}/messages/ack", "GET /agents/{agent_id}/peers",
         "PUT /agents/{agent_id}/peers/{peer_id}", "DELETE /agents/{agent_id}/peers/{peer_id}",

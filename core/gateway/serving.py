@@ -16,6 +16,7 @@ from core.gateway.gate import Door
 from core.gateway.hierarchy import Hierarchy
 from core.gateway.tokens import Tokens
 from core.runtime.logs import configure_logging
+from core.runtime.tracing import listen
 
 __all__ = ["serve"]
 
@@ -37,6 +38,7 @@ def serve(settings: Settings, client_id: str) -> None:
             " GATEWAY_JWT_KEYS, or leave it."
         )
     configure_logging(settings.agent.log_level, settings.agent.log_format)
+    listen("agent_system.gateway", f"{config.host}:{config.port}")
     if door.is_open:
         log.warning("no GATEWAY_KEYS: whoever is on this machine may use it", extra={"action": "gateway_open"})
     log.info("answers at http://%s:%d", config.host, config.port, extra={"action": "gateway_started"})

@@ -7,7 +7,7 @@ asked.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from core.runtime.agent import Agent
     from core.runtime.behaviour import Figures
 
-__all__ = ["CONTENT_TYPE", "exposition"]
+__all__ = ["CONTENT_TYPE", "expose", "exposition", "histograms"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -36,11 +36,16 @@ HISTOGRAMS = {
 def exposition(agent: Agent) -> bytes:
     """All metrics of an agent, in whatever condition it is. Costs about a millisecond; it reads what the agent keeps in
     memory and asks nobody."""
+    return expose(lambda: _of_agent(agent))
+
+
+def expose(metrics: Callable[[], Iterable[Metric]]) -> bytes:
+    """These metrics as text."""
     from prometheus_client import CollectorRegistry, generate_latest
 
     class Collector:
-        def collect(self) -> Iterator[Metric]:
-            yield from _of_agent(agent)
+        def collect(self) -> Iterable[Metric]:
+            return metrics()
 
     registry = CollectorRegistry()
     registry.register(Collector())
@@ -48,18 +53,12 @@ def exposition(agent: Agent) -> bytes:
 
 
 def _of_agent(agent: Agent) -> Iterator[Metric]:
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 
     def counter(name: str, help_text: str, values: Mapping[str, float], label: str) -> Metric:
         family = CounterMetricFamily(name, help_text, labels=[label])
         for value, number in values.items():
             family.add_metric([value], number)
-        return family
-
-    def histograms(name: str, help_text: str, found: Mapping[Any, Histogram], *labels: str) -> Metric:
-        family = HistogramMetricFamily(name, help_text, labels=labels, unit="seconds")
-        for values, histogram in found.items():
-            _add(family, [values] if isinstance(values, str) else list(values), histogram)
         return family
 
     me, condition, measures, figures = agent.chain[-1], agent.condition, agent.measures, agent.figures
@@ -85,6 +84,16 @@ def _of_agent(agent: Agent) -> Iterator[Metric]:
     for duration, histogram in measures.durations.items():
         yield histograms(f"agent_{duration}", duration.name.replace("_", " ").capitalize() + ".", {(): histogram})
     yield from _of_loop(agent)
+
+
+def histograms(name: str, help_text: str, found: Mapping[Any, Histogram], *labels: str) -> Metric:
+    """A metric of durations, by the values of its labels."""
+    from prometheus_client.core import HistogramMetricFamily
+
+    family = HistogramMetricFamily(name, help_text, labels=labels, unit="seconds")
+    for values, histogram in found.items():
+        _add(family, [values] if isinstance(values, str) else list(values), histogram)
+    return family
 
 
 def _of_tier(figures: Figures) -> Iterator[Metric]:

@@ -11,8 +11,9 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from core.errors import ConfigError
@@ -21,7 +22,7 @@ from core.tasks import Task
 from core.trace_context import TraceContext
 from core.trace_starts import TraceStarts
 
-__all__ = ["asked_for", "flush", "listen", "sending", "tell_spans", "trace_starts"]
+__all__ = ["answering", "asked_for", "flush", "listen", "sending", "tell_spans", "trace_starts"]
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +100,8 @@ class _Teller:
 
 
 _teller: _Teller | None = None
+#: The trace that the request which is answered here has named.
+_named: ContextVar[TraceContext | None] = ContextVar("named_trace", default=None)
 
 
 def _listening() -> _Teller | None:
@@ -142,13 +145,13 @@ def sending(tasks: Sequence[Task]) -> Iterator[TraceContext | None]:
     """The trace that a submission belongs to, with a span that is open within the block: one below the span that is
     open around it, or for a single task one that begins a trace. None: its tasks are in no trace yet."""
     if "opentelemetry.trace" not in sys.modules or not tasks:
-        yield None
+        yield _named.get()
         return
     from opentelemetry import trace
 
     teller, around = _listening(), trace.get_current_span()
     if not around.get_span_context().is_valid and (teller is None or len(tasks) > 1):
-        yield None
+        yield _named.get()
     elif teller is None:
         yield _current(around)
     else:
@@ -170,6 +173,33 @@ def _current(span: Any) -> TraceContext | None:
     context = span.get_span_context()
     traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
     return TraceContext.parsed(traceparent, context.trace_state.to_header())
+
+
+@contextmanager
+def answering(method: str, traceparent: str | None, tracestate: str | None) -> Iterator[Callable[[str, int], None]]:
+    """Has what is submitted within the block be part of the trace that an HTTP request names, and tells a span of it.
+    Yields what is to be called with its route and the status of the answer."""
+    named = _named.set(TraceContext.parsed(traceparent, tracestate))
+    try:
+        if (teller := _listening()) is None:
+            yield lambda route, status: None
+            return
+        from opentelemetry import trace
+
+        above = _named.get()
+        context = None
+        if above is not None:
+            context = trace.set_span_in_context(trace.NonRecordingSpan(teller.context_of(above)))
+        with teller.tracer.start_as_current_span(method, context=context, kind=trace.SpanKind.SERVER) as span:
+
+            def told(route: str, status: int) -> None:
+                span.update_name(f"{method} {route}")
+                facts = {"http.request.method": method, "http.route": route, "http.response.status_code": status}
+                span.set_attributes(facts)
+
+            yield told
+    finally:
+        _named.reset(named)
 
 
 # ---- processes of ours ----

@@ -10,8 +10,11 @@ from typing import Any
 import httpx
 import jwt
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from core.chaos.processes import Processes
+from core.client.agent_client import AgentClient
+from core.trace_context import TraceContext
 from tests.executor_bench import USER_CODE
 from tests.gateways import Gateways, gateways_of, keys_setting
 
@@ -254,3 +257,31 @@ def test_a_coordinator_that_has_no_room_is_told_as_503(doors: Doors, http: httpx
     said = answers[1].json()
     assert len(said["task_ids"]) + len(said["refused"]) == 1000
     assert len(said["refused"]) > 0
+
+
+def test_prometheus_reads_what_a_gateway_answers_and_how_the_fleet_is(doors: Doors) -> None:
+    with doors.client("eve") as viewer:
+        viewer.get("/tasks/no-such-task")
+        told = viewer.get("/metrics")
+    found = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(told.text)
+        for sample in family.samples
+    }
+
+    assert found["gateway_requests_total", "/tasks/{task_id:path}", "404", "GET"] >= 1
+    assert found["gateway_requests_in_flight",] == 1, "this one"
+    assert found["fleet_agents", "active", "worker"] == 1
+    assert not [labels for labels in found if "no-such-task" in labels], "paths are no labels"
+    assert httpx.get(f"{doors.open}/metrics").status_code == 200
+    assert httpx.get(f"{doors.strict}/metrics").status_code == 401
+
+
+def test_a_task_is_part_of_the_trace_that_its_request_names(doors: Doors, http: httpx.Client) -> None:
+    named = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    answer = http.post("/tasks/submit", json=ECHO, headers={"traceparent": named})
+    [task_id] = answer.json()["task_ids"]
+
+    tiers = doors.gateways.tiers
+    with AgentClient(tiers.redis, tiers.secrets, client_id="operator:test") as operator:
+        assert operator.result(task_id, timeout_s=20).trace == TraceContext(named)
