@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-import orjson
+import msgspec
 
 from coordinator.open_questions import OPERATORS
 from coordinator.state import CoordinatorState
-from core.quotas import OF_TENANT, OF_TYPE
+from core.quotas import OF_TENANT, OF_TYPE, Told
 from core.step import Batch, Step, Table
 from core.waiting_counts import WaitingFor, counted
 from core.waiting_lanes import Needs
@@ -19,7 +19,8 @@ __all__ = ["tell_waiting"]
 def tell_waiting(state: CoordinatorState, batch: Batch, step: Step) -> None:
     """Writes how many tasks wait for what, and what is used of each quota, if that has changed. The cost grows with
     the kinds of waiting tasks and the number of quotas, not with the tasks."""
-    told = orjson.dumps({"waiting": waiting(state), "quotas": quotas(state, batch.now_ms)})
+    used = {name: usage.told(batch.now_ms) for name, usage in state.quotas.items()}
+    told = msgspec.json.encode(Told(waiting(state), used, state.draining))
     if told != state.told_waiting:
         state.told_waiting = told
         step.put(Table.HEADER, "waiting", told)
@@ -47,8 +48,3 @@ def waiting(state: CoordinatorState) -> dict[str, int]:
         }
     )
     return {str(reason): count for reason, count in sorted(counts.items()) if count > 0}
-
-
-def quotas(state: CoordinatorState, now_ms: int) -> dict[str, dict[str, int | bool | None]]:
-    """What is used of each quota."""
-    return {name: usage.told(now_ms) for name, usage in state.quotas.items()}

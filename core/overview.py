@@ -5,11 +5,13 @@ Values and one rule. `core.operations.overview` reads them from Redis; the comma
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from core.agents import Health
 from core.langgraph_state import Lease
+from core.quotas import QuotaUse
 from core.roles import Address, Role
 from core.status_reports import Beat
 
@@ -77,6 +79,9 @@ class Overview:
     dead_letters: int  #: the failed ones among them, which wait to be replayed or purged
     quarantined: dict[str, int]  #: rejected messages kept as evidence, by the agent whose cell holds them
     asking: int = 0  #: open tasks that ask a person something
+    waiting: dict[str, int] = field(default_factory=dict)  #: how many open tasks wait for what, by WaitingFor
+    quotas: Mapping[str, QuotaUse] = field(default_factory=dict)  #: what is used of each, by name
+    draining: bool = False  #: whether the coordinator stops
     unreadable: tuple[str, ...] = ()  #: names of stored values that none of our agents wrote
 
     def of_role(self, role: Role) -> tuple[AgentView, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -18,8 +18,8 @@ from core.model_limits import MOST_PER_MINUTE, Bucket
 from core.tasks import TASK_TYPE, Task, in_words, tenant_of
 
 __all__ = [
-    "MAX_QUOTAS", "OF_TENANT", "OF_TYPE", "Quota", "QuotaChange", "Usage", "names_of", "quota_change", "quota_of",
-    "stored_quota",
+    "MAX_QUOTAS", "OF_TENANT", "OF_TYPE", "Quota", "QuotaChange", "QuotaUse", "Told", "Usage", "names_of",
+    "quota_change", "quota_of", "stored_quota", "told_in",
 ]  # fmt: skip
 
 #: A wait that is shorter, ms, is an error of floating point.
@@ -99,6 +99,32 @@ def names_of(task: Task) -> tuple[str, str]:
     return f"{OF_TYPE}{task.task_type}", f"{OF_TENANT}{tenant_of(task)}"
 
 
+class QuotaUse(Struct, frozen=True, gc=False):
+    """What a coordinator tells of the use of a quota, with each heartbeat."""
+
+    in_flight: int = 0  #: tasks that were handed out and have not come back
+    at_once: int | None = None  #: as the quota says
+    per_minute: int | None = None
+    full: bool = False  #: whether as many are in flight as may be
+    until_ms: int | None = None  #: when the rate lets the next one begin; None: it does
+
+
+class Told(Struct, frozen=True):
+    """What a coordinator tells of its waiting tasks in its header."""
+
+    waiting: dict[str, int] = {}  #: how many wait for what, of those that no distributor has
+    quotas: dict[str, QuotaUse] = {}  #: by name
+    draining: bool = False  #: whether the coordinator stops
+
+
+def told_in(text: bytes | None) -> Told:
+    """What a coordinator told; empty if nothing is there, or somebody else wrote it."""
+    try:
+        return msgspec.json.decode(text or b"{}", type=Told)
+    except (msgspec.DecodeError, RecursionError):
+        return Told()
+
+
 @dataclass(slots=True)
 class Usage:
     """A quota, and what is used of it."""
@@ -141,7 +167,8 @@ class Usage:
         self.bucket.fill(max(0, now_ms - self.filled_ms))
         self.filled_ms = now_ms
 
-    def told(self, now_ms: int) -> dict[str, Any]:
+    def told(self, now_ms: int) -> QuotaUse:
         """What is told of it to people."""
         wait_ms = self.wait_ms(now_ms)
-        return {"in_flight": self.in_flight, "full": self.is_full, "until_ms": now_ms + wait_ms if wait_ms else None}
+        until_ms = now_ms + wait_ms if wait_ms else None
+        return QuotaUse(self.in_flight, self.quota.at_once, self.quota.per_minute, self.is_full, until_ms)

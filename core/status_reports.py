@@ -73,6 +73,7 @@ class Beat(Room, frozen=True, kw_only=True, omit_defaults=True):
     parent_incarnation: Count = 0  #: the incarnation of its parent to which `received` applies
     received: Count = 0  #: the last sequence number that it has read from that incarnation of its parent
     sent: Count = 0  #: the last sequence number that it has sent to its parent
+    waits: Counts = {}  #: how many tasks of a distributor wait for what (see waiting_counts)
     running: Count = 0
     queued: Count = 0
     done: Count = 0  #: number of tasks completed here since its start

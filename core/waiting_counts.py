@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from enum import StrEnum
 
 from core.agents import Health, Subordinate
-from core.dispatch_queue import DispatchQueue
+from core.dispatch_queue import DispatchQueue, Placement
 from core.waiting_lanes import Needs
 
 __all__ = ["WaitingFor", "counted"]
@@ -43,9 +43,11 @@ def counted(
     """How many wait for what; `why_held` says what holds back tasks with these needs (of "") or of this tenant (of
     ()); None: nothing does."""
     counts = Counter({WaitingFor.NOT_BEFORE: queue.paused})
-    for lanes in queue.lanes:
+    for placement, lanes in zip(Placement, queue.lanes, strict=True):
         for needs, lane in lanes.items():
             waits_for = WaitingFor.DRAINING if draining else why_held(needs, "") or _for_room(needs, children)
+            if waits_for is WaitingFor.ALL_FULL and placement is not Placement.ANYWHERE:
+                waits_for = WaitingFor.EXCLUDED_UNTIL
             counts[waits_for] += lane.waiting
             if waits_for is WaitingFor.ALL_FULL:
                 for tenant in queue.held_tenants & lane.lines.keys():

@@ -28,7 +28,7 @@ from core.tasks import Task, TaskStatus, to_begin_now
 from core.tier_graph import After, Before, names_of
 from distributor.graph import build
 from distributor.rules import recall
-from distributor.state import AssignTask, DistributorState, HandBack, RegisterWorker, room
+from distributor.state import AssignTask, DistributorState, HandBack, RegisterWorker, room, waits
 
 __all__ = ["DistributorAgent"]
 
@@ -66,6 +66,7 @@ class DistributorBehaviour:
             ended=tuple(task_id for task_id in state.ended if task_id not in state.local_tasks),  # or it is back
             running=in_hand,
             queued=len(state.queue),
+            waits=waits(state),
             done=state.counts.get("completed", 0),
             failed=state.counts.get("failed", 0),
             retried=state.counts.get("retried", 0),

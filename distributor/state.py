@@ -14,10 +14,11 @@ from core.status_reports import Kind, Room
 from core.step import Call, Drain, HeartbeatDue, Request
 from core.strategies import DEFAULT, Strategy, Turns
 from core.tasks import Task
+from core.waiting_counts import WaitingFor, counted
 
 __all__ = [
     "AssignTask", "DistributorEvent", "DistributorRequest", "DistributorState", "HandBack", "RegisterWorker",
-    "room",
+    "room", "waits",
 ]  # fmt: skip
 
 #: A distributor asks for this many times the tasks that its workers may hold, so that the next ones are waiting.
@@ -86,6 +87,13 @@ def room(state: DistributorState) -> Room:
         capabilities=tuple(sorted({skill for child in workers for skill in child.beat.capabilities})),
         kinds=found,
     )
+
+
+def waits(state: DistributorState) -> dict[str, int]:
+    """How many of its waiting tasks wait for what. Those that pause here have failed before."""
+    counts = counted(state.queue, state.workers.values(), lambda *_: None, draining=state.draining)
+    counts[WaitingFor.EXCLUDED_UNTIL] += counts.pop(WaitingFor.NOT_BEFORE, 0)
+    return {str(reason): count for reason, count in counts.items() if count}
 
 
 def kinds(workers: Iterable[Subordinate]) -> tuple[Kind, ...]:

@@ -61,6 +61,8 @@ def _row(agent: AgentView, overview: Overview) -> tuple[str, ...]:
 
 def _totals(overview: Overview) -> list[str]:
     lines = [f"{overview.open_tasks} open task(s), {overview.ended_tasks} ended whose results are kept"]
+    if overview.waiting:
+        lines.append(f"of the open ones: {', '.join(f'{name} {count}' for name, count in overview.waiting.items())}")
     if overview.asking:
         lines.append(f"{overview.asking} of the open ones ask something, see `agents questions list`")
     if overview.dead_letters:
@@ -91,6 +93,7 @@ def overview_json(overview: Overview) -> dict[str, Any]:
         "ended_tasks": overview.ended_tasks,
         "dead_letters": overview.dead_letters,
         "asking": overview.asking,
+        "waiting": overview.waiting,
         "task_types": overview.task_types,
         "quarantined": overview.quarantined,
         "unreadable": list(overview.unreadable),

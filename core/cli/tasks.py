@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from core.operations.task_records import Unreadable
     from core.operations.task_tree import Branch
     from core.tasks import Task
+    from core.waiting_reason import Explanation
 
 __all__ = ["app"]
 
@@ -108,23 +109,17 @@ def show(task_id: TaskId, as_json: Json = False) -> None:
 
 async def _show(configured: Settings, task_id: str) -> tuple[Task, str, list[AgentEvent]]:
     from core.errors import UnknownTask
-    from core.operations.limits import waits_at
-    from core.operations.overview import read_overview
+    from core.operations.explain import explained
     from core.operations.task_records import read_task
-    from core.tasks import TaskStatus
-    from core.waiting_reason import waiting_reason
+    from core.waiting_reason import WaitingFor
 
     async with looking(configured) as reader:
         task, in_cell = await read_task(reader, configured.coordinator_id, task_id)
         if task is None:
             raise UnknownTask(f"no task {task_id!r}: never submitted here, or ended longer ago than its retention")
-        overview = await read_overview(reader, configured.coordinator_id, configured.agent)
+        why = await explained(reader, configured.coordinator_id, task, in_cell, configured.agent)
         shown = in_cell if in_cell and not task.status.ended else task
-        reason = waiting_reason(task, in_cell, overview)
-        if shown.status is TaskStatus.IN_PROGRESS and (
-            limit := await waits_at(reader, configured.coordinator_id, task_id)
-        ):
-            reason = f"{reason}; {limit}"
+        reason = "" if why.waits_for is WaitingFor.NOTHING else why.sentence
         return shown, reason, await _events(configured, task)
 
 
@@ -140,6 +135,27 @@ async def _events(configured: Settings, task: Task) -> list[AgentEvent]:
     except ServerRefused as error:
         note(f"agents: no timeline: {error}")
         return []
+
+
+@app.command()
+def explain(task_id: TaskId, as_json: Json = False) -> None:
+    """Say why a task does not run: what it waits for, since when and until when, and what to do about it."""
+    why = run(_explain(settings(), task_id))
+    if as_json:
+        print_json({"task_id": task_id, **why.to_dict()})
+        return
+    since, until = (f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else "" for moment in (why.since, why.until))
+    numbers = ", ".join(f"{name} {value}" for name, value in why.numbers.items())
+    rows = [("waits for", why.waits_for.value), ("why", why.sentence), ("since", since), ("until", until)]
+    rows += [("numbers", numbers), ("what to do", why.cure)]
+    print_table(("FIELD", "VALUE~"), [(name, value) for name, value in rows if value])
+
+
+async def _explain(configured: Settings, task_id: str) -> Explanation:
+    from core.operations.explain import explain
+
+    async with looking(configured) as reader:
+        return await explain(reader, configured.coordinator_id, task_id, configured.agent)
 
 
 @app.command()

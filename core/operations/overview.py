@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from core.langgraph_state import Lease
 from core.natural_order import natural_key
 from core.overview import AgentView, Overview, health_at
 from core.ports import Command
+from core.quotas import told_in
 from core.redis_backend.bounded_reads import lease_read
 from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys, keys_of
 from core.redis_backend.shared_state import Runs
@@ -19,6 +21,7 @@ from core.roles import Address, Role
 from core.signing import Signed
 from core.status_reports import Beat, beat_in
 from core.stored import moment, number_in, pairs, shown
+from core.waiting_counts import WaitingFor
 
 __all__ = ["read_overview"]
 
@@ -76,6 +79,7 @@ async def read_overview(source: Runs, coordinator_id: str, config: AgentConfig |
     ]
     readers = [*(f"distributor:{cell.distributor_id}" for cell in cells), f"coordinator:{coordinator_id}"]
     kept = map(found.count, rest[len(cells) :], quarantines)
+    told = told_in(found.hash(replies[1], keys_of(chains[0]).header).get(b"waiting"))
     return Overview(
         coordinator_id,
         moment(now_ms),
@@ -85,8 +89,25 @@ async def read_overview(source: Runs, coordinator_id: str, config: AgentConfig |
         dead_letters,
         {reader: count for reader, count in zip(readers, kept, strict=True) if count},
         asking,
+        _waiting(told.waiting, agents),
+        told.quotas,
+        told.draining,
         tuple(found.unreadable),
     )
+
+
+def _waiting(told: Mapping[str, int], agents: Sequence[AgentView]) -> dict[str, int]:
+    """How many tasks wait for what: what the coordinator says of those that nobody has, and the agents below it of
+    theirs. As each tells with its heartbeat, a task that moves may count twice, or not at all."""
+    counts = Counter(told)
+    for agent in agents:
+        if agent.beat is None or not agent.up:
+            continue
+        if agent.role is Role.DISTRIBUTOR:
+            counts.update(agent.beat.waits)
+        elif agent.role is Role.WORKER:
+            counts.update({WaitingFor.RUNNING: agent.beat.running, WaitingFor.ALL_FULL: agent.beat.queued})
+    return {str(reason): count for reason, count in sorted(counts.items()) if count > 0}
 
 
 class _Found:

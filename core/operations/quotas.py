@@ -6,29 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
-from core.quotas import Quota, stored_quota
+from core.quotas import Quota, QuotaUse, stored_quota, told_in
 from core.redis_backend.keys import CoordinatorKeys
 from core.redis_backend.shared_state import Runs
 from core.stored import moment
 
-__all__ = ["QuotaState", "QuotaUse", "Told", "read_quotas", "told_in"]
-
-
-class QuotaUse(msgspec.Struct, frozen=True, gc=False):
-    """What a coordinator tells of the use of a quota, with each heartbeat."""
-
-    in_flight: int = 0  #: tasks that were handed out and have not come back
-    full: bool = False  #: whether as many are in flight as may be
-    until_ms: int | None = None  #: when the rate lets the next one begin; None: it does
-
-
-class Told(msgspec.Struct, frozen=True):
-    """What a coordinator tells of its waiting tasks in its header."""
-
-    waiting: dict[str, int] = {}  #: how many wait for what, of those that no distributor has
-    quotas: dict[str, QuotaUse] = {}  #: by name
+__all__ = ["QuotaState", "read_quotas"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +36,6 @@ class QuotaState:
             "held": self.held,
             "until": self.until.isoformat() if self.until else None,
         }
-
-
-def told_in(text: bytes | None) -> Told:
-    """What a coordinator told; empty if nothing is there, or somebody else wrote it."""
-    try:
-        return msgspec.json.decode(text or b"{}", type=Told)
-    except (msgspec.DecodeError, RecursionError):
-        return Told()
 
 
 async def read_quotas(source: Runs, coordinator_id: str) -> list[QuotaState]:

@@ -167,6 +167,7 @@ def test_what_waits_for_what_is_told_with_each_heartbeat_and_only_when_it_has_ch
 
     assert orjson.loads(bytes(step.writes[Table.HEADER, ""]["waiting"] or b"")) == {
         "waiting": {"nobody_has": 1, "not_before": 1, "quota": 3},
-        "quotas": {"tenant:acme": {"in_flight": 1, "full": True, "until_ms": None}},
+        "quotas": {"tenant:acme": {"in_flight": 1, "at_once": 1, "per_minute": None, "full": True, "until_ms": None}},
+        "draining": False,
     }
     assert "waiting" not in take(state, beats=[alive(DISTRIBUTOR, beat=3)]).writes.get((Table.HEADER, ""), {})

@@ -1,0 +1,38 @@
+"""Why a task does not run, as far as is stored now."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from core.config.settings import AgentConfig
+from core.errors import UnknownTask
+from core.operations.limits import waits_at
+from core.operations.overview import read_overview
+from core.operations.task_records import read_task
+from core.redis_backend.shared_state import Runs
+from core.tasks import Task
+from core.waiting_reason import Explanation, WaitingFor, why_waiting
+
+__all__ = ["explain", "explained"]
+
+
+async def explain(source: Runs, coordinator_id: str, task_id: str, config: AgentConfig | None = None) -> Explanation:
+    """Why a task does not run, or what it does. `config`: as for `read_overview`.
+
+    Raises UnknownTask: it was never submitted here, or ended longer ago than its retention; UserError: its record is
+    none of ours; TransportDown, ServerRefused."""
+    task, in_cell = await read_task(source, coordinator_id, task_id)
+    if task is None:
+        raise UnknownTask(f"no task {task_id!r}: never submitted here, or ended longer ago than its retention")
+    return await explained(source, coordinator_id, task, in_cell, config)
+
+
+async def explained(
+    source: Runs, coordinator_id: str, task: Task, in_cell: Task | None, config: AgentConfig | None = None
+) -> Explanation:
+    """As `explain`, of a task whose records were read already, as `read_task` gives them."""
+    why = why_waiting(task, in_cell, await read_overview(source, coordinator_id, config))
+    if why.waits_for is WaitingFor.RUNNING and (limit := await waits_at(source, coordinator_id, task.task_id)):
+        cure = "agents limits list; agents limits set NAME raises one"
+        return replace(why, waits_for=WaitingFor.RATE_LIMIT, sentence=f"{why.sentence}; {limit}", cure=cure)
+    return why
