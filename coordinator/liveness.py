@@ -8,6 +8,7 @@ import orjson
 from msgspec.structs import asdict, replace
 
 from coordinator.state import Audit, Audited, CoordinatorState, NotTaken, TakenOver, TakeOver
+from coordinator.strategies import tell_strategy
 from coordinator.task_life import attempts_had, requeue, save
 from core.agents import Health, Subordinate, discount_silence
 from core.attempt_errors import errors_with
@@ -64,6 +65,7 @@ def note_report(state: CoordinatorState, received: Received, batch: Batch, step:
         step.put(Table.HEADER, "distributors", orjson.dumps(sorted(state.distributors)))
     tell_health(child, Health.ACTIVE, step)
     child.update(beat, batch.mono_ms)
+    tell_strategy(state, child, step)
     return child
 
 

@@ -19,6 +19,7 @@ from coordinator.open_questions import asking
 from coordinator.rules import recall
 from coordinator.schedules import recall_schedules
 from coordinator.state import CoordinatorState, DeadLetter, Found
+from coordinator.strategies import recall_strategies
 from coordinator.usage import recall_quotas
 from core.dead_letters import origin_of, submitted_in, successors_of
 from core.errors import BadSchedule, BadTask, ForgedRecord, PeerError, UnknownKey
@@ -71,11 +72,12 @@ class Records:
             await self._seal_anew(self._keys.schedules, Sealed.SCHEDULE)
             await self._seal_anew(self._keys.quotas, Sealed.QUOTA)
         await self._index_anew()
-        [ids, listed, order] = await self._loop.committer.look_up(
+        [ids, listed, order, strategies] = await self._loop.committer.look_up(
             ("ZRANGE", self._keys.open, 0, -1), ("ZRANGE", self._keys.questions, 0, -1),
-            ("HGET", self._keys.header, "thread_order"),
+            ("HGET", self._keys.header, "thread_order"), ("HGET", self._keys.header, "strategies"),
         )  # fmt: skip
         state.thread_order = number_in(order)
+        recall_strategies(state, strategies)
         found = await self._tasks(ids)
         tasks = [stored.task for stored in found if stored.task and not stored.task.status.ended]
         settled = [stored for stored in found if stored.task is None or stored.task.status.ended]

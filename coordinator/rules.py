@@ -50,6 +50,7 @@ from coordinator.state import (
     RegisterDistributor,
     TakenOver,
 )
+from coordinator.strategies import on_set_strategy
 from coordinator.task_life import (
     accept,
     answer,
@@ -294,6 +295,7 @@ ON_MESSAGE: dict[str, Callable[[CoordinatorState, Received, Batch, Step], None]]
     Action.RESUME_SCHEDULE: on_resume_schedule,
     Action.LIST_SCHEDULES: on_list_schedules,
     Action.SET_QUOTA: on_set_quota,
+    Action.SET_STRATEGY: on_set_strategy,
     Action.TASK_RESULT: on_task_results,
     Action.AGENT_JOINED: on_agent_joined,
     Action.CAPACITY: on_capacity,

@@ -98,6 +98,12 @@ class Subordinate:
         return sum(max(0, window - held) for window, held in rooms)
 
     @property
+    def share(self) -> float:
+        """The share of its windows that is in use, by runs of agents or by other tasks: the larger one."""
+        tasks, runs = sum(self.tasks.held) / (self.window or 1), sum(self.runs.held) / (self.agent_window or 1)
+        return max(tasks, runs)
+
+    @property
     def weight(self) -> int:
         """Its share by weight: what it says, or how much it does at once; at least 1."""
         return self.beat.weight or sum(kind.concurrency + kind.agent_concurrency for kind in self.kinds) or 1

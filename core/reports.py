@@ -18,11 +18,37 @@ from core.tasks import NULL, TASK_TYPE, Count, Moment, Name, TaskError, Then, in
 from core.waits import Question, Wait, check_waits
 
 __all__ = [
-    "CHILDREN_LIMIT_BYTES", "MAX_QUESTIONS", "MAX_SCHEDULES", "OUTPUT_LIMIT", "PROGRESS_LIMIT_BYTES", "Answer",
-    "AttemptName", "AttemptReport", "GivenAnswer", "ProgressReport", "QuestionsWanted", "Refusal", "SchedulesWanted",
-    "TaskReport", "answer_in", "attempt_in", "attempt_named", "attempt_report", "children_in", "given_answer",
-    "item_of", "progress_report", "questions_wanted", "schedules_wanted", "shown_id", "task_id_in", "task_named",
-    "task_report", "text_in",
+    "CHILDREN_LIMIT_BYTES",
+    "MAX_QUESTIONS",
+    "MAX_SCHEDULES",
+    "OUTPUT_LIMIT",
+    "PROGRESS_LIMIT_BYTES",
+    "Answer",
+    "AttemptName",
+    "AttemptReport",
+    "GivenAnswer",
+    "ProgressReport",
+    "QuestionsWanted",
+    "Refusal",
+    "SchedulesWanted",
+    "StrategyWanted",
+    "TaskReport",
+    "answer_in",
+    "attempt_in",
+    "attempt_named",
+    "attempt_report",
+    "children_in",
+    "given_answer",
+    "item_of",
+    "progress_report",
+    "questions_wanted",
+    "schedules_wanted",
+    "shown_id",
+    "strategy_wanted",
+    "task_id_in",
+    "task_named",
+    "task_report",
+    "text_in",
 ]  # fmt: skip
 
 #: The children of one spawn, and a digest for each: they travel in one message, and their parent's record names each.
@@ -124,6 +150,13 @@ class SchedulesWanted(Struct, frozen=True, kw_only=True, gc=False):
     limit: Annotated[int, Meta(ge=1, le=MAX_SCHEDULES)] = 100
 
 
+class StrategyWanted(Struct, frozen=True, kw_only=True, gc=False):
+    """An operator's request to choose children by another strategy."""
+
+    strategy: Annotated[str, Meta(min_length=1, max_length=64)]  #: its name, or `default`: no own one any more
+    distributor: Annotated[str, Meta(max_length=64)] | None = None  #: only of this; None: of all that have none
+
+
 class Refusal(Struct, frozen=True, gc=False):
     """An item of a client's request that was refused, and the reason."""
 
@@ -156,6 +189,7 @@ _progress = msgspec.json.Decoder(ProgressReport)
 _given_answer = msgspec.json.Decoder(GivenAnswer)
 _questions_wanted = msgspec.json.Decoder(QuestionsWanted)
 _schedules_wanted = msgspec.json.Decoder(SchedulesWanted)
+_strategy_wanted = msgspec.json.Decoder(StrategyWanted)
 _attempt_name = msgspec.json.Decoder(AttemptName)
 _named = msgspec.json.Decoder(_Named)
 _delegated = msgspec.json.Decoder(_Delegated)
@@ -266,6 +300,11 @@ def children_in(item: Raw) -> list[Raw]:
 def shown_id(task_id: str | None) -> str:
     """The name that an answer uses for an item that may name no task."""
     return task_id or "?"
+
+
+def strategy_wanted(item: Raw) -> StrategyWanted:
+    """The request of an operator. Raises MalformedMessage."""
+    return _decoded(_strategy_wanted, item)
 
 
 def _decoded(decoder: msgspec.json.Decoder[T], item: Raw) -> T:

@@ -111,6 +111,7 @@ class Action(StrEnum):
     RESUME_SCHEDULE = "resume_schedule"  #: go on with these, from now on
     LIST_SCHEDULES = "list_schedules"  #: tell me which schedules there are
     SET_QUOTA = "set_quota"  #: operator: these are the quotas of tenants and types from now on
+    SET_STRATEGY = "set_strategy"  #: operator, and by that a coordinator: choose by this strategy from now on
     TASK_ACCEPTED = "task_accepted"  #: the answer to all of these, with what was refused
     ASSIGN_TASK = "assign_task"  #: these are yours now
     TASK_RESULT = "task_result"  #: these have ended, or come back
@@ -143,9 +144,9 @@ ANSWERED = frozenset({Action.TASK_ACCEPTED, Action.TASK_RESULT})
 #: (sender, recipient) -> the actions that it may send. Any other action is refused and counted.
 ALLOWED: dict[tuple[Role, Role], frozenset[Action]] = {
     (Role.CLIENT, K): ASKED,
-    (Role.OPERATOR, K): ASKED | {Action.SET_QUOTA},
+    (Role.OPERATOR, K): ASKED | {Action.SET_QUOTA, Action.SET_STRATEGY},
     **{(K, asker): ANSWERED for asker in ASKERS},
-    (K, D): frozenset({Action.ASSIGN_TASK, Action.CANCEL_TASK}),
+    (K, D): frozenset({Action.ASSIGN_TASK, Action.CANCEL_TASK, Action.SET_STRATEGY}),
     (D, K): frozenset({Action.TASK_RESULT, Action.AGENT_JOINED, Action.AGENT_LEFT, Action.CAPACITY, Action.BEAT}),
     (D, W): frozenset({Action.ASSIGN_TASK, Action.CANCEL_TASK}),
     (W, D): frozenset(

@@ -24,6 +24,7 @@ from core.runtime.tier_figures import handing_out
 from core.sealing import Sealed, Seals, bare
 from core.status_reports import Beat
 from core.step import Batch, Event, Received, Step
+from core.strategies import Strategy
 from core.tasks import Task, TaskStatus, to_begin_now
 from core.tier_graph import After, Before, names_of
 from distributor.graph import build
@@ -63,6 +64,7 @@ class DistributorBehaviour:
         return Beat(
             **asdict(room(state)),
             draining=state.draining,
+            strategy=state.strategy.value,
             ended=tuple(task_id for task_id in state.ended if task_id not in state.local_tasks),  # or it is back
             running=in_hand,
             queued=len(state.queue),
@@ -109,7 +111,10 @@ class DistributorBehaviour:
         self.state = self._new_state()
         self.state.incarnation = loop.committer.lease.incarnation
         key, seals = CellKeys(self._me.agent_id).actual, loop.setup.signing.seals
-        [actual] = await loop.committer.look_up(("HGETALL", key))
+        header = CellKeys(self._me.agent_id).header
+        actual, strategy = await loop.committer.look_up(("HGETALL", key), ("HGET", header, "strategy"))
+        if strategy in [each.value.encode() for each in Strategy]:
+            self.state.strategy = Strategy(strategy.decode())
         tasks, forged, anew = [], [], []
         for name, sealed in zip(actual[::2], actual[1::2], strict=True):
             try:

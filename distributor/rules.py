@@ -32,7 +32,7 @@ from core.reports import (
 from core.roles import Action, Address, Role
 from core.status_reports import Beat, Kind
 from core.step import Batch, Call, Drain, Event, HeartbeatDue, Received, Request, Sending, Step, Table
-from core.strategies import asks_of
+from core.strategies import Strategy, asks_of
 from core.tasks import Task, TaskError, TaskStatus, check_names, skills_needed
 from distributor.liveness import (
     give_back_stranded,
@@ -140,6 +140,14 @@ def on_assign_task(state: DistributorState, task: Task, batch: Batch, step: Step
     state.queue.push(here)
     state.fresh.append(task.task_id)
     state.count("assigned")
+
+
+def on_set_strategy(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
+    """Chooses workers by another strategy from now on. One of a later release, which is not known here, is left."""
+    told = received.message.payload.get("strategy")
+    if isinstance(told, str) and told in list(Strategy):
+        state.strategy = Strategy(told)
+        step.put(Table.HEADER, "strategy", told.encode())
 
 
 def on_cancel_tasks(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
@@ -369,6 +377,7 @@ def recall(state: DistributorState, records: list[Task], mono_ms: int) -> None:
 ON_MESSAGE: dict[str, Callable[[DistributorState, Received, Batch, Step], None]] = {
     Action.ASSIGN_TASK: on_assign_tasks,
     Action.CANCEL_TASK: on_cancel_tasks,
+    Action.SET_STRATEGY: on_set_strategy,
     Action.TASK_RESULT: on_task_results,
     Action.TASK_PROGRESS: on_task_progress,
     Action.AGENT_JOINED: on_agent_joined,

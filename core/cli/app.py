@@ -26,6 +26,7 @@ from core.cli import (
     run_graph,
     state,
     status,
+    strategy,
     submit,
     tasks,
     threads,
@@ -58,6 +59,7 @@ app.add_typer(questions.app, name="questions")
 app.add_typer(cron.app, name="cron")
 app.add_typer(limits.app, name="limits")
 app.add_typer(quotas.app, name="quotas")
+app.add_typer(strategy.app, name="strategy")
 app.add_typer(threads.app, name="threads")
 app.add_typer(events.app, name="events")
 app.add_typer(state.app, name="state")

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any, Protocol
 
 from core.client.endings import Endings
-from core.client.questions import Questions
 from core.client.server import Server
+from core.client.strategies import Strategies
 from core.errors import BadTask, ServerRefused, TransportDown
 from core.ports import Connection
 from core.redis_backend.keys import CoordinatorKeys
@@ -29,7 +29,7 @@ RETRY_S = 0.5
 _OVER: Any = object()
 
 
-class RunStreams(Questions):
+class RunStreams(Strategies):
     """A part of AgentClient: it follows runs."""
 
     _server: Server

@@ -40,8 +40,5 @@ def _since(task: Task, now: datetime) -> datetime:
 
 
 def _load(child: Subordinate) -> str:
-    """How full it is, of tasks or of runs of agents, whichever is more."""
-    agents = sum(child.hosts(needs) for needs in child.needs.values())
-    tasks = len(child.in_flight) - agents
-    share = max(tasks / (child.window or 1), agents / (child.agent_window or 1))
+    share = child.share
     return "idle" if share <= 0 else next(name for below, name in LOADS if share < below)
