@@ -11,10 +11,12 @@ from starlette.middleware.cors import CORSMiddleware
 from core.config.version import installed_version
 from core.gateway import (
     assistants,
+    crons,
     events,
     messages,
     metrics,
     runs,
+    schedules,
     states,
     system,
     tasks,
@@ -72,7 +74,9 @@ def gateway_app(hierarchy: Hierarchy, door: Door | None = None) -> FastAPI:
         assistants,
         threads,
         states,
+        crons,
         runs,
+        schedules,
     ):
         app.include_router(part.router)
     describe(app)

@@ -16,10 +16,12 @@ from starlette.exceptions import HTTPException
 from core.errors import (
     AgentSystemError,
     AnswerRefused,
+    BadSchedule,
     PeerError,
     TaskLost,
     TaskRefused,
     TaskTimeout,
+    UnknownSchedule,
     UnknownTask,
     UserError,
     WorldError,
@@ -64,13 +66,13 @@ def problem_of(error: AgentSystemError) -> Problem:
     """How an error of the hierarchy is told: 4xx if the request has to change, 503 if it may work later."""
     said = f"{error}"
     match error:
-        case UnknownTask():
+        case UnknownTask() | UnknownSchedule():
             return Problem(404, said)
         case AnswerRefused():
             return Problem(409, said)
         case TaskLost() | TaskTimeout() | WorldError():
             return Problem(503, said)
-        case TaskRefused():
+        case TaskRefused() | BadSchedule():
             return Problem(next((status for part, status in REFUSALS if part in said), 422), said)
         case UserError():
             return Problem(422, said)

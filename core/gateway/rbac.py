@@ -32,6 +32,7 @@ class Action(StrEnum):
     SEE_MESSAGES = "see messages"
     SEND_MESSAGES = "send messages"
     SEE_EVENTS = "see events"
+    SEE_SCHEDULES = "see schedules"
     CHANGE_SCHEDULES = "change schedules"
     CHANGE_FLEET = "change the fleet"
 
@@ -48,6 +49,7 @@ ROLES_OF: dict[Action, frozenset[CallerRole]] = {
     A.SEE_MESSAGES: PEOPLE,
     A.SEND_MESSAGES: WHO_CHANGE | {R.AGENT},
     A.SEE_EVENTS: PEOPLE,
+    A.SEE_SCHEDULES: PEOPLE,
     A.CHANGE_SCHEDULES: WHO_CHANGE,
     A.CHANGE_FLEET: frozenset({R.ADMIN}),
 }
@@ -78,6 +80,15 @@ ROUTES: dict[Action, tuple[str, ...]] = {
         "POST /threads/{thread_id}/runs", "POST /threads/{thread_id}/runs/wait",
         "POST /threads/{thread_id}/runs/stream",
         "POST /threads/{thread_id}/runs/{run_id}/cancel",
+    ),
+    A.SEE_SCHEDULES: (
+        "GET /schedules", "GET /schedules/{name}", "POST /runs/crons/search", "POST /runs/crons/count",
+    ),
+    A.CHANGE_SCHEDULES: (
+        "PUT /schedules/{name}", "DELETE /schedules/{name}", "POST /schedules/{name}/pause",
+        "POST /schedules/{name}/resume",
+        "POST /runs/crons", "POST /threads/{thread_id}/runs/crons", "PATCH /runs/crons/{cron_id}",
+        "DELETE /runs/crons/{cron_id}",
     ),
     A.SEE_FLEET: ("GET /metrics", "GET /tasks/status"),
     A.BE_AGENT: (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Container, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -12,6 +12,10 @@ from msgspec import Struct
 from core.checkpoints.connection import GroupedConnection
 from core.ports import Command
 from core.redis_backend.gateway_keys import GatewayKeys
+from core.redis_backend.keys import CoordinatorKeys
+from core.schedules import Schedule
+from core.sealing import bare
+from core.tasks import Task
 
 __all__ = ["BEGINNING", "AssistantRecord", "Records", "RunRecord", "ThreadRecord"]
 
@@ -21,6 +25,9 @@ TEMPORARY_MS = 24 * 60 * 60 * 1000
 PAGE = 200
 #: The place before the first chunk of a run's stream.
 BEGINNING = "0-0/-1"
+
+#: In the id of a run that a cron has begun.
+CRON_MARK = "@"
 
 R = TypeVar("R", bound=Struct)
 
@@ -76,12 +83,30 @@ def _decoded(kind: type[R], stored: bytes | None) -> R | None:
     return None if stored is None else msgspec.json.decode(stored, type=kind)
 
 
+def _run_of(task: Task, thread_id: str) -> RunRecord:
+    """The run that a cron has begun, as a client that has asked for it would have had it recorded."""
+    assert task.run
+    metadata = task.run.config.get("metadata", {})
+    return RunRecord(
+        run_id=task.task_id,
+        thread_id=thread_id,
+        task_id=task.task_id,
+        assistant_id=metadata.get("assistant_id", ""),
+        graph_id=task.task_type,
+        created_at=task.created_at,
+        metadata=metadata,
+        multitask_strategy=task.run.multitask,
+        modes=("values",),
+    )
+
+
 class Records:
     """Reads and writes them. Raises TransportDown and ServerRefused. What was written before a crash is there."""
 
     def __init__(self, connection: GroupedConnection, coordinator_id: str) -> None:
         self._run = connection.run
         self._keys = GatewayKeys(coordinator_id)
+        self._coordinator = CoordinatorKeys(coordinator_id)
 
     # ---- threads ----
 
@@ -103,7 +128,7 @@ class Records:
     async def delete_thread(self, thread_id: str) -> None:
         """Forgets a thread and its runs."""
         await self._run(
-            ("DEL", self._keys.runs(thread_id)),
+            ("DEL", self._keys.runs(thread_id), self._keys.crons(thread_id)),
             ("ZREM", self._keys.recent, thread_id),
             ("HDEL", self._keys.threads, thread_id),
         )
@@ -124,14 +149,34 @@ class Records:
     # ---- runs ----
 
     async def runs(self, thread_id: str) -> list[RunRecord]:
-        """The runs of a thread, the newest first."""
-        [found] = await self._run(("HGETALL", self._keys.runs(thread_id)))
+        """The runs of a thread, the newest first. Those that its crons have begun lately are recorded now."""
+        found, crons = await self._run(
+            ("HGETALL", self._keys.runs(thread_id)), ("SMEMBERS", self._keys.crons(thread_id))
+        )
         runs = [msgspec.json.decode(stored, type=RunRecord) for stored in found[1::2]]
+        if crons and (begun := await self._begun_by(crons, thread_id, {run.run_id for run in runs})):
+            await self.put_runs(*begun)
+            runs += begun
         return sorted(runs, key=lambda run: run.created_at, reverse=True)
 
     async def run(self, thread_id: str, run_id: str) -> RunRecord | None:
         [stored] = await self._run(("HGET", self._keys.runs(thread_id), run_id))
+        if stored is None and CRON_MARK in run_id:
+            return next((run for run in await self.runs(thread_id) if run.run_id == run_id), None)
         return _decoded(RunRecord, stored)
+
+    async def note_cron(self, thread_id: str, cron_id: str) -> None:
+        """Notes that a cron begins runs in a thread."""
+        await self._run(("SADD", self._keys.crons(thread_id), cron_id))
+
+    async def _begun_by(self, crons: Sequence[bytes], thread_id: str, known: Container[str]) -> list[RunRecord]:
+        """The runs that these crons have begun in a thread lately, but for the known ones."""
+        [stored] = await self._run(("HMGET", self._coordinator.schedules, *crons))
+        schedules = [Schedule.from_json(bare(record)) for record in stored if record]
+        new = [run_id for schedule in schedules for run_id in schedule.recent if run_id not in known]
+        [records] = await self._run(("HMGET", self._coordinator.tasks, *new)) if new else [[]]
+        tasks = [Task.from_json(record) for record in records if record]
+        return [_run_of(task, thread_id) for task in tasks]
 
     async def put_runs(self, *runs: RunRecord) -> None:
         """Writes runs of one thread, all or none."""

@@ -68,4 +68,4 @@ def _is_up(agents: dict[str, dict[str, int]], role: Role) -> bool:
 @router.get("/info", operation_id="get_info")
 async def info() -> dict[str, Any]:
     """What this gateway can do, as clients of LangGraph's server ask for it."""
-    return {"version": installed_version(), "flags": {"assistants": True, "crons": False, "langsmith": False}}
+    return {"version": installed_version(), "flags": {"assistants": True, "crons": True, "langsmith": False}}

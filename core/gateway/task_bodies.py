@@ -13,7 +13,10 @@ from core.gateway.run_requests import Body
 from core.record_fields import TIMEOUT_LIMIT_S
 from core.tasks import TASK_ID, TASK_TYPE, Priority, Task, TaskStatus
 
-__all__ = ["MAX_BATCH", "SubmitBody", "SubmittedBody", "TaskListBody", "TaskView", "new_task", "told", "told_outcome"]
+__all__ = [
+    "MAX_BATCH", "SubmitBody", "SubmittedBody", "TaskBody", "TaskListBody", "TaskView", "new_task", "told",
+    "told_outcome",
+]  # fmt: skip
 
 #: Tasks in one request.
 MAX_BATCH = 1000

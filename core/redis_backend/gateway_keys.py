@@ -5,6 +5,7 @@
 {gateway:C}:recent                       zset    thread id by when it has changed (ms)      -         gateways
 {gateway:C}:runs:T                       hash    run id -> what was asked, JSON             1 day     gateways
                                                  (of a thread that is kept: no TTL)
+{gateway:C}:crons:T                      set     crons that begin runs in thread T          -         gateways
 {gateway:C}:messages                     stream  messages of agents, but for their payload,  -         gateways
                                                  bounded
 {gateway:C}:message:M                    string  message M, JSON                            its own   gateways
@@ -37,6 +38,9 @@ class GatewayKeys:
 
     def runs(self, thread_id: str) -> str:
         return self._key(f"runs:{thread_id}")
+
+    def crons(self, thread_id: str) -> str:
+        return self._key(f"crons:{thread_id}")
 
     @property
     def messages(self) -> str:
