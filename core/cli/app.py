@@ -30,6 +30,7 @@ from core.cli import (
     submit,
     tasks,
     threads,
+    top,
     up_down,
     version,
 )
@@ -50,6 +51,7 @@ app.callback()(version.with_version)
 app.command()(up_down.up)
 app.command()(up_down.down)
 app.command()(status.status)
+app.command()(top.top)
 app.command()(submit.submit)
 app.command("run")(run_graph.run_graph)
 app.add_typer(registry.app, name="registry")

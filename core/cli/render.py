@@ -11,6 +11,7 @@ import typer
 
 from core.pictures.table import GAP, Column, fitted, table_of
 from core.printable import escaped_json, printable, printable_lines
+from core.told_time import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -115,16 +116,3 @@ _STYLES = {
     "fail": "red",
     "abandoned": "red",
 }
-
-
-def duration(seconds: float) -> str:
-    """`0.4 s`, `12 s`, `5 min`, `3.2 h`, `12 d`: two digits are enough to judge by."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 48 * 3600:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86_400:.0f} d"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -71,8 +71,9 @@ async def looking(configured: Settings) -> AsyncIterator[Reader]:
 
 
 @asynccontextmanager
-async def feeding(configured: Settings) -> AsyncIterator[EventFeed]:
-    """What reads the events of the configured hierarchy. Raises TransportDown when there is no Redis, ConfigError."""
+async def feeding(configured: Settings, tell: Callable[[str], None] = note) -> AsyncIterator[EventFeed]:
+    """What reads the events of the configured hierarchy; `tell` is told when Redis goes away, and comes back. Raises
+    TransportDown when there is no Redis, ConfigError."""
     from core.operations.event_feed import EventFeed
     from core.operations.reader import opening
     from core.wiring import seals_of_agents, server_for
@@ -83,7 +84,7 @@ async def feeding(configured: Settings) -> AsyncIterator[EventFeed]:
     def on_transport(away: str) -> None:
         nonlocal told
         if bool(away) != bool(told):
-            note(f"agents: Redis is away: {away}" if away else "agents: Redis is back")
+            tell(f"agents: Redis is away: {away}" if away else "agents: Redis is back")
         told = away
 
     yield EventFeed(
