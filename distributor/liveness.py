@@ -15,6 +15,7 @@ from core.roles import Action
 from core.status_reports import Beat
 from core.step import Batch, Received, Sending, Step, Table
 from core.telling import tell_health
+from distributor.exclusions import suspect
 from distributor.state import DistributorState
 from distributor.task_life import give_back, is_own, lose, remember_attempts
 
@@ -175,7 +176,7 @@ def forget_worker(state: DistributorState, name: str, batch: Batch, step: Step, 
         task = state.local_tasks.get(task_id)
         if task and task.assigned_to == name:
             if died:
-                state.poison_suspects.add(task_id)
+                suspect(state, task_id, batch.now_ms)
             lose(state, task, name, batch, step, began=died and task_id in begun)
     if died:
         state.count("workers_lost")

@@ -34,6 +34,7 @@ from core.status_reports import Beat, Kind
 from core.step import Batch, Call, Drain, Event, HeartbeatDue, Received, Request, Sending, Step, Table
 from core.strategies import Strategy, asks_of
 from core.tasks import Task, TaskError, TaskStatus, check_names, skills_needed
+from distributor.exclusions import expire_exclusions
 from distributor.liveness import (
     give_back_stranded,
     judge_workers,
@@ -104,6 +105,7 @@ def survey(state: DistributorState, batch: Batch, step: Step) -> None:
     for beat in batch.living_beats:
         on_beat(state, beat, batch, step)
     judge_workers(state, batch, step)
+    expire_exclusions(state, batch, step)
     give_back_stranded(state, batch, step)
 
 

@@ -38,6 +38,8 @@ class DistributorState(LocalAgentState):
     max_attempts: dict[str, int] = field(default_factory=dict)  #: by task type, as the workers report
     poison_suspects: set[str] = field(default_factory=set)  #: tasks that a worker had when it died
     last_worker: dict[str, str] = field(default_factory=dict)  #: task id -> worker of its last attempt, which failed
+    avoided_ms: dict[str, int] = field(default_factory=dict)  #: task id -> when that was, the oldest first
+    suspected_ms: dict[str, int] = field(default_factory=dict)  #: suspect -> when a worker died with it, oldest first
     stranded: dict[tuple[str, ...], int] = field(default_factory=dict)  #: needs that no worker here meets -> since, ms
     looked_ms: int = 0  #: monotonic time of the last look at the workers
     incarnation: int = 0  #: number of this distributor's start

@@ -22,6 +22,7 @@ from core.spans import spans_of_attempt, spans_of_dispatch
 from core.step import Batch, Sending, Step, Table, Unsealed
 from core.tasks import NULL, Task, TaskError, TaskStatus, skills_needed
 from core.telling import tell_end
+from distributor.exclusions import avoid, forget_exclusions
 from distributor.state import DistributorState
 
 __all__ = [
@@ -86,7 +87,7 @@ def fail(state: DistributorState, task: Task, name: str, said: AttemptReport, ba
         conclude(state, task, S.CANCELLED, batch, step, worker=name)
     elif error.retryable and task.retry_count < attempts_allowed(state, task):
         step.tell(EventType.TASK_RETRYING, task, task.attempt + 1)
-        state.last_worker[task.task_id] = name
+        avoid(state, task.task_id, name, batch.now_ms)
         state.count("retried")
         requeue(state, task, batch, step, not_before=batch.now + task.retry_delay(), error=error)
     else:
@@ -114,7 +115,7 @@ def lose(state: DistributorState, task: Task, name: str, batch: Batch, step: Ste
         conclude(state, task, S.CANCELLED, batch, step, worker=name)
     elif unknown or task.retry_count < attempts_allowed(state, task):
         step.tell(EventType.TASK_RETRYING, task, task.attempt + 1)
-        state.last_worker[task.task_id] = name
+        avoid(state, task.task_id, name, batch.now_ms)
         state.count("retried")
         requeue(state, task, batch, step, error=error)
     else:
@@ -167,8 +168,7 @@ def take_out(state: DistributorState, task_id: str) -> None:
     """Removes a task from the state, since it leaves the cell."""
     del state.local_tasks[task_id]
     state.queue.remove(task_id)
-    state.poison_suspects.discard(task_id)
-    state.last_worker.pop(task_id, None)
+    forget_exclusions(state, task_id)
 
 
 def is_own(task: Task) -> bool:

@@ -21,8 +21,8 @@ TIERS = ("coordinator", "distributor", "worker")
 #: The files of a tier that decide; those that a tier does not have are simply not there.
 DECIDING_FILES = (
     *("rules", "state", "admission", "dead_letters", "redrive", "task_life", "outcomes", "delegation"),
-    *("questions", "open_questions", "threads", "schedules", "usage", "quotas", "telling", "strategies", "liveness"),
-    "graph",
+    *("questions", "open_questions", "threads", "schedules", "usage", "quotas", "telling", "strategies"),
+    *("exclusions", "liveness", "graph"),
 )
 MAX_MODULE_LINES = 500
 NAMES_THAT_SAY_NOTHING = {"common", "helper", "helpers", "manager", "misc", "util", "utils"}
