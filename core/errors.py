@@ -9,7 +9,7 @@ AgentSystemError
 ├── WorldError          the surroundings: back off and try again
 │   ├── TransportDown (ReplyTooLarge), ServerRefused, StreamFull
 ├── UserError           the caller's: the message names the cure
-│   ├── ConfigError, EventLoopError, BadTask, BadEvent, BadAgent, AgentTaken, BusClosed, NoGroup,
+│   ├── ConfigError, EventLoopError, BadTask, BadEvent, BadAgent, AgentTaken, NotYours, BusClosed, NoGroup,
 │   ├── CheckpointTooLarge, CheckpointUnreadable, DelegationRefused, AnswerRefused, BadRecording,
 │   ├── BadSchedule, UnknownSchedule,
 │   └── TaskRefused, TaskFailed, TaskTimeout, UnknownTask, TaskLost
@@ -185,6 +185,10 @@ class AgentTaken(UserError):
             " its lease is over"
         )
         self.agent_id, self.place = agent_id, place
+
+
+class NotYours(UserError):
+    """An answer to an attempt that its agent does not have any more. It was not recorded; the message says why."""
 
 
 class BusClosed(UserError):

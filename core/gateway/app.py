@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from core.config.version import installed_version
 from core.gateway import (
+    agents,
     assistants,
     crons,
     events,
@@ -42,8 +43,8 @@ def gateway_app(hierarchy: Hierarchy, door: Door | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with hierarchy:
-            app.state.hierarchy = hierarchy
+        async with hierarchy, hierarchy.fleet() as fleet:
+            app.state.hierarchy, app.state.fleet = hierarchy, fleet
             yield
 
     app = FastAPI(
@@ -69,6 +70,7 @@ def gateway_app(hierarchy: Hierarchy, door: Door | None = None) -> FastAPI:
         system,
         metrics,
         tasks,
+        agents,
         messages,
         events,
         assistants,

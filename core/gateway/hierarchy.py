@@ -14,8 +14,9 @@ from core.checkpoints.redis_saver import RedisSaver
 from core.checkpoints.redis_store import RedisStore
 from core.checkpoints.threads import Threads
 from core.client.agent_client import AgentClient
-from core.config.settings import A2ASecrets, RedisConfig
+from core.config.settings import A2ASecrets, AgentConfig, RedisConfig
 from core.gateway.event_fan import EventFan
+from core.gateway.fleet import Fleet
 from core.gateway.mailboxes import Mailboxes
 from core.gateway.peers import Peers
 from core.gateway.questions_watch import QuestionsWatch
@@ -54,7 +55,16 @@ class Hierarchy:
     discovery: AgentDiscoveryService
     events: EventFan
 
-    def __init__(self, redis: RedisConfig | None, a2a: A2ASecrets | None, coordinator_id: str, client_id: str) -> None:
+    def __init__(
+        self,
+        redis: RedisConfig | None,
+        a2a: A2ASecrets | None,
+        coordinator_id: str,
+        client_id: str,
+        agent_config: AgentConfig | None = None,
+    ) -> None:
+        """`agent_config`: of the workers of agents that register here."""
+        self._agent_config = agent_config or AgentConfig()
         self._given = redis_or_configured(redis)
         self._a2a = secrets_or_configured(a2a or A2ASecrets())
         self.coordinator_id = coordinator_id
@@ -92,6 +102,10 @@ class Hierarchy:
         await self._saver.aclose()
         await self.store.__aexit__()
         await self._connection.close.aio()
+
+    def fleet(self) -> Fleet:
+        """The agents that register here, once it is open."""
+        return Fleet(self._redis, self._a2a, self.coordinator_id, self._agent_config)
 
     def reading(self) -> AbstractAsyncContextManager[Reader]:
         """A reader of what operators see."""

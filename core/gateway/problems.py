@@ -15,8 +15,10 @@ from starlette.exceptions import HTTPException
 
 from core.errors import (
     AgentSystemError,
+    AgentTaken,
     AnswerRefused,
     BadSchedule,
+    NotYours,
     PeerError,
     TaskLost,
     TaskRefused,
@@ -68,7 +70,7 @@ def problem_of(error: AgentSystemError) -> Problem:
     match error:
         case UnknownTask() | UnknownSchedule():
             return Problem(404, said)
-        case AnswerRefused():
+        case AnswerRefused() | AgentTaken() | NotYours():
             return Problem(409, said)
         case TaskLost() | TaskTimeout() | WorldError():
             return Problem(503, said)

@@ -90,8 +90,15 @@ ROUTES: dict[Action, tuple[str, ...]] = {
         "POST /runs/crons", "POST /threads/{thread_id}/runs/crons", "PATCH /runs/crons/{cron_id}",
         "DELETE /runs/crons/{cron_id}",
     ),
-    A.SEE_FLEET: ("GET /metrics", "GET /tasks/status"),
+    A.SEE_FLEET: (
+        "GET /agents", "GET /agents/{agent_id}", "GET /agents/service/{service}",
+        "GET /agents/capability/{capability}", "POST /agents/discover", "GET /registry/stats",
+        "GET /metrics", "GET /tasks/status",
+    ),
     A.BE_AGENT: (
+        "POST /agents/register", "DELETE /agents/{agent_id}", "PUT /agents/{agent_id}/status",
+        "POST /agents/{agent_id}/heartbeat", "GET /agents/{agent_id}/tasks",
+        "POST /agents/{agent_id}/tasks/{task_id:path}/progress", "POST /agents/{agent_id}/tasks/{task_id:path}/result",
         "GET /agents/{agent_id}/messages", "POST /agents/{agent_id}/messages/ack", "GET /agents/{agent_id}/peers",
         "PUT /agents/{agent_id}/peers/{peer_id}", "DELETE /agents/{agent_id}/peers/{peer_id}",
     ),

@@ -30,7 +30,7 @@ def serve(settings: Settings, client_id: str) -> None:
     """Answers requests until a signal ends it. `client_id`: as whom it submits tasks. Raises ConfigError: it would be
     open to others, or a setting is wrong."""
     config = settings.gateway
-    hierarchy = Hierarchy(settings.redis, settings.a2a, settings.coordinator_id, client_id)
+    hierarchy = Hierarchy(settings.redis, settings.a2a, settings.coordinator_id, client_id, settings.agent)
     door = _door(config, hierarchy)
     if door.is_open and not is_loopback(config.host):
         raise ConfigError(

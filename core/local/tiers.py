@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from core.config.settings import AgentConfig
 from core.module_names import module_name
 from core.ports import OpenConnection
+from core.registry.agent_info import Declared
 from core.roles import Address, Role
 from core.runtime.behaviour import Behaviour
 
@@ -43,6 +44,20 @@ async def handed_back(behaviour: Any) -> None:
     """Returns what a behaviour has not finished, if it is that of a worker."""
     if hasattr(behaviour, "hand_back"):
         await behaviour.hand_back()
+
+
+class Terms(NamedTuple):
+    """Under which terms an agent outside takes tasks."""
+
+    concurrency: int = 1  #: how many it works on at once
+    timeout_s: float = 300.0  #: the longest attempt, unless a task says otherwise
+    max_attempts: int = 3  #: likewise
+
+
+def outside_worker(declared: Declared, terms: Terms, *given: Any) -> Any:
+    """A worker.outside.OutsideWorker, which takes tasks for an agent of another program. `given`: its further
+    arguments."""
+    return import_module(module_name("worker.outside")).OutsideWorker(declared, *terms, *given)
 
 
 async def ended(behaviour: Any) -> None:

@@ -137,6 +137,7 @@ class AgentInfo(Struct, frozen=True, kw_only=True):
     place: str  #: the addresses from its coordinator down to it, or where it has registered
     incarnation: int  #: the number of its start
     regularity: float  #: how punctual its heartbeats are, 0.0 to 1.0
+    is_paused: bool  #: whether it takes no tasks for now, although it is active
 
     def to_dict(self) -> dict[str, Any]:
         told: dict[str, Any] = msgspec.to_builtins(self)
@@ -175,6 +176,7 @@ def info_of(fields: Mapping[bytes, bytes], now_ms: int) -> AgentInfo | None:
         version=record.version, load_metrics=record.load_metrics,
         registration_time=moment(record.registration_time), last_heartbeat=moment(record.last_heartbeat),
         lease_ms=record.lease_ms, place=record.place, incarnation=record.incarnation, regularity=record.regularity,
+        is_paused=record.is_paused,
     )  # fmt: skip
 
 
@@ -190,6 +192,7 @@ def fields_of_vital(vital: Vital) -> list[str | bytes]:
     told = (
         ("lifecycle", vital.lifecycle), ("status", vital.status), ("load_metrics", vital.load),
         ("health_score", round(vital.health_score, 4)), ("regularity", round(vital.regularity, 4)),
+        ("is_paused", vital.is_paused),
     )  # fmt: skip
     return [part for name, value in told for part in (name, _stored(value))]
 
@@ -211,12 +214,13 @@ class _Record(Struct, kw_only=True):
     load_metrics: Load = Load()
     health_score: float = 1.0
     regularity: float = 1.0
+    is_paused: bool = False
     registration_time: Annotated[int, Meta(ge=0, le=2**52)] = 0
     last_heartbeat: Annotated[int, Meta(ge=0, le=2**52)] = 0
     lease_ms: Annotated[int, Meta(ge=1, le=2**40)] = DEFAULT_LEASE_MS
 
 
-_JSON = frozenset({"capabilities", "services", "graphs", "tags", "endpoints", "metadata", "load_metrics"})
+_JSON = frozenset({"capabilities", "services", "graphs", "tags", "endpoints", "metadata", "load_metrics", "is_paused"})
 
 
 def _value(name: str, text: bytes) -> Any:

@@ -95,10 +95,11 @@ class AgentRegistry:
 
     async def heartbeat(
         self, agent_id: str, load: Load | None = None, *, error_rate: float = 0.0, stalled_ms: float = 0.0,
-        is_paused: bool = False, lease_ms: int = DEFAULT_LEASE_MS, incarnation: int = 0,
+        is_paused: bool | None = None, lease_ms: int = DEFAULT_LEASE_MS, incarnation: int = 0,
     ) -> bool:  # fmt: skip
         """Extends the lease of an agent, and stores how it is. Returns whether it is registered: if not, since its
-        lease is over or `incarnation` is not its present one, it has to register again. `load`: None: as before."""
+        lease is over or `incarnation` is not its present one, it has to register again. `load`, `is_paused`: None: as
+        before."""
         [time, fields] = await self._run(("TIME",), ("HGETALL", self._keys.record(agent_id)))
         now_ms = clock_ms(time)
         info = info_of(pairs(fields), now_ms) if fields else None
@@ -109,7 +110,7 @@ class AgentRegistry:
             load=info.load_metrics if load is None else load,
             health_score=health_score(regular, error_rate, stalled_ms, lease_ms),
             regularity=regular,
-            is_paused=is_paused,
+            is_paused=info.is_paused if is_paused is None else is_paused,
         )
         [renewed] = await self._run(renew_command(self._keys, agent_id, vital, incarnation, _checked(lease_ms)))
         return bool(renewed)

@@ -10,6 +10,7 @@ import os
 import random
 import socket
 import weakref
+from collections.abc import Callable
 from typing import Any, Self
 
 from core.backoff import Backoff
@@ -66,6 +67,7 @@ class Agent(Resident):
         self._a2a = secrets_or_configured(a2a_config or A2AConfig(agent_id=chain[-1].agent_id))
         self.config = config
         self._profile = _profile(chain, config)
+        self._takes: Callable[[], tuple[float, float]] | None = None
         self.measures = Measures()  #: of all lives that it has in this process
         self._loop: AgentLoop | None = None
         self._running: asyncio.Task[None] | None = None
@@ -130,6 +132,7 @@ class Agent(Resident):
             self.config,
             measures=self.measures,
             profile=self._profile,
+            process=self._takes,
         )
         loop = self._loop = assembled(self._behaviour, setup, after_epoch=after_epoch)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -31,6 +32,8 @@ class AgentSetup:
     clock: ServerClock = field(default_factory=ServerClock)  #: the server's clock
     measures: Measures = field(default_factory=Measures)
     profile: Declared | None = None  #: as what it registers, besides what it can do; None: not at all
+    #: processors and MiB that its process takes; None: they are measured of this process
+    process: Callable[[], tuple[float, float]] | None = None
 
     @property
     def me(self) -> Address:

@@ -132,13 +132,14 @@ class Registration:
         self._successes.add(max(0, done), max(0, failed))
         if self._told_s:
             self._regularity = regularity(self._regularity, (now_s - self._told_s) * 1000, self._lease_ms)
+        cpu, memory_mb = self._setup.process() if self._setup.process else (self._cpu.share(), resident_mb())
         load = Load(
             in_flight=in_flight,
             capacity=capacity,
             queue_age_ms=self._queue_age_ms,
             loop_lag_ms=round(self._watchdog.lag_s * 1000, 1),
-            cpu=round(self._cpu.share(), 3),
-            memory_mb=round(resident_mb(), 1),
+            cpu=round(cpu, 3),
+            memory_mb=round(memory_mb, 1),
         )
         score = health_score(
             self._regularity, self._successes.error_rate, self._watchdog.stalled_s * 1000, self._lease_ms
