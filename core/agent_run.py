@@ -40,6 +40,9 @@ NEEDS = {
     "interrupt_after": "a list of names of nodes, or ['*'] for all",
     "on_change": "'continue', 'restart' or 'fail'",
     "stream": "a list of 'values', 'updates', 'messages', 'custom', 'tasks', 'checkpoints'",
+    "checkpoint_id": "the id of a checkpoint, besides a thread_id",
+    "is_command": "True or False",
+    "describes": "True or False",
     "update": "StateUpdate(...), or an object of its fields, besides a thread_id",
 }
 
@@ -104,7 +107,11 @@ class RunOptions(
     interrupt_after: Nodes = ()
     on_change: Literal["continue", "restart", "fail"] = "continue"  #: if the graph is another one when it goes on
     stream: Annotated[tuple[Stream, ...], Meta(max_length=6)] = ()  #: the stream modes that are kept for readers
+    checkpoint_id: NodeName | None = None  #: the state of its thread from which it goes on; None: the newest
+    #: whether the payload is what LangGraph's Command is made of, {"update", "goto", "resume"}, rather than an input
+    is_command: bool = False
     update: StateUpdate | None = None  #: what is done instead of running the graph
+    describes: bool = False  #: whether the graph is only described, instead: its result is a GraphDescription
 
     if TYPE_CHECKING:  # the arguments for programs; a type checker would see the JSON fields otherwise
 
@@ -121,7 +128,10 @@ class RunOptions(
             interrupt_after: tuple[str, ...] | list[str] = (),
             on_change: Literal["continue", "restart", "fail"] = "continue",
             stream: tuple[Stream, ...] | list[Stream] = (),
+            checkpoint_id: str | None = None,
+            is_command: bool = False,
             update: StateUpdate | None = None,
+            describes: bool = False,
         ) -> None: ...
 
     @property
@@ -153,8 +163,9 @@ class RunOptions(
         object or too large, and keys of the config that are not the client's to set."""
         if self.thread_id is not None and not is_thread_id(self.thread_id):
             raise BadTask(_expected("thread_id", self.thread_id))
-        if self.update is not None and self.thread_id is None:
-            raise BadTask("run option 'update': name the thread by thread_id")
+        for name in ("update", "checkpoint_id"):
+            if getattr(self, name) is not None and self.thread_id is None:
+                raise BadTask(f"run option {name!r}: name the thread by thread_id")
         for name, value_json in (("context", self.context_json), ("config", self.config_json)):
             if value_json is NULL:
                 continue

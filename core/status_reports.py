@@ -64,6 +64,7 @@ class Beat(Room, frozen=True, kw_only=True, omit_defaults=True):
     agent_concurrency: Concurrency = 0  #: number of attempts at `agents` that it runs at once
     #: by task type, the maximal number of attempts of a worker's handler
     attempts: Annotated[dict[Skill, Tries], Meta(max_length=MAX_SKILLS[Role.WORKER])] = {}
+    graphs: Skills = ()  #: the types of tasks that are LangGraph graphs, those at `agents` and others
     draining: bool = False
     heard: bool = True  #: whether its parent has accepted its greeting, as far as it knows
     #: (task id, attempt) of each task that a worker has

@@ -154,6 +154,7 @@ class WorkerBehaviour:
             concurrency=self._config.concurrency,
             agent_concurrency=self.executor.agent_slots,
             agents=tuple(sorted(handler.task_type for handler in self._handlers if handler.hosted)),
+            graphs=tuple(sorted(handler.task_type for handler in self._handlers if handler.kind == "graph")),
             capabilities=tuple(sorted(skills)),
             attempts={handler.task_type: handler.max_attempts for handler in self._handlers},
             draining=self.state.draining,

@@ -178,7 +178,11 @@ class CheckpointSaver(BaseCheckpointSaver[str]):
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Deletes the checkpoints of these runs, in all threads."""
         async for thread_id in self.athreads():
-            await self._storage.delete_runs(thread_id, run_ids)
+            await self.adelete_runs(thread_id, run_ids)
+
+    async def adelete_runs(self, thread_id: str, run_ids: Sequence[str]) -> None:
+        """Deletes the checkpoints of these runs in a thread."""
+        await self._storage.delete_runs(thread_id, run_ids)
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str, until: str | None = None) -> None:
         """Copies a thread into another one, besides what that has. `until`: the id of a checkpoint, which is the last

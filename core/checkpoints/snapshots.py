@@ -134,16 +134,18 @@ def _calls(checkpoint: Checkpoint, channel: str, node: str) -> bool:
     if channel not in checkpoint["channel_values"]:
         return False
     value = checkpoint["channel_values"][channel]
+    version = str(checkpoint["channel_versions"].get(channel, ""))
     if isinstance(value, (tuple, list)) and len(value) == 2:  # of a node that waits for the end of the others
         value, is_time = value
         if not is_time:
             return False
+    elif channel.startswith(CALLS) and version != max(map(str, checkpoint["channel_versions"].values())):
+        return False  # it is empty again after each step: another graph has left it behind in this thread
     if channel.startswith(CALLS_AFTER):
         awaited = channel.removeprefix(CALLS_AFTER).rpartition(":")[0]
         if len("+".join(value)) < len(awaited):
             return False
     seen = checkpoint["versions_seen"].get(node)
-    version = str(checkpoint["channel_versions"].get(channel, ""))
     return seen is None or version > str(seen.get(channel, ""))
 
 

@@ -91,6 +91,10 @@ class Threads:
         """Deletes all checkpoints of a thread but the newest, and what is needed to read that."""
         await self._saver.aprune([thread_id])
 
+    async def delete_runs(self, thread_id: str, run_ids: Sequence[str]) -> None:
+        """Deletes what these runs have left in a thread."""
+        await self._saver.adelete_runs(thread_id, run_ids)
+
     async def copy(self, thread_id: str, new_id: str, checkpoint_id: str | None = None) -> None:
         """Makes another thread that goes on where this one is, or from a checkpoint of it. Raises BadTask if there is
         no such state, or already a thread of the new id."""

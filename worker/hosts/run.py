@@ -11,9 +11,10 @@ from core.errors import BadTask
 from core.event_types import EventType
 from worker.authoring.context import Context
 from worker.authoring.suspension import Interrupted, suspension_of
+from worker.hosts.graph_description import description_of
 from worker.hosts.graph_events import STREAM_MODES, chunk_json, tell_chunk
 from worker.hosts.graph_shape import TRIGGERS, lost_nodes, shape_digest, unnamed_triggers
-from worker.hosts.run_config import breakpoints, runtime_context, state_updates
+from worker.hosts.run_config import breakpoints, command_of, runtime_context, state_updates
 from worker.hosts.thread_owner import thread_owner
 
 if TYPE_CHECKING:
@@ -66,12 +67,16 @@ class GraphRun:
         payload = self.request["task"]["payload"]
         if self.options.update is not None:
             return await self._updated(payload, self.options.update)
+        if self.options.describes:
+            return await description_of(self.graph)
         goes_on = payload is None and self.options.thread_id is not None  # where its thread is, as in LangGraph
         if isinstance(self.graph, CompiledStateGraph) and not isinstance(payload, dict) and not goes_on:
             raise BadTask(
                 f"payload of {self.context.task_type!r} must be an object, the first state of its graph,"
                 f" not {type(payload).__name__}"
             )
+        if self.options.is_command:
+            payload = command_of(payload)
         given, config = await self._input(payload), self._full_config()
         if isinstance(self.graph, Pregel):  # the result of ainvoke does not show a stop before or after a node
             state, paused = await self._streamed(given, config)
@@ -119,14 +124,26 @@ class GraphRun:
         found = await self.saver.begin(thread["id"], is_new=thread["is_new"], undoes=thread["undoes"])
         self._owner = thread_owner(thread, found.metadata if found else {})
         if found is None or found.metadata.get("run_id") != self.context.task_id:
+            await self._go_back()
             return payload
         if self._has_changed(found):
             if self.options.on_change == "restart":
                 await self.saver.begin(thread["id"], is_new=False, undoes=[self.context.task_id])
+                await self._go_back()
                 return payload
             self._check_goes_on(found)
         answers = {name: value for name, value in self.request["resume"].items() if not name.startswith(BREAKPOINT)}
         return Command(resume=answers) if answers else None
+
+    async def _go_back(self) -> None:
+        """Lets the run begin at the checkpoint that the client has named. Raises BadTask: there is none."""
+        if (checkpoint_id := self.options.checkpoint_id) is None:
+            return
+        assert self.saver is not None
+        place = {**self.config["configurable"], "checkpoint_id": checkpoint_id}
+        if await self.saver.aget_tuple({"configurable": place}) is None:
+            raise BadTask(f"thread {place['thread_id']!r} has no checkpoint {checkpoint_id!r}")
+        self.config = {**self.config, "configurable": place}
 
     def _has_changed(self, found: CheckpointTuple) -> bool:
         """Whether the run has begun with another graph, and if so tells observers. Raises BadTask if it is to fail
@@ -216,7 +233,8 @@ class GraphRun:
             )
         if not hasattr(self.graph, "aget_state"):
             return [Interrupted(each.id, "", each.value) for each in state[INTERRUPT]]
-        snapshot = await self.graph.aget_state(config)
+        now = {name: value for name, value in config["configurable"].items() if name != "checkpoint_id"}
+        snapshot = await self.graph.aget_state({**config, "configurable": now})
         asked = [Interrupted(each.id, task.name, each.value) for task in snapshot.tasks for each in task.interrupts]
         return asked or [Interrupted(f"{BREAKPOINT}{node}", node, None) for node in dict.fromkeys(snapshot.next)]
 

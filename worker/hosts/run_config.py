@@ -10,7 +10,7 @@ from worker.authoring.context import Context
 from worker.authoring.graph_factory import made_context
 from worker.authoring.registry import Handler
 
-__all__ = ["breakpoints", "run_config", "runtime_context", "state_updates"]
+__all__ = ["breakpoints", "command_of", "run_config", "runtime_context", "state_updates"]
 
 
 def run_config(handler: Handler, context: Context, options: RunOptions) -> dict[str, Any]:
@@ -41,6 +41,22 @@ def _nodes(names: tuple[str, ...]) -> list[str] | Literal["*"]:
     return "*" if "*" in names else list(names)
 
 
+def command_of(given: Any) -> Any:
+    """LangGraph's Command, of what a client says of one. Raises BadTask."""
+    from langgraph.types import Command, Send
+
+    try:
+        fields = {name: value for name, value in given.items() if value is not None}
+        if (goto := fields.get("goto")) is not None:
+            targets = goto if isinstance(goto, list) else [goto]
+            fields["goto"] = [to if isinstance(to, str) else Send(to["node"], to.get("input")) for to in targets]
+        if isinstance(update := fields.get("update"), list):
+            fields["update"] = [tuple(pair) for pair in update]
+        return Command(**fields)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise BadTask(f"this is no command of update, goto and resume: {error}") from None
+
+
 def state_updates(steps: Any) -> list[list[Any]]:
     """What a client gives as steps, each a list of updates of nodes, as LangGraph takes it. Raises BadTask."""
     try:
@@ -50,7 +66,7 @@ def state_updates(steps: Any) -> list[list[Any]]:
 
 
 def _state_update(update: dict[str, Any]) -> Any:
-    from langgraph.types import Command, StateUpdate
+    from langgraph.types import StateUpdate
 
-    values: Any = Command(**update["command"]) if update.get("command") else update.get("values")
+    values: Any = command_of(update["command"]) if update.get("command") else update.get("values")
     return StateUpdate(values, update.get("as_node"))
