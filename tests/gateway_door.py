@@ -32,7 +32,7 @@ KEYS = ",".join(
 EMPTY: Any = {"done": []}
 WORKERS = ("worker-1", "worker-2")
 #: The graphs of `gateway_user_graphs.py`.
-GRAPHS = 5
+GRAPHS = 8
 
 
 def data_of(told: list[Any], event: str) -> list[Any]:

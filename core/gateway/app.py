@@ -9,31 +9,19 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from core.config.version import installed_version
-from core.gateway import (
-    agents,
-    assistants,
-    crons,
-    events,
-    messages,
-    metrics,
-    runs,
-    schedules,
-    states,
-    system,
-    tasks,
-    threads,
-)
+from core.gateway import agents, events, messages, metrics, schedules, system, tasks
 from core.gateway.access import LOOPBACK_ORIGIN
 from core.gateway.description import describe
 from core.gateway.gate import Door, Gate
 from core.gateway.hierarchy import Hierarchy
+from core.gateway.langgraph_routes import ROUTERS
 from core.gateway.metrics import GatewayMeasures, Measured
 from core.gateway.problems import as_problems
 
 __all__ = ["gateway_app"]
 
 #: Headers of responses that pages of a browser may read.
-EXPOSED = ("Content-Location", "Location", "Retry-After", "Idempotent-Replayed")
+EXPOSED = ("Content-Location", "Location", "Retry-After", "Idempotent-Replayed", "X-Pagination-Next")
 
 
 def gateway_app(hierarchy: Hierarchy, door: Door | None = None) -> FastAPI:
@@ -66,20 +54,8 @@ def gateway_app(hierarchy: Hierarchy, door: Door | None = None) -> FastAPI:
         allow_headers=["*"],
         expose_headers=EXPOSED,
     )
-    for part in (
-        system,
-        metrics,
-        tasks,
-        agents,
-        messages,
-        events,
-        assistants,
-        threads,
-        states,
-        crons,
-        runs,
-        schedules,
-    ):
-        app.include_router(part.router)
+    parts = (system, metrics, tasks, agents, messages, events, schedules)
+    for router in (*(part.router for part in parts), *ROUTERS):
+        app.include_router(router)
     describe(app)
     return app

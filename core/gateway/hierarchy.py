@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 from core.checkpoints.connection import GroupedConnection
 from core.checkpoints.redis_saver import RedisSaver
@@ -74,6 +74,8 @@ class Hierarchy:
         self.gateway_keys = GatewayKeys(coordinator_id)
         self._graphs: frozenset[str] = frozenset()
         self._graphs_known_s = 0.0
+        #: what graphs look like and take, and when this was told
+        self.descriptions: dict[str, tuple[float, dict[str, Any]]] = {}
 
     async def __aenter__(self) -> Self:
         redis = self._redis = await server_for(self._given, self._a2a)
@@ -136,7 +138,7 @@ class Hierarchy:
         if expected in self._graphs or time.monotonic() - self._graphs_known_s < GRAPHS_S:
             return self._graphs
         overview = await self.overview()
-        self._graphs = frozenset(name for agent in overview.agents if agent.beat for name in agent.beat.agents)
+        self._graphs = frozenset(name for agent in overview.agents if agent.beat for name in agent.beat.graphs)
         self._graphs_known_s = time.monotonic()
         return self._graphs
 

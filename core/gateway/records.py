@@ -33,7 +33,7 @@ R = TypeVar("R", bound=Struct)
 
 
 class AssistantRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An assistant: a graph."""
+    """An assistant: a graph, and what its runs are given."""
 
     assistant_id: str
     graph_id: str
@@ -107,6 +107,40 @@ class Records:
         self._run = connection.run
         self._keys = GatewayKeys(coordinator_id)
         self._coordinator = CoordinatorKeys(coordinator_id)
+
+    # ---- assistants ----
+
+    async def assistants(self) -> list[AssistantRecord]:
+        """Those that clients have created, in no order."""
+        [found] = await self._run(("HVALS", self._keys.assistants))
+        return [msgspec.json.decode(stored, type=AssistantRecord) for stored in found]
+
+    async def assistant(self, assistant_id: str) -> AssistantRecord | None:
+        [stored] = await self._run(("HGET", self._keys.assistants, assistant_id))
+        return _decoded(AssistantRecord, stored)
+
+    async def put_assistant(self, assistant: AssistantRecord, *, is_new: bool = False) -> bool:
+        """Makes this version the one that is used. With `is_new`, only if there is no assistant of that id; returns
+        whether it has."""
+        write = "HSETNX" if is_new else "HSET"
+        key, stored = self._keys.assistants, msgspec.json.encode(assistant)
+        [written] = await self._run((write, key, assistant.assistant_id, stored))
+        return bool(written)
+
+    async def add_version(self, assistant: AssistantRecord) -> bool:
+        """Keeps a version. Returns whether there was none of that number."""
+        key = self._keys.versions(assistant.assistant_id)
+        [written] = await self._run(("HSETNX", key, assistant.version, msgspec.json.encode(assistant)))
+        return bool(written)
+
+    async def versions(self, assistant_id: str) -> list[AssistantRecord]:
+        """The versions of an assistant, the newest first."""
+        [found] = await self._run(("HVALS", self._keys.versions(assistant_id)))
+        versions = [msgspec.json.decode(stored, type=AssistantRecord) for stored in found]
+        return sorted(versions, key=lambda each: each.version, reverse=True)
+
+    async def delete_assistant(self, assistant_id: str) -> None:
+        await self._run(("HDEL", self._keys.assistants, assistant_id), ("DEL", self._keys.versions(assistant_id)))
 
     # ---- threads ----
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import msgspec
-import orjson
 from msgspec.structs import replace
-from pydantic_core import to_json
 
+from core.errors import UnknownTask
 from core.gateway.assistants import assistant_named
 from core.gateway.hierarchy import Hierarchy, asks
 from core.gateway.problems import Problem
 from core.gateway.records import RunRecord
 from core.gateway.run_events import BREAKPOINT, INTERRUPT, error_of, interrupts_of
 from core.gateway.run_requests import RunBody, run_of, task_of
+from core.gateway.thread_life import thread_for_run
 from core.tasks import Task
 
-__all__ = ["begin_run", "known_run", "run_outcome", "run_told"]
+__all__ = ["begin_run", "end_run", "give_up", "known_run", "run_outcome", "run_told", "runs_told", "settle"]
 
+#: How long the record of a run may be there before that of its task.
+ACCEPTED_WITHIN = timedelta(minutes=2)
 #: The status of a run, by that of its task.
 STATUS = {"completed": "success", "failed": "error", "abandoned": "error", "cancelled": "interrupted"}
 
@@ -29,12 +33,16 @@ async def begin_run(hierarchy: Hierarchy, body: RunBody, thread_id: str | None) 
     on. Raises Problem, and what `AgentClient.submit` and `answer` do."""
     body.check()
     assistant = await assistant_named(hierarchy, body.assistant_id)
+    if thread_id is not None:
+        await thread_for_run(hierarchy, thread_id, body.if_not_exists, assistant)
+    elif body.command is not None or body.begins_at:
+        raise Problem(422, "a command and a checkpoint are about a thread: name it, or give an input")
+    elif body.on_completion == "keep":
+        thread_id = str(uuid4())
+        await thread_for_run(hierarchy, thread_id, "create", assistant)
     run = run_of(body, assistant, thread_id)
-    before = await _that_asks(hierarchy, thread_id) if thread_id else None
-    if body.command is not None:
-        return await _answered(hierarchy, body, run, before)
-    if before is not None and body.input is None:
-        return await _gone_on(hierarchy, run, before, {})
+    if thread_id is not None and (gone_on := await _gone_on_with(hierarchy, body, run)):
+        return gone_on
     task = task_of(body, run, assistant)
     await hierarchy.records.put_runs(run)
     try:
@@ -45,23 +53,28 @@ async def begin_run(hierarchy: Hierarchy, body: RunBody, thread_id: str | None) 
     return run
 
 
+async def _gone_on_with(hierarchy: Hierarchy, body: RunBody, run: RunRecord) -> RunRecord | None:
+    """The run as which the thread goes on that asks something, if that is what the client wants; None: a new task is.
+    Raises Problem: there is nothing to resume."""
+    command = body.command
+    if body.begins_at or (command is not None and not command.only_resumes) or body.input is not None:
+        return None
+    before = await _that_asks(hierarchy, run.thread_id)
+    if before is not None:
+        return await _gone_on(hierarchy, run, before, _answers(command.resume, before[1]) if command else {})
+    if command is None:
+        return None
+    newest = await hierarchy.threads.snapshot(run.thread_id)  # it may have stopped, and been updated since
+    if newest is None or not newest.next:
+        raise Problem(409, f"thread {run.thread_id!r} asks nothing, so there is nothing to resume; give an input")
+    return None
+
+
 async def _that_asks(hierarchy: Hierarchy, thread_id: str) -> tuple[RunRecord, Task] | None:
     """The run of a thread that waits for an answer; None: none does."""
     runs = [run for run in await hierarchy.records.runs(thread_id) if run.until is None and run.ended is None]
     tasks = await hierarchy.tasks([run.task_id for run in runs])
     return next(((run, task) for run in runs if (task := tasks.get(run.task_id)) and asks(task)), None)
-
-
-async def _answered(
-    hierarchy: Hierarchy, body: RunBody, run: RunRecord, before: tuple[RunRecord, Task] | None
-) -> RunRecord:
-    command = body.command
-    assert command is not None
-    if command.update is not None or command.goto is not None:
-        raise Problem(422, "command: update and goto are not supported; give resume, or a new input")
-    if before is None:
-        raise Problem(409, f"thread {run.thread_id!r} asks nothing, so there is nothing to resume; give an input")
-    return await _gone_on(hierarchy, run, before, _answers(command.resume, before[1]))
 
 
 def _answers(resume: Any, task: Task) -> Mapping[str, Any]:
@@ -98,17 +111,64 @@ async def known_run(hierarchy: Hierarchy, thread_id: str, run_id: str) -> RunRec
 
 
 async def run_outcome(hierarchy: Hierarchy, run: RunRecord) -> Any:
-    """The values with which a run ends, with what it asks, or `__error__`, once it is over."""
-    task = await hierarchy.over(run.task_id)
+    """The values with which a run ends, with what it asks, or `__error__`, once it is over. Of one whose record has
+    expired, or whose question was answered, the values that its thread has now."""
+    try:
+        task = await hierarchy.over(run.task_id) if run.until is None else None
+    except UnknownTask:
+        task = None
+    if task is None:
+        newest = await hierarchy.threads.snapshot(run.thread_id)
+        return newest.values if newest is not None else None
+    await settle(hierarchy, run, task)
     if asks(task):
-        state = await hierarchy.threads.state(run.thread_id)
+        newest = await hierarchy.threads.snapshot(run.thread_id)
+        values: Any = {} if newest is None else newest.values
         asked = interrupts_of(task)
-        values = orjson.loads(to_json(state.values, fallback=repr, serialize_unknown=True))
         await give_up(hierarchy, run)
-        return {**values, INTERRUPT: asked} if asked else values
+        return {**values, INTERRUPT: asked} if asked and isinstance(values, dict) else values
     if error := error_of(task):
         return {"__error__": error}
     return task.result
+
+
+async def settle(hierarchy: Hierarchy, run: RunRecord, task: Task | None) -> RunRecord:
+    """Remembers how a run has ended, since the record of its task expires. If that has happened already, what the run
+    has left in its thread tells: a run that has nothing more to do was a success."""
+    if run.ended is not None or run.until is not None or (task is not None and not task.status.ended):
+        return run
+    if task is None and datetime.now(UTC) - run.created_at < ACCEPTED_WITHIN:
+        return run
+    if task is not None:
+        ended = _status(run, task)
+    else:
+        left = await hierarchy.threads.snapshots(run.thread_id, 1, metadata={"run_id": run.task_id})
+        ended = "success" if left and not left[0].next else "error"
+    run = replace(run, ended=ended)
+    await hierarchy.records.put_runs(run)
+    return run
+
+
+async def runs_told(hierarchy: Hierarchy, thread_id: str, limit: int | None = None) -> list[dict[str, Any]]:
+    """The runs of a thread as clients see them, the newest first."""
+    runs = (await hierarchy.records.runs(thread_id))[:limit]
+    tasks = await hierarchy.tasks([run.task_id for run in runs])
+    settled = [await settle(hierarchy, run, tasks.get(run.task_id)) for run in runs]
+    return [run_told(run, tasks.get(run.task_id)) for run in settled]
+
+
+async def end_run(hierarchy: Hierarchy, run: RunRecord, *, undo: bool, wait: bool) -> None:
+    """Cancels a run. With `undo`, what it has stored is removed, and it is forgotten. Waits for its end in either
+    case."""
+    try:
+        await hierarchy.client.cancel.aio(run.task_id)
+        if wait or undo:
+            await hierarchy.client.result.aio(run.task_id)
+    except UnknownTask:
+        pass  # its record has expired: it has ended
+    if undo:
+        await hierarchy.threads.delete_runs(run.thread_id, [run.task_id])
+        await hierarchy.records.delete_run(run)
 
 
 async def give_up(hierarchy: Hierarchy, run: RunRecord) -> None:
@@ -132,7 +192,7 @@ def _status(run: RunRecord, task: Task | None) -> str:
     if run.until is not None or (task is not None and asks(task)):
         return "interrupted"
     if task is None:
-        return run.ended or "error"
+        return run.ended or "pending"
     if task.error is not None and task.error.type == "timeout" and task.status.ended:
         return "timeout"
     return STATUS.get(task.status, "pending" if task.status == "pending" and not task.attempt else "running")

@@ -13,7 +13,7 @@ from core.gateway.problems import Problem
 from core.gateway.records import AssistantRecord, RunRecord
 from core.tasks import Task
 
-__all__ = ["CommandBody", "Mode", "RunBody", "listed", "run_of", "task_of"]
+__all__ = ["CheckpointBody", "CommandBody", "Mode", "RunBody", "listed", "run_of", "task_of"]
 
 Mode = Literal["values", "updates", "messages", "messages-tuple", "custom", "tasks", "checkpoints"]
 #: The modes that the graph is asked for, by those that clients name.
@@ -28,8 +28,6 @@ CURES = {
     "feedback_keys": "leave it out: there is no LangSmith here",
     "langsmith_tracer": "leave it out, and set LANGSMITH_TRACING for the workers",
     "strict_resume": "leave it out: an answer to a question that is not open any more is always refused",
-    "checkpoint": "copy the thread up to that checkpoint, and run the copy",
-    "checkpoint_id": "copy the thread up to that checkpoint, and run the copy",
 }
 
 
@@ -41,13 +39,26 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class CheckpointBody(Body):
+    """Where a thread stands: the newest checkpoint of a namespace, or that with an id."""
+
+    thread_id: str | None = None
+    checkpoint_ns: str = ""
+    checkpoint_id: str | None = None
+    checkpoint_map: dict[str, Any] | None = None
+
+
 class CommandBody(Body):
-    """How a thread goes on that has stopped at a question."""
+    """How a thread goes on: with an answer to what it asks, an update of its state, at other nodes."""
 
     resume: Any = None
     update: Any = None
     goto: Any = None
     graph: None = None
+
+    @property
+    def only_resumes(self) -> bool:
+        return self.update is None and self.goto is None
 
 
 class RunBody(Body):
@@ -75,8 +86,13 @@ class RunBody(Body):
     feedback_keys: list[str] | None = None
     langsmith_tracer: dict[str, Any] | None = None
     strict_resume: bool | None = None
-    checkpoint: dict[str, Any] | None = None
+    checkpoint: CheckpointBody | None = None
     checkpoint_id: str | None = None
+
+    @property
+    def begins_at(self) -> str | None:
+        """The checkpoint from which the run goes on; None: the newest."""
+        return self.checkpoint_id or (self.checkpoint.checkpoint_id if self.checkpoint else None)
 
     def check(self) -> None:
         """Raises Problem for what cannot be had here."""
@@ -85,6 +101,8 @@ class RunBody(Body):
                 raise Problem(422, f"{name} is not supported; {cure}")
         if self.command is not None and self.input is not None:
             raise Problem(422, "input and command exclude each other: give one of them")
+        if self.checkpoint is not None and self.checkpoint.checkpoint_ns:
+            raise Problem(422, "checkpoint_ns: a run goes on with the whole graph; name a checkpoint of that")
 
 
 def run_of(body: RunBody, assistant: AssistantRecord, thread_id: str | None) -> RunRecord:
@@ -107,10 +125,11 @@ def run_of(body: RunBody, assistant: AssistantRecord, thread_id: str | None) -> 
 
 def task_of(body: RunBody, run: RunRecord, assistant: AssistantRecord) -> Task:
     """The task of a run. Raises BadTask."""
+    command = None if body.command is None else body.command.model_dump(exclude_none=True)
     return Task(
         task_id=run.task_id,
         task_type=run.graph_id,
-        payload=body.input,
+        payload=body.input if command is None else command,
         delay_s=body.after_seconds,
         run=RunOptions(
             thread_id=None if run.is_temporary else run.thread_id,
@@ -122,6 +141,8 @@ def task_of(body: RunBody, run: RunRecord, assistant: AssistantRecord) -> Task:
             interrupt_before=body.interrupt_before,
             interrupt_after=body.interrupt_after,
             stream=sorted(_modes(run)),
+            checkpoint_id=body.begins_at,
+            is_command=command is not None,
         ),
     )
 

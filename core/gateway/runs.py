@@ -6,19 +6,32 @@ from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.responses import JSONResponse
 
-from core.gateway.hierarchy import Hierarchy
+from core.gateway.hierarchy import Hierarchy, asks
+from core.gateway.json_answers import json_answer, selected
+from core.gateway.problems import Problem
 from core.gateway.records import RunRecord
 from core.gateway.run_events import run_events
-from core.gateway.run_life import begin_run, give_up, known_run, run_outcome, run_told
+from core.gateway.run_life import (
+    begin_run,
+    end_run,
+    give_up,
+    known_run,
+    run_outcome,
+    run_told,
+    runs_told,
+    settle,
+)
 from core.gateway.run_requests import Mode, RunBody
 from core.gateway.sse import ServerEvent, event_stream
-from core.gateway.thread_life import thread_for_run
 
 __all__ = ["router"]
 
 router = APIRouter(tags=["runs"])
+
+Cancel = Literal["interrupt", "rollback"]
+#: The statuses of a run that is not over.
+UNDER_WAY = ("pending", "running")
 
 LastEventId = Annotated[str, Header(alias="Last-Event-ID")]
 
@@ -27,18 +40,11 @@ def _path(run: RunRecord) -> str:
     return f"/threads/{run.thread_id}/runs/{run.run_id}"
 
 
-async def _begun(request: Request, body: RunBody, thread_id: str | None) -> RunRecord:
-    hierarchy: Hierarchy = request.app.state.hierarchy
-    if thread_id is not None:
-        await thread_for_run(hierarchy, thread_id, body)
-    return await begin_run(hierarchy, body, thread_id)
-
-
 @router.post("/runs")
 @router.post("/threads/{thread_id}/runs")
 async def create(request: Request, body: RunBody, response: Response, thread_id: str | None = None) -> dict[str, Any]:
     """Begins a run, and does not wait for it."""
-    run = await _begun(request, body, thread_id)
+    run = await begin_run(request.app.state.hierarchy, body, thread_id)
     response.headers["Content-Location"] = _path(run)
     return run_told(run, await request.app.state.hierarchy.task(run.task_id))
 
@@ -47,16 +53,16 @@ async def create(request: Request, body: RunBody, response: Response, thread_id:
 @router.post("/threads/{thread_id}/runs/wait")
 async def wait(request: Request, body: RunBody, thread_id: str | None = None) -> Response:
     """Begins a run, and tells its values when it is over."""
-    run = await _begun(request, body, thread_id)
+    run = await begin_run(request.app.state.hierarchy, body, thread_id)
     outcome = await run_outcome(request.app.state.hierarchy, run)
-    return JSONResponse(outcome, headers={"Content-Location": _path(run), "Location": f"{_path(run)}/join"})
+    return json_answer(outcome, {"Content-Location": _path(run), "Location": f"{_path(run)}/join"})
 
 
 @router.post("/runs/stream")
 @router.post("/threads/{thread_id}/runs/stream")
 async def stream(request: Request, body: RunBody, thread_id: str | None = None) -> Response:
     """Begins a run, and tells what it does as server-sent events."""
-    run = await _begun(request, body, thread_id)
+    run = await begin_run(request.app.state.hierarchy, body, thread_id)
     events = _told(request.app.state.hierarchy, run, "", [], cancel=body.on_disconnect == "cancel")
     return event_stream(events, {"Content-Location": _path(run), "Location": f"{_path(run)}/stream"})
 
@@ -98,7 +104,7 @@ async def join_stream(
 async def join(request: Request, thread_id: str, run_id: str) -> Response:
     """The values of a run, when it is over."""
     hierarchy: Hierarchy = request.app.state.hierarchy
-    return JSONResponse(await run_outcome(hierarchy, await known_run(hierarchy, thread_id, run_id)))
+    return json_answer(await run_outcome(hierarchy, await known_run(hierarchy, thread_id, run_id)))
 
 
 @router.get("/threads/{thread_id}/runs/{run_id}")
@@ -106,7 +112,8 @@ async def get(request: Request, thread_id: str, run_id: str) -> dict[str, Any]:
     """One run, with its status."""
     hierarchy: Hierarchy = request.app.state.hierarchy
     run = await known_run(hierarchy, thread_id, run_id)
-    return run_told(run, await hierarchy.task(run.task_id))
+    task = await hierarchy.task(run.task_id)
+    return run_told(await settle(hierarchy, run, task), task)
 
 
 @router.get("/threads/{thread_id}/runs")
@@ -116,22 +123,33 @@ async def list_runs(
     limit: Annotated[int, Query(ge=1, le=1000)] = 10,
     offset: Annotated[int, Query(ge=0)] = 0,
     status: str | None = None,
+    select: Annotated[list[str] | None, Query()] = None,
 ) -> list[dict[str, Any]]:
     """The runs of a thread, the newest first."""
+    told = await runs_told(request.app.state.hierarchy, thread_id)
+    found = [run for run in told if status in (None, run["status"])][offset : offset + limit]
+    return [selected(run, select) for run in found]
+
+
+@router.delete("/threads/{thread_id}/runs/{run_id}", status_code=204)
+async def delete(request: Request, thread_id: str, run_id: str) -> Response:
+    """Forgets a run that is over. What it has stored in its thread stays."""
     hierarchy: Hierarchy = request.app.state.hierarchy
-    runs = await hierarchy.records.runs(thread_id)
-    tasks = await hierarchy.tasks([run.task_id for run in runs])
-    told = [run_told(run, tasks.get(run.task_id)) for run in runs]
-    return [run for run in told if status in (None, run["status"])][offset : offset + limit]
+    run = await known_run(hierarchy, thread_id, run_id)
+    task = await hierarchy.task(run.task_id)
+    if run_told(run, task)["status"] in UNDER_WAY:
+        raise Problem(409, f"run {run_id!r} goes on; cancel it, or wait for its end")
+    if task is not None and run.until is None and asks(task):
+        await hierarchy.client.cancel.aio(run.task_id)
+    await hierarchy.records.delete_run(run)
+    return Response(status_code=204)
 
 
 @router.post("/threads/{thread_id}/runs/{run_id}/cancel", status_code=202)
 async def cancel(
-    request: Request, thread_id: str, run_id: str, wait: bool = False, action: Literal["interrupt"] = "interrupt"
+    request: Request, thread_id: str, run_id: str, wait: bool = False, action: Cancel = "interrupt"
 ) -> None:
-    """Cancels a run; with `wait`, returns when it has ended."""
+    """Cancels a run; with `wait`, returns when it has ended. `rollback`: what it has stored is removed as well."""
     hierarchy: Hierarchy = request.app.state.hierarchy
     run = await known_run(hierarchy, thread_id, run_id)
-    await hierarchy.client.cancel.aio(run.task_id)
-    if wait:
-        await hierarchy.client.result.aio(run.task_id)
+    await end_run(hierarchy, run, undo=action == "rollback", wait=wait)

@@ -12,7 +12,7 @@ from core.gateway.hierarchy import Hierarchy
 from core.gateway.json_answers import json_answer, selected
 from core.gateway.problems import Problem
 from core.gateway.records import ThreadRecord
-from core.gateway.run_requests import Body
+from core.gateway.run_requests import Body, CheckpointBody
 from core.gateway.state_views import no_state, state_told
 from core.gateway.thread_life import known_thread
 
@@ -24,15 +24,6 @@ router = APIRouter(prefix="/threads/{thread_id}", tags=["threads"])
 UPDATE_S = 30.0
 
 Select = Annotated[list[str] | None, Query()]
-
-
-class CheckpointBody(Body):
-    """Where a thread stands: the newest checkpoint of a namespace, or that with an id."""
-
-    thread_id: str | None = None
-    checkpoint_ns: str = ""
-    checkpoint_id: str | None = None
-    checkpoint_map: dict[str, Any] | None = None
 
 
 class StateAt(Body):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Literal
 from uuid import uuid4
 
 from msgspec.structs import replace
@@ -10,8 +11,7 @@ from msgspec.structs import replace
 from core.agent_run import is_thread_id
 from core.gateway.hierarchy import Hierarchy, asks
 from core.gateway.problems import Problem
-from core.gateway.records import ThreadRecord
-from core.gateway.run_requests import RunBody
+from core.gateway.records import AssistantRecord, ThreadRecord
 
 __all__ = ["delete_thread", "known_thread", "new_thread", "thread_for_run"]
 
@@ -32,14 +32,19 @@ async def known_thread(hierarchy: Hierarchy, thread_id: str) -> ThreadRecord:
     return thread
 
 
-async def thread_for_run(hierarchy: Hierarchy, thread_id: str, body: RunBody) -> None:
-    """Makes sure that a thread is there for a run. Raises Problem: it is not, and is not to be created."""
-    if body.if_not_exists == "create":
-        thread = new_thread(thread_id)
+async def thread_for_run(
+    hierarchy: Hierarchy, thread_id: str, if_not_exists: Literal["create", "reject"], assistant: AssistantRecord
+) -> None:
+    """Makes sure that a thread is there for a run of an assistant, and notes that it is its. Raises Problem: it is not
+    there, and is not to be created."""
+    known = {"graph_id": assistant.graph_id, "assistant_id": assistant.assistant_id}
+    if if_not_exists == "create":
+        thread = replace(new_thread(thread_id), metadata=known)
         if await hierarchy.records.put_thread(thread, is_new=True):
             return
     thread = await known_thread(hierarchy, thread_id)
-    await hierarchy.records.put_thread(replace(thread, updated_at=datetime.now(UTC)))
+    noted = replace(thread, metadata={**thread.metadata, **known}, updated_at=datetime.now(UTC))
+    await hierarchy.records.put_thread(noted)
 
 
 async def delete_thread(hierarchy: Hierarchy, thread: ThreadRecord) -> None:

@@ -13,7 +13,7 @@ import orjson
 from core.gateway.hierarchy import Hierarchy
 from core.gateway.json_answers import as_json
 from core.gateway.records import ThreadRecord
-from core.gateway.run_life import run_told
+from core.gateway.run_life import runs_told
 from core.gateway.state_views import interrupts_by_task
 
 __all__ = ["extracted", "fits", "thread_told", "threads_told"]
@@ -26,10 +26,9 @@ AT_ONCE = 32
 
 async def thread_told(hierarchy: Hierarchy, thread: ThreadRecord) -> dict[str, Any]:
     """A thread, with its values and what it asks."""
-    runs = (await hierarchy.records.runs(thread.thread_id))[:1]
-    tasks = await hierarchy.tasks([run.task_id for run in runs])
+    runs = await runs_told(hierarchy, thread.thread_id, 1)
     newest = await hierarchy.threads.snapshot(thread.thread_id)
-    last = STATUS.get(run_told(runs[0], tasks.get(runs[0].task_id))["status"]) if runs else None
+    last = STATUS.get(runs[0]["status"]) if runs else None
     return {
         "metadata": {}, **msgspec.to_builtins(thread),
         "status": last or ("interrupted" if newest is not None and newest.next else "idle"),

@@ -1,6 +1,7 @@
 """What the gateways of coordinator C remember together. T is a thread; for a run without one, the run itself.
 
-{gateway:C}:assistants                   hash    assistant id -> its versions, JSON         -         gateways
+{gateway:C}:assistants                   hash    assistant id -> its version in use, JSON   -         gateways
+{gateway:C}:versions:A                   hash    number -> that version of assistant A, JSON -        gateways
 {gateway:C}:threads                      hash    thread id -> its metadata and times, JSON  -         gateways
 {gateway:C}:recent                       zset    thread id by when it has changed (ms)      -         gateways
 {gateway:C}:runs:T                       hash    run id -> what was asked, JSON             1 day     gateways
@@ -35,6 +36,13 @@ class GatewayKeys:
     @property
     def recent(self) -> str:
         return self._key("recent")
+
+    @property
+    def assistants(self) -> str:
+        return self._key("assistants")
+
+    def versions(self, assistant_id: str) -> str:
+        return self._key(f"versions:{assistant_id}")
 
     def runs(self, thread_id: str) -> str:
         return self._key(f"runs:{thread_id}")

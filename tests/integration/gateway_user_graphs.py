@@ -11,6 +11,7 @@ from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from langgraph.config import get_stream_writer
 from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.runtime import Runtime
 from langgraph.types import interrupt
 from typing_extensions import TypedDict
 
@@ -38,9 +39,13 @@ async def second(state: Steps) -> Steps:
     return {"done": ["second"]}
 
 
+class Manners(TypedDict, total=False):
+    greeting: str
+
+
 @agent("steps")
-def steps() -> StateGraph[Any]:
-    return StateGraph(Steps).add_sequence([first, second]).add_edge(START, "first")
+def steps() -> StateGraph[Any, Any]:
+    return StateGraph(Steps, context_schema=Manners).add_sequence([first, second]).add_edge(START, "first")
 
 
 async def approve(state: Steps) -> Steps:
@@ -76,6 +81,30 @@ async def say(state: MessagesState) -> dict[str, Any]:
 @agent("chats")
 def chats() -> StateGraph[Any]:
     return StateGraph(MessagesState).add_node("say", say).add_edge(START, "say")
+
+
+async def greet(state: Steps, runtime: Runtime[Manners]) -> Steps:
+    return {"done": [runtime.context["greeting"]]}
+
+
+@agent("greets")
+def greets() -> StateGraph[Any, Any]:
+    return StateGraph(Steps, context_schema=Manners).add_node("greet", greet).add_edge(START, "greet")
+
+
+async def recall(state: Steps, runtime: Runtime[Any]) -> Steps:
+    assert runtime.store is not None
+    return {"done": sorted([item.value["text"] for item in await runtime.store.asearch(("notes", "ada"))])}
+
+
+@agent("recalls")
+def recalls() -> StateGraph[Any]:
+    return StateGraph(Steps).add_node("recall", recall).add_edge(START, "recall")
+
+
+@agent("alone", isolated=True)
+def alone() -> StateGraph[Any]:
+    return StateGraph(Steps).add_node("first", first).add_edge(START, "first")
 
 
 async def fail(state: Steps) -> Steps:

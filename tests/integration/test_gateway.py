@@ -17,10 +17,19 @@ from tests.gateway_door import EMPTY, WORKERS, Door, data_of, start_worker
 
 async def test_each_graph_is_an_assistant(sdk: LangGraphClient) -> None:
     found = await sdk.assistants.search()
-    assert [one["graph_id"] for one in found] == ["asks", "chats", "fails", "nests", "steps"]
+    assert [one["graph_id"] for one in found] == [
+        "alone",
+        "asks",
+        "chats",
+        "fails",
+        "greets",
+        "nests",
+        "recalls",
+        "steps",
+    ]
     assert await sdk.assistants.count(graph_id="steps") == 1
     assert await sdk.assistants.get("steps") == await sdk.assistants.get(found[-1]["assistant_id"])
-    with pytest.raises(NotFoundError, match="there are asks, chats, fails, nests, steps"):
+    with pytest.raises(NotFoundError, match="there are alone, asks, chats, fails, greets, nests, recalls, steps"):
         await sdk.assistants.get("nobody")
 
 

@@ -143,3 +143,17 @@ def test_a_checkpoint_says_what_the_graph_says(make: Callable[[], Any]) -> None:
 def without_nothing(values: Any) -> Any:
     """The values, without channels that are empty from the beginning, which LangGraph adds from the graph."""
     return {name: value for name, value in values.items() if value} if isinstance(values, dict) else values or {}
+
+
+def test_what_another_graph_has_left_in_a_thread_does_not_run_next() -> None:
+    saver = InMemorySaver()
+    config: Any = {"configurable": {"thread_id": "t"}}
+    chain().compile(checkpointer=saver).invoke({"done": []}, config)
+    other = StateGraph(State).add_node("x", step("x")).add_edge(START, "x").compile(checkpointer=saver)
+    other.invoke({"done": []}, config)
+
+    found = saver.get_tuple({"configurable": {"thread_id": "t", "checkpoint_ns": ""}})
+
+    assert found is not None
+    left = found._replace(checkpoint={**found.checkpoint, "channel_values": {"branch:to:b": None}})
+    assert snapshot_of(left, is_newest=True).next == other.get_state(config).next == ()

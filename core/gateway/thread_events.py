@@ -1,0 +1,92 @@
+"""The stream of a thread: what all its runs tell, one after the other, also of those that come later."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+
+from core.errors import UnknownTask
+from core.gateway.hierarchy import Hierarchy
+from core.gateway.problems import Problem
+from core.gateway.records import RunRecord
+from core.gateway.run_events import run_events
+from core.gateway.run_life import known_run, runs_told
+from core.gateway.runs import UNDER_WAY, LastEventId
+from core.gateway.sse import ServerEvent, event_stream
+from core.gateway.thread_life import known_thread
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/threads/{thread_id}", tags=["threads"])
+
+Mode = Literal["run_modes", "lifecycle"]
+#: Seconds between two looks for new runs.
+LOOK_S = 0.25
+#: Instead of the id of an event: all that is kept.
+BEGINNINGS = ("-", "0")
+DONE = "done"
+
+
+@router.get("/stream")
+async def join_stream(
+    request: Request,
+    thread_id: str,
+    stream_mode: Annotated[list[Mode], Query()] = ["run_modes"],  # noqa: B006 - FastAPI copies it
+    last_event_id: LastEventId = "",
+) -> Response:
+    """Tells what the runs of a thread do, behind the event `Last-Event-ID` (`-`: from the first that is kept), by
+    default from now on. It does not end. `lifecycle`: only that they begin and end."""
+    hierarchy: Hierarchy = request.app.state.hierarchy
+    await known_thread(hierarchy, thread_id)
+    run_id, _, chunk_id = last_event_id.partition("/")
+    if last_event_id and last_event_id not in BEGINNINGS:
+        if not chunk_id:
+            raise Problem(422, f"Last-Event-ID: there is no event {last_event_id[:80]!r}; give the id of one")
+        await known_run(hierarchy, thread_id, run_id)
+    events = _events(hierarchy, thread_id, last_event_id, "run_modes" in stream_mode)
+    return event_stream(events, {"Location": f"/threads/{thread_id}/stream"})
+
+
+async def _events(
+    hierarchy: Hierarchy, thread_id: str, last_id: str, with_chunks: bool
+) -> AsyncGenerator[ServerEvent, None]:
+    told = await _told_already(hierarchy, thread_id, last_id)
+    last_run_id, _, last_chunk = last_id.partition("/")
+    while await hierarchy.records.thread(thread_id) is not None:
+        for run in reversed(await hierarchy.records.runs(thread_id)):
+            if run.run_id in told:
+                continue
+            told.add(run.run_id)
+            async with aclosing(_of_run(hierarchy, run, last_chunk if run.run_id == last_run_id else "")) as events:
+                async for event in events:
+                    if with_chunks or event.event == "metadata":
+                        yield event
+        await asyncio.sleep(LOOK_S)
+
+
+async def _told_already(hierarchy: Hierarchy, thread_id: str, last_id: str) -> set[str]:
+    """The runs of which the client wants to know nothing any more."""
+    if last_id in BEGINNINGS:
+        return set()
+    oldest_first = [*reversed(await runs_told(hierarchy, thread_id))]
+    if not last_id:
+        return {run["run_id"] for run in oldest_first if run["status"] not in UNDER_WAY}
+    run_id, _, chunk_id = last_id.partition("/")
+    ids = [run["run_id"] for run in oldest_first]
+    return {*ids[: ids.index(run_id) + (chunk_id == DONE)]}
+
+
+async def _of_run(hierarchy: Hierarchy, run: RunRecord, after: str) -> AsyncGenerator[ServerEvent, None]:
+    """What a run tells. Its end is told as `metadata`, with the status `run_done`."""
+    try:
+        async with aclosing(run_events(hierarchy, run, last_id=after)) as events:
+            async for event in events:
+                if event.event != "end":
+                    yield ServerEvent(event.event, event.data, event.id and f"{run.run_id}/{event.id}")
+    except UnknownTask:
+        pass  # its record has expired, and what it has told with it
+    yield ServerEvent("metadata", {"run_id": run.run_id, "status": "run_done"}, f"{run.run_id}/{DONE}")

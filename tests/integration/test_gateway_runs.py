@@ -1,0 +1,259 @@
+"""Runs, by the SDK of LangGraph: many at once, from a checkpoint, by a command, cancelled, forgotten, in a line."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import Any
+
+import httpx
+import pytest
+from langgraph.graph import START, StateGraph
+from langgraph.pregel.remote import RemoteGraph
+from langgraph_sdk import get_sync_client
+from langgraph_sdk.client import LangGraphClient
+from langgraph_sdk.errors import ConflictError, NotFoundError, UnprocessableEntityError
+
+from tests.gateway_door import EMPTY, Door, data_of
+from tests.waiting import until_async
+
+
+async def new_thread(sdk: LangGraphClient, **fields: Any) -> str:
+    thread_id: str = (await sdk.threads.create(**fields))["thread_id"]
+    return thread_id
+
+
+async def statuses(sdk: LangGraphClient, thread: str) -> list[str]:
+    return [run["status"] for run in await sdk.runs.list(thread)]
+
+
+async def held(sdk: LangGraphClient, thread: str, **fields: Any) -> str:
+    """A run that goes on until it is cancelled."""
+    run = await sdk.runs.create(thread, "steps", input=EMPTY | {"hold": True}, **fields)
+
+    async def is_held() -> bool:
+        state: Any = await sdk.threads.get_state(thread)
+        return bool(state["next"] == ["second"])
+
+    await until_async(is_held, "the run waits in its second node")
+    run_id: str = run["run_id"]
+    return run_id
+
+
+async def test_a_batch_of_runs_begins_and_each_ends(sdk: LangGraphClient) -> None:
+    thread = await new_thread(sdk)
+    one: Any = {"assistant_id": "steps", "input": EMPTY}
+    batch: list[Any] = [one, {**one, "thread_id": thread}]
+
+    alone, threaded = await sdk.runs.create_batch(batch)
+
+    assert (await sdk.runs.join(thread, threaded["run_id"]))["done"] == ["first", "second"]
+    assert (await sdk.runs.join(alone["thread_id"], alone["run_id"]))["done"] == ["first", "second"]
+    batch = [one, {**one, "assistant_id": "nobody"}]
+    with pytest.raises(NotFoundError, match="run 1 of the batch: there is no assistant 'nobody'"):
+        await sdk.runs.create_batch(batch)
+
+
+async def test_a_run_goes_on_from_a_checkpoint(sdk: LangGraphClient) -> None:
+    thread = await new_thread(sdk)
+    await sdk.runs.wait(thread, "steps", input=EMPTY)
+    history: Any = await sdk.threads.get_history(thread)
+
+    again = await sdk.runs.wait(thread, "steps", input=None, checkpoint_id=history[1]["checkpoint"]["checkpoint_id"])
+    other = await sdk.runs.wait(thread, "steps", input=EMPTY | {"done": ["x"]}, checkpoint=history[1]["checkpoint"])
+
+    assert again == {"done": ["first", "second"]}
+    assert other == {"done": ["first", "x", "first", "second"]}
+    with pytest.raises(Exception, match="has no checkpoint"):
+        await sdk.runs.wait(thread, "steps", input=EMPTY, checkpoint_id="1ef00000-0000-6000-8000-000000000000")
+
+
+async def test_a_question_of_a_run_from_a_checkpoint_is_asked(sdk: LangGraphClient) -> None:
+    thread = await new_thread(sdk)
+    await sdk.runs.wait(thread, "asks", input=EMPTY)
+    await sdk.runs.wait(thread, "asks", command={"resume": "yes"})
+    [before] = [one for one in await sdk.threads.get_history(thread) if one["next"] == ["first"]]
+
+    asked: Any = await sdk.runs.wait(thread, "asks", input=None, checkpoint=before["checkpoint"])
+    assert asked["__interrupt__"][0]["value"] == {"question": "really?"}
+    assert await sdk.runs.wait(thread, "asks", command={"resume": "no"}) == {"done": ["first", "no", "second"]}
+
+
+async def test_a_command_updates_and_leads_elsewhere(sdk: LangGraphClient) -> None:
+    thread = await new_thread(sdk)
+    await sdk.runs.wait(thread, "steps", input=EMPTY)
+    done = await sdk.runs.wait(thread, "steps", command={"update": {"done": ["x"]}, "goto": "second"})
+    assert done == {"done": ["first", "second", "x", "second"]}
+    sent = await sdk.runs.wait(thread, "steps", command={"goto": {"node": "second", "input": {"done": []}}})
+    assert sent == {"done": ["first", "second", "x", "second", "second"]}
+    with pytest.raises(UnprocessableEntityError, match="a command and a checkpoint are about a thread"):
+        await sdk.runs.create(None, "steps", command={"goto": "second"})
+
+
+async def test_a_state_that_asks_is_edited_and_resumed(sdk: LangGraphClient) -> None:
+    thread = await new_thread(sdk)
+    await sdk.runs.wait(thread, "asks", input=EMPTY)
+
+    await sdk.threads.update_state(thread, {"done": ["edited"]})
+
+    assert (await sdk.threads.get_state(thread))["next"] == ["approve"]
+    assert (await sdk.threads.get(thread))["status"] == "interrupted"
+    told = await sdk.runs.wait(thread, "asks", command={"resume": "yes"})
+    assert told == {"done": ["first", "edited", "yes", "second"]}
+    with pytest.raises(ConflictError, match="asks nothing"):
+        await sdk.runs.create(thread, "asks", command={"resume": "yes"})
+
+
+async def test_a_run_behind_one_that_comes_to_ask_begins(sdk: LangGraphClient) -> None:
+    thread = await new_thread(sdk)
+    first = await sdk.runs.create(thread, "asks", input=EMPTY)
+    second: Any = await sdk.runs.wait(thread, "steps", input=EMPTY | {"done": ["b"]}, multitask_strategy="enqueue")
+    assert second["done"][-3:] == ["b", "first", "second"]
+    assert (await sdk.runs.get(thread, first["run_id"]))["status"] == "interrupted"
+    assert (await sdk.threads.get(thread))["status"] == "idle"
+
+
+async def test_a_busy_thread_rejects_interrupts_and_rolls_back(sdk: LangGraphClient) -> None:
+    thread = await new_thread(sdk)
+    await held(sdk, thread)
+    with pytest.raises(ConflictError, match="is busy with"):
+        await sdk.runs.create(thread, "steps", input=EMPTY, multitask_strategy="reject")
+    with pytest.raises(ConflictError, match="has a run"):
+        await sdk.threads.delete(thread)
+    freely = EMPTY | {"hold": False}
+    after: Any = await sdk.runs.wait(thread, "steps", input=freely, multitask_strategy="interrupt")
+    assert after["done"] == ["first", "first", "second"]
+    assert await statuses(sdk, thread) == ["success", "interrupted"]
+    await held(sdk, thread)
+    undone: Any = await sdk.runs.wait(thread, "steps", input=freely, multitask_strategy="rollback")
+    assert undone["done"] == ["first", "first", "second", "first", "second"]
+
+
+async def test_runs_are_cancelled_rolled_back_and_forgotten(sdk: LangGraphClient, door: Door) -> None:
+    thread = await new_thread(sdk)
+    run = await held(sdk, thread)
+    with pytest.raises(ConflictError, match="goes on"):
+        await sdk.runs.delete(thread, run)
+    await sdk.runs.cancel(thread, run, wait=True)
+    assert await statuses(sdk, thread) == ["interrupted"]
+    assert (await sdk.threads.get_state(thread))["values"] == {"done": ["first"], "hold": True}
+    await sdk.runs.delete(thread, run)
+    assert await sdk.runs.list(thread) == []
+
+    other = await new_thread(sdk)
+    await sdk.runs.cancel(other, await held(sdk, other), action="rollback")
+    assert await sdk.runs.list(other) == []
+    assert (await sdk.threads.get_state(other))["values"] == {}
+
+    busy = {thread: await held(sdk, thread) for thread in [await new_thread(sdk), await new_thread(sdk)]}
+    assert {one["thread_id"] for one in await sdk.threads.search(status="busy")} == {*busy}
+    with get_sync_client(url=door.urls[0], api_key=None) as sync:
+        sync.runs.cancel_many(thread_id=next(iter(busy)), run_ids=[next(iter(busy.values()))])
+        sync.runs.cancel_many(status="all")
+
+    async def is_idle() -> bool:
+        return await sdk.threads.count(status="busy") == 0
+
+    await until_async(is_idle, "all runs have ended")
+
+
+async def test_a_run_without_a_thread_may_keep_its_own(sdk: LangGraphClient) -> None:
+    made: list[Any] = []
+    done = await sdk.runs.wait(None, "steps", input=EMPTY, on_completion="keep", on_run_created=made.append)
+    thread = made[0]["thread_id"]
+    assert (await sdk.threads.get_state(thread))["values"] == done
+    assert await sdk.threads.count(metadata={"graph_id": "steps"}) >= 1
+    created = await sdk.runs.wait("a thread of my own", "steps", input=EMPTY, if_not_exists="create")
+    assert (await sdk.threads.get("a thread of my own"))["values"] == created
+    assert await sdk.runs.wait(None, "fails", input={}, raise_error=False) == {
+        "__error__": {"error": "ValueError", "message": "no such thing"}
+    }
+
+
+async def test_the_stream_of_a_thread_tells_all_its_runs_and_goes_on_behind_an_event(
+    sdk: LangGraphClient, other: LangGraphClient
+) -> None:
+    thread = await new_thread(sdk)
+
+    async def told(of: LangGraphClient, runs: int, **given: Any) -> list[Any]:
+        parts: list[Any] = []
+        stream: Any = await of.threads.join_stream(thread, **given)
+        async with aclosing(stream):
+            async for part in stream:
+                parts.append(part)
+                if sum(said.get("status") == "run_done" for said in data_of(parts, "metadata")) == runs:
+                    return parts
+        return parts
+
+    live = asyncio.create_task(told(sdk, 2))
+    await sdk.runs.wait(thread, "asks", input=EMPTY)
+    await sdk.runs.wait(thread, "asks", command={"resume": "yes"})
+    parts = await asyncio.wait_for(live, 30)
+    assert [part["done"] for part in data_of(parts, "values") if "__interrupt__" not in part][-1] == [
+        "first",
+        "yes",
+        "second",
+    ]
+    replayed = await asyncio.wait_for(told(other, 2, last_event_id="-"), 30)
+    assert [(part.event, part.data) for part in replayed] == [(part.event, part.data) for part in parts]
+    [*_, last] = [place for place, part in enumerate(parts) if part.id and "done" not in part.id][:2]
+    rest = await asyncio.wait_for(told(other, 2, last_event_id=parts[last].id), 30)
+    assert [part.data for part in rest if part.event != "metadata"] == [
+        part.data for part in parts[last + 1 :] if part.event != "metadata"
+    ]
+    lifecycle = await asyncio.wait_for(told(other, 2, last_event_id="-", stream_mode="lifecycle"), 30)
+    assert [part.event for part in lifecycle] == ["metadata"] * 4
+
+
+async def test_a_remote_graph_has_states_and_is_a_node(sdk: LangGraphClient, door: Door) -> None:
+    with get_sync_client(url=door.urls[0], api_key=None) as sync:
+        remote = RemoteGraph("asks", client=sdk, sync_client=sync)
+        config: Any = {"configurable": {"thread_id": await new_thread(sdk)}}
+        assert "__interrupt__" in await remote.ainvoke({"done": []}, config)
+        state = await remote.aget_state(config, subgraphs=True)
+        assert (state.values, state.next) == ({"done": ["first"]}, ("approve",))
+        assert remote.get_state(config).tasks[0].interrupts[0].value == {"question": "really?"}
+        assert (
+            len([one async for one in remote.aget_state_history(config)])
+            == len([*remote.get_state_history(config)])
+            > 2
+        )
+        await remote.aupdate_state(config, {"done": ["mine"]}, as_node="approve")
+        assert await remote.ainvoke(None, config) == {"done": ["first", "mine", "second"]}
+        drawn = await remote.aget_graph(xray=True)
+        assert {node.name for node in drawn.nodes.values()} >= {"first", "approve", "second"}
+        config = {"configurable": {"thread_id": await new_thread(sdk)}}
+        nested = RemoteGraph("nests", client=sdk, sync_client=sync)
+        chunks: list[Any] = [
+            chunk
+            async for chunk in nested.astream(
+                {"done": []},
+                {"configurable": {"thread_id": await new_thread(sdk)}},
+                subgraphs=True,
+                stream_mode="updates",
+            )
+        ]
+        assert chunks[0][1] == {"first": {"done": ["first"]}}
+        assert chunks[0][0][0].startswith("inner:")
+
+        kind: Any = dict
+        outer: Any = StateGraph(kind).add_node("steps", RemoteGraph("steps", client=sdk, sync_client=sync))
+        graph = outer.add_edge(START, "steps").compile()
+        assert await graph.ainvoke({"done": ["x"]}) == {"done": ["x", "first", "second"]}
+
+
+def test_a_page_of_this_machine_may_use_it_and_read_where_a_run_is(door: Door) -> None:
+    origin = {"Origin": "http://localhost:3000"}
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type,x-api-key"}
+    preflight = httpx.options(f"{door.urls[0]}/runs/wait", headers=origin | asked)
+    told = httpx.post(f"{door.urls[0]}/runs/wait", json={"assistant_id": "steps", "input": EMPTY}, headers=origin)
+    assert (
+        preflight.headers["Access-Control-Allow-Origin"]
+        == told.headers["Access-Control-Allow-Origin"]
+        == origin["Origin"]
+    )
+    assert "x-api-key" in preflight.headers["Access-Control-Allow-Headers"]
+    assert told.headers["Content-Location"].startswith("/threads/")
+    assert "Content-Location" in told.headers["Access-Control-Expose-Headers"]
+    foreign = httpx.options(f"{door.urls[1]}/runs/wait", headers=asked | {"Origin": "https://elsewhere.example"})
+    assert "Access-Control-Allow-Origin" not in foreign.headers
