@@ -14,6 +14,13 @@ __all__ = ["conclude"]
 S = TaskStatus
 
 
+def why_returned(said: TaskReport) -> str | None:
+    """Why a distributor returns a task; None: it drains."""
+    if said.asked:
+        return "another distributor has idle workers"
+    return "no worker there can do it" if said.stranded else None
+
+
 def conclude(state: CoordinatorState, distributor_id: str, said: TaskReport, batch: Batch, step: Step) -> None:
     """Records the outcome that a distributor reports for a task. Only the first report of its current distributor
     counts; others are counted as late and dropped."""
@@ -28,9 +35,9 @@ def conclude(state: CoordinatorState, distributor_id: str, said: TaskReport, bat
     status = said.status
     attempts = attempts_had(task, said)
     if status == "returned":
-        if child and not said.stranded:
+        if child and not (said.stranded or said.asked):
             child.mark_draining()
-        requeue(state, task, batch, step, why="no worker there can do it" if said.stranded else None, **attempts)
+        requeue(state, task, batch, step, why=why_returned(said), **attempts)
         return
     if said.output:
         # The output of attempts before a delegation comes first.

@@ -51,6 +51,7 @@ from coordinator.state import (
     TakenOver,
 )
 from coordinator.strategies import on_set_strategy
+from coordinator.taking_back import take_back_from_distributors
 from coordinator.task_life import (
     accept,
     answer,
@@ -99,6 +100,7 @@ def survey(state: CoordinatorState, batch: Batch, step: Step) -> None:
     for beat in batch.living_beats:
         on_beat(state, beat, batch, step)
     judge_distributors(state, batch, step)
+    take_back_from_distributors(state, batch, step)
     expire(state, batch, step)
     expire_questions(state, batch, step)
 

@@ -17,6 +17,7 @@ from core.schedules import Schedule
 from core.server_info import Memory
 from core.step import Call, Drain, Effect, Event, HeartbeatDue, Request, Sending
 from core.strategies import DEFAULT, Strategy, Turns
+from core.taking_back import LookBack
 from core.tasks import NULL, Task
 from core.trace_starts import TraceStarts
 
@@ -68,6 +69,7 @@ class CoordinatorState(LocalAgentState):
         DEFAULT  #: by which it chooses distributors, and they their workers, unless they have their own
     )
     own_strategies: dict[str, Strategy] = field(default_factory=dict)  #: by distributor
+    look: LookBack = field(default_factory=LookBack)  #: for tasks that wait while distributors have idle workers
     turns: Turns = field(default_factory=Turns)
     families: dict[str, set[str]] = field(default_factory=dict)  #: waiting task -> its open children
     #: who may see it (see open_questions) -> tasks with open questions, in the order in which they have asked

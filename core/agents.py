@@ -97,6 +97,17 @@ class Subordinate:
         rooms = zip(self._windows(agents=False), self.tasks.held, strict=True)
         return sum(max(0, window - held) for window, held in rooms)
 
+    def idle_slots(self, agents: bool) -> int:
+        """How many more runs of agents, or other tasks, it would begin at once."""
+        if self.health is not Health.ACTIVE or (agents and not self._hosted):
+            return 0
+        slots = zip(self._slots(agents), self._counts(agents).held, strict=True)
+        return sum(max(0, slot - held) for slot, held in slots)
+
+    def behind(self, agents: bool) -> int:
+        """How many runs of agents, or other tasks, wait there behind those that have slots."""
+        return max(0, sum(self._counts(agents).held) - sum(self._at_once(kind, agents) for kind in self.kinds))
+
     @property
     def share(self) -> float:
         """The share of its windows that is in use, by runs of agents or by other tasks: the larger one."""

@@ -92,6 +92,7 @@ class AttemptReport(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     children: tuple[Raw, ...] | None = None  #: tasks, of an attempt that delegated or was suspended for them
     then: Then | None = None
     waits: tuple[Wait, ...] = ()  #: of a suspended attempt
+    asked: bool = False  #: of a returned attempt: its distributor has asked for it, and may hand over others
 
 
 class TaskReport(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, rename={"result_json": "result"}):
@@ -110,6 +111,7 @@ class TaskReport(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False
     output: Output = ""
     not_before: Moment | None = None  #: of a returned task: when the pause before its next attempt ends
     stranded: bool = False  #: of a returned task: no worker there can do it; other tasks are welcome
+    asked: bool = False  #: of a returned task: its coordinator has asked for it; likewise
     children: tuple[Raw, ...] | None = None
     then: Then | None = None
     waits: tuple[Wait, ...] = ()

@@ -111,6 +111,7 @@ class Action(StrEnum):
     RESUME_SCHEDULE = "resume_schedule"  #: go on with these, from now on
     LIST_SCHEDULES = "list_schedules"  #: tell me which schedules there are
     SET_QUOTA = "set_quota"  #: operator: these are the quotas of tenants and types from now on
+    RETURN_TASK = "return_task"  #: give these back, unless they have begun
     SET_STRATEGY = "set_strategy"  #: operator, and by that a coordinator: choose by this strategy from now on
     TASK_ACCEPTED = "task_accepted"  #: the answer to all of these, with what was refused
     ASSIGN_TASK = "assign_task"  #: these are yours now
@@ -146,9 +147,9 @@ ALLOWED: dict[tuple[Role, Role], frozenset[Action]] = {
     (Role.CLIENT, K): ASKED,
     (Role.OPERATOR, K): ASKED | {Action.SET_QUOTA, Action.SET_STRATEGY},
     **{(K, asker): ANSWERED for asker in ASKERS},
-    (K, D): frozenset({Action.ASSIGN_TASK, Action.CANCEL_TASK, Action.SET_STRATEGY}),
+    (K, D): frozenset({Action.ASSIGN_TASK, Action.CANCEL_TASK, Action.RETURN_TASK, Action.SET_STRATEGY}),
     (D, K): frozenset({Action.TASK_RESULT, Action.AGENT_JOINED, Action.AGENT_LEFT, Action.CAPACITY, Action.BEAT}),
-    (D, W): frozenset({Action.ASSIGN_TASK, Action.CANCEL_TASK}),
+    (D, W): frozenset({Action.ASSIGN_TASK, Action.CANCEL_TASK, Action.RETURN_TASK}),
     (W, D): frozenset(
         {
             Action.TASK_RESULT,

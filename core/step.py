@@ -48,6 +48,7 @@ TYPE_OF_ACTION = {
     Action.LIST_SCHEDULES: MessageType.REQUEST,
     Action.SET_QUOTA: MessageType.REQUEST,
     Action.SET_STRATEGY: MessageType.REQUEST,
+    Action.RETURN_TASK: MessageType.REQUEST,
     Action.ASSIGN_TASK: MessageType.REQUEST,
     Action.TASK_ACCEPTED: MessageType.ACK,
     Action.TASK_RESULT: MessageType.RESPONSE,

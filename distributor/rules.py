@@ -50,6 +50,7 @@ from distributor.state import (
     RegisterWorker,
     room,
 )
+from distributor.taking_back import on_return_tasks, take_back_from_workers
 from distributor.task_life import (
     OUTCOMES,
     attempts_allowed,
@@ -107,6 +108,7 @@ def survey(state: DistributorState, batch: Batch, step: Step) -> None:
     judge_workers(state, batch, step)
     expire_exclusions(state, batch, step)
     give_back_stranded(state, batch, step)
+    take_back_from_workers(state, batch, step)
 
 
 def on_assign_tasks(state: DistributorState, received: Received, batch: Batch, step: Step) -> None:
@@ -210,10 +212,10 @@ def on_task_result(state: DistributorState, name: str, said: AttemptReport, batc
         if said.run_ms is not None and not worker.is_run(task.task_id):
             worker.pace.ran(said.run_ms)
         worker.drop(task.task_id)
-        if status == "returned":
+        if status == "returned" and not said.asked:
             worker.mark_draining()
     if status == "returned":
-        step.tell(EventType.ATTEMPT_CANCELLED, task, name, task.attempt, "returned")
+        step.tell(EventType.ATTEMPT_CANCELLED, task, name, task.attempt, "taken back" if said.asked else "returned")
         state.count("returned")
         requeue(state, task, batch, step, retry_count=task.retry_count - 1)
     elif status == "failed":
@@ -379,6 +381,7 @@ def recall(state: DistributorState, records: list[Task], mono_ms: int) -> None:
 ON_MESSAGE: dict[str, Callable[[DistributorState, Received, Batch, Step], None]] = {
     Action.ASSIGN_TASK: on_assign_tasks,
     Action.CANCEL_TASK: on_cancel_tasks,
+    Action.RETURN_TASK: on_return_tasks,
     Action.SET_STRATEGY: on_set_strategy,
     Action.TASK_RESULT: on_task_results,
     Action.TASK_PROGRESS: on_task_progress,

@@ -13,6 +13,7 @@ from core.roles import Address
 from core.status_reports import Kind, Room
 from core.step import Call, Drain, HeartbeatDue, Request
 from core.strategies import DEFAULT, Strategy, Turns
+from core.taking_back import LookBack
 from core.tasks import Task
 from core.waiting_counts import WaitingFor, counted
 
@@ -44,6 +45,8 @@ class DistributorState(LocalAgentState):
     looked_ms: int = 0  #: monotonic time of the last look at the workers
     incarnation: int = 0  #: number of this distributor's start
     told_kinds: tuple[Kind, ...] = ()  #: what the coordinator was last told at once of the workers' room
+    look: LookBack = field(default_factory=LookBack)  #: for tasks that wait while workers idle
+    asked_for: set[str] = field(default_factory=set)  #: tasks that the coordinator wants back if they have not begun
     strategy: Strategy = DEFAULT  #: by which it chooses its workers
     turns: Turns = field(default_factory=Turns)
     counts: dict[str, int] = field(default_factory=dict)

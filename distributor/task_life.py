@@ -149,8 +149,8 @@ def requeue(state: DistributorState, task: Task, batch: Batch, step: Step, **cha
         return
     again = task.moved(S.PENDING, batch.now, assigned_to=None, **changes)
     save(state, again, step, f"{again.status} {changes['error'].type}" if "error" in changes else again.status)
-    if state.draining:
-        give_back(state, again, batch, step)
+    if state.draining or again.task_id in state.asked_for:
+        give_back(state, again, batch, step, asked=not state.draining)
     else:
         state.queue.push(again, placement(state, again))
 
@@ -169,6 +169,7 @@ def take_out(state: DistributorState, task_id: str) -> None:
     del state.local_tasks[task_id]
     state.queue.remove(task_id)
     forget_exclusions(state, task_id)
+    state.asked_for.discard(task_id)
 
 
 def is_own(task: Task) -> bool:
@@ -176,9 +177,12 @@ def is_own(task: Task) -> bool:
     return task.root_id is None
 
 
-def give_back(state: DistributorState, task: Task, batch: Batch, step: Step, *, stranded: bool = False) -> None:
-    """Returns a task to the coordinator, which hands it to another distributor. `stranded`: no worker here can do it,
-    but this distributor still takes other tasks. A task that a program assigned here ends instead."""
+def give_back(
+    state: DistributorState, task: Task, batch: Batch, step: Step, *, stranded: bool = False, asked: bool = False
+) -> None:
+    """Returns a task to the coordinator, which hands it to another distributor. `stranded`: no worker here can do it;
+    `asked`: the coordinator wants it. In both cases this distributor still takes other tasks. A task that a program
+    assigned here ends instead."""
     if is_own(task):
         problem = TaskError(type="drained", message="its distributor stops, and no other has it", retryable=False)
         conclude(state, task, S.ABANDONED, batch, step, error=problem)
@@ -187,7 +191,7 @@ def give_back(state: DistributorState, task: Task, batch: Batch, step: Step, *, 
     step.remove(Table.ACTUAL, task.task_id)
     returned = TaskReport(
         task_id=task.task_id, status="returned", attempt=task.attempt, retry_count=task.retry_count, errors=task.errors,
-        not_before=task.not_before, stranded=stranded,
+        not_before=task.not_before, stranded=stranded, asked=asked,
     )  # fmt: skip
     report(state, returned, step)
 

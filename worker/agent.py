@@ -49,6 +49,7 @@ from worker.rules import (
     DropThread,
     Outcome,
     ProgressMade,
+    ReturnTask,
     RunTask,
     Said,
     Withdraw,
@@ -205,6 +206,9 @@ class WorkerBehaviour:
                     self.executor.submit(effect.task)
                 case CancelRun():
                     self.executor.cancel(effect.task_id, effect.attempt)
+                case ReturnTask():
+                    if (task := self.executor.retrieve(effect.task_id, effect.attempt)) is not None:
+                        self._loop.local_events.tell(Withdrawn((task,), asked=True))
                 case DropThread():
                     self._drop(effect.thread_id)
                 case Withdraw():

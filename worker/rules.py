@@ -23,8 +23,8 @@ from core.step import Batch, Drain, Effect, Event, Received, Sending, Step
 from core.tasks import Task, TaskError, check_names
 
 __all__ = [
-    "CancelRun", "DropThread", "Outcome", "ProgressMade", "RunTask", "Said", "Withdraw", "Withdrawn", "WorkerEffect",
-    "WorkerEvent", "WorkerState", "has_news", "receive", "report",
+    "CancelRun", "DropThread", "Outcome", "ProgressMade", "ReturnTask", "RunTask", "Said", "Withdraw", "Withdrawn",
+    "WorkerEffect", "WorkerEvent", "WorkerState", "has_news", "receive", "report",
 ]  # fmt: skip
 
 
@@ -61,6 +61,14 @@ class CancelRun(Effect):
 
 
 @dataclass(frozen=True, slots=True)
+class ReturnTask(Effect):
+    """Effect: take this attempt back, if it has not begun."""
+
+    task_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class DropThread(Effect):
     """Effect: let go what is stored of a thread, since the result of its only run is on its way. It is not deleted at
     once: if the result is lost with this worker, another attempt has to find that its nodes have finished."""
@@ -78,6 +86,7 @@ class Withdrawn(Event):
     """Event: these attempts have not begun, and will not begin."""
 
     tasks: tuple[Task, ...]
+    asked: bool = False  #: whether the distributor has asked for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +122,7 @@ class Said(Event):
             self.dropped += 1
 
 
-WorkerEffect: TypeAlias = RunTask | CancelRun | DropThread | Withdraw
+WorkerEffect: TypeAlias = RunTask | CancelRun | ReturnTask | DropThread | Withdraw
 #: Events about attempts. Of the events that every agent gets, a worker handles `Drain`.
 WorkerEvent: TypeAlias = Outcome | ProgressMade | Withdrawn | Said
 
@@ -190,6 +199,15 @@ def on_cancel_tasks(state: WorkerState, received: Received, step: Step) -> None:
             step.effects.append(CancelRun(task.task_id, task.attempt))
 
 
+def on_return_tasks(state: WorkerState, received: Received, step: Step) -> None:
+    """Gives attempts back that have not begun, since another worker is idle. Of the others nothing is said."""
+    for item in received.message.tasks:
+        if (attempt := attempt_in(item)) is None:
+            step.put_aside(received, item, MalformedMessage("this names no attempt"))
+        elif (task := state.local_tasks.get(attempt.task_id)) and task.attempt == attempt.attempt:
+            step.effects.append(ReturnTask(task.task_id, task.attempt))
+
+
 def on_outcome(state: WorkerState, outcome: Outcome, step: Step) -> None:
     """Reports the outcome of the current attempt. The outcome of a superseded attempt is dropped."""
     report = outcome.report
@@ -229,19 +247,23 @@ def drain(state: WorkerState, step: Step) -> None:
 
 def on_withdrawn(state: WorkerState, event: Withdrawn, step: Step) -> None:
     for task in event.tasks:
-        hand_back(state, task, step)
+        current = state.local_tasks.get(task.task_id)
+        if current is None or current.attempt == task.attempt:  # otherwise a newer attempt has come meanwhile
+            hand_back(state, task, step, asked=event.asked)
 
 
-def hand_back(state: WorkerState, task: Task, step: Step) -> None:
+def hand_back(state: WorkerState, task: Task, step: Step, *, asked: bool = False) -> None:
     """Returns a task that was not finished here; the attempt does not count against it."""
     state.local_tasks.pop(task.task_id, None)
-    step.send(state.report, item_of(AttemptReport(task_id=task.task_id, attempt=task.attempt, status="returned")))
+    said = AttemptReport(task_id=task.task_id, attempt=task.attempt, status="returned", asked=asked)
+    step.send(state.report, item_of(said))
 
 
 #: The handler of each action; `core.roles.ALLOWED` lets no other action through.
 ON_MESSAGE: dict[str, Callable[[WorkerState, Received, Step], None]] = {
     Action.ASSIGN_TASK: on_assign_tasks,
     Action.CANCEL_TASK: on_cancel_tasks,
+    Action.RETURN_TASK: on_return_tasks,
 }
 
 #: The handler of each type in WorkerEvent.

@@ -90,7 +90,8 @@ async def create(request: Request, body: CronBody, thread_id: str | None = None)
     """Begins a run again and again: in that thread, or each in one of its own."""
     hierarchy: Hierarchy = request.app.state.hierarchy
     if thread_id is not None:
-        await thread_for_run(hierarchy, thread_id, body)
+        assistant = await assistant_named(hierarchy, body.assistant_id)
+        await thread_for_run(hierarchy, thread_id, body.if_not_exists, assistant)
     schedule = await _schedule_of(hierarchy, str(uuid4()), body, thread_id)
     if thread_id is not None:
         await hierarchy.records.note_cron(thread_id, schedule.name)

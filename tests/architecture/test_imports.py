@@ -22,7 +22,7 @@ TIERS = ("coordinator", "distributor", "worker")
 DECIDING_FILES = (
     *("rules", "state", "admission", "dead_letters", "redrive", "task_life", "outcomes", "delegation"),
     *("questions", "open_questions", "threads", "schedules", "usage", "quotas", "telling", "strategies"),
-    *("exclusions", "liveness", "graph"),
+    *("taking_back", "exclusions", "liveness", "graph"),
 )
 MAX_MODULE_LINES = 500
 NAMES_THAT_SAY_NOTHING = {"common", "helper", "helpers", "manager", "misc", "util", "utils"}

@@ -194,6 +194,14 @@ class Attempts:
             running.cancelled = True
             running.stop()
 
+    def retrieve(self, task_id: str, attempt: int) -> Task | None:
+        """Removes an attempt that has not begun, and returns its task; None: it has begun, or is not here."""
+        waiting = self._queue.get(task_id)
+        if waiting is None or waiting.attempt != attempt:
+            return None
+        self._queue.remove(waiting)
+        return waiting
+
     def withdraw(self) -> list[Task]:
         """Removes all attempts that have not begun. Returns their tasks, in the order in which they would have
         begun."""
