@@ -6,7 +6,7 @@ heartbeat has not moved for half of the failure timeout, and gone after all of i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -50,6 +50,10 @@ class Pace:
         self.mean_run_ms = self.mean_run_ms * 0.9 + run_ms * 0.1
 
 
+#: A number for each kind: of other tasks, and of runs of agents.
+Limits = tuple[Sequence[int], Sequence[int]]
+
+
 @dataclass(slots=True)
 class Subordinate:
     """One child, as its parent sees it. Runs of agents have slots of their own, and are counted by themselves."""
@@ -70,6 +74,8 @@ class Subordinate:
     )  #: its tasks by kind, besides runs of agents
     runs: Counts = field(default_factory=lambda: Counts(()), compare=False)  #: its runs of agents by kind
     _hosted: frozenset[str] = frozenset()  #: the types of those runs, as skills
+    _at_once: Limits = ((), ())  #: how many each kind runs at once
+    _slots: Limits = ((), ())  #: of these, how many it may have
 
     def __post_init__(self) -> None:
         self.learn(self.beat)
@@ -101,12 +107,12 @@ class Subordinate:
         """How many more runs of agents, or other tasks, it would begin at once."""
         if self.health is not Health.ACTIVE or (agents and not self._hosted):
             return 0
-        slots = zip(self._slots(agents), self._counts(agents).held, strict=True)
+        slots = zip(self._slots[agents], self._counts(agents).held, strict=True)
         return sum(max(0, slot - held) for slot, held in slots)
 
     def behind(self, agents: bool) -> int:
         """How many runs of agents, or other tasks, wait there behind those that have slots."""
-        return max(0, sum(self._counts(agents).held) - sum(self._at_once(kind, agents) for kind in self.kinds))
+        return max(0, sum(self._counts(agents).held) - sum(self._at_once[agents]))
 
     @property
     def share(self) -> float:
@@ -126,13 +132,16 @@ class Subordinate:
 
     def has_slot(self, needs: Needs) -> bool:
         """Whether it may get one more task that needs these skills, and would begin it immediately."""
-        agents = self.hosts(needs)
-        return self.health is Health.ACTIVE and self._counts(agents).fits(needs, self._slots(agents))
+        if self.health is not Health.ACTIVE:
+            return False
+        if self._hosted and self.hosts(needs):
+            return self.runs.fits(needs, self._slots[True])
+        return self.tasks.fits(needs, self._slots[False])
 
     def load(self, needs: Needs) -> float:
         """How many tasks its workers that can do this have, relative to how many they run at once."""
         agents = self.hosts(needs)
-        return self._counts(agents).load(needs, [self._at_once(kind, agents) for kind in self.kinds])
+        return self._counts(agents).load(needs, self._at_once[agents])
 
     def take(self, task_id: str, needs: Needs = ()) -> None:
         """Notes that it is handed a task, which needs these skills."""
@@ -168,7 +177,12 @@ class Subordinate:
     def learn(self, beat: Beat) -> None:
         """Takes what a heartbeat says of skills and room. What it has is counted anew when its kinds have changed."""
         before, self.beat = [kind.skills for kind in self.kinds], beat
-        self.kinds = beat.kinds or (_only_kind(beat),)
+        kinds = self.kinds = beat.kinds or (_only_kind(beat),)
+        self._at_once = [kind.concurrency for kind in kinds], [kind.agent_concurrency for kind in kinds]
+        self._slots = (
+            [min(kind.concurrency, kind.capacity or kind.concurrency) for kind in kinds],
+            [min(kind.agent_concurrency, kind.agent_capacity or kind.agent_concurrency) for kind in kinds],
+        )
         hosted = frozenset(f"task:{task_type}" for task_type in beat.agents)
         if before != [kind.skills for kind in self.kinds] or hosted != self._hosted:
             self._hosted = hosted
@@ -179,7 +193,7 @@ class Subordinate:
 
     def _count(self, needs: Needs) -> None:
         agents = self.hosts(needs)
-        self._counts(agents).add(needs, self._slots(agents), self._windows(agents))
+        self._counts(agents).add(needs, self._slots[agents], self._windows(agents))
 
     def _counts(self, agents: bool) -> Counts:
         return self.runs if agents else self.tasks
@@ -190,17 +204,6 @@ class Subordinate:
             return [kind.agent_capacity or kind.agent_concurrency for kind in self.kinds]
         mean_run_ms = self.pace.mean_run_ms
         return [kind.capacity or prefetch_window(kind.concurrency, mean_run_ms) for kind in self.kinds]
-
-    def _slots(self, agents: bool) -> list[int]:
-        """How many of them each kind may have and begins at once."""
-        return [
-            min(self._at_once(kind, agents), window)
-            for kind, window in zip(self.kinds, self._windows(agents), strict=True)
-        ]
-
-    @staticmethod
-    def _at_once(kind: Kind, agents: bool) -> int:
-        return kind.agent_concurrency if agents else kind.concurrency
 
     def mark_draining(self) -> None:
         """Notes that it gave a task back, so it is draining: it gets nothing new unless its next heartbeat says

@@ -13,7 +13,7 @@ from operator import attrgetter
 
 from core.agents import Subordinate
 from core.room import Needs
-from core.strategies import CHOOSES, DEFAULT, Asks, Strategy, Turns
+from core.strategies import CHOOSES, DEFAULT, TAKING_TURNS, Asks, Strategy, Turns
 
 __all__ = ["Balancer"]
 
@@ -43,6 +43,7 @@ class Balancer:
         self._choose = CHOOSES[strategy]
         self._anywhere = strategy is Strategy.RENDEZVOUS and not at_once
         self._turns = turns or Turns()
+        self._takes_turns = strategy in TAKING_TURNS
         self._at_once = at_once
         self._ready: dict[Needs, _Ready] = {}
 
@@ -60,7 +61,8 @@ class Balancer:
             while others := among if avoid is None else [child for child in among if child.name != avoid]:
                 child = self._choose(others, asks, self._turns)
                 if self._takes(child, asks.needs, first=among is ready.first):
-                    self._turns.note(child)
+                    if self._takes_turns:
+                        self._turns.note(child)
                     return child
                 among.remove(child)
                 if among is ready.first:
@@ -78,10 +80,14 @@ class Balancer:
         """Who is ready for such tasks; the last one that it names is so now."""
         ready = self._ready.get(needs)
         if ready is None:
-            able = [child for child in self._children if self._takes(child, needs, first=False)]
             ready = self._ready[needs] = _Ready([], [])
-            for child in able:
-                (ready.first if self._takes(child, needs, first=True) else ready.then).append(child)
+            for child in self._children:
+                if not child.can(needs):
+                    continue
+                if self._takes(child, needs, first=True):
+                    ready.first.append(child)
+                elif self._takes(child, needs, first=False):
+                    ready.then.append(child)
         while ready.first and not self._takes(ready.first[-1], needs, first=True):
             self._move_on(ready.first.pop(), needs, ready)
         while not ready.first and ready.then and not self._takes(ready.then[-1], needs, first=False):

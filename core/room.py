@@ -40,7 +40,10 @@ class Counts:
 
     def fits(self, needs: Needs, limits: Sequence[int]) -> bool:
         """Whether one more task fits, when each kind has at most its limit."""
-        able, held = self.able(needs), self.held
+        held = self.held
+        able = self._able.get(needs)
+        if able is None:
+            able = self.able(needs)
         for kind in able:
             if held[kind] < limits[kind]:
                 return True

@@ -20,7 +20,7 @@ from core.errors import UserError
 from core.room import Needs
 from core.tasks import Task, skills_needed
 
-__all__ = ["CHOOSES", "DEFAULT", "OF_NONE", "Asks", "Strategy", "Turns", "asks_of", "strategy_named"]
+__all__ = ["CHOOSES", "DEFAULT", "OF_NONE", "TAKING_TURNS", "Asks", "Strategy", "Turns", "asks_of", "strategy_named"]
 
 #: Up to this many children are all compared.
 FEW = 16
@@ -41,6 +41,8 @@ class Strategy(StrEnum):
 
 
 DEFAULT = Strategy.LEAST_CONNECTIONS
+#: Those that remember earlier choices.
+TAKING_TURNS = frozenset({Strategy.ROUND_ROBIN, Strategy.WEIGHTED_ROUND_ROBIN})
 #: The name that takes from a distributor the strategy of its own.
 OF_NONE = "default"
 

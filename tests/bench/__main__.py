@@ -21,6 +21,7 @@ from tests.bench.events import events
 from tests.bench.herd import herd
 from tests.bench.levels import levels
 from tests.bench.local import local
+from tests.bench.scheduling import scheduling
 from tests.bench.waiting import waiting
 
 
@@ -59,6 +60,7 @@ PARTS = {
         lambda options: waiting(options.waiting, options.tasks, options.repeats), report.waiting_table, alone=True
     ),
     "local": Part(lambda options: local(options.repeats), report.local_table),
+    "scheduling": Part(lambda options: scheduling(options.repeats), report.scheduling_table),
     "herd": Part(lambda _: herd(), report.herd_table),
 }
 

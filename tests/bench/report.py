@@ -142,6 +142,17 @@ def local_table(found: dict[str, list[float]], console: Console) -> None:
     console.print(table)
 
 
+def scheduling_table(found: list[dict[str, Any]], console: Console) -> None:
+    """Microseconds for each task that is placed, by strategy and by how many are open."""
+    sizes = sorted({cost["open"] for cost in found})
+    table = Table(title="A task is placed among 1,000 agents, µs", title_justify="left")
+    _columns(table, "strategy", *(f"of {size:,}" for size in sizes))
+    for strategy in dict.fromkeys(cost["strategy"] for cost in found):
+        of_it = {cost["open"]: cost["us"] for cost in found if cost["strategy"] == strategy}
+        table.add_row(strategy, *(f"{of_it[size]:.1f}" for size in sizes))
+    console.print(table)
+
+
 #: By part: what is measured, its key, and how it is written.
 OF_AGENTS = {
     "trivial": [("runs a second", "runs_per_s", ",.0f"), ("CPU of a run, ms", "cpu_ms", ".2f")],
