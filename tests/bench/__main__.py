@@ -18,6 +18,7 @@ from tests.bench import parts, report
 from tests.bench.agents import agents
 from tests.bench.bus import bus_costs
 from tests.bench.events import events
+from tests.bench.explain import explain
 from tests.bench.herd import herd
 from tests.bench.levels import levels
 from tests.bench.local import local
@@ -61,6 +62,7 @@ PARTS = {
     ),
     "local": Part(lambda options: local(options.repeats), report.local_table),
     "scheduling": Part(lambda options: scheduling(options.repeats), report.scheduling_table),
+    "explain": Part(lambda options: explain(options.repeats), report.explain_table, alone=True),
     "herd": Part(lambda _: herd(), report.herd_table),
 }
 
