@@ -11,7 +11,7 @@ from core.cli.render import print_json, print_table
 from core.cli.session import run
 
 if TYPE_CHECKING:
-    from core.operations.checkup import Finding
+    from core.operations.finding import Finding
 
 __all__ = ["doctor"]
 
@@ -19,7 +19,8 @@ __all__ = ["doctor"]
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Find problems, and say how to fix them.
 
-    Looks at Python, packages, settings, secret, server, leases, agents and rejected messages; changes nothing.
+    Looks at Python, packages, settings, secret, server, leases, agents, what keeps tasks waiting, skills that nobody
+    has, the registry, versions and rejected messages; changes nothing.
     The exit code is not 0 when something has failed.
     """
     from core.operations.checkup import exit_code_of

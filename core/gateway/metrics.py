@@ -20,6 +20,7 @@ from core.roles import Role
 from core.runtime.exposition import CONTENT_TYPE, expose, histograms
 from core.runtime.measures import Histogram
 from core.runtime.tracing import answering
+from core.waiting_counts import WaitingFor
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -158,6 +159,10 @@ def _of_fleet(overview: Overview | None) -> Iterator[Metric]:
     ):
         tasks.add_metric([state], number)
     yield tasks
+    waiting = GaugeMetricFamily("fleet_waiting_tasks", "Open tasks, by what they wait for.", labels=["reason"])
+    for reason in WaitingFor:
+        waiting.add_metric([reason.value], overview.waiting.get(reason, 0))
+    yield waiting
     yield GaugeMetricFamily(
         "fleet_slots", "Tasks that workers can run at once.", sum(beat.concurrency for beat in beats)
     )

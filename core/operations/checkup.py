@@ -7,9 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal
 
 from core.agents import Health
 from core.config.settings import RedisConfig, Settings, with_client_certificate
@@ -21,6 +19,8 @@ from core.errors import AgentSystemError, ConfigError, ServerRefused
 from core.machine.private_files import is_open_to_others
 from core.machine.process_identity import provably_dead
 from core.operations.acl import Chain, chain_of_user
+from core.operations.finding import Finding
+from core.operations.fleet_checkup import check_fleet
 from core.operations.overview import read_overview
 from core.operations.permissions import cure_of, refused_to, shown
 from core.operations.reader import Reader, reading
@@ -29,7 +29,7 @@ from core.printable import printable
 from core.roles import Address, Role, asker_of
 from core.server_info import fields_of, memory_of
 
-__all__ = ["Finding", "check_all", "check_info", "check_overview", "check_secret_files", "check_server", "exit_code_of"]
+__all__ = ["check_all", "check_info", "check_overview", "check_secret_files", "check_server", "exit_code_of"]
 
 log = logging.getLogger(__name__)
 
@@ -44,17 +44,6 @@ _WITHOUT_APPEND_ONLY_FILE = {
     False: "the server writes nothing to disk: when it restarts, every task is lost",
     None: "there is no append-only file: a crash of the server loses what came after its last snapshot, if it has one",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check."""
-
-    check: str
-    state: Literal["ok", "warn", "fail"]
-    what: str
-    cure: str = ""  #: of a check that is not ok
-    exit_code: int = 0  #: exit code of a command that fails because of it
 
 
 async def check_all() -> AsyncIterator[Finding]:
@@ -187,7 +176,11 @@ async def _check_server(reader: Reader, settings: Settings) -> AsyncIterator[Fin
         yield Finding("clock", "warn", f"this machine's differs from the server's by {abs(ahead_s):.0f} s", "use NTP")
     else:
         yield Finding("clock", "ok", f"within {CLOCK_S:g} s of the server's")
-    for finding in check_overview(await read_overview(reader, settings.coordinator_id, settings.agent)):
+    overview = await read_overview(reader, settings.coordinator_id, settings.agent)
+    for finding in (
+        *check_overview(overview),
+        *await check_fleet(reader, overview, secret_text(settings.a2a.token_secret)),
+    ):
         yield finding
 
 
@@ -294,7 +287,8 @@ def check_overview(overview: Overview) -> Iterator[Finding]:
             "messages", "warn",
             f"{sum(overview.quarantined.values())} rejected and kept as evidence: {', '.join(reasons)}",
             "bad_signature, unknown_key: give its sender its own A2A_AGENT_KEY, or set the same A2A_TOKEN_SECRET"
-            " everywhere; revoked: somebody uses a key that was stolen; others: see the agent's log",
+            " everywhere; revoked: somebody uses a key that was stolen; stale: its sender stood still, or the server's"
+            " clock jumped; others: see the agent's log",
         )  # fmt: skip
     else:
         yield Finding("messages", "ok", "none was rejected")

@@ -64,6 +64,7 @@ class FleetWatch:
             dead_letters=overview.dead_letters,
             rate=self._rates[-1] if self._rates else 0.0,
             rates=tuple(self._rates),
+            waiting={why.replace("_", " "): number for why, number in overview.waiting.items() if why != "running"},
             oldest_waiting_s=_oldest_waiting_s(tasks, overview.at),
             slowest=await self._slowest(tasks, overview.at),
             questions=[_asked(question, overview.at) for question in asked if isinstance(question, Question)],

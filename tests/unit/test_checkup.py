@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from core.config.sources import load
-from core.operations.checkup import Finding, check_info, check_secret_files, exit_code_of
+from core.operations.checkup import check_info, check_secret_files, exit_code_of
+from core.operations.finding import Finding
 
 GOOD = {
     "redis_version": "7.2.4",

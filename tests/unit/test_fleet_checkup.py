@@ -1,0 +1,72 @@
+"""What `agents doctor` says of a fleet: rules over what was read."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from core.agents import Health
+from core.operations.fleet_checkup import check_tiers, check_versions, check_waiting, unmet_needs
+from core.overview import AgentView, Overview
+from core.roles import Address, Role
+from core.status_reports import Beat
+from core.tasks import Task
+
+TOP = Address(Role.COORDINATOR, "c")
+D1, D2 = Address(Role.DISTRIBUTOR, "d1"), Address(Role.DISTRIBUTOR, "d2")
+W1 = Address(Role.WORKER, "w1")
+
+
+def agent(*chain: Address, health: Health = Health.ACTIVE, **beat: Any) -> AgentView:
+    return AgentView(chain, health, None, Beat(**beat), 0, 0, 0, 1, 1)
+
+
+def overview(*agents: AgentView, **fields: Any) -> Overview:
+    return Overview("c", datetime(2026, 11, 28, tzinfo=UTC), agents, 0, 0, 0, {}, **fields)
+
+
+@pytest.mark.parametrize(
+    ("agents", "state", "words"),
+    [
+        ((agent(TOP, D1),), "fail", "no coordinator is up"),
+        ((agent(TOP),), "warn", "nobody below it"),
+        ((agent(TOP), agent(TOP, D1, health=Health.GONE), agent(TOP, D2), agent(TOP, D1, W1)), "fail", "w1 of d1"),
+    ],
+)
+def test_a_tier_that_is_missing_is_named_with_a_cure(agents: Any, state: str, words: str) -> None:
+    [found] = check_tiers(overview(*agents))
+    assert (found.state, words in found.what) == (state, True)
+    assert found.cure
+
+
+def test_nothing_is_said_of_tiers_that_are_all_there_or_all_away() -> None:
+    assert not list(check_tiers(overview(agent(TOP), agent(TOP, D1), agent(TOP, D1, W1))))
+    assert not list(check_tiers(overview()))
+
+
+def test_tasks_that_wait_for_what_does_not_come_are_a_finding_and_those_in_line_are_not() -> None:
+    [held] = check_waiting(overview(waiting={"nobody_has": 3, "all_full": 5}))
+    [in_line] = check_waiting(overview(waiting={"all_full": 5}))
+    assert (held.state, "3 task(s)" in held.what) == ("warn", True)
+    assert (in_line.state, "5 task(s) wait their turn" in in_line.what) == ("ok", True)
+
+
+def test_a_skill_that_no_worker_has_is_named_with_a_task_that_needs_it() -> None:
+    there = overview(agent(TOP, D1, W1, capabilities=("task:sum", "cpu")))
+    tasks = [
+        Task(task_id="t1", task_type="sum"),
+        Task(task_id="t2", task_type="sum", capabilities=("gpu",)),
+        Task(task_id="t3", task_type="draw"),
+    ]
+    told = [finding.what for finding in unmet_needs(tasks, there)]
+    assert len(told) == 2
+    assert any("capability 'gpu'" in what and "t2" in what for what in told)
+    assert any("tasks of type 'draw'" in what and "t3" in what for what in told)
+
+
+def test_agents_of_other_versions_are_named() -> None:
+    assert check_versions({"w1": "0.1.0", "w2": ""}, "0.1.0").state == "ok"
+    other = check_versions({"w1": "0.1.0", "w2": "0.2.0"}, "0.1.0")
+    assert (other.state, "w2 0.2.0" in other.what, "w1" in other.what) == ("warn", True, False)
