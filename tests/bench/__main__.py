@@ -23,6 +23,7 @@ from tests.bench.herd import herd
 from tests.bench.levels import levels
 from tests.bench.local import local
 from tests.bench.scheduling import scheduling
+from tests.bench.sight import sight
 from tests.bench.waiting import waiting
 
 
@@ -55,6 +56,7 @@ PARTS = {
     "events": Part(lambda options: events(options.events), report.events_table),
     "bus": Part(lambda options: bus_costs(options.repeats), report.bus_table),
     "levels": Part(lambda options: levels(options.tasks, options.repeats), report.levels_table),
+    "sight": Part(lambda options: sight(options.tasks, options.repeats), report.sight_table),
     "agents": Part(lambda options: agents(options.repeats), report.agents_tables),
     "engine": Part(lambda options: _engine(options.repeats), report.engine_table),
     "waiting": Part(

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import psutil
 
@@ -17,6 +17,7 @@ from core.errors import AgentSystemError
 from core.event_types import EventLevel
 from tests.bench.noop import TASK_TYPE
 from tests.bench.processes import ProcessGroup
+from tests.bench.scrapes import Scrapes
 from tests.bench.workload import check, payload
 from tests.redis_server import RedisServer
 
@@ -41,18 +42,22 @@ class OurSystem:
         task_type: str = TASK_TYPE,
         level: EventLevel = EventLevel.TASKS,
         agent_concurrency: int | None = None,
+        observed: Mapping[str, str] | None = None,
     ) -> None:
         """`handlers`: the modules of the handlers. `level`: how much it tells. `agent_concurrency`: runs of graphs at
-        once in a worker; None: the default."""
+        once in a worker; None: the default. `observed`: its variables for traces, while all metrics are read each
+        second; None: nobody looks."""
         secret = secrets.token_urlsafe(32)
         environment = {**server.environment, "A2A_TOKEN_SECRET": secret, "LOG_LEVEL": "WARNING"}
         environment |= {"AGENT_DATA_DIR": str(server.directory), "AGENT_EVENTS": level}
         if agent_concurrency is not None:
             environment["AGENT_CONCURRENCY"] = str(agent_concurrency)
         self._handlers, self._task_type = handlers, task_type
+        self._scrapes = None if observed is None else Scrapes()
+        environment |= observed or {}
         self._group = ProcessGroup(server.directory, environment)
-        self._group.start("coordinator", "-m", "coordinator", "--id", "coordinator-1")
-        self._group.start("distributor", "-m", "distributor", "--id", "distributor-1")
+        self._group.start("coordinator", "-m", "coordinator", "--id", "coordinator-1", *self._probed())
+        self._group.start("distributor", "-m", "distributor", "--id", "distributor-1", *self._probed())
         if workers:
             self.start_workers()
         self._runner = asyncio.Runner()
@@ -64,7 +69,13 @@ class OurSystem:
     def start_workers(self) -> None:
         imports = [word for module in self._handlers for word in ("--import", module)]
         for worker in WORKERS:
-            self._group.start(worker, "-m", "worker", "--id", worker, *imports, "--concurrency", CONCURRENCY)
+            self._group.start(
+                worker, "-m", "worker", "--id", worker, *imports, "--concurrency", CONCURRENCY, *self._probed()
+            )
+
+    def _probed(self) -> tuple[str, ...]:
+        """The flags of an agent whose metrics are read."""
+        return () if self._scrapes is None else ("--health-port", str(self._scrapes.add()))
 
     @property
     def processes(self) -> dict[str, psutil.Process]:
@@ -127,6 +138,8 @@ class OurSystem:
         return found[0]
 
     def close(self) -> None:
+        if self._scrapes is not None:
+            self._scrapes.close()
         self._runner.run(self._client.close.aio())
         self._runner.close()
         self._group.close()

@@ -138,6 +138,16 @@ def explain_table(found: dict[str, Any], console: Console) -> None:
     console.print(turns)
 
 
+def sight_table(found: list[dict[str, Any]], console: Console) -> None:
+    """Medians of the ratios of pairs."""
+    table = Table(title="What it costs to be seen, beside not being seen", title_justify="left")
+    _columns(table, "who looks", "pairs", "tasks per second", "CPU per task")
+    for row in found:
+        ratios = (f"{_median(row[key]):.2f} ({min(row[key]):.2f} to {max(row[key]):.2f})" for key in ("rates", "cpu"))
+        table.add_row(row["looking"], str(len(row["cpu"])), *ratios)
+    console.print(table)
+
+
 def herd_table(found: dict[str, float], console: Console) -> None:
     """What a herd of heartbeats costs."""
     table = Table(title="A thousand heartbeats at once, each second", title_justify="left")
