@@ -11,7 +11,7 @@ AgentSystemError
 ├── UserError           the caller's: the message names the cure
 │   ├── ConfigError, EventLoopError, BadTask, BadEvent, BadAgent, AgentTaken, NotYours, BusClosed, NoGroup,
 │   ├── CheckpointTooLarge, CheckpointUnreadable, DelegationRefused, AnswerRefused, BadRecording,
-│   ├── BadSchedule, UnknownSchedule,
+│   ├── BadSchedule, UnknownSchedule, BadWebhook,
 │   └── TaskRefused, TaskFailed, TaskTimeout, UnknownTask, TaskLost
 ├── UnlawfulTransition  ours: a bug, let it surface
 └── Wedged              ours: this process must be replaced by another
@@ -270,6 +270,10 @@ class NotAdmitted(BadTask):
 class BadSchedule(UserError):
     """A schedule breaks a rule, or the coordinator does not take it; nothing has changed. The message names the field
     and the cure."""
+
+
+class BadWebhook(UserError):
+    """A webhook may not be called. The message says why, and what to do."""
 
 
 class UnknownSchedule(UserError):

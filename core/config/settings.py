@@ -19,6 +19,7 @@ from core.config.variables import BadSetting, Secret, Value, Variable, secret_te
 from core.errors import ConfigError
 from core.event_types import EventLevel
 from core.roles import AGENT_ID
+from core.webhooks import allowed_hosts
 
 __all__ = [
     "A2AConfig",
@@ -273,6 +274,11 @@ def _origins(text: str) -> str:
     return text
 
 
+def _webhook_hosts(text: str) -> str:
+    allowed_hosts(text)
+    return text
+
+
 ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+")
 
 
@@ -313,6 +319,14 @@ class GatewayConfig(Value):
         5000
     )
     body_mb: Annotated[float, Field(gt=0, le=64), Variable("GATEWAY_BODY_MB", "MiB, at most 64")] = 4.0
+    #: whom it may call when tasks have ended
+    webhook_hosts: Annotated[
+        str,
+        AfterValidator(_webhook_hosts),
+        Variable("GATEWAY_WEBHOOK_HOSTS", "hosts and networks, as *.example.com,10.0.0.0/8"),
+    ] = ""
+    #: what it signs that with; None: it calls nobody
+    webhook_secret: Annotated[Secret, Variable("WEBHOOK_SECRET", "a secret that receivers know", secret=True)] = None
 
 
 class AgentIds(Value):

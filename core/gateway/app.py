@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,8 +10,9 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from core.config.version import installed_version
-from core.gateway import agents, events, messages, metrics, schedules, system, tasks
+from core.gateway import agents, events, messages, metrics, schedules, system, tasks, webhooks
 from core.gateway.access import LOOPBACK_ORIGIN
+from core.gateway.courier import Courier
 from core.gateway.description import describe
 from core.gateway.gate import Door, Gate
 from core.gateway.hierarchy import Hierarchy
@@ -31,9 +33,12 @@ def gateway_app(hierarchy: Hierarchy, door: Door | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with hierarchy, hierarchy.fleet() as fleet:
+        async with hierarchy, hierarchy.fleet() as fleet, asyncio.TaskGroup() as group:
             app.state.hierarchy, app.state.fleet = hierarchy, fleet
+            courier = group.create_task(Courier(hierarchy).run()) if hierarchy.webhooks.secret else None
             yield
+            if courier is not None:
+                courier.cancel()
 
     app = FastAPI(
         title="agent-system",
@@ -54,7 +59,7 @@ def gateway_app(hierarchy: Hierarchy, door: Door | None = None) -> FastAPI:
         allow_headers=["*"],
         expose_headers=EXPOSED,
     )
-    parts = (system, metrics, tasks, agents, messages, events, schedules)
+    parts = (system, metrics, tasks, agents, messages, events, schedules, webhooks)
     for router in (*(part.router for part in parts), *ROUTERS):
         app.include_router(router)
     describe(app)

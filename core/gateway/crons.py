@@ -101,9 +101,13 @@ async def create(request: Request, body: CronBody, thread_id: str | None = None)
 async def _schedule_of(hierarchy: Hierarchy, cron_id: str, body: CronBody, thread_id: str | None) -> Schedule:
     """Raises Problem, BadTask, BadSchedule."""
     body.check()
-    if body.command is not None or body.on_run_completed == "keep":
-        name, cure = ("command", "give an input") if body.command else ("on_run_completed", "create it for a thread")
-        raise Problem(422, f"{name}: a cron cannot have this; {cure}")
+    for name, is_given, cure in (
+        ("command", body.command is not None, "give an input"),
+        ("on_run_completed", body.on_run_completed == "keep", "create it for a thread, which is kept"),
+        ("webhook", body.webhook is not None, "follow its runs: GET /events/stream tells of each"),
+    ):
+        if is_given:
+            raise Problem(422, f"{name}: a cron cannot have this; {cure}")
     assistant = await assistant_named(hierarchy, body.assistant_id)
     run = run_of(body, assistant, thread_id)
     said = body.model_dump(mode="json", exclude_unset=True, exclude={"timezone", "end_time", "enabled", "metadata"})

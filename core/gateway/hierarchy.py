@@ -15,6 +15,7 @@ from core.checkpoints.redis_store import RedisStore
 from core.checkpoints.threads import Threads
 from core.client.agent_client import AgentClient
 from core.config.settings import A2ASecrets, AgentConfig, RedisConfig
+from core.gateway.deliveries import Deliveries
 from core.gateway.event_fan import EventFan
 from core.gateway.fleet import Fleet
 from core.gateway.mailboxes import Mailboxes
@@ -25,7 +26,7 @@ from core.operations.event_feed import EventFeed, SealsOf
 from core.operations.overview import read_overview
 from core.operations.reader import Reader, opening, reading
 from core.overview import Overview
-from core.redis_backend import rate_scripts, registry_scripts
+from core.redis_backend import delivery_scripts, rate_scripts, registry_scripts
 from core.redis_backend.bounded_reads import name_of
 from core.redis_backend.gateway_keys import GatewayKeys
 from core.redis_backend.keys import CoordinatorKeys
@@ -35,10 +36,13 @@ from core.roles import Address, asker_of
 from core.run_stream import chunks_of
 from core.stored import pairs
 from core.tasks import Task
+from core.webhooks import WebhookRules
 from core.wiring import redis_or_configured, seals_of_agents, secrets_or_configured, server_for
 
 __all__ = ["Hierarchy", "asks"]
 
+#: Nobody is called.
+NO_WEBHOOKS = WebhookRules()
 #: How long it is taken as known which graphs there are, s.
 GRAPHS_S = 2.0
 
@@ -48,6 +52,7 @@ class Hierarchy:
 
     client: AgentClient
     records: Records
+    deliveries: Deliveries
     threads: Threads
     store: RedisStore
     mailboxes: Mailboxes
@@ -62,9 +67,11 @@ class Hierarchy:
         coordinator_id: str,
         client_id: str,
         agent_config: AgentConfig | None = None,
+        webhooks: WebhookRules = NO_WEBHOOKS,
     ) -> None:
         """`agent_config`: of the workers of agents that register here."""
         self._agent_config = agent_config or AgentConfig()
+        self.webhooks = webhooks
         self._given = redis_or_configured(redis)
         self._a2a = secrets_or_configured(a2a or A2ASecrets())
         self.coordinator_id = coordinator_id
@@ -79,7 +86,9 @@ class Hierarchy:
 
     async def __aenter__(self) -> Self:
         redis = self._redis = await server_for(self._given, self._a2a)
-        self._connection = GroupedConnection(opening(redis), (*rate_scripts.SCRIPTS, *registry_scripts.SCRIPTS))
+        self._connection = GroupedConnection(
+            opening(redis), (*rate_scripts.SCRIPTS, *registry_scripts.SCRIPTS, *delivery_scripts.SCRIPTS)
+        )
         self.run = self._connection.run
         self.mailboxes = Mailboxes(self._connection, opening(redis), self.gateway_keys)
         self.discovery = AgentDiscoveryService(self.coordinator_id, self._connection)
@@ -89,6 +98,7 @@ class Hierarchy:
         )
         self._watch = QuestionsWatch(self._connection, self._keys.questions)
         self.records = Records(self._connection, self.coordinator_id)
+        self.deliveries = Deliveries(self._connection, self.gateway_keys)
         self._saver = RedisSaver(redis)
         self.threads = Threads(self._saver)
         self.store = RedisStore(redis, name=self.coordinator_id)

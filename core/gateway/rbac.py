@@ -91,6 +91,7 @@ ROUTES: dict[Action, tuple[str, ...]] = {
         "POST /threads/{thread_id}/runs/{run_id}/cancel", "DELETE /threads/{thread_id}/runs/{run_id}",
     ),
     A.SEE_SCHEDULES: (
+        "GET /webhooks/failed",
         "GET /schedules", "GET /schedules/{name}", "POST /runs/crons/search", "POST /runs/crons/count",
     ),
     A.CHANGE_SCHEDULES: (

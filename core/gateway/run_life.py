@@ -14,10 +14,11 @@ from core.errors import UnknownTask
 from core.gateway.assistants import assistant_named
 from core.gateway.hierarchy import Hierarchy, asks
 from core.gateway.problems import Problem
-from core.gateway.records import RunRecord
+from core.gateway.records import AssistantRecord, RunRecord
 from core.gateway.run_events import BREAKPOINT, INTERRUPT, error_of, interrupts_of
 from core.gateway.run_requests import RunBody, run_of, task_of
 from core.gateway.thread_life import thread_for_run
+from core.gateway.webhooks import of_run
 from core.tasks import Task
 
 __all__ = ["begin_run", "end_run", "give_up", "known_run", "run_outcome", "run_told", "runs_told", "settle"]
@@ -41,6 +42,20 @@ async def begin_run(hierarchy: Hierarchy, body: RunBody, thread_id: str | None) 
         thread_id = str(uuid4())
         await thread_for_run(hierarchy, thread_id, "create", assistant)
     run = run_of(body, assistant, thread_id)
+    if body.webhook is None:
+        return await _begun(hierarchy, body, run, assistant, thread_id)
+    hierarchy.webhooks.check(body.webhook)
+    await hierarchy.deliveries.note(of_run(run, body.webhook))
+    try:
+        return await _begun(hierarchy, body, run, assistant, thread_id)
+    except Exception:
+        await hierarchy.deliveries.forget(run.run_id)
+        raise
+
+
+async def _begun(
+    hierarchy: Hierarchy, body: RunBody, run: RunRecord, assistant: AssistantRecord, thread_id: str | None
+) -> RunRecord:
     if thread_id is not None and (gone_on := await _gone_on_with(hierarchy, body, run)):
         return gone_on
     task = task_of(body, run, assistant)

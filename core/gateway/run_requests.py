@@ -24,7 +24,6 @@ FOR_THOSE_WHO_RESUME: set[Stream] = {"values", "updates", "messages", "custom", 
 NOT_FOR_CLIENTS = ("thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map")
 #: Fields that this gateway cannot fulfil, and what to do instead.
 CURES = {
-    "webhook": "ask for the run instead: GET /threads/{thread_id}/runs/{run_id}/join returns when it has ended",
     "feedback_keys": "leave it out: there is no LangSmith here",
     "langsmith_tracer": "leave it out, and set LANGSMITH_TRACING for the workers",
     "strict_resume": "leave it out: an answer to a question that is not open any more is always refused",

@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from core.gateway.access import caller_of
 from core.gateway.hierarchy import Hierarchy
+from core.gateway.problems import Problem
 from core.gateway.run_requests import Body
 from core.gateway.task_bodies import TaskBody, new_task
 from core.schedules import Schedule, upcoming
@@ -92,6 +93,8 @@ async def put(request: Request, name: ScheduleName, body: ScheduleBody) -> Sched
     anew."""
     hierarchy: Hierarchy = request.app.state.hierarchy
     fields = {field: getattr(body, field) for field in body.model_fields_set if field != "task"}
+    if body.task.webhook is not None:
+        raise Problem(422, "task.webhook: a schedule cannot have this; GET /events/stream tells of each of its tasks")
     task = new_task(body.task, caller_of(request), None)
     await hierarchy.client.schedules.set.aio(Schedule(name=name, task=task, **fields))
     return await _recorded(request, name)

@@ -17,6 +17,7 @@ from core.gateway.hierarchy import Hierarchy
 from core.gateway.tokens import Tokens
 from core.runtime.logs import configure_logging
 from core.runtime.tracing import listen
+from core.webhooks import WebhookRules, allowed_hosts
 
 __all__ = ["serve"]
 
@@ -30,7 +31,8 @@ def serve(settings: Settings, client_id: str) -> None:
     """Answers requests until a signal ends it. `client_id`: as whom it submits tasks. Raises ConfigError: it would be
     open to others, or a setting is wrong."""
     config = settings.gateway
-    hierarchy = Hierarchy(settings.redis, settings.a2a, settings.coordinator_id, client_id, settings.agent)
+    webhooks = WebhookRules(allowed_hosts(config.webhook_hosts), secret_text(config.webhook_secret) or "")
+    hierarchy = Hierarchy(settings.redis, settings.a2a, settings.coordinator_id, client_id, settings.agent, webhooks)
     door = _door(config, hierarchy)
     if door.is_open and not is_loopback(config.host):
         raise ConfigError(

@@ -52,6 +52,7 @@ class TaskBody(Body):
     regions: list[Name] = Field(default_factory=list, max_length=16, description="where to run it: nearest first")
     shared_with: list[Name] = Field(default_factory=list, max_length=32, description='clients that see it; "*": all')
     run: dict[str, Any] | None = Field(default=None, description="how its graph is run: thread_id, config, ...")
+    webhook: str | None = Field(default=None, max_length=2000, description="a URL that is told of its end, by POST")
     budget: dict[str, float] | None = Field(default=None, description="what it may spend: calls, tokens, cost_usd")
 
 
@@ -142,7 +143,7 @@ def new_task(body: TaskBody, caller: Caller, task_id: str | None) -> Task:
     tenant's."""
     if caller.tenant is not None and body.tenant not in (None, caller.tenant):
         raise Problem(403, f"tenant: this key or token submits for tenant {caller.tenant!r} alone; leave it out")
-    fields = {name: getattr(body, name) for name in body.model_fields_set}
+    fields = {name: getattr(body, name) for name in body.model_fields_set if name != "webhook"}
     fields["tenant"] = caller.tenant or body.tenant
     if (named := body.task_id or task_id) is not None:
         fields["task_id"] = named

@@ -25,6 +25,7 @@ from core.gateway.task_bodies import (
     told_outcome,
 )
 from core.gateway.visible_tasks import sees, visible_task
+from core.gateway.webhooks import of_task
 from core.operations.task_pages import page_of_tasks
 from core.operations.task_records import read_task
 from core.tasks import Task, TaskStatus
@@ -74,11 +75,16 @@ async def submit(request: Request, body: SubmitBody, idempotency_key: Idempotenc
     await _check_not_of_others(
         hierarchy, caller, [task.task_id for task, one in zip(tasks, bodies, strict=True) if one.task_id]
     )
+    called = [of_task(task.task_id, one.webhook) for task, one in zip(tasks, bodies, strict=True) if one.webhook]
+    for delivery in called:
+        hierarchy.webhooks.check(delivery.url)
+    await hierarchy.deliveries.note(*called)
     refused = {}
     try:
         await hierarchy.client.submit_many.aio(tasks)
     except TaskRefused as error:
         refused = dict(error.refused)
+        await hierarchy.deliveries.forget(*refused)
         if len(refused) >= len({task.task_id for task in tasks}):
             problem = problem_of(error)
             raise Problem(problem.status, problem.detail, refused=_told_refused(refused)) from None

@@ -7,6 +7,10 @@
 {gateway:C}:runs:T                       hash    run id -> what was asked, JSON             1 day     gateways
                                                  (of a thread that is kept: no TTL)
 {gateway:C}:crons:T                      set     crons that begin runs in thread T          -         gateways
+{gateway:C}:webhooks                     hash    id of a run or task -> whom to tell of its  -         gateways
+                                                 end, JSON
+{gateway:C}:webhooks:due                 zset    these by when they are looked at next (ms)  -         gateways
+{gateway:C}:webhooks:failed              stream  those that were given up, bounded           -         gateways
 {gateway:C}:messages                     stream  messages of agents, but for their payload,  -         gateways
                                                  bounded
 {gateway:C}:message:M                    string  message M, JSON                            its own   gateways
@@ -49,6 +53,18 @@ class GatewayKeys:
 
     def crons(self, thread_id: str) -> str:
         return self._key(f"crons:{thread_id}")
+
+    @property
+    def webhooks(self) -> str:
+        return self._key("webhooks")
+
+    @property
+    def webhooks_due(self) -> str:
+        return self._key("webhooks:due")
+
+    @property
+    def webhooks_failed(self) -> str:
+        return self._key("webhooks:failed")
 
     @property
     def messages(self) -> str:

@@ -137,7 +137,7 @@ async def test_a_stream_goes_on_at_another_gateway_although_its_worker_was_kille
 
 
 async def test_what_cannot_be_had_is_refused_with_the_cure(sdk: LangGraphClient) -> None:
-    with pytest.raises(UnprocessableEntityError, match="webhook is not supported; ask for the run instead"):
+    with pytest.raises(UnprocessableEntityError, match="webhook: this gateway calls nobody; set its WEBHOOK_SECRET"):
         await sdk.runs.create(None, "steps", input={}, webhook="http://127.0.0.1/x")
     with pytest.raises(NotFoundError, match="there is no thread"):
         await sdk.runs.create("nothing", "steps", input={})

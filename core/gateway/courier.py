@@ -1,0 +1,181 @@
+"""Calls webhooks when tasks and runs have ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import orjson
+from msgspec.structs import replace
+
+from core.errors import AgentSystemError, BadWebhook
+from core.gateway.deliveries import Delivery
+from core.gateway.hierarchy import Hierarchy, asks
+from core.gateway.records import RunRecord
+from core.gateway.run_events import error_of, interrupts_of
+from core.gateway.run_life import run_told
+from core.gateway.task_bodies import told_outcome
+from core.tasks import Task, utc_now
+from core.webhooks import MAX_TRIES, retry_delay_s, signature
+
+__all__ = ["Courier"]
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks for deliveries that are due.
+LOOK_S = 0.25
+#: How soon, and how late at most, it is looked again whether a task has ended, s; a quarter of its age in between.
+SOON_S, LATE_S = 0.25, 15.0
+#: How long the record of a task may be missing, since it is about to be submitted, s.
+MISSING_S = 60.0
+#: How long one try may take, s; shorter than a claim.
+TRY_S = 10.0
+PROBLEM_CHARACTERS = 300
+#: Number of deliveries that are seen to at the same time.
+AT_ONCE = 100
+
+
+class Courier:
+    """Delivers what has come due, until it is cancelled. What it does not finish, another one does."""
+
+    def __init__(self, hierarchy: Hierarchy) -> None:
+        self._hierarchy = hierarchy
+        self._rules = hierarchy.webhooks
+
+    async def run(self) -> None:
+        # Addresses are checked, so nothing in the environment may lead elsewhere. Several hosts may have one address,
+        # so nothing that one of them has said or shown holds for the next: no cookie, and no connection.
+        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+        async with (
+            httpx.AsyncClient(
+                trust_env=False, follow_redirects=False, timeout=TRY_S, cookies=no_cookies,
+                limits=httpx.Limits(max_keepalive_connections=0),
+            ) as client,
+            asyncio.TaskGroup() as group,
+        ):  # fmt: skip
+            under_way: set[asyncio.Task[None]] = set()
+            while True:
+                room = AT_ONCE - len(under_way)
+                claimed = await self._claimed(room) if room else []
+                for delivery in claimed:
+                    task = group.create_task(self._attend(client, delivery))
+                    under_way.add(task)
+                    task.add_done_callback(under_way.discard)
+                if room and len(claimed) == room:
+                    continue
+                if room:
+                    await asyncio.sleep(LOOK_S)
+                else:
+                    await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _claimed(self, room: int) -> list[Delivery]:
+        try:
+            return await self._hierarchy.deliveries.claim(room)
+        except AgentSystemError as error:
+            log.warning("webhooks wait: %s", error, extra={"action": "webhooks_wait"})
+            return []
+
+    async def _attend(self, client: httpx.AsyncClient, delivery: Delivery) -> None:
+        """Sees to one delivery. If that fails, it is claimed again when the claim has run out."""
+        try:
+            await self._deliver(client, delivery)
+        except AgentSystemError as error:
+            log.warning("a webhook waits: %s", error, extra={"action": "webhooks_wait"})
+        except Exception as error:
+            log.error("a webhook met a bug", exc_info=error, extra={"action": "webhook_failed"})
+
+    async def _deliver(self, client: httpx.AsyncClient, delivery: Delivery) -> None:
+        """Delivers, if the end has come, or looks again later."""
+        deliveries = self._hierarchy.deliveries
+        age_s = (utc_now() - delivery.created_at).total_seconds()
+        run, task = await self._found(delivery)
+        if task is None:
+            if age_s > MISSING_S:
+                await self._give_up(replace(delivery, problem="there is no record of it any more"))
+            else:
+                await deliveries.put_off(delivery, SOON_S)
+            return
+        if not _is_over(run, task):
+            await deliveries.put_off(delivery, min(LATE_S, max(SOON_S, age_s / 4)))
+            return
+        body = told_outcome(task) if run is None else _told_run(run, task)
+        problem = await self._try(client, delivery, body)
+        tried = replace(delivery, tries=delivery.tries + 1, problem=problem)
+        if not problem:
+            await deliveries.forget(delivery.delivery_id)
+        elif tried.tries >= MAX_TRIES:
+            await self._give_up(tried)
+        else:
+            await deliveries.put_off(tried, retry_delay_s(tried.delivery_id, tried.tries))
+
+    async def _give_up(self, delivery: Delivery) -> None:
+        log.warning(
+            "webhook of %s is given up: %s",
+            delivery.delivery_id,
+            delivery.problem,
+            extra={"action": "webhook_given_up"},
+        )
+        await self._hierarchy.deliveries.give_up(delivery)
+
+    async def _found(self, delivery: Delivery) -> tuple[RunRecord | None, Task | None]:
+        """The run that it is about, if it is about one, and the task."""
+        if delivery.thread_id is None:
+            return None, await self._hierarchy.task(delivery.delivery_id)
+        run = await self._hierarchy.records.run(delivery.thread_id, delivery.delivery_id)
+        return run, await self._hierarchy.task(run.task_id) if run else None
+
+    async def _try(self, client: httpx.AsyncClient, delivery: Delivery, body: dict[str, Any]) -> str:
+        """Calls the URL once. Returns what has gone wrong; empty: it was delivered."""
+        try:
+            self._rules.check(delivery.url)  # the settings may be others than when it was recorded
+            async with asyncio.timeout(TRY_S):
+                return await self._call(client, delivery, orjson.dumps(body))
+        except TimeoutError:
+            return f"it took longer than {TRY_S:g} s"
+        except (BadWebhook, httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            return f"{type(error).__name__}: {error}"[:PROBLEM_CHARACTERS]
+
+    async def _call(self, client: httpx.AsyncClient, delivery: Delivery, content: bytes) -> str:
+        parts = urlsplit(delivery.url)
+        host = parts.hostname or ""
+        address = self._rules.hosts.reachable(await _addresses(host))
+        if address is None:
+            return f"host {host} has no public address, and GATEWAY_WEBHOOK_HOSTS allows none of its others"
+        headers = {
+            "Host": parts.netloc,
+            "Content-Type": "application/json",
+            "X-Delivery-Id": delivery.delivery_id,
+            "X-Signature": signature(self._rules.secret, int(time.time()), content),
+        }
+        url = httpx.URL(delivery.url).copy_with(host=address)
+        # What is connected to is the address that was checked; the certificate has to be that of the host.
+        extensions = {"sni_hostname": host}
+        async with client.stream("POST", url, content=content, headers=headers, extensions=extensions) as answer:
+            return "" if answer.is_success else f"the receiver has answered {answer.status_code}"
+
+
+def _is_over(run: RunRecord | None, task: Task) -> bool:
+    """Whether a task has ended, or a run is over since it asks something. A task that goes on with an answer still asks
+    the question before, until it has begun its next attempt."""
+    if task.status.ended or run is None:
+        return task.status.ended
+    return run.until is not None or (asks(task) and task.attempt > run.attempts_before)
+
+
+def _told_run(run: RunRecord, task: Task) -> dict[str, Any]:
+    told = run_told(run, task)
+    if run.until is None and not task.status.ended:
+        told["interrupts"] = interrupts_of(task)
+    return {**told, "values": task.result, "error": error_of(task) if run.until is None else None}
+
+
+async def _addresses(host: str) -> list[str]:
+    """What a host is called by, in the order of preference. Raises OSError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(where[0]) for *_, where in found))
