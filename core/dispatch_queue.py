@@ -43,6 +43,8 @@ PATIENCE_MS = {
 }
 #: A task that is due since this long, ms, is overdue; and how many turns there are for each that an overdue task gets.
 OVERDUE_MS, OVERDUE_EVERY = 60_000, 8
+#: Later than any date.
+NEVER_MS = 1 << 62
 #: Tenants that are remembered while nothing of theirs waits, beyond twice the number of those that wait.
 RESTING = 1_000
 
@@ -73,6 +75,7 @@ class DispatchQueue:
     weight: int = 0  #: of the tenants with waiting tasks, together
     turns: int = 0  #: number of tasks handed out
     now_ms: int = 0  #: at the last `wake`
+    earliest_ms: int = NEVER_MS  #: nothing in a lane is due before
     created: datetime | None = None  #: the last moment that was converted to ms
     created_ms: int = 0
 
@@ -133,7 +136,7 @@ class DispatchQueue:
     def pop(self, can_serve: Callable[[Needs], bool], placement: Placement = Placement.ANYWHERE) -> str | None:
         """The next id among the lanes of this placement that `can_serve` accepts; None: no task can be handed out."""
         best: Offer | None = None
-        if self.turns % OVERDUE_EVERY == OVERDUE_EVERY - 1:
+        if self.turns % OVERDUE_EVERY == OVERDUE_EVERY - 1 and self.earliest_ms + OVERDUE_MS <= self.now_ms:
             best = self._overdue(can_serve, placement)
         if best is None:
             best = self._in_turn(can_serve, placement)
@@ -205,21 +208,26 @@ class DispatchQueue:
         whose: Tenant | None = None
         tickets, held = self.waiting, self.held_types
         for needs, lane in self.lanes[placement].items():
-            if held and needs[0] in held:
-                continue
             line = lane.only or lane.in_turn(tickets)
-            if line is None or line.tenant.held:
+            if line is None or line.tenant.held or (held and needs[0] in held):
                 continue
-            tenant = line.tenant
-            offer = line.next(tickets) if line.below else line.tops.first(tickets)
+            tenant, punctual = line.tenant, line.tops.punctual
+            if punctual and not line.below and not line.tops.late:  # mostly; the rest does the same, and more
+                first = punctual[0]
+                if tenant is whose and best is not None and best < first and not tenant.roots:
+                    continue
+                ticket = tickets.get(first[2])
+                offer = first if ticket and ticket[0] == first[1] else line.tops.first(tickets)
+            else:
+                offer = line.next(tickets)
             if offer is None:
                 continue
             if best is None or whose is None:
                 goes_first = True
-            elif tenant is whose:
-                goes_first = goes_before(tenant, offer, best)
-            else:
+            elif tenant is not whose:
                 goes_first = (tenant.passed, offer) < (whose.passed, best)
+            else:
+                goes_first = goes_before(tenant, offer, best) if tenant.roots else offer < best
             if goes_first and can_serve(needs):
                 best, whose = offer, tenant
         return best
@@ -227,6 +235,9 @@ class DispatchQueue:
     def _overdue(self, can_serve: Callable[[Needs], bool], placement: Placement) -> Offer | None:
         """The task that is due first of all, if that is overdue."""
         best: Offer | None = None
+        if not self.held_tenants:  # of those that are held nobody says when their tasks are due
+            dates = (lane.oldest(self.waiting) for lanes in self.lanes for lane in lanes.values())
+            self.earliest_ms = min((date[0] for date in dates if date), default=NEVER_MS)
         for needs, lane in self.lanes[placement].items():
             if needs[0] in self.held_types or (oldest := lane.oldest(self.waiting)) is None:
                 continue
@@ -272,6 +283,8 @@ class DispatchQueue:
         if created is not self.created:  # those that come together mostly have the same
             self.created, self.created_ms = created, int(created.timestamp() * 1000)
         due_ms = self.created_ms + PATIENCE_MS[task.priority]
+        if due_ms < self.earliest_ms:
+            self.earliest_ms = due_ms
         needs, name, task_id = skills_needed(task), tenant_of(task), task.task_id
         tenant = self.tenants.get(name)
         if tenant is None or not tenant.waiting:
