@@ -97,7 +97,7 @@ class OutsideWorker(Agent):
             handlers.add(_handler(service, timeout_s, max_attempts))
         self._outside = OutsideBehaviour(chain, config, handlers, declared.capabilities)
         self._answered: dict[tuple[str, int], None] = {}  # the attempts whose answers were recorded, the oldest first
-        a2a = A2AConfig(agent_id=declared.agent_id, **dict(secrets))
+        a2a = A2AConfig(**{**dict(secrets), "agent_id": declared.agent_id})
         super().__init__(chain, self._outside, redis, a2a, config)
         self._profile = declared
         self.reported = (0.0, 0.0)  #: processors and MiB that the agent outside takes, as it says

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -60,5 +61,19 @@ async def _submit(configured: Settings, task: Task, wait: bool, timeout_s: float
         except (TaskTimeout, TransportDown):
             note(f"agents: nobody has confirmed it yet; --id {task.task_id} submits it again, as the same task.")
             raise
+        await _warn(configured, task)
         left_s = None if timeout_s is None else max(0.0, began_s + timeout_s - time.monotonic())
         return await client.result.aio(task.task_id, left_s) if wait else None
+
+
+async def _warn(configured: Settings, task: Task) -> None:
+    """Says so if nobody can run the task now. It was accepted, and waits."""
+    from core.errors import WorldError
+    from core.registry.discovery import AgentDiscoveryService
+    from core.registry.source import registry_source
+    from core.wiring import server_for
+
+    with suppress(WorldError):  # it is a courtesy
+        async with registry_source(await server_for(configured.redis, configured.a2a)) as source:
+            for warning in await AgentDiscoveryService(configured.coordinator_id, source).warnings([task]):
+                note(f"agents: {warning}")

@@ -28,6 +28,7 @@ from core.gateway.agent_bodies import (
 )
 from core.gateway.fleet import Fleet
 from core.local.tiers import Terms
+from core.registry.agent_info import NAME_CHARACTERS
 from core.registry.discovery import MAX_PAGE
 from core.tasks import TaskError
 
@@ -40,6 +41,7 @@ MAX_WAIT_S = 60.0
 
 AgentId = Annotated[str, Path(max_length=64)]
 TaskId = Annotated[str, Path(max_length=200)]
+Named = Annotated[str, Path(max_length=NAME_CHARACTERS)]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 After = Annotated[str, Query(max_length=64, description="`next` of the page before")]
 
@@ -79,13 +81,13 @@ async def list_agents(request: Request, limit: Limit = 100, after: After = "") -
 
 
 @router.get("/agents/service/{service}", operation_id="agents_of_service")
-async def of_service(request: Request, service: str, limit: Limit = 100, after: After = "") -> AgentPage:
+async def of_service(request: Request, service: Named, limit: Limit = 100, after: After = "") -> AgentPage:
     """The agents that run tasks of this type."""
     return page_told(await _fleet(request).discovery.by_service(service, limit=limit, after=after))
 
 
 @router.get("/agents/capability/{capability}", operation_id="agents_of_capability")
-async def of_capability(request: Request, capability: str, limit: Limit = 100, after: After = "") -> AgentPage:
+async def of_capability(request: Request, capability: Named, limit: Limit = 100, after: After = "") -> AgentPage:
     """The agents that can do this."""
     return page_told(await _fleet(request).discovery.by_capability(capability, limit=limit, after=after))
 

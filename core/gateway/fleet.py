@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Self
 
 from msgspec.structs import replace
 
-from core.checkpoints.connection import GroupedConnection
 from core.config.settings import A2ASecrets, AgentConfig, RedisConfig
-from core.errors import LeaseHeld
+from core.errors import AgentSystemError, LeaseHeld
 from core.gateway.problems import Problem
 from core.local.tiers import Terms, outside_worker
-from core.operations.reader import opening
-from core.redis_backend.registry_scripts import SCRIPTS
 from core.registry.agent_info import AgentInfo, Declared, FleetStatus, Lifecycle, Load
-from core.registry.agent_registry import AgentRegistry
+from core.registry.agent_registry import AgentRegistry, Scripted
 from core.registry.discovery import AgentDiscoveryService, Wanted
 from core.roles import Address, Role
 
 __all__ = ["Fleet", "OutsideAgent"]
+
+log = logging.getLogger(__name__)
 
 #: What distinguishes an agent that is only listed from one that works: it is at no place in a hierarchy.
 LISTED = "http"
@@ -60,14 +60,20 @@ class OutsideAgent:
 class Fleet:
     """Registry and discovery for the routes, and the workers of agents outside. Use it as a context manager."""
 
-    def __init__(self, redis: RedisConfig, secrets: A2ASecrets, coordinator_id: str, config: AgentConfig) -> None:
+    def __init__(
+        self,
+        redis: RedisConfig,
+        secrets: A2ASecrets,
+        coordinator_id: str,
+        config: AgentConfig,
+        source: Scripted,
+    ) -> None:
+        """`config`: of the workers. `source`: as of AgentRegistry."""
         self._redis, self._secrets, self._config = redis, secrets, config
         self._coordinator_id = coordinator_id
-        self._connection = GroupedConnection(opening(redis), SCRIPTS)
         self._agents: dict[str, OutsideAgent] = {}
         self._changing: dict[str, asyncio.Lock] = {}
-        self._here = f"{socket.gethostname()}:{os.getpid()}"
-        source = _Source(self._connection)
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
         self.registry = AgentRegistry(coordinator_id, source)
         self.discovery = AgentDiscoveryService(coordinator_id, source)
 
@@ -77,14 +83,11 @@ class Fleet:
     async def __aexit__(self, *_: object) -> None:
         """Has all agents leave that have registered here. They register again elsewhere."""
         await asyncio.gather(*(self._end(agent, lost=False) for agent in [*self._agents.values()]))
-        await self._connection.close.aio()
 
-    async def register(
-        self, declared: Declared, terms: Terms, lease_s: float, distributor_id: str | None
-    ) -> AgentInfo:  # fmt: skip
+    async def register(self, declared: Declared, terms: Terms, lease_s: float, distributor_id: str | None) -> AgentInfo:
         """Registers an agent; again, as a new start of the same one. Raises AgentTaken, BadAgent; Problem: it cannot
         take tasks now."""
-        declared = replace(declared, metadata={**declared.metadata, "gateway": self._here})
+        declared = replace(declared, metadata={**declared.metadata, "gateway": self._name})
         declared.check()
         async with self._lock(declared.agent_id):
             if declared.services:
@@ -93,14 +96,12 @@ class Fleet:
                 await self.registry.register(declared, place=LISTED, lease_ms=int(lease_s * 1000))
         return await self.known(declared.agent_id)
 
-    async def _begin(
-        self, declared: Declared, terms: Terms, lease_s: float, distributor_id: str | None
-    ) -> None:  # fmt: skip
+    async def _begin(self, declared: Declared, terms: Terms, lease_s: float, distributor_id: str | None) -> None:
         if self._secrets.agent_key is not None:
             raise Problem(
                 503, "this gateway has a key of its own alone, and cannot sign for agents: give it A2A_TOKEN_SECRET"
             )
-        if (before := self._agents.get(declared.agent_id)) is not None:
+        if (before := self._here(declared.agent_id)) is not None:
             await self._end(before, lost=True)
         above = await self._distributor_for(declared.agent_id, distributor_id)
         worker = outside_worker(declared, terms, self._coordinator_id, above, self._redis, self._secrets, self._config)
@@ -136,10 +137,10 @@ class Fleet:
 
     async def heartbeat(
         self, agent_id: str, load: Load | None, error_rate: float, lease_s: float | None
-    ) -> OutsideAgent | None:  # fmt: skip
+    ) -> OutsideAgent | None:
         """Notes a sign of life. Returns the agent if it takes tasks here, and None if it is only listed. Raises
         Problem: it is not registered, or not here."""
-        if (agent := self._agents.get(agent_id)) is not None:
+        if (agent := self._here(agent_id)) is not None:
             agent.lease_s = lease_s or agent.lease_s
             agent.touch()
             if load is not None:
@@ -153,7 +154,7 @@ class Fleet:
 
     async def set_status(self, agent_id: str, *, paused: bool) -> AgentInfo:
         """Has an agent take no more tasks, or take them again. Raises Problem, as `heartbeat`."""
-        if (agent := self._agents.get(agent_id)) is not None:
+        if (agent := self._here(agent_id)) is not None:
             agent.wants_pause = paused
             agent.worker.pause(paused)
             await agent.worker.send_heartbeat()
@@ -166,16 +167,26 @@ class Fleet:
     async def deregister(self, agent_id: str) -> None:
         """Has an agent leave; what it has not answered goes back to where it came from. Raises Problem, likewise."""
         async with self._lock(agent_id):
-            if (agent := self._agents.get(agent_id)) is not None:
+            if (agent := self._here(agent_id)) is not None:
                 await self._end(agent, lost=False)
                 return
         await self._listed(agent_id)
         if not await self.registry.deregister(agent_id):
             raise _unregistered(agent_id)
 
+    def _here(self, agent_id: str) -> OutsideAgent | None:
+        """The agent, if its worker is at work in this process. One that has lost its lease to another is no longer."""
+        agent = self._agents.get(agent_id)
+        if agent is None or agent.worker.condition.status != "ended":
+            return agent
+        del self._agents[agent_id]
+        if agent.watch is not None:
+            agent.watch.cancel()
+        return None
+
     async def working(self, agent_id: str) -> OutsideAgent:
         """The agent, which takes tasks here. Raises Problem."""
-        if (agent := self._agents.get(agent_id)) is not None:
+        if (agent := self._here(agent_id)) is not None:
             return agent
         await self._listed(agent_id)
         raise Problem(409, f"agent {agent_id!r} has registered without services, so there are no tasks for it")
@@ -212,30 +223,25 @@ class Fleet:
                 agent.worker.pause(True)
             await asyncio.sleep(left_s if is_suspect else left_s - agent.lease_s / 2)
         agent.watch = None
-        async with self._lock(agent.worker.agent_id):
-            if self._agents.get(agent.worker.agent_id) is agent:
+        name = agent.worker.agent_id
+        log.info("agent %s has fallen silent", name, extra={"action": "outside_agent_lost", "agent": name})
+        async with self._lock(name):
+            if self._here(name) is agent:
                 await self._end(agent, lost=True)
 
     async def _end(self, agent: OutsideAgent, *, lost: bool) -> None:
         if agent.watch is not None:
             agent.watch.cancel()
         self._agents.pop(agent.worker.agent_id, None)
-        await agent.worker.leave(lost=lost)
+        try:
+            await agent.worker.leave(lost=lost)
+        except AgentSystemError as error:  # its lease lapses, and its distributor hands its tasks to others
+            log.warning("%s: %s", agent.worker.agent_id, error, extra={"action": "outside_agent_left_silently"})
 
     def _lock(self, agent_id: str) -> asyncio.Lock:
         if len(self._changing) > 10_000:
             self._changing = {name: lock for name, lock in self._changing.items() if lock.locked()}
         return self._changing.setdefault(agent_id, asyncio.Lock())
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """See Scripted."""
-
-    _connection: GroupedConnection
-
-    async def run(self, *commands: Sequence[bytes | str | int | float]) -> list[Any]:
-        return await self._connection.run(*commands)
 
 
 def _unregistered(agent_id: str) -> Problem:

@@ -117,7 +117,7 @@ class Hierarchy:
 
     def fleet(self) -> Fleet:
         """The agents that register here, once it is open."""
-        return Fleet(self._redis, self._a2a, self.coordinator_id, self._agent_config)
+        return Fleet(self._redis, self._a2a, self.coordinator_id, self._agent_config, self._connection)
 
     def reading(self) -> AbstractAsyncContextManager[Reader]:
         """A reader of what operators see."""

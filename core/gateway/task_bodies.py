@@ -86,6 +86,7 @@ class SubmittedBody(BaseModel):
 
     task_ids: list[str] = Field(description="of all that were accepted, in their order")
     refused: list[RefusedTask]
+    warnings: list[str] = Field(default=[], description="what nobody can run now, and so waits; left out if empty")
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"task_ids": ["task-5f0c"], "refused": []}]})
 

@@ -89,7 +89,9 @@ async def submit(request: Request, body: SubmitBody, idempotency_key: Idempotenc
             problem = problem_of(error)
             raise Problem(problem.status, problem.detail, refused=_told_refused(refused)) from None
     accepted = [task.task_id for task in tasks if task.task_id not in refused]
-    answer = orjson.dumps({"task_ids": accepted, "refused": _told_refused(refused)})
+    warnings = await hierarchy.discovery.warnings(tasks)
+    told_also = {"warnings": warnings} if warnings else {}
+    answer = orjson.dumps({"task_ids": accepted, "refused": _told_refused(refused), **told_also})
     await repeatable.keep(answer)
     return Response(answer, 202, media_type=JSON)
 

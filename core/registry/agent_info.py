@@ -157,7 +157,7 @@ def info_of(fields: Mapping[bytes, bytes], now_ms: int) -> AgentInfo | None:
     """The agent in a record, as it is at `now_ms` on the server's clock; None: there is none that can be read."""
     try:
         record = msgspec.convert(
-            {name.decode(): _value(name.decode(), text) for name, text in fields.items()}, _Record, strict=False
+            {(field := name.decode()): _value(field, text) for name, text in fields.items()}, _Record, strict=False
         )
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from msgspec import Struct
 
 from core.errors import BadAgent
+from core.ports import Command
 from core.redis_backend.bounded_reads import name_of
 from core.redis_backend.keys import RegistryKeys
 from core.redis_backend.registry_scripts import FIND
 from core.registry.agent_info import AgentInfo, FleetStatus, Lifecycle, info_of
 from core.registry.agent_registry import Scripted, clock_ms
+from core.roles import Role
 from core.stored import pairs
+from core.tasks import Task
 
 __all__ = ["AgentDiscoveryService", "Page", "Wanted"]
 
@@ -18,6 +24,10 @@ MAX_PAGE, DEFAULT_PAGE = 1_000, 100
 #: How many agents one script looks at, and how many scripts a page takes at most. So a page may be short, or empty,
 #: although more follow behind `next`.
 LOOKS, ROUNDS = 1_000, 20
+#: How many kinds of tasks are looked at for a warning, and how many agents for each.
+MAX_KINDS, WORKERS_LOOKED_AT = 50, 50
+#: What the task types of the system itself begin with. Every worker runs them.
+OWN_TYPES = "agents."
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
@@ -92,8 +102,9 @@ class AgentDiscoveryService:
         if wanted.agent_ids:
             return await self._named(wanted, limit, after)
         found: list[AgentInfo] = []
+        asked = max(limit, DEFAULT_PAGE) if wanted.min_health else limit  # some of them will not do
         for _ in range(ROUNDS):
-            now_ms, after, records = await self._look(wanted, after, limit)
+            now_ms, after, records = await self._look(wanted, after, asked)
             infos = [info for fields in records if (info := info_of(pairs(fields), now_ms)) is not None]
             found += [info for info in infos if wanted.fits(info)]
             if not after or len(found) >= limit:
@@ -110,13 +121,36 @@ class AgentDiscoveryService:
         """Those that run tasks of this type."""
         return await self.find(Wanted(services=(service,)), limit=limit, after=after)
 
+    async def warnings(self, tasks: Iterable[Task]) -> list[str]:
+        """A sentence for each kind of task that none of the registered agents can run now, of the first MAX_KINDS. Such
+        tasks wait, since an agent that can may come. One round trip."""
+        kinds = dict.fromkeys((task.task_type, task.capabilities) for task in tasks)
+        asked = [kind for kind in kinds if not kind[0].startswith(OWN_TYPES)][:MAX_KINDS]
+        wanted = [
+            each
+            for task_type, capabilities in asked
+            for each in (Wanted(services=(task_type,)), Wanted(services=(task_type,), capabilities=capabilities))
+        ]
+        found = await self._run(*(self._find(each, "", WORKERS_LOOKED_AT) for each in wanted))
+        said = []
+        for (task_type, capabilities), (running, able) in zip(asked, _in_twos(map(_works, found)), strict=True):
+            if not running:
+                said.append(f"no agent that is registered runs task type {task_type!r}, so it waits for one that does")
+            elif not able:
+                said.append(
+                    f"no agent that is registered and runs {task_type!r} has the capabilities it asks for:"
+                    f" {', '.join(capabilities)}; it waits for one that does"
+                )
+        return said
+
     async def _look(self, wanted: Wanted, after: str, limit: int) -> tuple[int, str, list[list[bytes]]]:
+        [(now_ms, last, records)] = await self._run(self._find(wanted, after, limit))
+        return now_ms, last.decode(), records
+
+    def _find(self, wanted: Wanted, after: str, limit: int) -> Command:
         indexes = [self._keys.index(name) for name in wanted.indexes]
         keys = [*self._keys.of_scripts, *indexes]
-        [(now_ms, last, records)] = await self._run(
-            ("EVALSHA", name_of(FIND), len(keys), *keys, self._keys.records, after, limit, LOOKS, wanted.heard)
-        )
-        return now_ms, last.decode(), records
+        return ("EVALSHA", name_of(FIND), len(keys), *keys, self._keys.records, after, limit, LOOKS, wanted.heard)
 
     async def _named(self, wanted: Wanted, limit: int, after: str) -> Page:
         ids = sorted(agent_id for agent_id in set(wanted.agent_ids) if agent_id > after)
@@ -126,3 +160,15 @@ class AgentDiscoveryService:
             info for info in infos if info is not None and info.lifecycle is not Lifecycle.GONE and wanted.fits(info)
         ]
         return Page(agents=tuple(fit[:limit]), next=fit[limit - 1].agent_id if len(fit) > limit else None)
+
+
+def _works(found: Any) -> bool:
+    """Whether one of those found runs tasks itself: a distributor has the skills of all its workers together."""
+    now_ms, _, records = found
+    infos = (info_of(pairs(fields), now_ms) for fields in records)
+    return any(info is not None and info.agent_type != Role.DISTRIBUTOR for info in infos)
+
+
+def _in_twos(found: Iterable[bool]) -> Iterable[tuple[bool, bool]]:
+    one = iter(found)
+    return zip(one, one, strict=True)

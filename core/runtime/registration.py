@@ -64,7 +64,7 @@ class Registration:
         self._counted = (0, 0)  # done and failed, as far as they are in there
         self._regularity = 1.0
         self._declared: Declared | None = None  # as it is registered; None: it is not
-        self._told: tuple[object, ...] = ()  # what others choose by, as they have been told it
+        self._told: tuple[object, ...] = ()  # what others choose by, as they were told it
         self._told_s = 0.0
         self._said = ""
 
@@ -76,9 +76,9 @@ class Registration:
         declared, lifecycle = _with_skills(profile, beat), self._lifecycle
         in_flight, capacity = len(self._behaviour.state.local_tasks), _capacity(beat)
         now_s = monotonic_s()
-        told = (lifecycle, in_flight, capacity, self._behaviour.paused)
+        told = (declared, lifecycle, in_flight, capacity, self._behaviour.paused)
         is_due = now_s - self._told_s + self._setup.config.heartbeat_s > planned_ms(self._lease_ms) / 1000
-        if declared == self._declared and told == self._told and not is_due:
+        if told == self._told and not is_due:
             return
         try:
             vital = self._vital(beat, lifecycle, in_flight, capacity, now_s)
@@ -181,6 +181,7 @@ def _with_skills(profile: Declared, beat: Beat) -> Declared:
         capabilities=tuple(sorted({*profile.capabilities, *skills})),
         services=tuple(sorted(name for name in services if not name.startswith("agents."))),
         graphs=tuple(sorted(beat.agents)),
+        tags=tuple(dict.fromkeys((*profile.tags, *([f"region={beat.region}"] if beat.region else [])))),
     )
 
 

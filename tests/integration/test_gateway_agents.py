@@ -143,6 +143,14 @@ def test_an_agent_with_curl_takes_a_task_and_returns_its_result(edge: Edge) -> N
     assert edge.client.result(task_id, 20).result == {"text": "TO BE"}
 
 
+def test_a_submitted_task_that_nobody_can_run_is_warned_of(edge: Edge) -> None:
+    edge.register("shell-3", services=["known"])
+    for task_type, warned in (("known", False), ("unknown", True)):
+        status, told = edge.curl("POST", "/tasks/submit", {"task_type": task_type})
+        assert (status, "warnings" in told) == (202, warned)
+    edge.curl("DELETE", "/agents/shell-3")
+
+
 def test_a_failure_is_tried_again_and_one_that_is_final_is_not(edge: Edge) -> None:
     edge.register("shell-2", services=["fragile"])
     task_id = edge.client.submit(Task(task_type="fragile", payload=None, backoff_s=0))

@@ -111,6 +111,21 @@ async def test_an_id_that_is_taken_elsewhere_is_not_registered_twice_and_its_age
     assert "its id is that of coordinator:k/distributor:d/worker:w1" in caplog.text
 
 
+async def test_a_task_that_nobody_can_run_is_warned_of(agents: House, registered: Registered) -> None:
+    await agents.coordinator()
+    await agents.distributor()
+    await agents.worker("w1", capabilities=["gpu"])
+    await agents.worker("w2", capabilities=["eu"])
+    await until_async(lambda: _has_service(registered, "d", "add"), "the distributor knows what they can do", 10)
+    await until_async(lambda: _is_active(registered, "w1", "w2"), "they are there", 10)
+    able = [Task(task_type="add", payload=0), Task(task_type="add", payload=0, capabilities=["gpu"])]
+    assert await registered.discovery.warnings(able) == []
+    unable = [Task(task_type="add", payload=0, capabilities=["gpu", "eu"]), Task(task_type="fly", payload=0)]
+    both, fly = await registered.discovery.warnings([*able, *unable])
+    assert "'add' has the capabilities it asks for: gpu, eu" in both
+    assert "runs task type 'fly'" in fly
+
+
 async def _is_active(registered: Registered, *agent_ids: str) -> bool:
     found = await registered.found(status=FleetStatus.ACTIVE)
     return {*agent_ids} <= {*found}

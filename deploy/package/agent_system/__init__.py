@@ -50,6 +50,10 @@ if TYPE_CHECKING:
         WorldError,
     )
     from core.local.hierarchy import LocalHierarchy
+    from core.registry.agent_info import AgentInfo
+    from core.registry.agent_registry import AgentRegistry
+    from core.registry.discovery import AgentDiscoveryService
+    from core.registry.source import registry_source
     from core.submissions import submitted_tasks
     from core.tier_graph import After, Before, TickContext, TickState
     from core.waits import Question
@@ -76,6 +80,9 @@ __all__ = [
     "After",
     "AgentClient",
     "AgentConfig",
+    "AgentDiscoveryService",
+    "AgentInfo",
+    "AgentRegistry",
     "AgentSystemError",
     "AnswerRefused",
     "BadSchedule",
@@ -127,6 +134,7 @@ __all__ = [
     "ask",
     "current_context",
     "delegate",
+    "registry_source",
     "submitted_tasks",
     "task",
 ]
@@ -135,4 +143,5 @@ __all__ = [
 _HOMES = (
     ".core", ".core.errors", ".worker", ".coordinator.state", ".distributor.state", ".core.submissions", ".core.waits",
     ".coordinator.agent", ".distributor.agent", ".worker.agent", ".core.local.hierarchy", ".core.tier_graph",
+    ".core.registry.discovery", ".core.registry.agent_registry", ".core.registry.source",
 )  # fmt: skip
