@@ -13,7 +13,7 @@ from tests.bench.measure import Cost
 
 __all__ = [
     "agents_tables", "backlog_table", "bus_table", "engine_table", "events_table", "idle_table", "latency_table",
-    "local_table", "summary", "throughput_table", "waiting_table",
+    "local_table", "registry_table", "summary", "throughput_table", "waiting_table",
 ]  # fmt: skip
 
 PEER, OURS, ALONE = "dramatiq", "agent-system", "LangGraph"
@@ -231,6 +231,17 @@ def waiting_table(found: dict[str, Any], console: Console) -> None:
     for role in before[0]["cpu_us_per_task"]:
         a, b = (_median(cost["cpu_us_per_task"][role] for cost in costs) for costs in (before, beside))
         table.add_row(f"CPU of the {role}, µs", f"{a:,.0f}", f"{b:,.0f}", f"{b / a:.2f}")
+    console.print(table)
+
+
+def registry_table(found: dict[str, Any], console: Console) -> None:
+    """What each question takes, by the number of agents."""
+    costs: dict[str, dict[str, dict[str, float]]] = found["costs"]
+    counts = list(next(iter(costs.values())))
+    table = Table(title=f"Registry: p50 / p99 of {found['looks']} questions, ms", title_justify="left")
+    _columns(table, "registered agents", *(f"{int(count):,}" for count in counts))
+    for name, by_count in costs.items():
+        table.add_row(name, *(f"{by_count[count]['p50']:.2f} / {by_count[count]['p99']:.2f}" for count in counts))
     console.print(table)
 
 
