@@ -10,7 +10,18 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from core.config.version import installed_version
-from core.gateway import agents, events, messages, metrics, schedules, system, tasks, webhooks
+from core.gateway import (
+    agents,
+    events,
+    load_balancer,
+    messages,
+    metrics,
+    quotas,
+    schedules,
+    system,
+    tasks,
+    webhooks,
+)
 from core.gateway.access import LOOPBACK_ORIGIN
 from core.gateway.courier import Courier
 from core.gateway.description import describe
@@ -59,7 +70,7 @@ def gateway_app(hierarchy: Hierarchy, door: Door | None = None) -> FastAPI:
         allow_headers=["*"],
         expose_headers=EXPOSED,
     )
-    parts = (system, metrics, tasks, agents, messages, events, schedules, webhooks)
+    parts = (system, metrics, tasks, agents, messages, events, load_balancer, quotas, schedules, webhooks)
     for router in (*(part.router for part in parts), *ROUTERS):
         app.include_router(router)
     describe(app)

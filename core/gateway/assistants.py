@@ -8,7 +8,7 @@ from uuid import UUID, uuid5
 
 import msgspec
 from fastapi import APIRouter, Request, Response
-from pydantic import Field
+from pydantic import Field, StrictInt
 
 from core.gateway.graph_descriptions import described
 from core.gateway.hierarchy import Hierarchy
@@ -34,8 +34,8 @@ class CountBody(Body):
 
 
 class SearchBody(CountBody):
-    limit: int = Field(default=10, ge=1, le=1000)
-    offset: int = Field(default=0, ge=0)
+    limit: StrictInt = Field(default=10, ge=1, le=1000)
+    offset: StrictInt = Field(default=0, ge=0)
     sort_by: Literal["assistant_id", "graph_id", "name", "created_at", "updated_at"] = "name"
     sort_order: Literal["asc", "desc"] = "asc"
     select: list[str] | None = None

@@ -20,6 +20,7 @@ from core.gateway.event_fan import EventFan
 from core.gateway.fleet import Fleet
 from core.gateway.mailboxes import Mailboxes
 from core.gateway.peers import Peers
+from core.gateway.problems import Problem
 from core.gateway.questions_watch import QuestionsWatch
 from core.gateway.records import BEGINNING, Records
 from core.operations.event_feed import EventFeed, SealsOf
@@ -32,14 +33,14 @@ from core.redis_backend.gateway_keys import GatewayKeys
 from core.redis_backend.keys import CoordinatorKeys
 from core.redis_backend.rate_scripts import TAKE_TOKEN
 from core.registry.discovery import AgentDiscoveryService
-from core.roles import Address, asker_of
+from core.roles import Address, Role, asker_of
 from core.run_stream import chunks_of
 from core.stored import pairs
 from core.tasks import Task
 from core.webhooks import WebhookRules
 from core.wiring import redis_or_configured, seals_of_agents, secrets_or_configured, server_for
 
-__all__ = ["Hierarchy", "asks"]
+__all__ = ["Hierarchy", "asks", "check_operator"]
 
 #: Nobody is called.
 NO_WEBHOOKS = WebhookRules()
@@ -185,6 +186,12 @@ class Hierarchy:
                     return task
         finally:
             ended.cancel()
+
+
+def check_operator(hierarchy: Hierarchy) -> None:
+    """Raises Problem: this gateway is a client like others, which does not change the fleet."""
+    if hierarchy.asker.role is not Role.OPERATOR:
+        raise Problem(403, "this gateway is no operator; start it with `agents gateway --id operator:NAME`")
 
 
 def asks(task: Task) -> bool:

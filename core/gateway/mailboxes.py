@@ -32,6 +32,8 @@ AT_ONCE, MAX_READ = 500, 2000
 BLOCK_MS = 2000
 #: Larger than any time of day, ms since 1970: more urgent messages come before all others.
 RANK = 2**43
+#: Where no entry can be behind.
+BEFORE_ALL = "(0-0"
 #: To whom a message goes that goes to many, in the history.
 EVERYBODY = "*"
 
@@ -123,8 +125,8 @@ class Mailboxes:
         """Sent messages with these values, the newest first, and the cursor of the next page; None: there is none.
         `agent` is a value of sender or receiver."""
         found: list[Any] = []
-        last, left = f"({cursor}" if cursor else "+", MAX_READ
-        while left > 0:
+        last, left = f"({_entry_id(cursor)}" if cursor else "+", MAX_READ
+        while left > 0 and last != BEFORE_ALL:
             [entries] = await self._run(("XREVRANGE", self._keys.messages, last, "-", "COUNT", 200))
             if not entries:
                 return found, None
@@ -136,10 +138,14 @@ class Mailboxes:
                     found.append(message)
                     if len(found) == limit:
                         return found, entry_id.decode()
-        return found, last[1:]
+        return found, None if last == BEFORE_ALL else last[1:]
 
     async def close(self) -> None:
         await self._arrivals.close()
+
+
+def _entry_id(cursor: str) -> str:
+    return "-".join(f"{int(part)}" for part in cursor.split("-"))
 
 
 def _groups(names: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -103,8 +103,9 @@ ROUTES: dict[Action, tuple[str, ...]] = {
     A.SEE_FLEET: (
         "GET /agents", "GET /agents/{agent_id}", "GET /agents/service/{service}",
         "GET /agents/capability/{capability}", "POST /agents/discover", "GET /registry/stats",
-        "GET /metrics", "GET /tasks/status",
+        "GET /metrics", "GET /tasks/status", "GET /load-balancer/strategy", "GET /load-balancer/stats", "GET /quotas",
     ),
+    A.CHANGE_FLEET: ("PUT /load-balancer/strategy", "PUT /quotas/{name:path}", "DELETE /quotas/{name:path}"),
     A.BE_AGENT: (
         "POST /agents/register", "DELETE /agents/{agent_id}", "PUT /agents/{agent_id}/status",
         "POST /agents/{agent_id}/heartbeat", "GET /agents/{agent_id}/tasks",

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, get_args
 from uuid import uuid4
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 from core.agent_run import RunOptions, Stream
 from core.gateway.problems import Problem
@@ -67,8 +67,8 @@ class RunBody(Body):
     input: Any = None
     command: CommandBody | None = None
     stream_mode: Annotated[list[Mode], BeforeValidator(listed)] = Field(default=["values"])
-    stream_subgraphs: bool = False
-    stream_resumable: bool = False
+    stream_subgraphs: StrictBool = False
+    stream_resumable: StrictBool = False
     config: dict[str, Any] = Field(default_factory=dict)
     context: dict[str, Any] | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
@@ -80,11 +80,11 @@ class RunBody(Body):
     on_completion: Literal["delete", "keep"] = "delete"
     after_seconds: float | None = Field(default=None, ge=0)
     durability: Literal["sync", "async", "exit"] | None = None
-    checkpoint_during: bool | None = None
+    checkpoint_during: StrictBool | None = None
     webhook: str | None = None
     feedback_keys: list[str] | None = None
     langsmith_tracer: dict[str, Any] | None = None
-    strict_resume: bool | None = None
+    strict_resume: StrictBool | None = None
     checkpoint: CheckpointBody | None = None
     checkpoint_id: str | None = None
 

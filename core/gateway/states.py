@@ -6,7 +6,7 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import Field
+from pydantic import Field, StrictBool, StrictInt
 
 from core.gateway.hierarchy import Hierarchy
 from core.gateway.json_answers import json_answer, selected
@@ -28,12 +28,12 @@ Select = Annotated[list[str] | None, Query()]
 
 class StateAt(Body):
     checkpoint: CheckpointBody
-    subgraphs: bool = False
+    subgraphs: StrictBool = False
     select: list[str] | None = None
 
 
 class HistoryBody(Body):
-    limit: int = Field(default=10, ge=1, le=1000)
+    limit: StrictInt = Field(default=10, ge=1, le=1000)
     before: str | dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
     checkpoint: CheckpointBody = CheckpointBody()

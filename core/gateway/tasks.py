@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any
 
 import orjson
@@ -26,10 +27,10 @@ from core.gateway.task_bodies import (
 )
 from core.gateway.visible_tasks import sees, visible_task
 from core.gateway.webhooks import of_task
+from core.operations.explain import explain
 from core.operations.task_pages import page_of_tasks
-from core.operations.task_records import read_task
 from core.tasks import Task, TaskStatus
-from core.waiting_reason import waiting_reason
+from core.waiting_reason import WaitingFor
 
 __all__ = ["router"]
 
@@ -39,7 +40,7 @@ router = APIRouter(prefix="/tasks", tags=["tasks"])
 MAX_WAIT_S = 300.0
 JSON = "application/json"
 
-TaskId = Annotated[str, Path(max_length=200, description="the id of a task; a `/` in it may stand as it is")]
+TaskId = Annotated[str, Path(description="the id of a task; a `/` in it may stand as it is")]
 
 
 class CountsBody(BaseModel):
@@ -56,7 +57,13 @@ class ReasonBody(BaseModel):
 
     task_id: str
     status: TaskStatus
-    reason: str | None = Field(description="one sentence, with the cure if there is one; null: the task has ended")
+    waits_for: WaitingFor = Field(description="what kind of reason it is")
+    stuck: bool = Field(description="whether it waits until somebody does something")
+    sentence: str
+    cure: str = Field(description="what to do; empty: nothing, it goes on by itself")
+    since: datetime | None
+    until: datetime | None
+    numbers: dict[str, int | float | str] = Field(description="counts of the sentence, by name")
 
 
 @router.post("/submit", operation_id="submit_tasks", status_code=202, response_model=SubmittedBody)
@@ -178,16 +185,13 @@ async def wait(
 
 
 @router.get("/{task_id:path}/explain", operation_id="explain_task")
-async def explain(request: Request, task_id: TaskId) -> ReasonBody:
+async def explain_task(request: Request, task_id: TaskId) -> ReasonBody:
     """Why a task waits, or where it is."""
     hierarchy: Hierarchy = request.app.state.hierarchy
-    await visible_task(hierarchy, caller_of(request), task_id)
+    task = await visible_task(hierarchy, caller_of(request), task_id)
     async with hierarchy.reading() as reader:
-        task, in_cell = await read_task(reader, hierarchy.coordinator_id, task_id)
-    reason = waiting_reason(task, in_cell, await hierarchy.overview())
-    shown = in_cell if in_cell and task and not task.status.ended else task
-    assert shown  # it was there a moment ago
-    return ReasonBody(task_id=task_id, status=shown.status, reason=reason or None)
+        why = await explain(reader, hierarchy.coordinator_id, task_id)
+    return ReasonBody(task_id=task_id, status=task.status, **why.to_dict())
 
 
 @router.post("/{task_id:path}/cancel", operation_id="cancel_task", status_code=202, response_model=OutcomeView)
@@ -203,6 +207,8 @@ async def cancel(request: Request, task_id: TaskId) -> Response:
 @router.get("/{task_id:path}", operation_id="get_task", response_model=TaskView)
 async def get(request: Request, task_id: TaskId) -> Response:
     """A task as it stands."""
+    if task_id.endswith("/cancel"):
+        raise Problem(405, "a task is cancelled by POST", headers={"Allow": "POST"})
     hierarchy: Hierarchy = request.app.state.hierarchy
     return _json(told(await visible_task(hierarchy, caller_of(request), task_id)))
 

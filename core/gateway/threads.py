@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Request, Response
 from msgspec.structs import replace
-from pydantic import Field
+from pydantic import Field, StrictInt
 
 from core.gateway.hierarchy import Hierarchy
 from core.gateway.json_answers import json_answer, selected
@@ -43,8 +43,8 @@ class CountBody(Body):
 
 class SearchBody(CountBody):
     ids: list[str] | None = None
-    limit: int = Field(default=10, ge=1, le=1000)
-    offset: int = Field(default=0, ge=0)
+    limit: StrictInt = Field(default=10, ge=1, le=1000)
+    offset: StrictInt = Field(default=0, ge=0)
     sort_by: Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"] = "updated_at"
     sort_order: Literal["asc", "desc"] = "desc"
     select: list[str] | None = None

@@ -17,13 +17,14 @@ from core.client.agent_client import AgentClient
 from core.trace_context import TraceContext
 from tests.executor_bench import USER_CODE
 from tests.gateways import Gateways, gateways_of, keys_setting
+from tests.waiting import until
 
 ECHO = {"task_type": "echo", "payload": {"word": "hello"}}
 ISSUER, SECRET = "https://login.example", "0123456789abcdef0123456789abcdef"
 JWKS = {"keys": [{"kty": "oct", "kid": "1", "k": jwt.utils.base64url_encode(SECRET.encode()).decode()}]}
 STRICT = {
     "GATEWAY_KEYS": keys_setting(
-        ada="operator", eve="viewer", bob="viewer", acme="operator acme", other="operator other"
+        ada="operator", eve="viewer", bob="viewer", root="admin", acme="operator acme", other="operator other"
     ),
     "GATEWAY_JWT_KEYS": json.dumps(JWKS),
     "GATEWAY_JWT_ALGORITHM": "HS256",
@@ -33,13 +34,15 @@ STRICT = {
     "GATEWAY_RATE_PER_S": "500",
 }
 
+SLOW = STRICT | {"GATEWAY_RATE_PER_S": "0.01"}
+
 
 @dataclass
 class Doors:
     gateways: Gateways
     open: str
     strict: str
-    slow: str  #: as `strict`, and lets everybody in once in a hundred seconds
+    slow: str  #: an operator's, and lets everybody in once in a hundred seconds
 
     def client(self, key: str = "") -> httpx.Client:
         """Of the open gateway; with a key, of the other one."""
@@ -50,7 +53,8 @@ class Doors:
 @pytest.fixture(scope="module")
 def doors(tmp_path_factory: pytest.TempPathFactory, processes: Processes) -> Iterator[Doors]:
     with gateways_of(processes, tmp_path_factory.mktemp("gateway"), USER_CODE, MAX_OPEN_TASKS="1500") as gateways:
-        yield Doors(gateways, *gateways.start_all({}, STRICT, STRICT | {"GATEWAY_RATE_PER_S": "0.01"}))
+        without_keys, strict = gateways.start_all({}, STRICT)
+        yield Doors(gateways, without_keys, strict, gateways.start("operator:ops", **SLOW))
 
 
 @pytest.fixture
@@ -87,7 +91,7 @@ def test_a_task_is_submitted_waited_for_and_looked_at(http: httpx.Client) -> Non
     assert http.get(f"/tasks/{task_id}/result").json() == ended.json()
     task = http.get(f"/tasks/{task_id}").json()
     assert (task["task_type"], task["payload"], task["retry_count"]) == ("echo", {"word": "hello"}, 1)
-    assert http.get(f"/tasks/{task_id}/explain").json() == {"task_id": task_id, "status": "completed", "reason": None}
+    assert http.get(f"/tasks/{task_id}/explain").json()["waits_for"] == "nothing"
 
 
 def test_a_thousand_tasks_are_one_request_and_a_thousand_and_one_none(http: httpx.Client) -> None:
@@ -116,8 +120,9 @@ def test_tasks_are_listed_page_by_page_each_once(http: httpx.Client) -> None:
 
 def test_an_open_task_says_why_it_waits_and_can_be_cancelled(http: httpx.Client) -> None:
     [task_id] = submitted(http, {"task_type": "nobody_has_this"})
-    reason = http.get(f"/tasks/{task_id}/explain").json()["reason"]
-    assert "no worker knows task type 'nobody_has_this'" in reason
+    why = http.get(f"/tasks/{task_id}/explain").json()
+    assert "nobody_has_this" in why["sentence"]
+    assert why["stuck"]
     assert http.get(f"/tasks/{task_id}/wait", params={"timeout_s": 0.01}).status_code == 202
     assert "wait" in problem(http.get(f"/tasks/{task_id}/result"), 409)
 
@@ -247,18 +252,6 @@ def test_who_asks_too_often_waits_at_every_gateway(doors: Doors) -> None:
     assert httpx.get(f"{doors.slow}/ok").status_code == 200
 
 
-def test_a_coordinator_that_has_no_room_is_told_as_503(doors: Doors, http: httpx.Client) -> None:
-    """Of a batch, the first that have room are accepted."""
-    many = {"tasks": [{"task_type": "nobody_ever"}] * 1000}
-    answers = [http.post("/tasks/submit", json=many) for _ in range(3)]
-    assert [answer.status_code for answer in answers] == [202, 202, 503]
-    assert "(MAX_OPEN_TASKS)" in problem(answers[2], 503)
-    assert answers[2].headers["Retry-After"]
-    said = answers[1].json()
-    assert len(said["task_ids"]) + len(said["refused"]) == 1000
-    assert len(said["refused"]) > 0
-
-
 def test_prometheus_reads_what_a_gateway_answers_and_how_the_fleet_is(doors: Doors) -> None:
     with doors.client("eve") as viewer:
         viewer.get("/tasks/no-such-task")
@@ -285,3 +278,30 @@ def test_a_task_is_part_of_the_trace_that_its_request_names(doors: Doors, http: 
     tiers = doors.gateways.tiers
     with AgentClient(tiers.redis, tiers.secrets, client_id="operator:test") as operator:
         assert operator.result(task_id, timeout_s=20).trace == TraceContext(named)
+
+
+def test_an_admin_changes_strategy_and_quotas_at_the_gateway_of_an_operator(doors: Doors, http: httpx.Client) -> None:
+    wanted = {"strategy": "round_robin"}
+    with doors.client("ada") as ada:
+        assert "operator may not change the fleet" in problem(ada.put("/load-balancer/strategy", json=wanted), 403)
+    assert "--id operator:NAME" in problem(http.put("/load-balancer/strategy", json=wanted), 403)
+    assert "--id operator:NAME" in problem(http.put("/quotas/tenant:acme", json={"at_once": 2}), 403)
+    key = {"X-Api-Key": "root-key"}
+    changed = httpx.put(f"{doors.slow}/load-balancer/strategy", json=wanted, headers=key)
+    assert changed.json() == {"strategy": "round_robin", "own": {}}
+    until(lambda: http.get("/load-balancer/strategy").json()["strategy"] == "round_robin", "it holds everywhere")
+    [distributor] = http.get("/load-balancer/stats").json()["distributors"]
+    assert distributor["distributor_id"] == "distributor-1"
+    assert http.get("/quotas").json() == {"quotas": []}
+
+
+def test_a_coordinator_that_has_no_room_is_told_as_503(doors: Doors, http: httpx.Client) -> None:
+    """Of a batch, the first that have room are accepted. It is the last test, since nothing has room after it."""
+    many = {"tasks": [{"task_type": "nobody_ever"}] * 1000}
+    answers = [http.post("/tasks/submit", json=many) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [202, 202, 503]
+    assert "(MAX_OPEN_TASKS)" in problem(answers[2], 503)
+    assert answers[2].headers["Retry-After"]
+    said = answers[1].json()
+    assert len(said["task_ids"]) + len(said["refused"]) == 1000
+    assert len(said["refused"]) > 0
