@@ -76,7 +76,7 @@ $(DEV): requirements-dev.txt requirements-gateway.txt $(DEMO)
 	@.ci/setup requirements-dev.txt
 	@touch $@
 
-$(BENCH): requirements-bench.txt $(RUNTIME)
+$(BENCH): requirements-bench.txt requirements-gateway.txt $(RUNTIME)
 	@.ci/setup requirements-bench.txt
 	@touch $@
 

@@ -6,7 +6,8 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
 
 import psutil
 
@@ -22,6 +23,8 @@ from tests.bench.workload import check, payload
 from tests.redis_server import RedisServer
 
 __all__ = ["BATCH", "OurSystem"]
+
+T = TypeVar("T")
 
 WORKERS = ("worker-1", "worker-2")
 #: Tasks in flight per worker, as many as the peer has threads.
@@ -80,6 +83,19 @@ class OurSystem:
     @property
     def processes(self) -> dict[str, psutil.Process]:
         return self._group.processes
+
+    @property
+    def client(self) -> AgentClient:
+        """It is open, on the loop of `call`."""
+        return self._client
+
+    def start(self, role: str, *arguments: str) -> None:
+        """Starts another process beside the tiers, with their settings."""
+        self._group.start(role, *arguments)
+
+    def call(self, asked: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine on the loop of the client."""
+        return self._runner.run(asked)
 
     def run(self, count: int) -> None:
         try:

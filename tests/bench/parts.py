@@ -18,7 +18,7 @@ from tests.bench.processes import memory_mb
 from tests.bench.workload import System
 from tests.redis_server import RedisServer, bundled_server
 
-__all__ = ["backlog", "idle", "latency", "throughput"]
+__all__ = ["backlog", "free_port", "idle", "latency", "throughput"]
 
 S = TypeVar("S", bound=System)
 
@@ -42,7 +42,7 @@ def running(make: Callable[[RedisServer], S], port: int = 0) -> Iterator[tuple[S
         yield system, server
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -83,7 +83,7 @@ def _timed_ms(system: System) -> float:
 
 def idle() -> dict[str, Any]:
     """Ten seconds in which nobody wants anything, after the system has worked: commands and CPU by process, memory."""
-    with running(OurSystem, _free_port()) as (system, server):  # TCP, since only ports tell connections apart
+    with running(OurSystem, free_port()) as (system, server):  # TCP, since only ports tell connections apart
         system.run(WARM_UP_TASKS)
         before = commands_by_role(system, server)
         with measured(system, server, 1) as cost:

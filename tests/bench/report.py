@@ -12,8 +12,9 @@ from rich.table import Table
 from tests.bench.measure import Cost
 
 __all__ = [
-    "agents_tables", "backlog_table", "bus_table", "engine_table", "events_table", "idle_table", "latency_table",
-    "local_table", "registry_table", "summary", "throughput_table", "waiting_table",
+    "agents_tables", "backlog_table", "bus_table", "engine_table", "events_table", "explain_table", "gateway_tables",
+    "idle_table", "latency_table", "local_table", "registry_table", "scheduling_table", "sight_table", "summary",
+    "throughput_table", "waiting_table",
 ]  # fmt: skip
 
 PEER, OURS, ALONE = "dramatiq", "agent-system", "LangGraph"
@@ -155,6 +156,30 @@ def herd_table(found: dict[str, float], console: Console) -> None:
     slowest = f"{found['calm_slowest_s'] * 1000:.0f} without, {found['beaten_slowest_s'] * 1000:.0f} with"
     table.add_row(slowest, f"{found['server_busy']:.1%}", f"{found['beats_written_s'] * 1000:.0f}")
     console.print(table)
+
+
+def gateway_tables(found: dict[str, Any], console: Console) -> None:
+    """What HTTP costs; medians of the repetitions."""
+
+    def of(part: str, *names: str) -> float:
+        values = found[part]
+        for name in names:
+            values = [value[name] for value in values]
+        return _median(values)
+
+    table = Table(title="A gateway, beside the client library", title_justify="left")
+    _columns(table, "", "library", "HTTP", "HTTP / library")
+    for label, part, form in (("tasks submitted a second", "submitted", ",.0f"), ("a run, p50 in ms", "runs", ".1f")):
+        library, http = of(part, "library"), of(part, "http")
+        table.add_row(label, f"{library:{form}}", f"{http:{form}}", f"{http / library:.2f}")
+    console.print(table)
+    table = Table(title="A gateway, beside a bare FastAPI application", title_justify="left")
+    _columns(table, "", "bare", "gateway", "gateway / bare")
+    for label, name, form in (("requests a second", "per_s", ",.0f"), ("p99 in ms", "p99_ms", ".1f")):
+        bare, ours = of("requests", "bare", name), of("requests", "gateway", name)
+        table.add_row(label, f"{bare:{form}}", f"{ours:{form}}", f"{ours / bare:.2f}")
+    console.print(table)
+    console.print(f"1,000 streams of events: {found['streams_mb']:.0f} MB")
 
 
 def local_table(found: dict[str, list[float]], console: Console) -> None:
