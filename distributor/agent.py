@@ -65,6 +65,8 @@ class DistributorBehaviour:
             **asdict(room(state)),
             draining=state.draining,
             strategy=state.strategy.value,
+            cpu_percent=mean_of([worker.beat.cpu_percent for worker in state.workers.values()]),
+            memory_percent=mean_of([worker.beat.memory_percent for worker in state.workers.values()]),
             ended=tuple(task_id for task_id in state.ended if task_id not in state.local_tasks),  # or it is back
             running=in_hand,
             queued=len(state.queue),
@@ -133,6 +135,11 @@ class DistributorBehaviour:
 
     async def perform(self, effects: Sequence[Never]) -> None:
         assert not effects
+
+
+def mean_of(percents: Sequence[int]) -> int:
+    """The mean; 0: there is nothing to take it of."""
+    return round(sum(percents) / len(percents)) if percents else 0
 
 
 def _stored_task(seals: Seals, name: bytes, sealed: bytes) -> Task:

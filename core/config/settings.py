@@ -231,6 +231,10 @@ class AgentConfig(Value):
     agent_concurrency: Annotated[
         int, Field(ge=1, le=10_000), Variable("AGENT_CONCURRENCY", "a number of runs, 1 to 10000")
     ] = 100
+    #: where the agent is, for the strategy geographic; empty: not said
+    region: Annotated[str, Field(max_length=64), Variable("AGENT_REGION", "the name of a region")] = ""
+    #: its share by the strategy weighted_round_robin; 0: how much it does at once
+    weight: Annotated[int, Field(ge=0, le=10_000), Variable("AGENT_WEIGHT", "a number, 0 to 10000")] = 0
     #: number of processes that these graphs share; None: as many as there are processors
     hosts: Annotated[int | None, Field(ge=1, le=256), Variable("WORKER_HOSTS", "a number of processes, 1 to 256")] = (
         None

@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import to_builtins
 
+from core.machine.machine_load import machine_load
 from core.redis_backend.commit import Committer
 from core.roles import Action
 from core.runtime.agent_setup import AgentSetup
@@ -41,6 +42,8 @@ class SelfReport:
         self._watchdog = watchdog
         self._greeting = greeting
         self._parent = setup.parent or setup.me
+        self._place = {"region": setup.config.region, "weight": setup.config.weight}
+        self._virtual = setup.process is not None  # no machine is measured in virtual time
         self.ticks = 0  #: steps of the loop since its start
         self.started_ms = 0  #: server's clock
         self.told = Beat()  #: what its tier has last said of itself
@@ -49,7 +52,10 @@ class SelfReport:
         """The content of a message by `action`; `beat` is the number of the last heartbeat, or of this one."""
         window = self._inbox.windows.get(str(self._parent))
         self.told = self._behaviour.beat()
+        measured = {} if self._virtual else dict(zip(("cpu_percent", "memory_percent"), machine_load(), strict=True))
         return {
+            **measured,
+            **self._place,
             **to_builtins(self.told),
             "action": action.value,
             "heard": self._greeting.is_taken,

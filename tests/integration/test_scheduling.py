@@ -1,0 +1,68 @@
+"""Strategies that are changed while agents run, and tasks that are taken back from a worker, over a real server."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.config.settings import RedisConfig
+from core.errors import UserError
+from core.operations.reader import Reader
+from core.operations.scheduling import Scheduling, read_scheduling
+from core.redis_client import Wire
+from tests.integration.hierarchy import FAST, house, runs, wait
+from tests.waiting import until_async
+
+
+async def test_a_strategy_that_an_operator_sets_reaches_distributors_and_outlives_both(
+    redis_config: RedisConfig,
+) -> None:
+    async with house(redis_config) as home:
+        coordinator, distributor = await home.coordinator(), await home.distributor()
+        operator, client = await home.client("operator:op"), await home.client("me")
+        reader = Reader(Wire(redis_config))
+
+        async def now() -> Scheduling:
+            return await read_scheduling(reader, "k", FAST)
+
+        async def has(strategy: str) -> bool:
+            return [room.strategy for room in (await now()).distributors] == [strategy]
+
+        with pytest.raises(UserError, match="only an operator"):
+            await client.set_strategy.aio("random")
+        with pytest.raises(UserError, match="there is no strategy 'fastest'"):
+            await operator.set_strategy.aio("fastest")
+        await operator.set_strategy.aio("round_robin")
+        await operator.set_strategy.aio("rendezvous", "d")
+        await until_async(lambda: has("rendezvous"), "the distributor follows")
+        await distributor.close.aio()
+        await coordinator.close.aio()
+        await home.coordinator()
+        await home.distributor()
+        found = await now()
+        await operator.set_strategy.aio("default", "d")
+        await until_async(lambda: has("round_robin"), "the distributor has none of its own any more")
+        await reader.close()
+
+    assert (found.strategy, found.own) == ("round_robin", {"d": "rendezvous"})
+    assert found.distributors[0].strategy in ("", "rendezvous")
+
+
+async def test_a_task_that_waits_behind_a_long_one_is_taken_back_for_a_worker_that_joins(
+    redis_config: RedisConfig,
+) -> None:
+    one = FAST.model_copy(update={"concurrency": 1})
+    async with house(redis_config) as home:
+        await home.coordinator()
+        await home.distributor()
+        await home.worker("w1", config=one)
+        client = await home.client()
+        await client.submit_many.aio([wait("long"), wait("short")])
+        await runs(home, "long")
+        home.door("short").set()
+
+        await home.worker("w2", config=one)
+        ended = await client.result.aio("short", 30)
+        home.door("long").set()
+        long = await client.result.aio("long", 30)
+
+    assert (ended.assigned_to, ended.retry_count, long.assigned_to) == ("d/w2", 1, "d/w1")
