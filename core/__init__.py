@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from core.agent_run import RunOptions
     from core.budget import Budget
     from core.client.agent_client import AgentClient
+    from core.client.load_balancer import LoadBalancer, TaskDistributor, TaskPriority
     from core.config.settings import A2AConfig, AgentConfig, RedisConfig
     from core.langgraph_state import LocalAgentState, SharedAgentState
     from core.schedules import Schedule
@@ -24,6 +25,7 @@ __all__ = [
     "AgentClient",
     "AgentConfig",
     "Budget",
+    "LoadBalancer",
     "LocalAgentState",
     "MessageType",
     "Priority",
@@ -32,6 +34,8 @@ __all__ = [
     "Schedule",
     "SharedAgentState",
     "Task",
+    "TaskDistributor",
+    "TaskPriority",
     "TaskStatus",
 ]
 
@@ -41,6 +45,7 @@ _HOME = {
     "AgentClient": ".client.agent_client",
     "AgentConfig": ".config.settings",
     "Budget": ".budget",
+    "LoadBalancer": ".client.load_balancer",
     "LocalAgentState": ".langgraph_state",
     "MessageType": ".a2a_messaging",
     "Priority": ".tasks",
@@ -49,6 +54,8 @@ _HOME = {
     "Schedule": ".schedules",
     "SharedAgentState": ".langgraph_state",
     "Task": ".tasks",
+    "TaskDistributor": ".client.load_balancer",
+    "TaskPriority": ".client.load_balancer",
     "TaskStatus": ".tasks",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from core import LoadBalancer, TaskDistributor, TaskPriority
 from core.config.settings import RedisConfig
 from core.errors import UserError
 from core.operations.reader import Reader
@@ -56,7 +57,11 @@ async def test_a_task_that_waits_behind_a_long_one_is_taken_back_for_a_worker_th
         await home.distributor()
         await home.worker("w1", config=one)
         client = await home.client()
-        await client.submit_many.aio([wait("long"), wait("short")])
+        distributor, balancer = TaskDistributor(LoadBalancer(client)), LoadBalancer(client)
+        idle = await until_async(lambda: balancer.find_eligible_agents.aio(wait("any")), "the worker is seen")
+        assert (idle, await balancer.select_agent.aio(wait("any"), "random")) == (["w1"], "w1")
+        await distributor.submit_task.aio(wait("long"), TaskPriority.HIGH)
+        await client.submit.aio(wait("short"))
         await runs(home, "long")
         home.door("short").set()
 
@@ -66,3 +71,4 @@ async def test_a_task_that_waits_behind_a_long_one_is_taken_back_for_a_worker_th
         long = await client.result.aio("long", 30)
 
     assert (ended.assigned_to, ended.retry_count, long.assigned_to) == ("d/w2", 1, "d/w1")
+    assert long.priority is TaskPriority.HIGH
