@@ -11,9 +11,6 @@ from core.taking_back import take_back
 
 __all__ = ["take_back_from_distributors"]
 
-#: How many times in the failure timeout idle slots are looked for.
-LOOKS = 5
-
 
 def take_back_from_distributors(state: CoordinatorState, batch: Batch, step: Step) -> None:
     """Asks distributors for tasks that have not begun there and that idle workers of others could begin."""
@@ -24,8 +21,8 @@ def take_back_from_distributors(state: CoordinatorState, batch: Batch, step: Ste
 
     if state.draining:
         return
-    every_ms = state.failure_timeout_ms // LOOKS
+    timeout_ms = state.failure_timeout_ms
     children = state.distributors.values()
-    for child, task_id in take_back(state.look, children, state.queue.needs(), may_move, batch.mono_ms, every_ms):
+    for child, task_id in take_back(state.look, children, state.queue.needs(), may_move, batch.mono_ms, timeout_ms):
         step.send(Sending(child.address, Action.RETURN_TASK), orjson.dumps(task_id))
         step.note("task_asked_back", task_id=task_id, distributor=child.name)

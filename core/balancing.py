@@ -17,6 +17,9 @@ from core.strategies import CHOOSES, DEFAULT, TAKING_TURNS, Asks, Strategy, Turn
 
 __all__ = ["Balancer"]
 
+#: Turns of children that are gone, which may be remembered in addition to twice the number of children.
+TURNS_KEPT = 100
+
 _name = attrgetter("name")
 
 
@@ -44,6 +47,8 @@ class Balancer:
         self._anywhere = strategy is Strategy.RENDEZVOUS and not at_once
         self._turns = turns or Turns()
         self._takes_turns = strategy in TAKING_TURNS
+        if len(self._turns.until) > TURNS_KEPT + 2 * len(self._children):
+            self._turns.forget([child.name for child in self._children])
         self._at_once = at_once
         self._ready: dict[Needs, _Ready] = {}
 

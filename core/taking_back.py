@@ -15,6 +15,8 @@ from core.room import Needs
 
 __all__ = ["LookBack", "take_back"]
 
+#: Number of looks in the failure timeout.
+LOOKS = 5
 #: Number of tasks that are asked for at one look, and number of tasks of one child that are looked at for that.
 ASKED_AT_ONCE, LOOKED_AT = 200, 1_000
 
@@ -36,11 +38,11 @@ def take_back(
     waiting: Collection[Needs],
     may_move: Callable[[str], bool],
     mono_ms: int,
-    every_ms: int,
+    failure_timeout_ms: int,
 ) -> list[tuple[Subordinate, str]]:
-    """The tasks to ask back, each with the child that has it, at most one look in `every_ms`. `waiting`: what the
-    tasks need that wait here, and go to idle children first. `may_move`: whether a task may go elsewhere."""
-    if mono_ms - last.looked_ms < every_ms:
+    """The tasks to ask back, each with the child that has it, at most LOOKS times in the failure timeout. `waiting`:
+    what the tasks need that wait here, and go to idle children first. `may_move`: whether a task may go elsewhere."""
+    if mono_ms - last.looked_ms < failure_timeout_ms // LOOKS:
         return []
     last.looked_ms = mono_ms
     idle = {

@@ -14,9 +14,6 @@ from distributor.task_life import give_back, is_own
 
 __all__ = ["on_return_tasks", "take_back_from_workers"]
 
-#: How many times in the failure timeout idle slots are looked for.
-LOOKS = 5
-
 
 def take_back_from_workers(state: DistributorState, batch: Batch, step: Step) -> None:
     """Asks workers for tasks that have not begun there and that idle workers could begin."""
@@ -25,9 +22,9 @@ def take_back_from_workers(state: DistributorState, batch: Batch, step: Step) ->
         task = state.local_tasks.get(task_id)
         return task is not None and is_movable(state, task)
 
-    every_ms = state.failure_timeout_ms // LOOKS
+    timeout_ms = state.failure_timeout_ms
     workers = state.workers.values()
-    for worker, task_id in take_back(state.look, workers, state.queue.needs(), may_move, batch.mono_ms, every_ms):
+    for worker, task_id in take_back(state.look, workers, state.queue.needs(), may_move, batch.mono_ms, timeout_ms):
         ask_back(state, state.local_tasks[task_id], step)
         step.note("task_asked_back", task_id=task_id, worker=worker.name)
 
