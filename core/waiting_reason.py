@@ -144,6 +144,8 @@ def _nobody_can(task: Task, overview: Overview) -> Explanation | None:
     """Why no worker can run it; None: at least one can."""
     if not any(agent.up for agent in overview.of_role(Role.DISTRIBUTOR)):
         return _missing("no distributor is up: run `agents up`", AGENTS_UP)
+    if _has_room_below(overview, skills_needed(task)):
+        return None
     every = overview.of_role(Role.WORKER)
     workers = [worker for worker in every if worker.up and worker.beat]
     needed = skills_needed(task)
@@ -177,6 +179,17 @@ def _nobody_can(task: Task, overview: Overview) -> Explanation | None:
             workers=len(workers),
         )
     return None
+
+
+def _has_room_below(overview: Overview, needed: Sequence[str]) -> bool:
+    """Whether a distributor says that a worker of its own that takes tasks can run it."""
+    return any(
+        set(kind.skills).issuperset(needed)
+        for distributor in overview.of_role(Role.DISTRIBUTOR)
+        if distributor.up and distributor.beat
+        for kind in distributor.beat.kinds
+        if kind.concurrency or kind.agent_concurrency
+    )
 
 
 def _able(workers: Sequence[AgentView], needed: Sequence[str]) -> list[AgentView]:
@@ -215,7 +228,12 @@ def _drains(task: Task, overview: Overview) -> Explanation | None:
 
 def _all_busy(task: Task, overview: Overview) -> Explanation:
     up = [worker for worker in overview.of_role(Role.WORKER) if worker.up and worker.beat]
-    running = sum(worker.beat.running for worker in up if worker.beat)
+    running = sum(worker.beat.running for worker in up if worker.beat) or sum(
+        int(facts.get("running") or 0)
+        for distributor in overview.of_role(Role.DISTRIBUTOR)
+        if distributor.up and distributor.beat
+        for facts in distributor.beat.children.values()
+    )
     return Explanation(
         W.ALL_FULL,
         f"it waits its turn: {overview.open_tasks} task(s) are open, {running} running",
@@ -224,7 +242,6 @@ def _all_busy(task: Task, overview: Overview) -> Explanation:
         numbers={
             "open": overview.open_tasks,
             "running": running,
-            "able": len(_able(up, skills_needed(task))),
             "patience_ms": PATIENCE_MS[task.priority],
         },
     )

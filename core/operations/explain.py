@@ -10,7 +10,8 @@ from core.operations.limits import waits_at
 from core.operations.overview import read_overview
 from core.operations.task_records import read_task
 from core.redis_backend.shared_state import Runs
-from core.tasks import Task
+from core.roles import Address, Role
+from core.tasks import Task, TaskStatus
 from core.waiting_reason import Explanation, WaitingFor, why_waiting
 
 __all__ = ["explain", "explained"]
@@ -31,7 +32,13 @@ async def explained(
     source: Runs, coordinator_id: str, task: Task, in_cell: Task | None, config: AgentConfig | None = None
 ) -> Explanation:
     """As `explain`, of a task whose records were read already, as `read_task` gives them."""
-    why = why_waiting(task, in_cell, await read_overview(source, coordinator_id, config))
+    # The one worker that has it is enough, unless nobody can run it: then all are asked why.
+    here = (Address(Role.COORDINATOR, coordinator_id), Address(Role.DISTRIBUTOR, task.assigned_to or ""))
+    runs = in_cell is not None and in_cell.status is TaskStatus.IN_PROGRESS
+    workers = [(*here, Address(Role.WORKER, in_cell.assigned_to or ""))] if in_cell is not None and runs else []
+    why = why_waiting(task, in_cell, await read_overview(source, coordinator_id, config, workers=workers))
+    if why.waits_for in (WaitingFor.NOBODY_HAS, WaitingFor.SUSPECT_FLEET):
+        why = why_waiting(task, in_cell, await read_overview(source, coordinator_id, config))
     if why.waits_for is WaitingFor.RUNNING and (limit := await waits_at(source, coordinator_id, task.task_id)):
         cure = "agents limits list; agents limits set NAME raises one"
         return replace(why, waits_for=WaitingFor.RATE_LIMIT, sentence=f"{why.sentence}; {limit}", cure=cure)

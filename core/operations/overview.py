@@ -33,32 +33,38 @@ _ROLES = (Role.COORDINATOR, Role.DISTRIBUTOR, Role.WORKER)
 Chain = tuple[Address, ...]
 
 
-async def read_overview(source: Runs, coordinator_id: str, config: AgentConfig | None = None) -> Overview:
+async def read_overview(
+    source: Runs, coordinator_id: str, config: AgentConfig | None = None, *, workers: Sequence[Chain] | None = None
+) -> Overview:
     """The hierarchy below that coordinator, as stored now. Agents that died without notice appear as gone.
 
-    `config` gives the failure timeout and lease time by which health is judged. This is not one snapshot: the second
-    round trip may see a little more than the first. Foreign values that cannot be read are named and count as missing.
-    Raises TransportDown.
+    `config` gives the failure timeout and lease time by which health is judged. With `workers`, only these are looked
+    at, beside the coordinator and the distributors with heartbeats, so that the cost does not grow with the fleet. This
+    is not one snapshot: the second round trip may see a little more than the first. Foreign values that cannot be read
+    are named and count as missing. Raises TransportDown.
     """
     config = config or AgentConfig()
     top = CoordinatorKeys(coordinator_id)
     found = _Found()
-    time_reply, members, *counts, distributor_beats = await source.look(
+    time_reply, opened, ended, dead, questions, distributor_beats, *listed = await source.look(
         ("TIME",),
-        ("SMEMBERS", ACTIVE),
         ("ZCARD", top.open),
         ("ZCARD", top.ended),
         ("ZCARD", top.dead),
         ("ZCARD", top.questions),
         ("HGETALL", top.heartbeats),
+        *([("SMEMBERS", ACTIVE)] if workers is None else []),
     )
     if isinstance(time_reply, Exception):
         raise ServerRefused(f"Redis refused a read: {time_reply}")
     now_ms = int(time_reply[0]) * 1000 + int(time_reply[1]) // 1000
     of_tasks = (top.open, top.ended, top.dead, top.questions)
-    open_tasks, ended_tasks, dead_letters, asking = map(found.count, counts, of_tasks)
+    open_tasks, ended_tasks, dead_letters, asking = map(found.count, (opened, ended, dead, questions), of_tasks)
+    members = ["/".join(map(str, chain)).encode() for chain in workers or ()]
+    for reply in listed:
+        members += found.several(reply, ACTIVE)
     beats = {("", name): packed for name, packed in found.hash(distributor_beats, top.heartbeats).items()}
-    chains = _tree(coordinator_id, found.several(members, ACTIVE), [name for _, name in beats], found)
+    chains = _tree(coordinator_id, members, [name for _, name in beats], found)
     cells = [CellKeys(chain[-1].agent_id) for chain in chains if len(chain) == 2]
     quarantines = [*(cell.agent(coordinator_id).quarantine for cell in cells), top.agent.quarantine]
     looks: list[Command] = []
@@ -66,12 +72,12 @@ async def read_overview(source: Runs, coordinator_id: str, config: AgentConfig |
         keys = keys_of(chain)
         looks += [lease_read(keys.lease), ("HGETALL", keys.header), ("XLEN", keys.inbox)]
         looks.append(("ZRANGE", keys.standbys, 0, -1))
-    looks += [("HGETALL", cell.heartbeats) for cell in cells]
+    looks += [_heartbeats(cell, workers) for cell in cells]
     looks += [("XLEN", quarantine) for quarantine in quarantines]
     replies = await source.look(*looks)
     rest = replies[_READS_AN_AGENT * len(chains) :]
     for cell, reply in zip(cells, rest, strict=False):
-        of_cell = found.hash(reply, cell.heartbeats)
+        of_cell = found.hash(reply, cell.heartbeats) if workers is None else _named(cell, workers, reply)
         beats |= {(cell.distributor_id, name): packed for name, packed in of_cell.items()}
     agents = [
         _view(chain, replies[_READS_AN_AGENT * index : _READS_AN_AGENT * (index + 1)], beats, now_ms, config, found)
@@ -94,6 +100,24 @@ async def read_overview(source: Runs, coordinator_id: str, config: AgentConfig |
         told.draining,
         tuple(found.unreadable),
     )
+
+
+def _heartbeats(cell: CellKeys, workers: Sequence[Chain] | None) -> Command:
+    """Reads the heartbeats of these workers in a cell; None: of all."""
+    if workers is None:
+        return ("HGETALL", cell.heartbeats)
+    return ("HMGET", cell.heartbeats, *(_names_in(cell, workers) or [""]))
+
+
+def _names_in(cell: CellKeys, workers: Sequence[Chain]) -> list[str]:
+    return [chain[-1].agent_id for chain in workers if chain[1].agent_id == cell.distributor_id]
+
+
+def _named(cell: CellKeys, workers: Sequence[Chain], reply: Any) -> dict[bytes, bytes]:
+    """The heartbeats in a reply, by worker."""
+    packed = reply if isinstance(reply, list) else []
+    names = _names_in(cell, workers)
+    return {name.encode(): beat for name, beat in zip(names, packed, strict=False) if beat is not None}
 
 
 def _waiting(told: Mapping[str, int], agents: Sequence[AgentView]) -> dict[str, int]:
