@@ -43,20 +43,18 @@ async def begin_run(hierarchy: Hierarchy, body: RunBody, thread_id: str | None) 
         await thread_for_run(hierarchy, thread_id, "create", assistant)
     run = run_of(body, assistant, thread_id)
     if body.webhook is None:
-        return await _begun(hierarchy, body, run, assistant, thread_id)
+        return await _begun(hierarchy, body, run, assistant)
     hierarchy.webhooks.check(body.webhook)
     await hierarchy.deliveries.note(of_run(run, body.webhook))
     try:
-        return await _begun(hierarchy, body, run, assistant, thread_id)
+        return await _begun(hierarchy, body, run, assistant)
     except Exception:
         await hierarchy.deliveries.forget(run.run_id)
         raise
 
 
-async def _begun(
-    hierarchy: Hierarchy, body: RunBody, run: RunRecord, assistant: AssistantRecord, thread_id: str | None
-) -> RunRecord:
-    if thread_id is not None and (gone_on := await _gone_on_with(hierarchy, body, run)):
+async def _begun(hierarchy: Hierarchy, body: RunBody, run: RunRecord, assistant: AssistantRecord) -> RunRecord:
+    if not run.is_temporary and (gone_on := await _gone_on_with(hierarchy, body, run)):
         return gone_on
     task = task_of(body, run, assistant)
     await hierarchy.records.put_runs(run)
