@@ -55,6 +55,7 @@ class StateUpdate(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
     checkpoint_id: NodeName | None = None  #: the state that is updated; None: the newest
     #: whether the values are a list of steps, each a list of the updates of nodes: {"values": ..., "as_node": ...}
     is_bulk: bool = False
+    deletes: bool = False  #: whether, instead, all that is stored of the thread is deleted
 
 
 class _Validated(type(Struct)):  # type: ignore[misc]  # the class of classes of msgspec has no name

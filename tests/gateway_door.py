@@ -100,6 +100,6 @@ def open_door(folder: Path, processes: Processes) -> Iterator[Door]:
 
 def answers(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/ok").status_code == 200
+        return httpx.get(f"{url}/ok", verify=False).status_code == 200  # certificates take long to load
     except httpx.TransportError:
         return False

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from core.access import may_use_thread, owner_of
 from core.agent_run import RunOptions, StateUpdate
@@ -115,21 +115,23 @@ class ClientThreads(Resident):
     async def _updated(
         self, thread_id: str, values: Any, update: StateUpdate, graph: str | None, timeout_s: float, gives_up: bool
     ) -> str:
+        """The id of the new checkpoint; empty: there is none."""
         if graph is None:
             async with self._opened() as threads:
                 graph = (await self._found(threads, thread_id)).graph
             if not graph:
                 raise BadTask(f"thread {thread_id!r} was not made by a graph that runs here: name its graph")
         deadline = datetime.now(UTC) + timedelta(seconds=timeout_s)
-        run = RunOptions(thread_id=thread_id, update=update, gives_up_questions=gives_up)
+        multitask: Literal["enqueue", "reject"] = "reject" if update.deletes else "enqueue"
+        run = RunOptions(thread_id=thread_id, update=update, multitask=multitask, gives_up_questions=gives_up)
         task = Task(task_type=graph, payload=values, run=run, deadline=deadline)
         task_id = await self._client.submit.aio(task)
         ended: Task = await self._client.result.aio(task_id, timeout_s + LATE_S)
         if ended.error is not None and ended.error.type == "deadline":
-            raise TaskTimeout(f"thread {thread_id!r} is busy, or no worker has {graph!r}: it was not updated")
+            raise TaskTimeout(f"thread {thread_id!r} is busy, or no worker has {graph!r}: nothing was changed")
         if ended.status != "completed":
             await self._client.value.aio(task_id)
-        stored: str = ended.result["checkpoint_id"]
+        stored: str = ended.result.get("checkpoint_id", "")
         return stored
 
     @operation
@@ -143,8 +145,15 @@ class ClientThreads(Resident):
         await self._copied(thread_id, new_id, checkpoint_id)
 
     @operation
-    async def delete(self, thread_id: str) -> None:
-        """Deletes all that is stored of a thread; nothing happens if there is none. Do so when no run has it."""
+    async def delete(self, thread_id: str, graph: str | None = None, timeout_s: float = 60.0) -> None:
+        """Deletes all that is stored of a thread; nothing happens if there is none. Do so when no run has it.
+
+        With the name of a `graph` that a worker has, the worker does it, in the line of the thread: no run comes
+        between. One that waits for an answer is cancelled; TaskRefused says that one goes on. Raises TaskTimeout: it
+        could not begin within `timeout_s`."""
+        if graph is not None:
+            await self._updated(thread_id, None, StateUpdate(deletes=True), graph, timeout_s, gives_up=True)
+            return
         async with self._opened() as threads:
             if await threads.history(thread_id, 1):
                 await self._found(threads, thread_id)

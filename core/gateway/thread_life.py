@@ -15,6 +15,9 @@ from core.gateway.records import AssistantRecord, ThreadRecord
 
 __all__ = ["delete_thread", "known_thread", "new_thread", "thread_for_run"]
 
+#: How long a worker may take to delete a thread, s.
+DELETED_WITHIN_S = 30.0
+
 
 def new_thread(thread_id: str | None = None) -> ThreadRecord:
     """A thread that is not recorded yet. Raises Problem: there can be no thread of that id."""
@@ -48,15 +51,20 @@ async def thread_for_run(
 
 
 async def delete_thread(hierarchy: Hierarchy, thread: ThreadRecord) -> None:
-    """Deletes a thread, what its graphs remember, and its runs. One that waits for an answer is given up. Raises
-    Problem: it has a run that goes on."""
+    """Deletes a thread, what its graphs remember, and its runs. One that waits for an answer is given up. If a worker
+    has its graph, that is done in the line of the thread, so that no run comes between. Raises Problem and TaskRefused:
+    it has a run that goes on."""
     runs = await hierarchy.records.runs(thread.thread_id)
     tasks = await hierarchy.tasks([run.task_id for run in runs if run.until is None])
     if any(not task.status.ended and not asks(task) for task in tasks.values()):
         raise Problem(409, f"thread {thread.thread_id!r} has a run; cancel it, or wait for its end")
-    for task in tasks.values():
-        if asks(task):
-            await hierarchy.client.cancel.aio(task.task_id)
-            await hierarchy.over(task.task_id)
-    await hierarchy.client.threads.delete.aio(thread.thread_id)
+    newest = await hierarchy.threads.history(thread.thread_id, 1)
+    if newest and newest[0].graph in await hierarchy.graphs():
+        await hierarchy.client.threads.delete.aio(thread.thread_id, graph=newest[0].graph, timeout_s=DELETED_WITHIN_S)
+    else:
+        for task in tasks.values():
+            if asks(task):
+                await hierarchy.client.cancel.aio(task.task_id)
+                await hierarchy.over(task.task_id)
+        await hierarchy.client.threads.delete.aio(thread.thread_id)
     await hierarchy.records.delete_thread(thread.thread_id)

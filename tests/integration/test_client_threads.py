@@ -134,6 +134,19 @@ def test_an_update_waits_for_the_run_that_has_its_thread_and_may_give_up(tiers: 
     client.threads.delete("busy")
 
 
+def test_a_thread_is_deleted_in_its_line_and_what_asks_there_is_given_up(tiers: Open) -> None:
+    client = tiers("gus")
+    asks = client.submit(Task(task_type="ending.asks", payload={}, run=RunOptions(thread_id="gone")))
+    until(lambda: client.questions(task=asks), "it asks")
+
+    client.threads.delete("gone", graph="ending.asks")
+
+    assert client.result(asks, 60).status == "cancelled"
+    assert "gone" not in client.threads.list()
+    assert ran(client, "gone", payload={}) == {"done": ["one", "two"]}
+    client.threads.delete("gone", graph="ending.two")
+
+
 def test_a_state_is_updated_on_the_command_line(tiers: Open, redis_server: RedisServer) -> None:
     client = tiers("gil")
     ran(client, "told", payload={})

@@ -89,8 +89,8 @@ class GraphRun:
         return state
 
     async def _updated(self, values: Any, update: StateUpdate) -> dict[str, Any]:
-        """Updates the state of the thread; gives the place of the new checkpoint. What an attempt before has stored is
-        removed first, so that it is updated once. Raises BadTask: this cannot be done with the graph."""
+        """Updates the state of the thread, or deletes it; gives the place of the new checkpoint. What an attempt before
+        has stored is removed first, so that it is updated once. Raises BadTask: this cannot be done with the graph."""
         from langgraph.pregel import Pregel
 
         if self.saver is None or not isinstance(self.graph, Pregel):
@@ -99,6 +99,9 @@ class GraphRun:
         undoes = [*thread["undoes"], *([self.context.task_id] if self.context.attempt > 1 else [])]
         found = await self.saver.begin(thread["id"], is_new=thread["is_new"], undoes=undoes)
         self._owner = thread_owner(thread, found.metadata if found else {})
+        if update.deletes:
+            await self.saver.adelete_thread(thread["id"])
+            return {"thread_id": thread["id"]}
         config: Any = self._full_config()
         if update.checkpoint_id is not None:
             config["configurable"]["checkpoint_id"] = update.checkpoint_id
