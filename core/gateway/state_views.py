@@ -8,7 +8,7 @@ from typing import Any
 from core.checkpoints.snapshots import NextTask, Snapshot
 from core.checkpoints.threads import Threads
 
-__all__ = ["interrupts_by_task", "interrupts_told", "no_state", "state_told"]
+__all__ = ["interrupts_by_task", "no_state", "state_told"]
 
 
 def no_state(thread_id: str) -> dict[str, Any]:
