@@ -140,7 +140,7 @@ class CoordinatorBehaviour:
         self.state = self._new_state()
         self.state.incarnation = loop.committer.lease.incarnation
         self._records = Records(self._keys, loop)
-        await self._records.load(self.state, int(asyncio.get_running_loop().time() * 1000))
+        await self._records.load(self.state)
 
     async def perform(self, effects: Sequence[CoordinatorEffect]) -> None:
         for effect in effects:

@@ -7,6 +7,7 @@ record sealed with an unknown key stays as it is and does not run, since the sec
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from collections.abc import Iterable, Sequence
@@ -61,7 +62,7 @@ class Records:
         self._loop = loop
         self._seals = loop.setup.signing.seals
 
-    async def load(self, state: CoordinatorState, mono_ms: int) -> None:
+    async def load(self, state: CoordinatorState) -> None:
         """Reads the open tasks in the order of their submission, the ended children of waiting tasks, the dead
         letters, and the schedules. Raises StateConflict if the key of the records is of another type."""
         # The length does not matter. The command fails if the key is of another type, and then no task can be accepted.
@@ -83,7 +84,9 @@ class Records:
         settled = [stored for stored in found if stored.task is None or stored.task.status.ended]
         await self._put_right(self._keys.open, settled)
         state.foreign = frozenset(stored.name.decode() for stored in found if stored.foreign)
-        recall(state, tasks, await self._digests(tasks), mono_ms)
+        digests = await self._digests(tasks)
+        # The time after all that was read: a distributor is not silent because reading took long.
+        recall(state, tasks, digests, int(asyncio.get_running_loop().time() * 1000))
         recall_quotas(state, await self._quotas(), self._loop.setup.clock.now_ms())
         await self._list_questions_anew(state, listed)
         await self._load_letters(state)
