@@ -178,11 +178,18 @@ class RunSaver(CheckpointSaver):
             await asyncio.shield(batch.sent)
 
     def _send_all(self) -> None:
+        """Whoever waits for a batch that cannot be encoded is told why; nothing that comes later is."""
         with self._lock:
-            encoded = {thread_id: [encode() for encode in batch.puts] for thread_id, batch in self._batches.items()}
             batches, self._batches = self._batches, {}
         for thread_id, batch in batches.items():
-            batch.sent = self._to_be_sent().add(thread_id, *encoded[thread_id])
+            try:
+                puts = [encode() for encode in batch.puts]
+            except Exception as error:
+                batch.sent = self._loop.create_future()
+                batch.sent.set_exception(error)
+                batch.sent.exception()  # it may be that nobody waits
+                continue
+            batch.sent = self._to_be_sent().add(thread_id, *puts)
             self.stored = True
 
     def _is_last(self, checkpoint: Checkpoint) -> bool:
