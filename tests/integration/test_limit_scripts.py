@@ -98,6 +98,27 @@ async def test_what_is_let_through_is_counted_once_and_settled_once(fleet: Fleet
     assert now.tokens_left in range(20, 40)
 
 
+async def test_a_call_that_is_given_up_when_it_was_just_let_through_costs_nothing(
+    fleet: Fleet, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await set_limit(reader, "k", "openai", Rates(requests_per_minute=100, tokens_per_minute=1000))
+    enter = LimitLine.enter
+
+    def entered(line: LimitLine, *asked: Any) -> asyncio.Future[None]:
+        allowed = enter(line, *asked)
+        allowed.add_done_callback(lambda _: taking.cancel())  # before the call has heard of that
+        return allowed
+
+    monkeypatch.setattr(LimitLine, "enter", entered)
+    taking = asyncio.create_task(fleet("w").take(call("a", tokens=60)))
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+
+    now = await state(reader)
+    assert now.under_way == 0
+    assert now.tokens_left == 100
+
+
 async def test_the_name_that_says_most_counts_alone(fleet: Fleet, reader: Reader) -> None:
     await set_limit(reader, "k", "openai", Rates(requests_per_minute=1))
     await set_limit(reader, "k", "gpt", Rates(requests_per_minute=50))

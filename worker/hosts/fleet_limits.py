@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 from uuid import uuid4
@@ -68,9 +69,18 @@ class FleetLimits:
             if allowed.cancelled():  # nobody wants to make it any more
                 return ""
             allowed.result()
+        except asyncio.CancelledError:
+            if allowed.done() and not allowed.cancelled() and allowed.exception() is None:
+                await self._give_back(name, asked)
+            raise
         finally:
             line.leave(asked.call_id)
         return name
+
+    async def _give_back(self, name: str, asked: LimitedCall) -> None:
+        """Counts a call as unused that was let through when nobody wanted to make it any more."""
+        with suppress(TransportDown):  # then it counts as made, until the bucket has filled again
+            await self._run(SETTLE_CALL, name, asked.call_id, asked.tokens, 0)
 
     async def leave(self, call_id: str) -> None:
         """Forgets a call that waits, since nobody wants to make it any more."""
