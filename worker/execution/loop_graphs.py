@@ -9,23 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 from msgspec import Raw
-from msgspec.structs import replace
 
 from core.agent_run import RunOptions
 from core.checkpoints.storage import Fence
 from core.json_values import TooLarge, result_json
-from core.tasks import TaskError, grants_of
+from core.tasks import grants_of
 from worker.authoring.context import ChildOutcome, Context, enter
 from worker.authoring.graph_factory import Graphs
 from worker.authoring.model_limit import fleet_gate
 from worker.authoring.registry import Handler
 from worker.authoring.suspension import Suspension
-from worker.children.outcome import failure
 from worker.children.requests import options_of
 from worker.execution.attempt import Finished, Running, graph_request, run_request, thread_of
 from worker.execution.outcomes import completed, failed, returned, suspended_by
 from worker.hosts.chunk_writer import ChunkWriter
-from worker.hosts.faults import another_attempt_helps, refused_budget
+from worker.hosts.faults import judged
 from worker.hosts.graph_events import callbacks_for, span_callbacks
 from worker.hosts.memory import Memory
 from worker.hosts.messages import Answer, Ask
@@ -83,7 +81,7 @@ class LoopGraphs:
                 await store_last_soon(run.saver)
             if isinstance(error, asyncio.CancelledError):
                 raise
-            finished = failed(running, _task_error(error, running.task.attempt))
+            finished = failed(running, judged(error, running.task.attempt))
         finally:
             del self._controls[running]
             if self._memory is not None:
@@ -207,10 +205,3 @@ class LoopRun:
         task = running.task
         over = saver is not None and saver.stored and thread_of(task) == task.task_id
         return finished._replace(thread_over=task.task_id) if over else finished
-
-
-def _task_error(error: BaseException, attempt: int) -> TaskError:
-    problem = failure(error, attempt)
-    if spent := refused_budget(error):
-        return replace(problem, type="budget", message=spent, retryable=False)
-    return problem if another_attempt_helps(error) else replace(problem, retryable=False)

@@ -6,11 +6,14 @@ import errno
 import traceback
 from collections.abc import Iterator
 
+from msgspec.structs import replace
 from pydantic import ValidationError
 
 from core.errors import BudgetExhausted
+from core.tasks import TaskError
+from worker.children.outcome import failure
 
-__all__ = ["another_attempt_helps", "refused_budget", "short_of"]
+__all__ = ["judged", "refused_budget", "short_of"]
 
 #: What an error of the system says that this process, or the machine, has not enough of.
 SHORT_OF = {
@@ -36,7 +39,15 @@ def refused_budget(error: BaseException) -> str:
     return next((str(cause) for cause in _causes(error) if isinstance(cause, BudgetExhausted)), "")
 
 
-def another_attempt_helps(error: BaseException) -> bool:
+def judged(error: BaseException, attempt: int) -> TaskError:
+    """The error of a failed run, with whether another attempt may help."""
+    problem = failure(error, attempt)
+    if spent := refused_budget(error):
+        return replace(problem, type="budget", message=spent, retryable=False)
+    return problem if _another_attempt_helps(error) else replace(problem, retryable=False)
+
+
+def _another_attempt_helps(error: BaseException) -> bool:
     """False for what is wrong with the graph itself: it never ends, or a state breaks its schema."""
     from langgraph.errors import GraphRecursionError, InvalidUpdateError
 

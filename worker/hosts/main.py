@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 import msgspec
 import orjson
 from msgspec import Raw
-from msgspec.structs import replace
 
 from core.agent_run import RunOptions
 from core.budget import Grants
@@ -34,10 +33,10 @@ from worker.authoring.suspension import Suspension
 from worker.children.descendants import end_children
 from worker.children.frames import Frames
 from worker.children.limits import DESCRIPTORS, Limits
-from worker.children.outcome import failure, out_of_memory
+from worker.children.outcome import out_of_memory
 from worker.children.requests import context_of, options_of, progress_fields
 from worker.children.surroundings import Surroundings
-from worker.hosts.faults import another_attempt_helps, refused_budget, short_of
+from worker.hosts.faults import judged, refused_budget, short_of
 from worker.hosts.graph_events import callbacks_for, span_callbacks
 from worker.hosts.messages import (
     Answer,
@@ -280,14 +279,12 @@ class Host(asyncio.Protocol):
             return Ended(run.number, drained=True)
         if issubclass(type(error), MemoryError):
             self._limits.lift()  # for all runs, since none can be told how it ends without memory
-        problem = failure(error, run.context.attempt if run.context is not None else 0)
-        if spent := refused_budget(error):
-            return Ended(run.number, error=replace(problem, type="budget", message=spent, retryable=False))
+        problem = judged(error, run.context.attempt if run.context is not None else 0)
+        if refused_budget(error):
+            return Ended(run.number, error=problem)
         self._failed = True
         if lacking := short_of(error):
             return Ended(run.number, short_of=lacking, error=problem)
-        if not another_attempt_helps(error):
-            problem = replace(problem, retryable=False)
         if issubclass(type(error), MemoryError):
             self._limits.exhausted = True
             self._send(Replace("a run has reached the memory limit"))
