@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ from core.cli.json_argument import json_argument
 from core.cli.session import client_of, run, settings
 
 if TYPE_CHECKING:
+    from core.client.agent_client import AgentClient
     from core.config.settings import Settings
     from core.tasks import Task
 
@@ -25,10 +27,20 @@ def run_graph(
     ] = "updates",
     context: Annotated[str | None, typer.Option(metavar="JSON", help="What nodes find as runtime.context.")] = None,
     config: Annotated[str | None, typer.Option(metavar="JSON", help="configurable, tags, recursion_limit, ...")] = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="Run it here, on a hierarchy in this process, without a server.")
+    ] = False,
+    imports: Annotated[
+        list[str] | None, typer.Option("--import", metavar="MODULE", help="With --local: what defines it; repeat it.")
+    ] = None,
+    projects: Annotated[
+        list[str] | None, typer.Option("--langgraph", metavar="PATH", help="With --local: a LangGraph project.")
+    ] = None,
 ) -> None:
     """Run a LangGraph graph: show what it tells meanwhile, a JSON object a line, and then print its final state.
 
-    What it tells goes to stderr, so that stdout has the result alone. After Ctrl-C the run goes on.
+    What it tells goes to stderr, so that stdout has the result alone. After Ctrl-C the run goes on, unless it is
+    --local, where nothing remains of it.
     """
     from core.agent_run import RunOptions
     from core.cli.awaiting import finish
@@ -39,18 +51,45 @@ def run_graph(
         if text is not None:
             said[option] = json_argument(f"--{option}", text)
     task = Task(task_type=name, payload=json_argument("the input", given), run=RunOptions(**said))
-    finish(run(_run(settings(), task)))
+    if local:
+        files = [str(Path(path, "langgraph.json")) if Path(path).is_dir() else path for path in projects or ()]
+        finish(run(_run_here([*(imports or ()), *files], task)))
+    elif imports or projects:
+        raise typer.BadParameter("they go with --local: elsewhere workers have the code", param_hint="--import")
+    else:
+        finish(run(_run(settings(), task)))
 
 
 async def _run(configured: Settings, task: Task) -> Task:
-    import orjson
-
     from core.cli.awaiting import telling_why
-    from core.cli.render import note
 
     async with client_of(configured) as client, telling_why(configured, task.task_id):
-        await client.submit.aio(task)
-        async for chunk in client.stream(task.task_id):
-            where = {"namespace": chunk.namespace} if chunk.namespace else {}
-            note(orjson.dumps({"mode": chunk.mode, **where, "data": chunk.data}).decode())
-        return await client.result.aio(task.task_id)
+        return await _told(client, task)
+
+
+async def _run_here(modules: list[str], task: Task) -> Task:
+    """On a hierarchy that is there for this run alone. Raises ConfigError: a module cannot be imported, or none has
+    the graph."""
+    from core.errors import ConfigError
+    from core.local.hierarchy import LocalHierarchy
+    from core.local.tiers import user_code
+
+    handlers = user_code(modules)
+    if task.task_type not in handlers.names():
+        known = ", ".join(name for name in handlers.names() if not name.startswith("agents.")) or "nothing"
+        raise ConfigError(f"there is no {task.task_type!r} here, but {known}. Name its code: --import or --langgraph.")
+    async with LocalHierarchy(handlers=handlers) as client:
+        return await _told(client, task)
+
+
+async def _told(client: AgentClient, task: Task) -> Task:
+    """The ended run, with what it tells meanwhile on stderr."""
+    import orjson
+
+    from core.cli.render import note
+
+    await client.submit.aio(task)
+    async for chunk in client.stream(task.task_id):
+        where = {"namespace": chunk.namespace} if chunk.namespace else {}
+        note(orjson.dumps({"mode": chunk.mode, **where, "data": chunk.data}).decode())
+    return await client.result.aio(task.task_id)
