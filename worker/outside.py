@@ -146,6 +146,7 @@ class OutsideWorker(Agent):
         """Hands back what was not answered, and leaves. `lost`: the agent outside has vanished, so that what it had
         taken counts as an attempt."""
         self._outside.is_paused = True
+        await self._outside.offers.end()
         for offer in self._outside.offers.open:
             if lost and offer.is_taken:
                 message = f"{self.agent_id}, an agent outside, had it and was not heard any more"

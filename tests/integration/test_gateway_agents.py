@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +26,8 @@ from tests.gateway_door import answers, free_port
 from tests.redis_server import RedisServer, bundled_server
 from tests.tiers import ForkedTiers
 from tests.waiting import until
+
+ROOT = Path(__file__).parents[2]
 
 
 class Edge:
@@ -141,6 +146,25 @@ def test_an_agent_with_curl_takes_a_task_and_returns_its_result(edge: Edge) -> N
         result = {"attempt": 1, "status": "completed", "result": {"text": "TO BE"}}
         assert edge.curl("POST", f"{path}/result", result)[0] == 204
     assert edge.client.result(task_id, 20).result == {"text": "TO BE"}
+    assert edge.curl("DELETE", "/agents/shell-1")[0] == 204
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="there is no jq on the PATH")
+def test_the_agent_of_the_page_works_as_it_stands_there_and_joins_the_next_gateway(edge: Edge) -> None:
+    script = re.search(r"^```sh\n(G=.*?)^```", (ROOT / "docs/registry.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert script
+    shell = subprocess.Popen(
+        ["bash", "-c", script[1]], env={**os.environ, "GATEWAY": edge.url}, stdout=subprocess.DEVNULL, process_group=0
+    )
+    try:
+        for text in ("to be", "or not"):
+            task_id = edge.client.submit(Task(task_type="upper", payload=text))
+            assert edge.client.result(task_id, 30).result == text.upper()
+            edge.curl("DELETE", "/agents/shell-1")  # it registers again
+    finally:
+        os.killpg(shell.pid, signal.SIGKILL)
+        shell.wait()
+        edge.curl("DELETE", "/agents/shell-1")
 
 
 def test_a_submitted_task_that_nobody_can_run_is_warned_of(edge: Edge) -> None:

@@ -91,6 +91,7 @@ class Offers:
     def __init__(self) -> None:
         self._open: dict[str, Offer] = {}  # by task id, the oldest first
         self._more = asyncio.Condition()
+        self._is_over = False  # whether nothing is offered any more
 
     async def start(self, handlers: Handlers, memory: Memory | None, chunks: ChunkWriter | None) -> None:
         """See Places."""
@@ -119,6 +120,12 @@ class Offers:
         offer = self._open.get(task_id)
         return offer if offer is not None and offer.task.attempt == attempt else None
 
+    async def end(self) -> None:
+        """Has those that wait for more wait no longer."""
+        self._is_over = True
+        async with self._more:
+            self._more.notify_all()
+
     @property
     def open(self) -> list[Offer]:
         """Those that nobody has answered, the oldest first."""
@@ -131,6 +138,8 @@ class Offers:
             try:
                 async with asyncio.timeout(wait_s):
                     while not (found := [offer for offer in self.open if offer.task.task_id not in held]):
+                        if self._is_over:
+                            return []
                         await self._more.wait()
             except TimeoutError:
                 return []
