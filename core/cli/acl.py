@@ -18,6 +18,7 @@ def acl(
     agent_id: Annotated[str, typer.Argument(metavar="ID", help="An agent's id; of an agent stream, its name.")],
     coordinator: Annotated[str | None, typer.Option(metavar="ID", help="Default: COORDINATOR_ID.")] = None,
     distributor: Annotated[str | None, typer.Option(metavar="ID", help="A worker's; default: DISTRIBUTOR_ID.")] = None,
+    gateway: Annotated[bool, typer.Option("--gateway", help="Of a client or operator: it runs a gateway.")] = False,
     password_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The file with its password, of which only a hash is printed.")
     ] = None,
@@ -26,7 +27,8 @@ def acl(
 
     For Redis 7 or Valkey: pipe it into redis-cli. Without --password-file nobody can enter as that user yet.
     """
-    from core.operations.acl import rules_of, rules_of_stream, user_of
+    from core.operations.acl import rules_of, rules_of_gateway, rules_of_stream, user_of
+    from core.roles import ASKERS
 
     configured = settings()
     db = configured.redis.endpoint.db
@@ -34,7 +36,9 @@ def acl(
         user, rules = f"stream:{agent_id}", rules_of_stream(agent_id, db)
     else:
         chain = chain_of(configured, role, agent_id, coordinator, distributor)
-        user, rules = user_of(chain), rules_of(chain, db)
+        if gateway and chain[-1].role not in ASKERS:
+            raise typer.BadParameter("a gateway is a client or an operator", param_hint="--gateway")
+        user, rules = user_of(chain), (rules_of_gateway if gateway else rules_of)(chain, db)
     password = [f"#{_hashed(password_file)}"] if password_file else []
     note(
         f"It enters with REDIS_USERNAME={user}"

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from fastapi.responses import StreamingResponse
 from pydantic_core import to_json
@@ -15,6 +16,8 @@ __all__ = ["ServerEvent", "event_stream"]
 
 #: Seconds of silence after which a comment is sent, so that nothing between takes the connection for dead.
 HEARTBEAT_S = 5.0
+#: What stands in a path, or in its query, as it is.
+PATH = "/:@?&=+,;~%"
 HEARTBEAT = b": heartbeat\r\n\r\n"
 
 
@@ -34,7 +37,8 @@ class ServerEvent:
 
 def event_stream(events: AsyncGenerator[ServerEvent, None], headers: Mapping[str, str]) -> StreamingResponse:
     """The response that tells these events, and closes their source when the client leaves."""
-    kept_open = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", **headers}
+    within_ascii = {name: quote(value, safe=PATH) for name, value in headers.items()}
+    kept_open = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", **within_ascii}
     return StreamingResponse(_lines(events), headers=kept_open, media_type="text/event-stream")
 
 

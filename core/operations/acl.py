@@ -14,6 +14,7 @@ from core.errors import ConfigError
 from core.events import audience_scripts
 from core.redis_backend import budget_scripts, item_scripts, limit_scripts, thread_scripts
 from core.redis_backend.bounded_reads import SCRIPTS, name_of
+from core.redis_backend.gateway_keys import GatewayKeys
 from core.redis_backend.keys import (
     ACTIVE,
     CellKeys,
@@ -23,10 +24,20 @@ from core.redis_backend.keys import (
     ThreadKeys,
     keys_of,
 )
+from core.redis_backend.rate_scripts import TAKE_TOKEN
 from core.redis_backend.registry_scripts import DEREGISTER, FIND, REGISTER, RENEW
 from core.roles import AGENT_ID, ASKERS, Address, Role
 
-__all__ = ["Allowed", "Chain", "allowed_of", "chain_of_user", "rules_of", "rules_of_stream", "user_of"]
+__all__ = [
+    "Allowed",
+    "Chain",
+    "allowed_of",
+    "chain_of_user",
+    "rules_of",
+    "rules_of_gateway",
+    "rules_of_stream",
+    "user_of",
+]
 
 
 Chain = tuple[Address, ...]
@@ -77,6 +88,21 @@ def rules_of(chain: Chain, db: int = 0) -> list[str]:
     for address in chain:
         Address.of(Role.COORDINATOR, address.agent_id)
     return _rules(allowed_of(chain), db)
+
+
+def rules_of_gateway(chain: Chain, db: int = 0) -> list[str]:
+    """As `rules_of`, for a client or operator that is a gateway: it also reads what operators see, and writes what
+    gateways remember together. Agents that register at it are workers, whose users these rules do not stand for."""
+    rules_of(chain, db)
+    keys, cells = CoordinatorKeys(chain[0].agent_id), CellKeys("*")
+    return _rules(
+        [
+            *allowed_of(chain),
+            _may(f"{READS} zcount zrevrank", *_reading(keys.every, cells.header, cells.every, ACTIVE)),
+            _may(f"{GATEWAY} evalsha|{name_of(TAKE_TOKEN)}", GatewayKeys(chain[0].agent_id).every),
+        ],
+        db,
+    )
 
 
 def rules_of_stream(name: str, db: int = 0) -> list[str]:
@@ -143,6 +169,11 @@ REGISTRY = " ".join(
 )
 #: Commands that look into it.
 DISCOVERY = f"hgetall smembers zcard zcount zscore zrangebyscore zrangebylex evalsha|{name_of(FIND)}"
+#: Commands on what gateways remember.
+GATEWAY = (
+    "get set del hget hmget hgetall hvals hset hsetnx hdel sadd smembers srem zadd zcard zrange zrevrange zrem"
+    " xadd xread xrevrange pexpire"
+)
 #: What an agent stream takes, scripts included.
 OF_A_STREAM = (
     "xadd xread xreadgroup xack xclaim xdel xlen xpending xrange xtrim"

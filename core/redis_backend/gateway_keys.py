@@ -34,6 +34,11 @@ class GatewayKeys:
     coordinator_id: str
 
     @property
+    def every(self) -> str:
+        """A pattern that matches all of them."""
+        return self._key("*")
+
+    @property
     def threads(self) -> str:
         return self._key("threads")
 

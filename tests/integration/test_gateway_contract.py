@@ -21,7 +21,7 @@ CHECKS = ",".join(
         "missing_required_header", "unsupported_method",
     )
 )  # fmt: skip
-OWN = ("tasks", "messages", "load balancer", "quotas", "system")
+OWN = ("tasks", "messages")
 CONFIG = """
 request-timeout = 10.0
 [checks]

@@ -10,10 +10,14 @@ from typing import Any
 import httpx
 import jwt
 import pytest
+import redis
 from prometheus_client.parser import text_string_to_metric_families
 
 from core.chaos.processes import Processes
 from core.client.agent_client import AgentClient
+from core.config.variables import secret_text
+from core.operations.acl import rules_of_gateway
+from core.roles import Address, Role
 from core.trace_context import TraceContext
 from tests.executor_bench import USER_CODE
 from tests.gateways import Gateways, gateways_of, keys_setting
@@ -34,6 +38,7 @@ STRICT = {
     "GATEWAY_RATE_PER_S": "500",
 }
 
+KEY_OF_ADA = {"GATEWAY_KEYS": keys_setting(ada="operator")}
 SLOW = STRICT | {"GATEWAY_RATE_PER_S": "0.01"}
 
 
@@ -293,6 +298,31 @@ def test_an_admin_changes_strategy_and_quotas_at_the_gateway_of_an_operator(door
     [distributor] = http.get("/load-balancer/stats").json()["distributors"]
     assert distributor["distributor_id"] == "distributor-1"
     assert http.get("/quotas").json() == {"quotas": []}
+
+
+def test_a_user_of_redis_that_may_do_what_is_printed_runs_a_gateway(doors: Doors) -> None:
+    gateway = Address(Role.CLIENT, "narrow")
+    rules = rules_of_gateway((Address(Role.COORDINATOR, "coordinator-1"), gateway))
+    at = doors.gateways.tiers.redis
+    with redis.Redis.from_url(f"{secret_text(at.url)}", password=secret_text(at.password)) as admin:
+        admin.execute_command("ACL", "SETUSER", "narrow", "reset", "on", ">narrow", *" ".join(rules).split())
+        admin.execute_command("ACL", "LOG", "RESET")
+        narrow = doors.gateways.start(
+            "narrow", REDIS_USERNAME="narrow", REDIS_PASSWORD="narrow", GATEWAY_RATE_PER_S="1000", **KEY_OF_ADA
+        )
+        with httpx.Client(base_url=narrow, headers={"X-Api-Key": "ada-key"}, timeout=30) as ada:
+            [task_id] = submitted(ada, {**ECHO, "task_id": "narrow/1"})
+            assert ada.get(f"/tasks/{task_id}/wait").json()["status"] == "completed"
+            assert ada.post("/tasks/submit", json=ECHO, headers={"Idempotency-Key": "n"}).status_code == 202
+            for path in (
+                "/tasks?limit=1", f"/tasks/{task_id}/explain", "/tasks/status", "/load-balancer/stats", "/quotas",
+                "/messages/history", "/health", "/metrics", "/agents/wren/messages", "/agents/wren/peers",
+            ):  # fmt: skip
+                assert ada.get(path).status_code == 200, path
+            cursor = ada.get("/tasks?limit=1").json()["next_cursor"]
+            assert ada.get("/tasks", params={"cursor": cursor}).status_code == 200
+            assert ada.post("/assistants/search", json={}).status_code == 200
+        assert admin.execute_command("ACL", "LOG") == []
 
 
 def test_a_coordinator_that_has_no_room_is_told_as_503(doors: Doors, http: httpx.Client) -> None:
