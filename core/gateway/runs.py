@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
@@ -37,7 +38,7 @@ LastEventId = Annotated[str, Header(alias="Last-Event-ID")]
 
 
 def _path(run: RunRecord) -> str:
-    return f"/threads/{run.thread_id}/runs/{run.run_id}"
+    return f"/threads/{quote(run.thread_id)}/runs/{run.run_id}"
 
 
 @router.post("/runs")
