@@ -60,9 +60,6 @@ class Gateways:
         """SIGKILL; returns when the process is gone."""
         self._processes.kill(url.rpartition("/")[2])
 
-    def pid(self, url: str) -> int:
-        return self._processes.pid(url.rpartition("/")[2])
-
     def log(self, url: str) -> str:
         return self._processes.log(url.rpartition("/")[2])
 
