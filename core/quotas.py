@@ -80,7 +80,7 @@ def quota_change(item: Raw) -> QuotaChange:
     """What an operator asks for. Raises BadTask."""
     try:
         change = _change.decode(item)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise BadTask(f"this is no quota: {str(error)[:120]}") from None
     change.check()
     return change

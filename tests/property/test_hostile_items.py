@@ -34,6 +34,7 @@ from tests.builders import CLIENT, COORDINATOR, DISTRIBUTOR, WORKER, a_batch, a_
 from worker.rules import WorkerState
 
 ABSENT = object()
+OPERATOR = Address(Role.OPERATOR, "night-shift")
 HOSTILE: list[Any] = [
     ABSENT, None, True, -1, 0, 2**53, 2**63 - 1, -(2**63), 1e308, -0.5, "", "garbage", "\x1b[31m\n", "x" * 270_000,
     "2026-01-01T00:00:00", "9999-12-31T23:59:59.999999-23:59", "0001-01-01T00:00:00+23:59", "in_progress", "pending",
@@ -73,6 +74,8 @@ TO_COORDINATOR = [
     Told(CLIENT, Action.SET_SCHEDULE, SCHEDULE),
     Told(CLIENT, Action.LIST_SCHEDULES, dict.fromkeys(names(SchedulesWanted)) | {"listing": "l", "limit": 9}),
     *(Told(CLIENT, a, "s") for a in (Action.PAUSE_SCHEDULE, Action.RESUME_SCHEDULE, Action.REMOVE_SCHEDULE)),
+    Told(OPERATOR, Action.SET_STRATEGY, {"strategy": "random", "distributor": "distributor-1"}),
+    Told(OPERATOR, Action.SET_QUOTA, {"name": "type:sum", "per_minute": 60, "at_once": 9}),
     Told(DISTRIBUTOR, Action.TASK_RESULT, TASK),
     Told(DISTRIBUTOR, Action.TASK_RESULT, {**TASK, "status": "failed", "error": ERROR, "errors": [ERROR]}),
     Told(DISTRIBUTOR, Action.TASK_RESULT, {**TASK, "status": "delegated", "children": [CHILD], "then": {}}),
@@ -82,7 +85,7 @@ TO_COORDINATOR = [
 ]
 TO_DISTRIBUTOR = [
     Told(COORDINATOR, Action.ASSIGN_TASK, {**FIELDS, "task_id": "new"}),
-    Told(COORDINATOR, Action.CANCEL_TASK, "t"),
+    *(Told(COORDINATOR, a, "t") for a in (Action.CANCEL_TASK, Action.RETURN_TASK, Action.SET_STRATEGY)),
     Told(WORKER, Action.TASK_RESULT, ATTEMPT),
     Told(WORKER, Action.TASK_RESULT, {**ATTEMPT, "status": "failed", "error": ERROR}),
     Told(WORKER, Action.TASK_RESULT, {**ATTEMPT, "status": "delegated", "children": [CHILD], "then": {}}),
@@ -92,7 +95,7 @@ TO_DISTRIBUTOR = [
 ]
 TO_WORKER = [
     Told(DISTRIBUTOR, Action.ASSIGN_TASK, {**FIELDS, "task_id": "new", "attempt": 1}),
-    Told(DISTRIBUTOR, Action.CANCEL_TASK, WORKERS_TASK),
+    *(Told(DISTRIBUTOR, a, WORKERS_TASK) for a in (Action.CANCEL_TASK, Action.RETURN_TASK)),
 ]
 BEAT = {"kinds": [], **to_builtins(Beat(beat=2, concurrency=2, capacity=9, capabilities=("task:sum",)))}
 
