@@ -17,6 +17,8 @@ __all__ = ["Counts", "Needs"]
 Needs = tuple[str, ...]
 #: From the kind that gets the new task to the one with room: each kind, and the needs of the task that it passes on.
 Path = list[tuple[int, Needs]]
+#: Number of needs whose kinds are remembered, since clients may name ever new ones.
+MAX_KNOWN = 1_024
 
 
 class Counts:
@@ -35,6 +37,8 @@ class Counts:
         found = self._able.get(needs)
         if found is None:
             found = tuple(kind for kind, skills in enumerate(self.skills) if skills.issuperset(needs))
+            if len(self._able) == MAX_KNOWN:
+                self._able.clear()
             self._able[needs] = found
         return found
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["run_graph"]
 
+#: Seconds between two looks whether the graph asks something.
+LOOK_S = 0.2
+
 
 def run_graph(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The graph: its task type.")],
@@ -69,8 +72,10 @@ async def _run(configured: Settings, task: Task) -> Task:
 
 async def _run_here(modules: list[str], task: Task) -> Task:
     """On a hierarchy that is there for this run alone. Raises ConfigError: a module cannot be imported, or none has
-    the graph."""
-    from core.errors import ConfigError
+    the graph. BadTask: the graph asks something."""
+    import asyncio
+
+    from core.errors import BadTask, ConfigError
     from core.local.hierarchy import LocalHierarchy
     from core.local.tiers import user_code
 
@@ -79,7 +84,28 @@ async def _run_here(modules: list[str], task: Task) -> Task:
         known = ", ".join(name for name in handlers.names() if not name.startswith("agents.")) or "nothing"
         raise ConfigError(f"there is no {task.task_type!r} here, but {known}. Name its code: --import or --langgraph.")
     async with LocalHierarchy(handlers=handlers) as client:
-        return await _told(client, task)
+        running, asking = asyncio.create_task(_told(client, task)), asyncio.create_task(_question(client))
+        await asyncio.wait({running, asking}, return_when=asyncio.FIRST_COMPLETED)
+        asking.cancel()
+        if running.done():
+            return running.result()
+        running.cancel()
+        raise BadTask(
+            f"the graph asks {asking.result()}, and nobody can answer a run that is gone with this process. Start"
+            f" `agents up` with its code, `agents run` it there, and `agents questions answer` it."
+        )
+
+
+async def _question(client: AgentClient) -> str:
+    """What the run asks, once it does, as JSON."""
+    import asyncio
+
+    import orjson
+
+    while True:
+        if asked := await client.questions.aio():
+            return orjson.dumps(asked[0].asks).decode()[:200]
+        await asyncio.sleep(LOOK_S)
 
 
 async def _told(client: AgentClient, task: Task) -> Task:

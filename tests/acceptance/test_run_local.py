@@ -11,6 +11,7 @@ from pathlib import Path
 GRAPH = """
 from typing import TypedDict
 from langgraph.graph import START, StateGraph
+from langgraph.types import interrupt
 from agent_system import agent
 
 class Draft(TypedDict, total=False):
@@ -21,6 +22,13 @@ def first(state: Draft) -> Draft:
 
 def second(state: Draft) -> Draft:
     return {"text": state["text"] + " second"}
+
+def ask(state: Draft) -> Draft:
+    return {"text": interrupt({"sure": state["text"]})}
+
+@agent("ask")
+def asking() -> StateGraph[Draft]:
+    return StateGraph(Draft).add_sequence([ask]).add_edge(START, "ask")
 
 @agent("write")
 def write() -> StateGraph[Draft]:
@@ -46,4 +54,10 @@ def test_a_graph_runs_here_and_tells_what_its_nodes_do(tmp_path: Path) -> None:
 def test_a_graph_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -> None:
     done = run_local(tmp_path, "wrote")
     assert done.returncode == 78
-    assert "there is no 'wrote' here, but write" in done.stderr
+    assert "there is no 'wrote' here, but ask, write" in done.stderr
+
+
+def test_a_question_that_nobody_can_answer_ends_the_run(tmp_path: Path) -> None:
+    done = run_local(tmp_path, "ask")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert 'the graph asks {"sure":"a"}, and nobody can answer' in done.stderr
