@@ -55,7 +55,7 @@ async def test_what_waits_for_a_worker_that_is_gone_goes_to_a_distributor_that_h
     await home.worker("stays", "d", handlers=without(home.handlers, "wait"))
     leaves = await home.worker("leaves", "d")
     submitter = await home.client()
-    ids = await submitter.submit_many.aio([wait(f"t{n}", n) for n in range(40)])
+    ids = await submitter.submit_many.aio([wait(f"t{n}", n) for n in range(30)])
     await until_async(lambda: home.runs["t0"], "the first runs")
 
     async def handed_down() -> bool:
@@ -70,7 +70,7 @@ async def test_what_waits_for_a_worker_that_is_gone_goes_to_a_distributor_that_h
 
     ended = [await submitter.result.aio(name, 20) for name in ids]
 
-    assert [task.result for task in ended] == list(range(40))
+    assert [task.result for task in ended] == list(range(30))
     assert {task.assigned_to for task in ended} == {"e/like-it"}
     assert await submitter.value.aio(await submitter.submit.aio(add("other", 1)), 20) == 1
     await until_async(lambda: is_empty(client, CellKeys("d").wanted), "nothing is wanted of the first any more")
