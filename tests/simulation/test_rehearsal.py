@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -92,6 +95,18 @@ def test_one_seed_tells_who_told_whom_and_draws_it(agents: Callable[..., Any], f
     assert "every invariant held" in told.stdout
     assert "coordinator-1 -> distributor-1" in told.stdout
     assert ElementTree.parse(tmp_path / "run.svg").getroot().tag.endswith("svg")
+
+
+def test_a_seed_tells_the_same_story_in_every_process() -> None:
+    def told(hash_seed: str) -> bytes:
+        command = [sys.executable, "-m", "core.cli", "rehearse", "--seed", "3", "--json"]
+        return subprocess.run(
+            command, env={**os.environ, "PYTHONHASHSEED": hash_seed}, check=True, capture_output=True
+        ).stdout  # fmt: skip
+
+    first, second = told("1"), told("2")
+    assert json.loads(first)["trace"]
+    assert first == second
 
 
 def test_exploring_names_the_seeds_that_failed_and_how_to_see_the_first_again(

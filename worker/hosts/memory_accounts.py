@@ -39,7 +39,8 @@ class MemoryAccounts(Accounts):
             [packed] = await self._connection.run(("HGET", self._key, name))
             ledger: Ledger = _unpacked(packed) if packed else {"spent": {}, "open": {}}
             reply = change(ledger, *arguments)
-            await self._connection.run(("HSET", self._key, name, msgspec.msgpack.encode(ledger)))
+            if reply in (None, [b"reserved"]):
+                await self._connection.run(("HSET", self._key, name, msgspec.msgpack.encode(ledger)))
         return reply
 
 
