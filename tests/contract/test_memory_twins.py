@@ -119,7 +119,9 @@ item_name = st.sampled_from(["a\0k", "a.b\0k", "a.b\0l", "ab\0k", "c\0"])
 namespace = st.sampled_from(["", "a", "a.b", "ab", "z"])
 ITEM_CALLS = st.one_of(
     st.lists(st.tuples(item_name, st.one_of(st.none(), body), st.sampled_from([0, 10**7])), min_size=1, max_size=3).map(
-        lambda puts: lambda at, name: at.put([PutItem(f"{name}{where}", *rest) for where, *rest in puts])
+        lambda puts: (
+            lambda at, name: at.put([PutItem(f"{name}{where}", value, ttl_ms) for where, value, ttl_ms in puts])
+        )
     ),
     st.tuples(st.lists(item_name, min_size=1, max_size=3), st.booleans()).map(
         lambda given: lambda at, name: at.get([f"{name}{where}" for where in given[0]], given[1])
