@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from core.engine.agent_id import AgentId
+from core.engine.cancellation import CancellationToken
 from core.engine.channels import MessageChannel
 from core.engine.envelopes import PublishMessageEnvelope, SendMessageEnvelope
 from core.engine.exceptions import UndeliverableException
@@ -51,16 +52,20 @@ class Duplicates:
         self._published.pop((envelope.message_channel, envelope.message_id), None)
 
 
-async def response_of(first: Call, waiter: Work | None) -> Any:
-    """For a request that repeats the first one. Raises what that raises, RequestRing, or UndeliverableException if the
-    first is given up."""
+async def response_of(first: Call, waiter: Work | None, token: CancellationToken) -> Any:
+    """For a request that repeats the first one. Raises what that raises, RequestRing, UndeliverableException if the
+    first is given up, or CancelledError if the own `token` is cancelled."""
     assert isinstance(first.envelope, SendMessageEnvelope)
     refuse_ring(waiter, first)
     if waiter is not None:
         waiter.waits[first] = None
+    given_up = token.link_future(asyncio.get_running_loop().create_future())
     try:
-        await asyncio.wait([first.envelope.future])
+        await asyncio.wait([first.envelope.future, given_up], return_when=asyncio.FIRST_COMPLETED)
+        if not first.envelope.future.done():
+            raise asyncio.CancelledError
     finally:
+        given_up.cancel()
         if waiter is not None:
             waiter.waits.pop(first, None)
     if first.envelope.future.cancelled():

@@ -143,7 +143,7 @@ class LocalAgentEngine(Registration):
         assert isinstance(envelope, SendMessageEnvelope)
         if self._duplicates is not None and (first := self._duplicates.first_request(call)) is not None:
             self._telling.dropped(envelope, "it is a duplicate")
-            return await response_of(first, caller)
+            return await response_of(first, caller, envelope.cancellation_token)
         try:
             if self._interventions:
                 await self._intercept(envelope)
@@ -481,7 +481,7 @@ class LocalAgentEngine(Registration):
 
     def _nobody_waited(self, envelope: SendMessageEnvelope, future: Future[Any]) -> None:
         error = None if future.cancelled() else future.exception()
-        if isinstance(error, Exception):
+        if isinstance(error, Exception) and not isinstance(error, EngineStopped):  # a stop has told it already
             self._handling.unawaited(envelope, envelope.recipient, error)
 
     # ---- of all ----

@@ -53,7 +53,14 @@ def states_to_load(state: Mapping[str, Any], instances: Instances) -> dict[Agent
 
 def saved_messages(items: Iterable[Call | PublishMessageEnvelope], registry: SerializationRegistry) -> list[Any]:
     """Raises MessageNotSerializable, which names the type."""
-    return [_saved(item, registry) for item in items if isinstance(item, PublishMessageEnvelope) or item.caller is None]
+    return [_saved(item, registry) for item in items if _is_wanted(item)]
+
+
+def _is_wanted(item: Call | PublishMessageEnvelope) -> bool:
+    """Whether it is to be handled anew: not what a handler will ask again, nor what was cancelled before it began."""
+    if isinstance(item, PublishMessageEnvelope):
+        return not item.cancellation_token.is_cancelled()
+    return item.caller is None and (item.began or not item.envelope.cancellation_token.is_cancelled())
 
 
 def _saved(item: Call | PublishMessageEnvelope, registry: SerializationRegistry) -> dict[str, Any]:

@@ -214,6 +214,27 @@ async def test_whoever_repeats_a_request_that_is_given_up_is_told() -> None:
         await second
 
 
+async def test_whoever_repeats_a_request_can_give_it_up_alone() -> None:
+    gate, token = asyncio.Event(), CancellationToken()
+
+    async def slow(does: Does, ctx: MessageContext) -> str:
+        await gate.wait()
+        return "done"
+
+    engine = await engine_with("a", deduplicate=10)
+    first = asyncio.create_task(engine.send_message(slow, agent("a"), message_id="m1"))
+    await asyncio.sleep(0)
+    again = engine.send_message(slow, agent("a"), message_id="m1", cancellation_token=token)
+    second = asyncio.create_task(again)
+    await until_async(lambda: engine.dead_letters, "the second was seen")
+    token.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    gate.set()
+    assert await first == "done"
+    await engine.close()
+
+
 async def test_a_handler_that_repeats_the_request_it_handles_is_told_that_it_waits_for_itself() -> None:
     async def repeats(does: Does, ctx: MessageContext) -> Any:
         return await does.send_message(repeats, does.id, message_id=ctx.message_id)

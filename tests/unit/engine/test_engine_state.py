@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from core.engine import (
     JSON_DATA_CONTENT_TYPE,
     AgentNotFound,
+    CancellationToken,
     LocalAgentEngine,
     MessageContext,
     MessageNotSerializable,
@@ -212,6 +213,30 @@ async def test_a_loaded_request_that_fails_counts_as_background() -> None:
     second.start()
     with pytest.raises(ValueError, match="nobody waits"):
         await second.stop_when_idle()
+
+
+async def test_a_loaded_request_that_a_stop_drops_is_one_dead_letter() -> None:
+    engine = await standing()
+    asked = [asyncio.create_task(engine.send_message(Note(), agent("a"))) for _ in range(2)]
+    await asyncio.sleep(0)
+    state = await engine.save_state()
+    for each in asked:
+        each.cancel()
+
+    second = await standing()
+    await second.load_state(state)
+    second.start()  # the first one begins
+    await second.stop()
+    assert [letter.reason for letter in second.dead_letters] == ["the engine was stopped before it was handled"]
+
+
+async def test_what_was_cancelled_before_it_began_does_not_come_back() -> None:
+    engine, token = await standing(), CancellationToken()
+    await engine.publish_message(Note("unwanted"), NEWS, cancellation_token=token)
+    await engine.publish_message(Note("wanted"), NEWS)
+    token.cancel()
+    [saved] = (await engine.save_state())["queued"]
+    assert "unwanted" not in saved["payload"]
 
 
 # ---- serializers ----
