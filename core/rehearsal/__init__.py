@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from core.rehearsal.recorded import Recorded
 from core.rehearsal.rehearsing import rehearse
 from core.rehearsal.scenario import Rehearsal, Scenario, scenario
 
-__all__ = ["Rehearsal", "Scenario", "rehearse", "scenario"]
+__all__ = ["Recorded", "Rehearsal", "Scenario", "rehearse", "scenario"]

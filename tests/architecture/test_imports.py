@@ -65,7 +65,7 @@ OPENING_CONNECTIONS = (
 #: What workers import by its name and run, as they do with the modules of any user.
 USER_CODE = (
     "core/chaos/work.py", "core/chaos/handlers.py", "core/chaos/agents.py", "core/rehearsal/asking.py",
-    "core/rehearsal/own_handlers.py",
+    "core/rehearsal/own_handlers.py", "core/rehearsal/recorded.py",
 )  # fmt: skip
 
 

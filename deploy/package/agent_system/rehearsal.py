@@ -7,11 +7,11 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # as in `agent_system`
 if TYPE_CHECKING:
-    from core.rehearsal import Rehearsal, Scenario, rehearse, scenario
+    from core.rehearsal import Recorded, Rehearsal, Scenario, rehearse, scenario
 else:
 
     def __getattr__(name):
         return getattr(import_module(".core.rehearsal", __package__), name)
 
 
-__all__ = ["Rehearsal", "Scenario", "rehearse", "scenario"]
+__all__ = ["Recorded", "Rehearsal", "Scenario", "rehearse", "scenario"]
