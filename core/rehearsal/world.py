@@ -68,7 +68,8 @@ class ObservedStore(MemoryStore):
         self._observer = self.open_session()
         self._seen: dict[tuple[bytes, bytes], int] = {}
         self._posted: list[Sequence[bytes]] = []  # the arguments of XADD
-        self._requests: dict[bytes, str] = {}  # entry of a request of the client -> its id, until it is acknowledged
+        #: inbox and entry of a request of the client -> its id, until it is acknowledged
+        self._requests: dict[tuple[bytes, bytes], str] = {}
         self.executed = 0
         self.full = False  #: whether it refuses writes
 
@@ -86,7 +87,7 @@ class ObservedStore(MemoryStore):
 
     def request(self, request_id: str, *command: Part) -> None:
         """Posts a request of the client."""
-        self._requests[self.ask(*command)] = request_id
+        self._requests[packed(command[1]), self.ask(*command)] = request_id
 
     def ask(self, *command: Part) -> Any:
         """The reply to one command, without a connection."""
@@ -119,7 +120,8 @@ class ObservedStore(MemoryStore):
                 self._check(arguments[0], b"epoch", int(arguments[1]), "grew")
 
     def _look_at_acknowledged(self, commands: Sequence[tuple[str, Sequence[bytes]]]) -> None:
-        gone = [entry for name, arguments in commands if name == "XDEL" for entry in arguments[1:]]
+        removals = [arguments for name, arguments in commands if name == "XDEL"]
+        gone = [(arguments[0], entry) for arguments in removals for entry in arguments[1:]]
         told = [part for name, arguments in commands if name == "XADD" for part in arguments]
         for request_id in [self._requests.pop(entry) for entry in gone if entry in self._requests]:
             if not any(request_id.encode() in part for part in told):

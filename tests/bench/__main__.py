@@ -24,6 +24,7 @@ from tests.bench.herd import herd
 from tests.bench.levels import levels
 from tests.bench.local import local
 from tests.bench.registry import registry
+from tests.bench.rehearsing import rehearsing
 from tests.bench.scheduling import scheduling
 from tests.bench.sight import sight
 from tests.bench.waiting import waiting
@@ -65,6 +66,7 @@ PARTS = {
         lambda options: waiting(options.waiting, options.tasks, options.repeats), report.waiting_table, alone=True
     ),
     "local": Part(lambda options: local(options.repeats), report.local_table),
+    "rehearsal": Part(lambda options: rehearsing(options.repeats), report.rehearsal_table),
     "scheduling": Part(lambda options: scheduling(options.repeats), report.scheduling_table),
     "explain": Part(lambda options: explain(options.repeats), report.explain_table, alone=True),
     "registry": Part(lambda _: registry(), report.registry_table),

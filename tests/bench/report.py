@@ -13,8 +13,8 @@ from tests.bench.measure import Cost
 
 __all__ = [
     "agents_tables", "backlog_table", "bus_table", "engine_table", "events_table", "explain_table", "gateway_tables",
-    "idle_table", "latency_table", "local_table", "registry_table", "scheduling_table", "sight_table", "summary",
-    "throughput_table", "waiting_table",
+    "idle_table", "latency_table", "local_table", "registry_table", "rehearsal_table", "scheduling_table",
+    "sight_table", "summary", "throughput_table", "waiting_table",
 ]  # fmt: skip
 
 PEER, OURS, ALONE = "dramatiq", "agent-system", "LangGraph"
@@ -188,6 +188,16 @@ def local_table(found: dict[str, list[float]], console: Console) -> None:
     table = Table(title="A hierarchy in one process", title_justify="left")
     _columns(table, "there after, ms", "a task of a test, ms", "tasks a second on memory", "on Redis", "ratio")
     table.add_row(f"{start:.0f}", f"{task:.0f}", f"{memory:,.0f}", f"{redis:,.0f}", f"{memory / redis:.2f}")
+    console.print(table)
+
+
+def rehearsal_table(found: list[dict[str, Any]], console: Console) -> None:
+    """Medians."""
+    table = Table(title="Rehearsals, on one core", title_justify="left")
+    _columns(table, "scenario", "tasks", "CPU, s", "simulated tasks a second")
+    for row in found:
+        cpu_s = _median(row["cpu_s"])
+        table.add_row(row["scenario"], f"{row['tasks']:,}", f"{cpu_s:.2f}", f"{row['tasks'] / cpu_s:,.0f}")
     console.print(table)
 
 

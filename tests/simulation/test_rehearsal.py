@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from core.cli.app import app
 from core.errors import ConfigError
 from core.rehearsal import Rehearsal, rehearse, scenario
+from core.rehearsal.own_handlers import user_code
 from core.rehearsal.run import run_plan
 from core.rehearsal.scenario_file import scenario_in
 from core.rehearsal.shrinking import shrunk
@@ -150,6 +151,14 @@ def test_what_a_failure_does_not_need_is_left_out() -> None:
     assert shortest.problems
     assert len(shortest.plan.happenings) <= 3
     assert len(shortest.strikes) <= 1
+
+
+def test_hundreds_of_tasks_that_come_at_once_are_no_fault() -> None:
+    @scenario(faults=[], handlers=lambda world: user_code(world.began, world.heard))
+    def many(rehearsal: Rehearsal) -> None:
+        rehearsal.submit_together([rehearsal.task("noop", {"run_s": 0.0}, 1.0) for _ in range(400)], 1.0)
+
+    rehearse(many, seeds=[1])
 
 
 def test_a_kind_of_fault_that_is_not_known_is_refused() -> None:
