@@ -62,7 +62,8 @@ def _row(agent: AgentView, overview: Overview) -> tuple[str, ...]:
 def _totals(overview: Overview) -> list[str]:
     lines = [f"{overview.open_tasks} open task(s), {overview.ended_tasks} ended whose results are kept"]
     if overview.waiting:
-        lines.append(f"of the open ones: {', '.join(f'{name} {count}' for name, count in overview.waiting.items())}")
+        told = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in overview.waiting.items())
+        lines.append(f"of the open ones: {told}; `agents tasks explain ID` tells of one")
     if overview.asking:
         lines.append(f"{overview.asking} of the open ones ask something, see `agents questions list`")
     if overview.dead_letters:

@@ -82,7 +82,7 @@ async def test_quotas_hold_over_a_new_coordinator_and_every_waiting_task_says_wh
             return bool((await told("status"))["waiting"] == expected)
 
         await until_async(counted, "the reasons are counted")
-        assert "quota 1" in await agents("status")
+        assert "1 quota" in await agents("status")
 
         await coordinator.close.aio()
         await home.coordinator()
