@@ -159,7 +159,8 @@ async def _check_secret(reader: Reader, overview: Overview, ours: str | None) ->
 async def _check_others(reader: Reader, coordinator_id: str) -> list[Finding]:
     """Where nobody is up, whether agents of another coordinator are."""
     [members] = await reader.look(("SMEMBERS", ACTIVE))
-    tops = {member.partition(b"/")[0].removeprefix(b"coordinator:") for member in members} if members else set()
+    known = members if isinstance(members, list | set) else ()
+    tops = {member.partition(b"/")[0].removeprefix(b"coordinator:") for member in known}
     others = sorted(printable(_text(top)) for top in tops if _text(top) != coordinator_id)
     if not others:
         return []
@@ -170,7 +171,7 @@ async def _check_others(reader: Reader, coordinator_id: str) -> list[Finding]:
 async def _oldest(reader: Reader, coordinator_id: str) -> list[Task]:
     keys = CoordinatorKeys(coordinator_id)
     [ids] = await reader.look(("ZRANGE", keys.open, 0, OLDEST - 1))
-    found = await read_records(reader, keys.tasks, ids) if ids else []
+    found = await read_records(reader, keys.tasks, ids) if isinstance(ids, list) and ids else []
     return [task for task in found if isinstance(task, Task)]
 
 

@@ -27,11 +27,11 @@ async def everything(client: Redis) -> dict[str, Any]:
 
 
 async def state_of(client: Redis) -> dict[str, Any]:
-    """Everything but what moves while nobody says anything (leases, heartbeats), the quarantine, and the counts of what
-    was rejected, which are a commit of their own."""
+    """Everything but what moves while nobody says anything (leases, heartbeats, the registry), the quarantine, and the
+    counts of what was rejected, which are a commit of their own."""
     found = {}
     for key, value in (await everything(client)).items():
-        if key.endswith((":lease", ":heartbeats", ":quarantine")):
+        if key.endswith((":lease", ":heartbeats", ":quarantine")) or "}:agent:" in key or "}:agents:" in key:
             continue
         if isinstance(value, dict):
             value = {
