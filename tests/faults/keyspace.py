@@ -27,8 +27,8 @@ async def everything(client: Redis) -> dict[str, Any]:
 
 
 async def state_of(client: Redis) -> dict[str, Any]:
-    """Everything but what moves while nobody says anything (leases, heartbeats, the registry), the quarantine, and the
-    counts of what was rejected, which are a commit of their own."""
+    """Everything but what moves while nobody says anything (leases, heartbeats, the registry, what the coordinator
+    tells of its queue), the quarantine, and the counts of what was rejected, which are a commit of their own."""
     found = {}
     for key, value in (await everything(client)).items():
         if key.endswith((":lease", ":heartbeats", ":quarantine")) or "}:agent:" in key or "}:agents:" in key:
@@ -37,7 +37,7 @@ async def state_of(client: Redis) -> dict[str, Any]:
             value = {
                 name: field
                 for name, field in value.items()
-                if not name.startswith(b"rejected:") and name not in (b"version", b"distributor_version")
+                if not name.startswith(b"rejected:") and name not in (b"version", b"distributor_version", b"waiting")
             }
         if value:
             found[key] = value
