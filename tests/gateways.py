@@ -17,7 +17,7 @@ from tests.redis_server import RedisServer, bundled_server
 from tests.tiers import ForkedTiers
 from tests.waiting import until
 
-__all__ = ["Gateways", "gateways_of", "keys_setting"]
+__all__ = ["Gateways", "answers", "free_port", "gateways_of", "keys_setting"]
 
 
 def keys_setting(**keys: str) -> str:
@@ -46,14 +46,14 @@ class Gateways:
         """Starts some at the same time."""
         urls = []
         for environment in environments:
-            port = _free_port()
+            port = free_port()
             urls.append(f"http://127.0.0.1:{port}")
             self._processes.start(
                 "core.gateway", name, "--port", f"{port}", name=urls[-1].rpartition("/")[2],
                 environment={**self.tiers._environment, **environment},
             )  # fmt: skip
         for url in urls:
-            until(partial(_answers, url), "the gateway answers", 100)
+            until(partial(answers, url), "the gateway answers", 100)
         return urls
 
     def kill(self, url: str) -> None:
@@ -76,14 +76,14 @@ def gateways_of(processes: Processes, folder: Path, user_code: str, **environmen
             yield Gateways(tiers, processes, folder)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
         port: int = taken.getsockname()[1]
         return port
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
     try:
         return httpx.get(f"{url}/ok").status_code == 200
     except httpx.TransportError:

@@ -22,7 +22,7 @@ from core.chaos.processes import Processes
 from core.client.agent_client import AgentClient
 from core.config.settings import A2ASecrets, RedisConfig
 from core.tasks import Task
-from tests.gateway_door import answers, free_port
+from tests.gateways import answers, free_port
 from tests.redis_server import RedisServer, bundled_server
 from tests.tiers import ForkedTiers
 from tests.waiting import until
