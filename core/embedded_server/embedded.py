@@ -160,8 +160,8 @@ def _end_leftover(directory: ServerDirectory) -> bool:
 def _start(directory: ServerDirectory, config: RedisConfig, idle_s: float, guard: Guard, deadline_s: float) -> None:
     """Starts a supervisor, and returns when its server is ready. Raises ConfigError or TransportDown when it has ended
     instead."""
-    binary = server_binary(directory.used_binary())
-    directory.use_binary(binary)
+    wrote_the_data = directory.used_binary()
+    binary = server_binary(wrote_the_data)
     read_end, write_end = os.pipe()
     endpoint = config.endpoint
     bind = "127.0.0.1 -::1" if endpoint.host.lower().startswith("localhost") else endpoint.host
@@ -187,10 +187,12 @@ def _start(directory: ServerDirectory, config: RedisConfig, idle_s: float, guard
             report.read(16) if select.select([report], [], [], max(0.0, deadline_s - time.monotonic()))[0] else b"late"
         )
     if said == b"":
-        _explain(directory, config, log_begins)
+        _explain(directory, config, log_begins, binary, wrote_the_data)
 
 
-def _explain(directory: ServerDirectory, config: RedisConfig, log_begins: int) -> None:
+def _explain(
+    directory: ServerDirectory, config: RedisConfig, log_begins: int, binary: Path, wrote_the_data: Path | None
+) -> None:
     """Raises the reason why the supervisor has ended; returns if another supervisor was faster."""
     if is_locked(directory.alive_lock):
         return
@@ -198,7 +200,13 @@ def _explain(directory: ServerDirectory, config: RedisConfig, log_begins: int) -
     if found.kind is not Kind.NOTHING:
         raise _port_taken(config.endpoint, found)
     last = directory.log.read_bytes()[log_begins:].decode(errors="replace").strip().splitlines()[-5:]
-    raise TransportDown("\n".join(["the embedded server did not start:", *last, f"All of it is in {directory.log}"]))
+    said = ["the embedded server did not start:", *last, f"All of it is in {directory.log}"]
+    if wrote_the_data not in (None, binary):
+        said.append(
+            f"Its data were written by {wrote_the_data}, which is gone, and {binary} may not be able to read them."
+            f"\nInstall that server again, or move {directory.path} away to begin without data."
+        )
+    raise TransportDown("\n".join(said))
 
 
 def _rotated(log: Path) -> int:

@@ -6,7 +6,7 @@ DATA/embedded-PORT/
     state.json      the processes that run now; it exists only while the server accepts clients
     start.lock      held by a process that starts a supervisor, so that agents that start together start only one
     alive.lock      held by the supervisor and, by inheritance, the server; if it is free, both are gone
-    binary          the program that wrote the data
+    binary          the program that last read the data, and writes them
     log             the log of supervisor and server
     appendonlydir/  the data
 """

@@ -87,6 +87,7 @@ class Supervisor:
                 return False
             status = self._status(server, talk)
             with _Use(talk, lambda: self._enter(server)) as use:
+                self._directory.use_binary(Path(self._orders.binary))  # only now, since it has read what there was
                 self._directory.record(status)
                 self._report_ready()
                 _log.info("serving port %s as process %s", status.port, status.server_pid)

@@ -242,6 +242,35 @@ async def test_without_a_server_on_the_path_the_bundled_one_runs_and_keeps_the_d
     assert running(config).binary == str(bundled_server())
 
 
+async def test_data_of_a_server_that_is_gone_are_read_by_one_of_its_kind_or_by_nobody(
+    config: RedisConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    venv, system = tmp_path / "venv", tmp_path / "system"
+    for folder in (venv, system):
+        folder.mkdir()
+    (venv / "valkey-server").symlink_to(bundled_server())
+    other_kind = system / "redis-server"
+    other_kind.write_text(
+        f"#!/bin/sh\n[ $1 = --version ] && exec {bundled_server()} --version\necho Bad file format\nexit 1\n"
+    )
+    other_kind.chmod(0o755)
+    monkeypatch.setattr("core.embedded_server.binary.find_spec", lambda name: None)
+    with monkeypatch.context() as alone:
+        alone.setenv("PATH", str(venv))
+        await ask(ensure_server_blocking(config), "SET", "kept", "yes")
+    stop(config=config)
+    (venv / "valkey-server").unlink()
+    monkeypatch.setenv("PATH", f"{system}:/usr/bin:/bin")
+    other_kind.rename(system / "valkey-server")
+    with pytest.raises(TransportDown, match=r"written by .*/venv/valkey-server, which is gone.*\nInstall that server"):
+        ensure_server_blocking(config)
+
+    (system / "valkey-server").rename(other_kind)
+    (system / "valkey-server").symlink_to(bundled_server())
+    assert await ask(ensure_server_blocking(config), "GET", "kept") == b"yes"
+    assert running(config).binary == str(system / "valkey-server")
+
+
 async def test_a_redis_that_answers_at_the_configured_address_is_used_as_it_is(config: RedisConfig) -> None:
     with RedisServer(bundled_server(), port=config.port) as server:
         mine = config.model_copy(update={"password": server.password})
