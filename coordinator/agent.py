@@ -234,7 +234,8 @@ class CoordinatorBehaviour:
             [ids] = await committer.run(("ZRANGEBYSCORE", self._keys.ended, "-inf", before_ms, "LIMIT", kept, PAGE))
             gone = [task_id for task_id in ids if task_id.decode() not in effect.keep]
             if gone:
-                deletions = [("HDEL", self._keys.tasks, *gone), ("HDEL", self._keys.budgets, *gone)]
+                about_them = self._keys.tasks, self._keys.budgets, self._keys.webhooks
+                deletions = [("HDEL", key, *gone) for key in about_them]
                 await committer.commit([*deletions, ("ZREM", self._keys.ended, *gone)], {})
             if len(ids) < PAGE:
                 return

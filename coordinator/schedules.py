@@ -238,6 +238,8 @@ def open_task(state: CoordinatorState, schedule: Schedule, at: datetime, batch: 
     task_id = firing_id(schedule.name, at)
     if known_task(state, task_id, batch, step) is None:
         accept(state, schedule.task.evolve(task_id=task_id), None, batch, step, owner=schedule.owner)
+        if schedule.webhook is not None:
+            step.put(Table.WEBHOOKS, task_id, schedule.webhook.encode())
         step.tell(EventType.SCHEDULE_FIRED, state.local_tasks[task_id], schedule.name, told(at))
         yield task_id
 

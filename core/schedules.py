@@ -21,11 +21,12 @@ import orjson
 from msgspec import Meta, Raw, Struct
 from msgspec.structs import replace
 
-from core.errors import BadSchedule, BadTask
+from core.errors import BadSchedule, BadTask, BadWebhook
 from core.firing_times import check_expression, next_time, zone_named
 from core.json_values import check_limits, payload_json
 from core.record_fields import Count, Moment, value_of
 from core.tasks import NOT_GIVEN, FreshId, Task, check_new, check_sizes, in_words
+from core.webhooks import check_url
 
 __all__ = ["MISSED_KEPT", "OF_THE_SYSTEM", "Due", "Missed", "Schedule", "due", "firing_id", "next_firing", "upcoming"]
 
@@ -88,6 +89,7 @@ class Schedule(
     missed: Missed = "once"  #: what becomes of firings whose time passes while nobody can act
     paused: bool = False
     until: Moment | None = None  #: no firing is later
+    webhook: str | None = None  #: a URL that gateways call, by POST, when a task that it has opened has ended
     metadata_json: dict[str, Raw] = {}  #: belongs to the caller; carried along, never read
     owner: str | None = None  #: whose it is and its tasks are, as `role:name`
     created_at: Moment | None = None
@@ -111,6 +113,7 @@ class Schedule(
             missed: Missed = "once",
             paused: bool = False,
             until: datetime | None = None,
+            webhook: str | None = None,
             metadata: dict[str, Any] = ...,
             **of_the_system: Any,
         ) -> None: ...
@@ -147,7 +150,8 @@ class Schedule(
 
     def check(self) -> None:
         """Raises BadSchedule for what its types do not say: a name that cannot be one, no timing or two, an expression
-        that is none or never comes true, an unknown time zone, and a task that cannot be opened again and again."""
+        that is none or never comes true, an unknown time zone, a webhook that is no URL, and a task that cannot be
+        opened again and again."""
         if not NAME.fullmatch(self.name):
             raise BadSchedule(
                 f"schedule name {self.name[:80]!r}: use 1 to 64 letters, digits, '_', '.', '-', and begin with a letter"
@@ -160,6 +164,11 @@ class Schedule(
             check_expression(self.cron)
         elif self.timezone != "UTC":
             raise BadSchedule(f"schedule {self.name!r}: an interval has no time zone; leave timezone out, or give cron")
+        if self.webhook is not None:
+            try:
+                check_url(self.webhook)
+            except BadWebhook as error:
+                raise BadSchedule(f"schedule {self.name!r}: {error}") from None
         self._check_task()
 
     def _check_task(self) -> None:

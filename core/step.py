@@ -79,6 +79,7 @@ class Table(StrEnum):
     SUBMISSIONS = "submissions"
     SCHEDULES = "schedules"
     QUOTAS = "quotas"
+    WEBHOOKS = "webhooks"
     WANTED = "wanted"
     ACTUAL = "actual"
     HEARTBEATS = "heartbeats"

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from core.errors import BadWebhook
 
-__all__ = ["MAX_TRIES", "AllowedHosts", "WebhookRules", "allowed_hosts", "retry_delay_s", "signature"]
+__all__ = ["MAX_TRIES", "AllowedHosts", "WebhookRules", "allowed_hosts", "check_url", "retry_delay_s", "signature"]
 
 #: How often a delivery is tried: the last time about 25 minutes after the first, when its task is still recorded.
 MAX_TRIES = 12
@@ -26,6 +26,20 @@ URL_LENGTH = 2_000
 NAT64 = IPv6Network("64:ff9b::/96")
 
 Network = IPv4Network | IPv6Network
+
+
+def check_url(url: str) -> str:
+    """The host of a URL, in small letters. Raises BadWebhook for one that nobody can call."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise BadWebhook("webhook: this is no URL; give one as https://hooks.example/ended") from None
+    if parts.scheme not in ("https", "http") or not host or len(url) > URL_LENGTH or not url.isascii():
+        raise BadWebhook("webhook: give a URL as https://hooks.example/ended, in ASCII, of at most 2000 characters")
+    if parts.username is not None or parts.fragment:
+        raise BadWebhook("webhook: leave the user, the password and the fragment out of the URL")
+    return host
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +51,7 @@ class AllowedHosts:
 
     def check(self, url: str) -> None:
         """Raises BadWebhook unless that URL may be called, as far as it tells."""
-        try:
-            parts = urlsplit(url)
-            host, _ = parts.hostname or "", parts.port
-        except ValueError:
-            raise BadWebhook("webhook: this is no URL; give one as https://hooks.example/ended") from None
-        if parts.scheme not in ("https", "http") or not host or len(url) > URL_LENGTH or not url.isascii():
-            raise BadWebhook("webhook: give a URL as https://hooks.example/ended, in ASCII, of at most 2000 characters")
-        if parts.username is not None or parts.fragment:
-            raise BadWebhook("webhook: leave the user, the password and the fragment out of the URL")
+        host = check_url(url)
         address = _address(host)
         if address is not None:
             if not self.has(address):

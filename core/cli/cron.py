@@ -42,6 +42,7 @@ def add(
     until: Annotated[str | None, typer.Option(metavar="TIME", help="The last moment, as 2027-01-01T00:00:00Z.")] = None,
     priority: Annotated[str, typer.Option(help="urgent, critical, high, normal or low.")] = "normal",
     task: Annotated[str, typer.Option(metavar="JSON", help="More fields of its tasks, such as run.")] = "{}",
+    webhook: Annotated[str | None, typer.Option(metavar="URL", help="Have gateways call it when one ends.")] = None,
     paused: Annotated[bool, typer.Option("--paused", help="It opens nothing until it is resumed.")] = False,
 ) -> None:
     """Set a schedule, in the place of one of that name."""
@@ -51,7 +52,7 @@ def add(
     if not isinstance(more, dict):
         raise typer.BadParameter("give an object, such as '{\"timeout_s\": 60}'", param_hint="--task")
     fields = {"task_type": task_type, "payload": json_argument("the payload", payload), "priority": priority, **more}
-    given: dict[str, Any] = {"missed": missed, "until": until}
+    given: dict[str, Any] = {"missed": missed, "until": until, "webhook": webhook}
     schedule = Schedule(name=name, task=fields, cron=cron, every_s=every, timezone=timezone, paused=paused, **given)
     recorded = _asked(lambda schedules: _set(schedules, schedule))
     note(f"schedule {name} is set. Next: {_moments(recorded, 1) or 'never'}. `agents cron show {name}` shows more.")

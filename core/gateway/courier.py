@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from core.errors import AgentSystemError, BadWebhook
 from core.gateway.deliveries import Delivery
 from core.gateway.hierarchy import Hierarchy, asks
-from core.gateway.records import RunRecord
+from core.gateway.records import RunRecord, run_of_cron, thread_of_cron
 from core.gateway.run_events import error_of, interrupts_of
 from core.gateway.run_life import run_told
 from core.gateway.task_bodies import told_outcome
@@ -76,10 +76,25 @@ class Courier:
 
     async def _claimed(self, room: int) -> list[Delivery]:
         try:
+            await self._take_on(room)
             return await self._hierarchy.deliveries.claim(room)
         except AgentSystemError as error:
             log.warning("webhooks wait: %s", error, extra={"action": "webhooks_wait"})
             return []
+
+    async def _take_on(self, room: int) -> None:
+        """Takes on the deliveries of tasks that schedules have opened."""
+        urls = await self._hierarchy.deliveries.of_schedules(room)
+        if urls:
+            tasks = await self._hierarchy.tasks(list(urls))
+            threads = {task_id: thread_of_cron(task) for task_id, task in tasks.items()}
+            now = utc_now()
+            await self._hierarchy.deliveries.take_on(
+                *(
+                    Delivery(delivery_id=task_id, url=url, thread_id=threads.get(task_id), created_at=now)
+                    for task_id, url in urls.items()
+                )
+            )
 
     async def _attend(self, client: httpx.AsyncClient, delivery: Delivery) -> None:
         """Sees to one delivery. If that fails, it is claimed again when the claim has run out."""
@@ -128,7 +143,10 @@ class Courier:
         if delivery.thread_id is None:
             return None, await self._hierarchy.task(delivery.delivery_id)
         run = await self._hierarchy.records.run(delivery.thread_id, delivery.delivery_id)
-        return run, await self._hierarchy.task(run.task_id) if run else None
+        task = await self._hierarchy.task(run.task_id if run else delivery.delivery_id)
+        if run is None and task is not None and thread_of_cron(task) == delivery.thread_id:
+            return run_of_cron(task, delivery.thread_id), task
+        return run, task if run else None
 
     async def _try(self, client: httpx.AsyncClient, delivery: Delivery, body: dict[str, Any]) -> str:
         """Calls the URL once. Returns what has gone wrong; empty: it was delivered."""

@@ -1,7 +1,8 @@
 """The webhooks that are still to be called, as the gateways of one coordinator remember them together.
 
 A delivery is recorded before its task is submitted, so that none is lost, and claimed by one gateway at a time. Whoever
-dies with a claim has it for CLAIM_MS; then another gateway goes on.
+dies with a claim has it for CLAIM_MS; then another gateway goes on. Those of tasks that schedules open are recorded by
+the coordinator, together with the task, and taken on from there.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from core.checkpoints.connection import GroupedConnection
 from core.redis_backend.bounded_reads import name_of
 from core.redis_backend.delivery_scripts import CLAIM_DUE, PUT_OFF
 from core.redis_backend.gateway_keys import GatewayKeys
+from core.redis_backend.keys import CoordinatorKeys
+from core.stored import pairs
 
 __all__ = ["Deliveries", "Delivery"]
 
@@ -42,6 +45,7 @@ class Deliveries:
     def __init__(self, connection: GroupedConnection, keys: GatewayKeys) -> None:
         self._run = connection.run
         self._keys = keys
+        self._of_schedules = CoordinatorKeys(keys.coordinator_id).webhooks
 
     async def note(self, *deliveries: Delivery) -> None:
         """Records deliveries before their tasks are submitted. One that is there already stays as it is."""
@@ -50,6 +54,16 @@ class Deliveries:
                 ("HSETNX", self._keys.webhooks, delivery.delivery_id, msgspec.json.encode(delivery)),
                 ("ZADD", self._keys.webhooks_due, "NX", 0, delivery.delivery_id),
             )
+
+    async def of_schedules(self, limit: int) -> dict[str, str]:
+        """The tasks that schedules have opened, at most so many, and the URL that is to be called for each."""
+        [flat] = await self._run(("HRANDFIELD", self._of_schedules, limit, "WITHVALUES"))
+        return {task_id.decode(): url.decode() for task_id, url in pairs(flat).items()}
+
+    async def take_on(self, *deliveries: Delivery) -> None:
+        """Records deliveries of tasks that schedules have opened. Two gateways may do so at once."""
+        await self.note(*deliveries)
+        await self._run(("HDEL", self._of_schedules, *(delivery.delivery_id for delivery in deliveries)))
 
     async def forget(self, *delivery_ids: str) -> None:
         """Removes deliveries: they were made, or their tasks were refused."""

@@ -17,7 +17,7 @@ from core.schedules import Schedule
 from core.sealing import bare
 from core.tasks import Task
 
-__all__ = ["BEGINNING", "AssistantRecord", "Records", "RunRecord", "ThreadRecord"]
+__all__ = ["BEGINNING", "AssistantRecord", "Records", "RunRecord", "ThreadRecord", "run_of_cron", "thread_of_cron"]
 
 #: How long a run without a thread can be asked for.
 TEMPORARY_MS = 24 * 60 * 60 * 1000
@@ -83,7 +83,13 @@ def _decoded(kind: type[R], stored: bytes | None) -> R | None:
     return None if stored is None else msgspec.json.decode(stored, type=kind)
 
 
-def _run_of(task: Task, thread_id: str) -> RunRecord:
+def thread_of_cron(task: Task) -> str | None:
+    """The thread in which a cron has begun a run, if the task is one; without a thread, it is one of its own."""
+    of_a_client = "assistant_id" in task.run.config.get("metadata", {}) if task.run else False
+    return (task.run.thread_id or task.task_id) if task.run and of_a_client and CRON_MARK in task.task_id else None
+
+
+def run_of_cron(task: Task, thread_id: str) -> RunRecord:
     """The run that a cron has begun, as a client that has asked for it would have had it recorded."""
     assert task.run
     metadata = task.run.config.get("metadata", {})
@@ -210,7 +216,7 @@ class Records:
         new = [run_id for schedule in schedules for run_id in schedule.recent if run_id not in known]
         [records] = await self._run(("HMGET", self._coordinator.tasks, *new)) if new else [[]]
         tasks = [Task.from_json(record) for record in records if record]
-        return [_run_of(task, thread_id) for task in tasks]
+        return [run_of_cron(task, thread_id) for task in tasks]
 
     async def put_runs(self, *runs: RunRecord) -> None:
         """Writes runs of one thread, all or none."""

@@ -44,6 +44,9 @@ class ScheduleBody(Body):
     timezone: str = Field(default="UTC", max_length=100, description="of `cron`, by its IANA name")
     missed: Literal["skip", "once", "all"] = "once"
     until: AwareDatetime | None = Field(default=None, description="no firing is later")
+    webhook: str | None = Field(
+        default=None, max_length=2000, description="a URL that is told of the end of each of its tasks, by POST"
+    )
     paused: bool = False
     metadata: dict[str, Any] = Field(default_factory=dict, description="carried along, never read")
 
@@ -59,6 +62,7 @@ class ScheduleView(BaseModel):
     missed: Literal["skip", "once", "all"]
     paused: bool
     until: datetime | None
+    webhook: str | None
     metadata: dict[str, Any]
     owner: str | None
     created_at: datetime | None
@@ -94,7 +98,9 @@ async def put(request: Request, name: ScheduleName, body: ScheduleBody) -> Sched
     hierarchy: Hierarchy = request.app.state.hierarchy
     fields = {field: getattr(body, field) for field in body.model_fields_set if field != "task"}
     if body.task.webhook is not None:
-        raise Problem(422, "task.webhook: a schedule cannot have this; GET /events/stream tells of each of its tasks")
+        raise Problem(422, "task.webhook: give the webhook beside the task: it is that of the schedule")
+    if body.webhook is not None:
+        hierarchy.webhooks.check(body.webhook)
     task = new_task(body.task, caller_of(request), None)
     await hierarchy.client.schedules.set.aio(Schedule(name=name, task=task, **fields))
     return await _recorded(request, name)

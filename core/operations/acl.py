@@ -98,6 +98,7 @@ def rules_of_gateway(chain: Chain, db: int = 0) -> list[str]:
     return _rules(
         [
             *allowed_of(chain),
+            _may("hrandfield hdel", keys.webhooks),
             _may(f"{READS} zcount zrevrank", *_reading(keys.every, cells.header, cells.every, ACTIVE)),
             _may(f"{REGISTRY} {DISCOVERY}", *RegistryKeys(chain[0].agent_id).every),
             _may(GATEWAY, GatewayKeys(chain[0].agent_id).every),
@@ -261,6 +262,7 @@ def _coordinator(chain: Chain) -> list[Allowed]:
         *_agent(chain),
         _may("hget hmget hset hdel hkeys hlen hscan hstrlen zadd zcard zrem zrange zrangebyscore zscore", *records),
         _may("hgetall", *_reading(keys.quotas)),
+        _may("hset hdel", *_writing(keys.webhooks)),
         _may("hdel", *_writing(keys.budgets)),
         _may("xadd expire", *_writing(*(keys.replies(Address(asker, "*")) for asker in sorted(ASKERS)))),
         _may("getrange", *_reading(keys.revoked)),

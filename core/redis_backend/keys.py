@@ -38,6 +38,9 @@ braces hashes by its whole name, so the tag `{shared:distributor:ID}` lies in th
                                                      while a task of it is open or dead
     {coordinator:C}:schedules                hash    name -> what is opened when, and until when -         coordinator
                                                      that was decided
+    {coordinator:C}:webhooks                 hash    id of a task that a schedule has opened ->  -         coordinator,
+                                                     the URL to call at its end, until a gateway gateways
+                                                     has taken that on
     {coordinator:C}:revoked                  string  lines: whose key was stolen, see revocations.py  -    operators
     {coordinator:C}:events                   stream  what C and all below it tell, bounded      -         all of them
     {coordinator:C}:agent:A                  hash    agent A as it has registered, see registry -         agents
@@ -192,6 +195,10 @@ class CoordinatorKeys:
     @property
     def schedules(self) -> str:
         return self._key("schedules")
+
+    @property
+    def webhooks(self) -> str:
+        return self._key("webhooks")
 
     @property
     def quotas(self) -> str:

@@ -88,6 +88,7 @@ class Tables:
             Table.SUBMISSIONS: coordinator.submissions,
             Table.SCHEDULES: coordinator.schedules,
             Table.QUOTAS: coordinator.quotas,
+            Table.WEBHOOKS: coordinator.webhooks,
         }[table]
 
 

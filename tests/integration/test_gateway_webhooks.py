@@ -140,6 +140,25 @@ def test_another_gateway_goes_on_when_a_receiver_fails_and_a_gateway_dies(gatewa
     assert (said["task_id"], said["status"], said["error"]["type"]) == (task_id, "failed", "ValueError")
 
 
+def test_each_task_that_a_schedule_opens_is_told_once_it_has_ended(gateways: Gateways, url: str) -> None:
+    also = gateways.start(**CALLS)
+    with receiving() as receiver:
+        task = {"task_type": "steps", "payload": {"done": []}}
+        schedule = {"task": task, "every_s": 1, "webhook": receiver.url()}
+        made = httpx.put(f"{url}/schedules/tick", json=schedule)
+        assert (made.status_code, made.json()["webhook"]) == (200, receiver.url()), made.text
+        until(lambda: len(receiver.calls) >= 2, "two of its tasks are told")
+        assert httpx.delete(f"{also}/schedules/tick").status_code == 204
+        gateways.kill(also)
+        ids = [call.headers["X-Delivery-Id"] for call in receiver.calls]
+        assert len(set(ids)) == len(ids)
+        assert all(task_id.startswith("tick@") for task_id in ids)
+        said = told(receiver.calls[0])
+        assert (said["task_id"], said["status"], said["result"]) == (
+            ids[0], "completed", {"done": ["first", "second"]},
+        )  # fmt: skip
+
+
 def test_who_may_not_be_called_is_refused_before_anything_runs(url: str) -> None:
     for webhook in ("http://10.0.0.1/", "http://elsewhere.example/", "http://169.254.169.254/latest/meta-data"):
         for path, body in (
@@ -148,3 +167,6 @@ def test_who_may_not_be_called_is_refused_before_anything_runs(url: str) -> None
         ):
             refused = httpx.post(f"{url}{path}", json=body | {"webhook": webhook})
             assert (refused.status_code, "is not allowed" in refused.json()["detail"]) == (422, True), refused.text
+        scheduled = {"task": {"task_type": "echo"}, "every_s": 60, "webhook": webhook}
+        refused = httpx.put(f"{url}/schedules/bad", json=scheduled)
+        assert (refused.status_code, "is not allowed" in refused.json()["detail"]) == (422, True), refused.text

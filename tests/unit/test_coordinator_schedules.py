@@ -67,6 +67,19 @@ def test_a_firing_opens_one_task_in_the_transaction_that_moves_its_schedule_on()
     assert state.schedules["poll"].opened == 2
 
 
+def test_a_firing_notes_in_its_transaction_whom_gateways_are_to_call() -> None:
+    state = scheduled(webhook="https://hooks.example/ended")
+    step = at(state, 60)
+    [task_id] = opened(step)
+    assert step.writes[Table.WEBHOOKS, ""] == {task_id: b"https://hooks.example/ended"}
+    assert Table.WEBHOOKS not in {table for table, _ in at(scheduled(), 60).writes}
+
+
+def test_a_schedule_whose_webhook_nobody_can_call_is_refused() -> None:
+    [refusal] = refusals(take(a_coordinator(), setting(webhook="ftp://hooks.example/")))
+    assert "give a URL as https" in str(refusal)
+
+
 def test_a_successor_goes_on_where_the_last_commit_has_left_it() -> None:
     state = scheduled()
     at(state, 60)
