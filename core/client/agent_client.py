@@ -129,7 +129,7 @@ class AgentClient(ScheduleUser):
         self._replicas = Replicas(self._server.wait_replicas, self._keys.mark(self._me))
         self._away = ""  # why Redis cannot be reached; empty: it can
         self._replayed: dict[str, str] = {}  # dead letter -> the task it runs again as
-        self._listings = {}
+        self._listings, self._maybe_removed = {}, set()
 
     def _leave_loop(self, *, forked: bool) -> None:
         """On another loop the client opens again. In a forked process it does so as a session of its own, since the

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from core.client.threads import ThreadUser
-from core.errors import BadSchedule, UnknownSchedule
+from core.errors import BadSchedule, TaskTimeout, TransportDown, UnknownSchedule
 from core.reports import SchedulesWanted, item_of
 from core.roles import Action
 from core.runtime.portal import Resident, operation
@@ -20,6 +20,8 @@ __all__ = ["ClientSchedules", "ScheduleUser"]
 
 class ScheduleUser(ThreadUser):
     """A part of AgentClient: it uses schedules."""
+
+    _maybe_removed: set[str]  #: the schedules whose removal may have been carried out, or not
 
     @property
     def schedules(self) -> ClientSchedules:
@@ -51,6 +53,7 @@ class ClientSchedules(Resident):
     async def set(self, schedule: Schedule, timeout_s: float = 30.0) -> None:
         """Sets a schedule, in the place of one of the same name. It returns when that is recorded. The same once more
         changes nothing; only another timing begins anew. Raises BadSchedule, with the reason: nothing has changed."""
+        self._client._maybe_removed.discard(schedule.name)
         for refusal in await self._client._ask(Action.SET_SCHEDULE, [schedule.given.to_json()], timeout_s):
             raise BadSchedule(refusal.reason)
 
@@ -73,8 +76,17 @@ class ClientSchedules(Resident):
 
     @operation
     async def remove(self, name: str, timeout_s: float = 30.0) -> None:
-        """Forgets the schedule. Tasks that it has opened go on. Raises UnknownSchedule."""
-        await self._change(Action.REMOVE_SCHEDULE, name, timeout_s)
+        """Forgets the schedule. Tasks that it has opened go on. Raises UnknownSchedule; not when the answer to a call
+        before was lost, and this client asks again."""
+        may_be_gone = self._client._maybe_removed
+        try:
+            refused = await self._client._ask(Action.REMOVE_SCHEDULE, _names(name), timeout_s)
+        except (TaskTimeout, TransportDown):
+            may_be_gone.add(name)
+            raise
+        if refused and name not in may_be_gone:
+            raise _unknown(name)
+        may_be_gone.discard(name)
 
     @operation
     async def list(self, timeout_s: float = 30.0) -> list[Schedule]:

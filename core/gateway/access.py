@@ -42,6 +42,10 @@ class Caller:
     role: CallerRole
     tenant: str | None = None  #: sees and submits only what belongs to this tenant; None: whatever there is
 
+    def sees(self, tenant: str | None) -> bool:
+        """Whether the caller sees what belongs to this tenant, or to none."""
+        return self.tenant in (None, tenant)
+
     def check_speaks_for(self, agent_id: str) -> None:
         """Raises Problem unless the caller may act as this agent."""
         if self.role is CallerRole.AGENT and agent_id != self.name:

@@ -87,13 +87,8 @@ class Courier:
         urls = await self._hierarchy.deliveries.of_schedules(room)
         if urls:
             tasks = await self._hierarchy.tasks(list(urls))
-            threads = {task_id: thread_of_cron(task) for task_id, task in tasks.items()}
-            now = utc_now()
             await self._hierarchy.deliveries.take_on(
-                *(
-                    Delivery(delivery_id=task_id, url=url, thread_id=threads.get(task_id), created_at=now)
-                    for task_id, url in urls.items()
-                )
+                *(_of_schedule(task_id, url, tasks.get(task_id)) for task_id, url in urls.items())
             )
 
     async def _attend(self, client: httpx.AsyncClient, delivery: Delivery) -> None:
@@ -176,6 +171,11 @@ class Courier:
         extensions = {"sni_hostname": host}
         async with client.stream("POST", url, content=content, headers=headers, extensions=extensions) as answer:
             return "" if answer.is_success else f"the receiver has answered {answer.status_code}"
+
+
+def _of_schedule(task_id: str, url: str, task: Task | None) -> Delivery:
+    thread_id, tenant = (thread_of_cron(task), task.tenant) if task else (None, None)
+    return Delivery(delivery_id=task_id, url=url, thread_id=thread_id, tenant=tenant, created_at=utc_now())
 
 
 def _is_over(run: RunRecord | None, task: Task) -> bool:

@@ -34,6 +34,7 @@ class Delivery(Struct, frozen=True, kw_only=True, omit_defaults=True):
     delivery_id: str  #: the id of the run, or else of the task: the receiver can tell by it what it knows already
     url: str
     thread_id: str | None = None  #: of a run; None: it is a task
+    tenant: str | None = None  #: of the task
     created_at: datetime
     tries: int = 0
     problem: str = ""  #: what the last try has met

@@ -14,9 +14,11 @@ from starlette.websockets import WebSocketDisconnect
 
 from core.agent_event import AgentEvent
 from core.errors import AgentSystemError, BadEvent
+from core.gateway.access import caller_of
 from core.gateway.hierarchy import Hierarchy
 from core.gateway.problems import Problem, response_of
 from core.gateway.sse import ServerEvent, event_stream
+from core.gateway.visible_tasks import visible_events
 from core.operations.event_feed import Position, Wanted
 
 __all__ = ["router"]
@@ -56,6 +58,7 @@ async def stream(
     told as `events_missed`."""
     hierarchy: Hierarchy = request.app.state.hierarchy
     told = hierarchy.events.events(_place(last_event_id or after), Wanted.of(types, task, root, agent))
+    told = visible_events(hierarchy, caller_of(request), told)
     return event_stream(_as_sse(told), {})
 
 
@@ -78,6 +81,7 @@ async def socket(
     hierarchy: Hierarchy = websocket.app.state.hierarchy
     try:
         told = hierarchy.events.events(_place(after), Wanted.of(types, task, root, agent))
+        told = visible_events(hierarchy, caller_of(websocket), told)
     except BadEvent as error:
         await websocket.send_denial_response(response_of(Problem(422, f"{error}")))
         return

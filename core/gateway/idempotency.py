@@ -35,7 +35,10 @@ class RepeatableRequest:
     def __init__(self, request: Request, key: str | None) -> None:
         self._hierarchy: Hierarchy = request.app.state.hierarchy
         self._request = request
-        self._seed = f"{caller_of(request).name}\0{request.url.path}\0{key}" if key else ""
+        self.was_begun = False  #: whether it was made before, and may have been carried out
+        caller = caller_of(request)
+        whose = caller.name if caller.tenant is None else f"{caller.tenant}\0{caller.name}"
+        self._seed = f"{whose}\0{request.url.path}\0{key}" if key else ""
 
     def new_id(self, prefix: str, number: int = 0) -> str | None:
         """The id of the next thing that the request makes; None: any will do."""
@@ -53,6 +56,7 @@ class RepeatableRequest:
         [kept] = await self._hierarchy.run(("SET", self._key, fingerprint, "NX", "GET", "PX", KEPT_MS))
         if kept is not None and kept[:FINGERPRINT_BYTES] != fingerprint:
             raise Problem(409, "this Idempotency-Key was used for another request; make a new one for each request")
+        self.was_begun = kept is not None
         return kept[FINGERPRINT_BYTES:] or None if kept else None
 
     async def keep(self, answer: bytes) -> None:

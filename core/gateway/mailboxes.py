@@ -86,9 +86,17 @@ class Mailboxes:
             full += [name for name, count in zip(group, counts, strict=True) if count >= MAX_WAITING]
         return [name for name in full if len(await self._standing(name, MAX_WAITING)) >= MAX_WAITING]
 
-    async def waiting(self, name: str, limit: int) -> list[dict[str, Any]]:
-        """The messages that wait for an agent, the most urgent first, and of those the oldest."""
+    async def waiting(self, name: str, limit: int, tenant: str | None = None) -> list[dict[str, Any]]:
+        """The messages that wait for an agent, the most urgent first, and of those the oldest. `tenant`: only those
+        that were sent with its keys and tokens."""
+        if tenant is not None:
+            return (await self.every(name, tenant))[:limit]
         return [orjson.loads(message) for message in await self._standing(name, limit)]
+
+    async def every(self, name: str, tenant: str) -> list[dict[str, Any]]:
+        """All messages of a tenant that wait for an agent, in that order."""
+        standing = [orjson.loads(message) for message in await self._standing(name, MAX_WAITING)]
+        return [message for message in standing if message.get("tenant") == tenant]
 
     async def _standing(self, name: str, limit: int) -> list[bytes]:
         """What is in a mailbox and has not expired. What has, is removed."""
@@ -104,22 +112,24 @@ class Mailboxes:
 
     async def acknowledge(self, name: str, message_ids: Sequence[str]) -> int:
         """Removes messages from a mailbox; returns how many were in it."""
+        if not message_ids:
+            return 0
         [count] = await self._run(("ZREM", self._keys.mailbox(name), *message_ids))
         return int(count)
 
-    async def receive(self, name: str, limit: int, timeout_s: float) -> list[dict[str, Any]]:
+    async def receive(self, name: str, limit: int, timeout_s: float, tenant: str | None = None) -> list[dict[str, Any]]:
         """As `waiting`, but as soon as there are some; empty: none has come within that time."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while True:
                     arrival = await self._arrivals.expected(name)
                     try:
-                        if found := await self.waiting(name, limit):
+                        if found := await self.waiting(name, limit, tenant):
                             return found
                         await arrival
                     finally:
                         self._arrivals.forget(name, arrival)
-        return await self.waiting(name, limit)
+        return await self.waiting(name, limit, tenant)
 
     async def history(self, cursor: str | None, limit: int, wanted: dict[str, str]) -> tuple[list[Any], str | None]:
         """Sent messages with these values, the newest first, and the cursor of the next page; None: there is none.
@@ -154,7 +164,7 @@ def _groups(names: Sequence[str]) -> Iterator[Sequence[str]]:
 
 def _fits(message: dict[str, Any], wanted: dict[str, str]) -> bool:
     agents = (message["sender_id"], message["receiver_id"])
-    return all(value in agents if name == "agent" else message[name] == value for name, value in wanted.items())
+    return all(value in agents if name == "agent" else message.get(name) == value for name, value in wanted.items())
 
 
 class Arrivals:

@@ -107,6 +107,7 @@ class MessageHead(BaseModel):
     message_id: str
     sender_id: str
     sent_by: str = Field(description="whose key or token it was sent with")
+    tenant: str | None = Field(default=None, description="whose key or token that is; null: of no tenant")
     receiver_id: str | None = Field(description="null: it was a broadcast")
     protocol: Protocol
     message_type: MessageType

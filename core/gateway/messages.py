@@ -73,6 +73,7 @@ async def send(request: Request, body: MessageBody, idempotency_key: Idempotency
         **body.model_dump(mode="json", exclude={"agent_type", "capabilities"}),
         "message_id": repeatable.new_id("message") or f"message-{uuid4().hex[:20]}",
         "sent_by": caller_of(request).name,
+        "tenant": caller_of(request).tenant,
         "timestamp": sent_at,
         "sent_ms": sent_ms,
     }
@@ -112,6 +113,8 @@ async def history(
     hierarchy: Hierarchy = request.app.state.hierarchy
     given = {"agent": agent, "protocol": protocol and protocol.value, "correlation_id": correlation_id}
     wanted = {name: value for name, value in given.items() if value is not None}
+    if (tenant := caller_of(request).tenant) is not None:
+        wanted["tenant"] = tenant
     messages, next_cursor = await hierarchy.mailboxes.history(cursor, limit, wanted)
     return Response(orjson.dumps({"messages": messages, "next_cursor": next_cursor}), media_type=JSON)
 
@@ -126,11 +129,12 @@ async def receive(
     """The messages that wait for an agent, the most urgent first. They stay until they are acknowledged, so one that
     was read and not handled comes again."""
     hierarchy: Hierarchy = request.app.state.hierarchy
-    caller_of(request).check_speaks_for(agent_id)
+    caller = caller_of(request)
+    caller.check_speaks_for(agent_id)
     if timeout_s:
-        found = await hierarchy.mailboxes.receive(agent_id, limit, timeout_s)
+        found = await hierarchy.mailboxes.receive(agent_id, limit, timeout_s, caller.tenant)
     else:
-        found = await hierarchy.mailboxes.waiting(agent_id, limit)
+        found = await hierarchy.mailboxes.waiting(agent_id, limit, caller.tenant)
     return Response(orjson.dumps({"messages": found}), media_type=JSON)
 
 
@@ -138,8 +142,13 @@ async def receive(
 async def acknowledge(request: Request, agent_id: AgentId, body: AckBody) -> CountBody:
     """Says that messages were handled; they do not come again. Those that are not there are passed over."""
     hierarchy: Hierarchy = request.app.state.hierarchy
-    caller_of(request).check_speaks_for(agent_id)
-    return CountBody(acknowledged=await hierarchy.mailboxes.acknowledge(agent_id, body.message_ids))
+    caller = caller_of(request)
+    caller.check_speaks_for(agent_id)
+    message_ids = body.message_ids
+    if caller.tenant is not None:
+        own = {message["message_id"] for message in await hierarchy.mailboxes.every(agent_id, caller.tenant)}
+        message_ids = [message_id for message_id in message_ids if message_id in own]
+    return CountBody(acknowledged=await hierarchy.mailboxes.acknowledge(agent_id, message_ids))
 
 
 @router.get("/agents/{agent_id}/peers", operation_id="list_peers")

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
+from core.gateway.access import caller_of
 from core.gateway.hierarchy import Hierarchy, check_operator
 from core.gateway.run_requests import Body
 from core.operations.quotas import read_quotas
@@ -46,11 +47,18 @@ class QuotasBody(BaseModel):
 
 @router.get("", operation_id="list_quotas")
 async def list_quotas(request: Request) -> QuotasBody:
-    """The quotas of tenants and types of tasks, and what is used of them."""
+    """The quotas of tenants and types of tasks, and what is used of them; to a key or token of a tenant, its own."""
+    caller = caller_of(request)
     hierarchy: Hierarchy = request.app.state.hierarchy
     async with hierarchy.reading() as reader:
         found = await read_quotas(reader, hierarchy.coordinator_id)
-    return QuotasBody(quotas=[QuotaView(**quota.to_dict()) for quota in found])
+    return QuotasBody(quotas=[QuotaView(**quota.to_dict()) for quota in found if caller.sees(_tenant_of(quota.name))])
+
+
+def _tenant_of(name: str) -> str | None:
+    """Whose quota it is; None: that of a type of tasks."""
+    kind, _, tenant = name.partition(":")
+    return tenant if kind == "tenant" else None
 
 
 @router.put("/{name:path}", operation_id="set_quota", status_code=204)

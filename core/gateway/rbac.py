@@ -28,12 +28,16 @@ class Action(StrEnum):
     SEE_THREADS = "see threads"
     CHANGE_THREADS = "change threads"
     SEE_FLEET = "see the fleet"
-    BE_AGENT = "be an agent"  #: registers, is alive, takes work and messages, answers
+    SEE_TOTALS = "see what all tenants have together"
+    BE_AGENT = "be an agent"  #: registers, is alive, takes work, answers
     SEE_MESSAGES = "see messages"
     SEND_MESSAGES = "send messages"
+    RECEIVE_MESSAGES = "receive messages"  #: and say who may send some
     SEE_EVENTS = "see events"
     SEE_SCHEDULES = "see schedules"
     CHANGE_SCHEDULES = "change schedules"
+    SEE_CRONS = "see crons"
+    CHANGE_CRONS = "change crons"
     CHANGE_FLEET = "change the fleet"
 
 
@@ -45,16 +49,26 @@ ROLES_OF: dict[Action, frozenset[CallerRole]] = {
     A.SEE_THREADS: PEOPLE,
     A.CHANGE_THREADS: WHO_CHANGE,
     A.SEE_FLEET: EVERYBODY,
+    A.SEE_TOTALS: EVERYBODY,
     A.BE_AGENT: WHO_CHANGE | {R.AGENT},
     A.SEE_MESSAGES: PEOPLE,
     A.SEND_MESSAGES: WHO_CHANGE | {R.AGENT},
+    A.RECEIVE_MESSAGES: WHO_CHANGE | {R.AGENT},
     A.SEE_EVENTS: PEOPLE,
     A.SEE_SCHEDULES: PEOPLE,
     A.CHANGE_SCHEDULES: WHO_CHANGE,
+    A.SEE_CRONS: PEOPLE,
+    A.CHANGE_CRONS: WHO_CHANGE,
     A.CHANGE_FLEET: frozenset({R.ADMIN}),
 }
-#: What somebody may do who sees one tenant only: nothing that tells of others, or changes what is of all.
-OF_A_TENANT = frozenset({A.KNOCK, A.SEE_TASKS, A.CHANGE_TASKS})
+#: What somebody may do who sees one tenant only. Of what belongs to tenants, the routes show and change its own; agents
+#: belong to none. What is left out tells of others, changes what is of all, or has no tenant and shows work.
+OF_A_TENANT = frozenset(
+    {
+        A.KNOCK, A.SEE_TASKS, A.CHANGE_TASKS, A.SEE_EVENTS, A.SEE_MESSAGES, A.SEND_MESSAGES, A.RECEIVE_MESSAGES,
+        A.SEE_SCHEDULES, A.CHANGE_SCHEDULES, A.SEE_FLEET,
+    }
+)  # fmt: skip
 
 ROUTES: dict[Action, tuple[str, ...]] = {
     A.KNOCK: ("GET /ok", "GET /health", "GET /openapi.json", "GET /docs"),
@@ -92,24 +106,30 @@ ROUTES: dict[Action, tuple[str, ...]] = {
     ),
     A.SEE_SCHEDULES: (
         "GET /webhooks/failed",
-        "GET /schedules", "GET /schedules/{name}", "POST /runs/crons/search", "POST /runs/crons/count",
+        "GET /schedules", "GET /schedules/{name}",
     ),
+    A.SEE_CRONS: ("POST /runs/crons/search", "POST /runs/crons/count"),
     A.CHANGE_SCHEDULES: (
         "PUT /schedules/{name}", "DELETE /schedules/{name}", "POST /schedules/{name}/pause",
         "POST /schedules/{name}/resume",
+    ),
+    A.CHANGE_CRONS: (
         "POST /runs/crons", "POST /threads/{thread_id}/runs/crons", "PATCH /runs/crons/{cron_id}",
         "DELETE /runs/crons/{cron_id}",
     ),
     A.SEE_FLEET: (
         "GET /agents", "GET /agents/{agent_id}", "GET /agents/service/{service}",
         "GET /agents/capability/{capability}", "POST /agents/discover", "GET /registry/stats",
-        "GET /metrics", "GET /tasks/status", "GET /load-balancer/strategy", "GET /load-balancer/stats", "GET /quotas",
+        "GET /load-balancer/strategy", "GET /load-balancer/stats", "GET /quotas",
     ),
+    A.SEE_TOTALS: ("GET /metrics", "GET /tasks/status"),
     A.CHANGE_FLEET: ("PUT /load-balancer/strategy", "PUT /quotas/{name:path}", "DELETE /quotas/{name:path}"),
     A.BE_AGENT: (
         "POST /agents/register", "DELETE /agents/{agent_id}", "PUT /agents/{agent_id}/status",
         "POST /agents/{agent_id}/heartbeat", "GET /agents/{agent_id}/tasks",
         "POST /agents/{agent_id}/tasks/{task_id:path}/progress", "POST /agents/{agent_id}/tasks/{task_id:path}/result",
+    ),
+    A.RECEIVE_MESSAGES: (
         "GET /agents/{agent_id}/messages", "POST /agents/{agent_id}/messages/ack", "GET /agents/{agent_id}/peers",
         "PUT /agents/{agent_id}/peers/{peer_id}", "DELETE /agents/{agent_id}/peers/{peer_id}",
     ),
@@ -153,6 +173,6 @@ def check_may(caller: Caller, action: Action) -> None:
     if caller.tenant is not None and action not in OF_A_TENANT:
         raise Problem(
             403,
-            f"this key or token sees the tasks of tenant {caller.tenant!r} alone, and so it may not {action};"
+            f"this key or token sees what belongs to tenant {caller.tenant!r} alone, and so it may not {action};"
             " use one without a tenant",
         )

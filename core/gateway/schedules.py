@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from core.errors import UnknownSchedule
 from core.gateway.access import caller_of
 from core.gateway.hierarchy import Hierarchy
+from core.gateway.idempotency import IdempotencyKey, RepeatableRequest
 from core.gateway.problems import Problem
 from core.gateway.run_requests import Body
 from core.gateway.task_bodies import TaskBody, new_task
@@ -20,6 +23,8 @@ __all__ = ["router"]
 
 router = APIRouter(prefix="/schedules", tags=["schedules"])
 
+#: Kept for a request that may be made again.
+REMOVED = b"removed"
 #: Number of firings that are told ahead.
 AHEAD = 5
 
@@ -82,13 +87,16 @@ def told(schedule: Schedule) -> ScheduleView:
 async def list_schedules(request: Request) -> list[ScheduleView]:
     """The schedules, by name."""
     hierarchy: Hierarchy = request.app.state.hierarchy
-    return [told(schedule) for schedule in await hierarchy.client.schedules.list.aio()]
+    caller = caller_of(request)
+    return [
+        told(schedule) for schedule in await hierarchy.client.schedules.list.aio() if caller.sees(schedule.task.tenant)
+    ]
 
 
 @router.get("/{name}", operation_id="get_schedule")
 async def get(request: Request, name: ScheduleName) -> ScheduleView:
     """One schedule, with its next firings."""
-    return await _recorded(request, name)
+    return told(await _visible(request, name))
 
 
 @router.put("/{name}", operation_id="set_schedule")
@@ -102,15 +110,27 @@ async def put(request: Request, name: ScheduleName, body: ScheduleBody) -> Sched
     if body.webhook is not None:
         hierarchy.webhooks.check(body.webhook)
     task = new_task(body.task, caller_of(request), None)
+    with suppress(UnknownSchedule):
+        if not caller_of(request).sees((await hierarchy.client.schedules.get.aio(name)).task.tenant):
+            raise Problem(409, f"name: {name!r} is taken; choose another one")
     await hierarchy.client.schedules.set.aio(Schedule(name=name, task=task, **fields))
-    return await _recorded(request, name)
+    return told(await _visible(request, name))
 
 
 @router.delete("/{name}", operation_id="remove_schedule", status_code=204)
-async def remove(request: Request, name: ScheduleName) -> Response:
-    """Removes a schedule. The tasks that it has opened go on."""
+async def remove(request: Request, name: ScheduleName, idempotency_key: IdempotencyKey = None) -> Response:
+    """Removes a schedule. The tasks that it has opened go on. With an `Idempotency-Key`, one that is made again since
+    its answer was lost is answered as the first."""
     hierarchy: Hierarchy = request.app.state.hierarchy
-    await hierarchy.client.schedules.remove.aio(name)
+    repeatable = RepeatableRequest(request, idempotency_key)
+    if await repeatable.earlier_answer() is None:
+        try:
+            await _visible(request, name)
+            await hierarchy.client.schedules.remove.aio(name)
+        except UnknownSchedule:
+            if not repeatable.was_begun:
+                raise
+        await repeatable.keep(REMOVED)
     return Response(status_code=204)
 
 
@@ -118,18 +138,24 @@ async def remove(request: Request, name: ScheduleName) -> Response:
 async def pause(request: Request, name: ScheduleName) -> ScheduleView:
     """Opens nothing by a schedule until it is resumed."""
     hierarchy: Hierarchy = request.app.state.hierarchy
+    await _visible(request, name)
     await hierarchy.client.schedules.pause.aio(name)
-    return await _recorded(request, name)
+    return told(await _visible(request, name))
 
 
 @router.post("/{name}/resume", operation_id="resume_schedule")
 async def resume(request: Request, name: ScheduleName) -> ScheduleView:
     """Goes on with a schedule, from now; what would have fired meanwhile is not made up for."""
     hierarchy: Hierarchy = request.app.state.hierarchy
+    await _visible(request, name)
     await hierarchy.client.schedules.resume.aio(name)
-    return await _recorded(request, name)
+    return told(await _visible(request, name))
 
 
-async def _recorded(request: Request, name: str) -> ScheduleView:
+async def _visible(request: Request, name: str) -> Schedule:
+    """The schedule as it is recorded. Raises UnknownSchedule: to this caller there is none."""
     hierarchy: Hierarchy = request.app.state.hierarchy
-    return told(await hierarchy.client.schedules.get.aio(name))
+    schedule = await hierarchy.client.schedules.get.aio(name)
+    if not caller_of(request).sees(schedule.task.tenant):
+        raise UnknownSchedule(f"there is no schedule {name[:80]!r}; GET /schedules lists them")
+    return schedule

@@ -82,7 +82,7 @@ async def submit(request: Request, body: SubmitBody, idempotency_key: Idempotenc
     await _check_not_of_others(
         hierarchy, caller, [task.task_id for task, one in zip(tasks, bodies, strict=True) if one.task_id]
     )
-    called = [of_task(task.task_id, one.webhook) for task, one in zip(tasks, bodies, strict=True) if one.webhook]
+    called = [of_task(task, one.webhook) for task, one in zip(tasks, bodies, strict=True) if one.webhook]
     for delivery in called:
         hierarchy.webhooks.check(delivery.url)
     await hierarchy.deliveries.note(*called)

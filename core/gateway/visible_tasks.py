@@ -2,18 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
 from core.access import may_touch
+from core.agent_event import AgentEvent
+from core.event_types import EventType
 from core.gateway.access import Caller
 from core.gateway.hierarchy import Hierarchy
 from core.gateway.problems import Problem
 from core.tasks import Task
 
-__all__ = ["sees", "visible_task"]
+__all__ = ["sees", "visible_events", "visible_task"]
+
+#: Number of tasks of which a stream of events remembers whether its reader sees them.
+REMEMBERED = 10_000
 
 
 def sees(hierarchy: Hierarchy, caller: Caller, task: Task) -> bool:
     """Whether the caller may be told of a task."""
-    return may_touch(hierarchy.asker, task) and caller.tenant in (None, task.tenant)
+    return may_touch(hierarchy.asker, task) and caller.sees(task.tenant)
+
+
+async def visible_events(
+    hierarchy: Hierarchy, caller: Caller, told: AsyncGenerator[AgentEvent, None]
+) -> AsyncGenerator[AgentEvent, None]:
+    """The events that the caller may be told of: of a tenant, those of its tasks whose records are kept, or those of
+    their root; and that some were missed."""
+    seen: dict[str, bool] = {}
+
+    async def is_visible(event: AgentEvent) -> bool:
+        ids = list(dict.fromkeys(filter(None, (event.task_id, event.root_id))))
+        if not ids:
+            return event.type is EventType.EVENTS_MISSED
+        # What is submitted may be another task of an id that has been forgotten.
+        if event.type is EventType.TASK_SUBMITTED or ids[0] not in seen:
+            found = await hierarchy.tasks(ids)
+            task = found.get(ids[0]) or found.get(ids[-1])
+            if len(seen) >= REMEMBERED:
+                seen.clear()
+            seen[ids[0]] = task is not None and sees(hierarchy, caller, task)
+        return seen[ids[0]]
+
+    async with aclosing(told) as events:
+        async for event in events:
+            if caller.tenant is None or await is_visible(event):
+                yield event
 
 
 async def visible_task(hierarchy: Hierarchy, caller: Caller, task_id: str) -> Task:

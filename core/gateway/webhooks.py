@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
+from core.gateway.access import caller_of
 from core.gateway.deliveries import Delivery
 from core.stored import moment
-from core.tasks import utc_now
+from core.tasks import Task, utc_now
 
 if TYPE_CHECKING:
     from core.gateway.hierarchy import Hierarchy
@@ -36,18 +37,21 @@ class FailedView(BaseModel):
 async def failed(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[FailedView]:
     """The webhooks that were given up, the newest first; the latest thousand are kept."""
     hierarchy: Hierarchy = request.app.state.hierarchy
+    caller = caller_of(request)
     return [
         FailedView(
             delivery_id=delivery.delivery_id, thread_id=delivery.thread_id, url=delivery.url, tries=delivery.tries,
             problem=delivery.problem, failed_at=moment(int(entry_id.partition("-")[0])),
         )
         for entry_id, delivery in await hierarchy.deliveries.failed(limit)
+        if caller.sees(delivery.tenant)
     ]  # fmt: skip
 
 
-def of_task(task_id: str, url: str) -> Delivery:
+def of_task(task: Task, url: str) -> Delivery:
     """That somebody wants to be told of the end of a task."""
-    return Delivery(delivery_id=str(task_id), url=url, created_at=utc_now())  # str: it may be a FreshId
+    task_id = str(task.task_id)  # it may be a FreshId
+    return Delivery(delivery_id=task_id, url=url, tenant=task.tenant, created_at=utc_now())
 
 
 def of_run(run: RunRecord, url: str) -> Delivery:

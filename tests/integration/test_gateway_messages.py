@@ -24,7 +24,11 @@ from tests.gateways import Gateways, gateways_of, keys_setting
 from tests.integration.test_gateway_tasks import problem
 from tests.waiting import until
 
-KEYS = {"GATEWAY_KEYS": keys_setting(ada="operator", wren="agent", eve="viewer")}
+KEYS = {
+    "GATEWAY_KEYS": keys_setting(
+        ada="operator", wren="agent", eve="viewer", acme="operator acme", spy="viewer acme", rival="operator rival"
+    )
+}
 
 
 @dataclass
@@ -232,6 +236,69 @@ async def test_events_come_over_a_websocket_behind_the_one_that_is_named(doors: 
         await socket.send("whatever")
     async with connect(f"{socket_url}&after={first['id']}", additional_headers=headers) as socket, asyncio.timeout(20):
         assert [json.loads(await socket.recv()) for _ in range(2)] == [second, third]
+
+
+async def test_a_tenant_is_told_of_its_own_tasks_only_and_that_something_was_missed(doors: Doors) -> None:
+    def submit(who: str) -> str:
+        headers = {"X-Api-Key": f"{who}-key"}
+        answer = httpx.post(f"{doors.strict}/tasks/submit", json={"task_type": "echo"}, headers=headers)
+        [task_id] = answer.json()["task_ids"]
+        httpx.get(f"{doors.strict}/tasks/{task_id}/wait", headers=headers, timeout=30)
+        return str(task_id)
+
+    mine, theirs, last = submit("acme"), submit("rival"), submit("acme")
+    spy = {"X-Api-Key": "spy-key"}
+    seen: list[dict[str, Any]] = []
+    with httpx.stream("GET", f"{doors.strict}/events/stream?after=0", headers=spy, timeout=30) as stream:
+        for kind, _, event in told(stream.iter_lines()):
+            seen.append(event)
+            if (kind, event["task_id"]) == ("task_completed", last):
+                break
+    assert {event["task_id"] for event in seen} == {mine, last}
+    assert theirs not in json.dumps(seen)
+
+    socket_url = f"{doors.strict.replace('http', 'ws')}/events/ws?after=0"
+    async with connect(socket_url, additional_headers=spy) as socket, asyncio.timeout(20):
+        assert [json.loads(await socket.recv()) for _ in seen] == seen
+
+    with httpx.stream("GET", f"{doors.strict}/events/stream?after=1-1", headers=spy, timeout=30) as stream:
+        kind, _, event = next(told(stream.iter_lines()))
+        assert (kind, event["data"]["after"]) == ("events_missed", "1-1")
+
+
+def test_a_message_that_a_tenant_has_sent_is_seen_by_that_tenant_only(doors: Doors, http: httpx.Client) -> None:
+    def asked(who: str, method: str, path: str, **more: Any) -> httpx.Response:
+        return httpx.request(method, f"{doors.strict}{path}", headers={"X-Api-Key": f"{who}-key"}, **more)
+
+    sent = [
+        asked(who, "POST", "/messages/send", json={"sender_id": who, "protocol": "broadcast", "payload": who})
+        for who in ("acme", "rival", "ada")
+    ]
+    mine, theirs, ours = (answer.json()["message_id"] for answer in sent)
+
+    assert [one["message_id"] for one in asked("spy", "GET", "/messages/history").json()["messages"]] == [mine]
+    everything = asked("eve", "GET", "/messages/history").json()["messages"]
+    assert {mine, theirs, ours} <= {one["message_id"] for one in everything}
+    assert [one["payload"] for one in asked("acme", "GET", "/agents/wren/messages").json()["messages"]] == ["acme"]
+    waited = asked("rival", "GET", "/agents/wren/messages?timeout_s=5").json()["messages"]
+    assert [one["payload"] for one in waited] == ["rival"]
+    both = {"message_ids": [mine, theirs, ours]}
+    assert asked("acme", "POST", "/agents/wren/messages/ack", json=both).json() == {"acknowledged": 1}
+    assert asked("acme", "POST", "/agents/wren/messages/ack", json=both).json() == {"acknowledged": 0}
+    assert "may not receive messages" in problem(asked("spy", "GET", "/agents/wren/messages"), 403)
+    kept = asked("wren", "GET", "/agents/wren/messages").json()["messages"]
+    assert {one["payload"] for one in kept} == {"rival", "ada"}
+
+
+def test_a_tenant_sees_the_fleet_but_no_totals_and_takes_no_work(doors: Doors) -> None:
+    def asked(path: str, method: str = "GET", **more: Any) -> httpx.Response:
+        return httpx.request(method, f"{doors.strict}{path}", headers={"X-Api-Key": "acme-key"}, **more)
+
+    for path in "/agents", "/registry/stats", "/load-balancer/stats", "/quotas", "/schedules", "/webhooks/failed":
+        assert asked(path).status_code == 200
+    for path in "/metrics", "/tasks/status", "/agents/wren/tasks":
+        assert "tenant 'acme' alone" in problem(asked(path), 403)
+    assert "tenant 'acme' alone" in problem(asked("/agents/register", "POST", json={"agent_id": "acme"}), 403)
 
 
 def test_what_is_asked_of_events_is_checked(http: httpx.Client) -> None:

@@ -60,6 +60,15 @@ def test_a_schedule_is_set_looked_at_paused_and_removed_at_any_gateway(doors: Do
     assert httpx.delete(f"{one}/schedules/daily").status_code == 404
 
 
+def test_a_removal_that_is_asked_for_again_with_its_key_is_answered_as_the_first(doors: Doors) -> None:
+    httpx.put(f"{doors.open}/schedules/once", json=DAILY)
+    with_key = {"Idempotency-Key": "removal-1"}
+    for _ in range(2):
+        assert httpx.delete(f"{doors.open}/schedules/once", headers=with_key).status_code == 204
+    assert httpx.delete(f"{doors.open}/schedules/once").status_code == 404
+    assert httpx.delete(f"{doors.open}/schedules/none", headers={"Idempotency-Key": "other"}).status_code == 404
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -75,11 +84,25 @@ def test_what_is_no_schedule_is_refused_with_the_cure(doors: Doors, body: dict[s
     assert said in refused.json()["detail"]
 
 
-def test_whoever_only_reads_or_is_of_one_tenant_changes_no_schedule(doors: Doors) -> None:
-    eve, acme = {"X-Api-Key": "eve-key"}, {"X-Api-Key": "acme-key"}
+def test_whoever_only_reads_changes_no_schedule(doors: Doors) -> None:
+    eve = {"X-Api-Key": "eve-key"}
     assert httpx.get(f"{doors.strict}/schedules", headers=eve).status_code == 200
     assert httpx.put(f"{doors.strict}/schedules/daily", json=DAILY, headers=eve).status_code == 403
-    assert httpx.get(f"{doors.strict}/schedules", headers=acme).status_code == 403
+
+
+def test_a_tenant_sees_and_changes_its_own_schedules_only(doors: Doors) -> None:
+    def asked(who: str, method: str, path: str, **more: Any) -> httpx.Response:
+        return httpx.request(method, f"{doors.strict}/schedules{path}", headers={"X-Api-Key": f"{who}-key"}, **more)
+
+    assert asked("acme", "PUT", "/theirs", json=DAILY).json()["task"]["tenant"] == "acme"
+    assert asked("ada", "PUT", "/ours", json=DAILY).status_code == 200
+    assert [each["name"] for each in asked("acme", "GET", "").json()] == ["theirs"]
+    for method, path in (("GET", "/ours"), ("DELETE", "/ours"), ("POST", "/ours/pause"), ("POST", "/ours/resume")):
+        assert asked("acme", method, path).status_code == 404
+    assert asked("acme", "PUT", "/ours", json=DAILY).status_code == 409
+    assert asked("acme", "POST", "/theirs/pause").json()["paused"] is True
+    for name in "ours", "theirs":
+        assert asked("ada", "DELETE", f"/{name}").status_code == 204
 
 
 async def test_crons_are_created_found_changed_and_deleted(sdk: LangGraphClient) -> None:

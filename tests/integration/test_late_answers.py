@@ -7,7 +7,8 @@ import pytest
 from core.chaos.proxy import Proxy
 from core.client import requests
 from core.config.settings import AgentConfig, RedisConfig
-from core.errors import TaskRefused
+from core.errors import TaskRefused, TaskTimeout, UnknownSchedule
+from core.schedules import Schedule
 from core.tasks import Task
 from tests.integration.hierarchy import House, house
 from tests.redis_server import RedisServer
@@ -30,7 +31,16 @@ async def test_an_answer_to_the_copy_before_the_last_counts(
             assert await me.submit_many.aio(tasks, 20) == ids
             await me.cancel.aio(ids[0], 20)
 
+            await me.schedules.set.aio(Schedule(name="daily", every_s=86_400, task={"task_type": "add"}), 20)
+            with pytest.raises(TaskTimeout):
+                await me.schedules.remove.aio("daily", 0.1)
+
             # What is refused is told all the same, once the coordinator is as fast as it should be.
             link.heal()
             with pytest.raises(TaskRefused):
                 await me.submit_many.aio([Task(task_id=f"u{number}", task_type="add") for number in range(20)], 20)
+
+            # Whoever gave up waiting for the answer to a removal asks again, and is told that it is done.
+            await me.schedules.remove.aio("daily", 20)
+            with pytest.raises(UnknownSchedule):
+                await me.schedules.remove.aio("daily", 20)
