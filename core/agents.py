@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from core.reconciliation import Probe
 from core.roles import Address
-from core.room import Counts, Needs
+from core.room import Counts, Needs, skill_sets
 from core.status_reports import Beat, Kind
 
 __all__ = ["UNKNOWN_RUN_MS", "Health", "Pace", "Subordinate", "discount_silence", "prefetch_window"]
@@ -70,9 +70,9 @@ class Subordinate:
     needs: dict[str, Needs] = field(default_factory=dict)  #: the skills that each task in flight needs
     kinds: tuple[Kind, ...] = ()  #: what its workers can do and take; a worker is of one kind
     tasks: Counts = field(
-        default_factory=lambda: Counts(()), compare=False
+        default_factory=lambda: Counts(skill_sets(())), compare=False
     )  #: its tasks by kind, besides runs of agents
-    runs: Counts = field(default_factory=lambda: Counts(()), compare=False)  #: its runs of agents by kind
+    runs: Counts = field(default_factory=lambda: Counts(skill_sets(())), compare=False)  #: its runs of agents by kind
     _hosted: frozenset[str] = frozenset()  #: the types of those runs, as skills
     _at_once: Limits = ((), ())  #: how many each kind runs at once
     _slots: Limits = ((), ())  #: of these, how many it may have
@@ -186,7 +186,7 @@ class Subordinate:
         hosted = frozenset(f"task:{task_type}" for task_type in beat.agents)
         if before != [kind.skills for kind in self.kinds] or hosted != self._hosted:
             self._hosted = hosted
-            skills = [frozenset(kind.skills) for kind in self.kinds]
+            skills = skill_sets(kind.skills for kind in kinds)
             self.tasks, self.runs = Counts(skills), Counts(skills)
             for needs in self.needs.values():
                 self._count(needs)

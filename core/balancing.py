@@ -6,12 +6,11 @@ rendezvous hashing lets a task wait where others with its key are.
 
 from __future__ import annotations
 
-from bisect import insort
 from collections.abc import Iterable
 from dataclasses import dataclass
-from operator import attrgetter
 
-from core.agents import Subordinate
+from core.agents import Health, Subordinate
+from core.candidates import Candidates, by_name
 from core.room import Needs
 from core.strategies import CHOOSES, DEFAULT, TAKING_TURNS, Asks, Strategy, Turns
 
@@ -20,15 +19,13 @@ __all__ = ["Balancer"]
 #: Turns of children that are gone, which may be remembered in addition to twice the number of children.
 TURNS_KEPT = 100
 
-_name = attrgetter("name")
-
 
 @dataclass(slots=True)
 class _Ready:
-    """The children that can do a task and had room for it when somebody looked last, each list by name."""
+    """The children that can do a task and may have room for it: who has none is taken out when somebody looks."""
 
-    first: list[Subordinate]  #: those that are preferred: they would begin it at once
-    then: list[Subordinate]  #: the others: it would wait there
+    first: Candidates  #: those that are preferred: they would begin it at once
+    then: Candidates  #: the others: it would wait there
 
 
 class Balancer:
@@ -42,7 +39,8 @@ class Balancer:
         self, children: Iterable[Subordinate], strategy: Strategy = DEFAULT, turns: Turns | None = None, *,
         at_once: bool = False,
     ) -> None:  # fmt: skip
-        self._children = sorted(children, key=_name)
+        active = (child for child in children if child.health is Health.ACTIVE)
+        self._children = sorted(active, key=by_name)
         self._choose = CHOOSES[strategy]
         self._anywhere = strategy is Strategy.RENDEZVOUS and not at_once
         self._turns = turns or Turns()
@@ -63,46 +61,45 @@ class Balancer:
         possible."""
         ready = self._looked_at(asks.needs)
         for among in (ready.first, ready.then):
-            while others := among if avoid is None else [child for child in among if child.name != avoid]:
-                child = self._choose(others, asks, self._turns)
+            while among:
+                child = self._choose(among, asks, self._turns)
+                if child.name == avoid:
+                    if len(among) == 1:
+                        break
+                    child = self._choose(among.without(child), asks, self._turns)
                 if self._takes(child, asks.needs, first=among is ready.first):
                     if self._takes_turns:
                         self._turns.note(child)
                     return child
-                among.remove(child)
-                if among is ready.first:
-                    self._move_on(child, asks.needs, ready)
-        return next(
-            (child for child in (*ready.first, *ready.then) if self._takes(child, asks.needs, first=False)), None
-        )
+                self._take_out(child, asks.needs, among, ready)
+        remaining = (*ready.first.children, *ready.then.children)
+        return next((child for child in remaining if self._takes(child, asks.needs, first=False)), None)
 
     def exclude(self, child: Subordinate) -> None:
         """Chooses this child no more."""
-        self._children.remove(child)
+        self._children = [other for other in self._children if other is not child]
         self._ready.clear()
 
     def _looked_at(self, needs: Needs) -> _Ready:
         """Who is ready for such tasks; the last one that it names is so now."""
         ready = self._ready.get(needs)
         if ready is None:
-            ready = self._ready[needs] = _Ready([], [])
-            for child in self._children:
-                if not child.can(needs):
-                    continue
-                if self._takes(child, needs, first=True):
-                    ready.first.append(child)
-                elif self._takes(child, needs, first=False):
-                    ready.then.append(child)
-        while ready.first and not self._takes(ready.first[-1], needs, first=True):
-            self._move_on(ready.first.pop(), needs, ready)
-        while not ready.first and ready.then and not self._takes(ready.then[-1], needs, first=False):
-            ready.then.pop()
+            able = (child for child in self._children if child.can(needs))
+            ready = self._ready[needs] = _Ready(Candidates(able), Candidates())
+        for among in (ready.first, ready.then):
+            while among:
+                last = among.children[-1]
+                if self._takes(last, needs, first=among is ready.first):
+                    return ready
+                self._take_out(last, needs, among, ready)
         return ready
 
-    def _move_on(self, child: Subordinate, needs: Needs, ready: _Ready) -> None:
-        """Lets a child that is no longer among the first still be among the others, if it has room."""
-        if self._takes(child, needs, first=False):
-            insort(ready.then, child, key=_name)
+    def _take_out(self, child: Subordinate, needs: Needs, among: Candidates, ready: _Ready) -> None:
+        """Takes a child out where it has no room; one that is no longer among the first may still be among the
+        others."""
+        among.remove(child)
+        if among is ready.first and self._takes(child, needs, first=False):
+            ready.then.add(child)
 
     def _takes(self, child: Subordinate, needs: Needs, *, first: bool) -> bool:
         """Whether a child may get such a task, `first` or when none of the first may."""

@@ -9,10 +9,11 @@ kept, so a look takes time in proportion to the few kinds and needs, whatever th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from weakref import WeakValueDictionary
 
-__all__ = ["Counts", "Needs"]
+__all__ = ["Counts", "Needs", "SkillSets", "skill_sets"]
 
 Needs = tuple[str, ...]
 #: From the kind that gets the new task to the one with room: each kind, and the needs of the task that it passes on.
@@ -21,33 +22,52 @@ Path = list[tuple[int, Needs]]
 MAX_KNOWN = 1_024
 
 
-class Counts:
-    """The tasks of a child by the kind for which they are counted. Kinds are numbered as their skills are given."""
+class SkillSets:
+    """The skills of kinds of workers. All children whose kinds have the same skills share it."""
 
-    __slots__ = ("_able", "_by_needs", "held", "skills")
+    __slots__ = ("__weakref__", "_able", "sets")
 
-    def __init__(self, skills: Sequence[frozenset[str]]) -> None:
-        self.skills = tuple(skills)
-        self.held = [0] * len(self.skills)  #: number of tasks, by kind
-        self._by_needs: list[dict[Needs, int]] = [{} for _ in self.skills]
+    def __init__(self, sets: tuple[frozenset[str], ...]) -> None:
+        self.sets = sets
         self._able: dict[Needs, tuple[int, ...]] = {}
 
     def able(self, needs: Needs) -> tuple[int, ...]:
         """The kinds that have all these skills."""
         found = self._able.get(needs)
         if found is None:
-            found = tuple(kind for kind, skills in enumerate(self.skills) if skills.issuperset(needs))
+            found = tuple(kind for kind, skills in enumerate(self.sets) if skills.issuperset(needs))
             if len(self._able) == MAX_KNOWN:
                 self._able.clear()
             self._able[needs] = found
         return found
 
+
+_shared: WeakValueDictionary[tuple[frozenset[str], ...], SkillSets] = WeakValueDictionary()
+
+
+def skill_sets(kinds: Iterable[Iterable[str]]) -> SkillSets:
+    """The skills of these kinds."""
+    sets = tuple(map(frozenset, kinds))
+    found = _shared.get(sets)
+    if found is None:
+        found = _shared[sets] = SkillSets(sets)
+    return found
+
+
+class Counts:
+    """The tasks of a child by the kind for which they are counted. Kinds are numbered as their skills are given."""
+
+    __slots__ = ("_by_needs", "able", "held")
+
+    def __init__(self, skills: SkillSets) -> None:
+        self.able = skills.able
+        self.held = [0] * len(skills.sets)  #: number of tasks, by kind
+        self._by_needs: list[dict[Needs, int]] = [{} for _ in skills.sets]
+
     def fits(self, needs: Needs, limits: Sequence[int]) -> bool:
         """Whether one more task fits, when each kind has at most its limit."""
         held = self.held
-        able = self._able.get(needs)
-        if able is None:
-            able = self.able(needs)
+        able = self.able(needs)
         for kind in able:
             if held[kind] < limits[kind]:
                 return True

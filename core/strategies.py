@@ -1,6 +1,6 @@
 """How a parent chooses among the children that may get a task: one pure function for each strategy.
 
-A function is given the children that can do the task and have room, in the order of their names, at least one. Chance
+A function is given the children that can do the task and have room, at least one. Chance
 comes from the task's id, so that the same step is the same when it is repeated. Where there are many children, two of
 them are compared, chosen by the task's id: that is nearly as even as comparing all (Mitzenmacher 2001, "The power of
 two choices in randomized load balancing"), and takes no longer with more of them.
@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
 from typing import NamedTuple
 from zlib import crc32
 
 from core.agents import Subordinate
+from core.candidates import Candidates
 from core.errors import UserError
 from core.room import Needs
 from core.tasks import Task, skills_needed
@@ -98,30 +98,23 @@ class Turns:
         self.until = {name: self.until[name] for name in names if name in self.until}
 
 
-def least_connections(ready: Sequence[Subordinate], asks: Asks, turns: Turns) -> Subordinate:
+def least_connections(ready: Candidates, asks: Asks, turns: Turns) -> Subordinate:
     """The one with the fewest tasks, relative to how many it runs at once."""
-    return min(_compared(ready, asks), key=lambda child: child.load(asks.needs))
+    return _least_loaded(ready.children, asks)
 
 
-def round_robin(ready: Sequence[Subordinate], asks: Asks, turns: Turns) -> Subordinate:
+def round_robin(ready: Candidates, asks: Asks, turns: Turns) -> Subordinate:
     """The one whose name follows that of the last chosen one."""
-    low, high = 0, len(ready)
-    while low < high:
-        middle = (low + high) // 2
-        if ready[middle].name <= turns.last:
-            low = middle + 1
-        else:
-            high = middle
-    return ready[low % len(ready)]
+    return ready.after(turns.last)
 
 
-def weighted_round_robin(ready: Sequence[Subordinate], asks: Asks, turns: Turns) -> Subordinate:
-    """The one whose turn begins first; a turn of a child is the shorter, the larger its weight (start-time fair
+def weighted_round_robin(ready: Candidates, asks: Asks, turns: Turns) -> Subordinate:
+    """The one whose last turn ended first; a turn of a child is the shorter, the larger its weight (start-time fair
     queueing, Goyal 1996)."""
-    return min(ready, key=turns.begins)
+    return ready.least(turns.until)
 
 
-def resource_based(ready: Sequence[Subordinate], asks: Asks, turns: Turns) -> Subordinate:
+def resource_based(ready: Candidates, asks: Asks, turns: Turns) -> Subordinate:
     """The one whose machine has most processor time and memory left. Since heartbeats lag behind, what it has got since
     counts too."""
 
@@ -129,33 +122,30 @@ def resource_based(ready: Sequence[Subordinate], asks: Asks, turns: Turns) -> Su
         beat = child.beat
         return (1 + child.load(asks.needs)) / ((101 - beat.cpu_percent) * (101 - beat.memory_percent))
 
-    return min(_compared(ready, asks), key=cost)
+    return min(_compared(ready.children, asks), key=cost)
 
 
-def geographic(ready: Sequence[Subordinate], asks: Asks, turns: Turns) -> Subordinate:
+def geographic(ready: Candidates, asks: Asks, turns: Turns) -> Subordinate:
     """Of those in the nearest region, the one with the fewest tasks: near is the first region that the task names, then
     the others in their order, then any other."""
-    near = {region: distance for distance, region in reversed([*enumerate(asks.regions)])}
-    distances = [near.get(child.beat.region, len(near)) for child in ready]
-    least = min(distances)
-    nearest = [child for child, distance in zip(ready, distances, strict=True) if distance == least]
-    return least_connections(nearest, asks, turns)
+    nearest = next(filter(None, map(ready.in_region, asks.regions)), ready.children)
+    return _least_loaded(nearest, asks)
 
 
-def random(ready: Sequence[Subordinate], asks: Asks, turns: Turns) -> Subordinate:
+def random(ready: Candidates, asks: Asks, turns: Turns) -> Subordinate:
     """Any, by the task's id."""
-    return ready[(asks.chance >> 32) % len(ready)]
+    return ready.children[(asks.chance >> 32) % len(ready)]
 
 
-def rendezvous(ready: Sequence[Subordinate], asks: Asks, turns: Turns) -> Subordinate:
-    """The one whose name goes best with the task's key (highest random weight, Thaler and Ravishankar 1998). When a
-    child comes or goes, only the keys move that go best with it."""
-    return max(ready, key=lambda child: (_hash_of_name(child.name) ^ asks.key) * SPREAD & BITS)
+def rendezvous(ready: Candidates, asks: Asks, turns: Turns) -> Subordinate:
+    """The one that is nearest to the task's key. When a child comes or goes, only the keys move that are nearest to
+    it."""
+    return ready.nearest(asks.key)
 
 
-@lru_cache(maxsize=16_384)
-def _hash_of_name(name: str) -> int:
-    return _hash(name)
+def _least_loaded(ready: Sequence[Subordinate], asks: Asks) -> Subordinate:
+    needs = asks.needs
+    return min(_compared(ready, asks), key=lambda child: child.load(needs))
 
 
 def _compared(ready: Sequence[Subordinate], asks: Asks) -> Sequence[Subordinate]:
@@ -169,7 +159,7 @@ def _compared(ready: Sequence[Subordinate], asks: Asks) -> Sequence[Subordinate]
 
 
 #: The function of each strategy.
-CHOOSES: dict[Strategy, Callable[[Sequence[Subordinate], Asks, Turns], Subordinate]] = {
+CHOOSES: dict[Strategy, Callable[[Candidates, Asks, Turns], Subordinate]] = {
     Strategy.LEAST_CONNECTIONS: least_connections,
     Strategy.ROUND_ROBIN: round_robin,
     Strategy.WEIGHTED_ROUND_ROBIN: weighted_round_robin,

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from core.agents import Health, Subordinate
+from core.candidates import Candidates
 from core.client.agent_client import AgentClient
 from core.operations.overview import read_overview
 from core.operations.reader import Reader
@@ -43,7 +44,7 @@ class LoadBalancer(Resident):
             strategy = (await self._scheduling())["strategy"]
         choose = CHOOSES[strategy_named(strategy)]
         ready = await self._eligible(task)
-        return choose(ready, asks_of(task), Turns()).name if ready else None
+        return choose(Candidates(ready), asks_of(task), Turns()).name if ready else None
 
     @operation
     async def set_strategy(self, strategy: str, distributor_id: str | None = None) -> bool:

@@ -10,19 +10,20 @@ from hypothesis import strategies as st
 
 from core.agents import Subordinate
 from core.balancing import Balancer
-from core.room import Counts
+from core.candidates import Candidates
+from core.room import Counts, skill_sets
 from core.status_reports import Kind
 from core.strategies import CHOOSES, Asks, Strategy, Turns, asks_of
 from tests.builders import a_child, a_task
 
 SKILLS = ("a", "b", "c", "d")
-skill_sets = st.sets(st.sampled_from(SKILLS), min_size=1).map(lambda found: tuple(sorted(found)))
+skills_of_a_kind = st.sets(st.sampled_from(SKILLS), min_size=1).map(lambda found: tuple(sorted(found)))
 needs = st.sets(st.sampled_from(SKILLS), min_size=1, max_size=2).map(lambda found: tuple(sorted(found)))
 regions = st.sampled_from(["", "eu", "us"])
 NUMBERS = count()
 
 kinds = st.lists(
-    st.tuples(skill_sets, st.integers(0, 4), st.integers(0, 4)).map(
+    st.tuples(skills_of_a_kind, st.integers(0, 4), st.integers(0, 4)).map(
         lambda told: Kind(skills=told[0], concurrency=told[1], capacity=told[1] + told[2])
     ),
     min_size=1,
@@ -104,7 +105,7 @@ def test_no_task_waits_while_a_worker_that_can_run_it_is_idle(
 @given(kinds, st.lists(needs, max_size=20))
 def test_room_is_found_exactly_when_tasks_can_be_matched_to_it(found: list[Kind], asked: list[tuple[str, ...]]) -> None:
     skills, limits = [frozenset(kind.skills) for kind in found], [kind.capacity for kind in found]
-    counts, matched = Counts(skills), 0
+    counts, matched = Counts(skill_sets(skills)), 0
     for each in asked:
         if counts.fits(each, limits):
             counts.add(each, limits)
@@ -176,9 +177,9 @@ def test_by_rendezvous_only_the_keys_of_a_child_that_goes_move(agents: int, data
     choose = CHOOSES[Strategy.RENDEZVOUS]
     for number in range(20):
         asks = asks_of(a_task(f"t{number}", affinity_key=f"key-{number}"))
-        before = choose(candidates, asks, Turns())
+        before = choose(Candidates(candidates), asks, Turns())
 
-        after = choose([child for child in candidates if child is not gone], asks, Turns())
+        after = choose(Candidates(child for child in candidates if child is not gone), asks, Turns())
 
         assert after is before or before is gone
 
@@ -189,8 +190,41 @@ def test_the_nearest_region_that_is_ready_is_chosen(candidates: list[Subordinate
     order = [region for region in wished if region]
     asks = asks_of(a_task(regions=tuple(order)))
 
-    chosen = CHOOSES[Strategy.GEOGRAPHIC](candidates, asks, Turns())
+    chosen = CHOOSES[Strategy.GEOGRAPHIC](Candidates(candidates), asks, Turns())
 
     there = {child.beat.region for child in candidates}
     nearest = next((region for region in order if region in there), None)
     assert nearest is None or chosen.beat.region == nearest
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(Strategy), children(), st.lists(st.tuples(st.integers(0, 23), needs), max_size=40))
+def test_what_is_prepared_follows_who_comes_and_goes(
+    strategy: Strategy, candidates: list[Subordinate], changes: list[tuple[int, tuple[str, ...]]]
+) -> None:
+    """A strategy chooses among those that are left as if it had never seen others."""
+    turns, choose = Turns(), CHOOSES[strategy]
+    there = dict.fromkeys(range(len(candidates)))
+    ready = Candidates(candidates)
+    for number, (who, skills) in enumerate(changes):
+        asks = asks_of(a_task(f"t{number}", regions=("eu", "us")))._replace(needs=skills)
+
+        chosen = choose(ready, asks, turns)
+
+        assert chosen is choose(Candidates(candidates[place] for place in sorted(there)), asks, turns)
+        turns.note(chosen)
+        if who in there and len(there) > 1:
+            del there[who]
+            ready.remove(candidates[who])
+        elif who < len(candidates) and who not in there:
+            there[who] = None
+            ready.add(candidates[who])
+
+
+def test_by_rendezvous_keys_are_spread_over_the_children() -> None:
+    ready = Candidates(a_child(f"d{number:02}") for number in range(50))
+
+    got = Counter(ready.nearest(asks_of(a_task(f"t{number}")).key).name for number in range(10_000))
+
+    assert len(got) == 50
+    assert max(got.values()) < 1.6 * 200
