@@ -106,7 +106,7 @@ def _tier_rules(tier: str) -> Iterator[Rule]:
         f"{tier}/*",
         ("langgraph",),
         f"only {tier}/graph.py needs LangGraph to start; it takes half a second (user code: inside a function)",
-        unless=(f"{tier}/graph.py",),
+        unless=(f"{tier}/graph.py", "worker/hosts/lean_loop.py"),  # a host imports that when it runs a graph
         on_import_only=tier == "worker",
     )
     yield from _deciding_file_rules(tier)

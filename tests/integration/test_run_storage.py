@@ -111,7 +111,7 @@ async def test_what_a_node_changes_in_place_before_it_asks_is_not_stored(
 ) -> None:
     ended = await host.run("ending.changes", {"done": ["given"]})
     assert ended.suspension is not None
-    assert await stored(redis_config, ended.task_id) == [["given"], []]
+    assert await stored(redis_config, ended.task_id) == [["given"]]
 
 
 async def test_a_node_may_call_a_graph_in_an_event_loop_of_its_own(

@@ -196,6 +196,7 @@ class Host(asyncio.Protocol):
                 await store_last_soon(run.saver)
         if run.saver is not None:
             ended.stored = run.saver.stored
+            run.saver.lean_loop = None  # each refers to the other
         if run.context is not None:
             ended.stuck = await self._left_behind(run.context)
         self._end(run, ended)
@@ -233,6 +234,10 @@ class Host(asyncio.Protocol):
             return None
         from worker.hosts.run_storage import RunSaver
 
+        with suppress(ImportError):  # in another version of LangGraph, whose loop is elsewhere
+            from worker.hosts.lean_loop import use_lean_loops
+
+            use_lean_loops()
         own_thread = thread["id"] == request["task"]["task_id"]
         fence = Fence(thread["order"], thread["attempt"])
         run.saver = RunSaver(self._storage, fence, options, own_thread=own_thread)

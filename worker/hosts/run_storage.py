@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
 
+    from worker.hosts.lean_loop import LeanLoop
+
 __all__ = ["RunSaver", "store_last_soon"]
 
 #: Seconds that a run which has failed has to store what it must.
@@ -62,7 +64,10 @@ class RunSaver(CheckpointSaver):
         self._known: dict[str, CheckpointTuple | None] = {}
         self._triggers: frozenset[str] = frozenset()  #: the channels to which a write begins nodes; empty: not known
         #: Whether a node has finished, so that there is something to keep; none does in an update.
-        self._begun = options.durability == "exit" or options.update is not None
+        self.has_begun = options.durability == "exit" or options.update is not None
+        #: Whether the run may make no checkpoint before there is something to keep: see worker.hosts.lean_loop.
+        self.may_be_lean = own_thread and not (self.has_begun or options.is_command or "checkpoints" in options.stream)
+        self.lean_loop: LeanLoop | None = None  #: of the run, as long as it has put nothing
         self._keeps_end = False  #: whether the run's last checkpoint is kept back
         self._lock = Lock()  #: nodes may use the saver from loops of their own
         self._batches: dict[str, Batch] = {}  #: what is not on its way yet, by thread
@@ -74,7 +79,7 @@ class RunSaver(CheckpointSaver):
 
     @property
     def _may_wait(self) -> bool:
-        return self._keeps_end or not self._begun
+        return self._keeps_end or not self.has_begun
 
     async def begin(self, thread_id: str, *, is_new: bool, undoes: Sequence[str]) -> CheckpointTuple | None:
         """Takes the thread, and gives its newest checkpoint, once those of the runs that it `undoes` are removed. A
@@ -84,6 +89,7 @@ class RunSaver(CheckpointSaver):
             await self._storage.delete_runs(thread_id, undoes, self._fence)
             found = await self.aopen(thread_id)
         self._known[thread_id] = found
+        self.may_be_lean = self.may_be_lean and found is None
         self.stored = self.stored or found is not None
         return found
 
@@ -121,7 +127,9 @@ class RunSaver(CheckpointSaver):
     ) -> RunnableConfig:
         place, thread_id = config["configurable"], thread_of(config)
         ns = place.get("checkpoint_ns", "")
-        if not ns:
+        if ns:
+            await self._keep_lean()
+        else:
             self.is_over = self._is_last(checkpoint)
             self._keeps_end = self.is_over and self._own_thread
         full = cast("CheckpointMetadata", {**metadata, **self.metadata})
@@ -133,16 +141,18 @@ class RunSaver(CheckpointSaver):
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        self._begun = self._begun or task_path != INPUT_PATH
+        if config["configurable"].get("checkpoint_ns"):
+            await self._keep_lean()
+        self.has_begun = self.has_begun or task_path != INPUT_PATH
         thread_id = thread_of(config)
         encode = self._encoding(thread_id).writes
         batch = self._keep(thread_id, partial(encode, config, writes, task_id, task_path))
-        if self._begun:
+        if self.has_begun:
             await asyncio.sleep(0)  # the checkpoint of the same superstep may follow at once, and go with it
             await self._stored(batch)
 
     def _keep(self, thread_id: str, encode: Encode) -> Batch:
-        if not self._begun:  # now, since the nodes that begin next may change the values
+        if not self.has_begun:  # now, since the nodes that begin next may change the values
             put = encode()
             encode = lambda: put  # noqa: E731
         with self._lock:
@@ -157,12 +167,18 @@ class RunSaver(CheckpointSaver):
 
     async def store_all(self) -> None:
         """Stores what was kept back. Raises what the storage answers: FencedOut, CheckpointTooLarge."""
+        await self._keep_lean()
         await self._on_its_loop(self._sent(*self._batches.values()))
 
     async def store_last(self) -> None:
         """Stores the last checkpoint, so that its node does not run again in another attempt."""
-        if self._keeps_end:
+        if self._keeps_end or (self.lean_loop is not None and self.lean_loop.node_ended):
             await self.store_all()
+
+    async def _keep_lean(self) -> None:
+        """Has the run put what it has not put yet."""
+        if self.lean_loop is not None:
+            await self._on_its_loop(self.lean_loop.kept())
 
     async def _on_its_loop(self, call: Coroutine[Any, Any, None]) -> None:
         if asyncio.get_running_loop() is self._loop:
