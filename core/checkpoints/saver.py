@@ -63,7 +63,7 @@ class CheckpointSaver(BaseCheckpointSaver[str]):
         """`allowed_types`: classes, or pairs of module and name, of which objects may be made from what is stored,
         besides those of LangGraph and LangChain and plain data; a graph that is compiled while LANGGRAPH_STRICT_MSGPACK
         is true adds those of its state."""
-        super().__init__(serde=strict_serializer(tuple(allowed_types)))
+        self.serde = strict_serializer(tuple(allowed_types))  # the base class would only ask whether it is a serializer
         self._storage = storage
         self._fence = fence
         self._sealing: Sealing = encryption or Plain()

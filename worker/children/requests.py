@@ -12,6 +12,8 @@ from worker.authoring.context import ChildOutcome, Context, Progress
 
 __all__ = ["context_of", "options_of", "progress_fields"]
 
+NO_OPTIONS = RunOptions()
+
 
 def context_of(
     request: Mapping[str, Any],
@@ -38,7 +40,8 @@ def context_of(
 
 def options_of(request: Mapping[str, Any]) -> RunOptions:
     """What the client says about the run."""
-    return RunOptions.from_fields(request["task"].get("run") or {})
+    fields = request["task"].get("run")
+    return RunOptions.from_fields(fields) if fields else NO_OPTIONS
 
 
 def progress_fields(progress: Progress) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from langgraph.channels.delta import DeltaChannel
 from langgraph.checkpoint.base import WRITES_IDX_MAP
 from langgraph.errors import GraphBubbleUp
 from langgraph.pregel import main
@@ -34,6 +35,8 @@ USED = (
     "_suppress_interrupt",
 )
 START = "__start__"
+#: The key of the config that says that a graph runs in a node of another one.
+NESTED = "__pregel_task_id"
 #: The types of values that no node can change in place.
 UNCHANGING = frozenset({str, int, float, bool, bytes, type(None), object})
 
@@ -55,17 +58,14 @@ class LeanLoop(AsyncPregelLoop):
     _kept: Sequence[asyncio.Future[Any]] = ()  #: what is on its way to the saver since then
 
     def __init__(self, input: Any, **given: Any) -> None:
-        super().__init__(input, **given)
-        saver = self.checkpointer
-        if isinstance(saver, RunSaver) and saver.may_be_lean and not self.is_nested and self._has_one_node:
-            self._saver, saver.lean_loop = saver, self
-            self._checkpointer_put_after_previous: Any = None  # so does LangGraph where nothing is stored
-            self.checkpointer_put_writes = None
-            self._put_checkpoint_fut: Any = Done()
-
-    @property
-    def _has_one_node(self) -> bool:
-        return len(self.nodes) == 2 and START in self.nodes and getattr(self, "_delta_channel_names", None) == []
+        saver = given["checkpointer"]
+        if not (isinstance(saver, RunSaver) and saver.may_be_lean and _has_one_node(**given)):
+            super().__init__(input, **given)
+            return
+        super().__init__(input, **{**given, "checkpointer": None})  # as if nothing were stored
+        self.checkpointer, self.checkpointer_get_next_version = saver, saver.get_next_version
+        self._saver, saver.lean_loop = saver, self
+        self._put_checkpoint_fut: Any = Done()
 
     def put_writes(self, task_id: str, writes: Any, *, cached: bool = False) -> None:
         if self._saver is not None and writes and self._is_to_be_kept(task_id, writes):
@@ -131,7 +131,7 @@ class LeanLoop(AsyncPregelLoop):
         self._saver = saver.lean_loop = None
         saver.has_begun = saver.has_begun or self.node_ended
         del self._checkpointer_put_after_previous, self._put_checkpoint_fut  # the class has the first
-        self.checkpointer_put_writes = saver.aput_writes
+        self.checkpointer_put_writes, self.checkpointer_put_writes_accepts_task_path = saver.aput_writes, True
         submit: Any = self.submit
         puts: list[asyncio.Future[Any]] = []
 
@@ -161,3 +161,9 @@ class LeanLoop(AsyncPregelLoop):
         if self._kept:
             kept, self._kept = self._kept, ()
             await asyncio.gather(*kept)
+
+
+def _has_one_node(*, nodes: Any, specs: Mapping[str, Any], config: Any, **_: Any) -> bool:
+    """Whether a loop runs a graph of one node, which stands in no other graph."""
+    one, nested = len(nodes) == 2 and START in nodes, NESTED in config["configurable"]
+    return one and not nested and not any(isinstance(spec, DeltaChannel) for spec in specs.values())
