@@ -203,7 +203,7 @@ def on_task_result(state: DistributorState, name: str, said: AttemptReport, batc
     """Takes the outcome of an attempt. Only the first outcome of the current attempt has an effect; others are counted
     as late and dropped."""
     task = state.local_tasks.get(said.task_id)
-    if task is None or task.attempt != said.attempt or task.assigned_to != name:
+    if task is None or not (has_it(task, name, said) or completed_after_all(task, name, said)):
         state.count("late_results")
         return
     status = said.status
@@ -227,8 +227,23 @@ def on_task_result(state: DistributorState, name: str, said: AttemptReport, batc
         fail(state, task, name, nobody_lets_it_go_on(said), batch, step)
     else:
         outcome = OUTCOMES[status]
-        step.tell(SUSPENDED if outcome is S.WAITING else COMPLETED, task, name, task.attempt, said.run_ms)
+        if task.assigned_to == name:  # of the other one it was told that it is lost
+            step.tell(SUSPENDED if outcome is S.WAITING else COMPLETED, task, name, task.attempt, said.run_ms)
         conclude(state, task, outcome, batch, step, said, worker=name)
+
+
+def has_it(task: Task, name: str, said: AttemptReport) -> bool:
+    """Whether a worker speaks of the attempt that it has been handed."""
+    return (task.attempt, task.assigned_to) == (said.attempt, name)
+
+
+def completed_after_all(task: Task, name: str, said: AttemptReport) -> bool:
+    """Whether a worker that was taken for gone has completed a task that no other one has been handed since. Its result
+    is as good as another attempt's, which might begin long after the thread of this one is deleted."""
+    if task.assigned_to is not None or said.status != "completed" or not task.errors:
+        return False
+    lost = task.errors[-1]
+    return (lost.type, lost.worker, lost.attempt, task.attempt) == ("worker_lost", name, said.attempt, said.attempt)
 
 
 def nobody_lets_it_go_on(said: AttemptReport) -> AttemptReport:

@@ -19,6 +19,7 @@ from core.step import Drain, Sending, Step, Table
 from core.tasks import Task, TaskStatus
 from distributor import rules
 from distributor.state import DistributorState, room
+from distributor.task_life import hand_over, lose
 from tests.builders import COORDINATOR, DISTRIBUTOR, NOW, WORKER, a_batch, a_task, message_to, sent
 
 to_me = message_to(DISTRIBUTOR)
@@ -141,6 +142,37 @@ def test_an_outcome_of_anything_but_the_current_attempt_is_only_counted(item: di
         False,
         ["t"],
     )
+
+
+def test_a_result_of_a_worker_that_was_taken_for_gone_counts_as_long_as_nobody_else_has_the_task() -> None:
+    state = holding(running(), workers=(WORKER, WORKER_2))
+    lose(state, state.local_tasks["t"], "worker-1", LATER, Step(), began=True)
+    assert state.local_tasks["t"].status is TaskStatus.PENDING
+
+    said = {"task_id": "t", "attempt": 2, "status": "completed", "result": 5}
+    for item, sender in ((said, WORKER_2), ({**said, "attempt": 1}, WORKER), ({**said, "status": "cancelled"}, WORKER)):
+        rules.on_task_results(state, results(item, sender=sender), LATER, Step())
+    assert (state.counts["late_results"], list(state.local_tasks)) == (3, ["t"])
+
+    step = Step()
+    rules.on_task_results(state, results(said), LATER, step)
+    [told] = sent(step, COORDINATOR, Action.TASK_RESULT)
+    assert (told["status"], told["result"], told["attempt"], told["worker"]) == ("completed", 5, 2, "worker-1")
+    assert (state.local_tasks, "t" in state.queue) == ({}, False)
+
+    rules.on_task_results(state, results(said), LATER, step)
+    assert state.counts["late_results"] == 4
+
+
+def test_a_result_of_a_worker_that_was_taken_for_gone_is_late_once_another_one_has_the_task() -> None:
+    state, step = holding(running(), workers=(WORKER, WORKER_2)), Step()
+    lose(state, state.local_tasks["t"], "worker-1", LATER, step, began=True)
+    hand_over(state, state.local_tasks["t"], state.workers["worker-2"], LATER, step)
+
+    rules.on_task_results(
+        state, results({"task_id": "t", "attempt": 2, "status": "completed", "result": 5}), LATER, Step()
+    )
+    assert (state.counts["late_results"], state.local_tasks["t"].assigned_to) == (1, "worker-2")
 
 
 def test_an_outcome_makes_room_and_tells_how_long_its_run_was() -> None:
