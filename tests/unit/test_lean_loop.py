@@ -241,6 +241,14 @@ async def test_what_has_failed_after_its_node_is_stored_last(loop: str) -> None:
     assert found.checkpoint["channel_values"]["text"] == "done"
 
 
+async def test_a_graph_that_is_called_twice_in_one_run_goes_on_where_it_was(loop: str) -> None:
+    attempt = Attempt(lambda state: {"text": state["text"] + "x"}, storage())
+    await attempt.run({"number": 1, "text": ""})
+    state = await attempt.graph.ainvoke({"number": 2}, attempt.config, durability="sync")
+
+    assert (state["number"], state["text"]) == (2, "xx")
+
+
 async def test_only_a_run_of_one_node_in_a_new_thread_of_its_own_is_lean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pregel_main, "AsyncPregelLoop", AsyncPregelLoop)
     use_lean_loops()

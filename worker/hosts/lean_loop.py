@@ -64,7 +64,7 @@ class LeanLoop(AsyncPregelLoop):
             return
         super().__init__(input, **{**given, "checkpointer": None})  # as if nothing were stored
         self.checkpointer, self.checkpointer_get_next_version = saver, saver.get_next_version
-        self._saver, saver.lean_loop = saver, self
+        self._saver, saver.lean_loop, saver.may_be_lean = saver, self, False  # another graph of the run goes on from it
         self._put_checkpoint_fut: Any = Done()
 
     def put_writes(self, task_id: str, writes: Any, *, cached: bool = False) -> None:
