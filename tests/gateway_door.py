@@ -17,18 +17,24 @@ from tests.gateways import gateways_of
 from tests.tiers import ForkedTiers
 from tests.waiting import until
 
-__all__ = ["EMPTY", "KEY", "WORKERS", "Door", "data_of", "open_door", "start_worker"]
+__all__ = ["EMPTY", "KEY", "TENANTS", "WORKERS", "Door", "data_of", "open_door", "start_worker"]
 
 KEY = "a key of the tests"
+#: The keys of two tenants, by their names.
+TENANTS = {"acme": "a key of acme", "globex": "a key of globex"}
 KEYS = ",".join(
-    f"{name}:{role}:{hashlib.sha256(key.encode()).hexdigest()}"
-    for name, role, key in (("ada", "operator", KEY), ("eve", "viewer", "see"))
+    f"{name}:{role}:{hashlib.sha256(key.encode()).hexdigest()}{tenant}"
+    for name, role, key, tenant in (
+        ("ada", "operator", KEY, ""),
+        ("eve", "viewer", "see", ""),
+        *((name, "operator", key, f":{name}") for name, key in TENANTS.items()),
+    )
 )
 EMPTY: Any = {"done": []}
 WORKERS = ("worker-1", "worker-2")
 CODE = str(INTEGRATION / "gateway_user_graphs.py")
 #: The graphs of `gateway_user_graphs.py`.
-GRAPHS = 8
+GRAPHS = 9
 
 
 def data_of(told: list[Any], event: str) -> list[Any]:

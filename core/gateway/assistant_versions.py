@@ -16,6 +16,7 @@ from core.gateway.problems import Problem
 from core.gateway.records import AssistantRecord
 from core.gateway.run_requests import Body
 from core.gateway.thread_life import delete_thread
+from core.gateway.visible_records import hierarchy_of
 
 __all__ = ["router"]
 
@@ -49,7 +50,7 @@ class LatestBody(Body):
 @router.post("")
 async def create(request: Request, body: NewAssistant) -> dict[str, Any]:
     """Makes an assistant of a graph."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     graph_id = await _known_graph(hierarchy, body.graph_id or "")
     now = datetime.now(UTC)
     assistant = AssistantRecord(
@@ -59,6 +60,7 @@ async def create(request: Request, body: NewAssistant) -> dict[str, Any]:
         config=body.config or {},
         context=body.context or {},
         metadata=body.metadata,
+        tenant=hierarchy.tenant,
         description=body.description,
         created_at=now,
         updated_at=now,
@@ -78,7 +80,7 @@ async def create(request: Request, body: NewAssistant) -> dict[str, Any]:
 @router.patch("/{assistant_id}")
 async def update(request: Request, assistant_id: str, body: ChangedAssistant) -> dict[str, Any]:
     """Makes a new version of an assistant, which is used from now on."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     before = await _own(hierarchy, assistant_id)
     if body.graph_id is not None:
         await _known_graph(hierarchy, body.graph_id)
@@ -99,7 +101,7 @@ async def update(request: Request, assistant_id: str, body: ChangedAssistant) ->
 @router.delete("/{assistant_id}", status_code=204)
 async def delete(request: Request, assistant_id: str, delete_threads: bool = False) -> Response:
     """Deletes an assistant; with `delete_threads`, also the threads in which it has run last."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     assistant = await _own(hierarchy, assistant_id)
     if delete_threads:
         async for thread in hierarchy.records.threads():
@@ -112,7 +114,7 @@ async def delete(request: Request, assistant_id: str, delete_threads: bool = Fal
 @router.post("/{assistant_id}/versions")
 async def versions(request: Request, assistant_id: str, body: VersionsBody) -> list[dict[str, Any]]:
     """The versions of an assistant, the newest first."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     assistant = await assistant_named(hierarchy, assistant_id)
     found = await hierarchy.records.versions(assistant.assistant_id) or [assistant]
     fitting = [each for each in found if body.metadata.items() <= each.metadata.items()]
@@ -122,7 +124,7 @@ async def versions(request: Request, assistant_id: str, body: VersionsBody) -> l
 @router.post("/{assistant_id}/latest")
 async def set_latest(request: Request, assistant_id: str, body: LatestBody) -> dict[str, Any]:
     """Makes a version the one that is used."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     await _own(hierarchy, assistant_id)
     for version in await hierarchy.records.versions(assistant_id):
         if version.version == body.version:

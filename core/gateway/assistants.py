@@ -16,6 +16,7 @@ from core.gateway.json_answers import selected
 from core.gateway.problems import Problem
 from core.gateway.records import AssistantRecord
 from core.gateway.run_requests import Body
+from core.gateway.visible_records import hierarchy_of
 
 __all__ = ["assistant_named", "router", "told"]
 
@@ -80,13 +81,14 @@ async def matching(hierarchy: Hierarchy, body: CountBody) -> list[AssistantRecor
 def told(assistant: AssistantRecord) -> dict[str, Any]:
     """An assistant as clients see it."""
     fields: dict[str, Any] = msgspec.to_builtins(assistant)
+    fields.pop("tenant", None)
     return {"version": 1, "config": {}, "context": {}, "metadata": {}, "description": None, **fields}
 
 
 @router.post("/search")
 async def search(request: Request, body: SearchBody, response: Response) -> list[dict[str, Any]]:
     """The assistants that fit. If there are more, `X-Pagination-Next` is the next offset."""
-    found = await matching(request.app.state.hierarchy, body)
+    found = await matching(hierarchy_of(request), body)
     found.sort(key=lambda one: (getattr(one, body.sort_by), one.assistant_id), reverse=body.sort_order == "desc")
     end = body.offset + body.limit
     if end < len(found):
@@ -97,19 +99,19 @@ async def search(request: Request, body: SearchBody, response: Response) -> list
 @router.post("/count")
 async def count(request: Request, body: CountBody) -> int:
     """How many assistants fit."""
-    return len(await matching(request.app.state.hierarchy, body))
+    return len(await matching(hierarchy_of(request), body))
 
 
 @router.get("/{assistant_id}")
 async def get(request: Request, assistant_id: str) -> dict[str, Any]:
     """One assistant, by its id or the name of its graph."""
-    return told(await assistant_named(request.app.state.hierarchy, assistant_id))
+    return told(await assistant_named(hierarchy_of(request), assistant_id))
 
 
 @router.get("/{assistant_id}/graph")
 async def graph(request: Request, assistant_id: str, xray: bool | int = False) -> dict[str, Any]:
     """The graph as nodes and edges. `xray`: with its subgraphs, or so many levels of them."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     assistant = await assistant_named(hierarchy, assistant_id)
     drawn = (await described(hierarchy, assistant.graph_id))["drawn"]
     level = len(drawn) - 1 if xray is True else int(xray)
@@ -120,7 +122,7 @@ async def graph(request: Request, assistant_id: str, xray: bool | int = False) -
 @router.get("/{assistant_id}/schemas")
 async def schemas(request: Request, assistant_id: str) -> dict[str, Any]:
     """JSON schemas of what the graph takes and gives."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     assistant = await assistant_named(hierarchy, assistant_id)
     return {"graph_id": assistant.graph_id, **(await described(hierarchy, assistant.graph_id))["schemas"]}
 
@@ -132,7 +134,7 @@ async def subgraphs(
 ) -> dict[str, Any]:
     """The schemas of the subgraphs, by the names of their nodes; with `recurse`, also of those in them. `namespace`:
     only that one."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     assistant = await assistant_named(hierarchy, assistant_id)
     every = (await described(hierarchy, assistant.graph_id))["subgraphs"]
     return {

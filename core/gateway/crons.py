@@ -15,6 +15,7 @@ from core.gateway.hierarchy import Hierarchy
 from core.gateway.problems import Problem
 from core.gateway.run_requests import Body, Mode, RunBody, listed, run_of, task_of
 from core.gateway.thread_life import thread_for_run
+from core.gateway.visible_records import hierarchy_of
 from core.schedules import Schedule, upcoming
 from core.tasks import utc_now
 
@@ -88,17 +89,20 @@ class SearchBody(CountBody):
 @router.post("/threads/{thread_id}/runs/crons", operation_id="create_cron_of_thread")
 async def create(request: Request, body: CronBody, thread_id: str | None = None) -> dict[str, Any]:
     """Begins a run again and again: in that thread, or each in one of its own."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
+    tenant = hierarchy.tenant
     if thread_id is not None:
         assistant = await assistant_named(hierarchy, body.assistant_id)
-        await thread_for_run(hierarchy, thread_id, body.if_not_exists, assistant)
-    schedule = await _schedule_of(hierarchy, str(uuid4()), body, thread_id)
+        tenant = (await thread_for_run(hierarchy, thread_id, body.if_not_exists, assistant)).tenant
+    schedule = await _schedule_of(hierarchy, str(uuid4()), body, thread_id, tenant)
     if thread_id is not None:
         await hierarchy.records.note_cron(thread_id, schedule.name)
     return await _set(hierarchy, schedule)
 
 
-async def _schedule_of(hierarchy: Hierarchy, cron_id: str, body: CronBody, thread_id: str | None) -> Schedule:
+async def _schedule_of(
+    hierarchy: Hierarchy, cron_id: str, body: CronBody, thread_id: str | None, tenant: str | None
+) -> Schedule:
     """Raises Problem, BadTask, BadSchedule."""
     body.check()
     for name, is_given, cure in (
@@ -109,7 +113,7 @@ async def _schedule_of(hierarchy: Hierarchy, cron_id: str, body: CronBody, threa
         if is_given:
             raise Problem(422, f"{name}: a cron cannot have this; {cure}")
     assistant = await assistant_named(hierarchy, body.assistant_id)
-    run = run_of(body, assistant, thread_id)
+    run = run_of(body, assistant, thread_id, tenant)
     said = body.model_dump(mode="json", exclude_unset=True, exclude={"timezone", "end_time", "enabled", "metadata"})
     cron = {
         "assistant_id": assistant.assistant_id,
@@ -152,13 +156,18 @@ def told(schedule: Schedule) -> dict[str, Any]:
     }
 
 
+def _is_cron(hierarchy: Hierarchy, schedule: Schedule) -> bool:
+    """Whether a schedule is a cron that may be seen."""
+    return CRON in schedule.metadata and hierarchy.tenant in (None, schedule.task.tenant)
+
+
 async def _known(hierarchy: Hierarchy, cron_id: str) -> Schedule:
     """Raises Problem: there is no such cron."""
     try:
         schedule = await hierarchy.client.schedules.get.aio(cron_id)
     except UnknownSchedule:
         schedule = None
-    if schedule is None or CRON not in schedule.metadata:
+    if schedule is None or not _is_cron(hierarchy, schedule):
         raise Problem(404, f"there is no cron {cron_id[:80]!r}")
     return schedule
 
@@ -166,7 +175,7 @@ async def _known(hierarchy: Hierarchy, cron_id: str) -> Schedule:
 @router.patch("/runs/crons/{cron_id}", operation_id="update_cron")
 async def update(request: Request, cron_id: str, body: CronChanges) -> dict[str, Any]:
     """Changes a cron. With another schedule or time zone it begins anew."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     known = await _known(hierarchy, cron_id)
     cron = known.metadata[CRON]
     before = {
@@ -181,13 +190,13 @@ async def update(request: Request, cron_id: str, body: CronChanges) -> dict[str,
         if (value := getattr(body, name)) is not None or name == "end_time"
     }  # fmt: skip
     changed = CronBody.model_validate(before | changes)
-    return await _set(hierarchy, await _schedule_of(hierarchy, cron_id, changed, cron["thread_id"]))
+    return await _set(hierarchy, await _schedule_of(hierarchy, cron_id, changed, cron["thread_id"], known.task.tenant))
 
 
 @router.delete("/runs/crons/{cron_id}", operation_id="delete_cron")
 async def delete(request: Request, cron_id: str) -> dict[str, Any]:
     """Deletes a cron. The runs that it has begun go on."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     await _known(hierarchy, cron_id)
     await hierarchy.client.schedules.remove.aio(cron_id)
     return {}
@@ -196,7 +205,7 @@ async def delete(request: Request, cron_id: str) -> dict[str, Any]:
 @router.post("/runs/crons/search", operation_id="search_crons")
 async def search(request: Request, body: SearchBody) -> list[dict[str, Any]]:
     """The crons, those first that were created last."""
-    found = await _matching(request.app.state.hierarchy, body)
+    found = await _matching(hierarchy_of(request), body)
     found.sort(key=lambda cron: cron["cron_id"])
     found.sort(key=lambda cron: cron[body.sort_by] or "", reverse=body.sort_order == "desc")
     page = found[body.offset : body.offset + body.limit]
@@ -206,14 +215,16 @@ async def search(request: Request, body: SearchBody) -> list[dict[str, Any]]:
 @router.post("/runs/crons/count", operation_id="count_crons")
 async def count(request: Request, body: CountBody) -> int:
     """How many crons there are."""
-    return len(await _matching(request.app.state.hierarchy, body))
+    return len(await _matching(hierarchy_of(request), body))
 
 
 async def _matching(hierarchy: Hierarchy, body: CountBody) -> list[dict[str, Any]]:
     assistant_id = body.assistant_id
     if assistant_id is not None:
         assistant_id = (await assistant_named(hierarchy, assistant_id)).assistant_id
-    crons = [told(schedule) for schedule in await hierarchy.client.schedules.list.aio() if CRON in schedule.metadata]
+    crons = [
+        told(schedule) for schedule in await hierarchy.client.schedules.list.aio() if _is_cron(hierarchy, schedule)
+    ]
     return [
         cron
         for cron in crons

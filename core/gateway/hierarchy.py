@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
@@ -60,6 +62,7 @@ class Hierarchy:
     peers: Peers
     discovery: AgentDiscoveryService
     events: EventFan
+    tenant: str | None = None  #: whose threads, runs and assistants `records` has; None: all
 
     def __init__(
         self,
@@ -80,8 +83,7 @@ class Hierarchy:
         self.asker: Address = asker_of(client_id)  #: as whom it submits, sees and changes tasks
         self._keys = CoordinatorKeys(coordinator_id)
         self.gateway_keys = GatewayKeys(coordinator_id)
-        self._graphs: frozenset[str] = frozenset()
-        self._graphs_known_s = 0.0
+        self._graphs = _KnownGraphs()
         #: what graphs look like and take, and when this was told
         self.descriptions: dict[str, tuple[float, dict[str, Any]]] = {}
 
@@ -116,6 +118,14 @@ class Hierarchy:
         await self.store.__aexit__()
         await self._connection.close.aio()
 
+    def seen_by(self, tenant: str | None) -> Self:
+        """This hierarchy, once it is open, as it is for a tenant; None: for those who see all."""
+        if tenant is None:
+            return self
+        view = copy.copy(self)
+        view.tenant, view.records = tenant, self.records.of(tenant)
+        return view
+
     def fleet(self) -> Fleet:
         """The agents that register here, once it is open."""
         return Fleet(self._redis, self._a2a, self.coordinator_id, self._agent_config, self._connection)
@@ -146,12 +156,12 @@ class Hierarchy:
 
     async def graphs(self, *, expected: str = "") -> frozenset[str]:
         """The types of task that are graphs of a worker. If `expected` was there a moment ago, nobody is asked."""
-        if expected in self._graphs or time.monotonic() - self._graphs_known_s < GRAPHS_S:
-            return self._graphs
-        overview = await self.overview()
-        self._graphs = frozenset(name for agent in overview.agents if agent.beat for name in agent.beat.graphs)
-        self._graphs_known_s = time.monotonic()
-        return self._graphs
+        known = self._graphs
+        if expected not in known.names and time.monotonic() - known.at_s >= GRAPHS_S:
+            overview = await self.overview()
+            known.names = frozenset(name for agent in overview.agents if agent.beat for name in agent.beat.graphs)
+            known.at_s = time.monotonic()
+        return known.names
 
     async def tasks(self, task_ids: Sequence[str]) -> Mapping[str, Task]:
         """The tasks as they stand; those are missing that are not known, or whose record has expired."""
@@ -186,6 +196,14 @@ class Hierarchy:
                     return task
         finally:
             ended.cancel()
+
+
+@dataclass
+class _KnownGraphs:
+    """The graphs that there were, and when that was. Every view of the hierarchy has the same."""
+
+    names: frozenset[str] = frozenset()
+    at_s: float = 0.0
 
 
 def check_operator(hierarchy: Hierarchy) -> None:

@@ -66,7 +66,7 @@ ROLES_OF: dict[Action, frozenset[CallerRole]] = {
 OF_A_TENANT = frozenset(
     {
         A.KNOCK, A.SEE_TASKS, A.CHANGE_TASKS, A.SEE_EVENTS, A.SEE_MESSAGES, A.SEND_MESSAGES, A.RECEIVE_MESSAGES,
-        A.SEE_SCHEDULES, A.CHANGE_SCHEDULES, A.SEE_FLEET,
+        A.SEE_SCHEDULES, A.CHANGE_SCHEDULES, A.SEE_THREADS, A.CHANGE_THREADS, A.SEE_CRONS, A.CHANGE_CRONS, A.SEE_FLEET,
     }
 )  # fmt: skip
 
@@ -78,7 +78,8 @@ ROUTES: dict[Action, tuple[str, ...]] = {
     ),
     A.CHANGE_TASKS: ("POST /tasks/submit", "POST /tasks/{task_id:path}/cancel"),
     A.SEE_THREADS: (
-        "GET /info",
+        "GET /info", "GET /ui/{name}", "GET /.well-known/agent-card.json", "GET /.well-known/agent.json",
+        "GET /threads/{thread_id}/stream/events",
         "POST /assistants/search", "POST /assistants/count", "GET /assistants/{assistant_id}",
         "GET /assistants/{assistant_id}/graph", "GET /assistants/{assistant_id}/schemas",
         "GET /assistants/{assistant_id}/subgraphs", "GET /assistants/{assistant_id}/subgraphs/{namespace}",
@@ -98,7 +99,8 @@ ROUTES: dict[Action, tuple[str, ...]] = {
         "POST /threads/prune", "POST /threads/{thread_id}/state",
         "POST /threads", "PATCH /threads/{thread_id}", "DELETE /threads/{thread_id}", "POST /threads/{thread_id}/copy",
         "POST /threads/{thread_id}/commands", "POST /threads/{thread_id}/stream/events",
-        "POST /ui/{name}", "POST /mcp/", "POST /a2a/{assistant_id}",
+        "POST /ui/{name}", "POST /a2a/{assistant_id}",
+        "GET /mcp", "POST /mcp", "DELETE /mcp", "GET /mcp/", "POST /mcp/", "DELETE /mcp/",
         "POST /runs", "POST /runs/wait", "POST /runs/stream", "POST /runs/batch", "POST /runs/cancel",
         "POST /threads/{thread_id}/runs", "POST /threads/{thread_id}/runs/wait",
         "POST /threads/{thread_id}/runs/stream",

@@ -29,8 +29,6 @@ BEGINNING = "0-0/-1"
 #: In the id of a run that a cron has begun.
 CRON_MARK = "@"
 
-R = TypeVar("R", bound=Struct)
-
 
 class AssistantRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An assistant: a graph, and what its runs are given."""
@@ -42,6 +40,7 @@ class AssistantRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     config: dict[str, Any] = {}
     context: dict[str, Any] = {}
     metadata: dict[str, Any] = {}
+    tenant: str | None = None  #: whose it is; None: of those who see every tenant
     description: str | None = None
     created_at: datetime
     updated_at: datetime
@@ -52,6 +51,7 @@ class ThreadRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     thread_id: str
     metadata: dict[str, Any] = {}
+    tenant: str | None = None  #: whose it is; None: of those who see every tenant
     created_at: datetime
     updated_at: datetime
 
@@ -69,6 +69,7 @@ class RunRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     graph_id: str
     created_at: datetime
     metadata: dict[str, Any] = {}
+    tenant: str | None = None  #: that of its thread and of its task
     multitask_strategy: str = "enqueue"
     modes: tuple[str, ...] = ()  #: as the client names them
     subgraphs: bool = False
@@ -79,8 +80,7 @@ class RunRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ended: str | None = None  #: its status, once it is known to have ended
 
 
-def _decoded(kind: type[R], stored: bytes | None) -> R | None:
-    return None if stored is None else msgspec.json.decode(stored, type=kind)
+R = TypeVar("R", AssistantRecord, ThreadRecord, RunRecord)
 
 
 def thread_of_cron(task: Task) -> str | None:
@@ -101,6 +101,7 @@ def run_of_cron(task: Task, thread_id: str) -> RunRecord:
         graph_id=task.task_type,
         created_at=task.created_at,
         metadata=metadata,
+        tenant=task.tenant,
         multitask_strategy=task.run.multitask,
         modes=("values",),
     )
@@ -109,21 +110,36 @@ def run_of_cron(task: Task, thread_id: str) -> RunRecord:
 class Records:
     """Reads and writes them. Raises TransportDown and ServerRefused. What was written before a crash is there."""
 
-    def __init__(self, connection: GroupedConnection, coordinator_id: str) -> None:
+    def __init__(self, connection: GroupedConnection, coordinator_id: str, tenant: str | None = None) -> None:
+        """`tenant`: what belongs to others is not there for whoever reads; None: everything is."""
+        self._connection = connection
+        self._coordinator_id = coordinator_id
+        self._tenant = tenant
         self._run = connection.run
         self._keys = GatewayKeys(coordinator_id)
         self._coordinator = CoordinatorKeys(coordinator_id)
+
+    def of(self, tenant: str) -> Records:
+        """These records as a tenant sees them."""
+        return Records(self._connection, self._coordinator_id, tenant)
+
+    def _seen(self, kind: type[R], stored: bytes | None) -> R | None:
+        """A record, if there is one that may be seen."""
+        if stored is None:
+            return None
+        record = msgspec.json.decode(stored, type=kind)
+        return record if self._tenant in (None, record.tenant) else None
 
     # ---- assistants ----
 
     async def assistants(self) -> list[AssistantRecord]:
         """Those that clients have created, in no order."""
         [found] = await self._run(("HVALS", self._keys.assistants))
-        return [msgspec.json.decode(stored, type=AssistantRecord) for stored in found]
+        return [one for stored in found if (one := self._seen(AssistantRecord, stored)) is not None]
 
     async def assistant(self, assistant_id: str) -> AssistantRecord | None:
         [stored] = await self._run(("HGET", self._keys.assistants, assistant_id))
-        return _decoded(AssistantRecord, stored)
+        return self._seen(AssistantRecord, stored)
 
     async def put_assistant(self, assistant: AssistantRecord, *, is_new: bool = False) -> bool:
         """Makes this version the one that is used. With `is_new`, only if there is no assistant of that id; returns
@@ -152,7 +168,7 @@ class Records:
 
     async def thread(self, thread_id: str) -> ThreadRecord | None:
         [stored] = await self._run(("HGET", self._keys.threads, thread_id))
-        return _decoded(ThreadRecord, stored)
+        return self._seen(ThreadRecord, stored)
 
     async def put_thread(self, thread: ThreadRecord, *, is_new: bool = False) -> bool:
         """Writes it. With `is_new`, only if there is none of that id; returns whether it has."""
@@ -182,7 +198,7 @@ class Records:
                 return
             [found] = await self._run(("HMGET", self._keys.threads, *ids))
             for stored in found:
-                if thread := _decoded(ThreadRecord, stored):
+                if thread := self._seen(ThreadRecord, stored):
                     yield thread
             start += PAGE
 
@@ -193,17 +209,17 @@ class Records:
         found, crons = await self._run(
             ("HGETALL", self._keys.runs(thread_id)), ("SMEMBERS", self._keys.crons(thread_id))
         )
-        runs = [msgspec.json.decode(stored, type=RunRecord) for stored in found[1::2]]
+        runs = [run for stored in found[1::2] if (run := self._seen(RunRecord, stored)) is not None]
         if crons and (begun := await self._begun_by(crons, thread_id, {run.run_id for run in runs})):
             await self.put_runs(*begun)
-            runs += begun
+            runs += [run for run in begun if self._tenant in (None, run.tenant)]
         return sorted(runs, key=lambda run: run.created_at, reverse=True)
 
     async def run(self, thread_id: str, run_id: str) -> RunRecord | None:
         [stored] = await self._run(("HGET", self._keys.runs(thread_id), run_id))
         if stored is None and CRON_MARK in run_id:
             return next((run for run in await self.runs(thread_id) if run.run_id == run_id), None)
-        return _decoded(RunRecord, stored)
+        return self._seen(RunRecord, stored)
 
     async def note_cron(self, thread_id: str, cron_id: str) -> None:
         """Notes that a cron begins runs in a thread."""

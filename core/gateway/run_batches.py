@@ -14,6 +14,7 @@ from core.gateway.run_life import begin_run, end_run, known_run, run_told
 from core.gateway.run_requests import Body as Checked
 from core.gateway.run_requests import RunBody
 from core.gateway.runs import UNDER_WAY, Cancel
+from core.gateway.visible_records import hierarchy_of
 
 __all__ = ["router"]
 
@@ -38,7 +39,7 @@ async def create(
     request: Request, body: Annotated[list[RunOfBatch], Body(max_length=MAX_BATCH)]
 ) -> list[dict[str, Any]]:
     """Begins runs, in their order, and does not wait for them. If one cannot be begun, those before it have."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     for one in body:
         one.check()
     runs = []
@@ -57,7 +58,7 @@ async def create(
 async def cancel(request: Request, body: CancelBody, action: Cancel = "interrupt") -> Response:
     """Cancels the runs of a thread with these ids, or those with a status, of one thread or of all. `rollback`: what
     they have stored is removed as well."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     if bool(body.run_ids) == (body.status is not None):
         raise Problem(422, "name the runs by run_ids and their thread_id, or give their status")
     if body.run_ids and body.thread_id is None:

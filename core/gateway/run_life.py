@@ -34,14 +34,15 @@ async def begin_run(hierarchy: Hierarchy, body: RunBody, thread_id: str | None) 
     on. Raises Problem, and what `AgentClient.submit` and `answer` do."""
     body.check()
     assistant = await assistant_named(hierarchy, body.assistant_id)
+    tenant = hierarchy.tenant
     if thread_id is not None:
-        await thread_for_run(hierarchy, thread_id, body.if_not_exists, assistant)
+        tenant = (await thread_for_run(hierarchy, thread_id, body.if_not_exists, assistant)).tenant
     elif body.command is not None or body.begins_at:
         raise Problem(422, "a command and a checkpoint are about a thread: name it, or give an input")
     elif body.on_completion == "keep":
         thread_id = str(uuid4())
         await thread_for_run(hierarchy, thread_id, "create", assistant)
-    run = run_of(body, assistant, thread_id)
+    run = run_of(body, assistant, thread_id, tenant)
     if body.webhook is None:
         return await _begun(hierarchy, body, run, assistant)
     hierarchy.webhooks.check(body.webhook)

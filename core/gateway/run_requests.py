@@ -22,6 +22,8 @@ OF_THE_GRAPH: dict[str, Stream] = {name: name for name in get_args(Stream)} | {"
 FOR_THOSE_WHO_RESUME: set[Stream] = {"values", "updates", "messages", "custom", "tasks"}
 #: What LangGraph sets in a configurable, so that a client that passes on what it was given loses nothing by it.
 NOT_FOR_CLIENTS = ("thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map")
+#: Under which name of LangGraph's server a graph finds in its configurable whose run it is, if it is a tenant's.
+TENANT = "langgraph_auth_user_id"
 #: Fields that this gateway cannot fulfil, and what to do instead.
 CURES = {
     "feedback_keys": "leave it out: there is no LangSmith here",
@@ -104,7 +106,7 @@ class RunBody(Body):
             raise Problem(422, "checkpoint_ns: a run goes on with the whole graph; name a checkpoint of that")
 
 
-def run_of(body: RunBody, assistant: AssistantRecord, thread_id: str | None) -> RunRecord:
+def run_of(body: RunBody, assistant: AssistantRecord, thread_id: str | None, tenant: str | None) -> RunRecord:
     """A new run, whose task is still to be submitted. One without a thread is a thread of its own."""
     run_id = str(uuid4())
     return RunRecord(
@@ -115,6 +117,7 @@ def run_of(body: RunBody, assistant: AssistantRecord, thread_id: str | None) -> 
         graph_id=assistant.graph_id,
         created_at=datetime.now(UTC),
         metadata=body.metadata,
+        tenant=tenant,
         multitask_strategy=body.multitask_strategy,
         modes=tuple(body.stream_mode),
         subgraphs=body.stream_subgraphs,
@@ -129,6 +132,7 @@ def task_of(body: RunBody, run: RunRecord, assistant: AssistantRecord) -> Task:
         task_id=run.task_id,
         task_type=run.graph_id,
         payload=body.input if command is None else command,
+        tenant=run.tenant,
         delay_s=body.after_seconds,
         run=RunOptions(
             thread_id=None if run.is_temporary else run.thread_id,
@@ -159,6 +163,8 @@ def _config(body: RunBody, run: RunRecord, assistant: AssistantRecord) -> dict[s
     config["configurable"] = {
         name: value for name, value in config["configurable"].items() if name not in NOT_FOR_CLIENTS
     }
+    if run.tenant is not None:
+        config["configurable"][TENANT] = run.tenant
     config["metadata"] |= {**body.metadata, "assistant_id": run.assistant_id, "graph_id": run.graph_id}
     return config
 

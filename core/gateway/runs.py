@@ -25,6 +25,7 @@ from core.gateway.run_life import (
 )
 from core.gateway.run_requests import Mode, RunBody
 from core.gateway.sse import ServerEvent, event_stream
+from core.gateway.visible_records import hierarchy_of
 
 __all__ = ["router"]
 
@@ -45,17 +46,17 @@ def _path(run: RunRecord) -> str:
 @router.post("/threads/{thread_id}/runs")
 async def create(request: Request, body: RunBody, response: Response, thread_id: str | None = None) -> dict[str, Any]:
     """Begins a run, and does not wait for it."""
-    run = await begin_run(request.app.state.hierarchy, body, thread_id)
+    run = await begin_run(hierarchy_of(request), body, thread_id)
     response.headers["Content-Location"] = _path(run)
-    return run_told(run, await request.app.state.hierarchy.task(run.task_id))
+    return run_told(run, await hierarchy_of(request).task(run.task_id))
 
 
 @router.post("/runs/wait")
 @router.post("/threads/{thread_id}/runs/wait")
 async def wait(request: Request, body: RunBody, thread_id: str | None = None) -> Response:
     """Begins a run, and tells its values when it is over."""
-    run = await begin_run(request.app.state.hierarchy, body, thread_id)
-    outcome = await run_outcome(request.app.state.hierarchy, run)
+    run = await begin_run(hierarchy_of(request), body, thread_id)
+    outcome = await run_outcome(hierarchy_of(request), run)
     return json_answer(outcome, {"Content-Location": _path(run), "Location": f"{_path(run)}/join"})
 
 
@@ -63,8 +64,8 @@ async def wait(request: Request, body: RunBody, thread_id: str | None = None) ->
 @router.post("/threads/{thread_id}/runs/stream")
 async def stream(request: Request, body: RunBody, thread_id: str | None = None) -> Response:
     """Begins a run, and tells what it does as server-sent events."""
-    run = await begin_run(request.app.state.hierarchy, body, thread_id)
-    events = _told(request.app.state.hierarchy, run, "", [], cancel=body.on_disconnect == "cancel")
+    run = await begin_run(hierarchy_of(request), body, thread_id)
+    events = _told(hierarchy_of(request), run, "", [], cancel=body.on_disconnect == "cancel")
     return event_stream(events, {"Content-Location": _path(run), "Location": f"{_path(run)}/stream"})
 
 
@@ -93,7 +94,7 @@ async def join_stream(
     last_event_id: LastEventId = "",
 ) -> Response:
     """Goes on telling what a run does, behind the event `Last-Event-ID`."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     run = await known_run(hierarchy, thread_id, run_id)
     events = _told(
         hierarchy, run, last_event_id, [mode for mode in stream_mode or () if mode], cancel=cancel_on_disconnect
@@ -104,14 +105,14 @@ async def join_stream(
 @router.get("/threads/{thread_id}/runs/{run_id}/join")
 async def join(request: Request, thread_id: str, run_id: str) -> Response:
     """The values of a run, when it is over."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     return json_answer(await run_outcome(hierarchy, await known_run(hierarchy, thread_id, run_id)))
 
 
 @router.get("/threads/{thread_id}/runs/{run_id}")
 async def get(request: Request, thread_id: str, run_id: str) -> dict[str, Any]:
     """One run, with its status."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     run = await known_run(hierarchy, thread_id, run_id)
     task = await hierarchy.task(run.task_id)
     return run_told(await settle(hierarchy, run, task), task)
@@ -127,7 +128,7 @@ async def list_runs(
     select: Annotated[list[str] | None, Query()] = None,
 ) -> list[dict[str, Any]]:
     """The runs of a thread, the newest first."""
-    told = await runs_told(request.app.state.hierarchy, thread_id)
+    told = await runs_told(hierarchy_of(request), thread_id)
     found = [run for run in told if status in (None, run["status"])][offset : offset + limit]
     return [selected(run, select) for run in found]
 
@@ -135,7 +136,7 @@ async def list_runs(
 @router.delete("/threads/{thread_id}/runs/{run_id}", status_code=204)
 async def delete(request: Request, thread_id: str, run_id: str) -> Response:
     """Forgets a run that is over. What it has stored in its thread stays."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     run = await known_run(hierarchy, thread_id, run_id)
     task = await hierarchy.task(run.task_id)
     if run_told(run, task)["status"] in UNDER_WAY:
@@ -151,6 +152,6 @@ async def cancel(
     request: Request, thread_id: str, run_id: str, wait: bool = False, action: Cancel = "interrupt"
 ) -> None:
     """Cancels a run; with `wait`, returns when it has ended. `rollback`: what it has stored is removed as well."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     run = await known_run(hierarchy, thread_id, run_id)
     await end_run(hierarchy, run, undo=action == "rollback", wait=wait)

@@ -16,6 +16,7 @@ from core.gateway.idempotency import IdempotencyKey, RepeatableRequest
 from core.gateway.problems import Problem
 from core.gateway.run_requests import Body
 from core.gateway.task_bodies import TaskBody, new_task
+from core.gateway.visible_tasks import check_own_threads
 from core.schedules import Schedule, upcoming
 from core.tasks import utc_now
 
@@ -110,6 +111,7 @@ async def put(request: Request, name: ScheduleName, body: ScheduleBody) -> Sched
     if body.webhook is not None:
         hierarchy.webhooks.check(body.webhook)
     task = new_task(body.task, caller_of(request), None)
+    await check_own_threads(hierarchy, caller_of(request), [task])
     with suppress(UnknownSchedule):
         if not caller_of(request).sees((await hierarchy.client.schedules.get.aio(name)).task.tenant):
             raise Problem(409, f"name: {name!r} is taken; choose another one")

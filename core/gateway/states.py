@@ -15,6 +15,7 @@ from core.gateway.records import ThreadRecord
 from core.gateway.run_requests import Body, CheckpointBody
 from core.gateway.state_views import no_state, state_told
 from core.gateway.thread_life import known_thread
+from core.gateway.visible_records import hierarchy_of
 
 __all__ = ["Superstep", "build_up", "router"]
 
@@ -77,7 +78,7 @@ async def get_at(request: Request, thread_id: str, body: StateAt) -> Response:
 async def _told(
     request: Request, thread_id: str, at: CheckpointBody, subgraphs: bool, select: list[str] | None
 ) -> Response:
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     await known_thread(hierarchy, thread_id)
     found = await hierarchy.threads.snapshot(thread_id, at.checkpoint_id, at.checkpoint_ns)
     if found is None and (at.checkpoint_id or at.checkpoint_ns):
@@ -102,7 +103,7 @@ async def history_by_query(
 
 
 async def _history(request: Request, thread_id: str, body: HistoryBody) -> Response:
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     await known_thread(hierarchy, thread_id)
     before = body.before
     if isinstance(before, dict):
@@ -119,7 +120,7 @@ async def _history(request: Request, thread_id: str, body: HistoryBody) -> Respo
 async def update(request: Request, thread_id: str, body: UpdateBody) -> dict[str, Any]:
     """Updates the state of a thread as if a node had written it. A run that waits for an answer is given up; the next
     run goes on from here."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     thread = await known_thread(hierarchy, thread_id)
     if body.checkpoint.checkpoint_ns:
         raise Problem(422, "checkpoint_ns: the state of a subgraph is not updated; update that of the graph")

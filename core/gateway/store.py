@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
@@ -11,10 +12,14 @@ from core.gateway.hierarchy import Hierarchy
 from core.gateway.json_answers import json_answer
 from core.gateway.problems import Problem
 from core.gateway.run_requests import Body
+from core.gateway.visible_records import hierarchy_of
 
 __all__ = ["router"]
 
 router = APIRouter(prefix="/store", tags=["store"])
+
+#: How the first label of the namespaces of a tenant begins, before its name.
+TENANT = "tenant:"
 
 Labels = list[Annotated[str, Field(min_length=1, pattern=r"^[^.\x00]+$")]]
 
@@ -52,25 +57,25 @@ async def put(request: Request, body: NewItem) -> Response:
     """Stores an item, in the place of one of that key."""
     if body.index:
         raise Problem(422, "index is not supported: items are found by namespace and filter; leave it out")
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     ttl: dict[str, Any] = {} if body.ttl is None else {"ttl": body.ttl}
-    await _taken(hierarchy.store.aput(tuple(body.namespace), body.key, body.value, **ttl))
+    await _taken(hierarchy.store.aput(_within(hierarchy, body.namespace), body.key, body.value, **ttl))
     return Response(status_code=204)
 
 
 @router.get("/items")
 async def get(request: Request, key: str, namespace: str = "", refresh_ttl: bool | None = None) -> Response:
     """An item, or null. `namespace`: its labels with dots between them. With `refresh_ttl`, it lives as long again."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
-    found = await _taken(hierarchy.store.aget(tuple(namespace.split(".")), key, refresh_ttl=refresh_ttl))
-    return json_answer(None if found is None else _told(found))
+    hierarchy = hierarchy_of(request)
+    found = await _taken(hierarchy.store.aget(_within(hierarchy, namespace.split(".")), key, refresh_ttl=refresh_ttl))
+    return json_answer(None if found is None else _told(hierarchy, found))
 
 
 @router.delete("/items", status_code=204)
 async def delete(request: Request, body: ItemName) -> Response:
     """Deletes an item; nothing happens if there is none."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
-    await _taken(hierarchy.store.adelete(tuple(body.namespace), body.key))
+    hierarchy = hierarchy_of(request)
+    await _taken(hierarchy.store.adelete(_within(hierarchy, body.namespace), body.key))
     return Response(status_code=204)
 
 
@@ -79,27 +84,34 @@ async def search(request: Request, body: SearchBody) -> Response:
     """The items of a namespace and those below it, by their names."""
     if body.query:
         raise Problem(422, "query is not supported: items are found by namespace and filter, not by meaning")
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     found = await _taken(
         hierarchy.store.asearch(
-            tuple(body.namespace_prefix), filter=body.filter, limit=body.limit, offset=body.offset,
+            _within(hierarchy, body.namespace_prefix), filter=body.filter, limit=body.limit, offset=body.offset,
             refresh_ttl=body.refresh_ttl,
         )
     )  # fmt: skip
-    return json_answer({"items": [{**_told(item), "score": None} for item in found]})
+    return json_answer({"items": [{**_told(hierarchy, item), "score": None} for item in found]})
 
 
 @router.post("/namespaces")
 async def namespaces(request: Request, body: NamespacesBody) -> dict[str, list[list[str]]]:
     """The namespaces that have an item, by their names."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
+    own = _within(hierarchy, ())
+    depth = body.max_depth and body.max_depth + len(own)
+    prefix, suffix = (*own, *(body.prefix or ())), tuple(body.suffix or ())
     found = await _taken(
         hierarchy.store.alist_namespaces(
-            prefix=tuple(body.prefix or ()) or None, suffix=tuple(body.suffix or ()) or None, max_depth=body.max_depth,
-            limit=body.limit, offset=body.offset,
+            prefix=prefix or None, suffix=suffix or None, max_depth=depth, limit=body.limit, offset=body.offset
         )
-    )  # fmt: skip
-    return {"namespaces": [list(namespace) for namespace in found]}
+    )
+    return {"namespaces": [list(namespace[len(own) :]) for namespace in found]}
+
+
+def _within(hierarchy: Hierarchy, labels: Iterable[str]) -> tuple[str, ...]:
+    """The namespace in the store that somebody means: those of a tenant are below one of the tenant."""
+    return (*(() if hierarchy.tenant is None else (f"{TENANT}{hierarchy.tenant}",)), *labels)
 
 
 async def _taken(call: Any) -> Any:
@@ -110,9 +122,9 @@ async def _taken(call: Any) -> Any:
         raise Problem(422, f"{error}") from None
 
 
-def _told(item: Any) -> dict[str, Any]:
+def _told(hierarchy: Hierarchy, item: Any) -> dict[str, Any]:
     return {
-        "namespace": list(item.namespace),
+        "namespace": list(item.namespace[len(_within(hierarchy, ())) :]),
         "key": item.key,
         "value": item.value,
         "created_at": item.created_at,

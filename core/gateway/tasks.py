@@ -25,7 +25,7 @@ from core.gateway.task_bodies import (
     told,
     told_outcome,
 )
-from core.gateway.visible_tasks import sees, visible_task
+from core.gateway.visible_tasks import check_own_threads, sees, visible_task
 from core.gateway.webhooks import of_task
 from core.operations.explain import explain
 from core.operations.task_pages import page_of_tasks
@@ -82,6 +82,7 @@ async def submit(request: Request, body: SubmitBody, idempotency_key: Idempotenc
     await _check_not_of_others(
         hierarchy, caller, [task.task_id for task, one in zip(tasks, bodies, strict=True) if one.task_id]
     )
+    await check_own_threads(hierarchy, caller, tasks)
     called = [of_task(task, one.webhook) for task, one in zip(tasks, bodies, strict=True) if one.webhook]
     for delivery in called:
         hierarchy.webhooks.check(delivery.url)

@@ -18,6 +18,7 @@ from core.gateway.run_life import known_run, runs_told
 from core.gateway.runs import UNDER_WAY, LastEventId
 from core.gateway.sse import ServerEvent, event_stream
 from core.gateway.thread_life import known_thread
+from core.gateway.visible_records import hierarchy_of
 
 __all__ = ["router"]
 
@@ -40,7 +41,7 @@ async def join_stream(
 ) -> Response:
     """Tells what the runs of a thread do, behind the event `Last-Event-ID` (`-`: from the first that is kept), by
     default from now on. It does not end. `lifecycle`: only that they begin and end."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     await known_thread(hierarchy, thread_id)
     run_id, _, chunk_id = last_event_id.partition("/")
     if last_event_id and last_event_id not in BEGINNINGS:

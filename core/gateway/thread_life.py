@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Literal
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from msgspec.structs import replace
 
@@ -19,12 +19,27 @@ __all__ = ["delete_thread", "known_thread", "new_thread", "thread_for_run"]
 DELETED_WITHIN_S = 30.0
 
 
-def new_thread(thread_id: str | None = None) -> ThreadRecord:
+async def new_thread(hierarchy: Hierarchy, thread_id: str | None = None) -> ThreadRecord:
     """A thread that is not recorded yet. Raises Problem: there can be no thread of that id."""
     if thread_id is not None and not is_thread_id(thread_id):
         raise Problem(422, "thread_id: takes 1 to 200 characters without control characters and braces")
+    if thread_id is not None and hierarchy.tenant is not None:
+        await _check_free(hierarchy, thread_id)
     now = datetime.now(UTC)
-    return ThreadRecord(thread_id=thread_id or str(uuid4()), created_at=now, updated_at=now)
+    return ThreadRecord(thread_id=thread_id or str(uuid4()), tenant=hierarchy.tenant, created_at=now, updated_at=now)
+
+
+async def _check_free(hierarchy: Hierarchy, thread_id: str) -> None:
+    """Raises Problem if a tenant cannot have a thread of that id: what a run of another one stores there, now or later,
+    would be its."""
+    try:
+        UUID(thread_id)
+    except ValueError:
+        raise Problem(
+            422, "thread_id: with a key or token of a tenant it is a UUID; leave it out to be given one"
+        ) from None
+    if await hierarchy.records.thread(thread_id) is None and await hierarchy.threads.history(thread_id, 1):
+        raise Problem(409, f"thread_id: {thread_id!r} is taken; choose another one, or leave it out")
 
 
 async def known_thread(hierarchy: Hierarchy, thread_id: str) -> ThreadRecord:
@@ -37,17 +52,18 @@ async def known_thread(hierarchy: Hierarchy, thread_id: str) -> ThreadRecord:
 
 async def thread_for_run(
     hierarchy: Hierarchy, thread_id: str, if_not_exists: Literal["create", "reject"], assistant: AssistantRecord
-) -> None:
-    """Makes sure that a thread is there for a run of an assistant, and notes that it is its. Raises Problem: it is not
-    there, and is not to be created."""
+) -> ThreadRecord:
+    """The thread for a run of an assistant, which is noted in it. Raises Problem: it is not there, and is not to be
+    created."""
     known = {"graph_id": assistant.graph_id, "assistant_id": assistant.assistant_id}
     if if_not_exists == "create":
-        thread = replace(new_thread(thread_id), metadata=known)
+        thread = replace(await new_thread(hierarchy, thread_id), metadata=known)
         if await hierarchy.records.put_thread(thread, is_new=True):
-            return
+            return thread
     thread = await known_thread(hierarchy, thread_id)
     noted = replace(thread, metadata={**thread.metadata, **known}, updated_at=datetime.now(UTC))
     await hierarchy.records.put_thread(noted)
+    return noted
 
 
 async def delete_thread(hierarchy: Hierarchy, thread: ThreadRecord) -> None:

@@ -29,8 +29,10 @@ async def thread_told(hierarchy: Hierarchy, thread: ThreadRecord) -> dict[str, A
     runs = await runs_told(hierarchy, thread.thread_id, 1)
     newest = await hierarchy.threads.snapshot(thread.thread_id)
     last = STATUS.get(runs[0]["status"]) if runs else None
+    fields = msgspec.to_builtins(thread)
+    fields.pop("tenant", None)
     return {
-        "metadata": {}, **msgspec.to_builtins(thread),
+        "metadata": {}, **fields,
         "status": last or ("interrupted" if newest is not None and newest.next else "idle"),
         "values": newest.values if newest is not None else None,
         "interrupts": interrupts_by_task(newest) if newest is not None else {},

@@ -17,6 +17,7 @@ from core.gateway.run_requests import Body
 from core.gateway.states import Superstep, build_up
 from core.gateway.thread_life import delete_thread, known_thread, new_thread
 from core.gateway.thread_views import extracted, fits, thread_told, threads_told
+from core.gateway.visible_records import hierarchy_of
 
 __all__ = ["router"]
 
@@ -69,9 +70,9 @@ def _check_ttl(ttl: object) -> None:
 @router.post("")
 async def create(request: Request, body: NewThread) -> Response:
     """Creates a thread, with the states that `supersteps` make of it."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     _check_ttl(body.ttl)
-    thread = replace(new_thread(body.thread_id), metadata=body.metadata)
+    thread = replace(await new_thread(hierarchy, body.thread_id), metadata=body.metadata)
     if await hierarchy.records.put_thread(thread, is_new=True):
         if body.supersteps:
             await build_up(hierarchy, thread, body.supersteps)
@@ -85,7 +86,7 @@ async def create(request: Request, body: NewThread) -> Response:
 @router.get("/{thread_id}")
 async def get(request: Request, thread_id: str) -> Response:
     """One thread, with its status and its values."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     return json_answer(await thread_told(hierarchy, await known_thread(hierarchy, thread_id)))
 
 
@@ -94,7 +95,7 @@ async def update(
     request: Request, thread_id: str, body: ChangedThread, prefer: Annotated[str, Header()] = ""
 ) -> Response:
     """Adds to the metadata of a thread. `Prefer: return=minimal`: nothing is told."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     _check_ttl(body.ttl)
     thread = await known_thread(hierarchy, thread_id)
     changed = replace(thread, metadata={**thread.metadata, **body.metadata}, updated_at=datetime.now(UTC))
@@ -107,9 +108,9 @@ async def update(
 @router.post("/{thread_id}/copy")
 async def copy(request: Request, thread_id: str) -> Response:
     """Makes another thread that goes on where this one is."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     thread = await known_thread(hierarchy, thread_id)
-    new = replace(new_thread(), metadata=thread.metadata)
+    new = replace(await new_thread(hierarchy), metadata=thread.metadata, tenant=thread.tenant)
     if await hierarchy.threads.history(thread_id, 1):
         await hierarchy.client.threads.copy.aio(thread_id, new.thread_id)
     await hierarchy.records.put_thread(new)
@@ -119,7 +120,7 @@ async def copy(request: Request, thread_id: str) -> Response:
 @router.delete("/{thread_id}", status_code=204)
 async def delete(request: Request, thread_id: str) -> Response:
     """Deletes a thread and what its graphs remember. A run that waits for an answer is given up."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     await delete_thread(hierarchy, await known_thread(hierarchy, thread_id))
     return Response(status_code=204)
 
@@ -127,7 +128,7 @@ async def delete(request: Request, thread_id: str) -> Response:
 @router.post("/prune")
 async def prune(request: Request, body: Pruned) -> dict[str, int]:
     """Deletes threads, or all of their states but the newest. Those that are not there are left out."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     count = 0
     for thread_id in body.thread_ids:
         if (thread := await hierarchy.records.thread(thread_id)) is None:
@@ -143,7 +144,7 @@ async def prune(request: Request, body: Pruned) -> dict[str, int]:
 @router.post("/search")
 async def search(request: Request, body: SearchBody) -> Response:
     """The threads that fit; with `status` or `values`, it reads the state of each that has such metadata."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     found = await matching(hierarchy, body.metadata, body.ids)
     is_reversed = body.sort_order == "desc"
     if body.status is None and not body.values and body.sort_by != "status":
@@ -162,7 +163,7 @@ async def search(request: Request, body: SearchBody) -> Response:
 @router.post("/count")
 async def count(request: Request, body: CountBody) -> int:
     """How many threads fit."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    hierarchy = hierarchy_of(request)
     found = await matching(hierarchy, body.metadata)
     if body.status is None and not body.values:
         return len(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 
 from core.access import may_touch
@@ -11,9 +11,10 @@ from core.event_types import EventType
 from core.gateway.access import Caller
 from core.gateway.hierarchy import Hierarchy
 from core.gateway.problems import Problem
+from core.gateway.thread_life import known_thread
 from core.tasks import Task
 
-__all__ = ["sees", "visible_events", "visible_task"]
+__all__ = ["check_own_threads", "sees", "visible_events", "visible_task"]
 
 #: Number of tasks of which a stream of events remembers whether its reader sees them.
 REMEMBERED = 10_000
@@ -59,3 +60,11 @@ async def visible_task(hierarchy: Hierarchy, caller: Caller, task_id: str) -> Ta
             f"there is no task {task_id[:80]!r}: it was never submitted here, or ended longer ago than its retention",
         )
     return task
+
+
+async def check_own_threads(hierarchy: Hierarchy, caller: Caller, tasks: Iterable[Task]) -> None:
+    """Raises Problem if a task is to run in a thread that the caller does not see. A tenant has made each of its own,
+    by POST /threads."""
+    if caller.tenant is not None:
+        for thread_id in {task.run.thread_id for task in tasks if task.run and task.run.thread_id}:
+            await known_thread(hierarchy.seen_by(caller.tenant), thread_id)

@@ -56,4 +56,4 @@ def of_task(task: Task, url: str) -> Delivery:
 
 def of_run(run: RunRecord, url: str) -> Delivery:
     """That somebody wants to be told of the end of a run."""
-    return Delivery(delivery_id=run.run_id, url=url, thread_id=run.thread_id, created_at=utc_now())
+    return Delivery(delivery_id=run.run_id, url=url, thread_id=run.thread_id, tenant=run.tenant, created_at=utc_now())

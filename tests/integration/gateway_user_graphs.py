@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
-from langgraph.config import get_stream_writer
+from langgraph.config import get_config, get_stream_writer
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import interrupt
@@ -100,6 +100,20 @@ async def recall(state: Steps, runtime: Runtime[Any]) -> Steps:
 @agent("recalls")
 def recalls() -> StateGraph[Any]:
     return StateGraph(Steps).add_node("recall", recall).add_edge(START, "recall")
+
+
+async def own(state: Steps, runtime: Runtime[Any]) -> Steps:
+    tenant = get_config()["configurable"]["langgraph_auth_user_id"]
+    assert runtime.store is not None
+    return {
+        "done": [tenant, *[one.value["text"] for one in await runtime.store.asearch((f"tenant:{tenant}", "notes"))]]
+    }
+
+
+@agent("owns")
+def owns() -> StateGraph[Any]:
+    """One that finds what is its tenant's in the store."""
+    return StateGraph(Steps).add_node("own", own).add_edge(START, "own")
 
 
 @agent("alone", isolated=True)
