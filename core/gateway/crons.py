@@ -103,15 +103,16 @@ async def create(request: Request, body: CronBody, thread_id: str | None = None)
 async def _schedule_of(
     hierarchy: Hierarchy, cron_id: str, body: CronBody, thread_id: str | None, tenant: str | None
 ) -> Schedule:
-    """Raises Problem, BadTask, BadSchedule."""
+    """Raises Problem, BadTask, BadSchedule, BadWebhook."""
     body.check()
     for name, is_given, cure in (
         ("command", body.command is not None, "give an input"),
         ("on_run_completed", body.on_run_completed == "keep", "create it for a thread, which is kept"),
-        ("webhook", body.webhook is not None, "follow its runs: GET /events/stream tells of each"),
     ):
         if is_given:
             raise Problem(422, f"{name}: a cron cannot have this; {cure}")
+    if body.webhook is not None:
+        hierarchy.webhooks.check(body.webhook)
     assistant = await assistant_named(hierarchy, body.assistant_id)
     run = run_of(body, assistant, thread_id, tenant)
     said = body.model_dump(mode="json", exclude_unset=True, exclude={"timezone", "end_time", "enabled", "metadata"})
@@ -128,6 +129,7 @@ async def _schedule_of(
         timezone=body.timezone or "UTC",
         task=task_of(body, run, assistant).evolve(task_id=""),
         until=body.end_time,
+        webhook=body.webhook,
         paused=not body.enabled,
         metadata={CRON: cron},
     )

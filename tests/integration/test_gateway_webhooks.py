@@ -16,6 +16,8 @@ import pytest
 from langgraph_sdk import get_client
 
 from core.chaos.processes import Processes
+from core.client.agent_client import AgentClient
+from core.schedules import Schedule
 from tests.executor_bench import INTEGRATION
 from tests.gateways import Gateways, gateways_of
 from tests.waiting import until
@@ -157,6 +159,26 @@ def test_each_task_that_a_schedule_opens_is_told_once_it_has_ended(gateways: Gat
         assert (said["task_id"], said["status"], said["result"]) == (
             ids[0], "completed", {"done": ["first", "second"]},
         )  # fmt: skip
+
+
+def test_each_run_that_a_cron_begins_is_told_as_a_run(gateways: Gateways, url: str) -> None:
+    with receiving() as receiver:
+        body = {"assistant_id": "steps", "schedule": "0 0 1 1 *", "input": {"done": []}, "webhook": receiver.url()}
+        made = httpx.post(f"{url}/runs/crons", json=body)
+        assert (made.status_code, made.json()["payload"]["webhook"]) == (200, receiver.url()), made.text
+        tiers = gateways.tiers
+        with AgentClient(tiers.redis, tiers.secrets, "coordinator-1", "gateway") as gateway:
+            known = gateway.schedules.get(made.json()["cron_id"]).to_dict()
+            # No cron comes true more often than each minute, for which nobody wants to wait here.
+            fields = {name: known[name] for name in ("name", "task", "metadata", "webhook")}
+            gateway.schedules.set(Schedule(**fields, every_s=1))
+            until(lambda: bool(receiver.calls), "one of its runs is told")
+            gateway.schedules.remove(known["name"])
+        said = told(receiver.calls[0])
+        assert said["run_id"].startswith(f"{known['name']}@")
+        assert (said["status"], said["values"]) == ("success", {"done": ["first", "second"]})
+        refused = httpx.post(f"{url}/runs/crons", json=body | {"webhook": "http://10.0.0.1/"})
+        assert (refused.status_code, "is not allowed" in refused.json()["detail"]) == (422, True), refused.text
 
 
 def test_who_may_not_be_called_is_refused_before_anything_runs(url: str) -> None:
