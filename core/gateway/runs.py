@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Query, Request, Response
+from starlette.requests import ClientDisconnect
 
 from core.gateway.hierarchy import Hierarchy, asks
 from core.gateway.json_answers import json_answer, selected
@@ -56,8 +58,27 @@ async def create(request: Request, body: RunBody, response: Response, thread_id:
 async def wait(request: Request, body: RunBody, thread_id: str | None = None) -> Response:
     """Begins a run, and tells its values when it is over."""
     run = await begin_run(hierarchy_of(request), body, thread_id)
-    outcome = await run_outcome(hierarchy_of(request), run)
+    hierarchy = hierarchy_of(request)
+    told = (
+        _outcome_unless_gone(request, hierarchy, run) if body.on_disconnect == "cancel" else run_outcome(hierarchy, run)
+    )
+    outcome = await told
     return json_answer(outcome, {"Content-Location": _path(run), "Location": f"{_path(run)}/join"})
+
+
+async def _outcome_unless_gone(request: Request, hierarchy: Hierarchy, run: RunRecord) -> Any:
+    """As `run_outcome`. Cancels the run if the client goes away before, and raises ClientDisconnect then."""
+    ended = asyncio.create_task(run_outcome(hierarchy, run))
+    gone = asyncio.ensure_future(request.receive())  # the body has been read: what comes now is that it is gone
+    try:
+        await asyncio.wait({ended, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if ended.done():
+            return ended.result()
+        await hierarchy.client.cancel.aio(run.task_id)
+        raise ClientDisconnect
+    finally:
+        ended.cancel()
+        gone.cancel()
 
 
 @router.post("/runs/stream")

@@ -157,6 +157,27 @@ async def test_runs_are_cancelled_rolled_back_and_forgotten(sdk: LangGraphClient
     await until_async(is_idle, "all runs have ended")
 
 
+async def test_whoever_goes_away_from_a_wait_has_its_run_cancelled_if_so_asked(
+    sdk: LangGraphClient, door: Door
+) -> None:
+    thread = await new_thread(sdk)
+    body = {"assistant_id": "steps", "input": EMPTY | {"hold": True}, "on_disconnect": "cancel"}
+    async with httpx.AsyncClient(base_url=door.urls[0]) as http:
+        waiting = asyncio.create_task(http.post(f"/threads/{thread}/runs/wait", json=body, timeout=60))
+
+        async def is_held() -> bool:
+            return (await sdk.threads.get_state(thread))["next"] == ["second"]
+
+        await until_async(is_held, "the run waits in its second node")
+        waiting.cancel()
+        await asyncio.wait({waiting})
+
+    async def is_cancelled() -> bool:
+        return await statuses(sdk, thread) == ["interrupted"]
+
+    await until_async(is_cancelled, "the run is cancelled")
+
+
 async def test_a_run_without_a_thread_may_keep_its_own(sdk: LangGraphClient) -> None:
     made: list[Any] = []
     done = await sdk.runs.wait(None, "steps", input=EMPTY, on_completion="keep", on_run_created=made.append)
