@@ -14,7 +14,7 @@ from core.gateway.problems import Problem
 from core.gateway.run_requests import Body
 from core.gateway.visible_records import hierarchy_of
 
-__all__ = ["router"]
+__all__ = ["label_of", "router"]
 
 router = APIRouter(prefix="/store", tags=["store"])
 
@@ -111,7 +111,12 @@ async def namespaces(request: Request, body: NamespacesBody) -> dict[str, list[l
 
 def _within(hierarchy: Hierarchy, labels: Iterable[str]) -> tuple[str, ...]:
     """The namespace in the store that somebody means: those of a tenant are below one of the tenant."""
-    return (*(() if hierarchy.tenant is None else (f"{TENANT}{hierarchy.tenant}",)), *labels)
+    return (*(() if hierarchy.tenant is None else (label_of(hierarchy.tenant),)), *labels)
+
+
+def label_of(tenant: str) -> str:
+    """The first label of the namespaces of a tenant. A label has no dot, as a tenant's name may."""
+    return f"{TENANT}{tenant.replace('.', '%2E')}"
 
 
 async def _taken(call: Any) -> Any:
