@@ -7,13 +7,18 @@ from contextlib import aclosing
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 from langgraph.graph import START, StateGraph
 from langgraph.pregel.remote import RemoteGraph
 from langgraph_sdk import get_sync_client
 from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import ConflictError, NotFoundError, UnprocessableEntityError
+from redis import Redis
 
+from core.config.variables import secret_text
+from core.redis_backend.gateway_keys import GatewayKeys
+from core.redis_backend.keys import CoordinatorKeys
 from tests.gateway_door import EMPTY, Door, data_of
 from tests.waiting import until_async
 
@@ -176,6 +181,30 @@ async def test_whoever_goes_away_from_a_wait_has_its_run_cancelled_if_so_asked(
         return await statuses(sdk, thread) == ["interrupted"]
 
     await until_async(is_cancelled, "the run is cancelled")
+
+
+@pytest.mark.parametrize(("graph", "status"), [("steps", "success"), ("fails", "error")])
+async def test_a_run_whose_record_has_expired_still_tells_how_it_has_ended(
+    sdk: LangGraphClient, door: Door, graph: str, status: str
+) -> None:
+    thread = await new_thread(sdk)
+    run_id = (await sdk.runs.create(thread, graph, input=EMPTY))["run_id"]
+
+    async def has_ended() -> bool:
+        task: Any = await sdk.http.get(f"/tasks/{run_id}")
+        return task["status"] in ("completed", "failed")
+
+    await until_async(has_ended, "the run has ended")
+    records = CoordinatorKeys("coordinator-1").tasks
+    runs = GatewayKeys("coordinator-1").runs(thread)
+    at = door.tiers.redis
+    with Redis.from_url(secret_text(at.url) or "", password=secret_text(at.password)) as redis:
+        assert redis.hdel(records, run_id)
+        run = orjson.loads(redis.hget(runs, run_id) or b"")
+        redis.hset(runs, run_id, orjson.dumps({**run, "created_at": "2026-01-01T00:00:00Z"}).decode())
+
+    assert (await sdk.runs.get(thread, run_id))["status"] == status
+    assert await statuses(sdk, thread) == [status]
 
 
 async def test_a_run_without_a_thread_may_keep_its_own(sdk: LangGraphClient) -> None:
