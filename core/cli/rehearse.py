@@ -23,7 +23,7 @@ TOLD_EVERY_S, NAMED = 5.0, 20
 
 def rehearse(
     scenario: Annotated[
-        str, typer.Argument(metavar="SCENARIO", help="A Python file with a @scenario; own: the product's.")
+        str, typer.Argument(metavar="SCENARIO", help="A Python file with a @scenario; own, moving: the product's.")
     ] = "own",
     seed: Annotated[int, typer.Option(min=0, help="Decides what happens; with --explore the first.")] = 0,
     explore: Annotated[int, typer.Option(min=0, metavar="COUNT", help="Run so many seeds, from --seed on.")] = 0,

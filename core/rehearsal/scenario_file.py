@@ -1,4 +1,4 @@
-"""Scenarios as small Python files."""
+"""Scenarios as small Python files, and the product's own."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ from pathlib import Path
 from core.errors import ConfigError
 from core.rehearsal.scenario import Scenario
 
-__all__ = ["OWN", "scenario_in"]
+__all__ = ["MOVING", "OWN", "scenario_in"]
 
-#: The name of the product's own scenario.
-OWN = "own"
+#: The names of the product's own scenarios.
+OWN, MOVING = "own", "moving"
 
 
 def scenario_in(name: str) -> Scenario:
-    """The first scenario of a file, or that of its `FILE:NAME`; the product's own for OWN.
+    """The first scenario of a file, or that of its `FILE:NAME`; one of the product's own for OWN and
+    MOVING.
 
     Raises ConfigError when there is none, and whatever running the file raises."""
     if name == OWN:
         from core.rehearsal.own_scenario import everything
 
         return everything
+    if name == MOVING:
+        from core.rehearsal.moving_scenario import moving
+
+        return moving
     file, _, wanted = name.partition(".py:")
     path = Path(f"{file}.py" if wanted else name).resolve()
     spec = spec_from_file_location(f"scenario_{path.stem}", path)

@@ -38,7 +38,10 @@ class Trace:
         self._add(who.partition(":")[2], "", what, fault=fault)
 
     def message(self, arguments: Sequence[bytes]) -> None:
-        """Adds a message, from the arguments of the XADD that has posted it; others are left out."""
+        """Adds a message, from the arguments of the XADD that has posted it; others are left out, and so is what is
+        kept as evidence, which may have been cut."""
+        if b":inbox" not in arguments[0]:
+            return
         body = next((part for part in arguments[2:] if part[:1] == b"{" and b'"sender"' in part[:400]), None)
         if body is not None:
             message = orjson.loads(body)
