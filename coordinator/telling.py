@@ -10,7 +10,7 @@ from coordinator.open_questions import OPERATORS
 from coordinator.state import CoordinatorState
 from core.quotas import OF_TENANT, OF_TYPE, Told
 from core.step import Batch, Step, Table
-from core.waiting_counts import WaitingFor, counted
+from core.waiting_counts import WaitingFor, counted, unread
 from core.waiting_lanes import Needs
 
 __all__ = ["tell_waiting"]
@@ -27,7 +27,7 @@ def tell_waiting(state: CoordinatorState, batch: Batch, step: Step) -> None:
 
 
 def waiting(state: CoordinatorState) -> dict[str, int]:
-    """How many tasks wait for what, of those that no distributor has."""
+    """How many tasks wait for what, of those that no distributor has, or has read."""
 
     def why_held(needs: Needs, tenant: str) -> WaitingFor | None:
         name = f"{OF_TENANT}{tenant}" if tenant else f"{OF_TYPE}{needs[0].removeprefix('task:')}"
@@ -42,6 +42,7 @@ def waiting(state: CoordinatorState) -> dict[str, int]:
     suspended = len(state.local_tasks) - len(state.queue) - in_hand - state.in_line
     counts += Counter(
         {
+            WaitingFor.UNREAD: unread(state.distributors.values()),
             WaitingFor.QUESTION: asking,
             WaitingFor.DEPENDENCY: suspended - asking,
             WaitingFor.THREAD_BUSY: state.in_line,

@@ -13,7 +13,7 @@ from core.record_fields import Count
 
 __all__ = [
     "KINDS", "NANO", "OUTPUT_TOKENS", "Budget", "Grants", "Ledger", "Reservation", "Settlement", "Spending",
-    "grants_below", "ledger_of", "left_of",
+    "grants_below", "ledger_of", "left_of", "reserved_by_others",
 ]  # fmt: skip
 
 #: The tokens that a model is taken to answer with, if it has no limit that is known.
@@ -131,6 +131,7 @@ class Ledger(Struct, frozen=True):
     """What is stored of the budgets of a tree: by the id of the task that has the budget."""
 
     spent: Any = {}
+    open: Any = {}  #: what is reserved for calls under way, by their ids
 
     def of(self, task_id: str) -> Spending:
         told = self.spent.get(task_id) if isinstance(self.spent, dict) else None
@@ -139,6 +140,14 @@ class Ledger(Struct, frozen=True):
         except msgspec.ValidationError:  # somebody else wrote it
             return Spending()
 
+    def callers_of(self, task_id: str) -> set[str]:
+        """The tasks whose calls under way have reserved something of the budget of that task."""
+        found = set()
+        for held in self.open.values() if isinstance(self.open, dict) else ():
+            if isinstance(held, dict) and isinstance(held.get("ids"), list) and task_id in held["ids"]:
+                found.add(str(held.get("task")))
+        return found
+
 
 def ledger_of(packed: bytes | None) -> Ledger:
     """The stored ledger; one without an entry for what is none."""
@@ -146,6 +155,19 @@ def ledger_of(packed: bytes | None) -> Ledger:
         return msgspec.msgpack.decode(packed, type=Ledger) if packed else Ledger()
     except (msgspec.DecodeError, UnicodeDecodeError):
         return Ledger()
+
+
+def reserved_by_others(grants: Grants, ledger: Ledger, task_id: str) -> str:
+    """The first of these budgets of which nothing is left for a task until calls of others have ended; empty: there is
+    none, or the task has a call under way itself."""
+    for budget_id, budget in grants:
+        callers = ledger.callers_of(budget_id)
+        if task_id in callers:
+            return ""
+        left = left_of(((budget_id, budget),), ledger)
+        if callers and left.get("calls") != 0 and 0 in left.values():
+            return budget_id
+    return ""
 
 
 def left_of(grants: Grants, ledger: Ledger) -> dict[str, float]:

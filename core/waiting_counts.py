@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from enum import StrEnum
 
 from core.agents import Health, Subordinate
 from core.dispatch_queue import DispatchQueue, Placement
 from core.waiting_lanes import Needs
 
-__all__ = ["WaitingFor", "counted"]
+__all__ = ["WaitingFor", "counted", "unread"]
 
 
 class WaitingFor(StrEnum):
@@ -22,6 +22,7 @@ class WaitingFor(StrEnum):
     DEPENDENCY = "dependency"  #: tasks that it has spawned or delegated
     QUESTION = "question"  #: an answer of a person
     THREAD_BUSY = "thread_busy"  #: an earlier run of its thread
+    BUDGET = "budget"  #: what calls of others have reserved of a budget for models
     RATE_LIMIT = "rate_limit"  #: so many of its tenant or type have begun in this minute
     QUOTA = "quota"  #: so many of its tenant or type are in flight
     DRAINING = "draining"  #: who would hand it out or run it stops
@@ -55,6 +56,13 @@ def counted(
                     counts[waits_for] -= line.waiting
                     counts[held or waits_for] += line.waiting
     return +counts
+
+
+def unread(children: Iterable[Subordinate]) -> int:
+    """How many tasks were handed to children and not read there, as far as their last heartbeats tell."""
+    return sum(
+        max(0, len(child.in_flight) - child.beat.running - child.beat.queued) for child in children if child.beat.beat
+    )
 
 
 def _for_room(needs: Needs, children: Collection[Subordinate]) -> WaitingFor:

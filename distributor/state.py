@@ -15,7 +15,7 @@ from core.step import Call, Drain, HeartbeatDue, Request
 from core.strategies import DEFAULT, Strategy, Turns
 from core.taking_back import LookBack
 from core.tasks import Task
-from core.waiting_counts import WaitingFor, counted
+from core.waiting_counts import WaitingFor, counted, unread
 
 __all__ = [
     "AssignTask", "DistributorEvent", "DistributorRequest", "DistributorState", "HandBack", "RegisterWorker",
@@ -95,9 +95,11 @@ def room(state: DistributorState) -> Room:
 
 
 def waits(state: DistributorState) -> dict[str, int]:
-    """How many of its waiting tasks wait for what. Those that pause here have failed before."""
+    """How many of its tasks wait for what, of those that no worker has, or has read. Those that pause here have failed
+    before."""
     counts = counted(state.queue, state.workers.values(), lambda *_: None, draining=state.draining)
     counts[WaitingFor.EXCLUDED_UNTIL] += counts.pop(WaitingFor.NOT_BEFORE, 0)
+    counts[WaitingFor.UNREAD] = unread(state.workers.values())
     return {str(reason): count for reason, count in counts.items() if count}
 
 

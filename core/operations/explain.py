@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from core.budget import ledger_of, reserved_by_others
 from core.config.settings import AgentConfig
 from core.errors import UnknownTask
 from core.operations.limits import waits_at
 from core.operations.overview import read_overview
 from core.operations.task_records import read_task
+from core.redis_backend.keys import CoordinatorKeys
 from core.redis_backend.shared_state import Runs
 from core.roles import Address, Role
-from core.tasks import Task, TaskStatus
+from core.tasks import Task, TaskStatus, grants_of
 from core.waiting_reason import Explanation, WaitingFor, why_waiting
 
 __all__ = ["explain", "explained"]
@@ -42,4 +44,15 @@ async def explained(
     if why.waits_for is WaitingFor.RUNNING and (limit := await waits_at(source, coordinator_id, task.task_id)):
         cure = "agents limits list; agents limits set NAME raises one"
         return replace(why, waits_for=WaitingFor.RATE_LIMIT, sentence=f"{why.sentence}; {limit}", cure=cure)
+    if why.waits_for is WaitingFor.RUNNING and (budget := await _budget_waited_for(source, coordinator_id, task)):
+        sentence = f"{why.sentence}; calls under way have reserved what is left of the budget of task {budget!r}"
+        return replace(why, waits_for=WaitingFor.BUDGET, sentence=sentence, cure=f"agents tasks tree {budget}")
     return why
+
+
+async def _budget_waited_for(source: Runs, coordinator_id: str, task: Task) -> str:
+    """The task whose budget the calls of a running task wait for; empty: none, as far as can be read."""
+    if not (grants := grants_of(task)):
+        return ""
+    [packed] = await source.look(("HGET", CoordinatorKeys(coordinator_id).budgets, grants[0][0]))
+    return reserved_by_others(grants, ledger_of(packed if isinstance(packed, bytes) else None), task.task_id)

@@ -6,16 +6,19 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from core.agent_run import RunOptions
 from core.agents import Health
+from core.budget import Budget, Grants, ledger_of, reserved_by_others
 from core.dispatch_queue import DispatchQueue, Placement
 from core.overview import Overview
 from core.quotas import QuotaUse
+from core.status_reports import Beat
 from core.task_exclusion import SUSPECTED_MS
 from core.tasks import Task, TaskError, TaskStatus
-from core.waiting_counts import WaitingFor, counted
+from core.waiting_counts import WaitingFor, counted, unread
 from core.waiting_reason import why_waiting
 from core.waits import Wait
 from tests.builders import a_child
@@ -122,3 +125,43 @@ def test_what_is_held_back_is_counted_by_what_holds_it() -> None:
     assert counted(queue, [a_child("w")], why_held)[W.QUOTA] == 1
     assert counted(queue, [a_child("w")], lambda needs, _: W.RATE_LIMIT if needs else None)[W.RATE_LIMIT] == 5
     assert counted(queue, [a_child("w")], lambda *_: None, draining=True) == {W.DRAINING: 5, W.NOT_BEFORE: 1}
+
+
+def test_what_was_handed_over_and_not_read_is_counted() -> None:
+    busy, silent, new = a_child("busy", running=2, queued=1, holds=5), a_child("silent", holds=2), a_child("new")
+    new.beat = Beat()
+    new.take("t")
+
+    assert unread([busy, silent, new]) == 2 + 2
+    busy.drop("busy-0")
+    for task_id in list(busy.in_flight)[:3]:
+        busy.drop(task_id)
+    assert unread([busy]) == 0, "its heartbeat tells of more than it still has"
+
+
+GRANTS: Grants = (("root", Budget(tokens=100, calls=9)), ("own", Budget(tokens=50)))
+
+
+@pytest.mark.parametrize(
+    ("spent", "callers", "waits"),
+    [
+        ({"root": (1, 100, 0)}, {"other": ["root"]}, "root"),
+        ({"root": (1, 90, 0)}, {"other": ["root"]}, ""),
+        ({"root": (1, 100, 0)}, {}, ""),  # spent for good: its next call ends it
+        ({"root": (9, 100, 0)}, {"other": ["root"]}, ""),  # likewise, since calls are not given back
+        ({"root": (1, 100, 0)}, {"other": ["root"], "t": ["root"]}, ""),
+        ({"root": (1, 60, 0), "own": (1, 50, 0)}, {"below": ["root", "own"]}, "own"),
+    ],
+)
+def test_a_run_waits_for_a_budget_of_which_calls_of_others_hold_the_rest(
+    spent: dict[str, tuple[int, ...]], callers: dict[str, list[str]], waits: str
+) -> None:
+    open_calls = {f"call-{task}": {"task": task, "ids": ids} for task, ids in callers.items()}
+    ledger = ledger_of(msgspec.msgpack.encode({"spent": spent, "open": open_calls}))
+
+    assert reserved_by_others(GRANTS, ledger, "t") == waits
+
+
+def test_a_ledger_that_is_none_of_ours_says_nothing_of_who_waits() -> None:
+    for wrong in ({"open": 3}, {"open": {"a": 3}}, {"open": {"a": {"ids": 3}}}):
+        assert reserved_by_others(GRANTS, ledger_of(msgspec.msgpack.encode(wrong)), "t") == ""
