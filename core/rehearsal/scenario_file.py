@@ -16,8 +16,7 @@ OWN, MOVING = "own", "moving"
 
 
 def scenario_in(name: str) -> Scenario:
-    """The first scenario of a file, or that of its `FILE:NAME`; one of the product's own for OWN and
-    MOVING.
+    """The first scenario of a file, or that of its `FILE:NAME`; one of the product's own for OWN and MOVING.
 
     Raises ConfigError when there is none, and whatever running the file raises."""
     if name == OWN:
