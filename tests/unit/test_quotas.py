@@ -166,7 +166,7 @@ def test_what_waits_for_what_is_told_with_each_heartbeat_and_only_when_it_has_ch
     step = take(state, beats=[alive(DISTRIBUTOR, beat=2)])
 
     assert orjson.loads(bytes(step.writes[Table.HEADER, ""]["waiting"] or b"")) == {
-        "waiting": {"nobody_has": 1, "not_before": 1, "quota": 3},
+        "waiting": {"nobody_has": 1, "not_before": 1, "quota": 3, "unread": 1},
         "quotas": {"tenant:acme": {"in_flight": 1, "at_once": 1, "per_minute": None, "full": True, "until_ms": None}},
         "draining": False,
     }
