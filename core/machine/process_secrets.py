@@ -19,11 +19,12 @@ from core.machine.prctl import refuse_inspection
 
 __all__ = ["SECRETS", "block", "guard"]
 
-#: The environment variables that give access to the system itself.
+#: The environment variables that give access to the system itself, or to where its spans go.
 SECRETS = frozenset(
     {
-        "A2A_TOKEN_SECRET", "A2A_PREVIOUS_SECRET", "A2A_AGENT_KEY", "GATEWAY_JWT_KEYS", "GATEWAY_KEYS",
-        "REDIS_PASSWORD", "REDIS_URL",
+        "A2A_TOKEN_SECRET", "A2A_PREVIOUS_SECRET", "A2A_AGENT_KEY", "A2A_JWT", "GATEWAY_JWT_KEYS", "GATEWAY_KEYS",
+        "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS", "REDIS_PASSWORD", "REDIS_URL",
+        "WEBHOOK_SECRET",
     }
 )  # fmt: skip
 

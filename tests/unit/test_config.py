@@ -13,6 +13,7 @@ from core.config.settings import A2AConfig, AgentConfig, RedisConfig, Setting, S
 from core.config.sources import KNOWN, load
 from core.config.variables import secret_text
 from core.errors import ConfigError
+from core.machine.process_secrets import SECRETS
 from core.wiring import redis_or_configured
 from tests.conftest import ROOT
 
@@ -107,6 +108,13 @@ def test_a_secret_is_in_no_error_no_repr_and_no_list(tmp_path: Path, name: str) 
     with pytest.raises(ConfigError) as caught:
         A2AConfig(token_secret=value)  # type: ignore[call-arg]  # what lacks an agent_id
     assert "hunter2" not in str(caught.value)
+
+
+def test_every_secret_is_kept_from_processes_that_run_user_code() -> None:
+    secrets = {name for name, known in KNOWN.items() if known.variable.secret}
+    of_others = {"A2A_JWT", "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"}
+
+    assert secrets | of_others == SECRETS
 
 
 def test_a_secret_can_come_from_a_file_whose_last_newline_is_not_part_of_it(tmp_path: Path) -> None:
