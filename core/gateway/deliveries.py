@@ -59,7 +59,13 @@ class Deliveries:
     async def of_schedules(self, limit: int) -> dict[str, str]:
         """The tasks that schedules have opened, at most so many, and the URL that is to be called for each."""
         [flat] = await self._run(("HRANDFIELD", self._of_schedules, limit, "WITHVALUES"))
-        return {task_id.decode(): url.decode() for task_id, url in pairs(flat).items()}
+        found = {}
+        for task_id, url in pairs(flat).items():
+            try:
+                found[task_id.decode()] = url.decode()
+            except UnicodeDecodeError:  # no coordinator has written it
+                await self._run(("HDEL", self._of_schedules, task_id))
+        return found
 
     async def take_on(self, *deliveries: Delivery) -> None:
         """Records deliveries of tasks that schedules have opened. Two gateways may do so at once."""
@@ -77,7 +83,7 @@ class Deliveries:
         """Those whose moment has come, at most so many. They are this gateway's for CLAIM_MS."""
         keys = 2, self._keys.webhooks_due, self._keys.webhooks
         [records] = await self._run(("EVALSHA", name_of(CLAIM_DUE), *keys, limit, CLAIM_MS))
-        return [msgspec.json.decode(record, type=Delivery) for record in records]
+        return [delivery for record in records if (delivery := _read(record)) is not None]
 
     async def put_off(self, delivery: Delivery, delay_s: float) -> None:
         """Gives a delivery back until later."""
@@ -94,4 +100,14 @@ class Deliveries:
     async def failed(self, limit: int) -> Sequence[tuple[str, Delivery]]:
         """Those that were given up, the newest first, each after the id of its entry, which begins with the time."""
         [entries] = await self._run(("XREVRANGE", self._keys.webhooks_failed, "+", "-", "COUNT", limit))
-        return [(entry_id.decode(), msgspec.json.decode(fields[1], type=Delivery)) for entry_id, fields in entries]
+        return [
+            (entry_id.decode(), delivery) for entry_id, fields in entries if (delivery := _read(fields[1])) is not None
+        ]
+
+
+def _read(record: bytes) -> Delivery | None:
+    """The delivery; None: this is none, so somebody else has written it."""
+    try:
+        return msgspec.json.decode(record, type=Delivery)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

@@ -17,6 +17,8 @@ from core.chaos.processes import Processes
 from core.client.agent_client import AgentClient
 from core.config.variables import secret_text
 from core.operations.acl import rules_of_gateway
+from core.redis_backend.gateway_keys import GatewayKeys
+from core.redis_backend.keys import CoordinatorKeys
 from core.roles import Address, Role
 from core.trace_context import TraceContext
 from tests.executor_bench import USER_CODE
@@ -308,8 +310,14 @@ def test_a_user_of_redis_that_may_do_what_is_printed_runs_a_gateway(doors: Doors
         admin.execute_command("ACL", "SETUSER", "narrow", "reset", "on", ">narrow", *" ".join(rules).split())
         admin.execute_command("ACL", "LOG", "RESET")
         narrow = doors.gateways.start(
-            "narrow", REDIS_USERNAME="narrow", REDIS_PASSWORD="narrow", GATEWAY_RATE_PER_S="1000", **KEY_OF_ADA
-        )
+            "narrow", REDIS_USERNAME="narrow", REDIS_PASSWORD="narrow", GATEWAY_RATE_PER_S="1000", **KEY_OF_ADA,
+            GATEWAY_WEBHOOK_HOSTS="127.0.0.1", WEBHOOK_SECRET="a secret that receivers know",
+        )  # fmt: skip
+        webhooks = CoordinatorKeys("coordinator-1").webhooks
+        gateway_keys = GatewayKeys("coordinator-1")
+        admin.hset(gateway_keys.webhooks, "foreign", b"no delivery")
+        admin.zadd(gateway_keys.webhooks_due, {"foreign": 0})
+        admin.hset(webhooks, mapping={b"foreign \xff": b"\xff", b"firing": b"http://127.0.0.1:9/ended"})
         with httpx.Client(base_url=narrow, headers={"X-Api-Key": "ada-key"}, timeout=30) as ada:
             [task_id] = submitted(ada, {**ECHO, "task_id": "narrow/1"})
             assert ada.get(f"/tasks/{task_id}/wait").json()["status"] == "completed"
@@ -322,6 +330,9 @@ def test_a_user_of_redis_that_may_do_what_is_printed_runs_a_gateway(doors: Doors
             cursor = ada.get("/tasks?limit=1").json()["next_cursor"]
             assert ada.get("/tasks", params={"cursor": cursor}).status_code == 200
             assert ada.post("/assistants/search", json={}).status_code == 200
+            until(lambda: not admin.hlen(webhooks), "it takes on the webhooks of schedules, and drops what is none")
+            assert admin.hkeys(gateway_keys.webhooks) == [b"foreign", b"firing"]
+            assert ada.get("/health").status_code == 200
         assert admin.execute_command("ACL", "LOG") == []
 
 
