@@ -1,9 +1,9 @@
 """How a parent chooses among the children that may get a task: one pure function for each strategy.
 
-A function is given the children that can do the task and have room, at least one. Chance
-comes from the task's id, so that the same step is the same when it is repeated. Where there are many children, two of
-them are compared, chosen by the task's id: that is nearly as even as comparing all (Mitzenmacher 2001, "The power of
-two choices in randomized load balancing"), and takes no longer with more of them.
+A function is given the children that can do the task and have room, at least one. Chance comes from the task's id, so
+that the same step is the same when it is repeated. Where there are many children, two of them are compared, chosen by
+the task's id: that is nearly as even as comparing all (Mitzenmacher 2001, "The power of two choices in randomized load
+balancing"), and takes no longer with more of them.
 """
 
 from __future__ import annotations

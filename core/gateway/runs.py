@@ -48,21 +48,22 @@ def _path(run: RunRecord) -> str:
 @router.post("/threads/{thread_id}/runs")
 async def create(request: Request, body: RunBody, response: Response, thread_id: str | None = None) -> dict[str, Any]:
     """Begins a run, and does not wait for it."""
-    run = await begin_run(hierarchy_of(request), body, thread_id)
+    hierarchy = hierarchy_of(request)
+    run = await begin_run(hierarchy, body, thread_id)
     response.headers["Content-Location"] = _path(run)
-    return run_told(run, await hierarchy_of(request).task(run.task_id))
+    return run_told(run, await hierarchy.task(run.task_id))
 
 
 @router.post("/runs/wait")
 @router.post("/threads/{thread_id}/runs/wait")
 async def wait(request: Request, body: RunBody, thread_id: str | None = None) -> Response:
     """Begins a run, and tells its values when it is over."""
-    run = await begin_run(hierarchy_of(request), body, thread_id)
     hierarchy = hierarchy_of(request)
-    told = (
-        _outcome_unless_gone(request, hierarchy, run) if body.on_disconnect == "cancel" else run_outcome(hierarchy, run)
-    )
-    outcome = await told
+    run = await begin_run(hierarchy, body, thread_id)
+    if body.on_disconnect == "cancel":
+        outcome = await _outcome_unless_gone(request, hierarchy, run)
+    else:
+        outcome = await run_outcome(hierarchy, run)
     return json_answer(outcome, {"Content-Location": _path(run), "Location": f"{_path(run)}/join"})
 
 
@@ -85,8 +86,9 @@ async def _outcome_unless_gone(request: Request, hierarchy: Hierarchy, run: RunR
 @router.post("/threads/{thread_id}/runs/stream")
 async def stream(request: Request, body: RunBody, thread_id: str | None = None) -> Response:
     """Begins a run, and tells what it does as server-sent events."""
-    run = await begin_run(hierarchy_of(request), body, thread_id)
-    events = _told(hierarchy_of(request), run, "", [], cancel=body.on_disconnect == "cancel")
+    hierarchy = hierarchy_of(request)
+    run = await begin_run(hierarchy, body, thread_id)
+    events = _told(hierarchy, run, "", [], cancel=body.on_disconnect == "cancel")
     return event_stream(events, {"Content-Location": _path(run), "Location": f"{_path(run)}/stream"})
 
 
