@@ -179,6 +179,7 @@ class AgentView(BaseModel):
     last_heartbeat: datetime
     lease_ms: int
     place: str
+    clock_ahead_ms: int | None = Field(description="of its machine, against the server's; null: it does not say")
 
 
 class AgentPage(BaseModel):

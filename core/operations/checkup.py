@@ -20,7 +20,7 @@ from core.machine.private_files import is_open_to_others
 from core.machine.process_identity import provably_dead
 from core.operations.acl import Chain, chain_of_user
 from core.operations.finding import Finding
-from core.operations.fleet_checkup import check_fleet
+from core.operations.fleet_checkup import CLOCK_S, check_fleet
 from core.operations.overview import read_overview
 from core.operations.permissions import cure_of, refused_to, shown
 from core.operations.reader import Reader, reading
@@ -35,8 +35,6 @@ log = logging.getLogger(__name__)
 
 NEEDED = ("cryptography", "hiredis", "langgraph", "orjson", "psutil", "pydantic", "redis", "rich", "typer")
 OLDEST_REDIS = (6, 2)
-#: Clocks that differ by more make logs hard to compare. Nothing else depends on them: agents use the server's clock.
-CLOCK_S = 2.0
 _FULL_SHARE = 0.8
 #: What may be lost, with and without snapshots.
 _WITHOUT_APPEND_ONLY_FILE = {

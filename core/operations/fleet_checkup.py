@@ -12,17 +12,21 @@ from core.operations.finding import Finding
 from core.operations.reader import Reader
 from core.operations.task_records import read_records
 from core.overview import AgentView, Overview
+from core.ports import Command
 from core.printable import printable
 from core.redis_backend.keys import ACTIVE, CoordinatorKeys, RegistryKeys
 from core.roles import Role
 from core.signing import Signed, key_id_of
+from core.stored import number_in
 from core.tasks import Task, TaskStatus, skills_needed
 from core.waiting_counts import WaitingFor
 
-__all__ = ["check_fleet", "check_tiers", "check_versions", "check_waiting", "unmet_needs"]
+__all__ = ["CLOCK_S", "check_clocks", "check_fleet", "check_tiers", "check_versions", "check_waiting", "unmet_needs"]
 
 #: How many agents are looked up in the registry, and how many of the oldest open tasks are looked at.
 LOOKED_UP, OLDEST = 500, 200
+#: Clocks that differ by more make logs hard to compare. Nothing else depends on them: agents use the server's clock.
+CLOCK_S = 2.0
 NAMED = 5  #: how many of something are named
 
 #: What keeps waiting tasks from being handed out, besides that all are busy, and the cure.
@@ -117,16 +121,30 @@ def check_versions(versions: dict[str, str], ours: str) -> Finding:
     return Finding("versions", "warn", f"this command is of version {ours}, and others are not: {named}", cure)
 
 
+def check_clocks(ahead_ms: dict[str, int]) -> Finding:
+    """`ahead_ms`: by agent, how far the clock of its machine is ahead of the server's, as it has measured."""
+    wrong = {name: ms for name, ms in ahead_ms.items() if abs(ms) > CLOCK_S * 1000}
+    if not wrong:
+        return Finding("clocks", "ok", f"those of {len(ahead_ms)} agent(s) are within {CLOCK_S:g} s of the server's")
+    worst = sorted(wrong.items(), key=lambda each: -abs(each[1]))
+    named = ", ".join(f"{printable(name)} {ms / 1000:+.1f} s" for name, ms in worst[:NAMED])
+    cure = "use NTP on their machines; until then the times in their logs do not fit those of others"
+    return Finding("clocks", "warn", f"{len(wrong)} agent(s) differ from the clock of the server: {named}", cure)
+
+
 async def _check_registry(reader: Reader, overview: Overview) -> list[Finding]:
-    """Whether all that are up can be found, and of which versions they are."""
+    """Whether all that are up can be found, of which versions they are, and what their clocks say."""
     up = [agent for agent in overview.agents if agent.up][:LOOKED_UP]
     if not up:
         return []
     keys = RegistryKeys(overview.coordinator_id)
-    replies = await reader.look(*(("HGET", keys.record(agent.agent_id), "version") for agent in up))
+    asked: Iterator[Command] = (("HMGET", keys.record(agent.agent_id), "version", "clock_ahead_ms") for agent in up)
+    replies = [reply if isinstance(reply, list) else (None, None) for reply in await reader.look(*asked)]
     known = dict(zip((agent.agent_id for agent in up), replies, strict=True))
-    missing = [name for name, version in known.items() if version is None]
-    found = [check_versions({name: _text(version) for name, version in known.items()}, installed_version())]
+    missing = [name for name, (version, _) in known.items() if version is None]
+    found = [check_versions({name: _text(version) for name, (version, _) in known.items()}, installed_version())]
+    ahead_ms = {name: _signed(ahead) for name, (_, ahead) in known.items()}
+    found.append(check_clocks({name: ms for name, ms in ahead_ms.items() if ms is not None}))
     if missing:
         cure = (
             "wait a heartbeat; if they stay away, their log says why they could not register (permissions, an id twice)"
@@ -177,6 +195,14 @@ async def _oldest(reader: Reader, coordinator_id: str) -> list[Task]:
 
 def _is_up(agent_id: str, known: Sequence[AgentView]) -> bool:
     return any(agent.agent_id == agent_id for agent in known)
+
+
+def _signed(value: Any) -> int | None:
+    """A stored number, which may be below 0; None: there is none."""
+    if not isinstance(value, bytes):
+        return None
+    size = number_in(value.removeprefix(b"-"))
+    return -size if value.startswith(b"-") else size
 
 
 def _text(value: Any) -> str:

@@ -58,5 +58,10 @@ class ServerClock:
     def now_ms(self) -> int:
         return int(self._now_s() * 1000)
 
+    @property
+    def machine_ahead_ms(self) -> int | None:
+        """How far the clock of this machine is ahead of the server's; None: that has not told its time yet."""
+        return None if self._offset_s is None else round((time.time() - self._now_s()) * 1000)
+
     def _now_s(self) -> float:
         return time.time() if self._offset_s is None else self._offset_s + monotonic_s()

@@ -109,6 +109,7 @@ class Vital(Struct, frozen=True, kw_only=True):
     health_score: float = 1.0
     regularity: float = 1.0
     is_paused: bool = False  #: it takes no tasks for now
+    clock_ahead_ms: int | None = None  #: how far the clock of its machine is ahead of the server's; None: not measured
 
     @property
     def status(self) -> FleetStatus:
@@ -138,6 +139,7 @@ class AgentInfo(Struct, frozen=True, kw_only=True):
     incarnation: int  #: the number of its start
     regularity: float  #: how punctual its heartbeats are, 0.0 to 1.0
     is_paused: bool  #: whether it takes no tasks for now, although it is active
+    clock_ahead_ms: int | None  #: how far the clock of its machine is ahead of the server's; None: it does not say
 
     def to_dict(self) -> dict[str, Any]:
         told: dict[str, Any] = msgspec.to_builtins(self)
@@ -176,7 +178,7 @@ def info_of(fields: Mapping[bytes, bytes], now_ms: int) -> AgentInfo | None:
         version=record.version, load_metrics=record.load_metrics,
         registration_time=moment(record.registration_time), last_heartbeat=moment(record.last_heartbeat),
         lease_ms=record.lease_ms, place=record.place, incarnation=record.incarnation, regularity=record.regularity,
-        is_paused=record.is_paused,
+        is_paused=record.is_paused, clock_ahead_ms=record.clock_ahead_ms,
     )  # fmt: skip
 
 
@@ -192,9 +194,9 @@ def fields_of_vital(vital: Vital) -> list[str | bytes]:
     told = (
         ("lifecycle", vital.lifecycle), ("status", vital.status), ("load_metrics", vital.load),
         ("health_score", round(vital.health_score, 4)), ("regularity", round(vital.regularity, 4)),
-        ("is_paused", vital.is_paused),
+        ("is_paused", vital.is_paused), ("clock_ahead_ms", vital.clock_ahead_ms),
     )  # fmt: skip
-    return [part for name, value in told for part in (name, _stored(value))]
+    return [part for name, value in told if value is not None for part in (name, _stored(value))]
 
 
 class _Record(Struct, kw_only=True):
@@ -215,6 +217,7 @@ class _Record(Struct, kw_only=True):
     health_score: float = 1.0
     regularity: float = 1.0
     is_paused: bool = False
+    clock_ahead_ms: Annotated[int, Meta(ge=-(2**52), le=2**52)] | None = None
     registration_time: Annotated[int, Meta(ge=0, le=2**52)] = 0
     last_heartbeat: Annotated[int, Meta(ge=0, le=2**52)] = 0
     lease_ms: Annotated[int, Meta(ge=1, le=2**40)] = DEFAULT_LEASE_MS

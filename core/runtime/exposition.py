@@ -141,6 +141,8 @@ def _of_loop(agent: Agent) -> Iterator[Metric]:
     yield CounterMetricFamily("agent_state_conflicts", "Transactions sent again.", loop.committer.conflicts)
     yield CounterMetricFamily("agent_state_fenced", "Commits refused without a lease.", loop.committer.fenced)
     yield GaugeMetricFamily("agent_stalled_seconds", "How long there has been work undone.", loop.watchdog.stalled_s)
+    if (ahead_ms := loop.setup.clock.machine_ahead_ms) is not None:
+        yield GaugeMetricFamily("agent_clock_ahead_seconds", "This machine's before the server's.", ahead_ms / 1000)
 
 
 def _who(chain: tuple[Address, ...]) -> dict[str, str]:

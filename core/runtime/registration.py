@@ -146,7 +146,7 @@ class Registration:
         )
         return Vital(
             lifecycle=lifecycle, load=load, health_score=score, regularity=self._regularity,
-            is_paused=self._behaviour.paused,
+            is_paused=self._behaviour.paused, clock_ahead_ms=self._setup.clock.machine_ahead_ms,
         )  # fmt: skip
 
     @property

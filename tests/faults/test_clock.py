@@ -16,7 +16,7 @@ import pytest
 import redis.asyncio
 
 from core.config.settings import AgentConfig, RedisConfig
-from core.redis_backend.keys import CellKeys, CoordinatorKeys
+from core.redis_backend.keys import CellKeys, CoordinatorKeys, RegistryKeys
 from core.runtime.agent import Agent
 from core.tasks import Task, utc_now
 from tests.builders import SECRET
@@ -141,6 +141,9 @@ async def test_a_step_of_an_agents_wall_clock_is_noticed_by_nobody(
 
         assert await results(0) == list(range(1, 51))
         fences = await all_fences(its_client)
+        for name, ahead_s in (("k", 600), ("d", -600), ("w", 0)):
+            told = int(await its_client.hget(RegistryKeys("k").record(name), "clock_ahead_ms"))
+            assert abs(told / 1000 - ahead_s) < 5, "each has told the registry how far off it is"
         for round_number, step_s in enumerate((HOUR_S, -HOUR_S), 1):
             for clock in clocks.values():
                 clock.set(step_s)

@@ -44,6 +44,8 @@ async def test_tasks_attempts_messages_and_state_are_counted_where_they_happen(a
     assert sample(middle, "agent_messages_total", direction="sent", action="assign_task", role="worker") >= 1
     assert sample(middle, "agent_message_latency_seconds_count", action="assign_task") >= 1
     for agent in (top, middle, worker):
+        assert b"agent_clock_ahead_seconds" in exposition(agent)
+        assert abs(sample(agent, "agent_clock_ahead_seconds")) < 1, "the server is on this machine"
         assert sample(agent, "agent_state_version") >= 1
         assert sample(agent, "agent_lease_acquisition_seconds_count") == 1
         assert sample(agent, "agent_commit_duration_seconds_count") >= sample(agent, "agent_state_version") - 2

@@ -51,6 +51,11 @@ def test_what_is_declared_comes_back() -> None:
     assert (info.registration_time.timestamp(), info.last_heartbeat.timestamp()) == (90, 100)
 
 
+def test_a_clock_that_was_not_measured_is_not_told_as_right() -> None:
+    assert read(100_500).clock_ahead_ms is None
+    assert read(100_500, Vital(clock_ahead_ms=-2_500)).clock_ahead_ms == -2_500
+
+
 @pytest.mark.parametrize(
     ("now_ms", "lifecycle", "status"),
     [

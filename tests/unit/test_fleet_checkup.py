@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core.agents import Health
-from core.operations.fleet_checkup import check_tiers, check_versions, check_waiting, unmet_needs
+from core.operations.fleet_checkup import check_clocks, check_tiers, check_versions, check_waiting, unmet_needs
 from core.overview import AgentView, Overview
 from core.roles import Address, Role
 from core.status_reports import Beat
@@ -70,3 +70,10 @@ def test_agents_of_other_versions_are_named() -> None:
     assert check_versions({"w1": "0.1.0", "w2": ""}, "0.1.0").state == "ok"
     other = check_versions({"w1": "0.1.0", "w2": "0.2.0"}, "0.1.0")
     assert (other.state, "w2 0.2.0" in other.what, "w1" in other.what) == ("warn", True, False)
+
+
+def test_agents_whose_clock_differs_are_named_the_worst_first() -> None:
+    assert check_clocks({"w1": -1_900, "w2": 40}).state == "ok"
+    other = check_clocks({"w1": 3_000, "w2": 0, "w3": -60_000})
+    assert (other.state, "2 agent(s)" in other.what, "w3 -60.0 s, w1 +3.0 s" in other.what) == ("warn", True, True)
+    assert "NTP" in other.cure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -30,6 +31,13 @@ async def test_the_clock_shows_the_servers_time_and_goes_on_from_there() -> None
 
     assert clock.now().timestamp() == pytest.approx(5_000.25, abs=0.05)
     assert clock.now_ms() == pytest.approx(5_000_250, abs=50)
+
+
+async def test_the_difference_to_the_clock_of_the_machine_is_known_once_the_server_has_told_its_time() -> None:
+    clock = ServerClock()
+    assert clock.machine_ahead_ms is None
+    clock.sync(reply(time.time() - 90), monotonic_s())
+    assert clock.machine_ahead_ms == pytest.approx(90_000, abs=100)
 
 
 @pytest.mark.parametrize(
