@@ -35,6 +35,7 @@ class Gateways:
 
     def __init__(self, tiers: ForkedTiers, processes: Processes, folder: Path) -> None:
         self.tiers, self.folder = tiers, folder
+        self.urls: list[str] = []  #: of those that were started, in that order
         self._processes = processes
 
     def start(self, name: str = "gateway", **environment: str) -> str:
@@ -48,13 +49,22 @@ class Gateways:
         for environment in environments:
             port = free_port()
             urls.append(f"http://127.0.0.1:{port}")
-            self._processes.start(
-                "core.gateway", name, "--port", f"{port}", name=urls[-1].rpartition("/")[2],
-                environment={**self.tiers._environment, **environment},
-            )  # fmt: skip
+            self._begin(urls[-1], environment, name)
         for url in urls:
             until(partial(answers, url), "the gateway answers", 100)
+        self.urls += urls
         return urls
+
+    def start_again(self, url: str, **environment: str) -> None:
+        """Starts one that was killed; returns when it answers."""
+        self._begin(url, environment, "gateway")
+        until(partial(answers, url), "the gateway answers again", 100)
+
+    def _begin(self, url: str, environment: Mapping[str, str], name: str) -> None:
+        self._processes.start(
+            "core.gateway", name, "--port", url.rpartition(":")[2], name=url.rpartition("/")[2],
+            environment={**self.tiers._environment, **environment},
+        )  # fmt: skip
 
     def kill(self, url: str) -> None:
         """SIGKILL; returns when the process is gone."""

@@ -26,7 +26,7 @@ from core.gateway.run_life import (
     settle,
 )
 from core.gateway.run_requests import Mode, RunBody
-from core.gateway.sse import ServerEvent, event_stream
+from core.gateway.sse import ServerEvent, event_stream, same_again
 from core.gateway.visible_records import hierarchy_of
 
 __all__ = ["router"]
@@ -88,8 +88,11 @@ async def stream(request: Request, body: RunBody, thread_id: str | None = None) 
     """Begins a run, and tells what it does as server-sent events."""
     hierarchy = hierarchy_of(request)
     run = await begin_run(hierarchy, body, thread_id)
-    events = _told(hierarchy, run, "", [], cancel=body.on_disconnect == "cancel")
-    return event_stream(events, {"Content-Location": _path(run), "Location": f"{_path(run)}/stream"})
+    cancel = body.on_disconnect == "cancel"
+    again = f"{_path(run)}/stream{'?cancel_on_disconnect=true' if cancel else ''}"
+    return event_stream(
+        _told(hierarchy, run, "", [], cancel=cancel), {"Content-Location": _path(run), "Location": again}
+    )
 
 
 async def _told(
@@ -122,7 +125,7 @@ async def join_stream(
     events = _told(
         hierarchy, run, last_event_id, [mode for mode in stream_mode or () if mode], cancel=cancel_on_disconnect
     )
-    return event_stream(events, {"Location": f"{_path(run)}/stream"})
+    return event_stream(events, {"Location": same_again(request)})
 
 
 @router.get("/threads/{thread_id}/runs/{run_id}/join")

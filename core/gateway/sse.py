@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from fastapi import Request
 from fastapi.responses import StreamingResponse
 from pydantic_core import to_json
 
-__all__ = ["ServerEvent", "event_stream"]
+__all__ = ["ServerEvent", "event_stream", "same_again"]
 
 #: Seconds of silence after which a comment is sent, so that nothing between takes the connection for dead.
 HEARTBEAT_S = 5.0
@@ -40,6 +41,12 @@ def event_stream(events: AsyncGenerator[ServerEvent, None], headers: Mapping[str
     within_ascii = {name: quote(value, safe=PATH) for name, value in headers.items()}
     kept_open = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", **within_ascii}
     return StreamingResponse(_lines(events), headers=kept_open, media_type="text/event-stream")
+
+
+def same_again(request: Request) -> str:
+    """Where a client goes on with a stream that breaks: it asks there for nothing, so the query is part of it."""
+    path: str = request.scope["raw_path"].decode()
+    return f"{path}?{request.url.query}" if request.url.query else path
 
 
 async def _lines(events: AsyncGenerator[ServerEvent, None]) -> AsyncIterator[bytes]:

@@ -16,7 +16,7 @@ from core.gateway.records import RunRecord
 from core.gateway.run_events import run_events
 from core.gateway.run_life import known_run, runs_told
 from core.gateway.runs import UNDER_WAY, LastEventId
-from core.gateway.sse import ServerEvent, event_stream
+from core.gateway.sse import ServerEvent, event_stream, same_again
 from core.gateway.thread_life import known_thread
 from core.gateway.visible_records import hierarchy_of
 
@@ -49,7 +49,7 @@ async def join_stream(
             raise Problem(422, f"Last-Event-ID: there is no event {last_event_id[:80]!r}; give the id of one")
         await known_run(hierarchy, thread_id, run_id)
     events = _events(hierarchy, thread_id, last_event_id, "run_modes" in stream_mode)
-    return event_stream(events, {"Location": f"/threads/{thread_id}/stream"})
+    return event_stream(events, {"Location": same_again(request)})
 
 
 async def _events(
