@@ -88,7 +88,7 @@ class ClientThreads(Resident):
     @operation
     async def update_state(
         self, thread_id: str, values: Any, as_node: str | None = None, checkpoint_id: str | None = None,
-        graph: str | None = None, timeout_s: float = 60.0, gives_up_questions: bool = False,
+        graph: str | None = None, timeout_s: float = 60.0, gives_up_questions: bool = False, tenant: str | None = None,
     ) -> str:  # fmt: skip
         """Updates the newest state of a thread, or that at a checkpoint, as if the node `as_node` (None: the last one)
         had returned `values`. Returns the id of the new checkpoint, from which the next run goes on.
@@ -96,25 +96,26 @@ class ClientThreads(Resident):
         A worker does it that has the graph (its task type; None: that of the thread's last run), since its reducers
         decide what an update means. The update stands in the line of the thread as a run, so it never overlaps one, and
         waits for one that waits for an answer; with `gives_up_questions`, it cancels that one. Once it is accepted, it
-        survives what tasks survive, and is made once.
+        survives what tasks survive, and is made once. It is a task of the `tenant`, whose quota counts it.
 
         Raises TaskTimeout: it could not begin, or has not ended, within `timeout_s`; it is not begun later. BadTask:
         also when the values are no JSON. TaskFailed: the graph does not take them. Else as `submit`."""
         update = StateUpdate(as_node=as_node, checkpoint_id=checkpoint_id)
-        return await self._updated(thread_id, values, update, graph, timeout_s, gives_up_questions)
+        return await self._updated(thread_id, values, update, graph, timeout_s, gives_up_questions, tenant)
 
     @operation
     async def bulk_update_state(
         self, thread_id: str, supersteps: Sequence[Sequence[Mapping[str, Any]]], graph: str | None = None,
-        timeout_s: float = 60.0,
+        timeout_s: float = 60.0, tenant: str | None = None,
     ) -> str:  # fmt: skip
         """Updates the newest state of a thread in several steps, as LangGraph's `bulk_update_state`: each is a list of
         updates, `{"values": ..., "as_node": ...}`. All are made, or none. Returns and raises as `update_state`."""
-        return await self._updated(thread_id, supersteps, StateUpdate(is_bulk=True), graph, timeout_s, False)
+        return await self._updated(thread_id, supersteps, StateUpdate(is_bulk=True), graph, timeout_s, False, tenant)
 
     async def _updated(
-        self, thread_id: str, values: Any, update: StateUpdate, graph: str | None, timeout_s: float, gives_up: bool
-    ) -> str:
+        self, thread_id: str, values: Any, update: StateUpdate, graph: str | None, timeout_s: float, gives_up: bool,
+        tenant: str | None,
+    ) -> str:  # fmt: skip
         """The id of the new checkpoint; empty: there is none."""
         if graph is None:
             async with self._opened() as threads:
@@ -124,7 +125,7 @@ class ClientThreads(Resident):
         deadline = datetime.now(UTC) + timedelta(seconds=timeout_s)
         multitask: Literal["enqueue", "reject"] = "reject" if update.deletes else "enqueue"
         run = RunOptions(thread_id=thread_id, update=update, multitask=multitask, gives_up_questions=gives_up)
-        task = Task(task_type=graph, payload=values, run=run, deadline=deadline)
+        task = Task(task_type=graph, payload=values, run=run, deadline=deadline, tenant=tenant)
         task_id = await self._client.submit.aio(task)
         ended: Task = await self._client.result.aio(task_id, timeout_s + LATE_S)
         if ended.error is not None and ended.error.type == "deadline":
@@ -145,14 +146,16 @@ class ClientThreads(Resident):
         await self._copied(thread_id, new_id, checkpoint_id)
 
     @operation
-    async def delete(self, thread_id: str, graph: str | None = None, timeout_s: float = 60.0) -> None:
+    async def delete(
+        self, thread_id: str, graph: str | None = None, timeout_s: float = 60.0, tenant: str | None = None
+    ) -> None:
         """Deletes all that is stored of a thread; nothing happens if there is none. Do so when no run has it.
 
         With the name of a `graph` that a worker has, the worker does it, in the line of the thread: no run comes
         between. One that waits for an answer is cancelled; TaskRefused says that one goes on. Raises TaskTimeout: it
-        could not begin within `timeout_s`."""
+        could not begin within `timeout_s`. `tenant`: see `update_state`."""
         if graph is not None:
-            await self._updated(thread_id, None, StateUpdate(deletes=True), graph, timeout_s, gives_up=True)
+            await self._updated(thread_id, None, StateUpdate(deletes=True), graph, timeout_s, True, tenant)
             return
         async with self._opened() as threads:
             if await threads.history(thread_id, 1):

@@ -27,6 +27,7 @@ from core.gateway.run_life import (
 )
 from core.gateway.run_requests import Mode, RunBody
 from core.gateway.sse import ServerEvent, event_stream, same_again
+from core.gateway.thread_life import known_thread
 from core.gateway.visible_records import hierarchy_of
 
 __all__ = ["router"]
@@ -154,7 +155,10 @@ async def list_runs(
     select: Annotated[list[str] | None, Query()] = None,
 ) -> list[dict[str, Any]]:
     """The runs of a thread, the newest first."""
-    told = await runs_told(hierarchy_of(request), thread_id)
+    hierarchy = hierarchy_of(request)
+    told = await runs_told(hierarchy, thread_id)
+    if not told:
+        await known_thread(hierarchy, thread_id)
     found = [run for run in told if status in (None, run["status"])][offset : offset + limit]
     return [selected(run, select) for run in found]
 

@@ -126,7 +126,7 @@ async def update(request: Request, thread_id: str, body: UpdateBody) -> dict[str
         raise Problem(422, "checkpoint_ns: the state of a subgraph is not updated; update that of the graph")
     checkpoint_id = await hierarchy.client.threads.update_state.aio(
         thread_id, body.values, body.as_node, body.checkpoint_id or body.checkpoint.checkpoint_id,
-        graph=await _graph_of(hierarchy, thread), timeout_s=UPDATE_S, gives_up_questions=True,
+        graph=await _graph_of(hierarchy, thread), timeout_s=UPDATE_S, gives_up_questions=True, tenant=thread.tenant,
     )  # fmt: skip
     place = {"thread_id": thread_id, "checkpoint_ns": "", "checkpoint_id": checkpoint_id}
     return {"checkpoint": place, "configurable": place, "checkpoint_id": checkpoint_id}
@@ -137,7 +137,9 @@ async def build_up(hierarchy: Hierarchy, thread: ThreadRecord, supersteps: list[
     try:
         graph = await _graph_of(hierarchy, thread)
         steps = [[update.model_dump(exclude_none=True) for update in step.updates] for step in supersteps]
-        await hierarchy.client.threads.bulk_update_state.aio(thread.thread_id, steps, graph=graph, timeout_s=UPDATE_S)
+        await hierarchy.client.threads.bulk_update_state.aio(
+            thread.thread_id, steps, graph=graph, timeout_s=UPDATE_S, tenant=thread.tenant
+        )
     except Exception:
         await hierarchy.records.delete_thread(thread.thread_id)
         raise

@@ -76,7 +76,9 @@ async def delete_thread(hierarchy: Hierarchy, thread: ThreadRecord) -> None:
         raise Problem(409, f"thread {thread.thread_id!r} has a run; cancel it, or wait for its end")
     newest = await hierarchy.threads.history(thread.thread_id, 1)
     if newest and newest[0].graph in await hierarchy.graphs():
-        await hierarchy.client.threads.delete.aio(thread.thread_id, graph=newest[0].graph, timeout_s=DELETED_WITHIN_S)
+        await hierarchy.client.threads.delete.aio(
+            thread.thread_id, graph=newest[0].graph, timeout_s=DELETED_WITHIN_S, tenant=thread.tenant
+        )
     else:
         for task in tasks.values():
             if asks(task):

@@ -134,6 +134,28 @@ async def test_a_busy_thread_rejects_interrupts_and_rolls_back(sdk: LangGraphCli
     assert undone["done"] == ["first", "first", "second", "first", "second"]
 
 
+async def test_a_thread_in_which_another_program_runs_is_not_deleted(sdk: LangGraphClient) -> None:
+    thread = await new_thread(sdk)
+    await sdk.runs.wait(thread, "steps", input=EMPTY)
+    task: Any = {"task_type": "steps", "payload": EMPTY | {"hold": True}, "run": {"thread_id": thread}}
+    other: Any = await sdk.http.post("/tasks/submit", json=task)
+
+    with pytest.raises(ConflictError, match="is busy with"):
+        await sdk.threads.delete(thread)
+
+    assert (await sdk.threads.get(thread))["values"]["done"] != []
+    [task_id] = other["task_ids"]
+    await sdk.http.post(f"/tasks/{task_id}/cancel", json={})
+
+
+async def test_the_runs_of_a_thread_that_is_not_there_are_not_listed(sdk: LangGraphClient) -> None:
+    with pytest.raises(NotFoundError, match="there is no thread 'nothing'"):
+        await sdk.runs.list("nothing")
+    assert await sdk.runs.list(await new_thread(sdk)) == []
+    alone = await sdk.runs.create(None, "steps", input=EMPTY)
+    assert [run["run_id"] for run in await sdk.runs.list(alone["thread_id"])] == [alone["run_id"]]
+
+
 async def test_runs_are_cancelled_rolled_back_and_forgotten(sdk: LangGraphClient, door: Door) -> None:
     thread = await new_thread(sdk)
     run = await held(sdk, thread)

@@ -53,6 +53,7 @@ async def test_a_thread_and_its_runs_are_there_for_their_tenant_alone(tenants: T
         lambda: globex.http.get(f"/threads/{thread}/stream"),
         lambda: globex.runs.create(thread, "asks", input=EMPTY),
         lambda: globex.runs.wait(thread, "asks", command={"resume": "yes"}),
+        lambda: globex.runs.list(thread),
         lambda: globex.runs.get(thread, run),
         lambda: globex.runs.join(thread, run),
         lambda: globex.http.get(f"/threads/{thread}/runs/{run}/stream"),
@@ -70,7 +71,6 @@ async def test_a_thread_and_its_runs_are_there_for_their_tenant_alone(tenants: T
         await globex.runs.create(thread, "asks", input=EMPTY, if_not_exists="create")
     assert await globex.threads.search(metadata={"mark": claims["mark"]}) == []
     assert await globex.threads.search(ids=[thread]) == []
-    assert await globex.runs.list(thread) == []
     assert await globex.threads.count(metadata={"mark": claims["mark"]}) == 0
     assert (await globex.threads.prune([thread]))["pruned_count"] == 0
     await globex.runs.cancel_many(status="all")
@@ -84,6 +84,22 @@ async def test_a_thread_and_its_runs_are_there_for_their_tenant_alone(tenants: T
     assert len(await acme.runs.list(thread)) == 2
     task: Any = await acme.http.get(f"/tasks/{run}")
     assert task["tenant"] == "acme"
+
+
+async def test_an_update_of_a_thread_and_its_deletion_are_tasks_of_its_tenant(tenants: Tenants) -> None:
+    acme = tenants.acme
+
+    async def tasks() -> int:
+        told: Any = await acme.http.get("/tasks?limit=500")
+        return len(told["tasks"])
+
+    before = await tasks()
+    step: Any = {"updates": [{"values": EMPTY, "as_node": "first"}]}
+    thread = (await acme.threads.create(graph_id="steps", supersteps=[step]))["thread_id"]
+    await acme.threads.update_state(thread, EMPTY, as_node="first")
+    await acme.threads.delete(thread)
+
+    assert await tasks() == before + 3
 
 
 async def test_a_run_without_a_thread_is_its_tenants(tenants: Tenants) -> None:
