@@ -27,6 +27,7 @@ from tests.bench.registry import registry
 from tests.bench.rehearsing import rehearsing
 from tests.bench.scheduling import scheduling
 from tests.bench.sight import sight
+from tests.bench.streams import streams
 from tests.bench.waiting import waiting
 
 
@@ -65,6 +66,7 @@ PARTS = {
     "waiting": Part(
         lambda options: waiting(options.waiting, options.tasks, options.repeats), report.waiting_table, alone=True
     ),
+    "streams": Part(lambda options: streams(options.repeats), report.streams_table, alone=True),
     "local": Part(lambda options: local(options.repeats), report.local_table),
     "rehearsal": Part(lambda options: rehearsing(options.repeats), report.rehearsal_table),
     "scheduling": Part(lambda options: scheduling(options.repeats), report.scheduling_table),

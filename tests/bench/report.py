@@ -14,7 +14,7 @@ from tests.bench.measure import Cost
 __all__ = [
     "agents_tables", "backlog_table", "bus_table", "engine_table", "events_table", "explain_table", "gateway_tables",
     "idle_table", "latency_table", "local_table", "registry_table", "rehearsal_table", "scheduling_table",
-    "sight_table", "summary", "throughput_table", "waiting_table",
+    "sight_table", "streams_table", "summary", "throughput_table", "waiting_table",
 ]  # fmt: skip
 
 PEER, OURS, ALONE = "dramatiq", "agent-system", "LangGraph"
@@ -266,6 +266,47 @@ def waiting_table(found: dict[str, Any], console: Console) -> None:
     for role in before[0]["cpu_us_per_task"]:
         a, b = (_median(cost["cpu_us_per_task"][role] for cost in costs) for costs in (before, beside))
         table.add_row(f"CPU of the {role}, µs", f"{a:,.0f}", f"{b:,.0f}", f"{b / a:.2f}")
+    console.print(table)
+
+
+#: What was beside the tasks, and what people call it.
+BESIDE = {"alone": "nothing beside them", "deaf": "runs that nobody hears", "streams": "streams"}
+
+
+def streams_table(found: dict[str, list[dict[str, Any]]], console: Console) -> None:
+    """What tasks notice of streams, where the time of a chunk goes, and how old chunks are when their client has
+    them."""
+    told = found["streams"]
+    runs, chunks = told[0]["first"]["count"], told[0]["all"]["count"]
+    title = f"{runs} runs tell {chunks:,} chunks; a steady load of tasks, medians of {len(told)}"
+    table = Table(title=title, title_justify="left")
+    _columns(table, "", *BESIDE.values(), "to nothing", "to runs that nobody hears")
+    rows: list[tuple[str, Callable[[dict[str, Any]], float], str]] = [
+        ("tasks per second", lambda one: one["tasks_per_s"], ",.0f"),
+        ("a task, p50, ms", lambda one: one["p50_ms"], ",.1f"),
+        ("a task, p99, ms", lambda one: one["p99_ms"], ",.1f"),
+        ("Redis commands a second", lambda one: one["commands_per_s"], ",.0f"),
+        ("CPU of all processes, % of a core", lambda one: sum(one["cpu_percent"].values()), ",.0f"),
+    ]
+    for label, value, form in rows:
+        alone, deaf, streams = (_median(map(value, found[name])) for name in BESIDE)
+        numbers = (f"{number:{form}}" for number in (alone, deaf, streams))
+        table.add_row(label, *numbers, f"{streams / alone:.2f}", f"{streams / deaf:.2f}")
+    console.print(table)
+    table = Table(title="A chunk: CPU beyond that of runs which nobody hears", title_justify="left")
+    _columns(table, "process", "µs per chunk")
+    per_s = told[0]["chunks_per_s"]
+    for role in told[0]["cpu_percent"]:
+        heard, deaf = (_median(one["cpu_percent"][role] for one in found[name]) for name in ("streams", "deaf"))
+        table.add_row(role, f"{(heard - deaf) * 1e4 / per_s:.1f}")
+    table.add_row("LangGraph alone, in one process", f"{_median(one['cpu_us'] for one in found['langgraph']):.1f}")
+    console.print(table)
+    table = Table(title=f"A chunk, from the graph to its client; {sum(one['missing'] for one in told)} are missing")
+    _columns(table, "", "p50, ms", "p99, ms", "the slowest")
+    for label, which in (("the first of a run", "first"), ("all", "all")):
+        table.add_row(
+            label, *(f"{_median(one[which][key] for one in told):.1f}" for key in ("p50_ms", "p99_ms", "max_ms"))
+        )
     console.print(table)
 
 
