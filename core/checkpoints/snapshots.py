@@ -113,7 +113,8 @@ def _next_tasks(found: CheckpointTuple) -> Iterator[NextTask]:
 def _triggers(found: CheckpointTuple) -> dict[str, Sequence[str]]:
     """The channels that call each node, of those that may be called."""
     metadata: Mapping[str, Any] = found.metadata
-    within = "|".join(part.partition(":")[0] for part in found.config["configurable"]["checkpoint_ns"].split("|"))
+    parts = found.config["configurable"]["checkpoint_ns"].split("|")
+    within = "|".join(part.partition(":")[0] for part in parts if not part.isdigit())  # a number: called once more
     told: Mapping[str, Sequence[str]] = metadata.get(TRIGGERS, {}).get(within, {})
     named = (_called_by(channel) for channel in found.checkpoint["channel_values"])
     calls: dict[str, Sequence[str]] = {name: [f"{CALLS}{name}"] for name in sorted(filter(None, named))}

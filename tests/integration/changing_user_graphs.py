@@ -1,4 +1,4 @@
-"""A LangGraph agent whose nodes are those that its config names, for the tests of graphs that change."""
+"""LangGraph agents whose nodes are those that their configs name, for the tests of graphs that change."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypedDict
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import START, StateGraph
+from langgraph.types import interrupt
 
 from worker.authoring.handlers import agent
 
@@ -17,7 +18,7 @@ class Done(TypedDict, total=False):
 
 
 def node(name: str) -> Callable[..., Any]:
-    return lambda state: {"done": [name]}
+    return lambda state: {"done": [interrupt("?") if name.startswith("ask") else name]}
 
 
 @agent("changes")
@@ -25,3 +26,11 @@ def changes(config: RunnableConfig) -> StateGraph[Any]:
     names = config["configurable"]["nodes"]
     builder: StateGraph[Any] = StateGraph(Done)
     return builder.add_sequence([(name, node(name)) for name in names]).add_edge(START, names[0])
+
+
+@agent("changes_below")
+def changes_below(config: RunnableConfig) -> StateGraph[Any]:
+    """The graph of these nodes stands in another one."""
+    builder: StateGraph[Any] = StateGraph(Done)
+    builder.add_node("first", node("first")).add_node("below", changes(config).compile()).add_node("last", node("last"))
+    return builder.add_edge(START, "first").add_edge("first", "below").add_edge("below", "last")

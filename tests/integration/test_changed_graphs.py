@@ -6,9 +6,12 @@ from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 import pytest
+from msgspec import Raw
+from msgspec.structs import replace
 
 from core.agent_run import RunOptions
 from core.config.settings import RedisConfig
+from core.tasks import utc_now
 from tests.executor_bench import INTEGRATION, Bench, error_of, memory_of
 from worker.execution.executor import Finished
 
@@ -38,6 +41,21 @@ async def host(redis_config: RedisConfig, told: list[dict[str, Any]]) -> AsyncIt
         await bench.executor.start(memory)
         yield bench
         await bench.executor.close()
+
+
+async def answered(
+    host: Bench, task_id: str, before: str, after: str, on_change: Literal["continue", "restart", "fail"]
+) -> Finished:
+    """The attempt that goes on, answered, after one whose graph below has asked has become another."""
+
+    def run(nodes: str) -> RunOptions:
+        return RunOptions(on_change=on_change, config={"configurable": {"nodes": nodes.split()}})
+
+    asked = await host.run("changes_below", {}, task_id=task_id, attempt=1, run=run(before))
+    assert asked.suspension is not None
+    [wait] = asked.suspension.waits
+    answer = replace(wait, settled_at=utc_now(), answer_json=Raw(b'"answer"'))
+    return await host.run("changes_below", {}, task_id=task_id, attempt=2, run=run(after), waits=(answer,))
 
 
 async def attempt(
@@ -85,3 +103,19 @@ async def test_a_run_is_not_told_as_completed_when_the_node_is_gone_with_which_i
     error = error_of(await attempt(host, 2, "continues", "one three", "continue"))
     assert (error.type, error.retryable) == ("BadTask", False)
     assert "no longer has 'two', with which this run would go on" in error.message
+
+
+async def test_a_run_that_stands_in_a_graph_below_goes_on_begins_anew_or_fails_when_that_was_changed(
+    host: Bench, told: list[dict[str, Any]]
+) -> None:
+    ended = await answered(host, "continues", "one ask", "one two ask three", "continue")
+    assert ended.result == {"done": ["first", "first", "one", "answer", "three", "last"]}
+
+    error = error_of(await answered(host, "loses", "one ask", "one two", "continue"))
+    assert (error.type, error.retryable) == ("BadTask", False)
+    assert "no longer has 'below|ask', with which this run would go on" in error.message
+    assert [event["on_change"] for event in told] == ["continue"] * 2
+
+    ended = await answered(host, "restarts", "one ask", "one two", "restart")
+    assert ended.result == {"done": ["first", "first", "one", "two", "last"]}
+    assert "on_change='fail'" in error_of(await answered(host, "fails", "one ask", "one two", "fail")).message

@@ -1,4 +1,4 @@
-"""When a graph is another one than a run has begun with, and what of it the run would miss."""
+"""When a graph is another one than a run has begun with."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import entrypoint
 from langgraph.graph import END, START, StateGraph
-from langgraph.types import Send
 
-from worker.hosts.graph_shape import lost_nodes, shape_digest
+from worker.hosts.graph_shape import shape_digest
 
 
 class State(TypedDict, total=False):
@@ -83,32 +82,3 @@ def test_functional_graphs_have_a_shape_and_others_none() -> None:
 
     assert len(shape_digest(adds)) == 16
     assert shape_digest(adds | (lambda number: number)) == ""
-
-
-def sends(builder: StateGraph[Any]) -> None:
-    builder.add_node("sent", one)
-    builder.add_conditional_edges("x", lambda state: [Send("sent", {}), Send("sent", {})], ["sent"])
-
-
-@pytest.mark.parametrize(
-    ("made", "before"),
-    [
-        (lambda: graph(*ROW), "y"),
-        (lambda: graph((START, "x"), (START, "y"), (["x", "y"], "z")), "z"),
-        (lambda: graph((START, "x"), change=sends), "sent"),
-    ],
-    ids=["edge", "waiting edge", "Send"],
-)
-def test_what_would_run_next_is_missed_when_it_is_gone(made: Callable[[], Any], before: str) -> None:
-    stopped, config = made(), {"configurable": {"thread_id": "t"}}
-    stopped.invoke({"a": 0}, config, interrupt_before=[before])
-    checkpoint = stopped.checkpointer.get_tuple(config).checkpoint
-    assert lost_nodes(stopped, checkpoint) == []
-    assert lost_nodes(graph((START, "x")), checkpoint) == [before]
-
-
-def test_a_node_that_waits_for_others_is_not_missed_yet() -> None:
-    stopped, config = graph((START, "x"), ("x", "w"), (["x", "w"], "z")), {"configurable": {"thread_id": "t"}}
-    stopped.invoke({"a": 0}, config, interrupt_before=["w"])
-    checkpoint = stopped.checkpointer.get_tuple(config).checkpoint
-    assert lost_nodes(graph((START, "x"), ("x", "w")), checkpoint) == []

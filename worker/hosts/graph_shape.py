@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
-__all__ = ["SENDS", "TRIGGERS", "lost_nodes", "shape_digest", "unnamed_triggers"]
+__all__ = ["SENDS", "TRIGGERS", "shape_digest", "unnamed_triggers"]
 
-#: How the channels are named by which LangGraph calls a node: when another one has ended, or several have.
-CALLS, CALLS_AFTER = "branch:to:", "join:"
+#: How the channel is named by which LangGraph calls a node when another one has ended.
+CALLS = "branch:to:"
 #: The channel with what `Send` calls: those nodes run next.
 SENDS = "__pregel_tasks"
 #: The key in the metadata of a checkpoint under which `unnamed_triggers` are told.
@@ -74,23 +74,3 @@ def _unnamed(graph: Any) -> dict[str, list[str]]:
         for name, node in graph.nodes.items()
         if set(node.triggers) != known.get(name, {f"{CALLS}{name}"})
     }
-
-
-def lost_nodes(graph: Any, checkpoint: Any) -> list[str]:
-    """The nodes that would run next and that the graph no longer has. LangGraph would leave them out, and what follows
-    from them."""
-    called = set(_called(checkpoint["channel_values"]))
-    return sorted(called.difference(getattr(graph, "nodes", called)))
-
-
-def _called(values: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in values.items():
-        if name.startswith(CALLS):
-            yield name.removeprefix(CALLS)
-        elif name.startswith(CALLS_AFTER):
-            awaited, _, node = name.removeprefix(CALLS_AFTER).rpartition(":")
-            ended = value[0] if isinstance(value, tuple) else value
-            if len("+".join(ended)) == len(awaited):  # all of them
-                yield node
-        elif name == SENDS:
-            yield from (send.node for send in value)

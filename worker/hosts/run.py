@@ -13,7 +13,8 @@ from worker.authoring.context import Context
 from worker.authoring.suspension import Interrupted, suspension_of
 from worker.hosts.graph_description import description_of
 from worker.hosts.graph_events import STREAM_MODES, chunk_json, tell_chunk
-from worker.hosts.graph_shape import TRIGGERS, lost_nodes, shape_digest, unnamed_triggers
+from worker.hosts.graph_shape import TRIGGERS, shape_digest, unnamed_triggers
+from worker.hosts.lost_nodes import lost_nodes
 from worker.hosts.run_config import breakpoints, command_of, runtime_context, state_updates
 from worker.hosts.thread_owner import thread_owner
 
@@ -134,7 +135,7 @@ class GraphRun:
                 await self.saver.begin(thread["id"], is_new=False, undoes=[self.context.task_id])
                 await self._go_back()
                 return payload
-            self._check_goes_on(found)
+            await self._check_goes_on(found)
         answers = {name: value for name, value in self.request["resume"].items() if not name.startswith(BREAKPOINT)}
         return Command(resume=answers) if answers else None
 
@@ -164,14 +165,21 @@ class GraphRun:
         self.context.emit(EventType.GRAPH_CHANGED, {**changed, "before": before, "after": after})
         return True
 
-    def _check_goes_on(self, found: CheckpointTuple) -> None:
-        """Raises BadTask if the graph has no longer what would run next: LangGraph would end the run as if it were
-        complete."""
-        if lost := lost_nodes(self.graph, found.checkpoint):
+    async def _check_goes_on(self, found: CheckpointTuple) -> None:
+        """Raises BadTask if the graph, or one below it, has no longer what would run next: LangGraph would end it as if
+        it were complete."""
+        if lost := await lost_nodes(self.graph, found, self._newest):
             raise BadTask(
                 f"the graph of {self.context.task_type!r} was changed, and no longer has {', '.join(map(repr, lost))},"
                 " with which this run would go on: give it back, or submit the task again, with on_change='restart'"
             )
+
+    async def _newest(self, namespace: str) -> CheckpointTuple | None:
+        """The newest checkpoint of a namespace of the thread."""
+        assert self.saver is not None
+        return await self.saver.aget_tuple(
+            {"configurable": {"thread_id": self.request["thread"]["id"], "checkpoint_ns": namespace}}
+        )
 
     def _full_config(self) -> dict[str, Any]:
         """The config, with what is ours."""
