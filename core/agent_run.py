@@ -53,6 +53,8 @@ class StateUpdate(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
 
     as_node: NodeName | None = None  #: the node that has written them, as it seems; None: the last one that has
     checkpoint_id: NodeName | None = None  #: the state that is updated; None: the newest
+    #: of a subgraph, as LangGraph names it, with the tasks of its nodes; empty: the whole graph's
+    checkpoint_ns: Annotated[str, Meta(max_length=2000)] = ""
     #: whether the values are a list of steps, each a list of the updates of nodes: {"values": ..., "as_node": ...}
     is_bulk: bool = False
     deletes: bool = False  #: whether, instead, all that is stored of the thread is deleted

@@ -89,9 +89,11 @@ class ClientThreads(Resident):
     async def update_state(
         self, thread_id: str, values: Any, as_node: str | None = None, checkpoint_id: str | None = None,
         graph: str | None = None, timeout_s: float = 60.0, gives_up_questions: bool = False, tenant: str | None = None,
+        checkpoint_ns: str = "",
     ) -> str:  # fmt: skip
         """Updates the newest state of a thread, or that at a checkpoint, as if the node `as_node` (None: the last one)
-        had returned `values`. Returns the id of the new checkpoint, from which the next run goes on.
+        had returned `values`. Returns the id of the new checkpoint, from which the next run goes on. `checkpoint_ns`:
+        it is the state of a subgraph that is under way, by the namespace that LangGraph gives its checkpoints.
 
         A worker does it that has the graph (its task type; None: that of the thread's last run), since its reducers
         decide what an update means. The update stands in the line of the thread as a run, so it never overlaps one, and
@@ -100,7 +102,7 @@ class ClientThreads(Resident):
 
         Raises TaskTimeout: it could not begin, or has not ended, within `timeout_s`; it is not begun later. BadTask:
         also when the values are no JSON. TaskFailed: the graph does not take them. Else as `submit`."""
-        update = StateUpdate(as_node=as_node, checkpoint_id=checkpoint_id)
+        update = StateUpdate(as_node=as_node, checkpoint_id=checkpoint_id, checkpoint_ns=checkpoint_ns)
         return await self._updated(thread_id, values, update, graph, timeout_s, gives_up_questions, tenant)
 
     @operation

@@ -118,17 +118,17 @@ async def _history(request: Request, thread_id: str, body: HistoryBody) -> Respo
 
 @router.post("/state")
 async def update(request: Request, thread_id: str, body: UpdateBody) -> dict[str, Any]:
-    """Updates the state of a thread as if a node had written it. A run that waits for an answer is given up; the next
-    run goes on from here."""
+    """Updates the state of a thread, or of a subgraph in it, as if a node had written it. A run that waits for an
+    answer is given up; the next run goes on from here."""
     hierarchy = hierarchy_of(request)
     thread = await known_thread(hierarchy, thread_id)
-    if body.checkpoint.checkpoint_ns:
-        raise Problem(422, "checkpoint_ns: the state of a subgraph is not updated; update that of the graph")
+    namespace = body.checkpoint.checkpoint_ns
     checkpoint_id = await hierarchy.client.threads.update_state.aio(
         thread_id, body.values, body.as_node, body.checkpoint_id or body.checkpoint.checkpoint_id,
         graph=await _graph_of(hierarchy, thread), timeout_s=UPDATE_S, gives_up_questions=True, tenant=thread.tenant,
+        checkpoint_ns=namespace,
     )  # fmt: skip
-    place = {"thread_id": thread_id, "checkpoint_ns": "", "checkpoint_id": checkpoint_id}
+    place = {"thread_id": thread_id, "checkpoint_ns": namespace, "checkpoint_id": checkpoint_id}
     return {"checkpoint": place, "configurable": place, "checkpoint_id": checkpoint_id}
 
 

@@ -100,6 +100,20 @@ async def test_a_state_is_updated_as_if_a_node_had_written_it(sdk: LangGraphClie
     assert await sdk.runs.wait(thread, "steps", input=None) == {"done": ["first", "other", "second"]}
     with pytest.raises(UnprocessableEntityError, match="no graph that could take an update"):
         await sdk.threads.update_state(await new_thread(sdk), {"done": []})
-    inner: Any = {**first["checkpoint"], "checkpoint_ns": "inner:1"}
-    with pytest.raises(UnprocessableEntityError, match="the state of a subgraph is not updated"):
-        await sdk.threads.update_state(thread, {}, checkpoint=inner)
+
+
+async def test_the_state_of_a_subgraph_is_updated_and_its_graph_goes_on_from_there(sdk: LangGraphClient) -> None:
+    thread = await new_thread(sdk)
+    await sdk.runs.wait(thread, "nests", input=EMPTY)
+    where: Any = (await sdk.threads.get_state(thread))["tasks"][0]["checkpoint"]
+
+    told = await sdk.threads.update_state(thread, {"done": ["mine"]}, as_node="approve", checkpoint=where)
+
+    assert told["checkpoint"]["checkpoint_ns"] == where["checkpoint_ns"]
+    inner: Any = (await sdk.threads.get_state(thread, subgraphs=True))["tasks"][0]["state"]
+    assert (inner["values"], inner["next"]) == ({"done": ["first", "mine"]}, [])
+    assert inner["checkpoint"] == told["checkpoint"]
+    assert await sdk.runs.wait(thread, "nests", input=None) == {"done": ["first", "mine", "second"]}
+    nowhere: Any = {**where, "checkpoint_ns": "inner:1"}
+    with pytest.raises(UnprocessableEntityError, match="has no checkpoint 'inner:1'"):
+        await sdk.threads.update_state(thread, {}, checkpoint=nowhere)

@@ -15,7 +15,7 @@ from worker.hosts.graph_description import description_of
 from worker.hosts.graph_events import STREAM_MODES, chunk_json, tell_chunk
 from worker.hosts.graph_shape import TRIGGERS, shape_digest, unnamed_triggers
 from worker.hosts.lost_nodes import lost_nodes
-from worker.hosts.run_config import breakpoints, command_of, runtime_context, state_updates
+from worker.hosts.run_config import breakpoints, command_of, runtime_context, state_updates, subgraph_at
 from worker.hosts.thread_owner import thread_owner
 
 if TYPE_CHECKING:
@@ -106,12 +106,15 @@ class GraphRun:
         config: Any = self._full_config()
         if update.checkpoint_id is not None:
             config["configurable"]["checkpoint_id"] = update.checkpoint_id
-            if await self.saver.aget_tuple(config) is None:
-                raise BadTask(f"thread {thread['id']!r} has no checkpoint {update.checkpoint_id!r}")
+        config["configurable"]["checkpoint_ns"] = update.checkpoint_ns
+        if (update.checkpoint_id or update.checkpoint_ns) and await self.saver.aget_tuple(config) is None:
+            named = update.checkpoint_id or update.checkpoint_ns
+            raise BadTask(f"thread {thread['id']!r} has no checkpoint {named!r}")
+        graph = subgraph_at(self.graph, update.checkpoint_ns)
         if update.is_bulk:
-            stored = await self.graph.abulk_update_state(config, state_updates(values))
+            stored = await graph.abulk_update_state(config, state_updates(values))
         else:
-            stored = await self.graph.aupdate_state(config, values, as_node=update.as_node)
+            stored = await graph.aupdate_state(config, values, as_node=update.as_node)
         return {"thread_id": thread["id"], "checkpoint_id": stored["configurable"]["checkpoint_id"]}
 
     def thread_of_result(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from worker.authoring.context import Context
 from worker.authoring.graph_factory import made_context
 from worker.authoring.registry import Handler
 
-__all__ = ["breakpoints", "command_of", "run_config", "runtime_context", "state_updates"]
+__all__ = ["breakpoints", "command_of", "run_config", "runtime_context", "state_updates", "subgraph_at"]
 
 
 def run_config(handler: Handler, context: Context, options: RunOptions) -> dict[str, Any]:
@@ -55,6 +55,17 @@ def command_of(given: Any) -> Any:
         return Command(**fields)
     except (AttributeError, KeyError, TypeError) as error:
         raise BadTask(f"this is no command of update, goto and resume: {error}") from None
+
+
+def subgraph_at(graph: Any, namespace: str) -> Any:
+    """The subgraph whose checkpoints have this namespace, `NODE:TASK`, and so on with | between them; empty: the graph
+    itself. Raises BadTask."""
+    if not namespace:
+        return graph
+    nodes = "|".join(part.partition(":")[0] for part in namespace.split("|") if not part.isdigit())
+    for _, subgraph in graph.get_subgraphs(namespace=nodes, recurse=True):
+        return subgraph
+    raise BadTask(f"the graph has no subgraph {nodes!r} that can be seen from outside: update the state of the graph")
 
 
 def state_updates(steps: Any) -> list[list[Any]]:
