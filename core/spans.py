@@ -50,7 +50,8 @@ def spans_of_end(task: Task) -> list[Span]:
     holds for the others."""
     if task.trace is None or not task.trace.sampled or task.completed_at is None:
         return []
-    attributes: dict[str, Attribute] = {**_of(task), "agent_system.task.status": task.status.value}
+    attributes = _of(task)
+    attributes["agent_system.task.status"] = task.status.value
     attributes["agent_system.task.attempts"] = task.retry_count
     error = "" if task.error is None else task.error.type
     span_id = task_span_id(task.trace.trace_id, task.task_id)
@@ -64,7 +65,7 @@ def spans_of_dispatch(task: Task, since: datetime | None) -> list[Span]:
     if task.trace is None or not task.trace.sampled or task.started_at is None:
         return []
     span_id = dispatch_span_id(task.trace.trace_id, task.task_id, task.attempt)
-    attributes = {**_of_attempt(task), "messaging.operation.name": "dispatch", "messaging.operation.type": "send"}
+    attributes = _of_attempt(task, "dispatch", "send")
     moments = _from_to(since or task.started_at, task.started_at)
     own = _own(task, task.trace)
     return [Span(f"dispatch {task.task_type}", own, span_id, *moments, attributes, "producer")]
@@ -78,8 +79,8 @@ def spans_of_attempt(
     if task.trace is None or not task.trace.sampled:
         return []
     trace_id = task.trace.trace_id
-    attributes = {**_of_attempt(task), "agent_system.attempt.status": status}
-    attributes |= {"messaging.operation.name": "process", "messaging.operation.type": "process"}
+    attributes = _of_attempt(task, "process", "process")
+    attributes["agent_system.attempt.status"] = status
     name = f"process {task.task_type}"
     if agent:
         attributes |= {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": task.task_type}
@@ -105,8 +106,10 @@ def _of(task: Task) -> dict[str, Attribute]:
     }
 
 
-def _of_attempt(task: Task) -> dict[str, Attribute]:
-    told: dict[str, Attribute] = {**_of(task), "agent_system.attempt.number": task.attempt}
+def _of_attempt(task: Task, operation: str, operation_type: str) -> dict[str, Attribute]:
+    told = _of(task)
+    told["agent_system.attempt.number"] = task.attempt
+    told["messaging.operation.name"], told["messaging.operation.type"] = operation, operation_type
     if task.assigned_to:
         told["agent_system.worker.id"] = task.assigned_to
     return told
@@ -114,5 +117,5 @@ def _of_attempt(task: Task) -> dict[str, Attribute]:
 
 def _from_to(start: datetime, end: datetime) -> tuple[int, int]:
     """Both in ns since 1970. The server's clock may have been set back meanwhile."""
-    start_ns, end_ns = (int(moment.timestamp() * 1_000_000) * 1000 for moment in (start, end))
+    start_ns, end_ns = int(start.timestamp() * 1_000_000) * 1000, int(end.timestamp() * 1_000_000) * 1000
     return start_ns, max(start_ns, end_ns)

@@ -19,7 +19,7 @@ __all__ = ["TraceContext", "attempt_span_id", "begun", "dispatch_span_id", "span
 _TRACEPARENT = r"^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$"
 _PATTERN = re.compile(_TRACEPARENT)
 _TRACESTATE_CHARACTERS = 512
-_SAMPLED = 1
+_SAMPLED = "13579bdf"  # as the last digit of the flags
 
 
 class TraceContext(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -49,7 +49,7 @@ class TraceContext(Struct, frozen=True, omit_defaults=True, gc=False):
     @property
     def sampled(self) -> bool:
         """Whether spans of it are recorded. Where it began, that was decided for all of it."""
-        return bool(int(self.traceparent[53:55], 16) & _SAMPLED)
+        return self.traceparent[54] in _SAMPLED
 
     def below(self, span_id: str) -> TraceContext:
         """The context of what belongs below another span of the same trace."""

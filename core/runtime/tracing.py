@@ -22,7 +22,17 @@ from core.tasks import Task
 from core.trace_context import TraceContext
 from core.trace_starts import TraceStarts
 
-__all__ = ["answering", "asked_for", "flush", "listen", "sending", "tell_spans", "trace_starts"]
+__all__ = [
+    "answering",
+    "asked_for",
+    "context_of",
+    "flush",
+    "go_below",
+    "listen",
+    "sending",
+    "tell_spans",
+    "trace_starts",
+]
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +45,8 @@ FLUSH_S = 1.0
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 #: The names of exporters of OTLP among those that are installed, by protocol; the first is the usual one.
 _OTLP = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
+#: Variables of the SDK that bound what a span has.
+_LIMITS = ("OTEL_SPAN_", "OTEL_ATTRIBUTE_", "OTEL_EVENT_ATTRIBUTE_", "OTEL_LINK_ATTRIBUTE_")
 _CURE = "pip install 'agent-system[telemetry]'"
 
 
@@ -61,20 +73,22 @@ class _ChosenIds:
 class _Teller:
     """Tells spans to a provider. Where that is not OpenTelemetry's SDK, they have other ids than they should."""
 
-    def __init__(self, provider: Any) -> None:
+    def __init__(self, provider: Any, take: Callable[[Span], None] | None = None) -> None:
+        """`take`: takes spans instead of the provider."""
         from opentelemetry import trace
 
         self._api = trace
+        self.tell = take or self._tell
         self.provider = provider
         self.tracer = provider.get_tracer(SYSTEM)
         self._ids = _ChosenIds(getattr(self.tracer, "id_generator", None))
         self.tracer.id_generator = self._ids
         self._one_at_a_time = threading.Lock()  # between the choice of ids and their use
 
-    def tell(self, span: Span) -> None:
+    def _tell(self, span: Span) -> None:
         api, trace = self._api, span.trace
-        above = api.INVALID_SPAN if trace.span_id == span.span_id else api.NonRecordingSpan(self.context_of(trace))
-        links = [api.Link(self.context_of(trace.below(span.link)))] if span.link else ()
+        above = api.INVALID_SPAN if trace.span_id == span.span_id else api.NonRecordingSpan(context_of(trace))
+        links = [api.Link(context_of(trace.below(span.link)))] if span.link else ()
         with self._one_at_a_time:
             self._ids.trace_id, self._ids.span_id = int(trace.trace_id, 16), int(span.span_id, 16)
             told = self.tracer.start_span(
@@ -91,12 +105,14 @@ class _Teller:
             told.set_status(api.StatusCode.ERROR)
         told.end(span.end_ns)
 
-    def context_of(self, trace: TraceContext) -> Any:
-        """The same in OpenTelemetry's terms."""
-        api = self._api
-        state = api.TraceState.from_header([trace.tracestate]) if trace.tracestate else None
-        flags = api.TraceFlags(api.TraceFlags.SAMPLED if trace.sampled else api.TraceFlags.DEFAULT)
-        return api.SpanContext(int(trace.trace_id, 16), int(trace.span_id, 16), True, flags, state)
+
+def context_of(trace: TraceContext) -> Any:
+    """The same in OpenTelemetry's terms."""
+    from opentelemetry.trace import SpanContext, TraceFlags, TraceState
+
+    state = TraceState.from_header([trace.tracestate]) if trace.tracestate else None
+    flags = TraceFlags(TraceFlags.SAMPLED if trace.sampled else TraceFlags.DEFAULT)
+    return SpanContext(int(trace.trace_id, 16), int(trace.span_id, 16), True, flags, state)
 
 
 _teller: _Teller | None = None
@@ -169,6 +185,14 @@ def sending(tasks: Sequence[Task]) -> Iterator[TraceContext | None]:
             yield _current(span)
 
 
+def go_below(traceparent: str) -> None:
+    """Has the spans that are opened here from now on belong below that one."""
+    from opentelemetry import context, trace
+
+    if (above := TraceContext.parsed(traceparent)) is not None:
+        context.attach(trace.set_span_in_context(trace.NonRecordingSpan(context_of(above))))
+
+
 def _current(span: Any) -> TraceContext | None:
     context = span.get_span_context()
     traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
@@ -189,7 +213,7 @@ def answering(method: str, traceparent: str | None, tracestate: str | None) -> I
         above = _named.get()
         context = None
         if above is not None:
-            context = trace.set_span_in_context(trace.NonRecordingSpan(teller.context_of(above)))
+            context = trace.set_span_in_context(trace.NonRecordingSpan(context_of(above)))
         with teller.tracer.start_as_current_span(method, context=context, kind=trace.SpanKind.SERVER) as span:
 
             def told(route: str, status: int) -> None:
@@ -216,6 +240,7 @@ def asked_for(environ: Mapping[str, str] = os.environ) -> bool:
 def listen(service: str, instance: str = "") -> None:
     """Has this process export its spans if variables ask for it, as the `service`, unless OTEL_SERVICE_NAME says
     another name, and that `instance` of it. Raises ConfigError: what they ask for is not installed."""
+    global _teller
     if not asked_for():
         return
     try:
@@ -223,30 +248,42 @@ def listen(service: str, instance: str = "") -> None:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        from core.runtime.span_export import recording
     except ImportError:
         raise ConfigError(f"OTEL_* asks for traces, and the SDK of OpenTelemetry is not installed: {_CURE}") from None
     ours = {"service.name": service, **({"service.instance.id": instance} if instance else {})}
     named = {"service.name"} if "OTEL_SERVICE_NAME" in os.environ else set()
     resource = Resource.create({name: value for name, value in ours.items() if name not in named})
     provider = TracerProvider(resource=resource)
-    for name in os.environ.get("OTEL_TRACES_EXPORTER", "otlp").split(","):
-        provider.add_span_processor(BatchSpanProcessor(_exporter(name.strip())))
+    names = os.environ.get("OTEL_TRACES_EXPORTER", "otlp").split(",")
+    processors = [BatchSpanProcessor(_exporter(name.strip(), resource)) for name in names]
+    for processor in processors:
+        provider.add_span_processor(processor)
     trace.set_tracer_provider(provider)
+    _teller = _Teller(provider, None if _decides_anew() else recording(processors))
 
 
-def _exporter(name: str) -> Any:
-    """The exporter of that name. Raises ConfigError."""
+def _decides_anew(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether variables have the SDK look at each span: it samples again what is in a trace, or cuts what is long."""
+    sampler = environ.get("OTEL_TRACES_SAMPLER", "").strip() or "always_on"
+    looks = any(name.startswith(_LIMITS) for name in environ)
+    return looks or not (sampler == "always_on" or sampler.startswith("parentbased_"))
+
+
+def _exporter(name: str, resource: Any) -> Any:
+    """The exporter of that name, which also exports records. Raises ConfigError."""
+    from core.runtime.span_export import Lines, knowing_records
+
     if name == "console":
-        from opentelemetry.sdk.trace.export import ConsoleSpanExporter
-
-        return ConsoleSpanExporter(formatter=lambda span: span.to_json(indent=None) + "\n")
+        return Lines(resource)
     if name == "otlp":
         protocol = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
         name = _OTLP.get(protocol or next(iter(_OTLP)), protocol or "")
     found = list(importlib.metadata.entry_points(group="opentelemetry_traces_exporter", name=name))
     if not found:
         raise ConfigError(f"there is no exporter {name!r} of traces (OTEL_TRACES_EXPORTER, OTEL_EXPORTER_*): {_CURE}")
-    return found[0].load()()
+    return knowing_records(found[0].load()(), resource)
 
 
 def flush() -> None:

@@ -240,10 +240,9 @@ def enter(context: Context) -> None:
     the attempt."""
     running_context.set(context)
     if context.traceparent is not None and "opentelemetry.trace" in sys.modules:
-        from opentelemetry import context as otel
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+        from core.runtime.tracing import go_below
 
-        otel.attach(TraceContextTextMapPropagator().extract({"traceparent": context.traceparent}))
+        go_below(context.traceparent)
 
 
 def current_context() -> Context:
