@@ -4,8 +4,10 @@ KEYS of each script: the agents by the end of their lease, the agents by when th
 indexes (see `core.redis_backend.keys.RegistryKeys`). ARGV[1] is what the key of a record begins with, ARGV[2] that of
 an index.
 
-    record      the fields of an agent; and `indexes`: where it is listed, a name a line, besides its status
-    index       agent ids, all with score 0, so that they are in order and a page begins where the last one ended
+    record      the fields of an agent; and `indexes`: where it is listed, a name a line, besides its status; and
+                `health_level`: the highest one that it is listed with, absent if an older release has registered it
+    index       agent ids, all with score 0, so that they are in order and a page begins where the last one ended.
+                `health:70` has those whose last heartbeat said at least 0.7, `health:0` all that are listed by health
 
 An agent is in its indexes exactly as long as it has a lease. Who is met without one by a script that writes leaves all
 of them at once, at most EXPIRED of them in one call. Its record stays for a day, for whoever asks what became of it.
@@ -13,10 +15,12 @@ of them at once, at most EXPIRED of them in one call. Its record stays for a day
 
 from __future__ import annotations
 
-__all__ = ["DEREGISTER", "FIND", "REGISTER", "RENEW", "SCRIPTS"]
+__all__ = ["DEREGISTER", "FIND", "HEALTH_LEVELS", "REGISTER", "RENEW", "SCRIPTS"]
 
 #: How long the record of an agent is kept that is gone, ms.
 KEPT_MS = 24 * 3600 * 1000
+#: The healths that have an index each, in hundredths. Most agents are between the last ones.
+HEALTH_LEVELS = (0, 50, 70, 80, 90, 95, 99)
 #: How many agents whose lease is over one call removes.
 EXPIRED = 10
 
@@ -27,6 +31,7 @@ local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 _REGISTRY = (
     _NOW
     + f"""
+local LEVELS = {{{", ".join(map(str, HEALTH_LEVELS))}}}
 local function record(id) return ARGV[1] .. id end
 local function list(id, index)
     redis.call('ZADD', ARGV[2] .. index, 0, id)
@@ -41,6 +46,22 @@ local function unlist_all(id)
     unlist(id, 'status:' .. (redis.call('HGET', record(id), 'status') or ''))
     redis.call('ZREM', KEYS[1], id)
     redis.call('ZREM', KEYS[2], id)
+end
+local function list_by_health(id)
+    local known = redis.call('HMGET', record(id), 'health_score', 'health_level')
+    local score, before, level = tonumber(known[1]) or 0, tonumber(known[2]) or -1, 0
+    for _, least in ipairs(LEVELS) do
+        if score * 100 + 0.1 >= least then level = least end  -- what is told is rounded
+    end
+    if level == before then return end
+    local others, lines = redis.call('HGET', record(id), 'indexes') or '', {{}}
+    while string.find(others, '^health:%d+\\n') do others = string.gsub(others, '^[^\\n]+\\n', '') end
+    for _, least in ipairs(LEVELS) do
+        if least <= level then lines[#lines + 1] = 'health:' .. least .. '\\n' end
+        if least > before and least <= level then list(id, 'health:' .. least) end
+        if least > level and least <= before then unlist(id, 'health:' .. least) end
+    end
+    redis.call('HSET', record(id), 'health_level', level, 'indexes', table.concat(lines) .. others)
 end
 local function forget(id)
     unlist_all(id)
@@ -79,6 +100,7 @@ redis.call(
 )
 for index in string.gmatch(ARGV[7], '[^\\n]+') do list(id, index) end
 list(id, 'status:' .. redis.call('HGET', record(id), 'status'))
+list_by_health(id)
 renew(id, lease_ms)
 return incarnation
 """
@@ -98,6 +120,7 @@ if status ~= known[2] then
     unlist(id, 'status:' .. (known[2] or ''))
     list(id, 'status:' .. status)
 end
+list_by_health(id)
 renew(id, lease_ms)
 return 1
 """
@@ -116,14 +139,17 @@ return 1
 """
 )
 #: Returns the server's clock (ms), the id to go on after ('' at the end), and records. It only reads. KEYS after the
-#: third: the indexes in which all of those found are. ARGV: 1 as above, 2 the id to begin after, 3 how many to return
-#: at most, 4 how many to look at, 5 'suspect': only those that are, 'heard': only those that are not, '': both.
-#: Only the smallest index is gone through, or the list of the suspects if those are wanted.
+#: third: the indexes in which all of those found are. ARGV: 1 and 2 as above, 3 the id to begin after, 4 how many to
+#: return at most, 5 how many to look at, 6 'suspect': only those that are, 'heard': only those that are not, '': both,
+#: 7 the least health, 8 the highest level up to it, 9 the last share of a lease in which silence lowers it (see
+#: `core.registry.health`). Only the smallest index is gone through, or the list of the suspects if those are wanted.
+#: That of the level is one of them, unless an older release has registered an agent.
 FIND = (
     _NOW
     + """
-local after, limit, looks, wanted = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
-local ids = {}
+local after, limit, looks, wanted = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
+local least, level, falling = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local ids, smallest = {}, ''
 if wanted == 'suspect' then
     local all = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now)
     table.sort(all)
@@ -131,19 +157,31 @@ if wanted == 'suspect' then
         if id > after and #ids < looks then ids[#ids + 1] = id end
     end
 else
-    local smallest, size = KEYS[4], nil
+    local size = nil
     for i = 4, #KEYS do
         local found = redis.call('ZCARD', KEYS[i])
         if not size or found < size then smallest, size = KEYS[i], found end
     end
+    if level > 0 then
+        local healthy = ARGV[2] .. 'health:' .. level
+        local are_all_listed = redis.call('ZCARD', ARGV[2] .. 'health:0') >= redis.call('ZCARD', ARGV[2] .. 'all')
+        if are_all_listed and redis.call('ZCARD', healthy) < size then smallest = healthy end
+    end
     ids = redis.call('ZRANGEBYLEX', smallest, after == '' and '-' or '(' .. after, '+', 'LIMIT', 0, looks)
+end
+local function is_healthy(id, left_ms)
+    if least <= 0 then return true end
+    local known = redis.call('HMGET', ARGV[1] .. id, 'health_score', 'lease_ms')
+    local heard = math.min(1, left_ms / ((tonumber(known[2]) or 0) * falling))
+    return (tonumber(known[1]) or 0) * heard >= least
 end
 local found, last = {}, ''
 for place, id in ipairs(ids) do
-    local leased = tonumber(redis.call('ZSCORE', KEYS[1], id) or 0) > now
+    local left_ms = tonumber(redis.call('ZSCORE', KEYS[1], id) or 0) - now
     local heard = tonumber(redis.call('ZSCORE', KEYS[2], id) or 0) > now
-    local fits = leased and (wanted == '' or heard == (wanted == 'heard'))
-    for i = 4, #KEYS do fits = fits and redis.call('ZSCORE', KEYS[i], id) end
+    local fits = left_ms > 0 and (wanted == '' or heard == (wanted == 'heard'))
+    for i = 4, #KEYS do fits = fits and (KEYS[i] == smallest or redis.call('ZSCORE', KEYS[i], id)) end
+    fits = fits and is_healthy(id, left_ms)
     if fits then found[#found + 1] = redis.call('HGETALL', ARGV[1] .. id) end
     last = id
     if #found == limit then

@@ -11,9 +11,10 @@ from core.errors import BadAgent
 from core.ports import Command
 from core.redis_backend.bounded_reads import name_of
 from core.redis_backend.keys import RegistryKeys
-from core.redis_backend.registry_scripts import FIND
+from core.redis_backend.registry_scripts import FIND, HEALTH_LEVELS
 from core.registry.agent_info import AgentInfo, FleetStatus, Lifecycle, info_of
 from core.registry.agent_registry import Scripted, clock_ms
+from core.registry.health import FALLING_SHARE
 from core.roles import Role
 from core.stored import pairs
 from core.tasks import Task
@@ -24,6 +25,8 @@ MAX_PAGE, DEFAULT_PAGE = 1_000, 100
 #: How many agents one script looks at, and how many scripts a page takes at most. So a page may be short, or empty,
 #: although more follow behind `next`.
 LOOKS, ROUNDS = 1_000, 20
+#: By how much the health that is told may be above the exact one, which the script looks at.
+ROUNDED = 0.0005
 #: How many kinds of tasks are looked at for a warning, and how many agents for each.
 MAX_KINDS, WORKERS_LOOKED_AT = 50, 50
 #: What the task types of the system itself begin with. Every worker runs them.
@@ -74,6 +77,12 @@ class Wanted(Struct, frozen=True, kw_only=True):
             return ""
         return "suspect" if self.status is FleetStatus.STALE else "heard"
 
+    @property
+    def health(self) -> tuple[str | int, ...]:
+        """What the script takes: the least health, the level up to it, and how silence lowers it."""
+        level = max(level for level in HEALTH_LEVELS if level <= self.min_health * 100)
+        return str(max(0.0, self.min_health - ROUNDED)), level, str(FALLING_SHARE)
+
 
 class Page(Struct, frozen=True, kw_only=True):
     """Some of the agents that were asked for, by id."""
@@ -95,22 +104,21 @@ class AgentDiscoveryService:
 
     async def find(self, wanted: Wanted | None = None, *, limit: int = DEFAULT_PAGE, after: str = "") -> Page:
         """The first `limit` agents that are wanted, by id, of those behind the id `after`. If few of very many fit, a
-        page has fewer, although more follow. Raises BadAgent: that is not how many a page may have."""
+        page has fewer, although more follow. Raises BadAgent: that is not how many a page may have, or no health."""
+        wanted = wanted or Wanted()
         if not 1 <= limit <= MAX_PAGE:
             raise BadAgent(f"limit: a page has 1 to {MAX_PAGE} agents, not {limit}")
-        wanted = wanted or Wanted()
+        if not 0 <= wanted.min_health <= 1:
+            raise BadAgent(f"min_health: takes 0.0 to 1.0, not {wanted.min_health}")
         if wanted.agent_ids:
             return await self._named(wanted, limit, after)
         found: list[AgentInfo] = []
-        asked = max(limit, DEFAULT_PAGE) if wanted.min_health else limit  # some of them will not do
         for _ in range(ROUNDS):
-            now_ms, after, records = await self._look(wanted, after, asked)
+            now_ms, after, records = await self._look(wanted, after, limit - len(found))
             infos = [info for fields in records if (info := info_of(pairs(fields), now_ms)) is not None]
-            found += [info for info in infos if wanted.fits(info)]
-            if not after or len(found) >= limit:
+            found += [info for info in infos if wanted.fits(info)]  # a record that nobody of ours wrote may not
+            if not after or len(found) == limit:
                 break
-        if len(found) > limit:
-            return Page(agents=tuple(found[:limit]), next=found[limit - 1].agent_id)
         return Page(agents=tuple(found), next=after or None)
 
     async def by_capability(self, capability: str, *, limit: int = DEFAULT_PAGE, after: str = "") -> Page:
@@ -150,7 +158,9 @@ class AgentDiscoveryService:
     def _find(self, wanted: Wanted, after: str, limit: int) -> Command:
         indexes = [self._keys.index(name) for name in wanted.indexes]
         keys = [*self._keys.of_scripts, *indexes]
-        return ("EVALSHA", name_of(FIND), len(keys), *keys, self._keys.records, after, limit, LOOKS, wanted.heard)
+        prefixes = self._keys.records, self._keys.indexes
+        looked_for = after, limit, LOOKS, wanted.heard, *wanted.health
+        return ("EVALSHA", name_of(FIND), len(keys), *keys, *prefixes, *looked_for)
 
     async def _named(self, wanted: Wanted, limit: int, after: str) -> Page:
         ids = sorted(agent_id for agent_id in set(wanted.agent_ids) if agent_id > after)

@@ -2,8 +2,8 @@
 
     health = heard * regularity * success * progress
 
-    heard        1 while an agent is silent for no longer than half of its time to be suspect; from there it falls in a
-                 straight line to 0, which it reaches with the end of the lease
+    heard        1 while an agent is silent for no longer than a quarter of its lease; from there it falls in a straight
+                 line to 0, which it reaches with the end of the lease
     regularity   the mean of how punctual its last heartbeats were, of which each counts four fifths of the next one
     success      1 minus the share of recent attempts that failed. Two more are counted that have not, so that one
                  failure of one attempt is no verdict; each heartbeat counts a tenth less than the next one
@@ -17,10 +17,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Successes", "health_at", "health_score", "planned_ms", "regularity", "suspect_ms"]
+__all__ = ["FALLING_SHARE", "Successes", "health_at", "health_score", "planned_ms", "regularity", "suspect_ms"]
 
 #: What the punctuality of the last heartbeats weighs against that of all before, and successes likewise.
 PUNCTUALITY_ALPHA, SUCCESS_ALPHA = 0.2, 0.1
+#: The last share of a lease, in which silence lowers the health.
+FALLING_SHARE = 0.75
 #: Attempts that are counted as successful from the start.
 ASSUMED_SUCCESSES = 2.0
 
@@ -66,9 +68,7 @@ def health_score(regular: float, error_rate: float, stalled_ms: float, lease_ms:
 
 def health_at(score: float, silent_ms: float, lease_ms: int) -> float:
     """The health that an agent with `score` at its last heartbeat has after so much silence."""
-    fresh_ms = suspect_ms(lease_ms) / 2
-    heard = 1 - max(0.0, silent_ms - fresh_ms) / (lease_ms - fresh_ms)
-    return _share(score) * _share(heard)
+    return _share(score) * _share((lease_ms - silent_ms) / (lease_ms * FALLING_SHARE))
 
 
 def _share(value: float) -> float:

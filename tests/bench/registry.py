@@ -27,7 +27,7 @@ RARE = 10
 
 
 def registry() -> dict[str, Any]:
-    """p50 and p99 in ms of each question, by the number of registered agents."""
+    """p50, p99 and CPU of client and server in ms of each question, by the number of registered agents."""
     with RedisServer(bundled_server()) as server:
         config = RedisConfig(url=server.url, password=server.password, mode="external")
         return {"looks": LOOKS, "costs": asyncio.run(_all(config))}
@@ -41,7 +41,7 @@ async def _all(config: RedisConfig) -> dict[str, dict[str, dict[str, float]]]:
             await _register(source, known, count)
             known = count
             for name, ask in _questions(source, count).items():
-                found.setdefault(name, {})[str(count)] = await _cost(ask)
+                found.setdefault(name, {})[str(count)] = await _cost(source, ask)
     return found
 
 
@@ -58,33 +58,46 @@ def _registered(number: int) -> Any:
         capabilities=("common", *(["rare"] if number < RARE else [])), tags=(f"region={number % 5}",),
         metadata={"host": "a", "pid": number}, version="1",
     )  # fmt: skip
-    vital = Vital(load=Load(in_flight=number % 4, capacity=4), health_score=0.5 + number % 50 / 100)
+    health = 1.0 if number < RARE else 0.5 + number % 45 / 100
+    vital = Vital(load=Load(in_flight=number % 5, capacity=4), health_score=health)
     return register_command(RegistryKeys("c"), declared, vital, "coordinator:c", number + 1, LEASE_MS)
 
 
 def _questions(source: RegistrySource, count: int) -> dict[str, Callable[[], Awaitable[Any]]]:
     registry, discovery = AgentRegistry("c", source), AgentDiscoveryService("c", source)
     middle = f"worker-{count // 2:05}"
-    both = Wanted(capabilities=("common", "rare"), agent_type="worker", status=FleetStatus.ACTIVE)
+    both = Wanted(capabilities=("common", "rare"), agent_type="worker", min_health=0.9)
     healthy = Wanted(services=("echo",), tags=("region=1",), min_health=0.9)
     return {
         "one, by its id": partial(registry.get, middle),
-        f"the {RARE} with a rare capability, a common one, a type and a status": partial(discovery.find, both),
+        f"the {RARE} with a rare capability, a common one, a type and a health": partial(discovery.find, both),
         "a page of 20 with a common capability": partial(
             discovery.by_capability, "common", limit=20, after=middle if count > 100 else ""
         ),
+        f"the {RARE} with a health of at least 0.97": partial(discovery.find, Wanted(min_health=0.97), limit=20),
+        "a page of 20 by health, which half of them have": partial(discovery.find, Wanted(min_health=0.7), limit=20),
         "a page of 20 by service, tag and health": partial(discovery.find, healthy, limit=20),
+        "a page of 20 that are busy": partial(discovery.find, Wanted(status=FleetStatus.BUSY), limit=20),
         "a page of 100 of all": partial(discovery.find, limit=100),
         "statistics": registry.stats,
         "a heartbeat": partial(registry.heartbeat, middle, Load(in_flight=1, capacity=4), lease_ms=LEASE_MS),
     }
 
 
-async def _cost(ask: Callable[[], Awaitable[Any]]) -> dict[str, float]:
+async def _cost(source: RegistrySource, ask: Callable[[], Awaitable[Any]]) -> dict[str, float]:
     took_ms = []
+    before_s = await _cpu_s(source)
     for _ in range(LOOKS):
         began_s = time.perf_counter()
         await ask()
         took_ms.append((time.perf_counter() - began_s) * 1000)
+    cpu_ms = (await _cpu_s(source) - before_s) / LOOKS * 1000
     cuts = statistics.quantiles(took_ms, n=100)
-    return {"p50": cuts[49], "p99": cuts[98]}
+    return {"p50": cuts[49], "p99": cuts[98], "cpu": cpu_ms}
+
+
+async def _cpu_s(source: RegistrySource) -> float:
+    """What this process and the server have used so far."""
+    [told] = await source.run(("INFO", "cpu"))
+    used = dict(line.split(":") for line in told.decode().split() if line.startswith("used_cpu_"))
+    return time.process_time() + float(used["used_cpu_user"]) + float(used["used_cpu_sys"])

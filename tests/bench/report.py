@@ -314,10 +314,10 @@ def registry_table(found: dict[str, Any], console: Console) -> None:
     """What each question takes, by the number of agents."""
     costs: dict[str, dict[str, dict[str, float]]] = found["costs"]
     counts = list(next(iter(costs.values())))
-    table = Table(title=f"Registry: p50 / p99 of {found['looks']} questions, ms", title_justify="left")
+    table = Table(title=f"Registry: p50 / p99 / CPU of {found['looks']} questions, ms", title_justify="left")
     _columns(table, "registered agents", *(f"{int(count):,}" for count in counts))
     for name, by_count in costs.items():
-        table.add_row(name, *(f"{by_count[count]['p50']:.2f} / {by_count[count]['p99']:.2f}" for count in counts))
+        table.add_row(name, *(" / ".join(f"{ms:.2f}" for ms in by_count[count].values()) for count in counts))
     console.print(table)
 
 

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from core.config.settings import RedisConfig
 from core.errors import AgentTaken
 from core.redis_backend.keys import RegistryKeys
+from core.redis_backend.registry_scripts import HEALTH_LEVELS
 from core.redis_client import Wire
 from core.registry.agent_info import Declared, FleetStatus, Lifecycle, Load
 from core.registry.agent_registry import AgentRegistry
@@ -45,6 +46,7 @@ class Fleet(RuleBasedStateMachine):
         self.registry = AgentRegistry("c", self.source)
         self.discovery = AgentDiscoveryService("c", self.source)
         self.here: dict[str, tuple[Declared, str, int, bool]] = {}  # by id: with place, incarnation, whether it is busy
+        self.of_an_older_release: set[str] = set()  # who was registered by one, which listed nobody by health
         self.lapsed: set[str] = set()  # whose lease is over, and who may still be listed
 
     def do(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -53,6 +55,7 @@ class Fleet(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.plain.flushall()
+        self.of_an_older_release.clear()
 
     def swept(self) -> None:
         """What every script that writes does first."""
@@ -80,15 +83,39 @@ class Fleet(RuleBasedStateMachine):
         assert known is None or (known[1] == place and known[2] <= start)
         assert given == start
         self.here[agent_id] = (declared, place, start, False)
+        self.of_an_older_release.discard(agent_id)
 
-    @rule(agent_id=AN_ID, start=st.integers(0, 3), busy=st.booleans())
-    def says_that_it_lives(self, agent_id: str, start: int, busy: bool) -> None:
+    @rule(agent_id=AN_ID)
+    def was_registered_by_an_older_release(self, agent_id: str) -> None:
+        if agent_id in self.here and agent_id not in self.of_an_older_release:
+            lines = self.plain.hget(KEYS.record(agent_id), "indexes").decode().split("\n")
+            for name in (line for line in lines if line.startswith("health:")):
+                self.plain.zrem(KEYS.index(name), agent_id)
+                if not self.plain.exists(KEYS.index(name)):
+                    self.plain.srem(INDEXES, name)
+            self.plain.hset(KEYS.record(agent_id), "indexes", "\n".join(self.here[agent_id][0].indexes()))
+            self.plain.hdel(KEYS.record(agent_id), "health_level")
+            self.of_an_older_release.add(agent_id)
+
+    @rule(agent_id=AN_ID, start=st.integers(0, 3), busy=st.booleans(), error_rate=st.sampled_from([0, 0.1, 0.45, 1]))
+    def says_that_it_lives(self, agent_id: str, start: int, busy: bool, error_rate: float) -> None:
         known = self.here.get(agent_id)
         load = Load(in_flight=int(busy), capacity=1)
-        renewed = self.do(self.registry.heartbeat(agent_id, load, incarnation=start, lease_ms=HOUR_MS))
+        renewed = self.do(
+            self.registry.heartbeat(agent_id, load, error_rate=error_rate, incarnation=start, lease_ms=HOUR_MS)
+        )
         assert renewed == (known is not None and start in (0, known[2]))
         if renewed and known:
             self.here[agent_id] = (*known[:3], busy)
+            self.of_an_older_release.discard(agent_id)
+
+    @rule(agent_id=AN_ID, silent=st.sampled_from([0.2, 0.4, 0.8]))
+    def is_silent_for_a_share_of_its_lease(self, agent_id: str, silent: float) -> None:
+        if agent_id in self.here:
+            last_ms = int(self.plain.time()[0] * 1000 - silent * HOUR_MS)
+            self.plain.zadd(LEASES, {agent_id: last_ms + HOUR_MS})
+            self.plain.zadd(SUSPECTS, {agent_id: last_ms + HOUR_MS / 2})
+            self.plain.hset(KEYS.record(agent_id), "last_heartbeat", last_ms)
 
     @rule(agent_id=AN_ID, start=st.integers(0, 3))
     def leaves(self, agent_id: str, start: int) -> None:
@@ -122,28 +149,49 @@ class Fleet(RuleBasedStateMachine):
         expected = {
             (agent_id, index)
             for agent_id, (declared, _, _, busy) in self.here.items()
-            for index in (*declared.indexes(), f"status:{'busy' if busy else 'active'}")
-        }
+            for index in (
+                *declared.indexes(), f"status:{'busy' if busy else 'active'}", *self.listed_health(agent_id),
+            )
+        }  # fmt: skip
         assert {entry for entry in listed if entry[0] in self.here} == expected
         assert {agent_id for agent_id, _ in listed} <= leased
         assert {name.decode() for name in self.plain.smembers(INDEXES)} == {index for _, index in listed}
 
+    def listed_health(self, agent_id: str) -> list[str]:
+        if agent_id in self.of_an_older_release:
+            return []
+        score = float(self.plain.hget(KEYS.record(agent_id), "health_score"))
+        return [f"health:{level}" for level in HEALTH_LEVELS if level <= score * 100 + 0.1]
+
+    @rule(
+        capabilities=st.sampled_from([(), ("ü:1",), ("x", "y")]), status=st.sampled_from([None, *FleetStatus]),
+        least=st.sampled_from([0.0, 0.05, 0.55, 0.9, 1.0]),
+    )  # fmt: skip
+    def are_searched(self, capabilities: tuple[str, ...], status: FleetStatus | None, least: float) -> None:
+        self.a_search_finds(Wanted(capabilities=capabilities, status=status, min_health=least))
+
     @invariant()
     def a_search_finds_whoever_fits_and_nobody_who_is_gone(self) -> None:
-        for capability in ("x", "ü:1"):
-            for status in (None, FleetStatus.BUSY, FleetStatus.ACTIVE, FleetStatus.STALE):
-                wanted = Wanted(capabilities=(capability,), status=status)
-                page = self.do(self.discovery.find(wanted, limit=1))
-                found = [*page.agents]
-                while page.next is not None:
-                    page = self.do(self.discovery.find(wanted, limit=1, after=page.next))
-                    found += page.agents
-                assert [info.agent_id for info in found] == sorted(
-                    agent_id
-                    for agent_id, (declared, _, _, busy) in self.here.items()
-                    if capability in declared.capabilities and status in (None, "busy" if busy else "active")
-                )
-                assert all(info.lifecycle is Lifecycle.ACTIVE for info in found)
+        for status in (None, FleetStatus.ACTIVE, FleetStatus.STALE):
+            for least in (0.0, 0.9):
+                self.a_search_finds(Wanted(capabilities=("x",), status=status, min_health=least))
+
+    def a_search_finds(self, wanted: Wanted) -> None:
+        """What is known of each alone says whom it finds."""
+        known = [self.do(self.registry.get(agent_id)) for agent_id in sorted(self.here)]
+        here = [info for info in known if info is not None]
+        assert {info.lifecycle for info in here} <= {Lifecycle.ACTIVE, Lifecycle.SUSPECT}
+        assert self.found(wanted) == [info.agent_id for info in here if wanted.fits(info)]
+        assert len(here) == len(self.here)
+
+    def found(self, wanted: Wanted) -> list[str]:
+        """All that fit, two to a page."""
+        page = self.do(self.discovery.find(wanted, limit=2))
+        found = [*page.agents]
+        while page.next is not None:
+            page = self.do(self.discovery.find(wanted, limit=2, after=page.next))
+            found += page.agents
+        return [info.agent_id for info in found]
 
     @invariant()
     def the_statistics_count_who_is_there(self) -> None:
