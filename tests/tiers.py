@@ -40,12 +40,12 @@ class Tiers:
         }
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, role: str, agent_id: str, *flags: str) -> None:
+    def start(self, role: str, agent_id: str, *flags: str, **environment: str) -> None:
         """Starts `python -m ROLE --id AGENT_ID FLAGS`, in the test's directory."""
         with self.log_file(agent_id).open("ab") as log:
             self._running[agent_id] = subprocess.Popen(
                 [sys.executable, "-m", role, "--id", agent_id, *flags],
-                env=self._environment,
+                env={**self._environment, **environment},
                 cwd=self._directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -96,8 +96,8 @@ class ForkedTiers(Tiers):
         processes.directory, processes.environment = directory, {}
         self._processes = processes
 
-    def start(self, role: str, agent_id: str, *flags: str) -> None:
-        self._processes.start(role, agent_id, *flags, environment=self._environment)
+    def start(self, role: str, agent_id: str, *flags: str, **environment: str) -> None:
+        self._processes.start(role, agent_id, *flags, environment={**self._environment, **environment})
 
     def kill(self, agent_id: str) -> None:
         self._processes.kill(agent_id)

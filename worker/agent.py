@@ -365,6 +365,7 @@ class WorkerAgent(Agent):
         outcome: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
         executor = Executor(
             self._handlers, concurrency=1, child_memory_mb=self.config.child_memory_mb,
+            gateway_url=self.config.gateway_url,
             on_finished=outcome.set_result, on_progress=lambda progress: None,
         )  # fmt: skip
         await executor.start()

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
@@ -56,6 +57,13 @@ def _root_secret(value: SecretStr | str | None) -> SecretStr | None:
 def _client_id(text: str) -> str:
     """A client's name, or `operator:` followed by an operator's name."""
     _agent_id(text.removeprefix("operator:"))
+    return text
+
+
+def _gateway_url(text: str) -> str:
+    url = urlsplit(text)
+    if text and (url.scheme not in {"http", "https"} or not url.hostname or url.username or url.query or url.fragment):
+        raise ValueError("this is no address of a gateway")
     return text
 
 
@@ -241,6 +249,8 @@ class AgentConfig(Value):
     )
     #: what an attempt in a child process, or all graphs that share one, may allocate
     child_memory_mb: Annotated[int, Field(ge=1), Variable("WORKER_CHILD_MEMORY_MB", "MiB, 1 or more")] = 2048
+    #: the gateway that graphs find by `get_client()` of LangGraph's SDK; empty: none
+    gateway_url: Annotated[str, AfterValidator(_gateway_url), Variable("AGENT_GATEWAY_URL", "http://HOST:PORT")] = ""
     #: what models cost, for budgets in dollars; None: nobody knows
     model_prices: Annotated[Path | None, Variable("MODEL_PRICES", "a JSON file with the prices of models")] = None
     #: a larger message is rejected unread; it must hold the children of one spawn, and so the record of their parent

@@ -110,10 +110,13 @@ F = TypeVar("F", bound=Forked)
 class Forks:
     """Starts the forkserver when it is first needed, has it fork processes, and notes how they end."""
 
-    def __init__(self, handlers: Handlers, modules: Sequence[str], memory_mb: int, runs_at_once: int = 1) -> None:
+    def __init__(
+        self, handlers: Handlers, modules: Sequence[str], memory_mb: int, runs_at_once: int = 1, gateway_url: str = ""
+    ) -> None:
         """`modules`: names and files, as for `load_code`; they are imported before the modules of `handlers`.
         `memory_mb`: what an attempt, or all runs of a shared host together, may allocate, unless a handler has a limit
-        of its own. `runs_at_once`: how many runs a shared process may have.
+        of its own. `runs_at_once`: how many runs a shared process may have. `gateway_url`: told user code as
+        AGENT_GATEWAY_URL, wherever the setting was found.
 
         Raises ConfigError in a process that only imports handlers.
         """
@@ -122,6 +125,7 @@ class Forks:
         self._modules = list(modules)
         self._memory_mb = memory_mb
         self._runs_at_once = runs_at_once
+        self._gateway_url = gateway_url
         self._process: ForkserverProcess | None = None
         self._control: socket.socket | None = None
         self._frames = Frames()
@@ -241,6 +245,7 @@ class Forks:
             "main": os.path.abspath(main) if main else None,
             "pythonpath": os.environ.get("PYTHONPATH"),
             "memory_mb": self._memory_mb,
+            "variables": {"AGENT_GATEWAY_URL": self._gateway_url} if self._gateway_url else {},
             "logging": self._logging,
         }
 

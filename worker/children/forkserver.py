@@ -174,6 +174,7 @@ class Forkserver:
 def _load(setup: Mapping[str, Any]) -> str:
     """Imports what the worker has imported. Returns what went wrong; empty if nothing did."""
     _restore(setup["pythonpath"])
+    os.environ.update(setup["variables"])
     log_as(setup["logging"])
     # A process that multiprocessing spawns imports this as its program; the worker's program must not run there.
     sys.modules["__main__"] = ModuleType("__main__")

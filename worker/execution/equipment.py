@@ -50,5 +50,5 @@ def _executor(modules: Sequence[str], handlers: Handlers, config: AgentConfig, c
     return Executor(
         handlers, concurrency=config.concurrency, agent_concurrency=config.agent_concurrency,
         hosts=config.hosts or os.cpu_count() or 1, child_memory_mb=config.child_memory_mb, modules=modules,
-        **callbacks._asdict(),
+        gateway_url=config.gateway_url, **callbacks._asdict(),
     )  # fmt: skip

@@ -22,7 +22,8 @@ __all__ = ["Executor", "Finished", "Running"]
 
 class Executor(Attempts):
     """As Attempts, with a process for each function that runs, and `hosts` processes that graphs share. `modules`: what
-    those import. `child_memory_mb`: what each may allocate. After `close` no child process is left."""
+    those import. `child_memory_mb`: what each may allocate. `gateway_url`: what graphs find by
+    `get_client()`; empty: none. After `close` no child process is left."""
 
     def __init__(
         self,
@@ -35,11 +36,12 @@ class Executor(Attempts):
         on_finished: Callable[[Finished], None],
         on_progress: Callable[[Progress], None],
         modules: Sequence[str] = (),
+        gateway_url: str = "",
         fetch_inputs: Callable[[Task], Awaitable[list[ChildOutcome]]] | None = None,
         now: Callable[[], datetime] = utc_now,
         on_event: Callable[[Task, dict[str, Any]], None] | None = None,
     ) -> None:
-        forks = Forks(handlers, modules, child_memory_mb, agent_concurrency)
+        forks = Forks(handlers, modules, child_memory_mb, agent_concurrency, gateway_url)
         super().__init__(
             handlers, ChildProcesses(forks, hosts, child_memory_mb), concurrency=concurrency,
             agent_concurrency=agent_concurrency, on_finished=on_finished, on_progress=on_progress,

@@ -55,6 +55,7 @@ from worker.hosts.messages import (
     to_host,
 )
 from worker.hosts.output import share_streams
+from worker.hosts.own_server import find_gateway_at
 from worker.hosts.run import GraphRun
 from worker.hosts.run_config import run_config
 from worker.hosts.run_gate import CallLedger, RunGate, limit_gate
@@ -92,6 +93,7 @@ def serve(connection: socket.socket, handlers: Handlers, memory_mb: int, runs_at
     young, *older = gc.get_threshold()
     if 0 < young < OBJECTS_BETWEEN_LOOKS:  # 0: the user's modules have switched it off
         gc.set_threshold(OBJECTS_BETWEEN_LOOKS, *older)
+    find_gateway_at(os.environ.get("AGENT_GATEWAY_URL", ""))
     loop = asyncio.new_event_loop()
     host = Host(handlers, memory_mb, runs_at_once, loop)
     loop.run_until_complete(host.connect(connection))
