@@ -61,23 +61,35 @@ from coordinator.task_life import (
     follow,
     hand_over,
     is_free,
+    reply_to,
     theirs,
 )
 from coordinator.telling import tell_waiting
 from coordinator.threads import recall_lines
 from coordinator.usage import release_due
+from core.access import owner_of
 from core.agents import Subordinate
 from core.balancing import Balancer
 from core.errors import BadTask, MalformedMessage
 from core.event_types import EventType
 from core.langgraph_state import AgentStatus
-from core.reports import Answer, Refusal, TaskReport, shown_id, task_id_in, task_named, task_report
+from core.reports import (
+    Answer,
+    GivenRunKey,
+    Refusal,
+    TaskReport,
+    item_of,
+    shown_id,
+    task_id_in,
+    task_named,
+    task_report,
+)
 from core.roles import Action, Address, Role
 from core.status_reports import Beat
-from core.step import Batch, Call, Drain, Event, HeartbeatDue, Received, Request, Step, Table
+from core.step import Batch, Call, Drain, Event, HeartbeatDue, Keyed, Received, Request, Step, Table
 from core.strategies import asks_of
 from core.submissions import submitted
-from core.tasks import Task, TaskError, TaskStatus, check_new, skills_needed
+from core.tasks import Task, TaskError, TaskStatus, check_new, skills_needed, tells
 
 __all__ = ["dispatch", "recall", "receive", "survey"]
 
@@ -132,7 +144,8 @@ def place(state: CoordinatorState, task_id: str, distributor_id: str, batch: Bat
 
 
 def on_watch_task(state: CoordinatorState, received: Received, batch: Batch, step: Step) -> None:
-    """Tells the client of the end of these tasks, now or when they end. The answer names the unknown ones."""
+    """Tells the client of the end of these tasks, now or when they end. The answer names the unknown ones, and has the
+    keys of what runs of others tell."""
     refused = []
     for task_id in map(task_named, received.message.tasks):
         known = theirs(state, task_id, received.sender, batch, step)
@@ -140,6 +153,8 @@ def on_watch_task(state: CoordinatorState, received: Received, batch: Batch, ste
             refused.append(Refusal(shown_id(task_id), "unknown task"))
         else:
             follow(state, known, received.sender, step)
+            if tells(known) and known.owner != owner_of(received.sender):  # an owner derives the key itself
+                step.send(reply_to(received), Keyed.of(item_of(GivenRunKey(task_id=known.task_id)), known))
     answer(received, Answer(refused=tuple(refused)), step)
 
 

@@ -25,8 +25,8 @@ from core.event_types import EventType
 from core.reports import Answer, TaskReport
 from core.roles import Action, Address, Role
 from core.spans import spans_of_end
-from core.step import Batch, Received, Sending, Step, Table
-from core.tasks import Task, TaskError, TaskStatus, check_sizes, skills_needed
+from core.step import Batch, Keyed, Received, Sending, Step, Table
+from core.tasks import Task, TaskError, TaskStatus, check_sizes, skills_needed, tells
 from core.telling import tell_end
 
 __all__ = [
@@ -313,7 +313,8 @@ def hand_over(state: CoordinatorState, task: Task, distributor_id: str, batch: B
     record = handed.to_json()
     step.put(Table.TASKS, task.task_id, record)
     step.put(Table.WANTED, task.task_id, WANT_RUN, distributor_id)
-    step.send(Sending(Address(Role.DISTRIBUTOR, distributor_id), Action.ASSIGN_TASK), record)
+    item = Keyed.of(record, handed) if tells(handed) else record
+    step.send(Sending(Address(Role.DISTRIBUTOR, distributor_id), Action.ASSIGN_TASK), item)
     step.change(task.task_id, S.IN_PROGRESS)
     step.tell(ASSIGNED, task, distributor_id)
     step.measure_distribution(task, batch.now)

@@ -14,6 +14,7 @@ from msgspec import Meta, Raw, Struct
 
 from core.errors import BadTask, MalformedMessage
 from core.json_values import check_limits
+from core.run_keys import MAX_WRAPPED
 from core.tasks import NULL, TASK_TYPE, Count, Moment, Name, TaskError, Then, in_words, is_task_id
 from core.waits import Question, Wait, check_waits
 
@@ -27,6 +28,7 @@ __all__ = [
     "AttemptName",
     "AttemptReport",
     "GivenAnswer",
+    "GivenRunKey",
     "ProgressReport",
     "QuestionsWanted",
     "Refusal",
@@ -39,6 +41,7 @@ __all__ = [
     "attempt_report",
     "children_in",
     "given_answer",
+    "given_run_key",
     "item_of",
     "progress_report",
     "questions_wanted",
@@ -175,6 +178,13 @@ class Answer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     schedules: dict[str, tuple[dict[str, Any], ...]] = {}  #: by listing: their records, by name
 
 
+class GivenRunKey(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """The key of what the run of a task tells, for a client that may see it, and that is not its owner."""
+
+    task_id: str
+    run_key: Annotated[str, Meta(max_length=MAX_WRAPPED)] = ""  #: wrapped for this client
+
+
 class _Named(Struct, gc=False):
     """What can be known about a malformed item."""
 
@@ -189,6 +199,7 @@ _attempt = msgspec.json.Decoder(AttemptReport)
 _task = msgspec.json.Decoder(TaskReport)
 _progress = msgspec.json.Decoder(ProgressReport)
 _given_answer = msgspec.json.Decoder(GivenAnswer)
+_given_run_key = msgspec.json.Decoder(GivenRunKey)
 _questions_wanted = msgspec.json.Decoder(QuestionsWanted)
 _schedules_wanted = msgspec.json.Decoder(SchedulesWanted)
 _strategy_wanted = msgspec.json.Decoder(StrategyWanted)
@@ -243,6 +254,11 @@ def given_answer(item: Raw) -> GivenAnswer:
     given = _decoded(_given_answer, item)
     check_limits("answer", bytes(given.value_json))
     return given
+
+
+def given_run_key(item: Raw) -> GivenRunKey:
+    """The key of a run that a coordinator gives to a client. Raises MalformedMessage."""
+    return _decoded(_given_run_key, item)
 
 
 def questions_wanted(item: Raw) -> QuestionsWanted:

@@ -1,24 +1,32 @@
 """The stream of a run: what its graph tells while it runs, in the modes that its client has asked for.
 
-One entry holds what was gathered in a short while: the attempt, and chunks as JSON, `[[mode, namespace, data], ...]`.
-The end of a run is its task's record, not an entry.
+One entry holds what was gathered in a short while: the attempt, and chunks as JSON, `[[mode, namespace, data], ...]`,
+with a number that grows within the attempt, and the signature of its worker (see `run_keys`). The end of a run is its
+task's record, not an entry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-__all__ = ["STREAM_TTL_MS", "StreamChunk", "chunks_of", "entry_of"]
+from core.run_keys import AttemptKey, RunKey
+
+__all__ = ["LAST_PLACE", "STREAM_TTL_MS", "EntryCheck", "StreamChunk", "chunks_of", "entry_of"]
 
 #: How long a stream is kept after its last entry.
 STREAM_TTL_MS = 60 * 60 * 1000
 
+#: Higher than the place of any chunk in its entry.
+LAST_PLACE = 2**31
 #: Number of entries that are kept of a stream; the oldest go first.
 MAX_ENTRIES = 10_000
+
+_NUMBER = re.compile(rb"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +42,63 @@ class StreamChunk:
     data: Any = None
 
 
-def entry_of(key: str, attempt: int, chunks: Iterable[bytes]) -> tuple[Sequence[bytes | str | int], ...]:
-    """The commands that append chunks, each `[mode, namespace, data]` as JSON, to the stream `key`."""
+def entry_of(
+    key: str, attempt: int, number: int, chunks: Iterable[bytes], signs: AttemptKey | None
+) -> tuple[Sequence[bytes | str | int], ...]:
+    """The commands that append chunks, each `[mode, namespace, data]` as JSON, to the stream `key`. `number`: higher
+    than that of any entry of this attempt before. `signs`: None: nobody has given the worker a key."""
     body = b"[%b]" % b",".join(chunks)
+    signed = () if signs is None else ("number", number, "kid", signs.key_id, "mac", signs.mac(number, body))
     return (
-        ("XADD", key, "MAXLEN", "~", MAX_ENTRIES, "*", "attempt", attempt, "chunks", body),
+        ("XADD", key, "MAXLEN", "~", MAX_ENTRIES, "*", "attempt", attempt, "chunks", body, *signed),
         ("PEXPIRE", key, STREAM_TTL_MS),
     )
 
 
-def chunks_of(entry_id: bytes, fields: dict[bytes, bytes], after_place: int = -1) -> Iterator[StreamChunk]:
-    """The chunks of an entry, but for those up to `after_place`."""
+def chunks_of(entry_id: bytes, fields: Mapping[bytes, bytes], after_place: int = -1) -> Iterator[StreamChunk]:
+    """The chunks of an entry of which an EntryCheck knows that a worker has written it, but for those up to
+    `after_place`."""
     attempt = int(fields[b"attempt"])
     for place, (mode, namespace, data) in enumerate(orjson.loads(fields[b"chunks"])):
         if place > after_place:
             yield StreamChunk(f"{entry_id.decode()}/{place}", attempt, mode, tuple(namespace), data)
+
+
+class EntryCheck:
+    """Tells what the workers of one run have written from what others have appended to its stream, for one reader.
+
+    An entry counts once, where it stands first: a copy further behind does not. A reader that goes on behind an entry
+    has taken those before it, so of earlier attempts it takes nothing more."""
+
+    def __init__(self, keys: Iterable[RunKey]) -> None:
+        self._attempts: dict[tuple[bytes, int], AttemptKey] = {}  #: those that have signed an entry, by id and number
+        self._taken: dict[int, int] = {}  #: the highest number of an entry, by attempt
+        self._first_attempt = 0
+        self.use(keys)
+
+    def use(self, keys: Iterable[RunKey]) -> None:
+        """Checks with these keys from now on, and with no others."""
+        self._keys = {key.key_id.encode(): key for key in keys}
+
+    def is_signed(self, fields: Mapping[bytes, bytes]) -> bool:
+        """Whether a worker of the run has written this entry."""
+        key_id, mac, chunks = fields.get(b"kid", b""), fields.get(b"mac", b""), fields.get(b"chunks", b"")
+        numbers = fields.get(b"attempt", b""), fields.get(b"number", b"")
+        if key_id not in self._keys or not all(map(_NUMBER.fullmatch, numbers)):
+            return False
+        attempt, number = map(int, numbers)
+        key = self._attempts.get((key_id, attempt)) or self._keys[key_id].of_attempt(attempt)
+        if not key.has_signed(number, chunks, mac):
+            return False
+        self._attempts[key_id, attempt] = key  # only now, since anybody can make up attempts
+        return True
+
+    def takes(self, fields: Mapping[bytes, bytes], *, goes_on: bool = False) -> bool:
+        """Whether a signed entry counts. `goes_on`: it is the one behind which the reader goes on."""
+        attempt, number = int(fields[b"attempt"]), int(fields[b"number"])
+        if attempt < self._first_attempt or number <= self._taken.get(attempt, -1):
+            return False
+        self._taken[attempt] = number
+        if goes_on:
+            self._first_attempt = attempt
+        return True

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -28,6 +28,7 @@ from core.errors import (
     UnknownKey,
 )
 from core.roles import Address
+from core.run_keys import AttemptKey, RunKey, unwrapped, wrapped
 from core.sealing import Seals
 from core.stored import pairs
 
@@ -35,6 +36,8 @@ __all__ = ["KeyRing", "ReplayWindow", "Signed", "check_fresh", "check_plausible"
 
 _LABEL = b"agent-system/a2a/v1"
 _RECORDS = "records"
+#: Number of derived keys that are remembered.
+MAX_REMEMBERED = 10_000
 #: How far the number of a start may be ahead of the server's clock, in ms.
 AHEAD_MS = 86_400_000
 #: How far a sequence number may be below the highest one, and still be known as taken or not.
@@ -93,12 +96,16 @@ class KeyRing:
     accepted too; this agent always signs with the current one.
     """
 
-    def __init__(self, chain: Sequence[Address], own: dict[str, bytes]) -> None:
+    def __init__(self, chain: Sequence[Address], named: Mapping[str, bytes]) -> None:
+        """`named`: by its id, the key of the name of the last of `chain`; the first one is current."""
         self._me = chain[-1]
+        self._name = Address(self._me.role, self._me.name)
         self._parent = chain[-2] if len(chain) > 1 else None
-        self._own = own  # key id -> this agent's key; the first one is current
-        self._current = next(iter(own))
+        self._named = dict(named)
+        self._own = {key_id: _of_session(key, self._me) for key_id, key in named.items()}
+        self._current = next(iter(self._own))
         self._links: dict[tuple[str, Address, Address], bytes] = {}
+        self._others: dict[tuple[str, Address, str], bytes] = {}  # derived for a purpose, from the key of an address
         self._revoked: set[Address] = set()
 
     @classmethod
@@ -118,7 +125,7 @@ class KeyRing:
             own = {}
         if not own or any(len(key) != 32 for key in own.values()):
             raise ConfigError("A2A_AGENT_KEY is not of the form KEYID:64-HEX-DIGITS, as `agents key` prints it.")
-        return cls(chain, {kid: _of_session(key, chain[-1]) for kid, key in own.items()})
+        return cls(chain, own)
 
     def export(self) -> str:
         """This agent's own key as text. From this secret only the keys of its own subtree can be derived."""
@@ -175,6 +182,29 @@ class KeyRing:
         """Whether `child` is revoked. All sessions of a revoked id are."""
         return Address(child.role, child.name) in self._revoked
 
+    def run_keys(self, task_id: str, owner: Address | None = None) -> list[RunKey]:
+        """The keys of a task, the current one first. `owner`: the child whose task it is; None: it is this agent's."""
+        return [RunKey.of(key_id, self._for(key_id, owner or self._name, "runs"), task_id) for key_id in self._own]
+
+    def wrapped(self, keys: Iterable[RunKey | AttemptKey], recipient: Address) -> str:
+        """Keys as text that one child can read, and the agents above it."""
+        return ",".join(wrapped(key, self._for(key.key_id, recipient, "wrapping")) for key in keys)
+
+    def unwrapped(self, text: str) -> Iterable[tuple[str, bytes]]:
+        """The keys that the parent has wrapped for this agent, each with its id. What it cannot read is left out."""
+        return unwrapped(text, lambda key_id: self._for(key_id, self._me, "wrapping") if key_id in self._own else None)
+
+    def _for(self, key_id: str, address: Address, purpose: str) -> bytes:
+        """A key that follows from that of this agent, of its name, or of a child."""
+        known = (key_id, address, purpose)
+        if (key := self._others.get(known)) is None:
+            own = self._own[key_id] if address == self._me else self._named[key_id]
+            key = _derive(own if address in (self._me, self._name) else _child_key(own, address), purpose)
+            if len(self._others) >= MAX_REMEMBERED:
+                self._others.clear()
+            self._others[known] = key
+        return key
+
     def _link(self, key_id: str, sender: Address, recipient: Address) -> bytes:
         link = (key_id, sender, recipient)
         key = self._links.get(link) or self._derived(*link)
@@ -188,7 +218,7 @@ class KeyRing:
         return _derive(child_key, f"link {sender} {recipient}")
 
     def _keep(self, link: tuple[str, Address, Address], key: bytes) -> None:
-        if len(self._links) >= 10_000 and link not in self._links:  # clients come and go
+        if len(self._links) >= MAX_REMEMBERED and link not in self._links:  # clients come and go
             self._links.clear()
         self._links[link] = key
 
@@ -204,9 +234,10 @@ def stream_keys(stream: str, secret: bytes, previous: bytes | None = None) -> di
 
 
 def _walk(root: bytes, chain: Sequence[Address]) -> bytes:
+    """The key of the name of the last of `chain`."""
     key = root
     for address in chain:
-        key = _child_key(key, address)
+        key = _child_key(key, Address(address.role, address.name))
     return key
 
 

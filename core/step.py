@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeAlias, TypeVar
 
 from msgspec import Raw
 
@@ -29,8 +29,8 @@ from core.tasks import Task
 from core.trace_context import TraceContext
 
 __all__ = [
-    "Batch", "Call", "Drain", "Effect", "Event", "HeartbeatDue", "Note", "PutAside", "Received", "Request", "Sending",
-    "Step", "Table", "Unsealed", "turn_away",
+    "Batch", "Call", "Drain", "Effect", "Event", "HeartbeatDue", "Keyed", "Note", "PutAside", "Received", "Request",
+    "Sending", "Step", "Table", "Unsealed", "turn_away",
 ]  # fmt: skip
 
 TYPE_OF_ACTION = {
@@ -62,6 +62,21 @@ TYPE_OF_ACTION = {
 
 class Unsealed(bytes):
     """A record that is stored without a seal, since nothing is decided by it: it shows a task that has ended."""
+
+
+class Keyed(bytes):
+    """An item of a message that goes with the key of what the run of a task tells. The key is added where the message
+    is signed; rules have none."""
+
+    task: Task
+
+    @classmethod
+    def of(cls, item: bytes, task: Task) -> Self:
+        """`item`, an object of JSON with at least one field. `task` names the owner, or has the key that it came
+        with."""
+        keyed = cls(item)
+        keyed.task = task
+        return keyed
 
 
 class Table(StrEnum):

@@ -27,6 +27,7 @@ from core.budget import Budget, Grants, grants_below
 from core.errors import BadTask, UnlawfulTransition
 from core.json_values import check_limits, payload_json
 from core.record_fields import NULL, Attempts, Count, Limit, Moment, Name, Seconds, value_of
+from core.run_keys import MAX_WRAPPED
 from core.task_status import ENDED, LAWFUL, Priority, TaskStatus
 from core.trace_context import TraceContext
 from core.waits import Answered, Wait
@@ -53,6 +54,7 @@ __all__ = [
     "is_task_id",
     "new_task_id",
     "skills_needed",
+    "tells",
     "tenant_of",
     "to_begin_now",
     "utc_now",
@@ -204,6 +206,8 @@ class Task(
     grants: Grants = ()  #: the budgets that it spends from, with its own, the outermost first
     delay_s: Seconds | None = None  #: not_before, as seconds after the coordinator records the task
     reply_to: tuple[str, ...] = ()  #: addresses that are told when it ends
+    #: the key of what its run tells, wrapped for the distributor that has it, and that of an attempt for its worker
+    run_key: Annotated[str, Meta(max_length=MAX_WRAPPED)] | None = None
     trace: TraceContext | None = None  #: the trace that it is part of, and the span that it belongs below
     cancel_requested: bool = False
 
@@ -351,7 +355,7 @@ UNTOUCHED: dict[str, Any] = {
         "status", "updated_at", "started_at", "completed_at", "result_json", "error", "errors", "output", "retry_count",
         "owner", "parent_id", "root_id", "depth", "submission", "children", "forgotten_children", "then", "inputs",
         "waits", "answered", "lineage", "grants", "thread_order", "behind", "undoes", "attempt", "assigned_to",
-        "reply_to", "cancel_requested",
+        "reply_to", "run_key", "cancel_requested",
     )
 }  # fmt: skip
 _of_the_system, _UNTOUCHED = attrgetter(*UNTOUCHED), tuple(UNTOUCHED.values())
@@ -416,6 +420,11 @@ def to_begin_now(task: Task) -> Task:
     if received.not_before or received.delay_s:
         raise BadTask("task fields 'not_before' and 'delay_s': a task begins at once here; submit it to have it wait")
     return received
+
+
+def tells(task: Task) -> bool:
+    """Whether the run of a task is streamed to readers."""
+    return task.run is not None and bool(task.run.stream)
 
 
 def grants_of(task: Task) -> Grants:

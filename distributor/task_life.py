@@ -19,7 +19,7 @@ from core.event_types import EventType
 from core.reports import AttemptReport, TaskReport, item_of
 from core.roles import Action
 from core.spans import spans_of_attempt, spans_of_dispatch
-from core.step import Batch, Sending, Step, Table, Unsealed
+from core.step import Batch, Keyed, Sending, Step, Table, Unsealed
 from core.tasks import NULL, Task, TaskError, TaskStatus, skills_needed
 from core.telling import tell_end
 from distributor.exclusions import avoid, forget_exclusions
@@ -67,7 +67,8 @@ def hand_over(state: DistributorState, task: Task, worker: Subordinate, batch: B
     worker.take(task.task_id, skills_needed(task))
     record = handed.to_json()
     step.put(Table.ACTUAL, task.task_id, record)
-    step.send(Sending(worker.address, Action.ASSIGN_TASK, None, worker.incarnation), record)
+    item = Keyed.of(handed.evolve(run_key=None).to_json(), handed) if handed.run_key else record
+    step.send(Sending(worker.address, Action.ASSIGN_TASK, None, worker.incarnation), item)
     step.change(task.task_id, trail(S.IN_PROGRESS, handed.assigned_to, handed.attempt, handed.task_type))
     step.tell(STARTED, handed, handed.assigned_to, handed.attempt)
     step.measure_distribution(task, batch.now)

@@ -120,7 +120,7 @@ def taken(sender: Address, highest: int) -> dict[str, ReplayWindow]:
 def sent(step: Step, recipient: Address, action: Action) -> list[Any]:
     """The items that a step says to somebody, parsed, over all messages of that kind."""
     return [
-        orjson.loads(item)
+        orjson.loads(bytes(item))
         for sending, items in step.sends.items()
         if sending[:2] == (recipient, action)
         for item in items

@@ -7,6 +7,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import starmap
 from typing import Any, assert_never
 
 import orjson
@@ -23,6 +24,7 @@ from core.recording.recorder import recorded
 from core.redis_backend.keys import CoordinatorKeys
 from core.reports import AttemptReport, item_of
 from core.roles import Address, Role
+from core.run_keys import AttemptKey
 from core.runtime.agent import Agent
 from core.runtime.agent_loop import AgentLoop
 from core.runtime.behaviour import Figures
@@ -107,7 +109,8 @@ class WorkerBehaviour:
         if self._memory is None:
             given = self._open_connection, self._chain, self._prices, self.executor.waits_for
             self._memory = self._equipment.memory(*given)
-            self._chunks = ChunkWriter(self._open_connection, CoordinatorKeys(self._chain[0].agent_id).run_stream)
+            key_of = CoordinatorKeys(self._chain[0].agent_id).run_stream
+            self._chunks = ChunkWriter(self._open_connection, key_of, self._attempt_key, self._now_ms)
         await self.executor.start(self._memory, self._chunks)
 
     async def close(self) -> None:
@@ -139,6 +142,11 @@ class WorkerBehaviour:
     def _open_connection(self) -> Connection:
         assert self._loop
         return self._loop.setup.open_connection()
+
+    def _attempt_key(self, task: Task) -> AttemptKey | None:
+        """With what the chunks of an attempt are signed; None: it came without a key that this worker can read."""
+        assert self._loop
+        return next(starmap(AttemptKey, self._loop.setup.signing.unwrapped(task.run_key or "")), None)
 
     def decide(self, batch: Batch) -> Step:
         if self._said in batch.events:
@@ -220,6 +228,10 @@ class WorkerBehaviour:
         """The time by the server's clock, by which deadlines are meant, since this machine's clock may be wrong."""
         assert self._loop
         return self._loop.setup.clock.now()
+
+    def _now_ms(self) -> int:
+        assert self._loop
+        return self._loop.setup.clock.now_ms()
 
     def _finished(self, finished: Finished) -> None:
         assert self._loop

@@ -129,7 +129,7 @@ class AgentClient(ScheduleUser):
         self._replicas = Replicas(self._server.wait_replicas, self._keys.mark(self._me))
         self._away = ""  # why Redis cannot be reached; empty: it can
         self._replayed: dict[str, str] = {}  # dead letter -> the task it runs again as
-        self._listings, self._maybe_removed = {}, set()
+        self._listings, self._maybe_removed, self._told_keys = {}, set(), {}
 
     def _leave_loop(self, *, forked: bool) -> None:
         """On another loop the client opens again. In a forked process it does so as a session of its own, since the
@@ -161,8 +161,8 @@ class AgentClient(ScheduleUser):
             self._requests = Requests(self._server, self._coordinator, self._me, self._signing, self._clock)
             self._waiting = WaitingReason(self._server, self._coordinator.agent_id)
             await self._requests.open()
-            seals = self._server.seals_of_coordinator(self._coordinator)
-            self._look = LookUp(self._me, self._keys, self._requests, self._endings, self._replicas, seals)
+            above = self._server.keys_of_coordinator(self._coordinator)
+            self._look = LookUp(self._me, self._keys, self._requests, self._endings, self._replicas, above)
             self._reader = asyncio.get_running_loop().create_task(self._read(), name=str(self._me))
 
     @operation
@@ -479,6 +479,7 @@ class AgentClient(ScheduleUser):
 
     def _on_accepted(self, message: A2AMessage) -> None:
         answer = answer_in(message.payload)
+        self._on_run_keys(message.tasks)
         self._replayed |= answer.replayed
         self._on_listed(answer.questions | answer.schedules)
         if self._requests:
@@ -489,8 +490,7 @@ class AgentClient(ScheduleUser):
             task = Task.from_json(item)
         except BadTask as error:
             raise MalformedMessage(str(error)) from error
-        if self._endings.is_open(task.task_id):
-            self._endings.tell(task)
+        self._endings.tell(task)
 
 
 def _asker(client_id: str) -> Address:

@@ -21,7 +21,9 @@ from core.ports import Command
 from core.redis_backend.clock import monotonic_s
 from core.redis_backend.keys import CoordinatorKeys
 from core.roles import Action, Address
+from core.run_keys import RunKey
 from core.sealing import Sealed, Seals
+from core.signing import KeyRing
 from core.tasks import Task
 
 __all__ = ["LOOKED_UP_AT_ONCE", "LOOK_UP_S", "LookUp", "Replicas"]
@@ -59,7 +61,7 @@ class Replicas:
 
 
 class LookUp:
-    """Looks up the tasks of one client. `seals` are the coordinator's; None: the client cannot check them."""
+    """Looks up the tasks of one client. `signing`: the keys of the coordinator; None: the client does not have them."""
 
     def __init__(
         self,
@@ -68,14 +70,15 @@ class LookUp:
         requests: Requests,
         endings: Endings,
         replicas: Replicas,
-        seals: Seals | None,
+        signing: KeyRing | None,
     ) -> None:
         self._me = me
         self._tasks = keys.tasks
         self._requests = requests
         self._endings = endings
         self._replicas = replicas
-        self._seals = seals
+        self._signing = signing
+        self._seals = signing.seals if signing else None
         self._missing: dict[str, float] = {}  # tasks without a record, and since when (monotonic)
 
     def forget(self, task_id: str) -> None:
@@ -90,6 +93,15 @@ class LookUp:
         if self._seals is None:
             return await self._ask(task_ids[:ASKED_FOR_AT_ONCE])
         return await self._read(task_ids[:LOOKED_UP_AT_ONCE], self._seals)
+
+    async def run_keys(self, task_id: str) -> list[RunKey]:
+        """The keys of what the run of a task tells, by the owner that its record names; none: this client cannot tell
+        so. Raises TransportDown."""
+        if self._signing is None or self._seals is None:
+            return []
+        [sealed] = await self._requests.run(("HGET", self._tasks, task_id))
+        task = self._opened(task_id, sealed, self._seals) if isinstance(sealed, bytes) else None
+        return self._signing.run_keys(task_id, Address.parse(task.owner) if task.owner else None) if task else []
 
     async def _read(self, task_ids: Sequence[str], seals: Seals) -> set[str]:
         try:

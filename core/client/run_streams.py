@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Coroutine, Iterator
+import logging
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Iterator
 from functools import partial
 from typing import Any, Protocol
 
+import orjson
+from msgspec import Raw
+
 from core.client.endings import Endings
+from core.client.look_up import LookUp
 from core.client.server import Server
 from core.client.strategies import Strategies
-from core.errors import BadTask, ServerRefused, TransportDown
+from core.errors import BadTask, ServerRefused, TaskTimeout, TransportDown, WorldError
 from core.ports import Connection
 from core.redis_backend.keys import CoordinatorKeys
-from core.run_stream import StreamChunk, chunks_of
+from core.reports import given_run_key
+from core.roles import Action
+from core.run_keys import RunKey
+from core.run_stream import EntryCheck, StreamChunk, chunks_of
 from core.runtime.portal import operation
+from core.signing import KeyRing
 from core.tasks import Task
 
 __all__ = ["RunStream", "RunStreams"]
@@ -23,10 +32,14 @@ __all__ = ["RunStream", "RunStreams"]
 BLOCK_MS = 200
 #: Entries of one read.
 AT_ONCE = 64
-#: Seconds between two attempts to reach Redis.
-RETRY_S = 0.5
+#: Seconds between two attempts to reach Redis, and how long the coordinator has for an answer.
+RETRY_S, ANSWER_S = 0.5, 5.0
+#: Number of the keys of runs of others that are remembered.
+MAX_TOLD_KEYS = 1_000
 
 _OVER: Any = object()
+
+log = logging.getLogger(__name__)
 
 
 class RunStreams(Strategies):
@@ -35,7 +48,11 @@ class RunStreams(Strategies):
     _server: Server
     _keys: CoordinatorKeys
     _endings: Endings
-    result: Any  #: see AgentClient
+    _signing: KeyRing | None
+    _told_keys: dict[str, str]  #: the wrapped keys of runs of others, by task
+    _look: LookUp | None
+    _ask: Any  #: these two: see AgentClient
+    result: Any
 
     def stream(self, task_id: str, modes: Collection[str] = (), after: str | None = None) -> RunStream:
         """What the run of a task tells, as StreamChunks: in an `async for`, or a `for` where no event loop runs.
@@ -43,8 +60,8 @@ class RunStreams(Strategies):
         `modes`: those wanted, of those that the task's RunOptions name; empty: all. `after`: goes on behind the chunk
         with this id. It may begin before the run does. The last chunk has the mode `lifecycle` and says how the task
         ended; it comes once. A later attempt is announced by a `lifecycle` chunk as well. A reader that is slower than
-        10,000 entries misses the oldest. Raises as `result`, UnknownTask before the first chunk; BadTask: `after` is no
-        id of a chunk."""
+        10,000 entries misses the oldest. What no worker of the run has signed is passed over. Raises as `result`,
+        UnknownTask before the first chunk; BadTask: `after` is no id of a chunk."""
         return RunStream(self, task_id, frozenset(modes), after, partial(self.result.aio, task_id))
 
     @operation
@@ -54,6 +71,35 @@ class RunStreams(Strategies):
     @operation
     async def _assured(self, task_id: str) -> None:
         await self._endings.assured(task_id)
+
+    def _own_run_keys(self, task_id: str) -> list[RunKey]:
+        """The keys of what a run tells, if this client is the owner of its task."""
+        assert self._signing  # it is open
+        return self._signing.run_keys(task_id)
+
+    @operation
+    async def _run_keys_of_another(self, task_id: str) -> list[RunKey]:
+        """The keys of what a run tells, if somebody else is the owner of its task: by the record, or from the
+        coordinator, for which it waits. None come if it does not tell them: the client itself is the owner, say."""
+        assert self._signing  # it is open
+        assert self._look
+        while True:
+            try:
+                if keys := await self._look.run_keys(task_id):
+                    return keys
+                if task_id not in self._told_keys:
+                    await self._ask(Action.WATCH_TASK, [orjson.dumps(task_id)], ANSWER_S)
+                break
+            except (TaskTimeout, WorldError):
+                await asyncio.sleep(RETRY_S)
+        return [RunKey(*key) for key in self._signing.unwrapped(self._told_keys.get(task_id, ""))]
+
+    def _on_run_keys(self, items: Iterable[Raw]) -> None:
+        """Takes the keys of runs of others that an answer brings. Raises MalformedMessage."""
+        for given in map(given_run_key, items):
+            self._told_keys[given.task_id] = given.run_key
+            if len(self._told_keys) > MAX_TOLD_KEYS:
+                del self._told_keys[next(iter(self._told_keys))]
 
 
 class Over(Protocol):
@@ -77,6 +123,9 @@ class RunStream:
         self._last = after or "0-0/-1"
         # The entry of that chunk is read again, since it may hold others behind it.
         self._entry = _before(int(stamp), int(number))
+        self._check = EntryCheck(())
+        self._has_asked = False  #: whether it has asked for the keys of somebody else
+        self._has_warned = False
 
     def __aiter__(self) -> AsyncIterator[StreamChunk]:
         return self._chunks()
@@ -92,16 +141,17 @@ class RunStream:
         attempt = 0
         try:
             await self._seen(ended)
+            self._check.use(self._client._own_run_keys(self._task_id))
             while True:
                 is_over = ended.done()  # before the read: what was told before the end is read then
                 found = await self._read(wire, block=not is_over)
-                for chunk in found:
+                for chunk in found or ():
                     if attempt and chunk.attempt > attempt:
                         yield StreamChunk(self._last, chunk.attempt, "lifecycle", data={"attempt": chunk.attempt})
                     attempt, self._last = max(attempt, chunk.attempt), chunk.id
                     if not self._modes or chunk.mode in self._modes:
                         yield chunk
-                if is_over and not found:
+                if is_over and found is None:
                     task = ended.result()
                     yield StreamChunk(self._last, task.attempt, "lifecycle", data={"status": task.status.value})
                     return
@@ -120,8 +170,8 @@ class RunStream:
         if ended.done():
             ended.result()
 
-    async def _read(self, wire: Connection, *, block: bool) -> list[StreamChunk]:
-        """The next chunks; none if there are none for a while. An outage of Redis is waited out."""
+    async def _read(self, wire: Connection, *, block: bool) -> list[StreamChunk] | None:
+        """The next chunks; None: there is nothing more for now. An outage of Redis is waited out."""
         key, wait = self._client._keys.run_stream(self._task_id), ("BLOCK", BLOCK_MS) if block else ()
         try:
             await wire.connect()
@@ -133,13 +183,38 @@ class RunStream:
             return []
         if isinstance(reply, Exception):
             raise ServerRefused(f"Redis refused to read the stream of a run: {reply}")
+        if not reply:
+            return None
         known, _, place = self._last.partition("/")
         chunks: list[StreamChunk] = []
-        for entry_id, fields in reply[0][1] if reply else ():
+        for entry_id, fields in reply[0][1]:
             self._entry = entry_id.decode()
-            told = dict(zip(fields[::2], fields[1::2], strict=True))
-            chunks += chunks_of(entry_id, told, int(place) if self._entry == known else -1)
+            told, goes_on = dict(zip(fields[::2], fields[1::2], strict=True)), self._entry == known
+            if await self._is_signed(told) and self._check.takes(told, goes_on=goes_on):
+                chunks += chunks_of(entry_id, told, int(place) if goes_on else -1)
+            else:
+                self._warn()
         return chunks
+
+    async def _is_signed(self, entry: dict[bytes, bytes]) -> bool:
+        """Whether a worker of the run has signed an entry. If it seems not to be so, the run may be somebody else's."""
+        if self._check.is_signed(entry):
+            return True
+        if self._has_asked:
+            return False
+        self._has_asked = True
+        if keys := await self._client._run_keys_of_another.aio(self._task_id):
+            self._check.use(keys)
+        return self._check.is_signed(entry)
+
+    def _warn(self) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "entries of the stream of %s are passed over: no worker of it has signed them, or they come again",
+                self._task_id,
+                extra={"action": "chunks_passed_over"},
+            )
 
 
 def _before(stamp: int, number: int) -> str:

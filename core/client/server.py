@@ -12,7 +12,6 @@ from core.operations.reader import Reader, reading
 from core.ports import Connection
 from core.redis_client import Wire
 from core.roles import Address
-from core.sealing import Seals
 from core.signing import KeyRing
 from core.wiring import keys_for, redis_or_configured, seals_of_agents, secrets_or_configured, server_for
 
@@ -41,7 +40,7 @@ class Server(Protocol):
     def keys(self, chain: Chain) -> KeyRing:
         """The keys of the last of `chain`."""
 
-    def seals_of_coordinator(self, coordinator: Address) -> Seals | None:
+    def keys_of_coordinator(self, coordinator: Address) -> KeyRing | None:
         """What the records of a coordinator are checked with; None: the client has to ask."""
 
     def seals_of_agents(self, coordinator: Address) -> SealsOf | None:
@@ -87,9 +86,9 @@ class RedisServer:
     def keys(self, chain: Chain) -> KeyRing:
         return keys_for(chain, self._secrets, self._redis)
 
-    def seals_of_coordinator(self, coordinator: Address) -> Seals | None:
+    def keys_of_coordinator(self, coordinator: Address) -> KeyRing | None:
         """None: there is only an own key, from which no other follows."""
-        return None if self._secrets.agent_key else self.keys((coordinator,)).seals
+        return None if self._secrets.agent_key else self.keys((coordinator,))
 
     def seals_of_agents(self, coordinator: Address) -> SealsOf | None:
         return seals_of_agents(coordinator.agent_id, self._secrets, self._redis)

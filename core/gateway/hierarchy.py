@@ -36,8 +36,7 @@ from core.redis_backend.keys import CoordinatorKeys
 from core.redis_backend.rate_scripts import TAKE_TOKEN
 from core.registry.discovery import AgentDiscoveryService
 from core.roles import Address, Role, asker_of
-from core.run_stream import chunks_of
-from core.stored import pairs
+from core.run_stream import LAST_PLACE
 from core.tasks import Task
 from core.webhooks import WebhookRules
 from core.wiring import redis_or_configured, seals_of_agents, secrets_or_configured, server_for
@@ -174,10 +173,9 @@ class Hierarchy:
         return (await self.tasks([task_id])).get(task_id)
 
     async def last_chunk(self, task_id: str) -> str:
-        """The id of the last chunk that the run of a task has told so far."""
+        """An id behind which stands what the run of a task tells from now on. Who wrote the last entry is not asked."""
         [found] = await self._connection.run(("XREVRANGE", self._keys.run_stream(task_id), "+", "-", "COUNT", 1))
-        chunks = [chunk for entry_id, fields in found for chunk in chunks_of(entry_id, pairs(fields))]
-        return chunks[-1].id if chunks else BEGINNING
+        return f"{found[0][0].decode()}/{LAST_PLACE}" if found else BEGINNING
 
     async def over(self, task_id: str) -> Task:
         """The task, once it has ended or asks something. Raises as `AgentClient.result`."""

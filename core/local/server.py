@@ -49,8 +49,8 @@ class MemoryServer:
     def keys(self, chain: Chain) -> KeyRing:
         return KeyRing.from_secret(self._secret, chain)
 
-    def seals_of_coordinator(self, coordinator: Address) -> Seals | None:
-        return self.keys((coordinator,)).seals
+    def keys_of_coordinator(self, coordinator: Address) -> KeyRing | None:
+        return self.keys((coordinator,))
 
     def seals_of_agents(self, coordinator: Address) -> SealsOf | None:
         def seals_of(agent: str) -> Seals | None:

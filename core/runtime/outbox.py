@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,8 +13,9 @@ from core.a2a_messaging import MAX_ITEMS, VERSION, MessageType, as_list, encode_
 from core.ports import Command
 from core.redis_backend.keys import inbox_of
 from core.roles import ASKERS, Action, Address, Role
+from core.run_keys import AttemptKey, RunKey
 from core.signing import KeyRing, Signed
-from core.step import TYPE_OF_ACTION, Sending, Step
+from core.step import TYPE_OF_ACTION, Keyed, Sending, Step
 from core.trace_context import TraceContext
 
 __all__ = ["Outbox", "chunks"]
@@ -48,7 +50,11 @@ class Outbox:
             key = inbox_of(sending.recipient, self._chain)
             to_client = sending.recipient.role in ASKERS
             extra = step.extras.get(sending, {})
-            for items in chunks(step.sends.get(sending, ())):
+            items_to_send = [
+                self._with_key(item, sending.recipient) if type(item) is Keyed else item
+                for item in step.sends.get(sending, ())
+            ]
+            for items in chunks(items_to_send):
                 signed = self._message(sending, items, extra, now_ms, step.trace)
                 kept = min(REPLIES_KEPT, max(1, REPLIES_BYTES // len(signed.body)))
                 bound = ("MAXLEN", "~", kept) if to_client else ()
@@ -66,6 +72,20 @@ class Outbox:
             return []
         known[replies] = now_ms
         return [("EXPIRE", replies, REPLIES_TTL_S)]
+
+    def _with_key(self, item: Keyed, recipient: Address) -> bytes:
+        """An item with the key of what the run of its task tells, wrapped for `recipient`; without one if this agent
+        cannot read that which came with the task."""
+        task = item.task
+        keys: Sequence[RunKey | AttemptKey]
+        if recipient.role is Role.WORKER:
+            run_keys = itertools.starmap(RunKey, self._signing.unwrapped(task.run_key or ""))
+            keys = [key.of_attempt(task.attempt) for key in run_keys]
+        else:
+            keys = self._signing.run_keys(task.task_id, Address.parse(task.owner) if task.owner else None)
+        if recipient.role not in ASKERS:  # a reader may find what was signed before the secret was changed
+            keys = keys[:1]
+        return item[:-1] + b',"run_key":"%b"}' % self._signing.wrapped(keys, recipient).encode() if keys else item
 
     def request_id(self, recipient: Address, number: int) -> str:
         """The id of the message with that sequence number; its answer names it as `parent_request_id`."""

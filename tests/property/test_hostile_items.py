@@ -157,7 +157,7 @@ class Tier:
     def take(self, *messages: Received, **fields: Any) -> Step:
         step = self.run(a_batch(*messages, later_s=self.later_s, **fields))
         for items in step.sends.values():
-            assert all(orjson.loads(item) is not ... for item in items)
+            assert all(orjson.loads(bytes(item)) is not ... for item in items)
         orjson.dumps(list(step.extras.values()))
         assert all(bytes(rejected.item) for rejected in step.rejected)
         return step

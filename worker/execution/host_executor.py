@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import orjson
 from msgspec import Raw, to_builtins
 
 from core.redis_backend.clock import monotonic_s
-from core.tasks import grants_of
+from core.tasks import grants_of, tells
 from worker.authoring.context import ChildOutcome
 from worker.authoring.registry import Handler
 from worker.children.forks import Forks
@@ -82,7 +81,7 @@ class HostExecutor:
             if ended.short_of and not (suspected or handler.isolated):
                 suspected = True  # in a process of its own it has enough, unless the fault is its own
                 continue
-            if self._chunks is not None and running.task.run is not None and running.task.run.stream:
+            if self._chunks is not None and tells(running.task):
                 await self._chunks.flush()  # before the outcome is told, which is the end of the stream
             return _finished(running, ended)
 
@@ -111,20 +110,14 @@ class HostExecutor:
                     self._pool.memory.accounts.run_is_over(running.task.task_id, running.task.attempt)
             self._pool.release(host)
 
-    def _stream_of(self, running: Running) -> Callable[[bytes], None] | None:
-        if self._chunks is None:
-            return None
-        return partial(self._chunks.add, running.task.task_id, running.task.attempt)
-
     async def _ran_in(self, host: HostProcess, running: Running, request: bytes) -> Ended:
         def begun(run: HostRun) -> None:
             self._runs[running] = running.child = run
             running.hint = self._forks.hint
 
         tell = running.tell if running.on_event else None
-        ended = await host.run(
-            running.task.task_id, request, running.report, tell, begun, self._stream_of(running), running.tell_span
-        )
+        stream = self._chunks.stream_of(running.task) if self._chunks and tells(running.task) else None
+        ended = await host.run(running.task.task_id, request, running.report, tell, begun, stream, running.tell_span)
         if ended.stuck:
             log.warning(
                 "%s has ended, but %s, so its process is ended, and what else ran there goes on in another",

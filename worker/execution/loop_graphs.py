@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from msgspec import Raw
 from core.agent_run import RunOptions
 from core.checkpoints.storage import Fence
 from core.json_values import TooLarge, result_json
-from core.tasks import grants_of
+from core.tasks import Task, grants_of, tells
 from worker.authoring.context import ChildOutcome, Context, enter
 from worker.authoring.graph_factory import Graphs
 from worker.authoring.model_limit import fleet_gate
@@ -86,7 +86,7 @@ class LoopGraphs:
             del self._controls[running]
             if self._memory is not None:
                 self._memory.accounts.run_is_over(running.task.task_id, running.task.attempt)
-        if self._chunks is not None and running.task.run is not None and running.task.run.stream:
+        if self._chunks is not None and tells(running.task):
             await self._chunks.flush()  # before the outcome is told, which is the end of the stream
         return finished
 
@@ -120,10 +120,9 @@ class LoopGraphs:
         """Whether there are limits of models."""
         return self._memory is not None and await self._memory.limits.any_known()
 
-    def stream(self, running: Running, chunk: bytes) -> None:
-        """Passes on what a run streams."""
-        if self._chunks is not None:
-            self._chunks.add(running.task.task_id, running.task.attempt, chunk)
+    def stream_of(self, task: Task) -> Callable[[bytes], None] | None:
+        """What takes what the run of a task streams; None: nothing does."""
+        return self._chunks.stream_of(task) if self._chunks and tells(task) else None
 
 
 class LoopRun:
@@ -152,7 +151,7 @@ class LoopRun:
             async with self._graphs.built(self._handler, config, options.context, store) as graph:
                 graph_run = GraphRun(
                     graph, self._request, options, config, context, self._control, saver, store,
-                    partial(self._graphs.stream, self._running), callbacks,
+                    self._graphs.stream_of(self._running.task), callbacks,
                 )  # fmt: skip
                 outcome = await graph_run.outcome()
         finally:

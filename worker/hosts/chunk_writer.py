@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 from core.checkpoints.connection import GroupedConnection
 from core.errors import AgentSystemError
 from core.ports import Connection
+from core.run_keys import AttemptKey
 from core.run_stream import entry_of
+from core.tasks import Task
 
 __all__ = ["ChunkWriter"]
 
@@ -21,22 +25,42 @@ GATHERED_BYTES = 512 * 1024
 log = logging.getLogger(__name__)
 
 
+class Run(NamedTuple):
+    """An attempt that streams."""
+
+    task_id: str
+    attempt: int
+    key: AttemptKey | None
+
+
 class ChunkWriter:
     """Lives on one event loop. A chunk that cannot be stored is lost: nobody waits for an outage of Redis."""
 
-    def __init__(self, open_connection: Callable[[], Connection], key_of: Callable[[str], str]) -> None:
-        """`key_of`: the key of the stream of a task."""
+    def __init__(
+        self,
+        open_connection: Callable[[], Connection],
+        key_of: Callable[[str], str],
+        attempt_key: Callable[[Task], AttemptKey | None],
+        now_ms: Callable[[], int],
+    ) -> None:
+        """`key_of`: the key of the stream of a task. `attempt_key`: with what the chunks of the attempt at a task are
+        signed; None: it came without. `now_ms`: the server's clock."""
         self._connection = GroupedConnection(open_connection, ())
         self._key_of = key_of
-        self._gathered: dict[tuple[str, int], list[bytes]] = {}  #: by task and attempt
-        self._sizes: dict[tuple[str, int], int] = {}
+        self._attempt_key = attempt_key
+        self._now_ms = now_ms
+        self._number = 0  #: of the last entry; the clock, so that it grows over restarts, or the next one
+        self._gathered: dict[Run, list[bytes]] = {}
+        self._sizes: dict[Run, int] = {}
         self._writing: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._next_s = 0.0  #: when the next write is due, by the clock of the loop
 
-    def add(self, task_id: str, attempt: int, chunk: bytes) -> None:
-        """Takes a chunk, as JSON, of an attempt."""
-        run = task_id, attempt
+    def stream_of(self, task: Task) -> Callable[[bytes], None]:
+        """What takes the chunks, as JSON, of the attempt at a task."""
+        return partial(self._add, Run(task.task_id, task.attempt, self._attempt_key(task)))
+
+    def _add(self, run: Run, chunk: bytes) -> None:
         self._gathered.setdefault(run, []).append(chunk)
         self._sizes[run] = self._sizes.get(run, 0) + len(chunk)
         if self._sizes[run] >= GATHERED_BYTES:
@@ -69,15 +93,16 @@ class ChunkWriter:
         if gathered:
             loop = asyncio.get_running_loop()
             self._next_s = loop.time() + GATHER_S
-            writing = loop.create_task(self._write(gathered))
+            self._number = max(self._number + 1, self._now_ms())
+            writing = loop.create_task(self._write(gathered, self._number))
             self._writing.add(writing)
             writing.add_done_callback(self._writing.discard)
 
-    async def _write(self, gathered: dict[tuple[str, int], list[bytes]]) -> None:
+    async def _write(self, gathered: dict[Run, list[bytes]], number: int) -> None:
         commands = [
             command
-            for (task_id, attempt), chunks in gathered.items()
-            for command in entry_of(self._key_of(task_id), attempt, chunks)
+            for run, chunks in gathered.items()
+            for command in entry_of(self._key_of(run.task_id), run.attempt, number, chunks, run.key)
         ]
         try:
             await self._connection.run(*commands)

@@ -53,7 +53,7 @@ class GraphRun:
     control: Any
     saver: RunSaver | None
     store: BaseStore | None
-    stream: Callable[[bytes], None]  #: is given each chunk that the client wants, as JSON
+    stream: Callable[[bytes], None] | None  #: is given each chunk that the client wants, as JSON; None: nothing is
     callbacks: list[Any]  #: of LangChain
     _owner: dict[str, str] = field(default_factory=dict, init=False)  #: of its thread, once that is known
 
@@ -220,7 +220,7 @@ class GraphRun:
             **breakpoints(self.options),
         ):  # fmt: skip
             namespace, mode, chunk = told if wanted else ((), *told)
-            if mode in wanted:
+            if mode in wanted and self.stream is not None:
                 self.stream(chunk_json(mode, namespace, chunk))
             if namespace:  # of a subgraph
                 continue
