@@ -22,7 +22,7 @@ from core.errors import BadSchedule, BadTask, MalformedMessage, NotAdmitted
 from core.event_types import EventType
 from core.reports import Answer, Refusal, SchedulesWanted, schedules_wanted, shown_id, text_in
 from core.roles import Address
-from core.schedules import MISSED_KEPT, OF_THE_SYSTEM, Schedule, due, firing_id, next_firing
+from core.schedules import MISSED_KEPT, OF_THE_SYSTEM, Schedule, due, firing_id, next_firing, task_of_firing
 from core.step import Batch, Received, Step, Table
 
 __all__ = [
@@ -235,9 +235,10 @@ def with_due(schedule: Schedule, batch: Batch, step: Step) -> Schedule:
 
 def open_task(state: CoordinatorState, schedule: Schedule, at: datetime, batch: Batch, step: Step) -> Iterator[str]:
     """Opens the task of a firing, and gives its id; nothing if there has been one of that id. Raises as `accept`."""
-    task_id = firing_id(schedule.name, at)
+    task = task_of_firing(schedule, at)
+    task_id = task.task_id
     if known_task(state, task_id, batch, step) is None:
-        accept(state, schedule.task.evolve(task_id=task_id), None, batch, step, owner=schedule.owner)
+        accept(state, task, None, batch, step, owner=schedule.owner)
         if schedule.webhook is not None:
             step.put(Table.WEBHOOKS, task_id, schedule.webhook.encode())
         step.tell(EventType.SCHEDULE_FIRED, state.local_tasks[task_id], schedule.name, told(at))

@@ -15,12 +15,14 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
+from uuid import UUID, uuid5
 
 import msgspec
 import orjson
 from msgspec import Meta, Raw, Struct
 from msgspec.structs import replace
 
+from core.agent_run import RunOptions
 from core.errors import BadSchedule, BadTask, BadWebhook
 from core.firing_times import check_expression, next_time, zone_named
 from core.json_values import check_limits, payload_json
@@ -28,9 +30,14 @@ from core.record_fields import Count, Moment, value_of
 from core.tasks import NOT_GIVEN, FreshId, Task, check_new, check_sizes, in_words
 from core.webhooks import check_url
 
-__all__ = ["MISSED_KEPT", "OF_THE_SYSTEM", "Due", "Missed", "Schedule", "due", "firing_id", "next_firing", "upcoming"]
+__all__ = [
+    "MISSED_KEPT", "OF_THE_SYSTEM", "Due", "Missed", "Schedule", "due", "fired_since", "firing_id", "kept_thread",
+    "next_firing", "task_of_firing", "upcoming",
+]  # fmt: skip
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+#: From it and the id of a task follows the thread that a schedule keeps of it.
+THREADS = UUID("5ec3a3a4-6c0d-4b86-9f4c-0a2f8b1c7d90")
 #: How late a firing may be without counting as missed: a successor has the lease within that time.
 GRACE = timedelta(seconds=30)
 #: Number of missed firings that are made up for, the latest ones.
@@ -90,6 +97,7 @@ class Schedule(
     paused: bool = False
     until: Moment | None = None  #: no firing is later
     webhook: str | None = None  #: a URL that gateways call, by POST, when a task that it has opened has ended
+    keeps_threads: bool = False  #: whether the graph of each task has a thread that stays when it has ended
     metadata_json: dict[str, Raw] = {}  #: belongs to the caller; carried along, never read
     owner: str | None = None  #: whose it is and its tasks are, as `role:name`
     created_at: Moment | None = None
@@ -114,6 +122,7 @@ class Schedule(
             paused: bool = False,
             until: datetime | None = None,
             webhook: str | None = None,
+            keeps_threads: bool = False,
             metadata: dict[str, Any] = ...,
             **of_the_system: Any,
         ) -> None: ...
@@ -177,6 +186,8 @@ class Schedule(
             raise BadSchedule(f"{what} has the id {task.task_id!r}; leave it out: each firing has an id of its own")
         if task.deadline or task.not_before:
             raise BadSchedule(f"{what} has a moment of its own; use timeout_s and delay_s, which count from a firing")
+        if self.keeps_threads and task.run and task.run.thread_id:
+            raise BadSchedule(f"{what} has a thread, which is kept; leave out thread_id or keeps_threads")
         try:
             check_new(task.evolve(task_id=firing_id(self.name, NOT_GIVEN)))
             check_sizes(task)
@@ -226,6 +237,31 @@ def _in_words(error: msgspec.ValidationError) -> str:
 def firing_id(name: str, at: datetime) -> str:
     """The id of the task that a schedule opens at that time: `report@2026-11-28T12:00:00Z`."""
     return f"{name}@{at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='seconds')}Z"
+
+
+def task_of_firing(schedule: Schedule, at: datetime) -> Task:
+    """What a schedule opens at that time."""
+    task = schedule.task.evolve(task_id=firing_id(schedule.name, at))
+    if schedule.keeps_threads:
+        task = task.evolve(run=replace(task.run or RunOptions(), thread_id=kept_thread(task.task_id)))
+    return task
+
+
+def kept_thread(task_id: str) -> str:
+    """The thread of a task that a schedule has opened which keeps threads."""
+    return str(uuid5(THREADS, task_id))
+
+
+def fired_since(schedule: Schedule, after: datetime | None) -> list[datetime]:
+    """The times after that one (None: all) at which a schedule has opened tasks, but for those that it has missed: the
+    latest MISSED_KEPT, as its timing is now."""
+    up_to = schedule.fired_until
+    if schedule.owed and up_to is not None:
+        up_to = min(up_to, min(schedule.owed) - timedelta(seconds=1))
+    begun = max(filter(None, (after, schedule.since)), default=up_to)
+    if up_to is None or begun is None or begun >= up_to:
+        return []
+    return list(_last_firings(schedule, begun, up_to, MISSED_KEPT))
 
 
 def next_firing(schedule: Schedule, after: datetime) -> datetime | None:

@@ -46,10 +46,12 @@ def gateway_app(hierarchy: Hierarchy, door: Door | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with hierarchy, hierarchy.fleet() as fleet, asyncio.TaskGroup() as group:
             app.state.hierarchy, app.state.fleet = hierarchy, fleet
-            courier = group.create_task(Courier(hierarchy).run()) if hierarchy.webhooks.secret else None
+            background = [group.create_task(hierarchy.crons.watch())]
+            if hierarchy.webhooks.secret:
+                background.append(group.create_task(Courier(hierarchy).run()))
             yield
-            if courier is not None:
-                courier.cancel()
+            for task in background:
+                task.cancel()
 
     app = FastAPI(
         title="agent-system",

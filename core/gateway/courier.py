@@ -15,9 +15,10 @@ import orjson
 from msgspec.structs import replace
 
 from core.errors import AgentSystemError, BadWebhook
+from core.gateway.cron_runs import run_of_cron, thread_of_cron
 from core.gateway.deliveries import Delivery
 from core.gateway.hierarchy import Hierarchy, asks
-from core.gateway.records import RunRecord, run_of_cron, thread_of_cron
+from core.gateway.records import RunRecord
 from core.gateway.run_events import error_of, interrupts_of
 from core.gateway.run_life import run_told
 from core.gateway.task_bodies import told_outcome

@@ -11,10 +11,11 @@ from pydantic import BeforeValidator, Field
 
 from core.errors import UnknownSchedule
 from core.gateway.assistants import assistant_named
+from core.gateway.cron_runs import CRON
 from core.gateway.hierarchy import Hierarchy
 from core.gateway.problems import Problem
 from core.gateway.run_requests import Body, Mode, RunBody, listed, run_of, task_of
-from core.gateway.thread_life import thread_for_run
+from core.gateway.thread_life import delete_cron, thread_for_run
 from core.gateway.visible_records import hierarchy_of
 from core.schedules import Schedule, upcoming
 from core.tasks import utc_now
@@ -22,9 +23,6 @@ from core.tasks import utc_now
 __all__ = ["router"]
 
 router = APIRouter(tags=["crons"])
-
-#: Under what name the metadata of a schedule have what makes it a cron.
-CRON = "cron"
 
 
 def in_utc(value: Any) -> Any:
@@ -95,8 +93,6 @@ async def create(request: Request, body: CronBody, thread_id: str | None = None)
         assistant = await assistant_named(hierarchy, body.assistant_id)
         tenant = (await thread_for_run(hierarchy, thread_id, body.if_not_exists, assistant)).tenant
     schedule = await _schedule_of(hierarchy, str(uuid4()), body, thread_id, tenant)
-    if thread_id is not None:
-        await hierarchy.records.note_cron(thread_id, schedule.name)
     return await _set(hierarchy, schedule)
 
 
@@ -105,12 +101,8 @@ async def _schedule_of(
 ) -> Schedule:
     """Raises Problem, BadTask, BadSchedule, BadWebhook."""
     body.check()
-    for name, is_given, cure in (
-        ("command", body.command is not None, "give an input"),
-        ("on_run_completed", body.on_run_completed == "keep", "create it for a thread, which is kept"),
-    ):
-        if is_given:
-            raise Problem(422, f"{name}: a cron cannot have this; {cure}")
+    if body.command is not None:
+        raise Problem(422, "command: a cron cannot have this; give an input")
     if body.webhook is not None:
         hierarchy.webhooks.check(body.webhook)
     assistant = await assistant_named(hierarchy, body.assistant_id)
@@ -130,12 +122,16 @@ async def _schedule_of(
         task=task_of(body, run, assistant).evolve(task_id=""),
         until=body.end_time,
         webhook=body.webhook,
+        keeps_threads=thread_id is None and body.on_run_completed == "keep",
         paused=not body.enabled,
         metadata={CRON: cron},
     )
 
 
 async def _set(hierarchy: Hierarchy, schedule: Schedule) -> dict[str, Any]:
+    thread_id = schedule.metadata[CRON]["thread_id"]
+    if thread_id is not None or schedule.keeps_threads:
+        await hierarchy.crons.note(schedule.name, thread_id)
     await hierarchy.client.schedules.set.aio(schedule)
     return told(await hierarchy.client.schedules.get.aio(schedule.name))
 
@@ -192,6 +188,7 @@ async def update(request: Request, cron_id: str, body: CronChanges) -> dict[str,
         if (value := getattr(body, name)) is not None or name == "end_time"
     }  # fmt: skip
     changed = CronBody.model_validate(before | changes)
+    await hierarchy.crons.look_at(cron_id)  # what it has begun follows from its times, which may be others from now on
     return await _set(hierarchy, await _schedule_of(hierarchy, cron_id, changed, cron["thread_id"], known.task.tenant))
 
 
@@ -199,8 +196,8 @@ async def update(request: Request, cron_id: str, body: CronChanges) -> dict[str,
 async def delete(request: Request, cron_id: str) -> dict[str, Any]:
     """Deletes a cron. The runs that it has begun go on."""
     hierarchy = hierarchy_of(request)
-    await _known(hierarchy, cron_id)
-    await hierarchy.client.schedules.remove.aio(cron_id)
+    known = await _known(hierarchy, cron_id)
+    await delete_cron(hierarchy, cron_id, known.metadata[CRON]["thread_id"])
     return {}
 
 

@@ -17,6 +17,7 @@ from core.checkpoints.redis_store import RedisStore
 from core.checkpoints.threads import Threads
 from core.client.agent_client import AgentClient
 from core.config.settings import A2ASecrets, AgentConfig, RedisConfig
+from core.gateway.cron_runs import CronRuns
 from core.gateway.deliveries import Deliveries
 from core.gateway.event_fan import EventFan
 from core.gateway.fleet import Fleet
@@ -54,6 +55,7 @@ class Hierarchy:
 
     client: AgentClient
     records: Records
+    crons: CronRuns
     deliveries: Deliveries
     threads: Threads
     store: RedisStore
@@ -99,7 +101,8 @@ class Hierarchy:
             partial(EventFeed, opening(redis), self.coordinator_id, self._seals(redis)), self._newest_event
         )
         self._watch = QuestionsWatch(self._connection, self._keys.questions)
-        self.records = Records(self._connection, self.coordinator_id)
+        self.crons = CronRuns(self._connection, self.coordinator_id)
+        self.records = Records(self._connection, self.coordinator_id, self.crons)
         self.deliveries = Deliveries(self._connection, self.gateway_keys)
         self._saver = RedisSaver(redis)
         self.threads = Threads(self._saver)

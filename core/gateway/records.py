@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Container, Sequence
+from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -12,12 +12,11 @@ from msgspec import Struct
 from core.checkpoints.connection import GroupedConnection
 from core.ports import Command
 from core.redis_backend.gateway_keys import GatewayKeys
-from core.redis_backend.keys import CoordinatorKeys
-from core.schedules import Schedule
-from core.sealing import bare
-from core.tasks import Task
 
-__all__ = ["BEGINNING", "AssistantRecord", "Records", "RunRecord", "ThreadRecord", "run_of_cron", "thread_of_cron"]
+if TYPE_CHECKING:
+    from core.gateway.cron_runs import CronRuns
+
+__all__ = ["BEGINNING", "AssistantRecord", "Records", "RunRecord", "ThreadRecord"]
 
 #: How long a run without a thread can be asked for.
 TEMPORARY_MS = 24 * 60 * 60 * 1000
@@ -25,9 +24,6 @@ TEMPORARY_MS = 24 * 60 * 60 * 1000
 PAGE = 200
 #: The place before the first chunk of a run's stream.
 BEGINNING = "0-0/-1"
-
-#: In the id of a run that a cron has begun.
-CRON_MARK = "@"
 
 
 class AssistantRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -83,45 +79,24 @@ class RunRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
 R = TypeVar("R", AssistantRecord, ThreadRecord, RunRecord)
 
 
-def thread_of_cron(task: Task) -> str | None:
-    """The thread in which a cron has begun a run, if the task is one; without a thread, it is one of its own."""
-    of_a_client = "assistant_id" in task.run.config.get("metadata", {}) if task.run else False
-    return (task.run.thread_id or task.task_id) if task.run and of_a_client and CRON_MARK in task.task_id else None
-
-
-def run_of_cron(task: Task, thread_id: str) -> RunRecord:
-    """The run that a cron has begun, as a client that has asked for it would have had it recorded."""
-    assert task.run
-    metadata = task.run.config.get("metadata", {})
-    return RunRecord(
-        run_id=task.task_id,
-        thread_id=thread_id,
-        task_id=task.task_id,
-        assistant_id=metadata.get("assistant_id", ""),
-        graph_id=task.task_type,
-        created_at=task.created_at,
-        metadata=metadata,
-        tenant=task.tenant,
-        multitask_strategy=task.run.multitask,
-        modes=("values",),
-    )
-
-
 class Records:
     """Reads and writes them. Raises TransportDown and ServerRefused. What was written before a crash is there."""
 
-    def __init__(self, connection: GroupedConnection, coordinator_id: str, tenant: str | None = None) -> None:
-        """`tenant`: what belongs to others is not there for whoever reads; None: everything is."""
+    def __init__(
+        self, connection: GroupedConnection, coordinator_id: str, crons: CronRuns, tenant: str | None = None
+    ) -> None:
+        """`crons`: records what they have begun. `tenant`: what belongs to others is not there for whoever reads; None:
+        everything is."""
         self._connection = connection
         self._coordinator_id = coordinator_id
+        self._crons = crons
         self._tenant = tenant
         self._run = connection.run
         self._keys = GatewayKeys(coordinator_id)
-        self._coordinator = CoordinatorKeys(coordinator_id)
 
     def of(self, tenant: str) -> Records:
         """These records as a tenant sees them."""
-        return Records(self._connection, self._coordinator_id, tenant)
+        return Records(self._connection, self._coordinator_id, self._crons, tenant)
 
     def _seen(self, kind: type[R], stored: bytes | None) -> R | None:
         """A record, if there is one that may be seen."""
@@ -168,6 +143,9 @@ class Records:
 
     async def thread(self, thread_id: str) -> ThreadRecord | None:
         [stored] = await self._run(("HGET", self._keys.threads, thread_id))
+        if stored is None:
+            await self._crons.look(None)
+            [stored] = await self._run(("HGET", self._keys.threads, thread_id))
         return self._seen(ThreadRecord, stored)
 
     async def put_thread(self, thread: ThreadRecord, *, is_new: bool = False) -> bool:
@@ -191,6 +169,7 @@ class Records:
 
     async def threads(self) -> AsyncIterator[ThreadRecord]:
         """All of them, those first that have changed last."""
+        await self._crons.look(None)
         start = 0
         while True:
             [ids] = await self._run(("ZREVRANGE", self._keys.recent, start, start + PAGE - 1))
@@ -206,33 +185,18 @@ class Records:
 
     async def runs(self, thread_id: str) -> list[RunRecord]:
         """The runs of a thread, the newest first. Those that its crons have begun lately are recorded now."""
-        found, crons = await self._run(
-            ("HGETALL", self._keys.runs(thread_id)), ("SMEMBERS", self._keys.crons(thread_id))
-        )
-        runs = [run for stored in found[1::2] if (run := self._seen(RunRecord, stored)) is not None]
-        if crons and (begun := await self._begun_by(crons, thread_id, {run.run_id for run in runs})):
-            await self.put_runs(*begun)
-            runs += [run for run in begun if self._tenant in (None, run.tenant)]
+        await self._crons.look(thread_id)
+        [found] = await self._run(("HVALS", self._keys.runs(thread_id)))
+        runs = [run for stored in found if (run := self._seen(RunRecord, stored)) is not None]
         return sorted(runs, key=lambda run: run.created_at, reverse=True)
 
     async def run(self, thread_id: str, run_id: str) -> RunRecord | None:
         [stored] = await self._run(("HGET", self._keys.runs(thread_id), run_id))
-        if stored is None and CRON_MARK in run_id:
-            return next((run for run in await self.runs(thread_id) if run.run_id == run_id), None)
+        if stored is None:
+            await self._crons.look(thread_id)
+            await self._crons.look(None)
+            [stored] = await self._run(("HGET", self._keys.runs(thread_id), run_id))
         return self._seen(RunRecord, stored)
-
-    async def note_cron(self, thread_id: str, cron_id: str) -> None:
-        """Notes that a cron begins runs in a thread."""
-        await self._run(("SADD", self._keys.crons(thread_id), cron_id))
-
-    async def _begun_by(self, crons: Sequence[bytes], thread_id: str, known: Container[str]) -> list[RunRecord]:
-        """The runs that these crons have begun in a thread lately, but for the known ones."""
-        [stored] = await self._run(("HMGET", self._coordinator.schedules, *crons))
-        schedules = [Schedule.from_json(bare(record)) for record in stored if record]
-        new = [run_id for schedule in schedules for run_id in schedule.recent if run_id not in known]
-        [records] = await self._run(("HMGET", self._coordinator.tasks, *new)) if new else [[]]
-        tasks = [Task.from_json(record) for record in records if record]
-        return [run_of_cron(task, thread_id) for task in tasks]
 
     async def put_runs(self, *runs: RunRecord) -> None:
         """Writes runs of one thread, all or none."""

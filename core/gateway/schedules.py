@@ -53,6 +53,9 @@ class ScheduleBody(Body):
     webhook: str | None = Field(
         default=None, max_length=2000, description="a URL that is told of the end of each of its tasks, by POST"
     )
+    keeps_threads: bool = Field(
+        default=False, description="whether the graph of each task has a thread of its own that stays"
+    )
     paused: bool = False
     metadata: dict[str, Any] = Field(default_factory=dict, description="carried along, never read")
 
@@ -69,6 +72,7 @@ class ScheduleView(BaseModel):
     paused: bool
     until: datetime | None
     webhook: str | None
+    keeps_threads: bool
     metadata: dict[str, Any]
     owner: str | None
     created_at: datetime | None

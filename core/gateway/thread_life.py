@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Literal
 from uuid import UUID, uuid4
@@ -9,11 +10,12 @@ from uuid import UUID, uuid4
 from msgspec.structs import replace
 
 from core.agent_run import is_thread_id
+from core.errors import UnknownSchedule
 from core.gateway.hierarchy import Hierarchy, asks
 from core.gateway.problems import Problem
 from core.gateway.records import AssistantRecord, ThreadRecord
 
-__all__ = ["delete_thread", "known_thread", "new_thread", "thread_for_run"]
+__all__ = ["delete_cron", "delete_thread", "known_thread", "new_thread", "thread_for_run"]
 
 #: How long a worker may take to delete a thread, s.
 DELETED_WITHIN_S = 30.0
@@ -67,13 +69,15 @@ async def thread_for_run(
 
 
 async def delete_thread(hierarchy: Hierarchy, thread: ThreadRecord) -> None:
-    """Deletes a thread, what its graphs remember, and its runs. One that waits for an answer is given up. If a worker
-    has its graph, that is done in the line of the thread, so that no run comes between. Raises Problem and TaskRefused:
-    it has a run that goes on."""
+    """Deletes a thread, what its graphs remember, its runs, and the crons that begin some. One that waits for an
+    answer is given up. If a worker has its graph, that is done in the line of the thread, so that no run comes between.
+    Raises Problem and TaskRefused: it has a run that goes on."""
     runs = await hierarchy.records.runs(thread.thread_id)
     tasks = await hierarchy.tasks([run.task_id for run in runs if run.until is None])
     if any(not task.status.ended and not asks(task) for task in tasks.values()):
         raise Problem(409, f"thread {thread.thread_id!r} has a run; cancel it, or wait for its end")
+    for cron_id in await hierarchy.crons.of(thread.thread_id):
+        await delete_cron(hierarchy, cron_id, thread.thread_id)
     newest = await hierarchy.threads.history(thread.thread_id, 1)
     if newest and newest[0].graph in await hierarchy.graphs():
         await hierarchy.client.threads.delete.aio(
@@ -86,3 +90,11 @@ async def delete_thread(hierarchy: Hierarchy, thread: ThreadRecord) -> None:
                 await hierarchy.over(task.task_id)
         await hierarchy.client.threads.delete.aio(thread.thread_id)
     await hierarchy.records.delete_thread(thread.thread_id)
+
+
+async def delete_cron(hierarchy: Hierarchy, cron_id: str, thread_id: str | None) -> None:
+    """Deletes a cron, once what it has begun is recorded. `thread_id`: in which it begins runs; None: in others."""
+    await hierarchy.crons.look_at(cron_id)
+    with suppress(UnknownSchedule):
+        await hierarchy.client.schedules.remove.aio(cron_id)
+    await hierarchy.crons.forget(cron_id, thread_id)

@@ -7,6 +7,9 @@
 {gateway:C}:runs:T                       hash    run id -> what was asked, JSON             1 day     gateways
                                                  (of a thread that is kept: no TTL)
 {gateway:C}:crons:T                      set     crons that begin runs in thread T          -         gateways
+{gateway:C}:kept_crons                   set     crons that keep a thread of each run       -         gateways
+{gateway:C}:seen_crons                   hash    cron -> the time of its last run that is   -         gateways
+                                                 recorded
 {gateway:C}:webhooks                     hash    id of a run or task -> whom to tell of its  -         gateways
                                                  end, JSON
 {gateway:C}:webhooks:due                 zset    these by when they are looked at next (ms)  -         gateways
@@ -58,6 +61,14 @@ class GatewayKeys:
 
     def crons(self, thread_id: str) -> str:
         return self._key(f"crons:{thread_id}")
+
+    @property
+    def kept_crons(self) -> str:
+        return self._key("kept_crons")
+
+    @property
+    def seen_crons(self) -> str:
+        return self._key("seen_crons")
 
     @property
     def webhooks(self) -> str:

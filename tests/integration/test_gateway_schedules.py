@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -138,24 +139,64 @@ async def test_crons_are_created_found_changed_and_deleted(sdk: LangGraphClient)
         await sdk.crons.create("steps", schedule="often")
 
 
-async def test_the_runs_of_a_cron_are_runs_of_its_thread(sdk: LangGraphClient, doors: Doors) -> None:
-    thread = (await sdk.threads.create())["thread_id"]
-    cron: Any = await sdk.crons.create_for_thread(thread, "steps", schedule="0 0 1 1 *", input={"done": []})
+@asynccontextmanager
+async def often(doors: Doors, cron_id: str) -> AsyncIterator[None]:
+    """Has a cron come true each second in the block. None does more often than each minute, which nobody waits for
+    here."""
     tiers = doors.gateways.tiers
     async with AgentClient(tiers.redis, tiers.secrets, "coordinator-1", "gateway") as gateway:
-        known = (await gateway.schedules.get.aio(cron["cron_id"])).to_dict()
-        # No cron comes true more often than each minute, for which nobody wants to wait here.
-        fields = {name: known[name] for name in ("name", "task", "metadata")}
+        known = (await gateway.schedules.get.aio(cron_id)).to_dict()
+        fields = {name: known[name] for name in ("name", "task", "metadata", "keeps_threads")}
         await gateway.schedules.set.aio(Schedule(**fields, every_s=1))
         try:
-
-            async def has_begun() -> bool:
-                return any(run["status"] == "success" for run in await sdk.runs.list(thread))
-
-            await until_async(has_begun, "a run has begun and ended")
+            yield
         finally:
-            await gateway.schedules.remove.aio(cron["cron_id"])
+            await gateway.schedules.pause.aio(cron_id)
+
+
+async def test_the_runs_of_a_cron_are_runs_of_its_thread_and_go_with_it(sdk: LangGraphClient, doors: Doors) -> None:
+    thread = (await sdk.threads.create())["thread_id"]
+    cron: Any = await sdk.crons.create_for_thread(thread, "steps", schedule="0 0 1 1 *", input={"done": []})
+    async with often(doors, cron["cron_id"]):
+
+        async def has_begun() -> bool:
+            return any(run["status"] == "success" for run in await sdk.runs.list(thread))
+
+        await until_async(has_begun, "a run has begun and ended")
     first = (await sdk.runs.list(thread))[-1]
     assert first["run_id"].startswith(f"{cron['cron_id']}@")
     assert (await sdk.runs.get(thread, first["run_id"]))["assistant_id"] == first["assistant_id"]
     assert (await sdk.runs.join(thread, first["run_id"]))["done"][:2] == ["first", "second"]
+
+    await sdk.runs.delete(thread, first["run_id"])
+    assert first["run_id"] not in [run["run_id"] for run in await sdk.runs.list(thread)]
+    for run in await sdk.runs.list(thread):
+        await sdk.runs.join(thread, run["run_id"])
+    await sdk.threads.delete(thread)
+    assert await sdk.crons.count(thread_id=thread) == 0
+
+
+async def test_the_thread_of_each_run_of_a_cron_is_kept_if_so_asked(sdk: LangGraphClient, doors: Doors) -> None:
+    cron: Any = await sdk.crons.create(
+        "steps", schedule="0 0 1 1 *", input={"done": []}, metadata={"of": "ada"}, on_run_completed="keep"
+    )
+    assert cron["on_run_completed"] == "keep"
+    mine: Any = {"cron_id": cron["cron_id"]}
+    async with often(doors, cron["cron_id"]):
+
+        async def are_kept() -> bool:
+            return await sdk.threads.count(metadata=mine, status="idle") > 1
+
+        await until_async(are_kept, "two threads are kept")
+    kept, *_ = await sdk.threads.search(metadata=mine, status="idle")
+    assert kept["values"] == {"done": ["first", "second"]}
+    [run] = await sdk.runs.list(kept["thread_id"])
+    assert (run["status"], (run["metadata"] or {})["of"]) == ("success", "ada")
+    again: Any = await sdk.runs.wait(kept["thread_id"], "steps", input={"done": []})
+    assert again["done"] == ["first", "second"] * 2
+
+    await sdk.threads.delete(kept["thread_id"])
+    assert kept["thread_id"] not in [one["thread_id"] for one in await sdk.threads.search(metadata=mine)]
+    changed: Any = await sdk.crons.update(cron["cron_id"], schedule="0 0 2 1 *", on_run_completed="delete")
+    assert changed["on_run_completed"] == "delete"
+    await sdk.crons.delete(cron["cron_id"])

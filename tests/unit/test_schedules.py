@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core.errors import BadSchedule
-from core.schedules import MISSED_KEPT, Schedule, due, firing_id, next_firing, upcoming
+from core.schedules import MISSED_KEPT, Schedule, due, fired_since, firing_id, next_firing, task_of_firing, upcoming
 from core.tasks import Task, is_task_id
 
 NOON = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
@@ -38,6 +38,10 @@ def test_a_schedule_travels_as_json() -> None:
     [
         ({"name": "a b"}, "use 1 to 64 letters"),
         ({"name": "report@noon"}, "use 1 to 64 letters"),
+        (
+            {"keeps_threads": True, "task": {"task_type": "x", "run": {"thread_id": "t"}}},
+            "leave out thread_id or keeps_t",
+        ),
         ({"every_s": 5, "cron": "* * * * *"}, "give either cron='0 9 [*] [*] [*]' or every_s=60"),
         ({"cron": None}, "give either cron="),
         ({"cron": "* * * *"}, "give five fields"),
@@ -137,3 +141,23 @@ def test_of_years_of_missed_firings_the_latest_thousand_are_made_up_for() -> Non
     hourly = due(since_noon(missed="all"), NOON + timedelta(days=365, minutes=5))
     assert hourly
     assert len(hourly.firings) == MISSED_KEPT
+
+
+def test_the_times_that_have_opened_tasks_follow_from_how_far_a_schedule_is() -> None:
+    hours = [NOON + number * HOUR for number in range(1, 4)]
+    at_three = since_noon().evolve(fired_until=NOON + 3.5 * HOUR)
+    assert fired_since(at_three, None) == hours
+    assert fired_since(at_three, hours[0]) == hours[1:]
+    assert fired_since(at_three, hours[2]) == fired_since(since_noon(), None) == []
+    assert fired_since(at_three.evolve(owed=(hours[1], hours[2])), None) == hours[:1]
+    assert len(fired_since(at_three.evolve(since=NOON - timedelta(days=365)), None)) == MISSED_KEPT
+    assert fired_since(schedule(), None) == []
+
+
+def test_a_schedule_that_keeps_threads_gives_each_task_one_of_its_own() -> None:
+    first, again, second = (task_of_firing(schedule(keeps_threads=True), at) for at in (NOON, NOON, NOON + HOUR))
+    assert first.run
+    assert second.run
+    assert first.run.thread_id not in (None, first.task_id, second.run.thread_id)
+    assert again == first.evolve(created_at=again.created_at)
+    assert task_of_firing(schedule(), NOON).run is None

@@ -1,0 +1,133 @@
+"""What crons have begun, recorded as the runs of clients are. A firing opens a task, and knows nothing of runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection
+from datetime import datetime
+
+import msgspec
+
+from core.checkpoints.connection import GroupedConnection
+from core.errors import AgentSystemError
+from core.gateway.records import RunRecord, ThreadRecord
+from core.ports import Command
+from core.redis_backend.gateway_keys import GatewayKeys
+from core.redis_backend.keys import CoordinatorKeys
+from core.schedules import Schedule, fired_since, firing_id, kept_thread
+from core.sealing import bare
+from core.tasks import Task
+
+__all__ = ["CRON", "CronRuns", "run_of_cron", "thread_of_cron"]
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks at all crons; short beside TASK_RETENTION_S.
+LOOK_S = 30.0
+#: Under what name the metadata of a schedule have what makes it a cron.
+CRON = "cron"
+#: In the id of a run that a cron has begun.
+CRON_MARK = "@"
+
+
+def thread_of_cron(task: Task) -> str | None:
+    """The thread in which a cron has begun a run, if the task is one; without a thread, it is one of its own."""
+    of_a_client = "assistant_id" in task.run.config.get("metadata", {}) if task.run else False
+    return (task.run.thread_id or task.task_id) if task.run and of_a_client and CRON_MARK in task.task_id else None
+
+
+def run_of_cron(task: Task, thread_id: str) -> RunRecord:
+    """The run that a cron has begun, as a client that has asked for it would have had it recorded."""
+    assert task.run
+    metadata = task.run.config.get("metadata", {})
+    return RunRecord(
+        run_id=task.task_id,
+        thread_id=thread_id,
+        task_id=task.task_id,
+        assistant_id=metadata.get("assistant_id", ""),
+        graph_id=task.task_type,
+        created_at=task.created_at,
+        metadata=metadata,
+        tenant=task.tenant,
+        multitask_strategy=task.run.multitask,
+        modes=("values",),
+    )
+
+
+class CronRuns:
+    """Records them once each, also those whose records are deleted later; whichever gateway looks. Raises TransportDown
+    and ServerRefused. What a crash leaves undone is done by the next look, while the records of the tasks are there."""
+
+    def __init__(self, connection: GroupedConnection, coordinator_id: str) -> None:
+        self._run = connection.run
+        self._keys = GatewayKeys(coordinator_id)
+        self._coordinator = CoordinatorKeys(coordinator_id)
+
+    async def note(self, cron_id: str, thread_id: str | None) -> None:
+        """Notes that a cron begins runs in a thread; None: each in one of its own, which is kept."""
+        await self._run(("SADD", self._key(thread_id), cron_id))
+
+    async def of(self, thread_id: str) -> list[str]:
+        """The crons that begin runs in a thread."""
+        [found] = await self._run(("SMEMBERS", self._key(thread_id)))
+        return [cron_id.decode() for cron_id in found]
+
+    def _key(self, thread_id: str | None) -> str:
+        return self._keys.kept_crons if thread_id is None else self._keys.crons(thread_id)
+
+    async def look(self, thread_id: str | None) -> None:
+        """Records what the crons of a thread have begun (None: those whose threads are kept) since somebody looked."""
+        [cron_ids] = await self._run(("SMEMBERS", self._key(thread_id)))
+        await self._look_at(cron_ids)
+
+    async def look_at(self, *cron_ids: str) -> None:
+        """Records what these crons (none given: all) have begun since somebody looked."""
+        await self._look_at(cron_ids or (await self._run(("HKEYS", self._coordinator.schedules)))[0])
+
+    async def _look_at(self, cron_ids: Collection[str | bytes]) -> None:
+        if not cron_ids:
+            return
+        [stored] = await self._run(("HMGET", self._coordinator.schedules, *cron_ids))
+        [seen] = await self._run(("HMGET", self._keys.seen_crons, *cron_ids))
+        for record, until in zip(stored, seen, strict=True):
+            if record:
+                await self._record(Schedule.from_json(bare(record)), until and datetime.fromisoformat(until.decode()))
+
+    async def _record(self, schedule: Schedule, seen_until: datetime | None) -> None:
+        cron = schedule.metadata.get(CRON)
+        fired = fired_since(schedule, seen_until)
+        if not fired or not isinstance(cron, dict) or not (schedule.keeps_threads or cron.get("thread_id")):
+            return
+        ids = [firing_id(schedule.name, at) for at in fired]
+        [found] = await self._run(("HMGET", self._coordinator.tasks, *ids))
+        writes: list[Command] = []
+        for task in (Task.from_json(record) for record in found if record):
+            run = run_of_cron(task, (task.run and task.run.thread_id) or kept_thread(task.task_id))
+            if schedule.keeps_threads:
+                writes += self._thread(run, schedule.name)
+            writes.append(("HSETNX", self._keys.runs(run.thread_id), run.run_id, msgspec.json.encode(run)))
+        await self._run(*writes, ("HSET", self._keys.seen_crons, schedule.name, fired[-1].isoformat()))
+
+    def _thread(self, run: RunRecord, cron_id: str) -> list[Command]:
+        known = {"graph_id": run.graph_id, "assistant_id": run.assistant_id, "cron_id": cron_id}
+        at = run.created_at
+        thread = ThreadRecord(thread_id=run.thread_id, metadata=known, tenant=run.tenant, created_at=at, updated_at=at)
+        return [
+            ("HSETNX", self._keys.threads, thread.thread_id, msgspec.json.encode(thread)),
+            ("ZADD", self._keys.recent, int(at.timestamp() * 1000), thread.thread_id),
+        ]
+
+    async def watch(self) -> None:
+        """Looks at all crons again and again, until it is cancelled: the records of tasks do not wait until somebody
+        asks for their runs."""
+        while True:
+            try:
+                await self.look_at()
+            except AgentSystemError as error:
+                log.warning("the runs of crons wait: %s", error, extra={"action": "crons_wait"})
+            await asyncio.sleep(LOOK_S)
+
+    async def forget(self, cron_id: str, thread_id: str | None) -> None:
+        """Forgets a cron that is deleted."""
+        await self._run(("SREM", self._key(thread_id), cron_id), ("HDEL", self._keys.seen_crons, cron_id))
