@@ -245,6 +245,8 @@ def proceed(state: CoordinatorState, task: Task, batch: Batch, step: Step) -> No
     changes: dict[str, Any] = {"inputs": (*task.inputs, *outcomes)}
     if task.then:
         changes |= {"task_type": task.then.task_type or "agents.gather", "payload_json": task.then.payload_json}
+        if task.trace is not None:
+            changes["begun_as"] = task.begun_as or task.task_type
     else:
         changes["waits"] = tuple(wait if wait.settled else replace(wait, settled_at=batch.now) for wait in task.waits)
     again = task.moved(S.PENDING, batch.now, retry_count=0, **changes)

@@ -50,13 +50,14 @@ def spans_of_end(task: Task) -> list[Span]:
     holds for the others."""
     if task.trace is None or not task.trace.sampled or task.completed_at is None:
         return []
-    attributes = _of(task)
+    attributes, own_type = _of(task), task.begun_as or task.task_type
+    attributes["messaging.destination.name"] = own_type
     attributes["agent_system.task.status"] = task.status.value
     attributes["agent_system.task.attempts"] = task.retry_count
     error = "" if task.error is None else task.error.type
     span_id = task_span_id(task.trace.trace_id, task.task_id)
     moments = _from_to(task.created_at, task.completed_at)
-    return [Span(f"task {task.task_type}", task.trace, span_id, *moments, attributes, error=error)]
+    return [Span(f"task {own_type}", task.trace, span_id, *moments, attributes, error=error)]
 
 
 def spans_of_dispatch(task: Task, since: datetime | None) -> list[Span]:

@@ -189,6 +189,7 @@ class Task(
     children: tuple[str, ...] = ()  #: ids of the children of a waiting task, and of its continuation: the newest
     forgotten_children: Count = 0  #: how many it has had before those
     then: Then | None = None
+    begun_as: str | None = None  #: of a task in a trace: its type before it went on as another; None: it has not
     inputs: tuple[
         tuple[str, str], ...
     ] = ()  #: (child id, sha256 of its record) of those that have ended, for what goes on
@@ -355,7 +356,7 @@ UNTOUCHED: dict[str, Any] = {
         "status", "updated_at", "started_at", "completed_at", "result_json", "error", "errors", "output", "retry_count",
         "owner", "parent_id", "root_id", "depth", "submission", "children", "forgotten_children", "then", "inputs",
         "waits", "answered", "lineage", "grants", "thread_order", "behind", "undoes", "attempt", "assigned_to",
-        "reply_to", "run_key", "cancel_requested",
+        "reply_to", "run_key", "cancel_requested", "begun_as",
     )
 }  # fmt: skip
 _of_the_system, _UNTOUCHED = attrgetter(*UNTOUCHED), tuple(UNTOUCHED.values())

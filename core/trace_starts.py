@@ -16,7 +16,7 @@ _DIGITS, _WHOLE = 16, 2.0**64
 
 @dataclass(slots=True)
 class TraceStarts:
-    """Begins traces for submitted tasks that are part of none: a share of them, and so many a second."""
+    """Begins traces for submitted tasks that are part of none: a share of so many a second."""
 
     share: float = 1.0  #: of 0 to 1
     a_second: int | None = None  #: None: any number
@@ -27,12 +27,16 @@ class TraceStarts:
         """The trace that a task is part of; None: none."""
         if task.trace is not None:
             return task.trace
-        if (second := batch.now_ms // 1000) != self._second:
-            self._second, self._begun = second, 0
-        if self.a_second is not None and self._begun >= self.a_second:
+        if not self.one_more(batch.now_ms // 1000):
             return None
         trace = begun(task.task_id, batch.now)
-        if int(trace.trace_id[-_DIGITS:], 16) >= self.share * _WHOLE:
-            return None
+        return trace if int(trace.trace_id[-_DIGITS:], 16) < self.share * _WHOLE else None
+
+    def one_more(self, second: int) -> bool:
+        """Whether another trace may begin in this second; it counts as begun then."""
+        if second != self._second:
+            self._second, self._begun = second, 0
+        if self.a_second is not None and self._begun >= self.a_second:
+            return False
         self._begun += 1
-        return trace
+        return True

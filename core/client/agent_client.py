@@ -314,8 +314,8 @@ class AgentClient(ScheduleUser):
         ids = [task.task_id for task in tasks]
         new = {task_id for task_id in ids if task_id not in self._endings}  # others may wait for the rest
         self._endings.expect(ids)
-        with sending(tasks) as trace:
-            refused = await self._ask(Action.SUBMIT_TASK, (task.to_json() for task in tasks), timeout_s, trace)
+        with sending(tasks) as (sent, trace):
+            refused = await self._ask(Action.SUBMIT_TASK, (task.to_json() for task in sent), timeout_s, trace)
         for refusal in refused:
             if refusal.task_id in new:
                 self._endings.forget(refusal.task_id)

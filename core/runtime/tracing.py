@@ -11,8 +11,9 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -83,6 +84,8 @@ class _Teller:
         self.tracer = provider.get_tracer(SYSTEM)
         self._ids = _ChosenIds(getattr(self.tracer, "id_generator", None))
         self.tracer.id_generator = self._ids
+        is_said = os.environ.get("OTEL_TRACES_SAMPLER")
+        self.starts = TraceStarts(a_second=None if is_said else BEGUN_A_SECOND)  # of tasks that are sent together
         self._one_at_a_time = threading.Lock()  # between the choice of ids and their use
 
     def _tell(self, span: Span) -> None:
@@ -157,32 +160,72 @@ def trace_starts(environ: Mapping[str, str] = os.environ) -> TraceStarts | None:
 
 
 @contextmanager
-def sending(tasks: Sequence[Task]) -> Iterator[TraceContext | None]:
-    """The trace that a submission belongs to, with a span that is open within the block: one below the span that is
-    open around it, or for a single task one that begins a trace. None: its tasks are in no trace yet."""
+def sending(tasks: Sequence[Task]) -> Iterator[tuple[Sequence[Task], TraceContext | None]]:
+    """What is to be submitted within the block: the tasks, and the trace that their submission belongs to; None: none.
+
+    Below a span that is open around it, they are in its trace, with a span for all of them. Otherwise each has a span
+    of its own, which begins a trace unless the task names one; of several, BEGUN_A_SECOND do."""
     if "opentelemetry.trace" not in sys.modules or not tasks:
-        yield _named.get()
+        yield tasks, _named.get()
         return
     from opentelemetry import trace
 
     teller, around = _listening(), trace.get_current_span()
-    if not around.get_span_context().is_valid and (teller is None or len(tasks) > 1):
-        yield _named.get()
+    if not around.get_span_context().is_valid:
+        with _spans_of_sending(teller, tasks) as traced:
+            yield traced, _named.get()
     elif teller is None:
-        yield _current(around)
+        yield tasks, _current(around)
     else:
-        first = tasks[0]
-        attributes: dict[str, str | int] = {
-            "messaging.system": SYSTEM, "messaging.operation.name": "send", "messaging.operation.type": "send",
-            "messaging.destination.name": first.task_type,
-        }  # fmt: skip
-        if len(tasks) == 1:
-            attributes["messaging.message.id"] = first.task_id
-        else:
+        attributes = _of_sending(tasks[0])
+        if len(tasks) > 1:
             attributes["messaging.batch.message_count"] = len(tasks)
-        name, kind = f"send {first.task_type}", trace.SpanKind.PRODUCER
+            del attributes["messaging.message.id"]
+        name, kind = f"send {tasks[0].task_type}", trace.SpanKind.PRODUCER
         with teller.tracer.start_as_current_span(name, kind=kind, attributes=attributes) as span:
-            yield _current(span)
+            yield tasks, _current(span)
+
+
+@contextmanager
+def _spans_of_sending(teller: _Teller | None, tasks: Sequence[Task]) -> Iterator[Sequence[Task]]:
+    """The tasks, each below a span of its own, which are open within the block."""
+    if teller is None:
+        yield tasks
+        return
+    with ExitStack() as open_spans:
+        yield [
+            task.evolve(trace=_current(open_spans.enter_context(_span_of_sending(teller, task))))
+            if task.trace or len(tasks) == 1 or teller.starts.one_more(int(time.monotonic()))
+            else task
+            for task in tasks
+        ]
+
+
+@contextmanager
+def _span_of_sending(teller: _Teller, task: Task) -> Iterator[Any]:
+    """A span for one task, which is open within the block, and is not that of anything else there."""
+    from opentelemetry import context, trace
+
+    above = context.Context()
+    if task.trace is not None:
+        above = trace.set_span_in_context(trace.NonRecordingSpan(context_of(task.trace)), above)
+    name, kind = f"send {task.task_type}", trace.SpanKind.PRODUCER
+    span = teller.tracer.start_span(name, above, kind, _of_sending(task))
+    try:
+        yield span
+    except Exception as error:
+        span.record_exception(error)
+        span.set_status(trace.StatusCode.ERROR)
+        raise
+    finally:
+        span.end()
+
+
+def _of_sending(task: Task) -> dict[str, str | int]:
+    return {
+        "messaging.system": SYSTEM, "messaging.operation.name": "send", "messaging.operation.type": "send",
+        "messaging.destination.name": task.task_type, "messaging.message.id": task.task_id,
+    }  # fmt: skip
 
 
 def go_below(traceparent: str) -> None:

@@ -78,7 +78,7 @@ def spans(tmp_path_factory: pytest.TempPathFactory, processes: Processes) -> lis
             texts = [said.stdout, *map(tiers.log, AGENTS)]
             return [{**span, "told_by": index} for index, text in enumerate(texts) for span in spans_in(text)]
 
-        until(lambda: {"task sum_up", "process sum_up 3"} <= set(map(name_of, told())), "the last spans are told")
+        until(lambda: {"task plan", "process sum_up 3"} <= set(map(name_of, told())), "the last spans are told")
         return told()
 
 
@@ -101,7 +101,7 @@ def test_the_spans_of_a_root_are_one_tree_over_all_processes(spans: list[dict[st
         "process plan 2": {"task draft": draft},
         "process sum_up 3": {},
     }
-    assert tree_of(spans) == {"send plan": {"task sum_up": whole}}
+    assert tree_of(spans) == {"send plan": {"task plan": whole}}
     assert len({span["context"]["trace_id"] for span in spans}) == 1
     assert len({span["told_by"] for span in spans}) == 4, "the client, both upper tiers, and the worker that lives"
 

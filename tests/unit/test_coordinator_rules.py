@@ -101,7 +101,7 @@ TOUCHED = {
     "error": {"type": "E", "message": "m"}, "errors": [{"type": "E", "message": "m"}], "submission": "1-0",
     "waits": [{"id": "q"}], "answered": [["q", "m"]], "lineage": ["sum"], "thread_order": 9,
     "grants": [["x", {"calls": 1}]],
-    "behind": "p", "undoes": ["p"], "forgotten_children": 9, "run_key": "k",
+    "behind": "p", "undoes": ["p"], "forgotten_children": 9, "run_key": "k", "begun_as": "other",
     **dict.fromkeys(("updated_at", "started_at", "completed_at"), "2026-01-01T12:00:00Z"),
 }  # fmt: skip
 

@@ -16,6 +16,7 @@ from core.reports import OUTPUT_LIMIT, TaskReport
 from core.roles import Action
 from core.step import Sending, Step, Table
 from core.tasks import NULL, Task, TaskError, TaskStatus, Then
+from core.trace_context import TraceContext
 from tests.builders import CLIENT, DISTRIBUTOR, NOW, a_batch, a_task
 from tests.coordinator_steps import handed_out, holding
 
@@ -402,3 +403,14 @@ def test_waiting_tasks_none_of_whose_children_is_open_go_on_after_a_restart() ->
     task_life.expire(state, LATER, step)
 
     assert (state.deserted, len(state.queue), "t" in state.queue) == ([], 1, True)
+
+
+def test_a_traced_task_remembers_the_type_it_began_as_through_all_that_it_goes_on_as() -> None:
+    trace = TraceContext("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+    task = a_task("t").evolve(trace=trace)
+    for number in range(2):
+        waiting = task.evolve(status=S.WAITING, then=Then(task_type=f"part-{number}"))
+        state = holding(waiting)
+        task_life.proceed(state, waiting, LATER, Step())
+        task = state.local_tasks["t"]
+    assert (task.task_type, task.begun_as) == ("part-1", "sum")

@@ -91,3 +91,10 @@ def test_a_span_does_not_end_before_it_begins_when_the_clock_was_set_back() -> N
     task = Task(task_type="t", trace=TraceContext(PARENT))
     [span] = spans_of_attempt(task, "completed", NOW, NOW - timedelta(hours=1))
     assert span.end_ns == span.start_ns
+
+
+def test_the_span_of_a_task_that_went_on_as_another_has_the_type_it_was_submitted_with() -> None:
+    task = Task(task_type="plan", trace=TraceContext(PARENT))
+    ended = task.evolve(task_type="sum_up", begun_as="plan", status=TaskStatus.COMPLETED, completed_at=NOW)
+    [span] = spans_of_end(ended)
+    assert (span.name, span.attributes["messaging.destination.name"]) == ("task plan", "plan")
