@@ -5,7 +5,7 @@ Values and one rule. `core.operations.overview` reads them from Redis; the comma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -63,8 +63,7 @@ class AgentView:
     @property
     def task_types(self) -> frozenset[str]:
         """The types of task that it, or its workers, have handlers for."""
-        names = self.beat.capabilities if self.beat else ()
-        return frozenset(name.removeprefix("task:") for name in names if name.startswith("task:"))
+        return types_in(self.beat.capabilities if self.beat else (), own=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +90,53 @@ class Overview:
         return next((agent for agent in self.agents if agent.address == (role, agent_id)), None)
 
     @property
+    def workers_up(self) -> int:
+        """How many workers are up: as far as they were looked at, or as distributors say, if that are more."""
+        looked_at = sum(worker.up and worker.beat is not None for worker in self.of_role(Role.WORKER))
+        told = sum(
+            facts.get("health") == Health.ACTIVE for _, beat in self._hearing() for facts in beat.children.values()
+        )
+        return max(looked_at, told)
+
+    @property
+    def idle_workers(self) -> list[tuple[Address, ...]]:
+        """Those that get nothing now, as distributors say: they are silent, or stop."""
+        return [
+            (*distributor.chain, Address(Role.WORKER, name))
+            for distributor, beat in self._hearing()
+            for name, facts in beat.children.items()
+            if facts.get("health") != Health.ACTIVE
+        ]
+
+    @property
+    def skill_sets(self) -> list[frozenset[str]]:
+        """What running workers can do, each or several alike: as they say, and as distributors say of those that take
+        tasks, also of workers that were not looked at."""
+        of_kinds = (
+            frozenset(kind.skills)
+            for _, beat in self._hearing()
+            for kind in beat.kinds
+            if kind.concurrency or kind.agent_concurrency
+        )
+        up = (worker for worker in self.of_role(Role.WORKER) if worker.up)
+        return [*of_kinds, *(frozenset(worker.beat.capabilities) for worker in up if worker.beat)]
+
+    def _hearing(self) -> Iterator[tuple[AgentView, Beat]]:
+        """The distributors that are up, with their last heartbeats."""
+        return (
+            (agent, agent.beat) for agent in self.agents if agent.role is Role.DISTRIBUTOR and agent.up and agent.beat
+        )
+
+    @property
     def task_types(self) -> list[str]:
         """The task types that running workers have handlers for, except those of the system itself."""
-        types = {name for worker in self.of_role(Role.WORKER) if worker.up for name in worker.task_types}
-        return sorted(name for name in types if not name.startswith("agents."))
+        return sorted(types_in(skill for skills in set(self.skill_sets) for skill in skills))
+
+
+def types_in(skills: Iterable[str], *, own: bool = False) -> frozenset[str]:
+    """The task types among these skills; with `own`, those of the system itself as well."""
+    types = (skill.removeprefix("task:") for skill in skills if skill.startswith("task:"))
+    return frozenset(name for name in types if own or not name.startswith("agents."))
 
 
 def health_at(lease: Lease | None, beat: Beat | None, silent_ms: int | None, failure_timeout_ms: int) -> Health:

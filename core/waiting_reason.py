@@ -144,51 +144,37 @@ def _nobody_can(task: Task, overview: Overview) -> Explanation | None:
     """Why no worker can run it; None: at least one can."""
     if not any(agent.up for agent in overview.of_role(Role.DISTRIBUTOR)):
         return _missing("no distributor is up: run `agents up`", AGENTS_UP)
-    if _has_room_below(overview, skills_needed(task)):
+    needed, skill_sets = skills_needed(task), overview.skill_sets
+    if any(skills.issuperset(needed) for skills in skill_sets):
         return None
     every = overview.of_role(Role.WORKER)
-    workers = [worker for worker in every if worker.up and worker.beat]
-    needed = skills_needed(task)
     if silent := [worker for worker in _able(every, needed) if worker.health is Health.SUSPECT]:
-        if not _able(workers, needed):
-            return Explanation(
-                W.SUSPECT_FLEET,
-                f"all that could run it are silent: {', '.join(worker.agent_id for worker in silent[:10])}",
-                "if they have died, start others (`agents up`); `agents doctor` says what is wrong",
-                stuck=True,
-                numbers={"silent": len(silent)},
-            )
+        return Explanation(
+            W.SUSPECT_FLEET,
+            f"all that could run it are silent: {', '.join(worker.agent_id for worker in silent[:10])}",
+            "if they have died, start others (`agents up`); `agents doctor` says what is wrong",
+            stuck=True,
+            numbers={"silent": len(silent)},
+        )
+    workers = overview.workers_up
     if not workers and any(worker.health is Health.UNHEARD for worker in every):
         return _missing("no distributor hears a worker: `agents doctor` says what to do", "agents doctor")
     if not workers:
         up = f"run `agents up`, or python -m {module_name('worker')}"
         return _missing(f"no worker is up: {up}", up)
-    if not any(needed[0] in worker.beat.capabilities for worker in workers if worker.beat):
+    if not any(needed[0] in skills for skills in skill_sets):
         types = overview.task_types
         return _missing(
             f"no worker knows task type {task.task_type!r};"
             f" known: {', '.join(types) if types else 'none, start workers with --import YOUR_MODULE'}",
             f"start a worker with --import MODULE that registers {task.task_type!r}, or cancel the task",
-            workers=len(workers),
+            workers=workers,
         )
-    if not _able(workers, needed):
-        names = ", ".join(needed[1:])
-        return _missing(
-            f"no worker that knows {task.task_type!r} has the capabilities it asks for: {names}",
-            f"start a worker with --capabilities {','.join(needed[1:])}",
-            workers=len(workers),
-        )
-    return None
-
-
-def _has_room_below(overview: Overview, needed: Sequence[str]) -> bool:
-    """Whether a distributor says that a worker of its own that takes tasks can run it."""
-    return any(
-        set(kind.skills).issuperset(needed)
-        for distributor in overview.of_role(Role.DISTRIBUTOR)
-        if distributor.up and distributor.beat
-        for kind in distributor.beat.kinds
-        if kind.concurrency or kind.agent_concurrency
+    names = ", ".join(needed[1:])
+    return _missing(
+        f"no worker that knows {task.task_type!r} has the capabilities it asks for: {names}",
+        f"start a worker with --capabilities {','.join(needed[1:])}",
+        workers=workers,
     )
 
 

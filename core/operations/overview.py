@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 from core.a2a_messaging import A2AMessage
 from core.config.settings import AgentConfig
@@ -31,6 +32,8 @@ _READS_AN_AGENT = 4
 _ROLES = (Role.COORDINATOR, Role.DISTRIBUTOR, Role.WORKER)
 
 Chain = tuple[Address, ...]
+#: Packed heartbeats, by the distributor that hears them ("": the coordinator) and the name of who sent them.
+Beats = dict[tuple[str, bytes], bytes]
 
 
 async def read_overview(
@@ -39,67 +42,95 @@ async def read_overview(
     """The hierarchy below that coordinator, as stored now. Agents that died without notice appear as gone.
 
     `config` gives the failure timeout and lease time by which health is judged. With `workers`, only these are looked
-    at, beside the coordinator and the distributors with heartbeats, so that the cost does not grow with the fleet. This
-    is not one snapshot: the second round trip may see a little more than the first. Foreign values that cannot be read
+    at, beside the coordinator and the distributors with heartbeats, so that the cost grows with these alone. This is
+    not one snapshot: the second round trip may see a little more than the first. Foreign values that cannot be read
     are named and count as missing. Raises TransportDown.
     """
-    config = config or AgentConfig()
+    config, found = config or AgentConfig(), _Found()
+    first = await _at_the_top(source, coordinator_id, workers, found)
+    below = await _of_each(source, coordinator_id, first, workers, found)
+    agents = tuple(
+        _view(chain, looks, below.beats, first.now_ms, config, found)
+        for chain, looks in zip(first.chains, below.looks, strict=True)
+    )
+    told = told_in(found.hash(below.looks[0][1], keys_of(first.chains[0]).header).get(b"waiting"))
+    return Overview(
+        coordinator_id, moment(first.now_ms), agents, first.open_tasks, first.ended_tasks, first.dead_letters,
+        below.quarantined, first.asking, _waiting(told.waiting, agents), told.quotas, told.draining,
+        tuple(found.unreadable),
+    )  # fmt: skip
+
+
+class _Top(NamedTuple):
+    """What the first round trip tells: the coordinator's counts, and which agents there are."""
+
+    now_ms: int
+    open_tasks: int
+    ended_tasks: int
+    dead_letters: int
+    asking: int
+    beats: dict[bytes, bytes]  # of distributors
+    chains: list[Chain]  # the coordinator's first
+
+
+class _Below(NamedTuple):
+    """What the second one tells: of each agent, and of what its distributor has heard."""
+
+    looks: list[list[Any]]  # the replies for each of the chains
+    beats: Beats
+    quarantined: dict[str, int]
+
+
+async def _at_the_top(source: Runs, coordinator_id: str, workers: Sequence[Chain] | None, found: _Found) -> _Top:
     top = CoordinatorKeys(coordinator_id)
-    found = _Found()
+    of_tasks = (top.open, top.ended, top.dead, top.questions)
     time_reply, opened, ended, dead, questions, distributor_beats, *listed = await source.look(
         ("TIME",),
-        ("ZCARD", top.open),
-        ("ZCARD", top.ended),
-        ("ZCARD", top.dead),
-        ("ZCARD", top.questions),
+        *(("ZCARD", key) for key in of_tasks),
         ("HGETALL", top.heartbeats),
         *([("SMEMBERS", ACTIVE)] if workers is None else []),
     )
     if isinstance(time_reply, Exception):
         raise ServerRefused(f"Redis refused a read: {time_reply}")
     now_ms = int(time_reply[0]) * 1000 + int(time_reply[1]) // 1000
-    of_tasks = (top.open, top.ended, top.dead, top.questions)
     open_tasks, ended_tasks, dead_letters, asking = map(found.count, (opened, ended, dead, questions), of_tasks)
     members = ["/".join(map(str, chain)).encode() for chain in workers or ()]
     for reply in listed:
         members += found.several(reply, ACTIVE)
-    beats = {("", name): packed for name, packed in found.hash(distributor_beats, top.heartbeats).items()}
-    chains = _tree(coordinator_id, members, [name for _, name in beats], found)
-    cells = [CellKeys(chain[-1].agent_id) for chain in chains if len(chain) == 2]
-    quarantines = [*(cell.agent(coordinator_id).quarantine for cell in cells), top.agent.quarantine]
-    looks: list[Command] = []
-    for chain in chains:
-        keys = keys_of(chain)
-        looks += [lease_read(keys.lease), ("HGETALL", keys.header), ("XLEN", keys.inbox)]
-        looks.append(("ZRANGE", keys.standbys, 0, -1))
-    looks += [_heartbeats(cell, workers) for cell in cells]
-    looks += [("XLEN", quarantine) for quarantine in quarantines]
-    replies = await source.look(*looks)
-    rest = replies[_READS_AN_AGENT * len(chains) :]
-    for cell, reply in zip(cells, rest, strict=False):
+    beats = found.hash(distributor_beats, top.heartbeats)
+    chains = _tree(coordinator_id, members, [*beats], found)
+    return _Top(now_ms, open_tasks, ended_tasks, dead_letters, asking, beats, chains)
+
+
+async def _of_each(
+    source: Runs, coordinator_id: str, first: _Top, workers: Sequence[Chain] | None, found: _Found
+) -> _Below:
+    cells = [CellKeys(chain[-1].agent_id) for chain in first.chains if len(chain) == 2]
+    quarantines = [
+        *(cell.agent(coordinator_id).quarantine for cell in cells), CoordinatorKeys(coordinator_id).agent.quarantine,
+    ]  # fmt: skip
+    replies = iter(
+        await source.look(
+            *(look for chain in first.chains for look in _looks(chain)),
+            *(_heartbeats(cell, workers) for cell in cells),
+            *(("XLEN", quarantine) for quarantine in quarantines),
+        )
+    )
+    looks = [list(islice(replies, _READS_AN_AGENT)) for _ in first.chains]
+    beats = {("", name): packed for name, packed in first.beats.items()}
+    for cell, reply in zip(cells, islice(replies, len(cells)), strict=True):
         of_cell = found.hash(reply, cell.heartbeats) if workers is None else _named(cell, workers, reply)
         beats |= {(cell.distributor_id, name): packed for name, packed in of_cell.items()}
-    agents = [
-        _view(chain, replies[_READS_AN_AGENT * index : _READS_AN_AGENT * (index + 1)], beats, now_ms, config, found)
-        for index, chain in enumerate(chains)
-    ]
     readers = [*(f"distributor:{cell.distributor_id}" for cell in cells), f"coordinator:{coordinator_id}"]
-    kept = map(found.count, rest[len(cells) :], quarantines)
-    told = told_in(found.hash(replies[1], keys_of(chains[0]).header).get(b"waiting"))
-    return Overview(
-        coordinator_id,
-        moment(now_ms),
-        tuple(agents),
-        open_tasks,
-        ended_tasks,
-        dead_letters,
-        {reader: count for reader, count in zip(readers, kept, strict=True) if count},
-        asking,
-        _waiting(told.waiting, agents),
-        told.quotas,
-        told.draining,
-        tuple(found.unreadable),
-    )
+    kept = map(found.count, replies, quarantines)
+    return _Below(looks, beats, {reader: count for reader, count in zip(readers, kept, strict=True) if count})
+
+
+def _looks(chain: Chain) -> tuple[Command, ...]:
+    keys = keys_of(chain)
+    return (
+        lease_read(keys.lease), ("HGETALL", keys.header), ("XLEN", keys.inbox), ("ZRANGE", keys.standbys, 0, -1),
+    )  # fmt: skip
 
 
 def _heartbeats(cell: CellKeys, workers: Sequence[Chain] | None) -> Command:
@@ -184,7 +215,7 @@ def _tree(coordinator_id: str, members: Sequence[bytes], distributors: Sequence[
 def _view(
     chain: Chain,
     looks: Sequence[Any],
-    beats: Mapping[tuple[str, bytes], bytes],
+    beats: Beats,
     now_ms: int,
     config: AgentConfig,
     found: _Found,

@@ -2,59 +2,77 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from datetime import timedelta
+from functools import partial
 from itertools import islice
 from statistics import quantiles
 from typing import Any
 
-from core.config.settings import RedisConfig
+from core.config.settings import AgentConfig, RedisConfig
 from core.dispatch_queue import DispatchQueue
 from core.operations.explain import explain as explained
 from core.operations.overview import read_overview
 from core.operations.reader import Reader, reading
 from core.operations.task_records import newest_tasks
 from core.redis_backend.keys import CoordinatorKeys
+from core.registry.discovery import AgentDiscoveryService, Wanted
+from core.registry.source import registry_source
 from core.tasks import Task
 from tests.bench.our_system import BATCH, OurSystem
 from tests.bench.parts import running
 from tests.builders import NOW
+from tests.fleets import BUSY_TYPE, LIFE_S, RARE, StoredFleet
 from tests.redis_server import RedisServer
 
 __all__ = ["explain"]
 
 OPEN, TENANTS, LOOKS = (1_000, 10_000, 100_000), (1, 100, 10_000), 300
+AGENTS = (100, 1_000, 10_000)
 #: A type that no worker knows, and how many tasks a list shows.
 NOBODYS, LISTED = "nobody-has-this", 20
 COORDINATOR_ID = "coordinator-1"
 TURNS, A_STEP = 20_000, 200
 
+Looks = dict[str, tuple[float, float]]
+
 
 def explain(repeats: int) -> dict[str, Any]:
-    """By the number of open tasks: p50 and p99 of each look, ms. By tenants and waiting tasks: µs of one task that
-    comes and of one that goes, the least of the repetitions."""
-    looks: dict[int, dict[str, tuple[float, float]]] = {}
-    with running(OurSystem) as (system, server):
+    """By the number of open tasks, and with the most of them by the number of agents: p50 and p99 of each look, ms. By
+    tenants and waiting tasks: µs of one task that comes and of one that goes, the least of the repetitions."""
+    by_tasks: dict[int, Looks] = {}
+    by_agents: dict[int, Looks] = {}
+    with running(partial(OurSystem, settings={"AGENT_FAILURE_TIMEOUT_S": str(LIFE_S)})) as (system, server):
+        busy_id = system.call(system.submit(1, BUSY_TYPE))[0]  # until they come, nobody has this either
         for before, count in zip((0, *OPEN), OPEN, strict=False):
             for start in range(before, count, BATCH):
                 system.leave(min(BATCH, count - start), NOBODYS)
-            looks[count] = asyncio.run(_looks(server))
+            by_tasks[count] = system.call(_looks(server, busy_id))
+        fleet = StoredFleet(server, COORDINATOR_ID, system.secret)
+        for count in AGENTS:
+            fleet.grow(count)
+            by_agents[count] = system.call(_looks(server, busy_id))
     turns = {tenants: {count: _turn_us(tenants, count, repeats) for count in OPEN} for tenants in TENANTS}
-    return {"looks": looks, "turns": turns}
+    return {"by_tasks": by_tasks, "by_agents": by_agents, "turns": turns}
 
 
-async def _looks(server: RedisServer) -> dict[str, tuple[float, float]]:
+async def _looks(server: RedisServer, busy_id: str) -> Looks:
     redis = RedisConfig(url=server.url, password=server.password, mode="external")
-    async with reading(redis) as reader:
-        [ids] = await reader.run(("ZRANGE", CoordinatorKeys(COORDINATOR_ID).open, 0, LOOKS - 1))
-        names = [task_id.decode() for task_id in ids]
+    config = AgentConfig(failure_timeout_s=LIFE_S)
+    async with reading(redis) as reader, registry_source(redis) as source:
+        [ids] = await reader.run(("ZRANGE", CoordinatorKeys(COORDINATOR_ID).open, 1, LOOKS))
+        names, discovery = [task_id.decode() for task_id in ids], AgentDiscoveryService(COORDINATOR_ID, source)
+        healthy = Wanted(capabilities=(RARE,), min_health=0.9)
         return {
-            "explain": await _timed(lambda number: explained(reader, COORDINATOR_ID, names[number])),
+            "explain, nobody has it": await _timed(
+                lambda number: explained(reader, COORDINATOR_ID, names[number], config)
+            ),
+            "explain, all are full": await _timed(lambda _: explained(reader, COORDINATOR_ID, busy_id, config)),
             "list": await _timed(lambda _: _list(reader)),
-            "status": await _timed(lambda _: read_overview(reader, COORDINATOR_ID)),
+            "discovery": await _timed(lambda _: discovery.find(healthy, limit=LISTED)),
+            "status": await _timed(lambda _: read_overview(reader, COORDINATOR_ID, config), LOOKS // 10),
         }
 
 
@@ -67,9 +85,9 @@ async def _list(reader: Reader) -> None:
                 return
 
 
-async def _timed(look: Callable[[int], Awaitable[object]]) -> tuple[float, float]:
+async def _timed(look: Callable[[int], Awaitable[object]], looks: int = LOOKS) -> tuple[float, float]:
     took_ms = []
-    for number in range(LOOKS):
+    for number in range(looks):
         began_s = time.perf_counter()
         await look(number)
         took_ms.append((time.perf_counter() - began_s) * 1000)

@@ -46,18 +46,19 @@ class OurSystem:
         level: EventLevel = EventLevel.TASKS,
         agent_concurrency: int | None = None,
         observed: Mapping[str, str] | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         """`handlers`: the modules of the handlers. `level`: how much it tells. `agent_concurrency`: runs of graphs at
         once in a worker; None: the default. `observed`: its variables for traces, while all metrics are read each
-        second; None: nobody looks."""
-        secret = secrets.token_urlsafe(32)
+        second; None: nobody looks. `settings`: variables that are not the defaults."""
+        self.secret = secret = secrets.token_urlsafe(32)
         environment = {**server.environment, "A2A_TOKEN_SECRET": secret, "LOG_LEVEL": "WARNING"}
         environment |= {"AGENT_DATA_DIR": str(server.directory), "AGENT_EVENTS": level}
         if agent_concurrency is not None:
             environment["AGENT_CONCURRENCY"] = str(agent_concurrency)
         self._handlers, self._task_type = handlers, task_type
         self._scrapes = None if observed is None else Scrapes()
-        environment |= observed or {}
+        environment |= {**(observed or {}), **(settings or {})}
         self._group = ProcessGroup(server.directory, environment)
         self._group.start("coordinator", "-m", "coordinator", "--id", "coordinator-1", *self._probed())
         self._group.start("distributor", "-m", "distributor", "--id", "distributor-1", *self._probed())

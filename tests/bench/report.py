@@ -126,15 +126,16 @@ def levels_table(found: list[dict[str, Any]], console: Console) -> None:
 
 
 def explain_table(found: dict[str, Any], console: Console) -> None:
-    """What looks take by the number of open tasks, and a turn of the queue by that and by tenants."""
-    looks = Table(title="Looks while so many tasks wait, p50 / p99 in ms", title_justify="left")
-    _columns(looks, "open tasks", *next(iter(found["looks"].values())))
-    for count, by_look in found["looks"].items():
-        looks.add_row(f"{count:,}", *(f"{p50:.1f} / {p99:.1f}" for p50, p99 in by_look.values()))
-    console.print(looks)
+    """What looks take by the number of open tasks and of agents, and a turn of the queue by that and by tenants."""
+    for what, looks in (("open tasks", found["by_tasks"]), ("agents", found["by_agents"])):
+        table = Table(title=f"Looks with so many {what}, p50 / p99 in ms", title_justify="left")
+        _columns(table, what, *next(iter(looks.values())))
+        for count, by_look in looks.items():
+            table.add_row(f"{count:,}", *(f"{p50:.1f} / {p99:.1f}" for p50, p99 in by_look.values()))
+        console.print(table)
     turns = Table(title="One task comes to the dispatch queue and one goes, µs", title_justify="left")
     _columns(turns, "waiting tasks", *(f"{tenants:,} tenant(s)" for tenants in found["turns"]))
-    for count in found["looks"]:
+    for count in found["by_tasks"]:
         turns.add_row(f"{count:,}", *(f"{by_count[count]:.1f}" for by_count in found["turns"].values()))
     console.print(turns)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,9 +13,9 @@ from core.agents import Health
 from core.langgraph_state import Lease
 from core.overview import AgentView, Overview, health_at
 from core.roles import Address, Role
-from core.status_reports import Beat
+from core.status_reports import Beat, Kind
 from core.tasks import Task, TaskError, TaskStatus, Then
-from core.waiting_reason import stuck_reason, waiting_reason
+from core.waiting_reason import stuck_reason, waiting_reason, why_waiting
 from core.waits import Wait
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
@@ -220,3 +221,21 @@ def test_health_in_one_look_is_the_lease_and_the_age_of_the_heartbeat(
         expires_at=NOW + timedelta(seconds=10),
     )
     assert health_at(lease if held else None, beat, silent_ms, 5000) is health
+
+
+def test_what_distributors_say_of_workers_that_were_not_looked_at_is_enough() -> None:
+    kinds = (Kind(skills=SKILLS, concurrency=2), Kind(skills=("task:draw",)))  # who could draw gets nothing now
+    children = {"v": {"health": "active"}, "w": {"health": "active"}, "x": {"health": "draining"}}
+    top = an_agent(COORDINATOR, kinds=(), capabilities=())
+    below = an_agent(COORDINATOR, DISTRIBUTOR, kinds=kinds, children=children)
+    overview = Overview("c", NOW, (top, below), 3, 0, 0, {})
+
+    assert waiting_reason(a_task(), None, overview).startswith("it waits its turn")
+    assert overview.task_types == ["sum"]
+    unknown = why_waiting(a_task(task_type="smu"), None, overview)
+    assert (unknown.sentence, unknown.numbers) == (UNKNOWN, {"workers": 2})
+    assert "no worker knows task type 'draw'" in waiting_reason(a_task(task_type="draw"), None, overview)
+    assert overview.idle_workers == [(COORDINATOR, DISTRIBUTOR, Address(Role.WORKER, "x"))]
+    silent = replace(overview, agents=(top, replace(below, health=Health.SUSPECT)))
+    assert waiting_reason(a_task(), None, silent) == NO_DISTRIBUTOR
+    assert (silent.idle_workers, silent.workers_up, silent.task_types) == ([], 0, [])
