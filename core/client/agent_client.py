@@ -123,22 +123,22 @@ class AgentClient(ScheduleUser):
         self._waiting: WaitingReason | None = None
         self._reader: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()  # several may be the first to use it
-        self._last = b"0"
-        self._window = ReplayWindow()
+        self._last, self._window = b"0", ReplayWindow()
         self._endings = Endings()
         self._replicas = Replicas(self._server.wait_replicas, self._keys.mark(self._me))
         self._away = ""  # why Redis cannot be reached; empty: it can
         self._replayed: dict[str, str] = {}  # dead letter -> the task it runs again as
         self._listings, self._maybe_removed, self._told_keys = {}, set(), {}
+        self._forget_streams()
 
     def _leave_loop(self, *, forked: bool) -> None:
         """On another loop the client opens again. In a forked process it does so as a session of its own, since the
         coordinator would hear only the later of two senders with one id."""
         if forked:
-            keep_inherited(self._requests, self._reader, self._waiting)
+            keep_inherited(self._requests, self._reader, self._waiting, self._followed)
             self._begin_session()
-        else:
-            self._reader, self._opening = None, asyncio.Lock()
+        self._reader, self._opening = None, asyncio.Lock()
+        self._forget_streams()
 
     @property
     def client_id(self) -> str:

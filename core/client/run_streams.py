@@ -12,11 +12,11 @@ import orjson
 from msgspec import Raw
 
 from core.client.endings import Endings
+from core.client.followed_streams import Entry, Followed, FollowedStreams
 from core.client.look_up import LookUp
 from core.client.server import Server
 from core.client.strategies import Strategies
-from core.errors import BadTask, ServerRefused, TaskTimeout, TransportDown, WorldError
-from core.ports import Connection
+from core.errors import BadTask, TaskTimeout, WorldError
 from core.redis_backend.keys import CoordinatorKeys
 from core.reports import given_run_key
 from core.roles import Action
@@ -28,10 +28,6 @@ from core.tasks import Task
 
 __all__ = ["RunStream", "RunStreams"]
 
-#: How long one read waits for news, ms.
-BLOCK_MS = 200
-#: Entries of one read.
-AT_ONCE = 64
 #: Seconds between two attempts to reach Redis, and how long the coordinator has for an answer.
 RETRY_S, ANSWER_S = 0.5, 5.0
 #: Number of the keys of runs of others that are remembered.
@@ -48,11 +44,15 @@ class RunStreams(Strategies):
     _server: Server
     _keys: CoordinatorKeys
     _endings: Endings
+    _followed: FollowedStreams
     _signing: KeyRing | None
     _told_keys: dict[str, str]  #: the wrapped keys of runs of others, by task
     _look: LookUp | None
     _ask: Any  #: these two: see AgentClient
     result: Any
+
+    def _forget_streams(self) -> None:
+        self._followed = FollowedStreams(partial(self._server.connection, let_in=True))
 
     def stream(self, task_id: str, modes: Collection[str] = (), after: str | None = None) -> RunStream:
         """What the run of a task tells, as StreamChunks: in an `async for`, or a `for` where no event loop runs.
@@ -71,6 +71,18 @@ class RunStreams(Strategies):
     @operation
     async def _assured(self, task_id: str) -> None:
         await self._endings.assured(task_id)
+
+    @operation
+    async def _follow_stream(self, task_id: str, after: str) -> Followed:
+        return self._followed.follow(self._keys.run_stream(task_id), after)
+
+    @operation
+    async def _stream_entries(self, followed: Followed) -> list[Entry]:
+        return await followed.entries()
+
+    @operation
+    async def _leave_stream(self, followed: Followed) -> None:
+        await self._followed.leave(followed)
 
     def _own_run_keys(self, task_id: str) -> list[RunKey]:
         """The keys of what a run tells, if this client is the owner of its task."""
@@ -137,27 +149,26 @@ class RunStream:
 
     async def _chunks(self) -> AsyncIterator[StreamChunk]:
         ended = asyncio.get_running_loop().create_task(self._over())
-        wire = self._client._server.connection(let_in=True)
+        followed: Followed | None = None
         attempt = 0
         try:
             await self._seen(ended)
             self._check.use(self._client._own_run_keys(self._task_id))
-            while True:
-                is_over = ended.done()  # before the read: what was told before the end is read then
-                found = await self._read(wire, block=not is_over)
-                for chunk in found or ():
+            followed = await self._client._follow_stream.aio(self._task_id, self._entry)
+            ended.add_done_callback(followed.end)
+            while found := await self._next(followed):
+                for chunk in found:
                     if attempt and chunk.attempt > attempt:
                         yield StreamChunk(self._last, chunk.attempt, "lifecycle", data={"attempt": chunk.attempt})
                     attempt, self._last = max(attempt, chunk.attempt), chunk.id
                     if not self._modes or chunk.mode in self._modes:
                         yield chunk
-                if is_over and found is None:
-                    task = ended.result()
-                    yield StreamChunk(self._last, task.attempt, "lifecycle", data={"status": task.status.value})
-                    return
+            task = ended.result()
+            yield StreamChunk(self._last, task.attempt, "lifecycle", data={"status": task.status.value})
         finally:
             ended.cancel()
-            await wire.close()
+            if followed is not None:
+                await self._client._leave_stream.aio(followed)
 
     async def _seen(self, ended: asyncio.Task[Task]) -> None:
         """Returns once the client is known to see the task. The key of its stream names no owner, so nothing is read
@@ -170,30 +181,17 @@ class RunStream:
         if ended.done():
             ended.result()
 
-    async def _read(self, wire: Connection, *, block: bool) -> list[StreamChunk] | None:
-        """The next chunks; None: there is nothing more for now. An outage of Redis is waited out."""
-        key, wait = self._client._keys.run_stream(self._task_id), ("BLOCK", BLOCK_MS) if block else ()
-        try:
-            await wire.connect()
-            [reply] = await wire.exchange(
-                [("XREAD", "COUNT", AT_ONCE, *wait, "STREAMS", key, self._entry)], timeout_s=3
-            )
-        except TransportDown:
-            await asyncio.sleep(RETRY_S)
-            return []
-        if isinstance(reply, Exception):
-            raise ServerRefused(f"Redis refused to read the stream of a run: {reply}")
-        if not reply:
-            return None
+    async def _next(self, followed: Followed) -> list[StreamChunk]:
+        """The next chunks; none: the run is over, and all were given."""
         known, _, place = self._last.partition("/")
         chunks: list[StreamChunk] = []
-        for entry_id, fields in reply[0][1]:
-            self._entry = entry_id.decode()
-            told, goes_on = dict(zip(fields[::2], fields[1::2], strict=True)), self._entry == known
-            if await self._is_signed(told) and self._check.takes(told, goes_on=goes_on):
-                chunks += chunks_of(entry_id, told, int(place) if goes_on else -1)
-            else:
-                self._warn()
+        while not chunks and (entries := await self._client._stream_entries.aio(followed)):
+            for entry_id, fields in entries:
+                told, goes_on = dict(zip(fields[::2], fields[1::2], strict=True)), entry_id.decode() == known
+                if await self._is_signed(told) and self._check.takes(told, goes_on=goes_on):
+                    chunks += chunks_of(entry_id, told, int(place) if goes_on else -1)
+                else:
+                    self._warn()
         return chunks
 
     async def _is_signed(self, entry: dict[bytes, bytes]) -> bool:

@@ -112,12 +112,15 @@ def _range(
 
 
 def xread(space: Keyspace, given: Arguments) -> list[list[Any]] | None:
-    """XREAD [COUNT count] [BLOCK milliseconds] STREAMS key id. The connection does the waiting."""
+    """XREAD [COUNT count] [BLOCK milliseconds] STREAMS key [key ...] id [id ...]. The connection does the waiting."""
     wanted = _wanted(given)
-    stream = space.find(wanted.key, Stream) or Stream()
-    milliseconds, number = stream_id_of(wanted.after)
-    entries = _entries(stream, (milliseconds, number + 1), LAST, wanted.count)
-    return [[wanted.key, entries]] if entries else None
+    found = []
+    for key, after in wanted.streams:
+        stream = space.find(key, Stream) or Stream()
+        milliseconds, number = stream_id_of(after)
+        if entries := _entries(stream, (milliseconds, number + 1), LAST, wanted.count):
+            found.append([key, entries])
+    return found or None
 
 
 def block_ms_of(given: Arguments) -> int | None:
@@ -127,8 +130,7 @@ def block_ms_of(given: Arguments) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    key: bytes
-    after: bytes
+    streams: list[tuple[bytes, bytes]]  #: the key of each, and the id behind which is read
     count: int | None
     block_ms: int | None
 
@@ -139,10 +141,16 @@ def _wanted(given: Arguments) -> _Wanted:
     while len(rest) > 1 and rest[0].upper() in NAMES_AND_VALUES:
         options[rest[0].upper()] = rest[1]
         del rest[:2]
-    if len(rest) != 3 or rest[0].upper() != b"STREAMS":
+    if len(rest) < 3 or rest[0].upper() != b"STREAMS":
         raise syntax_error()
+    named = len(rest) // 2
+    if len(rest) != 1 + 2 * named:
+        raise ResponseError(
+            "ERR Unbalanced 'xread' list of streams: for each stream key an ID, '+', or '$' must be specified."
+        )
     count = integer_of(options[b"COUNT"]) if b"COUNT" in options else 0
-    return _Wanted(rest[1], rest[2], count if count > 0 else None, _block_ms(options.get(b"BLOCK")))
+    streams = list(zip(rest[1 : named + 1], rest[named + 1 :], strict=True))
+    return _Wanted(streams, count if count > 0 else None, _block_ms(options.get(b"BLOCK")))
 
 
 def _block_ms(text: bytes | None) -> int | None:

@@ -137,6 +137,8 @@ SCRIPTS: dict[str, Script] = {
         ("XREAD", "STREAMS", "s", "0"), ("XREAD", "COUNT", 1, "STREAMS", "s", "0-0"),
         ("XREAD", "COUNT", 9, "BLOCK", 2000, "STREAMS", "s", Nth(0)), ("XREAD", "STREAMS", "s", Nth(1)),
         ("XREAD", "COUNT", 0, "STREAMS", "s", "0"),
+        ("XREAD", "COUNT", 1, "STREAMS", "s", "none", "s", "0", "0", Nth(0)),
+        ("XREAD", "BLOCK", 2000, "STREAMS", "none", "s", "0", Nth(0)), ("XREAD", "STREAMS", "s", "none", "0"),
         ("XREAD", "STREAMS", "s", "no"), ("XREAD", "COUNT", "x", "STREAMS", "s", "0"),
         ("XREAD", "BLOCK", "x", "STREAMS", "s", "0"), ("XREAD", "BLOCK", -1, "STREAMS", "s", "0"), ("XREAD", "s", "0"),
         ("XREAD", "BLOCK", 1, "STREAMS", "s", "9999999999999"),
