@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
+from itertools import chain
 from typing import assert_never
 
 from coordinator.graph import build
@@ -20,6 +21,7 @@ from coordinator.state import (
     Audited,
     CoordinatorEffect,
     CoordinatorState,
+    DropThread,
     Fetch,
     Fetched,
     NotTaken,
@@ -33,6 +35,7 @@ from coordinator.usage import next_release_ms
 from core import failpoints
 from core.a2a_messaging import A2AMessage
 from core.access import owner_of
+from core.checkpoints.redis_storage import letting_go
 from core.config.settings import A2AConfig, AgentConfig, RedisConfig
 from core.config.sources import load
 from core.errors import AgentSystemError, BadTask, MalformedMessage, NotPermitted
@@ -69,8 +72,16 @@ WITH_TASKS = frozenset({Action.SUBMIT_TASK, Action.TASK_RESULT, Action.ANSWER_QU
 class CoordinatorBehaviour:
     """A coordinator's state, its graph, and the effects that it performs."""
 
-    def __init__(self, coordinator_id: str, config: AgentConfig, nodes: Sequence[Before | After] = ()) -> None:
+    def __init__(
+        self,
+        coordinator_id: str,
+        config: AgentConfig,
+        nodes: Sequence[Before | After] = (),
+        let_go: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
+        """`let_go`: lets a thread go where the graphs of workers remember; None: in this coordinator's Redis."""
         self._config = config
+        self._let_go = let_go
         self._graph = build(nodes)
         self._keys = CoordinatorKeys(coordinator_id)
         self._chores: set[asyncio.Task[None]] = set()
@@ -143,8 +154,10 @@ class CoordinatorBehaviour:
         await self._records.load(self.state)
 
     async def perform(self, effects: Sequence[CoordinatorEffect]) -> None:
-        for effect in effects:
-            task = asyncio.get_running_loop().create_task(self._chore(effect))
+        over = [effect.thread_id for effect in effects if isinstance(effect, DropThread)]
+        chores = [self._chore(effect) for effect in effects if not isinstance(effect, DropThread)]
+        for chore in [*chores, self._drop(over)] if over else chores:
+            task = asyncio.get_running_loop().create_task(chore)
             self._chores.add(task)
             task.add_done_callback(self._chores.discard)
 
@@ -153,7 +166,7 @@ class CoordinatorBehaviour:
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
 
-    async def _chore(self, effect: CoordinatorEffect) -> None:
+    async def _chore(self, effect: TakeOver | Audit | Fetch | Sweep) -> None:
         """Performs one effect beside the loop. A failure is only logged, since the graph decides on it again later, or
         the client asks again."""
         try:
@@ -240,6 +253,18 @@ class CoordinatorBehaviour:
             if len(ids) < PAGE:
                 return
             kept += len(ids) - len(gone)
+
+    async def _drop(self, thread_ids: Sequence[str]) -> None:
+        """Lets threads go. If that fails, they go when their time is over."""
+        assert self._loop
+        try:
+            if self._let_go is None:
+                await self._loop.committer.run(*chain.from_iterable(map(letting_go, thread_ids)))
+            else:
+                for thread_id in thread_ids:
+                    await self._let_go(thread_id)
+        except AgentSystemError as error:
+            log.warning("%d threads are kept: %s", len(thread_ids), error, extra={"action": "threads_kept"})
 
     async def _forget_workers(self) -> None:
         """Removes workers from the list of agents that have been gone for so long that their keys have expired. It does

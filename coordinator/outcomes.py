@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from coordinator.delegation import delegate, suspend
-from coordinator.state import CoordinatorState
+from coordinator.state import CoordinatorState, DropThread
 from coordinator.task_life import attempts_had, end, requeue, stopped
+from coordinator.threads import thread_of
 from core.reports import OUTPUT_LIMIT, TaskReport
 from core.step import Batch, Step, Table
-from core.tasks import TaskStatus
+from core.tasks import Task, TaskStatus
 
 __all__ = ["conclude"]
 
@@ -19,6 +20,13 @@ def why_returned(said: TaskReport) -> str | None:
     if said.asked:
         return "another distributor has idle workers"
     return "no worker there can do it" if said.stranded else None
+
+
+def over(task: Task, said: TaskReport) -> list[DropThread]:
+    """What lets go the thread that a run leaves. Before its result is recorded here, that may be lost on its way, and
+    another attempt needs the thread. A thread that runs share is not let go, whoever says so."""
+    is_over = said.thread_over and said.status == "completed" and thread_of(task) is None
+    return [DropThread(task.task_id)] if is_over else []
 
 
 def conclude(state: CoordinatorState, distributor_id: str, said: TaskReport, batch: Batch, step: Step) -> None:
@@ -55,3 +63,4 @@ def conclude(state: CoordinatorState, distributor_id: str, said: TaskReport, bat
     else:
         attempts |= {"result_json": said.result_json, "error": said.error}
         end(state, task, S(status), batch, step, worker=said.worker, **attempts)
+        step.effects += over(task, said)

@@ -23,8 +23,8 @@ from core.trace_starts import TraceStarts
 
 __all__ = [
     "AssignTask", "Audit", "Audited", "CoordinatorEffect", "CoordinatorEvent", "CoordinatorRequest", "CoordinatorState",
-    "DeadLetter", "Fetch", "Fetched", "Found", "NotTaken", "NoteAttempts", "RegisterDistributor", "Submission", "Sweep",
-    "TakeOver", "TakenOver",
+    "DeadLetter", "DropThread", "Fetch", "Fetched", "Found", "NotTaken", "NoteAttempts", "RegisterDistributor",
+    "Submission", "Sweep", "TakeOver", "TakenOver",
 ]  # fmt: skip
 
 
@@ -183,6 +183,14 @@ class Sweep(Effect):
 
 
 @dataclass(frozen=True, slots=True)
+class DropThread(Effect):
+    """Effect: let go what is stored of the own thread of a run, since its result is recorded. Until then another
+    attempt may have to find that its nodes have finished."""
+
+    thread_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class AssignTask(Request[bool | BadTask]):
     """Request: record this task of `owner` and hand it to a distributor. The answer is True, or BadTask if nothing was
     recorded."""
@@ -208,6 +216,6 @@ class NoteAttempts(Request[bool]):
     had: dict[str, Task]  #: as in TakenOver
 
 
-CoordinatorEffect: TypeAlias = TakeOver | Audit | Fetch | Sweep
+CoordinatorEffect: TypeAlias = TakeOver | Audit | Fetch | Sweep | DropThread
 CoordinatorEvent: TypeAlias = TakenOver | NotTaken | Audited | Fetched | Call | Drain | HeartbeatDue
 CoordinatorRequest: TypeAlias = AssignTask | RegisterDistributor | NoteAttempts

@@ -17,7 +17,7 @@ from core.roles import Address
 from core.step import Batch, Step, Table
 from core.tasks import Task, TaskStatus
 
-__all__ = ["check_thread", "enter_line", "given_up", "leave_line", "recall_lines", "replaced_by"]
+__all__ = ["check_thread", "enter_line", "given_up", "leave_line", "recall_lines", "replaced_by", "thread_of"]
 
 #: Number of runs that may stand in line for one thread.
 MAX_IN_LINE = 1_000

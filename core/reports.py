@@ -96,6 +96,7 @@ class AttemptReport(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     then: Then | None = None
     waits: tuple[Wait, ...] = ()  #: of a suspended attempt
     asked: bool = False  #: of a returned attempt: its distributor has asked for it, and may hand over others
+    thread_over: bool = False  #: of a completed attempt: it leaves a thread of its own, which nobody needs any more
 
 
 class TaskReport(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, rename={"result_json": "result"}):
@@ -118,6 +119,7 @@ class TaskReport(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False
     children: tuple[Raw, ...] | None = None
     then: Then | None = None
     waits: tuple[Wait, ...] = ()
+    thread_over: bool = False
 
 
 class ProgressReport(Struct, frozen=True, kw_only=True, gc=False, rename={"progress_json": "progress"}):

@@ -211,7 +211,7 @@ def conclude(
         task_id=task_id, status=told, attempt=task.attempt, retry_count=task.retry_count, worker=worker,
         run_ms=said.run_ms, started_at=said.started_at or task.started_at, result_json=said.result_json,
         error=error or said.error, errors=task.errors, output=said.output, children=said.children, then=said.then,
-        waits=said.waits,
+        waits=said.waits, thread_over=said.thread_over,
     )  # fmt: skip
     report(state, ended, step)
     state.count(told)

@@ -48,7 +48,6 @@ from worker.projects.code import load_code
 from worker.rules import (
     ON_EVENT,
     CancelRun,
-    DropThread,
     Outcome,
     ProgressMade,
     ReturnTask,
@@ -98,7 +97,6 @@ class WorkerBehaviour:
         self._memory: Memory | None = None  #: where graphs remember; None: before the start
         self._chunks: ChunkWriter | None = None  #: writes what graphs stream; None: likewise
         self._prices = load_prices(config.model_prices)
-        self._dropping: set[asyncio.Task[None]] = set()
         self._said: Said | None = None  # what no step was given yet
         self.state = WorkerState(chain[-1].agent_id, distributor=chain[1])
         self._example = first_example(handlers)
@@ -126,18 +124,6 @@ class WorkerBehaviour:
         assert self._loop
         self._loop.local_events.tell(Withdrawn(tuple(self.state.local_tasks.values())))
         await self.executor.close()
-
-    def _drop(self, thread_id: str) -> None:
-        """Lets a thread go meanwhile. If that fails, it goes when its time is over."""
-        assert self._memory
-        dropping = asyncio.get_running_loop().create_task(self._memory.storage.let_go(thread_id))
-        self._dropping.add(dropping)
-        dropping.add_done_callback(self._dropped)
-
-    def _dropped(self, dropping: asyncio.Task[None]) -> None:
-        self._dropping.discard(dropping)
-        if not dropping.cancelled() and (error := dropping.exception()):
-            log.debug("a thread was not let go: %s", error, extra={"action": "thread_kept"})
 
     def _open_connection(self) -> Connection:
         assert self._loop
@@ -217,8 +203,6 @@ class WorkerBehaviour:
                 case ReturnTask():
                     if (task := self.executor.retrieve(effect.task_id, effect.attempt)) is not None:
                         self._loop.local_events.tell(Withdrawn((task,), asked=True))
-                case DropThread():
-                    self._drop(effect.thread_id)
                 case Withdraw():
                     self._loop.local_events.tell(Withdrawn(tuple(self.executor.drain())))
                 case _:
@@ -255,7 +239,7 @@ class WorkerBehaviour:
                     "error": finished.error.type,
                 },
             )
-        self._loop.local_events.tell(Outcome(self._report(finished), finished.thread_over))
+        self._loop.local_events.tell(Outcome(self._report(finished)))
 
     def _report(self, finished: Finished) -> AttemptReport:
         max_attempts = None
@@ -277,6 +261,7 @@ class WorkerBehaviour:
             children=tuple(Raw(child.to_json()) for child in opens.children) if opens else None,
             then=spawn.then if spawn else None,
             waits=finished.suspension.waits if finished.suspension else (),
+            thread_over=finished.thread_over,
         )
 
     def _progressed(self, progress: Progress) -> None:

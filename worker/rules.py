@@ -23,7 +23,7 @@ from core.step import Batch, Drain, Effect, Event, Received, Sending, Step
 from core.tasks import Task, TaskError, check_names
 
 __all__ = [
-    "CancelRun", "DropThread", "Outcome", "ProgressMade", "ReturnTask", "RunTask", "Said", "Withdraw", "Withdrawn",
+    "CancelRun", "Outcome", "ProgressMade", "ReturnTask", "RunTask", "Said", "Withdraw", "Withdrawn",
     "WorkerEffect", "WorkerEvent", "WorkerState", "has_news", "receive", "report",
 ]  # fmt: skip
 
@@ -69,14 +69,6 @@ class ReturnTask(Effect):
 
 
 @dataclass(frozen=True, slots=True)
-class DropThread(Effect):
-    """Effect: let go what is stored of a thread, since the result of its only run is on its way. It is not deleted at
-    once: if the result is lost with this worker, another attempt has to find that its nodes have finished."""
-
-    thread_id: str
-
-
-@dataclass(frozen=True, slots=True)
 class Withdraw(Effect):
     """Effect: take back the attempts that have not begun, and have graphs stop between two nodes."""
 
@@ -91,10 +83,9 @@ class Withdrawn(Event):
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Event):
-    """Event: an attempt has ended. `thread_over`: the thread that nobody needs after that; empty: there is none."""
+    """Event: an attempt has ended."""
 
     report: AttemptReport
-    thread_over: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +113,7 @@ class Said(Event):
             self.dropped += 1
 
 
-WorkerEffect: TypeAlias = RunTask | CancelRun | ReturnTask | DropThread | Withdraw
+WorkerEffect: TypeAlias = RunTask | CancelRun | ReturnTask | Withdraw
 #: Events about attempts. Of the events that every agent gets, a worker handles `Drain`.
 WorkerEvent: TypeAlias = Outcome | ProgressMade | Withdrawn | Said
 
@@ -220,8 +211,6 @@ def on_outcome(state: WorkerState, outcome: Outcome, step: Step) -> None:
     elif report.status == "failed":
         state.failed += 1
     step.send(state.report, item_of(report))
-    if outcome.thread_over:
-        step.effects.append(DropThread(outcome.thread_over))
 
 
 def on_progress(state: WorkerState, event: ProgressMade, step: Step) -> None:

@@ -26,10 +26,10 @@ from core.redis_backend.scripted_exchange import refusal
 from core.redis_backend.thread_scripts import DROP_RUNS, FENCED_OUT, PRUNE, READ, SCRIPTS, WRITE, value_name, write_name
 from core.redis_client import ResponseError
 
-__all__ = ["DAY_MS", "LET_GO_MS", "RedisStorage"]
+__all__ = ["DAY_MS", "LET_GO_MS", "RedisStorage", "letting_go"]
 
 DAY_MS = 24 * 60 * 60 * 1000
-#: How long a thread stays that its run has let go. Should the end of the run be lost with its worker, it ends again.
+#: How long a thread stays that was let go, for whoever looks at it soon.
 LET_GO_MS = 10 * 60 * 1000
 _NO_FENCE = ("", "")
 
@@ -78,10 +78,8 @@ class RedisStorage:
         await self._connection.run(("UNLINK", *others), ("PEXPIRE", fence, DAY_MS))
 
     async def let_go(self, thread_id: str) -> None:
-        """Keeps a thread for LET_GO_MS only, unless another attempt of its run opens it by then, and the fence for a
-        day as `delete` does."""
-        fence, *others = ThreadKeys(thread_id).all
-        await self._connection.run(*(("PEXPIRE", key, LET_GO_MS) for key in others), ("PEXPIRE", fence, DAY_MS))
+        """Does what `letting_go` says."""
+        await self._connection.run(*letting_go(thread_id))
 
     async def prune(self, thread_id: str, keep: int) -> None:
         """See Storage."""
@@ -122,6 +120,13 @@ class RedisStorage:
             *(part for each in changed for part in each),
             *(part for each in writes for part in each),
         )
+
+
+def letting_go(thread_id: str) -> list[Command]:
+    """The commands that keep a thread for LET_GO_MS only, unless a run opens it by then, and the fence for a day as
+    `delete` does."""
+    fence, *others = ThreadKeys(thread_id).all
+    return [*(("PEXPIRE", key, LET_GO_MS) for key in others), ("PEXPIRE", fence, DAY_MS)]
 
 
 def _changed(put: CheckpointPut) -> Iterator[tuple[str, ChannelValue]]:

@@ -29,10 +29,12 @@ def memory_here(
 
 
 def new_behaviour(chain: tuple[Address, ...], config: AgentConfig, handlers: Any, memory: Any) -> Behaviour[Any]:
-    """That of the last agent of `chain`. `memory`: where the graphs of a worker remember; None: in its Redis."""
+    """That of the last agent of `chain`. `memory`: where the graphs of workers remember; None: in their Redis."""
     me = chain[-1]
     if me.role is Role.COORDINATOR:
-        made = import_module(module_name("coordinator.agent")).CoordinatorBehaviour(me.agent_id, config)
+        made = import_module(module_name("coordinator.agent")).CoordinatorBehaviour(
+            me.agent_id, config, let_go=None if memory is None else memory.storage.let_go
+        )
     elif me.role is Role.DISTRIBUTOR:
         made = import_module(module_name("distributor.agent")).DistributorBehaviour(me, chain[0], config)
     else:

@@ -264,6 +264,7 @@ def _coordinator(chain: Chain) -> list[Allowed]:
         _may("hgetall", *_reading(keys.quotas)),
         _may("hset hdel", *_writing(keys.webhooks)),
         _may("hdel", *_writing(keys.budgets)),
+        _may("pexpire", *_writing(ThreadKeys("*").every)),  # of runs whose results are recorded
         _may("xadd expire", *_writing(*(keys.replies(Address(asker, "*")) for asker in sorted(ASKERS)))),
         _may("getrange", *_reading(keys.revoked)),
         _may("smembers", *_reading(ACTIVE)),

@@ -23,6 +23,7 @@ from core.cli.app import app
 from core.client.agent_client import AgentClient
 from core.config.settings import A2AConfig, RedisConfig
 from core.errors import UnknownTask
+from core.redis_backend.keys import CellKeys
 from core.run_stream import StreamChunk
 from core.tasks import Task
 from tests.executor_bench import INTEGRATION
@@ -164,6 +165,33 @@ def test_a_graph_goes_on_where_it_was_when_its_worker_is_killed_a_question_answe
         found = saver.get_tuple({"configurable": {"thread_id": large}})
         assert found is not None
         assert len(found.checkpoint["channel_values"]["large"]) == 300_000
+
+
+def test_a_run_whose_end_was_lost_goes_on_at_its_last_node_however_late_that_is(
+    tiers: Tiers, client: AgentClient, redis_server: RedisServer, processes: Processes, tmp_path: Path
+) -> None:
+    tiers.start("worker", "w1", "--import", AGENTS)
+    task_id = client.submit(Task(task_type="five", payload={"done": []}))
+    nodes, values = ["one", "two", "three", "four", "five"], f"{{thread:{task_id}}}:values"
+    until(lambda: nodes_of(tmp_path, task_id) == nodes[:3], "the third node runs")
+
+    # Its distributor dies before it has read the report of the end.
+    processes.stop("distributor-1")
+    (tmp_path / "go").touch()
+    with redis_server.connect() as server:
+        inbox = CellKeys("distributor-1").inbox
+        until(lambda: '"completed"' in str(server.xrange(inbox)), "the end is told")
+        kept_ms = server.pttl(values)
+        tiers.kill("w1")
+        tiers.kill("distributor-1")
+        assert kept_ms > 100 * LET_GO_MS  # an attempt that begins hours later finds what the run has done
+        tiers.start("distributor", "distributor-2")
+        tiers.start("worker", "w2", "--distributor", "distributor-2", "--import", AGENTS)
+
+        ended = client.result(task_id, 60)
+        assert (ended.result, ended.attempt) == ({"done": nodes}, 2)
+        assert nodes_of(tmp_path, task_id) == [*nodes, "five"]
+        until(lambda: 0 < server.pttl(values) <= LET_GO_MS, "the thread is let go")
 
 
 def test_a_reader_gets_all_modes_of_a_graph_and_those_below_it_and_no_gap_where_it_goes_on(

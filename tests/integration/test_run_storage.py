@@ -51,7 +51,7 @@ async def test_a_run_with_a_thread_of_its_own_stores_what_it_may_have_to_go_on_f
 ) -> None:
     def of_own(finished: Finished) -> bool:
         """Whether there is a thread that is deleted now that the run has ended."""
-        return finished.thread_over == finished.task_id
+        return finished.thread_over
 
     # With one node there is nothing to go on from: it runs, or its result is there.
     for task_type, done in (("ending.one", ["given", "one"]), ("ending.nothing", ["given"])):

@@ -10,7 +10,8 @@ import pytest
 from msgspec import Raw
 
 from coordinator import delegation, outcomes, task_life
-from coordinator.state import Sweep
+from coordinator.state import DropThread, Sweep
+from core.agent_run import RunOptions
 from core.agents import Health
 from core.reports import OUTPUT_LIMIT, TaskReport
 from core.roles import Action
@@ -102,6 +103,32 @@ def test_the_end_of_a_task_is_recorded_told_and_counted_once(name: str) -> None:
 
     outcomes.conclude(state, "distributor-1", said, LATER, step)
     assert state.counts == {status.value: 1, "late_results": 1}
+
+
+@pytest.mark.parametrize(
+    ("said", "run", "goes"),
+    [
+        (report("completed", thread_over=True), None, True),
+        (report("completed", thread_over=True), RunOptions(), True),
+        (report("completed"), None, False),
+        (report("completed", thread_over=True), RunOptions(thread_id="shared"), False),
+        (report("failed", error=ERROR, thread_over=True), None, False),
+        (report("returned", thread_over=True), None, False),
+    ],
+    ids=["its own", "with options", "nothing left", "shared", "failed", "returned"],
+)
+def test_the_own_thread_of_a_run_goes_once_its_result_is_recorded(
+    said: TaskReport, run: RunOptions | None, goes: bool
+) -> None:
+    late, step = Step(), Step()
+    state = holding(handed_out(run=run))
+
+    outcomes.conclude(state, "distributor-2", said, LATER, late)
+    outcomes.conclude(state, "distributor-1", said, LATER, step)
+    outcomes.conclude(state, "distributor-1", said, LATER, late)
+
+    assert step.effects == ([DropThread("t")] if goes else [])
+    assert late.effects == []  # what does not count lets nothing go that another attempt may need
 
 
 def test_only_the_distributor_that_has_a_task_can_end_it() -> None:

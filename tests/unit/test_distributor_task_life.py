@@ -326,6 +326,16 @@ def test_of_a_lost_attempt_its_last_progress_is_kept_if_it_told_any(fields: Any,
     assert error.output == output
 
 
+@pytest.mark.parametrize("over", [True, False])
+def test_that_a_run_leaves_a_thread_nobody_needs_is_passed_on(over: bool) -> None:
+    task = running()
+    state, step = holding(task), Step()
+
+    conclude(TaskStatus.COMPLETED, replace(SAID, thread_over=over))(state, task, step)
+
+    assert said(step).get("thread_over", False) is over
+
+
 def test_a_task_that_ends_here_once_more_is_the_newest_that_is_shown() -> None:
     task = running()
     state, step = holding(task, ended=dict.fromkeys(["t", *(f"e{n}" for n in range(task_life.ENDED_KEPT - 1))])), Step()

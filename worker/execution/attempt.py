@@ -41,7 +41,7 @@ class Finished(NamedTuple):
     spawn: Spawn | None = None  #: only if it delegated
     output: str = ""  #: the end of what it printed and logged; if it failed, `error` has that
     suspension: Suspension | None = None  #: only if it was suspended
-    thread_over: str = ""  #: the id of a thread that nobody needs once this is recorded; empty: there is none
+    thread_over: bool = False  #: whether nobody needs its own thread once this is recorded
 
     @property
     def result(self) -> Any:

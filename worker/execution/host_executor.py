@@ -139,4 +139,4 @@ def _finished(running: Running, ended: Ended) -> Finished:
         return suspended(running, ended.suspension)
     task, finished = running.task, completed(running, Raw(ended.result))
     over = ended.stored and not ended.in_thread and thread_of(task) == task.task_id
-    return finished._replace(thread_over=task.task_id) if over else finished
+    return finished._replace(thread_over=over)

@@ -203,4 +203,4 @@ class LoopRun:
             return completed(running, Raw(orjson.dumps(where)))
         task = running.task
         over = saver is not None and saver.stored and thread_of(task) == task.task_id
-        return finished._replace(thread_over=task.task_id) if over else finished
+        return finished._replace(thread_over=over)
