@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
+from heapq import nlargest
 from math import ceil
-from typing import Any, cast
+from operator import itemgetter
+from typing import Any, TypeAlias, cast
 
 import orjson
 from langgraph.store.base import (
     BaseStore,
     GetOp,
+    IndexConfig,
     ListNamespacesOp,
     Op,
     PutOp,
@@ -25,7 +28,8 @@ from core.checkpoints.blocking import wait_for
 from core.checkpoints.encryption import Encryption, Plain, Sealing
 from core.checkpoints.items import Items, PutItem, StoredItem
 from core.checkpoints.matching import is_meant, matches
-from core.errors import BadTask, ConfigError
+from core.checkpoints.meaning import Meaning, joined, parted
+from core.errors import BadTask
 
 __all__ = ["ItemStore"]
 
@@ -33,12 +37,16 @@ __all__ = ["ItemStore"]
 PAGE = 100
 _MINUTE_MS = 60_000
 
+#: An item that a search has found, and how near it is to the query; None: that is not known.
+Scored: TypeAlias = tuple[StoredItem, float | None]
+
 
 class ItemStore(BaseStore):
     """LangGraph's interface, and the encoding of what it stores: JSON, encrypted or not.
 
     As in LangGraph's own store in memory, a batch reads first and then writes. Items come in the order of their
-    namespaces and keys. Sync methods raise EventLoopError in a running event loop, which they would block."""
+    namespaces and keys; where there is an index and a query, the nearest first. Sync methods raise EventLoopError in a
+    running event loop, which they would block."""
 
     supports_ttl = True
 
@@ -47,25 +55,24 @@ class ItemStore(BaseStore):
         items: Items,
         *,
         ttl: TTLConfig | None = None,
-        index: object = None,
+        index: IndexConfig | None = None,
         encryption: Encryption | None = None,
     ) -> None:
-        """`ttl`: see TTLConfig of LangGraph; what has expired is never read. Raises ConfigError for an `index`."""
-        if index is not None:
-            raise ConfigError(
-                'this store searches by namespace and filter, not by meaning: leave out `index` (and "store" of'
-                " langgraph.json), or use a store with vectors."
-            )
+        """`ttl`: see TTLConfig of LangGraph; what has expired is never read. `index`: see IndexConfig; without it, a
+        search takes no notice of its query. Raises ConfigError."""
         self.ttl_config = ttl
+        self._meaning = None if index is None else Meaning(index)
         self._items = items
         self._sealing: Sealing = encryption or Plain()
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """The result of each, in order. Raises BadTask (a value is not JSON; nothing was written), TransportDown,
-        ServerRefused, CheckpointUnreadable."""
+        ServerRefused, CheckpointUnreadable, and what the embeddings of an index raise."""
         asked = list(ops)
-        puts = {(op.namespace, op.key): op for op in asked if isinstance(op, PutOp)}
-        writes = [self._put(op) for op in puts.values()]
+        puts = [*{(op.namespace, op.key): op for op in asked if isinstance(op, PutOp)}.values()]
+        values = [_json(op) for op in puts]
+        vectors = await self._meaning.vectors_of(puts) if self._meaning else [b""] * len(puts)
+        writes = [self._put(*each) for each in zip(puts, values, vectors, strict=True)]
         results = await asyncio.gather(*map(self._read, asked))
         if writes:
             await self._items.put(writes)
@@ -86,33 +93,57 @@ class ItemStore(BaseStore):
         return None
 
     async def _search(self, op: SearchOp) -> list[SearchItem]:
-        found: list[StoredItem] = []
-        after, wanted = "", op.offset + op.limit
-        while len(found) < wanted:
-            page, after = await self._items.search(".".join(op.namespace_prefix), after, PAGE)
-            found += [each for each in page if not op.filter or is_meant(self._value(each), op.filter)]
-            if not after:
-                break
-        taken = found[op.offset : wanted]
-        if op.refresh_ttl and any(each.ttl_ms for each in taken):
-            await self._items.get([each.name for each in taken], refresh=True)
-        return [self._item(each) for each in taken]
+        taken = await (self._by_meaning(op, self._meaning) if op.query and self._meaning else self._by_name(op))
+        if op.refresh_ttl and any(each.ttl_ms for each, _ in taken):
+            await self._items.get([each.name for each, _ in taken], refresh=True)
+        return [self._item(each, score) for each, score in taken]
 
-    def _put(self, op: PutOp) -> PutItem:
+    async def _by_name(self, op: SearchOp) -> list[Scored]:
+        found: list[Scored] = []
+        async for each in self._meant(op):
+            found.append((each, None))
+            if len(found) == op.offset + op.limit:
+                break
+        return found[op.offset :]
+
+    async def _by_meaning(self, op: SearchOp, meaning: Meaning) -> list[Scored]:
+        """The nearest first; behind them, by their names, those of which nothing is known."""
+        query, wanted = await meaning.of(f"{op.query}"), op.offset + op.limit
+        scored: list[Scored] = []
+        others: list[Scored] = []
+        async for each in self._meant(op):
+            score = meaning.score(parted(self._unsealed(each))[1], query)
+            (others if score is None else scored).append((each, score))
+            if len(scored) > 2 * wanted + PAGE:  # of a large namespace, only the best are kept
+                scored = nlargest(wanted, scored, key=itemgetter(1))
+            del others[wanted:]
+        return [*nlargest(wanted, scored, key=itemgetter(1)), *others][op.offset : wanted]
+
+    async def _meant(self, op: SearchOp) -> AsyncIterator[StoredItem]:
+        """The items of a search, by their names."""
+        after = ""
+        while True:
+            page, after = await self._items.search(".".join(op.namespace_prefix), after, PAGE)
+            for each in page:
+                if not op.filter or is_meant(self._value(each), op.filter):
+                    yield each
+            if not after:
+                return
+
+    def _put(self, op: PutOp, value: bytes | None, vectors: bytes) -> PutItem:
         name = _name(op.namespace, op.key)
-        if op.value is None:
+        if value is None:
             return PutItem(name, None)
-        try:
-            value = orjson.dumps(op.value)
-        except TypeError as error:
-            raise BadTask(f"item {op.key!r} of {op.namespace} is not JSON: {error}. Put plain data there.") from error
-        return PutItem(name, self._sealing.seal(value, name), _ttl_ms(op))
+        return PutItem(name, self._sealing.seal(joined(value, vectors), name), _ttl_ms(op))
+
+    def _unsealed(self, stored: StoredItem) -> bytes:
+        return self._sealing.unseal(stored.value, stored.name)
 
     def _value(self, stored: StoredItem) -> dict[str, Any]:
-        value: dict[str, Any] = orjson.loads(self._sealing.unseal(stored.value, stored.name))
+        value: dict[str, Any] = orjson.loads(parted(self._unsealed(stored))[0])
         return value
 
-    def _item(self, stored: StoredItem) -> SearchItem:
+    def _item(self, stored: StoredItem, score: float | None = None) -> SearchItem:
         namespace, _, key = stored.name.partition("\0")
         return SearchItem(
             namespace=tuple(namespace.split(".")),
@@ -120,7 +151,16 @@ class ItemStore(BaseStore):
             value=self._value(stored),
             created_at=_time(stored.created_ms),
             updated_at=_time(stored.updated_ms),
+            score=score,
         )
+
+
+def _json(op: PutOp) -> bytes | None:
+    """The value of an item; None: it is to be deleted."""
+    try:
+        return None if op.value is None else orjson.dumps(op.value)
+    except TypeError as error:
+        raise BadTask(f"item {op.key!r} of {op.namespace} is not JSON: {error}. Put plain data there.") from error
 
 
 def _ttl_ms(op: PutOp) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from langgraph.store.base import TTLConfig
+from langgraph.store.base import IndexConfig, TTLConfig
 
 from core.checkpoints.blocking import Done, wait_for
 from core.checkpoints.encryption import Encryption
@@ -26,7 +26,7 @@ class RedisStore(ItemStore):
         *,
         name: str = "default",
         ttl: TTLConfig | None = None,
-        index: object = None,
+        index: IndexConfig | None = None,
         encryption: Encryption | None = None,
     ) -> None:
         """`client`: a client of redis-py, which stays yours, or how to reach the server. `name`: of the store; all its
@@ -41,7 +41,7 @@ class RedisStore(ItemStore):
         *,
         name: str = "default",
         ttl: TTLConfig | None = None,
-        index: object = None,
+        index: IndexConfig | None = None,
         encryption: Encryption | None = None,
     ) -> Self:
         """`url`: redis://user:password@host:6379/0, rediss:// for TLS, or unix:///path?db=0. Raises ConfigError."""

@@ -133,6 +133,70 @@ async def test_a_node_has_it_as_its_store(redis_config: RedisConfig) -> None:
         assert await graph.ainvoke({"seen": []}) == {"seen": ["remembered"]}
 
 
+def letters(texts: list[str]) -> list[list[float]]:
+    """Embeds texts by how often a, b and c are in them."""
+    return [[float(text.count(letter)) for letter in "abc"] for text in texts]
+
+
+INDEX: Any = {"dims": 3, "embed": letters, "fields": ["text", "parts[*].text"]}
+TEXTS = st.text("abcx", max_size=6)
+#: The texts of one are different, of which LangGraph's store in memory takes no two that are the same.
+PARTS = st.lists(TEXTS, unique=True).map(lambda texts: [{"text": text} for text in texts])
+DOCUMENTS = st.fixed_dictionaries(
+    {"n": st.integers(0, 1)}, optional={"text": TEXTS.map("y{}".format), "parts": PARTS}
+)  # fmt: skip
+INDEXED = st.builds(
+    PutOp, NAMESPACES, st.text("kl", min_size=1, max_size=3), DOCUMENTS, st.sampled_from((None, None, False, ["n"])),
+    st.none(),
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None)
+@given(
+    puts=st.lists(INDEXED, min_size=1, max_size=12, unique_by=lambda put: (put.namespace, put.key)),
+    query=st.text("abc", min_size=1, max_size=4),
+    conditions=FILTERS,
+    limit=st.integers(1, 12),
+)
+def test_a_query_finds_what_it_finds_in_memory(
+    redis_server: RedisServer, redis_config: RedisConfig, puts: Any, query: str, conditions: Any, limit: int
+) -> None:
+    redis_server.clean()
+    with RedisStore(redis_config, index=INDEX, encryption=Encryption({"k": bytes(32)}, "k")) as store:
+        model = InMemoryStore(index=INDEX)
+        for put in puts:
+            store.batch([put])
+            model.put(put.namespace, put.key, dict(put.value), put.index)
+        found, expected = (each.search((), query=query, filter=conditions, limit=limit) for each in (store, model))
+    assert [each.score for each in found] == pytest.approx([each.score for each in expected], abs=1e-6)
+    assert len({(each.namespace, each.key) for each in found}) == len(found)
+    scores = {(each.namespace, each.key): each.score for each in found}
+    every = model.search((), query=query, filter=conditions, limit=100)
+    assert scores == pytest.approx(
+        {name: each.score for each in every if (name := (each.namespace, each.key)) in scores}, abs=1e-6
+    )
+
+
+async def test_a_query_is_of_one_namespace_and_paged_and_of_no_effect_without_an_index(
+    redis_config: RedisConfig,
+) -> None:
+    async with RedisStore(redis_config, index=INDEX) as store, RedisStore(redis_config) as plain:
+        await store.abatch([PutOp(("n", "a"), f"{n:03}", {"text": "a" * n + "b" * (200 - n)}) for n in range(200)])
+        await store.aput(("other",), "k", {"text": "aaa"})
+        await plain.aput(("n",), "plain", {"text": "aaa"})
+        pages = [await store.asearch(("n",), query="a", limit=100, offset=offset) for offset in (0, 100, 200)]
+        assert [each.key for page in pages for each in page] == [*(f"{n:03}" for n in range(199, -1, -1)), "plain"]
+        assert pages[0][0].score == pytest.approx(1, abs=1e-3)
+        assert pages[2][0].score is None
+        unranked = await plain.asearch(("n",), query="a", limit=2)
+        assert [(each.key, each.score) for each in unranked] == [("plain", None), ("000", None)]
+        found = await plain.aget(("n", "a"), "199")
+        assert found
+        assert found.value["text"][:2] == "aa"
+        await store.aput(("n",), "plain", {"text": "c"})
+        assert (await store.asearch((), query="c", limit=1))[0].key == "plain"
+
+
 async def test_values_are_encrypted_and_bound_to_their_place(
     redis_config: RedisConfig, redis_server: RedisServer
 ) -> None:
@@ -151,8 +215,18 @@ async def test_values_are_encrypted_and_bound_to_their_place(
 
 
 async def test_what_it_cannot_do_is_refused_in_words(redis_config: RedisConfig) -> None:
-    with pytest.raises(ConfigError, match="not by meaning"):
-        RedisStore(redis_config, index={"dims": 2, "embed": lambda texts: []})
+    wrong: list[tuple[Any, str]] = [
+        ({"embed": letters}, "give as `dims`"),
+        ({"dims": 3}, "give as `embed`"),
+        ({"dims": 3, "embed": "no model"}, "`embed` cannot be used"),
+    ]
+    for index, said in wrong:
+        with pytest.raises(ConfigError, match=said):
+            RedisStore(redis_config, index=index)
+    async with RedisStore(redis_config, index=INDEX | {"dims": 2}) as store:
+        with pytest.raises(BadTask, match="have 3 numbers: say so as `dims`"):
+            await store.aput(("n",), "k", {"text": "abc"})
+        assert await store.aget(("n",), "k") is None
     async with RedisStore(redis_config) as store:
         with pytest.raises(BadTask, match=r"item 'k' of \('n',\) is not JSON"):
             await store.abatch([PutOp(("n",), "j", {}), PutOp(("n",), "k", {"a": object()})])
