@@ -81,6 +81,10 @@ def set_schedule(state: CoordinatorState, given: Schedule, asker: Address, batch
             raise BadSchedule(why)
     elif not may_change(asker, known.owner):
         raise BadSchedule(f"schedule name {given.name!r} is in use by another client; choose another name")
+    elif known.task.tenant != given.task.tenant:  # decided here, where two that ask at one moment come one by one
+        raise BadSchedule(
+            f"schedule name {given.name!r} is in use for another tenant; choose another name, or remove it first"
+        )
     elif known.given == given:
         return
     now = batch.now.replace(microsecond=0)

@@ -77,15 +77,15 @@ class Courier:
 
     async def _claimed(self, room: int) -> list[Delivery]:
         try:
-            await self._take_on(room)
-            return await self._hierarchy.deliveries.claim(room)
+            claimed, opened = await self._hierarchy.deliveries.claim(room)
+            await self._take_on(opened)
+            return claimed
         except AgentSystemError as error:
             log.warning("webhooks wait: %s", error, extra={"action": "webhooks_wait"})
             return []
 
-    async def _take_on(self, room: int) -> None:
-        """Takes on the deliveries of tasks that schedules have opened."""
-        urls = await self._hierarchy.deliveries.of_schedules(room)
+    async def _take_on(self, urls: dict[str, str]) -> None:
+        """Takes on the deliveries of these tasks, which schedules have opened, for the next look."""
         if urls:
             tasks = await self._hierarchy.tasks(list(urls))
             await self._hierarchy.deliveries.take_on(

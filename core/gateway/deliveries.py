@@ -56,17 +56,6 @@ class Deliveries:
                 ("ZADD", self._keys.webhooks_due, "NX", 0, delivery.delivery_id),
             )
 
-    async def of_schedules(self, limit: int) -> dict[str, str]:
-        """The tasks that schedules have opened, at most so many, and the URL that is to be called for each."""
-        [flat] = await self._run(("HRANDFIELD", self._of_schedules, limit, "WITHVALUES"))
-        found = {}
-        for task_id, url in pairs(flat).items():
-            try:
-                found[task_id.decode()] = url.decode()
-            except UnicodeDecodeError:  # no coordinator has written it
-                await self._run(("HDEL", self._of_schedules, task_id))
-        return found
-
     async def take_on(self, *deliveries: Delivery) -> None:
         """Records deliveries of tasks that schedules have opened. Two gateways may do so at once."""
         await self.note(*deliveries)
@@ -79,11 +68,18 @@ class Deliveries:
                 ("HDEL", self._keys.webhooks, *delivery_ids), ("ZREM", self._keys.webhooks_due, *delivery_ids)
             )
 
-    async def claim(self, limit: int) -> list[Delivery]:
-        """Those whose moment has come, at most so many. They are this gateway's for CLAIM_MS."""
-        keys = 2, self._keys.webhooks_due, self._keys.webhooks
-        [records] = await self._run(("EVALSHA", name_of(CLAIM_DUE), *keys, limit, CLAIM_MS))
-        return [delivery for record in records if (delivery := _read(record)) is not None]
+    async def claim(self, limit: int) -> tuple[list[Delivery], dict[str, str]]:
+        """Those whose moment has come, at most so many. They are this gateway's for CLAIM_MS. Beside them, tasks that
+        schedules have opened, at most so many, and the URL that is to be called for each."""
+        keys = 3, self._keys.webhooks_due, self._keys.webhooks, self._of_schedules
+        [(records, flat)] = await self._run(("EVALSHA", name_of(CLAIM_DUE), *keys, limit, CLAIM_MS))
+        opened = {}
+        for task_id, url in pairs(flat).items():
+            try:
+                opened[task_id.decode()] = url.decode()
+            except UnicodeDecodeError:  # no coordinator has written it
+                await self._run(("HDEL", self._of_schedules, task_id))
+        return [delivery for record in records if (delivery := _read(record)) is not None], opened
 
     async def put_off(self, delivery: Delivery, delay_s: float) -> None:
         """Gives a delivery back until later."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -116,9 +115,6 @@ async def put(request: Request, name: ScheduleName, body: ScheduleBody) -> Sched
         hierarchy.webhooks.check(body.webhook)
     task = new_task(body.task, caller_of(request), None)
     await check_own_threads(hierarchy, caller_of(request), [task])
-    with suppress(UnknownSchedule):
-        if not caller_of(request).sees((await hierarchy.client.schedules.get.aio(name)).task.tenant):
-            raise Problem(409, f"name: {name!r} is taken; choose another one")
     await hierarchy.client.schedules.set.aio(Schedule(name=name, task=task, **fields))
     return told(await _visible(request, name))
 

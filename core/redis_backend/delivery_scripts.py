@@ -5,7 +5,8 @@ from __future__ import annotations
 __all__ = ["CLAIM_DUE", "PUT_OFF", "SCRIPTS"]
 
 #: Claims at most ARGV[1] deliveries whose moment has come, for ARGV[2] ms: they are in the zset at KEYS[1] by when that
-#: is, ms, and in the hash at KEYS[2]. Returns their records.
+#: is, ms, and in the hash at KEYS[2]. Returns their records, and at most ARGV[1] fields and values of the hash at
+#: KEYS[3], in which a coordinator leaves those of tasks that schedules have opened.
 CLAIM_DUE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -20,7 +21,7 @@ for _, id in ipairs(ids) do
     redis.call('ZREM', KEYS[1], id)
   end
 end
-return records
+return {records, redis.call('HRANDFIELD', KEYS[3], ARGV[1], 'WITHVALUES')}
 """
 #: Puts delivery ARGV[1] off by ARGV[2] ms, with another record ARGV[3], unless it is over.
 PUT_OFF = """

@@ -52,15 +52,21 @@ class FleetStatus(StrEnum):
     STALE = "stale"  #: it is suspect
 
 
+#: What is counted or measured of an agent.
+Number = Annotated[int, Meta(ge=0, le=2**52)]
+Measure = Annotated[float, Meta(ge=0, le=2.0**52)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
 class Load(Struct, frozen=True, kw_only=True):
     """What an agent has to do, and what it takes, as measured."""
 
-    in_flight: int = 0  #: tasks that it has
-    capacity: int = 0  #: tasks that it works on at once; 0: it has no such bound
-    queue_age_ms: int = 0  #: how long the oldest of its tasks has waited for a place; 0: none waits
-    loop_lag_ms: float = 0.0  #: how late its event loop is
-    cpu: float = 0.0  #: processors that its process uses: 1.0 is all of one
-    memory_mb: float = 0.0  #: resident memory of its process, MiB
+    in_flight: Number = 0  #: tasks that it has
+    capacity: Number = 0  #: tasks that it works on at once; 0: it has no such bound
+    queue_age_ms: Number = 0  #: how long the oldest of its tasks has waited for a place; 0: none waits
+    loop_lag_ms: Measure = 0.0  #: how late its event loop is
+    cpu: Measure = 0.0  #: processors that its process uses: 1.0 is all of one
+    memory_mb: Measure = 0.0  #: resident memory of its process, MiB
 
 
 class Declared(Struct, frozen=True, kw_only=True):
@@ -214,12 +220,12 @@ class _Record(Struct, kw_only=True):
     metadata: dict[str, Any] = {}
     version: str = ""
     load_metrics: Load = Load()
-    health_score: float = 1.0
-    regularity: float = 1.0
+    health_score: Share = 1.0
+    regularity: Share = 1.0
     is_paused: bool = False
     clock_ahead_ms: Annotated[int, Meta(ge=-(2**52), le=2**52)] | None = None
-    registration_time: Annotated[int, Meta(ge=0, le=2**52)] = 0
-    last_heartbeat: Annotated[int, Meta(ge=0, le=2**52)] = 0
+    registration_time: Number = 0
+    last_heartbeat: Number = 0
     lease_ms: Annotated[int, Meta(ge=1, le=2**40)] = DEFAULT_LEASE_MS
 
 

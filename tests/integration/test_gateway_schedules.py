@@ -101,6 +101,7 @@ def test_a_tenant_sees_and_changes_its_own_schedules_only(doors: Doors) -> None:
     for method, path in (("GET", "/ours"), ("DELETE", "/ours"), ("POST", "/ours/pause"), ("POST", "/ours/resume")):
         assert asked("acme", method, path).status_code == 404
     assert asked("acme", "PUT", "/ours", json=DAILY).status_code == 409
+    assert asked("ada", "PUT", "/theirs", json=DAILY).status_code == 409
     assert asked("acme", "POST", "/theirs/pause").json()["paused"] is True
     for name in "ours", "theirs":
         assert asked("ada", "DELETE", f"/{name}").status_code == 204

@@ -100,6 +100,11 @@ def test_the_status_follows_from_life_and_load(
         {"capabilities": "{"},
         {"lifecycle": "asleep"},
         {"load_metrics": "[]"},
+        {"load_metrics": '{"in_flight": -1}'},
+        {"load_metrics": '{"cpu": 1e300}'},
+        {"health_score": "nan"},
+        {"health_score": "1e9"},
+        {"regularity": "-inf"},
         {"place": b"\xff"},
     ],
 )

@@ -214,6 +214,18 @@ def test_clients_see_and_change_their_own_and_operators_all() -> None:
     assert state.schedules["poll"].owner == "client:client-1"
 
 
+def test_of_two_tenants_that_set_one_name_at_one_moment_the_first_has_it() -> None:
+    state = a_coordinator()
+    acme, globex = ({"task_type": "sum", "payload": [1], "tenant": tenant} for tenant in ("acme", "globex"))
+    asked = [MINUTE | {"task": acme}, MINUTE | {"task": globex}, MINUTE | {"task": acme, "every_s": 30}]
+    step = take(state, to_me(CLIENT, Action.SET_SCHEDULE, asked))
+    [refusal] = refusals(step)
+    assert refusal["reason"] == (
+        "schedule name 'poll' is in use for another tenant; choose another name, or remove it first"
+    )
+    assert (state.schedules["poll"].task.tenant, state.schedules["poll"].every_s) == ("acme", 30)
+
+
 def test_a_schedule_is_checked_where_it_comes_in() -> None:
     state = a_coordinator()
     bad = [MINUTE | {"every_s": None}, MINUTE | {"owner": "client:eve", "fired_until": "2020-01-01T00:00:00Z"}]
