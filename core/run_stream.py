@@ -16,7 +16,7 @@ import orjson
 
 from core.run_keys import AttemptKey, RunKey
 
-__all__ = ["LAST_PLACE", "STREAM_TTL_MS", "EntryCheck", "StreamChunk", "chunks_of", "entry_of"]
+__all__ = ["LAST_PLACE", "MAX_ENTRIES", "STREAM_TTL_MS", "EntryCheck", "StreamChunk", "chunks_of", "entry_of"]
 
 #: How long a stream is kept after its last entry.
 STREAM_TTL_MS = 60 * 60 * 1000

@@ -21,7 +21,7 @@ from core.redis_backend.keys import CoordinatorKeys
 from core.reports import given_run_key
 from core.roles import Action
 from core.run_keys import RunKey
-from core.run_stream import EntryCheck, StreamChunk, chunks_of
+from core.run_stream import MAX_ENTRIES, EntryCheck, StreamChunk, chunks_of
 from core.runtime.portal import operation
 from core.signing import KeyRing
 from core.tasks import Task
@@ -133,8 +133,7 @@ class RunStream:
         self._modes = modes
         self._over = over
         self._last = after or "0-0/-1"
-        # The entry of that chunk is read again, since it may hold others behind it.
-        self._entry = _before(int(stamp), int(number))
+        self._attempt = 0  #: the latest of which it has read something
         self._check = EntryCheck(())
         self._has_asked = False  #: whether it has asked for the keys of somebody else
         self._has_warned = False
@@ -150,17 +149,17 @@ class RunStream:
     async def _chunks(self) -> AsyncIterator[StreamChunk]:
         ended = asyncio.get_running_loop().create_task(self._over())
         followed: Followed | None = None
-        attempt = 0
         try:
             await self._seen(ended)
-            self._check.use(self._client._own_run_keys(self._task_id))
-            followed = await self._client._follow_stream.aio(self._task_id, self._entry)
+            self._check, self._has_asked = EntryCheck(self._client._own_run_keys(self._task_id)), False
+            # The entry of the last chunk is read again, since it may hold others behind it.
+            followed = await self._client._follow_stream.aio(self._task_id, _before(self._last))
             ended.add_done_callback(followed.end)
             while found := await self._next(followed):
                 for chunk in found:
-                    if attempt and chunk.attempt > attempt:
+                    if self._attempt and chunk.attempt > self._attempt:
                         yield StreamChunk(self._last, chunk.attempt, "lifecycle", data={"attempt": chunk.attempt})
-                    attempt, self._last = max(attempt, chunk.attempt), chunk.id
+                    self._attempt, self._last = max(self._attempt, chunk.attempt), chunk.id
                     if not self._modes or chunk.mode in self._modes:
                         yield chunk
             task = ended.result()
@@ -182,13 +181,17 @@ class RunStream:
             ended.result()
 
     async def _next(self, followed: Followed) -> list[StreamChunk]:
-        """The next chunks; none: the run is over, and all were given."""
+        """The next chunks; none: the run is over, and all were given. Who goes on appending keeps nobody from that."""
         known, _, place = self._last.partition("/")
         chunks: list[StreamChunk] = []
-        while not chunks and (entries := await self._client._stream_entries.aio(followed)):
+        left = 2 * MAX_ENTRIES
+        while not chunks and left > 0 and (entries := await self._client._stream_entries.aio(followed)):
+            left -= len(entries) if followed.ends else 0
             for entry_id, fields in entries:
                 told, goes_on = dict(zip(fields[::2], fields[1::2], strict=True)), entry_id.decode() == known
                 if await self._is_signed(told) and self._check.takes(told, goes_on=goes_on):
+                    if goes_on:
+                        self._attempt = int(told[b"attempt"])
                     chunks += chunks_of(entry_id, told, int(place) if goes_on else -1)
                 else:
                     self._warn()
@@ -215,8 +218,9 @@ class RunStream:
             )
 
 
-def _before(stamp: int, number: int) -> str:
-    """The highest id of an entry below `stamp-number`."""
+def _before(chunk_id: str) -> str:
+    """The highest id of an entry below that of a chunk."""
+    stamp, number = map(int, chunk_id.partition("/")[0].split("-"))
     if number or not stamp:
         return f"{stamp}-{max(0, number - 1)}"
     return f"{stamp - 1}-{2**64 - 1}"

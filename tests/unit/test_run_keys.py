@@ -17,11 +17,13 @@ from core.run_keys import AttemptKey, RunKey
 from core.run_stream import EntryCheck, chunks_of, entry_of
 from core.runtime.outbox import Outbox
 from core.signing import KeyRing, Signed, key_id_of
-from core.step import Keyed, Sending, Step
+from core.step import Keyed, Sending, Step, Table
 from core.tasks import Task
-from distributor.rules import receive
-from distributor.state import DistributorState
-from tests.builders import CLIENT, COORDINATOR, DISTRIBUTOR, SECRET, WORKER, a_batch, a_task, message_to
+from distributor.rules import recall
+from tests.builders import CLIENT, COORDINATOR, DISTRIBUTOR, SECRET, WORKER, a_task, message_to
+from tests.coordinator_steps import a_coordinator, submitted
+from tests.coordinator_steps import take as take_in
+from tests.distributor_steps import WORKER_2, a_distributor, outcome, take, to_me
 
 K, D, W = (COORDINATOR,), (COORDINATOR, DISTRIBUTOR), (COORDINATOR, DISTRIBUTOR, WORKER)
 OLD_SECRET = b"the root secret before the rotation"
@@ -137,16 +139,22 @@ def test_a_text_that_is_no_key_is_none_and_its_item_goes_without(text: str) -> N
     assert "run_key" not in sent_by(D, b'{"a":1}', a_task(run_key=text, attempt=1), WORKER)
 
 
-def test_a_distributor_hands_on_what_it_was_given_and_stores_nothing_that_others_can_read() -> None:
+def test_a_distributor_hands_on_what_it_was_given_also_when_it_knows_it_only_by_its_own_record() -> None:
     task = a_task("t", owner=str(CLIENT), root_id="t", run=STREAMED)
     given = sent_by(K, task.to_json(), task, DISTRIBUTOR)
-    state = DistributorState("distributor-1", coordinator=COORDINATOR)
+    before, after = a_distributor(WORKER), a_distributor(WORKER_2)
+    step = take(before, to_me(COORDINATOR, Action.ASSIGN_TASK, [given]))
+    record = step.writes[Table.ACTUAL, ""]["t"]
+    assert isinstance(record, bytes)
 
-    receive(state, a_batch(message_to(DISTRIBUTOR)(COORDINATOR, Action.ASSIGN_TASK, [given])), Step())
+    recall(after, [Task.from_json(record)], 0)
+    again = take(after, outcome("t", "returned"))
 
-    assert state.local_tasks["t"].run_key == given["run_key"]
-    [run_key] = ring(K).run_keys("t", CLIENT)
-    assert run_key.secret.hex() not in given["run_key"]
+    for attempt, decided in ((1, step), (2, again)):
+        [item] = [item for items in decided.sends.values() for item in items if isinstance(item, Keyed)]
+        assert "run_key" not in orjson.loads(bytes(item))
+        told = sent_by(D, item, item.task, WORKER)["run_key"]
+        assert [AttemptKey(*key) for key in ring(W).unwrapped(told)] == [key_of(attempt)]
 
 
 def test_while_the_secret_is_changed_workers_sign_with_the_new_one_and_readers_check_both() -> None:
@@ -226,3 +234,22 @@ def test_with_the_keys_of_the_owner_those_of_the_reader_count_no_more(check: Ent
     check.use(ring(K).run_keys("t", owner))
 
     assert taken(check, theirs, own) == [1]
+
+
+# ---- who is told it ----
+
+
+def test_who_watches_the_run_of_somebody_else_is_given_its_key_and_nobody_else_is() -> None:
+    state, friend = a_coordinator(DISTRIBUTOR), Address(Role.CLIENT, "friend~1")
+    stranger, operator = Address(Role.CLIENT, "stranger~1"), Address(Role.OPERATOR, "o~1")
+    shared = {"run": STREAMED, "shared_with": ("friend",)}
+    take_in(state, submitted(a_task("t", **shared), a_task("plain", shared_with=("friend",)), client=CLIENT))
+
+    def given_to(asker: Address) -> list[RunKey]:
+        step = take_in(state, message_to(COORDINATOR)(asker, Action.WATCH_TASK, ["t", "plain"]))
+        messages = [Signed.from_fields(list(c[-8:])) for c in Outbox(K, ring(K)).commands(step, 1) if c[0] == "XADD"]  # type: ignore[arg-type]
+        told = [item["run_key"] for each in messages for item in orjson.loads(each.body)["payload"]["tasks"]]
+        return [RunKey(*key) for text in told for key in ring((COORDINATOR, asker)).unwrapped(text)]
+
+    assert given_to(friend) == given_to(operator) == ring((COORDINATOR, CLIENT)).run_keys("t")
+    assert given_to(stranger) == given_to(CLIENT) == []
