@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
+from core.agent_run import RunOptions
 from core.client.agent_client import AgentClient
 from core.config.settings import A2AConfig, RedisConfig
 from core.errors import PeerError
@@ -32,7 +33,16 @@ CHAINS = [(K,), (K, D), (K, D, W1), (K, D, W2), (K, C)]
 
 USER_CODE = """
 import os, sys, time
-from worker import Context, task
+from typing import TypedDict
+from langgraph.graph import START, StateGraph
+from worker import Context, agent, task
+
+class State(TypedDict):
+    said: str
+
+@agent("tells")
+def tells() -> StateGraph:
+    return StateGraph(State).add_node("say", lambda state: {"said": "hello"}).add_edge(START, "say")
 
 @task("surroundings")
 def surroundings() -> dict:
@@ -61,6 +71,8 @@ def keys() -> Iterator[bytes]:
                 if other[:-1] == chain or chain[:-1] == other:
                     ring.sign(b"", other[-1])
             yield from ring._links.values()
+            for run_key in ring.run_keys("told"):
+                yield from (run_key.secret, run_key.of_attempt(1).secret)
 
 
 def needles(password: str) -> list[bytes]:
@@ -124,6 +136,9 @@ def test_no_secret_is_in_a_log_an_argument_the_environment_of_user_code_redis_or
         with AgentClient(redis_config, a2a, "k", "c") as client:
             seen = [client.value(client.submit(Task(task_type="surroundings"), 90), 90) for _ in range(8)]
             failed = client.result(client.submit(Task(task_type="fail", payload="a failure")), 60)
+            run = RunOptions(stream=["updates"])
+            client.submit(Task(task_id="told", task_type="tells", payload={"said": ""}, run=run))
+            assert [next(iter(chunk.data)) for chunk in client.stream("told")] == ["say", "status"]
             until(lambda: tiers.log("d").count('"action": "worker_joined"') == 2, "both workers are there", 60)
             lingering = client.submit_many([Task(task_type="linger") for _ in range(8)])
             agents = {name: psutil.Process(hierarchy.pid(name)) for hierarchy, name in
