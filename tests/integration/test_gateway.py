@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import operator
 from contextlib import aclosing
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, StateGraph
 from langgraph.pregel.remote import RemoteGraph
 from langgraph_sdk import get_sync_client
 from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import ConflictError, NotFoundError, UnprocessableEntityError
+from typing_extensions import TypedDict
 
 from tests.gateway_door import EMPTY, WORKERS, Door, data_of, start_worker
 
@@ -55,6 +60,33 @@ async def test_a_stream_tells_each_mode_and_its_end(sdk: LangGraphClient) -> Non
         {"second": {"done": ["second"]}},
     ]
     assert [part.data["done"] for part in told if part.event == "values"] == [[], ["first"], ["first", "second"]]
+
+
+async def test_debug_tells_what_the_graph_tells_by_itself(sdk: LangGraphClient) -> None:
+    class Steps(TypedDict):
+        done: Annotated[list[str], operator.add]
+
+    def first(state: Steps) -> Steps:
+        return {"done": ["first"]}
+
+    def second(state: Steps) -> Steps:
+        return {"done": ["second"]}
+
+    def shown(told: dict[str, Any]) -> list[Any]:
+        """All but what differs from run to run: ids, moments, and what is ours in the metadata."""
+        payload = told["payload"]
+        what = [payload.get(name) for name in ("name", "input", "values", "result", "next", "interrupts")]
+        about = payload.get("metadata", {})
+        at = [about.get(name) for name in ("source", "step")]
+        tasks = [[task["name"], task.get("result")] for task in payload.get("tasks", ())]
+        return [told["type"], told["step"], sorted(payload), what, at, tasks]
+
+    graph: Any = StateGraph(Steps).add_sequence([first, second]).add_edge(START, "first")
+    graph = graph.compile(checkpointer=InMemorySaver())
+    thread: Any = {"configurable": {"thread_id": "t"}, "metadata": {"of": "the run"}}
+    alone = [shown(told) for told in graph.stream(EMPTY, thread, stream_mode="debug", durability="sync")]
+    told = [part async for part in sdk.runs.stream(None, "steps", input=EMPTY, stream_mode="debug")]
+    assert [shown(data) for data in data_of(told, "debug")] == json.loads(json.dumps(alone))
 
 
 async def test_messages_are_told_as_parts_or_as_they_grow(sdk: LangGraphClient) -> None:

@@ -198,7 +198,7 @@ def test_a_reader_gets_all_modes_of_a_graph_and_those_below_it_and_no_gap_where_
     tiers: Tiers, client: AgentClient
 ) -> None:
     tiers.start("worker", "w1", "--import", AGENTS)
-    run = RunOptions(stream=["values", "updates", "messages", "custom", "tasks", "checkpoints"])
+    run = RunOptions(stream=["values", "updates", "messages", "custom", "tasks", "checkpoints", "debug"])
     task_id = client.submit(Task(task_type="speaks", payload={"messages": [["human", "hello"]]}, run=run))
 
     in_parts: list[StreamChunk] = []  # by a reader that goes away after every third chunk
@@ -227,6 +227,14 @@ def test_a_reader_gets_all_modes_of_a_graph_and_those_below_it_and_no_gap_where_
     assert begun == [("speaker", True), ("speaker", False), ("sign", True), ("sign", False)]
     assert [task["name"] for task in told("tasks", below=True)] == ["say", "say"]
     assert [checkpoint["next"] for checkpoint in told("checkpoints", below=False)][-3:] == [["speaker"], ["sign"], []]
+    for below in False, True:  # what `debug` tells is what the two others do, with the number of the superstep
+        debugged = told("debug", below=below)
+        steps = [each["payload"] for each in debugged if each["type"] == "checkpoint"]
+        assert steps == told("checkpoints", below=below)
+        assert [each["payload"] for each in debugged if each["type"] != "checkpoint"] == told("tasks", below=below)
+        assert {each["step"] for each in debugged if each["type"] == "checkpoint"} == {
+            step["metadata"]["step"] for step in steps
+        }
 
 
 def test_runs_go_on_where_they_were_when_their_process_is_killed_and_it_costs_them_no_attempt(

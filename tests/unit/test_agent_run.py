@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 import pytest
 from msgspec import Raw
 
-from core.agent_run import RunOptions, is_thread_id
+from core.agent_run import RunOptions, Stream, is_thread_id
 from core.errors import BadTask
 from core.json_values import PAYLOAD_LIMIT_BYTES
 from core.tasks import Task, as_received, check_sizes
@@ -30,7 +30,7 @@ EVERYTHING: dict[str, Any] = {
     "interrupt_before": ["*"],
     "interrupt_after": ["write", "review"],
     "on_change": "fail",
-    "stream": ["values", "messages"],
+    "stream": list(get_args(Stream)),
     "update": {"as_node": "write", "checkpoint_id": "c"},
 }
 
@@ -140,7 +140,7 @@ OBJECT = "expected an object, such as"
         (
             {"stream": ["tokens"]},
             "run option 'stream': expected a list of 'values', 'updates', 'messages', 'custom', 'tasks',"
-            """ 'checkpoints' (got '["tokens"]')""",
+            """ 'checkpoints', 'debug' (got '["tokens"]')""",
         ),
     ],
 )  # fmt: skip

@@ -267,5 +267,6 @@ async def test_only_a_run_of_one_node_in_a_new_thread_of_its_own_is_lean(monkeyp
 
     assert await is_lean()
     assert not await is_lean(own_thread=False)
-    assert not await is_lean(options=RunOptions(stream=["checkpoints"]))
+    for mode in "checkpoints", "debug":
+        assert not await is_lean(options=RunOptions(stream=[mode]))
     assert not await is_lean(options=RunOptions(durability="exit"))

@@ -66,7 +66,8 @@ class RunSaver(CheckpointSaver):
         #: Whether a node has finished, so that there is something to keep; none does in an update.
         self.has_begun = options.durability == "exit" or options.update is not None
         #: Whether the run may make no checkpoint before there is something to keep: see worker.hosts.lean_loop.
-        self.may_be_lean = own_thread and not (self.has_begun or options.is_command or "checkpoints" in options.stream)
+        shows_checkpoints = not {"checkpoints", "debug"}.isdisjoint(options.stream)
+        self.may_be_lean = own_thread and not (self.has_begun or options.is_command or shows_checkpoints)
         self.lean_loop: LeanLoop | None = None  #: of the run, as long as it has put nothing
         self._keeps_end = False  #: whether the run's last checkpoint is kept back
         self._lock = Lock()  #: nodes may use the saver from loops of their own
