@@ -239,7 +239,7 @@ def has_it(task: Task, name: str, said: AttemptReport) -> bool:
 
 def completed_after_all(task: Task, name: str, said: AttemptReport) -> bool:
     """Whether a worker that was taken for gone has completed a task that no other one has been handed since. Its result
-    is as good as another attempt's, which might begin long after the thread of this one is deleted."""
+    is as good as another attempt's, which would run its last nodes again."""
     if task.assigned_to is not None or said.status != "completed" or not task.errors:
         return False
     lost = task.errors[-1]

@@ -7,12 +7,14 @@ outermost budget. A ledger is in msgpack:
     open    id of a call -> what is reserved for it: {task, attempt, at (ms), got (as above), ids of the budgets}
 
 A reservation counts as spent from the beginning. Where an attempt was lost in the middle of a call, nobody knows what
-that has cost: it stays at what was reserved. A value that is no ledger counts as none.
+that has cost: it stays at what was reserved. Others wait for what a call may leave as long as its worker says that it
+is under way, which moves its `at`; what it has used counts even if that was not said for a while. A value that is no
+ledger counts as none.
 """
 
 from __future__ import annotations
 
-__all__ = ["RESERVE", "SCRIPTS", "SETTLE"]
+__all__ = ["RENEW", "RESERVE", "SCRIPTS", "SETTLE"]
 
 _LEDGER = """
 local function ledger()
@@ -23,18 +25,19 @@ local function ledger()
     return {spent = {}, open = {}}
 end
 local tree = ledger()
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local function save() redis.call('HSET', KEYS[1], ARGV[1], cmsgpack.pack(tree)) end
 """
 #: Reserves what a call needs from all budgets at once, or nothing. ARGV: 2 the task, 3 its attempt, 4 the id of the
 #: call, 5 how long a call takes at most (ms), 6 what it needs at least, 7 what it is given if there is as much, 8 the
-#: budgets, [id, limits]; the last three in msgpack, a limit of -1 is none.
+#: budgets, [id, limits], 9 how long nothing was said of a call for which nobody waits any more (ms); 6 to 8 in msgpack,
+#: a limit of -1 is none.
 #: Returns 'reserved', also if that has happened before; 'wait': there may be enough when calls under way have ended;
 #: or the id of a budget that has not enough left, which of its limits that is (from 0), and what was spent of it.
 RESERVE = (
     _LEDGER
     + """
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 if tree.open[ARGV[4]] then return {'reserved'} end
 for id, held in pairs(tree.open) do
     local lost = held.task == ARGV[2] and held.attempt < tonumber(ARGV[3])
@@ -44,7 +47,7 @@ local function returnable(budget, kind)
     local sum = 0
     for _, held in pairs(tree.open) do
         for _, id in ipairs(held.ids) do
-            if id == budget then sum = sum + held.got[kind] end
+            if id == budget and now - held.at <= tonumber(ARGV[9]) then sum = sum + held.got[kind] end
         end
     end
     return sum
@@ -92,4 +95,19 @@ save()
 return 1
 """
 )
-SCRIPTS = (RESERVE, SETTLE)
+#: Says that calls are under way, those with the ids ARGV[2], in msgpack.
+RENEW = (
+    _LEDGER
+    + """
+local found = false
+for _, id in ipairs(cmsgpack.unpack(ARGV[2])) do
+    if tree.open[id] then
+        tree.open[id].at = now
+        found = true
+    end
+end
+if found then save() end
+return 1
+"""
+)
+SCRIPTS = (RESERVE, SETTLE, RENEW)

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -35,7 +37,9 @@ from core.config.model_prices import Price, Prices
 from core.errors import AgentSystemError
 from core.memory_backend.connection import MemoryConnection
 from core.memory_backend.store import MemoryStore
+from core.redis_backend.budget_scripts import RENEW
 from core.redis_client import Wire
+from worker.hosts import accounts
 from worker.hosts.accounts import Accounts
 from worker.hosts.memory_accounts import MemoryAccounts
 
@@ -156,12 +160,16 @@ LIMITS = [
     (("root", Budget(tokens=0)),),
 ]
 grants = st.sampled_from(LIMITS)
+_packed = msgspec.msgpack.encode
 call_id = st.sampled_from(["c1", "c2", "c3"])
 PRICES = Prices({"m": Price(input=1.0, output=10.0)})
 reservation = st.tuples(call_id, grants, st.integers(0, 200), st.one_of(st.none(), st.integers(0, 200)))
 ACCOUNT_CALLS = st.one_of(
-    st.tuples(reservation, st.sampled_from(["root", "child"]), st.integers(1, 2)).map(
-        lambda given: lambda at, name: at.reserve(_reservation(name, *given))
+    st.tuples(st.booleans(), reservation, st.sampled_from(["root", "child"]), st.integers(1, 2)).map(
+        lambda given: lambda at, name: _reserve(at, _reservation(name, *given[1:]), silent=given[0])
+    ),
+    st.tuples(grants, st.lists(call_id, max_size=2)).map(
+        lambda given: lambda at, name: _renew(at, _of_an_example(name, given[0]), given[1])
     ),
     st.tuples(call_id, grants, st.integers(0, 90), st.integers(0, 90), st.booleans()).map(
         lambda given: lambda at, name: at.settle(_settlement(name, *given))
@@ -180,6 +188,17 @@ def _reservation(name: str, asked: Any, task_id: str, attempt: int) -> Reservati
         call_id=call, grants=_of_an_example(name, of), model="m", input_tokens=tokens, output_tokens=most,
         task_id=task_id, attempt=attempt,
     )  # fmt: skip
+
+
+async def _reserve(at: Any, asked: Reservation, *, silent: bool) -> Any:
+    """`silent`: nothing was said of any call for too long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accounts, "SILENT_MS", -1 if silent else 60_000)
+        return await at.reserve(asked)
+
+
+async def _renew(at: Any, of: Any, call_ids: list[str]) -> None:
+    await at._run(RENEW, of, _packed(call_ids))
 
 
 def _settlement(name: str, call: str, of: Any, read: int, written: int, known: bool) -> Settlement:

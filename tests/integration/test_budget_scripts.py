@@ -13,6 +13,7 @@ from core.config.model_prices import Price, Prices
 from core.config.settings import RedisConfig
 from core.errors import BadTask, BudgetExhausted
 from core.redis_client import Wire
+from tests.waiting import until_async
 from worker.hosts import accounts as module
 from worker.hosts.accounts import Accounts
 
@@ -108,6 +109,51 @@ async def test_what_a_lost_attempt_has_reserved_stays_spent_and_nobody_waits_for
     monkeypatch.setattr(module, "CALL_MS", -1)
     with pytest.raises(BudgetExhausted):
         await counted.reserve(asks("d", of))
+
+
+async def test_nobody_waits_for_a_call_of_a_worker_that_is_gone_and_what_it_has_used_counts_if_it_is_not(
+    counted: Accounts, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = grants(tokens=100)
+    assert await counted.reserve(asks("a", of))
+    monkeypatch.setattr(module, "SILENT_MS", 50)
+
+    async def refused() -> bool:
+        try:
+            assert not await counted.reserve(asks("b", of, task_id="other"))
+        except BudgetExhausted:
+            return True
+        return False
+
+    await until_async(refused, "its worker has been silent for so long")
+    assert await left(client, of) == {"tokens": 0}
+    await counted.settle(Settlement("a", of, "m", 10, 10))
+    assert await left(client, of) == {"tokens": 80}
+
+
+async def test_a_worker_says_which_calls_are_under_way_as_long_as_there_are_any(
+    counted: Accounts, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RENEWED_S", 0.02)
+    one, other = grants(calls=5), (("other", Budget(calls=5)),)
+    for call_id, of in (("a", one), ("b", one), ("c", other)):
+        assert await counted.reserve(asks(call_id, of))
+
+    async def said() -> dict[str, int]:
+        ledgers = [ledger_of(await client.hget(KEY, of[0][0])) for of in (one, other)]
+        return {call_id: held["at"] for ledger in ledgers for call_id, held in dict(ledger.open).items()}
+
+    before = await said()
+
+    async def renewed() -> bool:
+        return all(at > before[call_id] for call_id, at in (await said()).items())
+
+    assert len(before) == 3
+    await until_async(renewed, "all are said to be under way")
+    for call_id, of in (("a", one), ("b", one), ("c", other)):
+        await counted.settle(Settlement(call_id, of, "m", 1, 1))
+    assert await said() == {}
+    assert len(asyncio.all_tasks()) == 1  # nothing is left to be said
 
 
 async def test_a_limit_in_dollars_needs_a_price(counted: Accounts, client: Any) -> None:

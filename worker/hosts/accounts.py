@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -14,11 +16,14 @@ from core.config.model_prices import Prices
 from core.errors import BadTask, BudgetExhausted, ServerRefused, TransportDown
 from core.ports import Connection
 from core.redis_backend.bounded_reads import name_of
-from core.redis_backend.budget_scripts import RESERVE, SCRIPTS, SETTLE
+from core.redis_backend.budget_scripts import RENEW, RESERVE, SCRIPTS, SETTLE
 
 __all__ = ["Accounts"]
 
-#: Milliseconds after which a call that was not settled counts as ended.
+#: Seconds between two times that calls under way are told to be, and milliseconds without that, since their worker has
+#: died, after which nobody waits any more for what they may leave.
+RENEWED_S, SILENT_MS = 10.0, 30 * 1000
+#: Milliseconds after which what such a call has used counts no more, should it be told yet.
 CALL_MS = 10 * 60 * 1000
 
 #: Seconds before what is released is tried again after an outage.
@@ -37,6 +42,7 @@ class Accounts:
         self._prices = prices
         self._open: dict[str, Reservation] = {}  #: by id of the call: what may be reserved, and is not settled
         self._releasing: set[asyncio.Task[None]] = set()
+        self._renewing: asyncio.Task[None] | None = None
 
     async def reserve(self, asked: Reservation) -> bool:
         """Whether the call may be made. If not, calls under way may leave enough for it: it is asked for again then.
@@ -49,12 +55,15 @@ class Accounts:
         budgets = [(task_id, budget.limits) for task_id, budget in asked.grants]
         arguments = (
             asked.task_id, asked.attempt, asked.call_id, CALL_MS, _packed(need), _packed(want), _packed(budgets),
+            SILENT_MS,
         )  # fmt: skip
         self._open[asked.call_id] = asked  # before it is known, since the run may be over by then
         reply = await self._run(RESERVE, asked.grants, *arguments)
         if reply == [b"reserved"]:
+            if self._renewing is None:
+                self._renewing = asyncio.get_running_loop().create_task(self._renew())
             return True
-        self._open.pop(asked.call_id, None)
+        self._has_ended(asked.call_id)
         if len(reply) > 1:
             raise _exhausted(asked.grants, *reply)
         return False
@@ -64,7 +73,7 @@ class Accounts:
         cost = self._prices.cost(used.model, used.input_tokens, used.output_tokens) or 0
         told = _packed((1, used.input_tokens + used.output_tokens, cost)) if used.known else b""
         await self._run(SETTLE, used.grants, used.call_id, told)
-        self._open.pop(used.call_id, None)
+        self._has_ended(used.call_id)
 
     def run_is_over(self, task_id: str, attempt: int) -> None:
         """Has nobody wait for the calls of a run that is over, or has died with its host. What is still reserved for
@@ -86,10 +95,25 @@ class Accounts:
                 except ServerRefused:
                     break  # then it counts as ended after CALL_MS
 
+    async def _renew(self) -> None:
+        """Says from time to time which calls are under way. A time that fails is left out."""
+        while True:
+            await asyncio.sleep(RENEWED_S)
+            for _, of_root in groupby(sorted(self._open.values(), key=_root), key=_root):
+                calls = list(of_root)
+                with suppress(TransportDown, ServerRefused):
+                    await self._run(RENEW, calls[0].grants, _packed([each.call_id for each in calls]))
+
+    def _has_ended(self, call_id: str) -> None:
+        self._open.pop(call_id, None)
+        if self._renewing is not None and not self._open:
+            self._renewing.cancel()
+            self._renewing = None
+
     async def close(self) -> None:
         """Closes the connection; the next call opens it again."""
-        for releasing in self._releasing:
-            releasing.cancel()
+        for going_on in (*self._releasing, *filter(None, [self._renewing])):
+            going_on.cancel()
         await self._connection.close.aio()
 
     async def _run(self, script: str, grants: Grants, *arguments: str | int | bytes) -> Any:
@@ -106,6 +130,11 @@ class Accounts:
                 " it, or '*' for all others, in the file that MODEL_PRICES names"
             )
         return cost or 0
+
+
+def _root(reserved: Reservation) -> str:
+    """The id of the task that has the outermost budget."""
+    return reserved.grants[0][0]
 
 
 def _exhausted(grants: Grants, budget_id: bytes, kind: int, spent: int) -> BudgetExhausted:

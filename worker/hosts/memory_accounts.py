@@ -4,7 +4,7 @@ here, to the same ledgers."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any
 
@@ -13,7 +13,7 @@ import msgspec
 from core.budget import Grants
 from core.config.model_prices import Prices
 from core.ports import Connection
-from core.redis_backend.budget_scripts import RESERVE
+from core.redis_backend.budget_scripts import RENEW, RESERVE, SETTLE
 from core.redis_backend.clock import monotonic_s
 from worker.hosts.accounts import Accounts
 
@@ -34,11 +34,11 @@ class MemoryAccounts(Accounts):
         """Does nothing: others may go on with it."""
 
     async def _run(self, script: str, grants: Grants, *arguments: str | int | bytes) -> Any:
-        change, name = (_reserved if script is RESERVE else _settled), grants[0][0]
+        change, name = CHANGES[script], grants[0][0]
         async with self._one_by_one:
             [packed] = await self._connection.run(("HGET", self._key, name))
             ledger: Ledger = _unpacked(packed) if packed else {"spent": {}, "open": {}}
-            reply = change(ledger, *arguments)
+            reply = change(ledger, monotonic_s() * 1000, *arguments)
             if reply in (None, [b"reserved"]):
                 await self._connection.run(("HSET", self._key, name, msgspec.msgpack.encode(ledger)))
         return reply
@@ -60,23 +60,24 @@ class NoLimits:
     async def close(self) -> None: ...
 
 
-def _reserved(ledger: Ledger, *given: Any) -> list[Any]:
+def _reserved(ledger: Ledger, now_ms: float, *given: Any) -> list[Any]:
     """As the script RESERVE."""
-    task_id, attempt, call_id, call_ms, *packed = given
+    task_id, attempt, call_id, call_ms, *packed, silent_ms = given
     need, got, budgets = map(_unpacked, packed)
-    under_way, spent, now_ms = ledger["open"], ledger["spent"], monotonic_s() * 1000
+    under_way, spent = ledger["open"], ledger["spent"]
     if call_id in under_way:
         return [b"reserved"]
     for other, held in list(under_way.items()):
         if (held["task"] == task_id and held["attempt"] < attempt) or now_ms - held["at"] > call_ms:
             del under_way[other]
+    heard = [held for held in under_way.values() if now_ms - held["at"] <= silent_ms]
     waits = False
     for budget_id, limits in budgets:
         used = spent.get(budget_id, [0, 0, 0])
         for kind, limit in enumerate(limits):
             left = limit - used[kind] if limit >= 0 else inf
             if need[kind] > left:
-                if kind == 0 or need[kind] > left + _returnable(under_way, budget_id, kind):
+                if kind == 0 or need[kind] > left + _returnable(heard, budget_id, kind):
                     return [budget_id.encode(), kind, used[kind]]
                 waits = True
             got[kind] = int(min(got[kind], left))
@@ -88,16 +89,26 @@ def _reserved(ledger: Ledger, *given: Any) -> list[Any]:
     return [b"reserved"]
 
 
-def _settled(ledger: Ledger, call_id: Any, told: Any) -> None:
+def _settled(ledger: Ledger, now_ms: float, call_id: Any, told: Any) -> None:
     """As the script SETTLE."""
     if held := ledger["open"].pop(call_id, None):
         used = _unpacked(told) if told else held["got"]
         _add(ledger, held["ids"], [after - before for after, before in zip(used, held["got"], strict=True)])
 
 
-def _returnable(under_way: Ledger, budget_id: str, kind: int) -> int:
+def _renewed(ledger: Ledger, now_ms: float, call_ids: Any) -> None:
+    """As the script RENEW."""
+    for call_id in _unpacked(call_ids):
+        if held := ledger["open"].get(call_id):
+            held["at"] = now_ms
+
+
+CHANGES: dict[str, Callable[..., list[Any] | None]] = {RESERVE: _reserved, SETTLE: _settled, RENEW: _renewed}
+
+
+def _returnable(under_way: Iterable[Ledger], budget_id: str, kind: int) -> int:
     """What calls under way may leave at most."""
-    return sum(held["got"][kind] for held in under_way.values() if budget_id in held["ids"])
+    return sum(held["got"][kind] for held in under_way if budget_id in held["ids"])
 
 
 def _add(ledger: Ledger, budget_ids: list[str], parts: list[int]) -> None:
