@@ -21,10 +21,11 @@ def remember(text: str, runtime: ToolRuntime) -> str:
     return "remembered"
 
 
-async def recall(runtime: ToolRuntime) -> str:
-    """Recalls everything that was to be remembered."""
+async def recall(about: str, runtime: ToolRuntime) -> str:
+    """Recalls what was to be remembered of a subject."""
     assert runtime.store is not None
-    return "; ".join(item.value["text"] for item in await runtime.store.asearch(_namespace(runtime)))
+    found = await runtime.store.asearch(_namespace(runtime), query=about, limit=1)
+    return "; ".join(item.value["text"] for item in found)
 
 
 agent = create_agent(chat_model(), tools=[remember, recall], system_prompt="You have a good memory.")

@@ -37,9 +37,10 @@ def test_a_project_runs_as_it_is(here: Installation) -> None:
     assert result("haiku", {"topic": "rain"})["lines"] == ["rain, line 1", "rain, line 2", "rain, line 3"]
     assert result("summary", ["It rains. A lot.", "It is wet."]) == "It rains; It is wet"
 
-    told = {"messages": [{"role": "user", "content": "Remember: I like tea"}]}
-    assert result("memory", told)["messages"][-1]["content"] == "I have found this: remembered"
-    asked = {"messages": [{"role": "user", "content": "Recall everything"}]}  # in another thread
+    for text in "Remember: I like tea", "Remember: the cat is grey":
+        told = {"messages": [{"role": "user", "content": text}]}
+        assert result("memory", told)["messages"][-1]["content"] == "I have found this: remembered"
+    asked = {"messages": [{"role": "user", "content": "Recall the tea"}]}  # in another thread
     assert result("memory", asked)["messages"][-1]["content"] == "I have found this: Remember: I like tea"
 
     task_id = here.agents("submit", "letter", '{"to": "Ada"}').stdout.strip()

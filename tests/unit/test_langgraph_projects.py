@@ -134,6 +134,16 @@ def test_keys_that_are_not_used_are_named(made: Made) -> None:
     assert load_code([path]) == [f"{path}: http, auth"]
 
 
+def test_its_store_searches_and_keeps_as_it_says(made: Made, registry: Handlers) -> None:
+    index = {"embed": "./agent.py:make", "dims": 3, "fields": ["text"]}
+    store = {"index": index, "ttl": {"default_ttl": 60}, "path": "./store.py:store"}
+    path = made({"graphs": {"agent": "./agent.py:graph", "other": "./agent.py:make"}, "store": store})
+    assert load_code([path]) == [f"{path}: store.path"]
+    told = registry.get("agent").store
+    assert told is registry.get("other").store
+    assert told == {"index": index | {"embed": registry.get("other").function}, "ttl": {"default_ttl": 60}}
+
+
 @pytest.mark.parametrize(
     ("graph_id", "task_type"),
     [("agent", "agent"), ("My  Agent!", "My-Agent"), ("a/b:c.d_e", "a-b:c.d_e"), ("é", ""), ("x é y", "x-y")],
@@ -182,6 +192,15 @@ OF_AGENT = "{file}: graph 'a': "
         (
             {"graphs": {"a": "./agent.py:graph"}, "env": ".env.local"},
             "{file} names the file {folder}/.env.local for its environment, and there is none.",
+        ),
+        ({"graphs": {"a": "./agent.py:graph"}, "store": {"index": []}}, "{file} has a store that is none"),
+        (
+            {"graphs": {"a": "./agent.py:graph"}, "store": {"index": {"embed": "./agent.py:make"}}},
+            "{file}: store.index: give as `dims` how many numbers",
+        ),
+        (
+            {"graphs": {"a": "./agent.py:graph"}, "store": {"index": {"embed": "./none.py:embed", "dims": 3}}},
+            "{file}: store.index.embed: there is no file {folder}/none.py",
         ),
         ({"graphs": {"a": "./none.py:graph"}}, OF_AGENT + "there is no file {folder}/none.py"),
         ({"graphs": {"a": "made_nowhere.x:graph"}}, OF_AGENT + "there is no module 'made_nowhere'. Name the file"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from inspect import Parameter
 from typing import Any, Literal
@@ -40,6 +40,7 @@ class Handler:
     isolated: bool = False  #: a graph: each run has a process of its own
     takes: tuple[tuple[str, Any], ...] = ()  #: a graph: the parameters of its factory, and what each is given
     name: str = ""  #: what people call it, if that cannot be its task type
+    store: Mapping[str, Any] | None = None  #: a graph: how its store searches and keeps, as arguments of ItemStore
 
     @property
     def hosted(self) -> bool:

@@ -31,6 +31,7 @@ from worker.hosts.run import GraphRun
 from worker.hosts.run_config import run_config
 from worker.hosts.run_gate import CallLedger, RunGate, limit_gate
 from worker.hosts.storage_calls import Remote, RemoteItems, RemoteStorage, answer_to
+from worker.hosts.stores import Stores
 from worker.hosts.threads import attempt_threads
 
 if TYPE_CHECKING:
@@ -50,12 +51,12 @@ class LoopGraphs:
         self._controls: dict[Running, RunControl] = {}
         self._memory: Memory | None = None
         self._chunks: ChunkWriter | None = None
-        self._store: ItemStore | None = None  #: of all runs; None: there was none yet, or there is no memory
+        self._stores: Stores | None = None  #: of all runs; None: there was none yet, or there is no memory
 
     def start(self, memory: Memory | None, chunks: ChunkWriter | None) -> None:
         """`memory`: where runs remember; None: nowhere. `chunks`: writes what they stream; None: nothing does."""
         self._memory, self._chunks = memory, chunks
-        self._store = None  # one of before belongs to another loop, perhaps
+        self._stores = None  # one of before belongs to another loop, perhaps
 
     def drain(self, running: Running) -> None:
         """Has an attempt stop between two nodes. Its outcome is that it was returned, unless it ends before that."""
@@ -104,13 +105,11 @@ class LoopGraphs:
         assert self._memory
         return await answer_to(Ask(0, method, arguments), self._memory)
 
-    def store(self) -> ItemStore:
+    def store(self, handler: Handler) -> ItemStore:
         """What nodes find as `runtime.store`."""
-        from core.checkpoints.item_store import ItemStore
-
-        if self._store is None:
-            self._store = ItemStore(RemoteItems(self.asked, asyncio.get_running_loop()))
-        return self._store
+        if self._stores is None:
+            self._stores = Stores(RemoteItems(self.asked, asyncio.get_running_loop()))
+        return self._stores.of(handler)
 
     def built(self, *given: Any) -> Any:
         """As Graphs.built."""
@@ -144,7 +143,7 @@ class LoopRun:
         enter(context)
         options = options_of(self._request)
         saver = self.saver = self._saver(options)
-        store = None if saver is None else self._graphs.store()
+        store = None if saver is None else self._graphs.store(self._handler)
         try:
             config = run_config(self._handler, context, options)
             callbacks = await self._callbacks(context)

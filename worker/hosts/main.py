@@ -13,7 +13,7 @@ import socket
 import threading
 from contextlib import AbstractContextManager, suppress
 from contextvars import copy_context
-from functools import cached_property, partial
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -60,10 +60,10 @@ from worker.hosts.run import GraphRun
 from worker.hosts.run_config import run_config
 from worker.hosts.run_gate import CallLedger, RunGate, limit_gate
 from worker.hosts.storage_calls import Remote, RemoteItems, RemoteStorage
+from worker.hosts.stores import Stores
 from worker.hosts.threads import AttemptThreads, attempt_threads
 
 if TYPE_CHECKING:
-    from core.checkpoints.item_store import ItemStore
     from worker.hosts.run_storage import RunSaver
 
 __all__ = ["serve"]
@@ -128,6 +128,7 @@ class Host(asyncio.Protocol):
         self._threads_at_most = runs_at_once + THREADS_BESIDE
         self._frames = Frames()
         self._graphs = Graphs()
+        self._stores = Stores(RemoteItems(self._ask, loop))
         self._runs: dict[int, Run] = {}
         self._by_context: dict[Context, Run] = {}
         self._lines = threading.Lock()
@@ -215,7 +216,7 @@ class Host(asyncio.Protocol):
         saver = self._saver(run, request, options)
         try:
             config = run_config(handler, context, options)
-            store = None if saver is None else self._store
+            store = None if saver is None else self._stores.of(handler)
             async with self._graphs.built(handler, config, options.context, store) as graph:
                 graph_run = GraphRun(
                     graph, request, options, config, context, run.control, saver, store, partial(self._stream, run),
@@ -244,13 +245,6 @@ class Host(asyncio.Protocol):
         fence = Fence(thread["order"], thread["attempt"])
         run.saver = RunSaver(self._storage, fence, options, own_thread=own_thread)
         return run.saver
-
-    @cached_property
-    def _store(self) -> ItemStore:
-        """The store of all runs."""
-        from core.checkpoints.item_store import ItemStore
-
-        return ItemStore(RemoteItems(self._ask, self._loop))
 
     def _callbacks(self, run: Run, request: dict[str, Any]) -> list[Any]:
         """What LangChain tells and asks of the models that a run calls."""

@@ -17,7 +17,7 @@ from worker.authoring.graph_factory import graph_source
 from worker.authoring.handlers import DEFAULT_RETRIES, DEFAULT_TIMEOUT_S, GRAPH_SIGNATURE
 from worker.authoring.modules import load_file, load_modules, raised
 from worker.authoring.registry import HANDLERS, Handler
-from worker.projects.langgraph_json import GraphSource, Project, project_file, read_project
+from worker.projects.langgraph_json import GraphSource, Project, embedding_source, project_file, read_project
 from worker.projects.surroundings import install_command, prepare, search_path
 
 __all__ = ["load_code"]
@@ -39,6 +39,7 @@ def load_code(names: Sequence[str]) -> list[str]:
 def _load(project: Project) -> None:
     """Registers the graphs of a project. Raises ConfigError with the cure."""
     prepare(project)
+    store = _store(project)
     for source in project.graphs:
         graph = _found(project, source)
         what = f"{project.file}: graph {source.graph_id!r}"
@@ -64,12 +65,28 @@ def _load(project: Project) -> None:
                 source=what,
                 takes=takes,
                 name=source.graph_id,
+                store=store,
             )
         )
 
 
+def _store(project: Project) -> dict[str, Any]:
+    """How the store of its graphs searches and keeps. Raises ConfigError with the cure."""
+    options = dict(project.store)
+    if "index" in options:
+        from core.checkpoints.meaning import Meaning
+
+        source = embedding_source(project)
+        options["index"] = {**options["index"], **({"embed": _found(project, source)} if source else {})}
+        try:
+            Meaning(options["index"])
+        except ConfigError as error:
+            raise ConfigError(f"{project.file}: store.{error}") from None
+    return options
+
+
 def _found(project: Project, source: GraphSource) -> Any:
-    where = f"{project.file}: graph {source.graph_id!r}"
+    where = f"{project.file}: {source.label}"
     try:
         module = _module(project, source)
     except UserError:
@@ -89,7 +106,7 @@ def _module(project: Project, source: GraphSource) -> ModuleType:
         return importlib.import_module(source.module)
     path = (project.folder / source.module).resolve()
     if not path.is_file():
-        raise ConfigError(f"{project.file}: graph {source.graph_id!r}: there is no file {path}")
+        raise ConfigError(f"{project.file}: {source.label}: there is no file {path}")
     if name := _importable_name(project, path):
         module = importlib.import_module(name)
         if Path(getattr(module, "__file__", None) or "").resolve() == path:

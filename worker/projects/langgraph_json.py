@@ -14,7 +14,7 @@ from core.errors import ConfigError
 from core.json_values import Unequal, unique_members
 from core.tasks import TASK_TYPE
 
-__all__ = ["FILE_NAME", "GraphSource", "Project", "project_file", "read_project", "task_type_of"]
+__all__ = ["FILE_NAME", "GraphSource", "Project", "embedding_source", "project_file", "read_project", "task_type_of"]
 
 FILE_NAME = "langgraph.json"
 
@@ -23,18 +23,25 @@ OF_IMAGES = frozenset({
     "$schema", "api_version", "base_image", "building_tools", "dockerfile_lines", "image_distro", "keep_pkg_tools",
     "node_version", "pip_config_file", "pip_installer", "python_version", "source",
 })  # fmt: skip
-USED = ("graphs", "dependencies", "env")
+USED = ("graphs", "dependencies", "env", "store")
+#: What is used of a store.
+OF_A_STORE = ("index", "ttl")
 
 
 @dataclass(frozen=True, slots=True)
 class GraphSource:
-    """One of the graphs of a project."""
+    """One of the graphs of a project, or the function that embeds for its store."""
 
     graph_id: str
-    task_type: str
+    task_type: str  #: empty: it is no graph
     module: str  #: a path from the folder of the project, or the name of a module
     attribute: str
     description: str = ""
+
+    @property
+    def label(self) -> str:
+        """How people are told of it."""
+        return f"graph {self.graph_id!r}" if self.task_type else self.graph_id
 
     @property
     def is_file(self) -> bool:
@@ -49,6 +56,7 @@ class Project:
     graphs: tuple[GraphSource, ...]
     dependencies: tuple[str, ...]  #: folders that begin with a dot, and packages as pip has them
     env: Path | Mapping[str, str]  #: a file, or the variables themselves
+    store: Mapping[str, Any]  #: how its store searches and keeps: `index` and `ttl`, as LangGraph has them
     unused: tuple[str, ...]  #: keys that are not used here
 
     @property
@@ -84,12 +92,18 @@ def read_project(file: Path) -> Project:
                 f"has graphs {' and '.join(map(repr, twins))}, which are both task type {source.task_type!r} here."
                 " Rename one of them.",
             )
+    told_of_store = said.get("store") or {}
+    store = _store(file, told_of_store)
     return Project(
         file=file,
         graphs=sources,
         dependencies=_dependencies(file, said.get("dependencies", [])),
         env=_env(file, said.get("env", {})),
-        unused=tuple(key for key in said if key not in USED and key not in OF_IMAGES),
+        store=store,
+        unused=(
+            *(key for key in said if key not in USED and key not in OF_IMAGES),
+            *(f"store.{key}" for key in told_of_store if key not in OF_A_STORE),
+        ),
     )
 
 
@@ -142,6 +156,21 @@ def _env(file: Path, told: Any) -> Path | Mapping[str, str]:
     if not isinstance(told, dict) or not all(isinstance(value, str) for value in told.values()):
         raise _wrong(file, 'has an env that is neither the name of a file nor an object of text: "env": ".env"')
     return told
+
+
+def _store(file: Path, told: Any) -> Mapping[str, Any]:
+    parts = {key: told.get(key) for key in OF_A_STORE} if isinstance(told, dict) else {"index": told}
+    if any(part is not None and not isinstance(part, dict) for part in parts.values()):
+        raise _wrong(file, 'has a store that is none: "store": {"index": {"embed": "openai:MODEL", "dims": 1536}}')
+    return {key: part for key, part in parts.items() if part}
+
+
+def embedding_source(project: Project) -> GraphSource | None:
+    """Where the function is that embeds the texts of its store, if the project has one of its own."""
+    embed = project.store.get("index", {}).get("embed")
+    module, _, attribute = embed.rpartition(":") if isinstance(embed, str) else ("", "", "")
+    source = GraphSource("store.index.embed", "", module, attribute)
+    return source if source.is_file else None
 
 
 def _wrong(file: Path, what: str) -> ConfigError:
