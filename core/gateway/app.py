@@ -30,6 +30,7 @@ from core.gateway.hierarchy import Hierarchy
 from core.gateway.langgraph_routes import ROUTERS
 from core.gateway.metrics import GatewayMeasures, Measured
 from core.gateway.problems import as_problems
+from core.gateway.thread_expiry import sweep_threads
 
 __all__ = ["gateway_app"]
 
@@ -46,7 +47,7 @@ def gateway_app(hierarchy: Hierarchy, door: Door | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with hierarchy, hierarchy.fleet() as fleet, asyncio.TaskGroup() as group:
             app.state.hierarchy, app.state.fleet = hierarchy, fleet
-            background = [group.create_task(hierarchy.crons.watch())]
+            background = [group.create_task(hierarchy.crons.watch()), group.create_task(sweep_threads(hierarchy))]
             if hierarchy.webhooks.secret:
                 background.append(group.create_task(Courier(hierarchy).run()))
             yield

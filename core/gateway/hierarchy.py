@@ -30,7 +30,7 @@ from core.operations.event_feed import EventFeed, SealsOf
 from core.operations.overview import read_overview
 from core.operations.reader import Reader, opening, reading
 from core.overview import Overview
-from core.redis_backend import delivery_scripts, rate_scripts, registry_scripts
+from core.redis_backend import delivery_scripts, gateway_scripts, rate_scripts, registry_scripts
 from core.redis_backend.bounded_reads import name_of
 from core.redis_backend.gateway_keys import GatewayKeys
 from core.redis_backend.keys import CoordinatorKeys
@@ -91,7 +91,8 @@ class Hierarchy:
     async def __aenter__(self) -> Self:
         redis = self._redis = await server_for(self._given, self._a2a)
         self._connection = GroupedConnection(
-            opening(redis), (*rate_scripts.SCRIPTS, *registry_scripts.SCRIPTS, *delivery_scripts.SCRIPTS)
+            opening(redis),
+            (*rate_scripts.SCRIPTS, *registry_scripts.SCRIPTS, *delivery_scripts.SCRIPTS, *gateway_scripts.SCRIPTS),
         )
         self.run = self._connection.run
         self.mailboxes = Mailboxes(self._connection, opening(redis), self.gateway_keys)

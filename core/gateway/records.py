@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from core.checkpoints.connection import GroupedConnection
-from core.ports import Command
+from core.redis_backend.bounded_reads import name_of
 from core.redis_backend.gateway_keys import GatewayKeys
+from core.redis_backend.gateway_scripts import PUT_THREAD
 
 if TYPE_CHECKING:
     from core.gateway.cron_runs import CronRuns
 
-__all__ = ["BEGINNING", "AssistantRecord", "Records", "RunRecord", "ThreadRecord"]
+__all__ = ["BEGINNING", "AssistantRecord", "Records", "RunRecord", "ThreadRecord", "expires_at"]
 
 #: How long a run without a thread can be asked for.
 TEMPORARY_MS = 24 * 60 * 60 * 1000
@@ -48,8 +50,10 @@ class ThreadRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     thread_id: str
     metadata: dict[str, Any] = {}
     tenant: str | None = None  #: whose it is; None: of those who see every tenant
+    ttl_minutes: float | None = None  #: how long it lives once nobody uses it any more; None: for good
+    ttl_strategy: Literal["delete", "keep_latest"] = "delete"  #: what becomes of it then
     created_at: datetime
-    updated_at: datetime
+    updated_at: datetime  #: when it was used last: created, changed, or given a run or an update
 
 
 class RunRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -77,6 +81,11 @@ class RunRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 R = TypeVar("R", AssistantRecord, ThreadRecord, RunRecord)
+
+
+def expires_at(thread: ThreadRecord) -> datetime | None:
+    """When a thread expires unless it is used before; None: never."""
+    return None if thread.ttl_minutes is None else thread.updated_at + timedelta(minutes=thread.ttl_minutes)
 
 
 class Records:
@@ -142,28 +151,46 @@ class Records:
     # ---- threads ----
 
     async def thread(self, thread_id: str) -> ThreadRecord | None:
+        return self._seen(ThreadRecord, await self._thread(thread_id))
+
+    async def _thread(self, thread_id: str) -> bytes | None:
         [stored] = await self._run(("HGET", self._keys.threads, thread_id))
         if stored is None:
             await self._crons.look(None)
             [stored] = await self._run(("HGET", self._keys.threads, thread_id))
-        return self._seen(ThreadRecord, stored)
+        return cast("bytes | None", stored)
 
-    async def put_thread(self, thread: ThreadRecord, *, is_new: bool = False) -> bool:
-        """Writes it. With `is_new`, only if there is none of that id; returns whether it has."""
-        write = "HSETNX" if is_new else "HSET"
-        written, _ = await self._run(
-            (write, self._keys.threads, thread.thread_id, msgspec.json.encode(thread)), self._touch(thread)
-        )
+    async def add_thread(self, thread: ThreadRecord) -> bool:
+        """Records a new thread, and returns whether there was none of its id."""
+        return await self._put_thread(b"", thread)
+
+    async def change_thread(self, thread_id: str, **changes: Any) -> ThreadRecord | None:
+        """Gives a thread, which is used now, other values; `metadata` are added to those that it has. What others
+        change at the same time stays. Returns None: there is no such thread."""
+        while True:
+            stored = await self._thread(thread_id)
+            if stored is None or (thread := self._seen(ThreadRecord, stored)) is None:
+                return None
+            metadata = {**thread.metadata, **changes.get("metadata", {})}
+            changed = replace(thread, **{**changes, "metadata": metadata, "updated_at": datetime.now(UTC)})
+            if await self._put_thread(stored, changed):
+                return changed
+
+    async def _put_thread(self, before: bytes, thread: ThreadRecord) -> bool:
+        keys = (self._keys.threads, self._keys.recent, self._keys.expiring)
+        expires = expires_at(thread)
+        [written] = await self._run((
+            "EVALSHA", name_of(PUT_THREAD), 3, *keys, thread.thread_id, before, msgspec.json.encode(thread),
+            _ms(thread.updated_at), "" if expires is None else _ms(expires),
+        ))  # fmt: skip
         return bool(written)
-
-    def _touch(self, thread: ThreadRecord) -> Command:
-        return ("ZADD", self._keys.recent, int(thread.updated_at.timestamp() * 1000), thread.thread_id)
 
     async def delete_thread(self, thread_id: str) -> None:
         """Forgets a thread and its runs."""
         await self._run(
             ("DEL", self._keys.runs(thread_id), self._keys.crons(thread_id)),
             ("ZREM", self._keys.recent, thread_id),
+            ("ZREM", self._keys.expiring, thread_id),
             ("HDEL", self._keys.threads, thread_id),
         )
 
@@ -180,6 +207,22 @@ class Records:
                 if thread := self._seen(ThreadRecord, stored):
                     yield thread
             start += PAGE
+
+    async def expired(self, each_s: float) -> list[str]:
+        """Threads whose time seems to be over, for one of the gateways each `each_s` seconds; for others none."""
+        [is_its_turn] = await self._run(("SET", self._keys.sweep, 1, "NX", "PX", int(each_s * 1000)))
+        if not is_its_turn:
+            return []
+        now_ms = _ms(datetime.now(UTC))
+        [found] = await self._run(("ZRANGEBYSCORE", self._keys.expiring, "-inf", now_ms, "LIMIT", 0, PAGE))
+        return [thread_id.decode() for thread_id in found]
+
+    async def put_off(self, thread_id: str, until: datetime | None) -> None:
+        """Looks at a thread again then, whether its time is over; None: when it was used again."""
+        if until is None:
+            await self._run(("ZREM", self._keys.expiring, thread_id))
+        else:
+            await self._run(("ZADD", self._keys.expiring, _ms(until), thread_id))
 
     # ---- runs ----
 
@@ -207,3 +250,7 @@ class Records:
 
     async def delete_run(self, run: RunRecord) -> None:
         await self._run(("HDEL", self._keys.runs(run.thread_id), run.run_id))
+
+
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)

@@ -128,6 +128,7 @@ async def update(request: Request, thread_id: str, body: UpdateBody) -> dict[str
         graph=await _graph_of(hierarchy, thread), timeout_s=UPDATE_S, gives_up_questions=True, tenant=thread.tenant,
         checkpoint_ns=namespace,
     )  # fmt: skip
+    await hierarchy.records.change_thread(thread_id)
     place = {"thread_id": thread_id, "checkpoint_ns": namespace, "checkpoint_id": checkpoint_id}
     return {"checkpoint": place, "configurable": place, "checkpoint_id": checkpoint_id}
 

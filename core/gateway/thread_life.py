@@ -15,7 +15,7 @@ from core.gateway.hierarchy import Hierarchy, asks
 from core.gateway.problems import Problem
 from core.gateway.records import AssistantRecord, ThreadRecord
 
-__all__ = ["delete_cron", "delete_thread", "known_thread", "new_thread", "thread_for_run"]
+__all__ = ["delete_cron", "delete_thread", "known_thread", "new_thread", "no_thread", "thread_for_run"]
 
 #: How long a worker may take to delete a thread, s.
 DELETED_WITHIN_S = 30.0
@@ -48,8 +48,12 @@ async def known_thread(hierarchy: Hierarchy, thread_id: str) -> ThreadRecord:
     """Raises Problem: there is no such thread."""
     thread = await hierarchy.records.thread(thread_id)
     if thread is None:
-        raise Problem(404, f"there is no thread {thread_id[:80]!r}; create it, or give if_not_exists='create'")
+        raise no_thread(thread_id)
     return thread
+
+
+def no_thread(thread_id: str) -> Problem:
+    return Problem(404, f"there is no thread {thread_id[:80]!r}; create it, or give if_not_exists='create'")
 
 
 async def thread_for_run(
@@ -60,11 +64,11 @@ async def thread_for_run(
     known = {"graph_id": assistant.graph_id, "assistant_id": assistant.assistant_id}
     if if_not_exists == "create":
         thread = replace(await new_thread(hierarchy, thread_id), metadata=known)
-        if await hierarchy.records.put_thread(thread, is_new=True):
+        if await hierarchy.records.add_thread(thread):
             return thread
-    thread = await known_thread(hierarchy, thread_id)
-    noted = replace(thread, metadata={**thread.metadata, **known}, updated_at=datetime.now(UTC))
-    await hierarchy.records.put_thread(noted)
+    noted = await hierarchy.records.change_thread(thread_id, metadata=known)
+    if noted is None:
+        raise no_thread(thread_id)
     return noted
 
 

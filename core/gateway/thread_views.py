@@ -12,11 +12,11 @@ import orjson
 
 from core.gateway.hierarchy import Hierarchy
 from core.gateway.json_answers import as_json
-from core.gateway.records import ThreadRecord
+from core.gateway.records import ThreadRecord, expires_at
 from core.gateway.run_life import runs_told
 from core.gateway.state_views import interrupts_by_task
 
-__all__ = ["extracted", "fits", "thread_told", "threads_told"]
+__all__ = ["extracted", "fits", "thread_told", "threads_told", "ttl_told"]
 
 #: The status of a thread while and after its last run, where that says it all.
 STATUS = {"pending": "busy", "running": "busy", "error": "error", "timeout": "error"}
@@ -30,13 +30,21 @@ async def thread_told(hierarchy: Hierarchy, thread: ThreadRecord) -> dict[str, A
     newest = await hierarchy.threads.snapshot(thread.thread_id)
     last = STATUS.get(runs[0]["status"]) if runs else None
     fields = msgspec.to_builtins(thread)
-    fields.pop("tenant", None)
+    for internal in ("tenant", "ttl_minutes", "ttl_strategy"):
+        fields.pop(internal, None)
     return {
         "metadata": {}, **fields,
         "status": last or ("interrupted" if newest is not None and newest.next else "idle"),
         "values": newest.values if newest is not None else None,
         "interrupts": interrupts_by_task(newest) if newest is not None else {},
     }  # fmt: skip
+
+
+def ttl_told(thread: ThreadRecord) -> dict[str, Any] | None:
+    """How long a thread lives, and until when unless it is used; None: for good."""
+    if (expires := expires_at(thread)) is None:
+        return None
+    return {"strategy": thread.ttl_strategy, "ttl_minutes": thread.ttl_minutes, "expires_at": expires}
 
 
 async def threads_told(hierarchy: Hierarchy, threads: Sequence[ThreadRecord]) -> list[dict[str, Any]]:

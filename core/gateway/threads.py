@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Request, Response
@@ -15,8 +14,8 @@ from core.gateway.problems import Problem
 from core.gateway.records import ThreadRecord
 from core.gateway.run_requests import Body
 from core.gateway.states import Superstep, build_up
-from core.gateway.thread_life import delete_thread, known_thread, new_thread
-from core.gateway.thread_views import extracted, fits, thread_told, threads_told
+from core.gateway.thread_life import delete_thread, known_thread, new_thread, no_thread
+from core.gateway.thread_views import extracted, fits, thread_told, threads_told, ttl_told
 from core.gateway.visible_records import hierarchy_of
 
 __all__ = ["router"]
@@ -24,8 +23,20 @@ __all__ = ["router"]
 router = APIRouter(prefix="/threads", tags=["threads"])
 
 Status = Literal["idle", "busy", "interrupted", "error"]
+#: Ten years.
+MAX_MINUTES = 10 * 366 * 24 * 60
 #: Paths of one search that are extracted.
 MAX_PATHS = 10
+
+
+Minutes = Annotated[float, Field(gt=0, le=MAX_MINUTES)]
+
+
+class Lifetime(Body):
+    """How long a thread lives once nobody uses it any more, and what becomes of it then."""
+
+    ttl: Minutes
+    strategy: Literal["delete", "keep_latest"] = "delete"
 
 
 class NewThread(Body):
@@ -33,7 +44,7 @@ class NewThread(Body):
     metadata: dict[str, Any] = Field(default_factory=dict)
     if_exists: Literal["raise", "do_nothing"] = "raise"
     supersteps: list[Superstep] = Field(default_factory=list)
-    ttl: dict[str, Any] | float | None = None
+    ttl: Lifetime | Minutes | None = None
 
 
 class CountBody(Body):
@@ -54,7 +65,7 @@ class SearchBody(CountBody):
 
 class ChangedThread(Body):
     metadata: dict[str, Any] = Field(default_factory=dict)
-    ttl: dict[str, Any] | float | None = None
+    ttl: Lifetime | Minutes | None = None
 
 
 class Pruned(Body):
@@ -62,18 +73,20 @@ class Pruned(Body):
     strategy: Literal["delete", "keep_latest"] = "delete"
 
 
-def _check_ttl(ttl: object) -> None:
-    if ttl is not None:
-        raise Problem(422, "ttl is not supported; delete threads, or keep only their newest state: POST /threads/prune")
+def lifetime(body: NewThread | ChangedThread) -> dict[str, Any]:
+    """What is asked for, as fields of the record; without a `ttl` nothing, and with null that it lives for good."""
+    if "ttl" not in body.model_fields_set:
+        return {}
+    asked = body.ttl if isinstance(body.ttl, Lifetime) or body.ttl is None else Lifetime(ttl=body.ttl)
+    return {"ttl_minutes": asked and asked.ttl, "ttl_strategy": asked.strategy if asked else "delete"}
 
 
 @router.post("")
 async def create(request: Request, body: NewThread) -> Response:
     """Creates a thread, with the states that `supersteps` make of it."""
     hierarchy = hierarchy_of(request)
-    _check_ttl(body.ttl)
-    thread = replace(await new_thread(hierarchy, body.thread_id), metadata=body.metadata)
-    if await hierarchy.records.put_thread(thread, is_new=True):
+    thread = replace(await new_thread(hierarchy, body.thread_id), metadata=body.metadata, **lifetime(body))
+    if await hierarchy.records.add_thread(thread):
         if body.supersteps:
             await build_up(hierarchy, thread, body.supersteps)
     elif body.if_exists == "raise":
@@ -84,10 +97,13 @@ async def create(request: Request, body: NewThread) -> Response:
 
 
 @router.get("/{thread_id}")
-async def get(request: Request, thread_id: str) -> Response:
-    """One thread, with its status and its values."""
+async def get(request: Request, thread_id: str, include: str = "") -> Response:
+    """One thread, with its status and its values. `include=ttl`: also how long it lives."""
     hierarchy = hierarchy_of(request)
-    return json_answer(await thread_told(hierarchy, await known_thread(hierarchy, thread_id)))
+    if unknown := {*include.split(",")} - {"", "ttl"}:
+        raise Problem(422, f"include: there is no {sorted(unknown)[0][:80]!r}; there is ttl")
+    thread = await known_thread(hierarchy, thread_id)
+    return json_answer({**await thread_told(hierarchy, thread), **({"ttl": ttl_told(thread)} if include else {})})
 
 
 @router.patch("/{thread_id}")
@@ -96,10 +112,9 @@ async def update(
 ) -> Response:
     """Adds to the metadata of a thread. `Prefer: return=minimal`: nothing is told."""
     hierarchy = hierarchy_of(request)
-    _check_ttl(body.ttl)
-    thread = await known_thread(hierarchy, thread_id)
-    changed = replace(thread, metadata={**thread.metadata, **body.metadata}, updated_at=datetime.now(UTC))
-    await hierarchy.records.put_thread(changed)
+    changed = await hierarchy.records.change_thread(thread_id, metadata=body.metadata, **lifetime(body))
+    if changed is None:
+        raise no_thread(thread_id)
     if prefer == "return=minimal":
         return Response(status_code=204)
     return json_answer(await thread_told(hierarchy, changed))
@@ -113,7 +128,7 @@ async def copy(request: Request, thread_id: str) -> Response:
     new = replace(await new_thread(hierarchy), metadata=thread.metadata, tenant=thread.tenant)
     if await hierarchy.threads.history(thread_id, 1):
         await hierarchy.client.threads.copy.aio(thread_id, new.thread_id)
-    await hierarchy.records.put_thread(new)
+    await hierarchy.records.add_thread(new)
     return json_answer(await thread_told(hierarchy, new))
 
 

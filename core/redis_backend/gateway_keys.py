@@ -4,6 +4,8 @@
 {gateway:C}:versions:A                   hash    number -> that version of assistant A, JSON -        gateways
 {gateway:C}:threads                      hash    thread id -> its metadata and times, JSON  -         gateways
 {gateway:C}:recent                       zset    thread id by when it has changed (ms)      -         gateways
+{gateway:C}:expiring                     zset    thread id by when it expires (ms)          -         gateways
+{gateway:C}:sweep                        string  that somebody has looked for such lately   seconds   gateways
 {gateway:C}:runs:T                       hash    run id -> what was asked, JSON             1 day     gateways
                                                  (of a thread that is kept: no TTL)
 {gateway:C}:crons:T                      set     crons that begin runs in thread T          -         gateways
@@ -48,6 +50,14 @@ class GatewayKeys:
     @property
     def recent(self) -> str:
         return self._key("recent")
+
+    @property
+    def expiring(self) -> str:
+        return self._key("expiring")
+
+    @property
+    def sweep(self) -> str:
+        return self._key("sweep")
 
     @property
     def assistants(self) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import operator
 from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import httpx
@@ -18,6 +20,7 @@ from langgraph_sdk.errors import ConflictError, NotFoundError, UnprocessableEnti
 from typing_extensions import TypedDict
 
 from tests.gateway_door import EMPTY, WORKERS, Door, data_of, start_worker
+from tests.waiting import until_async
 
 
 async def test_each_graph_is_an_assistant(sdk: LangGraphClient) -> None:
@@ -219,6 +222,53 @@ async def test_threads_are_found_changed_copied_and_deleted_at_any_gateway(
     with pytest.raises(NotFoundError):
         await other.threads.get(first["thread_id"])
     assert await sdk.threads.count(metadata=mine) == 2
+
+
+async def test_what_many_change_of_a_thread_at_once_stays(sdk: LangGraphClient, other: LangGraphClient) -> None:
+    thread = (await sdk.threads.create())["thread_id"]
+    runs = [sdk.runs.create(thread, "steps", input=EMPTY), other.runs.create(thread, "asks", input=EMPTY)]
+    changes = [(sdk, other)[number % 2].threads.update(thread, metadata={f"{number}": number}) for number in range(20)]
+    await asyncio.gather(*runs, *changes)
+    assert {f"{number}" for number in range(20)} < {*((await sdk.threads.get(thread))["metadata"] or {})}
+
+
+async def test_a_thread_lives_as_long_as_it_is_to(sdk: LangGraphClient, other: LangGraphClient) -> None:
+    async def is_gone(thread: str) -> bool:
+        try:
+            await other.threads.get(thread)
+        except NotFoundError:
+            return True
+        return False
+
+    soon: Any = 0.01
+    gone, pruned, kept = [
+        (await sdk.threads.create(ttl=ttl))["thread_id"]
+        for ttl in (soon, {"ttl": soon, "strategy": "keep_latest"}, {"ttl": 60, "strategy": "keep_latest"})
+    ]
+    for thread in (pruned, kept):
+        await sdk.runs.wait(thread, "steps", input=EMPTY)
+    assert "ttl" not in await sdk.threads.get(kept)
+    told: Any = (await other.threads.get(kept, include=["ttl"]))["ttl"]  # type: ignore[typeddict-item]
+    assert (told["ttl_minutes"], told["strategy"]) == (60, "keep_latest")
+    used = datetime.fromisoformat(told["expires_at"]) - timedelta(minutes=60)
+    assert datetime.now(UTC) - timedelta(minutes=1) < used < datetime.now(UTC)
+
+    await until_async(lambda: is_gone(gone), "the thread is deleted")
+
+    async def is_pruned() -> bool:
+        return len(await sdk.threads.get_history(pruned)) == 1
+
+    await until_async(is_pruned, "only its newest state is there")
+    assert (await sdk.threads.get(pruned))["values"] == {"done": ["first", "second"]}
+    assert len(await sdk.threads.get_history(kept)) > 1
+    assert await sdk.http.get(f"/threads/{kept}?include=ttl") == {**await sdk.threads.get(kept), "ttl": told}
+
+    await sdk.runs.wait(kept, "asks", input=EMPTY)  # what asks is in no line, and goes with its thread
+    await sdk.threads.update(kept, metadata={}, ttl=soon)
+    await until_async(lambda: is_gone(kept), "the thread is deleted")
+    for wrong in ({"ttl": 0}, {"ttl": 5, "strategy": "archive"}):
+        with pytest.raises(UnprocessableEntityError):
+            await sdk.threads.create(ttl=wrong)
 
 
 async def test_a_thread_that_asks_is_deleted_with_its_run(sdk: LangGraphClient) -> None:

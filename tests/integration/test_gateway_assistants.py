@@ -134,8 +134,6 @@ async def test_threads_are_made_of_supersteps_searched_by_values_and_pruned(sdk:
     assert await sdk.threads.prune([thread]) == {"pruned_count": 1}
     with pytest.raises(NotFoundError):
         await sdk.threads.get(thread)
-    with pytest.raises(UnprocessableEntityError, match="ttl is not supported"):
-        await sdk.threads.create(ttl=5)
     with pytest.raises(UnprocessableEntityError, match="has no graph that could take an update"):
         await sdk.threads.create(supersteps=steps, thread_id="no graph")
     with pytest.raises(NotFoundError):
