@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from fastapi import Request, WebSocket
@@ -41,6 +41,7 @@ class Caller:
     name: str
     role: CallerRole
     tenant: str | None = None  #: sees and submits only what belongs to this tenant; None: whatever there is
+    until_s: float | None = field(default=None, compare=False)  #: when its token expires, s since 1970; None: never
 
     def sees(self, tenant: str | None) -> bool:
         """Whether the caller sees what belongs to this tenant, or to none."""

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
 from core.errors import WorldError
 from core.gateway.access import NOBODY, OF_THIS_MACHINE, ApiKey, Caller, is_loopback, of_loopback, whose
 from core.gateway.problems import Problem, problem_of, response_of
 from core.gateway.rbac import Action, action_of, check_may
+from core.gateway.sse import ServerEvent
 from core.gateway.tokens import Tokens
 
 __all__ = ["Door", "Gate"]
 
 log = logging.getLogger(__name__)
+
+#: Why an open stream ends.
+EXPIRED = "the token has expired; get a new one, and go on behind the last event"
+#: How a WebSocket is closed then.
+POLICY_VIOLATION = 1008
+#: How long a client may take to read that, s.
+LAST_S = 2.0
 
 #: Takes one request of the caller of that name into account. Returns after how many seconds it may be made; 0: now.
 Rates = Callable[[str], Awaitable[float]]
@@ -114,18 +126,28 @@ class Gate:
         raise Problem(401, "this API key is not known here; GATEWAY_KEYS has those that are")
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        has_begun = False
+        has_begun = streams = False
+        until_s = scope["caller"].until_s
+        expiry = asyncio.timeout(None)
 
         async def noting(message: Message) -> None:
-            nonlocal has_begun
+            nonlocal has_begun, streams
             has_begun = True
+            if not streams and (message.get("more_body") or message["type"] == "websocket.accept"):
+                streams = True
+                if until_s is not None:
+                    expiry.reschedule(asyncio.get_running_loop().time() + until_s - time.time())
             await send(message)
 
         try:
-            await self._app(scope, receive, noting)
+            async with expiry:
+                await self._app(scope, receive, noting)
         except ClientDisconnect:
             pass
         except Exception as error:
+            if isinstance(error, TimeoutError) and expiry.expired():
+                await _end_stream(scope, send)
+                return
             # What the error says may have come in with the request, so only its kind and place are told.
             place = traceback.extract_tb(error.__traceback__)[-1]
             log.error(
@@ -135,6 +157,18 @@ class Gate:
             if not has_begun:  # otherwise the server cuts the connection, and the client sees that it is not complete
                 problem = Problem(500, "this is a bug of the gateway; its log says where")
                 await response_of(problem)(scope, receive, send)
+
+
+async def _end_stream(scope: Scope, send: Send) -> None:
+    """Ends what was open for a token that has expired, and says so. A client that does not read is not waited for."""
+    if scope["type"] == "websocket":
+        last: Message = {"type": "websocket.close", "code": POLICY_VIOLATION, "reason": EXPIRED}
+    else:
+        told = ServerEvent("error", {"error": "Unauthorized", "message": EXPIRED}).encoded()
+        last = {"type": "http.response.body", "body": told, "more_body": False}
+    with suppress(TimeoutError, ClientDisconnect, WebSocketDisconnect):
+        async with asyncio.timeout(LAST_S):
+            await send(last)
 
 
 def _credential(headers: Headers) -> str:

@@ -13,6 +13,8 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from pydantic_core import to_json
 
+from core.printable import printable
+
 __all__ = ["ServerEvent", "event_stream", "same_again"]
 
 #: Seconds of silence after which a comment is sent, so that nothing between takes the connection for dead.
@@ -33,7 +35,8 @@ class ServerEvent:
     def encoded(self) -> bytes:
         data = b"" if self.data is None else b"data: %b\r\n" % to_json(self.data, fallback=repr)
         last = f"id: {self.id}\r\n".encode() if self.id else b""
-        return b"event: %b\r\n%b%b\r\n" % (self.event.encode(), data, last)
+        # Nodes of graphs may be called anything, and no name begins another line.
+        return b"event: %b\r\n%b%b\r\n" % (printable(self.event).encode(), data, last)
 
 
 def event_stream(events: AsyncGenerator[ServerEvent, None], headers: Mapping[str, str]) -> StreamingResponse:

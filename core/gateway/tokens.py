@@ -19,6 +19,8 @@ __all__ = ["Tokens"]
 
 #: A shorter secret can be found by trying.
 MIN_SECRET_BYTES = 32
+#: No token expires later, s since 1970: an integer of JSON may have any length.
+FOR_EVER_S = 2**40
 #: The type of key that each algorithm is used with, as a set names it. So a public key cannot be taken for a secret.
 KEY_TYPES = {"HS256": "oct", "RS256": "RSA", "EdDSA": "OKP"}
 
@@ -51,14 +53,14 @@ class Tokens:
                 token, key, algorithms=[self._algorithm], audience=self._audience, issuer=self._issuer,
                 leeway=self._leeway_s, options={"require": ["exp", "aud", "iss", "sub"]},
             )  # fmt: skip
-        except (jwt.PyJWTError, ValueError, RecursionError) as error:
+        except (jwt.PyJWTError, ValueError, OverflowError, RecursionError) as error:
             raise Problem(401, f"the token is not accepted: {_why(error)}") from None
         role, tenant, name = claims.get("role"), claims.get("tenant"), claims["sub"]
         if role not in tuple(CallerRole):
             raise Problem(401, f"the token is not accepted: its `role` is none of {', '.join(CallerRole)}")
         if not NAME.fullmatch(name) or not (tenant is None or (isinstance(tenant, str) and NAME.fullmatch(tenant))):
             raise Problem(401, f"the token is not accepted: `sub` or `tenant` does not match {NAME.pattern}")
-        return Caller(name, CallerRole(role), tenant)
+        return Caller(name, CallerRole(role), tenant, until_s=min(int(claims["exp"]), FOR_EVER_S) + self._leeway_s)
 
 
 def _why(error: Exception) -> str:
