@@ -37,7 +37,8 @@ __all__ = ["Refused", "Requests"]
 #: The refused items of a request.
 Refused = list[Refusal]
 
-#: Seconds of silence after which unanswered requests are sent again.
+#: Seconds of silence after which unanswered requests are sent again; each time twice as long, so that a coordinator
+#: that is slow is waited for at last. The answer to the latest copy is the one that always counts.
 ANSWER_S = 5.0
 #: Seconds of silence after which the client checks whether its message was rejected.
 REJECTED_S = 0.5
@@ -149,7 +150,7 @@ class Requests:
         """
         deadline_s = monotonic_s() + timeout_s
         asking, unsent = _Asking(trace), _messages(items)
-        backoff, patience_s = Backoff(), REJECTED_S
+        backoff, patience_s, answer_s = Backoff(), REJECTED_S, ANSWER_S
         try:
             while True:
                 try:
@@ -161,9 +162,10 @@ class Requests:
                         raise TaskTimeout(self._silence(timeout_s))
                     if not heard:
                         await self._raise_if_rejected(asking)
-                        if patience_s == ANSWER_S:
+                        if patience_s == answer_s:
                             asking.send_all_again()
-                    patience_s = ANSWER_S
+                            answer_s *= 2
+                    patience_s = answer_s
                     backoff.reset()
                 except TransportDown as error:
                     left_s = deadline_s - monotonic_s()
