@@ -24,13 +24,14 @@ from core.signing import KeyRing
 from core.status_reports import Beat, Kind
 from tests.redis_server import RedisServer
 
-__all__ = ["BUSY_TYPE", "LIFE_S", "RARE", "StoredFleet"]
+__all__ = ["BUSY_TYPE", "HUNDRED", "LIFE_S", "RARE", "StoredFleet"]
 
 #: What all of them could run, if they had room; what one of a hundred workers can do besides.
 BUSY_TYPE, RARE = "busy", "rare"
 LIFE_S = 3600
-#: A distributor and so many workers are a hundred.
-WORKERS = 99
+#: A distributor and its workers.
+HUNDRED = 100
+WORKERS = HUNDRED - 1
 
 Chain = tuple[Address, ...]
 
@@ -47,7 +48,7 @@ class StoredFleet:
 
     def grow(self, size: int) -> None:
         """Until there are so many agents, in hundreds."""
-        numbers = range(self.size // 100, size // 100)
+        numbers = range(self.size // HUNDRED, size // HUNDRED)
         with self._server.connect() as client:
             for script in SCRIPTS:
                 client.script_load(script)
@@ -82,6 +83,7 @@ class StoredFleet:
             expires_at=now + timedelta(seconds=LIFE_S), lease_ms=LIFE_S * 1000,
         )  # fmt: skip
         yield ("SET", keys_of(chain).lease, lease.model_dump_json(), "PX", LIFE_S * 1000)
+        yield ("HSET", keys_of(chain).header, "epoch", 1)
         yield ("SADD", ACTIVE, place)
         outbox = Outbox(chain, KeyRing.from_secret(self._secret, chain))
         outbox.incarnation = 1

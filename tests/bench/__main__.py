@@ -19,6 +19,7 @@ from tests.bench.agents import agents
 from tests.bench.bus import bus_costs
 from tests.bench.events import events
 from tests.bench.explain import explain
+from tests.bench.full_house import full_house
 from tests.bench.gateway import gateway
 from tests.bench.herd import herd
 from tests.bench.levels import levels
@@ -71,6 +72,7 @@ PARTS = {
     "rehearsal": Part(lambda options: rehearsing(options.repeats), report.rehearsal_table),
     "scheduling": Part(lambda options: scheduling(options.repeats), report.scheduling_table),
     "explain": Part(lambda options: explain(options.repeats), report.explain_table, alone=True),
+    "full-house": Part(lambda _: full_house(), report.full_house_table, alone=True),
     "registry": Part(lambda _: registry(), report.registry_table),
     "gateway": Part(lambda options: gateway(options.repeats), report.gateway_tables),
     "herd": Part(lambda _: herd(), report.herd_table),

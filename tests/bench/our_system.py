@@ -60,7 +60,7 @@ class OurSystem:
         self._scrapes = None if observed is None else Scrapes()
         environment |= {**(observed or {}), **(settings or {})}
         self._group = ProcessGroup(server.directory, environment)
-        self._group.start("coordinator", "-m", "coordinator", "--id", "coordinator-1", *self._probed())
+        self._start_coordinator()
         self._group.start("distributor", "-m", "distributor", "--id", "distributor-1", *self._probed())
         if workers:
             self.start_workers()
@@ -69,6 +69,14 @@ class OurSystem:
         self._client = AgentClient(redis, A2AConfig(agent_id="bench", token_secret=secret), client_id="bench")
         self._runner.run(self._client.open.aio())
         self._open_batches: deque[list[str]] = deque()
+
+    def _start_coordinator(self) -> None:
+        self._group.start("coordinator", "-m", "coordinator", "--id", "coordinator-1", *self._probed())
+
+    def replace_coordinator(self) -> None:
+        """Kills it, and starts another one."""
+        self._group.kill("coordinator")
+        self._start_coordinator()
 
     def start_workers(self) -> None:
         imports = [word for module in self._handlers for word in ("--import", module)]
@@ -106,15 +114,19 @@ class OurSystem:
             raise
 
     async def _run(self, count: int) -> None:
-        ids = await self.submit(count)
-        check([result async for result in self._results(ids)], count)
+        await self.collect(await self.submit(count))
+
+    async def collect(self, ids: list[str], timeout_s: float = 60) -> None:
+        """Waits for the tasks of one `submit`, and verifies their results. Raises TaskTimeout: none of them has ended
+        for so long."""
+        check([result async for result in self._results(ids, timeout_s)], len(ids))
 
     async def submit(self, count: int, task_type: str = "") -> list[str]:
         tasks = [Task(task_type=task_type or self._task_type, payload=payload(number)) for number in range(count)]
         return await self._client.submit_many.aio(tasks)
 
-    async def _results(self, ids: list[str]) -> AsyncIterator[object]:
-        async for task in self._client.as_completed(ids, timeout_s=60):
+    async def _results(self, ids: list[str], timeout_s: float) -> AsyncIterator[object]:
+        async for task in self._client.as_completed(ids, timeout_s):
             if task.status != "completed":
                 raise AssertionError(f"{task.task_id} {task.status}: {task.error}")
             yield task.result["number"] if isinstance(task.result, dict) else task.result  # of a graph, its final state
@@ -137,7 +149,7 @@ class OurSystem:
 
     async def _turn_over(self, batches: int) -> None:
         for _ in range(batches):
-            check([result async for result in self._results(self._open_batches.popleft())], BATCH)
+            await self.collect(self._open_batches.popleft())
             await self._fill(1)
 
     def first_chunks_ms(self, count: int, run: RunOptions) -> list[float]:

@@ -41,6 +41,11 @@ class ProcessGroup:
                 start_new_session=True,
             )
 
+    def kill(self, role: str) -> None:
+        """SIGKILL to one, which has ended afterwards."""
+        self._running[role].kill()
+        self._running[role].wait()
+
     def complain_if_one_ended(self) -> None:
         for role, running in self._running.items():
             if running.poll() is not None:

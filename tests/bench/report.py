@@ -12,9 +12,9 @@ from rich.table import Table
 from tests.bench.measure import Cost
 
 __all__ = [
-    "agents_tables", "backlog_table", "bus_table", "engine_table", "events_table", "explain_table", "gateway_tables",
-    "idle_table", "latency_table", "local_table", "registry_table", "rehearsal_table", "scheduling_table",
-    "sight_table", "streams_table", "summary", "throughput_table", "waiting_table",
+    "agents_tables", "backlog_table", "bus_table", "engine_table", "events_table", "explain_table", "full_house_table",
+    "gateway_tables", "idle_table", "latency_table", "local_table", "registry_table", "rehearsal_table",
+    "scheduling_table", "sight_table", "streams_table", "summary", "throughput_table", "waiting_table",
 ]  # fmt: skip
 
 PEER, OURS, ALONE = "dramatiq", "agent-system", "LangGraph"
@@ -138,6 +138,16 @@ def explain_table(found: dict[str, Any], console: Console) -> None:
     for count in found["by_tasks"]:
         turns.add_row(f"{count:,}", *(f"{by_count[count]:.1f}" for by_count in found["turns"].values()))
     console.print(turns)
+
+
+def full_house_table(found: dict[str, float], console: Console) -> None:
+    """Each number by its name, which tells its unit."""
+    table = Table(title="A great many agents and open tasks at once", title_justify="left")
+    _columns(table, "", "")
+    for name, number in found.items():
+        *words, unit = name.split("_")
+        table.add_row(" ".join(words), f"{number:,.1f} {unit.replace('mb', 'MB')}")
+    console.print(table)
 
 
 def sight_table(found: list[dict[str, Any]], console: Console) -> None:
