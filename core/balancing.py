@@ -1,12 +1,13 @@
 """Chooses the child that gets the next task, by a strategy, among those that have room.
 
 A child that would begin a task at once goes before one where it would have to wait, whatever the strategy; only
-rendezvous hashing lets a task wait where others with its key are.
+rendezvous hashing lets a task wait where others with its key are. Among those that would begin it, who can do the most
+of what waits besides is spared, unless the strategy is about places: otherwise the others could idle while that waits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from core.agents import Health, Subordinate
@@ -16,6 +17,8 @@ from core.strategies import CHOOSES, DEFAULT, TAKING_TURNS, Asks, Strategy, Turn
 
 __all__ = ["Balancer"]
 
+#: Strategies by which it matters where a task is done.
+OF_PLACES = frozenset({Strategy.GEOGRAPHIC, Strategy.RENDEZVOUS})
 #: Turns of children that are gone, which may be remembered in addition to twice the number of children.
 TURNS_KEPT = 100
 
@@ -25,6 +28,7 @@ class _Ready:
     """The children that can do a task and may have room for it: who has none is taken out when somebody looks."""
 
     first: Candidates  #: those that are preferred: they would begin it at once
+    spared: Candidates  #: so would these, but can do more of what waits
     then: Candidates  #: the others: it would wait there
 
 
@@ -37,8 +41,9 @@ class Balancer:
 
     def __init__(
         self, children: Iterable[Subordinate], strategy: Strategy = DEFAULT, turns: Turns | None = None, *,
-        at_once: bool = False,
+        at_once: bool = False, waiting: Collection[Needs] = (),
     ) -> None:  # fmt: skip
+        """`waiting`: the needs of the tasks that wait."""
         active = (child for child in children if child.health is Health.ACTIVE)
         self._children = sorted(active, key=by_name)
         self._choose = CHOOSES[strategy]
@@ -48,6 +53,8 @@ class Balancer:
         if len(self._turns.until) > TURNS_KEPT + 2 * len(self._children):
             self._turns.forget([child.name for child in self._children])
         self._at_once = at_once
+        self._waiting = () if strategy in OF_PLACES else waiting
+        self._wanted: dict[tuple[str, ...], int] = {}  #: by skills, how many of these needs they satisfy
         self._ready: dict[Needs, _Ready] = {}
 
     def can_serve(self, needs: Needs) -> bool:
@@ -60,19 +67,19 @@ class Balancer:
         The child `avoid` is chosen only if no other child can run the task, so that a retry goes elsewhere if
         possible."""
         ready = self._looked_at(asks.needs)
-        for among in (ready.first, ready.then):
+        for among in (ready.first, ready.spared, ready.then):
             while among:
                 child = self._choose(among, asks, self._turns)
                 if child.name == avoid:
                     if len(among) == 1:
                         break
                     child = self._choose(among.without(child), asks, self._turns)
-                if self._takes(child, asks.needs, first=among is ready.first):
+                if self._takes(child, asks.needs, first=among is not ready.then):
                     if self._takes_turns:
                         self._turns.note(child)
                     return child
                 self._take_out(child, asks.needs, among, ready)
-        remaining = (*ready.first.children, *ready.then.children)
+        remaining = (*ready.first.children, *ready.spared.children, *ready.then.children)
         return next((child for child in remaining if self._takes(child, asks.needs, first=False)), None)
 
     def exclude(self, child: Subordinate) -> None:
@@ -84,21 +91,36 @@ class Balancer:
         """Who is ready for such tasks; the last one that it names is so now."""
         ready = self._ready.get(needs)
         if ready is None:
-            able = (child for child in self._children if child.can(needs))
-            ready = self._ready[needs] = _Ready(Candidates(able), Candidates())
-        for among in (ready.first, ready.then):
+            able = [child for child in self._children if child.can(needs)]
+            first, spared = self._parted(able)
+            ready = self._ready[needs] = _Ready(Candidates(first), Candidates(spared), Candidates())
+        for among in (ready.first, ready.spared, ready.then):
             while among:
                 last = among.children[-1]
-                if self._takes(last, needs, first=among is ready.first):
+                if self._takes(last, needs, first=among is not ready.then):
                     return ready
                 self._take_out(last, needs, among, ready)
         return ready
+
+    def _parted(self, able: list[Subordinate]) -> tuple[list[Subordinate], list[Subordinate]]:
+        """Those who can do least of what waits, and the others."""
+        if not self._waiting or len({child.beat.capabilities for child in able}) < 2:
+            return able, []
+        least = min(map(self._wants, able))
+        return [one for one in able if self._wants(one) == least], [one for one in able if self._wants(one) > least]
+
+    def _wants(self, child: Subordinate) -> int:
+        """How many of the needs that wait a child satisfies."""
+        skills = child.beat.capabilities
+        if (known := self._wanted.get(skills)) is None:
+            known = self._wanted[skills] = sum(map(child.can, self._waiting))
+        return known
 
     def _take_out(self, child: Subordinate, needs: Needs, among: Candidates, ready: _Ready) -> None:
         """Takes a child out where it has no room; one that is no longer among the first may still be among the
         others."""
         among.remove(child)
-        if among is ready.first and self._takes(child, needs, first=False):
+        if among is not ready.then and self._takes(child, needs, first=False):
             ready.then.add(child)
 
     def _takes(self, child: Subordinate, needs: Needs, *, first: bool) -> bool:

@@ -346,7 +346,9 @@ def hand_out(state: DistributorState, batch: Batch, step: Step) -> None:
         if not state.queue.offers(placement):
             continue
         at_once = scarce or placement is not Placement.ANYWHERE
-        spread = Balancer(takers(state, placement), state.strategy, state.turns, at_once=at_once)
+        spread = Balancer(
+            takers(state, placement), state.strategy, state.turns, at_once=at_once, waiting=state.queue.needs()
+        )
         while (task_id := state.queue.pop(spread.can_serve, placement)) is not None:
             task = state.local_tasks[task_id]
             worker = spread.choose(asks_of(task), state.last_worker.get(task_id))

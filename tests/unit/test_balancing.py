@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
@@ -18,8 +19,8 @@ def asks(needs: tuple[str, ...] = SUM, number: int = 0) -> Asks:
     return asks_of(a_task(f"task-{number}"))._replace(needs=needs)
 
 
-def hand_out(children: list[Subordinate], tasks: int) -> Counter[str]:
-    spread = Balancer(children)
+def hand_out(children: list[Subordinate], tasks: int, waiting: Sequence[tuple[str, ...]] = ()) -> Counter[str]:
+    spread = Balancer(children, waiting=waiting)
     got: Counter[str] = Counter()
     for number in range(tasks):
         child = spread.choose(asks(number=number))
@@ -57,6 +58,22 @@ def test_the_one_with_the_smaller_share_in_use_is_next() -> None:
     busy, free = a_child("busy", holds=3), a_child("free", holds=2)
 
     assert Balancer([busy, free]).choose(asks()) is free
+
+
+def test_those_who_can_do_what_waits_besides_are_spared_as_long_as_others_have_slots() -> None:
+    both = ("task:other", "task:sum")
+    versatile, plain = a_child("v", concurrency=4, capabilities=both), a_child("p", concurrency=2, capacity=9)
+    avoided = Balancer([versatile, plain], waiting=[SUM, ("task:other",)]).choose(asks(), avoid="p")
+    assert avoided is versatile
+
+    assert hand_out([versatile, plain], 6, waiting=[SUM, ("task:other",)]) == {"p": 2, "v": 4}
+    assert [*plain.in_flight] == ["task-0", "task-1"]
+
+
+def test_a_child_that_can_do_more_gets_its_share_when_nothing_waits_that_only_it_can_do() -> None:
+    for waiting in ([], [SUM], [SUM, ("task:unheard-of",)]):
+        versatile = a_child("v", capabilities=("task:other", "task:sum"))
+        assert hand_out([versatile, a_child("p")], 4, waiting=waiting) == {"p": 2, "v": 2}
 
 
 def test_a_child_that_cannot_do_it_is_passed_over_and_stays_in_line_for_others() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from core.config.settings import AgentConfig
 from core.langgraph_state import AgentStatus
-from core.roles import Action
+from core.roles import Action, Address
 from core.step import Call, Drain, Sending, Table
 from core.tasks import Priority, Task
 from distributor.agent import DistributorBehaviour
@@ -82,6 +82,16 @@ def test_a_task_goes_to_a_worker_that_has_all_its_capabilities() -> None:
     step = take(state, assigned(a_task(capabilities=("gpu",))))
 
     assert (handed(step), handed(step, WORKER_2)) == ([], [("t", 1)])
+
+
+@pytest.mark.parametrize(("versatile", "plain"), [(WORKER, WORKER_2), (WORKER_2, WORKER)])
+def test_no_worker_idles_because_another_one_does_what_it_could_have_done(versatile: Address, plain: Address) -> None:
+    state = a_distributor(versatile, capabilities=["task:other", "task:sum"], concurrency=1)
+    take(state, beats=[a_beat(plain, concurrency=1)])
+
+    step = take(state, assigned(a_task(), a_task("z", task_type="other")))
+
+    assert (handed(step, plain), handed(step, versatile)) == ([("t", 1)], [("z", 1)])
 
 
 def test_the_most_urgent_task_is_handed_over_first_when_there_is_room_for_one() -> None:
