@@ -10,10 +10,10 @@ from pydantic import Field
 from core.gateway.hierarchy import Hierarchy
 from core.gateway.problems import Problem
 from core.gateway.records import RunRecord
-from core.gateway.run_life import begin_run, end_run, known_run, run_told
+from core.gateway.run_life import UNDER_WAY, begin_run, end_run, known_run, run_told
 from core.gateway.run_requests import Body as Checked
 from core.gateway.run_requests import RunBody
-from core.gateway.runs import UNDER_WAY, Cancel
+from core.gateway.runs import Cancel
 from core.gateway.visible_records import hierarchy_of
 
 __all__ = ["router"]

@@ -16,11 +16,13 @@ from core.gateway.sse import ServerEvent
 from core.run_stream import StreamChunk
 from core.tasks import Task
 
-__all__ = ["error_of", "interrupts_of", "run_events"]
+__all__ = ["BEGINNINGS", "error_of", "interrupts_of", "place_of", "run_events"]
 
 #: How the ids of waits begin that stand for a stop before or after a node, which clients are not told as a question.
 BREAKPOINT = "breakpoint:"
 INTERRUPT = "__interrupt__"
+#: Instead of the id of an event: all that is kept. The first is what chat front ends say that join a run.
+BEGINNINGS = ("-1", "-", "0")
 
 
 async def run_events(
@@ -39,7 +41,7 @@ async def run_events(
             if "status" not in chunk.data:
                 run = await hierarchy.records.run(run.thread_id, run.run_id) or run
             continue
-        if run.until is not None and _place(chunk.id) > _place(run.until):
+        if run.until is not None and place_of(chunk.id) > place_of(run.until):
             break
         for event in teller.tell(chunk):
             yield event
@@ -61,7 +63,7 @@ class _Teller:
         self._run = run
         self._modes = modes
         self._attempt = 1
-        self._told = _place(last_id) if last_id else None  #: what the client has
+        self._told = place_of(last_id) if last_id else None  #: what the client has
         self._parts = MessageParts() if "messages" in modes else None
         self.told_interrupt = False
 
@@ -76,7 +78,7 @@ class _Teller:
 
     def tell(self, chunk: StreamChunk) -> Iterator[ServerEvent]:
         events = list(self._events(chunk))
-        if self._told is not None and _place(chunk.id) <= self._told:
+        if self._told is not None and place_of(chunk.id) <= self._told:
             return
         attempt = chunk.attempt - self._run.attempts_before
         if attempt > self._attempt:
@@ -134,7 +136,7 @@ def error_of(task: Task) -> dict[str, str] | None:
     return {"error": task.error.type, "message": task.error.message}
 
 
-def _place(chunk_id: str) -> tuple[int, int, int]:
+def place_of(chunk_id: str) -> tuple[int, int, int]:
     """Where a chunk stands in its stream. Raises Problem: there is no such id."""
     found = re.fullmatch(r"(\d+)-(\d+)/(-?\d+)", chunk_id)
     if found is None:

@@ -21,10 +21,15 @@ from core.gateway.thread_life import thread_for_run
 from core.gateway.webhooks import of_run
 from core.tasks import Task
 
-__all__ = ["begin_run", "end_run", "give_up", "known_run", "run_outcome", "run_told", "runs_told", "settle"]
+__all__ = [
+    "UNDER_WAY", "begin_run", "end_run", "give_up", "known_run", "newest_status", "run_outcome", "run_told",
+    "runs_told", "settle",
+]  # fmt: skip
 
 #: How long the record of a run may be there before that of its task.
 ACCEPTED_WITHIN = timedelta(minutes=2)
+#: The statuses of a run that is not over.
+UNDER_WAY = ("pending", "running")
 #: The status of a run, by that of its task.
 STATUS = {"completed": "success", "failed": "error", "abandoned": "error", "cancelled": "interrupted"}
 
@@ -163,12 +168,22 @@ async def settle(hierarchy: Hierarchy, run: RunRecord, task: Task | None) -> Run
     return run
 
 
-async def runs_told(hierarchy: Hierarchy, thread_id: str, limit: int | None = None) -> list[dict[str, Any]]:
+async def runs_told(hierarchy: Hierarchy, thread_id: str) -> list[dict[str, Any]]:
     """The runs of a thread as clients see them, the newest first."""
-    runs = (await hierarchy.records.runs(thread_id))[:limit]
+    runs = await hierarchy.records.runs(thread_id)
     tasks = await hierarchy.tasks([run.task_id for run in runs])
     settled = [await settle(hierarchy, run, tasks.get(run.task_id)) for run in runs]
     return [run_told(run, tasks.get(run.task_id)) for run in settled]
+
+
+async def newest_status(hierarchy: Hierarchy, thread_id: str) -> str | None:
+    """The status of a run of a thread that is under way, if there is one, or else of the newest; None: it has none."""
+    runs = await hierarchy.records.runs(thread_id)
+    looked_at = [*runs[:1], *(run for run in runs[1:] if run.ended is None and run.until is None)]
+    tasks = await hierarchy.tasks([run.task_id for run in looked_at])
+    settled = [await settle(hierarchy, run, tasks.get(run.task_id)) for run in looked_at]
+    statuses = [_status(run, tasks.get(run.task_id)) for run in settled]
+    return next((status for status in statuses if status in UNDER_WAY), statuses[0] if statuses else None)
 
 
 async def end_run(hierarchy: Hierarchy, run: RunRecord, *, undo: bool, wait: bool) -> None:

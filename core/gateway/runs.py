@@ -10,12 +10,14 @@ from urllib.parse import quote
 from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.requests import ClientDisconnect
 
+from core.errors import UnknownTask
 from core.gateway.hierarchy import Hierarchy, asks
 from core.gateway.json_answers import json_answer, selected
 from core.gateway.problems import Problem
 from core.gateway.records import RunRecord
-from core.gateway.run_events import run_events
+from core.gateway.run_events import BEGINNINGS, place_of, run_events
 from core.gateway.run_life import (
+    UNDER_WAY,
     begin_run,
     end_run,
     give_up,
@@ -35,8 +37,6 @@ __all__ = ["router"]
 router = APIRouter(tags=["runs"])
 
 Cancel = Literal["interrupt", "rollback"]
-#: The statuses of a run that is not over.
-UNDER_WAY = ("pending", "running")
 
 LastEventId = Annotated[str, Header(alias="Last-Event-ID")]
 
@@ -106,6 +106,13 @@ async def _told(
             if is_over and run.is_temporary and (task := await hierarchy.task(run.task_id)) and not task.status.ended:
                 await give_up(hierarchy, run)
             yield event
+    except UnknownTask:  # its record has expired, and what it has told with it
+        if (ended := (await settle(hierarchy, run, None)).ended) is None:
+            raise
+        is_over = True
+        if ended in ("error", "timeout"):
+            yield ServerEvent("error", {"error": ended, "message": "the run has failed; its record has expired"})
+        yield ServerEvent("end")
     finally:
         if cancel and not is_over:
             await hierarchy.client.cancel.aio(run.task_id)
@@ -123,6 +130,10 @@ async def join_stream(
     """Goes on telling what a run does, behind the event `Last-Event-ID`."""
     hierarchy = hierarchy_of(request)
     run = await known_run(hierarchy, thread_id, run_id)
+    if last_event_id in BEGINNINGS:
+        last_event_id = ""
+    elif last_event_id:
+        place_of(last_event_id)  # as long as it can be refused
     events = _told(
         hierarchy, run, last_event_id, [mode for mode in stream_mode or () if mode], cancel=cancel_on_disconnect
     )

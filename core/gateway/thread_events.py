@@ -13,9 +13,9 @@ from core.errors import UnknownTask
 from core.gateway.hierarchy import Hierarchy
 from core.gateway.problems import Problem
 from core.gateway.records import RunRecord
-from core.gateway.run_events import run_events
-from core.gateway.run_life import known_run, runs_told
-from core.gateway.runs import UNDER_WAY, LastEventId
+from core.gateway.run_events import BEGINNINGS, place_of, run_events
+from core.gateway.run_life import UNDER_WAY, known_run, runs_told
+from core.gateway.runs import LastEventId
 from core.gateway.sse import ServerEvent, event_stream, same_again
 from core.gateway.thread_life import known_thread
 from core.gateway.visible_records import hierarchy_of
@@ -27,8 +27,6 @@ router = APIRouter(prefix="/threads/{thread_id}", tags=["threads"])
 Mode = Literal["run_modes", "lifecycle"]
 #: Seconds between two looks for new runs.
 LOOK_S = 0.25
-#: Instead of the id of an event: all that is kept.
-BEGINNINGS = ("-", "0")
 DONE = "done"
 
 
@@ -47,6 +45,8 @@ async def join_stream(
     if last_event_id and last_event_id not in BEGINNINGS:
         if not chunk_id:
             raise Problem(422, f"Last-Event-ID: there is no event {last_event_id[:80]!r}; give the id of one")
+        if chunk_id != DONE:
+            place_of(chunk_id)
         await known_run(hierarchy, thread_id, run_id)
     events = _events(hierarchy, thread_id, last_event_id, "run_modes" in stream_mode)
     return event_stream(events, {"Location": same_again(request)})

@@ -13,7 +13,7 @@ import orjson
 from core.gateway.hierarchy import Hierarchy
 from core.gateway.json_answers import as_json
 from core.gateway.records import ThreadRecord, expires_at
-from core.gateway.run_life import runs_told
+from core.gateway.run_life import newest_status
 from core.gateway.state_views import interrupts_by_task
 
 __all__ = ["extracted", "fits", "thread_told", "threads_told", "ttl_told"]
@@ -26,9 +26,9 @@ AT_ONCE = 32
 
 async def thread_told(hierarchy: Hierarchy, thread: ThreadRecord) -> dict[str, Any]:
     """A thread, with its values and what it asks."""
-    runs = await runs_told(hierarchy, thread.thread_id, 1)
+    status = await newest_status(hierarchy, thread.thread_id)
     newest = await hierarchy.threads.snapshot(thread.thread_id)
-    last = STATUS.get(runs[0]["status"]) if runs else None
+    last = STATUS.get(status) if status else None
     fields = msgspec.to_builtins(thread)
     for internal in ("tenant", "ttl_minutes", "ttl_strategy"):
         fields.pop(internal, None)

@@ -226,6 +226,43 @@ async def test_a_run_whose_record_has_expired_still_tells_how_it_has_ended(
 
     assert (await sdk.runs.get(thread, run_id))["status"] == status
     assert await statuses(sdk, thread) == [status]
+    told = [part.event async for part in sdk.runs.join_stream(thread, run_id)]
+    assert (told[0], told[-1], "error" in told) == ("metadata", "end", status == "error")
+
+
+async def test_a_stream_that_is_joined_begins_where_its_client_says_or_says_that_this_is_nowhere(
+    sdk: LangGraphClient, door: Door
+) -> None:
+    thread = await new_thread(sdk)
+    run_id = (await sdk.runs.create(thread, "steps", input=EMPTY))["run_id"]
+    whole = [part async for part in sdk.runs.join_stream(thread, run_id)]
+    for beginning in ("-1", "-", "0"):
+        assert [part async for part in sdk.runs.join_stream(thread, run_id, last_event_id=beginning)] == whole
+    async with httpx.AsyncClient(base_url=door.urls[0]) as http:
+        for path, last in ((f"/runs/{run_id}", "x"), ("", f"{run_id}/x")):
+            refused = await http.get(f"/threads/{thread}{path}/stream", headers={"Last-Event-ID": last})
+            assert (refused.status_code, "there is no event 'x'" in refused.text) == (422, True)
+
+
+async def test_a_chat_front_end_resumes_with_the_checkpoint_that_it_shows(sdk: LangGraphClient) -> None:
+    for graph in ("asks", "nests"):
+        thread = await new_thread(sdk)
+        await sdk.runs.wait(thread, graph, input=EMPTY)
+        shown: Any = dict((await sdk.threads.get_state(thread))["checkpoint"])
+        del shown["thread_id"]
+        told = await sdk.runs.wait(thread, graph, command={"resume": "yes"}, checkpoint=shown)
+        assert told == {"done": ["first", "yes", "second"]}
+        assert await statuses(sdk, thread) == ["success", "interrupted"]
+
+
+async def test_a_thread_is_busy_while_any_of_its_runs_goes_on(sdk: LangGraphClient) -> None:
+    thread = await new_thread(sdk)
+    run = await held(sdk, thread)
+    behind = await sdk.runs.create(thread, "steps", input=EMPTY, multitask_strategy="enqueue")
+    await sdk.runs.cancel(thread, behind["run_id"], wait=True)
+    assert (await sdk.threads.get(thread))["status"] == "busy"
+    await sdk.runs.cancel(thread, run, wait=True)
+    assert (await sdk.threads.get(thread))["status"] == "interrupted"
 
 
 async def test_a_run_without_a_thread_may_keep_its_own(sdk: LangGraphClient) -> None:
