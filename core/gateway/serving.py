@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import socket
+import sys
 from functools import partial
 
 import uvicorn
@@ -23,6 +26,16 @@ __all__ = ["serve"]
 
 #: Seconds that open streams get when the process is asked to end. Their clients go on at another gateway.
 END_S = 2
+#: Connections that wait until they are taken, as uvicorn has it.
+BACKLOG = 2048
+#: The exit code when the gateway could not be opened, as uvicorn has it; its log says why.
+NOT_STARTED = 3
+#: Why an address cannot be listened at, in place of the words of the system.
+WHY_NOT = {
+    errno.EADDRINUSE: "another program listens there already. Stop it, or choose another port",
+    errno.EACCES: "this user may not listen there. Choose a port above 1023",
+    errno.EADDRNOTAVAIL: "that is no address of this machine. Set GATEWAY_HOST to one that is",
+}
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +56,30 @@ def serve(settings: Settings, client_id: str) -> None:
     listen("agent_system.gateway", f"{config.host}:{config.port}")
     if door.is_open:
         log.warning("no GATEWAY_KEYS: whoever is on this machine may use it", extra={"action": "gateway_open"})
+    sockets = _listening(config.host, config.port)
     log.info("answers at http://%s:%d", config.host, config.port, extra={"action": "gateway_started"})
-    uvicorn.run(
-        gateway_app(hierarchy, door), host=config.host, port=config.port, log_config=None, access_log=False,
-        server_header=False, timeout_graceful_shutdown=END_S,
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            gateway_app(hierarchy, door), log_config=None, access_log=False, server_header=False,
+            timeout_graceful_shutdown=END_S,
+        )
     )  # fmt: skip
+    server.run(sockets)
+    if not server.started:
+        sys.exit(NOT_STARTED)
+
+
+def _listening(host: str, port: int) -> list[socket.socket]:
+    """A socket for each address of that host. Raises ConfigError."""
+    sockets: list[socket.socket] = []
+    try:
+        for family, *_, where in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE):
+            sockets.append(socket.create_server(where[:2], family=family, backlog=BACKLOG))
+    except OSError as error:
+        why = WHY_NOT.get(error.errno or 0, f"{error.strerror}. Set GATEWAY_HOST and GATEWAY_PORT")
+        raise ConfigError(f"cannot listen at {host}:{port}: {why}.") from None
+    return sockets
 
 
 def _door(config: GatewayConfig, hierarchy: Hierarchy) -> Door:
