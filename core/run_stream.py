@@ -71,7 +71,6 @@ class EntryCheck:
     has taken those before it, so of earlier attempts it takes nothing more."""
 
     def __init__(self, keys: Iterable[RunKey]) -> None:
-        self._attempts: dict[tuple[bytes, int], AttemptKey] = {}  #: those that have signed an entry, by id and number
         self._taken: dict[int, int] = {}  #: the highest number of an entry, by attempt
         self._first_attempt = 0
         self.use(keys)
@@ -79,6 +78,7 @@ class EntryCheck:
     def use(self, keys: Iterable[RunKey]) -> None:
         """Checks with these keys from now on, and with no others."""
         self._keys = {key.key_id.encode(): key for key in keys}
+        self._attempts: dict[tuple[bytes, int], AttemptKey] = {}  #: those that have signed an entry, by id and number
 
     def is_signed(self, fields: Mapping[bytes, bytes]) -> bool:
         """Whether a worker of the run has written this entry."""

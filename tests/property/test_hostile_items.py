@@ -24,15 +24,19 @@ from core.a2a_messaging import A2AMessage
 from core.errors import BadTask, PeerError
 from core.reports import AttemptReport, GivenAnswer, ProgressReport, QuestionsWanted, SchedulesWanted, TaskReport
 from core.roles import ALLOWED, Action, Address, Role
+from core.runtime.outbox import Outbox
 from core.schedules import Schedule
+from core.signing import KeyRing
 from core.status_reports import MAX_SKILLS, Beat, status_report
-from core.step import Received, Sending, Step
+from core.step import Keyed, Received, Sending, Step
 from core.tasks import NULL, Task
 from distributor.rules import recall as recall_distributor
 from distributor.state import DistributorState
-from tests.builders import CLIENT, COORDINATOR, DISTRIBUTOR, WORKER, a_batch, a_beat, a_message, a_task
+from tests.builders import CLIENT, COORDINATOR, DISTRIBUTOR, SECRET, WORKER, a_batch, a_beat, a_message, a_task
 from worker.rules import WorkerState
 
+CHAIN = (COORDINATOR, DISTRIBUTOR)
+DISTRIBUTORS = Outbox(CHAIN, KeyRing.from_secret(SECRET, CHAIN))
 ABSENT = object()
 OPERATOR = Address(Role.OPERATOR, "night-shift")
 HOSTILE: list[Any] = [
@@ -141,6 +145,11 @@ def decide(rules: Any, state: Any, batch: Any) -> Step:
     return step
 
 
+def signed(item: bytes, recipient: Address) -> bytes:
+    """What of an item is signed by a distributor, whose items go with what others have told it."""
+    return bytes(DISTRIBUTORS._with_key(item, recipient) if isinstance(item, Keyed) else item)
+
+
 class Tier:
     """An agent that has a task of everybody's, `t`, and one that nobody is hostile about, `good`."""
 
@@ -156,8 +165,8 @@ class Tier:
 
     def take(self, *messages: Received, **fields: Any) -> Step:
         step = self.run(a_batch(*messages, later_s=self.later_s, **fields))
-        for items in step.sends.values():
-            assert all(orjson.loads(bytes(item)) is not ... for item in items)
+        for sending, items in step.sends.items():
+            assert all(orjson.loads(signed(item, sending.recipient)) is not ... for item in items)
         orjson.dumps(list(step.extras.values()))
         assert all(bytes(rejected.item) for rejected in step.rejected)
         return step

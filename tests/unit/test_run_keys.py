@@ -6,12 +6,17 @@ from collections.abc import Sequence
 from itertools import starmap
 from typing import Any
 
+import hypothesis.strategies as st
 import orjson
 import pytest
 from cryptography.hazmat.primitives.keywrap import aes_key_unwrap
+from hypothesis import given
+from msgspec import Raw
 
 from core.agent_run import RunOptions
+from core.errors import MalformedMessage
 from core.redis_backend.keys import inbox_of
+from core.reports import given_run_key
 from core.roles import Action, Address, Role
 from core.run_keys import AttemptKey, RunKey
 from core.run_stream import EntryCheck, chunks_of, entry_of
@@ -229,11 +234,31 @@ def test_a_reader_that_goes_on_takes_nothing_of_before(check: EntryCheck) -> Non
 def test_with_the_keys_of_the_owner_those_of_the_reader_count_no_more(check: EntryCheck) -> None:
     owner = Address(Role.CLIENT, "other")
     theirs, own = entry(key_of(owner=owner), 1, 1), entry(key_of(), 1, 2)
-    assert not check.is_signed(theirs)
+    assert [check.is_signed(each) for each in (theirs, own)] == [False, True]
 
     check.use(ring(K).run_keys("t", owner))
 
     assert taken(check, theirs, own) == [1]
+
+
+NAMED = '{"task_id":"t","run_key":%s}'
+TEXTS = st.binary(max_size=20) | st.sampled_from([*GOOD.values()])
+
+
+@given(st.dictionaries(st.sampled_from([*GOOD]), TEXTS), st.dictionaries(TEXTS, TEXTS))
+def test_whatever_somebody_appends_ends_no_reader(changes: dict[bytes, bytes], made_up: dict[bytes, bytes]) -> None:
+    check = EntryCheck(ring((COORDINATOR, CLIENT)).run_keys("t"))
+    changed = GOOD | changes
+
+    same = changed | {name: changed[name].lstrip(b"0") for name in (b"attempt", b"number")}
+    assert check.is_signed(changed) == (same == GOOD)
+    assert not check.is_signed(made_up)
+
+
+@pytest.mark.parametrize("item", ["1", "{}", "[]", '{"task_id":1}', NAMED % "7", NAMED % ('"' + "x" * 999 + '"')])
+def test_a_malformed_key_in_an_answer_is_refused(item: str) -> None:
+    with pytest.raises(MalformedMessage):
+        given_run_key(Raw(item.encode()))
 
 
 # ---- who is told it ----
