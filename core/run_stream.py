@@ -67,12 +67,11 @@ def chunks_of(entry_id: bytes, fields: Mapping[bytes, bytes], after_place: int =
 class EntryCheck:
     """Tells what the workers of one run have written from what others have appended to its stream, for one reader.
 
-    An entry counts once, where it stands first: a copy further behind does not. A reader that goes on behind an entry
-    has taken those before it, so of earlier attempts it takes nothing more."""
+    An entry counts once, where it stands first: a copy further behind does not. Nor does what an attempt tells when
+    another has been heard that has replaced it."""
 
     def __init__(self, keys: Iterable[RunKey]) -> None:
-        self._taken: dict[int, int] = {}  #: the highest number of an entry, by attempt
-        self._first_attempt = 0
+        self._last = (0, -1)  #: attempt and number of the last entry that counted
         self.use(keys)
 
     def use(self, keys: Iterable[RunKey]) -> None:
@@ -93,12 +92,10 @@ class EntryCheck:
         self._attempts[key_id, attempt] = key  # only now, since anybody can make up attempts
         return True
 
-    def takes(self, fields: Mapping[bytes, bytes], *, goes_on: bool = False) -> bool:
-        """Whether a signed entry counts. `goes_on`: it is the one behind which the reader goes on."""
-        attempt, number = int(fields[b"attempt"]), int(fields[b"number"])
-        if attempt < self._first_attempt or number <= self._taken.get(attempt, -1):
+    def takes(self, fields: Mapping[bytes, bytes]) -> bool:
+        """Whether a signed entry counts."""
+        found = int(fields[b"attempt"]), int(fields[b"number"])
+        if found <= self._last:
             return False
-        self._taken[attempt] = number
-        if goes_on:
-            self._first_attempt = attempt
+        self._last = found
         return True

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -130,7 +131,9 @@ def _wrong_stream(
     if ends != [record.get("status")]:
         yield f"the stream of {task_id} told {len(ends)} ends: {', '.join(ends)}"
     heard = [chunk for entry in told for chunk in entry.facts["chunks"]]
-    # An attempt that was replaced may wake up and tell something when the run has ended.
+    # An attempt that was replaced may wake up and tell something, which is passed over; or when the run has ended.
+    reached = itertools.accumulate((attempt for _, attempt in written), max)
+    written = [each for each, latest in zip(written, reached, strict=True) if each[1] == latest]
     missed = [chunk for chunk, attempt in written[len(heard) :] if attempt == record.get("attempt")]
     if heard != [chunk for chunk, _ in written[: len(heard)]] or missed:
         yield f"the stream of {task_id} told {len(heard)} chunks, which are not the {len(written)} that were written"

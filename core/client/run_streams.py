@@ -189,7 +189,7 @@ class RunStream:
             left -= len(entries) if followed.ends else 0
             for entry_id, fields in entries:
                 told, goes_on = dict(zip(fields[::2], fields[1::2], strict=True)), entry_id.decode() == known
-                if await self._is_signed(told) and self._check.takes(told, goes_on=goes_on):
+                if await self._is_signed(told) and self._check.takes(told):
                     if goes_on:
                         self._attempt = int(told[b"attempt"])
                     chunks += chunks_of(entry_id, told, int(place) if goes_on else -1)
@@ -212,7 +212,7 @@ class RunStream:
         if not self._has_warned:
             self._has_warned = True
             log.warning(
-                "entries of the stream of %s are passed over: no worker of it has signed them, or they come again",
+                "entries of the stream of %s are passed over: no worker has signed them, or they come again or late",
                 self._task_id,
                 extra={"action": "chunks_passed_over"},
             )

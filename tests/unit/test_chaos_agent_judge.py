@@ -169,5 +169,11 @@ def test_a_stream_with_a_gap_or_without_its_one_end_is_found(heard: Sequence[Ent
     assert why in " ".join(judged(client=without(HEARD, *heard)).broken)
 
 
+def test_what_a_replaced_attempt_tells_between_is_not_heard() -> None:
+    log, heard = (*LOG, told("6-5", 1, "late"), told("7-0", 3, "more")), ["5-0/0", "6-0/0", "6-0/1", "7-0/0"]
+    assert judged(log, client=without(HEARD, streamed(*heard))).clean
+    assert not judged(log, client=without(HEARD, streamed(*heard[:3], "6-5/0", heard[3]))).clean
+
+
 def test_what_a_replaced_attempt_tells_after_the_end_need_not_be_heard() -> None:
     assert judged((*LOG, told("7-0", 2, "ask"))).clean
