@@ -158,7 +158,8 @@ class RunStream:
             while found := await self._next(followed):
                 for chunk in found:
                     if self._attempt and chunk.attempt > self._attempt:
-                        yield StreamChunk(self._last, chunk.attempt, "lifecycle", data={"attempt": chunk.attempt})
+                        before = f"{chunk.id.partition('/')[0]}/-1"  # who goes on behind this one is not told again
+                        yield StreamChunk(before, chunk.attempt, "lifecycle", data={"attempt": chunk.attempt})
                     self._attempt, self._last = max(self._attempt, chunk.attempt), chunk.id
                     if not self._modes or chunk.mode in self._modes:
                         yield chunk

@@ -22,7 +22,7 @@ FOLDER = "RANDOM_GRAPHS_FOLDER"
 
 def task_of(graph: Described, **fields: Any) -> Task:
     """The task that runs a graph. Who delegates has another type than those that it delegates to."""
-    run = RunOptions(config={"configurable": {"graph": graph}})
+    run = RunOptions(config={"configurable": {"graph": graph}}, stream=["updates"])
     return Task(task_type=f"level-{graph['level']}", payload={}, run=run, max_attempts=50, backoff_s=0.05, **fields)
 
 

@@ -11,6 +11,7 @@ import random
 import signal
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +22,8 @@ from core.chaos.processes import Processes
 from core.checkpoints.redis_saver import RedisSaver
 from core.client.agent_client import AgentClient
 from core.config.settings import A2AConfig, RedisConfig
+from core.run_stream import StreamChunk
+from core.tasks import Task
 from tests.faults import random_graph_code
 from tests.faults.outages import crash, one_server
 from tests.faults.random_graph_code import FOLDER, gate, task_of
@@ -222,6 +225,24 @@ def tiers(chaos_server: RedisServer, processes: Processes, tmp_path: Path) -> It
         yield tiers
 
 
+def check_stream(client: AgentClient, ended: Task) -> None:
+    """What a run has told has one end, names each attempt that went on where it begins to tell, and has no gap for
+    a reader that leaves and comes back."""
+    chunks = list(client.stream(ended.task_id))
+    attempts = [chunk.attempt for chunk in chunks]
+    assert attempts == sorted(attempts), ended.task_id
+    told = [chunk for chunk in chunks if chunk.mode == "lifecycle"]
+    assert [chunk.data for chunk in told if "status" in chunk.data] == [{"status": ended.status}], ended.task_id
+    assert told[-1] == chunks[-1]
+    assert [chunk.attempt for chunk in told[:-1]] == sorted(set(attempts))[1:], ended.task_id
+    in_parts: list[StreamChunk] = []
+    while in_parts != chunks:
+        part = list(islice(client.stream(ended.task_id, after=in_parts[-1].id if in_parts else None), 5))
+        assert part
+        in_parts += part
+        assert in_parts == chunks[: len(in_parts)]
+
+
 @one_server
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("first", range(FIRST, LAST + 1, BATCH))
@@ -235,6 +256,7 @@ def test_random_graphs_that_are_killed_end_as_undisturbed_ones_and_repeat_only_w
         scene.play(iter(rng.sample(FAULTS, len(FAULTS))), rng)
         for run in runs:
             assert client.value(run.task.task_id, 60) == run.state, f"seed {run.label}"
+            check_stream(client, client.result(run.task.task_id))
 
     for run in runs:
         begun = {note.visit for note in run.notes() if note.what == "begins"}

@@ -104,7 +104,8 @@ def test_a_graph_goes_on_where_it_was_when_its_worker_is_killed_a_question_answe
         *((2, "updates", {node: {"done": [node]}}) for node in ("three", "four", "five")),
         (2, "lifecycle", {"status": "completed"}),
     ]
-    assert list(client.stream(task_id, ["updates"], after=chunks[4].id)) == chunks[5:]
+    for place, chunk in enumerate(chunks[:-1]):
+        assert list(client.stream(task_id, ["updates"], after=chunk.id)) == chunks[place + 1 :]
     assert first_of("d", tiers, task_id) is None
     assert first_of("c", tiers, task_id) == chunks[0].data  # a later session of its own
 
