@@ -60,6 +60,7 @@ def gateway_app(hierarchy: Hierarchy, door: Door | None = None) -> FastAPI:
         lifespan=lifespan,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # a request is told once, by Measured
     )
     as_problems(app)
     app.state.measures = GatewayMeasures()
@@ -75,6 +76,6 @@ def gateway_app(hierarchy: Hierarchy, door: Door | None = None) -> FastAPI:
     )
     parts = (system, metrics, tasks, agents, messages, events, load_balancer, quotas, schedules, webhooks)
     for router in (*(part.router for part in parts), *ROUTERS):
-        app.include_router(router)
+        app.router.routes.extend(router.routes)  # one list of them all: included routers would be searched twice
     describe(app)
     return app

@@ -42,6 +42,7 @@ class QuestionsWatch:
 
     async def _look(self) -> None:
         while self._awaited:
+            await asyncio.sleep(LOOK_S)  # many are over before
             task_ids = list(self._awaited)
             try:
                 scores = await self._connection.run(*(("ZSCORE", self._key, task_id) for task_id in task_ids))
@@ -52,4 +53,3 @@ class QuestionsWatch:
                     for asked in self._awaited.pop(task_id, ()):
                         if not asked.done():
                             asked.set_result(None)
-            await asyncio.sleep(LOOK_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,8 +23,8 @@ from core.gateway.webhooks import of_run
 from core.tasks import Task
 
 __all__ = [
-    "UNDER_WAY", "begin_run", "end_run", "give_up", "known_run", "newest_status", "run_outcome", "run_told",
-    "runs_told", "settle",
+    "UNDER_WAY", "begin_run", "end_run", "give_up", "known_run", "newest_status", "outcome_of", "over", "run_outcome",
+    "run_told", "runs_told", "settle",
 ]  # fmt: skip
 
 #: How long the record of a run may be there before that of its task.
@@ -63,9 +64,13 @@ async def _begun(hierarchy: Hierarchy, body: RunBody, run: RunRecord, assistant:
     if not run.is_temporary and (gone_on := await _gone_on_with(hierarchy, body, run)):
         return gone_on
     task = task_of(body, run, assistant)
-    await hierarchy.records.put_runs(run)
+    if not run.is_temporary:  # whoever looks into its thread finds it before its task does anything
+        await hierarchy.records.put_runs(run)
     try:
-        await hierarchy.client.submit.aio(task)
+        if run.is_temporary:
+            await asyncio.gather(hierarchy.records.put_runs(run), hierarchy.client.submit.aio(task))
+        else:
+            await hierarchy.client.submit.aio(task)
     except Exception:
         await hierarchy.records.delete_run(run)
         raise
@@ -130,16 +135,27 @@ async def known_run(hierarchy: Hierarchy, thread_id: str, run_id: str) -> RunRec
 
 
 async def run_outcome(hierarchy: Hierarchy, run: RunRecord) -> Any:
-    """The values with which a run ends, with what it asks, or `__error__`, once it is over. Of one whose record has
-    expired, or whose question was answered, the values that its thread has now."""
+    """As `outcome_of`, once the run is over. Remembers how it has ended."""
+    task = await over(hierarchy, run)
+    if task is not None:
+        await settle(hierarchy, run, task)
+    return await outcome_of(hierarchy, run, task)
+
+
+async def over(hierarchy: Hierarchy, run: RunRecord) -> Task | None:
+    """The task of a run, once that is over; None: its record has expired, or its question was answered."""
     try:
-        task = await hierarchy.over(run.task_id) if run.until is None else None
+        return await hierarchy.over(run.task_id) if run.until is None else None
     except UnknownTask:
-        task = None
+        return None
+
+
+async def outcome_of(hierarchy: Hierarchy, run: RunRecord, task: Task | None) -> Any:
+    """The values with which a run that is over ended, with what it asks, or `__error__`. Without its task, the values
+    that its thread has now."""
     if task is None:
         newest = await hierarchy.threads.snapshot(run.thread_id)
         return newest.values if newest is not None else None
-    await settle(hierarchy, run, task)
     if asks(task):
         newest = await hierarchy.threads.snapshot(run.thread_id)
         values: Any = {} if newest is None else newest.values

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Query, Request, Response
+from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect
 
-from core.errors import UnknownTask
+from core.errors import UnknownTask, WorldError
 from core.gateway.hierarchy import Hierarchy, asks
 from core.gateway.json_answers import json_answer, selected
 from core.gateway.problems import Problem
@@ -22,6 +24,8 @@ from core.gateway.run_life import (
     end_run,
     give_up,
     known_run,
+    outcome_of,
+    over,
     run_outcome,
     run_told,
     runs_told,
@@ -31,6 +35,7 @@ from core.gateway.run_requests import Mode, RunBody
 from core.gateway.sse import ServerEvent, event_stream, same_again
 from core.gateway.thread_life import known_thread
 from core.gateway.visible_records import hierarchy_of
+from core.tasks import Task
 
 __all__ = ["router"]
 
@@ -61,11 +66,21 @@ async def wait(request: Request, body: RunBody, thread_id: str | None = None) ->
     """Begins a run, and tells its values when it is over."""
     hierarchy = hierarchy_of(request)
     run = await begin_run(hierarchy, body, thread_id)
+    headers = {"Content-Location": _path(run), "Location": f"{_path(run)}/join"}
     if body.on_disconnect == "cancel":
-        outcome = await _outcome_unless_gone(request, hierarchy, run)
-    else:
-        outcome = await run_outcome(hierarchy, run)
-    return json_answer(outcome, {"Content-Location": _path(run), "Location": f"{_path(run)}/join"})
+        return json_answer(await _outcome_unless_gone(request, hierarchy, run), headers)
+    task = await over(hierarchy, run)
+    answer = json_answer(await outcome_of(hierarchy, run, task), headers)
+    if run.is_temporary and task is not None:  # whoever asks for it next settles it, if this gateway dies before
+        answer.background = BackgroundTask(_settle, hierarchy, run, task)
+    elif task is not None:
+        await settle(hierarchy, run, task)
+    return answer
+
+
+async def _settle(hierarchy: Hierarchy, run: RunRecord, task: Task) -> None:
+    with suppress(WorldError):
+        await settle(hierarchy, run, task)
 
 
 async def _outcome_unless_gone(request: Request, hierarchy: Hierarchy, run: RunRecord) -> Any:

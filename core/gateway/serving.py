@@ -18,6 +18,7 @@ from core.gateway.app import gateway_app
 from core.gateway.gate import Door
 from core.gateway.hierarchy import Hierarchy
 from core.gateway.tokens import Tokens
+from core.machine.own_process import spare_collector
 from core.runtime.logs import configure_logging
 from core.runtime.tracing import listen
 from core.webhooks import WebhookRules, allowed_hosts
@@ -59,10 +60,11 @@ def serve(settings: Settings, client_id: str) -> None:
     sockets = _listening(config.host, config.port)
     log.info("answers at http://%s:%d", config.host, config.port, extra={"action": "gateway_started"})
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    app = gateway_app(hierarchy, door)
+    spare_collector()
     server = uvicorn.Server(
         uvicorn.Config(
-            gateway_app(hierarchy, door), log_config=None, access_log=False, server_header=False,
-            timeout_graceful_shutdown=END_S,
+            app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=END_S,
         )
     )  # fmt: skip
     server.run(sockets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -87,7 +88,16 @@ async def submit(request: Request, body: SubmitBody, idempotency_key: Idempotenc
     for delivery in called:
         hierarchy.webhooks.check(delivery.url)
     await hierarchy.deliveries.note(*called)
-    refused = {}
+    refused, warnings = await asyncio.gather(_submitted(hierarchy, tasks), hierarchy.discovery.warnings(tasks))
+    accepted = [task.task_id for task in tasks if task.task_id not in refused]
+    told_also = {"warnings": warnings} if warnings else {}
+    answer = orjson.dumps({"task_ids": accepted, "refused": _told_refused(refused), **told_also})
+    await repeatable.keep(answer)
+    return Response(answer, 202, media_type=JSON)
+
+
+async def _submitted(hierarchy: Hierarchy, tasks: list[Task]) -> dict[str, str]:
+    """Which tasks were refused, and why. Raises Problem: all were."""
     try:
         await hierarchy.client.submit_many.aio(tasks)
     except TaskRefused as error:
@@ -96,12 +106,8 @@ async def submit(request: Request, body: SubmitBody, idempotency_key: Idempotenc
         if len(refused) >= len({task.task_id for task in tasks}):
             problem = problem_of(error)
             raise Problem(problem.status, problem.detail, refused=_told_refused(refused)) from None
-    accepted = [task.task_id for task in tasks if task.task_id not in refused]
-    warnings = await hierarchy.discovery.warnings(tasks)
-    told_also = {"warnings": warnings} if warnings else {}
-    answer = orjson.dumps({"task_ids": accepted, "refused": _told_refused(refused), **told_also})
-    await repeatable.keep(answer)
-    return Response(answer, 202, media_type=JSON)
+        return refused
+    return {}
 
 
 async def _check_not_of_others(hierarchy: Hierarchy, caller: Caller, named: list[str]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import logging
 import os
 import re
@@ -26,6 +25,7 @@ from core import failpoints
 from core.config.settings import Settings
 from core.config.sources import load, take_secrets
 from core.errors import AgentSystemError, ConfigError
+from core.machine.own_process import spare_collector
 from core.machine.process_secrets import guard
 from core.module_names import module_name
 from core.operations.checkup import check_secret_files
@@ -195,10 +195,7 @@ async def _run(agent: Agent, stop: asyncio.Event, drain_timeout_s: float, drain_
         watchdog.cancel()
         return 0
     starting.result()
-    # Objects made at start-up live as long as the process, so the collector need not visit them repeatedly.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    spare_collector()
     ended = loop.create_task(agent.wait())
     await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
     try:
