@@ -23,7 +23,8 @@ __all__ = ["MAX_TRIES", "AllowedHosts", "WebhookRules", "allowed_hosts", "check_
 MAX_TRIES = 12
 URL_LENGTH = 2_000
 
-NAT64 = IPv6Network("64:ff9b::/96")
+#: Networks of IPv6 whose addresses end in the IPv4 address that they stand for.
+OF_IPV4 = tuple(map(IPv6Network, ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48")))
 
 Network = IPv4Network | IPv6Network
 
@@ -111,7 +112,7 @@ def _within(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     """The IPv4 address that an IPv6 address stands for; the address itself, if it stands for none."""
     if isinstance(address, IPv4Address):
         return address
-    if address in NAT64:
+    if any(address in network for network in OF_IPV4) and not address.is_loopback:
         return IPv4Address(address.packed[-4:])
     return address.ipv4_mapped or address.sixtofour or address
 

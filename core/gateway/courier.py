@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import time
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
-from urllib.parse import urlsplit
 
-import httpx
 import orjson
 from msgspec.structs import replace
 
-from core.errors import AgentSystemError, BadWebhook
+from core.errors import AgentSystemError
 from core.gateway.cron_runs import run_of_cron, thread_of_cron
 from core.gateway.deliveries import Delivery
 from core.gateway.hierarchy import Hierarchy, asks
@@ -22,8 +17,9 @@ from core.gateway.records import RunRecord
 from core.gateway.run_events import error_of, interrupts_of
 from core.gateway.run_life import run_told
 from core.gateway.task_bodies import told_outcome
+from core.gateway.webhook_calls import WebhookCalls
 from core.tasks import Task, utc_now
-from core.webhooks import MAX_TRIES, retry_delay_s, signature
+from core.webhooks import MAX_TRIES, retry_delay_s
 
 __all__ = ["Courier"]
 
@@ -35,9 +31,6 @@ LOOK_S = 0.25
 SOON_S, LATE_S = 0.25, 15.0
 #: How long the record of a task may be missing, since it is about to be submitted, s.
 MISSING_S = 60.0
-#: How long one try may take, s; shorter than a claim.
-TRY_S = 10.0
-PROBLEM_CHARACTERS = 300
 #: Number of deliveries that are seen to at the same time.
 AT_ONCE = 100
 
@@ -47,25 +40,15 @@ class Courier:
 
     def __init__(self, hierarchy: Hierarchy) -> None:
         self._hierarchy = hierarchy
-        self._rules = hierarchy.webhooks
 
     async def run(self) -> None:
-        # Addresses are checked, so nothing in the environment may lead elsewhere. Several hosts may have one address,
-        # so nothing that one of them has said or shown holds for the next: no cookie, and no connection.
-        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-        async with (
-            httpx.AsyncClient(
-                trust_env=False, follow_redirects=False, timeout=TRY_S, cookies=no_cookies,
-                limits=httpx.Limits(max_keepalive_connections=0),
-            ) as client,
-            asyncio.TaskGroup() as group,
-        ):  # fmt: skip
+        async with WebhookCalls(self._hierarchy.webhooks) as calls, asyncio.TaskGroup() as group:
             under_way: set[asyncio.Task[None]] = set()
             while True:
                 room = AT_ONCE - len(under_way)
                 claimed = await self._claimed(room) if room else []
                 for delivery in claimed:
-                    task = group.create_task(self._attend(client, delivery))
+                    task = group.create_task(self._attend(calls, delivery))
                     under_way.add(task)
                     task.add_done_callback(under_way.discard)
                 if room and len(claimed) == room:
@@ -92,16 +75,16 @@ class Courier:
                 *(_of_schedule(task_id, url, tasks.get(task_id)) for task_id, url in urls.items())
             )
 
-    async def _attend(self, client: httpx.AsyncClient, delivery: Delivery) -> None:
+    async def _attend(self, calls: WebhookCalls, delivery: Delivery) -> None:
         """Sees to one delivery. If that fails, it is claimed again when the claim has run out."""
         try:
-            await self._deliver(client, delivery)
+            await self._deliver(calls, delivery)
         except AgentSystemError as error:
             log.warning("a webhook waits: %s", error, extra={"action": "webhooks_wait"})
         except Exception as error:
             log.error("a webhook met a bug", exc_info=error, extra={"action": "webhook_failed"})
 
-    async def _deliver(self, client: httpx.AsyncClient, delivery: Delivery) -> None:
+    async def _deliver(self, calls: WebhookCalls, delivery: Delivery) -> None:
         """Delivers, if the end has come, or looks again later."""
         deliveries = self._hierarchy.deliveries
         age_s = (utc_now() - delivery.created_at).total_seconds()
@@ -116,7 +99,7 @@ class Courier:
             await deliveries.put_off(delivery, min(LATE_S, max(SOON_S, age_s / 4)))
             return
         body = told_outcome(task) if run is None else _told_run(run, task)
-        problem = await self._try(client, delivery, body)
+        problem = await calls.call(delivery.url, delivery.delivery_id, orjson.dumps(body))
         tried = replace(delivery, tries=delivery.tries + 1, problem=problem)
         if not problem:
             await deliveries.forget(delivery.delivery_id)
@@ -144,35 +127,6 @@ class Courier:
             return run_of_cron(task, delivery.thread_id), task
         return run, task if run else None
 
-    async def _try(self, client: httpx.AsyncClient, delivery: Delivery, body: dict[str, Any]) -> str:
-        """Calls the URL once. Returns what has gone wrong; empty: it was delivered."""
-        try:
-            self._rules.check(delivery.url)  # the settings may be others than when it was recorded
-            async with asyncio.timeout(TRY_S):
-                return await self._call(client, delivery, orjson.dumps(body))
-        except TimeoutError:
-            return f"it took longer than {TRY_S:g} s"
-        except (BadWebhook, httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            return f"{type(error).__name__}: {error}"[:PROBLEM_CHARACTERS]
-
-    async def _call(self, client: httpx.AsyncClient, delivery: Delivery, content: bytes) -> str:
-        parts = urlsplit(delivery.url)
-        host = parts.hostname or ""
-        address = self._rules.hosts.reachable(await _addresses(host))
-        if address is None:
-            return f"host {host} has no public address, and GATEWAY_WEBHOOK_HOSTS allows none of its others"
-        headers = {
-            "Host": parts.netloc,
-            "Content-Type": "application/json",
-            "X-Delivery-Id": delivery.delivery_id,
-            "X-Signature": signature(self._rules.secret, int(time.time()), content),
-        }
-        url = httpx.URL(delivery.url).copy_with(host=address)
-        # What is connected to is the address that was checked; the certificate has to be that of the host.
-        extensions = {"sni_hostname": host}
-        async with client.stream("POST", url, content=content, headers=headers, extensions=extensions) as answer:
-            return "" if answer.is_success else f"the receiver has answered {answer.status_code}"
-
 
 def _of_schedule(task_id: str, url: str, task: Task | None) -> Delivery:
     thread_id, tenant = (thread_of_cron(task), task.tenant) if task else (None, None)
@@ -192,9 +146,3 @@ def _told_run(run: RunRecord, task: Task) -> dict[str, Any]:
     if run.until is None and not task.status.ended:
         told["interrupts"] = interrupts_of(task)
     return {**told, "values": task.result, "error": error_of(task) if run.until is None else None}
-
-
-async def _addresses(host: str) -> list[str]:
-    """What a host is called by, in the order of preference. Raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(where[0]) for *_, where in found))
