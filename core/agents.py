@@ -6,6 +6,7 @@ heartbeat has not moved for half of the failure timeout, and gone after all of i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -52,6 +53,8 @@ class Pace:
 
 #: A number for each kind: of other tasks, and of runs of agents.
 Limits = tuple[Sequence[int], Sequence[int]]
+#: At no mean run in ms, no number for any kind.
+UNPACED: tuple[float, Sequence[int]] = (math.nan, ())
 
 
 @dataclass(slots=True)
@@ -76,6 +79,8 @@ class Subordinate:
     _hosted: frozenset[str] = frozenset()  #: the types of those runs, as skills
     _at_once: Limits = ((), ())  #: how many each kind runs at once
     _slots: Limits = ((), ())  #: of these, how many it may have
+    #: a mean run in ms, and how many tasks each kind may have with it
+    _paced: tuple[float, Sequence[int]] = field(default=UNPACED, compare=False)
 
     def __post_init__(self) -> None:
         self.learn(self.beat)
@@ -176,7 +181,7 @@ class Subordinate:
 
     def learn(self, beat: Beat) -> None:
         """Takes what a heartbeat says of skills and room. What it has is counted anew when its kinds have changed."""
-        before, self.beat = [kind.skills for kind in self.kinds], beat
+        before, self.beat, self._paced = [kind.skills for kind in self.kinds], beat, UNPACED
         kinds = self.kinds = beat.kinds or (_only_kind(beat),)
         self._at_once = [kind.concurrency for kind in kinds], [kind.agent_concurrency for kind in kinds]
         self._slots = (
@@ -198,12 +203,16 @@ class Subordinate:
     def _counts(self, agents: bool) -> Counts:
         return self.runs if agents else self.tasks
 
-    def _windows(self, agents: bool) -> list[int]:
+    def _windows(self, agents: bool) -> Sequence[int]:
         """How many runs of agents, or other tasks, each kind may have."""
         if agents:
             return [kind.agent_capacity or kind.agent_concurrency for kind in self.kinds]
         mean_run_ms = self.pace.mean_run_ms
-        return [kind.capacity or prefetch_window(kind.concurrency, mean_run_ms) for kind in self.kinds]
+        at_pace_ms, windows = self._paced
+        if at_pace_ms != mean_run_ms:  # it is asked several times for each task
+            windows = [kind.capacity or prefetch_window(kind.concurrency, mean_run_ms) for kind in self.kinds]
+            self._paced = mean_run_ms, windows
+        return windows
 
     def mark_draining(self) -> None:
         """Notes that it gave a task back, so it is draining: it gets nothing new unless its next heartbeat says

@@ -56,19 +56,22 @@ class Balancer:
         self._waiting = () if strategy in OF_PLACES else waiting
         self._wanted: dict[tuple[str, ...], int] = {}  #: by skills, how many of these needs they satisfy
         self._ready: dict[Needs, _Ready] = {}
+        self._fresh: set[Needs] = set()  # those of it that were looked at since the last choice
 
     def can_serve(self, needs: Needs) -> bool:
         """Whether a child with room has all these capabilities."""
         ready = self._looked_at(needs)
-        return bool(ready.first or ready.then)
+        self._fresh.add(needs)
+        return bool(ready.first.names or ready.spared.names or ready.then.names)
 
     def choose(self, asks: Asks, avoid: str | None = None) -> Subordinate | None:
         """The child that gets one task, and whose `take` is told so before the next choice; None: no child has room.
         The child `avoid` is chosen only if no other child can run the task, so that a retry goes elsewhere if
         possible."""
-        ready = self._looked_at(asks.needs)
+        ready = self._ready[asks.needs] if asks.needs in self._fresh else self._looked_at(asks.needs)
+        self._fresh.clear()
         for among in (ready.first, ready.spared, ready.then):
-            while among:
+            while among.names:
                 child = self._choose(among, asks, self._turns)
                 if child.name == avoid:
                     if len(among) == 1:
@@ -86,6 +89,7 @@ class Balancer:
         """Chooses this child no more."""
         self._children = [other for other in self._children if other is not child]
         self._ready.clear()
+        self._fresh.clear()
 
     def _looked_at(self, needs: Needs) -> _Ready:
         """Who is ready for such tasks; the last one that it names is so now."""
@@ -95,7 +99,7 @@ class Balancer:
             first, spared = self._parted(able)
             ready = self._ready[needs] = _Ready(Candidates(first), Candidates(spared), Candidates())
         for among in (ready.first, ready.spared, ready.then):
-            while among:
+            while among.names:
                 last = among.children[-1]
                 if self._takes(last, needs, first=among is not ready.then):
                     return ready

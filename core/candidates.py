@@ -89,14 +89,16 @@ class Candidates:
             self._known = dict(zip(self.names, self.children, strict=True))
             self._turns = [(ends.get(name, 0.0), name) for name in self.names]
             heapq.heapify(self._turns)
+        turns, known = self._turns, self._known
         while True:
-            end, name = self._turns[0]
-            if (child := self._known.get(name)) is None:
-                heapq.heappop(self._turns)
-            elif (now := ends.get(name, 0.0)) != end:
-                heapq.heapreplace(self._turns, (now, name))
+            end, name = turns[0]
+            now = ends.get(name, 0.0)
+            if now == end and name in known:
+                return known[name]
+            if name in known:
+                heapq.heapreplace(turns, (now, name))
             else:
-                return child
+                heapq.heappop(turns)
 
     def nearest(self, key: int) -> Subordinate:
         """The one that has the first point after one of the key's, on the shortest way: multi-probe consistent hashing
@@ -106,14 +108,13 @@ class Candidates:
             self._owners = {point: child for child in self.children for point in points_of(child.address.agent_id)}
             self._points = sorted(self._owners)
         points, least, nearest = self._points, CIRCLE, self._points[0]
+        first, count = points[0] + CIRCLE, len(points)
         for probe in POINTS.unpack(blake2b(key.to_bytes(8), digest_size=POINTS.size).digest()):
             place = bisect_left(points, probe)
-            if place == len(points):
-                place = 0
-            way = (points[place] - probe) % CIRCLE
-            if way < least:
-                least, nearest = way, points[place]
-        return self._owners[nearest]
+            point = points[place] if place < count else first
+            if point - probe < least:
+                least, nearest = point - probe, point
+        return self._owners[nearest % CIRCLE]
 
 
 @lru_cache(maxsize=NAMES_KEPT)

@@ -83,15 +83,11 @@ class Turns:
     now: float = 0.0  #: the virtual time of weighted turns, at which the last chosen one began
     until: dict[str, float] = field(default_factory=dict)  #: by name, the virtual time at which its last turn ends
 
-    def begins(self, child: Subordinate) -> float:
-        """When the next turn of a child begins; one that has not been here gets no turns for the past."""
-        return max(self.now, self.until.get(child.name, 0.0))
-
     def note(self, chosen: Subordinate) -> None:
-        """Notes that a child has got a task."""
-        self.last = chosen.name
-        self.now = self.begins(chosen)
-        self.until[chosen.name] = self.now + 1 / chosen.weight
+        """Notes that a child has got a task. One that has not been here gets no turns for the past."""
+        self.last = name = chosen.address.agent_id
+        self.now = begins = max(self.now, self.until.get(name, 0.0))
+        self.until[name] = begins + 1 / chosen.weight
 
     def forget(self, names: Sequence[str]) -> None:
         """Keeps only what is known of these children."""
