@@ -18,6 +18,7 @@ import redis.asyncio
 from core.config.settings import AgentConfig, RedisConfig
 from core.redis_backend.keys import CellKeys, CoordinatorKeys, RegistryKeys
 from core.runtime.agent import Agent
+from core.schedules import Schedule
 from core.tasks import Task, utc_now
 from tests.builders import SECRET
 from tests.faults.keyspace import rejections
@@ -291,3 +292,51 @@ async def test_a_clock_that_is_set_back_by_more_than_the_freshness_window_leaves
 
     assert await submitter.value.aio(await submitter.submit.aio(add("after", 1, 2)), 30) == 3
     assert agents.runs == {"before": 1, "after": 1}
+
+
+@pytest.mark.matrix(39)
+async def test_a_step_of_the_servers_clock_loses_no_firing_of_a_schedule_and_repeats_none(
+    agents: House, its_client: Redis, server_clock: FakeClock, tmp_path: Path
+) -> None:
+    """A minute ahead, and what was missed is made up for; back by two, and nothing is opened again."""
+    environment = {**PATIENT, "A2A_TOKEN_SECRET": SECRET.decode()}
+
+    async def opened() -> list[str]:
+        return sorted(name.decode() for name in await its_client.hkeys(KEYS.tasks) if name.startswith(b"tick@"))
+
+    with Tiers(agents.redis, tmp_path, **environment) as tiers:
+        tiers.start("coordinator", "k")
+        client = await agents.client("c")
+        await client.schedules.set.aio(Schedule(name="tick", every_s=1, missed="all", task={"task_type": "noop"}))
+
+        async def fires(more: int) -> None:
+            before = len(await opened())
+
+            async def done() -> bool:
+                return len(await opened()) >= before + more
+
+            await until_async(done, f"it fires {more} times more", 30)
+
+        await fires(2)
+        server_clock.set(60)
+        await noticed(its_client, 60)
+        await fires(55)
+
+        server_clock.set(-60)
+        await noticed(its_client, -60)
+        await renewed(its_client)
+        before = await opened()
+        await client.schedules.pause.aio("tick")  # the coordinator has read this by its new clock
+        await client.schedules.resume.aio("tick")
+        assert await opened() == before
+
+        server_clock.set(70)
+        await noticed(its_client, 70)
+        await fires(2)
+        await client.schedules.pause.aio("tick")
+        schedule = await client.schedules.get.aio("tick")
+        assert tiers.runs("k")
+    found = await opened()
+    assert schedule.opened == len(found), "none was opened under an id that was there"
+    assert {*before} < {*found}
+    assert await rejections(its_client) == []
