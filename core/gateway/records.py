@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
@@ -22,6 +22,8 @@ __all__ = ["BEGINNING", "AssistantRecord", "Records", "RunRecord", "ThreadRecord
 
 #: How long a run without a thread can be asked for.
 TEMPORARY_MS = 24 * 60 * 60 * 1000
+#: How long an answer is that of the one who has taken it; by then the task goes on.
+CLAIMED_MS = 60_000
 #: Number of threads that are read at once.
 PAGE = 200
 #: The place before the first chunk of a run's stream.
@@ -247,6 +249,20 @@ class Records:
         fields = [part for run in runs for part in (run.run_id, msgspec.json.encode(run))]
         expiry = [("PEXPIRE", key, TEMPORARY_MS)] if runs[0].is_temporary else []
         await self._run(("HSET", key, *fields), *expiry)
+
+    async def claim_answers(self, names: Sequence[str]) -> bool:
+        """Takes these answers, for one of those who give some to the same question at the same time: all of them, or
+        none. Returns whether they are taken now."""
+        keys = [self._keys.answer(name) for name in names]
+        taken = await self._run(*(("SET", key, 1, "NX", "PX", CLAIMED_MS) for key in keys)) if keys else []
+        if not all(taken):
+            await self.forget_answers([name for name, is_ours in zip(names, taken, strict=True) if is_ours])
+        return all(taken)
+
+    async def forget_answers(self, names: Sequence[str]) -> None:
+        """Leaves answers to others that were taken, and not given."""
+        if names:
+            await self._run(("DEL", *(self._keys.answer(name) for name in names)))
 
     async def delete_run(self, run: RunRecord) -> None:
         await self._run(("HDEL", self._keys.runs(run.thread_id), run.run_id))

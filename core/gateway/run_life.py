@@ -29,6 +29,8 @@ __all__ = [
 
 #: How long the record of a run may be there before that of its task.
 ACCEPTED_WITHIN = timedelta(minutes=2)
+#: What is said to whom answers too late.
+ANSWERED = "thread {!r} goes on with another answer already; look at its runs"
 #: The statuses of a run that is not over.
 UNDER_WAY = ("pending", "running")
 #: The status of a run, by that of its task.
@@ -81,17 +83,29 @@ async def _gone_on_with(hierarchy: Hierarchy, body: RunBody, run: RunRecord) -> 
     """The run as which the thread goes on that asks something, if that is what the client wants; None: a new task is.
     Raises Problem: there is nothing to resume."""
     command = body.command
-    if body.begins_at or (command is not None and not command.only_resumes) or body.input is not None:
+    if (command is not None and not command.only_resumes) or body.input is not None:
+        return None
+    newest = await hierarchy.threads.snapshot(run.thread_id) if command is not None else None
+    if body.begins_at and (newest is None or newest.checkpoint_id != body.begins_at):
         return None
     before = await _that_asks(hierarchy, run.thread_id)
     if before is not None:
         return await _gone_on(hierarchy, run, before, _answers(command.resume, before[1]) if command else {})
     if command is None:
         return None
-    newest = await hierarchy.threads.snapshot(run.thread_id)  # it may have stopped, and been updated since
-    if newest is None or not newest.next:
+    if newest is None or not newest.next:  # it may have stopped, and been updated since
         raise Problem(409, f"thread {run.thread_id!r} asks nothing, so there is nothing to resume; give an input")
+    if await _goes_on_with_an_answer(hierarchy, run.thread_id):
+        raise Problem(409, ANSWERED.format(run.thread_id))
     return None
+
+
+async def _goes_on_with_an_answer(hierarchy: Hierarchy, thread_id: str) -> bool:
+    runs = [
+        run for run in await hierarchy.records.runs(thread_id)
+        if run.attempts_before and run.until is None and run.ended is None
+    ]  # fmt: skip
+    return any(not task.status.ended for task in (await hierarchy.tasks([run.task_id for run in runs])).values())
 
 
 async def _that_asks(hierarchy: Hierarchy, thread_id: str) -> tuple[RunRecord, Task] | None:
@@ -115,14 +129,27 @@ def _answers(resume: Any, task: Task) -> Mapping[str, Any]:
 async def _gone_on(
     hierarchy: Hierarchy, run: RunRecord, before: tuple[RunRecord, Task], answers: Mapping[str, Any]
 ) -> RunRecord:
-    """The run as which a task goes on that has asked. It is recorded before it can tell anything."""
+    """The run as which a task goes on that has asked. It is recorded before it can tell anything. Raises Problem:
+    another run does so just now."""
     earlier, task = before
+    answered = [
+        wait for wait in task.waits
+        if wait.is_open_question and (wait.id in answers or wait.id.startswith(BREAKPOINT))
+    ]  # fmt: skip
+    claims = [f"{task.task_id}:{task.attempt}:{wait.id}" for wait in answered]
+    if not await hierarchy.records.claim_answers(claims):
+        raise Problem(409, ANSWERED.format(run.thread_id))
     after = await hierarchy.last_chunk(task.task_id)
     run = replace(run, task_id=task.task_id, after=after, attempts_before=task.attempt)
     await hierarchy.records.put_runs(replace(earlier, until=after), run)
-    for wait in task.waits:
-        if wait.is_open_question and (wait.id in answers or wait.id.startswith(BREAKPOINT)):
+    try:
+        for wait in answered:
             await hierarchy.client.answer.aio(task.task_id, wait.id, answers.get(wait.id), wait.digest)
+    except Exception:  # somebody else has answered, or it is not known whether this has
+        await hierarchy.records.put_runs(earlier)
+        await hierarchy.records.delete_run(run)
+        await hierarchy.records.forget_answers(claims)
+        raise
     return run
 
 

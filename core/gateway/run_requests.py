@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, get_args
 from uuid import uuid4
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
 
 from core.agent_run import RunOptions, Stream
 from core.gateway.problems import Problem
@@ -37,7 +37,24 @@ def listed(value: Any) -> Any:
 
 
 class Body(BaseModel):
+    """What a client sends. Null stands for what is left out, unless it means something."""
+
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def null_is_left_out(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if value is not None or not cls._has_default(name)}
+
+    @classmethod
+    def _has_default(cls, name: str) -> bool:
+        """Whether a field has another value than null if it is left out."""
+        field = cls.model_fields.get(name)
+        return (
+            field is not None and not field.is_required() and field.get_default(call_default_factory=True) is not None
+        )
 
 
 class CheckpointBody(Body):

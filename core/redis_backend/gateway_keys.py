@@ -22,6 +22,7 @@
 {gateway:C}:mailbox:A                    zset    messages to agent A, the most urgent first its own   gateways
 {gateway:C}:peers:A                      hash    agent -> what it is to A                   30 days   gateways
 {gateway:C}:request:K                    string  what was answered to the request of key K  1 day     gateways
+{gateway:C}:answer:Q                     string  that somebody answers question Q now        a minute  gateways
 {gateway:C}:rate:N                       string  when N may make all its requests again (µs) seconds   gateways
 """
 
@@ -107,6 +108,9 @@ class GatewayKeys:
 
     def request(self, key: str) -> str:
         return self._key(f"request:{key}")
+
+    def answer(self, question: str) -> str:
+        return self._key(f"answer:{question}")
 
     def rate(self, name: str) -> str:
         return self._key(f"rate:{name}")

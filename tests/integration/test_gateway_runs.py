@@ -255,6 +255,32 @@ async def test_a_chat_front_end_resumes_with_the_checkpoint_that_it_shows(sdk: L
         assert await statuses(sdk, thread) == ["success", "interrupted"]
 
 
+async def test_of_answers_at_the_same_time_one_counts(sdk: LangGraphClient, other: LangGraphClient) -> None:
+    for _ in range(3):
+        thread = await new_thread(sdk)
+        await sdk.runs.wait(thread, "asks", input=EMPTY)
+        answers = [
+            (sdk, other)[number % 2].runs.create(thread, "asks", command={"resume": f"{number}"}) for number in range(8)
+        ]
+        told = await asyncio.gather(*answers, return_exceptions=True)
+        [run] = [one for one in told if not isinstance(one, BaseException)]
+        assert all(isinstance(one, ConflictError) for one in told if one is not run)
+        values: Any = await sdk.runs.join(thread, run["run_id"])
+        assert values == {"done": ["first", f"{told.index(run)}", "second"]}
+        assert await statuses(sdk, thread) == ["success", "interrupted"]
+
+
+async def test_what_is_null_is_left_out(sdk: LangGraphClient) -> None:
+    thread: Any = await sdk.http.post("/threads", json={"thread_id": None, "metadata": None, "supersteps": None})
+    body = {"assistant_id": "steps", "input": EMPTY, "config": None, "metadata": None, "stream_mode": None}
+    done = await sdk.http.post(f"/threads/{thread['thread_id']}/runs/wait", json=body)
+    assert done == {"done": ["first", "second"]}
+    history: Any = {"limit": None, "checkpoint": None, "before": None}
+    assert await sdk.http.post(f"/threads/{thread['thread_id']}/history", json=history)
+    with pytest.raises(UnprocessableEntityError, match="assistant_id: "):
+        await sdk.http.post("/runs/wait", json={"assistant_id": None})
+
+
 async def test_a_thread_is_busy_while_any_of_its_runs_goes_on(sdk: LangGraphClient) -> None:
     thread = await new_thread(sdk)
     run = await held(sdk, thread)
