@@ -106,7 +106,8 @@ def _tier_rules(tier: str) -> Iterator[Rule]:
         f"{tier}/*",
         ("langgraph",),
         f"only {tier}/graph.py needs LangGraph to start; it takes half a second (user code: inside a function)",
-        unless=(f"{tier}/graph.py", "worker/hosts/lean_loop.py"),  # a host imports that when it runs a graph
+        # a host imports the two others when it runs a graph
+        unless=(f"{tier}/graph.py", "worker/hosts/lean_loop.py", "worker/hosts/gathering_queue.py"),
         on_import_only=tier == "worker",
     )
     yield from _deciding_file_rules(tier)

@@ -1,8 +1,8 @@
 """`python -m tests.bench.followers RUNS`: a client that has runs of the graph that speaks, and follows each.
 
 Its settings come from the environment. It prints a line once it has a chunk of every run, and another one, JSON, when
-all have ended: what it was given of them, and how long each chunk took from the graph until it was here. With `--deaf`
-nobody wants to hear what the runs tell, and it waits for their ends alone.
+all have ended: what it was given of them, how long each chunk took from the graph until it was here, and its CPU. With
+`--deaf` nobody wants to hear what the runs tell, and it waits for their ends alone.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ async def main(runs: int, *, deaf: bool) -> dict[str, Any]:
         async with asyncio.TaskGroup() as group:
             for task_id in ids:
                 group.create_task(follow(client, task_id))
-    return {"first_ms": followers.first_ms, "all_ms": followers.all_ms, "missing": followers.missing}
+    found = {"first_ms": followers.first_ms, "all_ms": followers.all_ms, "missing": followers.missing}
+    return {**found, "cpu_s": time.process_time()}
 
 
 if __name__ == "__main__":

@@ -306,10 +306,12 @@ def streams_table(found: dict[str, list[dict[str, Any]]], console: Console) -> N
     console.print(table)
     table = Table(title="A chunk: CPU beyond that of runs which nobody hears", title_justify="left")
     _columns(table, "process", "µs per chunk")
-    per_s = told[0]["chunks_per_s"]
-    for role in told[0]["cpu_percent"]:
-        heard, deaf = (_median(one["cpu_percent"][role] for one in found[name]) for name in ("streams", "deaf"))
-        table.add_row(role, f"{(heard - deaf) * 1e4 / per_s:.1f}")
+    beyond_us = 0.0
+    for role in told[0]["cpu_us_per_chunk"]:
+        heard, deaf = (_median(one["cpu_us_per_chunk"][role] for one in found[name]) for name in ("streams", "deaf"))
+        table.add_row(role, f"{heard - deaf:.1f}")
+        beyond_us += heard - deaf
+    table.add_row("all of them", f"{beyond_us:.1f}")
     table.add_row("LangGraph alone, in one process", f"{_median(one['cpu_us'] for one in found['langgraph']):.1f}")
     console.print(table)
     table = Table(title=f"A chunk, from the graph to its client; {sum(one['missing'] for one in told)} are missing")

@@ -144,6 +144,7 @@ class Host(asyncio.Protocol):
         self._answers: dict[int, asyncio.Future[Answer]] = {}  #: by number of the call
         self._storage = RemoteStorage(self._ask, loop)
         self._counted = Remote(self._ask, loop)
+        self._told: list[bytes] = []  #: chunks of this turn of the loop, which go in one write
         self._failed = False  #: whether a run has failed since nothing ran
         self._idle_since_s = monotonic()
         self._transport: asyncio.Transport
@@ -214,6 +215,8 @@ class Host(asyncio.Protocol):
         self._allow_memory(handler)
         options = options_of(request)
         saver = self._saver(run, request, options)
+        if options.stream:
+            _gather_tokens()
         try:
             config = run_config(handler, context, options)
             store = None if saver is None else self._stores.of(handler)
@@ -336,7 +339,14 @@ class Host(asyncio.Protocol):
         self._send(Told(run.number, orjson.dumps(fields)))
 
     def _stream(self, run: Run, chunk: bytes) -> None:
-        self._send(Chunk(run.number, chunk))
+        if not self._told:
+            self._loop.call_soon(self._send_told)
+        self._told.append(packed(Chunk(run.number, chunk)))
+
+    def _send_told(self) -> None:
+        told, self._told = self._told, []
+        if told:
+            self._transport.write(b"".join(told))
 
     def _take_printed(self, context: Context, text: str) -> bool:
         run = self._by_context.get(context)
@@ -358,9 +368,18 @@ class Host(asyncio.Protocol):
         """Sends a message; any thread may call this."""
         frame = packed(message)
         if threading.get_ident() == self._thread:
+            self._send_told()
             self._transport.write(frame)
         else:
             self._loop.call_soon_threadsafe(self._transport.write, frame)
+
+
+def _gather_tokens() -> None:
+    with suppress(ImportError):  # in another version of LangGraph, whose queue is elsewhere: it takes longer
+        from worker.hosts.gathering_queue import gather_what_is_told, use_gathering_queues
+
+        use_gathering_queues()
+        gather_what_is_told()
 
 
 def _suspension_json(suspension: Suspension) -> bytes:
