@@ -135,7 +135,7 @@ class RunStream:
         self._last = after or "0-0/-1"
         self._attempt = 0  #: the latest of which it has read something
         self._check = EntryCheck(())
-        self._has_asked = False  #: whether it has asked for the keys of somebody else
+        self._knows_owner = False  #: whether it checks with the keys of the owner, so that nobody need be asked
         self._has_warned = False
 
     def __aiter__(self) -> AsyncIterator[StreamChunk]:
@@ -151,7 +151,7 @@ class RunStream:
         followed: Followed | None = None
         try:
             await self._seen(ended)
-            self._check, self._has_asked = EntryCheck(self._client._own_run_keys(self._task_id)), False
+            self._check, self._knows_owner = EntryCheck(self._client._own_run_keys(self._task_id)), False
             # The entry of the last chunk is read again, since it may hold others behind it.
             followed = await self._client._follow_stream.aio(self._task_id, _before(self._last))
             ended.add_done_callback(followed.end)
@@ -201,10 +201,11 @@ class RunStream:
     async def _is_signed(self, entry: dict[bytes, bytes]) -> bool:
         """Whether a worker of the run has signed an entry. If it seems not to be so, the run may be somebody else's."""
         if self._check.is_signed(entry):
+            self._knows_owner = True
             return True
-        if self._has_asked:
+        if self._knows_owner:
             return False
-        self._has_asked = True
+        self._knows_owner = True
         if keys := await self._client._run_keys_of_another.aio(self._task_id):
             self._check.use(keys)
         return self._check.is_signed(entry)
