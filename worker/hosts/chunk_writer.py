@@ -17,8 +17,8 @@ from core.tasks import Task
 
 __all__ = ["ChunkWriter"]
 
-#: Seconds between two writes, in which chunks of many runs gather. What comes after a longer silence is written at
-#: once. Those of one run have gathered in its host before: see gathering_queue.
+#: Seconds between two writes, in which chunks of many runs gather; those of one run have done so in its host before.
+#: What comes after a longer silence is written at once.
 GATHER_S = 0.01
 #: Bytes of one run that are written at once.
 GATHERED_BYTES = 512 * 1024
