@@ -131,6 +131,23 @@ async def test_nobody_waits_for_a_call_of_a_worker_that_is_gone_and_what_it_has_
     assert await left(client, of) == {"tokens": 80}
 
 
+async def test_nobody_waits_for_ever_for_a_call_that_a_living_run_has_forgotten(
+    counted: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("RENEWED_S", 0.02), ("CALL_MS", 100), ("SILENT_MS", 200)):
+        monkeypatch.setattr(module, name, value)
+    of = grants(tokens=100)
+    assert await counted.reserve(asks("a", of))
+
+    async def refused() -> bool:
+        try:
+            return await counted.reserve(asks("b", of, task_id="other"))
+        except BudgetExhausted:
+            return True
+
+    await until_async(refused, "it takes longer than any call does")
+
+
 async def test_a_worker_says_which_calls_are_under_way_as_long_as_there_are_any(
     counted: Accounts, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -17,19 +17,26 @@ from core.errors import BadTask, BudgetExhausted, ServerRefused, TransportDown
 from core.ports import Connection
 from core.redis_backend.bounded_reads import name_of
 from core.redis_backend.budget_scripts import RENEW, RESERVE, SCRIPTS, SETTLE
+from core.redis_backend.clock import monotonic_s
 
 __all__ = ["Accounts"]
 
 #: Seconds between two times that calls under way are told to be, and milliseconds without that, since their worker has
 #: died, after which nobody waits any more for what they may leave.
 RENEWED_S, SILENT_MS = 10.0, 30 * 1000
-#: Milliseconds after which what such a call has used counts no more, should it be told yet.
+#: Milliseconds after which what such a call has used counts no more, should it be told yet. A call that takes longer is
+#: not told to be under way any more: its run may have cancelled it without a word.
 CALL_MS = 10 * 60 * 1000
 
 #: Seconds before what is released is tried again after an outage.
 PAUSE_S = 1.0
 
 _packed = msgspec.msgpack.Encoder().encode
+
+
+class _Call(NamedTuple):
+    asked: Reservation
+    since_s: float  #: monotonic time
 
 
 class Accounts:
@@ -40,7 +47,7 @@ class Accounts:
         self._connection = GroupedConnection(open_connection, SCRIPTS)
         self._key = key
         self._prices = prices
-        self._open: dict[str, Reservation] = {}  #: by id of the call: what may be reserved, and is not settled
+        self._open: dict[str, _Call] = {}  #: by id of the call: what may be reserved, and is not settled
         self._releasing: set[asyncio.Task[None]] = set()
         self._renewing: asyncio.Task[None] | None = None
 
@@ -57,7 +64,7 @@ class Accounts:
             asked.task_id, asked.attempt, asked.call_id, CALL_MS, _packed(need), _packed(want), _packed(budgets),
             SILENT_MS,
         )  # fmt: skip
-        self._open[asked.call_id] = asked  # before it is known, since the run may be over by then
+        self._open[asked.call_id] = _Call(asked, monotonic_s())  # before it is known, since the run may be over by then
         reply = await self._run(RESERVE, asked.grants, *arguments)
         if reply == [b"reserved"]:
             if self._renewing is None:
@@ -78,7 +85,8 @@ class Accounts:
     def run_is_over(self, task_id: str, attempt: int) -> None:
         """Has nobody wait for the calls of a run that is over, or has died with its host. What is still reserved for
         them counts as spent, since nobody knows what they have cost."""
-        left = [each for each in self._open.values() if (each.task_id, each.attempt) == (task_id, attempt)]
+        calls = (call.asked for call in self._open.values())
+        left = [each for each in calls if (each.task_id, each.attempt) == (task_id, attempt)]
         if left:
             releasing = asyncio.get_running_loop().create_task(self._release(left))
             self._releasing.add(releasing)
@@ -93,13 +101,15 @@ class Accounts:
                 except TransportDown:
                     await asyncio.sleep(PAUSE_S)
                 except ServerRefused:
-                    break  # then it counts as ended after CALL_MS
+                    self._has_ended(each.call_id)  # then nobody waits for it after SILENT_MS
 
     async def _renew(self) -> None:
         """Says from time to time which calls are under way. A time that fails is left out."""
         while True:
             await asyncio.sleep(RENEWED_S)
-            for _, of_root in groupby(sorted(self._open.values(), key=_root), key=_root):
+            begun_s = monotonic_s() - CALL_MS / 1000
+            young = [call.asked for call in self._open.values() if call.since_s >= begun_s]
+            for _, of_root in groupby(sorted(young, key=_root), key=_root):
                 calls = list(of_root)
                 with suppress(TransportDown, ServerRefused):
                     await self._run(RENEW, calls[0].grants, _packed([each.call_id for each in calls]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -45,9 +46,9 @@ async def _lost(graphs: Sequence[Any], found: CheckpointTuple, read: Read) -> As
 def _called_by(graph: Any, name: str) -> list[Any]:
     """The graphs that a node may call: it is one, or it is a function that names some."""
     bound = graph.nodes[name].bound
-    function = getattr(bound, "func", None) or getattr(bound, "afunc", None)
+    function: Any = getattr(bound, "func", None) or getattr(bound, "afunc", None)
     named: list[Any] = [*graph.nodes[name].subgraphs]
-    if inspect.isfunction(function):
+    with suppress(TypeError, ValueError):  # it is no function, or names something that is not there yet
         seen = inspect.getclosurevars(function)
         named += [*seen.nonlocals.values(), *seen.globals.values()]
     return _graphs(named)
