@@ -43,6 +43,11 @@ class Caller:
     tenant: str | None = None  #: sees and submits only what belongs to this tenant; None: whatever there is
     until_s: float | None = field(default=None, compare=False)  #: when its token expires, s since 1970; None: never
 
+    @property
+    def full_name(self) -> str:
+        """The name, which only within its tenant is that of nobody else."""
+        return self.name if self.tenant is None else f"{self.tenant}\0{self.name}"
+
     def sees(self, tenant: str | None) -> bool:
         """Whether the caller sees what belongs to this tenant, or to none."""
         return self.tenant in (None, tenant)

@@ -20,6 +20,7 @@ ERRORS = {
     409: "It contradicts what there is: something is in use, has not ended, or was asked with the same key before.",
     411: "The body has no Content-Length.",
     413: "The body is too large.",
+    415: "The body is compressed.",
     422: "What was asked breaks a rule, or cannot be had; `detail` names the field and the cure.",
     429: "This key or token asks for too much; Retry-After says in how many seconds it may go on.",
     500: "A bug of the gateway; its log says where.",

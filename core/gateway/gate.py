@@ -34,7 +34,8 @@ POLICY_VIOLATION = 1008
 #: How long a client may take to read that, s.
 LAST_S = 2.0
 
-#: Takes one request of the caller of that name into account. Returns after how many seconds it may be made; 0: now.
+#: Takes one request of the caller of that full name into account. Returns after how many seconds it may be made; 0:
+#: now.
 Rates = Callable[[str], Awaitable[float]]
 
 
@@ -96,13 +97,15 @@ class Gate:
         if self._inside > self._door.max_requests:
             raise Problem(503, f"this gateway answers {self._door.max_requests} requests already, as many as"
                                " GATEWAY_MAX_REQUESTS says; try another one, or later")  # fmt: skip
-        if self._door.rates is not None and (wait_s := await self._door.rates(caller.name)):
+        if self._door.rates is not None and (wait_s := await self._door.rates(caller.full_name)):
             raise Problem(429, f"{caller.name!r} asks for more than GATEWAY_RATE_PER_S allows", retry_s=wait_s)
         return caller
 
     def _check_size(self, headers: Headers) -> None:
         if "transfer-encoding" in headers:
             raise Problem(411, "the body has no Content-Length; send it with one")
+        if headers.get("content-encoding", "identity") != "identity":
+            raise Problem(415, "the body is compressed, which this gateway does not read; send it as it is")
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > self._door.body_bytes:
             raise Problem(
@@ -172,4 +175,5 @@ async def _end_stream(scope: Scope, send: Send) -> None:
 
 
 def _credential(headers: Headers) -> str:
-    return headers.get("x-api-key", "") or headers.get("authorization", "").removeprefix("Bearer ").strip()
+    scheme, _, token = headers.get("authorization", "").strip().partition(" ")
+    return headers.get("x-api-key", "") or (token.strip() if scheme.lower() == "bearer" else "")

@@ -36,9 +36,7 @@ class RepeatableRequest:
         self._hierarchy: Hierarchy = request.app.state.hierarchy
         self._request = request
         self.was_begun = False  #: whether it was made before, and may have been carried out
-        caller = caller_of(request)
-        whose = caller.name if caller.tenant is None else f"{caller.tenant}\0{caller.name}"
-        self._seed = f"{whose}\0{request.url.path}\0{key}" if key else ""
+        self._seed = f"{caller_of(request).full_name}\0{request.url.path}\0{key}" if key else ""
 
     def new_id(self, prefix: str, number: int = 0) -> str | None:
         """The id of the next thing that the request makes; None: any will do."""

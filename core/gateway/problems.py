@@ -46,6 +46,7 @@ UNNAMED = ("body", "task", "batch")
 RETRY_S = 5
 #: What is said where Starlette only gives a name, and the cure.
 CURES = {
+    400: "the body cannot be read: send JSON in UTF-8, nested less deeply, or with shorter numbers",
     404: "there is no such route; /openapi.json lists those there are",
     405: "this route does not take {method}; `Allow` says what it takes",
 }

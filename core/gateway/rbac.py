@@ -32,7 +32,8 @@ class Action(StrEnum):
     BE_AGENT = "be an agent"  #: registers, is alive, takes work, answers
     SEE_MESSAGES = "see messages"
     SEND_MESSAGES = "send messages"
-    RECEIVE_MESSAGES = "receive messages"  #: and say who may send some
+    RECEIVE_MESSAGES = "receive messages"
+    CONNECT_AGENTS = "connect agents"
     SEE_EVENTS = "see events"
     SEE_SCHEDULES = "see schedules"
     CHANGE_SCHEDULES = "change schedules"
@@ -54,6 +55,7 @@ ROLES_OF: dict[Action, frozenset[CallerRole]] = {
     A.SEE_MESSAGES: PEOPLE,
     A.SEND_MESSAGES: WHO_CHANGE | {R.AGENT},
     A.RECEIVE_MESSAGES: WHO_CHANGE | {R.AGENT},
+    A.CONNECT_AGENTS: WHO_CHANGE | {R.AGENT},
     A.SEE_EVENTS: PEOPLE,
     A.SEE_SCHEDULES: PEOPLE,
     A.CHANGE_SCHEDULES: WHO_CHANGE,
@@ -133,6 +135,8 @@ ROUTES: dict[Action, tuple[str, ...]] = {
     ),
     A.RECEIVE_MESSAGES: (
         "GET /agents/{agent_id}/messages", "POST /agents/{agent_id}/messages/ack", "GET /agents/{agent_id}/peers",
+    ),
+    A.CONNECT_AGENTS: (
         "PUT /agents/{agent_id}/peers/{peer_id}", "DELETE /agents/{agent_id}/peers/{peer_id}",
     ),
     A.SEE_MESSAGES: ("GET /messages/history",),

@@ -299,6 +299,8 @@ def test_a_tenant_sees_the_fleet_but_no_totals_and_takes_no_work(doors: Doors) -
     for path in "/metrics", "/tasks/status", "/agents/wren/tasks":
         assert "tenant 'acme' alone" in problem(asked(path), 403)
     assert "tenant 'acme' alone" in problem(asked("/agents/register", "POST", json={"agent_id": "acme"}), 403)
+    for method in "PUT", "DELETE":  # connections are of all
+        assert "tenant 'acme' alone" in problem(asked("/agents/wren/peers/ada", method), 403)
 
 
 def test_what_is_asked_of_events_is_checked(http: httpx.Client) -> None:

@@ -12,11 +12,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from fastapi import FastAPI
 from jwt.algorithms import OKPAlgorithm, RSAAlgorithm
+from starlette.testclient import TestClient
 
 from core.config.settings import GatewayConfig
 from core.errors import ConfigError
 from core.gateway.access import Caller, CallerRole, keys_in, whose
 from core.gateway.app import gateway_app
+from core.gateway.gate import Door
 from core.gateway.hierarchy import Hierarchy
 from core.gateway.problems import Problem
 from core.gateway.rbac import ROLES_OF, ROUTES, Action, action_of, check_may
@@ -85,6 +87,36 @@ def test_who_sees_one_tenant_may_nothing_that_tells_of_others() -> None:
     for action in Action.SEE_TOTALS, Action.BE_AGENT, Action.CHANGE_FLEET:
         with pytest.raises(Problem, match="tenant 'acme' alone"):
             check_may(of_tenant, action)
+
+
+def test_what_is_no_path_of_a_route_is_for_admins() -> None:
+    for request in "GET /metrics\n", "GET /tasks/status\n", "GET //metrics", "GET /metrics/", "PUT /tasks/a\n":
+        assert action_of(*request.split(" ", 1)) is Action.CHANGE_FLEET, request
+
+
+def asked(**headers: str) -> Any:
+    door = Door(keys=keys_in(f"ada:admin:{hashlib.sha256(b'key').hexdigest()}"))
+    client = TestClient(gateway_app(Hierarchy(None, None, "coordinator-1", "gateway"), door))
+    return client.post("/tasks/submit", content=b"[" * 100_000, headers={"Content-Type": "application/json", **headers})
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "said"),
+    [
+        ({"Authorization": "bearer key"}, 400, "nested less deeply"),
+        ({"X-Api-Key": "key", "Content-Encoding": "gzip"}, 415, "send it as it is"),
+        ({"Authorization": "Basic key"}, 401, "give an API key"),
+        ({"X-Api-Key": "x" * 60_000}, 401, "not known here"),
+    ],
+)
+def test_what_cannot_be_taken_is_refused_with_the_cure(headers: dict[str, str], status: int, said: str) -> None:
+    refused = asked(**headers)
+    assert (refused.status_code, said in refused.json()["detail"]) == (status, True), refused.text
+
+
+def test_two_of_one_name_in_two_tenants_are_not_one() -> None:
+    callers = [Caller("ci", CallerRole.OPERATOR, tenant) for tenant in (None, "acme", "globex")]
+    assert len({caller.full_name for caller in callers}) == 3
 
 
 def test_a_key_is_known_by_its_hash_and_may_have_a_tenant() -> None:
