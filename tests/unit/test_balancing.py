@@ -23,7 +23,9 @@ def hand_out(children: list[Subordinate], tasks: int, waiting: Sequence[tuple[st
     spread = Balancer(children, waiting=waiting)
     got: Counter[str] = Counter()
     for number in range(tasks):
+        somebody = spread.can_serve(SUM)
         child = spread.choose(asks(number=number))
+        assert somebody == (child is not None)
         if child is None:
             break
         child.take(f"task-{number}", SUM)
@@ -68,6 +70,11 @@ def test_those_who_can_do_what_waits_besides_are_spared_as_long_as_others_have_s
 
     assert hand_out([versatile, plain], 6, waiting=[SUM, ("task:other",)]) == {"p": 2, "v": 4}
     assert [*plain.in_flight] == ["task-0", "task-1"]
+
+
+def test_a_spared_child_serves_when_the_others_have_no_room() -> None:
+    plain, versatile = a_child("p", capacity=2), a_child("v", capabilities=(*SUM, "task:other"))
+    assert hand_out([versatile, plain], 3, waiting=[SUM, ("task:other",)]) == {"p": 2, "v": 1}
 
 
 def test_a_child_that_can_do_more_gets_its_share_when_nothing_waits_that_only_it_can_do() -> None:
