@@ -12,7 +12,14 @@ from dataclasses import dataclass
 
 from core.errors import ConfigError
 from core.events import audience_scripts
-from core.redis_backend import budget_scripts, delivery_scripts, item_scripts, limit_scripts, thread_scripts
+from core.redis_backend import (
+    budget_scripts,
+    delivery_scripts,
+    gateway_scripts,
+    item_scripts,
+    limit_scripts,
+    thread_scripts,
+)
 from core.redis_backend.bounded_reads import SCRIPTS, name_of
 from core.redis_backend.gateway_keys import GatewayKeys
 from core.redis_backend.keys import (
@@ -99,6 +106,7 @@ def rules_of_gateway(chain: Chain, db: int = 0) -> list[str]:
         [
             *allowed_of(chain),
             _may("hrandfield hdel", keys.webhooks),
+            _may("hkeys", *_reading(keys.schedules)),
             _may(f"{READS} zcount zrevrank", *_reading(keys.every, cells.header, cells.every, ACTIVE)),
             _may(f"{REGISTRY} {DISCOVERY}", *RegistryKeys(chain[0].agent_id).every),
             _may(GATEWAY, GatewayKeys(chain[0].agent_id).every),
@@ -176,7 +184,7 @@ GATEWAY = " ".join(
     (
         "get set del hget hmget hexists hgetall hvals hlen hset hsetnx hdel sadd smembers srem zadd zcard zrange"
         " zrangebyscore zrevrange zscore zrem xadd xread xrevrange exists pexpire",
-        *(f"evalsha|{name_of(script)}" for script in (TAKE_TOKEN, *delivery_scripts.SCRIPTS)),
+        *(f"evalsha|{name_of(script)}" for script in (TAKE_TOKEN, *delivery_scripts.SCRIPTS, *gateway_scripts.SCRIPTS)),
     )
 )
 #: What an agent stream takes, scripts included.
