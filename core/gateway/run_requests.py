@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, get_args
 from uuid import uuid4
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, StrictBool, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from core.agent_run import RunOptions, Stream
 from core.gateway.problems import Problem
@@ -47,6 +49,14 @@ class Body(BaseModel):
         if not isinstance(values, dict):
             return values
         return {name: value for name, value in values.items() if value is not None or not cls._has_default(name)}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        told = handler(schema)
+        properties = handler.resolve_ref_schema(told)["properties"]
+        for name in filter(cls._has_default, properties):
+            properties[name] = {"anyOf": [properties[name], {"type": "null"}]}
+        return told
 
     @classmethod
     def _has_default(cls, name: str) -> bool:

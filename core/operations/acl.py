@@ -110,6 +110,8 @@ def rules_of_gateway(chain: Chain, db: int = 0) -> list[str]:
             _may(f"{READS} zcount zrevrank", *_reading(keys.every, cells.header, cells.every, ACTIVE)),
             _may(f"{REGISTRY} {DISCOVERY}", *RegistryKeys(chain[0].agent_id).every),
             _may(GATEWAY, GatewayKeys(chain[0].agent_id).every),
+            # Its keys are of both, and one of the rules has to allow all of them.
+            _may(f"evalsha|{name_of(delivery_scripts.CLAIM_DUE)}", GatewayKeys(chain[0].agent_id).every, keys.webhooks),
         ],
         db,
     )
