@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from core.config.version import installed_version
+from core.errors import AgentSystemError
 from core.gateway import (
     agents,
     events,
@@ -40,12 +41,19 @@ EXPOSED = ("Content-Location", "Location", "Retry-After", "Idempotent-Replayed",
 
 def gateway_app(hierarchy: Hierarchy, door: Door | None = None) -> FastAPI:
     """The gateway of a hierarchy, which it opens at its start. Without a `door` that asks for keys or tokens, it lets
-    in whoever is on this machine."""
+    in whoever is on this machine. If it cannot be opened, its `state.refused` is the error."""
     door = door or Door()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with hierarchy, hierarchy.fleet() as fleet, asyncio.TaskGroup() as group:
+        async with AsyncExitStack() as opened:
+            try:
+                await opened.enter_async_context(hierarchy)
+            except AgentSystemError as error:
+                app.state.refused = error
+                raise
+            fleet = await opened.enter_async_context(hierarchy.fleet())
+            group = await opened.enter_async_context(asyncio.TaskGroup())
             app.state.hierarchy, app.state.fleet = hierarchy, fleet
             background = [group.create_task(hierarchy.crons.watch()), group.create_task(sweep_threads(hierarchy))]
             if hierarchy.webhooks.secret:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-import sys
 from functools import partial
 
 import uvicorn
@@ -43,7 +42,7 @@ log = logging.getLogger(__name__)
 
 def serve(settings: Settings, client_id: str) -> None:
     """Answers requests until a signal ends it. `client_id`: as whom it submits tasks. Raises ConfigError: it would be
-    open to others, or a setting is wrong."""
+    open to others, or a setting is wrong; TransportDown: Redis cannot be reached."""
     config = settings.gateway
     webhooks = WebhookRules(allowed_hosts(config.webhook_hosts), secret_text(config.webhook_secret) or "")
     hierarchy = Hierarchy(settings.redis, settings.a2a, settings.coordinator_id, client_id, settings.agent, webhooks)
@@ -58,18 +57,30 @@ def serve(settings: Settings, client_id: str) -> None:
     if door.is_open:
         log.warning("no GATEWAY_KEYS: whoever is on this machine may use it", extra={"action": "gateway_open"})
     sockets = _listening(config.host, config.port)
-    log.info("answers at http://%s:%d", config.host, config.port, extra={"action": "gateway_started"})
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     app = gateway_app(hierarchy, door)
+    errors = logging.getLogger("uvicorn.error")
+    errors.setLevel(logging.WARNING)
+    errors.addFilter(lambda record: not hasattr(app.state, "refused"))  # it is told below, without a traceback
     spare_collector()
-    server = uvicorn.Server(
+    server = Serving(
         uvicorn.Config(
             app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=END_S,
         )
     )  # fmt: skip
-    server.run(sockets)
-    if not server.started:
-        sys.exit(NOT_STARTED)
+    try:
+        server.run(sockets)
+    except SystemExit:  # uvicorn's, since the application has not started
+        raise getattr(app.state, "refused", SystemExit(NOT_STARTED)) from None
+
+
+class Serving(uvicorn.Server):
+    """Says so once it answers."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listening in sockets or ():
+            host, port = listening.getsockname()[:2]
+            log.info("answers at http://%s:%d", host, port, extra={"action": "gateway_started"})
 
 
 def _listening(host: str, port: int) -> list[socket.socket]:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import TransportDown
+from tests.gateways import free_port
+
 ROOT = Path(__file__).parents[2]
 HASH = "0" * 64
 
@@ -44,3 +47,14 @@ def test_a_port_that_is_taken_is_told_with_the_cure() -> None:
 def test_an_address_at_which_it_may_not_listen_is_told_with_the_cure(host: str, keys: str, said: str) -> None:
     ran = opened("--host", host, GATEWAY_KEYS=keys)
     assert (ran.returncode, said in ran.stderr) == (78, True), ran.stderr
+
+
+def test_a_server_that_is_away_is_told_with_the_cure_and_not_as_a_bug() -> None:
+    nobody = free_port()
+    ran = opened("--port", f"{free_port()}", REDIS_URL=f"redis://127.0.0.1:{nobody}/0", REDIS_MODE="external")
+    assert ran.returncode == TransportDown.exit_code, ran.stderr
+    said, cure = [line for line in ran.stderr.splitlines() if not line.startswith("{")]
+    assert said.endswith(f"Redis does not answer at redis://127.0.0.1:{nobody}/0: connection refused.")
+    assert "Start it there" in cure
+    assert "gateway_started" not in ran.stderr
+    assert "Traceback" not in ran.stderr
