@@ -10,7 +10,7 @@ from datetime import datetime
 import msgspec
 
 from core.checkpoints.connection import GroupedConnection
-from core.errors import AgentSystemError
+from core.errors import AgentSystemError, BadSchedule, BadTask
 from core.gateway.records import RunRecord, ThreadRecord
 from core.ports import Command
 from core.redis_backend.gateway_keys import GatewayKeys
@@ -91,8 +91,11 @@ class CronRuns:
         [stored] = await self._run(("HMGET", self._coordinator.schedules, *cron_ids))
         [seen] = await self._run(("HMGET", self._keys.seen_crons, *cron_ids))
         for record, until in zip(stored, seen, strict=True):
-            if record:
-                await self._record(Schedule.from_json(bare(record)), until and datetime.fromisoformat(until.decode()))
+            try:
+                if record:
+                    await self._record(Schedule.from_json(bare(record)), _moment(until))
+            except (BadSchedule, BadTask) as error:  # none of ours, and it must not keep the others from being seen
+                log.warning("what a cron has begun cannot be read: %s", error, extra={"action": "cron_unread"})
 
     async def _record(self, schedule: Schedule, seen_until: datetime | None) -> None:
         cron = schedule.metadata.get(CRON)
@@ -131,3 +134,12 @@ class CronRuns:
     async def forget(self, cron_id: str, thread_id: str | None) -> None:
         """Forgets a cron that is deleted."""
         await self._run(("SREM", self._key(thread_id), cron_id), ("HDEL", self._keys.seen_crons, cron_id))
+
+
+def _moment(stored: bytes | None) -> datetime | None:
+    """A stored moment; None for what is none."""
+    try:
+        moment = datetime.fromisoformat((stored or b"").decode())
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None

@@ -211,13 +211,17 @@ class Records:
             start += PAGE
 
     async def expired(self, each_s: float) -> list[str]:
-        """Threads whose time seems to be over, for one of the gateways each `each_s` seconds; for others none."""
+        """Threads whose time seems to be over, for one of the gateways each `each_s` seconds; for others none. What is
+        no id is dropped."""
         [is_its_turn] = await self._run(("SET", self._keys.sweep, 1, "NX", "PX", int(each_s * 1000)))
         if not is_its_turn:
             return []
         now_ms = _ms(datetime.now(UTC))
         [found] = await self._run(("ZRANGEBYSCORE", self._keys.expiring, "-inf", now_ms, "LIMIT", 0, PAGE))
-        return [thread_id.decode() for thread_id in found]
+        ids = {member: member.decode(errors="replace") for member in found}
+        if foreign := [member for member, thread_id in ids.items() if thread_id.encode() != member]:
+            await self._run(("ZREM", self._keys.expiring, *foreign))
+        return [thread_id for member, thread_id in ids.items() if member not in foreign]
 
     async def put_off(self, thread_id: str, until: datetime | None) -> None:
         """Looks at a thread again then, whether its time is over; None: when it was used again."""

@@ -317,6 +317,8 @@ def test_a_user_of_redis_that_may_do_what_is_printed_runs_a_gateway(doors: Doors
         gateway_keys = GatewayKeys("coordinator-1")
         admin.hset(gateway_keys.webhooks, "foreign", b"no delivery")
         admin.zadd(gateway_keys.webhooks_due, {"foreign": 0})
+        admin.hset(gateway_keys.threads, "foreign", b"no thread")
+        admin.zadd(gateway_keys.expiring, {b"foreign": 0, b"foreign \xff": 0})
         admin.hset(webhooks, mapping={b"foreign \xff": b"\xff", b"firing": b"http://127.0.0.1:9/ended"})
         with httpx.Client(base_url=narrow, headers={"X-Api-Key": "ada-key"}, timeout=30) as ada:
             [task_id] = submitted(ada, {**ECHO, "task_id": "narrow/1"})
@@ -331,6 +333,8 @@ def test_a_user_of_redis_that_may_do_what_is_printed_runs_a_gateway(doors: Doors
             assert ada.get("/tasks", params={"cursor": cursor}).status_code == 200
             assert ada.post("/assistants/search", json={}).status_code == 200
             until(lambda: not admin.hlen(webhooks), "it takes on the webhooks of schedules, and drops what is none")
+            until(lambda: not admin.zcard(gateway_keys.expiring), "it drops what is no thread")
+            admin.hdel(gateway_keys.threads, "foreign")
             assert admin.hkeys(gateway_keys.webhooks) == [b"foreign", b"firing"]
             assert ada.get("/health").status_code == 200
         assert admin.execute_command("ACL", "LOG") == []
