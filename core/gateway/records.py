@@ -110,10 +110,13 @@ class Records:
         return Records(self._connection, self._coordinator_id, self._crons, tenant)
 
     def _seen(self, kind: type[R], stored: bytes | None) -> R | None:
-        """A record, if there is one that may be seen."""
+        """A record, if there is one that may be seen; what is none of ours counts as none."""
         if stored is None:
             return None
-        record = msgspec.json.decode(stored, type=kind)
+        try:
+            record = msgspec.json.decode(stored, type=kind)
+        except msgspec.DecodeError:
+            return None
         return record if self._tenant in (None, record.tenant) else None
 
     # ---- assistants ----
@@ -144,7 +147,7 @@ class Records:
     async def versions(self, assistant_id: str) -> list[AssistantRecord]:
         """The versions of an assistant, the newest first."""
         [found] = await self._run(("HVALS", self._keys.versions(assistant_id)))
-        versions = [msgspec.json.decode(stored, type=AssistantRecord) for stored in found]
+        versions = [one for stored in found if (one := self._seen(AssistantRecord, stored)) is not None]
         return sorted(versions, key=lambda each: each.version, reverse=True)
 
     async def delete_assistant(self, assistant_id: str) -> None:

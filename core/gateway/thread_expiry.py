@@ -6,8 +6,6 @@ import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
 
-import msgspec
-
 from core.errors import AgentSystemError
 from core.gateway.hierarchy import Hierarchy
 from core.gateway.problems import Problem
@@ -36,10 +34,7 @@ async def sweep_threads(hierarchy: Hierarchy) -> None:
 
 
 async def _end(hierarchy: Hierarchy, thread_id: str) -> None:
-    try:
-        thread = await hierarchy.records.thread(thread_id)
-    except msgspec.DecodeError:  # it is none of ours, and must not keep the others from being seen to
-        thread = None
+    thread = await hierarchy.records.thread(thread_id)
     at = expires_at(thread) if thread is not None else None
     if thread is None or at is None or at > datetime.now(UTC):
         await hierarchy.records.put_off(thread_id, at)

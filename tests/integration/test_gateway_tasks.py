@@ -318,6 +318,7 @@ def test_a_user_of_redis_that_may_do_what_is_printed_runs_a_gateway(doors: Doors
         admin.hset(gateway_keys.webhooks, "foreign", b"no delivery")
         admin.zadd(gateway_keys.webhooks_due, {"foreign": 0})
         admin.hset(gateway_keys.threads, "foreign", b"no thread")
+        admin.zadd(gateway_keys.recent, {"foreign": 0})
         admin.zadd(gateway_keys.expiring, {b"foreign": 0, b"foreign \xff": 0})
         admin.hset(webhooks, mapping={b"foreign \xff": b"\xff", b"firing": b"http://127.0.0.1:9/ended"})
         with httpx.Client(base_url=narrow, headers={"X-Api-Key": "ada-key"}, timeout=30) as ada:
@@ -331,10 +332,12 @@ def test_a_user_of_redis_that_may_do_what_is_printed_runs_a_gateway(doors: Doors
                 assert ada.get(path).status_code == 200, path
             cursor = ada.get("/tasks?limit=1").json()["next_cursor"]
             assert ada.get("/tasks", params={"cursor": cursor}).status_code == 200
-            assert ada.post("/assistants/search", json={}).status_code == 200
+            for kind in ("assistants", "threads"):
+                assert ada.post(f"/{kind}/search", json={}).status_code == 200
             until(lambda: not admin.hlen(webhooks), "it takes on the webhooks of schedules, and drops what is none")
             until(lambda: not admin.zcard(gateway_keys.expiring), "it drops what is no thread")
             admin.hdel(gateway_keys.threads, "foreign")
+            admin.zrem(gateway_keys.recent, "foreign")
             assert admin.hkeys(gateway_keys.webhooks) == [b"foreign", b"firing"]
             assert ada.get("/health").status_code == 200
         assert admin.execute_command("ACL", "LOG") == []
