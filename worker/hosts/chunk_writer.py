@@ -58,7 +58,7 @@ class ChunkWriter:
         self._next_s = 0.0  #: when the next write is due, by the clock of the loop
 
     def stream_of(self, task: Task) -> Callable[[bytes], None]:
-        """What takes the chunks, as JSON, of the attempt at a task."""
+        """What takes chunks of the attempt at a task, each as JSON, with commas between them."""
         return partial(self._add, Run(task.task_id, task.attempt, self._attempt_key(task)))
 
     def _add(self, run: Run, chunk: bytes) -> None:

@@ -38,12 +38,13 @@ from worker.children.requests import context_of, options_of, progress_fields
 from worker.children.surroundings import Surroundings
 from worker.hosts.faults import judged, refused_budget, short_of
 from worker.hosts.graph_events import callbacks_for, span_callbacks
+from worker.hosts.host_loop import loop_of_host
 from worker.hosts.messages import (
     Answer,
     Ask,
     Begin,
     Cancel,
-    Chunk,
+    Chunks,
     Drain,
     Ended,
     FromHost,
@@ -77,6 +78,8 @@ GRACE_S = 1.0
 
 #: Bytes that wait for the worker above which what runs print is dropped, so that printing never blocks or takes memory.
 CONGESTED_BYTES = 1 << 20
+#: Bytes of chunks that go at once, so that no frame is too large.
+TOLD_BYTES = 1 << 20
 #: A longer line is passed on in pieces.
 LINE_CHARACTERS = 8192
 
@@ -94,7 +97,7 @@ def serve(connection: socket.socket, handlers: Handlers, memory_mb: int, runs_at
     if 0 < young < OBJECTS_BETWEEN_LOOKS:  # 0: the user's modules have switched it off
         gc.set_threshold(OBJECTS_BETWEEN_LOOKS, *older)
     find_gateway_at(os.environ.get("AGENT_GATEWAY_URL", ""))
-    loop = asyncio.new_event_loop()
+    loop = loop_of_host()
     host = Host(handlers, memory_mb, runs_at_once, loop)
     loop.run_until_complete(host.connect(connection))
     while True:
@@ -144,7 +147,8 @@ class Host(asyncio.Protocol):
         self._answers: dict[int, asyncio.Future[Answer]] = {}  #: by number of the call
         self._storage = RemoteStorage(self._ask, loop)
         self._counted = Remote(self._ask, loop)
-        self._told: list[bytes] = []  #: chunks of this turn of the loop, which go in one write
+        self._told: dict[int, list[bytes]] = {}  #: by run, chunks of this turn of the loop, which go in one write
+        self._told_bytes = 0
         self._failed = False  #: whether a run has failed since nothing ran
         self._idle_since_s = monotonic()
         self._transport: asyncio.Transport
@@ -341,12 +345,16 @@ class Host(asyncio.Protocol):
     def _stream(self, run: Run, chunk: bytes) -> None:
         if not self._told:
             self._loop.call_soon(self._send_told)
-        self._told.append(packed(Chunk(run.number, chunk)))
+        self._told.setdefault(run.number, []).append(chunk)
+        self._told_bytes += len(chunk)
+        if self._told_bytes >= TOLD_BYTES:
+            self._send_told()
 
     def _send_told(self) -> None:
-        told, self._told = self._told, []
+        told, self._told, self._told_bytes = self._told, {}, 0
         if told:
-            self._transport.write(b"".join(told))
+            frames = [packed(Chunks(number, b",".join(chunks))) for number, chunks in told.items()]
+            self._transport.write(b"".join(frames))
 
     def _take_printed(self, context: Context, text: str) -> bool:
         run = self._by_context.get(context)

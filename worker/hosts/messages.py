@@ -15,7 +15,7 @@ from core.tasks import TaskError
 from worker.children.frames import wrap
 
 __all__ = [
-    "Answer", "Ask", "Begin", "Cancel", "Chunk", "Drain", "Ended", "FromHost", "Printed", "Progressed", "Replace",
+    "Answer", "Ask", "Begin", "Cancel", "Chunks", "Drain", "Ended", "FromHost", "Printed", "Progressed", "Replace",
     "Spanned", "ToHost", "Told", "from_host", "packed", "to_host",
 ]  # fmt: skip
 
@@ -88,11 +88,11 @@ class Spanned(Struct, tag="spanned", array_like=True, gc=False):
     error: str
 
 
-class Chunk(Struct, tag="chunk", array_like=True, gc=False):
+class Chunks(Struct, tag="chunks", array_like=True, gc=False):
     """From a host: what a run streams."""
 
     run: int
-    chunk: bytes  #: JSON: [mode, namespace, data]
+    chunks: bytes  #: each as JSON, [mode, namespace, data], with commas between them
 
 
 class Ask(Struct, tag="ask", array_like=True, gc=False):
@@ -119,7 +119,7 @@ class Replace(Struct, tag="replace", array_like=True, gc=False):
 
 
 ToHost: TypeAlias = Begin | Cancel | Drain | Answer
-FromHost: TypeAlias = Ended | Printed | Progressed | Told | Spanned | Chunk | Ask | Replace
+FromHost: TypeAlias = Ended | Printed | Progressed | Told | Spanned | Chunks | Ask | Replace
 
 _encoder = msgspec.msgpack.Encoder()
 to_host = msgspec.msgpack.Decoder(ToHost)

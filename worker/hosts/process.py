@@ -22,7 +22,7 @@ from worker.hosts.messages import (
     Ask,
     Begin,
     Cancel,
-    Chunk,
+    Chunks,
     Drain,
     Ended,
     Printed,
@@ -134,7 +134,7 @@ class HostProcess(Forked):
         span: Callable[[Spanned], None] = lambda span: None,
     ) -> Ended:
         """How the run that `request` asks for has ended; `begun` is called with it first, `report` with each progress
-        report, as JSON, `tell` with the fields of each event, `stream` with each chunk, `span` with each span. Raises
+        report, as JSON, `tell` with the fields of each event, `stream` with its chunks, `span` with each span. Raises
         HostDied; NoProcess; BadTask: the request is too large."""
         self.begun += 1
         told = partial(_tell_output, tell) if tell else None
@@ -184,15 +184,15 @@ class HostProcess(Forked):
         assert self._memory is not None
         self.send(await answer_to(ask, self._memory))
 
-    def _on_message(self, run: HostRun, message: Ended | Printed | Progressed | Told | Spanned | Chunk) -> None:
+    def _on_message(self, run: HostRun, message: Ended | Printed | Progressed | Told | Spanned | Chunks) -> None:
         match message:
             case Printed():
                 run.output.take(message.text)
             case Progressed():
                 run.report(message.report)
-            case Chunk():
+            case Chunks():
                 if run.stream is not None:
-                    run.stream(message.chunk)
+                    run.stream(message.chunks)
             case Spanned():
                 run.span(message)
             case Told():
