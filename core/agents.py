@@ -39,6 +39,10 @@ class Health(StrEnum):
     GONE = "gone"
 
 
+#: Looked up once, since CPython 3.11 takes as long for a member of an enum as for two calls.
+ACTIVE = Health.ACTIVE
+
+
 @dataclass(slots=True)
 class Pace:
     """How long tasks take, as a moving mean. Workers with the same skills share it, so that they may hold equally many:
@@ -103,14 +107,14 @@ class Subordinate:
     @property
     def free(self) -> int:
         """How many more tasks it may get, besides runs of agents."""
-        if self.health is not Health.ACTIVE:
+        if self.health is not ACTIVE:
             return 0
         rooms = zip(self._windows(agents=False), self.tasks.held, strict=True)
         return sum(max(0, window - held) for window, held in rooms)
 
     def idle_slots(self, agents: bool) -> int:
         """How many more runs of agents, or other tasks, it would begin at once."""
-        if self.health is not Health.ACTIVE or (agents and not self._hosted):
+        if self.health is not ACTIVE or (agents and not self._hosted):
             return 0
         slots = zip(self._slots[agents], self._counts(agents).held, strict=True)
         return sum(max(0, slot - held) for slot, held in slots)
@@ -132,21 +136,31 @@ class Subordinate:
 
     def has_room(self, needs: Needs) -> bool:
         """Whether it may get one more task that needs these skills, even if that has to wait there."""
-        agents = self.hosts(needs)
-        return self.health is Health.ACTIVE and self._counts(agents).fits(needs, self._windows(agents))
+        if self.health is not ACTIVE:
+            return False
+        if self._hosted and self.hosts(needs):
+            return self.runs.fits(needs, self._windows(agents=True))
+        return self.tasks.fits(needs, self._windows(agents=False))
 
     def has_slot(self, needs: Needs) -> bool:
         """Whether it may get one more task that needs these skills, and would begin it immediately."""
-        if self.health is not Health.ACTIVE:
+        if self.health is not ACTIVE:
             return False
         if self._hosted and self.hosts(needs):
             return self.runs.fits(needs, self._slots[True])
         return self.tasks.fits(needs, self._slots[False])
 
+    def certain_room(self, needs: Needs, *, at_once: bool) -> int:
+        """How many more tasks that need these skills it may certainly get, and with `at_once` would begin
+        immediately. Each task that it gets takes one at most."""
+        agents = self.hosts(needs)
+        return self._counts(agents).room(needs, self._slots[agents] if at_once else self._windows(agents))
+
     def load(self, needs: Needs) -> float:
         """How many tasks its workers that can do this have, relative to how many they run at once."""
-        agents = self.hosts(needs)
-        return self._counts(agents).load(needs, self._at_once[agents])
+        if self._hosted and self.hosts(needs):
+            return self.runs.load(needs, self._at_once[True])
+        return self.tasks.load(needs, self._at_once[False])
 
     def take(self, task_id: str, needs: Needs = ()) -> None:
         """Notes that it is handed a task, which needs these skills."""
@@ -159,7 +173,7 @@ class Subordinate:
         """Notes that it does not have a task any more."""
         if self.in_flight.pop(task_id, None) is not None:
             needs = self.needs.pop(task_id)
-            self._counts(self.hosts(needs)).remove(needs)
+            (self.runs if self._hosted and self.hosts(needs) else self.tasks).remove(needs)
 
     def hosts(self, needs: Needs) -> bool:
         """Whether a task that needs these skills is a run of an agent here. `needs`: as `skills_needed` gives them."""
@@ -167,11 +181,11 @@ class Subordinate:
 
     def is_run(self, task_id: str) -> bool:
         """Whether a task in flight is a run of an agent."""
-        return self.hosts(self.needs.get(task_id, ()))
+        return bool(self._hosted) and self.hosts(self.needs.get(task_id, ()))
 
     def can(self, needs: Needs) -> bool:
         """Whether it, or one of its workers, has all of these skills."""
-        return bool(self.tasks.able(needs))
+        return bool(self.tasks.able[needs])
 
     def update(self, beat: Beat, mono_ms: int) -> None:
         """Takes a heartbeat that moved on from the last one."""
@@ -197,8 +211,12 @@ class Subordinate:
                 self._count(needs)
 
     def _count(self, needs: Needs) -> None:
-        agents = self.hosts(needs)
-        self._counts(agents).add(needs, self._slots[agents], self._windows(agents))
+        agents = bool(self._hosted) and self.hosts(needs)
+        counts = self.runs if agents else self.tasks
+        if len(self.kinds) == 1:
+            counts.held[0] += 1
+        else:
+            counts.add(needs, self._slots[agents], self._windows(agents))
 
     def _counts(self, agents: bool) -> Counts:
         return self.runs if agents else self.tasks

@@ -30,6 +30,7 @@ class _Ready:
     first: Candidates  #: those that are preferred: they would begin it at once
     spared: Candidates  #: so would these, but can do more of what waits
     then: Candidates  #: the others: it would wait there
+    until: int = 0  #: somebody has room before the choice of this number; 0: nobody has
 
 
 class Balancer:
@@ -47,52 +48,53 @@ class Balancer:
         active = (child for child in children if child.health is Health.ACTIVE)
         self._children = sorted(active, key=by_name)
         self._choose = CHOOSES[strategy]
-        self._anywhere = strategy is Strategy.RENDEZVOUS and not at_once
+        self._choices = 1  # so far, and one
+        self._at_once = at_once  # whether all begin a task at once
+        self._first_at_once = at_once or strategy is not Strategy.RENDEZVOUS  # whether those who are preferred do
         self._turns = turns or Turns()
         self._takes_turns = strategy in TAKING_TURNS
         if len(self._turns.until) > TURNS_KEPT + 2 * len(self._children):
             self._turns.forget([child.name for child in self._children])
-        self._at_once = at_once
         self._waiting = () if strategy in OF_PLACES else waiting
         self._wanted: dict[tuple[str, ...], int] = {}  #: by skills, how many of these needs they satisfy
         self._ready: dict[Needs, _Ready] = {}
-        self._fresh: set[Needs] = set()  # those of it that were looked at since the last choice
 
     def can_serve(self, needs: Needs) -> bool:
         """Whether a child with room has all these capabilities."""
-        ready = self._looked_at(needs)
-        self._fresh.add(needs)
-        return bool(ready.first.names or ready.spared.names or ready.then.names)
+        ready = self._ready.get(needs)
+        if ready is None or 0 < ready.until <= self._choices:
+            ready = self._looked_at(needs)
+        return ready.until > 0
 
     def choose(self, asks: Asks, avoid: str | None = None) -> Subordinate | None:
         """The child that gets one task, and whose `take` is told so before the next choice; None: no child has room.
         The child `avoid` is chosen only if no other child can run the task, so that a retry goes elsewhere if
         possible."""
-        ready = self._ready[asks.needs] if asks.needs in self._fresh else self._looked_at(asks.needs)
-        self._fresh.clear()
+        needs = asks.needs
+        ready = self._ready.get(needs) or self._looked_at(needs)
+        self._choices += 1
         for among in (ready.first, ready.spared, ready.then):
             while among.names:
-                child = self._choose(among, asks, self._turns)
-                if child.name == avoid:
+                child = among.children[0] if len(among.names) == 1 else self._choose(among, asks, self._turns)
+                if avoid is not None and child.name == avoid:
                     if len(among) == 1:
                         break
                     child = self._choose(among.without(child), asks, self._turns)
-                if self._takes(child, asks.needs, first=among is not ready.then):
+                if self._takes(child, needs, first=among is not ready.then):
                     if self._takes_turns:
                         self._turns.note(child)
                     return child
-                self._take_out(child, asks.needs, among, ready)
+                self._take_out(child, needs, among, ready)
         remaining = (*ready.first.children, *ready.spared.children, *ready.then.children)
-        return next((child for child in remaining if self._takes(child, asks.needs, first=False)), None)
+        return next((child for child in remaining if self._takes(child, needs, first=False)), None)
 
     def exclude(self, child: Subordinate) -> None:
         """Chooses this child no more."""
         self._children = [other for other in self._children if other is not child]
         self._ready.clear()
-        self._fresh.clear()
 
     def _looked_at(self, needs: Needs) -> _Ready:
-        """Who is ready for such tasks; the last one that it names is so now."""
+        """Who is ready for such tasks: if anybody is, the last one has room until others have been chosen as often."""
         ready = self._ready.get(needs)
         if ready is None:
             able = [child for child in self._children if child.can(needs)]
@@ -100,10 +102,13 @@ class Balancer:
             ready = self._ready[needs] = _Ready(Candidates(first), Candidates(spared), Candidates())
         for among in (ready.first, ready.spared, ready.then):
             while among.names:
-                last = among.children[-1]
-                if self._takes(last, needs, first=among is not ready.then):
+                last, is_first = among.children[-1], among is not ready.then
+                if self._takes(last, needs, first=is_first):
+                    room = last.certain_room(needs, at_once=self._first_at_once if is_first else self._at_once)
+                    ready.until = self._choices + max(1, room)
                     return ready
                 self._take_out(last, needs, among, ready)
+        ready.until = 0
         return ready
 
     def _parted(self, able: list[Subordinate]) -> tuple[list[Subordinate], list[Subordinate]]:
@@ -129,4 +134,5 @@ class Balancer:
 
     def _takes(self, child: Subordinate, needs: Needs, *, first: bool) -> bool:
         """Whether a child may get such a task, `first` or when none of the first may."""
-        return child.has_slot(needs) if self._at_once or (first and not self._anywhere) else child.has_room(needs)
+        at_once = self._first_at_once if first else self._at_once
+        return child.has_slot(needs) if at_once else child.has_room(needs)

@@ -145,7 +145,9 @@ class DispatchQueue:
         self.turns += 1
         _, lane, line, root_id = self.waiting.pop(best[2])
         if line is not None and lane is not None:  # it does not pause
-            tenant = line.tenant
+            tenant, punctual = line.tenant, line.tops.punctual
+            if punctual and punctual[0] is best:
+                punctual.popleft()
             if tenant.weight != self.weight:  # others wait as well
                 tenant.passed = passed_after(tenant.passed, self.clock, UNIT // tenant.weight)
                 self.clock += UNIT // self.weight
@@ -209,18 +211,18 @@ class DispatchQueue:
         tickets, held = self.waiting, self.held_types
         for needs, lane in self.lanes[placement].items():
             line = lane.only or lane.in_turn(tickets)
-            if line is None or line.tenant.held or (held and needs[0] in held):
+            if line is None:
                 continue
-            tenant, punctual = line.tenant, line.tops.punctual
-            if punctual and not line.below and not line.tops.late:  # mostly; the rest does the same, and more
-                first = punctual[0]
-                if tenant is whose and best is not None and best < first and not tenant.roots:
+            tenant, tops = line.tenant, line.tops
+            if tops.punctual and not line.below and not tops.late:  # mostly; the rest does the same, and more
+                first = tops.punctual[0]
+                if best is not None and tenant is whose and best < first and not tenant.roots:
                     continue
                 ticket = tickets.get(first[2])
-                offer = first if ticket and ticket[0] == first[1] else line.tops.first(tickets)
+                offer = first if ticket and ticket[0] == first[1] else tops.first(tickets)
             else:
                 offer = line.next(tickets)
-            if offer is None:
+            if offer is None or tenant.held or (held and needs[0] in held):
                 continue
             if best is None or whose is None:
                 goes_first = True

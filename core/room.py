@@ -22,23 +22,21 @@ Path = list[tuple[int, Needs]]
 MAX_KNOWN = 1_024
 
 
-class SkillSets:
-    """The skills of kinds of workers. All children whose kinds have the same skills share it."""
+class SkillSets(dict[Needs, tuple[int, ...]]):
+    """By needs, the kinds of workers that have all these skills. All children whose kinds have the same skills share
+    it."""
 
-    __slots__ = ("__weakref__", "_able", "sets")
+    __slots__ = ("__weakref__", "sets")
 
     def __init__(self, sets: tuple[frozenset[str], ...]) -> None:
+        super().__init__()
         self.sets = sets
-        self._able: dict[Needs, tuple[int, ...]] = {}
 
-    def able(self, needs: Needs) -> tuple[int, ...]:
-        """The kinds that have all these skills."""
-        found = self._able.get(needs)
-        if found is None:
-            found = tuple(kind for kind, skills in enumerate(self.sets) if skills.issuperset(needs))
-            if len(self._able) == MAX_KNOWN:
-                self._able.clear()
-            self._able[needs] = found
+    def __missing__(self, needs: Needs) -> tuple[int, ...]:
+        found = tuple(kind for kind, skills in enumerate(self.sets) if skills.issuperset(needs))
+        if len(self) == MAX_KNOWN:
+            self.clear()
+        self[needs] = found
         return found
 
 
@@ -60,25 +58,30 @@ class Counts:
     __slots__ = ("_by_needs", "able", "held")
 
     def __init__(self, skills: SkillSets) -> None:
-        self.able = skills.able
+        self.able = skills
         self.held = [0] * len(skills.sets)  #: number of tasks, by kind
         self._by_needs: list[dict[Needs, int]] = [{} for _ in skills.sets]
 
     def fits(self, needs: Needs, limits: Sequence[int]) -> bool:
         """Whether one more task fits, when each kind has at most its limit."""
         held = self.held
-        able = self.able(needs)
+        able = self.able[needs]
         for kind in able:
             if held[kind] < limits[kind]:
                 return True
         return len(able) < len(held) and self._path(needs, limits) is not None
+
+    def room(self, needs: Needs, limits: Sequence[int]) -> int:
+        """How many more tasks fit without others being counted anew. Each task that is added takes one at most."""
+        held = self.held
+        return sum([max(0, limits[kind] - held[kind]) for kind in self.able[needs]])
 
     def load(self, needs: Needs, slots: Sequence[int]) -> float:
         """How many tasks the kinds that can do this have, relative to how many they run at once."""
         held = self.held
         if len(held) == 1:
             return held[0] / (slots[0] or 1)
-        able = self.able(needs)
+        able = self.able[needs]
         return sum([held[kind] for kind in able]) / (sum([slots[kind] for kind in able]) or 1)
 
     def add(self, needs: Needs, *limits: Sequence[int]) -> None:
@@ -94,7 +97,7 @@ class Counts:
                     self._count(receiver, passed_on, 1)
                 self._count(path[0][0], needs, 1)
                 return
-        self._count(min(self.able(needs) or range(len(self.held)), key=self.held.__getitem__), needs, 1)
+        self._count(min(self.able[needs] or range(len(self.held)), key=self.held.__getitem__), needs, 1)
 
     def remove(self, needs: Needs) -> None:
         """Counts one task less, of the kind that has most among those for which such a task is counted."""
@@ -108,7 +111,7 @@ class Counts:
         """The shortest path to a kind with room, among equally near ones to that with the largest share of its room
         left; None: there is none."""
         held = self.held
-        nearest: Sequence[int] = self.able(needs)
+        nearest: Sequence[int] = self.able[needs]
         #: kind -> the one before it on the path, and the needs of the task which that passes on
         came: dict[int, tuple[int, Needs] | None] = dict.fromkeys(nearest)
         while nearest:
@@ -120,7 +123,7 @@ class Counts:
             further = []
             for kind in nearest:
                 for passed_on in self._by_needs[kind]:
-                    for receiver in self.able(passed_on):
+                    for receiver in self.able[passed_on]:
                         if receiver not in came:
                             came[receiver] = (kind, passed_on)
                             further.append(receiver)

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -135,9 +135,9 @@ def _listening() -> _Teller | None:
     return _teller
 
 
-def tell_spans(spans: Iterable[Span]) -> None:
+def tell_spans(spans: Sequence[Span]) -> None:
     """Tells spans that are over, if somebody listens."""
-    if (teller := _listening()) is not None:
+    if spans and (teller := _listening()) is not None:
         for span in spans:
             teller.tell(span)
 
