@@ -12,6 +12,7 @@ from core.gateway.hierarchy import Hierarchy, asks
 from core.gateway.message_parts import MessageParts
 from core.gateway.problems import Problem
 from core.gateway.records import RunRecord
+from core.gateway.run_requests import OF_THE_GRAPH
 from core.gateway.sse import ServerEvent
 from core.run_stream import StreamChunk
 from core.tasks import Task
@@ -62,6 +63,7 @@ class _Teller:
     def __init__(self, run: RunRecord, modes: frozenset[str], last_id: str) -> None:
         self._run = run
         self._modes = modes
+        self._of_the_graph = {"updates", *(OF_THE_GRAPH[mode] for mode in modes)}  #: those told within its events
         self._attempt = 1
         self._told = place_of(last_id) if last_id else None  #: what the client has
         self._parts = MessageParts() if "messages" in modes else None
@@ -95,7 +97,7 @@ class _Teller:
             if has_paused and chunk.mode == "updates" and "updates" not in self._modes:
                 self.told_interrupt = True  # whoever wants no updates is told all the same
                 yield ServerEvent(f"values{within}", chunk.data)
-            elif chunk.mode in self._modes:
+            elif chunk.mode in self._modes and (chunk.mode != "events" or self._is_asked_for(chunk)):
                 self.told_interrupt = self.told_interrupt or has_paused
                 yield ServerEvent(f"{chunk.mode}{within}", chunk.data)
         elif not self._modes & {"messages", "messages-tuple"}:
@@ -105,6 +107,16 @@ class _Teller:
         else:
             for name, data in self._parts.take(chunk.data):
                 yield ServerEvent(f"messages/{name}{within}", data)
+
+    def _is_asked_for(self, chunk: StreamChunk) -> bool:
+        """Whether an event of LangChain is for the client. What the graph itself streams is among its events, too, as
+        `[namespace, mode, data]`; who wants no subgraphs gets it without the namespace."""
+        match chunk.data:
+            case {"event": "on_chain_stream", "parent_ids": [], "data": {"chunk": [namespace, mode, _] as streamed}}:
+                if not self._run.subgraphs:
+                    del streamed[0]
+                return mode in self._of_the_graph and (self._run.subgraphs or not namespace)
+        return True
 
 
 async def _ending(hierarchy: Hierarchy, run: RunRecord, teller: _Teller) -> list[ServerEvent]:

@@ -15,9 +15,9 @@ from core.gateway.problems import Problem
 from core.gateway.records import AssistantRecord, RunRecord
 from core.tasks import Task
 
-__all__ = ["CheckpointBody", "CommandBody", "Mode", "RunBody", "listed", "run_of", "task_of"]
+__all__ = ["OF_THE_GRAPH", "CheckpointBody", "CommandBody", "Mode", "RunBody", "listed", "run_of", "task_of"]
 
-Mode = Literal["values", "updates", "messages", "messages-tuple", "custom", "tasks", "checkpoints", "debug"]
+Mode = Literal["values", "updates", "messages", "messages-tuple", "custom", "tasks", "checkpoints", "debug", "events"]
 #: The modes that the graph is asked for, by those that clients name.
 OF_THE_GRAPH: dict[str, Stream] = {name: name for name in get_args(Stream)} | {"messages-tuple": "messages"}
 #: What the graph tells in a thread, in any case: whoever resumes the run may want other modes than who has begun it.

@@ -92,6 +92,29 @@ async def test_debug_tells_what_the_graph_tells_by_itself(sdk: LangGraphClient) 
     assert [shown(data) for data in data_of(told, "debug")] == json.loads(json.dumps(alone))
 
 
+async def test_events_tell_what_langchain_does_and_what_the_graph_streams(sdk: LangGraphClient) -> None:
+    def by_itself(told: list[Any]) -> list[Any]:
+        """What the graph streams, as the events say."""
+        streamed = [each for each in data_of(told, "events") if each["event"] == "on_chain_stream"]
+        return [each["data"]["chunk"] for each in streamed if not each["parent_ids"]]
+
+    thread = (await sdk.threads.create())["thread_id"]
+    asked = [part async for part in sdk.runs.stream(thread, "nests", input=EMPTY, stream_mode="events")]
+    assert {part.event for part in asked} == {"metadata", "events", "values", "end"}
+    [question] = [told["__interrupt__"] for told in data_of(asked, "values")]
+    assert [(mode, [*told]) for mode, told in by_itself(asked)] == [("updates", ["__interrupt__"])]
+    assert by_itself(asked)[0][1]["__interrupt__"][0]["value"] == question[0]["value"]
+    assert "first" in [each["name"] for each in data_of(asked, "events") if each["event"] == "on_chain_end"]
+
+    answer: Any = {"command": {"resume": "yes"}, "stream_mode": ["updates", "events"], "stream_subgraphs": True}
+    told = [part async for part in sdk.runs.stream(thread, "nests", **answer)]
+    streamed = [["updates", *part.event.split("|")[1:], part.data] for part in told if "updates" in part.event]
+    assert [[mode, *namespace, data] for namespace, mode, data in by_itself(told)] == streamed
+    assert [[*data] for *_, data in streamed] == [["approve"], ["inner"], ["second"]]
+    steps = [each["event"] for each in data_of(told, "events") if each["name"] == "second"]
+    assert steps == ["on_chain_start", "on_chain_stream", "on_chain_end"]
+
+
 async def test_messages_are_told_as_parts_or_as_they_grow(sdk: LangGraphClient) -> None:
     said: Any = {"messages": [{"role": "user", "content": "hi"}]}
     parts = [part async for part in sdk.runs.stream(None, "chats", input=said, stream_mode="messages-tuple")]

@@ -151,6 +151,6 @@ async def test_what_is_not_here_says_so(sdk: LangGraphClient) -> None:
     with pytest.raises(UnprocessableEntityError, match="is not supported; use the routes of runs"):
         await sdk.http.post("/threads/x/commands", json={})
     with pytest.raises(UnprocessableEntityError, match="stream_mode"):
-        await sdk.runs.create(None, "steps", input=EMPTY, stream_mode="events")
+        await sdk.runs.create(None, "steps", input=EMPTY, stream_mode="tools")
     with pytest.raises(UnprocessableEntityError, match="feedback_keys is not supported"):
         _ = [part async for part in sdk.runs.stream(None, "steps", input=EMPTY, feedback_keys=["good"])]

@@ -71,13 +71,23 @@ def first_of(name: str, tiers: Tiers, task_id: str) -> Any:
             return None
 
 
+def ends_of_nodes(client: AgentClient, task_id: str) -> list[tuple[int, str]]:
+    """The nodes of which the events of a run tell that they have ended, each with the attempt."""
+    events = [chunk for chunk in client.stream(task_id, ["events"]) if chunk.mode == "events"]
+    return [
+        (chunk.attempt, chunk.data["name"])
+        for chunk in events
+        if chunk.data["event"] == "on_chain_end" and chunk.data["parent_ids"]
+    ]
+
+
 def test_a_graph_goes_on_where_it_was_when_its_worker_is_killed_a_question_answered_or_a_child_ends(
     tiers: Tiers, client: AgentClient, redis_config: RedisConfig, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     tiers.start("worker", "w1", "--import", AGENTS)
     puts = client.submit(Task(task_type="remembers", payload={"large": "tea"}))
     assert client.value(puts, 60)["answer"] == ["tea"]
-    told = RunOptions(stream=["updates", "values"])
+    told = RunOptions(stream=["updates", "values", "events"])
     task_id = client.submit(Task(task_type="five", payload={"done": []}, run=told))
     until(lambda: nodes_of(tmp_path, task_id)[-1:] == ["three"], "the third node runs")
 
@@ -106,16 +116,18 @@ def test_a_graph_goes_on_where_it_was_when_its_worker_is_killed_a_question_answe
     ]
     for place, chunk in enumerate(chunks[:-1]):
         assert list(client.stream(task_id, ["updates"], after=chunk.id)) == chunks[place + 1 :]
+    assert ends_of_nodes(client, task_id) == [(1, "one"), (1, "two"), (2, "three"), (2, "four"), (2, "five")]
     assert first_of("d", tiers, task_id) is None
     assert first_of("c", tiers, task_id) == chunks[0].data  # a later session of its own
 
     # A question takes no process, and is answered once; the finished nodes do not run again.
-    asks = client.submit(Task(task_id="asks", task_type="asks", payload={}))
+    asks = client.submit(Task(task_id="asks", task_type="asks", payload={}, run=RunOptions(stream=["events"])))
     [question] = until(lambda: client.questions(task=asks), "it asks")
     assert (question.node, question.asks) == ("ask", {"draft": "hello"})
     client.answer(asks, question.interrupt_id, {"ok": True})
     assert client.value(asks, 60) == {"done": ["one", "ask", "two"], "answer": {"ok": True}}
     assert nodes_of(tmp_path, asks) == ["one", "ask", "ask", "two"]
+    assert ends_of_nodes(client, asks) == [(1, "one"), (2, "ask"), (2, "two")]
 
     # Delegated tasks run as any other, and their results come in order.
     leads = client.submit(Task(task_type="leads", payload={}))
@@ -199,7 +211,7 @@ def test_a_reader_gets_all_modes_of_a_graph_and_those_below_it_and_no_gap_where_
     tiers: Tiers, client: AgentClient
 ) -> None:
     tiers.start("worker", "w1", "--import", AGENTS)
-    run = RunOptions(stream=["values", "updates", "messages", "custom", "tasks", "checkpoints", "debug"])
+    run = RunOptions(stream=["values", "updates", "messages", "custom", "tasks", "checkpoints", "debug", "events"])
     task_id = client.submit(Task(task_type="speaks", payload={"messages": [["human", "hello"]]}, run=run))
 
     in_parts: list[StreamChunk] = []  # by a reader that goes away after every third chunk
@@ -236,6 +248,21 @@ def test_a_reader_gets_all_modes_of_a_graph_and_those_below_it_and_no_gap_where_
         assert {each["step"] for each in debugged if each["type"] == "checkpoint"} == {
             step["metadata"]["step"] for step in steps
         }
+    events = told("events", below=False)
+    assert [event["event"] for event in events if event["name"] == "say"] == [
+        "on_chain_start", "on_chain_stream", "on_chain_end"
+    ]  # fmt: skip
+    spoken = [event["data"]["chunk"]["content"] for event in events if event["event"] == "on_chat_model_stream"]
+    assert spoken == ["It", " ", "rains", " ", "again."]
+    assert (events[0]["event"], events[-1]["event"], events[-1]["data"]["output"]) == (
+        "on_chain_start", "on_chain_end", result
+    )  # fmt: skip
+    by_itself = [
+        event["data"]["chunk"] for event in events if event["event"] == "on_chain_stream" and not event["parent_ids"]
+    ]
+    assert by_itself == [
+        [[*chunk.namespace], chunk.mode, chunk.data] for chunk in chunks if chunk.mode not in ("events", "lifecycle")
+    ]
 
 
 def test_runs_go_on_where_they_were_when_their_process_is_killed_and_it_costs_them_no_attempt(

@@ -140,7 +140,7 @@ OBJECT = "expected an object, such as"
         (
             {"stream": ["tokens"]},
             "run option 'stream': expected a list of 'values', 'updates', 'messages', 'custom', 'tasks',"
-            """ 'checkpoints', 'debug' (got '["tokens"]')""",
+            """ 'checkpoints', 'debug', 'events' (got '["tokens"]')""",
         ),
     ],
 )  # fmt: skip

@@ -67,8 +67,11 @@ def span_callbacks(context: Context, run: int, tell: Callable[[Spanned], None]) 
 
 def chunk_json(mode: str, namespace: Sequence[str], data: Any) -> bytes:
     """A chunk of a stream as JSON, `[mode, namespace, data]`. Instead of data with more than CHUNK_BYTES, it says how
-    many there are; what is no JSON is text."""
-    told = to_json(data, fallback=repr, serialize_unknown=True, inf_nan_mode="null")
+    many there are; what is no JSON is text. Of data that cannot be told even so, it says why: the run goes on."""
+    try:
+        told = to_json(data, fallback=repr, serialize_unknown=True, inf_nan_mode="null")
+    except ValueError as error:  # bytes that are no text, half a character, a __repr__ that fails
+        told = to_json({"left_out": str(error).encode(errors="replace").decode()})
     if len(told) > CHUNK_BYTES:
         told = orjson.dumps({"left_out_bytes": len(told)})
     return orjson.dumps([mode, namespace, orjson.Fragment(told)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from core.agent_run import RunOptions, StateUpdate
@@ -14,6 +15,7 @@ from worker.authoring.suspension import Interrupted, suspension_of
 from worker.hosts.graph_description import description_of
 from worker.hosts.graph_events import STREAM_MODES, chunk_json, tell_chunk
 from worker.hosts.graph_shape import TRIGGERS, shape_digest, unnamed_triggers
+from worker.hosts.langchain_events import EVENTS, ROOT_MODE, with_events
 from worker.hosts.lost_nodes import lost_nodes
 from worker.hosts.run_config import breakpoints, command_of, runtime_context, state_updates, subgraph_at
 from worker.hosts.thread_owner import thread_owner
@@ -212,7 +214,8 @@ class GraphRun:
         observed, wanted = self.context.on_event is not None, frozenset(self.options.stream)
         if self.saver is not None:
             self.saver.recognise_the_end(self.graph.trigger_to_nodes)
-        async for told in self.graph.astream(
+        stream = partial(with_events, self.graph, wanted) if EVENTS in wanted else self.graph.astream
+        async for told in stream(
             given, config, context=runtime_context(self.graph, self.context, self.options),
             stream_mode=self._modes(observed, wanted),
             output_keys=self.graph.output_channels, control=self.control,
@@ -235,7 +238,8 @@ class GraphRun:
         """What LangGraph is asked to stream. A stop before or after a node is seen in its updates, unless the run is
         stored: then its last checkpoint tells."""
         seen = ("values",) if self.saver is not None else ("updates", "values")
-        return sorted({*seen, *(STREAM_MODES if observed else ()), *wanted})
+        modes = {*seen, *(STREAM_MODES if observed else ()), *wanted}
+        return sorted((modes | {ROOT_MODE}) - {EVENTS} if EVENTS in wanted else modes)
 
     async def _interrupts(self, state: Any, config: Any) -> list[Interrupted]:
         """What the paused graph waits for; nothing: it has not paused. A stop before or after a node is found by the
