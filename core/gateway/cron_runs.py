@@ -10,13 +10,13 @@ from datetime import datetime
 import msgspec
 
 from core.checkpoints.connection import GroupedConnection
-from core.errors import AgentSystemError, BadSchedule, BadTask
+from core.errors import AgentSystemError
 from core.gateway.records import RunRecord, ThreadRecord
+from core.gateway.sealed_records import SealedRecords
 from core.ports import Command
 from core.redis_backend.gateway_keys import GatewayKeys
 from core.redis_backend.keys import CoordinatorKeys
 from core.schedules import Schedule, fired_since, firing_id, kept_thread
-from core.sealing import bare
 from core.tasks import Task
 
 __all__ = ["CRON", "CronRuns", "run_of_cron", "thread_of_cron"]
@@ -59,7 +59,8 @@ class CronRuns:
     """Records them once each, also those whose records are deleted later; whichever gateway looks. Raises TransportDown
     and ServerRefused. What a crash leaves undone is done by the next look, while the records of the tasks are there."""
 
-    def __init__(self, connection: GroupedConnection, coordinator_id: str) -> None:
+    def __init__(self, connection: GroupedConnection, coordinator_id: str, sealed: SealedRecords) -> None:
+        self._sealed = sealed
         self._run = connection.run
         self._keys = GatewayKeys(coordinator_id)
         self._coordinator = CoordinatorKeys(coordinator_id)
@@ -90,12 +91,10 @@ class CronRuns:
             return
         [stored] = await self._run(("HMGET", self._coordinator.schedules, *cron_ids))
         [seen] = await self._run(("HMGET", self._keys.seen_crons, *cron_ids))
-        for record, until in zip(stored, seen, strict=True):
-            try:
-                if record:
-                    await self._record(Schedule.from_json(bare(record)), _moment(until))
-            except (BadSchedule, BadTask) as error:  # none of ours, and it must not keep the others from being seen
-                log.warning("what a cron has begun cannot be read: %s", error, extra={"action": "cron_unread"})
+        for cron_id, record, until in zip(cron_ids, stored, seen, strict=True):
+            name = cron_id.encode() if isinstance(cron_id, str) else cron_id
+            if record and (schedule := self._sealed.schedule_in(name, record)) is not None:
+                await self._record(schedule, _moment(until))
 
     async def _record(self, schedule: Schedule, seen_until: datetime | None) -> None:
         cron = schedule.metadata.get(CRON)
@@ -103,9 +102,8 @@ class CronRuns:
         if not fired or not isinstance(cron, dict) or not (schedule.keeps_threads or cron.get("thread_id")):
             return
         ids = [firing_id(schedule.name, at) for at in fired]
-        [found] = await self._run(("HMGET", self._coordinator.tasks, *ids))
         writes: list[Command] = []
-        for task in (Task.from_json(record) for record in found if record):
+        for task in (await self._sealed.tasks(ids)).values():
             run = run_of_cron(task, (task.run and task.run.thread_id) or kept_thread(task.task_id))
             if schedule.keeps_threads:
                 writes += self._thread(run, schedule.name)

@@ -26,6 +26,7 @@ from core.gateway.peers import Peers
 from core.gateway.problems import Problem
 from core.gateway.questions_watch import QuestionsWatch
 from core.gateway.records import BEGINNING, Records
+from core.gateway.sealed_records import SealedRecords
 from core.operations.event_feed import EventFeed, SealsOf
 from core.operations.overview import read_overview
 from core.operations.reader import Reader, opening, reading
@@ -38,9 +39,10 @@ from core.redis_backend.rate_scripts import TAKE_TOKEN
 from core.registry.discovery import AgentDiscoveryService
 from core.roles import Address, Role, asker_of
 from core.run_stream import LAST_PLACE
+from core.sealing import Seals
 from core.tasks import Task
 from core.webhooks import WebhookRules
-from core.wiring import redis_or_configured, seals_of_agents, secrets_or_configured, server_for
+from core.wiring import keys_for, redis_or_configured, seals_of_agents, secrets_or_configured, server_for
 
 __all__ = ["Hierarchy", "asks", "check_operator"]
 
@@ -55,6 +57,7 @@ class Hierarchy:
 
     client: AgentClient
     records: Records
+    sealed: SealedRecords
     crons: CronRuns
     deliveries: Deliveries
     threads: Threads
@@ -102,7 +105,8 @@ class Hierarchy:
             partial(EventFeed, opening(redis), self.coordinator_id, self._seals(redis)), self._newest_event
         )
         self._watch = QuestionsWatch(self._connection, self._keys.questions)
-        self.crons = CronRuns(self._connection, self.coordinator_id)
+        self.sealed = SealedRecords(self._connection, self.coordinator_id, self._coordinators_seals(redis))
+        self.crons = CronRuns(self._connection, self.coordinator_id, self.sealed)
         self.records = Records(self._connection, self.coordinator_id, self.crons)
         self.deliveries = Deliveries(self._connection, self.gateway_keys)
         self._saver = RedisSaver(redis)
@@ -144,6 +148,11 @@ class Hierarchy:
     def _seals(self, redis: RedisConfig) -> SealsOf | None:
         return seals_of_agents(self.coordinator_id, self._a2a, redis)
 
+    def _coordinators_seals(self, redis: RedisConfig) -> Seals | None:
+        """None: there is only an own key, from which no other follows."""
+        coordinator = Address(Role.COORDINATOR, self.coordinator_id)
+        return None if self._a2a.agent_key else keys_for((coordinator,), self._a2a, redis).seals
+
     async def overview(self) -> Overview:
         """The agents, as stored now. Raises TransportDown, ServerRefused."""
         async with self.reading() as reader:
@@ -167,11 +176,8 @@ class Hierarchy:
         return known.names
 
     async def tasks(self, task_ids: Sequence[str]) -> Mapping[str, Task]:
-        """The tasks as they stand; those are missing that are not known, or whose record has expired."""
-        if not task_ids:
-            return {}
-        [found] = await self._connection.run(("HMGET", self._keys.tasks, *task_ids))
-        return {task_id: Task.from_json(record) for task_id, record in zip(task_ids, found, strict=True) if record}
+        """The tasks as they stand; those are missing that are not known, whose record has expired, or is forged."""
+        return await self.sealed.tasks(task_ids)
 
     async def task(self, task_id: str) -> Task | None:
         return (await self.tasks([task_id])).get(task_id)

@@ -116,11 +116,12 @@ async def metrics(request: Request) -> Response:
     """What this gateway has counted, and the fleet as it is now, as Prometheus reads it."""
     measures: GatewayMeasures = request.app.state.measures
     overview = await measures.fleet(request.app.state.hierarchy)
-    text = expose(lambda: (*_of_gateway(measures), *_of_fleet(overview)))
+    rejected = request.app.state.hierarchy.sealed.rejected
+    text = expose(lambda: (*_of_gateway(measures, rejected), *_of_fleet(overview)))
     return Response(text, headers={"Content-Type": CONTENT_TYPE})
 
 
-def _of_gateway(measures: GatewayMeasures) -> Iterator[Metric]:
+def _of_gateway(measures: GatewayMeasures, rejected: int) -> Iterator[Metric]:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
     requests = CounterMetricFamily("gateway_requests", "Answered requests.", labels=["method", "route", "status"])
@@ -130,6 +131,9 @@ def _of_gateway(measures: GatewayMeasures) -> Iterator[Metric]:
     yield histograms("gateway_request_duration", "Until the answer was whole.", measures.durations, "route")
     yield GaugeMetricFamily("gateway_requests_in_flight", "That are being answered now.", measures.in_flight)
     yield GaugeMetricFamily("gateway_streams_open", "Event streams and WebSockets among those.", measures.streams)
+    yield CounterMetricFamily(
+        "gateway_records_rejected", "Records that no coordinator has sealed, passed over.", rejected
+    )
 
 
 def _of_fleet(overview: Overview | None) -> Iterator[Metric]:

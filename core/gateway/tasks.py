@@ -159,7 +159,7 @@ async def list_tasks(
         )
 
     async with hierarchy.reading() as reader:
-        page = await page_of_tasks(reader, hierarchy.coordinator_id, is_wanted, cursor, limit)
+        page = await page_of_tasks(reader, hierarchy.coordinator_id, is_wanted, cursor, limit, hierarchy.sealed.task_in)
     return _json({"tasks": [told(task) for task in page.tasks], "next_cursor": page.next_cursor})
 
 

@@ -6,10 +6,10 @@ import base64
 import binascii
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from core.errors import UserError
-from core.operations.task_records import PAGE, read_records
+from core.operations.task_records import PAGE, Unreadable, read_records, record_in
 from core.redis_backend.keys import CoordinatorKeys
 from core.redis_backend.shared_state import Runs
 from core.tasks import Task
@@ -51,7 +51,12 @@ class TaskPage:
 
 
 async def page_of_tasks(
-    source: Runs, coordinator_id: str, is_wanted: Callable[[Task], bool], cursor: str | None, limit: int
+    source: Runs,
+    coordinator_id: str,
+    is_wanted: Callable[[Task], bool],
+    cursor: str | None,
+    limit: int,
+    opened: Callable[[bytes, Any], Task | Unreadable] = record_in,
 ) -> TaskPage:
     """At most `limit` of the wanted tasks behind the cursor. There may be fewer and a next page all the same, since a
     page reads a bounded number of records. A task that ends meanwhile may come twice, and none is left out. Raises
@@ -68,9 +73,8 @@ async def page_of_tasks(
                 return TaskPage(found, None)
             place = Place(place.order + 1)
             continue
-        records = {
-            record.task_id: record for record in await read_records(source, keys.tasks, [name for name, _ in entries])
-        }
+        names = [name for name, _ in entries]
+        records = {record.task_id: record for record in await read_records(source, keys.tasks, names, opened)}
         for name, score in entries:
             place = Place(place.order, score, name)
             record = records.get(name.decode(errors="replace"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from core.redis_backend.shared_state import Runs
 from core.stored import shown
 from core.tasks import Task
 
-__all__ = ["Unreadable", "newest_tasks", "read_records", "read_task"]
+__all__ = ["Unreadable", "newest_tasks", "read_records", "read_task", "record_in"]
 
 #: Number of records that are read at once.
 PAGE = 200
@@ -29,7 +29,7 @@ class Unreadable:
         return {"task_id": self.task_id, "unreadable": self.why}
 
 
-def _record(task_id: bytes, record: Any) -> Task | Unreadable:
+def record_in(task_id: bytes, record: Any) -> Task | Unreadable:
     """The task in a stored record."""
     try:
         if isinstance(record, Exception):
@@ -40,12 +40,15 @@ def _record(task_id: bytes, record: Any) -> Task | Unreadable:
     return task
 
 
-async def read_records(source: Runs, key: str, ids: Sequence[bytes]) -> list[Task | Unreadable]:
-    """The tasks with these ids that are kept in the hash at `key`."""
+async def read_records(
+    source: Runs, key: str, ids: Sequence[bytes], opened: Callable[[bytes, Any], Task | Unreadable] = record_in
+) -> list[Task | Unreadable]:
+    """The tasks with these ids that are kept in the hash at `key`. `opened`: what a record under an id is taken for;
+    as it stands, whoever has written it is believed."""
     [records] = await source.look(("HMGET", key, *ids))
     if isinstance(records, Exception):  # one of them is too large; find it
         records = await source.look(*(("HGET", key, task_id) for task_id in ids))
-    return [_record(task_id, record) for task_id, record in zip(ids, records, strict=True) if record is not None]
+    return [opened(task_id, record) for task_id, record in zip(ids, records, strict=True) if record is not None]
 
 
 async def read_task(source: Runs, coordinator_id: str, task_id: str) -> tuple[Task | None, Task | None]:

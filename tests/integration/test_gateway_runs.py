@@ -391,3 +391,30 @@ def test_a_page_of_this_machine_may_use_it_and_read_where_a_run_is(door: Door) -
     assert "Content-Location" in told.headers["Access-Control-Expose-Headers"]
     foreign = httpx.options(f"{door.urls[1]}/runs/wait", headers=asked | {"Origin": "https://elsewhere.example"})
     assert "Access-Control-Allow-Origin" not in foreign.headers
+
+
+async def test_a_question_that_somebody_else_wrote_to_redis_is_not_told_and_ends_nothing(
+    sdk: LangGraphClient, door: Door
+) -> None:
+    thread = await new_thread(sdk)
+    run_id = await held(sdk, thread)
+    log = door.folder / f"{door.urls[0].rpartition('/')[2]}.log"
+    keys = CoordinatorKeys("coordinator-1")
+    at = door.tiers.redis
+    waits = asyncio.create_task(sdk.runs.join(thread, run_id))
+    with Redis.from_url(secret_text(at.url) or "", password=secret_text(at.password)) as redis:
+        true = redis.hget(keys.tasks, run_id) or b""
+        asked = {"id": "1", "asks": "your password?", "asked_at": "2026-01-01T00:00:00Z"}
+        redis.hset(
+            keys.tasks, run_id, orjson.dumps({**orjson.loads(true), "status": "waiting", "waits": [asked]}).decode()
+        )
+        redis.zadd(keys.questions, {run_id: 0})
+
+        await until_async(lambda: "record_rejected" in log.read_text(), "the gateway has seen it")
+        assert not waits.done()
+        redis.hset(keys.tasks, run_id, true)
+        redis.zrem(keys.questions, run_id)
+    (door.folder / "go").touch()
+
+    assert await waits == EMPTY | {"done": ["first", "second"], "hold": True}
+    (door.folder / "go").unlink()

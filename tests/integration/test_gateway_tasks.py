@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import jwt
+import orjson
 import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
@@ -68,6 +69,11 @@ def doors(tmp_path_factory: pytest.TempPathFactory, processes: Processes) -> Ite
 def http(doors: Doors) -> Iterator[httpx.Client]:
     with doors.client() as client:
         yield client
+
+
+def redis_of(doors: Doors) -> redis.Redis:
+    at = doors.gateways.tiers.redis
+    return redis.Redis.from_url(f"{secret_text(at.url)}", password=secret_text(at.password))
 
 
 def submitted(client: httpx.Client, *tasks: dict[str, Any]) -> list[str]:
@@ -277,6 +283,37 @@ def test_prometheus_reads_what_a_gateway_answers_and_how_the_fleet_is(doors: Doo
     assert httpx.get(f"{doors.strict}/metrics").status_code == 401
 
 
+def test_a_record_that_somebody_else_wrote_to_redis_is_shown_to_nobody(doors: Doors, http: httpx.Client) -> None:
+    task_id, copied = submitted(
+        http, {**ECHO, "task_id": "sealed/1"}, {"task_type": "nobody_can", "task_id": "sealed/2"}
+    )
+    assert http.get(f"/tasks/{task_id}/wait").json()["result"] == {"word": "hello"}
+    records = CoordinatorKeys("coordinator-1").tasks
+    before = rejected_records(http)
+    with redis_of(doors) as client:
+        ours, theirs = bytes(client.hget(records, task_id) or b""), bytes(client.hget(records, copied) or b"")
+        for forged in (ours.replace(b"hello", b"hullo"), theirs, b"no task", orjson.dumps({"task_id": task_id})):
+            client.hset(records, task_id, forged)
+            problem(http.get(f"/tasks/{task_id}"), 404)
+            problem(http.get(f"/tasks/{task_id}/result"), 404)
+            assert task_id not in [task["task_id"] for task in http.get("/tasks").json()["tasks"]]
+        client.hset(records, task_id, ours)
+
+    assert http.get(f"/tasks/{task_id}/result").json()["result"] == {"word": "hello"}
+    assert rejected_records(http) == before + 12
+    said = [line for line in doors.gateways.log(doors.open).splitlines() if "record_rejected" in line]
+    assert len([line for line in said if "sealed/1" in line]) == 1, "not at each look"
+    http.post(f"/tasks/{copied}/cancel")
+
+
+def rejected_records(http: httpx.Client) -> float:
+    for family in text_string_to_metric_families(http.get("/metrics").text):
+        for sample in family.samples:
+            if sample.name == "gateway_records_rejected_total":
+                return sample.value
+    return 0
+
+
 def test_a_task_is_part_of_the_trace_that_its_request_names(doors: Doors, http: httpx.Client) -> None:
     named = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     answer = http.post("/tasks/submit", json=ECHO, headers={"traceparent": named})
@@ -305,8 +342,7 @@ def test_an_admin_changes_strategy_and_quotas_at_the_gateway_of_an_operator(door
 def test_a_user_of_redis_that_may_do_what_is_printed_runs_a_gateway(doors: Doors) -> None:
     gateway = Address(Role.CLIENT, "narrow")
     rules = rules_of_gateway((Address(Role.COORDINATOR, "coordinator-1"), gateway))
-    at = doors.gateways.tiers.redis
-    with redis.Redis.from_url(f"{secret_text(at.url)}", password=secret_text(at.password)) as admin:
+    with redis_of(doors) as admin:
         admin.execute_command("ACL", "SETUSER", "narrow", "reset", "on", ">narrow", *" ".join(rules).split())
         admin.execute_command("ACL", "LOG", "RESET")
         narrow = doors.gateways.start(
