@@ -23,7 +23,7 @@ THREAD_ID_LENGTH = 200
 #: A node's name. LangGraph has no limit of its own.
 NodeName = Annotated[str, Meta(min_length=1, max_length=200)]
 Nodes = Annotated[tuple[NodeName, ...], Meta(max_length=64)]
-Stream = Literal["values", "updates", "messages", "custom", "tasks", "checkpoints", "debug", "events"]
+Stream = Literal["values", "updates", "messages", "custom", "tasks", "checkpoints", "debug", "events", "tools"]
 
 #: How the keys of `configurable` begin that LangGraph keeps for itself, thread_id aside.
 RESERVED = ("checkpoint_", "__pregel_")
@@ -109,7 +109,7 @@ class RunOptions(
     interrupt_before: Nodes = ()  #: names of nodes; ("*",): all
     interrupt_after: Nodes = ()
     on_change: Literal["continue", "restart", "fail"] = "continue"  #: if the graph is another one when it goes on
-    stream: Annotated[tuple[Stream, ...], Meta(max_length=8)] = ()  #: the stream modes that are kept for readers
+    stream: Annotated[tuple[Stream, ...], Meta(max_length=9)] = ()  #: the stream modes that are kept for readers
     checkpoint_id: NodeName | None = None  #: the state of its thread from which it goes on; None: the newest
     #: whether the payload is what LangGraph's Command is made of, {"update", "goto", "resume"}, rather than an input
     is_command: bool = False

@@ -97,7 +97,9 @@ def _parts(reply: AIMessage) -> Iterator[AIMessageChunk]:
         tool_call_chunk(name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=index)
         for index, call in enumerate(reply.tool_calls)
     ]
-    yield AIMessageChunk(content="", id=reply.id, tool_call_chunks=calls, usage_metadata=reply.usage_metadata)
+    yield AIMessageChunk(
+        content="", id=reply.id, tool_call_chunks=calls, usage_metadata=reply.usage_metadata, chunk_position="last"
+    )
 
 
 def _reply(

@@ -34,7 +34,7 @@ EMPTY: Any = {"done": []}
 WORKERS = ("worker-1", "worker-2")
 CODE = str(INTEGRATION / "gateway_user_graphs.py")
 #: The graphs of `gateway_user_graphs.py`.
-GRAPHS = 9
+GRAPHS = 10
 
 
 def data_of(told: list[Any], event: str) -> list[Any]:

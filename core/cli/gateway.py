@@ -30,4 +30,7 @@ def gateway(
     except ModuleNotFoundError as error:
         if error.name not in ("fastapi", "jwt", "uvicorn", "starlette"):
             raise
-        raise ConfigError(f"the gateway needs {error.name}: pip install 'agent-system[gateway]'") from None
+        raise ConfigError(
+            f"the gateway needs {error.name}: pip install 'agent-system[gateway]', or in a checkout run .ci/setup"
+            " requirements-gateway.txt"
+        ) from None

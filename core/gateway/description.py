@@ -66,7 +66,7 @@ def _completed(schema: dict[str, Any]) -> dict[str, Any]:
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
             responses = operation["responses"]
-            if path.endswith("/stream"):
+            if path.endswith(("/stream", "/stream/events")):
                 responses["200"]["content"] = {"text/event-stream": {}}
             responses.pop("422", None)
             for status in ERRORS:

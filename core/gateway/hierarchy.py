@@ -27,6 +27,7 @@ from core.gateway.problems import Problem
 from core.gateway.questions_watch import QuestionsWatch
 from core.gateway.records import BEGINNING, Records
 from core.gateway.sealed_records import SealedRecords
+from core.gateway.thread_news import ThreadNews
 from core.operations.event_feed import EventFeed, SealsOf
 from core.operations.overview import read_overview
 from core.operations.reader import Reader, opening, reading
@@ -88,6 +89,7 @@ class Hierarchy:
         self._keys = CoordinatorKeys(coordinator_id)
         self.gateway_keys = GatewayKeys(coordinator_id)
         self._graphs = _KnownGraphs()
+        self.news = ThreadNews()
         #: what graphs look like and take, and when this was told
         self.descriptions: dict[str, tuple[float, dict[str, Any]]] = {}
 

@@ -6,6 +6,7 @@ from core.gateway import (
     assistant_versions,
     assistants,
     crons,
+    protocol_streams,
     run_batches,
     runs,
     states,
@@ -17,5 +18,17 @@ from core.gateway import (
 
 __all__ = ["ROUTERS"]
 
-PARTS = (assistants, assistant_versions, threads, states, thread_events, crons, run_batches, runs, store, unsupported)
+PARTS = (
+    assistants,
+    assistant_versions,
+    threads,
+    states,
+    thread_events,
+    protocol_streams,
+    crons,
+    run_batches,
+    runs,
+    store,
+    unsupported,
+)
 ROUTERS = tuple(part.router for part in PARTS)

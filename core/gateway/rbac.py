@@ -81,7 +81,7 @@ ROUTES: dict[Action, tuple[str, ...]] = {
     A.CHANGE_TASKS: ("POST /tasks/submit", "POST /tasks/{task_id:path}/cancel"),
     A.SEE_THREADS: (
         "GET /info", "GET /ui/{name}", "GET /.well-known/agent-card.json", "GET /.well-known/agent.json",
-        "GET /threads/{thread_id}/stream/events",
+        "GET /threads/{thread_id}/stream/events", "POST /threads/{thread_id}/stream/events",
         "POST /assistants/search", "POST /assistants/count", "GET /assistants/{assistant_id}",
         "GET /assistants/{assistant_id}/graph", "GET /assistants/{assistant_id}/schemas",
         "GET /assistants/{assistant_id}/subgraphs", "GET /assistants/{assistant_id}/subgraphs/{namespace}",
@@ -100,7 +100,7 @@ ROUTES: dict[Action, tuple[str, ...]] = {
         "PUT /store/items", "DELETE /store/items",
         "POST /threads/prune", "POST /threads/{thread_id}/state",
         "POST /threads", "PATCH /threads/{thread_id}", "DELETE /threads/{thread_id}", "POST /threads/{thread_id}/copy",
-        "POST /threads/{thread_id}/commands", "POST /threads/{thread_id}/stream/events",
+        "POST /threads/{thread_id}/commands",
         "POST /ui/{name}", "POST /a2a/{assistant_id}",
         "GET /mcp", "POST /mcp", "DELETE /mcp", "GET /mcp/", "POST /mcp/", "DELETE /mcp/",
         "POST /runs", "POST /runs/wait", "POST /runs/stream", "POST /runs/batch", "POST /runs/cancel",

@@ -26,6 +26,8 @@ MAX_BATCH = 1000
 
 class RunOfBatch(RunBody):
     thread_id: str | None = None
+    #: LangGraph's client for JavaScript sends it besides `assistant_id`, which counts
+    same_assistant: str | None = Field(default=None, alias="assistantId")
 
 
 class CancelBody(Checked):

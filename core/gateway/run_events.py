@@ -17,7 +17,7 @@ from core.gateway.sse import ServerEvent
 from core.run_stream import StreamChunk
 from core.tasks import Task
 
-__all__ = ["BEGINNINGS", "error_of", "interrupts_of", "place_of", "run_events"]
+__all__ = ["BEGINNINGS", "BREAKPOINT", "INTERRUPT", "error_of", "interrupts_of", "place_of", "run_events", "run_over"]
 
 #: How the ids of waits begin that stand for a stop before or after a node, which clients are not told as a question.
 BREAKPOINT = "breakpoint:"
@@ -36,7 +36,7 @@ async def run_events(
     teller = _Teller(run, frozenset(modes or run.modes), last_id)
     if not last_id:
         yield teller.begin(attempt=1)
-    stream = RunStream(hierarchy.client, run.task_id, (), teller.begins_after, partial(_over, hierarchy, run))
+    stream = RunStream(hierarchy.client, run.task_id, (), teller.begins_after, partial(run_over, hierarchy, run))
     async for chunk in stream:
         if chunk.mode == "lifecycle":
             if "status" not in chunk.data:
@@ -50,7 +50,7 @@ async def run_events(
         yield event
 
 
-async def _over(hierarchy: Hierarchy, run: RunRecord) -> Task:
+async def run_over(hierarchy: Hierarchy, run: RunRecord) -> Task:
     """The task of a run, once the run is over."""
     if run.until is not None and (task := await hierarchy.task(run.task_id)):
         return task

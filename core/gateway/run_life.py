@@ -23,8 +23,8 @@ from core.gateway.webhooks import of_run
 from core.tasks import Task
 
 __all__ = [
-    "UNDER_WAY", "begin_run", "end_run", "give_up", "known_run", "newest_status", "outcome_of", "over", "run_outcome",
-    "run_told", "runs_told", "settle",
+    "UNDER_WAY", "begin_run", "end_run", "give_up", "known_run", "newest_status", "open_questions", "outcome_of",
+    "over", "run_outcome", "run_told", "runs_told", "settle",
 ]  # fmt: skip
 
 #: How long the record of a run may be there before that of its task.
@@ -68,6 +68,7 @@ async def _begun(hierarchy: Hierarchy, body: RunBody, run: RunRecord, assistant:
     task = task_of(body, run, assistant)
     if not run.is_temporary:  # whoever looks into its thread finds it before its task does anything
         await hierarchy.records.put_runs(run)
+    hierarchy.news.tell(run.thread_id)
     try:
         if run.is_temporary:
             await asyncio.gather(hierarchy.records.put_runs(run), hierarchy.client.submit.aio(task))
@@ -115,6 +116,12 @@ async def _that_asks(hierarchy: Hierarchy, thread_id: str) -> tuple[RunRecord, T
     return next(((run, task) for run in runs if (task := tasks.get(run.task_id)) and asks(task)), None)
 
 
+async def open_questions(hierarchy: Hierarchy, thread_id: str) -> set[str]:
+    """The ids of what a thread asks."""
+    asking = await _that_asks(hierarchy, thread_id)
+    return {wait.id for wait in asking[1].waits if wait.is_open_question} if asking else set()
+
+
 def _answers(resume: Any, task: Task) -> Mapping[str, Any]:
     """The answer to each question. Raises Problem if it is not clear which one is meant."""
     questions = [wait.id for wait in task.waits if wait.is_open_question]
@@ -142,6 +149,7 @@ async def _gone_on(
     after = await hierarchy.last_chunk(task.task_id)
     run = replace(run, task_id=task.task_id, after=after, attempts_before=task.attempt)
     await hierarchy.records.put_runs(replace(earlier, until=after), run)
+    hierarchy.news.tell(run.thread_id)
     try:
         for wait in answered:
             await hierarchy.client.answer.aio(task.task_id, wait.id, answers.get(wait.id), wait.digest)

@@ -17,11 +17,13 @@ from core.tasks import Task
 
 __all__ = ["OF_THE_GRAPH", "CheckpointBody", "CommandBody", "Mode", "RunBody", "listed", "run_of", "task_of"]
 
-Mode = Literal["values", "updates", "messages", "messages-tuple", "custom", "tasks", "checkpoints", "debug", "events"]
+Mode = Literal[
+    "values", "updates", "messages", "messages-tuple", "custom", "tasks", "checkpoints", "debug", "events", "tools"
+]  # fmt: skip
 #: The modes that the graph is asked for, by those that clients name.
 OF_THE_GRAPH: dict[str, Stream] = {name: name for name in get_args(Stream)} | {"messages-tuple": "messages"}
 #: What the graph tells in a thread, in any case: whoever resumes the run may want other modes than who has begun it.
-FOR_THOSE_WHO_RESUME: set[Stream] = {"values", "updates", "messages", "custom", "tasks"}
+FOR_THOSE_WHO_RESUME: set[Stream] = {"values", "updates", "messages", "custom", "tasks", "tools"}
 #: What LangGraph sets in a configurable, so that a client that passes on what it was given loses nothing by it.
 NOT_FOR_CLIENTS = ("thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map")
 #: Under which name of LangGraph's server a graph finds in its configurable whose run it is, if it is a tenant's.

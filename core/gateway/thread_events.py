@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Literal
@@ -25,8 +24,6 @@ __all__ = ["router"]
 router = APIRouter(prefix="/threads/{thread_id}", tags=["threads"])
 
 Mode = Literal["run_modes", "lifecycle"]
-#: Seconds between two looks for new runs.
-LOOK_S = 0.25
 DONE = "done"
 
 
@@ -66,7 +63,7 @@ async def _events(
                 async for event in events:
                     if with_chunks or event.event == "metadata":
                         yield event
-        await asyncio.sleep(LOOK_S)
+        await hierarchy.news.wait(thread_id)
 
 
 async def _told_already(hierarchy: Hierarchy, thread_id: str, last_id: str) -> set[str]:

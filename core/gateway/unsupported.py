@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, WebSocket
+from fastapi import APIRouter, Request
 
-from core.gateway.problems import Problem, response_of
+from core.gateway.problems import Problem
 
 __all__ = ["CURES", "router"]
 
 router = APIRouter(include_in_schema=False)
 
-EVENTS = "/threads/{thread_id}/stream/events"
-_EVENTS = "use the routes of runs, or client.runs.stream instead of client.threads.stream"
 _RUNS = "let programs call the routes of runs: POST /threads/{thread_id}/runs/wait"
 #: What to do instead, by method and path.
 CURES: dict[str, str] = {
-    "POST /threads/{thread_id}/commands": _EVENTS,
-    f"POST {EVENTS}": _EVENTS,
     "GET /ui/{name}": "serve components for pages from a server of your own",
     "POST /ui/{name}": "serve components for pages from a server of your own",
     **{f"{method} {path}": _RUNS for path in ("/mcp", "/mcp/") for method in ("GET", "POST", "DELETE")},
@@ -27,18 +23,10 @@ CURES: dict[str, str] = {
 
 
 async def refuse(request: Request) -> None:
-    raise _problem(request.method, request.scope["route"].path)
-
-
-def _problem(method: str, path: str) -> Problem:
-    return Problem(422, f"{method} {path} is not supported; {CURES[f'{method} {path}']}")
+    route = f"{request.method} {request.scope['route'].path}"
+    raise Problem(422, f"{route} is not supported; {CURES[route]}")
 
 
 for known in CURES:
     method, _, path = known.partition(" ")
     router.add_api_route(path, refuse, methods=[method])
-
-
-@router.websocket(EVENTS)
-async def refuse_socket(websocket: WebSocket) -> None:
-    await websocket.send_denial_response(response_of(_problem("POST", EVENTS)))

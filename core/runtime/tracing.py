@@ -48,7 +48,7 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT
 _OTLP = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 #: Variables of the SDK that bound what a span has.
 _LIMITS = ("OTEL_SPAN_", "OTEL_ATTRIBUTE_", "OTEL_EVENT_ATTRIBUTE_", "OTEL_LINK_ATTRIBUTE_")
-_CURE = "pip install 'agent-system[telemetry]'"
+_CURE = "pip install 'agent-system[telemetry]', or in a checkout run .ci/setup requirements-telemetry.txt"
 
 
 class _ChosenIds:

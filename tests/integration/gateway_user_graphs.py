@@ -9,8 +9,10 @@ from typing import Annotated, Any
 
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
+from langchain_core.tools import tool
 from langgraph.config import get_config, get_stream_writer
 from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode
 from langgraph.runtime import Runtime
 from langgraph.types import interrupt
 from typing_extensions import TypedDict
@@ -37,6 +39,18 @@ async def second(state: Steps) -> Steps:
         (HERE / "held").touch()
         await until_async(lambda: (HERE / "go").exists(), "it may go on")
     return {"done": ["second"]}
+
+
+@tool
+def double(number: int) -> int:
+    """Doubles a number."""
+    return 2 * number
+
+
+@agent("doubles")
+def doubles() -> StateGraph[Any]:
+    """One that makes the calls of tools that its last message asks for."""
+    return StateGraph(MessagesState).add_node("tools", ToolNode([double])).add_edge(START, "tools")
 
 
 class Manners(TypedDict, total=False):

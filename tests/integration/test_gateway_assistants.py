@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
-import httpx
 import pytest
 from langgraph_sdk import get_sync_client
 from langgraph_sdk.client import LangGraphClient
@@ -145,12 +143,9 @@ async def test_a_graph_with_a_process_of_its_own_is_an_assistant(sdk: LangGraphC
 
 
 async def test_what_is_not_here_says_so(sdk: LangGraphClient) -> None:
-    with pytest.raises(httpx.HTTPStatusError, match="422 Unprocessable Entity"):
-        async with asyncio.timeout(20), sdk.threads.stream(assistant_id="steps") as stream:
-            await stream.run.start(input=EMPTY)
-    with pytest.raises(UnprocessableEntityError, match="is not supported; use the routes of runs"):
-        await sdk.http.post("/threads/x/commands", json={})
+    with pytest.raises(UnprocessableEntityError, match="is not supported; let programs call the routes of runs"):
+        await sdk.http.post("/mcp", json={})
     with pytest.raises(UnprocessableEntityError, match="stream_mode"):
-        await sdk.runs.create(None, "steps", input=EMPTY, stream_mode="tools")
+        await sdk.runs.create(None, "steps", input=EMPTY, stream_mode="lifecycle")
     with pytest.raises(UnprocessableEntityError, match="feedback_keys is not supported"):
         _ = [part async for part in sdk.runs.stream(None, "steps", input=EMPTY, feedback_keys=["good"])]

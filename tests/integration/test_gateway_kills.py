@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
+import httpx
+import orjson
 import pytest
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
@@ -113,3 +115,41 @@ async def test_a_stream_of_a_thread_goes_on_at_another_gateway(gateways: Gateway
     gateways.start_again(gateways.urls[0])
     assert data_of(parts, "custom") == [*range(NUMBERS)] * 2
     assert data_of(parts, "updates") == [{"count": {"up_to": NUMBERS}}] * 2
+
+
+async def test_a_thread_stream_goes_on_behind_a_number_at_another_gateway(
+    gateways: Gateways, sdks: list[LangGraphClient]
+) -> None:
+    wanted: Any = {"channels": ["custom", "lifecycle", "updates"]}
+    thread = (await sdks[0].threads.create())["thread_id"]
+    for _ in range(2):
+        await sdks[0].runs.create(thread, "counts", input=UP_TO)
+    told = [one async for one in thread_events(gateways.urls[0], thread, wanted, NUMBERS + SOME)]
+    gateways.kill(gateways.urls[0])
+    left = 2 * (NUMBERS + 3) - len(told)
+    told += [one async for one in thread_events(gateways.urls[1], thread, {**wanted, "since": told[-1]["seq"]}, left)]
+    gateways.start_again(gateways.urls[0])
+
+    ids, numbers = [one["event_id"] for one in told], [one["seq"] for one in told]
+    assert len({*ids}) == len(ids)
+    assert sorted({*numbers}) == numbers
+    assert [one["params"]["data"]["payload"] for one in told if one["method"] == "custom"] == [*range(NUMBERS)] * 2
+    states = [one["params"]["data"]["event"] for one in told if one["method"] == "lifecycle"]
+    assert states == ["running", "completed"] * 2
+    again = [one async for one in thread_events(gateways.urls[0], thread, wanted, len(told))]
+    assert [(one["event_id"], one["seq"]) for one in again] == [*zip(ids, numbers, strict=True)]
+
+
+async def thread_events(url: str, thread_id: str, body: Any, limit: int) -> AsyncIterator[Any]:
+    """So many of the events that a thread stream tells."""
+    async with (
+        httpx.AsyncClient(timeout=30) as client,
+        client.stream("POST", f"{url}/threads/{thread_id}/stream/events", json=body) as response,
+    ):
+        response.raise_for_status()
+        async for line in response.aiter_lines():
+            if line.startswith("data: "):
+                yield orjson.loads(line.removeprefix("data: "))
+                limit -= 1
+                if not limit:
+                    return

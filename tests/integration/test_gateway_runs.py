@@ -48,7 +48,7 @@ async def held(sdk: LangGraphClient, thread: str, **fields: Any) -> str:
 async def test_a_batch_of_runs_begins_and_each_ends(sdk: LangGraphClient) -> None:
     thread = await new_thread(sdk)
     one: Any = {"assistant_id": "steps", "input": EMPTY}
-    batch: list[Any] = [one, {**one, "thread_id": thread}]
+    batch: list[Any] = [one, {**one, "thread_id": thread, "assistantId": "steps"}]  # as JavaScript's client names it
 
     alone, threaded = await sdk.runs.create_batch(batch)
 

@@ -51,6 +51,7 @@ async def test_a_thread_and_its_runs_are_there_for_their_tenant_alone(tenants: T
         lambda: globex.threads.copy(thread),
         lambda: globex.threads.delete(thread),
         lambda: globex.http.get(f"/threads/{thread}/stream"),
+        lambda: globex.http.post(f"/threads/{thread}/stream/events", json={"channels": ["values"]}),
         lambda: globex.runs.create(thread, "asks", input=EMPTY),
         lambda: globex.runs.wait(thread, "asks", command={"resume": "yes"}),
         lambda: globex.runs.list(thread),
@@ -67,6 +68,12 @@ async def test_a_thread_and_its_runs_are_there_for_their_tenant_alone(tenants: T
         with pytest.raises(NOT_THERE) as problem:
             await call()
         assert problem.value.response.status_code == 404, (number, problem.value)
+    for params in {"assistant_id": "asks", "input": EMPTY}, {"interrupt_id": "x", "response": "yes"}:
+        method = "run.start" if "input" in params else "input.respond"
+        said: Any = await globex.http.post(
+            f"/threads/{thread}/commands", json={"id": 1, "method": method, "params": params}
+        )
+        assert said["type"] == "error", said
     with pytest.raises(ConflictError, match="is taken"):
         await globex.runs.create(thread, "asks", input=EMPTY, if_not_exists="create")
     assert await globex.threads.search(metadata={"mark": claims["mark"]}) == []

@@ -1,0 +1,150 @@
+"""`client.threads.stream` of LangGraph's SDK, by server-sent events and by WebSockets."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Literal
+
+import httpx
+import orjson
+import pytest
+from langgraph_sdk import get_sync_client
+from langgraph_sdk.client import LangGraphClient
+from websockets.asyncio.client import connect
+
+from tests.gateway_door import EMPTY, KEY, Door
+from tests.waiting import until_async
+
+HELLO: Any = {"messages": [{"role": "user", "content": "hello"}]}
+#: How long anything may take that a stream has to tell, s.
+WITHIN_S = 30
+
+
+async def all_of(stream: Any) -> list[Any]:
+    async with asyncio.timeout(WITHIN_S):
+        return [one async for one in stream]
+
+
+async def answered(door: Door, thread_id: str, method: str, key: str = KEY, **params: Any) -> httpx.Response:
+    """What the second gateway says to a command."""
+    async with httpx.AsyncClient(headers={"X-Api-Key": key}) as client:
+        body = {"id": 7, "method": method, "params": params}
+        return await client.post(f"{door.urls[1]}/threads/{thread_id}/commands", json=body)
+
+
+@pytest.mark.parametrize("transport", ["sse", "websocket"])
+async def test_each_turn_of_a_thread_tells_its_own_messages_and_values(
+    sdk: LangGraphClient, transport: Literal["sse", "websocket"]
+) -> None:
+    thread_id = (await sdk.threads.create())["thread_id"]
+    for turn in 1, 2:
+        async with sdk.threads.stream(thread_id, assistant_id="chats", transport=transport) as stream:
+            await stream.run.start(input=HELLO)
+            [message] = await all_of(stream.messages)
+            assert (await message.text, message.node) == ("hello there", "say")
+        state: Any = await sdk.threads.get_state(thread_id)
+        assert [one["type"] for one in state["values"]["messages"]] == ["human", "ai"] * turn
+
+
+async def test_a_question_of_a_subgraph_is_answered_once(sdk: LangGraphClient, door: Door) -> None:
+    async with asyncio.timeout(WITHIN_S), sdk.threads.stream(assistant_id="nests") as stream:
+        await stream.run.start(input=EMPTY)
+        [inner] = await all_of(stream.subgraphs)
+        assert inner.graph_name == "inner"
+        await until_async(lambda: stream.interrupted, "it asks", WITHIN_S)
+        [asked] = stream.interrupts
+        assert asked["value"] == {"question": "really?"}
+        unknown = await answered(door, stream.thread_id, "input.respond", interrupt_id="other", response="yes")
+        assert unknown.json()["error"] == "no_such_interrupt"
+        await stream.run.respond("yes")
+        assert await stream.output == {"done": ["first", "yes", "second"]}
+        again = await answered(
+            door, stream.thread_id, "input.respond", responses=[{**asked, "response": "no"}], strict_resume=True
+        )
+        assert again.json()["error"] in ("no_such_interrupt", "invalid_argument")
+
+
+async def test_calls_of_tools_and_what_a_graph_writes_are_told(sdk: LangGraphClient) -> None:
+    call = {"id": "call-1", "name": "double", "args": {"number": 4}, "type": "tool_call"}
+    async with sdk.threads.stream(assistant_id="doubles") as stream:
+        await stream.run.start(input={"messages": [{"role": "ai", "content": "", "tool_calls": [call]}]})
+        [called] = await all_of(stream.tool_calls)
+        assert (called.name, called.input, (await called.output)["content"]) == ("double", {"number": 4}, "8")
+    async with sdk.threads.stream(assistant_id="steps") as stream:
+        await stream.run.start(input=EMPTY)
+        told = await all_of(stream.subscribe(["custom", "checkpoints", "updates", "tasks"]))
+    assert [one["params"]["data"] for one in told if one["method"] == "custom"] == [
+        {"payload": {"at": node}} for node in ("first", "second")
+    ]
+    updates = [one["params"]["data"] for one in told if one["method"] == "updates"]
+    assert updates == [{"node": node, "values": {"done": [node]}} for node in ("first", "second")]
+    assert [one["params"]["data"]["step"] for one in told if one["method"] == "checkpoints"] == [-1, 0, 1, 2]
+    assert {one["params"]["data"]["name"] for one in told if one["method"] == "tasks"} == {"first", "second"}
+
+
+async def test_a_run_that_fails_says_why(sdk: LangGraphClient, door: Door) -> None:
+    async with asyncio.timeout(WITHIN_S), sdk.threads.stream(assistant_id="fails") as stream:
+        await stream.run.start(input=EMPTY)
+        with pytest.raises(RuntimeError, match="no such thing"):
+            await stream.output
+    with (
+        get_sync_client(url=door.urls[0], api_key=None) as sync,
+        sync.threads.stream(assistant_id="steps") as blocking,
+    ):
+        blocking.run.start(input=EMPTY)
+        assert blocking.output == {"done": ["first", "second"]}
+
+
+async def test_what_is_no_command_or_subscription_says_what_is(sdk: LangGraphClient, door: Door) -> None:
+    thread_id = (await sdk.threads.create())["thread_id"]
+    for method, params, code, said in (
+        ("state.get", {}, "unknown_command", "send run.start or input.respond"),
+        ("run.start", {}, "invalid_argument", "assistant_id: Field required"),
+        ("run.start", {"assistant_id": "nobody"}, "invalid_argument", "there is no assistant 'nobody'"),
+        ("run.start", {"assistant_id": "steps", "wings": 2}, "invalid_argument", "wings"),
+        ("input.respond", {"responses": []}, "invalid_argument", "responses"),
+        ("input.respond", {"interrupt_id": "x", "response": 1}, "invalid_argument", "has begun no run"),
+    ):
+        answer = (await answered(door, thread_id, method, **params)).json()
+        assert (answer["type"], answer["id"], answer["error"]) == ("error", 7, code)
+        assert said in answer["message"]
+    url = f"{door.urls[0]}/threads/{thread_id}"
+    async with httpx.AsyncClient() as client:
+        for path, body, told in (
+            ("commands", {"method": "run.start"}, "id: Field required"),
+            ("stream/events", {"channels": []}, "channels"),
+            ("stream/events", {"channels": ["news"]}, "channels.0"),
+            ("stream/events", {"channels": ["values"], "depth": -1}, "depth"),
+        ):
+            refused = await client.post(f"{url}/{path}", json=body)
+            assert refused.status_code == 422
+            assert told in refused.json()["detail"]
+        nowhere = await client.post(f"{door.urls[0]}/threads/nowhere/stream/events", json={"channels": ["values"]})
+        assert nowhere.status_code == 404
+
+
+async def test_who_may_only_look_begins_nothing(sdk: LangGraphClient, door: Door) -> None:
+    thread_id = (await sdk.threads.create())["thread_id"]
+    await sdk.runs.wait(thread_id, "steps", input=EMPTY)
+    refused = await answered(door, thread_id, "run.start", key="see", assistant_id="steps", input=EMPTY)
+    assert refused.status_code == 403
+    socket = f"{door.urls[1].replace('http', 'ws')}/threads/{thread_id}/stream/events"
+
+    async with asyncio.timeout(WITHIN_S), connect(socket, additional_headers={"X-Api-Key": "see"}) as websocket:
+
+        async def said(text: Any) -> Any:
+            await websocket.send(text if isinstance(text, str) else orjson.dumps(text).decode())
+            return orjson.loads(await websocket.recv())
+
+        assert (await said("no JSON"))["error"] == "invalid_argument"
+        start = {"id": 1, "method": "run.start", "params": {"assistant_id": "steps", "input": EMPTY}}
+        assert (await said(start))["error"] == "permission_denied"
+        wrong = {"id": 2, "method": "subscription.subscribe", "params": {"channels": ["news"]}}
+        assert (await said(wrong))["error"] == "invalid_argument"
+        nothing = {"id": 3, "method": "subscription.unsubscribe", "params": {"subscription_id": "x"}}
+        assert (await said(nothing))["error"] == "no_such_subscription"
+        listens = await said({**wrong, "id": 4, "params": {"channels": ["lifecycle"]}})
+        told = [orjson.loads(await websocket.recv())["params"]["data"]["event"] for _ in range(2)]
+        assert told == ["running", "completed"]
+        assert (await said({**nothing, "id": 5, "params": listens["result"]}))["type"] == "success"
+    assert len(await sdk.runs.list(thread_id)) == 1
