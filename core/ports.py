@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["Command", "Connection", "OpenConnection", "Part"]
+from core.errors import TransportDown
+
+__all__ = ["Command", "Connection", "OpenConnection", "Part", "Receiver", "SendingConnection"]
 
 #: One part of a command.
 Part = bytes | str | int | float
@@ -33,6 +35,27 @@ class Connection(Protocol):
 
     async def close(self) -> None:
         """Closes the connection at once."""
+
+
+class Receiver(Protocol):
+    """Who is told how an exchange ended: a future, or an object that is told before the loop's next turn."""
+
+    def done(self) -> bool:
+        """Whether it is not to be told any more."""
+
+    def set_result(self, replies: list[Any], /) -> None: ...
+
+    def set_exception(self, error: TransportDown, /) -> None: ...
+
+
+@runtime_checkable
+class SendingConnection(Connection, Protocol):
+    """A connection that also serves callers that do not wait."""
+
+    def send(self, commands: Sequence[Command], receiver: Receiver) -> None:
+        """As `exchange`, whose replies or TransportDown the receiver is told.
+
+        Raises TransportDown when the connection is not open: nothing was sent, and the receiver is not told."""
 
 
 #: Gives a new connection, not yet open.

@@ -26,7 +26,7 @@ from core.config.settings import RedisConfig
 from core.config.tls import certificate_error, tls_context
 from core.config.variables import secret_text
 from core.errors import AgentSystemError, ConfigError, ReplyTooLarge, TransportDown
-from core.ports import Part
+from core.ports import Part, Receiver
 
 __all__ = ["ResponseError", "Wire", "client"]
 
@@ -129,9 +129,17 @@ class Wire:
         (default: that of the wire): commands that were sent may or may not have been carried out. Raises ReplyTooLarge,
         which is one, when they exceed `max_bytes`: never more than about twice that is held in memory.
         """
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        return await self._open_link().exchange(commands, timeout_s, max_bytes)
+
+    def send(self, commands: Sequence[Sequence[Part]], receiver: Receiver) -> None:
+        """See SendingConnection."""
+        self._open_link().begin(commands, receiver, self._timeout_s)
+
+    def _open_link(self) -> _Link:
         if self._link is None:
             raise TransportDown(f"the connection to {self._config.endpoint} is closed")
-        return await self._link.exchange(commands, self._timeout_s if timeout_s is None else timeout_s, max_bytes)
+        return self._link
 
     async def close(self) -> None:
         """Closes the connection, at once; an exchange that is waiting raises TransportDown."""
@@ -148,7 +156,8 @@ class _Link(asyncio.Protocol):
     """An open connection. It has no streams between socket and parser, which would cost as much as all the rest."""
 
     __slots__ = (
-        "_expected", "_left", "_loop", "_lost", "_name", "_reader", "_replies", "_transport", "_waiter", "is_open"
+        "_expected", "_left", "_loop", "_lost", "_name", "_reader", "_receiver", "_replies", "_timer", "_transport",
+        "is_open",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -157,7 +166,8 @@ class _Link(asyncio.Protocol):
         self._reader = hiredis.Reader(protocolError=_NotRedis, replyError=ResponseError, notEnoughData=_MORE)
         self._transport: asyncio.Transport | None = None
         self._lost: asyncio.Future[None] = self._loop.create_future()
-        self._waiter: asyncio.Future[list[Any]] | None = None
+        self._receiver: Receiver | None = None  #: of the exchange that goes on
+        self._timer: asyncio.TimerHandle | None = None  #: which ends it
         self._replies: list[Any] = []
         self._expected = 0
         self._left: float = 0  # bytes that the replies may still have
@@ -166,27 +176,38 @@ class _Link(asyncio.Protocol):
     async def exchange(
         self, commands: Sequence[Sequence[Part]], timeout_s: float, max_bytes: int | None = None
     ) -> list[Any]:
-        if self._waiter is not None:
-            raise RuntimeError("a wire carries one exchange at a time")
-        packed = b"".join([_pack(tuple(command)) for command in commands])
-        if self._transport is None or not self.is_open:
-            raise TransportDown(f"the connection to {self._name} is closed")
-        if not commands:
-            return []
-        self._replies, self._expected = [], len(commands)
-        self._left = float("inf") if max_bytes is None else max_bytes
         waiter: asyncio.Future[list[Any]] = self._loop.create_future()
-        self._waiter = waiter
-        self._transport.write(packed)
-        timer = self._loop.call_later(timeout_s, self._fail, f"did not answer within {timeout_s:g} s")
+        self.begin(commands, waiter, timeout_s, max_bytes)
         try:
             return await waiter
         except asyncio.CancelledError:
             self._fail("was left in the middle of an exchange")
             raise
-        finally:
-            timer.cancel()
-            self._waiter = None
+
+    def begin(
+        self, commands: Sequence[Sequence[Part]], receiver: Receiver, timeout_s: float, max_bytes: int | None = None
+    ) -> None:
+        if self._receiver is not None:
+            raise RuntimeError("a wire carries one exchange at a time")
+        packed = b"".join([_pack(tuple(command)) for command in commands])
+        if self._transport is None or not self.is_open:
+            raise TransportDown(f"the connection to {self._name} is closed")
+        if not commands:
+            receiver.set_result([])
+            return
+        self._replies, self._expected = [], len(commands)
+        self._left = float("inf") if max_bytes is None else max_bytes
+        self._receiver = receiver
+        self._timer = self._loop.call_later(timeout_s, self._fail, f"did not answer within {timeout_s:g} s")
+        self._transport.write(packed)
+
+    def _end(self) -> Receiver | None:
+        """Ends the exchange that goes on, and gives who is to be told, if somebody is."""
+        receiver, self._receiver = self._receiver, None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return None if receiver is None or receiver.done() else receiver
 
     async def close(self) -> None:
         self._fail("was closed")
@@ -196,10 +217,10 @@ class _Link(asyncio.Protocol):
     def _fail(self, why: str, kind: type[TransportDown] = TransportDown) -> None:
         """Ends the connection; a caller that waits for replies gets TransportDown."""
         self.is_open = False
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(kind(f"{self._name} {why}"))
         if self._transport is not None:
             self._transport.abort()
+        if (receiver := self._end()) is not None:
+            receiver.set_exception(kind(f"{self._name} {why}"))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # It is not checked: the transports of other loops, such as uvloop's, are not of asyncio's classes.
@@ -219,11 +240,10 @@ class _Link(asyncio.Protocol):
         except _NotRedis:
             self._fail("does not speak the protocol of Redis")
             return
-        waiter = self._waiter
-        if waiter is None or len(replies) > self._expected:
+        if self._receiver is None or len(replies) > self._expected:
             self._fail("said something it was not asked for")
-        elif len(replies) == self._expected and not waiter.done():
-            waiter.set_result(replies)
+        elif len(replies) == self._expected and (receiver := self._end()) is not None:
+            receiver.set_result(replies)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail(f"broke the connection: {exc}" if exc else "closed the connection")

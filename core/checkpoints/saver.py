@@ -159,7 +159,7 @@ class CheckpointSaver(BaseCheckpointSaver[str]):
         """Stores a checkpoint, and returns the config that names it. Raises CheckpointTooLarge: nothing was stored."""
         thread_id = thread_of(config)
         put = self._encoding(thread_id).checkpoint(config, checkpoint, metadata, new_versions)
-        await self._to_be_sent().put(thread_id, put)
+        await self._to_be_sent().add(thread_id, put).stored()
         return config_of(config["configurable"]["thread_id"], put.ns, put.checkpoint_id)
 
     @with_signature
@@ -169,7 +169,7 @@ class CheckpointSaver(BaseCheckpointSaver[str]):
         """Stores what a task has written on top of a checkpoint. Raises CheckpointTooLarge: nothing was stored."""
         thread_id = thread_of(config)
         put = self._encoding(thread_id).writes(config, writes, task_id, task_path)
-        await self._to_be_sent().put(thread_id, put)
+        await self._to_be_sent().add(thread_id, put).stored()
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Deletes all that is stored of a thread."""
@@ -193,7 +193,7 @@ class CheckpointSaver(BaseCheckpointSaver[str]):
             if until is not None and stored.checkpoint_id > until:
                 continue
             put, writes = reseal(stored, self._sealing, source_thread_id, target_thread_id)
-            await self._to_be_sent().put(target_thread_id, put, *writes)
+            await self._to_be_sent().add(target_thread_id, put, *writes).stored()
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Deletes all checkpoints of threads (`delete`), or all but the newest of each namespace and those that are

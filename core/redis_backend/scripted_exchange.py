@@ -10,7 +10,7 @@ from core.ports import Command, Connection
 from core.redis_client import ResponseError
 from core.server_info import explained, is_elsewhere, passes_soon, why_refused
 
-__all__ = ["exchange", "refusal", "unrefused"]
+__all__ = ["exchange", "refusal", "settled", "unrefused"]
 
 
 async def exchange(
@@ -22,6 +22,19 @@ async def exchange(
     Raises TransportDown: the commands may or may not have been carried out."""
     await connection.connect()
     replies = await connection.exchange(commands, timeout_s=timeout_s)
+    return await settled(connection, commands, replies, scripts, timeout_s=timeout_s)
+
+
+async def settled(
+    connection: Connection,
+    commands: Sequence[Command],
+    replies: list[Any],
+    scripts: Sequence[str],
+    *,
+    timeout_s: float | None = None,
+) -> list[Any]:
+    """The replies, once the scripts that were missing are loaded, and their commands carried out. Raises as
+    `exchange`."""
     missing = [place for place, reply in enumerate(replies) if _is_missing_script(reply)]
     if missing:  # a server forgets scripts when it is restarted, or another takes over
         loads = [("SCRIPT", "LOAD", script) for script in scripts]

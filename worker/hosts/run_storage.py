@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from core.agent_run import RunOptions
 from core.checkpoints.encoding import config_of, thread_of
+from core.checkpoints.outbox import Gathered
 from core.checkpoints.saver import CheckpointSaver, with_signature
 from core.checkpoints.storage import CheckpointPut, Fence, Storage, WritesPut
 from core.errors import AgentSystemError
@@ -38,7 +39,7 @@ class Batch:
 
     def __init__(self) -> None:
         self.puts: list[Encode] = []
-        self.sent: asyncio.Future[None] | None = None  #: is done when it is stored; None: it is not on its way yet
+        self.sent: Gathered | None = None  #: what it has become; None: it is not on its way yet
 
 
 async def store_last_soon(saver: RunSaver) -> None:
@@ -192,7 +193,7 @@ class RunSaver(CheckpointSaver):
             self._send_all()
         for batch in batches:
             assert batch.sent is not None
-            await asyncio.shield(batch.sent)
+            await batch.sent.stored()
 
     def _send_all(self) -> None:
         """Whoever waits for a batch that cannot be encoded is told why; nothing that comes later is."""
@@ -202,9 +203,8 @@ class RunSaver(CheckpointSaver):
             try:
                 puts = [encode() for encode in batch.puts]
             except Exception as error:
-                batch.sent = self._loop.create_future()
-                batch.sent.set_exception(error)
-                batch.sent.exception()  # it may be that nobody waits
+                batch.sent = Gathered()
+                batch.sent.end(error)
                 continue
             batch.sent = self._to_be_sent().add(thread_id, *puts)
             self.stored = True
