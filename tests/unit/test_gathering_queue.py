@@ -11,7 +11,7 @@ from langgraph.graph import START, StateGraph
 from langgraph.pregel import main
 
 from core.memory_backend.clock import run_virtual
-from worker.hosts.gathering_queue import GATHER_S, gather_what_is_told, use_gathering_queues
+from worker.hosts.gathering_queue import GATHER_MOST_S, GATHER_S, gather_what_is_told, use_gathering_queues
 
 
 class State(TypedDict, total=False):
@@ -60,6 +60,43 @@ def test_tokens_are_gathered_the_first_is_told_at_once_and_none_is_old() -> None
     assert max(late_s) <= GATHER_S
     times = {round(when_s, 6) for when_s, mode, _ in gathered if mode == "custom"}
     assert times == {1, 1.04, 1.08, 1.12, 1.16, 1.2, 2.2}
+
+
+def test_where_many_speak_they_tell_together_and_less_often_but_their_first_at_once() -> None:
+    async def all_told() -> list[list[tuple[float, str, Any]]]:
+        async def later(number: int) -> list[tuple[float, str, Any]]:
+            await asyncio.sleep(number * 0.0007)
+            return await told(graph_of(speak), ["custom"], gathers=True)
+
+        return await asyncio.gather(*(asyncio.create_task(later(number)) for number in range(80)))
+
+    runs = run_virtual(all_told(), seed=1)
+    for found in runs:
+        assert [data for _, _, data in found] == [*range(40), "late"]
+        due_s = [*(1 + number * 0.005 for number in range(40)), 2.2]
+        late_s = [when_s - due for (when_s, *_), due in zip(found, due_s, strict=True)]
+        assert late_s[0] == pytest.approx(0)
+        assert 0.05 < max(late_s) <= GATHER_MOST_S + 1e-6
+    moments = {round(when_s + number * 0.0007, 6) for number, found in enumerate(runs) for when_s, *_ in found[1:-1]}
+    assert len(moments) < 80
+
+
+def test_the_first_token_after_what_is_none_waits_for_nothing() -> None:
+    async def quick(state: State) -> State:
+        return {"said": 0}
+
+    async def first(state: State) -> State:
+        await asyncio.sleep(0.005)
+        get_stream_writer()("first")
+        await asyncio.sleep(1)
+        return {"said": 1}
+
+    found = run_virtual(told(graph_of(quick, first), ["custom", "updates"], gathers=True), seed=1)
+    assert [(round(when_s, 6), mode) for when_s, mode, _ in found] == [
+        (0, "updates"),
+        (0.005, "custom"),
+        (1.005, "updates"),
+    ]
 
 
 def test_what_graphs_below_tell_besides_tokens_waits_for_nothing() -> None:
