@@ -8,11 +8,11 @@ task's record, not an entry.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
+from msgspec import Struct
 
 from core.run_keys import AttemptKey, RunKey
 
@@ -29,8 +29,7 @@ MAX_ENTRIES = 10_000
 _NUMBER = re.compile(rb"[0-9]{1,18}")
 
 
-@dataclass(frozen=True, slots=True)
-class StreamChunk:
+class StreamChunk(Struct, frozen=True):
     """One chunk of a run's stream."""
 
     id: str  #: with `after`, a reader goes on behind it
@@ -55,13 +54,15 @@ def entry_of(
     )
 
 
-def chunks_of(entry_id: bytes, fields: Mapping[bytes, bytes], after_place: int = -1) -> Iterator[StreamChunk]:
+def chunks_of(entry_id: bytes, fields: Mapping[bytes, bytes], after_place: int = -1) -> list[StreamChunk]:
     """The chunks of an entry of which an EntryCheck knows that a worker has written it, but for those up to
     `after_place`."""
-    attempt = int(fields[b"attempt"])
-    for place, (mode, namespace, data) in enumerate(orjson.loads(fields[b"chunks"])):
-        if place > after_place:
-            yield StreamChunk(f"{entry_id.decode()}/{place}", attempt, mode, tuple(namespace), data)
+    attempt, stamp = int(fields[b"attempt"]), entry_id.decode()
+    return [
+        StreamChunk(f"{stamp}/{place}", attempt, mode, tuple(namespace), data)
+        for place, (mode, namespace, data) in enumerate(orjson.loads(fields[b"chunks"]))
+        if place > after_place
+    ]
 
 
 class EntryCheck:

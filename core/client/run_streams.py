@@ -183,14 +183,15 @@ class RunStream:
 
     async def _next(self, followed: Followed) -> list[StreamChunk]:
         """The next chunks; none: the run is over, and all were given. Who goes on appending keeps nobody from that."""
-        known, _, place = self._last.partition("/")
+        last, _, place = self._last.partition("/")
+        known = last.encode()
         chunks: list[StreamChunk] = []
         left = 2 * MAX_ENTRIES
         while not chunks and left > 0 and (entries := await self._client._stream_entries.aio(followed)):
             left -= len(entries) if followed.ends else 0
             for entry_id, fields in entries:
-                told, goes_on = dict(zip(fields[::2], fields[1::2], strict=True)), entry_id.decode() == known
-                if await self._is_signed(told) and self._check.takes(told):
+                told, goes_on = dict(zip(fields[::2], fields[1::2], strict=True)), entry_id == known
+                if (self._is_signed(told) or await self._is_of_another(told)) and self._check.takes(told):
                     if goes_on:
                         self._attempt = int(told[b"attempt"])
                     chunks += chunks_of(entry_id, told, int(place) if goes_on else -1)
@@ -198,11 +199,14 @@ class RunStream:
                     self._warn()
         return chunks
 
-    async def _is_signed(self, entry: dict[bytes, bytes]) -> bool:
-        """Whether a worker of the run has signed an entry. If it seems not to be so, the run may be somebody else's."""
-        if self._check.is_signed(entry):
-            self._knows_owner = True
-            return True
+    def _is_signed(self, entry: dict[bytes, bytes]) -> bool:
+        """Whether a worker of the run has signed an entry, by the keys of the owner as far as it is known."""
+        signed = self._check.is_signed(entry)
+        self._knows_owner = self._knows_owner or signed
+        return signed
+
+    async def _is_of_another(self, entry: dict[bytes, bytes]) -> bool:
+        """Whether the run turns out to be somebody else's, with a worker that has signed an entry."""
         if self._knows_owner:
             return False
         self._knows_owner = True
