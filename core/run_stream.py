@@ -23,6 +23,8 @@ STREAM_TTL_MS = 60 * 60 * 1000
 
 #: Higher than the place of any chunk in its entry.
 LAST_PLACE = 2**31
+#: What the data of a chunk say that was not told.
+LEFT_OUT = frozenset({"left_out", "left_out_bytes"})
 #: Number of entries that are kept of a stream; the oldest go first.
 MAX_ENTRIES = 10_000
 
@@ -39,6 +41,11 @@ class StreamChunk(Struct, frozen=True):
     mode: str
     namespace: tuple[str, ...] = ()  #: of the subgraph that tells it; empty: the graph itself
     data: Any = None
+
+    @property
+    def is_left_out(self) -> bool:
+        """Whether it only says why it holds no data: there was too much of it, or no JSON holds it."""
+        return isinstance(self.data, dict) and len(self.data) == 1 and not LEFT_OUT.isdisjoint(self.data)
 
 
 def entry_of(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +15,10 @@ from core.cli.session import client_of, run, settings
 if TYPE_CHECKING:
     from core.client.agent_client import AgentClient
     from core.config.settings import Settings
+    from core.run_stream import StreamChunk
     from core.tasks import Task
+
+    Show = Callable[[StreamChunk], None]
 
 __all__ = ["run_graph"]
 
@@ -30,6 +35,7 @@ def run_graph(
     ] = "updates",
     context: Annotated[str | None, typer.Option(metavar="JSON", help="What nodes find as runtime.context.")] = None,
     config: Annotated[str | None, typer.Option(metavar="JSON", help="configurable, tags, recursion_limit, ...")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="What it tells as JSON, in a terminal as well.")] = False,
     local: Annotated[
         bool, typer.Option("--local", help="Run it here, on a hierarchy in this process, without a server.")
     ] = False,
@@ -40,15 +46,16 @@ def run_graph(
         list[str] | None, typer.Option("--langgraph", metavar="PATH", help="With --local: a LangGraph project.")
     ] = None,
 ) -> None:
-    """Run a LangGraph graph: show what it tells meanwhile, a JSON object a line, and then print its final state.
+    """Run a LangGraph graph: show what it tells meanwhile, and then print its final state.
 
-    What it tells goes to stderr, so that stdout has the result alone. After Ctrl-C the run goes on, unless it is
-    --local, where nothing remains of it.
+    What it tells goes to stderr, so that stdout has the result alone: in a terminal for people, elsewhere, or with
+    --json, as a JSON object a line. After Ctrl-C the run goes on, unless it is --local, where nothing remains of it.
     """
     from core.agent_run import RunOptions
     from core.cli.awaiting import finish
     from core.tasks import Task
 
+    show = _show_json if as_json or not sys.stderr.isatty() else _shower()
     said: dict[str, Any] = {"thread_id": thread, "stream": [mode for mode in stream.split(",") if mode]}
     for option, text in ("context", context), ("config", config):
         if text is not None:
@@ -56,21 +63,21 @@ def run_graph(
     task = Task(task_type=name, payload=json_argument("the input", given), run=RunOptions(**said))
     if local:
         files = [str(Path(path, "langgraph.json")) if Path(path).is_dir() else path for path in projects or ()]
-        finish(run(_run_here([*(imports or ()), *files], task)))
+        finish(run(_run_here([*(imports or ()), *files], task, show)))
     elif imports or projects:
         raise typer.BadParameter("they go with --local: elsewhere workers have the code", param_hint="--import")
     else:
-        finish(run(_run(settings(), task)))
+        finish(run(_run(settings(), task, show)))
 
 
-async def _run(configured: Settings, task: Task) -> Task:
+async def _run(configured: Settings, task: Task, show: Show) -> Task:
     from core.cli.awaiting import telling_why
 
     async with client_of(configured) as client, telling_why(configured, task.task_id):
-        return await _told(client, task)
+        return await _told(client, task, show)
 
 
-async def _run_here(modules: list[str], task: Task) -> Task:
+async def _run_here(modules: list[str], task: Task, show: Show) -> Task:
     """On a hierarchy that is there for this run alone. Raises ConfigError: a module cannot be imported, or none has
     the graph. BadTask: the graph asks something."""
     import asyncio
@@ -84,7 +91,7 @@ async def _run_here(modules: list[str], task: Task) -> Task:
         known = ", ".join(name for name in handlers.names() if not name.startswith("agents.")) or "nothing"
         raise ConfigError(f"there is no {task.task_type!r} here, but {known}. Name its code: --import or --langgraph.")
     async with LocalHierarchy(handlers=handlers) as client:
-        running, asking = asyncio.create_task(_told(client, task)), asyncio.create_task(_question(client))
+        running, asking = asyncio.create_task(_told(client, task, show)), asyncio.create_task(_question(client))
         await asyncio.wait({running, asking}, return_when=asyncio.FIRST_COMPLETED)
         asking.cancel()
         if running.done():
@@ -108,14 +115,31 @@ async def _question(client: AgentClient) -> str:
         await asyncio.sleep(LOOK_S)
 
 
-async def _told(client: AgentClient, task: Task) -> Task:
-    """The ended run, with what it tells meanwhile on stderr."""
+async def _told(client: AgentClient, task: Task, show: Show) -> Task:
+    """The ended run, with what it tells meanwhile shown."""
+    await client.submit.aio(task)
+    async for chunk in client.stream(task.task_id):
+        show(chunk)
+    return await client.result.aio(task.task_id)
+
+
+def _show_json(chunk: StreamChunk) -> None:
     import orjson
 
     from core.cli.render import note
 
-    await client.submit.aio(task)
-    async for chunk in client.stream(task.task_id):
-        where = {"namespace": chunk.namespace} if chunk.namespace else {}
-        note(orjson.dumps({"mode": chunk.mode, **where, "data": chunk.data}).decode())
-    return await client.result.aio(task.task_id)
+    where = {"namespace": chunk.namespace} if chunk.namespace else {}
+    note(orjson.dumps({"mode": chunk.mode, **where, "data": chunk.data}).decode())
+
+
+def _shower() -> Show:
+    """Shows chunks to people."""
+    from core.cli.chunk_text import ChunkText
+
+    text = ChunkText()
+
+    def show(chunk: StreamChunk) -> None:
+        sys.stderr.write(text.of(chunk))
+        sys.stderr.flush()
+
+    return show

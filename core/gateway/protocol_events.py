@@ -132,8 +132,8 @@ class RunTold:
         if self._attempt and chunk.attempt > self._attempt:
             yield from self._told_of_messages(self._messages.break_off(DIED))
         self._attempt = chunk.attempt
-        if isinstance(chunk.data, dict) and chunk.data.keys() == {"left_out_bytes"}:
-            return  # it was too large to be told, and none of these events says so
+        if chunk.is_left_out:
+            return  # none of these events says so
         if chunk.mode == "messages":
             yield from self._told_of_messages(self._messages.take(chunk.data, chunk.namespace))
         elif chunk.mode == "updates":
