@@ -13,12 +13,14 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypedDict
 
+from langgraph.config import get_stream_writer
 from langgraph.graph import START, StateGraph
 from pydantic import BaseModel
 
 from tests.waiting import until_async
 from worker.authoring.context import current_context
 from worker.authoring.handlers import agent
+from worker.children.frames import FRAME_LIMIT_BYTES
 
 mine: ContextVar[str] = ContextVar("mine")
 here: Counter[int] = Counter()  #: how many runs have come to meet in this process, by how many are to
@@ -62,6 +64,16 @@ def meet_in_threads(state: Meeting) -> Meeting:
 
 
 agent("meets_in_threads")(of_nodes(meet_in_threads))
+
+
+async def tell_much(state: Meeting) -> Meeting:
+    """Tells more within one turn of the loop than a frame may hold."""
+    for _ in range(FRAME_LIMIT_BYTES // 200_000 + 1):
+        get_stream_writer()("x" * 200_000)
+    return {"pid": os.getpid()}
+
+
+agent("tells_much")(of_nodes(tell_much))
 
 
 async def wait_for(state: Meeting) -> Meeting:

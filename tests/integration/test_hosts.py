@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from core.agent_run import RunOptions
 from core.tasks import Task
 from tests.executor_bench import INTEGRATION, Bench, error_of
 from tests.waiting import until_async
@@ -53,6 +54,11 @@ async def test_blocking_nodes_of_many_runs_have_a_thread_each(host: Bench) -> No
     tasks = [host.submit("meets_in_threads", {"count": 40}) for _ in range(40)]
 
     assert {(await host.end_of(task)).status for task in tasks} == {"completed"}
+
+
+async def test_a_run_may_tell_more_at_once_than_a_message_holds(host: Bench) -> None:
+    ended = await host.run("tells_much", {}, run=RunOptions(stream=["custom"]))
+    assert ended.status == "completed", ended.error
 
 
 async def test_runs_take_no_slot_of_a_function_and_isolated_ones_do(host: Bench, tmp_path: Path) -> None:
