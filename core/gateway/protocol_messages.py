@@ -120,9 +120,8 @@ class _Growing:
         if growing is None or not self._goes_on(block):
             yield from self._finish_block()
             self._index += 1
-            begun = block if growing is None else {**block, growing[0]: ""}
-            self._block = {**begun, "index": self._index}
-            yield self.event({"event": "content-block-start", "index": self._index, "content": begun})
+            self._block = block if growing is None else {**block, growing[0]: ""}
+            yield self.event({"event": "content-block-start", "index": self._index, "content": {**self._block}})
         if growing is not None and (piece := block.get(growing[0])):
             assert self._block is not None
             self._block[growing[0]] += piece
