@@ -20,7 +20,7 @@ from core.client.run_streams import RunStream
 from core.errors import AgentSystemError, UnknownTask
 from core.gateway.access import caller_of
 from core.gateway.hierarchy import Hierarchy
-from core.gateway.problems import Problem, response_of
+from core.gateway.problems import Problem
 from core.gateway.protocol_commands import Command, failed, obey, succeeded
 from core.gateway.protocol_events import A_MS, CHANNELS, EPOCH_MS, Event, Numbers, RunTold, Wanted
 from core.gateway.rbac import Action, check_may
@@ -137,15 +137,9 @@ async def _of_run(hierarchy: Hierarchy, run: RunRecord) -> AsyncGenerator[tuple[
 @router.websocket("/stream/events")
 async def socket(websocket: WebSocket, thread_id: str) -> None:
     """Takes commands, among them `subscription.subscribe` and `subscription.unsubscribe`, and tells events. Each frame
-    is a text in JSON."""
-    hierarchy = hierarchy_of(websocket)
-    try:
-        await known_thread(hierarchy, thread_id)
-    except Problem as problem:
-        await websocket.send_denial_response(response_of(problem))
-        return
+    is a text in JSON. The thread may begin with a command of this connection."""
     await websocket.accept()
-    connection = _Connection(websocket, hierarchy, thread_id)
+    connection = _Connection(websocket, hierarchy_of(websocket), thread_id)
     try:
         await connection.serve()
     except (WebSocketDisconnect, RuntimeError):  # the second: it was closed by the other side while something was sent
@@ -211,6 +205,8 @@ class _Connection:
     async def _tell(self, subscription: Subscription) -> None:
         with suppress(WebSocketDisconnect, RuntimeError):
             try:
+                while await self._hierarchy.records.thread(self._thread_id) is None:
+                    await self._hierarchy.news.wait(self._thread_id)
                 async with aclosing(thread_events(self._hierarchy, self._thread_id, subscription)) as events:
                     async for event in events:
                         await self._send(event)

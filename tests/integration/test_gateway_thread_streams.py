@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any, Literal
+from uuid import uuid4
 
 import httpx
 import orjson
@@ -49,8 +50,15 @@ async def test_each_turn_of_a_thread_tells_its_own_messages_and_values(
 async def test_a_question_of_a_subgraph_is_answered_once(sdk: LangGraphClient, door: Door) -> None:
     async with asyncio.timeout(WITHIN_S), sdk.threads.stream(assistant_id="nests") as stream:
         await stream.run.start(input=EMPTY)
-        [inner] = await all_of(stream.subgraphs)
-        assert inner.graph_name == "inner"
+        begun = []
+        async for event in stream.events:
+            if event["method"] == "lifecycle":
+                begun.append((event["params"]["data"]["graph_name"], event["params"]["data"]["event"]))
+                if begun[-1] == ("nests", "interrupted"):
+                    break
+        assert begun == [
+            ("nests", "running"), ("inner", "started"), ("inner", "interrupted"), ("nests", "interrupted"),
+        ]  # fmt: skip
         await until_async(lambda: stream.interrupted, "it asks", WITHIN_S)
         [asked] = stream.interrupts
         assert asked["value"] == {"question": "really?"}
@@ -148,3 +156,19 @@ async def test_who_may_only_look_begins_nothing(sdk: LangGraphClient, door: Door
         assert told == ["running", "completed"]
         assert (await said({**nothing, "id": 5, "params": listens["result"]}))["type"] == "success"
     assert len(await sdk.runs.list(thread_id)) == 1
+
+
+async def test_a_websocket_may_be_there_before_its_thread(door: Door) -> None:
+    socket = f"{door.urls[0].replace('http', 'ws')}/threads/{uuid4()}/stream/events"
+    async with asyncio.timeout(WITHIN_S), connect(socket) as websocket:
+        for number, (method, params) in enumerate(
+            [
+                ("subscription.subscribe", {"channels": ["lifecycle"]}),
+                ("run.start", {"assistant_id": "steps", "input": EMPTY}),
+            ]
+        ):
+            await websocket.send(orjson.dumps({"id": number, "method": method, "params": params}).decode())
+        told = [orjson.loads(await websocket.recv()) for _ in range(4)]
+    assert {one["id"]: one["type"] for one in told if "id" in one} == {0: "success", 1: "success"}
+    states = [one["params"]["data"]["event"] for one in told if one.get("method") == "lifecycle"]
+    assert states == ["running", "completed"]
