@@ -13,6 +13,7 @@ from core.agent_run import RunOptions
 from core.tasks import Task
 from tests.executor_bench import INTEGRATION, Bench, error_of
 from tests.waiting import until_async
+from worker.hosts.main import NICENESS
 
 AGENTS = str(INTEGRATION / "host_user_graphs.py")
 
@@ -48,6 +49,13 @@ async def test_runs_share_a_process_and_nothing_else(host: Bench, capfd: pytest.
     assert [finished.output for finished in ended] == [f"begins {i}\nends {i}\n" for i in ids]
     shown = capfd.readouterr().err
     assert all(f"[{i}] begins {i}\n" in shown and f"[{i}] ends {i}\n" in shown for i in ids)
+
+
+async def test_what_runs_do_has_a_lower_priority_than_their_worker(host: Bench) -> None:
+    ended = await host.run("meets", {"count": 1})
+
+    assert ended.result is not None
+    assert psutil.Process(ended.result["pid"]).nice() == min(19, psutil.Process().nice() + NICENESS)
 
 
 async def test_blocking_nodes_of_many_runs_have_a_thread_each(host: Bench) -> None:

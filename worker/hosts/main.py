@@ -83,6 +83,9 @@ TOLD_BYTES = 1 << 20
 #: A longer line is passed on in pieces.
 LINE_CHARACTERS = 8192
 
+#: By how much lower the priority of a host is than that of its worker, which has messages of others to pass on as well.
+NICENESS = 5
+
 #: So many new objects let the garbage collector look for cycles. Python's 700 are fewer than one run has, so that it
 #: would look through all runs under way again and again; LangGraph itself leaves no cycles behind.
 OBJECTS_BETWEEN_LOOKS = 10_000
@@ -93,6 +96,7 @@ def serve(connection: socket.socket, handlers: Handlers, memory_mb: int, runs_at
 
     `memory_mb`: what all runs together may allocate, unless the handler of the only one has a limit of its own.
     """
+    os.nice(NICENESS)
     young, *older = gc.get_threshold()
     if 0 < young < OBJECTS_BETWEEN_LOOKS:  # 0: the user's modules have switched it off
         gc.set_threshold(OBJECTS_BETWEEN_LOOKS, *older)
