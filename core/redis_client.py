@@ -156,8 +156,8 @@ class _Link(asyncio.Protocol):
     """An open connection. It has no streams between socket and parser, which would cost as much as all the rest."""
 
     __slots__ = (
-        "_expected", "_left", "_loop", "_lost", "_name", "_reader", "_receiver", "_replies", "_timer", "_transport",
-        "is_open",
+        "_deadline_s", "_due_s", "_expected", "_left", "_loop", "_lost", "_name", "_reader", "_receiver", "_replies",
+        "_timeout_s", "_timer", "_transport", "is_open",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -167,7 +167,9 @@ class _Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._lost: asyncio.Future[None] = self._loop.create_future()
         self._receiver: Receiver | None = None  #: of the exchange that goes on
-        self._timer: asyncio.TimerHandle | None = None  #: which ends it
+        self._timeout_s = self._deadline_s = 0.0  #: of that exchange
+        self._timer: asyncio.TimerHandle | None = None
+        self._due_s = 0.0  #: when the timer ends, not after the deadline
         self._replies: list[Any] = []
         self._expected = 0
         self._left: float = 0  # bytes that the replies may still have
@@ -198,15 +200,31 @@ class _Link(asyncio.Protocol):
         self._replies, self._expected = [], len(commands)
         self._left = float("inf") if max_bytes is None else max_bytes
         self._receiver = receiver
-        self._timer = self._loop.call_later(timeout_s, self._fail, f"did not answer within {timeout_s:g} s")
+        self._timeout_s, self._deadline_s = timeout_s, self._loop.time() + timeout_s
+        if self._timer is None or self._due_s > self._deadline_s:
+            self._set_timer()
         self._transport.write(packed)
+
+    def _set_timer(self) -> None:
+        """Has the deadline looked at. One timer serves many exchanges, since setting it takes longer than to pack a
+        command."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due_s = self._deadline_s
+        self._timer = self._loop.call_at(self._due_s, self._look_at_deadline)
+
+    def _look_at_deadline(self) -> None:
+        self._timer = None
+        if self._receiver is None:
+            return
+        if self._deadline_s > self._due_s:  # that of a later exchange
+            self._set_timer()
+        else:
+            self._fail(f"did not answer within {self._timeout_s:g} s")
 
     def _end(self) -> Receiver | None:
         """Ends the exchange that goes on, and gives who is to be told, if somebody is."""
         receiver, self._receiver = self._receiver, None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         return None if receiver is None or receiver.done() else receiver
 
     async def close(self) -> None:
@@ -219,6 +237,9 @@ class _Link(asyncio.Protocol):
         self.is_open = False
         if self._transport is not None:
             self._transport.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if (receiver := self._end()) is not None:
             receiver.set_exception(kind(f"{self._name} {why}"))
 

@@ -40,7 +40,7 @@ class Encoding:
         """What `put` stores."""
         place = config["configurable"]
         ns, checkpoint_id = named("checkpoint_ns", place.get("checkpoint_ns", "")), named("id", checkpoint["id"])
-        values, versions = checkpoint["channel_values"], checkpoint["channel_versions"]
+        values = checkpoint["channel_values"]
         full = get_checkpoint_metadata(config, metadata)
         rest = {name: value for name, value in checkpoint.items() if name != "channel_values"}
         return CheckpointPut(
@@ -49,15 +49,9 @@ class Encoding:
             parent_id=place.get("checkpoint_id") or "",
             root_id=full.get("parents", {}).get("", "") if ns else "",
             run_id=str(full.get("run_id", "")),
-            is_chained=any(
-                channel in versions and channel not in values
-                for channel in full.get("counters_since_delta_snapshot", ())
-            ),
-            versions=tuple((channel, str(version)) for channel, version in versions.items()),
-            changed=tuple(
-                self._channel_value(ns, named("channel", channel), str(version), values)
-                for channel, version in changed.items()
-            ),
+            is_chained=_is_chained(full, checkpoint),
+            versions=tuple([(channel, str(version)) for channel, version in checkpoint["channel_versions"].items()]),
+            changed=tuple([self._channel_value(ns, name, str(changed[name]), values) for name in changed]),
             body=self._write(self._typed((rest, full), "metadata"), f"c{ns}\0{checkpoint_id}"),
         )
 
@@ -73,8 +67,10 @@ class Encoding:
             checkpoint_id=checkpoint_id,
             task_id=task_id,
             writes=tuple(
-                self._pending(ns, checkpoint_id, task_id, WRITES_IDX_MAP.get(channel, place), channel, task_path, value)
-                for place, (channel, value) in enumerate(writes)
+                [
+                    self._pending(ns, checkpoint_id, task_id, WRITES_IDX_MAP.get(name, at), name, task_path, value)
+                    for at, (name, value) in enumerate(writes)
+                ]
             ),
         )
 
@@ -100,8 +96,8 @@ class Encoding:
         return cast(CheckpointMetadata, self._read(stored.body, f"c{stored.ns}\0{stored.checkpoint_id}")[1])
 
     def _channel_value(self, ns: str, channel: str, version: str, values: Mapping[str, Any]) -> ChannelValue:
-        if channel not in values:
-            return ChannelValue(channel, version, None)
+        if "\0" in channel or channel not in values:
+            return ChannelValue(named("channel", channel), version, None)
         typed = self._typed(values[channel], channel)
         return ChannelValue(channel, version, self._write(typed, value_name(ns, channel, version)))
 
@@ -141,6 +137,12 @@ class Encoding:
 
     def _unseal(self, stored: bytes, name: str) -> bytes:
         return self._sealing.unseal(stored, f"{self._thread_id}\0{name}")
+
+
+def _is_chained(metadata: CheckpointMetadata, checkpoint: Checkpoint) -> bool:
+    counted = metadata.get("counters_since_delta_snapshot", ())
+    values, versions = checkpoint["channel_values"], checkpoint["channel_versions"]
+    return any(channel in versions and channel not in values for channel in counted) if counted else False
 
 
 def reseal(

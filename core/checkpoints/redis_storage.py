@@ -10,7 +10,6 @@ import msgspec
 from core.checkpoints.connection import GroupedConnection
 from core.checkpoints.storage import (
     ChannelValue,
-    CheckpointPut,
     Fence,
     Selection,
     StoredCheckpoint,
@@ -32,6 +31,7 @@ DAY_MS = 24 * 60 * 60 * 1000
 #: How long a thread stays that was let go, for whoever looks at it soon.
 LET_GO_MS = 10 * 60 * 1000
 _NO_FENCE = ("", "")
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class RedisStorage:
@@ -104,21 +104,29 @@ class RedisStorage:
         await self._connection.close.aio()
 
     def _command(self, write: ThreadWrite) -> Command:
-        changed = [(name, value.value or b"") for put in write.checkpoints for name, value in _changed(put)]
-        writes = [
-            (write_name(put.ns, put.checkpoint_id, put.task_id, one.index), one.value, int(one.index < 0))
-            for put in write.writes
-            for one in put.writes
-        ]
+        checkpoints: list[Part] = []
+        values: list[Part] = []
+        writes: list[Part] = []
+        for put in write.checkpoints:
+            header = (put.parent_id, put.root_id, put.run_id, put.is_chained, dict(put.versions))
+            checkpoints += (put.ns, put.checkpoint_id, put.root_id, _encode(header), put.body)
+            for value in put.changed:
+                values += (value_name(put.ns, value.channel, value.version), value.value or b"")
+        for written in write.writes:
+            for one in written.writes:
+                name = write_name(written.ns, written.checkpoint_id, written.task_id, one.index)
+                writes += (name, one.value, int(one.index < 0))
         return _script(
             WRITE,
             write.thread_id,
             *(write.fence or _NO_FENCE),
             *self._options,
-            *map(len, (write.checkpoints, changed, writes)),
-            *(part for put in write.checkpoints for part in _parts(put)),
-            *(part for each in changed for part in each),
-            *(part for each in writes for part in each),
+            len(write.checkpoints),
+            len(values) // 2,
+            len(writes) // 3,
+            *checkpoints,
+            *values,
+            *writes,
         )
 
 
@@ -127,16 +135,6 @@ def letting_go(thread_id: str) -> list[Command]:
     `delete` does."""
     fence, *others = ThreadKeys(thread_id).all
     return [*(("PEXPIRE", key, LET_GO_MS) for key in others), ("PEXPIRE", fence, DAY_MS)]
-
-
-def _changed(put: CheckpointPut) -> Iterator[tuple[str, ChannelValue]]:
-    for value in put.changed:
-        yield value_name(put.ns, value.channel, value.version), value
-
-
-def _parts(put: CheckpointPut) -> tuple[Part, ...]:
-    header = (put.parent_id, put.root_id, put.run_id, put.is_chained, dict(put.versions))
-    return put.ns, put.checkpoint_id, put.root_id, msgspec.msgpack.encode(header), put.body
 
 
 def _script(script: str, thread_id: str, *arguments: Part) -> Command:

@@ -16,7 +16,11 @@ MAX_WRITE_BYTES = 16 * 1024 * 1024
 
 def refused_for_size(write: ThreadWrite, at_most: int) -> Written | None:
     """Why it is not stored, if it has more than `at_most` bytes."""
-    total = sum(size for _, size in _sizes(write))
+    total = 0
+    for put in write.checkpoints:
+        total += len(put.body) + sum([len(value.value or b"") for value in put.changed])
+    for written in write.writes:
+        total += sum([len(one.value) for one in written.writes])
     if total <= at_most:
         return None
     largest, size = max(_sizes(write), key=itemgetter(1))

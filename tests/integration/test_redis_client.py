@@ -61,6 +61,16 @@ async def test_after_a_time_out_the_wire_is_closed_and_a_new_connection_sees_no_
     await wire.close()
 
 
+async def test_each_exchange_has_its_own_time_whatever_those_before_it_were_given(redis_config: RedisConfig) -> None:
+    wire = await open_wire(redis_config)
+
+    await wire.exchange([("PING",)], timeout_s=0.05)
+    assert await wire.exchange([("BLPOP", "none", 0.2)], timeout_s=30) == [None]
+    with pytest.raises(TransportDown, match=r"did not answer within 0\.05 s"):
+        await asyncio.wait_for(wire.exchange([("BLPOP", "none", 0)], timeout_s=0.05), 10)
+    await wire.close()
+
+
 async def test_after_a_cancellation_the_wire_is_closed(redis_config: RedisConfig, redis_server: RedisServer) -> None:
     wire = await open_wire(redis_config)
     waiting = asyncio.create_task(wire.exchange([("BLPOP", "none", 0)]))
