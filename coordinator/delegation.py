@@ -178,7 +178,7 @@ def open_child(state: CoordinatorState, parent: Task, child: Task, batch: Batch,
     deadlines = [moment for moment in (parent.deadline, child.deadline) if moment]
     admit(
         state,
-        child.opened(
+        child.untouched().opened(
             batch.now,
             parent_id=parent.task_id,
             root_id=parent.root_id or parent.task_id,

@@ -8,11 +8,13 @@ from coordinator.task_life import attempts_had, end, requeue, stopped
 from coordinator.threads import thread_of
 from core.reports import OUTPUT_LIMIT, TaskReport
 from core.step import Batch, Step, Table
-from core.tasks import Task, TaskStatus
+from core.task_status import ENDED
+from core.tasks import Task
 
 __all__ = ["conclude"]
 
-S = TaskStatus
+#: Looked up once: in Python 3.11 a member of an enum costs as much as two calls, and to make one of its name ten.
+WANTED, ENDS = Table.WANTED, {str(status): status for status in ENDED}
 
 
 def why_returned(said: TaskReport) -> str | None:
@@ -39,7 +41,7 @@ def conclude(state: CoordinatorState, distributor_id: str, said: TaskReport, bat
     child = state.distributors.get(distributor_id)
     if child:
         child.drop(task.task_id)
-    step.remove(Table.WANTED, task.task_id, distributor_id)
+    step.remove(WANTED, task.task_id, distributor_id)
     status = said.status
     attempts = attempts_had(task, said)
     if status == "returned":
@@ -62,5 +64,5 @@ def conclude(state: CoordinatorState, distributor_id: str, said: TaskReport, bat
         stopped(state, task, batch, step, worker=said.worker, **attempts)
     else:
         attempts |= {"result_json": said.result_json, "error": said.error}
-        end(state, task, S(status), batch, step, worker=said.worker, **attempts)
+        end(state, task, ENDS[status], batch, step, worker=said.worker, **attempts)
         step.effects += over(task, said)

@@ -65,7 +65,7 @@ def replay(state: CoordinatorState, found: Found, asker: Address, batch: Batch, 
     check_names(task)
     accept(
         state,
-        task,
+        task.untouched(),
         None,
         batch,
         step,

@@ -242,7 +242,7 @@ def open_task(state: CoordinatorState, schedule: Schedule, at: datetime, batch: 
     task = task_of_firing(schedule, at)
     task_id = task.task_id
     if known_task(state, task_id, batch, step) is None:
-        accept(state, task, None, batch, step, owner=schedule.owner)
+        accept(state, task.untouched(), None, batch, step, owner=schedule.owner)
         if schedule.webhook is not None:
             step.put(Table.WEBHOOKS, task_id, schedule.webhook.encode())
         step.tell(EventType.SCHEDULE_FIRED, state.local_tasks[task_id], schedule.name, told(at))

@@ -35,8 +35,11 @@ __all__ = [
 ]  # fmt: skip
 
 S = TaskStatus
-#: Looked up once: in Python 3.11 that costs as much as to tell.
+#: Looked up once: in Python 3.11 a member of an enum costs as much as two calls.
 SUBMITTED, ASSIGNED = EventType.TASK_SUBMITTED, EventType.TASK_ASSIGNED
+IN_PROGRESS, WAITING = S.IN_PROGRESS, S.WAITING
+TASKS, OPEN, ENDED, WANTED = Table.TASKS, Table.OPEN, Table.ENDED, Table.WANTED
+ASSIGN_TASK, TASK_RESULT, DISTRIBUTOR = Action.ASSIGN_TASK, Action.TASK_RESULT, Role.DISTRIBUTOR
 #: The desired state of a task that was handed over.
 WANT_RUN, WANT_STOP = b'{"want":"assigned"}', b'{"want":"cancelled"}'
 #: The final status of a task that the system has stopped, by the type of its error.
@@ -59,8 +62,8 @@ def accept(
     submission: str | None = None,
     owner: str | None = None,
 ) -> None:
-    """Opens `task`; if it is open already, or has ended, `asker` is told of its end as well. Raises BadTask: nothing is
-    stored; NotAdmitted, a kind of it: there is no room now.
+    """Opens `task`, which is untouched; if it is open already, or has ended, `asker` is told of its end as well. Raises
+    BadTask: nothing is stored; NotAdmitted, a kind of it: there is no room now.
 
     `submission`: the id of the message that submitted it (see dead_letters). Without an `asker` the task belongs to
     `owner`."""
@@ -96,7 +99,7 @@ def known_task(state: CoordinatorState, task_id: str, batch: Batch, step: Step) 
     batch; None: there is none."""
     task = state.local_tasks.get(task_id)
     if task is None:
-        record = step.writes.get((Table.TASKS, ""), {}).get(task_id) or batch.stored.get(task_id)
+        record = step.writes.get((TASKS, ""), {}).get(task_id) or batch.stored.get(task_id)
         task = Task.from_json(record) if isinstance(record, bytes) else None
     return task
 
@@ -131,7 +134,7 @@ def admit(state: CoordinatorState, task: Task, batch: Batch, step: Step) -> None
         state.queue.push(task)
     if task.parent_id and task.root_id:
         state.trees[task.root_id] = state.trees.get(task.root_id, 0) + 1
-    step.put(Table.OPEN, task.task_id, batch.now_ms)
+    step.put(OPEN, task.task_id, batch.now_ms)
     save(state, task, step)
     step.tell(SUBMITTED, task, task.task_type, task.owner)
     state.count("accepted")
@@ -272,16 +275,16 @@ def end(
         forget_questions(state, task, step)
     for child_id in task.children:
         state.digests.pop(child_id, None)
-    step.put(Table.TASKS, task.task_id, record)
-    step.remove(Table.OPEN, task.task_id)
-    step.put(Table.ENDED, task.task_id, batch.now_ms)
+    step.put(TASKS, task.task_id, record)
+    step.remove(OPEN, task.task_id)
+    step.put(ENDED, task.task_id, batch.now_ms)
     step.change(task.task_id, status)
     tell_end(ended, step)
     step.spans += spans_of_end(ended)
     note_end(state, ended, record, batch, step)
     state.count(status)
     for asker in task.reply_to:
-        step.send(Sending(Address.parse(asker), Action.TASK_RESULT), record)
+        step.send(Sending(Address.parse(asker), TASK_RESULT), record)
     for next_run in leave_line(state, ended) if task.run else ():
         save(state, next_run, step)
         if next_run.behind is None:
@@ -289,7 +292,7 @@ def end(
     if task.parent_id and task.root_id:
         leave_tree(state, task.root_id)
     parent = state.local_tasks.get(task.parent_id) if task.parent_id else None
-    if parent is not None and parent.status is S.WAITING:
+    if parent is not None and parent.status is WAITING:
         state.digests[task.task_id] = hashlib.sha256(record).hexdigest()
         state.families.get(parent.task_id, set()).discard(task.task_id)
         if is_free(state, parent) and not parent.cancel_requested:
@@ -306,18 +309,19 @@ def leave_tree(state: CoordinatorState, root_id: str) -> None:
 
 def hand_over(state: CoordinatorState, task: Task, distributor_id: str, batch: Batch, step: Step) -> None:
     begins = task.not_before if task.not_before and task.not_before > batch.now else None  # otherwise the pause is over
-    handed = task.moved(S.IN_PROGRESS, batch.now, assigned_to=distributor_id, not_before=begins)
+    handed = task.moved(IN_PROGRESS, batch.now, assigned_to=distributor_id, not_before=begins)
     state.local_tasks[task.task_id] = handed
-    count_start(state, task, batch.now_ms)
+    if state.quotas:
+        count_start(state, task, batch.now_ms)
     child = state.distributors.get(distributor_id)
     if child:
         child.take(task.task_id, skills_needed(task))
     record = handed.to_json()
-    step.put(Table.TASKS, task.task_id, record)
-    step.put(Table.WANTED, task.task_id, WANT_RUN, distributor_id)
+    step.put(TASKS, task.task_id, record)
+    step.put(WANTED, task.task_id, WANT_RUN, distributor_id)
     item = Keyed.of(record, handed) if tells(handed) else record
-    step.send(Sending(Address(Role.DISTRIBUTOR, distributor_id), Action.ASSIGN_TASK), item)
-    step.change(task.task_id, S.IN_PROGRESS)
+    step.send(Sending(Address(DISTRIBUTOR, distributor_id), ASSIGN_TASK), item)
+    step.change(task.task_id, IN_PROGRESS)
     step.tell(ASSIGNED, task, distributor_id)
     step.measure_distribution(task, batch.now)
     state.count("distributed")
@@ -327,7 +331,7 @@ def save(state: CoordinatorState, task: Task, step: Step) -> None:
     """Stores a changed task. Its record is written once, at the end of the step, in its final form."""
     state.local_tasks[task.task_id] = task
     state.unsaved = True
-    step.put(Table.TASKS, task.task_id, b"")
+    step.put(TASKS, task.task_id, b"")
     step.change(task.task_id, task.status)
 
 

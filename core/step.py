@@ -58,6 +58,8 @@ TYPE_OF_ACTION = {
     Action.CAPACITY: MessageType.EVENT,
     Action.BEAT: MessageType.HEARTBEAT,
 }
+#: Looked up once: in Python 3.11 a member of an enum costs as much as two calls.
+DISTRIBUTION = Duration.DISTRIBUTION
 
 
 class Unsealed(bytes):
@@ -320,7 +322,7 @@ class Step:
         if task.not_before is not None:
             since = max(since, task.not_before)
         waited_ms = int((now - since).total_seconds() * 1000)
-        self.measured.append((Duration.DISTRIBUTION, max(0, waited_ms)))
+        self.measured.append((DISTRIBUTION, max(0, waited_ms)))
 
     @property
     def commits(self) -> bool:

@@ -298,12 +298,16 @@ class Task(
         return replace(self, **changes)
 
     def opened(self, now: datetime, **changes: Any) -> Self:
-        """This task as its coordinator records it, as if nothing had happened to it yet, whatever it says."""
+        """This task as its coordinator records it. It has passed `check_new`, or is `untouched`."""
         changes["created_at"] = now
         if self.delay_s is not None:
             begins = now + timedelta(seconds=self.delay_s)
             changes |= {"delay_s": None, "not_before": max(begins, self.not_before or begins)}
-        return replace(self, **(changes if _is_untouched(self) else UNTOUCHED | changes))
+        return replace(self, **changes)
+
+    def untouched(self) -> Self:
+        """This task as if nothing had happened to it yet, whatever it says."""
+        return self if _is_untouched(self) else replace(self, **UNTOUCHED)
 
     def moved(self, to: TaskStatus, now: datetime, **changes: Any) -> Self:
         """This task in another status. Raises UnlawfulTransition, and changes nothing, if the table forbids it."""

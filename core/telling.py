@@ -11,15 +11,15 @@ __all__ = ["tell_end", "tell_health"]
 
 S = TaskStatus
 #: Looked up once: in Python 3.11 that costs as much as to tell.
-COMPLETED = EventType.TASK_COMPLETED
+COMPLETED, TOLD_COMPLETED = S.COMPLETED, EventType.TASK_COMPLETED
 
 
 def tell_end(task: Task, step: Step) -> None:
     """Tells of the end of a task, of which the last attempt was told before."""
     error, worker = task.error.type if task.error else None, task.assigned_to
     attempt = task.attempt or None
-    if task.status is S.COMPLETED:
-        step.tell(COMPLETED, task, attempt, worker)
+    if task.status is COMPLETED:
+        step.tell(TOLD_COMPLETED, task, attempt, worker)
     elif task.status is S.FAILED:
         step.tell(EventType.TASK_FAILED, task, error, attempt, worker)
     elif task.status is S.ABANDONED:

@@ -31,8 +31,10 @@ __all__ = [
 ]  # fmt: skip
 
 S = TaskStatus
-#: Looked up once: in Python 3.11 that costs as much as to tell.
+#: Looked up once: in Python 3.11 a member of an enum costs as much as two calls.
 STARTED = EventType.ATTEMPT_STARTED
+IN_PROGRESS, WAITING, ACTUAL = S.IN_PROGRESS, S.WAITING, Table.ACTUAL
+ASSIGN_TASK, TASK_RESULT = Action.ASSIGN_TASK, Action.TASK_RESULT
 #: The status of a task after its last attempt, by that attempt's outcome; and what the coordinator is told of it.
 OUTCOMES: dict[str, TaskStatus] = {
     "completed": S.COMPLETED, "failed": S.FAILED, "cancelled": S.CANCELLED, "delegated": S.WAITING,
@@ -55,7 +57,7 @@ PROGRESS_KEPT = 2048
 def hand_over(state: DistributorState, task: Task, worker: Subordinate, batch: Batch, step: Step) -> None:
     """Hands a task to a worker as a new attempt with the next number. Only this start of the worker may act on it."""
     handed = task.moved(
-        S.IN_PROGRESS,
+        IN_PROGRESS,
         batch.now,
         assigned_to=worker.address.agent_id,
         started_at=batch.now,
@@ -66,14 +68,15 @@ def hand_over(state: DistributorState, task: Task, worker: Subordinate, batch: B
     state.local_tasks[task.task_id] = handed
     worker.take(task.task_id, skills_needed(task))
     record = handed.to_json()
-    step.put(Table.ACTUAL, task.task_id, record)
+    step.put(ACTUAL, task.task_id, record)
     item = Keyed.of(handed.evolve(run_key=None).to_json(), handed) if handed.run_key else record
-    step.send(Sending(worker.address, Action.ASSIGN_TASK, None, worker.incarnation), item)
-    step.change(task.task_id, trail(S.IN_PROGRESS, handed.assigned_to, handed.attempt, handed.task_type))
+    step.send(Sending(worker.address, ASSIGN_TASK, None, worker.incarnation), item)
+    step.change(task.task_id, trail(IN_PROGRESS, handed.assigned_to, handed.attempt, handed.task_type))
     step.tell(STARTED, handed, handed.assigned_to, handed.attempt)
     step.measure_distribution(task, batch.now)
     state.count("distributed")
-    step.spans += spans_of_dispatch(handed, task.updated_at)
+    if handed.trace is not None:
+        step.spans += spans_of_dispatch(handed, task.updated_at)
 
 
 def fail(state: DistributorState, task: Task, name: str, said: AttemptReport, batch: Batch, step: Step) -> None:
@@ -206,7 +209,7 @@ def conclude(
     task_id = task.task_id
     take_out(state, task_id)
     said = said or NOTHING_SAID
-    told: Any = said.status if status is S.WAITING else status.value
+    told: Any = said.status if status is WAITING else str(status)
     ended = TaskReport(
         task_id=task_id, status=told, attempt=task.attempt, retry_count=task.retry_count, worker=worker,
         run_ms=said.run_ms, started_at=said.started_at or task.started_at, result_json=said.result_json,
@@ -219,9 +222,9 @@ def conclude(
         "task_id": task_id, "task_type": task.task_type, "status": status, "retry_count": task.retry_count,
         "created_at": task.created_at, "updated_at": batch.now, "assigned_to": task.assigned_to,
     }  # fmt: skip
-    step.put(Table.ACTUAL, task_id, Unsealed(orjson.dumps(shown)))
+    step.put(ACTUAL, task_id, Unsealed(orjson.dumps(shown)))
     step.change(task_id, trail(status, task.assigned_to, task.attempt, round(said.run_ms or 0)))
-    if is_own(task) and status is not S.WAITING:
+    if status is not WAITING and is_own(task):
         tell_end(task.evolve(status=status, error=error or said.error), step)
     state.ended.pop(task_id, None)  # it may have ended here before
     state.ended[task_id] = None
@@ -229,7 +232,7 @@ def conclude(
         oldest = next(iter(state.ended))
         del state.ended[oldest]
         if oldest not in state.local_tasks:
-            step.remove(Table.ACTUAL, oldest)
+            step.remove(ACTUAL, oldest)
 
 
 def trail(status: TaskStatus, worker: str | None, attempt: int, fact: object) -> str:
@@ -239,11 +242,11 @@ def trail(status: TaskStatus, worker: str | None, attempt: int, fact: object) ->
 
 
 def report(state: DistributorState, said: TaskReport, step: Step) -> None:
-    step.send(Sending(state.coordinator, Action.TASK_RESULT), item_of(said))
+    step.send(Sending(state.coordinator, TASK_RESULT), item_of(said))
 
 
 def save(state: DistributorState, task: Task, step: Step, what: str = "") -> None:
     """Stores a changed task. `what`: the transition for the audit trail; empty: its status, and who has it."""
     state.local_tasks[task.task_id] = task
-    step.put(Table.ACTUAL, task.task_id, task.to_json())
+    step.put(ACTUAL, task.task_id, task.to_json())
     step.change(task.task_id, what or trail(task.status, task.assigned_to, task.attempt, task.task_type))

@@ -26,9 +26,9 @@ class Histogram:
         self.counts = [0] * (len(BOUNDS_S) + 1)
         self.total_s = 0.0
 
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(BOUNDS_S, seconds)] += 1
-        self.total_s += seconds
+    def observe(self, seconds: float, times: int = 1) -> None:
+        self.counts[bisect_left(BOUNDS_S, seconds)] += times
+        self.total_s += seconds * times
 
 
 class Measures:
@@ -57,8 +57,8 @@ class Measures:
         """Notes what a step has decided."""
         for action, _ in step.notes:
             self.decisions[action] += 1
-        for duration, ms in step.measured:
-            self.durations[duration].observe(ms / 1000)
+        for (duration, ms), times in Counter(step.measured).items():  # what is handed out together has waited alike
+            self.durations[duration].observe(ms / 1000, times)
 
     def attempted(self, task_type: str, status: str, run_ms: float, error: str | None) -> None:
         """Notes the end of an attempt; `error`: the type of its error, None: it has none."""

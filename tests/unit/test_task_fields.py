@@ -161,9 +161,9 @@ def test_a_recorded_task_begins_after_its_delay_and_never_before_it_may(
     assert opened == a_task(owner="client:bob", not_before=not_before)
 
 
-def test_a_recorded_task_has_nothing_of_what_it_says_has_happened_to_it() -> None:
+def test_an_untouched_task_has_nothing_of_what_it_says_has_happened_to_it() -> None:
     told = a_task(priority="high", status="completed", result=1, attempt=7, children=("x",), then=Then(spawned=1))
-    assert told.opened(NOW, owner="client:bob") == a_task(priority="high", owner="client:bob")
+    assert told.untouched().opened(NOW, owner="client:bob") == a_task(priority="high", owner="client:bob")
 
 
 def test_a_forbidden_move_is_named() -> None:
