@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -26,6 +27,7 @@ __all__ = ["Lines", "Record", "Translated", "knowing_records", "recording"]
 
 _SCOPE = InstrumentationScope(SYSTEM)
 _KINDS = {kind.name.lower(): kind for kind in SpanKind}
+_KIND_NAMES = {kind.name.lower(): str(kind) for kind in SpanKind}
 _FINE, _FAILED = Status(), Status(StatusCode.ERROR)
 
 
@@ -135,18 +137,17 @@ class Lines:
     def _line(self, span: Span) -> str:
         trace = span.trace
         state = repr(context_of(trace).trace_state) if trace.tracestate else "[]"
-        link = {"context": _ids(trace.trace_id, span.link, state), "attributes": {}}
         told = {
             "name": span.name,
             "context": _ids(trace.trace_id, span.span_id, state),
-            "kind": f"SpanKind.{span.kind.upper()}",
+            "kind": _KIND_NAMES[span.kind],
             "parent_id": None if trace.span_id == span.span_id else f"0x{trace.span_id}",
             "start_time": _moment(span.start_ns),
             "end_time": _moment(span.end_ns),
             "status": {"status_code": "ERROR" if span.error else "UNSET"},
             "attributes": {**span.attributes, "error.type": span.error} if span.error else span.attributes,
             "events": [],
-            "links": [link] if span.link else [],
+            "links": [{"context": _ids(trace.trace_id, span.link, state), "attributes": {}}] if span.link else [],
             "resource": self._resource_json,
         }
         try:
@@ -156,7 +157,13 @@ class Lines:
 
 
 def _moment(ns: int) -> str:
-    return datetime.fromtimestamp(ns / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    second_s, below_ns = divmod(ns, 1_000_000_000)
+    return f"{_second(second_s)}.{below_ns // 1000:06d}Z"
+
+
+@lru_cache(maxsize=64)  # most spans of a batch begin and end in the same few
+def _second(second_s: int) -> str:
+    return datetime.fromtimestamp(second_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _ids(trace_id: str, span_id: str, state: str) -> dict[str, str]:
