@@ -29,6 +29,7 @@ __all__ = [
     "TooLarge",
     "Unequal",
     "check_limits",
+    "check_plain",
     "payload_json",
     "result_json",
     "unique_members",
@@ -39,6 +40,8 @@ PAYLOAD_LIMIT_BYTES = 256 * 1024
 
 #: Deepest nesting of lists and objects in a payload or result.
 DEPTH_LIMIT = 64
+#: The same in what holds a payload, beside other values. What writes JSON here gives up at about 250.
+PLAIN_DEPTH_LIMIT = 100
 
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -211,6 +214,22 @@ def _is_no_number(value: object) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
+def check_plain(value: object) -> None:
+    """Raises ValueError for what a parser of JSON has read and nobody can write as JSON again: half of a character, a
+    number that is none or has more than 64 bits, lists and objects nested too deeply. The message ends a sentence."""
+    try:
+        encoded = orjson.dumps(value)
+    except TypeError as error:
+        cause = "half of a character" if "UTF-8" in str(error) else "a number of more than 64 bits"
+        if "ecursion" not in str(error):
+            raise ValueError(f"holds {cause}, which cannot be kept; leave it out") from None
+        encoded = b""
+    if not encoded or _nesting_exceeds(encoded, PLAIN_DEPTH_LIMIT):
+        raise ValueError(f"nests lists and objects deeper than {PLAIN_DEPTH_LIMIT}; flatten it")
+    if b"null" in encoded and _holds_no_number(value):
+        raise ValueError(_NO_NUMBER)
+
+
 def check_limits(what: str, encoded: bytes) -> None:
     """Raises BadTask for JSON that is larger, or nested deeper, than a payload or result may be."""
     if len(encoded) > PAYLOAD_LIMIT_BYTES:
@@ -218,12 +237,14 @@ def check_limits(what: str, encoded: bytes) -> None:
             f"{what} has {len(encoded)} bytes as JSON, over the limit of {PAYLOAD_LIMIT_BYTES}."
             " Store it elsewhere and pass a reference."
         )
-    if encoded.count(b"[") + encoded.count(b"{") > DEPTH_LIMIT and _nesting_exceeds(encoded, DEPTH_LIMIT):
+    if _nesting_exceeds(encoded, DEPTH_LIMIT):
         raise BadTask(f"{what} nests lists and objects deeper than {DEPTH_LIMIT}; flatten it.")
 
 
 def _nesting_exceeds(encoded: bytes, limit: int) -> bool:
     """Whether JSON nests deeper than `limit`: strings are cut out, then the innermost pairs, level by level."""
+    if encoded.count(b"[") + encoded.count(b"{") <= limit:
+        return False
     brackets = _STRINGS.sub(b"", encoded).translate(_ALL_SQUARE, _NOT_BRACKETS)
     for _ in range(limit):
         brackets = brackets.replace(b"[]", b"")

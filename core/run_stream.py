@@ -16,7 +16,16 @@ from msgspec import Struct
 
 from core.run_keys import AttemptKey, RunKey
 
-__all__ = ["LAST_PLACE", "MAX_ENTRIES", "STREAM_TTL_MS", "EntryCheck", "StreamChunk", "chunks_of", "entry_of"]
+__all__ = [
+    "LAST_PLACE",
+    "MAX_ENTRIES",
+    "STREAM_TTL_MS",
+    "EntryCheck",
+    "StreamChunk",
+    "chunks_of",
+    "entry_of",
+    "place_of",
+]
 
 #: How long a stream is kept after its last entry.
 STREAM_TTL_MS = 60 * 60 * 1000
@@ -29,6 +38,7 @@ LEFT_OUT = frozenset({"left_out", "left_out_bytes"})
 MAX_ENTRIES = 10_000
 
 _NUMBER = re.compile(rb"[0-9]{1,18}")
+_CHUNK_ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})/(-?[0-9]{1,10})")
 
 
 class StreamChunk(Struct, frozen=True):
@@ -46,6 +56,16 @@ class StreamChunk(Struct, frozen=True):
     def is_left_out(self) -> bool:
         """Whether it only says why it holds no data: there was too much of it, or no JSON holds it."""
         return isinstance(self.data, dict) and len(self.data) == 1 and not LEFT_OUT.isdisjoint(self.data)
+
+
+def place_of(chunk_id: str) -> tuple[int, int, int]:
+    """Where a chunk stands in its stream: time and number of its entry, and its place in that. Raises ValueError: no
+    chunk can have such an id."""
+    found = _CHUNK_ID.fullmatch(chunk_id)
+    stamp, number, place = map(int, found.groups()) if found else (2**64, 0, 0)
+    if max(stamp, number) >= 2**64:
+        raise ValueError(f"there is no chunk {chunk_id[:80]!r}")
+    return stamp, number, place
 
 
 def entry_of(

@@ -21,7 +21,7 @@ from core.redis_backend.keys import CoordinatorKeys
 from core.reports import given_run_key
 from core.roles import Action
 from core.run_keys import RunKey
-from core.run_stream import MAX_ENTRIES, EntryCheck, StreamChunk, chunks_of
+from core.run_stream import MAX_ENTRIES, EntryCheck, StreamChunk, chunks_of, place_of
 from core.runtime.portal import operation
 from core.signing import KeyRing
 from core.tasks import Task
@@ -124,10 +124,10 @@ class RunStream:
     """The chunks of one run. A reader that stops early need not close it."""
 
     def __init__(self, client: RunStreams, task_id: str, modes: Collection[str], after: str | None, over: Over) -> None:
-        entry, _, place = (after or "0-0/-1").partition("/")
-        stamp, _, number = entry.partition("-")
-        if not (stamp.isdigit() and number.isdigit() and place.removeprefix("-").isdigit()):
-            raise BadTask(f"stream: there is no chunk {after!r}: give the id of one")
+        try:
+            place_of(after or "0-0/-1")
+        except ValueError as error:
+            raise BadTask(f"stream: {error}: give the id of one") from None
         self._client = client
         self._task_id = task_id
         self._modes = modes
@@ -226,7 +226,7 @@ class RunStream:
 
 def _before(chunk_id: str) -> str:
     """The highest id of an entry below that of a chunk."""
-    stamp, number = map(int, chunk_id.partition("/")[0].split("-"))
+    stamp, number, _ = place_of(chunk_id)
     if number or not stamp:
         return f"{stamp}-{max(0, number - 1)}"
     return f"{stamp - 1}-{2**64 - 1}"

@@ -14,7 +14,7 @@ from core.gateway.assistants import assistant_named, told
 from core.gateway.hierarchy import Hierarchy
 from core.gateway.problems import Problem
 from core.gateway.records import AssistantRecord
-from core.gateway.run_requests import Body
+from core.gateway.run_requests import Body, Config
 from core.gateway.thread_life import delete_thread
 from core.gateway.visible_records import hierarchy_of
 
@@ -25,7 +25,7 @@ router = APIRouter(prefix="/assistants", tags=["assistants"])
 
 class ChangedAssistant(Body):
     graph_id: str | None = None
-    config: dict[str, Any] | None = None
+    config: Config | None = None
     context: dict[str, Any] | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
     name: str | None = None

@@ -14,7 +14,7 @@ from core.gateway.assistants import assistant_named
 from core.gateway.cron_runs import CRON
 from core.gateway.hierarchy import Hierarchy
 from core.gateway.problems import Problem
-from core.gateway.run_requests import Body, Mode, RunBody, listed, run_of, task_of
+from core.gateway.run_requests import Body, Config, Mode, RunBody, listed, run_of, task_of
 from core.gateway.thread_life import delete_cron, thread_for_run
 from core.gateway.visible_records import hierarchy_of
 from core.schedules import Schedule, upcoming
@@ -54,7 +54,7 @@ class CronChanges(Body):
     enabled: bool | None = None
     input: Any = None
     metadata: dict[str, Any] | None = None
-    config: dict[str, Any] | None = None
+    config: Config | None = None
     context: dict[str, Any] | None = None
     webhook: str | None = None
     interrupt_before: Annotated[list[str] | None, BeforeValidator(listed)] = None

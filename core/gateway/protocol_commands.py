@@ -11,9 +11,9 @@ from core.errors import AgentSystemError
 from core.gateway.hierarchy import Hierarchy
 from core.gateway.problems import Problem, problem_of
 from core.gateway.protocol_events import number_at
-from core.gateway.run_events import place_of
 from core.gateway.run_life import begin_run, open_questions
 from core.gateway.run_requests import Body, CommandBody, Mode, RunBody
+from core.run_stream import place_of
 
 __all__ = ["Command", "failed", "obey", "succeeded"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from core.gateway.protocol_messages import MessageEvents
 from core.gateway.records import RunRecord
-from core.gateway.run_events import BREAKPOINT, INTERRUPT, error_of, interrupts_of, place_of
-from core.run_stream import StreamChunk
+from core.gateway.run_events import BREAKPOINT, INTERRUPT, error_of, interrupts_of
+from core.run_stream import StreamChunk, place_of
 from core.tasks import Task
 
 __all__ = ["CHANNELS", "Event", "Numbers", "RunTold", "Wanted"]

@@ -25,11 +25,12 @@ from core.gateway.protocol_commands import Command, failed, obey, succeeded
 from core.gateway.protocol_events import A_MS, CHANNELS, EPOCH_MS, Event, Numbers, RunTold, Wanted
 from core.gateway.rbac import Action, check_may
 from core.gateway.records import RunRecord
-from core.gateway.run_events import place_of, run_over
+from core.gateway.run_events import run_over
 from core.gateway.run_requests import Body
 from core.gateway.sse import ServerEvent, event_stream
 from core.gateway.thread_life import known_thread
 from core.gateway.visible_records import hierarchy_of
+from core.run_stream import place_of
 from core.tasks import Task
 
 __all__ = ["router"]

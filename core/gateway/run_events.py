@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncGenerator, Collection, Iterator
 from functools import partial
 from typing import Any
@@ -14,10 +13,10 @@ from core.gateway.problems import Problem
 from core.gateway.records import RunRecord
 from core.gateway.run_requests import OF_THE_GRAPH
 from core.gateway.sse import ServerEvent
-from core.run_stream import StreamChunk
+from core.run_stream import StreamChunk, place_of
 from core.tasks import Task
 
-__all__ = ["BEGINNINGS", "BREAKPOINT", "INTERRUPT", "error_of", "interrupts_of", "place_of", "run_events", "run_over"]
+__all__ = ["BEGINNINGS", "BREAKPOINT", "INTERRUPT", "error_of", "interrupts_of", "run_events", "run_over", "told_place"]
 
 #: How the ids of waits begin that stand for a stop before or after a node, which clients are not told as a question.
 BREAKPOINT = "breakpoint:"
@@ -65,7 +64,7 @@ class _Teller:
         self._modes = modes
         self._of_the_graph = {"updates", *(OF_THE_GRAPH[mode] for mode in modes)}  #: those told within its events
         self._attempt = 1
-        self._told = place_of(last_id) if last_id else None  #: what the client has
+        self._told = told_place(last_id) if last_id else None  #: what the client has
         self._parts = MessageParts() if "messages" in modes else None
         self.told_interrupt = False
 
@@ -148,10 +147,9 @@ def error_of(task: Task) -> dict[str, str] | None:
     return {"error": task.error.type, "message": task.error.message}
 
 
-def place_of(chunk_id: str) -> tuple[int, int, int]:
-    """Where a chunk stands in its stream. Raises Problem: there is no such id."""
-    found = re.fullmatch(r"(\d+)-(\d+)/(-?\d+)", chunk_id)
-    if found is None:
-        raise Problem(422, f"Last-Event-ID: there is no event {chunk_id[:80]!r}; give the id of one")
-    stamp, number, place = map(int, found.groups())
-    return stamp, number, place
+def told_place(last_id: str) -> tuple[int, int, int]:
+    """Where in its stream the chunk stands that a client has been told last. Raises Problem: there is no such id."""
+    try:
+        return place_of(last_id)
+    except ValueError:
+        raise Problem(422, f"Last-Event-ID: there is no event {last_id[:80]!r}; give the id of one") from None

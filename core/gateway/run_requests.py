@@ -6,16 +6,38 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, get_args
 from uuid import uuid4
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, StrictBool, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    StrictBool,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from core.agent_run import RunOptions, Stream
 from core.gateway.problems import Problem
 from core.gateway.records import AssistantRecord, RunRecord
+from core.json_values import check_plain
 from core.tasks import Task
 
-__all__ = ["OF_THE_GRAPH", "CheckpointBody", "CommandBody", "Mode", "RunBody", "listed", "run_of", "task_of"]
+__all__ = [
+    "OF_THE_GRAPH",
+    "TENANT",
+    "CheckpointBody",
+    "CommandBody",
+    "Config",
+    "Minutes",
+    "Mode",
+    "RunBody",
+    "listed",
+    "run_of",
+    "task_of",
+]
 
 Mode = Literal[
     "values", "updates", "messages", "messages-tuple", "custom", "tasks", "checkpoints", "debug", "events", "tools"
@@ -36,20 +58,37 @@ CURES = {
 }
 
 
+#: What an assistant and its runs may both say of a config.
+MERGED = ("configurable", "metadata")
+
+
+def mergeable(config: dict[str, Any]) -> dict[str, Any]:
+    for name in MERGED:
+        if not isinstance(config.get(name, {}), dict):
+            raise ValueError(f"{name!r} must be an object")
+    return config
+
+
+Config = Annotated[dict[str, Any], AfterValidator(mergeable)]
+#: How long something lives; at most ten years.
+Minutes = Annotated[float, Field(gt=0, le=10 * 366 * 24 * 60)]
+
+
 def listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
 class Body(BaseModel):
-    """What a client sends. Null stands for what is left out, unless it means something."""
+    """What a client sends, all of which can be kept. Null stands for what is left out, unless it means something."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def null_is_left_out(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
+        check_plain(values)
         return {name: value for name, value in values.items() if value is not None or not cls._has_default(name)}
 
     @classmethod
@@ -100,7 +139,7 @@ class RunBody(Body):
     stream_mode: Annotated[list[Mode], BeforeValidator(listed)] = Field(default=["values"])
     stream_subgraphs: StrictBool = False
     stream_resumable: StrictBool = False
-    config: dict[str, Any] = Field(default_factory=dict)
+    config: Config = Field(default_factory=dict)
     context: dict[str, Any] | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
     interrupt_before: Annotated[list[str], BeforeValidator(listed)] = Field(default_factory=list)
@@ -187,7 +226,7 @@ def _modes(run: RunRecord) -> set[Stream]:
 def _config(body: RunBody, run: RunRecord, assistant: AssistantRecord) -> dict[str, Any]:
     """The config of a run: what the client says goes before what its assistant does."""
     config = {**assistant.config, **body.config}
-    for name in "configurable", "metadata":
+    for name in MERGED:
         config[name] = {**assistant.config.get(name, {}), **body.config.get(name, {})}
     config["configurable"] = {
         name: value for name, value in config["configurable"].items() if name not in NOT_FOR_CLIENTS

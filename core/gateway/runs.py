@@ -17,7 +17,7 @@ from core.gateway.hierarchy import Hierarchy, asks
 from core.gateway.json_answers import json_answer, selected
 from core.gateway.problems import Problem
 from core.gateway.records import RunRecord
-from core.gateway.run_events import BEGINNINGS, place_of, run_events
+from core.gateway.run_events import BEGINNINGS, run_events, told_place
 from core.gateway.run_life import (
     UNDER_WAY,
     begin_run,
@@ -148,7 +148,7 @@ async def join_stream(
     if last_event_id in BEGINNINGS:
         last_event_id = ""
     elif last_event_id:
-        place_of(last_event_id)  # as long as it can be refused
+        told_place(last_event_id)  # as long as it can be refused
     events = _told(
         hierarchy, run, last_event_id, [mode for mode in stream_mode or () if mode], cancel=cancel_on_disconnect
     )

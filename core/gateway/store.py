@@ -11,7 +11,7 @@ from pydantic import Field
 from core.gateway.hierarchy import Hierarchy
 from core.gateway.json_answers import json_answer
 from core.gateway.problems import Problem
-from core.gateway.run_requests import Body
+from core.gateway.run_requests import Body, Minutes
 from core.gateway.visible_records import hierarchy_of
 
 __all__ = ["label_of", "router"]
@@ -32,7 +32,7 @@ class ItemName(Body):
 class NewItem(ItemName):
     value: dict[str, Any]
     index: list[str] | bool | None = None
-    ttl: float | None = Field(default=None, gt=0, description="minutes that it lives; null: for good")
+    ttl: Minutes | None = Field(default=None, description="minutes that it lives; null: for good")
 
 
 class SearchBody(Body):

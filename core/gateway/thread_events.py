@@ -12,7 +12,7 @@ from core.errors import UnknownTask
 from core.gateway.hierarchy import Hierarchy
 from core.gateway.problems import Problem
 from core.gateway.records import RunRecord
-from core.gateway.run_events import BEGINNINGS, place_of, run_events
+from core.gateway.run_events import BEGINNINGS, run_events, told_place
 from core.gateway.run_life import UNDER_WAY, known_run, runs_told
 from core.gateway.runs import LastEventId
 from core.gateway.sse import ServerEvent, event_stream, same_again
@@ -43,7 +43,7 @@ async def join_stream(
         if not chunk_id:
             raise Problem(422, f"Last-Event-ID: there is no event {last_event_id[:80]!r}; give the id of one")
         if chunk_id != DONE:
-            place_of(chunk_id)
+            told_place(chunk_id)
         await known_run(hierarchy, thread_id, run_id)
     events = _events(hierarchy, thread_id, last_event_id, "run_modes" in stream_mode)
     return event_stream(events, {"Location": same_again(request)})

@@ -12,7 +12,7 @@ from core.gateway.hierarchy import Hierarchy
 from core.gateway.json_answers import json_answer, selected
 from core.gateway.problems import Problem
 from core.gateway.records import ThreadRecord
-from core.gateway.run_requests import Body
+from core.gateway.run_requests import Body, Minutes
 from core.gateway.states import Superstep, build_up
 from core.gateway.thread_life import delete_thread, known_thread, new_thread, no_thread
 from core.gateway.thread_views import extracted, fits, thread_told, threads_told, ttl_told
@@ -23,13 +23,8 @@ __all__ = ["router"]
 router = APIRouter(prefix="/threads", tags=["threads"])
 
 Status = Literal["idle", "busy", "interrupted", "error"]
-#: Ten years.
-MAX_MINUTES = 10 * 366 * 24 * 60
 #: Paths of one search that are extracted.
 MAX_PATHS = 10
-
-
-Minutes = Annotated[float, Field(gt=0, le=MAX_MINUTES)]
 
 
 class Lifetime(Body):

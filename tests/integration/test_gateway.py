@@ -205,6 +205,48 @@ async def test_what_cannot_be_had_is_refused_with_the_cure(sdk: LangGraphClient)
     assert refused.value.response.headers["Content-Type"] == "application/problem+json"
 
 
+async def test_what_nobody_can_keep_is_refused_wherever_it_comes_in(sdk: LangGraphClient, door: Door) -> None:
+    thread = (await sdk.threads.create())["thread_id"]
+    run = (await sdk.runs.create(thread, "steps", input=EMPTY))["run_id"]
+    mine = (await sdk.assistants.create("steps"))["assistant_id"]
+    cron: Any = await sdk.crons.create("steps", schedule="0 0 1 1 *", input=EMPTY)
+    places = {  # where X stands for what is sent
+        "POST /threads": '{"metadata": {"a": X}}',
+        f"PATCH /threads/{thread}": '{"metadata": X}',
+        "POST /threads/search": '{"ids": [X]}',
+        f"POST /threads/{thread}/runs": '{"assistant_id": "steps", "context": {"a": X}}',
+        "POST /runs": '{"assistant_id": "steps", "metadata": {"a": X}}',
+        "POST /runs/batch": '[{"assistant_id": "steps", "thread_id": X}]',
+        "POST /assistants": '{"graph_id": "steps", "config": X}',
+        f"PATCH /assistants/{mine}": '{"config": {"configurable": {"a": X}}}',
+        "POST /runs/crons": '{"assistant_id": "steps", "schedule": "* * * * *", "input": {"a": X}}',
+        f"PATCH /runs/crons/{cron['cron_id']}": '{"metadata": {"a": X}}',
+        "PUT /store/items": '{"namespace": ["a"], "key": "k", "value": {"a": X}}',
+        "PUT /schedules/odd": '{"task": {"task_type": "steps"}, "cron": "* * * * *", "metadata": {"a": X}}',
+    }
+    odd = ('"\\ud800"', '{"\\ud800": 1}', f"{2**64}", "9" * 5000, "NaN", "[" * 300 + "]" * 300)
+    config = '{"configurable": 5}'
+    shapes = {
+        "POST /runs": f'{{"assistant_id": "steps", "config": {config}}}',
+        "POST /assistants": f'{{"graph_id": "steps", "config": {config}}}',
+        f"PATCH /runs/crons/{cron['cron_id']}": f'{{"config": {config}}}',
+        "PUT /store/items": '{"namespace": ["a"], "key": "k", "value": {}, "ttl": 1e308}',
+    }
+    asked = [(place, body.replace("X", value)) for place, body in places.items() for value in odd]
+    async with httpx.AsyncClient(base_url=door.urls[0], headers={"Content-Type": "application/json"}) as client:
+        for place, body in [*asked, *shapes.items()]:
+            method, path = place.split()
+            answer = await client.request(method, path, content=body)
+            assert answer.status_code in (400, 422), (place, body[:80], answer.text)
+        for last in f"{2**64}-0/0", f"{'9' * 5000}-0/0", "²-0/0":
+            for path, last_id in ((f"/{thread}/runs/{run}/stream", last), (f"/{thread}/stream", f"{run}/{last}")):
+                headers = [(b"Last-Event-ID", last_id.encode())]
+                answer = await client.get(f"/threads{path}", headers=headers)
+                assert answer.status_code == 422, (path, last_id[:80], answer.text)
+    await sdk.assistants.delete(mine)
+    await sdk.crons.delete(cron["cron_id"])
+
+
 def test_who_has_no_key_is_not_let_in(door: Door) -> None:
     url = f"{door.urls[1]}/assistants/search"
     assert httpx.post(url, json={}).status_code == 401

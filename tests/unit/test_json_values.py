@@ -19,8 +19,10 @@ from core.errors import BadTask
 from core.json_values import (
     DEPTH_LIMIT,
     PAYLOAD_LIMIT_BYTES,
+    PLAIN_DEPTH_LIMIT,
     Unequal,
     check_limits,
+    check_plain,
     payload_json,
     result_json,
     unique_members,
@@ -382,3 +384,32 @@ def test_a_payload_may_hold_messages_and_models_as_a_result_may() -> None:
     assert [(message.type, message.text) for message in back] == [("human", "hello"), ("ai", "hello too")]
     assert isinstance(back[1], AIMessage)
     assert back[1].tool_calls == messages[1].tool_calls
+
+
+def nested(depth: int) -> Any:
+    return [nested(depth - 1)] if depth else {"a": None}
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ({"a": ["\ud800"]}, "half of a character"),
+        ({"\ud800": 1}, "half of a character"),
+        ([2**64], "more than 64 bits"),
+        ([-(2**63) - 1], "more than 64 bits"),
+        ({"a": NAN}, "nan or infinity"),
+        ([[INFINITY]], "nan or infinity"),
+        (nested(PLAIN_DEPTH_LIMIT), "deeper than 100"),
+        (nested(900), "deeper than 100"),
+    ],
+)
+def test_what_was_read_and_cannot_be_written_is_not_plain(value: Any, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        check_plain(value)
+
+
+@pytest.mark.parametrize(
+    "value", [nested(PLAIN_DEPTH_LIMIT - 1), {"a": [2**64 - 1, -(2**63), 0.5, None, "\U0001f4a9"]}]
+)
+def test_what_can_be_written_again_is_plain(value: Any) -> None:
+    check_plain(value)
