@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field,
 
 from core.gateway.access import NAME, Caller
 from core.gateway.problems import Problem
-from core.gateway.run_requests import Body
+from core.gateway.run_requests import TENANT, Body
 from core.record_fields import TIMEOUT_LIMIT_S
 from core.tasks import TASK_ID, TASK_TYPE, Priority, Task, TaskStatus
 
@@ -145,10 +145,21 @@ def new_task(body: TaskBody, caller: Caller, task_id: str | None) -> Task:
     if caller.tenant is not None and body.tenant not in (None, caller.tenant):
         raise Problem(403, f"tenant: this key or token submits for tenant {caller.tenant!r} alone; leave it out")
     fields = {name: getattr(body, name) for name in body.model_fields_set if name != "webhook"}
-    fields["tenant"] = caller.tenant or body.tenant
+    fields["tenant"] = tenant = caller.tenant or body.tenant
+    if body.run is not None and tenant is not None:
+        fields["run"] = _run_of(tenant, body.run)
     if (named := body.task_id or task_id) is not None:
         fields["task_id"] = named
     return Task(**fields)
+
+
+def _run_of(tenant: str, run: dict[str, Any]) -> dict[str, Any]:
+    """The options of a run, from which its graph learns whose it is, whatever they say of that."""
+    config = run.get("config") or {}
+    configurable = (config.get("configurable") or {}) if isinstance(config, dict) else None
+    if not isinstance(configurable, dict):
+        return run  # it is refused with the reason
+    return {**run, "config": {**config, "configurable": {**configurable, TENANT: tenant}}}
 
 
 def told_outcome(task: Task) -> dict[str, Any]:

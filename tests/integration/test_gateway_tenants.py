@@ -196,3 +196,11 @@ async def test_items_are_those_of_their_tenant_and_its_runs_know_whose_they_are(
     assert await acme.runs.wait(
         None, "owns", input=EMPTY, config={"configurable": {"langgraph_auth_user_id": "x"}}
     ) == {"done": ["acme", "of acme"]}
+    claims: Any = {"config": {"configurable": {"langgraph_auth_user_id": "acme"}}}
+    claiming: Any = {"task_type": "owns", "payload": EMPTY, "run": claims}
+    submitted: Any = await globex.http.post("/tasks/submit", json=claiming)
+    ended: Any = await globex.http.get(f"/tasks/{submitted['task_ids'][0]}/wait?timeout_s=30")
+    assert ended["result"] == {"done": ["globex"]}
+    await globex.http.put("/schedules/claims", json={"task": claiming, "cron": "0 0 1 1 *"})
+    kept: Any = await globex.http.get("/schedules/claims")
+    assert kept["task"]["run"]["config"]["configurable"] == {"langgraph_auth_user_id": "globex"}
