@@ -20,7 +20,7 @@ from coordinator.task_life import accept, answer, known_task
 from core.access import may_change, owner_of
 from core.errors import BadSchedule, BadTask, MalformedMessage, NotAdmitted
 from core.event_types import EventType
-from core.reports import Answer, Refusal, SchedulesWanted, schedules_wanted, shown_id, text_in
+from core.reports import Answer, Refusal, SchedulesWanted, named_schedule, schedules_wanted, shown_id
 from core.roles import Address
 from core.schedules import MISSED_KEPT, OF_THE_SYSTEM, Schedule, due, firing_id, next_firing, task_of_firing
 from core.step import Batch, Received, Step, Table
@@ -148,9 +148,13 @@ def go_on(state: CoordinatorState, schedule: Schedule, batch: Batch, step: Step)
 def change_each(state: CoordinatorState, received: Received, change: Callable[[Schedule], None], step: Step) -> None:
     """Changes the schedules that a message names, and answers it."""
     refused = []
-    for name in map(text_in, received.message.tasks):
+    for name, tenant in map(named_schedule, received.message.tasks):
         schedule = state.schedules.get(name) if name else None
-        if schedule is None or not may_change(received.sender, schedule.owner):
+        if (
+            schedule is None
+            or not may_change(received.sender, schedule.owner)
+            or tenant not in (None, schedule.task.tenant)
+        ):
             refused.append(Refusal(shown_id(name and name[:80]), UNKNOWN))
         else:
             change(schedule)

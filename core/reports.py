@@ -32,6 +32,7 @@ __all__ = [
     "ProgressReport",
     "QuestionsWanted",
     "Refusal",
+    "ScheduleOf",
     "SchedulesWanted",
     "StrategyWanted",
     "TaskReport",
@@ -43,6 +44,7 @@ __all__ = [
     "given_answer",
     "given_run_key",
     "item_of",
+    "named_schedule",
     "progress_report",
     "questions_wanted",
     "schedules_wanted",
@@ -51,7 +53,6 @@ __all__ = [
     "task_id_in",
     "task_named",
     "task_report",
-    "text_in",
 ]  # fmt: skip
 
 #: The children of one spawn, and a digest for each: they travel in one message, and their parent's record names each.
@@ -157,6 +158,13 @@ class SchedulesWanted(Struct, frozen=True, kw_only=True, gc=False):
     limit: Annotated[int, Meta(ge=1, le=MAX_SCHEDULES)] = 100
 
 
+class ScheduleOf(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
+    """A schedule that a client names, if it is one of this tenant."""
+
+    name: str
+    tenant: str
+
+
 class StrategyWanted(Struct, frozen=True, kw_only=True, gc=False):
     """An operator's request to choose children by another strategy."""
 
@@ -204,6 +212,7 @@ _given_answer = msgspec.json.Decoder(GivenAnswer)
 _given_run_key = msgspec.json.Decoder(GivenRunKey)
 _questions_wanted = msgspec.json.Decoder(QuestionsWanted)
 _schedules_wanted = msgspec.json.Decoder(SchedulesWanted)
+_named_schedule = msgspec.json.Decoder(str | ScheduleOf)
 _strategy_wanted = msgspec.json.Decoder(StrategyWanted)
 _attempt_name = msgspec.json.Decoder(AttemptName)
 _named = msgspec.json.Decoder(_Named)
@@ -271,6 +280,16 @@ def questions_wanted(item: Raw) -> QuestionsWanted:
 def schedules_wanted(item: Raw) -> SchedulesWanted:
     """A client's request for schedules. Raises MalformedMessage."""
     return _decoded(_schedules_wanted, item)
+
+
+def named_schedule(item: Raw) -> tuple[str | None, str | None]:
+    """The schedule that an item names, and the tenant whose it has to be; None: no matter whose. Without a name, it
+    names none."""
+    try:
+        named = _named_schedule.decode(item)
+    except (msgspec.DecodeError, RecursionError):
+        return None, None
+    return (named, None) if isinstance(named, str) else (named.name, named.tenant)
 
 
 def text_in(item: Raw) -> str | None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
 from typing import Any
 
 import orjson
 
 from core.client.threads import ThreadUser
 from core.errors import BadSchedule, TaskTimeout, TransportDown, UnknownSchedule
-from core.reports import SchedulesWanted, item_of
+from core.reports import ScheduleOf, SchedulesWanted, item_of
 from core.roles import Action
 from core.runtime.portal import Resident, operation
 from core.schedules import Schedule
@@ -65,22 +64,24 @@ class ClientSchedules(Resident):
         raise _unknown(name)
 
     @operation
-    async def pause(self, name: str, timeout_s: float = 30.0) -> None:
-        """Opens no task until the schedule is resumed. Raises UnknownSchedule."""
-        await self._change(Action.PAUSE_SCHEDULE, name, timeout_s)
+    async def pause(self, name: str, timeout_s: float = 30.0, *, tenant: str | None = None) -> None:
+        """Opens no task until the schedule is resumed. `tenant`: only if its tasks are of this one. Raises
+        UnknownSchedule."""
+        await self._change(Action.PAUSE_SCHEDULE, name, tenant, timeout_s)
 
     @operation
-    async def resume(self, name: str, timeout_s: float = 30.0) -> None:
-        """Goes on from now; what would have fired meanwhile is not made up for. Raises UnknownSchedule."""
-        await self._change(Action.RESUME_SCHEDULE, name, timeout_s)
+    async def resume(self, name: str, timeout_s: float = 30.0, *, tenant: str | None = None) -> None:
+        """Goes on from now; what would have fired meanwhile is not made up for. `tenant`: as in `pause`. Raises
+        UnknownSchedule."""
+        await self._change(Action.RESUME_SCHEDULE, name, tenant, timeout_s)
 
     @operation
-    async def remove(self, name: str, timeout_s: float = 30.0) -> None:
-        """Forgets the schedule. Tasks that it has opened go on. Raises UnknownSchedule; not when the answer to a call
-        before was lost, and this client asks again."""
+    async def remove(self, name: str, timeout_s: float = 30.0, *, tenant: str | None = None) -> None:
+        """Forgets the schedule. Tasks that it has opened go on. `tenant`: as in `pause`. Raises UnknownSchedule; not
+        when the answer to a call before was lost, and this client asks again."""
         may_be_gone = self._client._maybe_removed
         try:
-            refused = await self._client._ask(Action.REMOVE_SCHEDULE, _names(name), timeout_s)
+            refused = await self._client._ask(Action.REMOVE_SCHEDULE, [_named(name, tenant)], timeout_s)
         except (TaskTimeout, TransportDown):
             may_be_gone.add(name)
             raise
@@ -96,13 +97,13 @@ class ClientSchedules(Resident):
             found += map(_schedule, page)
         return found
 
-    async def _change(self, action: Action, name: str, timeout_s: float) -> None:
-        for _ in await self._client._ask(action, _names(name), timeout_s):
+    async def _change(self, action: Action, name: str, tenant: str | None, timeout_s: float) -> None:
+        for _ in await self._client._ask(action, [_named(name, tenant)], timeout_s):
             raise _unknown(name)
 
 
-def _names(*names: str) -> Iterable[bytes]:
-    return map(orjson.dumps, names)
+def _named(name: str, tenant: str | None) -> bytes:
+    return item_of(name if tenant is None else ScheduleOf(name=name, tenant=tenant))
 
 
 def _schedule(record: dict[str, Any]) -> Schedule:

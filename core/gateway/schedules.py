@@ -127,8 +127,7 @@ async def remove(request: Request, name: ScheduleName, idempotency_key: Idempote
     repeatable = RepeatableRequest(request, idempotency_key)
     if await repeatable.earlier_answer() is None:
         try:
-            await _visible(request, name)
-            await hierarchy.client.schedules.remove.aio(name)
+            await hierarchy.client.schedules.remove.aio(name, tenant=caller_of(request).tenant)
         except UnknownSchedule:
             if not repeatable.was_begun:
                 raise
@@ -140,8 +139,7 @@ async def remove(request: Request, name: ScheduleName, idempotency_key: Idempote
 async def pause(request: Request, name: ScheduleName) -> ScheduleView:
     """Opens nothing by a schedule until it is resumed."""
     hierarchy: Hierarchy = request.app.state.hierarchy
-    await _visible(request, name)
-    await hierarchy.client.schedules.pause.aio(name)
+    await hierarchy.client.schedules.pause.aio(name, tenant=caller_of(request).tenant)
     return told(await _visible(request, name))
 
 
@@ -149,8 +147,7 @@ async def pause(request: Request, name: ScheduleName) -> ScheduleView:
 async def resume(request: Request, name: ScheduleName) -> ScheduleView:
     """Goes on with a schedule, from now; what would have fired meanwhile is not made up for."""
     hierarchy: Hierarchy = request.app.state.hierarchy
-    await _visible(request, name)
-    await hierarchy.client.schedules.resume.aio(name)
+    await hierarchy.client.schedules.resume.aio(name, tenant=caller_of(request).tenant)
     return told(await _visible(request, name))
 
 

@@ -100,5 +100,5 @@ async def delete_cron(hierarchy: Hierarchy, cron_id: str, thread_id: str | None)
     """Deletes a cron, once what it has begun is recorded. `thread_id`: in which it begins runs; None: in others."""
     await hierarchy.crons.look_at(cron_id)
     with suppress(UnknownSchedule):
-        await hierarchy.client.schedules.remove.aio(cron_id)
+        await hierarchy.client.schedules.remove.aio(cron_id, tenant=hierarchy.tenant)
     await hierarchy.crons.forget(cron_id, thread_id)

@@ -214,6 +214,19 @@ def test_clients_see_and_change_their_own_and_operators_all() -> None:
     assert state.schedules["poll"].owner == "client:client-1"
 
 
+def test_who_names_the_tenant_changes_a_schedule_only_if_it_is_of_that() -> None:
+    state = a_coordinator()
+    take(state, to_me(CLIENT, Action.SET_SCHEDULE, [MINUTE | {"task": {"task_type": "sum", "tenant": "acme"}}]))
+    for action in (Action.PAUSE_SCHEDULE, Action.RESUME_SCHEDULE, Action.REMOVE_SCHEDULE):
+        [refusal] = refusals(take(state, to_me(CLIENT, action, [{"name": "poll", "tenant": "globex"}])))
+        assert refusal == {"task_id": "poll", "reason": "unknown schedule"}
+        assert not state.schedules["poll"].paused
+    assert refusals(take(state, to_me(CLIENT, Action.PAUSE_SCHEDULE, [{"name": "poll", "tenant": "acme"}]))) == []
+    assert state.schedules["poll"].paused
+    assert refusals(take(state, to_me(CLIENT, Action.REMOVE_SCHEDULE, [{"name": "poll", "tenant": "acme"}]))) == []
+    assert state.schedules == {}
+
+
 def test_of_two_tenants_that_set_one_name_at_one_moment_the_first_has_it() -> None:
     state = a_coordinator()
     acme, globex = ({"task_type": "sum", "payload": [1], "tenant": tenant} for tenant in ("acme", "globex"))
