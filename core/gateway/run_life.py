@@ -66,18 +66,30 @@ async def _begun(hierarchy: Hierarchy, body: RunBody, run: RunRecord, assistant:
     if not run.is_temporary and (gone_on := await _gone_on_with(hierarchy, body, run)):
         return gone_on
     task = task_of(body, run, assistant)
-    if not run.is_temporary:  # whoever looks into its thread finds it before its task does anything
-        await hierarchy.records.put_runs(run)
+    if run.is_temporary:
+        await _begin_alone(hierarchy, run, task)
+        return run
+    await hierarchy.records.put_runs(run)  # whoever looks into its thread finds it before its task does anything
     hierarchy.news.tell(run.thread_id)
     try:
-        if run.is_temporary:
-            await asyncio.gather(hierarchy.records.put_runs(run), hierarchy.client.submit.aio(task))
-        else:
-            await hierarchy.client.submit.aio(task)
+        await hierarchy.client.submit.aio(task)
     except Exception:
         await hierarchy.records.delete_run(run)
         raise
     return run
+
+
+async def _begin_alone(hierarchy: Hierarchy, run: RunRecord, task: Task) -> None:
+    """Records a run without a thread and submits its task at the same time: both, or neither. Raises as they do."""
+    recorded, submitted = await asyncio.gather(
+        hierarchy.records.put_runs(run), hierarchy.client.submit.aio(task), return_exceptions=True
+    )
+    if isinstance(submitted, BaseException):
+        await hierarchy.records.delete_run(run)
+        raise submitted
+    if isinstance(recorded, BaseException):  # nobody could look at the run, wait for it, or cancel it
+        await hierarchy.client.cancel.aio(task.task_id)
+        raise recorded
 
 
 async def _gone_on_with(hierarchy: Hierarchy, body: RunBody, run: RunRecord) -> RunRecord | None:
@@ -215,7 +227,7 @@ async def settle(hierarchy: Hierarchy, run: RunRecord, task: Task | None) -> Run
         left = await hierarchy.threads.snapshots(run.thread_id, 1, metadata={"run_id": run.task_id})
         ended = "success" if left and not left[0].next else "error"
     run = replace(run, ended=ended)
-    await hierarchy.records.put_runs(run)
+    await hierarchy.records.change_run(run)
     return run
 
 

@@ -1,8 +1,8 @@
-"""What gateways do to the record of a thread in one step, so that none of them undoes what another has done."""
+"""What gateways do to the record of a thread or run in one step, so that none of them undoes what another has done."""
 
 from __future__ import annotations
 
-__all__ = ["PUT_THREAD", "SCRIPTS"]
+__all__ = ["CHANGE_RUN", "PUT_THREAD", "SCRIPTS"]
 
 #: Writes the record ARGV[3] of the thread ARGV[1], which has changed at ARGV[4] and expires at ARGV[5] (ms; '': never),
 #: if its record is ARGV[2] ('': it has none), and returns 1; otherwise 0, and nothing is written. KEYS: threads,
@@ -18,4 +18,8 @@ else
 end
 return 1
 """
-SCRIPTS = (PUT_THREAD,)
+#: Writes the record ARGV[2] of the run ARGV[1], unless it was deleted. KEYS: the runs of its thread.
+CHANGE_RUN = """
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
+"""
+SCRIPTS = (PUT_THREAD, CHANGE_RUN)

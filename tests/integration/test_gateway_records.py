@@ -1,0 +1,50 @@
+"""Runs without a thread are recorded with their task or not at all, and stay deleted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import pytest
+from msgspec.structs import replace
+from redis import Redis
+
+from core.config.variables import secret_text
+from core.errors import ServerRefused
+from core.gateway import run_requests
+from core.gateway.hierarchy import Hierarchy
+from core.gateway.run_life import begin_run, settle
+from core.gateway.run_requests import RunBody
+from tests.gateway_door import EMPTY, Door
+
+
+@pytest.fixture
+async def hierarchy(door: Door) -> AsyncIterator[Hierarchy]:
+    """What a gateway stands on."""
+    async with Hierarchy(door.tiers.redis, door.tiers.secrets, "coordinator-1", "gateway") as opened:
+        yield opened
+
+
+async def test_a_run_that_was_deleted_does_not_come_back_when_its_end_is_noted(hierarchy: Hierarchy) -> None:
+    run = await begin_run(hierarchy, RunBody(assistant_id="steps", input=EMPTY), None)
+    task = await hierarchy.over(run.task_id)
+    await hierarchy.records.delete_run(run)
+    await settle(hierarchy, run, task)
+    assert await hierarchy.records.runs(run.thread_id) == []
+
+    await hierarchy.records.put_runs(run)
+    await settle(hierarchy, run, task)
+    assert await hierarchy.records.runs(run.thread_id) == [replace(run, ended="success")]
+
+
+async def test_a_run_that_cannot_be_recorded_does_not_go_on_unseen(
+    hierarchy: Hierarchy, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = UUID(int=7)
+    monkeypatch.setattr(run_requests, "uuid4", lambda: run_id)
+    redis = Redis.from_url(secret_text(door.tiers.redis.url) or "", password=secret_text(door.tiers.redis.password))
+    with redis:
+        redis.set(hierarchy.gateway_keys.runs(str(run_id)), "what no run is written to")
+    with pytest.raises(ServerRefused):
+        await begin_run(hierarchy, RunBody(assistant_id="steps", input=EMPTY | {"hold": True}), None)
+    assert (await hierarchy.over(str(run_id))).status == "cancelled"
