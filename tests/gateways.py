@@ -33,8 +33,8 @@ def keys_setting(**keys: str) -> str:
 class Gateways:
     """Gateways of one hierarchy, by their URLs."""
 
-    def __init__(self, tiers: ForkedTiers, processes: Processes, folder: Path) -> None:
-        self.tiers, self.folder = tiers, folder
+    def __init__(self, tiers: ForkedTiers, processes: Processes, folder: Path, server: RedisServer) -> None:
+        self.tiers, self.folder, self.server = tiers, folder, server
         self.urls: list[str] = []  #: of those that were started, in that order
         self._processes = processes
 
@@ -70,20 +70,30 @@ class Gateways:
         """SIGKILL; returns when the process is gone."""
         self._processes.kill(url.rpartition("/")[2])
 
+    def signal(self, url: str, number: int) -> None:
+        self._processes.signal(url.rpartition("/")[2], number)
+
+    def exit_code(self, url: str) -> int:
+        """Waits for its end."""
+        return self._processes.wait(url.rpartition("/")[2])
+
     def log(self, url: str) -> str:
         return self._processes.log(url.rpartition("/")[2])
 
 
 @contextmanager
-def gateways_of(processes: Processes, folder: Path, user_code: str, **environment: str) -> Iterator[Gateways]:
-    """A server, a coordinator, a distributor and a worker with that code; gateways are to be started."""
-    with RedisServer(bundled_server()) as server:
+def gateways_of(
+    processes: Processes, folder: Path, user_code: str, *, append_only: bool = False, **environment: str
+) -> Iterator[Gateways]:
+    """A server, a coordinator, a distributor and a worker with that code; gateways are to be started. `append_only`:
+    what the server has survives its end."""
+    with RedisServer(bundled_server(), append_only=append_only) as server:
         redis = RedisConfig(url=server.url, password=server.password, mode="external")
         with ForkedTiers(processes, redis, folder, **environment) as tiers:
             tiers.start("coordinator", "coordinator-1")
             tiers.start("distributor", "distributor-1")
             tiers.start("worker", "worker-1", "--distributor", "distributor-1", "--import", user_code)
-            yield Gateways(tiers, processes, folder)
+            yield Gateways(tiers, processes, folder, server)
 
 
 def free_port() -> int:

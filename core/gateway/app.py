@@ -72,7 +72,7 @@ def gateway_app(hierarchy: Hierarchy, door: Door | None = None) -> FastAPI:
     )
     as_problems(app)
     app.state.measures = GatewayMeasures()
-    app.add_middleware(Gate, door=door)
+    app.add_middleware(Gate, door=door, closing=hierarchy.closing)
     app.add_middleware(Measured, measures=app.state.measures)
     app.add_middleware(
         CORSMiddleware,

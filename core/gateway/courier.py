@@ -13,6 +13,7 @@ from core.errors import AgentSystemError
 from core.gateway.cron_runs import run_of_cron, thread_of_cron
 from core.gateway.deliveries import Delivery
 from core.gateway.hierarchy import Hierarchy, asks
+from core.gateway.looks import Waits
 from core.gateway.records import RunRecord
 from core.gateway.run_events import error_of, interrupts_of
 from core.gateway.run_life import run_told
@@ -40,6 +41,7 @@ class Courier:
 
     def __init__(self, hierarchy: Hierarchy) -> None:
         self._hierarchy = hierarchy
+        self._waits = Waits("webhooks wait", "webhooks_wait")
 
     async def run(self) -> None:
         async with WebhookCalls(self._hierarchy.webhooks) as calls, asyncio.TaskGroup() as group:
@@ -62,10 +64,11 @@ class Courier:
         try:
             claimed, opened = await self._hierarchy.deliveries.claim(room)
             await self._take_on(opened)
-            return claimed
         except AgentSystemError as error:
-            log.warning("webhooks wait: %s", error, extra={"action": "webhooks_wait"})
+            self._waits.failed(error)
             return []
+        self._waits.succeeded()
+        return claimed
 
     async def _take_on(self, urls: dict[str, str]) -> None:
         """Takes on the deliveries of these tasks, which schedules have opened, for the next look."""
@@ -80,7 +83,7 @@ class Courier:
         try:
             await self._deliver(calls, delivery)
         except AgentSystemError as error:
-            log.warning("a webhook waits: %s", error, extra={"action": "webhooks_wait"})
+            self._waits.failed(error)
         except Exception as error:
             log.error("a webhook met a bug", exc_info=error, extra={"action": "webhook_failed"})
 

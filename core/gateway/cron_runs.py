@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Collection
 from datetime import datetime
 
 import msgspec
 
 from core.checkpoints.connection import GroupedConnection
-from core.errors import AgentSystemError
+from core.gateway.looks import Waits, look_again
 from core.gateway.records import RunRecord, ThreadRecord
 from core.gateway.sealed_records import SealedRecords
 from core.ports import Command
@@ -20,8 +18,6 @@ from core.schedules import Schedule, fired_since, firing_id, kept_thread
 from core.tasks import Task
 
 __all__ = ["CRON", "CronRuns", "run_of_cron", "thread_of_cron"]
-
-log = logging.getLogger(__name__)
 
 #: Seconds between two looks at all crons; short beside TASK_RETENTION_S.
 LOOK_S = 30.0
@@ -122,12 +118,7 @@ class CronRuns:
     async def watch(self) -> None:
         """Looks at all crons again and again, until it is cancelled: the records of tasks do not wait until somebody
         asks for their runs."""
-        while True:
-            try:
-                await self.look_at()
-            except AgentSystemError as error:
-                log.warning("the runs of crons wait: %s", error, extra={"action": "crons_wait"})
-            await asyncio.sleep(LOOK_S)
+        await look_again(self.look_at, LOOK_S, Waits("the runs of crons wait", "crons_wait"))
 
     async def forget(self, cron_id: str, thread_id: str | None) -> None:
         """Forgets a cron that is deleted."""

@@ -7,11 +7,14 @@ then goes on with what is kept. So nobody misses anything, and a slow reader tak
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
 from core.agent_event import AgentEvent
+from core.backoff import Backoff
+from core.errors import TransportDown
 from core.event_types import EventType
 from core.operations.event_feed import EventFeed, Position, Wanted
 
@@ -19,8 +22,9 @@ __all__ = ["EventFan"]
 
 #: Events that are kept for all readers.
 KEPT = 1000
-#: Stands for the number of an event in its entry: behind all of them.
+#: Stand for the number of an event in its entry: behind all of them, and behind the news that later ones were missed.
 BEHIND_ALL = 2**31
+BEHIND_GAP = BEHIND_ALL + 1
 
 #: Where an event stands: ms and number of its entry, and its number in there.
 Place = tuple[int, int, int]
@@ -34,11 +38,17 @@ def _place(event_id: str) -> Place:
     return stamp, number, index[0] if index else BEHIND_ALL
 
 
+def _place_of(event: AgentEvent) -> Place:
+    """What tells of a gap has the id of the entry before it, and comes behind that for whoever has read it whole."""
+    stamp, number, index = _place(event.id)
+    return stamp, number, BEHIND_GAP if event.type is EventType.EVENTS_MISSED else index
+
+
 def _position(place: Place) -> Position:
     stamp, number, index = place
     if place == BEGINNING:
         return Position()
-    return Position.after(f"{stamp}-{number}" if index == BEHIND_ALL else f"{stamp}-{number}-{index}")
+    return Position.after(f"{stamp}-{number}" if index >= BEHIND_ALL else f"{stamp}-{number}-{index}")
 
 
 class EventFan:
@@ -57,7 +67,7 @@ class EventFan:
 
     async def events(self, after: str | None, wanted: Wanted) -> AsyncGenerator[AgentEvent, None]:
         """As `EventFeed.events`, live. `after`: as Position.after takes it; None: what comes from now on. Raises
-        ServerRefused: the gateway may not read them; TransportDown: nor can it begin to."""
+        ServerRefused: the gateway may not read them. While Redis is away, it waits."""
         self._readers += 1
         try:
             await self._begin()
@@ -103,14 +113,23 @@ class EventFan:
         async with self._opening:
             if self._reading is None or self._reading.done():
                 self._kept.clear()
-                self._behind = _place(await self._newest())
+                self._behind = _place(await self._reached())
                 self._reading = asyncio.create_task(self._read(_position(self._behind)))
+
+    async def _reached(self) -> str:
+        """The newest entry, once Redis can tell."""
+        backoff = Backoff()
+        while True:
+            try:
+                return await self._newest()
+            except TransportDown:
+                await asyncio.sleep(backoff.next(random.random()))
 
     async def _read(self, begin: Position) -> None:
         try:
             async with aclosing(self._new_feed().events(begin, Wanted(), live=True)) as events:
                 async for event in events:
-                    self._kept.append((_place(event.id), event))
+                    self._kept.append((_place_of(event), event))
                     if len(self._kept) > KEPT:
                         self._behind, _ = self._kept.popleft()
                     self._tell()

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 import traceback
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from starlette.websockets import WebSocketDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.errors import WorldError
 from core.gateway.access import NOBODY, OF_THIS_MACHINE, ApiKey, Caller, is_loopback, of_loopback, whose
+from core.gateway.open_requests import Closing, OpenRequest
 from core.gateway.problems import Problem, problem_of, response_of
 from core.gateway.rbac import Action, action_of, check_may
-from core.gateway.sse import ServerEvent
+from core.gateway.sse import StreamCut
 from core.gateway.tokens import Tokens
 
 __all__ = ["Door", "Gate"]
 
 log = logging.getLogger(__name__)
-
-#: Why an open stream ends.
-EXPIRED = "the token has expired; get a new one, and go on behind the last event"
-#: How a WebSocket is closed then.
-POLICY_VIOLATION = 1008
-#: How long a client may take to read that, s.
-LAST_S = 2.0
 
 #: Takes one request of the caller of that full name into account. Returns after how many seconds it may be made; 0:
 #: now.
@@ -59,9 +49,10 @@ class Door:
 class Gate:
     """The outermost part of the application, but for CORS. It puts the Caller into the scope of each request."""
 
-    def __init__(self, app: ASGIApp, door: Door) -> None:
+    def __init__(self, app: ASGIApp, door: Door, closing: Closing) -> None:
         self._app = app
         self._door = door
+        self._closing = closing
         self._inside = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -129,49 +120,21 @@ class Gate:
         raise Problem(401, "this API key is not known here; GATEWAY_KEYS has those that are")
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        has_begun = streams = False
-        until_s = scope["caller"].until_s
-        expiry = asyncio.timeout(None)
-
-        async def noting(message: Message) -> None:
-            nonlocal has_begun, streams
-            has_begun = True
-            if not streams and (message.get("more_body") or message["type"] == "websocket.accept"):
-                streams = True
-                if until_s is not None:
-                    expiry.reschedule(asyncio.get_running_loop().time() + until_s - time.time())
-            await send(message)
-
+        request = OpenRequest(scope, receive, send, self._closing)
         try:
-            async with expiry:
-                await self._app(scope, receive, noting)
-        except ClientDisconnect:
-            pass
+            await request.answer(self._app)
+        except (ClientDisconnect, StreamCut):
+            pass  # the server cuts the connection, and the client of a stream sees that it is not complete
         except Exception as error:
-            if isinstance(error, TimeoutError) and expiry.expired():
-                await _end_stream(scope, send)
-                return
             # What the error says may have come in with the request, so only its kind and place are told.
             place = traceback.extract_tb(error.__traceback__)[-1]
             log.error(
                 "a request met a bug: %s at %s:%s", type(error).__name__, place.filename, place.lineno,
                 extra={"action": "request_failed", "route": getattr(scope.get("route"), "path", "")},
             )  # fmt: skip
-            if not has_begun:  # otherwise the server cuts the connection, and the client sees that it is not complete
+            if not request.has_begun:  # otherwise it is cut as well
                 problem = Problem(500, "this is a bug of the gateway; its log says where")
                 await response_of(problem)(scope, receive, send)
-
-
-async def _end_stream(scope: Scope, send: Send) -> None:
-    """Ends what was open for a token that has expired, and says so. A client that does not read is not waited for."""
-    if scope["type"] == "websocket":
-        last: Message = {"type": "websocket.close", "code": POLICY_VIOLATION, "reason": EXPIRED}
-    else:
-        told = ServerEvent("error", {"error": "Unauthorized", "message": EXPIRED}).encoded()
-        last = {"type": "http.response.body", "body": told, "more_body": False}
-    with suppress(TimeoutError, ClientDisconnect, WebSocketDisconnect):
-        async with asyncio.timeout(LAST_S):
-            await send(last)
 
 
 def _credential(headers: Headers) -> str:

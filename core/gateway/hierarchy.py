@@ -6,7 +6,7 @@ import asyncio
 import copy
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -17,11 +17,13 @@ from core.checkpoints.redis_store import RedisStore
 from core.checkpoints.threads import Threads
 from core.client.agent_client import AgentClient
 from core.config.settings import A2ASecrets, AgentConfig, RedisConfig
+from core.errors import TransportDown
 from core.gateway.cron_runs import CronRuns
 from core.gateway.deliveries import Deliveries
 from core.gateway.event_fan import EventFan
 from core.gateway.fleet import Fleet
 from core.gateway.mailboxes import Mailboxes
+from core.gateway.open_requests import Closing
 from core.gateway.peers import Peers
 from core.gateway.problems import Problem
 from core.gateway.questions_watch import QuestionsWatch
@@ -81,6 +83,7 @@ class Hierarchy:
         """`agent_config`: of the workers of agents that register here."""
         self._agent_config = agent_config or AgentConfig()
         self.webhooks = webhooks
+        self.closing = Closing()
         self._given = redis_or_configured(redis)
         self._a2a = secrets_or_configured(a2a or A2ASecrets())
         self.coordinator_id = coordinator_id
@@ -201,9 +204,10 @@ class Hierarchy:
                     asked.cancel()
                 if ended.done():
                     return ended.result()
-                task = await self.task(task_id)
-                if task is not None and asks(task):
-                    return task
+                with suppress(TransportDown):  # the look for questions waits until Redis is back
+                    task = await self.task(task_id)
+                    if task is not None and asks(task):
+                        return task
         finally:
             ended.cancel()
 

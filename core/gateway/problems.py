@@ -20,16 +20,18 @@ from core.errors import (
     BadSchedule,
     NotYours,
     PeerError,
+    ServerRefused,
     TaskLost,
     TaskRefused,
     TaskTimeout,
+    TransportDown,
     UnknownSchedule,
     UnknownTask,
     UserError,
     WorldError,
 )
 
-__all__ = ["Problem", "as_problems", "problem_of", "response_of"]
+__all__ = ["RETRY_S", "Problem", "as_problems", "problem_of", "response_of"]
 
 #: What a refusal of the coordinator says, and the status that it becomes.
 REFUSALS = (
@@ -42,6 +44,12 @@ REFUSALS = (
 )
 #: Where something is wrong, in words of ours that a client does not know.
 UNNAMED = ("body", "task", "batch")
+#: What is said while Redis is away.
+AWAY = (
+    "the gateway cannot reach Redis now, and answers again once it can. Whether this was carried out is not known: make"
+    " the request again, with the same ids or Idempotency-Key if it has some, and it is done once. For whoever runs"
+    " this, `agents doctor` says what to do"
+)
 #: Seconds after which a client may try again what was not possible.
 RETRY_S = 5
 #: What is said where Starlette only gives a name, and the cure.
@@ -69,6 +77,10 @@ def problem_of(error: AgentSystemError) -> Problem:
     """How an error of the hierarchy is told: 4xx if the request has to change, 503 if it may work later."""
     said = f"{error}"
     match error:
+        case TransportDown():  # what it says has the address of Redis, which is in the log
+            return Problem(503, AWAY)
+        case ServerRefused():
+            return Problem(503, f"{said}. Nothing was changed; for whoever runs this, `agents doctor` says what to do")
         case UnknownTask() | UnknownSchedule():
             return Problem(404, said)
         case AnswerRefused() | AgentTaken() | NotYours():

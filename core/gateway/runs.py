@@ -129,7 +129,7 @@ async def _told(
             yield ServerEvent("error", {"error": ended, "message": "the run has failed; its record has expired"})
         yield ServerEvent("end")
     finally:
-        if cancel and not is_over:
+        if cancel and not is_over and not hierarchy.closing.begun:  # the gateway leaves then, and not the client
             await hierarchy.client.cancel.aio(run.task_id)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
 from functools import partial
+from types import FrameType
 
 import uvicorn
 
@@ -16,6 +18,7 @@ from core.gateway.access import is_loopback, keys_in
 from core.gateway.app import gateway_app
 from core.gateway.gate import Door
 from core.gateway.hierarchy import Hierarchy
+from core.gateway.open_requests import Closing
 from core.gateway.tokens import Tokens
 from core.machine.own_process import spare_collector
 from core.runtime.logs import configure_logging
@@ -30,6 +33,10 @@ END_S = 2
 BACKLOG = 2048
 #: The exit code when the gateway could not be opened, as uvicorn has it; its log says why.
 NOT_STARTED = 3
+#: The exit code when it was told twice to end, as of agents.
+AT_ONCE = 130
+#: What uvicorn says of an answer that was cut; why is told where it is cut.
+CUT = "ASGI callable returned without completing response."
 #: Why an address cannot be listened at, in place of the words of the system.
 WHY_NOT = {
     errno.EADDRINUSE: "another program listens there already. Stop it, or choose another port",
@@ -60,12 +67,14 @@ def serve(settings: Settings, client_id: str) -> None:
     app = gateway_app(hierarchy, door)
     errors = logging.getLogger("uvicorn.error")
     errors.setLevel(logging.WARNING)
-    errors.addFilter(lambda record: not hasattr(app.state, "refused"))  # it is told below, without a traceback
+    # That it is not opened is told below, without a traceback.
+    errors.addFilter(lambda record: not hasattr(app.state, "refused") and record.msg != CUT)
     spare_collector()
     server = Serving(
+        hierarchy.closing,
         uvicorn.Config(
             app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=END_S,
-        )
+        ),
     )  # fmt: skip
     try:
         server.run(sockets)
@@ -74,13 +83,28 @@ def serve(settings: Settings, client_id: str) -> None:
 
 
 class Serving(uvicorn.Server):
-    """Says so once it answers."""
+    """Says so once it answers. The first signal to end has it finish; a second one ends it at once."""
+
+    def __init__(self, closing: Closing, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._closing = closing
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listening in sockets or ():
             host, port = listening.getsockname()[:2]
             log.info("answers at http://%s:%d", host, port, extra={"action": "gateway_started"})
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Takes a signal, which, unlike with uvicorn, is not raised again in the end: to be stopped is no failure."""
+        if self.should_exit:
+            os._exit(AT_ONCE)
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        log.info("ends; what is open goes on at another gateway", extra={"action": "gateway_ends"})
+        self._closing.begin()
+        await super().shutdown(sockets)
 
 
 def _listening(host: str, port: int) -> list[socket.socket]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -13,15 +14,24 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from pydantic_core import to_json
 
+from core.errors import AgentSystemError, TransportDown
+from core.gateway.problems import Problem
 from core.printable import printable
 
-__all__ = ["ServerEvent", "event_stream", "same_again"]
+__all__ = ["ServerEvent", "StreamCut", "event_stream", "same_again"]
+
+log = logging.getLogger(__name__)
 
 #: Seconds of silence after which a comment is sent, so that nothing between takes the connection for dead.
 HEARTBEAT_S = 5.0
 #: What stands in a path, or in its query, as it is.
 PATH = "/:@?&=+,;~%"
 HEARTBEAT = b": heartbeat\r\n\r\n"
+
+
+class StreamCut(Exception):
+    """A stream that cannot go on here. It is cut without an end, so that its client comes back behind the last event
+    that it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +75,14 @@ async def _lines(events: AsyncGenerator[ServerEvent, None]) -> AsyncIterator[byt
                 try:
                     event = coming.result()
                 except StopAsyncIteration:
+                    return
+                except TransportDown as error:
+                    log.warning("a stream is cut: %s", error, extra={"action": "stream_cut"})
+                    raise StreamCut from error
+                except (AgentSystemError, Problem) as error:
+                    said = error.detail if isinstance(error, Problem) else f"{error}"
+                    log.warning("a stream ends: %s", said, extra={"action": "stream_ended"})
+                    yield ServerEvent("error", {"error": type(error).__name__, "message": said}).encoded()
                     return
                 coming = None
                 yield event.encoded()

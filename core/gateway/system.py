@@ -12,6 +12,7 @@ from core.config.version import installed_version
 from core.errors import AgentSystemError
 from core.gateway.access import NOBODY, caller_of
 from core.gateway.hierarchy import Hierarchy
+from core.gateway.problems import RETRY_S, problem_of
 from core.roles import Role
 
 __all__ = ["router"]
@@ -43,21 +44,26 @@ async def health(request: Request, response: Response) -> HealthBody:
     try:
         overview = await hierarchy.overview()
     except AgentSystemError as error:
-        response.status_code = 503
-        return HealthBody(status="degraded", reason=f"{error}" if may_know else None)
+        _degrade(response)
+        return HealthBody(status="degraded", reason=problem_of(error).detail if may_know else None)
     agents: dict[str, dict[str, int]] = {}
     for agent in overview.agents:
         of_tier = agents.setdefault(agent.role.value, {})
         of_tier[agent.health.value] = of_tier.get(agent.health.value, 0) + 1
     down = [role for role in (Role.COORDINATOR, Role.DISTRIBUTOR, Role.WORKER) if not _is_up(agents, role)]
     if Role.COORDINATOR in down:
-        response.status_code = 503
+        _degrade(response)
     reason = f"no {down[0]} is up: run `agents up`" if down else None
     return HealthBody(
         status="degraded" if down else "healthy",
         reason=reason if may_know else None,
         agents=agents if may_know else None,
     )
+
+
+def _degrade(response: Response) -> None:
+    response.status_code = 503
+    response.headers["Retry-After"] = f"{RETRY_S}"
 
 
 def _is_up(agents: dict[str, dict[str, int]], role: Role) -> bool:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
-from core.errors import UnknownTask
+from core.errors import TransportDown, UnknownTask
 from core.gateway.hierarchy import Hierarchy
 from core.gateway.problems import Problem
 from core.gateway.records import RunRecord
@@ -54,8 +54,8 @@ async def _events(
 ) -> AsyncGenerator[ServerEvent, None]:
     told = await _told_already(hierarchy, thread_id, last_id)
     last_run_id, _, last_chunk = last_id.partition("/")
-    while await hierarchy.records.thread(thread_id) is not None:
-        for run in reversed(await hierarchy.records.runs(thread_id)):
+    while (runs := await _oldest_first(hierarchy, thread_id)) is not None:
+        for run in runs:
             if run.run_id in told:
                 continue
             told.add(run.run_id)
@@ -64,6 +64,17 @@ async def _events(
                     if with_chunks or event.event == "metadata":
                         yield event
         await hierarchy.news.wait(thread_id)
+
+
+async def _oldest_first(hierarchy: Hierarchy, thread_id: str) -> list[RunRecord] | None:
+    """The runs of a thread; None: there is no such thread any more. It waits while Redis is away."""
+    while True:
+        try:
+            if await hierarchy.records.thread(thread_id) is None:
+                return None
+            return [*reversed(await hierarchy.records.runs(thread_id))]
+        except TransportDown:
+            await asyncio.sleep(LOOK_S)
 
 
 async def _told_already(hierarchy: Hierarchy, thread_id: str, last_id: str) -> set[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
 
 from core.errors import AgentSystemError
 from core.gateway.hierarchy import Hierarchy
+from core.gateway.looks import Waits, look_again
 from core.gateway.problems import Problem
 from core.gateway.records import expires_at
 from core.gateway.thread_life import delete_thread
@@ -24,13 +24,12 @@ LATER = timedelta(seconds=60)
 
 async def sweep_threads(hierarchy: Hierarchy) -> None:
     """Sees to what has expired, again and again, until it is cancelled. What a crash leaves undone is found again."""
-    while True:
-        try:
-            for thread_id in await hierarchy.records.expired(SWEEP_S):
-                await _end(hierarchy, thread_id)
-        except AgentSystemError as error:
-            log.warning("threads expire later: %s", error, extra={"action": "threads_expire_later"})
-        await asyncio.sleep(SWEEP_S)
+
+    async def sweep() -> None:
+        for thread_id in await hierarchy.records.expired(SWEEP_S):
+            await _end(hierarchy, thread_id)
+
+    await look_again(sweep, SWEEP_S, Waits("threads expire later", "threads_expire_later"))
 
 
 async def _end(hierarchy: Hierarchy, thread_id: str) -> None:

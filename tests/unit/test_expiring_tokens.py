@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from core.gateway.gate import Door, Gate
+from core.gateway.open_requests import Closing
 from core.gateway.sse import ServerEvent, event_stream
 from tests.unit.test_gateway_access import SECRET, claims, hs256, signed
 from tests.waiting import until
@@ -50,7 +51,8 @@ def client() -> TestClient:
         Route("/events/stream", stream), WebSocketRoute("/events/ws", socket), Route("/tasks/submit", slow_answer,
         methods=["POST"]),
     ]  # fmt: skip
-    return TestClient(Gate(Starlette(routes=routes), Door(tokens=hs256(("1", SECRET), jwt_leeway_s=0))))
+    door = Door(tokens=hs256(("1", SECRET), jwt_leeway_s=0))
+    return TestClient(Gate(Starlette(routes=routes), door, Closing()))
 
 
 def about_to_expire() -> dict[str, str]:
