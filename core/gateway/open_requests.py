@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
@@ -27,6 +28,8 @@ CLOSING = "this gateway ends. What was asked for goes on: ask again, here or at 
 POLICY_VIOLATION, SERVICE_RESTART = 1008, 1012
 #: How long requests that are no streams get to finish when the gateway ends, s.
 FINISH_S = 1.5
+#: How long the body of a request may take to come, s.
+BODY_S = 60.0
 #: How long a client may take to read why its stream ends, s.
 LAST_S = 2.0
 EVENT_STREAM = b"text/event-stream"
@@ -56,13 +59,16 @@ class OpenRequest:
         self._scope, self._receive, self._send = scope, receive, send
         self._closing = closing
         self._limit = asyncio.timeout(None)
+        self._body_by_s: float | None = None  #: until then the body has to be whole, on the loop's clock; None: it is
+        if scope["type"] == "http":
+            self._body_by_s = asyncio.get_running_loop().time() + BODY_S
 
     async def answer(self, answering: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
         """Returns when it is answered, or had to end before, which the client is told. Raises what `answering` does."""
         self._closing.open.add(self)
         try:
             async with self._limit:
-                await answering(self._scope, self._receive, self._noting)
+                await answering(self._scope, self._receiving, self._noting)
         except TimeoutError:
             if not self._limit.expired():
                 raise
@@ -73,6 +79,19 @@ class OpenRequest:
     def end_with_gateway(self) -> None:
         if not self._limit.expired():
             self._limit.reschedule(asyncio.get_running_loop().time() + (0 if self._streams else FINISH_S))
+
+    async def _receiving(self) -> Message:
+        """The next part of the body. Raises HTTPException: the client takes too long."""
+        if self._body_by_s is None:
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._body_by_s):
+                message = await self._receive()
+        except TimeoutError:
+            raise HTTPException(408) from None
+        if not message.get("more_body"):
+            self._body_by_s = None
+        return message
 
     async def _noting(self, message: Message) -> None:
         self.has_begun = True

@@ -56,6 +56,7 @@ RETRY_S = 5
 CURES = {
     400: "the body cannot be read: send JSON in UTF-8, nested less deeply, or with shorter numbers",
     404: "there is no such route; /openapi.json lists those there are",
+    408: "the body has not come within a minute; send it again, over a faster connection",
     405: "this route does not take {method}; `Allow` says what it takes",
 }
 

@@ -16,6 +16,7 @@ from core.config.variables import secret_text
 from core.errors import ConfigError
 from core.gateway.access import is_loopback, keys_in
 from core.gateway.app import gateway_app
+from core.gateway.connections import give_up_dead_peers, limited_protocol
 from core.gateway.gate import Door
 from core.gateway.hierarchy import Hierarchy
 from core.gateway.open_requests import Closing
@@ -73,7 +74,8 @@ def serve(settings: Settings, client_id: str) -> None:
     server = Serving(
         hierarchy.closing,
         uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=END_S,
+            app, http=limited_protocol(), log_config=None, access_log=False, server_header=False,
+            timeout_graceful_shutdown=END_S,
         ),
     )  # fmt: skip
     try:
@@ -113,6 +115,7 @@ def _listening(host: str, port: int) -> list[socket.socket]:
     try:
         for family, *_, where in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE):
             sockets.append(socket.create_server(where[:2], family=family, backlog=BACKLOG))
+            give_up_dead_peers(sockets[-1])
     except OSError as error:
         why = WHY_NOT.get(error.errno or 0, f"{error.strerror}. Set GATEWAY_HOST and GATEWAY_PORT")
         raise ConfigError(f"cannot listen at {host}:{port}: {why}.") from None
