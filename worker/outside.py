@@ -14,7 +14,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from core.config.settings import A2AConfig, A2ASecrets, AgentConfig, RedisConfig
-from core.errors import LeaseLost, NotYours
+from core.errors import LeaseLost, NotYours, TransportDown
 from core.json_values import result_json
 from core.registry.agent_info import Declared
 from core.roles import Address, Role
@@ -134,12 +134,13 @@ class OutsideWorker(Agent):
         self._offer(task_id, attempt).report(Progress(task_id, attempt, fraction, note))
 
     async def complete(self, task_id: str, attempt: int, result: Any) -> None:
-        """Returns when the result is recorded, or was before. Raises NotYours, and BadTask: it cannot be a result."""
+        """Returns when the result is recorded, or was before. Raises NotYours; BadTask: it cannot be a result;
+        TransportDown: it is not recorded yet, and has to be told again."""
         encoded = Raw(result_json(result))
         await self._answer(task_id, attempt, lambda offer: offer.complete(encoded))
 
     async def fail(self, task_id: str, attempt: int, error: TaskError) -> None:
-        """Returns when the failure is recorded, or was before. Raises NotYours."""
+        """Returns when the failure is recorded, or was before. Raises NotYours, TransportDown."""
         await self._answer(task_id, attempt, lambda offer: offer.fail(error))
 
     async def leave(self, *, lost: bool) -> None:
@@ -167,12 +168,14 @@ class OutsideWorker(Agent):
             async with asyncio.timeout(RECORDED_S):
                 await told.wait()
                 await self.loop.local_events.call(Told())
-        except (LeaseLost, TimeoutError) as error:
+        except TimeoutError as error:  # it is still on its way, and whoever tells it again waits for it
+            raise TransportDown(f"the answer to task {task_id!r} is not recorded yet; tell it again") from error
+        except LeaseLost as error:
+            self._outside.waited_for.pop(key, None)
             raise NotYours(
                 f"it is not known whether the answer to task {task_id!r} was recorded; if not, others do it again"
             ) from error
-        finally:
-            self._outside.waited_for.pop(key, None)
+        self._outside.waited_for.pop(key, None)
         self._answered[key] = None
         if len(self._answered) > REMEMBERED:
             del self._answered[next(iter(self._answered))]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +19,7 @@ from websockets.sync.client import connect
 
 from core.chaos.processes import Processes
 from tests.executor_bench import INTEGRATION
-from tests.gateways import Gateways, gateways_of
+from tests.gateways import Gateways, answers, free_port, gateways_of
 from tests.waiting import until
 
 WAIT_S = 60
@@ -26,6 +28,14 @@ STEPS: Any = {"assistant_id": "steps", "input": {"done": [], "hold": True}}
 DONE: Any = {"done": ["first", "second"], "hold": True}
 UPDATES: Any = [{"first": {"done": ["first"]}}, {"second": {"done": ["second"]}}]
 SEND = {"sender_id": "teller", "receiver_id": "listed", "protocol": "peer_to_peer", "payload": "hello"}
+
+#: A gateway that waits only for a moment until an answer of an agent is recorded.
+HASTY = """
+from worker import outside
+outside.RECORDED_S = 0.5
+from core.gateway.__main__ import main
+raise SystemExit(main())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +197,38 @@ def test_what_is_open_goes_on_without_a_gap_when_redis_is_back(gateways: Gateway
     assert counted.pop("transport_down") == 2, "of the gateway, and of the agent that it speaks for"
     assert set(counted.values()) == {1}, counted
     assert "Traceback" not in gateways.log(url)
+
+
+@pytest.mark.matrix(55)
+def test_an_answer_that_redis_does_not_take_now_is_to_be_told_again_and_counts_once(gateways: Gateways) -> None:
+    port = free_port()
+    environment = {**gateways.tiers._environment}
+    with (
+        (gateways.folder / "hasty.log").open("wb") as log,
+        subprocess.Popen([sys.executable, "-c", HASTY, "--port", f"{port}"], env=environment, stderr=log) as process,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_S) as agent,
+    ):
+        try:
+            until(lambda: answers(f"{agent.base_url}"), "it answers", WAIT_S)
+            agent.post("/agents/register", json={"agent_id": "patient", "services": ["patient"], "lease_s": 60})
+            agent.post("/tasks/submit", json={"task_type": "patient", "task_id": "patient/1"})
+            assert agent.get("/agents/patient/tasks?wait_s=30").json()["tasks"][0]["task_id"] == "patient/1"
+            result = {"attempt": 1, "status": "completed", "result": "done"}
+            gateways.server.kill()
+            answer = agent.post("/agents/patient/tasks/patient/1/result", json=result)
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+            gateways.server.start()
+            answered = until(lambda: told_again(agent, result), "it is recorded", WAIT_S)
+            assert answered == 204
+            assert agent.get("/tasks/patient/1/wait?timeout_s=30").json()["result"] == "done"
+        finally:
+            process.kill()
+
+
+def told_again(agent: httpx.Client, result: Any) -> int | None:
+    """The status of an answer that is told again; None: it is to be told once more."""
+    status = agent.post("/agents/patient/tasks/patient/1/result", json=result).status_code
+    return None if status == 503 else status
 
 
 @pytest.mark.matrix(56)
