@@ -28,6 +28,7 @@ from core.gateway.records import RunRecord
 from core.gateway.run_events import run_over
 from core.gateway.run_requests import Body
 from core.gateway.sse import ServerEvent, event_stream
+from core.gateway.thread_events import oldest_first
 from core.gateway.thread_life import known_thread
 from core.gateway.visible_records import hierarchy_of
 from core.run_stream import place_of
@@ -89,8 +90,8 @@ async def thread_events(
     else:
         begins_at = datetime.fromtimestamp(max(0, since // A_MS + EPOCH_MS) / 1000, UTC) - REPLAYED
     told = await _past(hierarchy, thread_id, begins_at)
-    while await hierarchy.records.thread(thread_id) is not None:
-        for run in reversed(await hierarchy.records.runs(thread_id)):
+    while (runs := await oldest_first(hierarchy, thread_id)) is not None:
+        for run in runs:
             if run.run_id in told:
                 continue
             told.add(run.run_id)
@@ -206,7 +207,7 @@ class _Connection:
     async def _tell(self, subscription: Subscription) -> None:
         with suppress(WebSocketDisconnect, RuntimeError):
             try:
-                while await self._hierarchy.records.thread(self._thread_id) is None:
+                while await oldest_first(self._hierarchy, self._thread_id) is None:
                     await self._hierarchy.news.wait(self._thread_id)
                 async with aclosing(thread_events(self._hierarchy, self._thread_id, subscription)) as events:
                     async for event in events:

@@ -19,7 +19,7 @@ from core.gateway.sse import ServerEvent, event_stream, same_again
 from core.gateway.thread_life import known_thread
 from core.gateway.visible_records import hierarchy_of
 
-__all__ = ["router"]
+__all__ = ["oldest_first", "router"]
 
 router = APIRouter(prefix="/threads/{thread_id}", tags=["threads"])
 
@@ -54,7 +54,7 @@ async def _events(
 ) -> AsyncGenerator[ServerEvent, None]:
     told = await _told_already(hierarchy, thread_id, last_id)
     last_run_id, _, last_chunk = last_id.partition("/")
-    while (runs := await _oldest_first(hierarchy, thread_id)) is not None:
+    while (runs := await oldest_first(hierarchy, thread_id)) is not None:
         for run in runs:
             if run.run_id in told:
                 continue
@@ -66,7 +66,7 @@ async def _events(
         await hierarchy.news.wait(thread_id)
 
 
-async def _oldest_first(hierarchy: Hierarchy, thread_id: str) -> list[RunRecord] | None:
+async def oldest_first(hierarchy: Hierarchy, thread_id: str) -> list[RunRecord] | None:
     """The runs of a thread; None: there is no such thread any more. It waits while Redis is away."""
     while True:
         try:
@@ -74,7 +74,7 @@ async def _oldest_first(hierarchy: Hierarchy, thread_id: str) -> list[RunRecord]
                 return None
             return [*reversed(await hierarchy.records.runs(thread_id))]
         except TransportDown:
-            await asyncio.sleep(LOOK_S)
+            await hierarchy.news.wait(thread_id)
 
 
 async def _told_already(hierarchy: Hierarchy, thread_id: str, last_id: str) -> set[str]:
