@@ -12,7 +12,7 @@ from core.gateway.hierarchy import Hierarchy
 from core.gateway.problems import Problem, problem_of
 from core.gateway.protocol_events import number_at
 from core.gateway.run_life import begin_run, open_questions
-from core.gateway.run_requests import Body, CommandBody, Mode, RunBody
+from core.gateway.run_requests import Body, Config, Mode, RunBody
 from core.run_stream import place_of
 
 __all__ = ["Command", "failed", "obey", "succeeded"]
@@ -36,7 +36,7 @@ class RunStart(Body):
 
     assistant_id: str
     input: Any = None
-    config: dict[str, Any] = Field(default_factory=dict)
+    config: Config = Field(default_factory=dict)
     context: dict[str, Any] | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
     multitask_strategy: Literal["reject", "interrupt", "rollback", "enqueue"] = "enqueue"
@@ -57,7 +57,7 @@ class Respond(Body):
     responses: list[Response] = Field(min_length=1)
     update: Any = None
     goto: Any = None
-    config: dict[str, Any] = Field(default_factory=dict)
+    config: Config = Field(default_factory=dict)
     metadata: dict[str, Any] = Field(default_factory=dict)
     strict_resume: bool | None = None  #: an answer to what is not open is refused in any case
 
@@ -127,13 +127,15 @@ async def _respond(hierarchy: Hierarchy, thread_id: str, params: dict[str, Any])
         if response.interrupt_id not in asked:
             raise Problem(409, f"{response.interrupt_id!r} asks nothing, or not any more; look at the thread's state")
     answers = {response.interrupt_id: response.response for response in said.responses}
-    body = RunBody(
-        assistant_id=runs[0].assistant_id,
-        command=CommandBody(resume=answers, update=said.update, goto=said.goto),
-        config=said.config,
-        metadata=said.metadata,
-        stream_mode=MODES,
-        stream_subgraphs=True,
+    body = RunBody.model_validate(
+        {
+            "assistant_id": runs[0].assistant_id,
+            "command": {"resume": answers, "update": said.update, "goto": said.goto},
+            "config": said.config,
+            "metadata": said.metadata,
+            "stream_mode": MODES,
+            "stream_subgraphs": True,
+        }
     )
     return {"run_id": (await begin_run(hierarchy, body, thread_id)).run_id}
 
