@@ -232,8 +232,9 @@ def go_below(traceparent: str) -> None:
     """Has the spans that are opened here from now on belong below that one."""
     from opentelemetry import context, trace
 
-    if (above := TraceContext.parsed(traceparent)) is not None:
-        context.attach(trace.set_span_in_context(trace.NonRecordingSpan(context_of(above))))
+    from core.runtime.span_above import SpanAbove
+
+    context.attach(trace.set_span_in_context(SpanAbove(traceparent)))
 
 
 def _current(span: Any) -> TraceContext | None:
