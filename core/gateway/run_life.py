@@ -106,10 +106,11 @@ async def _gone_on_with(hierarchy: Hierarchy, body: RunBody, run: RunRecord) -> 
         return await _gone_on(hierarchy, run, before, _answers(command.resume, before[1]) if command else {})
     if command is None:
         return None
-    if newest is None or not newest.next:  # it may have stopped, and been updated since
-        raise Problem(409, f"thread {run.thread_id!r} asks nothing, so there is nothing to resume; give an input")
     if await _goes_on_with_an_answer(hierarchy, run.thread_id):
         raise Problem(409, ANSWERED.format(run.thread_id))
+    newest = await hierarchy.threads.snapshot(run.thread_id)  # only now: what has gone on may have ended meanwhile
+    if newest is None or not newest.next:  # it may have stopped, and been updated since
+        raise Problem(409, f"thread {run.thread_id!r} asks nothing, so there is nothing to resume; give an input")
     return None
 
 

@@ -1,11 +1,14 @@
-"""Runs without a thread are recorded with their task or not at all, and stay deleted."""
+"""What gateways record of runs, when several ask at the same time or a record cannot be written."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from uuid import UUID
 
+import httpx
 import pytest
+from langgraph_sdk.client import LangGraphClient
 from msgspec.structs import replace
 from redis import Redis
 
@@ -48,3 +51,16 @@ async def test_a_run_that_cannot_be_recorded_does_not_go_on_unseen(
     with pytest.raises(ServerRefused):
         await begin_run(hierarchy, RunBody(assistant_id="steps", input=EMPTY | {"hold": True}), None)
     assert (await hierarchy.over(str(run_id))).status == "cancelled"
+
+
+async def test_of_answers_at_the_same_time_one_counts_also_if_its_run_ends_meanwhile(
+    sdk: LangGraphClient, door: Door
+) -> None:
+    async with httpx.AsyncClient(base_url=door.urls[0], timeout=60) as client:
+        for _ in range(3):
+            thread = (await sdk.threads.create())["thread_id"]
+            await sdk.runs.wait(thread, "asks", input=EMPTY)
+            answer = {"assistant_id": "asks", "command": {"resume": "yes"}}
+            calls = (client.post(f"/threads/{thread}/runs/wait", json=answer) for _ in range(8))
+            answers = await asyncio.gather(*calls)
+            assert sorted(each.status_code for each in answers) == [200, *[409] * 7]
