@@ -15,7 +15,7 @@ import orjson
 
 from core.backoff import Backoff
 from core.checkpoints.connection import GroupedConnection
-from core.errors import AgentSystemError, ServerRefused
+from core.errors import AgentSystemError, ServerRefused, TransportDown
 from core.gateway.problems import Problem
 from core.ports import Command, OpenConnection, Part
 from core.redis_backend.gateway_keys import GatewayKeys
@@ -30,6 +30,8 @@ MAX_WAITING, MAX_REMEMBERED = 1000, 10_000
 #: Mailboxes that are written to in one exchange, and entries of the history that one page reads at most.
 AT_ONCE, MAX_READ = 500, 2000
 BLOCK_MS = 2000
+#: Seconds until a receiver looks again that could not reach Redis.
+AGAIN_S = 0.25
 #: Larger than any time of day, ms since 1970: more urgent messages come before all others.
 RANK = 2**43
 #: Where no entry can be behind.
@@ -118,7 +120,8 @@ class Mailboxes:
         return int(count)
 
     async def receive(self, name: str, limit: int, timeout_s: float, tenant: str | None = None) -> list[dict[str, Any]]:
-        """As `waiting`, but as soon as there are some; empty: none has come within that time."""
+        """As `waiting`, but as soon as there are some; empty: none has come within that time. While Redis is away, it
+        waits."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while True:
@@ -127,6 +130,8 @@ class Mailboxes:
                         if found := await self.waiting(name, limit, tenant):
                             return found
                         await arrival
+                    except TransportDown:
+                        await asyncio.sleep(AGAIN_S)
                     finally:
                         self._arrivals.forget(name, arrival)
         return await self.waiting(name, limit, tenant)
