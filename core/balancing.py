@@ -25,7 +25,8 @@ TURNS_KEPT = 100
 
 @dataclass(slots=True)
 class _Ready:
-    """The children that can do a task and may have room for it: who has none is taken out when somebody looks."""
+    """The children that can do a task and may have room for it: who has none is taken out when somebody looks. Tasks
+    that the same workers of the same children can do share it, whatever they need."""
 
     first: Candidates  #: those that are preferred: they would begin it at once
     spared: Candidates  #: so would these, but can do more of what waits
@@ -56,8 +57,11 @@ class Balancer:
         if len(self._turns.until) > TURNS_KEPT + 2 * len(self._children):
             self._turns.forget([child.name for child in self._children])
         self._waiting = () if strategy in OF_PLACES else waiting
-        self._wanted: dict[tuple[str, ...], int] = {}  #: by skills, how many of these needs they satisfy
+        self._wanted: dict[int, int] = {}  #: by what children can do, how many of these needs they satisfy
+        #: one of all children that can do the same
+        self._alike = {(id(child.tasks.able), child.beat.agents): child for child in self._children}
         self._ready: dict[Needs, _Ready] = {}
+        self._prepared: dict[tuple[object, ...], _Ready] = {}  #: the same, by which workers can do it
 
     def can_serve(self, needs: Needs) -> bool:
         """Whether a child with room has all these capabilities."""
@@ -81,25 +85,26 @@ class Balancer:
                         break
                     child = self._choose(among.without(child), asks, self._turns)
                 if self._takes(child, needs, first=among is not ready.then):
-                    if self._takes_turns:
-                        self._turns.note(child)
-                    return child
+                    return self._noted(child)
                 self._take_out(child, needs, among, ready)
         remaining = (*ready.first.children, *ready.spared.children, *ready.then.children)
-        return next((child for child in remaining if self._takes(child, needs, first=False)), None)
+        return next((self._noted(child) for child in remaining if self._takes(child, needs, first=False)), None)
 
     def exclude(self, child: Subordinate) -> None:
         """Chooses this child no more."""
         self._children = [other for other in self._children if other is not child]
         self._ready.clear()
+        self._prepared.clear()
+
+    def _noted(self, child: Subordinate) -> Subordinate:
+        """The same child, which has had its turn."""
+        if self._takes_turns:
+            self._turns.note(child)
+        return child
 
     def _looked_at(self, needs: Needs) -> _Ready:
         """Who is ready for such tasks: if anybody is, the last one has room until others have been chosen as often."""
-        ready = self._ready.get(needs)
-        if ready is None:
-            able = [child for child in self._children if child.can(needs)]
-            first, spared = self._parted(able)
-            ready = self._ready[needs] = _Ready(Candidates(first), Candidates(spared), Candidates())
+        ready = self._ready.get(needs) or self._prepare(needs)
         for among in (ready.first, ready.spared, ready.then):
             while among.names:
                 last, is_first = among.children[-1], among is not ready.then
@@ -111,16 +116,26 @@ class Balancer:
         ready.until = 0
         return ready
 
+    def _prepare(self, needs: Needs) -> _Ready:
+        """Who can do such tasks."""
+        key = tuple((child.tasks.able[needs], child.hosts(needs)) for child in self._alike.values())
+        ready = self._prepared.get(key)
+        if ready is None:
+            first, spared = self._parted([child for child in self._children if child.can(needs)])
+            ready = self._prepared[key] = _Ready(Candidates(first), Candidates(spared), Candidates())
+        self._ready[needs] = ready
+        return ready
+
     def _parted(self, able: list[Subordinate]) -> tuple[list[Subordinate], list[Subordinate]]:
         """Those who can do least of what waits, and the others."""
-        if not self._waiting or len({child.beat.capabilities for child in able}) < 2:
+        if not self._waiting or len({id(child.tasks.able) for child in able}) < 2:
             return able, []
         least = min(map(self._wants, able))
         return [one for one in able if self._wants(one) == least], [one for one in able if self._wants(one) > least]
 
     def _wants(self, child: Subordinate) -> int:
         """How many of the needs that wait a child satisfies."""
-        skills = child.beat.capabilities
+        skills = id(child.tasks.able)
         if (known := self._wanted.get(skills)) is None:
             known = self._wanted[skills] = sum(map(child.can, self._waiting))
         return known

@@ -60,18 +60,14 @@ class Asks(NamedTuple):
 
     needs: Needs
     chance: int  #: 64 bits that follow from its id
-    key: int  #: likewise, from its key, or from its id if it has none
+    key: str  #: tasks with the same one had better be in one place; empty: it does not matter
     regions: tuple[str, ...]
 
 
 def asks_of(task: Task) -> Asks:
     """What a task asks of a choice."""
-    chance = _hash(task.task_id)
-    return Asks(skills_needed(task), chance, _hash(task.affinity_key) if task.affinity_key else chance, task.regions)
-
-
-def _hash(text: str) -> int:
-    return crc32(text.encode()) * SPREAD & BITS
+    chance = crc32(task.task_id.encode()) * SPREAD & BITS
+    return Asks(skills_needed(task), chance, task.affinity_key or "", task.regions)
 
 
 @dataclass(slots=True)
@@ -96,7 +92,7 @@ class Turns:
 
 def least_connections(ready: Candidates, asks: Asks, turns: Turns) -> Subordinate:
     """The one with the fewest tasks, relative to how many it runs at once."""
-    return _least_loaded(ready.children, asks)
+    return _least(Subordinate.load, ready.children, asks)
 
 
 def round_robin(ready: Candidates, asks: Asks, turns: Turns) -> Subordinate:
@@ -113,19 +109,19 @@ def weighted_round_robin(ready: Candidates, asks: Asks, turns: Turns) -> Subordi
 def resource_based(ready: Candidates, asks: Asks, turns: Turns) -> Subordinate:
     """The one whose machine has most processor time and memory left. Since heartbeats lag behind, what it has got since
     counts too."""
+    return _least(_use_of_resources, ready.children, asks)
 
-    def cost(child: Subordinate) -> float:
-        beat = child.beat
-        return (1 + child.load(asks.needs)) / ((101 - beat.cpu_percent) * (101 - beat.memory_percent))
 
-    return min(_compared(ready.children, asks), key=cost)
+def _use_of_resources(child: Subordinate, needs: Needs) -> float:
+    beat = child.beat
+    return (1 + child.load(needs)) / ((101 - beat.cpu_percent) * (101 - beat.memory_percent))
 
 
 def geographic(ready: Candidates, asks: Asks, turns: Turns) -> Subordinate:
     """Of those in the nearest region, the one with the fewest tasks: near is the first region that the task names, then
     the others in their order, then any other."""
     nearest = next(filter(None, map(ready.in_region, asks.regions)), ready.children)
-    return _least_loaded(nearest, asks)
+    return _least(Subordinate.load, nearest, asks)
 
 
 def random(ready: Candidates, asks: Asks, turns: Turns) -> Subordinate:
@@ -134,24 +130,20 @@ def random(ready: Candidates, asks: Asks, turns: Turns) -> Subordinate:
 
 
 def rendezvous(ready: Candidates, asks: Asks, turns: Turns) -> Subordinate:
-    """The one that is nearest to the task's key. When a child comes or goes, only the keys move that are nearest to
-    it."""
-    return ready.nearest(asks.key)
+    """The one that is nearest to the task's key. When a child comes or goes, only the keys move that are nearest to it.
+    A task without a key goes to the one with the fewest tasks."""
+    return ready.nearest(asks.key) if asks.key else least_connections(ready, asks, turns)
 
 
-def _least_loaded(ready: Sequence[Subordinate], asks: Asks) -> Subordinate:
-    needs = asks.needs
-    return min(_compared(ready, asks), key=lambda child: child.load(needs))
-
-
-def _compared(ready: Sequence[Subordinate], asks: Asks) -> Sequence[Subordinate]:
-    """Those that are compared: all, or two of many."""
-    count = len(ready)
+def _least(cost: Callable[[Subordinate, Needs], float], ready: Sequence[Subordinate], asks: Asks) -> Subordinate:
+    """The one that costs least, of all or of two of many; of equals the first."""
+    needs, count = asks.needs, len(ready)
     if count <= FEW:
-        return ready
+        return min(ready, key=lambda child: cost(child, needs))
     first = (asks.chance >> 32) % count
     second = (asks.chance >> 8) % (count - 1)
-    return ready[first], ready[second + (second >= first)]
+    one, other = ready[first], ready[second + (second >= first)]
+    return other if cost(other, needs) < cost(one, needs) else one
 
 
 #: The function of each strategy.

@@ -20,6 +20,8 @@ AGENTS = 1_000
 OPEN = (1_000, 10_000, 100_000)
 #: The agents are of so many kinds, each with half of the task types.
 KINDS, TYPES = 4, 8
+#: The tasks have so many keys.
+KEYS = 10_000
 
 
 def scheduling(repeats: int) -> list[dict[str, Any]]:
@@ -64,4 +66,7 @@ def _agent(number: int) -> Subordinate:
 
 
 def _task(number: int) -> Task:
-    return Task(task_id=f"task-{number}", task_type=f"t{number % TYPES}", created_at=utc_now(), regions=("region-1",))
+    return Task(
+        task_id=f"task-{number}", task_type=f"t{number % TYPES}", created_at=utc_now(), regions=("region-1",),
+        affinity_key=f"key-{number % KEYS}",
+    )  # fmt: skip

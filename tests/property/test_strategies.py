@@ -207,7 +207,8 @@ def test_what_is_prepared_follows_who_comes_and_goes(
     there = dict.fromkeys(range(len(candidates)))
     ready = Candidates(candidates)
     for number, (who, skills) in enumerate(changes):
-        asks = asks_of(a_task(f"t{number}", regions=("eu", "us")))._replace(needs=skills)
+        key = f"key-{number % 7}"
+        asks = asks_of(a_task(f"t{number}", regions=("eu", "us"), affinity_key=key))._replace(needs=skills)
 
         chosen = choose(ready, asks, turns)
 
@@ -224,7 +225,7 @@ def test_what_is_prepared_follows_who_comes_and_goes(
 def test_by_rendezvous_keys_are_spread_over_the_children() -> None:
     ready = Candidates(a_child(f"d{number:02}") for number in range(50))
 
-    got = Counter(ready.nearest(asks_of(a_task(f"t{number}")).key).name for number in range(10_000))
+    got = Counter(ready.nearest(f"key-{number}").name for number in range(10_000))
 
     assert len(got) == 50
     assert max(got.values()) < 1.6 * 200

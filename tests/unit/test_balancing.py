@@ -9,7 +9,9 @@ import pytest
 
 from core.agents import Health, Subordinate
 from core.balancing import Balancer
-from core.strategies import Asks, asks_of
+from core.candidates import Candidates
+from core.status_reports import Kind
+from core.strategies import Asks, Strategy, Turns, asks_of
 from tests.builders import a_child, a_task
 
 SUM = ("task:sum",)
@@ -156,3 +158,43 @@ def test_runs_of_agents_take_no_room_of_other_tasks_and_are_counted_by_themselve
     first.drop("chat-0")
     assert Balancer([first, second], at_once=True).choose(asks(("task:chat",))) is first
     assert first.has_slot(SUM)
+
+
+def test_one_that_was_avoided_and_gets_a_retry_all_the_same_has_had_its_turn() -> None:
+    turns = Turns()
+
+    assert Balancer([a_child("only")], Strategy.WEIGHTED_ROUND_ROBIN, turns).choose(asks(), avoid="only")
+
+    assert turns.last == "only"
+
+
+def test_who_is_spared_follows_from_the_kinds_of_its_workers_and_not_from_their_skills_together() -> None:
+    together = ("task:other", "task:sum", "gpu")
+    apart = a_child(
+        "a",
+        capabilities=together,
+        kinds=(Kind(skills=SUM, concurrency=4), Kind(skills=("gpu", "task:other"), concurrency=4)),
+    )
+    both = a_child("b", capabilities=together, kinds=(Kind(skills=together, concurrency=4),))
+
+    assert Balancer([both, apart], waiting=[SUM, ("task:sum", "gpu")]).choose(asks()) is apart
+
+
+def test_a_task_without_a_key_goes_by_rendezvous_to_the_child_with_the_fewest_tasks() -> None:
+    children = [a_child("a", holds=2), a_child("b", holds=1), a_child("c", holds=2)]
+
+    for number in range(10):
+        chosen = Balancer(children, Strategy.RENDEZVOUS).choose(asks(number=number))
+        assert chosen is children[1]
+
+
+def test_a_child_without_room_for_some_tasks_stays_the_nearest_to_keys_of_others() -> None:
+    children = [a_child(f"d{number}") for number in range(5)]
+    ready, others = Candidates(children), Candidates(children)
+    nearest = {f"key-{number}": ready.nearest(f"key-{number}") for number in range(50)}
+
+    others.remove(children[0])
+
+    assert {key: ready.nearest(key) for key in nearest} == nearest
+    assert all(others.nearest(key) is not children[0] for key in nearest)
+    assert all(others.nearest(key) is child for key, child in nearest.items() if child is not children[0])
