@@ -25,7 +25,7 @@ from core.waiting_counts import WaitingFor
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-__all__ = ["GatewayMeasures", "Measured", "router"]
+__all__ = ["GatewayMeasures", "Measured", "fleet_metrics", "router"]
 
 #: Longest time that a look at the fleet may take for one scrape, s, and how long it counts as known.
 LOOK_S, KNOWN_S = 2.0, 1.0
@@ -117,7 +117,7 @@ async def metrics(request: Request) -> Response:
     measures: GatewayMeasures = request.app.state.measures
     overview = await measures.fleet(request.app.state.hierarchy)
     rejected = request.app.state.hierarchy.sealed.rejected
-    text = expose(lambda: (*_of_gateway(measures, rejected), *_of_fleet(overview)))
+    text = expose(lambda: (*_of_gateway(measures, rejected), *fleet_metrics(overview)))
     return Response(text, headers={"Content-Type": CONTENT_TYPE})
 
 
@@ -136,20 +136,26 @@ def _of_gateway(measures: GatewayMeasures, rejected: int) -> Iterator[Metric]:
     )
 
 
-def _of_fleet(overview: Overview | None) -> Iterator[Metric]:
+def fleet_metrics(overview: Overview | None) -> Iterator[Metric]:
+    """The metrics of a fleet; None: it cannot be read now."""
     from prometheus_client.core import GaugeMetricFamily
 
     yield GaugeMetricFamily("fleet_readable", "1 if the fleet could be read for this answer.", overview is not None)
     if overview is None:
         return
     agents = GaugeMetricFamily("fleet_agents", "All of this hierarchy.", labels=["role", "health"])
+    available = GaugeMetricFamily("fleet_available_ratio", "Of a tier, the share that is up.", labels=["role"])
     inboxes = GaugeMetricFamily("fleet_unread_messages", "In the inboxes of a tier.", labels=["role"])
     for role in TIERS:
         of_tier = overview.of_role(role)
         inboxes.add_metric([role.value], sum(agent.inbox for agent in of_tier))
+        if of_tier:
+            available.add_metric([role.value], sum(agent.up for agent in of_tier) / len(of_tier))
+        in_health = Counter(agent.health for agent in of_tier)
         for health in Health:
-            agents.add_metric([role.value, health.value], sum(agent.health is health for agent in of_tier))
+            agents.add_metric([role.value, health.value], in_health[health])
     yield agents
+    yield available
     yield inboxes
     beats = [agent.beat for agent in overview.of_role(Role.WORKER) if agent.up and agent.beat]
     tasks = GaugeMetricFamily("fleet_tasks", "By where they stand.", labels=["state"])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from core.errors import NotPermitted
 from core.roles import Address
 from core.runtime.measures import BOUNDS_S, Histogram
 
@@ -136,6 +137,10 @@ def _of_loop(agent: Agent) -> Iterator[Metric]:
     for reason, number in loop.inbox.rejected.items():
         rejected.add_metric([reason], number)
     yield rejected
+    yield CounterMetricFamily(
+        "agent_routing_errors", "Messages for another agent, or that their sender may not send to this one.",
+        loop.inbox.rejected[NotPermitted.reason],
+    )  # fmt: skip
     yield CounterMetricFamily("agent_steps", "Batches that its graph was given.", loop.report.ticks)
     yield GaugeMetricFamily("agent_state_version", "Commits of this agent's state.", loop.committer.lease.version)
     yield CounterMetricFamily("agent_state_conflicts", "Transactions sent again.", loop.committer.conflicts)

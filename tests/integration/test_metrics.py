@@ -6,10 +6,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from core.errors import TaskFailed
+from core.redis_backend.keys import CoordinatorKeys
+from core.roles import Action, Address, Role
 from core.runtime.agent import Agent
 from core.runtime.exposition import exposition
 from core.tasks import Priority, Task
 from tests.integration.hierarchy import House, add
+from tests.integration.speaker import Redis, Speaker
 from tests.waiting import until_async
 
 
@@ -70,6 +73,18 @@ async def test_the_time_until_a_death_is_noticed_is_measured(agents: House) -> N
 
     await until_async(lambda: sample(middle, "agent_failure_detection_seconds_count") == 1, "its death was noticed")
     assert sample(middle, "agent_failure_detection_seconds_sum") >= middle.config.failure_timeout_s
+
+
+async def test_a_message_that_goes_the_wrong_way_is_counted_as_a_routing_error(agents: House, client: Redis) -> None:
+    top = await agents.coordinator()
+    assert b"agent_routing_errors_total 0.0" in exposition(top)
+    me = Address(Role.CLIENT, "client")
+    speaker = Speaker(client, (top.chain[-1], me), top.chain[-1], CoordinatorKeys("k").agent.inbox)
+
+    await speaker.say(Action.TASK_RESULT)
+
+    await until_async(lambda: sample(top, "agent_routing_errors_total") == 1, "no client reports results")
+    assert sample(top, "agent_messages_rejected_total", reason="not_permitted") == 1
 
 
 async def test_agents_that_are_not_at_work_yet_answer_too(agents: House) -> None:
