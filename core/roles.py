@@ -86,7 +86,7 @@ def options_of(above: Iterable[Address]) -> str:
     return "".join(f" --{address.role} {address.agent_id}" for address in above)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16_384)  # of a large fleet, an overview takes all in turn
 def _parse(text: bytes | str) -> Address:
     try:
         role, _, agent_id = (text.decode("ascii") if isinstance(text, bytes) else text).partition(":")

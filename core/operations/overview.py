@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -27,6 +28,8 @@ from core.waiting_counts import WaitingFor
 __all__ = ["read_overview"]
 
 _REJECTED = b"rejected:"
+#: Fields of headers that count commits: a distributor's has that of its cell.
+_VERSION, _VERSION_OF_CELL = b"version", b"distributor_version"
 #: Number of commands that are sent for each agent.
 _READS_AN_AGENT = 4
 _ROLES = (Role.COORDINATOR, Role.DISTRIBUTOR, Role.WORKER)
@@ -50,8 +53,8 @@ async def read_overview(
     first = await _at_the_top(source, coordinator_id, workers, found)
     below = await _of_each(source, coordinator_id, first, workers, found)
     agents = tuple(
-        _view(chain, looks, below.beats, first.now_ms, config, found)
-        for chain, looks in zip(first.chains, below.looks, strict=True)
+        _view(chain, asked, looks, below.beats, first.now_ms, config, found)
+        for chain, asked, looks in zip(first.chains, below.asked, below.looks, strict=True)
     )
     told = told_in(found.hash(below.looks[0][1], keys_of(first.chains[0]).header).get(b"waiting"))
     return Overview(
@@ -76,7 +79,8 @@ class _Top(NamedTuple):
 class _Below(NamedTuple):
     """What the second one tells: of each agent, and of what its distributor has heard."""
 
-    looks: list[list[Any]]  # the replies for each of the chains
+    asked: list[tuple[Command, ...]]  # the commands for each of the chains
+    looks: list[list[Any]]  # the replies to them
     beats: Beats
     quarantined: dict[str, int]
 
@@ -109,9 +113,10 @@ async def _of_each(
     quarantines = [
         *(cell.agent(coordinator_id).quarantine for cell in cells), CoordinatorKeys(coordinator_id).agent.quarantine,
     ]  # fmt: skip
+    asked = [_looks(chain) for chain in first.chains]
     replies = iter(
         await source.look(
-            *(look for chain in first.chains for look in _looks(chain)),
+            *(look for looks in asked for look in looks),
             *(_heartbeats(cell, workers) for cell in cells),
             *(("XLEN", quarantine) for quarantine in quarantines),
         )
@@ -123,7 +128,7 @@ async def _of_each(
         beats |= {(cell.distributor_id, name): packed for name, packed in of_cell.items()}
     readers = [*(f"distributor:{cell.distributor_id}" for cell in cells), f"coordinator:{coordinator_id}"]
     kept = map(found.count, replies, quarantines)
-    return _Below(looks, beats, {reader: count for reader, count in zip(readers, kept, strict=True) if count})
+    return _Below(asked, looks, beats, {reader: count for reader, count in zip(readers, kept, strict=True) if count})
 
 
 def _looks(chain: Chain) -> tuple[Command, ...]:
@@ -209,11 +214,13 @@ def _tree(coordinator_id: str, members: Sequence[bytes], distributors: Sequence[
             continue
         if chain[0] == top and tuple(address.role for address in chain) == _ROLES[: len(chain)]:
             chains.update(chain[: length + 1] for length in range(len(chain)))
-    return sorted(chains, key=lambda chain: [natural_key(address.agent_id) for address in chain])
+    order = cache(natural_key)  # those above many agents are in as many chains
+    return sorted(chains, key=lambda chain: [order(address.agent_id) for address in chain])
 
 
 def _view(
     chain: Chain,
+    asked: Sequence[Command],
     looks: Sequence[Any],
     beats: Beats,
     now_ms: int,
@@ -221,11 +228,11 @@ def _view(
     found: _Found,
 ) -> AgentView:
     stored_lease, flat_header, inbox, standbys = looks
-    keys = keys_of(chain)
+    lease_key, header_key, inbox_key, standbys_key = (str(command[1]) for command in asked)
     lease = Lease.parse(stored_lease) if isinstance(stored_lease, bytes) else None
     if lease is None and stored_lease != b"":
-        found.misses(keys.lease)
-    header = found.hash(flat_header, keys.header)
+        found.misses(lease_key)
+    header = found.hash(flat_header, header_key)
     parent_id = chain[1].agent_id if len(chain) == 3 else ""
     packed = beats.get((parent_id, chain[-1].agent_id.encode())) if len(chain) > 1 else None
     beat, sent_ms = _beat(packed)
@@ -245,15 +252,15 @@ def _view(
         beat=beat,
         silent_ms=silent_ms,
         started_ms=started_ms,
-        inbox=found.count(inbox, keys.inbox),
-        version=found.number(header, keys.version_field.encode(), keys.header),
-        fence=found.number(header, b"epoch", keys.header),
+        inbox=found.count(inbox, inbox_key),
+        version=found.number(header, _VERSION_OF_CELL if len(chain) == 2 else _VERSION, header_key),
+        fence=found.number(header, b"epoch", header_key),
         rejected={
-            shown(name.removeprefix(_REJECTED)): found.number(header, name, keys.header)
+            shown(name.removeprefix(_REJECTED)): found.number(header, name, header_key)
             for name in header
             if name.startswith(_REJECTED)
         },
-        standbys=tuple(map(shown, found.several(standbys, keys.standbys))),
+        standbys=tuple(map(shown, found.several(standbys, standbys_key))),
     )
 
 
