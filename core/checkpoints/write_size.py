@@ -14,16 +14,24 @@ __all__ = ["MAX_WRITE_BYTES", "refused_for_size"]
 MAX_WRITE_BYTES = 16 * 1024 * 1024
 
 
+#: A superstep: the namespace, and the id of the checkpoint that it goes on from.
+Step = tuple[str, str]
+
+
 def refused_for_size(write: ThreadWrite, at_most: int) -> Written | None:
-    """Why it is not stored, if it has more than `at_most` bytes."""
-    total = 0
+    """Why it is not stored, if one of its supersteps has more than `at_most` bytes."""
+    totals: dict[Step, int] = {}
     for put in write.checkpoints:
-        total += len(put.body) + sum([len(value.value or b"") for value in put.changed])
+        size = len(put.body) + sum([len(value.value or b"") for value in put.changed])
+        step = put.ns, put.parent_id
+        totals[step] = totals.get(step, 0) + size
     for written in write.writes:
-        total += sum([len(one.value) for one in written.writes])
-    if total <= at_most:
+        step = written.ns, written.checkpoint_id
+        totals[step] = totals.get(step, 0) + sum([len(one.value) for one in written.writes])
+    if not totals or max(totals.values()) <= at_most:
         return None
-    largest, size = max(_sizes(write), key=itemgetter(1))
+    step, total = max(totals.items(), key=itemgetter(1))
+    largest, size = max(_sizes(write, step), key=itemgetter(1))
     return Written(
         CheckpointTooLarge.__name__,
         f"a step of thread {write.thread_id!r} would store {total} bytes, over {at_most}; the largest"
@@ -31,11 +39,13 @@ def refused_for_size(write: ThreadWrite, at_most: int) -> Written | None:
     )
 
 
-def _sizes(write: ThreadWrite) -> Iterator[tuple[str, int]]:
-    """What is stored, and its size in bytes."""
+def _sizes(write: ThreadWrite, step: Step) -> Iterator[tuple[str, int]]:
+    """What a superstep stores, and its size in bytes."""
     for put in write.checkpoints:
-        yield "the checkpoint", len(put.body)
-        for value in put.changed:
-            yield f"channel {value.channel!r}", len(value.value or b"")
+        if (put.ns, put.parent_id) == step:
+            yield "the checkpoint", len(put.body)
+            for value in put.changed:
+                yield f"channel {value.channel!r}", len(value.value or b"")
     for written in write.writes:
-        yield "what a node has written", sum(len(one.value) for one in written.writes)
+        if (written.ns, written.checkpoint_id) == step:
+            yield "what a node has written", sum(len(one.value) for one in written.writes)
