@@ -29,6 +29,7 @@ async def test_each_graph_is_an_assistant(sdk: LangGraphClient) -> None:
         "alone",
         "asks",
         "chats",
+        "doubles",
         "fails",
         "greets",
         "nests",
@@ -38,7 +39,9 @@ async def test_each_graph_is_an_assistant(sdk: LangGraphClient) -> None:
     ]
     assert await sdk.assistants.count(graph_id="steps") == 1
     assert await sdk.assistants.get("steps") == await sdk.assistants.get(found[-1]["assistant_id"])
-    with pytest.raises(NotFoundError, match="there are alone, asks, chats, fails, greets, nests, owns, recalls, steps"):
+    with pytest.raises(
+        NotFoundError, match="there are alone, asks, chats, doubles, fails, greets, nests, owns, recalls, steps"
+    ):
         await sdk.assistants.get("nobody")
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import langgraph_sdk
 import pytest
 from fastapi.testclient import TestClient
-from starlette.testclient import WebSocketDenialResponse
 
 from core.gateway.app import gateway_app
 from core.gateway.hierarchy import Hierarchy
@@ -62,13 +61,3 @@ def test_what_is_not_supported_says_what_to_do_instead(http: TestClient, known: 
     assert refused.status_code == 422
     assert refused.headers["Content-Type"] == "application/problem+json"
     assert refused.json()["detail"] == f"{known} is not supported; {CURES[known]}"
-
-
-def test_the_websocket_of_the_thread_stream_is_refused_in_words(http: TestClient) -> None:
-    with (
-        pytest.raises(WebSocketDenialResponse) as refused,
-        http.websocket_connect("/threads/t/stream/events", headers={"Host": "localhost"}),
-    ):
-        pass
-    assert refused.value.status_code == 422
-    assert "client.runs.stream" in refused.value.json()["detail"]
