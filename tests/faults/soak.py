@@ -26,6 +26,7 @@ import psutil
 from core.chaos.ledger import LEDGER_VARIABLE
 from core.chaos.processes import Processes
 from core.client.agent_client import AgentClient
+from core.redis_backend.registry_scripts import HEALTH_LEVELS
 from core.tasks import Task
 from tests.faults.stage import COORDINATOR, Stage
 from tests.redis_server import RedisServer, bundled_server
@@ -53,8 +54,8 @@ class Kind:
 
 MEMORY = Kind("MiB", 1.5, 0.03)
 DESCRIPTORS = Kind("descriptors", 1, 0)
-#: A new batch or a look at the standbys comes and goes.
-KEYS = Kind("keys", 2, 0)
+#: A new batch or a look at the standbys comes and goes, and an index of the registry with the agents of its health.
+KEYS = Kind("keys", 2 + len(HEALTH_LEVELS), 0)
 CONNECTIONS = Kind("connections", 1, 0)
 
 
