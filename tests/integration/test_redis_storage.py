@@ -225,7 +225,7 @@ async def test_a_superstep_that_is_too_large_is_refused_by_name_and_nothing_of_i
     async with RedisSaver(redis_config, max_write_bytes=5_000) as saver:
         builder = StateGraph(Named).add_node("big", lambda _: {"name": "x" * 10_000})
         graph = builder.add_edge(START, "big").compile(checkpointer=saver)
-        with pytest.raises(CheckpointTooLarge, match=r"'t' would store [12]\d+ bytes, over 5000"):
+        with pytest.raises(CheckpointTooLarge, match=r"'t' would store 2\d+ bytes, over 5000"):
             await graph.ainvoke({"name": ""}, CONFIG, durability="sync")  # else the step before may go with it
 
         stored = await saver.aget_tuple(CONFIG)
