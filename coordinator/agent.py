@@ -98,6 +98,7 @@ class CoordinatorBehaviour:
             max_tree_tasks=self._config.max_tree_tasks,
             max_tree_depth=self._config.max_tree_depth,
             dead_letter_retention_ms=self._config.dead_letter_retention_s * 1000,
+            retention_ms=self._config.retention_s * 1000,
             memory_high_water=self._config.memory_high_water,
             traces=trace_starts(),
         )

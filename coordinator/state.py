@@ -94,6 +94,7 @@ class CoordinatorState(LocalAgentState):
     dead: dict[str, DeadLetter] = field(default_factory=dict)  #: by task id, the oldest first
     dead_bytes: int = 0  #: size of their records, and of the messages that are stored only because of them
     dead_letter_retention_ms: int = 7 * 86_400_000
+    retention_ms: int = 3_600_000  #: how long the records of other ended tasks are kept
     moving: set[str] = field(default_factory=set)  #: distributors whose tasks are being taken over
     looked_ms: int = 0  #: monotonic time of the last look at the distributors
     incarnation: int = 0  #: number of this coordinator's start

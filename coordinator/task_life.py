@@ -26,6 +26,7 @@ from core.reports import Answer, TaskReport
 from core.roles import Action, Address, Role
 from core.spans import spans_of_end
 from core.step import Batch, Keyed, Received, Sending, Step, Table
+from core.store_index import is_embedding
 from core.tasks import Task, TaskError, TaskStatus, check_sizes, skills_needed, tells
 from core.telling import tell_end
 
@@ -46,6 +47,8 @@ WANT_RUN, WANT_STOP = b'{"want":"assigned"}', b'{"want":"cancelled"}'
 STOPPED_AS = {"deadline": S.ABANDONED, "tree_limit": S.FAILED}
 #: Bytes of records that one step sends to one client, and number of clients that are told of the end of one task.
 MAX_TOLD_BYTES, MAX_FOLLOWERS = 4 * 1024 * 1024, 100
+#: How long what embedded texts of the store is kept once it has ended, ms: a lost answer is looked up within seconds.
+EMBEDDED_KEPT_MS = 60_000
 #: Milliseconds between two searches for ended tasks beyond their retention.
 SWEEP_EVERY_MS = 10_000
 #: Deadlines of ended tasks that may be remembered, in addition to twice the number of open tasks.
@@ -257,6 +260,12 @@ def proceed(state: CoordinatorState, task: Task, batch: Batch, step: Step) -> No
     state.queue.push(again)
 
 
+def kept_shorter_ms(state: CoordinatorState, task: Task) -> int:
+    """By how much the record of an ended task goes earlier than those of others. What embeds is asked for by a gateway
+    that waits, as often as items are put and searched, and nobody needs it afterwards."""
+    return max(0, state.retention_ms - EMBEDDED_KEPT_MS) if is_embedding(task.task_type) else 0
+
+
 def end(
     state: CoordinatorState, task: Task, status: TaskStatus, batch: Batch, step: Step, *, worker: str | None = None,
     **changes: Any,
@@ -277,7 +286,7 @@ def end(
         state.digests.pop(child_id, None)
     step.put(TASKS, task.task_id, record)
     step.remove(OPEN, task.task_id)
-    step.put(ENDED, task.task_id, batch.now_ms)
+    step.put(ENDED, task.task_id, batch.now_ms - kept_shorter_ms(state, task))
     step.change(task.task_id, status)
     tell_end(ended, step)
     step.spans += spans_of_end(ended)

@@ -11,7 +11,8 @@ from itertools import starmap
 from typing import Any, assert_never
 
 import orjson
-from msgspec import Raw
+from msgspec import Raw, to_builtins
+from msgspec.structs import replace
 
 from core.agent_event import AgentEvent
 from core.config.model_prices import load_prices
@@ -34,6 +35,7 @@ from core.sealing import bare
 from core.spans import spans_of_attempt
 from core.status_reports import Beat
 from core.step import Batch, Event, Received, Step
+from core.store_index import METADATA
 from core.tasks import Task, to_begin_now
 from worker.authoring.context import ChildOutcome, Context, Progress
 from worker.authoring.example import first_example
@@ -149,7 +151,7 @@ class WorkerBehaviour:
             concurrency=self._config.concurrency,
             agent_concurrency=self.executor.agent_slots,
             agents=tuple(sorted(handler.task_type for handler in self._handlers if handler.hosted)),
-            graphs=tuple(sorted(handler.task_type for handler in self._handlers if handler.kind == "graph")),
+            graphs=tuple(sorted(handler.task_type for handler in self._handlers if handler.is_graph)),
             capabilities=tuple(sorted(skills)),
             attempts={handler.task_type: handler.max_attempts for handler in self._handlers},
             draining=self.state.draining,
@@ -335,6 +337,8 @@ class WorkerAgent(Agent):
         self._worker_behaviour = WorkerBehaviour(chain, config, handlers, modules, capabilities)
         self._handlers = handlers
         super().__init__(chain, recorded(self._worker_behaviour, config), redis_config, a2a_config, config)
+        if indexes := [to_builtins(handler.embeds) for handler in handlers if handler.embeds]:
+            self._profile = replace(self._profile, metadata={**self._profile.metadata, METADATA: indexes})
 
     async def _initialize(self) -> bool:
         """Returns when the worker can run functions and graphs too. Coroutines run as soon as it has joined, which is

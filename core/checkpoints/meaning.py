@@ -58,10 +58,7 @@ class Meaning:
         every = list(dict.fromkeys(text for each in texts for text in each))
         if not every:
             return [b""] * len(puts)
-        embedded = await self._embeddings.aembed_documents(every)
-        if len(embedded) != len(every):
-            raise BadTask(f"the embeddings of the store gave {len(embedded)} vectors for {len(every)} texts.")
-        known = dict(zip(every, map(self._packed, embedded), strict=True))
+        known = dict(zip(every, await self.of_texts(every), strict=True))
         return [b"".join(known[text] for text in each) for each in texts]
 
     def _texts(self, put: PutOp) -> Iterator[str]:
@@ -69,6 +66,13 @@ class Meaning:
             return
         for path in self._fields if put.index is None else put.index:
             yield from get_text_at_path(dict(put.value), path)
+
+    async def of_texts(self, texts: list[str]) -> list[bytes]:
+        """The vector of each. Raises as `vectors_of`."""
+        embedded = await self._embeddings.aembed_documents(texts)
+        if len(embedded) != len(texts):
+            raise BadTask(f"the embeddings of the store gave {len(embedded)} vectors for {len(texts)} texts.")
+        return [*map(self._packed, embedded)]
 
     async def of(self, query: str) -> bytes:
         """The vector of a query. Raises as `vectors_of`."""

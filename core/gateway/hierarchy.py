@@ -12,8 +12,9 @@ from functools import partial
 from typing import Any, Self
 
 from core.checkpoints.connection import GroupedConnection
+from core.checkpoints.item_store import ItemStore
+from core.checkpoints.redis_items import RedisItems
 from core.checkpoints.redis_saver import RedisSaver
-from core.checkpoints.redis_store import RedisStore
 from core.checkpoints.threads import Threads
 from core.client.agent_client import AgentClient
 from core.config.settings import A2ASecrets, AgentConfig, RedisConfig
@@ -22,6 +23,7 @@ from core.gateway.cron_runs import CronRuns
 from core.gateway.deliveries import Deliveries
 from core.gateway.event_fan import EventFan
 from core.gateway.fleet import Fleet
+from core.gateway.fleet_embeddings import FleetEmbeddings
 from core.gateway.mailboxes import Mailboxes
 from core.gateway.open_requests import Closing
 from core.gateway.peers import Peers
@@ -29,6 +31,7 @@ from core.gateway.problems import Problem
 from core.gateway.questions_watch import QuestionsWatch
 from core.gateway.records import BEGINNING, Records
 from core.gateway.sealed_records import SealedRecords
+from core.gateway.store_indexes import StoreIndexes
 from core.gateway.thread_news import ThreadNews
 from core.operations.event_feed import EventFeed, SealsOf
 from core.operations.overview import read_overview
@@ -64,7 +67,7 @@ class Hierarchy:
     crons: CronRuns
     deliveries: Deliveries
     threads: Threads
-    store: RedisStore
+    store: ItemStore
     mailboxes: Mailboxes
     peers: Peers
     discovery: AgentDiscoveryService
@@ -116,7 +119,9 @@ class Hierarchy:
         self.deliveries = Deliveries(self._connection, self.gateway_keys)
         self._saver = RedisSaver(redis)
         self.threads = Threads(self._saver)
-        self.store = RedisStore(redis, name=self.coordinator_id)
+        self._items = RedisItems(opening(redis), self.coordinator_id)
+        self.store = ItemStore(self._items)
+        self._indexes = StoreIndexes(self.discovery, self._connection, self.gateway_keys.store_index)
         self.client = AgentClient(redis, self._a2a, self.coordinator_id, self._client_id)
         await self.client.open.aio()
         return self
@@ -127,7 +132,7 @@ class Hierarchy:
         await self.mailboxes.close()
         await self.client.close.aio()
         await self._saver.aclose()
-        await self.store.__aexit__()
+        await self._items.close()
         await self._connection.close.aio()
 
     def seen_by(self, tenant: str | None) -> Self:
@@ -141,6 +146,14 @@ class Hierarchy:
     def fleet(self) -> Fleet:
         """The agents that register here, once it is open."""
         return Fleet(self._redis, self._a2a, self.coordinator_id, self._agent_config, self._connection)
+
+    async def indexed_store(self) -> ItemStore | None:
+        """The store, finding items by meaning as the workers do; None: they have no index. Raises Problem: they cannot
+        be asked, or have several."""
+        if (index := await self._indexes.current()) is None:
+            return None
+        embeddings = FleetEmbeddings(self.client, index, self.tenant)
+        return ItemStore(self._items, index={"embed": embeddings, "dims": index.dims, "fields": [*index.fields]})
 
     def reading(self) -> AbstractAsyncContextManager[Reader]:
         """A reader of what operators see."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
@@ -21,7 +21,15 @@ router = APIRouter(prefix="/store", tags=["store"])
 #: How the first label of the namespaces of a tenant begins, before its name.
 TENANT = "tenant:"
 
+#: Why nothing is found by meaning, and the cure.
+NO_INDEX = (
+    "no worker has an index, by which items are found by meaning: put `store.index` into a langgraph.json, and start"
+    " workers with it"
+)
+
 Labels = list[Annotated[str, Field(min_length=1, pattern=r"^[^.\x00]+$")]]
+
+IndexPaths = Annotated[list[Annotated[str, Field(max_length=1_000)]], Field(max_length=100)]
 
 
 class ItemName(Body):
@@ -31,7 +39,10 @@ class ItemName(Body):
 
 class NewItem(ItemName):
     value: dict[str, Any]
-    index: list[str] | bool | None = None
+    index: IndexPaths | Literal[False] | None = Field(
+        default=None,
+        description="what is found by meaning, such as `text`; false: nothing; null: as the index of the workers says",
+    )
     ttl: Minutes | None = Field(default=None, description="minutes that it lives; null: for good")
 
 
@@ -54,12 +65,15 @@ class NamespacesBody(Body):
 
 @router.put("/items", status_code=204)
 async def put(request: Request, body: NewItem) -> Response:
-    """Stores an item, in the place of one of that key."""
-    if body.index:
-        raise Problem(422, "index is not supported: items are found by namespace and filter; leave it out")
-    hierarchy = hierarchy_of(request)
-    ttl: dict[str, Any] = {} if body.ttl is None else {"ttl": body.ttl}
-    await _taken(hierarchy.store.aput(_within(hierarchy, body.namespace), body.key, body.value, **ttl))
+    """Stores an item, in the place of one of that key. If workers have an index, they embed its texts first."""
+    hierarchy, store = hierarchy_of(request), None
+    if body.index or body.index is None:
+        store = await hierarchy.indexed_store()
+    if body.index and store is None:
+        raise Problem(422, f"index: {NO_INDEX}; or leave it out, and items are found by namespace and filter")
+    given: dict[str, Any] = {} if body.ttl is None else {"ttl": body.ttl}
+    put = (store or hierarchy.store).aput
+    await _taken(put(_within(hierarchy, body.namespace), body.key, body.value, index=body.index, **given))
     return Response(status_code=204)
 
 
@@ -81,17 +95,18 @@ async def delete(request: Request, body: ItemName) -> Response:
 
 @router.post("/items/search")
 async def search(request: Request, body: SearchBody) -> Response:
-    """The items of a namespace and those below it, by their names."""
-    if body.query:
-        raise Problem(422, "query is not supported: items are found by namespace and filter, not by meaning")
+    """The items of a namespace and those below it, by their names; with a query, the nearest in meaning first."""
     hierarchy = hierarchy_of(request)
+    store = await hierarchy.indexed_store() if body.query else hierarchy.store
+    if store is None:
+        raise Problem(422, f"query: {NO_INDEX}; or leave it out, and items are found by namespace and filter")
     found = await _taken(
-        hierarchy.store.asearch(
-            _within(hierarchy, body.namespace_prefix), filter=body.filter, limit=body.limit, offset=body.offset,
-            refresh_ttl=body.refresh_ttl,
+        store.asearch(
+            _within(hierarchy, body.namespace_prefix), query=body.query or None, filter=body.filter, limit=body.limit,
+            offset=body.offset, refresh_ttl=body.refresh_ttl,
         )
     )  # fmt: skip
-    return json_answer({"items": [{**_told(hierarchy, item), "score": None} for item in found]})
+    return json_answer({"items": [{**_told(hierarchy, item), "score": item.score} for item in found]})
 
 
 @router.post("/namespaces")

@@ -16,6 +16,7 @@
                                                  end, JSON
 {gateway:C}:webhooks:due                 zset    these by when they are looked at next (ms)  -         gateways
 {gateway:C}:webhooks:failed              stream  those that were given up, bounded           -         gateways
+{gateway:C}:store_index                  string  by what the store has found items, JSON     1 day     gateways
 {gateway:C}:messages                     stream  messages of agents, but for their payload,  -         gateways
                                                  bounded
 {gateway:C}:message:M                    string  message M, JSON                            its own   gateways
@@ -92,6 +93,10 @@ class GatewayKeys:
     @property
     def webhooks_failed(self) -> str:
         return self._key("webhooks:failed")
+
+    @property
+    def store_index(self) -> str:
+        return self._key("store_index")
 
     @property
     def messages(self) -> str:

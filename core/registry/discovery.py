@@ -19,7 +19,7 @@ from core.roles import Role
 from core.stored import pairs
 from core.tasks import Task
 
-__all__ = ["AgentDiscoveryService", "Page", "Wanted"]
+__all__ = ["OWN_TYPES", "AgentDiscoveryService", "Page", "Wanted"]
 
 MAX_PAGE, DEFAULT_PAGE = 1_000, 100
 #: How many agents one script looks at, and how many scripts a page takes at most. So a page may be short, or empty,
@@ -128,6 +128,13 @@ class AgentDiscoveryService:
     async def by_service(self, service: str, *, limit: int = DEFAULT_PAGE, after: str = "") -> Page:
         """Those that run tasks of this type."""
         return await self.find(Wanted(services=(service,)), limit=limit, after=after)
+
+    async def capabilities(self, prefix: str) -> list[str]:
+        """The capabilities that begin so, of whoever is registered or was a moment ago. It takes as long as there are
+        different capabilities, services and tags."""
+        [names] = await self._run(("SMEMBERS", self._keys.of_scripts[2]))
+        known = (name.decode(errors="replace").partition(":") for name in names)
+        return sorted(name for kind, _, name in known if kind == "capability" and name.startswith(prefix))
 
     async def warnings(self, tasks: Iterable[Task]) -> list[str]:
         """A sentence for each kind of task that none of the registered agents can run now, of the first MAX_KINDS. Such

@@ -22,6 +22,7 @@ from core.redis_backend.registry_scripts import SCRIPTS
 from core.redis_client import ResponseError
 from core.registry.agent_info import Declared, Lifecycle, Load, Vital
 from core.registry.agent_registry import deregister_command, register_command, renew_command
+from core.registry.discovery import OWN_TYPES
 from core.registry.health import Successes, health_score, planned_ms, regularity
 from core.runtime.agent_setup import AgentSetup
 from core.runtime.behaviour import Behaviour
@@ -179,8 +180,8 @@ def _with_skills(profile: Declared, beat: Beat) -> Declared:
     return replace(
         profile,
         capabilities=tuple(sorted({*profile.capabilities, *skills})),
-        services=tuple(sorted(name for name in services if not name.startswith("agents."))),
-        graphs=tuple(sorted(beat.agents)),
+        services=tuple(sorted(name for name in services if not name.startswith(OWN_TYPES))),
+        graphs=tuple(sorted(name for name in {*beat.agents, *beat.graphs} if not name.startswith(OWN_TYPES))),
         tags=tuple(dict.fromkeys((*profile.tags, *([f"region={beat.region}"] if beat.region else [])))),
     )
 

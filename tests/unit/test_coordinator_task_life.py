@@ -105,6 +105,15 @@ def test_the_end_of_a_task_is_recorded_told_and_counted_once(name: str) -> None:
     assert state.counts == {status.value: 1, "late_results": 1}
 
 
+@pytest.mark.parametrize(("retention_s", "ended_s"), [(3600, -3538), (61, 1), (30, 2)])
+def test_what_embeds_is_kept_for_a_minute_and_never_longer_than_others(retention_s: int, ended_s: int) -> None:
+    step, state = Step(), holding(handed_out(task_type="agents.embed.0"), retention_ms=retention_s * 1000)
+
+    outcomes.conclude(state, "distributor-1", report("completed"), LATER, step)
+
+    assert step.writes[Table.ENDED, ""] == {"t": NOW_MS + ended_s * 1000}
+
+
 @pytest.mark.parametrize(
     ("said", "run", "goes"),
     [

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import worker.projects.code
-from core.errors import ConfigError
+from core.errors import BadTask, ConfigError
+from core.store_index import Embedded, StoreIndex
 from worker.authoring.registry import Handlers
 from worker.projects.code import load_code
 from worker.projects.langgraph_json import project_file, task_type_of
@@ -139,9 +141,39 @@ def test_its_store_searches_and_keeps_as_it_says(made: Made, registry: Handlers)
     store = {"index": index, "ttl": {"default_ttl": 60}, "path": "./store.py:store"}
     path = made({"graphs": {"agent": "./agent.py:graph", "other": "./agent.py:make"}, "store": store})
     assert load_code([path]) == [f"{path}: store.path"]
+    assert load_code([path]) == [f"{path}: store.path"]
     told = registry.get("agent").store
     assert told is registry.get("other").store
-    assert told == {"index": index | {"embed": registry.get("other").function}, "ttl": {"default_ttl": 60}}
+    assert told is not None
+    assert told["index"] == index | {"embed": registry.get("other").function}
+    assert told["ttl"] == {"default_ttl": 60}
+    assert [handler.task_type for handler in registry if handler.is_graph] == ["agent", "other"]
+
+
+async def test_its_texts_are_embedded_for_those_that_do_not_load_it(made: Made, registry: Handlers) -> None:
+    code = """
+def embed(texts):
+    if not all(texts):
+        raise ValueError("an empty text " + "x" * 1000)
+    return [[len(text), 0.0] for text in texts]
+"""
+    store = {"index": {"embed": "./embedding.py:embed", "dims": 2, "fields": ["text"]}}
+    load_code([made({"graphs": {"agent": "./agent.py:graph"}, "store": store}, {"embedding.py": code})])
+    [handler] = [one for one in registry if one.embeds]
+    index = handler.embeds
+    assert index == StoreIndex(embed="./embedding.py:embed", dims=2, fields=("text",), graphs=("agent",))
+    assert (handler.task_type, handler.capabilities) == (index.task_type, (index.capability,))
+    assert handler.hosted
+
+    embedder = handler.function()
+    given = await embedder.ainvoke({"texts": ["a", "abc"]})
+    assert msgspec.convert(given, Embedded).unpacked(2, 2) == [[1, 0], [1, 0]]
+    assert msgspec.convert(await embedder.ainvoke({"query": "a"}), Embedded).unpacked(1, 2) == [[1, 0]]
+    failed = msgspec.convert(await embedder.ainvoke({"texts": ["a", ""]}), Embedded)
+    assert failed.error.startswith("ValueError: an empty text x")
+    assert len(failed.error) == 500
+    with pytest.raises(BadTask, match="these are no texts to embed"):
+        await embedder.ainvoke({"words": []})
 
 
 @pytest.mark.parametrize(
@@ -197,6 +229,13 @@ OF_AGENT = "{file}: graph 'a': "
         (
             {"graphs": {"a": "./agent.py:graph"}, "store": {"index": {"embed": "./agent.py:make"}}},
             "{file}: store.index: give as `dims` how many numbers",
+        ),
+        (
+            {
+                "graphs": {"a": "./agent.py:graph"},
+                "store": {"index": {"embed": "./agent.py:make", "dims": 3, "fields": "text"}},
+            },
+            "{file}: store.index: fields: expected array, got str",
         ),
         (
             {"graphs": {"a": "./agent.py:graph"}, "store": {"index": {"embed": "./none.py:embed", "dims": 3}}},

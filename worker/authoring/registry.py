@@ -11,6 +11,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from core.errors import BadTask
+from core.store_index import StoreIndex
 
 __all__ = ["HANDLERS", "NO_DEFAULT", "Handler", "Handlers"]
 
@@ -41,6 +42,12 @@ class Handler:
     takes: tuple[tuple[str, Any], ...] = ()  #: a graph: the parameters of its factory, and what each is given
     name: str = ""  #: what people call it, if that cannot be its task type
     store: Mapping[str, Any] | None = None  #: a graph: how its store searches and keeps, as arguments of ItemStore
+    embeds: StoreIndex | None = None  #: what stands where a graph does, and embeds: for which index
+
+    @property
+    def is_graph(self) -> bool:
+        """Whether it is a graph that clients may run."""
+        return self.kind == "graph" and self.embeds is None
 
     @property
     def hosted(self) -> bool:

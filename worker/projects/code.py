@@ -7,16 +7,18 @@ import difflib
 import hashlib
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from core.errors import BadTask, ConfigError, UserError
+from core.store_index import store_index
 from worker.authoring.graph_factory import graph_source
 from worker.authoring.handlers import DEFAULT_RETRIES, DEFAULT_TIMEOUT_S, GRAPH_SIGNATURE
 from worker.authoring.modules import load_file, load_modules, raised
 from worker.authoring.registry import HANDLERS, Handler
+from worker.projects.embedding import Embedder
 from worker.projects.langgraph_json import GraphSource, Project, embedding_source, project_file, read_project
 from worker.projects.surroundings import install_command, prepare, search_path
 
@@ -48,40 +50,55 @@ def _load(project: Project) -> None:
         except BadTask as error:
             raise ConfigError(str(error)) from None
         HANDLERS.add(
-            Handler(
-                task_type=source.task_type,
-                function=factory,
-                kind="graph",
-                timeout_s=DEFAULT_TIMEOUT_S,
-                max_attempts=DEFAULT_RETRIES + 1,
-                memory_mb=None,
-                wants_payload=GRAPH_SIGNATURE.wants_payload,
-                wants_context=GRAPH_SIGNATURE.wants_context,
-                payload_default=GRAPH_SIGNATURE.payload_default,
-                payload_model=None,
-                capabilities=(),
-                module=__name__,
-                qualname=f"{source.module}:{source.attribute}",
-                source=what,
-                takes=takes,
-                name=source.graph_id,
-                store=store,
+            _handler(
+                source.task_type, factory, what, f"{source.module}:{source.attribute}", takes=takes,
+                name=source.graph_id, store=store,
             )
-        )
+        )  # fmt: skip
+
+
+def _handler(task_type: str, factory: Callable[..., Any], source: str, qualname: str, **more: Any) -> Handler:
+    """What runs a graph of a project, or what stands where one does."""
+    return Handler(
+        task_type=task_type,
+        function=factory,
+        kind="graph",
+        timeout_s=DEFAULT_TIMEOUT_S,
+        max_attempts=DEFAULT_RETRIES + 1,
+        memory_mb=None,
+        wants_payload=GRAPH_SIGNATURE.wants_payload,
+        wants_context=GRAPH_SIGNATURE.wants_context,
+        payload_default=GRAPH_SIGNATURE.payload_default,
+        payload_model=None,
+        module=__name__,
+        qualname=qualname,
+        source=source,
+        **{"capabilities": (), **more},
+    )
 
 
 def _store(project: Project) -> dict[str, Any]:
-    """How the store of its graphs searches and keeps. Raises ConfigError with the cure."""
+    """How the store of its graphs searches and keeps. If it has an index, its texts are embedded for others as well.
+    Raises ConfigError with the cure."""
     options = dict(project.store)
     if "index" in options:
         from core.checkpoints.meaning import Meaning
 
-        source = embedding_source(project)
-        options["index"] = {**options["index"], **({"embed": _found(project, source)} if source else {})}
+        told, source = options["index"], embedding_source(project)
+        options["index"] = {**told, **({"embed": _found(project, source)} if source else {})}
         try:
-            Meaning(options["index"])
+            meaning = Meaning(options["index"])
+            index = store_index(told, [graph.task_type for graph in project.graphs])
         except ConfigError as error:
             raise ConfigError(f"{project.file}: store.{error}") from None
+        embedder = Embedder(meaning)
+        # A project whose index is the same gives the same vectors, so either may embed.
+        HANDLERS.add(
+            _handler(
+                index.task_type, lambda: embedder, f"store.index {index.digest}", f"{project.file}: store.index",
+                capabilities=(index.capability,), embeds=index,
+            )
+        )  # fmt: skip
     return options
 
 
