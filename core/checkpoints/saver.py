@@ -159,7 +159,7 @@ class CheckpointSaver(BaseCheckpointSaver[str]):
         """Stores a checkpoint, and returns the config that names it. Raises CheckpointTooLarge: nothing was stored."""
         thread_id = thread_of(config)
         put = self._encoding(thread_id).checkpoint(config, checkpoint, metadata, new_versions)
-        await self._to_be_sent().add(thread_id, put).stored()
+        await self._to_be_sent().add(thread_id, put).stored([put])
         return config_of(config["configurable"]["thread_id"], put.ns, put.checkpoint_id)
 
     @with_signature
@@ -169,7 +169,7 @@ class CheckpointSaver(BaseCheckpointSaver[str]):
         """Stores what a task has written on top of a checkpoint. Raises CheckpointTooLarge: nothing was stored."""
         thread_id = thread_of(config)
         put = self._encoding(thread_id).writes(config, writes, task_id, task_path)
-        await self._to_be_sent().add(thread_id, put).stored()
+        await self._to_be_sent().add(thread_id, put).stored([put])
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Deletes all that is stored of a thread."""
@@ -189,11 +189,12 @@ class CheckpointSaver(BaseCheckpointSaver[str]):
         one that is copied."""
         if source_thread_id == target_thread_id:
             raise BadTask(f"thread {source_thread_id!r} cannot be copied to itself: give the copy another id.")
+        outbox = Outbox(self._storage, self._fence)  # of its own: it sends what is newer first, and may be repeated
         async for stored in self._pages(source_thread_id, Selection(limit=PAGE)):
             if until is not None and stored.checkpoint_id > until:
                 continue
             put, writes = reseal(stored, self._sealing, source_thread_id, target_thread_id)
-            await self._to_be_sent().add(target_thread_id, put, *writes).stored()
+            await outbox.add(target_thread_id, put, *writes).stored([put, *writes])
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Deletes all checkpoints of threads (`delete`), or all but the newest of each namespace and those that are

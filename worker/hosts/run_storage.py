@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from core.agent_run import RunOptions
 from core.checkpoints.encoding import config_of, thread_of
-from core.checkpoints.outbox import Gathered
+from core.checkpoints.outbox import Gathered, Outbox
 from core.checkpoints.saver import CheckpointSaver, with_signature
-from core.checkpoints.storage import CheckpointPut, Fence, Storage, WritesPut
+from core.checkpoints.storage import Fence, Storage
+from core.checkpoints.supersteps import Put
 from core.errors import AgentSystemError
 from worker.hosts.graph_shape import SENDS
 
@@ -28,7 +29,7 @@ __all__ = ["RunSaver", "store_last_soon"]
 #: Seconds that a run which has failed has to store what it must.
 GRACE_S = 1.0
 #: Makes what is stored of what LangGraph puts.
-Encode: TypeAlias = Callable[[], CheckpointPut | WritesPut]
+Encode: TypeAlias = Callable[[], Put]
 
 #: Where the node of LangGraph stands that hands the input on to the first nodes.
 INPUT_PATH = "~__pregel_pull, __start__"
@@ -38,8 +39,39 @@ class Batch:
     """What is to be stored of one thread at once."""
 
     def __init__(self) -> None:
-        self.puts: list[Encode] = []
+        self._encoders: list[Encode] = []
         self.sent: Gathered | None = None  #: what it has become; None: it is not on its way yet
+        self._puts: list[Put] = []
+        self._error: Exception | None = None  #: why the first could not be encoded that is missing in `_puts`
+
+    def add(self, encode: Encode) -> int:
+        """Its number in this batch."""
+        self._encoders.append(encode)
+        return len(self._encoders) - 1
+
+    def send(self, outbox: Outbox, thread_id: str) -> bool:
+        """Whether there is something to store. What cannot be encoded is not, nor is what comes behind it."""
+        for encode in self._encoders:
+            try:
+                self._puts.append(encode())
+            except Exception as error:
+                self._error = error
+                break
+        self._encoders.clear()
+        if self._puts:
+            self.sent = outbox.add(thread_id, *self._puts)
+        else:
+            self.sent = Gathered()
+            self.sent.end()
+        return bool(self._puts)
+
+    async def stored(self, number: int | None) -> None:
+        """Returns when this is stored, or all (None). Raises what the storage answers, and why something could not be
+        encoded."""
+        assert self.sent is not None
+        await self.sent.stored(self._puts if number is None else self._puts[number : number + 1])
+        if self._error is not None and (number is None or number >= len(self._puts)):
+            raise self._error
 
 
 async def store_last_soon(saver: RunSaver) -> None:
@@ -136,7 +168,7 @@ class RunSaver(CheckpointSaver):
             self._keeps_end = self.is_over and self._own_thread
         full = cast("CheckpointMetadata", {**metadata, **self.metadata})
         encode = self._encoding(thread_id).checkpoint
-        await self._stored(self._keep(thread_id, partial(encode, config, checkpoint, full, new_versions)))
+        await self._stored(*self._keep(thread_id, partial(encode, config, checkpoint, full, new_versions)))
         return config_of(place["thread_id"], ns, checkpoint["id"])
 
     @with_signature
@@ -148,24 +180,24 @@ class RunSaver(CheckpointSaver):
         self.has_begun = self.has_begun or task_path != INPUT_PATH
         thread_id = thread_of(config)
         encode = self._encoding(thread_id).writes
-        batch = self._keep(thread_id, partial(encode, config, writes, task_id, task_path))
+        batch, number = self._keep(thread_id, partial(encode, config, writes, task_id, task_path))
         if self.has_begun:
             await asyncio.sleep(0)  # the checkpoint of the same superstep may follow at once, and go with it
-            await self._stored(batch)
+            await self._stored(batch, number)
 
-    def _keep(self, thread_id: str, encode: Encode) -> Batch:
+    def _keep(self, thread_id: str, encode: Encode) -> tuple[Batch, int]:
+        """In what it is to be stored, and its number there."""
         if not self.has_begun:  # now, since the nodes that begin next may change the values
             put = encode()
             encode = lambda: put  # noqa: E731
         with self._lock:
             batch = self._batches.setdefault(thread_id, Batch())
-            batch.puts.append(encode)
-        return batch
+            return batch, batch.add(encode)
 
-    async def _stored(self, batch: Batch) -> None:
+    async def _stored(self, batch: Batch, number: int) -> None:
         """Returns when it is stored, unless it may wait. Raises what the storage answers."""
         if batch.sent is not None or not self._may_wait:
-            await self._on_its_loop(self._sent(batch))
+            await self._on_its_loop(self._sent(batch, number=number))
 
     async def store_all(self) -> None:
         """Stores what was kept back. Raises what the storage answers: FencedOut, CheckpointTooLarge."""
@@ -188,26 +220,17 @@ class RunSaver(CheckpointSaver):
         else:
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call, self._loop))
 
-    async def _sent(self, *batches: Batch) -> None:
+    async def _sent(self, *batches: Batch, number: int | None = None) -> None:
         if any(batch.sent is None for batch in batches):
             self._send_all()
         for batch in batches:
-            assert batch.sent is not None
-            await batch.sent.stored()
+            await batch.stored(number)
 
     def _send_all(self) -> None:
-        """Whoever waits for a batch that cannot be encoded is told why; nothing that comes later is."""
         with self._lock:
             batches, self._batches = self._batches, {}
         for thread_id, batch in batches.items():
-            try:
-                puts = [encode() for encode in batch.puts]
-            except Exception as error:
-                batch.sent = Gathered()
-                batch.sent.end(error)
-                continue
-            batch.sent = self._to_be_sent().add(thread_id, *puts)
-            self.stored = True
+            self.stored = batch.send(self._to_be_sent(), thread_id) or self.stored
 
     def _is_last(self, checkpoint: Checkpoint) -> bool:
         """Whether no node runs after a checkpoint of the outermost graph, since it has changed no channel that begins
