@@ -154,8 +154,8 @@ class RunTold:
             yield from self._begun(data, namespace)
         yield Event("tasks", data, namespace)
         if "result" in data:
-            yield from self._told_of_messages(self._messages.finish(namespace, data["name"]))
             ended = (*namespace, f"{data['name']}:{data['id']}")
+            yield from self._told_of_messages(self._messages.finish("|".join(ended)))
             if ended in self._subgraphs:
                 status = "interrupted" if data.get("interrupts") else "failed" if data.get("error") else "completed"
                 yield from self._subgraph_ended(ended, status, data.get("error"))

@@ -7,13 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from langchain_core.messages import AIMessageChunk, BaseMessage, messages_from_dict
+from langchain_core.messages import AIMessageChunk, messages_from_dict
 from langchain_core.messages.ai import UsageMetadata, add_usage
 
 __all__ = ["MessageEvents"]
 
+#: The type of a part of a message that comes piece by piece.
+CHUNK = "AIMessageChunk"
 #: Who has written a message, by its type. Others, such as results of tools, are told in other channels.
-ROLES = {"AIMessageChunk": "ai", "ai": "ai", "human": "human", "system": "system"}
+ROLES = {CHUNK: "ai", "ai": "ai", "human": "human", "system": "system"}
+#: The name under which LangGraph tells in the metadata of a message which node it comes from: the node's namespace.
+PLACE = "langgraph_checkpoint_ns"
 #: What of a message's metadata is told, and as what.
 METADATA = {
     "ls_provider": "provider", "ls_model_name": "model", "ls_model_type": "model_type", "thread_id": "thread_id",
@@ -35,26 +39,25 @@ class MessageEvents:
 
     def take(self, told: Any, namespace: tuple[str, ...]) -> Iterator[_Told]:
         """Takes `[part, metadata]`, as the stream mode `messages` tells it."""
-        part, metadata = told
-        if part["type"] not in ROLES:
+        said, metadata = told
+        if said["type"] not in ROLES:
             return
-        [message] = messages_from_dict([{"type": part["type"], "data": part}])
-        growing, is_last = self._open.get(message.id or ""), getattr(message, "chunk_position", None) == "last"
-        if growing is None and is_last and not message.content:
+        part = _part_of(said)
+        growing = self._open.get(part.message_id)
+        if growing is None and said["type"] == CHUNK and part.is_last and not part.blocks:
             growing = self._newest_of(metadata)  # LangChain ends messages whose model does not, under an id of its own
         if growing is None:
-            growing = self._open[message.id or ""] = _Growing(
-                message.id or "", ROLES[part["type"]], metadata, namespace
-            )
+            growing = self._open[part.message_id] = _Growing(part.message_id, ROLES[said["type"]], metadata, namespace)
             yield growing.begin()
-        yield from growing.grow(message)
-        if is_last or not isinstance(message, AIMessageChunk):
+        yield from growing.grow(part)
+        if part.is_last:
             yield from self._finish(growing)
 
-    def finish(self, namespace: tuple[str, ...], node: str) -> Iterator[_Told]:
-        """Finishes what a node has begun, once that has ended."""
+    def finish(self, place: str) -> Iterator[_Told]:
+        """Finishes what a node has begun, once that has ended. `place`: its namespace, which no other node has that
+        runs beside it, not even one of the same name."""
         for growing in [*self._open.values()]:
-            if (growing.namespace, growing.node) == (namespace, node):
+            if growing.place == place:
                 yield from self._finish(growing)
 
     def break_off(self, why: str) -> Iterator[_Told]:
@@ -68,9 +71,18 @@ class MessageEvents:
         yield from growing.finish()
 
     def _newest_of(self, metadata: Mapping[str, Any]) -> _Growing | None:
-        place = metadata.get("langgraph_checkpoint_ns")
-        same = [one for one in self._open.values() if one.metadata.get("langgraph_checkpoint_ns") == place]
+        same = [one for one in self._open.values() if one.place == metadata.get(PLACE)]
         return same[-1] if same else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of a message, or all of it."""
+
+    message_id: str
+    blocks: list[dict[str, Any]]  #: what it adds to the content
+    is_last: bool
+    usage: UsageMetadata | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +107,11 @@ class _Growing:
     _usage: UsageMetadata | None = None
 
     @property
+    def place(self) -> Any:
+        """The namespace of the node that tells it."""
+        return self.metadata.get(PLACE)
+
+    @property
     def node(self) -> str:
         return str(self.metadata.get("langgraph_node", ""))
 
@@ -105,11 +122,10 @@ class _Growing:
         known = {shown: self.metadata[name] for name, shown in METADATA.items() if name in self.metadata}
         return self.event({"event": "message-start", "role": self.role, "id": self.message_id, "metadata": known})
 
-    def grow(self, message: BaseMessage) -> Iterator[_Told]:
-        if isinstance(message, AIMessageChunk):
-            self._usage = add_usage(self._usage, message.usage_metadata) if message.usage_metadata else self._usage
-        for block in message.content_blocks:
-            yield from self._take(dict(block))
+    def grow(self, part: _Part) -> Iterator[_Told]:
+        self._usage = add_usage(self._usage, part.usage) if part.usage else self._usage
+        for block in part.blocks:
+            yield from self._take(block)
 
     def finish(self) -> Iterator[_Told]:
         yield from self._finish_block()
@@ -139,6 +155,27 @@ class _Growing:
         if block is not None:
             content = _called(block) if block["type"] == "tool_call_chunk" else block
             yield self.event({"event": "content-block-finish", "index": self._index, "content": content})
+
+
+def _part_of(said: Mapping[str, Any]) -> _Part:
+    """A part as LangChain understands it. Graphs make messages of anything: what it does not understand is told as it
+    is, and ends no stream."""
+    try:
+        [message] = messages_from_dict([{"type": said["type"], "data": said}])
+        blocks = [_sound(dict(block)) for block in message.content_blocks]
+    except Exception:
+        blocks = [{"type": "non_standard", "value": {"content": said.get("content")}}]
+        return _Part(str(said.get("id") or ""), blocks, said["type"] != CHUNK or said.get("chunk_position") == "last")
+    if isinstance(message, AIMessageChunk):
+        return _Part(message.id or "", blocks, message.chunk_position == "last", message.usage_metadata)
+    return _Part(message.id or "", blocks, is_last=True)
+
+
+def _sound(block: dict[str, Any]) -> dict[str, Any]:
+    """The block, unless what should grow in it is no text. Raises KeyError: it has no type."""
+    growing = GROWING.get(block["type"])
+    is_sound = growing is None or isinstance(block.get(growing[0]), str | None)
+    return block if is_sound else {"type": "non_standard", "value": block}
 
 
 def _called(block: Mapping[str, Any]) -> dict[str, Any]:

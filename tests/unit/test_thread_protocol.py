@@ -154,7 +154,9 @@ def test_a_message_is_finished_by_an_empty_part_of_another_id_or_with_its_node()
     events = told([part(AIMessageChunk(content="hi", id="m")), part(last), ("values", {})])
     assert of_messages(events, "m")[-1]["event"] == "message-finish"
     assert of_messages(events, "lc_run--1") == []
-    over = {"id": "t1", "name": "say", "result": {}, "interrupts": []}
+    whole = told([part(AIMessageChunk(content="hi", id="m")), part(AIMessage("", id="n"))], ended("completed"))
+    assert [one["event"] for one in of_messages(whole, "n")] == ["message-start", "message-finish"]
+    over = {"id": "1", "name": "say", "result": {}, "interrupts": []}
     events = told([part(AIMessageChunk(content="hi", id="m")), ("tasks", over), ("values", {})])
     assert [one.method for one in events][-4:] == ["messages", "messages", "values", "lifecycle"]
     assert of_messages(events, "m")[-1] == {"event": "message-finish"}
@@ -167,6 +169,39 @@ def test_messages_of_nodes_side_by_side_are_told_apart() -> None:
         deltas = [said["delta"]["text"] for said in of_messages(events, name) if said["event"].endswith("delta")]
         assert deltas == [name, name]
         assert {said.node for said in events if said.method == "messages" and said.data["message_id"] == name} == {node}
+
+
+def test_a_node_that_ends_finishes_no_message_of_its_twin() -> None:
+    parts = {
+        name: part(AIMessageChunk(content=name, id=name), langgraph_checkpoint_ns=f"outer:0|say:{name}")
+        for name in ("one", "two")
+    }
+    over = {"id": "one", "name": "say", "result": {}, "interrupts": []}
+    events = told([parts["one"], parts["two"], ("tasks", over, ("outer:0",)), parts["two"]], ended("completed"))
+    assert of_messages(events, "one")[-1] == {"event": "message-finish"}
+    assert [said["event"] for said in of_messages(events, "two")].count("message-start") == 1
+    deltas = [said["delta"]["text"] for said in of_messages(events, "two") if said["event"] == "content-block-delta"]
+    assert deltas == ["two", "two"]
+
+
+@pytest.mark.parametrize(
+    ("content", "more"),
+    [
+        ([{"type": "text", "text": 5}], {}),
+        ([{"type": "reasoning", "reasoning": ["hm"]}], {}),
+        ([{"type": "reasoning", "summary": 5}], {"model_provider": "openai"}),
+        ([{"type": "text", "text": "hi"}], {"model_provider": ["openai"]}),
+        ([{"type": "tool_call_chunk", "args": {"at": 1}}], {"output_version": "v1"}),
+        ([{}], {"output_version": "v1"}),
+    ],
+)
+def test_a_message_that_nobody_understands_is_told_as_it_is(content: Any, more: dict[str, Any]) -> None:
+    for kind in AIMessage, AIMessageChunk:
+        said = kind(content=content, id="m", response_metadata=more)
+        events = told([part(said), part(AIMessage("hi", id="n"))], ended("completed"))
+        [block] = [one["content"] for one in of_messages(events, "m") if one["event"] == "content-block-start"]
+        assert (block["type"], *block["value"]) in (("non_standard", "content"), ("non_standard", *content[0]))
+        assert of_messages(events, "n")[-1] == {"event": "message-finish"}
 
 
 def test_whole_messages_are_told_at_once_and_those_of_tools_elsewhere() -> None:
