@@ -251,8 +251,12 @@ async def newest_status(hierarchy: Hierarchy, thread_id: str) -> str | None:
 
 
 async def end_run(hierarchy: Hierarchy, run: RunRecord, *, undo: bool, wait: bool) -> None:
-    """Cancels a run. With `undo`, what it has stored is removed, and it is forgotten. Waits for its end in either
-    case."""
+    """Cancels a run, unless it is over. With `undo`, what it has stored is removed, and it is forgotten. Waits for its
+    end in either case. Raises Problem: another run goes on with what it has stored."""
+    if run.until is not None:  # the task is that of the run that goes on
+        if undo:
+            raise Problem(409, f"run {run.run_id!r} was answered, and goes on as another one; roll that back")
+        return
     try:
         await hierarchy.client.cancel.aio(run.task_id)
         if wait or undo:

@@ -255,6 +255,23 @@ async def test_a_chat_front_end_resumes_with_the_checkpoint_that_it_shows(sdk: L
         assert await statuses(sdk, thread) == ["success", "interrupted"]
 
 
+async def test_a_run_that_was_answered_is_not_cancelled_with_the_one_that_goes_on(sdk: LangGraphClient) -> None:
+    thread = await new_thread(sdk)
+    await sdk.runs.wait(thread, "asks", input=EMPTY | {"hold": True})
+    [asked] = await sdk.runs.list(thread)
+    run = await sdk.runs.create(thread, "asks", command={"resume": "yes"})
+
+    async def is_held() -> bool:
+        return (await sdk.threads.get_state(thread))["next"] == ["second"]
+
+    await until_async(is_held, "the run waits in its last node")
+    await sdk.runs.cancel(thread, asked["run_id"], wait=True)
+    with pytest.raises(ConflictError, match="goes on as another one"):
+        await sdk.runs.cancel(thread, asked["run_id"], action="rollback")
+    assert await statuses(sdk, thread) == ["running", "interrupted"]
+    await sdk.runs.cancel(thread, run["run_id"], wait=True)
+
+
 async def test_of_answers_at_the_same_time_one_counts(sdk: LangGraphClient, other: LangGraphClient) -> None:
     for _ in range(3):
         thread = await new_thread(sdk)
