@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -11,16 +10,17 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from core.errors import WorldError
-from core.gateway.access import NOBODY, OF_THIS_MACHINE, ApiKey, Caller, is_loopback, of_loopback, whose
+from core.gateway.access import NOBODY, OF_THIS_MACHINE, ApiKey, Caller, caller_of, is_loopback, of_loopback, whose
 from core.gateway.open_requests import Closing, OpenRequest
-from core.gateway.problems import Problem, problem_of, response_of
+from core.gateway.problems import Problem, place_of_bug, problem_of, response_of
 from core.gateway.rbac import Action, action_of, check_may
 from core.gateway.sse import StreamCut
 from core.gateway.tokens import Tokens
 
-__all__ = ["Door", "Gate"]
+__all__ = ["Door", "Gate", "check_rate"]
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,8 @@ class Door:
 
 
 class Gate:
-    """The outermost part of the application, but for CORS. It puts the Caller into the scope of each request."""
+    """The outermost part of the application, but for CORS. It puts the Caller into the scope of each request, and the
+    Rates that hold for what comes over a WebSocket."""
 
     def __init__(self, app: ASGIApp, door: Door, closing: Closing) -> None:
         self._app = app
@@ -63,6 +64,7 @@ class Gate:
         try:
             try:
                 scope["caller"] = await self._let_in(scope, Headers(scope=scope))
+                scope["rates"] = self._door.rates
             except Problem as problem:
                 await response_of(problem)(scope, receive, send)
             except WorldError as error:
@@ -88,8 +90,7 @@ class Gate:
         if self._inside > self._door.max_requests:
             raise Problem(503, f"this gateway answers {self._door.max_requests} requests already, as many as"
                                " GATEWAY_MAX_REQUESTS says; try another one, or later")  # fmt: skip
-        if self._door.rates is not None and (wait_s := await self._door.rates(caller.full_name)):
-            raise Problem(429, f"{caller.name!r} asks for more than GATEWAY_RATE_PER_S allows", retry_s=wait_s)
+        await _check_rate(self._door.rates, caller)
         return caller
 
     def _check_size(self, headers: Headers) -> None:
@@ -126,15 +127,26 @@ class Gate:
         except (ClientDisconnect, StreamCut):
             pass  # the server cuts the connection, and the client of a stream sees that it is not complete
         except Exception as error:
-            # What the error says may have come in with the request, so only its kind and place are told.
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            log.error(
-                "a request met a bug: %s at %s:%s", type(error).__name__, place.filename, place.lineno,
-                extra={"action": "request_failed", "route": getattr(scope.get("route"), "path", "")},
-            )  # fmt: skip
+            route = getattr(scope.get("route"), "path", "")
+            said = place_of_bug(error)
+            log.error("a request met a bug: %s", said, extra={"action": "request_failed", "route": route})
             if not request.has_begun:  # otherwise it is cut as well
                 problem = Problem(500, "this is a bug of the gateway; its log says where")
                 await response_of(problem)(scope, receive, send)
+
+
+async def check_rate(websocket: WebSocket) -> None:
+    """Takes what a client asks over a WebSocket into account, as a request of its own. Raises Problem: it asks too
+    much; or what it asks cannot be counted now."""
+    try:
+        await _check_rate(websocket.scope["rates"], caller_of(websocket))
+    except WorldError as error:
+        raise problem_of(error) from error
+
+
+async def _check_rate(rates: Rates | None, caller: Caller) -> None:
+    if rates is not None and (wait_s := await rates(caller.full_name)):
+        raise Problem(429, f"{caller.name!r} asks for more than GATEWAY_RATE_PER_S allows", retry_s=wait_s)
 
 
 def _credential(headers: Headers) -> str:

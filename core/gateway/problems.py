@@ -4,6 +4,7 @@ secret."""
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -31,7 +32,7 @@ from core.errors import (
     WorldError,
 )
 
-__all__ = ["RETRY_S", "Problem", "as_problems", "problem_of", "response_of"]
+__all__ = ["RETRY_S", "Problem", "as_problems", "place_of_bug", "problem_of", "response_of"]
 
 #: What a refusal of the coordinator says, and the status that it becomes.
 REFUSALS = (
@@ -107,6 +108,12 @@ def response_of(problem: Problem) -> Response:
     if problem.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     return Response(orjson.dumps(body), problem.status, headers, "application/problem+json")
+
+
+def place_of_bug(error: Exception) -> str:
+    """The kind of an error and where it was raised, for the log. What it says may have come in with a request."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} at {place.filename}:{place.lineno}"
 
 
 def as_problems(app: FastAPI) -> None:

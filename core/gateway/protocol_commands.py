@@ -97,12 +97,15 @@ def failed(command_id: int | None, code: str, message: str) -> dict[str, Any]:
 
 
 async def _newest_number(hierarchy: Hierarchy, thread_id: str) -> int:
-    """The highest number of an event that the thread has told before now; 0: it has told none."""
+    """The highest number of an event that the thread has told before now; 0: it has told none. What it tells from now
+    on has higher ones, so the clock of this gateway, which may be ahead of that of Redis, only counts where a run has
+    told nothing."""
     runs = await hierarchy.records.runs(thread_id)
     if not runs:
         return 0
-    told_ms = place_of(await hierarchy.last_chunk(runs[0].task_id))[0]
-    return number_at(max(told_ms, int(runs[0].created_at.timestamp() * 1000)) + 1) - 1
+    last = place_of(await hierarchy.last_chunk(runs[0].task_id))
+    told_ms = last[0] if last > place_of(runs[0].after) else int(runs[0].created_at.timestamp() * 1000)
+    return number_at(told_ms + 1) - 1
 
 
 async def _start(hierarchy: Hierarchy, thread_id: str, params: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
@@ -19,8 +20,9 @@ from starlette.websockets import WebSocketDisconnect
 from core.client.run_streams import RunStream
 from core.errors import AgentSystemError, UnknownTask
 from core.gateway.access import caller_of
+from core.gateway.gate import check_rate
 from core.gateway.hierarchy import Hierarchy
-from core.gateway.problems import Problem
+from core.gateway.problems import Problem, place_of_bug
 from core.gateway.protocol_commands import Command, failed, obey, succeeded
 from core.gateway.protocol_events import A_MS, CHANNELS, EPOCH_MS, Event, Numbers, RunTold, Wanted
 from core.gateway.rbac import Action, check_may
@@ -32,16 +34,21 @@ from core.gateway.thread_events import oldest_first
 from core.gateway.thread_life import known_thread
 from core.gateway.visible_records import hierarchy_of
 from core.run_stream import place_of
+from core.stored import moment
 from core.tasks import Task
 
-__all__ = ["router"]
+__all__ = ["is_past", "router"]
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/threads/{thread_id}", tags=["threads"])
 
 #: Of runs that have ended within this time, a client that comes anew is told, too: it may have begun them.
 REPLAYED = timedelta(seconds=30)
-#: The code with which a WebSocket is closed by what may work later.
-TRY_AGAIN_LATER = 1013
+#: The codes with which a WebSocket is closed with its thread, by what may work later, and by a bug.
+NORMAL, TRY_AGAIN_LATER, INTERNAL_ERROR = 1000, 1013, 1011
+#: Subscriptions of one WebSocket. Each is read for itself.
+MAX_SUBSCRIPTIONS = 100
 
 Channel = Annotated[str, Field(pattern=rf"^({'|'.join(CHANNELS)}|custom:.+)$")]
 
@@ -107,11 +114,14 @@ async def _past(hierarchy: Hierarchy, thread_id: str, before: datetime) -> set[s
     """The runs that were over before that time."""
     runs = await hierarchy.records.runs(thread_id)
     tasks = await hierarchy.tasks([run.task_id for run in runs])
-    return {run.run_id for run in runs if _is_past(run, tasks.get(run.task_id), before)}
+    return {run.run_id for run in runs if is_past(run, tasks.get(run.task_id), before)}
 
 
-def _is_past(run: RunRecord, task: Task | None, before: datetime) -> bool:
-    if run.until is None and task is not None and not task.status.ended:
+def is_past(run: RunRecord, task: Task | None, before: datetime) -> bool:
+    """Whether a run was over before that time. One whose question was answered was over when it had told that."""
+    if run.until is not None:
+        return max(run.created_at, moment(place_of(run.until)[0])) < before
+    if task is not None and not task.status.ended:
         return False
     return (run.created_at if task is None else task.updated_at or run.created_at) < before
 
@@ -144,7 +154,7 @@ async def socket(websocket: WebSocket, thread_id: str) -> None:
     connection = _Connection(websocket, hierarchy_of(websocket), thread_id)
     try:
         await connection.serve()
-    except (WebSocketDisconnect, RuntimeError):  # the second: it was closed by the other side while something was sent
+    except WebSocketDisconnect:
         pass
     finally:
         await connection.leave()
@@ -160,8 +170,9 @@ class _Connection:
         self._subscriptions: dict[str, asyncio.Task[None]] = {}
 
     async def serve(self) -> None:
-        async for text in self._websocket.iter_text():
-            await self._send(await self._answer(text))
+        """Raises WebSocketDisconnect."""
+        while (message := await self._websocket.receive())["type"] == "websocket.receive":
+            await self._send(await self._answer(message.get("text") or message.get("bytes") or ""))
 
     async def leave(self) -> None:
         for task in self._subscriptions.values():
@@ -169,25 +180,37 @@ class _Connection:
         await asyncio.gather(*self._subscriptions.values(), return_exceptions=True)
 
     async def _send(self, told: dict[str, Any]) -> None:
-        await self._websocket.send_text(to_json(told, fallback=repr).decode())
+        """Raises WebSocketDisconnect."""
+        try:
+            await self._websocket.send_text(to_json(told, fallback=repr).decode())
+        except RuntimeError as error:  # it was closed, here or there, while something was to be sent
+            raise WebSocketDisconnect from error
 
-    async def _answer(self, text: str) -> dict[str, Any]:
+    async def _answer(self, text: str | bytes) -> dict[str, Any]:
         try:
             said = Command.model_validate(orjson.loads(text))
         except (orjson.JSONDecodeError, ValidationError):
             return failed(None, "invalid_argument", "a command is JSON with an id, which is a number, and a method")
-        if said.method == "subscription.subscribe":
-            return self._subscribe(said)
-        if said.method == "subscription.unsubscribe":
-            return self._unsubscribe(said)
         try:
-            check_may(caller_of(self._websocket), Action.CHANGE_THREADS)
-            return await obey(self._hierarchy, self._thread_id, said)
+            return await self._obeyed(said)
         except Problem as problem:
             code = "permission_denied" if problem.status in (401, 403) else "unknown_error"
             return failed(said.id, code, problem.detail)
 
+    async def _obeyed(self, said: Command) -> dict[str, Any]:
+        """Raises Problem."""
+        await check_rate(self._websocket)
+        if said.method == "subscription.subscribe":
+            return self._subscribe(said)
+        if said.method == "subscription.unsubscribe":
+            return self._unsubscribe(said)
+        check_may(caller_of(self._websocket), Action.CHANGE_THREADS)
+        return await obey(self._hierarchy, self._thread_id, said)
+
     def _subscribe(self, said: Command) -> dict[str, Any]:
+        if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
+            why = f"this connection has {MAX_SUBSCRIPTIONS} subscriptions already; end one, or open another connection"
+            return failed(said.id, "invalid_argument", why)
         try:
             subscription = Subscription.model_validate(said.params)
         except ValidationError as error:
@@ -205,13 +228,24 @@ class _Connection:
         return succeeded(said.id, {}, 0)
 
     async def _tell(self, subscription: Subscription) -> None:
-        with suppress(WebSocketDisconnect, RuntimeError):
-            try:
-                while await oldest_first(self._hierarchy, self._thread_id) is None:
-                    await self._hierarchy.news.wait(self._thread_id)
-                async with aclosing(thread_events(self._hierarchy, self._thread_id, subscription)) as events:
-                    async for event in events:
-                        await self._send(event)
-                await self._websocket.close()
-            except AgentSystemError as error:
-                await self._websocket.close(TRY_AGAIN_LATER, f"{error}"[:120])
+        with suppress(WebSocketDisconnect):
+            code, why = await self._told(subscription)
+            with suppress(RuntimeError):  # it was closed meanwhile
+                await self._websocket.close(code, why)
+
+    async def _told(self, subscription: Subscription) -> tuple[int, str]:
+        """Tells events as long as there are any. Returns with which code, and why, the connection ends then."""
+        try:
+            while await oldest_first(self._hierarchy, self._thread_id) is None:
+                await self._hierarchy.news.wait(self._thread_id)
+            async with aclosing(thread_events(self._hierarchy, self._thread_id, subscription)) as events:
+                async for event in events:
+                    await self._send(event)
+        except AgentSystemError as error:
+            return TRY_AGAIN_LATER, f"{error}"[:120]
+        except WebSocketDisconnect:
+            raise
+        except Exception as error:
+            log.error("a thread stream met a bug: %s", place_of_bug(error), extra={"action": "stream_failed"})
+            return INTERNAL_ERROR, "this is a bug of the gateway; its log says where"
+        return NORMAL, ""

@@ -75,7 +75,7 @@ def serve(settings: Settings, client_id: str) -> None:
         hierarchy.closing,
         uvicorn.Config(
             app, http=limited_protocol(), log_config=None, access_log=False, server_header=False,
-            timeout_graceful_shutdown=END_S,
+            timeout_graceful_shutdown=END_S, ws_max_size=door.body_bytes,
         ),
     )  # fmt: skip
     try:

@@ -13,6 +13,8 @@ import orjson
 import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
+from websockets.exceptions import ConnectionClosedError
+from websockets.sync.client import connect
 
 from core.chaos.processes import Processes
 from core.client.agent_client import AgentClient
@@ -31,7 +33,13 @@ ISSUER, SECRET = "https://login.example", "0123456789abcdef0123456789abcdef"
 JWKS = {"keys": [{"kty": "oct", "kid": "1", "k": jwt.utils.base64url_encode(SECRET.encode()).decode()}]}
 STRICT = {
     "GATEWAY_KEYS": keys_setting(
-        ada="operator", eve="viewer", bob="viewer", root="admin", acme="operator acme", other="operator other"
+        ada="operator",
+        eve="viewer",
+        bob="viewer",
+        kim="viewer",
+        root="admin",
+        acme="operator acme",
+        other="operator other",
     ),
     "GATEWAY_JWT_KEYS": json.dumps(JWKS),
     "GATEWAY_JWT_ALGORITHM": "HS256",
@@ -263,6 +271,18 @@ def test_who_asks_too_often_waits_at_every_gateway(doors: Doors) -> None:
         assert "GATEWAY_RATE_PER_S" in problem(refused, 429)
         assert 0 < int(refused.headers["Retry-After"]) <= 100
     assert httpx.get(f"{doors.slow}/ok").status_code == 200
+
+
+def test_what_comes_over_a_websocket_counts_and_is_no_larger_than_a_body(doors: Doors) -> None:
+    path, told = "threads/any/stream/events", {"id": 1, "method": "subscription.unsubscribe"}
+    key = {"X-Api-Key": "kim-key"}
+    with connect(f"{doors.slow.replace('http', 'ws')}/{path}", additional_headers=key) as websocket:
+        websocket.send(json.dumps(told))
+        assert "GATEWAY_RATE_PER_S" in json.loads(websocket.recv(30))["message"]
+    with connect(f"{doors.strict.replace('http', 'ws')}/{path}", additional_headers={"X-Api-Key": "ada-key"}) as large:
+        large.send("x" * (512 * 1024 + 1))
+        with pytest.raises(ConnectionClosedError, match="1009"):
+            large.recv(30)
 
 
 def test_prometheus_reads_what_a_gateway_answers_and_how_the_fleet_is(doors: Doors) -> None:

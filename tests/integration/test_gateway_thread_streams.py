@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -11,8 +12,12 @@ import orjson
 import pytest
 from langgraph_sdk import get_sync_client
 from langgraph_sdk.client import LangGraphClient
+from redis import Redis
 from websockets.asyncio.client import connect
 
+from core.config.variables import secret_text
+from core.gateway.protocol_streams import MAX_SUBSCRIPTIONS
+from core.redis_backend.gateway_keys import GatewayKeys
 from tests.gateway_door import EMPTY, KEY, Door
 from tests.waiting import until_async
 
@@ -160,6 +165,35 @@ async def test_who_may_only_look_begins_nothing(sdk: LangGraphClient, door: Door
         assert told == ["running", "completed"]
         assert (await said({**nothing, "id": 5, "params": listens["result"]}))["type"] == "success"
     assert len(await sdk.runs.list(thread_id)) == 1
+
+
+async def test_a_websocket_takes_bytes_and_not_any_number_of_subscriptions(door: Door) -> None:
+    socket = f"{door.urls[0].replace('http', 'ws')}/threads/{uuid4()}/stream/events"
+    subscribe = {"method": "subscription.subscribe", "params": {"channels": ["lifecycle"]}}
+    async with asyncio.timeout(WITHIN_S), connect(socket) as websocket:
+        for number in range(MAX_SUBSCRIPTIONS + 1):
+            await websocket.send(orjson.dumps({"id": number, **subscribe}))
+        told = [orjson.loads(await websocket.recv()) for _ in range(MAX_SUBSCRIPTIONS + 1)]
+        assert [one["type"] for one in told] == ["success"] * MAX_SUBSCRIPTIONS + ["error"]
+        assert "end one" in told[-1]["message"]
+        await websocket.send(b"\xff")
+        assert orjson.loads(await websocket.recv())["error"] == "invalid_argument"
+
+
+async def test_a_gateway_whose_clock_is_ahead_hides_nothing_that_comes(sdk: LangGraphClient, door: Door) -> None:
+    thread_id = (await sdk.threads.create())["thread_id"]
+    await sdk.runs.wait(thread_id, "steps", input=EMPTY)
+    key = GatewayKeys("coordinator-1").runs(thread_id)
+    redis = door.tiers.redis
+    with Redis.from_url(f"{secret_text(redis.url)}", password=secret_text(redis.password)) as there:
+        [(run_id, record)] = there.hgetall(key).items()
+        run = orjson.loads(record)
+        ahead = datetime.fromisoformat(run["created_at"]) + timedelta(hours=1)
+        there.hset(key, run_id, orjson.dumps({**run, "created_at": ahead}))
+    async with asyncio.timeout(WITHIN_S), sdk.threads.stream(thread_id, assistant_id="chats") as stream:
+        await stream.run.start(input=HELLO)
+        [message] = await all_of(stream.messages)
+        assert await message.text == "hello there"
 
 
 async def test_a_websocket_may_be_there_before_its_thread(door: Door) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.messages.tool import tool_call_chunk
+from msgspec.structs import replace
 
 from core.gateway.protocol_events import DIED, Event, Numbers, RunTold, Wanted, number_at
-from core.gateway.records import RunRecord
+from core.gateway.protocol_streams import is_past
+from core.gateway.records import BEGINNING, RunRecord
 from core.run_stream import StreamChunk
 from core.task_status import TaskStatus
 from core.tasks import Task, TaskError
@@ -235,6 +237,18 @@ def test_what_was_too_large_to_be_told_is_no_event() -> None:
     for mode in "values", "updates", "messages", "tasks", "checkpoints", "custom", "tools":
         events = told([(mode, {"left_out_bytes": 300_000})], ended("completed"))
         assert [one.method for one in events] == ["lifecycle", "lifecycle"]
+
+
+def test_a_run_that_was_answered_is_past_when_it_has_asked_and_not_when_its_task_ends() -> None:
+    asked, now = AT_MS - 60_000, datetime.fromtimestamp(AT_MS / 1000, UTC)
+    before = now - timedelta(seconds=30)
+    running = replace(ended("in_progress"), updated_at=now)
+    run = replace(RUN, until=f"{asked}-0/7")
+    assert is_past(run, running, before)
+    assert not is_past(run, running, before - timedelta(seconds=31)), "for who has heard nothing since"
+    assert not is_past(RUN, running, before)
+    assert is_past(replace(RUN, until=BEGINNING), running, before), "it has told nothing"
+    assert not is_past(RUN, replace(ended("completed"), updated_at=now), before)
 
 
 def test_numbers_go_up_and_say_when() -> None:
