@@ -124,6 +124,7 @@ class Accounts:
         """Closes the connection; the next call opens it again."""
         for going_on in (*self._releasing, *filter(None, [self._renewing])):
             going_on.cancel()
+        self._renewing = None
         await self._connection.close.aio()
 
     async def _run(self, script: str, grants: Grants, *arguments: str | int | bytes) -> Any:
