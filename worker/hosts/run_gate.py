@@ -57,8 +57,9 @@ class CallLedger:
         try:
             asked.result(LENT_AFTER_S)
         except TimeoutError:
-            if asked.done():
-                raise
+            if asked.done():  # just now, or it has raised this itself
+                asked.result()
+                return
             with self._lent_thread():
                 asked.result()
 
