@@ -13,7 +13,7 @@ from langgraph.graph import START, StateGraph
 from langgraph.runtime import RunControl
 from typing_extensions import TypedDict
 
-from worker.hosts.graph_events import chunk_json
+from worker.hosts.graph_events import SHOWN_BYTES, chunk_json, json_shown
 from worker.hosts.langchain_events import with_events
 
 
@@ -99,3 +99,13 @@ class Shy:
 def test_a_chunk_that_cannot_be_told_says_why(value: Any, why: str) -> None:
     mode, _, data = orjson.loads(chunk_json("custom", (), {"value": value}))
     assert (mode, why in data["left_out"]) == ("custom", True)
+
+
+def test_what_has_no_text_fails_no_run_that_is_observed() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    shown = [json_shown(value) for value in (Shy(), {"at": Shy()}, deep)]
+    assert shown == [f"it cannot be shown: {why}" for why in ("RuntimeError", "RuntimeError", "RecursionError")]
+    assert json_shown({"at": {1, 2}}) == {"at": "{1, 2}"}
+    assert json_shown("x" * 2 * SHOWN_BYTES) == "'" + "x" * (SHOWN_BYTES - 1)

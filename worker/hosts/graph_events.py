@@ -78,11 +78,16 @@ def chunk_json(mode: str, namespace: Sequence[str], data: Any) -> bytes:
 
 
 def json_shown(value: Any) -> Any:
-    """The value as JSON values; what is none of it, or too long, as the beginning of its text."""
+    """The value as JSON values; what is none of it, or too long, as the beginning of its text. Of what has no text, it
+    says why: the run goes on."""
     try:
         said = orjson.dumps(value, default=repr, option=orjson.OPT_NON_STR_KEYS)
     except (TypeError, ValueError):
         said = b""
-    if not said or len(said) > SHOWN_BYTES:
-        return repr(value)[:SHOWN_BYTES].encode(errors="replace").decode()
-    return orjson.loads(said)
+    if said and len(said) <= SHOWN_BYTES:
+        return orjson.loads(said)
+    try:
+        text = repr(value)
+    except Exception as error:  # its __repr__ fails, or it is nested too deeply
+        return f"it cannot be shown: {type(error).__name__}"
+    return text[:SHOWN_BYTES].encode(errors="replace").decode()
