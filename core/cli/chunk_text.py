@@ -32,9 +32,7 @@ class ChunkText:
         return self._broken() + lines if lines else ""
 
     def _token(self, where: str, part: Any, metadata: Any) -> str:
-        said = part.get("content")
-        if not isinstance(said, str):
-            said = "".join(block.get("text", "") for block in said or () if isinstance(block, dict))
+        said = _said(part.get("content"))
         if not said or part.get("type") == "tool":
             return ""
         name = str(part.get("id"))
@@ -47,6 +45,14 @@ class ChunkText:
     def _broken(self) -> str:
         was, self._speaks = self._speaks, ""
         return "\n" if was else ""
+
+
+def _said(content: Any) -> str:
+    """The text of a message: its content is a text, or a list of texts and of blocks, of which some have one."""
+    if isinstance(content, str):
+        return content
+    parts = (block.get("text") if isinstance(block, dict) else block for block in content or ())
+    return "".join(part for part in parts if isinstance(part, str))
 
 
 def _lines(chunk: StreamChunk) -> Iterator[str]:

@@ -30,6 +30,11 @@ def test_tokens_stand_in_a_line_and_each_message_begins_one() -> None:
     assert told == 'say: It rains.\ninner > add: And\nsnows.\nsay has returned {"done": 1}\n'
 
 
+def test_of_a_message_in_blocks_all_that_is_text_is_shown() -> None:
+    blocks = ["It ", {"type": "text", "text": None}, {"type": "text", "text": "rains"}, {"type": "text", "text": 5}]
+    assert shown(("messages", part(blocks))) == "say: It rains"
+
+
 def test_other_chunks_are_lines() -> None:
     told = shown(
         ("tasks", {"name": "say", "input": {}}),
