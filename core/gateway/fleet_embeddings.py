@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 from langchain_core.embeddings import Embeddings
@@ -13,6 +14,7 @@ from langchain_core.embeddings import Embeddings
 from core.client.agent_client import AgentClient
 from core.errors import AgentSystemError, TaskFailed, TaskTimeout
 from core.gateway.problems import Problem
+from core.gateway.store_indexes import KNOWN_S, StoreIndexes
 from core.store_index import Embedded, StoreIndex, ToEmbed, size_of, tasks_for
 from core.tasks import Priority, Task
 
@@ -32,9 +34,10 @@ OF_TENANT = "embeds:"
 class FleetEmbeddings(Embeddings):
     """Lets the workers that have an index embed. What they cannot do raises Problem; what is too much, BadTask."""
 
-    def __init__(self, client: AgentClient, index: StoreIndex, tenant: str | None) -> None:
+    def __init__(self, client: AgentClient, indexes: StoreIndexes, index: StoreIndex, tenant: str | None) -> None:
         """`tenant`: whose texts they are; None: nobody's in particular."""
         self._client = client
+        self._indexes = indexes
         self._index = index
         self._tenant = None if tenant is None else f"{OF_TENANT}{tenant}"
 
@@ -72,7 +75,7 @@ class FleetEmbeddings(Embeddings):
         try:
             async with asyncio.timeout(WITHIN_S):
                 await self._client.submit_many.aio(tasks, WITHIN_S)
-                told = await asyncio.gather(*(self._client.value.aio(task.task_id) for task in tasks))
+                told = await self._told(tasks)
             ended = True
             return msgspec.convert(told, list[Embedded])
         except (TimeoutError, TaskTimeout):
@@ -87,6 +90,19 @@ class FleetEmbeddings(Embeddings):
                 with suppress(AgentSystemError):
                     cancelled = (self._client.cancel.aio(task.task_id, CANCEL_S) for task in tasks)
                     await asyncio.gather(*cancelled, return_exceptions=True)
+
+    async def _told(self, tasks: Sequence[Task]) -> list[Any]:
+        """The results. Raises Problem as soon as nobody is left who could give them."""
+        told = asyncio.gather(*(self._client.value.aio(task.task_id) for task in tasks))
+        try:
+            while not (await asyncio.wait([told], timeout=KNOWN_S))[0]:
+                if await self._indexes.current() != self._index:
+                    raise Problem(
+                        503, "workers have another index since a moment ago, and nothing was stored; try again"
+                    )
+            return await told
+        finally:
+            told.cancel()
 
     def _task(self, part: ToEmbed) -> Task:
         return Task(

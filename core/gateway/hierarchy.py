@@ -152,7 +152,7 @@ class Hierarchy:
         be asked, or have several."""
         if (index := await self._indexes.current()) is None:
             return None
-        embeddings = FleetEmbeddings(self.client, index, self.tenant)
+        embeddings = FleetEmbeddings(self.client, self._indexes, index, self.tenant)
         return ItemStore(self._items, index={"embed": embeddings, "dims": index.dims, "fields": [*index.fields]})
 
     def reading(self) -> AbstractAsyncContextManager[Reader]:

@@ -13,7 +13,7 @@ from core.registry.agent_info import AgentInfo, Lifecycle
 from core.registry.discovery import AgentDiscoveryService, Wanted
 from core.store_index import CAPABILITY, StoreIndex, indexes_in
 
-__all__ = ["StoreIndexes"]
+__all__ = ["KNOWN_S", "StoreIndexes"]
 
 #: How long what workers have is taken as known, s.
 KNOWN_S = 2.0

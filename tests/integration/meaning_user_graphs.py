@@ -29,7 +29,7 @@ async def embed(texts: Sequence[str]) -> list[list[float]]:
     if any("no meaning" in text for text in texts):
         raise ValueError("this has none")
     if any("hold" in text for text in texts):
-        (HERE / f"held by {os.getppid()}").touch()
+        (HERE / f"held by {os.getpid()}").touch()
         await until_async(lambda: (HERE / "go").exists(), "it may go on")
     return [[float(text.count(letter)) for letter in LETTERS] for text in texts]
 
