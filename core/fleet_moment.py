@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from core.overview import AgentView, Overview
-from core.roles import Role
+from core.agents import Health
+from core.fleet_counts import AgentBrief, FleetCounts, TierCounts
+from core.roles import Address, Role
 
 __all__ = ["AgentLine", "AskedLine", "EventLine", "FleetMoment", "Order", "RunningLine", "lines_of", "rate_between"]
+
+Chain = tuple[Address, ...]
 
 
 class Order(StrEnum):
     """By what agents are sorted."""
 
-    TREE = "tree"  #: each parent before its children
+    TREE = "tree"  #: each parent before its children; of very many, those that most need somebody to look
     RATE = "rate"
     LOAD = "load"
     FAILED = "failed"
@@ -76,7 +79,8 @@ class FleetMoment:
 
     coordinator_id: str
     at: datetime  #: by the server's clock
-    agents: Sequence[AgentLine] = ()  #: as a tree
+    tiers: Mapping[Role, TierCounts] = field(default_factory=dict)  #: how many agents there are, and how they are
+    agents: Sequence[AgentLine] = ()  #: the first of them, in the order that was asked for
     open_tasks: int = 0
     running: int = 0
     slots: int = 0
@@ -92,58 +96,60 @@ class FleetMoment:
     events: Sequence[EventLine] = ()  #: the newest last
     problem: str = ""  #: why nothing newer could be read; empty: it could
 
+    @property
+    def has_all_agents(self) -> bool:
+        """Whether no agent is missing among the lines."""
+        return len(self.agents) >= sum(tier.agents for tier in self.tiers.values())
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
-        return {**asdict(self), "at": self.at.isoformat()}
+        tiers = {role.value: tier.to_dict() for role, tier in self.tiers.items()}
+        return {**asdict(self), "at": self.at.isoformat(), "tiers": tiers}
 
 
-def rate_between(before: Overview | None, now: Overview) -> dict[str, float]:
-    """By the path of each agent, how many tasks have ended there a second since another look. An agent that has begun
+def rate_between(before: FleetCounts | None, now: FleetCounts) -> dict[Chain, float]:
+    """How many tasks have ended a second since another look, at each agent where some have. An agent that has begun
     anew in between counts from nothing."""
     if before is None or (seconds := (now.at - before.at).total_seconds()) <= 0:
         return {}
-    ended = {agent.chain: _ended(agent) for agent in before.agents}
-    return {
-        _path(agent): max(0, _ended(agent) - (known if (known := ended.get(agent.chain, 0)) <= _ended(agent) else 0))
-        / seconds
-        for agent in now.agents
+    ended = {agent.chain: agent.done + agent.failed for agent in before.agents}
+    rates = {}
+    for agent in now.agents:
+        number = agent.done + agent.failed
+        known = ended.get(agent.chain, 0)
+        if number != known:
+            rates[agent.chain] = (number - known if known <= number else number) / seconds
+    return rates
+
+
+def lines_of(counts: FleetCounts, rates: Mapping[Chain, float], order: Order, limit: int) -> list[AgentLine]:
+    """The first `limit` agents in that order, those that are gone last. As a tree, if all of them fit; otherwise those
+    instead that most need somebody to look."""
+    keys: dict[Order, Callable[[AgentBrief], Any]] = {
+        Order.RATE: lambda agent: -rates.get(agent.chain, 0.0),
+        Order.LOAD: lambda agent: (-agent.in_flight / agent.slots if agent.slots else 0.0, -agent.in_flight),
+        Order.FAILED: lambda agent: -agent.failed,
+        Order.SILENT: lambda agent: -(agent.silent_ms or 0),
     }
+    if order is Order.TREE:
+        chosen = counts.to_look_at(limit)
+    else:
+        chosen = counts.first(limit, lambda agent: (agent.health is Health.GONE, keys[order](agent)))
+    return [_line(agent, rates.get(agent.chain, 0.0)) for agent in chosen]
 
 
-def lines_of(overview: Overview, rates: dict[str, float], order: Order) -> list[AgentLine]:
-    """The agents in that order, those that are gone last."""
-    lines = [_line(agent, rates.get(_path(agent), 0.0)) for agent in overview.agents]
-    keys: dict[Order, Callable[[AgentLine], Any]] = {
-        Order.RATE: lambda line: -line.rate,
-        Order.LOAD: lambda line: (-(line.in_flight / line.slots) if line.slots else 0.0, -line.in_flight),
-        Order.FAILED: lambda line: -line.failed,
-        Order.SILENT: lambda line: -(line.silent_s or 0.0),
-    }
-    return lines if order is Order.TREE else sorted(lines, key=lambda line: (line.health == "gone", keys[order](line)))
-
-
-def _line(agent: AgentView, rate: float) -> AgentLine:
-    beat = agent.beat
-    runs_tasks = beat is not None and agent.role is Role.WORKER
+def _line(agent: AgentBrief, rate: float) -> AgentLine:
     return AgentLine(
         agent_id=agent.agent_id,
         role=agent.role.value,
         depth=len(agent.chain) - 1,
         health=agent.health.value,
-        in_flight=beat.running + beat.queued if beat else 0,
-        slots=beat.concurrency if beat and runs_tasks else 0,
-        agent_slots=beat.agent_concurrency if beat and beat.agents and runs_tasks else 0,
-        done=beat.done if beat else 0,
-        failed=beat.failed if beat else 0,
+        in_flight=agent.in_flight,
+        slots=agent.slots,
+        agent_slots=agent.agent_slots,
+        done=agent.done,
+        failed=agent.failed,
         rate=rate,
         silent_s=None if agent.silent_ms is None else agent.silent_ms / 1000,
-        unread=agent.inbox,
+        unread=agent.unread,
     )
-
-
-def _ended(agent: AgentView) -> int:
-    return agent.beat.done + agent.beat.failed if agent.beat else 0
-
-
-def _path(agent: AgentView) -> str:
-    return "/".join(map(str, agent.chain))

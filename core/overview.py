@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 from core.agents import Health
 from core.langgraph_state import Lease
@@ -15,7 +16,7 @@ from core.quotas import QuotaUse
 from core.roles import Address, Role
 from core.status_reports import Beat
 
-__all__ = ["AgentView", "Overview", "health_at"]
+__all__ = ["AgentView", "Overview", "coordinator_silent_ms", "health_at", "types_in"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +140,29 @@ def types_in(skills: Iterable[str], *, own: bool = False) -> frozenset[str]:
     return frozenset(name for name in types if own or not name.startswith("agents."))
 
 
-def health_at(lease: Lease | None, beat: Beat | None, silent_ms: int | None, failure_timeout_ms: int) -> Health:
-    """The health as far as one look shows it: nobody acts without a lease; an agent with one that is silent is
+class SaysOfItself(Protocol):
+    """What an agent says with its heartbeat of how it is."""
+
+    @property
+    def heard(self) -> bool: ...
+    @property
+    def draining(self) -> bool: ...
+
+
+def health_at(acts: bool, said: SaysOfItself | None, silent_ms: int | None, failure_timeout_ms: int) -> Health:
+    """The health as far as one look shows it: nobody `acts` without a lease; an agent with one that is silent is
     suspect."""
-    if lease is None:
+    if not acts:
         return Health.GONE
     if silent_ms is None or silent_ms >= failure_timeout_ms:
         return Health.SUSPECT
-    if beat is not None and not beat.heard:
+    if said is not None and not said.heard:
         return Health.UNHEARD
-    return Health.DRAINING if beat is not None and beat.draining else Health.ACTIVE
+    return Health.DRAINING if said is not None and said.draining else Health.ACTIVE
+
+
+def coordinator_silent_ms(lease: Lease, now_ms: int, lease_s: float) -> int:
+    """For how long the renewal of a coordinator's lease is overdue. `lease_s`: how long it lasts if it does not say. It
+    is renewed after a third of its time, so two thirds are left when the next renewal is due."""
+    lasts_s = lease.lease_ms / 1000 if lease.lease_ms else lease_s
+    return max(0, now_ms - int((lease.expires_at.timestamp() - lasts_s * 2 / 3) * 1000))

@@ -80,6 +80,12 @@ class Signed:
         """The four fields packed into the value of a hash field."""
         return b"\n".join(self.fields()[1::2])
 
+    @staticmethod
+    def body_in(packed: bytes) -> bytes:
+        """The body of the message in the value of a hash field; nothing if none is there. Nothing else is looked at."""
+        parts = packed.split(b"\n", 3)
+        return parts[3] if len(parts) == 4 else b""
+
     @classmethod
     def unpack(cls, packed: bytes) -> Self:
         """The message in the value of a hash field. Raises MalformedMessage."""

@@ -6,22 +6,28 @@ text, number and collection has a bound, and validation ends at the first error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 
+from core.a2a_messaging import VERSION
 from core.errors import MalformedMessage
 from core.roles import Action, Role
 from core.tasks import Count, in_words
 
-__all__ = ["EXAMPLE_LENGTH", "MAX_CONCURRENCY", "MAX_SKILLS", "Beat", "Kind", "Room", "beat_in", "status_report"]
+__all__ = [
+    "EXAMPLE_LENGTH", "MAX_CONCURRENCY", "MAX_SKILLS", "Beat", "BeatCounts", "Kind", "Room", "beat_counts_in",
+    "beat_in", "names_in", "status_report",
+]  # fmt: skip
 
 MAX_CONCURRENCY, MAX_CAPACITY = 10_000, 10**9
 MAX_SKILLS = {Role.WORKER: 1_024, Role.DISTRIBUTOR: 16_384}
 MAX_SETS, MAX_IN_SETS, MAX_HELD, MAX_CHILDREN = 1_024, 65_536, 20_000, 10_000
 EXAMPLE_LENGTH = 255
+NONE = Raw(b"[]")
 
 Concurrency = Annotated[int, Meta(ge=0, le=MAX_CONCURRENCY)]
 Capacity = Annotated[int, Meta(ge=0, le=MAX_CAPACITY)]
@@ -96,6 +102,66 @@ class Beat(Room, frozen=True, kw_only=True, omit_defaults=True):
     stalled_ms: Count = 0  #: how long it has had work without progress
     #: a distributor's workers, for `status`
     children: Annotated[dict[Short, Facts], Meta(max_length=MAX_CHILDREN)] = {}
+
+
+class BeatCounts(Struct, frozen=True, kw_only=True, gc=False):
+    """What counts need of a Beat, and no more, since there may be very many. Its fields are those of the same names;
+    lists are as they came, since most agents have the same."""
+
+    heard: bool = True
+    draining: bool = False
+    concurrency: Concurrency = 0
+    agent_concurrency: Concurrency = 0
+    agents: Raw = NONE
+    capabilities: Raw = NONE
+    graphs: Raw = NONE
+    running: Count = 0
+    queued: Count = 0
+    done: Count = 0
+    failed: Count = 0
+    waits: Counts = {}
+
+    @property
+    def agent_slots(self) -> int:
+        """How many runs of agents it has at once, if it runs any."""
+        return 0 if self.agents == NONE else self.agent_concurrency
+
+
+class _Told(Struct, frozen=True, gc=False):
+    timestamp: Count
+    version: str
+
+
+class _Message(Struct, frozen=True, gc=False):
+    """The body of a heartbeat, as far as counts need it; see A2AMessage."""
+
+    payload: BeatCounts
+    metadata: _Told
+
+
+_message = msgspec.json.Decoder(_Message).decode
+_names = msgspec.json.Decoder(Skills).decode
+
+
+def names_in(lists: Iterable[bytes]) -> frozenset[str]:
+    """The names in lists of a BeatCounts; what is no such list has none."""
+    names: set[str] = set()
+    for told in lists:
+        with suppress(msgspec.DecodeError, RecursionError):
+            names.update(_names(told))
+    return frozenset(names)
+
+
+def beat_counts_in(body: bytes) -> tuple[BeatCounts, int] | None:
+    """The counts in the body of a heartbeat, and when it was signed, ms; None: it cannot be read. It takes a tenth of
+    the time that `A2AMessage.decode` and `beat_in` do, which look at every field."""
+    try:
+        message = _message(body)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    if message.metadata.version.partition(".")[0] != VERSION:
+        return None
+    return message.payload, message.metadata.timestamp
 
 
 #: The actions by which a child reports about itself.

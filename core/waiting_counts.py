@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import StrEnum
 
 from core.agents import Health, Subordinate
 from core.dispatch_queue import DispatchQueue, Placement
 from core.waiting_lanes import Needs
 
-__all__ = ["WaitingFor", "counted", "unread"]
+__all__ = ["WaitingFor", "all_waiting", "counted", "unread"]
 
 
 class WaitingFor(StrEnum):
@@ -56,6 +56,21 @@ def counted(
                     counts[waits_for] -= line.waiting
                     counts[held or waits_for] += line.waiting
     return +counts
+
+
+def all_waiting(
+    nobodys: Mapping[str, int], of_distributors: Iterable[Mapping[str, int]], of_workers: Iterable[tuple[int, int]]
+) -> dict[str, int]:
+    """How many tasks of a hierarchy wait for what: what the coordinator says of those that nobody has, and the agents
+    below it, those that are up, of theirs: a worker how many run, and how many wait there. As each tells with its
+    heartbeat, a task that moves may count twice, or not at all."""
+    counts = Counter(nobodys)
+    for waits in of_distributors:
+        counts.update(waits)
+    for running, queued in of_workers:
+        counts[WaitingFor.RUNNING] += running
+        counts[WaitingFor.ALL_FULL] += queued
+    return {str(reason): count for reason, count in sorted(counts.items()) if count > 0}
 
 
 def unread(children: Iterable[Subordinate]) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,92 +15,134 @@ from core.printable import printable
 
 if TYPE_CHECKING:
     from core.config.settings import Settings
-    from core.overview import AgentView, Overview
+    from core.fleet_counts import FleetCounts
+    from core.overview import AgentView
 
-__all__ = ["overview_json", "status"]
+__all__ = ["status"]
 
 
-def status(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False, wide: Wide = False) -> None:
-    """Show every agent and how many tasks are open.
+def status(
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many agents at most.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    wide: Wide = False,
+) -> None:
+    """Show the agents and how many tasks are open.
 
-    Its health; which process holds its lease, since when and with which fence; its tasks; who waits to take over; which
-    messages were rejected.
+    Of each its health; which process holds its lease, since when and with which fence; its tasks; who waits to take
+    over; which messages were rejected. If there are more than --limit, those are shown that most need somebody to look,
+    and all are counted.
     """
     configured = settings()
-    overview = run(_read(configured))
+    seen = run(_read(configured, limit))
     if as_json:
-        print_json(overview_json(overview))
+        print_json(_json(seen))
         return
-    if not any(agent.up for agent in overview.agents):
-        note(f"No agent of {overview.coordinator_id} is up at {configured.redis.endpoint}. Next: agents up")
+    counts = seen.counts
+    if not any(tier.up for tier in counts.tiers.values()):
+        note(f"No agent of {counts.coordinator_id} is up at {configured.redis.endpoint}. Next: agents up")
+    if not seen.has_all:
+        _print_tiers(counts, wide)
+        print()
+        say(f"The {len(seen.agents)} of {len(counts.agents)} agents that most need somebody to look:")
     print_table(
         ("AGENT", "HEALTH", "HELD BY", "SINCE>", "FENCE>?", "IN FLIGHT>", "DONE>", "FAILED>"),
-        [_row(agent, overview) for agent in overview.agents],
+        [_row(agent, seen) for agent in seen.agents],
         wide=wide,
     )
     print()
-    for line in _totals(overview):
+    for line in _totals(seen):
         say(printable(line))
 
 
-async def _read(configured: Settings) -> Overview:
-    from core.operations.overview import read_overview
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A hierarchy at one moment, with the agents that are shown."""
+
+    counts: FleetCounts
+    agents: Sequence[AgentView]
+    unreadable: tuple[str, ...]
+
+    @property
+    def has_all(self) -> bool:
+        return len(self.agents) == len(self.counts.agents)
+
+
+async def _read(configured: Settings, limit: int) -> _Seen:
+    from core.operations.fleet_counts import read_fleet_counts
+    from core.operations.overview import read_agents
 
     async with looking(configured) as reader:
-        return await read_overview(reader, configured.coordinator_id, configured.agent)
+        counts = await read_fleet_counts(reader, configured.coordinator_id, configured.agent)
+        shown = [agent.chain for agent in counts.to_look_at(limit)]
+        agents, unreadable = await read_agents(reader, shown, configured.agent)
+    return _Seen(counts, agents, tuple(dict.fromkeys((*counts.unreadable, *unreadable))))
 
 
-def _row(agent: AgentView, overview: Overview) -> tuple[str, ...]:
-    indent = "  " * (len(agent.chain) - 1)
+def _print_tiers(counts: FleetCounts, wide: bool) -> None:
+    from core.agents import Health
+
+    columns = ("TIER", "AGENTS>", *(f"{health.upper()}>" for health in Health), "RUNNING>", "QUEUED>", "UNREAD>")
+    rows = []
+    for role, tier in counts.tiers.items():
+        healths = (tier.by_health.get(health, 0) for health in Health)
+        numbers = (tier.agents, *healths, tier.running, tier.queued, tier.unread)
+        rows.append((role.value, *map(str, numbers)))
+    print_table(columns, rows, wide=wide)
+
+
+def _row(agent: AgentView, seen: _Seen) -> tuple[str, ...]:
+    indent = "  " * (len(agent.chain) - 1) if seen.has_all else ""
     here = agent.host in ("", socket.gethostname())
     process = "" if agent.pid is None else f"{agent.pid}" if here else f"{agent.pid}@{agent.host}"
-    since = duration((overview.at - agent.lease.acquired_at).total_seconds()) if agent.lease else ""
+    since = duration((seen.counts.at - agent.lease.acquired_at).total_seconds()) if agent.lease else ""
     fence = f"{agent.lease.epoch}" if agent.lease else ""
     beat = agent.beat if agent.lease else None
     counts = ("", "", "") if beat is None else (f"{beat.running + beat.queued}", f"{beat.done}", f"{beat.failed}")
     return (f"{indent}{agent.agent_id}", agent.health.value, process, since, fence, *counts)
 
 
-def _totals(overview: Overview) -> list[str]:
-    lines = [f"{overview.open_tasks} open task(s), {overview.ended_tasks} ended whose results are kept"]
-    if overview.waiting:
-        told = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in overview.waiting.items())
+def _totals(seen: _Seen) -> list[str]:
+    counts = seen.counts
+    lines = [f"{counts.open_tasks} open task(s), {counts.ended_tasks} ended whose results are kept"]
+    if counts.waiting:
+        told = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.waiting.items())
         lines.append(f"of the open ones: {told}; `agents tasks explain ID` tells of one")
-    if overview.asking:
-        lines.append(f"{overview.asking} of the open ones ask something, see `agents questions list`")
-    if overview.dead_letters:
-        lines.append(f"{overview.dead_letters} dead letter(s), see `agents dlq list`")
-    unread = {agent.agent_id: agent.inbox for agent in overview.agents if agent.inbox}
+    if counts.asking:
+        lines.append(f"{counts.asking} of the open ones ask something, see `agents questions list`")
+    if counts.dead_letters:
+        lines.append(f"{counts.dead_letters} dead letter(s), see `agents dlq list`")
+    unread = {agent.agent_id: agent.inbox for agent in seen.agents if agent.inbox}
     if unread:
         lines.append("unread messages: " + ", ".join(f"{name} {count}" for name, count in unread.items()))
-    for agent in overview.agents:
+    for agent in seen.agents:
         if agent.standbys:
             lines.append(f"waiting to take over as {agent.agent_id}: {', '.join(agent.standbys)}")
         if agent.rejected:
             reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(agent.rejected.items()))
             lines.append(f"messages rejected by {agent.agent_id}: {reasons}")
-    if overview.unreadable:
-        lines.append(f"cannot be read, since none of our agents wrote it: {', '.join(overview.unreadable[:20])}")
-    if overview.quarantined:
-        kept = ", ".join(f"{reader} {count}" for reader, count in overview.quarantined.items())
+    if seen.unreadable:
+        lines.append(f"cannot be read, since none of our agents wrote it: {', '.join(seen.unreadable[:20])}")
+    if counts.quarantined:
+        kept = ", ".join(f"{reader} {count}" for reader, count in counts.quarantined.items())
         lines.append(f"rejected messages kept as evidence: {kept}")
     return lines
 
 
-def overview_json(overview: Overview) -> dict[str, Any]:
-    """An overview as JSON values."""
+def _json(seen: _Seen) -> dict[str, Any]:
+    counts = seen.counts
     return {
-        "coordinator_id": overview.coordinator_id,
-        "at": overview.at.isoformat(),
-        "open_tasks": overview.open_tasks,
-        "ended_tasks": overview.ended_tasks,
-        "dead_letters": overview.dead_letters,
-        "asking": overview.asking,
-        "waiting": overview.waiting,
-        "task_types": overview.task_types,
-        "quarantined": overview.quarantined,
-        "unreadable": list(overview.unreadable),
-        "agents": [_agent_json(agent) for agent in overview.agents],
+        "coordinator_id": counts.coordinator_id,
+        "at": counts.at.isoformat(),
+        "open_tasks": counts.open_tasks,
+        "ended_tasks": counts.ended_tasks,
+        "dead_letters": counts.dead_letters,
+        "asking": counts.asking,
+        "waiting": counts.waiting,
+        "task_types": counts.task_types,
+        "quarantined": counts.quarantined,
+        "unreadable": list(seen.unreadable),
+        "tiers": {role.value: tier.to_dict() for role, tier in counts.tiers.items()},
+        "agents": [_agent_json(agent) for agent in seen.agents],
     }
 
 

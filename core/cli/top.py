@@ -57,7 +57,7 @@ async def _one_look(configured: Settings) -> FleetMoment:
 
 
 def _print(moment: FleetMoment) -> None:
-    from core.pictures.fleet import slots_text
+    from core.pictures.fleet import agents_text, slots_text
 
     oldest = "" if moment.oldest_waiting_s is None else f", the oldest waits {duration(moment.oldest_waiting_s)}"
     say(
@@ -66,12 +66,15 @@ def _print(moment: FleetMoment) -> None:
     )
     for reason, number in moment.waiting.items():
         say(f"{number} waiting: {printable(reason)}")
+    if not moment.has_all_agents:
+        say(f"{agents_text(moment)}, those that most need somebody to look")
     print()
+    indent = "  " if moment.has_all_agents else ""
     print_table(
         ("AGENT", "HEALTH", "IN FLIGHT>", "SLOTS>", "RATE/S>", "DONE>", "FAILED>", "UNREAD>", "HEARD>"),
         [
             (
-                "  " * line.depth + line.agent_id, line.health, f"{line.in_flight}",
+                indent * line.depth + line.agent_id, line.health, f"{line.in_flight}",
                 slots_text(line.slots, line.agent_slots) if line.role == "worker" else "",
                 f"{line.rate:.1f}", f"{line.done}", f"{line.failed}", f"{line.unread}",
                 "" if line.silent_s is None else duration(line.silent_s),

@@ -19,6 +19,7 @@ from core.checkpoints.threads import Threads
 from core.client.agent_client import AgentClient
 from core.config.settings import A2ASecrets, AgentConfig, RedisConfig
 from core.errors import TransportDown
+from core.fleet_counts import FleetCounts
 from core.gateway.cron_runs import CronRuns
 from core.gateway.deliveries import Deliveries
 from core.gateway.event_fan import EventFan
@@ -34,9 +35,10 @@ from core.gateway.sealed_records import SealedRecords
 from core.gateway.store_indexes import StoreIndexes
 from core.gateway.thread_news import ThreadNews
 from core.operations.event_feed import EventFeed, SealsOf
-from core.operations.overview import read_overview
+from core.operations.fleet_counts import read_fleet_counts
+from core.operations.hierarchy_top import Top, read_top
 from core.operations.reader import Reader, opening, reading
-from core.overview import Overview
+from core.operations.stored_replies import StoredReplies
 from core.redis_backend import delivery_scripts, gateway_scripts, rate_scripts, registry_scripts
 from core.redis_backend.bounded_reads import name_of
 from core.redis_backend.gateway_keys import GatewayKeys
@@ -171,10 +173,15 @@ class Hierarchy:
         coordinator = Address(Role.COORDINATOR, self.coordinator_id)
         return None if self._a2a.agent_key else keys_for((coordinator,), self._a2a, redis).seals
 
-    async def overview(self) -> Overview:
-        """The agents, as stored now. Raises TransportDown, ServerRefused."""
+    async def counts(self) -> FleetCounts:
+        """How many agents and tasks there are. Raises TransportDown, ServerRefused."""
         async with self.reading() as reader:
-            return await read_overview(reader, self.coordinator_id)
+            return await read_fleet_counts(reader, self.coordinator_id, self._agent_config)
+
+    async def task_counts(self) -> Top:
+        """How many tasks there are. Raises TransportDown, ServerRefused."""
+        async with self.reading() as reader:
+            return await read_top(reader, self.coordinator_id, StoredReplies(), with_members=False)
 
     async def wait_s(self, name: str, per_s: float) -> float:
         """Takes one of the `per_s` requests a second that somebody of that name may make at all gateways together, of
@@ -188,8 +195,7 @@ class Hierarchy:
         """The types of task that are graphs of a worker. If `expected` was there a moment ago, nobody is asked."""
         known = self._graphs
         if expected not in known.names and time.monotonic() - known.at_s >= GRAPHS_S:
-            overview = await self.overview()
-            known.names = frozenset(name for agent in overview.agents if agent.beat for name in agent.beat.graphs)
+            known.names = (await self.counts()).graphs
             known.at_s = time.monotonic()
         return known.names
 

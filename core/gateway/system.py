@@ -7,9 +7,9 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from core.agents import Health
 from core.config.version import installed_version
 from core.errors import AgentSystemError
+from core.fleet_counts import FleetCounts
 from core.gateway.access import NOBODY, caller_of
 from core.gateway.hierarchy import Hierarchy
 from core.gateway.problems import RETRY_S, problem_of
@@ -42,22 +42,18 @@ async def health(request: Request, response: Response) -> HealthBody:
     hierarchy: Hierarchy = request.app.state.hierarchy
     may_know = caller_of(request) is not NOBODY
     try:
-        overview = await hierarchy.overview()
+        counts = await hierarchy.counts()
     except AgentSystemError as error:
         _degrade(response)
         return HealthBody(status="degraded", reason=problem_of(error).detail if may_know else None)
-    agents: dict[str, dict[str, int]] = {}
-    for agent in overview.agents:
-        of_tier = agents.setdefault(agent.role.value, {})
-        of_tier[agent.health.value] = of_tier.get(agent.health.value, 0) + 1
-    down = [role for role in (Role.COORDINATOR, Role.DISTRIBUTOR, Role.WORKER) if not _is_up(agents, role)]
+    down = [role for role, tier in counts.tiers.items() if not tier.up]
     if Role.COORDINATOR in down:
         _degrade(response)
     reason = f"no {down[0]} is up: run `agents up`" if down else None
     return HealthBody(
         status="degraded" if down else "healthy",
         reason=reason if may_know else None,
-        agents=agents if may_know else None,
+        agents=_told(counts) if may_know else None,
     )
 
 
@@ -66,9 +62,10 @@ def _degrade(response: Response) -> None:
     response.headers["Retry-After"] = f"{RETRY_S}"
 
 
-def _is_up(agents: dict[str, dict[str, int]], role: Role) -> bool:
-    states = agents.get(role.value, {})
-    return bool(states.get(Health.ACTIVE.value) or states.get(Health.DRAINING.value))
+def _told(counts: FleetCounts) -> dict[str, dict[str, int]]:
+    """By tier, the healths that some of its agents have."""
+    healths = {role: tier.by_health for role, tier in counts.tiers.items() if tier.agents}
+    return {role.value: {health.value: number for health, number in told.items()} for role, told in healths.items()}
 
 
 @router.get("/info", operation_id="get_info")

@@ -127,7 +127,7 @@ def _told_refused(refused: dict[str, str]) -> list[dict[str, str]]:
 async def status(request: Request) -> CountsBody:
     """How many tasks are open, have ended, have failed for good, ask something."""
     hierarchy: Hierarchy = request.app.state.hierarchy
-    found = await hierarchy.overview()
+    found = await hierarchy.task_counts()
     return CountsBody(
         open=found.open_tasks, ended=found.ended_tasks, dead_letters=found.dead_letters, asking=found.asking
     )

@@ -6,13 +6,12 @@ from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
 
-from core.agents import Health
 from core.config.settings import AgentConfig
+from core.fleet_counts import FleetCounts
 from core.fleet_moment import AskedLine, FleetMoment, Order, RunningLine, lines_of, rate_between
-from core.operations.overview import read_overview
+from core.operations.fleet_counts import read_fleet_counts
 from core.operations.questions import open_questions
 from core.operations.task_records import read_records
-from core.overview import Overview
 from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.redis_backend.shared_state import Runs
 from core.roles import Role
@@ -23,6 +22,8 @@ __all__ = ["FleetWatch"]
 
 #: How many of the open tasks a look reads, the oldest first: those that run longest are among them.
 OLDEST = 200
+#: How many agents it tells of, the first in the order that is asked for.
+MOST_AGENTS = 200
 #: How many of the slowest, and of the questions, it tells.
 SHOWN = 50
 #: Looks whose rates are remembered.
@@ -31,43 +32,44 @@ ASKS_LENGTH = 200
 
 
 class FleetWatch:
-    """Looks at one hierarchy again and again. A look reads as much for ten open tasks as for a million."""
+    """Looks at one hierarchy again and again. A look reads as much for ten open tasks as for a million, and little of
+    each agent."""
 
     def __init__(self, source: Runs, coordinator_id: str, config: AgentConfig | None = None) -> None:
         self._source = source
         self._coordinator_id = coordinator_id
         self._config = config
         self._keys = CoordinatorKeys(coordinator_id)
-        self._before: Overview | None = None
+        self._before: FleetCounts | None = None
         self._rates: deque[float] = deque(maxlen=RATES_KEPT)
 
     async def look(self, order: Order = Order.TREE) -> FleetMoment:
         """What it looks like now. Raises TransportDown, ServerRefused."""
-        overview = await read_overview(self._source, self._coordinator_id, self._config)
-        rates = rate_between(self._before, overview)
-        lines = lines_of(overview, rates, order)
-        workers = [line for line in lines if line.role == Role.WORKER]
+        counts = await read_fleet_counts(self._source, self._coordinator_id, self._config)
+        rates = rate_between(self._before, counts)
         if self._before is not None:
-            self._rates.append(sum(line.rate for line in workers))
-        self._before = overview
+            self._rates.append(sum(rate for chain, rate in rates.items() if chain[-1].role is Role.WORKER))
+        self._before = counts
         tasks = await self._oldest()
         asked = await open_questions(self._source, self._coordinator_id, SHOWN)
+        workers = counts.tiers[Role.WORKER]
         return FleetMoment(
             coordinator_id=self._coordinator_id,
-            at=overview.at,
-            agents=lines,
-            open_tasks=overview.open_tasks,
-            running=sum(agent.beat.running for agent in overview.of_role(Role.WORKER) if agent.up and agent.beat),
-            slots=sum(line.slots for line in workers if line.health != Health.GONE),
-            agent_slots=sum(line.agent_slots for line in workers if line.health != Health.GONE),
-            asking=overview.asking,
-            dead_letters=overview.dead_letters,
+            at=counts.at,
+            tiers=counts.tiers,
+            agents=lines_of(counts, rates, order, MOST_AGENTS),
+            open_tasks=counts.open_tasks,
+            running=workers.running,
+            slots=workers.slots,
+            agent_slots=workers.agent_slots,
+            asking=counts.asking,
+            dead_letters=counts.dead_letters,
             rate=self._rates[-1] if self._rates else 0.0,
             rates=tuple(self._rates),
-            waiting={why.replace("_", " "): number for why, number in overview.waiting.items() if why != "running"},
-            oldest_waiting_s=_oldest_waiting_s(tasks, overview.at),
-            slowest=await self._slowest(tasks, overview.at),
-            questions=[_asked(question, overview.at) for question in asked if isinstance(question, Question)],
+            waiting={why.replace("_", " "): number for why, number in counts.waiting.items() if why != "running"},
+            oldest_waiting_s=_oldest_waiting_s(tasks, counts.at),
+            slowest=await self._slowest(tasks, counts.at),
+            questions=[_asked(question, counts.at) for question in asked if isinstance(question, Question)],
         )
 
     async def _oldest(self) -> list[Task]:

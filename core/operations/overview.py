@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import islice
 from typing import Any, NamedTuple
 
 from core.a2a_messaging import A2AMessage
 from core.config.settings import AgentConfig
-from core.errors import MalformedMessage, PeerError, ServerRefused
+from core.errors import PeerError, ServerRefused
 from core.langgraph_state import Lease
 from core.natural_order import natural_key
-from core.overview import AgentView, Overview, health_at
+from core.operations.hierarchy_top import Chain, Top, chains_in, read_top
+from core.operations.stored_replies import StoredReplies
+from core.overview import AgentView, Overview, coordinator_silent_ms, health_at
 from core.ports import Command
 from core.quotas import told_in
 from core.redis_backend.bounded_reads import lease_read
-from core.redis_backend.keys import ACTIVE, CellKeys, CoordinatorKeys, keys_of
+from core.redis_backend.keys import CellKeys, CoordinatorKeys, keys_of
 from core.redis_backend.shared_state import Runs
 from core.roles import Address, Role
 from core.signing import Signed
 from core.status_reports import Beat, beat_in
-from core.stored import moment, number_in, pairs, shown
-from core.waiting_counts import WaitingFor
+from core.stored import moment, shown
+from core.waiting_counts import all_waiting
 
-__all__ = ["read_overview"]
+__all__ = ["read_agents", "read_overview"]
 
 _REJECTED = b"rejected:"
 #: Fields of headers that count commits: a distributor's has that of its cell.
 _VERSION, _VERSION_OF_CELL = b"version", b"distributor_version"
 #: Number of commands that are sent for each agent.
 _READS_AN_AGENT = 4
-_ROLES = (Role.COORDINATOR, Role.DISTRIBUTOR, Role.WORKER)
 
-Chain = tuple[Address, ...]
 #: Packed heartbeats, by the distributor that hears them ("": the coordinator) and the name of who sent them.
 Beats = dict[tuple[str, bytes], bytes]
 
@@ -47,33 +46,60 @@ async def read_overview(
     `config` gives the failure timeout and lease time by which health is judged. With `workers`, only these are looked
     at, beside the coordinator and the distributors with heartbeats, so that the cost grows with these alone. This is
     not one snapshot: the second round trip may see a little more than the first. Foreign values that cannot be read
-    are named and count as missing. Raises TransportDown.
+    are named and count as missing. Raises TransportDown, ServerRefused.
     """
-    config, found = config or AgentConfig(), _Found()
-    first = await _at_the_top(source, coordinator_id, workers, found)
-    below = await _of_each(source, coordinator_id, first, workers, found)
+    config, found = config or AgentConfig(), StoredReplies()
+    first = await read_top(source, coordinator_id, found, with_members=workers is None)
+    chains = _tree(coordinator_id, [*(workers or ()), *chains_in(coordinator_id, first, found)])
+    below = await _of_each(source, coordinator_id, first, chains, workers, found)
     agents = tuple(
         _view(chain, asked, looks, below.beats, first.now_ms, config, found)
-        for chain, asked, looks in zip(first.chains, below.asked, below.looks, strict=True)
+        for chain, asked, looks in zip(chains, below.asked, below.looks, strict=True)
     )
-    told = told_in(found.hash(below.looks[0][1], keys_of(first.chains[0]).header).get(b"waiting"))
+    told = told_in(found.hash(below.looks[0][1], keys_of(chains[0]).header).get(b"waiting"))
+    up = [agent for agent in agents if agent.up]
+    waiting = all_waiting(
+        told.waiting,
+        (agent.beat.waits for agent in up if agent.role is Role.DISTRIBUTOR and agent.beat),
+        ((agent.beat.running, agent.beat.queued) for agent in up if agent.role is Role.WORKER and agent.beat),
+    )
     return Overview(
         coordinator_id, moment(first.now_ms), agents, first.open_tasks, first.ended_tasks, first.dead_letters,
-        below.quarantined, first.asking, _waiting(told.waiting, agents), told.quotas, told.draining,
-        tuple(found.unreadable),
+        below.quarantined, first.asking, waiting, told.quotas, told.draining, tuple(found.unreadable),
     )  # fmt: skip
 
 
-class _Top(NamedTuple):
-    """What the first round trip tells: the coordinator's counts, and which agents there are."""
-
-    now_ms: int
-    open_tasks: int
-    ended_tasks: int
-    dead_letters: int
-    asking: int
-    beats: dict[bytes, bytes]  # of distributors
-    chains: list[Chain]  # the coordinator's first
+async def read_agents(
+    source: Runs, agents: Sequence[Chain], config: AgentConfig
+) -> tuple[list[AgentView], tuple[str, ...]]:
+    """These agents, in this order, and the names of stored values that none of our agents wrote. One round trip.
+    Raises TransportDown, ServerRefused."""
+    found = StoredReplies()
+    heard_at: dict[str, list[Chain]] = {}
+    for chain in agents:
+        if key := keys_of(chain).parent_heartbeats:
+            heard_at.setdefault(key, []).append(chain)
+    asked = [_looks(chain) for chain in agents]
+    time, *replies = await source.look(
+        ("TIME",),
+        *(look for looks in asked for look in looks),
+        *(("HMGET", key, *(chain[-1].agent_id for chain in chains)) for key, chains in heard_at.items()),
+    )
+    if isinstance(time, Exception):
+        raise ServerRefused(f"Redis refused a read: {time}")
+    now_ms = int(time[0]) * 1000 + int(time[1]) // 1000
+    told = iter(replies)
+    looks = [list(islice(told, _READS_AN_AGENT)) for _ in agents]
+    beats: Beats = {}
+    for (key, chains), reply in zip(heard_at.items(), told, strict=True):
+        for chain, packed in zip(chains, found.several(reply, key), strict=False):
+            if packed is not None:
+                beats[_parent_id(chain), chain[-1].agent_id.encode()] = packed
+    views = [
+        _view(chain, commands, look, beats, now_ms, config, found)
+        for chain, commands, look in zip(agents, asked, looks, strict=True)
+    ]
+    return views, tuple(found.unreadable)
 
 
 class _Below(NamedTuple):
@@ -85,35 +111,19 @@ class _Below(NamedTuple):
     quarantined: dict[str, int]
 
 
-async def _at_the_top(source: Runs, coordinator_id: str, workers: Sequence[Chain] | None, found: _Found) -> _Top:
-    top = CoordinatorKeys(coordinator_id)
-    of_tasks = (top.open, top.ended, top.dead, top.questions)
-    time_reply, opened, ended, dead, questions, distributor_beats, *listed = await source.look(
-        ("TIME",),
-        *(("ZCARD", key) for key in of_tasks),
-        ("HGETALL", top.heartbeats),
-        *([("SMEMBERS", ACTIVE)] if workers is None else []),
-    )
-    if isinstance(time_reply, Exception):
-        raise ServerRefused(f"Redis refused a read: {time_reply}")
-    now_ms = int(time_reply[0]) * 1000 + int(time_reply[1]) // 1000
-    open_tasks, ended_tasks, dead_letters, asking = map(found.count, (opened, ended, dead, questions), of_tasks)
-    members = ["/".join(map(str, chain)).encode() for chain in workers or ()]
-    for reply in listed:
-        members += found.several(reply, ACTIVE)
-    beats = found.hash(distributor_beats, top.heartbeats)
-    chains = _tree(coordinator_id, members, [*beats], found)
-    return _Top(now_ms, open_tasks, ended_tasks, dead_letters, asking, beats, chains)
-
-
 async def _of_each(
-    source: Runs, coordinator_id: str, first: _Top, workers: Sequence[Chain] | None, found: _Found
+    source: Runs,
+    coordinator_id: str,
+    first: Top,
+    chains: Sequence[Chain],
+    workers: Sequence[Chain] | None,
+    found: StoredReplies,
 ) -> _Below:
-    cells = [CellKeys(chain[-1].agent_id) for chain in first.chains if len(chain) == 2]
+    cells = [CellKeys(chain[-1].agent_id) for chain in chains if len(chain) == 2]
     quarantines = [
         *(cell.agent(coordinator_id).quarantine for cell in cells), CoordinatorKeys(coordinator_id).agent.quarantine,
     ]  # fmt: skip
-    asked = [_looks(chain) for chain in first.chains]
+    asked = [_looks(chain) for chain in chains]
     replies = iter(
         await source.look(
             *(look for looks in asked for look in looks),
@@ -121,7 +131,7 @@ async def _of_each(
             *(("XLEN", quarantine) for quarantine in quarantines),
         )
     )
-    looks = [list(islice(replies, _READS_AN_AGENT)) for _ in first.chains]
+    looks = [list(islice(replies, _READS_AN_AGENT)) for _ in chains]
     beats = {("", name): packed for name, packed in first.beats.items()}
     for cell, reply in zip(cells, islice(replies, len(cells)), strict=True):
         of_cell = found.hash(reply, cell.heartbeats) if workers is None else _named(cell, workers, reply)
@@ -156,64 +166,11 @@ def _named(cell: CellKeys, workers: Sequence[Chain], reply: Any) -> dict[bytes, 
     return {name.encode(): beat for name, beat in zip(names, packed, strict=False) if beat is not None}
 
 
-def _waiting(told: Mapping[str, int], agents: Sequence[AgentView]) -> dict[str, int]:
-    """How many tasks wait for what: what the coordinator says of those that nobody has, and the agents below it of
-    theirs. As each tells with its heartbeat, a task that moves may count twice, or not at all."""
-    counts = Counter(told)
-    for agent in agents:
-        if agent.beat is None or not agent.up:
-            continue
-        if agent.role is Role.DISTRIBUTOR:
-            counts.update(agent.beat.waits)
-        elif agent.role is Role.WORKER:
-            counts.update({WaitingFor.RUNNING: agent.beat.running, WaitingFor.ALL_FULL: agent.beat.queued})
-    return {str(reason): count for reason, count in sorted(counts.items()) if count > 0}
-
-
-class _Found:
-    """Takes replies, and notes the unreadable ones: their key is of another type, or too large."""
-
-    def __init__(self) -> None:
-        self.unreadable: dict[str, None] = {}  # the names, once each, in order
-
-    def misses(self, what: str) -> None:
-        self.unreadable[what] = None
-
-    def count(self, reply: Any, key: str) -> int:
-        if isinstance(reply, int):
-            return reply
-        self.misses(key)
-        return 0
-
-    def several(self, reply: Any, key: str) -> Sequence[bytes]:
-        if isinstance(reply, list):
-            return reply
-        self.misses(key)
-        return []
-
-    def hash(self, reply: Any, key: str) -> dict[bytes, bytes]:
-        return pairs(self.several(reply, key))
-
-    def number(self, header: Mapping[bytes, bytes], name: bytes, key: str) -> int:
-        value = header.get(name, b"0")
-        number = number_in(value)
-        if not number and value != b"0":
-            self.misses(f"{shown(name)} in {key}")
-        return number
-
-
-def _tree(coordinator_id: str, members: Sequence[bytes], distributors: Sequence[bytes], found: _Found) -> list[Chain]:
-    """The chains of all known agents, each parent before its children; missing parents are added."""
-    top = Address(Role.COORDINATOR, coordinator_id)
-    chains: set[Chain] = {(top,)}
-    for member in [*members, *(f"{top}/distributor:".encode() + name for name in distributors)]:
-        try:
-            chain = tuple(Address.parse(part) for part in member.split(b"/"))
-        except MalformedMessage:
-            found.misses(f"an agent of the name {shown(member)!r}")
-            continue
-        if chain[0] == top and tuple(address.role for address in chain) == _ROLES[: len(chain)]:
-            chains.update(chain[: length + 1] for length in range(len(chain)))
+def _tree(coordinator_id: str, named: Iterable[Chain]) -> list[Chain]:
+    """These agents, each parent before its children; missing parents are added."""
+    chains: set[Chain] = {(Address(Role.COORDINATOR, coordinator_id),)}
+    for chain in named:
+        chains.update(chain[: length + 1] for length in range(len(chain)))
     order = cache(natural_key)  # those above many agents are in as many chains
     return sorted(chains, key=lambda chain: [order(address.agent_id) for address in chain])
 
@@ -225,7 +182,7 @@ def _view(
     beats: Beats,
     now_ms: int,
     config: AgentConfig,
-    found: _Found,
+    found: StoredReplies,
 ) -> AgentView:
     stored_lease, flat_header, inbox, standbys = looks
     lease_key, header_key, inbox_key, standbys_key = (str(command[1]) for command in asked)
@@ -233,21 +190,18 @@ def _view(
     if lease is None and stored_lease != b"":
         found.misses(lease_key)
     header = found.hash(flat_header, header_key)
-    parent_id = chain[1].agent_id if len(chain) == 3 else ""
-    packed = beats.get((parent_id, chain[-1].agent_id.encode())) if len(chain) > 1 else None
+    packed = beats.get((_parent_id(chain), chain[-1].agent_id.encode())) if len(chain) > 1 else None
     beat, sent_ms = _beat(packed)
     if packed is not None and beat is None:
         found.misses(f"the heartbeat of {chain[-1]}")
     silent_ms = now_ms - sent_ms if sent_ms is not None else None
     started_ms = beat.started_ms if beat else None
     if lease is not None and len(chain) == 1:
-        # It is renewed after a third of its time, so two thirds are left when the next renewal is due.
-        lease_s = lease.lease_ms / 1000 if lease.lease_ms else config.lease_s
-        silent_ms = max(0, now_ms - int((lease.expires_at.timestamp() - lease_s * 2 / 3) * 1000))
+        silent_ms = coordinator_silent_ms(lease, now_ms, config.lease_s)
         started_ms = int(lease.acquired_at.timestamp() * 1000)
     return AgentView(
         chain=chain,
-        health=health_at(lease, beat, silent_ms, int(config.failure_timeout_s * 1000)),
+        health=health_at(lease is not None, beat, silent_ms, int(config.failure_timeout_s * 1000)),
         lease=lease,
         beat=beat,
         silent_ms=silent_ms,
@@ -262,6 +216,11 @@ def _view(
         },
         standbys=tuple(map(shown, found.several(standbys, standbys_key))),
     )
+
+
+def _parent_id(chain: Chain) -> str:
+    """Who hears its heartbeats, as in Beats."""
+    return chain[1].agent_id if len(chain) == 3 else ""
 
 
 def _beat(packed: bytes | None) -> tuple[Beat | None, int | None]:

@@ -54,9 +54,9 @@ class Scheduling:
 
 
 async def read_scheduling(source: Runs, coordinator_id: str, config: AgentConfig | None = None) -> Scheduling:
-    """The strategies and the room of the hierarchy below that coordinator, as stored now. Raises TransportDown,
-    ServerRefused."""
-    found = await read_overview(source, coordinator_id, config)
+    """The strategies and the room of the hierarchy below that coordinator, as stored now: of each distributor whose
+    heartbeat is there. Raises TransportDown, ServerRefused."""
+    found = await read_overview(source, coordinator_id, config, workers=())
     [stored] = await source.run(("HGET", CoordinatorKeys(coordinator_id).header, "strategies"))
     try:
         own = {str(name): str(strategy) for name, strategy in orjson.loads(stored or b"{}").items()}

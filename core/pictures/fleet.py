@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from core.fleet_moment import AgentLine, FleetMoment, Order
+from core.agents import Health
+from core.fleet_moment import FleetMoment, Order
 from core.printable import printable
 from core.told_time import duration
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-__all__ = ["Shown", "fleet_picture", "slots_text"]
+__all__ = ["Shown", "agents_text", "fleet_picture", "slots_text"]
 
 #: Below this width what goes on stands below the other, and not beside it.
 SIDE_BY_SIDE = 110
@@ -41,6 +42,21 @@ def slots_text(tasks: int, agents: int) -> str:
     return f"{tasks}+{agents}" if agents else f"{tasks}"
 
 
+def agents_text(moment: FleetMoment) -> str:
+    """`4 agents`, or `200 of 10001 agents (3 suspect)`, where not all of them are among the lines."""
+    there = sum(tier.agents for tier in moment.tiers.values())
+    if moment.has_all_agents:
+        return f"{there} agents"
+    counts = ((health, sum(tier.by_health.get(health, 0) for tier in moment.tiers.values())) for health in Health)
+    others = ", ".join(f"{number} {health}" for health, number in counts if number and health is not Health.ACTIVE)
+    return f"{len(moment.agents)} of {there} agents" + (f" ({others})" if others else "")
+
+
+def order_text(moment: FleetMoment, order: Order) -> str:
+    """By what the lines are sorted, in a word."""
+    return "trouble" if order is Order.TREE and not moment.has_all_agents else order.value
+
+
 def fleet_picture(moment: FleetMoment, shown: Shown, width: int, height: int) -> RenderableType:
     """The picture, of exactly so many columns and lines."""
     from rich.layout import Layout
@@ -52,7 +68,7 @@ def fleet_picture(moment: FleetMoment, shown: Shown, width: int, height: int) ->
     for_agents = min(wanted, max(3, int(body * AGENTS_SHARE)))
     whole.split_column(
         Layout(_head(moment, shown, width), size=head),
-        Layout(_agents(moment.agents, shown, for_agents - 2), size=for_agents),
+        Layout(_agents(moment, shown, for_agents - 2), size=for_agents),
         _goings_on(moment, width, body - for_agents),
         Layout(_line(f" {HELP}", "dim"), size=foot),
     )
@@ -93,15 +109,16 @@ def _bars(rates: Sequence[float], width: int) -> str:
     return "".join(BARS[round(rate / top * (len(BARS) - 1))] for rate in latest)
 
 
-def _agents(agents: Sequence[AgentLine], shown: Shown, rows: int) -> RenderableType:
+def _agents(moment: FleetMoment, shown: Shown, rows: int) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
     table = _table("AGENT", "HEALTH", "IN FLIGHT>", "SLOTS>", "RATE/S>", "DONE>", "FAILED>", "UNREAD>", "HEARD>")
-    rows = max(1, rows)
+    agents, rows = moment.agents, max(1, rows)
     first = max(0, min(shown.first, len(agents) - rows))
+    by_tree = shown.order is Order.TREE and moment.has_all_agents
     for line in agents[first : first + rows]:
-        indent = "  " * line.depth if shown.order is Order.TREE else ""
+        indent = "  " * line.depth if by_tree else ""
         table.add_row(
             Text(indent + printable(line.agent_id), no_wrap=True, overflow="ellipsis"),
             Text(line.health, style=COLOURS.get(line.health, "")),
@@ -114,7 +131,8 @@ def _agents(agents: Sequence[AgentLine], shown: Shown, rows: int) -> RenderableT
             "" if line.silent_s is None else duration(line.silent_s),
         )
     beyond = len(agents) - first - rows
-    more = f" {len(agents)} agents, by {shown.order}" + (f", {beyond} more below" if beyond > 0 else "")
+    more = f" {agents_text(moment)}, by {order_text(moment, shown.order)}"
+    more += f", {beyond} more below" if beyond > 0 else ""
     return Group(table, _line(more, "dim"))
 
 

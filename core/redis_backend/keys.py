@@ -337,6 +337,13 @@ class CellKeys:
     def fence(self) -> str:
         return self._key("fence")
 
+    @property
+    def quarantine(self) -> str:
+        return self._key("quarantine")
+
+    def worker_lease(self, worker_id: str) -> str:
+        return self._key(f"worker:{worker_id}:lease")
+
     def worker_inbox(self, worker_id: str) -> str:
         return self._key(f"worker:{worker_id}:inbox")
 
@@ -347,7 +354,7 @@ class CellKeys:
             fence=self.fence,
             seen=self._key("seen"),
             inbox=self.inbox,
-            quarantine=self._key("quarantine"),
+            quarantine=self.quarantine,
             heartbeats=self.heartbeats,
             parent_heartbeats=CoordinatorKeys(coordinator_id).heartbeats,
             standbys=self._key("standbys"),
@@ -365,7 +372,7 @@ class CellKeys:
             fence=f"{base}:fence",
             seen=f"{base}:seen",
             inbox=f"{base}:inbox",
-            quarantine=self._key("quarantine"),
+            quarantine=self.quarantine,
             heartbeats=f"{base}:heartbeats",
             parent_heartbeats=self.heartbeats,
             standbys=f"{base}:standbys",

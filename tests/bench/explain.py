@@ -14,7 +14,8 @@ from typing import Any
 from core.config.settings import AgentConfig, RedisConfig
 from core.dispatch_queue import DispatchQueue
 from core.operations.explain import explain as explained
-from core.operations.overview import read_overview
+from core.operations.fleet_counts import read_fleet_counts
+from core.operations.overview import read_agents, read_overview
 from core.operations.reader import Reader, reading
 from core.operations.task_records import newest_tasks
 from core.redis_backend.keys import CoordinatorKeys
@@ -33,15 +34,17 @@ OPEN, TENANTS, LOOKS = (1_000, 10_000, 100_000), (1, 100, 10_000), 300
 AGENTS = (100, 1_000, 10_000)
 #: A type that no worker knows, and how many tasks a list shows.
 NOBODYS, LISTED = "nobody-has-this", 20
+SHOWN = 100  #: agents, by `agents status`
 COORDINATOR_ID = "coordinator-1"
 TURNS, A_STEP = 20_000, 200
 
-Looks = dict[str, tuple[float, float]]
+#: p50 and p99 of the time, and the least CPU of this process, ms.
+Looks = dict[str, tuple[float, float, float]]
 
 
 def explain(repeats: int) -> dict[str, Any]:
-    """By the number of open tasks, and with the most of them by the number of agents: p50 and p99 of each look, ms. By
-    tenants and waiting tasks: µs of one task that comes and of one that goes, the least of the repetitions."""
+    """By the number of open tasks, and with the most of them by the number of agents: p50, p99 and CPU of each look,
+    ms. By tenants and waiting tasks: µs of one task that comes and of one that goes, the least of the repetitions."""
     by_tasks: dict[int, Looks] = {}
     by_agents: dict[int, Looks] = {}
     with running(partial(OurSystem, settings={"AGENT_FAILURE_TIMEOUT_S": str(LIFE_S)})) as (system, server):
@@ -72,8 +75,16 @@ async def _looks(server: RedisServer, busy_id: str) -> Looks:
             "explain, all are full": await _timed(lambda _: explained(reader, COORDINATOR_ID, busy_id, config)),
             "list": await _timed(lambda _: _list(reader)),
             "discovery": await _timed(lambda _: discovery.find(healthy, limit=LISTED)),
-            "status": await _timed(lambda _: read_overview(reader, COORDINATOR_ID, config), LOOKS // 10),
+            "each agent": await _timed(lambda _: read_overview(reader, COORDINATOR_ID, config), LOOKS // 10),
+            "counts": await _timed(lambda _: read_fleet_counts(reader, COORDINATOR_ID, config), LOOKS // 10),
+            "status": await _timed(lambda _: _status(reader, config), LOOKS // 10),
         }
+
+
+async def _status(reader: Reader, config: AgentConfig) -> None:
+    """What `agents status` reads."""
+    counts = await read_fleet_counts(reader, COORDINATOR_ID, config)
+    await read_agents(reader, [agent.chain for agent in counts.to_look_at(SHOWN)], config)
 
 
 async def _list(reader: Reader) -> None:
@@ -85,14 +96,15 @@ async def _list(reader: Reader) -> None:
                 return
 
 
-async def _timed(look: Callable[[int], Awaitable[object]], looks: int = LOOKS) -> tuple[float, float]:
-    took_ms = []
+async def _timed(look: Callable[[int], Awaitable[object]], looks: int = LOOKS) -> tuple[float, float, float]:
+    took_ms, cpu_ms = [], []
     for number in range(looks):
-        began_s = time.perf_counter()
+        began_s, used_s = time.perf_counter(), time.process_time()
         await look(number)
+        cpu_ms.append((time.process_time() - used_s) * 1000)
         took_ms.append((time.perf_counter() - began_s) * 1000)
     cuts = quantiles(took_ms, n=100)
-    return cuts[49], cuts[98]
+    return cuts[49], cuts[98], min(cpu_ms)
 
 
 def _turn_us(tenants: int, waiting: int, repeats: int) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 
 from core.config.settings import AgentConfig, RedisConfig
 from core.operations.explain import explain
+from core.operations.fleet_counts import read_fleet_counts
 from core.operations.overview import read_overview
 from core.operations.reader import reading
 from core.operations.task_records import newest_tasks
@@ -69,18 +70,23 @@ async def _looks(server: RedisServer, agents: int, tasks: int, first: str, newes
     config = AgentConfig(failure_timeout_s=LIFE_S)
     async with reading(_config(server)) as reader, registry_source(_config(server)) as source:
         discovery = AgentDiscoveryService(COORDINATOR_ID, source)
-        overview, status_ms = await _timed(lambda: read_overview(reader, COORDINATOR_ID, config))
+        overview, each_ms = await _timed(lambda: read_overview(reader, COORDINATOR_ID, config))
+        counts, counts_ms = await _timed(lambda: read_fleet_counts(reader, COORDINATOR_ID, config))
         why, explain_ms = await _timed(lambda: explain(reader, COORDINATOR_ID, first, config))
         page, discovery_ms = await _timed(lambda: discovery.find(Wanted(capabilities=(RARE,), min_health=0.9)))
         listed, list_ms = await _timed(lambda: _newest(reader))
         stats = await AgentRegistry(COORDINATOR_ID, source).stats()
     there = agents + 2  # with the two that run
     assert (overview.open_tasks, len(overview.agents), stats.registered) == (tasks, there, there)
+    assert (counts.open_tasks, sum(tier.up for tier in counts.tiers.values())) == (tasks, there)
     assert (why.waits_for, why.numbers["workers"]) == (WaitingFor.NOBODY_HAS, agents - agents // HUNDRED)
     assert [info.agent_id for info in page.agents] == [f"stored-{number:03}-00" for number in range(len(page.agents))]
     assert len(page.agents) == min(agents // HUNDRED, 100)
     assert {task.task_id for task in listed} <= {*newest}
-    return {"status_ms": status_ms, "explain_ms": explain_ms, "discovery_ms": discovery_ms, "list_ms": list_ms}
+    return {
+        "each_agent_ms": each_ms, "counts_ms": counts_ms, "explain_ms": explain_ms, "discovery_ms": discovery_ms,
+        "list_ms": list_ms,
+    }  # fmt: skip
 
 
 async def _newest(reader: Any) -> list[Any]:

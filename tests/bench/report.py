@@ -128,10 +128,11 @@ def levels_table(found: list[dict[str, Any]], console: Console) -> None:
 def explain_table(found: dict[str, Any], console: Console) -> None:
     """What looks take by the number of open tasks and of agents, and a turn of the queue by that and by tenants."""
     for what, looks in (("open tasks", found["by_tasks"]), ("agents", found["by_agents"])):
-        table = Table(title=f"Looks with so many {what}, p50 / p99 in ms", title_justify="left")
+        table = Table(title=f"Looks with so many {what}, p50 / p99 / least CPU in ms", title_justify="left")
         _columns(table, what, *next(iter(looks.values())))
         for count, by_look in looks.items():
-            table.add_row(f"{count:,}", *(f"{p50:.1f} / {p99:.1f}" for p50, p99 in by_look.values()))
+            cells = (f"{p50:.1f} / {p99:.1f} / {cpu:.1f}" for p50, p99, cpu in by_look.values())
+            table.add_row(f"{count:,}", *cells)
         console.print(table)
     turns = Table(title="One task comes to the dispatch queue and one goes, µs", title_justify="left")
     _columns(turns, "waiting tasks", *(f"{tenants:,} tenant(s)" for tenants in found["turns"]))

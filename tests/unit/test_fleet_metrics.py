@@ -5,29 +5,28 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from core.agents import Health
+from core.fleet_counts import AgentBrief, FleetCounts, tiers_of
 from core.gateway.metrics import fleet_metrics
-from core.overview import AgentView, Overview
 from core.roles import Address, Role
-from core.status_reports import Beat
 
 TOP, MIDDLE = Address(Role.COORDINATOR, "c"), Address(Role.DISTRIBUTOR, "d")
 
 
-def worker(name: str, health: Health) -> AgentView:
-    return AgentView((TOP, MIDDLE, Address(Role.WORKER, name)), health, None, Beat(), 0, 0, 0, 1, 1)
+def worker(name: str, health: Health) -> AgentBrief:
+    return AgentBrief((TOP, MIDDLE, Address(Role.WORKER, name)), health, 0, unread=2, running=1, slots=4)
 
 
-def told(*agents: AgentView) -> dict[tuple[str, ...], float]:
-    overview = Overview("c", datetime(2026, 11, 29, tzinfo=UTC), agents, 0, 0, 0, {})
+def told(*agents: AgentBrief) -> dict[tuple[str, ...], float]:
+    counts = FleetCounts("c", datetime(2026, 11, 29, tzinfo=UTC), agents, tiers_of(agents))
     return {
         (sample.name, *sample.labels.values()): sample.value
-        for family in fleet_metrics(overview)
+        for family in fleet_metrics(counts)
         for sample in family.samples
     }
 
 
 def test_the_availability_of_a_tier_is_the_share_of_its_agents_that_are_up() -> None:
-    top = AgentView((TOP,), Health.SUSPECT, None, None, 0, 0, 0, 1, 1)
+    top = AgentBrief((TOP,), Health.SUSPECT, None, 0)
     found = told(
         top, worker("a", Health.ACTIVE), worker("b", Health.DRAINING), worker("c", Health.GONE),
         worker("d", Health.SUSPECT),
@@ -37,3 +36,5 @@ def test_the_availability_of_a_tier_is_the_share_of_its_agents_that_are_up() -> 
     assert found["fleet_available_ratio", "coordinator"] == 0
     assert ("fleet_available_ratio", "distributor") not in found, "there is none"
     assert found["fleet_agents", "worker", "gone"] == 1
+    assert (found["fleet_tasks", "running"], found["fleet_slots",]) == (2, 8), "of those that are up"
+    assert found["fleet_unread_messages", "worker"] == 8, "in all inboxes"

@@ -10,7 +10,6 @@ import pytest
 
 from core.agent_run import RunOptions
 from core.agents import Health
-from core.langgraph_state import Lease
 from core.overview import AgentView, Overview, health_at
 from core.roles import Address, Role
 from core.status_reports import Beat, Kind
@@ -212,15 +211,7 @@ def test_a_task_that_has_ended_waits_for_nothing(status: TaskStatus) -> None:
 def test_health_in_one_look_is_the_lease_and_the_age_of_the_heartbeat(
     held: bool, beat: Beat | None, silent_ms: int | None, health: Health
 ) -> None:
-    lease = Lease(
-        owner="worker:w",
-        process="m/1/2",
-        incarnation=1,
-        epoch=1,
-        acquired_at=NOW,
-        expires_at=NOW + timedelta(seconds=10),
-    )
-    assert health_at(lease if held else None, beat, silent_ms, 5000) is health
+    assert health_at(held, beat, silent_ms, 5000) is health
 
 
 def test_what_distributors_say_of_workers_that_were_not_looked_at_is_enough() -> None:
