@@ -15,7 +15,7 @@ from dataclasses import fields, is_dataclass
 from datetime import date, time
 from enum import Enum
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from pydantic import BaseModel
@@ -28,9 +28,11 @@ __all__ = [
     "PAYLOAD_LIMIT_BYTES",
     "TooLarge",
     "Unequal",
+    "as_json",
     "check_limits",
     "check_plain",
     "payload_json",
+    "readable",
     "result_json",
     "unique_members",
 ]
@@ -212,6 +214,36 @@ def _holds_no_number(value: object) -> bool:
 
 def _is_no_number(value: object) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
+
+
+def as_json(value: Any) -> bytes:
+    """Any value as JSON, for readers: messages and other models are their fields, bytes that are no text are in base64,
+    and what else is no JSON is its `repr`. Numbers that JSON has not are null, and what is nested deeper than 255 is
+    left out."""
+    try:
+        return _shown(value)
+    except ValueError:
+        return _shown(value, bytes_mode="base64")
+
+
+def _shown(value: Any, bytes_mode: Literal["utf8", "base64"] = "utf8") -> bytes:
+    return to_json(value, fallback=repr, serialize_unknown=True, inf_nan_mode="null", bytes_mode=bytes_mode)
+
+
+def readable(encoded: bytes) -> Any:
+    """The value of JSON that may hold integers of any length. Those that no float of 64 bits comes near, so that many a
+    parser refuses them, are their text. Raises ValueError: it is no JSON."""
+    try:
+        return orjson.loads(encoded)
+    except orjson.JSONDecodeError:
+        return json.loads(encoded, parse_int=_whole_or_text)
+
+
+def _whole_or_text(digits: str) -> Any:
+    try:
+        return orjson.loads(digits)
+    except orjson.JSONDecodeError:
+        return digits
 
 
 def check_plain(value: object) -> None:

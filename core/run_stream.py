@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import orjson
 from msgspec import Struct
 
+from core.json_values import readable
 from core.run_keys import AttemptKey, RunKey
 
 __all__ = [
@@ -83,11 +83,11 @@ def entry_of(
 
 def chunks_of(entry_id: bytes, fields: Mapping[bytes, bytes], after_place: int = -1) -> list[StreamChunk]:
     """The chunks of an entry of which an EntryCheck knows that a worker has written it, but for those up to
-    `after_place`."""
+    `after_place`. A number in them that is too large for any parser is its text."""
     attempt, stamp = int(fields[b"attempt"]), entry_id.decode()
     return [
         StreamChunk(f"{stamp}/{place}", attempt, mode, tuple(namespace), data)
-        for place, (mode, namespace, data) in enumerate(orjson.loads(fields[b"chunks"]))
+        for place, (mode, namespace, data) in enumerate(readable(fields[b"chunks"]))
         if place > after_place
     ]
 

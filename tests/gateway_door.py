@@ -34,7 +34,7 @@ EMPTY: Any = {"done": []}
 WORKERS = ("worker-1", "worker-2")
 CODE = str(INTEGRATION / "gateway_user_graphs.py")
 #: The graphs of `gateway_user_graphs.py`.
-GRAPHS = 10
+GRAPHS = 11
 
 
 def data_of(told: list[Any], event: str) -> list[Any]:
@@ -62,6 +62,8 @@ def open_door(folder: Path, processes: Processes) -> Iterator[Door]:
         start_worker(gateways.tiers, WORKERS[1])
         first, second = gateways.start_all({"GATEWAY_KEYS": ""}, {"GATEWAY_KEYS": KEYS})
         until(
-            lambda: len(httpx.post(f"{first}/assistants/search", json={}).json()) >= GRAPHS, "the graphs are there", 60
+            lambda: len(httpx.post(f"{first}/assistants/search", json={"limit": 100}).json()) >= GRAPHS,
+            "the graphs are there",
+            60,
         )
         yield Door(gateways.tiers, (first, second), folder)

@@ -124,12 +124,11 @@ async def _told(client: AgentClient, task: Task, show: Show) -> Task:
 
 
 def _show_json(chunk: StreamChunk) -> None:
-    import orjson
-
     from core.cli.render import note
+    from core.json_values import as_json
 
     where = {"namespace": chunk.namespace} if chunk.namespace else {}
-    note(orjson.dumps({"mode": chunk.mode, **where, "data": chunk.data}).decode())
+    note(as_json({"mode": chunk.mode, **where, "data": chunk.data}).decode())
 
 
 def _shower() -> Show:

@@ -122,9 +122,7 @@ def _plain(state: ThreadState) -> dict[str, Any]:
 
     import orjson
 
-    plain: dict[str, Any] = orjson.loads(orjson.dumps(asdict(state), default=_fields, option=orjson.OPT_NON_STR_KEYS))
+    from core.json_values import as_json
+
+    plain: dict[str, Any] = orjson.loads(as_json(asdict(state)))
     return plain
-
-
-def _fields(value: Any) -> Any:
-    return value.model_dump() if hasattr(value, "model_dump") else repr(value)

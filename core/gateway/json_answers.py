@@ -6,15 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastapi import Response
-from pydantic_core import to_json
 
-__all__ = ["as_json", "json_answer", "selected"]
+from core.json_values import as_json
 
-
-def as_json(value: Any) -> bytes:
-    """Messages and other models are their fields, what is no JSON its `repr`, and numbers that JSON has not are
-    null."""
-    return to_json(value, fallback=repr, serialize_unknown=True, inf_nan_mode="null")
+__all__ = ["json_answer", "selected"]
 
 
 def json_answer(value: Any, headers: Mapping[str, str] | None = None) -> Response:

@@ -14,7 +14,6 @@ from uuid import uuid4
 import orjson
 from fastapi import APIRouter, Request, Response, WebSocket
 from pydantic import Field, ValidationError
-from pydantic_core import to_json
 from starlette.websockets import WebSocketDisconnect
 
 from core.client.run_streams import RunStream
@@ -33,6 +32,7 @@ from core.gateway.sse import ServerEvent, event_stream
 from core.gateway.thread_events import oldest_first
 from core.gateway.thread_life import known_thread
 from core.gateway.visible_records import hierarchy_of
+from core.json_values import as_json
 from core.run_stream import place_of
 from core.stored import moment
 from core.tasks import Task
@@ -182,7 +182,7 @@ class _Connection:
     async def _send(self, told: dict[str, Any]) -> None:
         """Raises WebSocketDisconnect."""
         try:
-            await self._websocket.send_text(to_json(told, fallback=repr).decode())
+            await self._websocket.send_text(as_json(told).decode())
         except RuntimeError as error:  # it was closed, here or there, while something was to be sent
             raise WebSocketDisconnect from error
 

@@ -103,6 +103,8 @@ class _Teller:
             return
         elif self._parts is None:
             yield ServerEvent(f"messages{within}", chunk.data)
+        elif chunk.is_left_out:
+            yield ServerEvent(f"messages/metadata{within}", chunk.data)  # of the others, clients make messages
         else:
             for name, data in self._parts.take(chunk.data):
                 yield ServerEvent(f"messages/{name}{within}", data)

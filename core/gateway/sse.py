@@ -12,10 +12,10 @@ from urllib.parse import quote
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
-from pydantic_core import to_json
 
 from core.errors import AgentSystemError, TransportDown
 from core.gateway.problems import Problem
+from core.json_values import as_json
 from core.printable import printable
 
 __all__ = ["ServerEvent", "StreamCut", "event_stream", "same_again"]
@@ -43,7 +43,7 @@ class ServerEvent:
     id: str = ""
 
     def encoded(self) -> bytes:
-        data = b"" if self.data is None else b"data: %b\r\n" % to_json(self.data, fallback=repr)
+        data = b"" if self.data is None else b"data: %b\r\n" % as_json(self.data)
         last = f"id: {self.id}\r\n".encode() if self.id else b""
         # Nodes of graphs may be called anything, and no name begins another line.
         return b"event: %b\r\n%b%b\r\n" % (printable(self.event).encode(), data, last)

@@ -11,10 +11,10 @@ import msgspec
 import orjson
 
 from core.gateway.hierarchy import Hierarchy
-from core.gateway.json_answers import as_json
 from core.gateway.records import ThreadRecord, expires_at
 from core.gateway.run_life import newest_status
 from core.gateway.state_views import interrupts_by_task
+from core.json_values import as_json
 
 __all__ = ["extracted", "fits", "thread_told", "threads_told", "ttl_told"]
 

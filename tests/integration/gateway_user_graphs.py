@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 from pathlib import Path
 from typing import Annotated, Any
 
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.tools import tool
 from langgraph.config import get_config, get_stream_writer
 from langgraph.graph import START, MessagesState, StateGraph
@@ -95,6 +96,46 @@ async def say(state: MessagesState) -> dict[str, Any]:
 @agent("chats")
 def chats() -> StateGraph[Any]:
     return StateGraph(MessagesState).add_node("say", say).add_edge(START, "say")
+
+
+class Told(MessagesState):
+    count: int
+    raw: bytes
+
+
+class Note(BaseMessage):
+    """A message of a kind that only its author knows."""
+
+    type: str = "note"
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+#: What no parser of JSON takes, or not each.
+HARD = [10**308, -(10**400), 10**5000, math.nan, math.inf, "\ud800", b"\xff", nested(300), nested(5000), {10**5000: 1}]
+
+
+async def tell(state: Told) -> dict[str, Any]:
+    for value in HARD:
+        get_stream_writer()({"value": value})
+    get_stream_writer()("the last")
+    messages = [
+        Note(content="a note", id="note"),
+        AIMessage("x" * 300_000, id="large"),
+        AIMessage("said", id="said"),
+    ]
+    return {"messages": messages, "raw": b"\xff"}
+
+
+@agent("tells", retries=0)
+def tells() -> StateGraph[Any]:
+    """One that tells what is hard to tell. Its result is no JSON."""
+    return StateGraph(Told).add_node("tell", tell).add_edge(START, "tell")
 
 
 async def greet(state: Steps, runtime: Runtime[Manners]) -> Steps:

@@ -40,7 +40,7 @@ async def test_each_graph_is_an_assistant(sdk: LangGraphClient) -> None:
     assert await sdk.assistants.count(graph_id="steps") == 1
     assert await sdk.assistants.get("steps") == await sdk.assistants.get(found[-1]["assistant_id"])
     with pytest.raises(
-        NotFoundError, match="there are alone, asks, chats, doubles, fails, greets, nests, owns, recalls, steps"
+        NotFoundError, match="there are alone, asks, chats, doubles, fails, greets, nests, owns, recalls, steps, tells"
     ):
         await sdk.assistants.get("nobody")
 
@@ -125,6 +125,43 @@ async def test_messages_are_told_as_parts_or_as_they_grow(sdk: LangGraphClient) 
     grown = [part async for part in sdk.runs.stream(None, "chats", input=said, stream_mode="messages")]
     assert [part.event for part in grown][:2] == ["metadata", "messages/metadata"]
     assert [part.data[0]["content"] for part in grown if part.event == "messages/partial"][-1] == "hello there"
+
+
+async def test_what_is_hard_to_tell_breaks_no_stream_and_no_thread(sdk: LangGraphClient) -> None:
+    thread = (await sdk.threads.create())["thread_id"]
+    given: Any = {"input": {"messages": [], "count": 4}, "stream_mode": ["custom", "messages", "values", "events"]}
+    told = [part async for part in sdk.runs.stream(thread, "tells", **given)]
+
+    custom = data_of(told, "custom")
+    assert [each["value"] for each in custom[:5]] == [1e308, f"-1{'0' * 400}", f"1{'0' * 5000}", None, None]
+    assert [list(each) for each in custom[5:-1]] == [["left_out"]] * 2 + [["value"]] * 2 + [["left_out"]]
+    assert custom[-1] == "the last"
+    assert [said.data[0]["content"] for said in told if said.event in ("messages/partial", "messages/complete")] == [
+        "a note", "said",
+    ]  # fmt: skip
+    left_out = [each for each in data_of(told, "messages/metadata") if {"left_out", "left_out_bytes"} & set(each)]
+    assert len(left_out) == 1
+    assert (told[-2].event, told[-1].event) == ("error", "end")
+
+    state: Any = await sdk.threads.get_state(thread)
+    assert (state["values"]["raw"], len(state["values"]["messages"])) == ("_w==", 3)
+    [found] = await sdk.threads.search(ids=[thread], values={"count": 4}, extract={"raw": "values.raw"})
+    assert found["extracted"] == {"raw": "_w=="}
+
+    joined: Any = await sdk.threads.join_stream(thread, last_event_id="-")
+    async with asyncio.timeout(30), aclosing(joined):
+        async for part in joined:
+            if part.event == "metadata" and part.data.get("status") == "run_done":
+                break
+    async with asyncio.timeout(30), sdk.threads.stream(assistant_id="tells") as stream:
+        await stream.run.start(input={"messages": [], "count": 4})
+        statuses = []
+        async for event in stream.events:
+            if event["method"] == "lifecycle":
+                statuses.append(event["params"]["data"]["event"])
+                if len(statuses) == 2:
+                    break
+    assert statuses == ["running", "failed"]
 
 
 async def test_a_question_ends_a_run_and_the_answer_is_the_next_at_any_gateway(
