@@ -20,8 +20,8 @@ from core.errors import BadTask, ConfigError
 from core.tasks import in_words
 
 __all__ = [
-    "CAPABILITY", "METADATA", "Embedded", "StoreIndex", "ToEmbed", "indexes_in", "is_embedding", "size_of",
-    "store_index", "tasks_for",
+    "CAPABILITY", "METADATA", "Embedded", "StoreIndex", "ToEmbed", "indexes_in", "is_embedding", "is_of_an_index",
+    "size_of", "store_index", "tasks_for",
 ]  # fmt: skip
 
 #: How the capability begins by which workers with an index are found, before its digest; and the type of its tasks.
@@ -85,6 +85,11 @@ def indexes_in(metadata: Mapping[str, Any]) -> list[StoreIndex]:
 def is_embedding(task_type: str) -> bool:
     """Whether tasks of this type are those of an index."""
     return task_type.startswith(TASK_TYPE)
+
+
+def is_of_an_index(name: str) -> bool:
+    """Whether a capability or type of task is that of workers with an index, and of nobody else."""
+    return name.startswith((CAPABILITY, TASK_TYPE))
 
 
 class ToEmbed(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -7,11 +7,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from core.gateway.problems import Problem
 from core.gateway.run_requests import Body
 from core.registry.agent_info import NAME_CHARACTERS, AgentInfo, Declared, FleetStatus, Lifecycle, Load
 from core.registry.agent_registry import RegistryStats
 from core.registry.discovery import MAX_PAGE, Page, Wanted
 from core.roles import AGENT_ID
+from core.store_index import is_of_an_index
 
 __all__ = [
     "AgentPage", "AgentView", "AttemptsBody", "DiscoverBody", "HeartbeatBody", "HeartbeatView", "ProgressBody",
@@ -49,6 +51,10 @@ class RegisterBody(Body):
     distributor_id: AgentId | None = Field(default=None, description="who hands it tasks; null: the least busy one")
 
     def declared(self) -> Declared:
+        """What it registers as. Raises Problem: it would be taken for a worker that embeds for the store."""
+        for field in ("capabilities", "services"):
+            if taken := [name for name in getattr(self, field) if is_of_an_index(name)]:
+                raise Problem(422, f"{field}: {taken[0][:80]!r} is a name of our own workers; take another one")
         return Declared(
             agent_id=self.agent_id, agent_type=self.agent_type, capabilities=tuple(self.capabilities),
             services=tuple(self.services), tags=tuple(self.tags), endpoints=self.endpoints, metadata=self.metadata,

@@ -19,8 +19,8 @@ __all__ = ["KNOWN_S", "StoreIndexes"]
 KNOWN_S = 2.0
 #: How long an index is remembered that no worker has any more, ms, and after which time that is written again, s.
 REMEMBERED_MS, WRITTEN_S = 24 * 3600 * 1000, 3600.0
-#: Different indexes, and workers of each, that are looked at.
-INDEXES_LOOKED_AT, WORKERS_LOOKED_AT = 10, 50
+#: Different indexes, workers of each, and graphs of a lost one, that are looked at.
+INDEXES_LOOKED_AT, WORKERS_LOOKED_AT, GRAPHS_LOOKED_AT = 10, 50, 10
 AWAY = (
     "the store finds items by meaning, and no worker is there now to embed their texts: start one that has the"
     " `store.index` of {index}. Nothing was stored; with index=False an item is stored without, and a search without"
@@ -44,29 +44,36 @@ class StoreIndexes:
         self._known: StoreIndex | None = None
         self._refusal: tuple[int, str] | None = None
         self._known_until_s = 0.0
+        self._looking: asyncio.Task[None] | None = None  #: for all that wait for it
         self._written: tuple[StoreIndex | None, float] = (None, 0.0)  #: and until when that is enough
 
     async def current(self) -> StoreIndex | None:
         """The index that the workers of the hierarchy have; None: none has one. Raises Problem: they have several, or
         one that has it is to come back. Nobody is asked if that is known from a moment ago."""
         if time.monotonic() >= self._known_until_s:
-            self._known, self._refusal = await self._look()
-            self._known_until_s = time.monotonic() + KNOWN_S
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.create_task(self._look())
+            await asyncio.shield(self._looking)
         if self._refusal is not None:
             raise Problem(*self._refusal)
         return self._known
 
-    async def _look(self) -> tuple[StoreIndex | None, tuple[int, str] | None]:
+    async def _look(self) -> None:
+        self._known, self._refusal = await self._found()
+        self._known_until_s = time.monotonic() + KNOWN_S
+
+    async def _found(self) -> tuple[StoreIndex | None, tuple[int, str] | None]:
+        """The index, and how requests are refused because of it, if they are."""
         names = await self._discovery.capabilities(CAPABILITY)
         found = await asyncio.gather(*map(self._having, names[:INDEXES_LOOKED_AT]))
-        # Those that drain have what was in use before, perhaps.
-        indexes = [index for index, stays in found if index and stays] or [index for index, _ in found if index]
+        indexes = [index for index, stays in found if index and stays]
         if len(indexes) > 1:
             return None, (422, SEVERAL.format(indexes="; ".join(map(str, indexes))))
         if indexes:
             await self._remember(indexes[0])
             return indexes[0], None
-        lost = await self._lost()
+        going = [index for index, _ in found if index]  # they drain, and take no tasks
+        lost = going[0] if going else await self._lost()
         return None, (503, AWAY.format(index=lost)) if lost else None
 
     async def _having(self, capability: str) -> tuple[StoreIndex | None, bool]:
@@ -89,7 +96,8 @@ class StoreIndexes:
             lost = msgspec.json.decode(told or b"", type=StoreIndex)
         except msgspec.MsgspecError:  # there is nothing, or nothing of ours
             return None
-        pages = await asyncio.gather(*(self._discovery.find(Wanted(graph=name), limit=1) for name in lost.graphs))
+        graphs = lost.graphs[:GRAPHS_LOOKED_AT]
+        pages = await asyncio.gather(*(self._discovery.find(Wanted(graph=name), limit=1) for name in graphs))
         if any(page.agents for page in pages):
             await self._run(("DEL", self._key))
             return None

@@ -242,6 +242,8 @@ def test_a_task_survives_the_death_of_the_gateway_that_has_given_it_out(edge: Ed
         ({"agent_id": "a", "colour": "red"}, "there is no such field"),
         ({"agent_id": "a", "tags": ["two\nlines"]}, "tags: takes"),
         ({"agent_id": "a", "lease_s": 0.1}, "lease_s"),
+        ({"agent_id": "a", "services": ["agents.embed.0"]}, "services: 'agents.embed.0' is a name of our own workers"),
+        ({"agent_id": "a", "capabilities": ["store.index:0"]}, "capabilities: 'store.index:0' is a name of our own"),
     ],
 )
 def test_what_cannot_be_registered_is_refused_with_the_field(edge: Edge, body: Any, said: str) -> None:

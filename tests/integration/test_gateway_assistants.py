@@ -92,7 +92,7 @@ async def test_what_is_put_in_the_store_is_what_graphs_find_there(sdk: LangGraph
 
     await sdk.store.delete_item(["notes", "ada"], key="a")
     assert await sdk.store.get_item(["notes", "ada"], key="a") is None
-    with pytest.raises(UnprocessableEntityError, match="query: no worker has an index"):
+    with pytest.raises(UnprocessableEntityError, match=r"query: no worker has an index, .*: put `store\.index` into"):
         await sdk.store.search_items(["notes"], query="tea")
     with pytest.raises(UnprocessableEntityError, match="index: no worker has an index"):
         await sdk.store.put_item(["notes"], key="a", value={}, index=["text"])

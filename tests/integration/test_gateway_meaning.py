@@ -22,16 +22,20 @@ GRAPH = str(INTEGRATION / "meaning_user_graphs.py")
 INDEX = {"embed": f"{GRAPH}:embed", "dims": 26, "fields": ["text"]}
 
 
+WORKERS = ("worker-1", "worker-2")
+
+
 @pytest.fixture(scope="module")
 def gateways(tmp_path_factory: pytest.TempPathFactory, processes: Processes) -> Iterator[Gateways]:
-    """Without an index, until somebody starts a worker that has one."""
+    """With two workers that serve a project with an index."""
     folder = tmp_path_factory.mktemp("meaning")
-    for name, index in (("none", {}), ("one", {"index": INDEX}), ("other", {"index": {**INDEX, "dims": 3}})):
+    for name, index in (("one", INDEX), ("other", {**INDEX, "dims": 3})):
         (folder / name).mkdir()
-        project = {"dependencies": ["."], "graphs": {name: f"{GRAPH}:graph"}, "store": index}
+        project = {"dependencies": ["."], "graphs": {name: f"{GRAPH}:graph"}, "store": {"index": index}}
         (folder / name / "langgraph.json").write_text(json.dumps(project))
-    code = str(folder / "none" / "langgraph.json")
+    code = str(folder / "one" / "langgraph.json")
     with gateways_of(processes, folder, code, USER_CODE_FOLDER=str(folder), WORKER_HOSTS="1") as opened:
+        start_worker(opened, WORKERS[1], "one")
         keys = keys_setting(ada="admin", eve="operator acme", bob="operator globex")
         opened.start("operator:ops", GATEWAY_KEYS=keys)
         yield opened
@@ -50,7 +54,9 @@ def leave(gateways: Gateways, *names: str) -> None:
 
 @pytest.fixture
 async def sdk(gateways: Gateways) -> AsyncIterator[LangGraphClient]:
+    """Once it is known that there is an index."""
     async with get_client(url=gateways.urls[0], api_key="ada-key") as client:
+        await until_async(lambda: has_index(client), "the workers are known")
         yield client
 
 
@@ -76,19 +82,7 @@ async def is_stored(sdk: LangGraphClient) -> bool:
     return True
 
 
-async def test_without_an_index_it_is_said_how_to_have_one(sdk: LangGraphClient) -> None:
-    await sdk.store.put_item(["plain"], key="a", value={"text": "tea"})
-    await sdk.store.put_item(["plain"], key="b", value={"text": "tea"}, index=False)
-    with pytest.raises(UnprocessableEntityError, match=r"put `store\.index` into a langgraph\.json"):
-        await sdk.store.search_items(["plain"], query="tea")
-    with pytest.raises(UnprocessableEntityError, match=r"put `store\.index` into a langgraph\.json"):
-        await sdk.store.put_item(["plain"], key="c", value={"text": "tea"}, index=["text"])
-    assert await found(sdk, "plain") == ["a False", "b False"]
-
-
-async def test_what_is_put_by_either_side_is_found_by_the_other(sdk: LangGraphClient, gateways: Gateways) -> None:
-    start_worker(gateways, "worker-2", "one")
-    await until_async(lambda: has_index(sdk), "the worker is known")
+async def test_what_is_put_by_either_side_is_found_by_the_other(sdk: LangGraphClient) -> None:
     await sdk.store.put_item(["n"], key="http", value={"text": "green tea", "other": "zzz"})
     await sdk.store.put_item(["n"], key="other", value={"text": "zzz", "other": "black tea"}, index=["other"])
     await sdk.store.put_item(["n"], key="unseen", value={"text": "green tea"}, index=False)
@@ -100,7 +94,7 @@ async def test_what_is_put_by_either_side_is_found_by_the_other(sdk: LangGraphCl
     assert await found(sdk, "n", query="green tea", filter={"other": "zzz"}) == ["http True"]
     assert await found(sdk, "n", query="") == ["http False", "node False", "other False", "unseen False"]
     named = [assistant["graph_id"] for assistant in await sdk.assistants.search()]
-    assert sorted(named) == ["none", "one"]
+    assert named == ["one"]
 
 
 async def test_a_tenant_finds_its_own_and_is_not_charged_for_what_embeds(
@@ -118,6 +112,7 @@ async def test_a_tenant_finds_its_own_and_is_not_charged_for_what_embeds(
     everybodys: Any = await sdk.http.get("/tasks")
     assert of_globex["tasks"] == []
     assert {"embeds:acme", "embeds:globex"} <= {task["tenant"] for task in everybodys["tasks"]}
+    await sdk.http.delete("/quotas/tenant:acme")
 
 
 async def test_what_cannot_be_embedded_is_refused_and_not_stored(sdk: LangGraphClient) -> None:
@@ -138,11 +133,10 @@ async def test_what_cannot_be_embedded_is_refused_and_not_stored(sdk: LangGraphC
 
 
 async def test_a_worker_that_dies_while_it_embeds_is_replaced(sdk: LangGraphClient, gateways: Gateways) -> None:
-    start_worker(gateways, "worker-3", "one")
     put = asyncio.create_task(sdk.store.put_item(["k"], key="a", value={"text": "hold this"}))
     held = await until_async(lambda: [*gateways.folder.glob("held by *")], "a worker embeds")
     above = {process.pid for process in psutil.Process(int(held[0].name.split()[-1])).parents()}
-    [name] = [name for name in ("worker-2", "worker-3") if gateways.tiers.pid(name) in above]
+    [name] = [name for name in WORKERS if gateways.tiers.pid(name) in above]
     gateways.tiers.kill(name)
     assert await sdk.store.get_item(["k"], key="a") is None
     (gateways.folder / "go").touch()
@@ -161,16 +155,16 @@ async def test_different_indexes_of_one_store_are_refused_and_a_lost_one_is_wait
             return said in str(error)
         return False
 
-    start_worker(gateways, "worker-4", "other")
+    start_worker(gateways, "worker-3", "other")
     await until_async(lambda: refused("workers have different indexes of the one store", "a"), "both are known")
     await sdk.store.put_item(["s"], key="b", value={"text": "tea"}, index=False)
-    leave(gateways, "worker-4")
+    leave(gateways, "worker-3")
     await until_async(lambda: has_index(sdk), "one index is left")
-    leave(gateways, "worker-2", "worker-3")
+    leave(gateways, *WORKERS)
     await until_async(lambda: refused("no worker is there now to embed their texts", "c"), "there is none, for now")
     assert "c False" not in await found(sdk, "s")
     (gateways.folder / "one" / "langgraph.json").write_text(
         json.dumps({"dependencies": ["."], "graphs": {"one": f"{GRAPH}:graph"}})
     )
-    start_worker(gateways, "worker-2", "one")
+    start_worker(gateways, WORKERS[0], "one")
     await until_async(lambda: is_stored(sdk), "the index is given up")

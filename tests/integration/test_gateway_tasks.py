@@ -375,6 +375,7 @@ def test_a_user_of_redis_that_may_do_what_is_printed_runs_a_gateway(doors: Doors
         admin.zadd(gateway_keys.webhooks_due, {"foreign": 0})
         admin.hset(gateway_keys.threads, "foreign", b"no thread")
         admin.zadd(gateway_keys.recent, {"foreign": 0})
+        admin.set(gateway_keys.store_index, b"no index")
         admin.zadd(gateway_keys.expiring, {b"foreign": 0, b"foreign \xff": 0})
         admin.hset(webhooks, mapping={b"foreign \xff": b"\xff", b"firing": b"http://127.0.0.1:9/ended"})
         with httpx.Client(base_url=narrow, headers={"X-Api-Key": "ada-key"}, timeout=30) as ada:
@@ -390,6 +391,8 @@ def test_a_user_of_redis_that_may_do_what_is_printed_runs_a_gateway(doors: Doors
             assert ada.get("/tasks", params={"cursor": cursor}).status_code == 200
             for kind in ("assistants", "threads"):
                 assert ada.post(f"/{kind}/search", json={}).status_code == 200
+            item = {"namespace": ["n"], "key": "k", "value": {}}
+            assert ada.put("/store/items", json=item).status_code == 204
             until(lambda: not admin.hlen(webhooks), "it takes on the webhooks of schedules, and drops what is none")
             until(lambda: not admin.zcard(gateway_keys.expiring), "it drops what is no thread")
             admin.hdel(gateway_keys.threads, "foreign")
