@@ -129,13 +129,13 @@ def tasks_for(texts: Sequence[str], dims: int) -> list[ToEmbed]:
         if not asked or size > room or len(asked[-1]) == vectors_at_most:
             asked.append([])
             room = TASK_BYTES
+        if len(asked) > MOST_TASKS:
+            raise BadTask(
+                f"{len(texts)} texts are to be embedded, more than {MOST_TASKS} tasks can take: name fewer fields as"
+                " `index`, or put it in parts"
+            )
         asked[-1].append(text)
         room -= size
-    if len(asked) > MOST_TASKS:
-        raise BadTask(
-            f"{len(texts)} texts are to be embedded, more than {MOST_TASKS} tasks can take: name fewer fields as"
-            " `index`, or put it in parts"
-        )
     return [ToEmbed(texts=part) for part in asked]
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from core.gateway.hierarchy import Hierarchy
-from core.gateway.json_answers import json_answer
+from core.gateway.json_answers import as_json, json_answer
 from core.gateway.problems import Problem
 from core.gateway.run_requests import Body, Minutes
 from core.gateway.visible_records import hierarchy_of
@@ -26,6 +26,9 @@ NO_INDEX = (
     "no worker has an index, by which items are found by meaning: put `store.index` into a langgraph.json, and start"
     " workers with it"
 )
+
+#: Bytes of all parts of an item that may be embedded, if each were the whole of it.
+MOST_BYTES_OF_PARTS = 32 * 1024 * 1024
 
 Labels = list[Annotated[str, Field(min_length=1, pattern=r"^[^.\x00]+$")]]
 
@@ -71,6 +74,8 @@ async def put(request: Request, body: NewItem) -> Response:
         store = await hierarchy.indexed_store()
     if body.index and store is None:
         raise Problem(422, f"index: {NO_INDEX}; or leave it out, and items are found by namespace and filter")
+    if body.index:
+        _check_parts(body.value, body.index)
     given: dict[str, Any] = {} if body.ttl is None else {"ttl": body.ttl}
     put = (store or hierarchy.store).aput
     await _taken(put(_within(hierarchy, body.namespace), body.key, body.value, index=body.index, **given))
@@ -122,6 +127,14 @@ async def namespaces(request: Request, body: NamespacesBody) -> dict[str, list[l
         )
     )
     return {"namespaces": [list(namespace[len(own) :]) for namespace in found]}
+
+
+def _check_parts(value: dict[str, Any], paths: Sequence[str]) -> None:
+    """Raises Problem if the parts of an item that are to be embedded could take too much memory: a path may name the
+    whole of it many times, as `{a,a}` does."""
+    parts, size = sum(1 + path.count(",") for path in paths), len(as_json(value))
+    if parts * size > MOST_BYTES_OF_PARTS:
+        raise Problem(422, f"index: names up to {parts} parts of an item of {size} bytes; name fewer, or smaller items")
 
 
 def _within(hierarchy: Hierarchy, labels: Iterable[str]) -> tuple[str, ...]:

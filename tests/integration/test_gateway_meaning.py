@@ -121,6 +121,8 @@ async def test_what_cannot_be_embedded_is_refused_and_not_stored(sdk: LangGraphC
         await sdk.store.put_item(["r"], key="a", value={"text": "no meaning"})
     with pytest.raises(UnprocessableEntityError, match="a text of 300003 bytes is to be embedded"):
         await sdk.store.put_item(["r"], key="a", value={"text": "x" * 300_000})
+    with pytest.raises(UnprocessableEntityError, match="index: names up to 400 parts of an item of 100008 bytes"):
+        await sdk.store.put_item(["r"], key="a", value={"a": "x" * 100_000}, index=["{" + ",".join(["a"] * 400) + "}"])
     with pytest.raises(InternalServerError, match="ValueError: this has none"):
         await sdk.store.search_items(["r"], query="no meaning")
     item: Any = await sdk.store.get_item(["r"], key="a")
