@@ -108,7 +108,7 @@ class ItemStore(BaseStore):
 
     async def _by_meaning(self, op: SearchOp, meaning: Meaning) -> list[Scored]:
         """The nearest first; behind them, by their names, those of which nothing is known."""
-        query, wanted = await meaning.of(f"{op.query}"), op.offset + op.limit
+        query, wanted = meaning.numbers(await meaning.of(f"{op.query}")), op.offset + op.limit
         scored: list[Scored] = []
         others: list[Scored] = []
         async for each in self._meant(op):

@@ -78,6 +78,10 @@ class Meaning:
         """The vector of a query. Raises as `vectors_of`."""
         return self._packed(await self._embeddings.aembed_query(query))
 
+    def numbers(self, vector: bytes) -> tuple[float, ...]:
+        """A vector, as `score` takes the one that is wanted."""
+        return unpack(f"<{self._dims}f", vector)
+
     def _packed(self, vector: Sequence[float]) -> bytes:
         """A vector of length 1, so that the cosine of two is their product."""
         if len(vector) != self._dims:
@@ -85,12 +89,10 @@ class Meaning:
         length = sqrt(sum(map(mul, vector, vector))) or 1.0
         return pack(f"<{self._dims}f", *(each / length for each in vector))
 
-    def score(self, vectors: bytes, query: bytes) -> float | None:
-        """How near the nearest of these vectors is to that of a query, from -1 to 1; None: there is none, or they have
-        another number of dimensions."""
+    def score(self, vectors: bytes, wanted: Sequence[float]) -> float | None:
+        """How near the nearest of these vectors is to the one that is wanted, from -1 to 1; None: there is none, or
+        they have another number of dimensions."""
         if not vectors or len(vectors) % (self._dims * _FLOAT_BYTES):
             return None
-        form = f"<{self._dims}f"
-        wanted = unpack(form, query)
-        nearest: float = max(sum(map(mul, wanted, vector)) for vector in iter_unpack(form, vectors))
+        nearest: float = max(sum(map(mul, wanted, vector)) for vector in iter_unpack(f"<{self._dims}f", vectors))
         return nearest
