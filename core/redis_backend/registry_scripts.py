@@ -10,19 +10,24 @@ an index.
                 `health:70` has those whose last heartbeat said at least 0.7, `health:0` all that are listed by health
 
 An agent is in its indexes exactly as long as it has a lease. Who is met without one by a script that writes leaves all
-of them at once, at most EXPIRED of them in one call. Its record stays for a day, for whoever asks what became of it.
+of them at once: at most EXPIRED agents in one call, and no further one after UNLISTED entries of indexes, so that no
+call takes long. A coordinator calls again until none is left (see `core.runtime.registration`). The record of an agent
+stays for a day, for whoever asks what became of it.
 """
 
 from __future__ import annotations
 
-__all__ = ["DEREGISTER", "FIND", "HEALTH_LEVELS", "REGISTER", "RENEW", "SCRIPTS"]
+__all__ = ["DEREGISTER", "EXPIRED", "FIND", "HEALTH_LEVELS", "MORE_EXPIRED", "REGISTER", "RENEW", "SCRIPTS", "UNLISTED"]
 
 #: How long the record of an agent is kept that is gone, ms.
 KEPT_MS = 24 * 3600 * 1000
 #: The healths that have an index each, in hundredths. Most agents are between the last ones.
 HEALTH_LEVELS = (0, 50, 70, 80, 90, 95, 99)
-#: How many agents whose lease is over one call removes.
-EXPIRED = 10
+#: How many agents whose lease is over one call removes, and after how many entries of indexes it removes no more: an
+#: agent may have thousands, and most have ten or twenty.
+EXPIRED, UNLISTED = 50, 1_000
+#: The reply to RENEW: it is registered, and more agents have expired than one call removes.
+MORE_EXPIRED = 2
 
 _NOW = """
 local time = redis.call('TIME')
@@ -42,10 +47,15 @@ local function unlist(id, index)
     if redis.call('EXISTS', ARGV[2] .. index) == 0 then redis.call('SREM', KEYS[3], index) end
 end
 local function unlist_all(id)
-    for index in string.gmatch(redis.call('HGET', record(id), 'indexes') or '', '[^\\n]+') do unlist(id, index) end
+    local entries = 1
+    for index in string.gmatch(redis.call('HGET', record(id), 'indexes') or '', '[^\\n]+') do
+        unlist(id, index)
+        entries = entries + 1
+    end
     unlist(id, 'status:' .. (redis.call('HGET', record(id), 'status') or ''))
     redis.call('ZREM', KEYS[1], id)
     redis.call('ZREM', KEYS[2], id)
+    return entries
 end
 local function list_by_health(id)
     local known = redis.call('HMGET', record(id), 'health_score', 'health_level')
@@ -64,13 +74,20 @@ local function list_by_health(id)
     redis.call('HSET', record(id), 'health_level', level, 'indexes', table.concat(lines) .. others)
 end
 local function forget(id)
-    unlist_all(id)
+    local entries = unlist_all(id)
     if redis.call('EXISTS', record(id)) == 1 then
         redis.call('HSET', record(id), 'lifecycle', 'gone', 'status', 'inactive', 'indexes', '')
         redis.call('PEXPIRE', record(id), {KEPT_MS})
     end
+    return entries
 end
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, {EXPIRED})) do forget(id) end
+local left, more = {UNLISTED}, false
+local expired = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, {EXPIRED} + 1)
+for place, id in ipairs(expired) do
+    more = place > {EXPIRED} or left <= 0
+    if more then break end
+    left = left - forget(id)
+end
 local function renew(id, lease_ms)
     redis.call('HSET', record(id), 'last_heartbeat', string.format('%.0f', now), 'lease_ms', lease_ms)
     redis.call('ZADD', KEYS[1], now + lease_ms, id)
@@ -106,7 +123,8 @@ return incarnation
 """
 )
 #: Extends the lease of an agent. ARGV: 3 its id, 4 its incarnation (0: whichever it has), 5 its lease (ms), then names
-#: and values that change in its record. Returns whether it is registered; if not, nothing was changed.
+#: and values that change in its record. Returns 1; 0 if it is not registered, and then it was not changed; or
+#: MORE_EXPIRED.
 RENEW = (
     _REGISTRY
     + """
@@ -122,8 +140,8 @@ if status ~= known[2] then
 end
 list_by_health(id)
 renew(id, lease_ms)
-return 1
 """
+    + f"return more and {MORE_EXPIRED} or 1"
 )
 #: Removes an agent from all indexes. ARGV: 3 its id, 4 its incarnation (0: whichever it has). Returns whether it was
 #: registered.

@@ -168,7 +168,7 @@ def register_command(
 
 
 def renew_command(keys: RegistryKeys, agent_id: str, vital: Vital, incarnation: int, lease_ms: int) -> Command:
-    """The command that extends a lease; its reply is 0 if the agent is not registered."""
+    """The command that extends a lease; its reply is 0 if the agent is not registered (see RENEW)."""
     return _command(keys, RENEW, agent_id, incarnation, lease_ms, *fields_of_vital(vital))
 
 

@@ -18,25 +18,28 @@ from core.ports import Command
 from core.redis_backend.clock import monotonic_s
 from core.redis_backend.commit import Committer
 from core.redis_backend.keys import RegistryKeys
-from core.redis_backend.registry_scripts import SCRIPTS
+from core.redis_backend.registry_scripts import MORE_EXPIRED, SCRIPTS
 from core.redis_client import ResponseError
 from core.registry.agent_info import Declared, Lifecycle, Load, Vital
 from core.registry.agent_registry import deregister_command, register_command, renew_command
 from core.registry.discovery import OWN_TYPES
 from core.registry.health import Successes, health_score, planned_ms, regularity
+from core.roles import Role
 from core.runtime.agent_setup import AgentSetup
 from core.runtime.behaviour import Behaviour
 from core.runtime.greeting import Greeting
 from core.runtime.watchdog import Watchdog
 from core.status_reports import Beat
 
-__all__ = ["Registration"]
+__all__ = ["MOST_CALLS", "Registration"]
 
 log = logging.getLogger(__name__)
 
 TASK_SKILL = "task:"
 #: How much a lease of the registry is longer than the failure timeout: an agent is suspect after that.
 LEASE_TIMEOUTS = 2
+#: With how many calls a coordinator removes those whose lease is over, with one heartbeat: a thousand agents or less.
+MOST_CALLS = 20
 #: Seconds that leaving the registry may take.
 LEAVE_S = 2.0
 
@@ -68,6 +71,7 @@ class Registration:
         self._told: tuple[object, ...] = ()  # what others choose by, as they were told it
         self._told_s = 0.0
         self._said = ""
+        self._is_behind = False  # whether agents are left whose lease is over, and which this one removes
 
     async def refresh(self, beat: Beat) -> None:
         """Registers the agent, or extends its lease, if that is due. `beat`: what it has just told of itself."""
@@ -79,11 +83,11 @@ class Registration:
         now_s = monotonic_s()
         told = (declared, lifecycle, in_flight, capacity, self._behaviour.paused)
         is_due = now_s - self._told_s + self._setup.config.heartbeat_s > planned_ms(self._lease_ms) / 1000
-        if told == self._told and not is_due:
+        if told == self._told and not is_due and not self._is_behind:
             return
         try:
             vital = self._vital(beat, lifecycle, in_flight, capacity, now_s)
-            if declared == self._declared and await self._run(self._renewal(vital)) == 0:
+            if declared == self._declared and not await self._renewed(vital):
                 self._declared = None  # its lease was over, or the server has lost its memory
             if declared != self._declared:
                 await self._register(declared, vital)
@@ -115,9 +119,18 @@ class Registration:
         else:
             self._declared, self._said = declared, ""
 
-    def _renewal(self, vital: Vital) -> Command:
-        me, incarnation = self._setup.me.agent_id, self._committer.lease.incarnation
-        return renew_command(self._keys, me, vital, incarnation, self._lease_ms)
+    async def _renewed(self, vital: Vital) -> bool:
+        """Whether the lease could be extended. Each call also removes agents whose lease is over. A coordinator calls
+        until none is left, a bounded number of times with each heartbeat, so that the indexes are right soon after
+        many have died at once."""
+        me, incarnation = self._setup.me, self._committer.lease.incarnation
+        command = renew_command(self._keys, me.agent_id, vital, incarnation, self._lease_ms)
+        reply: object = MORE_EXPIRED
+        calls = MOST_CALLS if me.role is Role.COORDINATOR else 1
+        while reply == MORE_EXPIRED and calls:
+            reply, calls = await self._run(command), calls - 1
+        self._is_behind = reply == MORE_EXPIRED and me.role is Role.COORDINATOR
+        return reply != 0
 
     async def _run(self, command: Command) -> object:
         [reply] = await self._committer.look(command)

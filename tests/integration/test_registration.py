@@ -16,10 +16,12 @@ import redis.asyncio
 from core.config.settings import RedisConfig
 from core.config.variables import secret_text
 from core.redis_backend.keys import RegistryKeys
-from core.registry.agent_info import AgentInfo, FleetStatus, Lifecycle
-from core.registry.agent_registry import AgentRegistry
+from core.redis_backend.registry_scripts import EXPIRED, MORE_EXPIRED, UNLISTED
+from core.registry.agent_info import AgentInfo, Declared, FleetStatus, Lifecycle, Vital
+from core.registry.agent_registry import AgentRegistry, register_command, renew_command
 from core.registry.discovery import AgentDiscoveryService, Wanted
-from core.registry.source import registry_source
+from core.registry.source import RegistrySource, registry_source
+from core.runtime.registration import MOST_CALLS
 from core.tasks import Task
 from tests.integration.hierarchy import FAST, House
 from tests.waiting import until_async
@@ -124,6 +126,57 @@ async def test_a_task_that_nobody_can_run_is_warned_of(agents: House, registered
     both, fly = await registered.discovery.warnings([*able, *unable])
     assert "'add' has the capabilities it asks for: gpu, eu" in both
     assert "runs task type 'fly'" in fly
+
+
+async def _have_died(client: redis.asyncio.Redis, source: RegistrySource, names: list[str], **said: Any) -> None:
+    """Registers agents whose lease is over by then, while everybody was away."""
+    leases, suspects, _ = KEYS.of_scripts
+    commands = (
+        register_command(KEYS, Declared(agent_id=name, tags=("late",), **said), Vital(), "elsewhere", 1, 60_000)
+        for name in names
+    )
+    await source.run(*commands)
+    await client.zadd(leases, dict.fromkeys(names, 1))
+    await client.zadd(suspects, dict.fromkeys(names, 1))
+
+
+async def test_a_coordinator_clears_the_registry_of_many_that_have_died_at_once(
+    agents: House, client: redis.asyncio.Redis, redis_config: RedisConfig
+) -> None:
+    dead = [f"dead-{number:04}" for number in range(2 * MOST_CALLS * EXPIRED + 1)]
+    async with registry_source(redis_config) as source:
+        await _have_died(client, source, dead)
+        assert await client.zcard(KEYS.index("tag:late")) == len(dead)
+        await agents.coordinator()
+
+        async def only_it_is_left() -> bool:
+            leases, suspects, indexes = KEYS.of_scripts
+            listed = [await client.zrange(key, 0, -1) for key in (leases, suspects, KEYS.index("all"))]
+            return listed == [[b"k"]] * 3 and b"tag:late" not in await client.smembers(indexes)
+
+        await until_async(only_it_is_left, "the dead are in no index any more", 10)
+        gone = await AgentRegistry("k", source).get(dead[-1])
+        assert gone is not None
+        assert gone.lifecycle is Lifecycle.GONE
+
+
+async def test_one_call_removes_a_bounded_number_however_large_they_are(
+    client: redis.asyncio.Redis, redis_config: RedisConfig
+) -> None:
+    leases, _, _ = KEYS.of_scripts
+    renewal = renew_command(KEYS, "lives", Vital(), 0, 60_000)
+    async with registry_source(redis_config) as source:
+        await AgentRegistry("k", source).register(Declared(agent_id="lives"))
+        await _have_died(client, source, [f"dead-{number:03}" for number in range(EXPIRED + 5)])
+        assert await source.run(renewal) == [MORE_EXPIRED]
+        assert await client.zcard(leases) == 1 + 5
+        assert await source.run(renewal) == [1]
+        assert await client.zcard(leases) == 1
+
+        can_much = tuple(f"can-{number}" for number in range(UNLISTED))
+        await _have_died(client, source, ["large-1", "large-2", "large-3"], capabilities=can_much)
+        assert await source.run(renewal) == [MORE_EXPIRED]
+        assert await client.zcard(leases) == 1 + 2, "one of them is enough for a call"
 
 
 async def _is_active(registered: Registered, *agent_ids: str) -> bool:
