@@ -59,6 +59,14 @@ class StoredFleet:
                 pipeline.execute()
         self.size = size
 
+    def add(self, worker: Chain, beat: Beat) -> None:
+        """One worker more, which says this of itself."""
+        with self._server.connect() as client:
+            for script in SCRIPTS:
+                client.script_load(script)
+            for command in self._agent(worker, beat, CellKeys(worker[1].agent_id).heartbeats, ()):
+                client.execute_command(*command)
+
     def _distributor(self, number: int) -> Iterator[Command]:
         chain = (self._top, Address(Role.DISTRIBUTOR, f"stored-{number:03}"))
         workers = [(*chain, Address(Role.WORKER, f"stored-{number:03}-{each:02}")) for each in range(WORKERS)]

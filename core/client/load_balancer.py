@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from core.agents import Health, Subordinate
 from core.candidates import Candidates
 from core.client.agent_client import AgentClient
+from core.config.sources import load
+from core.operations.hierarchy_top import Chain
 from core.operations.overview import read_overview
 from core.operations.reader import Reader
 from core.operations.scheduling import read_scheduling
+from core.operations.task_records import read_records
+from core.overview import AgentView
+from core.redis_backend.keys import CellKeys
 from core.roles import Role
+from core.room import Needs
 from core.runtime.portal import Resident, operation
 from core.strategies import CHOOSES, Turns, asks_of, strategy_named
-from core.tasks import Priority, Task
+from core.tasks import Priority, Task, skills_needed
 
 __all__ = ["LoadBalancer", "TaskDistributor", "TaskPriority"]
 
@@ -62,16 +68,18 @@ class LoadBalancer(Resident):
 
     async def _eligible(self, task: Task) -> list[Subordinate]:
         async with self._reading() as (reader, coordinator_id):
-            found = await read_overview(reader, coordinator_id)
+            found = await read_overview(reader, coordinator_id, load().agent)
+            active = [view for view in found.of_role(Role.WORKER) if view.beat and view.health is Health.ACTIVE]
+            held = await _held_runs(reader, active)
         needs = asks_of(task).needs
         children = []
-        for view in found.of_role(Role.WORKER):
-            if view.beat is not None and view.health is Health.ACTIVE:
-                child = Subordinate(view.address, 1, view.beat, 0)
-                for task_id, _ in view.beat.holding:
-                    child.take(task_id)
-                if child.has_slot(needs):
-                    children.append(child)
+        for view in active:
+            assert view.beat
+            child = Subordinate(view.address, 1, view.beat, 0)
+            for task_id, _ in view.beat.holding:
+                child.take(task_id, held.get((view.chain, task_id), ()))
+            if child.has_slot(needs):
+                children.append(child)
         return sorted(children, key=lambda child: child.name)
 
     @asynccontextmanager
@@ -82,6 +90,24 @@ class LoadBalancer(Resident):
             yield reader, self.client._coordinator.agent_id
         finally:
             await reader.close()
+
+
+async def _held_runs(reader: Reader, workers: Iterable[AgentView]) -> dict[tuple[Chain, str], Needs]:
+    """What the tasks need that workers with agents have, since runs of agents have slots of their own. Heartbeats name
+    only their ids, so the records of their distributors are read, one round trip for each of these."""
+    by_cell: dict[str, list[tuple[Chain, str]]] = {}
+    for worker in workers:
+        if worker.beat and worker.beat.agents:
+            ids = [(worker.chain, task_id) for task_id, _ in worker.beat.holding]
+            by_cell.setdefault(worker.chain[1].agent_id, []).extend(ids)
+    held: dict[tuple[Chain, str], Needs] = {}
+    for distributor_id, asked in by_cell.items():
+        if asked:
+            names = [task_id.encode() for _, task_id in asked]
+            records = await read_records(reader, CellKeys(distributor_id).actual, names)
+            needs = {task.task_id: skills_needed(task) for task in records if isinstance(task, Task)}
+            held.update({each: needs[each[1]] for each in asked if each[1] in needs})
+    return held
 
 
 class TaskDistributor(Resident):

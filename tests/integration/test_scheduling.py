@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from core import LoadBalancer, TaskDistributor, TaskPriority
@@ -9,8 +11,15 @@ from core.config.settings import RedisConfig
 from core.errors import UserError
 from core.operations.reader import Reader
 from core.operations.scheduling import Scheduling, read_scheduling
+from core.redis_backend.keys import CellKeys
 from core.redis_client import Wire
+from core.roles import Address, Role
+from core.status_reports import Beat
+from core.tasks import Task
+from tests.builders import SECRET
+from tests.fleets import StoredFleet
 from tests.integration.hierarchy import FAST, house, runs, wait
+from tests.redis_server import RedisServer
 from tests.waiting import until_async
 
 
@@ -72,3 +81,26 @@ async def test_a_task_that_waits_behind_a_long_one_is_taken_back_for_a_worker_th
 
     assert (ended.assigned_to, ended.retry_count, long.assigned_to) == ("d/w2", 1, "d/w1")
     assert long.priority is TaskPriority.HIGH
+
+
+async def test_a_forecast_counts_runs_of_agents_by_themselves(
+    redis_server: RedisServer, redis_config: RedisConfig
+) -> None:
+    top, cell = Address(Role.COORDINATOR, "k"), Address(Role.DISTRIBUTOR, "d")
+    fleet = StoredFleet(redis_server, "k", SECRET.decode())
+    both: dict[str, Any] = {
+        "capabilities": ("task:add", "task:chat"), "agents": ("chat",), "concurrency": 1, "agent_concurrency": 1,
+    }  # fmt: skip
+    for name, holding in (("idle", ()), ("runs", ("run-1",)), ("works", ("task-1",)), ("both", ("run-2", "task-2"))):
+        held = tuple((task_id, 1) for task_id in holding)
+        fleet.add((top, cell, Address(Role.WORKER, name)), Beat(beat=1, holding=held, **both))
+    with redis_server.connect() as admin:
+        for kind, task_type in (("run", "chat"), ("task", "add")):
+            for number in (1, 2):
+                stored = Task(task_id=f"{kind}-{number}", task_type=task_type)
+                admin.hset(CellKeys("d").actual, stored.task_id, stored.to_json())
+    async with house(redis_config) as home:
+        balancer = LoadBalancer(await home.client())
+
+        assert await balancer.find_eligible_agents.aio(Task(task_type="chat")) == ["idle", "works"]
+        assert await balancer.find_eligible_agents.aio(Task(task_type="add")) == ["idle", "runs"]
