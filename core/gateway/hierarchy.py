@@ -34,11 +34,14 @@ from core.gateway.records import BEGINNING, Records
 from core.gateway.sealed_records import SealedRecords
 from core.gateway.store_indexes import StoreIndexes
 from core.gateway.thread_news import ThreadNews
-from core.operations.event_feed import EventFeed, SealsOf
+from core.operations.event_feed import EventFeed
+from core.operations.explain import explained
 from core.operations.fleet_counts import read_fleet_counts
 from core.operations.hierarchy_top import Top, read_top
+from core.operations.quotas import QuotaState, read_quotas
 from core.operations.reader import Reader, opening, reading
 from core.operations.stored_replies import StoredReplies
+from core.operations.task_records import read_in_cell
 from core.redis_backend import delivery_scripts, gateway_scripts, rate_scripts, registry_scripts
 from core.redis_backend.bounded_reads import name_of
 from core.redis_backend.gateway_keys import GatewayKeys
@@ -47,10 +50,10 @@ from core.redis_backend.rate_scripts import TAKE_TOKEN
 from core.registry.discovery import AgentDiscoveryService
 from core.roles import Address, Role, asker_of
 from core.run_stream import LAST_PLACE
-from core.sealing import Seals
 from core.tasks import Task
+from core.waiting_reason import Explanation
 from core.webhooks import WebhookRules
-from core.wiring import keys_for, redis_or_configured, seals_of_agents, secrets_or_configured, server_for
+from core.wiring import redis_or_configured, seals_of_agents, secrets_or_configured, server_for
 
 __all__ = ["Hierarchy", "asks", "check_operator"]
 
@@ -103,6 +106,7 @@ class Hierarchy:
 
     async def __aenter__(self) -> Self:
         redis = self._redis = await server_for(self._given, self._a2a)
+        seals_of = seals_of_agents(self.coordinator_id, self._a2a, redis)
         self._connection = GroupedConnection(
             opening(redis),
             (*rate_scripts.SCRIPTS, *registry_scripts.SCRIPTS, *delivery_scripts.SCRIPTS, *gateway_scripts.SCRIPTS),
@@ -111,11 +115,9 @@ class Hierarchy:
         self.mailboxes = Mailboxes(self._connection, opening(redis), self.gateway_keys)
         self.discovery = AgentDiscoveryService(self.coordinator_id, self._connection)
         self.peers = Peers(self._connection, self.gateway_keys)
-        self.events = EventFan(
-            partial(EventFeed, opening(redis), self.coordinator_id, self._seals(redis)), self._newest_event
-        )
+        self.events = EventFan(partial(EventFeed, opening(redis), self.coordinator_id, seals_of), self._newest_event)
         self._watch = QuestionsWatch(self._connection, self._keys.questions)
-        self.sealed = SealedRecords(self._connection, self.coordinator_id, self._coordinators_seals(redis))
+        self.sealed = SealedRecords(self._connection, self.coordinator_id, seals_of)
         self.crons = CronRuns(self._connection, self.coordinator_id, self.sealed)
         self.records = Records(self._connection, self.coordinator_id, self.crons)
         self.deliveries = Deliveries(self._connection, self.gateway_keys)
@@ -165,18 +167,22 @@ class Hierarchy:
         [newest] = await self.run(("XREVRANGE", self._keys.events, "+", "-", "COUNT", 1))
         return newest[0][0].decode() if newest else "0"
 
-    def _seals(self, redis: RedisConfig) -> SealsOf | None:
-        return seals_of_agents(self.coordinator_id, self._a2a, redis)
-
-    def _coordinators_seals(self, redis: RedisConfig) -> Seals | None:
-        """None: there is only an own key, from which no other follows."""
-        coordinator = Address(Role.COORDINATOR, self.coordinator_id)
-        return None if self._a2a.agent_key else keys_for((coordinator,), self._a2a, redis).seals
-
     async def counts(self) -> FleetCounts:
         """How many agents and tasks there are. Raises TransportDown, ServerRefused."""
         async with self.reading() as reader:
             return await read_fleet_counts(reader, self.coordinator_id, self._agent_config)
+
+    async def explain(self, task: Task) -> Explanation:
+        """Why a task does not run, which was read a moment ago. Raises TransportDown, ServerRefused."""
+        async with self.reading() as reader:
+            in_cell = await read_in_cell(reader, task, self.sealed.task_in_cell)
+            return await explained(reader, self.coordinator_id, task, in_cell, self._agent_config)
+
+    async def quotas(self) -> list[QuotaState]:
+        """All quotas, by name. Raises TransportDown, ServerRefused."""
+        async with self.reading() as reader:
+            found = await read_quotas(reader, self.coordinator_id, self.sealed.quota_in)
+        return [quota for quota in found if quota.allows is not None]
 
     async def task_counts(self) -> Top:
         """How many tasks there are. Raises TransportDown, ServerRefused."""

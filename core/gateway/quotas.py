@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt
 from core.gateway.access import caller_of
 from core.gateway.hierarchy import Hierarchy, check_operator
 from core.gateway.run_requests import Body
-from core.operations.quotas import read_quotas
 
 __all__ = ["router"]
 
@@ -50,8 +49,7 @@ async def list_quotas(request: Request) -> QuotasBody:
     """The quotas of tenants and types of tasks, and what is used of them; to a key or token of a tenant, its own."""
     caller = caller_of(request)
     hierarchy: Hierarchy = request.app.state.hierarchy
-    async with hierarchy.reading() as reader:
-        found = await read_quotas(reader, hierarchy.coordinator_id)
+    found = await hierarchy.quotas()
     return QuotasBody(quotas=[QuotaView(**quota.to_dict()) for quota in found if caller.sees(_tenant_of(quota.name))])
 
 

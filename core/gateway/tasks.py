@@ -28,7 +28,6 @@ from core.gateway.task_bodies import (
 )
 from core.gateway.visible_tasks import check_own_threads, sees, visible_task
 from core.gateway.webhooks import of_task
-from core.operations.explain import explain
 from core.operations.task_pages import page_of_tasks
 from core.tasks import Task, TaskStatus
 from core.waiting_reason import WaitingFor
@@ -196,8 +195,7 @@ async def explain_task(request: Request, task_id: TaskId) -> ReasonBody:
     """Why a task waits, or where it is."""
     hierarchy: Hierarchy = request.app.state.hierarchy
     task = await visible_task(hierarchy, caller_of(request), task_id)
-    async with hierarchy.reading() as reader:
-        why = await explain(reader, hierarchy.coordinator_id, task_id)
+    why = await hierarchy.explain(task)
     return ReasonBody(task_id=task_id, status=task.status, **why.to_dict())
 
 

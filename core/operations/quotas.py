@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -38,18 +39,25 @@ class QuotaState:
         }
 
 
-async def read_quotas(source: Runs, coordinator_id: str) -> list[QuotaState]:
-    """All quotas, by name. Raises TransportDown, ServerRefused."""
+def _as_it_stands(name: bytes, record: bytes) -> Quota | None:
+    return stored_quota(record)
+
+
+async def read_quotas(
+    source: Runs, coordinator_id: str, opened: Callable[[bytes, bytes], Quota | None] = _as_it_stands
+) -> list[QuotaState]:
+    """All quotas, by name. `opened`: what a record under a name is taken for; as it stands, whoever has written it is
+    believed. What is used of them is believed in any case: it decides nothing. Raises TransportDown, ServerRefused."""
     keys = CoordinatorKeys(coordinator_id)
     [stored, text] = await source.run(("HGETALL", keys.quotas), ("HGET", keys.header, "waiting"))
     told = told_in(text).quotas
     return [
-        _state(name.decode(errors="replace"), quota, told)
+        _state(name.decode(errors="replace"), opened(name, quota), told)
         for name, quota in sorted(zip(stored[::2], stored[1::2], strict=True))
     ]
 
 
-def _state(name: str, stored: bytes, told: dict[str, QuotaUse]) -> QuotaState:
+def _state(name: str, quota: Quota | None, told: dict[str, QuotaUse]) -> QuotaState:
     use = told.get(name, QuotaUse())
     until = moment(use.until_ms) if use.until_ms is not None else None
-    return QuotaState(name, stored_quota(stored), use.in_flight, use.full or until is not None, until)
+    return QuotaState(name, quota, use.in_flight, use.full or until is not None, until)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from core.errors import BadTask, UserError
@@ -12,7 +13,7 @@ from core.redis_backend.shared_state import Runs
 from core.stored import shown
 from core.tasks import Task
 
-__all__ = ["Unreadable", "newest_tasks", "read_records", "read_task", "record_in"]
+__all__ = ["Unreadable", "newest_tasks", "read_in_cell", "read_records", "read_task", "record_in"]
 
 #: Number of records that are read at once.
 PAGE = 200
@@ -40,6 +41,10 @@ def record_in(task_id: bytes, record: Any) -> Task | Unreadable:
     return task
 
 
+def _as_it_stands(distributor_id: str, task_id: bytes, record: Any) -> Task | Unreadable:
+    return record_in(task_id, record)
+
+
 async def read_records(
     source: Runs, key: str, ids: Sequence[bytes], opened: Callable[[bytes, Any], Task | Unreadable] = record_in
 ) -> list[Task | Unreadable]:
@@ -60,10 +65,20 @@ async def read_task(source: Runs, coordinator_id: str, task_id: str) -> tuple[Ta
     task = records[0] if records else None
     if isinstance(task, Unreadable):
         raise UserError(f"the record of {task_id!r} cannot be read: {task.why}")
-    if task is None or task.assigned_to is None or task.status.ended:
-        return task, None
-    in_cell = await read_records(source, CellKeys(task.assigned_to).actual, ids)
-    return task, next((record for record in in_cell if isinstance(record, Task)), None)
+    return task, await read_in_cell(source, task) if task else None
+
+
+async def read_in_cell(
+    source: Runs, task: Task, opened: Callable[[str, bytes, Any], Task | Unreadable] = _as_it_stands
+) -> Task | None:
+    """The record in the cell of the distributor that has an open task; None: there is none that can be read. `opened`:
+    what a record of a distributor is taken for, as in `read_records`."""
+    distributor_id = task.assigned_to
+    if distributor_id is None or task.status.ended:
+        return None
+    key, ids = CellKeys(distributor_id).actual, [task.task_id.encode()]
+    found = await read_records(source, key, ids, partial(opened, distributor_id))
+    return next((record for record in found if isinstance(record, Task)), None)
 
 
 async def newest_tasks(source: Runs, coordinator_id: str) -> AsyncGenerator[Task | Unreadable, None]:

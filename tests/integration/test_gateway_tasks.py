@@ -21,7 +21,7 @@ from core.client.agent_client import AgentClient
 from core.config.variables import secret_text
 from core.operations.acl import rules_of_gateway
 from core.redis_backend.gateway_keys import GatewayKeys
-from core.redis_backend.keys import CoordinatorKeys
+from core.redis_backend.keys import CellKeys, CoordinatorKeys
 from core.roles import Address, Role
 from core.trace_context import TraceContext
 from tests.executor_bench import USER_CODE
@@ -324,6 +324,35 @@ def test_a_record_that_somebody_else_wrote_to_redis_is_shown_to_nobody(doors: Do
     said = [line for line in doors.gateways.log(doors.open).splitlines() if "record_rejected" in line]
     assert len([line for line in said if "sealed/1" in line]) == 1, "not at each look"
     http.post(f"/tasks/{copied}/cancel")
+
+
+def test_a_gateway_explains_and_tells_of_quotas_by_what_agents_have_sealed(
+    doors: Doors, http: httpx.Client
+) -> None:
+    [task_id] = submitted(http, {"task_type": "wait_async", "task_id": "sealed/3"})
+    until(lambda: http.get(f"/tasks/{task_id}/explain").json()["waits_for"] == "running", "it runs")
+    cell, quotas = CellKeys("distributor-1").actual, CoordinatorKeys("coordinator-1").quotas
+    tiers = doors.gateways.tiers
+    with redis_of(doors) as client, AgentClient(tiers.redis, tiers.secrets, client_id="operator:test") as operator:
+        ours = bytes(client.hget(cell, task_id) or b"")
+        client.hset(cell, task_id, ours.replace(b'"attempt":1', b'"attempt":7'))
+        why = http.get(f"/tasks/{task_id}/explain").json()
+        assert ("attempt 7" in why["sentence"], why["waits_for"]) == (False, "all_full")
+        client.hset(cell, task_id, ours)
+        assert "attempt 1" in http.get(f"/tasks/{task_id}/explain").json()["sentence"]
+        http.post(f"/tasks/{task_id}/cancel")
+
+        for name in "tenant:sealed", "tenant:other":
+            operator.set_quota(name, at_once=3)
+        sealed = client.hgetall(quotas)
+        client.hset(quotas, b"tenant:sealed", sealed[b"tenant:sealed"].replace(b"3", b"9", 1))
+        client.hset(quotas, b"tenant:made-up", sealed[b"tenant:other"])
+        client.hset(quotas, b"tenant:none", b'{"at_once":0}')
+        found = http.get("/quotas").json()["quotas"]
+        assert [(quota["name"], quota["at_once"]) for quota in found] == [("tenant:other", 3)]
+        client.hdel(quotas, b"tenant:made-up", b"tenant:none")
+        for name in "tenant:sealed", "tenant:other":
+            operator.remove_quota(name)
 
 
 def rejected_records(http: httpx.Client) -> float:
