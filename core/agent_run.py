@@ -6,7 +6,7 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 import msgspec
 import orjson
@@ -39,7 +39,7 @@ NEEDS = {
     "interrupt_before": "a list of names of nodes, or ['*'] for all",
     "interrupt_after": "a list of names of nodes, or ['*'] for all",
     "on_change": "'continue', 'restart' or 'fail'",
-    "stream": "a list of 'values', 'updates', 'messages', 'custom', 'tasks', 'checkpoints', 'debug', 'events'",
+    "stream": f"a list of {', '.join(map(repr, get_args(Stream)))}",
     "checkpoint_id": "the id of a checkpoint, besides a thread_id",
     "is_command": "True or False",
     "describes": "True or False",

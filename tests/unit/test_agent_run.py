@@ -140,7 +140,7 @@ OBJECT = "expected an object, such as"
         (
             {"stream": ["tokens"]},
             "run option 'stream': expected a list of 'values', 'updates', 'messages', 'custom', 'tasks',"
-            """ 'checkpoints', 'debug', 'events' (got '["tokens"]')""",
+            """ 'checkpoints', 'debug', 'events', 'tools' (got '["tokens"]')""",
         ),
     ],
 )  # fmt: skip

@@ -334,7 +334,9 @@ def test_a_module_is_found_in_the_current_directory(
         (None, "there is no such file"),
         ("import made_absent", "needs the module 'made_absent'"),
         ("1 / 0", "ZeroDivisionError: division by zero"),
-        ("def broken(:", "SyntaxError"),
+        ("def broken(:", r"SyntaxError: invalid syntax \(/"),
+        ("x = 1\n    y = 2", r"IndentationError: unexpected indent \(/"),
+        ("def broken(:", r"made_wrong.py:1\)"),
         ("x = 1", "nothing in there is marked @task"),
     ],
 )

@@ -91,6 +91,8 @@ def _cure(name: str, error: Exception) -> str:
 
 def raised(error: BaseException) -> str:
     """What an import raised, and where, as the end of a sentence."""
+    if isinstance(error, SyntaxError):  # it is not where Python has met it
+        return f"raised {type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})"
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     return f"raised {type(error).__name__}: {error}{where}"
