@@ -87,7 +87,7 @@ def update(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for which it may stand in line.")] = 60.0,
 ) -> None:
     """Update the state of a thread, as a node of its graph would. A worker does it when the runs before have ended."""
-    stored = run(_updated(thread_id, json_argument("the values", values), as_node, checkpoint, graph, timeout))
+    stored = run(_updated(thread_id, json_argument("the update", values), as_node, checkpoint, graph, timeout))
     say(f"{thread_id} goes on from {stored}")
 
 
