@@ -58,8 +58,17 @@ class GroupedConnection(Resident):
 
     @operation
     async def close(self) -> None:
-        """Closes the connection; the next call opens it again. A client of the program's own stays open."""
+        """Closes the connection; the next call opens it again, and those that wait raise TransportDown. A client of the
+        program's own stays open."""
+        if isinstance(self._connection, OwnClient):
+            return
+        waiting, self._waiting = self._waiting, []
+        if self._group is not None:
+            self._group.leave()
         await self._connection.close()
+        for _, replies in waiting:
+            if not replies.done():
+                replies.set_exception(TransportDown("the connection to Redis was closed"))
 
     def _send(self) -> None:
         """Sends all that waits. An open connection needs no task for that, and whoever has asked goes on in the turn
@@ -113,6 +122,11 @@ class _Group:
             if not replies.done():  # whoever waited may have been cancelled meanwhile
                 replies.set_exception(error)
         self._then()
+
+    def leave(self) -> None:
+        """Ends what opens the connection, or asks again, for the sake of these commands."""
+        if self._task is not None:
+            self._task.cancel()
 
     def wait_for(self, call: Coroutine[Any, Any, list[Any]]) -> None:
         """Tells all what the call gives or raises."""

@@ -21,6 +21,7 @@ class Line:
 
     def __init__(self) -> None:
         self.asked, self.breaks = asyncio.Event(), asyncio.Event()
+        self.exchanges = 0
 
     async def connect(self) -> None:
         """It is open."""
@@ -29,6 +30,7 @@ class Line:
         self, commands: Sequence[Command], *, timeout_s: float | None = None, max_bytes: int | None = None
     ) -> list[Any]:
         self.asked.set()
+        self.exchanges += 1
         await self.breaks.wait()
         raise TransportDown("cut")
 
@@ -48,3 +50,21 @@ async def test_who_is_cancelled_keeps_nobody_else_from_hearing_that_the_connecti
 
     with pytest.raises(TransportDown, match="cut"):
         await asyncio.wait_for(stays, 10)
+
+
+async def test_what_waits_when_the_connection_is_closed_does_not_open_it_again() -> None:
+    line = Line()
+    connection = GroupedConnection(lambda: line, ())
+    on_its_way = asyncio.create_task(connection.run(("GET", "a")))
+    await line.asked.wait()
+    waits = asyncio.create_task(connection.run(("GET", "b")))
+    await asyncio.sleep(0)
+    await connection.close.aio()
+    line.breaks.set()
+
+    for asked in on_its_way, waits:
+        with pytest.raises(TransportDown):
+            await asyncio.wait_for(asked, 10)
+    assert line.exchanges == 1
+    with pytest.raises(TransportDown, match="cut"):
+        await connection.run(("GET", "c"))
