@@ -11,6 +11,7 @@ from core.checkpoints.connection import GroupedConnection
 from core.gateway.problems import Problem
 from core.registry.agent_info import AgentInfo, Lifecycle
 from core.registry.discovery import AgentDiscoveryService, Wanted
+from core.roles import Role
 from core.store_index import CAPABILITY, StoreIndex, indexes_in
 
 __all__ = ["KNOWN_S", "StoreIndexes"]
@@ -78,7 +79,8 @@ class StoreIndexes:
 
     async def _having(self, capability: str) -> tuple[StoreIndex | None, bool]:
         """The index of this capability, if somebody has it; and whether one of them stays."""
-        page = await self._discovery.find(Wanted(capabilities=(capability,)), limit=WORKERS_LOOKED_AT)
+        wanted = Wanted(agent_type=Role.WORKER, capabilities=(capability,))
+        page = await self._discovery.find(wanted, limit=WORKERS_LOOKED_AT)
         having = [(agent, index) for agent in page.agents for index in indexes_in(agent.metadata)]
         having = [(agent, index) for agent, index in having if index.capability == capability]
         return having[0][1] if having else None, any(_stays(agent) for agent, _ in having)
@@ -96,8 +98,9 @@ class StoreIndexes:
             lost = msgspec.json.decode(told or b"", type=StoreIndex)
         except msgspec.MsgspecError:  # there is nothing, or nothing of ours
             return None
-        graphs = lost.graphs[:GRAPHS_LOOKED_AT]
-        pages = await asyncio.gather(*(self._discovery.find(Wanted(graph=name), limit=1) for name in graphs))
+        # Distributors list what their workers have, and had a moment ago.
+        graphs = [Wanted(agent_type=Role.WORKER, graph=name) for name in lost.graphs[:GRAPHS_LOOKED_AT]]
+        pages = await asyncio.gather(*(self._discovery.find(wanted, limit=1) for wanted in graphs))
         if any(page.agents for page in pages):
             await self._run(("DEL", self._key))
             return None
