@@ -9,10 +9,11 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from core.gateway.hierarchy import Hierarchy
-from core.gateway.json_answers import as_json, json_answer
+from core.gateway.json_answers import json_answer
 from core.gateway.problems import Problem
 from core.gateway.run_requests import Body, Minutes
 from core.gateway.visible_records import hierarchy_of
+from core.json_values import as_json
 
 __all__ = ["label_of", "router"]
 
