@@ -202,7 +202,8 @@ READ = (
 local function selected()
     local limit, prefix, found = tonumber(ARGV[8]), 'c' .. ARGV[4] .. '\\0', {}
     if ARGV[3] == '0' and ARGV[5] == '' then
-        local from = ARGV[6] == '' and '[' .. prefix .. '\\255' or '(' .. prefix .. ARGV[6]
+        local from = (ARGV[4] < ARGV[7] and '[' or '(') .. prefix .. ARGV[6]
+        if ARGV[6] == '' then from = '[' .. prefix .. '\\255' end
         for i, name in ipairs(redis.call('ZREVRANGEBYLEX', KEYS[3], from, '[' .. prefix, 'LIMIT', 0, limit)) do
             found[i] = {ARGV[4], string.sub(name, #prefix + 1)}
         end
