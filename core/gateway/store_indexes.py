@@ -7,9 +7,9 @@ import time
 
 import msgspec
 
-from core.checkpoints.connection import GroupedConnection
 from core.gateway.problems import Problem
 from core.registry.agent_info import AgentInfo, Lifecycle
+from core.registry.agent_registry import Scripted
 from core.registry.discovery import AgentDiscoveryService, Wanted
 from core.roles import Role
 from core.store_index import CAPABILITY, StoreIndex, indexes_in
@@ -37,10 +37,10 @@ class StoreIndexes:
     """What is known of the indexes of one hierarchy. All its gateways remember the last one together, so that an item
     is not stored without vectors, unnoticed, while those are away that would embed it."""
 
-    def __init__(self, discovery: AgentDiscoveryService, connection: GroupedConnection, key: str) -> None:
-        """`key`: where it is remembered."""
+    def __init__(self, discovery: AgentDiscoveryService, source: Scripted, key: str) -> None:
+        """`source`: as of `discovery`. `key`: where the last index is remembered."""
         self._discovery = discovery
-        self._run = connection.run
+        self._run = source.run
         self._key = key
         self._known: StoreIndex | None = None
         self._refusal: tuple[int, str] | None = None
