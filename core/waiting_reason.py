@@ -19,7 +19,7 @@ from core.task_exclusion import excluded_until
 from core.tasks import Task, TaskStatus, skills_needed
 from core.waiting_counts import WaitingFor
 
-__all__ = ["Explanation", "WaitingFor", "stuck_reason", "waiting_reason", "why_waiting"]
+__all__ = ["Explanation", "WaitingFor", "why_waiting"]
 
 S, W = TaskStatus, WaitingFor
 AGENTS_UP = "agents up"
@@ -48,19 +48,6 @@ class Explanation:
             "until": self.until.isoformat() if self.until else None,
             "numbers": self.numbers,
         }
-
-
-def waiting_reason(task: Task | None, in_cell: Task | None, overview: Overview) -> str:
-    """The sentence of `why_waiting`; empty for a task that has ended."""
-    why = why_waiting(task, in_cell, overview)
-    return "" if why.waits_for is W.NOTHING else why.sentence
-
-
-def stuck_reason(task: Task | None, in_cell: Task | None, overview: Overview) -> str:
-    """Why a task will wait until somebody intervenes, with the cure; empty: it makes progress, or only waits its turn.
-    The arguments are those of `why_waiting`."""
-    why = why_waiting(task, in_cell, overview)
-    return why.sentence if why.stuck else ""
 
 
 def why_waiting(task: Task | None, in_cell: Task | None, overview: Overview) -> Explanation:

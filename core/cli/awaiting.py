@@ -51,21 +51,20 @@ async def telling_why(configured: Settings, task_id: str) -> AsyncIterator[None]
 async def _tell_why(configured: Settings, task_id: str) -> None:
     """Says what the task waits for, after a moment and whenever the reason changes."""
     from core.errors import WorldError
-    from core.operations.overview import read_overview
+    from core.operations.explain import explained
     from core.operations.task_records import read_task
-    from core.waiting_reason import waiting_reason
+    from core.waiting_reason import WaitingFor
 
     await asyncio.sleep(PATIENCE_S)
     said = ""
     while True:
         with suppress(WorldError):  # the client itself logs that Redis is away
             async with looking(configured) as reader:
-                overview = await read_overview(reader, configured.coordinator_id, configured.agent)
                 task, in_cell = await read_task(reader, configured.coordinator_id, task_id)
-            reason = waiting_reason(task, in_cell, overview)
-            if reason and reason != said:
-                note(f"waiting: {reason}")
-                said = reason
+                why = await explained(reader, configured.coordinator_id, task, in_cell, configured.agent)
+            if why.waits_for is not WaitingFor.NOTHING and why.sentence != said:
+                note(f"waiting: {why.sentence}")
+                said = why.sentence
         await asyncio.sleep(POLL_S)
 
 

@@ -108,11 +108,14 @@ async def _list_rejected(configured: Settings, limit: int) -> list[RejectedMessa
 
 
 async def _distributors(reader: Reader, configured: Settings) -> list[str]:
-    from core.operations.overview import read_overview
-    from core.roles import Role
+    from core.natural_order import natural_key
+    from core.operations.hierarchy_top import chains_in, read_top
+    from core.operations.stored_replies import StoredReplies
 
-    overview = await read_overview(reader, configured.coordinator_id, configured.agent)
-    return [agent.agent_id for agent in overview.of_role(Role.DISTRIBUTOR)]
+    found = StoredReplies()
+    top = await read_top(reader, configured.coordinator_id, found, with_members=True)
+    chains = chains_in(configured.coordinator_id, top, found)
+    return sorted({chain[1].agent_id for chain in chains if len(chain) > 1}, key=natural_key)
 
 
 def _rejected_row(message: RejectedMessage) -> tuple[str, ...]:

@@ -48,11 +48,11 @@ def stop(yes: Yes = False) -> None:
 
 async def _living(configured: Settings) -> list[str]:
     """The agents that use the server."""
-    from core.operations.overview import read_overview
+    from core.operations.fleet_counts import read_fleet_counts
 
     async with looking(configured) as reader:
-        overview = await read_overview(reader, configured.coordinator_id, configured.agent)
-        return [f"{agent.address}" for agent in overview.agents if agent.up]
+        counts = await read_fleet_counts(reader, configured.coordinator_id, configured.agent)
+        return [f"{agent.chain[-1]}" for agent in counts.agents if agent.up]
 
 
 @app.command()

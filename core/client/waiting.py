@@ -45,10 +45,10 @@ class WaitingReason:
             self._said = reason
 
     async def _reason(self, task_id: str) -> str:
-        from core.operations.overview import read_overview
+        from core.operations.explain import explained
         from core.operations.task_records import read_task
-        from core.waiting_reason import stuck_reason
 
         async with self._server.reading() as reader:
-            overview = await read_overview(reader, self._coordinator_id, load().agent)
-            return stuck_reason(*await read_task(reader, self._coordinator_id, task_id), overview)
+            task, in_cell = await read_task(reader, self._coordinator_id, task_id)
+            why = await explained(reader, self._coordinator_id, task, in_cell, load().agent)
+            return why.sentence if why.stuck else ""

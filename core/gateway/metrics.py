@@ -134,9 +134,7 @@ def _of_gateway(measures: GatewayMeasures, rejected: int) -> Iterator[Metric]:
     yield histograms("gateway_request_duration", "Until the answer was whole.", measures.durations, "route")
     yield GaugeMetricFamily("gateway_requests_in_flight", "That are being answered now.", measures.in_flight)
     yield GaugeMetricFamily("gateway_streams_open", "Event streams and WebSockets among those.", measures.streams)
-    yield CounterMetricFamily(
-        "gateway_records_rejected", "Records that no agent has sealed, passed over.", rejected
-    )
+    yield CounterMetricFamily("gateway_records_rejected", "Records that no agent has sealed, passed over.", rejected)
 
 
 def fleet_metrics(counts: FleetCounts | None) -> Iterator[Metric]:

@@ -31,24 +31,27 @@ async def explain(source: Runs, coordinator_id: str, task_id: str, config: Agent
 
 
 async def explained(
-    source: Runs, coordinator_id: str, task: Task, in_cell: Task | None, config: AgentConfig | None = None
+    source: Runs, coordinator_id: str, task: Task | None, in_cell: Task | None, config: AgentConfig | None = None
 ) -> Explanation:
-    """As `explain`, of a task whose records were read already, as `read_task` gives them."""
+    """As `explain`, of a task whose records were read already, as `read_task` gives them; None: there is none yet."""
     # The one worker that has it is enough, unless nobody can run it: then those that get nothing now are looked at,
     # since their distributors do not say what they can do; and all, if no distributor has a worker.
-    here = (Address(Role.COORDINATOR, coordinator_id), Address(Role.DISTRIBUTOR, task.assigned_to or ""))
-    runs = in_cell is not None and in_cell.status is TaskStatus.IN_PROGRESS
-    workers = [(*here, Address(Role.WORKER, in_cell.assigned_to or ""))] if in_cell is not None and runs else []
+    workers = []
+    if task is not None and in_cell is not None and in_cell.status is TaskStatus.IN_PROGRESS:
+        here = Address(Role.COORDINATOR, coordinator_id), Address(Role.DISTRIBUTOR, task.assigned_to or "")
+        workers = [(*here, Address(Role.WORKER, in_cell.assigned_to or ""))]
     overview = await read_overview(source, coordinator_id, config, workers=workers)
     why = why_waiting(task, in_cell, overview)
     if why.waits_for in (WaitingFor.NOBODY_HAS, WaitingFor.SUSPECT_FLEET):
         idle = overview.idle_workers if overview.workers_up else None
         if idle or idle is None:
             why = why_waiting(task, in_cell, await read_overview(source, coordinator_id, config, workers=idle))
-    if why.waits_for is WaitingFor.RUNNING and (limit := await waits_at(source, coordinator_id, task.task_id)):
+    if task is None or why.waits_for is not WaitingFor.RUNNING:
+        return why
+    if limit := await waits_at(source, coordinator_id, task.task_id):
         cure = "agents limits list; agents limits set NAME raises one"
         return replace(why, waits_for=WaitingFor.RATE_LIMIT, sentence=f"{why.sentence}; {limit}", cure=cure)
-    if why.waits_for is WaitingFor.RUNNING and (budget := await _budget_waited_for(source, coordinator_id, task)):
+    if budget := await _budget_waited_for(source, coordinator_id, task):
         sentence = f"{why.sentence}; calls under way have reserved what is left of the budget of task {budget!r}"
         return replace(why, waits_for=WaitingFor.BUDGET, sentence=sentence, cure=f"agents tasks tree {budget}")
     return why

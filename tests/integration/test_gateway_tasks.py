@@ -326,9 +326,7 @@ def test_a_record_that_somebody_else_wrote_to_redis_is_shown_to_nobody(doors: Do
     http.post(f"/tasks/{copied}/cancel")
 
 
-def test_a_gateway_explains_and_tells_of_quotas_by_what_agents_have_sealed(
-    doors: Doors, http: httpx.Client
-) -> None:
+def test_a_gateway_explains_and_tells_of_quotas_by_what_agents_have_sealed(doors: Doors, http: httpx.Client) -> None:
     [task_id] = submitted(http, {"task_type": "wait_async", "task_id": "sealed/3"})
     until(lambda: http.get(f"/tasks/{task_id}/explain").json()["waits_for"] == "running", "it runs")
     cell, quotas = CellKeys("distributor-1").actual, CoordinatorKeys("coordinator-1").quotas

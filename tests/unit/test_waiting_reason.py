@@ -14,7 +14,7 @@ from core.overview import AgentView, Overview, health_at
 from core.roles import Address, Role
 from core.status_reports import Beat, Kind
 from core.tasks import Task, TaskError, TaskStatus, Then
-from core.waiting_reason import stuck_reason, waiting_reason, why_waiting
+from core.waiting_reason import WaitingFor, why_waiting
 from core.waits import Wait
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
@@ -46,6 +46,18 @@ def a_hierarchy(
 
 def a_task(status: TaskStatus = TaskStatus.PENDING, **fields: Any) -> Task:
     return Task(**{"task_id": "t", "task_type": "sum", "created_at": NOW, "status": status, **fields})
+
+
+def waiting_reason(task: Task | None, in_cell: Task | None, overview: Overview) -> str:
+    """The sentence; empty for a task that has ended."""
+    why = why_waiting(task, in_cell, overview)
+    return "" if why.waits_for is WaitingFor.NOTHING else why.sentence
+
+
+def stuck_reason(task: Task | None, in_cell: Task | None, overview: Overview) -> str:
+    """The sentence, if somebody has to intervene."""
+    why = why_waiting(task, in_cell, overview)
+    return why.sentence if why.stuck else ""
 
 
 UP = a_hierarchy()
