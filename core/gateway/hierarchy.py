@@ -52,10 +52,11 @@ from core.roles import Address, Role, asker_of
 from core.run_stream import LAST_PLACE
 from core.tasks import Task
 from core.waiting_reason import Explanation
+from core.waits import Wait
 from core.webhooks import WebhookRules
 from core.wiring import redis_or_configured, seals_of_agents, secrets_or_configured, server_for
 
-__all__ = ["Hierarchy", "asks", "check_operator"]
+__all__ = ["Hierarchy", "answer_to", "asks", "check_operator"]
 
 #: Nobody is called.
 NO_WEBHOOKS = WebhookRules()
@@ -217,8 +218,9 @@ class Hierarchy:
         [found] = await self._connection.run(("XREVRANGE", self._keys.run_stream(task_id), "+", "-", "COUNT", 1))
         return f"{found[0][0].decode()}/{LAST_PLACE}" if found else BEGINNING
 
-    async def over(self, task_id: str) -> Task:
-        """The task, once it has ended or asks something. Raises as `AgentClient.result`."""
+    async def over(self, task_id: str, attempts_before: int = 0) -> Task:
+        """The task, once it has ended or asks something. `attempts_before`: those before an answer with which it goes
+        on, so that it is not over while the coordinator has yet to take that. Raises as `AgentClient.result`."""
         ended = asyncio.create_task(self.client.result.aio(task_id))
         try:
             while True:
@@ -231,10 +233,21 @@ class Hierarchy:
                     return ended.result()
                 with suppress(TransportDown):  # the look for questions waits until Redis is back
                     task = await self.task(task_id)
-                    if task is not None and asks(task):
+                    if task is not None and asks(task) and not await self._is_answered(task, attempts_before):
                         return task
         finally:
             ended.cancel()
+
+    async def _is_answered(self, task: Task, attempts_before: int) -> bool:
+        """Whether an answer to what a task asks is on its way."""
+        if task.attempt > attempts_before:
+            return False
+        return await self.records.is_taken([answer_to(task, wait) for wait in task.waits if wait.is_open_question])
+
+
+def answer_to(task: Task, wait: Wait) -> str:
+    """Under what name gateways take the answer to a question: see `Records.claim_answers`."""
+    return f"{task.task_id}:{task.attempt}:{wait.id}"
 
 
 @dataclass

@@ -139,7 +139,7 @@ async def _of_run(hierarchy: Hierarchy, run: RunRecord) -> AsyncGenerator[tuple[
                 break
             for event in told.chunk(chunk):
                 yield event, told.at_ms
-        task = await hierarchy.over(run.task_id) if run.until is None else None
+        task = await hierarchy.over(run.task_id, run.attempts_before) if run.until is None else None
     except UnknownTask:
         pass  # its record has expired, and what it has told with it
     for event in told.end(task):

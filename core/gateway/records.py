@@ -271,6 +271,11 @@ class Records:
             await self.forget_answers([name for name, is_ours in zip(names, taken, strict=True) if is_ours])
         return all(taken)
 
+    async def is_taken(self, names: Sequence[str]) -> bool:
+        """Whether somebody has taken one of these answers."""
+        [count] = await self._run(("EXISTS", *(self._keys.answer(name) for name in names))) if names else [0]
+        return bool(count)
+
     async def forget_answers(self, names: Sequence[str]) -> None:
         """Leaves answers to others that were taken, and not given."""
         if names:

@@ -53,7 +53,7 @@ async def run_over(hierarchy: Hierarchy, run: RunRecord) -> Task:
     """The task of a run, once the run is over."""
     if run.until is not None and (task := await hierarchy.task(run.task_id)):
         return task
-    return await hierarchy.over(run.task_id)
+    return await hierarchy.over(run.task_id, run.attempts_before)
 
 
 class _Teller:
@@ -122,7 +122,7 @@ class _Teller:
 
 async def _ending(hierarchy: Hierarchy, run: RunRecord, teller: _Teller) -> list[ServerEvent]:
     """How the run has ended, and that it has."""
-    task = await hierarchy.over(run.task_id) if run.until is None else None
+    task = await hierarchy.over(run.task_id, run.attempts_before) if run.until is None else None
     events: list[ServerEvent] = []
     if task is not None and asks(task) and not teller.told_interrupt and (asked := interrupts_of(task)):
         events.append(ServerEvent("values", {INTERRUPT: asked}))

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from core.errors import UnknownTask
 from core.gateway.assistants import assistant_named
-from core.gateway.hierarchy import Hierarchy, asks
+from core.gateway.hierarchy import Hierarchy, answer_to, asks
 from core.gateway.problems import Problem
 from core.gateway.records import AssistantRecord, RunRecord
 from core.gateway.run_events import BREAKPOINT, INTERRUPT, error_of, interrupts_of
@@ -156,7 +156,7 @@ async def _gone_on(
         wait for wait in task.waits
         if wait.is_open_question and (wait.id in answers or wait.id.startswith(BREAKPOINT))
     ]  # fmt: skip
-    claims = [f"{task.task_id}:{task.attempt}:{wait.id}" for wait in answered]
+    claims = [answer_to(task, wait) for wait in answered]
     if not await hierarchy.records.claim_answers(claims):
         raise Problem(409, ANSWERED.format(run.thread_id))
     after = await hierarchy.last_chunk(task.task_id)
@@ -193,7 +193,7 @@ async def run_outcome(hierarchy: Hierarchy, run: RunRecord) -> Any:
 async def over(hierarchy: Hierarchy, run: RunRecord) -> Task | None:
     """The task of a run, once that is over; None: its record has expired, or its question was answered."""
     try:
-        return await hierarchy.over(run.task_id) if run.until is None else None
+        return await hierarchy.over(run.task_id, run.attempts_before) if run.until is None else None
     except UnknownTask:
         return None
 

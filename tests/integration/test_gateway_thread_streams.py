@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import uuid4
@@ -194,6 +196,43 @@ async def test_a_gateway_whose_clock_is_ahead_hides_nothing_that_comes(sdk: Lang
         await stream.run.start(input=HELLO)
         [message] = await all_of(stream.messages)
         assert await message.text == "hello there"
+
+
+async def test_a_run_is_told_whose_answer_the_coordinator_has_not_taken_yet(sdk: LangGraphClient, door: Door) -> None:
+    thread_id = (await sdk.threads.create())["thread_id"]
+    await sdk.runs.wait(thread_id, "asks", input=EMPTY)
+    told: list[tuple[str, str]] = []
+    redis = door.tiers.redis
+
+    async def listen() -> None:
+        url, wanted = f"{door.urls[0]}/threads/{thread_id}/stream/events", {"channels": ["lifecycle"]}
+        async with httpx.AsyncClient(timeout=WITHIN_S) as http, http.stream("POST", url, json=wanted) as response:
+            async for line in response.aiter_lines():
+                if line.startswith("data: "):
+                    event = orjson.loads(line.removeprefix("data: "))
+                    told.append((event["event_id"].split(":")[1], event["params"]["data"]["event"]))
+
+    with Redis.from_url(f"{secret_text(redis.url)}", password=secret_text(redis.password)) as there:
+
+        def looks() -> int:
+            return int(there.info("commandstats").get("cmdstat_zscore", {"calls": 0})["calls"])
+
+        listening = asyncio.create_task(listen())
+        await until_async(lambda: len(told) == 2, "the run that asks is told", WITHIN_S)
+        coordinator = door.tiers.pid("coordinator-1")
+        os.kill(coordinator, signal.SIGSTOP)
+        try:
+            answering = asyncio.create_task(sdk.runs.create(thread_id, "asks", command={"resume": "yes"}))
+            await until_async(lambda: there.hlen(GatewayKeys("coordinator-1").runs(thread_id)) == 2, "it is recorded")
+            before = looks()
+            await until_async(lambda: looks() >= before + 5, "the gateway has looked whether it asks", WITHIN_S)
+        finally:
+            os.kill(coordinator, signal.SIGCONT)
+        run_id = (await answering)["run_id"]
+        await sdk.runs.join(thread_id, run_id)
+        await until_async(lambda: len(told) >= 4, "the run that goes on is told", WITHIN_S)
+        listening.cancel()
+    assert [state for name, state in told if name == run_id] == ["running", "completed"]
 
 
 async def test_a_websocket_may_be_there_before_its_thread(door: Door) -> None:
