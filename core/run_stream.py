@@ -18,6 +18,7 @@ from core.run_keys import AttemptKey, RunKey
 
 __all__ = [
     "LAST_PLACE",
+    "MAX_BYTES",
     "MAX_ENTRIES",
     "STREAM_TTL_MS",
     "EntryCheck",
@@ -34,8 +35,8 @@ STREAM_TTL_MS = 60 * 60 * 1000
 LAST_PLACE = 2**31
 #: What the data of a chunk say that was not told.
 LEFT_OUT = frozenset({"left_out", "left_out_bytes"})
-#: Number of entries that are kept of a stream; the oldest go first.
-MAX_ENTRIES = 10_000
+#: How much is kept of a stream, in entries and, by their mean size, in bytes; the oldest go first.
+MAX_ENTRIES, MAX_BYTES = 10_000, 64 * 1024 * 1024
 
 _NUMBER = re.compile(rb"[0-9]{1,18}")
 _CHUNK_ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})/(-?[0-9]{1,10})")
@@ -69,14 +70,15 @@ def place_of(chunk_id: str) -> tuple[int, int, int]:
 
 
 def entry_of(
-    key: str, attempt: int, number: int, chunks: Iterable[bytes], signs: AttemptKey | None
+    key: str, attempt: int, number: int, chunks: Iterable[bytes], signs: AttemptKey | None, kept: int = MAX_ENTRIES
 ) -> tuple[Sequence[bytes | str | int], ...]:
     """The commands that append chunks, each `[mode, namespace, data]` as JSON, to the stream `key`. `number`: higher
-    than that of any entry of this attempt before. `signs`: None: nobody has given the worker a key."""
+    than that of any entry of this attempt before. `signs`: None: nobody has given the worker a key. `kept`: how many
+    entries there are then, about."""
     body = b"[%b]" % b",".join(chunks)
     signed = () if signs is None else ("number", number, "kid", signs.key_id, "mac", signs.mac(number, body))
     return (
-        ("XADD", key, "MAXLEN", "~", MAX_ENTRIES, "*", "attempt", attempt, "chunks", body, *signed),
+        ("XADD", key, "MAXLEN", "~", kept, "*", "attempt", attempt, "chunks", body, *signed),
         ("PEXPIRE", key, STREAM_TTL_MS),
     )
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
 
 from core.checkpoints.connection import GroupedConnection
 from core.errors import AgentSystemError
 from core.ports import Connection
 from core.run_keys import AttemptKey
-from core.run_stream import entry_of
+from core.run_stream import MAX_BYTES, MAX_ENTRIES, entry_of
 from core.tasks import Task
 
 __all__ = ["ChunkWriter"]
@@ -22,20 +22,32 @@ __all__ = ["ChunkWriter"]
 GATHER_S = 0.01
 #: Bytes of one run that are written at once.
 GATHERED_BYTES = 512 * 1024
+#: Bytes that wait to be stored, of all runs together. What comes faster than Redis takes it is lost.
+HELD_BYTES = 64 * 1024 * 1024
 
 log = logging.getLogger(__name__)
 
 
-class Run(NamedTuple):
-    """An attempt that streams."""
+@dataclass(slots=True, eq=False)
+class Run:
+    """An attempt that streams, and what it has written so far."""
 
     task_id: str
     attempt: int
     key: AttemptKey | None
+    entries: int = field(default=0, init=False)
+    written_bytes: int = field(default=0, init=False)
+
+    def kept(self, chunks: list[bytes]) -> int:
+        """How many entries are kept of its stream, now that these chunks come as another one."""
+        self.entries += 1
+        self.written_bytes += sum(map(len, chunks))
+        return min(MAX_ENTRIES, max(1, MAX_BYTES * self.entries // self.written_bytes))
 
 
 class ChunkWriter:
-    """Lives on one event loop. A chunk that cannot be stored is lost: nobody waits for an outage of Redis."""
+    """Lives on one event loop. A chunk that cannot be stored, or not as fast as it comes, is lost: nobody waits for
+    Redis, and no graph that tells too much takes the memory of the worker, or of the server."""
 
     def __init__(
         self,
@@ -53,6 +65,8 @@ class ChunkWriter:
         self._number = 0  #: of the last entry; the clock, so that it grows over restarts, or the next one
         self._gathered: dict[Run, list[bytes]] = {}
         self._sizes: dict[Run, int] = {}
+        self._held_bytes = 0  #: gathered, or on its way
+        self._loses = False  #: whether it has said that chunks come too fast
         self._writing: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._next_s = 0.0  #: when the next write is due, by the clock of the loop
@@ -62,6 +76,10 @@ class ChunkWriter:
         return partial(self._add, Run(task.task_id, task.attempt, self._attempt_key(task)))
 
     def _add(self, run: Run, chunk: bytes) -> None:
+        if self._held_bytes + len(chunk) > HELD_BYTES:
+            self._lose(run)
+            return
+        self._held_bytes += len(chunk)
         self._gathered.setdefault(run, []).append(chunk)
         self._sizes[run] = self._sizes.get(run, 0) + len(chunk)
         if self._sizes[run] >= GATHERED_BYTES:
@@ -69,6 +87,15 @@ class ChunkWriter:
         elif self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_at(max(self._next_s, loop.time()), self._write_soon)
+
+    def _lose(self, run: Run) -> None:
+        if not self._loses:
+            self._loses = True
+            log.warning(
+                "parts of the stream of %s and maybe others are lost: they come faster than Redis takes them",
+                run.task_id,
+                extra={"action": "chunks_lost"},
+            )
 
     async def flush(self) -> None:
         """Returns when everything that was taken before is stored, or lost."""
@@ -81,6 +108,7 @@ class ChunkWriter:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._held_bytes -= sum(self._sizes.values())
         self._gathered, self._sizes = {}, {}
         for writing in self._writing:
             writing.cancel()
@@ -103,9 +131,13 @@ class ChunkWriter:
         commands = [
             command
             for run, chunks in gathered.items()
-            for command in entry_of(self._key_of(run.task_id), run.attempt, number, chunks, run.key)
+            for command in entry_of(self._key_of(run.task_id), run.attempt, number, chunks, run.key, run.kept(chunks))
         ]
         try:
             await self._connection.run(*commands)
         except AgentSystemError as error:
             log.warning("parts of the streams of runs are lost: %s", error, extra={"action": "chunks_lost"})
+        else:
+            self._loses = False
+        finally:
+            self._held_bytes -= sum(len(chunk) for chunks in gathered.values() for chunk in chunks)
