@@ -35,8 +35,9 @@ class Listener:
                 await self.news.wait()
 
 
-#: Number of ended tasks kept in memory that nobody has asked for. Older ones are read from their records.
-MAX_UNASKED = 50_000
+#: Ended tasks kept in memory that nobody has asked for: their number, and the bytes of what they were given and have
+#: given. Older ones are read from their records.
+MAX_UNASKED, MAX_UNASKED_BYTES = 50_000, 128 * 1024 * 1024
 
 
 class Endings:
@@ -45,6 +46,7 @@ class Endings:
     def __init__(self) -> None:
         self._open: dict[str, bool] = {}  # submitted or watched and not known to have ended -> known to be recorded
         self._ended: OrderedDict[str, Task] = OrderedDict()  # known, and nobody has asked for them yet
+        self._ended_bytes = 0
         self._listeners: dict[str, list[Listener]] = {}
         self._unsure: dict[str, list[asyncio.Event]] = {}  # by task: who waits until it is known to exist
 
@@ -108,15 +110,24 @@ class Endings:
                 listener.give(task)
 
     def _keep(self, task: Task) -> None:
+        self._taken(task.task_id)
         self._ended[task.task_id] = task
-        if len(self._ended) > MAX_UNASKED:
-            self._ended.popitem(last=False)
+        self._ended_bytes += _bytes_of(task)
+        while len(self._ended) > MAX_UNASKED or self._ended_bytes > MAX_UNASKED_BYTES:
+            self._taken(next(iter(self._ended)))
+
+    def _taken(self, task_id: str) -> Task | None:
+        """An ended task that is kept no longer; None: it was not."""
+        task = self._ended.pop(task_id, None)
+        if task is not None:
+            self._ended_bytes -= _bytes_of(task)
+        return task
 
     def listen(self, task_ids: Iterable[str]) -> Listener:
         """A listener that is given these tasks when they end, and known ones at once. Call `leave` afterwards."""
         listener = Listener(dict.fromkeys(task_ids))
         for task_id in list(listener.waiting):
-            known = self._ended.pop(task_id, None)
+            known = self._taken(task_id)
             if known is not None:
                 listener.give(known)
             else:
@@ -133,3 +144,7 @@ class Endings:
                 others.remove(listener)
             if not others:
                 self._listeners.pop(task_id, None)
+
+
+def _bytes_of(task: Task) -> int:
+    return memoryview(task.payload_json).nbytes + memoryview(task.result_json).nbytes

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import orjson
 import pytest
+from msgspec import Raw
+from msgspec.structs import replace
 
 from core.client import endings as kept
 from core.client.endings import Endings
@@ -94,3 +97,17 @@ async def test_who_waits_until_a_task_is_known_hears_of_it_once_it_is_and_not_be
     await first
     assert not other.done()
     other.cancel()
+
+
+def test_large_results_that_nobody_asks_for_do_not_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "MAX_UNASKED_BYTES", 2500)
+    endings = Endings()
+    for name in "abc":
+        endings.expect([name])
+        endings.tell(replace(ended(name), result_json=Raw(orjson.dumps("x" * 1000))))
+    assert [name in endings for name in "abc"] == [False, True, True]
+    assert endings.listen(["b", "c"]).ended
+    for name in "de":
+        endings.expect([name])
+        endings.tell(replace(ended(name), result_json=Raw(orjson.dumps("x" * 1000))))
+    assert [name in endings for name in "bcde"] == [False, False, True, True]
