@@ -47,8 +47,8 @@ router = APIRouter(prefix="/threads/{thread_id}", tags=["threads"])
 REPLAYED = timedelta(seconds=30)
 #: The codes with which a WebSocket is closed with its thread, by what may work later, and by a bug.
 NORMAL, TRY_AGAIN_LATER, INTERNAL_ERROR = 1000, 1013, 1011
-#: Subscriptions of one WebSocket. Each is read for itself.
-MAX_SUBSCRIPTIONS = 100
+#: Subscriptions of one WebSocket. Each is read for itself, over a connection to Redis of its own.
+MAX_SUBSCRIPTIONS = 32
 
 Channel = Annotated[str, Field(pattern=rf"^({'|'.join(CHANNELS)}|custom:.+)$")]
 
