@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +11,7 @@ import msgspec
 from langchain_core.embeddings import Embeddings
 
 from core.client.agent_client import AgentClient
-from core.errors import AgentSystemError, TaskFailed, TaskTimeout
+from core.errors import TaskFailed, TaskTimeout
 from core.gateway.problems import Problem
 from core.gateway.store_indexes import KNOWN_S, StoreIndexes
 from core.store_index import Embedded, StoreIndex, ToEmbed, size_of, tasks_for
@@ -87,19 +86,17 @@ class FleetEmbeddings(Embeddings):
             raise Problem(503, f"what embeds has failed in a worker, and nothing was stored: {error}") from None
         finally:
             if not ended:
-                with suppress(AgentSystemError):
-                    cancelled = (self._client.cancel.aio(task.task_id, CANCEL_S) for task in tasks)
-                    await asyncio.gather(*cancelled, return_exceptions=True)
+                cancelled = (self._client.cancel.aio(task.task_id, CANCEL_S) for task in tasks)
+                await asyncio.gather(*cancelled, return_exceptions=True)  # some have ended, or were never recorded
 
     async def _told(self, tasks: Sequence[Task]) -> list[Any]:
         """The results. Raises Problem as soon as nobody is left who could give them."""
         told = asyncio.gather(*(self._client.value.aio(task.task_id) for task in tasks))
         try:
             while not (await asyncio.wait([told], timeout=KNOWN_S))[0]:
-                if await self._indexes.current() != self._index:
-                    raise Problem(
-                        503, "workers have another index since a moment ago, and nothing was stored; try again"
-                    )
+                now = await self._indexes.current()
+                if now is None or now.digest != self._index.digest:
+                    raise Problem(503, "workers have another index since a moment ago; nothing was stored, try again")
             return await told
         finally:
             told.cancel()
