@@ -87,16 +87,16 @@ def _store(project: Project) -> dict[str, Any]:
         told, source = options["index"], embedding_source(project)
         options["index"] = {**told, **({"embed": _found(project, source)} if source else {})}
         try:
-            meaning = Meaning(options["index"])
+            Meaning(options["index"])
             index = store_index(told, [graph.task_type for graph in project.graphs])
         except ConfigError as error:
             raise ConfigError(f"{project.file}: store.{error}") from None
-        embedder = Embedder(meaning)
-        # A project whose index is the same gives the same vectors, so either may embed.
+        # A project whose index is the same gives the same vectors, so either may embed. What a model connects by is
+        # made in the process that uses it.
         HANDLERS.add(
             _handler(
-                index.task_type, lambda: embedder, f"store.index {index.digest}", f"{project.file}: store.index",
-                capabilities=(index.capability,), embeds=index,
+                index.task_type, lambda: Embedder(Meaning(options["index"])), f"store.index {index.digest}",
+                f"{project.file}: store.index", capabilities=(index.capability,), embeds=index,
             )
         )  # fmt: skip
     return options
