@@ -25,7 +25,8 @@ INDEXES_LOOKED_AT, WORKERS_LOOKED_AT, GRAPHS_LOOKED_AT = 10, 50, 10
 AWAY = (
     "the store finds items by meaning, and no worker is there now to embed their texts: start one that has the"
     " `store.index` of {index}. Nothing was stored; with index=False an item is stored without, and a search without"
-    " query finds items by namespace and filter"
+    " query finds items by namespace and filter. If there is to be no index any more, this ends as soon as a worker"
+    " serves {graphs} without it, or a day after the last one was there"
 )
 SEVERAL = (
     "workers have different indexes of the one store: {indexes}. Give their projects the same `store.index`; until"
@@ -75,7 +76,9 @@ class StoreIndexes:
             return indexes[0], None
         going = [index for index, _ in found if index]  # they drain, and take no tasks
         lost = going[0] if going else await self._lost()
-        return None, (503, AWAY.format(index=lost)) if lost else None
+        if lost is None:
+            return None, None
+        return None, (503, AWAY.format(index=lost, graphs=" or ".join(lost.graphs[:GRAPHS_LOOKED_AT])))
 
     async def _having(self, capability: str) -> tuple[StoreIndex | None, bool]:
         """The index of this capability, if somebody has it; and whether one of them stays."""

@@ -163,7 +163,7 @@ async def test_different_indexes_of_one_store_are_refused_and_a_lost_one_is_wait
     leave(gateways, "worker-3")
     await until_async(lambda: has_index(sdk), "one index is left")
     leave(gateways, *WORKERS)
-    await until_async(lambda: refused("no worker is there now to embed their texts", "c"), "there is none, for now")
+    await until_async(lambda: refused("ends as soon as a worker serves one without it", "c"), "there is none, for now")
     assert "c False" not in await found(sdk, "s")
     (gateways.folder / "one" / "langgraph.json").write_text(
         json.dumps({"dependencies": ["."], "graphs": {"one": f"{GRAPH}:graph"}})
