@@ -26,6 +26,7 @@ from core.gateway import (
 from core.gateway.access import LOOPBACK_ORIGIN
 from core.gateway.courier import Courier
 from core.gateway.description import describe
+from core.gateway.fleet_look import FleetLook
 from core.gateway.gate import Door, Gate
 from core.gateway.hierarchy import Hierarchy
 from core.gateway.langgraph_routes import ROUTERS
@@ -71,7 +72,7 @@ def gateway_app(hierarchy: Hierarchy, door: Door | None = None) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},  # a request is told once, by Measured
     )
     as_problems(app)
-    app.state.measures = GatewayMeasures()
+    app.state.measures, app.state.fleet_look = GatewayMeasures(), FleetLook(hierarchy.counts)
     app.add_middleware(Gate, door=door, closing=hierarchy.closing)
     app.add_middleware(Measured, measures=app.state.measures)
     app.add_middleware(

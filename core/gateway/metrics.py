@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
@@ -16,7 +15,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from core.agents import Health
 from core.errors import AgentSystemError
 from core.fleet_counts import FleetCounts
-from core.gateway.hierarchy import Hierarchy
 from core.roles import Role
 from core.runtime.exposition import CONTENT_TYPE, expose, histograms
 from core.runtime.measures import Histogram
@@ -28,10 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["GatewayMeasures", "Measured", "fleet_metrics", "router"]
 
-#: Longest time that a look at the fleet may take for one scrape, s; how long it counts as known, at least; and how many
-#: times as long as it took. So looks take a twentieth of a gateway's time, however large the fleet is and however many
-#: ask.
-LOOK_S, KNOWN_S, KNOWN_TIMES = 2.0, 1.0, 20
 #: Requests of no route, whose paths could be anything.
 NO_ROUTE = "(none)"
 
@@ -93,22 +87,6 @@ class GatewayMeasures:
         self.durations: defaultdict[str, Histogram] = defaultdict(Histogram)  #: by route, without streams
         self.in_flight = 0
         self.streams = 0
-        self._looking = asyncio.Lock()
-        self._counts: FleetCounts | None = None
-        self._known_until_s = float("-inf")
-
-    async def fleet(self, hierarchy: Hierarchy) -> FleetCounts | None:
-        """The counts of the fleet, as read a moment ago; None: it cannot be read now. However many ask, one looks."""
-        async with self._looking:
-            if (began_s := time.monotonic()) >= self._known_until_s:
-                try:
-                    async with asyncio.timeout(LOOK_S):
-                        self._counts = replace(await hierarchy.counts(), agents=())  # they are not told one by one
-                except (AgentSystemError, TimeoutError):
-                    self._counts = None
-                ended_s = time.monotonic()
-                self._known_until_s = ended_s + max(KNOWN_S, (ended_s - began_s) * KNOWN_TIMES)
-            return self._counts
 
 
 @router.get(
@@ -118,7 +96,9 @@ class GatewayMeasures:
 async def metrics(request: Request) -> Response:
     """What this gateway has counted, and the fleet as it is now, as Prometheus reads it."""
     measures: GatewayMeasures = request.app.state.measures
-    counts = await measures.fleet(request.app.state.hierarchy)
+    counts = None
+    with suppress(AgentSystemError):
+        counts = await request.app.state.fleet_look.now()
     rejected = request.app.state.hierarchy.sealed.rejected
     text = expose(lambda: (*_of_gateway(measures, rejected), *fleet_metrics(counts)))
     return Response(text, headers={"Content-Type": CONTENT_TYPE})

@@ -11,7 +11,6 @@ from core.config.version import installed_version
 from core.errors import AgentSystemError
 from core.fleet_counts import FleetCounts
 from core.gateway.access import NOBODY, caller_of
-from core.gateway.hierarchy import Hierarchy
 from core.gateway.problems import RETRY_S, problem_of
 from core.roles import Role
 
@@ -38,11 +37,11 @@ async def ok() -> dict[str, bool]:
 
 @router.get("/health", operation_id="get_health", response_model_exclude_none=True)
 async def health(request: Request, response: Response) -> HealthBody:
-    """Whether the hierarchy behind the gateway works. The status is 503 when nothing can be submitted to it."""
-    hierarchy: Hierarchy = request.app.state.hierarchy
+    """Whether the hierarchy behind the gateway works. The status is 503 when nothing can be submitted to it. That is
+    told as it was a moment ago."""
     may_know = caller_of(request) is not NOBODY
     try:
-        counts = await hierarchy.counts()
+        counts = await request.app.state.fleet_look.now()
     except AgentSystemError as error:
         _degrade(response)
         return HealthBody(status="degraded", reason=problem_of(error).detail if may_know else None)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import pytest
+
 from core.agents import Health
 from core.fleet_counts import AgentBrief, FleetCounts, tiers_of
+from core.gateway.fleet_look import known_for_s
 from core.gateway.metrics import fleet_metrics
 from core.roles import Address, Role
 
@@ -38,3 +41,8 @@ def test_the_availability_of_a_tier_is_the_share_of_its_agents_that_are_up() -> 
     assert found["fleet_agents", "worker", "gone"] == 1
     assert (found["fleet_tasks", "running"], found["fleet_slots",]) == (2, 8), "of those that are up"
     assert found["fleet_unread_messages", "worker"] == 8, "in all inboxes"
+
+
+@pytest.mark.parametrize(("used_s", "known_s"), [(0.0, 1.0), (0.002, 1.0), (0.14, 2.8), (3.0, 10.0)])
+def test_looks_take_a_twentieth_of_a_gateways_time_and_are_never_old(used_s: float, known_s: float) -> None:
+    assert known_for_s(used_s) == pytest.approx(known_s)
