@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import socket
 import subprocess
@@ -219,6 +220,17 @@ def test_status_shows_every_agent_with_its_lease(here: Installation) -> None:
         assert agent["health"] == "active"
         assert agent["lease"]["epoch"] == agent["fence"] > 0
         assert agent["pid"] == here.pids()[f"{agent['role']}:{agent['agent_id']}"]
+    assert overview["task_types"] == ["boom", "echo", "hold"]
+
+
+def test_of_more_agents_than_are_to_be_shown_all_are_counted(here: Installation) -> None:
+    done = here.agents("status", "--limit", "2")
+    assert re.search(r"^TIER +AGENTS +ACTIVE +SUSPECT", done.stdout)
+    assert re.search(r"\nworker +2 +2 +0", done.stdout)
+    assert re.search(r"\nThe 2 of 4 agents that .*:\nAGENT .*\ncoordinator-1 +active", done.stdout)
+    overview = here.json("status", "--limit", "2")
+    assert len(overview["agents"]) == 2
+    assert overview["tiers"]["worker"]["by_health"]["active"] == overview["tiers"]["worker"]["agents"] == 2
     assert overview["task_types"] == ["boom", "echo", "hold"]
 
 
