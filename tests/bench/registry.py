@@ -11,8 +11,9 @@ from typing import Any
 
 from core.config.settings import RedisConfig
 from core.redis_backend.keys import RegistryKeys
+from core.redis_backend.registry_scripts import MORE_EXPIRED
 from core.registry.agent_info import Declared, FleetStatus, Load, Vital
-from core.registry.agent_registry import AgentRegistry, register_command
+from core.registry.agent_registry import AgentRegistry, register_command, renew_command
 from core.registry.discovery import AgentDiscoveryService, Wanted
 from core.registry.source import RegistrySource, registry_source
 from tests.redis_server import RedisServer, bundled_server
@@ -27,10 +28,33 @@ RARE = 10
 
 
 def registry() -> dict[str, Any]:
-    """p50, p99 and CPU of client and server in ms of each question, by the number of registered agents."""
+    """p50, p99 and CPU of client and server in ms of each question, by the number of registered agents; and what it
+    takes to remove them when all have died at once."""
     with RedisServer(bundled_server()) as server:
         config = RedisConfig(url=server.url, password=server.password, mode="external")
-        return {"looks": LOOKS, "costs": asyncio.run(_all(config))}
+        costs = asyncio.run(_all(config))
+        return {"looks": LOOKS, "costs": costs, "cleared": asyncio.run(_cleared(server, config))}
+
+
+async def _cleared(server: RedisServer, config: RedisConfig) -> dict[str, float]:
+    """What it takes to remove all agents at once but one, as a coordinator does it."""
+    keys = RegistryKeys("c")
+    async with registry_source(config) as source:
+        await AgentRegistry("c", source).register(Declared(agent_id="a-coordinator"), lease_ms=LEASE_MS)
+        names = [f"worker-{number:05}" for number in range(COUNTS[-1])]
+        with server.connect() as client:
+            for key in keys.of_scripts[:2]:
+                client.zadd(key, dict.fromkeys(names, 1))
+        renewal = renew_command(keys, "a-coordinator", Vital(), 0, LEASE_MS)
+        calls, reply, before_s = 0, MORE_EXPIRED, await _cpu_s(source)
+        while reply == MORE_EXPIRED:
+            [reply] = await source.run(renewal)
+            calls += 1
+        cpu_ms = (await _cpu_s(source) - before_s) * 1000
+        left = (await AgentRegistry("c", source).stats()).by_type
+    if left != {"general": 1}:
+        raise AssertionError(f"others are left: {left}")
+    return {"agents": len(names), "calls": calls, "cpu_ms_a_call": cpu_ms / calls}
 
 
 async def _all(config: RedisConfig) -> dict[str, dict[str, dict[str, float]]]:
