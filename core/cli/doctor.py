@@ -21,7 +21,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
 
     Looks at Python, packages, settings, secret, server, leases, agents, what keeps tasks waiting, skills that nobody
     has, the registry, versions and rejected messages; changes nothing.
-    The exit code is not 0 when something has failed.
+    The exit code is 0 when nothing has failed, and otherwise that of the first failure: 69 no server, or one that
+    takes no writes, 77 another secret, 78 a setting or a server that has to be set otherwise, 1 anything else.
     """
     from core.operations.checkup import exit_code_of
 

@@ -9,18 +9,28 @@ import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 
-from core.agents import Health
 from core.config.settings import RedisConfig, Settings, with_client_certificate
 from core.config.sources import load
 from core.config.variables import secret_text
 from core.embedded_server.embedded import ensure_server_blocking, leftovers, status
 from core.embedded_server.probe import Kind, look
-from core.errors import AgentSystemError, ConfigError, ServerRefused
+from core.errors import (
+    AgentSystemError,
+    BadSignature,
+    ConfigError,
+    NotPermitted,
+    ReplayedMessage,
+    RevokedKey,
+    ServerRefused,
+    StaleMessage,
+    TransportDown,
+    UnknownKey,
+)
 from core.machine.private_files import is_open_to_others
 from core.machine.process_identity import provably_dead
 from core.operations.acl import Chain, chain_of_user
 from core.operations.finding import Finding
-from core.operations.fleet_checkup import CLOCK_S, check_fleet
+from core.operations.fleet_checkup import CLOCK_S, check_agents, check_fleet
 from core.operations.overview import read_overview
 from core.operations.permissions import cure_of, refused_to, shown
 from core.operations.reader import Reader, reading
@@ -36,6 +46,17 @@ log = logging.getLogger(__name__)
 NEEDED = ("cryptography", "hiredis", "langgraph", "orjson", "psutil", "pydantic", "redis", "rich", "typer")
 OLDEST_REDIS = (6, 2)
 _FULL_SHARE = 0.8
+#: Why messages are rejected, and what to do about it.
+CURES = {
+    **dict.fromkeys(
+        (BadSignature.reason, UnknownKey.reason),
+        "give the sender the key that `agents key` prints for it, or set the same A2A_TOKEN_SECRET everywhere",
+    ),
+    RevokedKey.reason: "somebody uses a key that was stolen: give the agent another name, and a new key",
+    StaleMessage.reason: "the sender stood still, or the server's clock has jumped: nothing to do, unless it goes on",
+    ReplayedMessage.reason: "somebody sends again what an agent has sent: protect Redis, see docs/security.md",
+    NotPermitted.reason: "an agent speaks above its station: see its log, and who else has its key",
+}
 #: What may be lost, with and without snapshots.
 _WITHOUT_APPEND_ONLY_FILE = {
     True: "there are snapshots and no append-only file: a crash of the server loses what came after the last one",
@@ -71,7 +92,7 @@ async def check_all() -> AsyncIterator[Finding]:
         yield Finding("redis", "fail", f"{error}", exit_code=error.exit_code)
         return
     if redis is None:
-        yield Finding("redis", "ok", "none runs; a server of this machine's own is started when it is needed")
+        yield Finding("redis", "ok", "none runs, and so no agent: `agents up` starts both")
         return
     async with reading(redis) as reader:
         try:
@@ -167,8 +188,10 @@ async def _check_server(reader: Reader, settings: Settings) -> AsyncIterator[Fin
     fields = fields_of(info)
     for finding in check_info(fields, await _snapshots(reader, fields)):
         yield finding
-    if _is_cluster(fields):
-        return  # our keys are in several of its slots, and it answers for one at a time
+    # A cluster has our keys in several slots, and answers for one at a time. In a server that is full nothing is new
+    # that agents say of themselves.
+    if _is_cluster(fields) or memory_of(fields).share > 1:
+        return
     ahead_s = int(server_time[0]) + int(server_time[1]) / 1e6 - (asked_s + time.time()) / 2
     if abs(ahead_s) > CLOCK_S:
         yield Finding("clock", "warn", f"this machine's differs from the server's by {abs(ahead_s):.0f} s", "use NTP")
@@ -242,8 +265,11 @@ def check_info(info: Mapping[str, str], snapshots: bool | None = False) -> Itera
     else:
         yield Finding("eviction", "ok", "maxmemory-policy is noeviction")
     memory = memory_of(info)
-    if memory.share > _FULL_SHARE:
-        cure = "raise maxmemory; lower TASK_RETENTION_S"
+    cure = "raise maxmemory (redis-cli config set maxmemory BYTES), or lower TASK_RETENTION_S; see INFO memory"
+    if memory.share > 1:
+        what = f"the server is full ({memory.share:.0%} of maxmemory): it refuses every write, heartbeats among them"
+        yield Finding("memory", "fail", what, cure, TransportDown.exit_code)
+    elif memory.share > _FULL_SHARE:
         yield Finding("memory", "warn", f"{memory.share:.0%} of maxmemory is used; a full server refuses work", cure)
     yield _check_persistence(info, snapshots)
 
@@ -272,7 +298,7 @@ def check_overview(overview: Overview) -> Iterator[Finding]:
         )  # fmt: skip
     if not dead:
         yield Finding("leases", "ok", f"{sum(agent.lease is not None for agent in overview.agents)} held")
-    yield _check_agents(overview)
+    yield from check_agents(overview)
     if overview.unreadable:
         yield Finding(
             "stored values", "warn",
@@ -280,33 +306,15 @@ def check_overview(overview: Overview) -> Iterator[Finding]:
             "protect Redis, see docs/security.md; agents repair their own keys, and what remains has to be deleted",
         )  # fmt: skip
     if overview.quarantined:
-        reasons = sorted({printable(reason) for agent in overview.agents for reason in agent.rejected})
+        reasons = sorted({reason for agent in overview.agents for reason in agent.rejected})
+        cures = [f"{reason}: {CURES[reason]}" for reason in reasons if reason in CURES]
         yield Finding(
             "messages", "warn",
-            f"{sum(overview.quarantined.values())} rejected and kept as evidence: {', '.join(reasons)}",
-            "bad_signature, unknown_key: give its sender its own A2A_AGENT_KEY, or set the same A2A_TOKEN_SECRET"
-            " everywhere; revoked: somebody uses a key that was stolen; stale: its sender stood still, or the server's"
-            " clock jumped; others: see the agent's log",
+            f"{sum(overview.quarantined.values())} rejected and kept as evidence: {', '.join(map(printable, reasons))}",
+            "; ".join([*cures, "`agents dlq list --quarantined` lists them, and `purge` forgets them"]),
         )  # fmt: skip
     else:
         yield Finding("messages", "ok", "none was rejected")
-
-
-def _check_agents(overview: Overview) -> Finding:
-    silent = [agent for agent in overview.agents if agent.health is Health.SUSPECT]
-    gone = [agent for agent in overview.agents if agent.health is Health.GONE and agent.beat is not None]
-    unheard = [agent for agent in overview.agents if agent.health is Health.UNHEARD]
-    up = sum(agent.up for agent in overview.agents)
-    if unheard:
-        names = ", ".join(f"{agent.address} by {agent.chain[-2]}" for agent in unheard)
-        cure = "start the one above; or give each the key that `agents key` prints for it, or the same A2A_TOKEN_SECRET"
-        return Finding("agents", "warn", f"{up} up; not heard: {names}", cure)
-    if silent or gone:
-        names = ", ".join(str(agent.address) for agent in [*silent, *gone])
-        return Finding("agents", "warn", f"{up} up; silent, or gone without notice: {names}", "start them again")
-    if not up and overview.open_tasks:
-        return Finding("agents", "warn", f"none is up, and {overview.open_tasks} task(s) wait", "agents up")
-    return Finding("agents", "ok", f"{up} up")
 
 
 def exit_code_of(findings: Sequence[Finding]) -> int:

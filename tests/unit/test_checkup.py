@@ -33,6 +33,7 @@ def test_a_good_server_passes_every_check() -> None:
         ({"cluster_enabled": "1"}, "cluster", "fail"),
         ({"cluster_enabled": "0"}, "cluster", None),
         ({"maxmemory": "12"}, "memory", "warn"),
+        ({"maxmemory": "9"}, "memory", "fail"),
         ({"maxmemory": "12", "mem_not_counted_for_evict": "1"}, "memory", None),
         ({"aof_enabled": "0"}, "persistence", "warn"),
         ({"aof_last_write_status": "err"}, "persistence", "fail"),
