@@ -29,7 +29,7 @@ from core.gateway.records import RunRecord
 from core.gateway.run_events import run_over
 from core.gateway.run_requests import Body
 from core.gateway.sse import ServerEvent, event_stream
-from core.gateway.thread_events import oldest_first
+from core.gateway.thread_events import coming_runs, is_there
 from core.gateway.thread_life import known_thread
 from core.gateway.visible_records import hierarchy_of
 from core.json_values import as_json
@@ -97,17 +97,13 @@ async def thread_events(
     else:
         begins_at = datetime.fromtimestamp(max(0, since // A_MS + EPOCH_MS) / 1000, UTC) - REPLAYED
     told = await _past(hierarchy, thread_id, begins_at)
-    while (runs := await oldest_first(hierarchy, thread_id)) is not None:
-        for run in runs:
-            if run.run_id in told:
-                continue
-            told.add(run.run_id)
+    async with aclosing(coming_runs(hierarchy, thread_id, told)) as runs:
+        async for run in runs:
             async with aclosing(_of_run(hierarchy, run)) as events:
                 async for event, at_ms in events:
                     number = numbers.next(at_ms)
                     if wanted.takes(event) and (since is None or number > since):
                         yield event.told(number, at_ms)
-        await hierarchy.news.wait(thread_id)
 
 
 async def _past(hierarchy: Hierarchy, thread_id: str, before: datetime) -> set[str]:
@@ -236,7 +232,7 @@ class _Connection:
     async def _told(self, subscription: Subscription) -> tuple[int, str]:
         """Tells events as long as there are any. Returns with which code, and why, the connection ends then."""
         try:
-            while await oldest_first(self._hierarchy, self._thread_id) is None:
+            while not await is_there(self._hierarchy, self._thread_id):
                 await self._hierarchy.news.wait(self._thread_id)
             async with aclosing(thread_events(self._hierarchy, self._thread_id, subscription)) as events:
                 async for event in events:

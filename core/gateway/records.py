@@ -242,6 +242,13 @@ class Records:
         runs = [run for stored in found if (run := self._seen(RunRecord, stored)) is not None]
         return sorted(runs, key=lambda run: run.created_at, reverse=True)
 
+    async def run_ids(self, thread_id: str) -> set[str]:
+        """The ids of all runs of a thread, whoever may see them. Those that its crons have begun lately are recorded
+        now."""
+        await self._crons.look(thread_id)
+        [found] = await self._run(("HKEYS", self._keys.runs(thread_id)))
+        return {run_id.decode(errors="replace") for run_id in found}
+
     async def run(self, thread_id: str, run_id: str) -> RunRecord | None:
         [stored] = await self._run(("HGET", self._keys.runs(thread_id), run_id))
         if stored is None:

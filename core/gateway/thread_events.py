@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -19,7 +19,7 @@ from core.gateway.sse import ServerEvent, event_stream, same_again
 from core.gateway.thread_life import known_thread
 from core.gateway.visible_records import hierarchy_of
 
-__all__ = ["oldest_first", "router"]
+__all__ = ["coming_runs", "is_there", "router"]
 
 router = APIRouter(prefix="/threads/{thread_id}", tags=["threads"])
 
@@ -54,25 +54,33 @@ async def _events(
 ) -> AsyncGenerator[ServerEvent, None]:
     told = await _told_already(hierarchy, thread_id, last_id)
     last_run_id, _, last_chunk = last_id.partition("/")
-    while (runs := await oldest_first(hierarchy, thread_id)) is not None:
-        for run in runs:
-            if run.run_id in told:
-                continue
-            told.add(run.run_id)
+    async with aclosing(coming_runs(hierarchy, thread_id, told)) as runs:
+        async for run in runs:
             async with aclosing(_of_run(hierarchy, run, last_chunk if run.run_id == last_run_id else "")) as events:
                 async for event in events:
                     if with_chunks or event.event == "metadata":
                         yield event
+
+
+async def coming_runs(hierarchy: Hierarchy, thread_id: str, told: set[str]) -> AsyncGenerator[RunRecord, None]:
+    """The runs of a thread that are not `told` yet, the oldest first, also those that come later; each is told then. It
+    ends with the thread, and waits while Redis is away."""
+    while await is_there(hierarchy, thread_id):
+        with suppress(TransportDown):
+            # Their ids alone, as long as no other one is among them: this is asked for each stream that waits.
+            if not told.issuperset(await hierarchy.records.run_ids(thread_id)):
+                for run in reversed(await hierarchy.records.runs(thread_id)):
+                    if run.run_id not in told:
+                        told.add(run.run_id)
+                        yield run
         await hierarchy.news.wait(thread_id)
 
 
-async def oldest_first(hierarchy: Hierarchy, thread_id: str) -> list[RunRecord] | None:
-    """The runs of a thread; None: there is no such thread any more. It waits while Redis is away."""
+async def is_there(hierarchy: Hierarchy, thread_id: str) -> bool:
+    """Whether there is such a thread. It waits while Redis is away."""
     while True:
         try:
-            if await hierarchy.records.thread(thread_id) is None:
-                return None
-            return [*reversed(await hierarchy.records.runs(thread_id))]
+            return await hierarchy.records.thread(thread_id) is not None
         except TransportDown:
             await hierarchy.news.wait(thread_id)
 

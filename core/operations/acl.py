@@ -184,7 +184,7 @@ DISCOVERY = f"hgetall smembers zcard zcount zscore zrangebyscore zrangebylex eva
 #: Commands on what gateways remember.
 GATEWAY = " ".join(
     (
-        "get set del hget hmget hexists hgetall hvals hlen hset hsetnx hdel sadd smembers srem zadd zcard zrange"
+        "get set del hget hmget hexists hgetall hkeys hvals hlen hset hsetnx hdel sadd smembers srem zadd zcard zrange"
         " zrangebyscore zrevrange zscore zrem xadd xread xrevrange exists pexpire",
         *(f"evalsha|{name_of(script)}" for script in (TAKE_TOKEN, *delivery_scripts.SCRIPTS, *gateway_scripts.SCRIPTS)),
     )
