@@ -21,6 +21,10 @@ EPOCH_MS = 1_767_225_600_000
 A_MS = 2**13
 #: What is said of messages whose attempt has died.
 DIED = "the worker died while this was told; another attempt goes on"
+#: What is said of a run that has failed, or was never submitted, where nobody knows more.
+NO_RECORD = {"message": "there is no record of how this run has failed"}
+#: How a run has ended, in the words of the protocol, by its status.
+ENDED = {"success": "completed", "interrupted": "interrupted", "error": "failed", "timeout": "failed"}
 
 
 @dataclass(slots=True)
@@ -105,24 +109,25 @@ class RunTold:
             yield self._lifecycle((), "running", graph_name=self.run.graph_id)
         yield from self._named(self._events(chunk), chunk.id)
 
-    def end(self, task: Task | None) -> Iterator[Event]:
-        """The last events of a run. `task`: None: the run was one that asked, and it goes on as another one."""
-        yield from self._named(self._end(task), "end")
+    def end(self, task: Task | None, ended: str | None = None) -> Iterator[Event]:
+        """The last events of a run. `task`: None: the run was one that asked, and it goes on as another one; or there
+        is no record of the task any more, and its run has `ended` with this status."""
+        yield from self._named(self._end(task, ended), "end")
 
     def _named(self, events: Iterator[Event], place: str) -> Iterator[Event]:
         for number, event in enumerate(events):
             event.id = event.id or f"{self.run.run_id}:{place}.{number}"
             yield event
 
-    def _end(self, task: Task | None) -> Iterator[Event]:
+    def _end(self, task: Task | None, ended: str | None) -> Iterator[Event]:
         if not self.at_ms:
             self.at_ms = int(self.run.created_at.timestamp() * 1000)
             yield self._lifecycle((), "running", graph_name=self.run.graph_id)
-        error = None if task is None else error_of(task)
+        error = error_of(task) if task is not None else NO_RECORD if ended in ("error", "timeout") else None
         yield from self._told_of_messages(self._messages.break_off(error["message"] if error else "the run is over"))
         if task is not None:
             yield from self._questions(interrupts_of(task), ())
-        status = _status(task, bool(self._asked))
+        status = _status(task, bool(self._asked)) if ended is None else ENDED[ended]
         for namespace in reversed([*self._subgraphs]):
             yield from self._subgraph_ended(namespace, "completed" if status == "completed" else status, None)
         told = {"error": error["message"]} if status == "failed" and error else {}

@@ -27,9 +27,10 @@ from core.gateway.protocol_events import A_MS, CHANNELS, EPOCH_MS, Event, Number
 from core.gateway.rbac import Action, check_may
 from core.gateway.records import RunRecord
 from core.gateway.run_events import run_over
+from core.gateway.run_life import settle
 from core.gateway.run_requests import Body
 from core.gateway.sse import ServerEvent, event_stream
-from core.gateway.thread_events import coming_runs, is_there
+from core.gateway.thread_events import coming_runs, is_about_to_begin, is_there
 from core.gateway.thread_life import known_thread
 from core.gateway.visible_records import hierarchy_of
 from core.json_values import as_json
@@ -125,20 +126,25 @@ def is_past(run: RunRecord, task: Task | None, before: datetime) -> bool:
 async def _of_run(hierarchy: Hierarchy, run: RunRecord) -> AsyncGenerator[tuple[Event, int], None]:
     """The events of a run, each with the time at which it was told, in ms."""
     told = RunTold(run)
-    task: Task | None = None
-    try:
-        async for chunk in RunStream(hierarchy.client, run.task_id, (), run.after, partial(run_over, hierarchy, run)):
-            if chunk.mode == "lifecycle":
-                run = await hierarchy.records.run(run.thread_id, run.run_id) or run
-                continue
-            if run.until is not None and place_of(chunk.id) > place_of(run.until):
-                break
-            for event in told.chunk(chunk):
-                yield event, told.at_ms
-        task = await hierarchy.over(run.task_id, run.attempts_before) if run.until is None else None
-    except UnknownTask:
-        pass  # its record has expired, and what it has told with it
-    for event in told.end(task):
+    task, ended, is_over = None, None, False
+    while not is_over:
+        try:
+            async for chunk in RunStream(
+                hierarchy.client, run.task_id, (), run.after, partial(run_over, hierarchy, run)
+            ):
+                if chunk.mode == "lifecycle":
+                    run = await hierarchy.records.run(run.thread_id, run.run_id) or run
+                    continue
+                if run.until is not None and place_of(chunk.id) > place_of(run.until):
+                    break
+                for event in told.chunk(chunk):
+                    yield event, told.at_ms
+            task = await hierarchy.over(run.task_id, run.attempts_before) if run.until is None else None
+            is_over = True
+        except UnknownTask:
+            if told.at_ms or not await is_about_to_begin(hierarchy, run):
+                is_over, ended = True, (await settle(hierarchy, run, None)).ended or "error"
+    for event in told.end(task, ended):
         yield event, told.at_ms
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -19,12 +20,14 @@ from core.gateway.sse import ServerEvent, event_stream, same_again
 from core.gateway.thread_life import known_thread
 from core.gateway.visible_records import hierarchy_of
 
-__all__ = ["coming_runs", "is_there", "router"]
+__all__ = ["coming_runs", "is_about_to_begin", "is_there", "router"]
 
 router = APIRouter(prefix="/threads/{thread_id}", tags=["threads"])
 
 Mode = Literal["run_modes", "lifecycle"]
 DONE = "done"
+#: How long after its record the task of a run may be submitted: both are the work of a moment.
+SUBMITTED_WITHIN = timedelta(seconds=10)
 
 
 @router.get("/stream")
@@ -97,13 +100,30 @@ async def _told_already(hierarchy: Hierarchy, thread_id: str, last_id: str) -> s
     return {*ids[: ids.index(run_id) + (chunk_id == DONE)]}
 
 
+async def is_about_to_begin(hierarchy: Hierarchy, run: RunRecord) -> bool:
+    """Whether the task of a run that nobody knows may be submitted just now, for which it has waited a moment. False:
+    its record has expired, or whoever was to submit it has died, or was refused."""
+    if datetime.now(UTC) - run.created_at > SUBMITTED_WITHIN:
+        return False
+    if await hierarchy.records.run(run.thread_id, run.run_id) is None:
+        return False
+    await hierarchy.news.wait(run.thread_id)
+    return True
+
+
 async def _of_run(hierarchy: Hierarchy, run: RunRecord, after: str) -> AsyncGenerator[ServerEvent, None]:
     """What a run tells. Its end is told as `metadata`, with the status `run_done`."""
-    try:
-        async with aclosing(run_events(hierarchy, run, last_id=after)) as events:
-            async for event in events:
-                if event.event != "end":
-                    yield ServerEvent(event.event, event.data, event.id and f"{run.run_id}/{event.id}")
-    except UnknownTask:
-        pass  # its record has expired, and what it has told with it
+    has_begun, is_over = False, False
+    while not is_over:
+        try:
+            async with aclosing(run_events(hierarchy, run, last_id=after)) as events:
+                if has_begun:
+                    await anext(events)  # that it begins was told before its task was known
+                async for event in events:
+                    has_begun = True
+                    if event.event != "end":
+                        yield ServerEvent(event.event, event.data, event.id and f"{run.run_id}/{event.id}")
+            is_over = True
+        except UnknownTask:
+            is_over = bool(after) or not await is_about_to_begin(hierarchy, run)
     yield ServerEvent("metadata", {"run_id": run.run_id, "status": "run_done"}, f"{run.run_id}/{DONE}")

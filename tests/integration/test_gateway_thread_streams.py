@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import uuid4
 
 import httpx
+import msgspec
 import orjson
 import pytest
 from langgraph_sdk import get_sync_client
@@ -19,6 +20,7 @@ from websockets.asyncio.client import connect
 
 from core.config.variables import secret_text
 from core.gateway.protocol_streams import MAX_SUBSCRIPTIONS
+from core.gateway.records import RunRecord
 from core.redis_backend.gateway_keys import GatewayKeys
 from tests.gateway_door import EMPTY, KEY, Door
 from tests.waiting import until_async
@@ -38,6 +40,40 @@ async def answered(door: Door, thread_id: str, method: str, key: str = KEY, **pa
     async with httpx.AsyncClient(headers={"X-Api-Key": key}) as client:
         body = {"id": 7, "method": method, "params": params}
         return await client.post(f"{door.urls[1]}/threads/{thread_id}/commands", json=body)
+
+
+def redis_of(door: Door) -> Redis:
+    at = door.tiers.redis
+    return Redis.from_url(f"{secret_text(at.url)}", password=secret_text(at.password))
+
+
+def calls_of(redis: Redis, command: str) -> int:
+    """How often the server was asked this."""
+    said: Any = redis.info("commandstats")
+    return int(said.get(f"cmdstat_{command}", {"calls": 0})["calls"])
+
+
+async def listen(door: Door, thread_id: str, channels: list[str], told: list[Any]) -> None:
+    """Adds the events of a thread, as the second gateway tells them."""
+    async with (
+        httpx.AsyncClient(timeout=WITHIN_S, headers={"X-Api-Key": KEY}, base_url=door.urls[1]) as http,
+        http.stream("POST", f"/threads/{thread_id}/stream/events", json={"channels": channels}) as response,
+    ):
+        async for line in response.aiter_lines():
+            if line.startswith("data: "):
+                told.append(orjson.loads(line.removeprefix("data: ")))
+
+
+async def join(door: Door, thread_id: str, done: list[str]) -> None:
+    """Adds that runs begin and end."""
+    headers = {"X-Api-Key": KEY, "Last-Event-ID": "-"}
+    async with (
+        httpx.AsyncClient(timeout=WITHIN_S, headers=headers, base_url=door.urls[1]) as http,
+        http.stream("GET", f"/threads/{thread_id}/stream?stream_mode=lifecycle") as response,
+    ):
+        async for line in response.aiter_lines():
+            if line.startswith("data: "):
+                done.append(orjson.loads(line.removeprefix("data: ")).get("status", "begins"))
 
 
 @pytest.mark.parametrize("transport", ["sse", "websocket"])
@@ -186,12 +222,11 @@ async def test_a_gateway_whose_clock_is_ahead_hides_nothing_that_comes(sdk: Lang
     thread_id = (await sdk.threads.create())["thread_id"]
     await sdk.runs.wait(thread_id, "steps", input=EMPTY)
     key = GatewayKeys("coordinator-1").runs(thread_id)
-    redis = door.tiers.redis
-    with Redis.from_url(f"{secret_text(redis.url)}", password=secret_text(redis.password)) as there:
-        [(run_id, record)] = there.hgetall(key).items()
+    with redis_of(door) as redis:
+        [(run_id, record)] = redis.hgetall(key).items()
         run = orjson.loads(record)
         ahead = datetime.fromisoformat(run["created_at"]) + timedelta(hours=1)
-        there.hset(key, run_id, orjson.dumps({**run, "created_at": ahead}))
+        redis.hset(key, run_id, orjson.dumps({**run, "created_at": ahead}))
     async with asyncio.timeout(WITHIN_S), sdk.threads.stream(thread_id, assistant_id="chats") as stream:
         await stream.run.start(input=HELLO)
         [message] = await all_of(stream.messages)
@@ -201,38 +236,58 @@ async def test_a_gateway_whose_clock_is_ahead_hides_nothing_that_comes(sdk: Lang
 async def test_a_run_is_told_whose_answer_the_coordinator_has_not_taken_yet(sdk: LangGraphClient, door: Door) -> None:
     thread_id = (await sdk.threads.create())["thread_id"]
     await sdk.runs.wait(thread_id, "asks", input=EMPTY)
-    told: list[tuple[str, str]] = []
-    redis = door.tiers.redis
-
-    async def listen() -> None:
-        url, wanted = f"{door.urls[0]}/threads/{thread_id}/stream/events", {"channels": ["lifecycle"]}
-        async with httpx.AsyncClient(timeout=WITHIN_S) as http, http.stream("POST", url, json=wanted) as response:
-            async for line in response.aiter_lines():
-                if line.startswith("data: "):
-                    event = orjson.loads(line.removeprefix("data: "))
-                    told.append((event["event_id"].split(":")[1], event["params"]["data"]["event"]))
-
-    with Redis.from_url(f"{secret_text(redis.url)}", password=secret_text(redis.password)) as there:
-
-        def looks() -> int:
-            return int(there.info("commandstats").get("cmdstat_zscore", {"calls": 0})["calls"])
-
-        listening = asyncio.create_task(listen())
+    told: list[Any] = []
+    with redis_of(door) as redis:
+        listening = asyncio.create_task(listen(door, thread_id, ["lifecycle"], told))
         await until_async(lambda: len(told) == 2, "the run that asks is told", WITHIN_S)
         coordinator = door.tiers.pid("coordinator-1")
         os.kill(coordinator, signal.SIGSTOP)
         try:
             answering = asyncio.create_task(sdk.runs.create(thread_id, "asks", command={"resume": "yes"}))
-            await until_async(lambda: there.hlen(GatewayKeys("coordinator-1").runs(thread_id)) == 2, "it is recorded")
-            before = looks()
-            await until_async(lambda: looks() >= before + 5, "the gateway has looked whether it asks", WITHIN_S)
+            await until_async(lambda: redis.hlen(GatewayKeys("coordinator-1").runs(thread_id)) == 2, "it is recorded")
+            looks = calls_of(redis, "zscore")
+            await until_async(lambda: calls_of(redis, "zscore") >= looks + 5, "it looked whether it asks", WITHIN_S)
         finally:
             os.kill(coordinator, signal.SIGCONT)
-        run_id = (await answering)["run_id"]
-        await sdk.runs.join(thread_id, run_id)
-        await until_async(lambda: len(told) >= 4, "the run that goes on is told", WITHIN_S)
-        listening.cancel()
-    assert [state for name, state in told if name == run_id] == ["running", "completed"]
+    run_id = (await answering)["run_id"]
+    await until_async(lambda: len(told) >= 4, "the run that goes on is told", WITHIN_S)
+    listening.cancel()
+    states = [event["params"]["data"]["event"] for event in told if run_id in event["event_id"]]
+    assert states == ["running", "completed"]
+
+
+@pytest.mark.parametrize("comes", [True, False])
+async def test_a_run_is_told_whose_task_is_submitted_late_and_fails_if_it_never_is(
+    sdk: LangGraphClient, door: Door, *, comes: bool
+) -> None:
+    """Its record is there before, so a gateway may stop, or die, in between."""
+    thread_id, run_id = (await sdk.threads.create())["thread_id"], str(uuid4())
+    created_at = datetime.now(UTC) - timedelta(seconds=0 if comes else 11)
+    record = RunRecord(
+        run_id=run_id, thread_id=thread_id, task_id=run_id, assistant_id="a", graph_id="steps", created_at=created_at
+    )
+    told: list[Any] = []
+    done: list[str] = []
+    with redis_of(door) as redis:
+        redis.hset(GatewayKeys("coordinator-1").runs(thread_id), run_id, msgspec.json.encode(record))
+        looks = calls_of(redis, "hget")
+        listening = [
+            asyncio.create_task(listen(door, thread_id, ["lifecycle", "updates"], told)),
+            asyncio.create_task(join(door, thread_id, done)),
+        ]
+        await until_async(lambda: told or calls_of(redis, "hget") > looks + 12, "it has looked for the task", WITHIN_S)
+    if comes:
+        run = {"thread_id": thread_id, "stream": ["updates"]}
+        await sdk.http.post(
+            "/tasks/submit", json={"task_id": run_id, "task_type": "steps", "payload": EMPTY, "run": run}
+        )
+    await until_async(lambda: told and told[-1]["method"] == "lifecycle" and len(told) > 1, "it is over", WITHIN_S)
+    await until_async(lambda: "run_done" in done, "it is over for those who join, too", WITHIN_S)
+    for each in listening:
+        each.cancel()
+    said = [event["params"]["data"].get("event", event["method"]) for event in told]
+    assert said == (["running", "updates", "updates", "completed"] if comes else ["running", "failed"])
+    assert done == ["begins", "run_done"]
 
 
 async def test_a_websocket_may_be_there_before_its_thread(door: Door) -> None:

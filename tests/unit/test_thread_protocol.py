@@ -74,6 +74,12 @@ def test_a_run_begins_once_and_ends_as_its_task() -> None:
     assert told([], ended("failed", "no such thing"))[-1].data["error"] == "no such thing"
 
 
+def test_a_run_whose_task_is_known_no_more_ends_as_its_record_says() -> None:
+    for ended_as, state in (("success", "completed"), ("interrupted", "interrupted"), ("timeout", "failed")):
+        [begun, over] = RunTold(RUN).end(None, ended_as)
+        assert (begun.data["event"], over.data["event"], "error" in over.data) == ("running", state, state == "failed")
+
+
 def test_a_question_is_asked_once_and_breakpoints_are_none() -> None:
     question = {"value": "really?", "id": "q"}
     events = told(
