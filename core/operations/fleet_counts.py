@@ -34,7 +34,7 @@ async def read_fleet_counts(source: Runs, coordinator_id: str, config: AgentConf
     """The hierarchy below that coordinator, as stored now, in what `read_overview` says of the same agents.
 
     Of a lease it is asked whether there is one, and not what it says; of a heartbeat, only what is counted is looked
-    at. So an agent takes a tenth of the time that it does there. Raises TransportDown, ServerRefused.
+    at. So an agent takes an eighth of the time that it does there. Raises TransportDown, ServerRefused.
     """
     config, found = config or AgentConfig(), StoredReplies()
     first = await read_top(source, coordinator_id, found, with_members=True)
