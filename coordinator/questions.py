@@ -12,6 +12,7 @@ from coordinator.open_questions import due_questions, forget_questions, tasks_th
 from coordinator.state import CoordinatorState
 from coordinator.task_life import answer, is_free, proceed, save, theirs
 from core.access import may_touch, owner_of
+from core.agent_run import RunOptions
 from core.errors import BadTask, MalformedMessage
 from core.event_types import EventType
 from core.reports import (
@@ -71,6 +72,8 @@ def take_answer(state: CoordinatorState, given: GivenAnswer, asker: Address, bat
             f"the answers to the questions of one run are over {ANSWERS_LIMIT_BYTES} bytes together: store this one"
             " elsewhere, and answer with a reference"
         )
+    if given.stream:
+        task = task.evolve(run=(task.run or RunOptions()).telling(given.stream))
     settle(state, task, {wait.id: answered(wait, given.value_json, by, batch.now)}, batch, step)
     step.note("question_answered", task_id=task.task_id, question=wait.id, by=by)
     step.tell(EventType.QUESTION_ANSWERED, task, wait.id, by)

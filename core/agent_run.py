@@ -5,18 +5,19 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 import msgspec
 import orjson
 from msgspec import Meta, Raw, Struct
+from msgspec.structs import replace
 
 from core.errors import BadTask
 from core.json_values import check_limits, payload_json
 from core.record_fields import NULL, value_of
 
-__all__ = ["RunOptions", "StateUpdate", "Stream", "is_thread_id"]
+__all__ = ["Modes", "RunOptions", "StateUpdate", "Stream", "is_thread_id"]
 
 THREAD_ID_LENGTH = 200
 
@@ -24,6 +25,7 @@ THREAD_ID_LENGTH = 200
 NodeName = Annotated[str, Meta(min_length=1, max_length=200)]
 Nodes = Annotated[tuple[NodeName, ...], Meta(max_length=64)]
 Stream = Literal["values", "updates", "messages", "custom", "tasks", "checkpoints", "debug", "events", "tools"]
+Modes = Annotated[tuple[Stream, ...], Meta(max_length=9)]
 
 #: How the keys of `configurable` begin that LangGraph keeps for itself, thread_id aside.
 RESERVED = ("checkpoint_", "__pregel_")
@@ -109,7 +111,7 @@ class RunOptions(
     interrupt_before: Nodes = ()  #: names of nodes; ("*",): all
     interrupt_after: Nodes = ()
     on_change: Literal["continue", "restart", "fail"] = "continue"  #: if the graph is another one when it goes on
-    stream: Annotated[tuple[Stream, ...], Meta(max_length=9)] = ()  #: the stream modes that are kept for readers
+    stream: Modes = ()  #: the stream modes that are kept for readers
     checkpoint_id: NodeName | None = None  #: the state of its thread from which it goes on; None: the newest
     #: whether the payload is what LangGraph's Command is made of, {"update", "goto", "resume"}, rather than an input
     is_command: bool = False
@@ -160,6 +162,10 @@ class RunOptions(
     def to_json(self) -> bytes:
         """The options that differ from their defaults, as an object of JSON."""
         return _encode(self)
+
+    def telling(self, modes: Collection[Stream]) -> Self:
+        """The options of a run that is streamed in these modes as well."""
+        return replace(self, stream=tuple(dict.fromkeys((*self.stream, *modes))))
 
     def check(self) -> None:
         """Raises BadTask for what its types do not say: a thread id that cannot be one, a context or config that is no

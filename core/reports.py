@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from core.agent_run import Modes
 from core.errors import BadTask, MalformedMessage
 from core.json_values import check_limits
 from core.run_keys import MAX_WRAPPED
@@ -138,6 +139,7 @@ class GivenAnswer(Struct, frozen=True, kw_only=True, gc=False, rename={"value_js
     interrupt_id: str
     value_json: Raw = NULL
     digest: str | None = None  #: of the question that it was given to; None: to whatever is asked under that id
+    stream: Modes = ()  #: the stream modes in which the run tells from now on, besides those that it has
 
 
 class QuestionsWanted(Struct, frozen=True, kw_only=True, gc=False):

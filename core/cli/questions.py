@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -121,17 +122,23 @@ def answer(
     text: Annotated[str | None, typer.Option("--text", help="The answer, as a text instead of JSON.")] = None,
     question: Id = None,
     digest: Annotated[str | None, typer.Option(help="Only if the question still has this digest.")] = None,
+    stream: Annotated[
+        str, typer.Option(metavar="MODES", help="What the run tells from now on as well, as updates,messages.")
+    ] = "",
 ) -> None:
     """Answer a question. The task goes on when all its questions are answered.
 
     Without an answer it is null, which is enough for a breakpoint.
     """
     given = json_argument("the answer", value) if text is None else text
-    answered = run(_answer(settings(), task_id, question, given, digest))
+    modes = [mode for mode in stream.split(",") if mode]
+    answered = run(_answer(settings(), task_id, question, given, digest, modes))
     note(f"answered: question {answered} of {task_id}. `agents tasks show {task_id}` tells what it does now.")
 
 
-async def _answer(configured: Settings, task_id: str, named: str | None, value: Any, digest: str | None) -> str:
+async def _answer(
+    configured: Settings, task_id: str, named: str | None, value: Any, digest: str | None, modes: Sequence[Any]
+) -> str:
     async with operator_of(configured) as client:
         if named is None:
             asked = await client.questions.aio(task=task_id, limit=2)
@@ -143,5 +150,5 @@ async def _answer(configured: Settings, task_id: str, named: str | None, value: 
             # What was asked and answered before is refused in the coordinator's words.
             named = asked[0].interrupt_id if asked else ""
             digest = digest or (asked[0].digest if asked else None)
-        await client.answer.aio(task_id, named, value, digest)
+        await client.answer.aio(task_id, named, value, digest, stream=modes)
         return named

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import Raw
 
+from core.agent_run import RunOptions, Stream
 from core.client.quotas import QuotaSetter
 from core.errors import AnswerRefused, BadTask, UnknownTask
 from core.json_values import payload_json
@@ -48,18 +49,29 @@ class Questions(QuotaSetter):
 
     @operation
     async def answer(
-        self, task_id: str, interrupt_id: str, value: Any = None, digest: str | None = None, timeout_s: float = 30.0
+        self,
+        task_id: str,
+        interrupt_id: str,
+        value: Any = None,
+        digest: str | None = None,
+        timeout_s: float = 30.0,
+        *,
+        stream: Sequence[Stream] = (),
     ) -> bool:
         """Answers a question of a suspended task, which goes on when all its questions are answered. Returns True once
         the answer is recorded. With the `digest` of a Question it is taken only if that is still what is asked. For a
-        breakpoint (`breakpoint:NODE`) the value means nothing.
+        breakpoint (`breakpoint:NODE`) the value means nothing. `stream`: modes in which the run tells from now on,
+        besides those that its task was submitted with.
 
         A question is answered once, and giving the same answer again is safe. Raises AnswerRefused, with the reason: it
         has another answer, it was asked anew, there is no such question, or the task has ended. BadTask: the value is
-        no JSON or too large. UnknownTask: there is no such task, or it belongs to another client. TaskTimeout,
-        TransportDown, ServerRefused, PeerError: as `submit`."""
+        no JSON or too large, or there is no such mode. UnknownTask: there is no such task, or it belongs to another
+        client. TaskTimeout, TransportDown, ServerRefused, PeerError: as `submit`."""
         value_json = Raw(payload_json(f"answer to question {interrupt_id!r} of task {task_id!r}", value))
-        given = GivenAnswer(task_id=str(task_id), interrupt_id=interrupt_id, value_json=value_json, digest=digest)
+        modes = RunOptions(stream=tuple(stream)).stream
+        given = GivenAnswer(
+            task_id=str(task_id), interrupt_id=interrupt_id, value_json=value_json, digest=digest, stream=modes
+        )
         for refusal in await self._ask(Action.ANSWER_QUESTION, [item_of(given)], timeout_s):
             if refusal.reason == "unknown task":
                 raise UnknownTask(f"no task {task_id!r}: never submitted here, or ended longer ago than its retention")

@@ -17,7 +17,7 @@ from core.gateway.hierarchy import Hierarchy, answer_to, asks
 from core.gateway.problems import Problem
 from core.gateway.records import AssistantRecord, RunRecord
 from core.gateway.run_events import BREAKPOINT, INTERRUPT, error_of, interrupts_of
-from core.gateway.run_requests import RunBody, run_of, task_of
+from core.gateway.run_requests import RunBody, modes_of, run_of, task_of
 from core.gateway.thread_life import thread_for_run
 from core.gateway.webhooks import of_run
 from core.tasks import Task
@@ -165,7 +165,8 @@ async def _gone_on(
     hierarchy.news.tell(run.thread_id)
     try:
         for wait in answered:
-            await hierarchy.client.answer.aio(task.task_id, wait.id, answers.get(wait.id), wait.digest)
+            value, modes = answers.get(wait.id), modes_of(run)
+            await hierarchy.client.answer.aio(task.task_id, wait.id, value, wait.digest, stream=modes)
     except Exception:  # somebody else has answered, or it is not known whether this has
         await hierarchy.records.put_runs(earlier)
         await hierarchy.records.delete_run(run)

@@ -35,6 +35,7 @@ __all__ = [
     "Mode",
     "RunBody",
     "listed",
+    "modes_of",
     "run_of",
     "task_of",
 ]
@@ -44,8 +45,8 @@ Mode = Literal[
 ]  # fmt: skip
 #: The modes that the graph is asked for, by those that clients name.
 OF_THE_GRAPH: dict[str, Stream] = {name: name for name in get_args(Stream)} | {"messages-tuple": "messages"}
-#: What the graph tells in a thread, in any case: whoever resumes the run may want other modes than who has begun it.
-FOR_THOSE_WHO_RESUME: set[Stream] = {"values", "updates", "messages", "custom", "tasks", "tools"}
+#: What the graph tells in a thread, in any case: who joins its runs may want other modes than who has begun them.
+IN_A_THREAD: set[Stream] = {"values", "updates", "messages", "custom", "tasks", "tools"}
 #: What LangGraph sets in a configurable, so that a client that passes on what it was given loses nothing by it.
 NOT_FOR_CLIENTS = ("thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map")
 #: Under which name of LangGraph's server a graph finds in its configurable whose run it is, if it is a tenant's.
@@ -211,16 +212,17 @@ def task_of(body: RunBody, run: RunRecord, assistant: AssistantRecord) -> Task:
             gives_up_questions=True,
             interrupt_before=body.interrupt_before,
             interrupt_after=body.interrupt_after,
-            stream=sorted(_modes(run)),
+            stream=modes_of(run),
             checkpoint_id=body.begins_at,
             is_command=command is not None,
         ),
     )
 
 
-def _modes(run: RunRecord) -> set[Stream]:
+def modes_of(run: RunRecord) -> list[Stream]:
+    """What the graph is asked to tell."""
     asked = {OF_THE_GRAPH[mode] for mode in run.modes}
-    return asked if run.is_temporary else asked | FOR_THOSE_WHO_RESUME
+    return sorted(asked if run.is_temporary else asked | IN_A_THREAD)
 
 
 def _config(body: RunBody, run: RunRecord, assistant: AssistantRecord) -> dict[str, Any]:

@@ -118,6 +118,17 @@ async def test_events_tell_what_langchain_does_and_what_the_graph_streams(sdk: L
     assert steps == ["on_chain_start", "on_chain_stream", "on_chain_end"]
 
 
+async def test_an_answer_adds_the_modes_that_it_names(sdk: LangGraphClient, other: LangGraphClient) -> None:
+    thread = (await sdk.threads.create())["thread_id"]
+    await sdk.runs.wait(thread, "asks", input=EMPTY)
+    answer: Any = {"command": {"resume": "yes"}, "stream_mode": ["debug", "events", "checkpoints"]}
+    told = [part async for part in other.runs.stream(thread, "asks", **answer)]
+    assert {part.event for part in told} == {"metadata", "debug", "events", "checkpoints", "end"}
+    ended = [each["name"] for each in data_of(told, "events") if each["event"] == "on_chain_end"]
+    assert {"approve", "second"} <= {*ended}
+    assert [each["values"]["done"] for each in data_of(told, "checkpoints")][-1] == ["first", "yes", "second"]
+
+
 async def test_messages_are_told_as_parts_or_as_they_grow(sdk: LangGraphClient) -> None:
     said: Any = {"messages": [{"role": "user", "content": "hi"}]}
     parts = [part async for part in sdk.runs.stream(None, "chats", input=said, stream_mode="messages-tuple")]

@@ -49,6 +49,33 @@ def told(step: Step) -> list[tuple[Any, ...]]:
 # ---- a question ----
 
 
+def test_an_answer_adds_stream_modes_to_those_of_its_task_and_keeps_its_other_options() -> None:
+    state = a_coordinator(DISTRIBUTOR)
+    take(state, alive(DISTRIBUTOR))
+    take(state, submitted(a_task(run={"stream": ["updates"], "interrupt_after": ["write"]})))
+    take(state, suspension())
+    refused = take(state, answering("yes", stream=["no-such-mode"]))
+    answered = take(state, answering("yes", stream=["events", "updates"]))
+    again = take(state, answering("yes", stream=["debug"]))
+
+    assert len(reasons(refused)) == 1
+    assert (reasons(answered), reasons(again)) == ([], [])
+    run = {"stream": ["updates", "events"], "interrupt_after": ["write"]}
+    assert record(answered, Table.TASKS, "t")["run"] == run
+    assert [task["run"] for task in handed(answered)] == [run]
+    assert state.local_tasks["t"].run is not None
+    assert state.local_tasks["t"].run.stream == ("updates", "events")
+
+
+def test_an_answer_may_have_a_task_tell_that_was_submitted_without_options() -> None:
+    state = a_coordinator(DISTRIBUTOR)
+    take(state, alive(DISTRIBUTOR))
+    take(state, submitted(a_task()))
+    take(state, suspension())
+    answered = take(state, answering("yes", stream=["updates"]))
+    assert [task["run"] for task in handed(answered)] == [{"stream": ["updates"]}]
+
+
 def test_a_suspended_task_waits_in_no_hands_and_is_listed_until_it_is_answered() -> None:
     state = a_coordinator(DISTRIBUTOR)
     take(state, submitted(a_task()))
