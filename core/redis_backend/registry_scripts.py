@@ -57,9 +57,8 @@ local function unlist_all(id)
     redis.call('ZREM', KEYS[2], id)
     return entries
 end
-local function list_by_health(id)
-    local known = redis.call('HMGET', record(id), 'health_score', 'health_level')
-    local score, before, level = tonumber(known[1]) or 0, tonumber(known[2]) or -1, 0
+local function list_by_health(id, health_score, health_level)
+    local score, before, level = tonumber(health_score) or 0, tonumber(health_level) or -1, 0
     for _, least in ipairs(LEVELS) do
         if score * 100 + 0.1 >= least then level = least end  -- what is told is rounded
     end
@@ -88,8 +87,8 @@ for place, id in ipairs(expired) do
     if more then break end
     left = left - forget(id)
 end
-local function renew(id, lease_ms)
-    redis.call('HSET', record(id), 'last_heartbeat', string.format('%.0f', now), 'lease_ms', lease_ms)
+local function renew(id, lease_ms, ...)
+    redis.call('HSET', record(id), 'last_heartbeat', string.format('%.0f', now), 'lease_ms', lease_ms, ...)
     redis.call('ZADD', KEYS[1], now + lease_ms, id)
     redis.call('ZADD', KEYS[2], now + lease_ms / 2, id)
 end
@@ -116,8 +115,9 @@ redis.call(
     'registration_time', stamp, 'indexes', ARGV[7], unpack(ARGV, 8)
 )
 for index in string.gmatch(ARGV[7], '[^\\n]+') do list(id, index) end
-list(id, 'status:' .. redis.call('HGET', record(id), 'status'))
-list_by_health(id)
+local known = redis.call('HMGET', record(id), 'status', 'health_score', 'health_level')
+list(id, 'status:' .. known[1])
+list_by_health(id, known[2], known[3])
 renew(id, lease_ms)
 return incarnation
 """
@@ -129,17 +129,20 @@ RENEW = (
     _REGISTRY
     + """
 local id, lease_ms = ARGV[3], tonumber(ARGV[5])
-local known = redis.call('HMGET', record(id), 'incarnation', 'status')
+local known = redis.call('HMGET', record(id), 'incarnation', 'status', 'health_score', 'health_level')
 if not redis.call('ZSCORE', KEYS[1], id) or not known[1] then return 0 end
 if ARGV[4] ~= '0' and tonumber(known[1]) ~= tonumber(ARGV[4]) then return 0 end
-if #ARGV > 5 then redis.call('HSET', record(id), unpack(ARGV, 6)) end
-local status = redis.call('HGET', record(id), 'status')
-if status ~= known[2] then
+local status, health_score = known[2] or '', known[3]
+for at = 6, #ARGV, 2 do
+    if ARGV[at] == 'status' then status = ARGV[at + 1] end
+    if ARGV[at] == 'health_score' then health_score = ARGV[at + 1] end
+end
+renew(id, lease_ms, unpack(ARGV, 6))
+if status ~= (known[2] or '') then
     unlist(id, 'status:' .. (known[2] or ''))
     list(id, 'status:' .. status)
 end
-list_by_health(id)
-renew(id, lease_ms)
+list_by_health(id, health_score, known[4])
 """
     + f"return more and {MORE_EXPIRED} or 1"
 )

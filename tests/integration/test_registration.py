@@ -197,6 +197,22 @@ async def _queues(registered: Registered, agent_id: str) -> bool:
     return load.in_flight == 2 and load.queue_age_ms > 0
 
 
+async def test_a_renewal_reads_and_writes_its_record_once(
+    client: redis.asyncio.Redis, redis_config: RedisConfig
+) -> None:
+    async def calls() -> int:
+        stats = await client.info("commandstats")
+        return sum(each["calls"] for name, each in stats.items() if name != "cmdstat_info")
+
+    vital = Vital(lifecycle=Lifecycle.ACTIVE, health_score=0.97)
+    async with registry_source(redis_config) as source:
+        await source.run(register_command(KEYS, Declared(agent_id="w"), vital, "", 1, 60_000))
+        before = await calls()
+        assert await source.run(renew_command(KEYS, "w", vital, 1, 60_000)) == [1]
+        # Itself, the clock, who has expired, two looks at who it is, its record, and when it is suspect and gone.
+        assert await calls() - before <= 8
+
+
 async def test_operators_list_find_and_show_agents(agents: House, registered: Registered) -> None:
     await agents.coordinator()
     await agents.distributor()
