@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from core.checkpoints.connection import GroupedConnection
 from core.redis_backend.bounded_reads import name_of
 from core.redis_backend.gateway_keys import GatewayKeys
-from core.redis_backend.gateway_scripts import CHANGE_RUN, PUT_THREAD
+from core.redis_backend.gateway_scripts import END_RUN, PUT_THREAD
 
 if TYPE_CHECKING:
     from core.gateway.cron_runs import CronRuns
@@ -264,10 +264,12 @@ class Records:
         expiry = [("PEXPIRE", key, TEMPORARY_MS)] if runs[0].is_temporary else []
         await self._run(("HSET", key, *fields), *expiry)
 
-    async def change_run(self, run: RunRecord) -> None:
-        """Writes a run, unless it was deleted meanwhile."""
+    async def note_end(self, run: RunRecord) -> bool:
+        """Writes a run that has ended, unless it was deleted meanwhile, or answered, and so ended before. Returns
+        whether it has."""
         key = self._keys.runs(run.thread_id)
-        await self._run(("EVALSHA", name_of(CHANGE_RUN), 1, key, run.run_id, msgspec.json.encode(run)))
+        [written] = await self._run(("EVALSHA", name_of(END_RUN), 1, key, run.run_id, msgspec.json.encode(run)))
+        return bool(written)
 
     async def claim_answers(self, names: Sequence[str]) -> bool:
         """Takes these answers, for one of those who give some to the same question at the same time: all of them, or

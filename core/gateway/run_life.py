@@ -228,9 +228,10 @@ async def settle(hierarchy: Hierarchy, run: RunRecord, task: Task | None) -> Run
     else:
         left = await hierarchy.threads.snapshots(run.thread_id, 1, metadata={"run_id": run.task_id})
         ended = "success" if left and not left[0].next else "error"
-    run = replace(run, ended=ended)
-    await hierarchy.records.change_run(run)
-    return run
+    settled = replace(run, ended=ended)
+    if await hierarchy.records.note_end(settled):
+        return settled
+    return await hierarchy.records.run(run.thread_id, run.run_id) or settled
 
 
 async def runs_told(hierarchy: Hierarchy, thread_id: str) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CHANGE_RUN", "PUT_THREAD", "SCRIPTS"]
+__all__ = ["END_RUN", "PUT_THREAD", "SCRIPTS"]
 
 #: Writes the record ARGV[3] of the thread ARGV[1], which has changed at ARGV[4] and expires at ARGV[5] (ms; '': never),
 #: if its record is ARGV[2] ('': it has none), and returns 1; otherwise 0, and nothing is written. KEYS: threads,
@@ -18,8 +18,15 @@ else
 end
 return 1
 """
-#: Writes the record ARGV[2] of the run ARGV[1], unless it was deleted. KEYS: the runs of its thread.
-CHANGE_RUN = """
-if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
+#: Writes the record ARGV[2] of the run ARGV[1], which has ended, and returns 1. Returns 0, and writes nothing, if
+#: that was deleted, or answered meanwhile, so that it has an `until` and another run has ended. KEYS: the runs of
+#: its thread.
+END_RUN = """
+local stored = redis.call('HGET', KEYS[1], ARGV[1])
+if not stored then return 0 end
+local read, record = pcall(cjson.decode, stored)
+if read and type(record) == 'table' and type(record['until']) == 'string' then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+return 1
 """
-SCRIPTS = (PUT_THREAD, CHANGE_RUN)
+SCRIPTS = (PUT_THREAD, END_RUN)

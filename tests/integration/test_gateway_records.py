@@ -40,6 +40,15 @@ async def test_a_run_that_was_deleted_does_not_come_back_when_its_end_is_noted(h
     assert await hierarchy.records.runs(run.thread_id) == [replace(run, ended="success")]
 
 
+async def test_a_run_that_was_answered_does_not_end_with_the_one_that_goes_on(hierarchy: Hierarchy) -> None:
+    run = await begin_run(hierarchy, RunBody(assistant_id="steps", input=EMPTY), None)
+    answered = replace(run, until="1-0/0")
+    await hierarchy.records.put_runs(answered)
+
+    assert await settle(hierarchy, run, await hierarchy.over(run.task_id)) == answered
+    assert await hierarchy.records.runs(run.thread_id) == [answered]
+
+
 async def test_a_run_that_cannot_be_recorded_does_not_go_on_unseen(
     hierarchy: Hierarchy, door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
