@@ -154,9 +154,11 @@ async def test_an_operator_finds_what_is_asked_and_answers_it_on_the_command_lin
     code, said = await command("questions", "answer", "t", '{"ok": true}', "--question", "q")
     assert (code, said.startswith("answered: question q of t.")) == (0, True)
     await command("questions", "answer", "t")
-    await command("questions", "answer", "s", "--text", "yes")
+    await command("questions", "answer", "s", "--text", "yes", "--stream", "updates,debug")
     answers = {name: [wait.answer for wait in asking.agent.state.local_tasks[name].waits] for name in "ts"}
     assert answers == {"t": [{"ok": True}, None], "s": ["yes"]}
+    assert (told := asking.agent.state.local_tasks["s"].run) is not None
+    assert told.stream == ("updates", "debug")
     assert await command("questions", "list") == (0, "nothing is asked.\n")
 
 
@@ -167,6 +169,7 @@ async def test_an_operator_finds_what_is_asked_and_answers_it_on_the_command_lin
         (("answer", "unknown", "1"), UnknownTask, "no task 'unknown'"),
         (("answer", "t", "1", "--question", "x"), AnswerRefused, "there is no question 'x'; it asks q"),
         (("answer", "t", "{"), BadTask, "the answer is no JSON"),
+        (("answer", "t", "1", "--stream", "update"), BadTask, "run option 'stream'"),
     ],
 )
 async def test_an_answer_that_fits_nothing_is_an_error_on_the_command_line(
