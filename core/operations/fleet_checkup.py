@@ -84,7 +84,9 @@ def check_agents(overview: Overview) -> Iterator[Finding]:
     if silent:
         yield Finding("agents", "warn", f"silent: {_named(silent)}", OF_SILENCE)
     if gone:
-        yield Finding("agents", "warn", f"gone without notice: {_named(gone)}", "see their logs; start them again")
+        path = printable("/".join(map(str, gone[-1].chain)))  # one with nobody below it
+        cure = f"see their logs; start them again, or forget who is not to come back: redis-cli srem {ACTIVE} {path}"
+        yield Finding("agents", "warn", f"gone without notice: {_named(gone)}", cure)
     if not up:
         waits = [f"{overview.open_tasks} task(s) wait"] if overview.open_tasks else []
         waits += [f"{number} message(s) are unread"] if (number := _unread(overview)) else []

@@ -186,7 +186,9 @@ def test_a_worker_whose_distributor_is_not_up_is_named_with_it(here: Installatio
     is_well(here, "agents")
 
 
-def test_tasks_that_nobody_is_left_for_are_found_and_who_is_gone_without_notice(here: Installation) -> None:
+def test_tasks_that_nobody_is_left_for_are_found_and_who_is_gone_without_notice(
+    here: Installation, server: redis.Redis
+) -> None:
     supervisor = here.record()["pid"]
     os.kill(supervisor, signal.SIGSTOP)  # it starts nobody again
     try:
@@ -194,6 +196,9 @@ def test_tasks_that_nobody_is_left_for_are_found_and_who_is_gone_without_notice(
             os.kill(here.pids()[agent], signal.SIGKILL)
         gone = found(here, "agents", "gone without notice: distributor:distributor-1, worker:worker-1")
         assert "start them again" in gone["cure"]
+        forgets = gone["cure"].rpartition("redis-cli ")[2].split()
+        server.execute_command(*forgets)  # type: ignore[no-untyped-call]
+        assert "worker-1" not in found(here, "agents", "gone without notice: distributor:distributor-1")["what"]
         assert "tasks only wait" in found(here, "tiers", "nobody below it")["what"]
         os.kill(here.pids()["coordinator:coordinator-1"], signal.SIGKILL)
         assert found(here, "agents", "none is up")["cure"] == "agents up"

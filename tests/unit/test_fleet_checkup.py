@@ -77,7 +77,7 @@ def test_nothing_is_said_of_tiers_that_are_all_there_or_all_away() -> None:
             "agents key",
         ),
         ([agent(TOP), agent(TOP, D1, health=Health.SUSPECT)], "silent: distributor:d1", "logs"),
-        ([agent(TOP), GONE], "gone without notice: worker:w1", "start them again"),
+        ([agent(TOP), GONE], "gone without notice: worker:w1", f"srem agents:active {TOP}/{D1}/{W1}"),
     ],
 )
 def test_agents_that_are_not_up_are_named_each_with_a_cure(agents: list[AgentView], words: str, cure: str) -> None:
