@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.checkpoints.connection import GroupedConnection
-from core.errors import BadSchedule, BadTask, PeerError
+from core.errors import BadSchedule, BadTask, PeerError, UnknownKey
 from core.operations.event_feed import SealsOf
 from core.operations.task_records import Unreadable, record_in
 from core.quotas import Quota, stored_quota
@@ -29,6 +29,10 @@ log = logging.getLogger(__name__)
 
 #: Names of records that are remembered as told, so that one that is looked at again and again is logged once.
 REMEMBERED = 1000
+#: What is said besides where a key is unknown, once, since it is so for all records and for one reason.
+OTHER_KEY = (
+    ", as others may be, none of which is shown: set the A2A_TOKEN_SECRET that the coordinator has (`agents doctor`)"
+)
 
 
 class SealedRecords:
@@ -93,9 +97,13 @@ class SealedRecords:
 
     def _reject(self, kind: Sealed, name: bytes, error: Exception) -> None:
         self.rejected += 1
-        if (kind, name) in self._told:
+        has_other_key = isinstance(error, UnknownKey)
+        told = kind, b"" if has_other_key else name
+        if told in self._told:
             return
-        self._told[kind, name] = None
+        self._told[told] = None
         if len(self._told) > REMEMBERED:
             self._told.popitem(last=False)
-        log.warning("a record was rejected: %s", error, extra={"action": "record_rejected", "record": shown(name)})
+        cure = OTHER_KEY if has_other_key else ""
+        said = {"action": "record_rejected", "record": shown(name)}
+        log.warning("a record was rejected: %s%s", error, cure, extra=said)
