@@ -49,7 +49,7 @@ async def test_a_worker_with_another_secret_is_not_ready_and_both_ends_say_once_
     health = {agent.agent_id: agent.health for agent in overview.agents}
     assert health == {"k": "active", "d": "active", "good": "active", "bad": "unheard"}
     [found] = [finding for finding in check_overview(overview) if finding.check == "agents"]
-    assert (found.state, "worker:bad by distributor:d" in found.what) == ("warn", True)
+    assert (found.state, "worker:bad is not heard by distributor:d" in found.what) == ("warn", True)
 
 
 async def test_a_worker_that_comes_before_its_distributor_is_ready_once_that_is_there(agents: House) -> None:
