@@ -12,10 +12,13 @@ READS = {b"string": "GET", b"hash": "HGETALL", b"set": "SMEMBERS"}
 
 
 async def everything(client: Redis) -> dict[str, Any]:
-    """Every key with its value: a dict, a set, bytes, or a list of what is in order."""
+    """Every key with its value: a dict, a set, bytes, or a list of what is in order. Keys that go meanwhile, as indexes
+    of the registry do, are left out."""
     found = {}
     for key in sorted(await client.keys("*")):
         kind = await client.type(key)
+        if kind == b"none":
+            continue
         if kind == b"stream":
             value = await client.xrange(key)
         elif kind == b"zset":
